@@ -1,0 +1,32 @@
+"""Sums of LoRA adapters: a weighted sum of low-rank products is one, of their ranks together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from workers.checkpoint import Checkpoint
+from workers.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, read_adapter
+
+
+def add(base: Checkpoint, folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
+    """Writes an adapter of `base` that adds sum_i weights[i] s_i B_i A_i, into `out`, which must not exist; float32."""
+    from safetensors.numpy import save_file
+
+    parts = [read_adapter(folder, base) for folder in folders]
+    factors, rank = {}, 0
+    for name in sorted(set().union(*parts)):
+        own = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
+        module = f"{PREFIX}{name.removesuffix('.weight')}"
+        a = np.concatenate([f.a for _, f in own], axis=0)
+        b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in own], axis=1)
+        factors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, dtype=np.float32)
+        factors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b, dtype=np.float32)
+        rank = max(rank, a.shape[0])
+    out.mkdir(parents=True)
+    save_file(factors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none"}
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

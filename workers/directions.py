@@ -1,0 +1,146 @@
+"""Scalars of random directions: measured once a checkpoint, turned into terms at each point.
+
+A random direction is, in each scaling unit, d = on_self z(seed) + on_other z(orthogonal_to). The unit is the
+tensor (`layer`, `sigma`) or the row, the first dimension's (`filter`; a tensor of one dimension or none is one
+unit). Per unit, with z2 the seed's noise and z1 that of the seed it is orthogonal to:
+
+    layer, filter   d = |W| / |z2| z2        (Peng et al. 2024, Eq. 2; Li et al. 2018)
+    sigma           d = z2
+    orthogonal      z2 is first replaced by (z2 - c z1) |z2| / |z2 - c z1|, c = <z1, z2> / |z1|^2
+
+A unit whose weights are all zero stays as it is, and so does one in which nothing of z2 is left beside z1 (a single
+element on a second axis). Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from orchestrator.points import DECIMALS, Point, RandomDirection, TowardsDirection
+from workers.checkpoint import TensorInfo
+from workers.noise.definition import UNIT, Array, DType, Term
+from workers.targets import End
+
+Scalars = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("tensor", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),  # -1: the whole tensor
+        pa.field("on_self", pa.float64(), nullable=False),
+        pa.field("on_other", pa.float64(), nullable=False),
+    ]
+)
+
+
+def unit_scalars(squared: float, s11: int, s12: int, s22: int, norm: str, orthogonal: bool) -> tuple[float, float]:
+    """(on_self, on_other) of one unit from |W|^2 and the exact |z1|^2, <z1, z2>, |z2|^2 in units of 2^-24.
+
+    z2 is the direction's own noise. Each square root and quotient is rounded once: the same on every machine.
+    """
+    if squared == 0.0 or s22 == 0:
+        return 0.0, 0.0
+    factor = 1.0 if norm == "sigma" else math.sqrt(squared) / (math.sqrt(s22) * UNIT)
+    if not orthogonal or s11 == 0:
+        return factor, 0.0
+    left = s11 * s22 - s12 * s12  # |z1|^2 |z2 - c z1|^2
+    if left == 0:
+        return 0.0, 0.0
+    factor *= math.sqrt(s11 * s22 / left)
+    return factor, -(factor * (s12 / s11))
+
+
+def _rows(direction: RandomDirection, shape: Sequence[int]) -> int | None:
+    """How many rows are scaled one by one; None: the tensor is one unit."""
+    return shape[0] if direction.norm == "filter" and len(shape) >= 2 else None
+
+
+def measure(direction: RandomDirection, tensors: Iterable[tuple[str, Array, Sequence[int], DType]]) -> pa.Table:
+    """The direction's scalars for these tensors: (name, flat array, shape, dtype) each, bfloat16 as uint16 bits.
+
+    One row a unit (`SCHEMA`), in the order of the tensors; excluded and empty ones have none. One pass over
+    the weights, no copy of them; the result does not depend on the number of threads.
+    """
+    from workers.noise.cpu import row_sums, square_sums, sums  # numba is slow to import, and `terms` needs none of it
+
+    names: list[str] = []
+    rows: list[int] = []
+    scalars: list[tuple[float, float]] = []
+    other = direction.orthogonal_to
+    for name, array, shape, dtype in tensors:
+        n = math.prod(shape)
+        assert array.size == n, f"{name}: {array.size} elements do not make the shape {tuple(shape)}"
+        if n == 0 or not direction.covers(name):
+            continue
+        parts = _rows(direction, shape)
+        squared = square_sums(array, dtype, parts or 1).tolist()
+        if parts is None:
+            found = [sums(direction.seed, name, n, other)]
+        else:
+            found = [(a, b, c) for a, b, c in row_sums(direction.seed, name, parts, n // parts, other).tolist()]
+        for w, (own, cross, others) in zip(squared, found, strict=True):
+            scalars.append(unit_scalars(w, others, cross, own, direction.norm, other is not None))
+        names += [name] * len(found)
+        rows += [-1] if parts is None else range(parts)
+    on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
+    return pa.table([names, rows, on_self, on_other], schema=SCHEMA)
+
+
+def by_tensor(table: pa.Table) -> Scalars:
+    """tensor name -> (on_self, on_other), float64, one element or one a row: what `terms` looks things up in."""
+    names, starts = np.unique(table["tensor"].to_numpy(zero_copy_only=False), return_index=True)
+    rows = table["row"].to_numpy()
+    on_self, on_other = table["on_self"].to_numpy(), table["on_other"].to_numpy()
+    stops = dict(zip(sorted(starts.tolist()), [*sorted(starts.tolist())[1:], len(rows)], strict=True))
+    found = {}
+    for name, start in zip(names.tolist(), starts.tolist(), strict=True):
+        span = slice(start, stops[start])
+        expected = [-1] if rows[start] == -1 else range(span.stop - span.start)
+        assert np.array_equal(rows[span], expected), f"scalars of {name} are not in the order they were measured in"
+        found[name] = on_self[span], on_other[span]
+    return found
+
+
+def blend(point: Point, info: TensorInfo, ends: Mapping[str, End]) -> list[tuple[float, End | None]]:
+    """What the tensor starts from: (coefficient, end) in the order of direction ids, the base (None) first.
+
+    Empty: the base alone, as where an end leaves this tensor as it is. The base's coefficient is what is missing to
+    one, rounded to 9 decimals as a point's are; nothing has coefficient zero.
+    """
+    parts: list[tuple[float, End | None]] = []
+    rest = 1.0
+    for direction, coefficient in point.coefficients:
+        if isinstance(direction, TowardsDirection) and ends[direction.fingerprint].dtype(info) is not None:
+            parts.append((coefficient, ends[direction.fingerprint]))
+            rest -= coefficient
+    rest = round(rest, DECIMALS)
+    return [(rest, None), *parts] if parts and rest else parts
+
+
+def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, pa.Table | Scalars]) -> list[Term]:
+    """What the point's random directions add to one tensor, sorted by seed.
+
+    `scalars`: direction id -> its table, or `by_tensor` of it (make that once a study, not once a tensor).
+    Coefficients are multiplied in float64, equal seeds added up in float64 in the order of direction ids, and
+    rounded once to float32. Terms that are zero everywhere are left out.
+    """
+    total: dict[int, npt.NDArray[np.float64]] = {}
+    for direction, coefficient in point.coefficients:
+        if not isinstance(direction, RandomDirection) or not direction.covers(name) or math.prod(shape) == 0:
+            continue
+        table = scalars[direction.id]
+        found = by_tensor(table) if isinstance(table, pa.Table) else table
+        on_self, on_other = found[name]
+        assert len(on_self) == (_rows(direction, shape) or 1), f"{name}: the scalars are of another shape"
+        total[direction.seed] = total.get(direction.seed, np.float64(0)) + coefficient * on_self
+        if direction.orthogonal_to is not None:
+            seed = direction.orthogonal_to
+            total[seed] = total.get(seed, np.float64(0)) + coefficient * on_other
+    n = math.prod(shape)
+    rounded = {seed: scale.astype(np.float32) for seed, scale in total.items()}
+    return [Term(seed, rounded[seed], n // len(rounded[seed])) for seed in sorted(rounded) if np.any(rounded[seed])]

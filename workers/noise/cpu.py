@@ -1,0 +1,453 @@
+"""The noise on a CPU: numba kernels, parallel, one pass over memory. Bit for bit what reference.py says.
+
+Work is cut into tasks of 65,536 elements; inside one, pieces of at most a chunk go through a scratch
+that stays in the first-level cache: load, add each term, round, store. Nothing depends on how many
+threads there are; the caller may limit them by `numba.set_num_threads`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from workers.noise.definition import CHUNK, COUNTERS, UNIT, Array, Blend, DType, Slab, Term, table, tensor_key
+
+TASK = 64 * CHUNK  # elements a task, and a block of a sum: part of the definition of square_sums
+LANES = 16  # running sums a block: likewise
+
+_F32, _BF16, _F16 = 0, 1, 2
+_KIND: dict[str, int] = {"float32": _F32, "bfloat16": _BF16, "float16": _F16}
+
+# numba turns uint64 with a signed literal into float64: every constant beside a uint64 has to be one.
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _HALF, _QUARTER, _SAMPLE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(16), np.uint64(0xFFFF)
+_UNIT = np.float32(UNIT)
+
+_jit = numba.njit(cache=True, fastmath=False, nogil=True)
+_parallel = numba.njit(cache=True, fastmath=False, nogil=True, parallel=True)
+
+
+@_jit
+def _samples(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
+    """16-bit samples of counters first..last-1 of a chunk, sample j of counter b at out[128 j + b]."""
+    base = np.uint64(chunk) * np.uint64(COUNTERS)
+    low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is the same all through a chunk
+    s0, s1, s2, s3 = out[0:128], out[128:256], out[256:384], out[384:512]
+    s4, s5, s6, s7 = out[512:640], out[640:768], out[768:896], out[896:1024]
+    for b in range(first, last):
+        c0, c1, c2, c3 = low + np.uint64(b), high, np.uint64(0), np.uint64(0)
+        k0, k1 = key[0], key[1]
+        for _ in range(10):
+            p, q = c0 * _M0, c2 * _M1
+            c0, c1, c2, c3 = (q >> _HALF) ^ c1 ^ k0, q & _LOW, (p >> _HALF) ^ c3 ^ k1, p & _LOW
+            k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+        s0[b], s1[b] = np.uint16(c0 & _SAMPLE), np.uint16(c0 >> _QUARTER)
+        s2[b], s3[b] = np.uint16(c1 & _SAMPLE), np.uint16(c1 >> _QUARTER)
+        s4[b], s5[b] = np.uint16(c2 & _SAMPLE), np.uint16(c2 >> _QUARTER)
+        s6[b], s7[b] = np.uint16(c3 & _SAMPLE), np.uint16(c3 >> _QUARTER)
+
+
+@_jit
+def _fill(out: Array, held: int, k: int, n: int, key: Array) -> int:
+    """Makes `out` hold the samples of elements k..k+n-1 (of one chunk); returns which chunk it now holds whole."""
+    chunk, b = k // CHUNK, k % COUNTERS
+    if held == chunk:
+        return held
+    if b + n <= COUNTERS:
+        _samples(out, chunk, key, b, b + n)
+        return -1
+    _samples(out, chunk, key, 0, COUNTERS)
+    return chunk
+
+
+@_jit
+def _load(x: Array, xbits: Array, kind: int, f32: Array, u16: Array, k: int, n: int) -> None:
+    """x[:n] = elements k..k+n-1 of a source, as float32, exactly."""
+    if kind == _F32:
+        values = f32[k : k + n]
+        for i in range(n):
+            x[i] = values[i]
+        return
+    source = u16[k : k + n]
+    if kind == _BF16:
+        for i in range(n):
+            xbits[i] = np.uint32(source[i]) << np.uint32(16)
+        return
+    for i in range(n):  # float16: shift the exponent's bias; subnormals are normalised by a subtraction
+        h = np.uint32(source[i])
+        magnitude = np.uint32((h & np.uint32(0x7FFF)) << np.uint32(13))
+        exponent = magnitude & np.uint32(0x0F800000)
+        if exponent == np.uint32(0x0F800000):
+            magnitude = np.uint32(magnitude + np.uint32(0x70000000))
+        elif exponent != np.uint32(0):
+            magnitude = np.uint32(magnitude + np.uint32(0x38000000))
+        else:
+            shifted = np.uint32(magnitude + np.uint32(0x38800000)).view(np.float32)
+            magnitude = np.float32(shifted - np.float32(2.0**-14)).view(np.uint32)
+        xbits[i] = np.uint32(magnitude | ((h & np.uint32(0x8000)) << np.uint32(16)))
+
+
+@_jit
+def _store(x: Array, xbits: Array, kind: int, f32: Array, u16: Array, at: int, n: int) -> None:
+    """Elements at..at+n-1 of the destination = x[:n], rounded once, to nearest, ties to even."""
+    if kind == _F32:
+        values = f32[at : at + n]
+        for i in range(n):
+            values[i] = x[i]
+        return
+    target = u16[at : at + n]
+    if kind == _BF16:
+        for i in range(n):
+            u = xbits[i]
+            rounded = np.uint32(u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            nan = (u >> np.uint32(16)) | np.uint32(0x40)
+            target[i] = np.uint16(nan if (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded)
+        return
+    for i in range(n):  # float16
+        u = xbits[i]
+        magnitude = np.uint32(u & np.uint32(0x7FFFFFFF))
+        if magnitude > np.uint32(0x7F800000):
+            h = np.uint32(0x7E00) | ((magnitude >> np.uint32(13)) & np.uint32(0x1FF))
+        elif magnitude >= np.uint32(0x47800000):
+            h = np.uint32(0x7C00)
+        elif magnitude < np.uint32(0x38800000):  # subnormal: adding 1/2 leaves the rounded multiple of 2^-24 below
+            h = np.uint32(
+                np.float32(magnitude.view(np.float32) + np.float32(0.5)).view(np.uint32) - np.uint32(0x3F000000)
+            )
+        else:
+            odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+            h = np.uint32(magnitude + np.uint32(0xC8000FFF) + odd) >> np.uint32(13)
+        target[i] = np.uint16(h | ((u >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+@_jit
+def _scale(x: Array, coefficient: float, n: int) -> None:
+    for i in range(n):
+        x[i] = coefficient * x[i]
+
+
+@_jit
+def _add(x: Array, y: Array, n: int) -> None:
+    for i in range(n):
+        x[i] = x[i] + y[i]
+
+
+@_jit
+def _add_noise(x: Array, quantiles: Array, samples: Array, scale: float, n: int) -> None:
+    """x[:n] = fl(x + fl(scale z)); z is exact in float32."""
+    for i in range(n):
+        x[i] = x[i] + scale * (np.float32(quantiles[samples[i]]) * _UNIT)
+
+
+@_parallel
+def _write(
+    dst_kind,
+    dst_f,
+    dst_u,
+    src_kinds,
+    f0,
+    u0,
+    f1,
+    u1,
+    f2,
+    u2,
+    coefficients,
+    geometry,
+    keys,
+    scales,
+    first,
+    row_sizes,
+    quantiles,
+):  # numba infers
+    """One slab. Every array comes as float32 and as uint16, one of them empty: a single compiled kernel serves all."""
+    rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
+    n = rows * cols
+    n_terms = len(row_sizes)
+    for task in numba.prange((n + TASK - 1) // TASK):
+        x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+        xbits, ybits = x.view(np.uint32), y.view(np.uint32)
+        samples = np.empty((n_terms, CHUNK), np.uint16)
+        held = np.full(n_terms, -1, np.int64)
+        at, end = task * TASK, min(n, (task + 1) * TASK)
+        while at < end:
+            r = at // cols
+            c = at - r * cols
+            k = k_off + r * k_stride + c
+            piece = min(end - at, cols - c, CHUNK - k % CHUNK)
+            for t in range(n_terms):
+                piece = min(piece, row_sizes[t] - k % row_sizes[t])
+            _load(x, xbits, src_kinds[0], f0, u0, k, piece)
+            if coefficients[0] != np.float32(1):
+                _scale(x, coefficients[0], piece)
+            for i in range(1, len(coefficients)):
+                if i == 1:
+                    _load(y, ybits, src_kinds[1], f1, u1, k, piece)
+                else:
+                    _load(y, ybits, src_kinds[2], f2, u2, k, piece)
+                if coefficients[i] != np.float32(1):
+                    _scale(y, coefficients[i], piece)
+                _add(x, y, piece)
+            for t in range(n_terms):
+                scale = scales[first[t] + k // row_sizes[t]]
+                if scale != np.float32(0):
+                    held[t] = _fill(samples[t], held[t], k, piece, keys[t])
+                    _add_noise(x, quantiles, samples[t, k % CHUNK :], scale, piece)
+            _store(x, xbits, dst_kind, dst_f, dst_u, dst_off + r * dst_stride + c, piece)
+            at += piece
+
+
+@_parallel
+def _lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
+    """dst (rows of b) = round(W + fl(scale fl(B A))) from row `first` of W on; BA summed over the rank in order."""
+    for row in numba.prange(b.shape[0]):
+        total, x = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+        xbits = x.view(np.uint32)
+        for c in range(0, cols, CHUNK):
+            piece = min(CHUNK, cols - c)
+            factor = a[0, c : c + piece]
+            for i in range(piece):
+                total[i] = b[row, 0] * factor[i]
+            for rank in range(1, a.shape[0]):
+                weight, factor = b[row, rank], a[rank, c : c + piece]
+                for i in range(piece):
+                    total[i] = total[i] + weight * factor[i]
+            _scale(total, scale, piece)
+            _load(x, xbits, src_kind, f32, u16, (first + row) * cols + c, piece)
+            _add(x, total, piece)
+            _store(x, xbits, dst_kind, dst_f, dst_u, row * cols + c, piece)
+
+
+@_parallel
+def _sums(n_rows, row_size, keys, quantiles):  # numba infers
+    """int64[rows x blocks, 3]: |z1|^2, <z1, z2>, |z2|^2 of each block of each row (one key: the first only)."""
+    blocks = (row_size + TASK - 1) // TASK
+    items = n_rows * blocks
+    group = max(1, TASK // row_size)  # short rows share a task, and its chunks
+    out = np.zeros((items, 3), np.int64)
+    for task in numba.prange((items + group - 1) // group):
+        s1, s2 = np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint16)
+        held1, held2 = -1, -1
+        for item in range(task * group, min(items, (task + 1) * group)):
+            row = item // blocks
+            k = row * row_size + (item - row * blocks) * TASK
+            end = min((row + 1) * row_size, k + TASK)
+            a, b, c = np.int64(0), np.int64(0), np.int64(0)
+            while k < end:
+                piece = min(end - k, CHUNK - k % CHUNK)
+                held1 = _fill(s1, held1, k, piece, keys[0])
+                z1 = s1[k % CHUNK :]
+                if len(keys) == 1:
+                    for i in range(piece):
+                        u = np.int64(quantiles[z1[i]])
+                        a += u * u
+                else:
+                    held2 = _fill(s2, held2, k, piece, keys[1])
+                    z2 = s2[k % CHUNK :]
+                    for i in range(piece):
+                        u, v = np.int64(quantiles[z1[i]]), np.int64(quantiles[z2[i]])
+                        a += u * u
+                        b += u * v
+                        c += v * v
+                k += piece
+            out[item, 0], out[item, 1], out[item, 2] = a, b, c
+    return out
+
+
+@_parallel
+def _squares(kind, f32, u16, n_rows, row_size):  # numba infers
+    """float64[rows x blocks]: the sum of squares of each block of each row, in an order of its own."""
+    blocks = (row_size + TASK - 1) // TASK
+    items = n_rows * blocks
+    group = max(1, TASK // row_size)
+    out = np.zeros(items, np.float64)
+    for task in numba.prange((items + group - 1) // group):
+        x = np.empty(CHUNK, np.float32)
+        xbits = x.view(np.uint32)
+        lanes = np.empty(LANES, np.float64)
+        for item in range(task * group, min(items, (task + 1) * group)):
+            row = item // blocks
+            k = row * row_size + (item - row * blocks) * TASK
+            end = min((row + 1) * row_size, k + TASK)
+            lanes[:] = 0.0
+            while k < end:
+                piece = min(end - k, CHUNK)
+                _load(x, xbits, kind, f32, u16, k, piece)
+                whole = piece // LANES * LANES
+                for i in range(0, whole, LANES):
+                    for lane in range(LANES):
+                        value = np.float64(x[i + lane])
+                        lanes[lane] += value * value
+                for lane in range(piece - whole):
+                    value = np.float64(x[whole + lane])
+                    lanes[lane] += value * value
+                k += piece
+            total = 0.0
+            for lane in range(LANES):
+                total += lanes[lane]
+            out[item] = total
+    return out
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """One thread where there is one task: waking the others costs more, much more on a busy machine."""
+    before = numba.get_num_threads()
+    if n > TASK or before == 1:
+        yield
+        return
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+_NO_F32, _NO_U16 = np.empty(0, np.float32), np.empty(0, np.uint16)
+_NO_F32.flags.writeable = _NO_U16.flags.writeable = False
+
+
+def _source(array: Array, dtype: DType) -> tuple[Array, Array]:
+    """A flat array as the kernels read it: (float32, uint16), one of them empty, both read-only (one compiled type)."""
+    assert array.ndim == 1 and array.itemsize == (4 if dtype == "float32" else 2), (array.shape, array.dtype, dtype)
+    view = np.require(array, requirements=["C", "A"]).view(np.float32 if dtype == "float32" else np.uint16)
+    view.flags.writeable = False
+    return (view, _NO_U16) if dtype == "float32" else (_NO_F32, view)
+
+
+def _target(array: Array, dtype: DType) -> tuple[Array, Array]:
+    assert array.ndim == 1 and array.flags.c_contiguous and array.flags.writeable
+    view = array.view(np.float32 if dtype == "float32" else np.uint16)
+    return (view, np.empty(0, np.uint16)) if dtype == "float32" else (np.empty(0, np.float32), view)
+
+
+def _copy(dst: Array, source: Array, slab: Slab) -> None:
+    """The slab, bit for bit."""
+
+    def region(array: Array, offset: int, stride: int) -> Array:
+        bits = array[offset:].view(np.uint32 if array.itemsize == 4 else np.uint16)
+        strides = (stride * bits.itemsize, bits.itemsize)
+        return np.lib.stride_tricks.as_strided(bits, (slab.rows, slab.cols), strides, writeable=array is dst)
+
+    region(dst, slab.dst_off, slab.dst_stride)[:] = region(source, slab.k_off, slab.k_stride)
+
+
+def _check(array: Array, offset: int, stride: int, slab: Slab) -> None:
+    last = offset + (slab.rows - 1) * stride + slab.cols
+    assert offset >= 0 and stride >= 0 and last <= len(array), f"{slab} leaves an array of {len(array)} elements"
+
+
+def write_slab(
+    dst: Array,
+    base: Array,
+    slab: Slab,
+    name: str,
+    terms: Sequence[Term],
+    dtype: DType,
+    base_dtype: DType,
+    blend: Blend | None = None,
+) -> None:
+    """Writes the perturbed elements of one slab of tensor `name` into `dst`, in one pass.
+
+    dst, base: flat arrays, `base` the whole checkpoint tensor (a map of the file will do): float32, uint16 bits
+    for bfloat16, float16 or its bits for float16. `terms` are added in the order given. `blend`: up to three
+    (coefficient, whole flat array, its dtype) whose sum, in order, is where it starts instead of `base`; zero
+    coefficients are left out, a lone coefficient 1 copies. Without terms and blend the slab is a (cast) copy.
+    """
+    if slab.rows <= 0 or slab.cols <= 0:
+        return
+    given = [(1.0, base, base_dtype)] if blend is None else blend
+    sources = [(np.float32(c), array, kind) for c, array, kind in given if np.float32(c) != 0]
+    assert 1 <= len(sources) <= 3, "base and two checkpoints at most, and coefficients that sum to 1"
+    terms = [term for term in terms if np.any(term.scale)]
+    _check(dst, slab.dst_off, slab.dst_stride, slab)
+    for _, source, _ in sources:
+        _check(source, slab.k_off, slab.k_stride, slab)
+    if not terms and len(sources) == 1 and sources[0][0] == 1 and sources[0][2] == dtype:
+        _copy(dst, sources[0][1], slab)
+        return
+    if slab.cols == slab.k_stride == slab.dst_stride:
+        slab = Slab(1, slab.rows * slab.cols, slab.k_off, 0, slab.dst_off, 0)
+    views = [view for _, source, kind in sources for view in _source(source, kind)]
+    views += [_NO_F32, _NO_U16] * (3 - len(sources))
+    lengths = [len(term.scale) for term in terms]
+    with _threads(slab.rows * slab.cols):
+        _write(
+            _KIND[dtype],
+            *_target(dst, dtype),
+            tuple(_KIND[kind] for _, _, kind in [*sources, *[sources[0]] * (3 - len(sources))]),
+            *views,
+            np.array([coefficient for coefficient, _, _ in sources], np.float32),
+            (slab.rows, slab.cols, slab.k_off, slab.k_stride, slab.dst_off, slab.dst_stride),
+            np.array([tensor_key(term.seed, name) for term in terms], np.uint64).reshape(-1, 2),
+            np.concatenate([np.zeros(0, np.float32), *(term.scale.astype(np.float32, copy=False) for term in terms)]),
+            np.cumsum([0, *lengths], dtype=np.int64),
+            np.array([term.row_size for term in terms], np.int64),
+            table(),
+        )
+
+
+def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int = 0) -> Array:
+    """Rows first, first + 1, ... of W1 = round(W + s B A), flat, in the tensor's own dtype (16-bit kinds as bits).
+
+    base: the whole tensor (out x in, flat); a: float32 (r, in); b: float32, its rows from `first` on (any number, r).
+    The arithmetic of workers.materialise.lora_merged, bit for bit.
+    """
+    cols = a.shape[1]
+    assert (first + len(b)) * cols <= len(base) and a.shape[0] == b.shape[1] > 0, (a.shape, b.shape, len(base))
+    out = np.empty(len(b) * cols, np.float32 if dtype == "float32" else np.uint16)
+    a, b = np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
+    with _threads(out.size):
+        kind = _KIND[dtype]
+        _lora(kind, *_target(out, dtype), kind, *_source(base, dtype), a, b, np.float32(scale), first, cols)
+    return out
+
+
+def _block_sums(seeds: Sequence[int], name: str, rows: int, row_size: int) -> npt.NDArray[np.int64]:
+    keys = np.array([tensor_key(seed, name) for seed in seeds], np.uint64)
+    with _threads(rows * row_size):
+        blocks: npt.NDArray[np.int64] = _sums(rows, row_size, keys, table()).reshape(rows, -1, 3)
+    return blocks
+
+
+def sums(seed1: int, name: str, n: int, seed2: int | None = None) -> tuple[int, int, int]:
+    """(|z1|^2, <z1, z2>, |z2|^2) of a tensor of n elements, exact, in units of 2^-24. No `seed2`: zeros beside."""
+    if n == 0:
+        return 0, 0, 0
+    seeds = [seed1] if seed2 is None else [seed1, seed2]
+    blocks = _block_sums(seeds, name, 1, n)[0]
+    a, b, c = (sum(int(v) for v in blocks[:, i]) for i in range(3))  # Python's integers do not overflow
+    return a, b, c
+
+
+def row_sums(seed1: int, name: str, rows: int, row_size: int, seed2: int | None = None) -> npt.NDArray[np.int64]:
+    """The same for each of `rows` rows: int64[rows, 3], exact up to 2.9e10 elements a row."""
+    if rows == 0 or row_size == 0:
+        return np.zeros((rows, 3), np.int64)
+    total: npt.NDArray[np.int64] = _block_sums([seed1] if seed2 is None else [seed1, seed2], name, rows, row_size).sum(
+        axis=1
+    )
+    return total
+
+
+def square_sums(array: Array, dtype: DType, rows: int = 1) -> npt.NDArray[np.float64]:
+    """|W|^2 of each of `rows` equal parts of a flat array, float64[rows]. The same bits for any number of threads.
+
+    Blocks of 65,536 elements, 16 running sums in each (element i of a block to sum i % 16, then from the first
+    to the last), blocks added up exactly and rounded once. Squares of these dtypes are exact in float64.
+    """
+    assert rows > 0 and array.size % rows == 0
+    if array.size == 0:
+        return np.zeros(rows, np.float64)
+    with _threads(array.size):
+        blocks: npt.NDArray[np.float64] = _squares(
+            _KIND[dtype], *_source(array, dtype), rows, array.size // rows
+        ).reshape(rows, -1)
+    if blocks.shape[1] == 1:
+        return blocks[:, 0]
+    return np.array([math.fsum(row) for row in blocks], np.float64)

@@ -1,0 +1,89 @@
+"""The perturbation in plain numpy, written for reading: the oracle that every kernel is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.noise.definition import CHUNK, COUNTERS, UNIT, Array, Blend, DType, Term, table, tensor_key
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def philox(counter: Sequence[Array], key: tuple[int, int]) -> list[Array]:
+    """Philox4x32-10: four words of the counter (arrays of 32-bit values) -> four arrays of random words, as uint64."""
+    c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint64) for word in counter)
+    k0, k1 = key
+    for _ in range(10):
+        p, q = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (q >> _HALF) ^ c1 ^ np.uint64(k0), q & _LOW, (p >> _HALF) ^ c3 ^ np.uint64(k1), p & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return [c0, c1, c2, c3]
+
+
+def z_int(seed: int, name: str, start: int, stop: int) -> npt.NDArray[np.int16]:
+    """Elements start..stop-1 of a tensor's noise, int16 in units of 2^-12. Any start, however large."""
+    k = np.arange(start, stop, dtype=np.uint64)
+    chunk, within = k // np.uint64(CHUNK), k % np.uint64(CHUNK)
+    counter = chunk * np.uint64(COUNTERS) + within % np.uint64(COUNTERS)
+    sample = within // np.uint64(COUNTERS)
+    zero = np.zeros_like(k)
+    words = np.stack(philox([counter & _LOW, counter >> _HALF, zero, zero], tensor_key(seed, name)))
+    word = np.take_along_axis(words, (sample // np.uint64(2)).astype(np.intp)[None, :], axis=0)[0]
+    bits = (word >> (sample % np.uint64(2) * np.uint64(16))) & np.uint64(0xFFFF)
+    found: npt.NDArray[np.int16] = table()[bits.astype(np.intp)]
+    return found
+
+
+def to_float32(values: Array, dtype: DType) -> npt.NDArray[np.float32]:
+    """Exact. bfloat16 comes as its bits (uint16), float16 as itself or as its bits."""
+    if dtype == "bfloat16":
+        return (values.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.view(np.float16 if dtype == "float16" else np.float32).astype(np.float32)
+
+
+def from_float32(x: npt.NDArray[np.float32], dtype: DType) -> Array:
+    """One rounding, to nearest, ties to even. bfloat16 and float16 go out as their bits (uint16); NaN stays NaN."""
+    if dtype == "float32":
+        return x
+    if dtype == "float16":
+        with np.errstate(over="ignore", under="ignore"):
+            return x.astype(np.float16).view(np.uint16)
+    bits = x.view(np.uint32)
+    kept, dropped = bits >> np.uint32(16), bits & np.uint32(0xFFFF)
+    up = (dropped > 0x8000) | ((dropped == 0x8000) & (kept & np.uint32(1) == 1))
+    return np.where(np.isnan(x), kept | np.uint32(0x40), kept + up).astype(np.uint16)
+
+
+def perturb(
+    base: Array,
+    name: str,
+    terms: Sequence[Term],
+    dtype: DType,
+    base_dtype: DType,
+    blend: Blend | None = None,
+    start: int = 0,
+) -> Array:
+    """Elements start, start + 1, ... of the perturbed tensor, as many as `base` (and each blended array) holds.
+
+    Flat in, flat out, in `dtype` (16-bit kinds as uint16 bits). The terms are added in the order given.
+    """
+    given = [(1.0, base, base_dtype)] if blend is None else blend
+    sources = [(np.float32(c), array, kind) for c, array, kind in given if np.float32(c) != 0]
+    if not terms and len(sources) == 1 and sources[0][0] == 1 and sources[0][2] == dtype:
+        return sources[0][1].view(np.float32 if dtype == "float32" else np.uint16).copy()
+    x = np.zeros(len(base), dtype=np.float32)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for i, (coefficient, source, kind) in enumerate(sources):
+            part = to_float32(source, kind)
+            part = part if coefficient == 1 else coefficient * part
+            x = part.copy() if i == 0 else x + part
+        unit = np.arange(start, start + len(base))
+        for term in terms:
+            z = z_int(term.seed, name, start, start + len(base)).astype(np.float32) * np.float32(UNIT)
+            scale = term.scale[unit // term.row_size]
+            x = np.where(scale != 0, x + scale * z, x)
+    return from_float32(x, dtype)

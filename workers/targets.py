@@ -1,0 +1,204 @@
+"""Where a direction towards something ends: a checkpoint, mapped and never copied, or a LoRA adapter on the base.
+
+Light: the driver checks a target with these functions before anything is loaded, each actor once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.errors import UserError
+from workers.checkpoint import Checkpoint, TensorInfo, read_json
+from workers.noise.definition import Array, DType
+
+FIELD = "grid.towards"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # PEFT's, before the name of the module that is adapted
+PROBE = 4096  # bytes of each tensor that `sample_id` looks at, at its beginning, middle and end
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint or adapter as the driver found it. `fingerprint` is its identity (TowardsDirection); `path` is where
+    it lies, `sample` tells on another machine that the same thing lies there; `label` is for people."""
+
+    fingerprint: str
+    kind: Literal["checkpoint", "adapter"]
+    path: str
+    label: str = ""
+    sample: str = ""
+
+
+class CheckpointEnd:
+    """A full checkpoint of the base's shape: what stands at coefficient 1."""
+
+    def __init__(self, folder: str | Path, base: Checkpoint) -> None:
+        self.checkpoint = Checkpoint(folder, field=FIELD)
+        refuse_other_shape(base, self.checkpoint)
+
+    def dtype(self, info: TensorInfo) -> DType | None:
+        """The dtype of this end's tensor; None where it is the base's own, untouched."""
+        return self.checkpoint[info.name].dtype
+
+    def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
+        """Rows first..last-1 (of the first dimension; all of them) of the tensor, flat, 16-bit kinds as bits."""
+        whole = self.checkpoint.base(info.name)
+        if first == 0 and last is None:
+            return whole
+        width = info.size // info.shape[0]
+        return whole[first * width : (info.shape[0] if last is None else last) * width]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What an adapter adds to one tensor: scale B A, in float32. a: (r, in), b: (out, r)."""
+
+    a: Array
+    b: Array
+    scale: float
+
+
+class AdapterEnd:
+    """A plain LoRA adapter in PEFT's folder: W1 = round(W0 + s B A), made tensor by tensor and let go again."""
+
+    def __init__(self, folder: str | Path, base: Checkpoint) -> None:
+        self._base = base
+        self.factors = read_adapter(folder, base)
+
+    def dtype(self, info: TensorInfo) -> DType | None:
+        return info.dtype if info.name in self.factors else None
+
+    def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
+        from workers.noise.cpu import lora
+
+        found = self.factors[info.name]
+        return lora(self._base.base(info.name), info.dtype, found.a, found.b[first:last], found.scale, first)
+
+
+End = CheckpointEnd | AdapterEnd
+
+
+def open_end(target: Target, base: Checkpoint) -> End:
+    """The target on this machine. Raises UserError (grid.towards) where it isn't what the driver found."""
+    if target.sample and sample_id(target.path) != target.sample:
+        raise UserError(
+            FIELD, target.path, "holds something else on this node than where the driver runs: copy it anew"
+        )
+    return AdapterEnd(target.path, base) if target.kind == "adapter" else CheckpointEnd(target.path, base)
+
+
+def refuse_other_shape(base: Checkpoint, other: Checkpoint) -> None:
+    """Raises UserError (grid.towards) unless the two have the same tensors of the same shapes (dtypes may differ)."""
+    ours, theirs = ({info.name: info.shape for info in c.tensors()} for c in (base, other))
+    remedy = "give a checkpoint finetuned from the same base"
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            raise UserError(FIELD, other.folder, f"lacks tensor {name}, which the base has: {remedy}")
+        if name not in ours:
+            raise UserError(FIELD, other.folder, f"has tensor {name}, which the base lacks: {remedy}")
+        if ours[name] != theirs[name]:
+            shapes = f"{_times(theirs[name])} and not {_times(ours[name])}"
+            raise UserError(FIELD, other.folder, f"its tensor {name} is {shapes} as the base's: {remedy}")
+
+
+def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
+    """Tensor -> what the adapter adds to it. Raises UserError (grid.towards) unless it is plain LoRA on this base."""
+    folder = Path(folder)
+    config = read_json(folder / ADAPTER_CONFIG, FIELD)
+
+    def refusal(why: str) -> UserError:
+        return UserError(FIELD, folder, f"{why}: merge the adapter into a checkpoint, and walk towards that")
+
+    if config.get("peft_type") != "LORA":
+        raise refusal(f"is an adapter of type {config.get('peft_type')}, and only plain LoRA can be followed")
+    if config.get("use_dora"):
+        raise refusal("is DoRA, which rescales weights besides adding B A")
+    if config.get("modules_to_save"):
+        raise refusal(f"replaces whole modules (modules_to_save: {', '.join(config['modules_to_save'])})")
+    if config.get("bias", "none") != "none" or config.get("lora_bias"):
+        raise refusal("changes biases besides adding B A")
+    for key in UNUSUAL:
+        if config.get(key):
+            raise refusal(f"uses {key}, which is not plain LoRA")
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    halves = _factors(folder / ADAPTER_WEIGHTS)
+    known, found = {info.name: info for info in base.tensors()}, {}
+    for module in sorted({name.rsplit(".lora_", 1)[0] for name in halves}):
+        name = f"{module.removeprefix(PREFIX)}.weight"
+        a, b = halves.get(f"{module}.lora_A.weight"), halves.get(f"{module}.lora_B.weight")
+        if name not in known:
+            raise UserError(FIELD, folder, f"adapts {name}, which the base lacks: give an adapter of the same base")
+        if a is None or b is None or known[name].shape != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
+            shape = _times(known[name].shape)
+            remedy = f"its factors for {name} do not make the base's {shape}: give an adapter of the same base"
+            raise UserError(FIELD, folder, remedy)
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise UserError(FIELD, folder, f"has NaN or infinity in its factors for {name}: train it again")
+        found[name] = Factors(a, b, scale)
+    return found
+
+
+# Of PEFT's LoraConfig: what makes of an adapter something else than W + s B A on matrices named by their module.
+UNUSUAL = (
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+    "megatron_config",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "eva_config",
+    "corda_config",
+)
+
+
+def _factors(file: Path) -> dict[str, Array]:
+    """Name -> matrix, float32, of an adapter's safetensors."""
+    from workers.noise.reference import to_float32
+
+    reader = Checkpoint.of_file(file, FIELD)
+    return {
+        info.name: np.array(to_float32(reader.base(info.name), info.dtype)).reshape(info.shape)
+        for info in reader.tensors()
+    }
+
+
+def sample_id(path: str | Path) -> str:
+    """16 hexadecimal digits of a checkpoint's or adapter's tensors: names, dtypes, shapes, some bytes of each.
+
+    Cheap, for telling two things apart that both passed the checks; a fingerprint reads every byte.
+    """
+    folder = Path(path)
+    adapter = (folder / ADAPTER_CONFIG).exists()
+    reader = Checkpoint.of_file(folder / ADAPTER_WEIGHTS, FIELD) if adapter else Checkpoint(folder, FIELD)
+    digest = hashlib.blake2b(digest_size=8)
+    if adapter:
+        config = read_json(folder / ADAPTER_CONFIG, FIELD)
+        digest.update(json.dumps([config.get(key) for key in ("r", "lora_alpha", "use_rslora")]).encode())
+    for info in reader.tensors():
+        digest.update(json.dumps([info.name, info.dtype, list(info.shape)]).encode())
+        data = reader.base(info.name).view(np.uint8)
+        middle = len(data) // 2
+        for start in (0, middle, max(0, len(data) - PROBE)):
+            digest.update(data[start : start + PROBE].tobytes())
+    return digest.hexdigest()
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def open_ends(targets: Iterable[Target], base: Checkpoint) -> dict[str, End]:
+    """Fingerprint -> what stands at its coefficient 1."""
+    return {target.fingerprint: open_end(target, base) for target in targets}
