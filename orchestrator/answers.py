@@ -1,0 +1,417 @@
+"""Answers are views of what is stored: judge what has no verdict yet, count, lay out the landscape, sum up, draw.
+
+Needs no engine. Everything here can be done again at any time, from the evidence alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator import agreement, capability, judges, published, reduce
+from orchestrator.config import ReportConfig
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import content_id, text_id
+from orchestrator.judges import Judge
+from orchestrator.judges._model import UNPARSED, ModelJudge
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.record import totals
+from orchestrator.store import GENERATIONS, JUDGEMENTS, Part, Study, TaskKey
+from orchestrator.sweep import Sweep
+from orchestrator.tasks import PromptSet
+
+FLUSH_ROWS = 50_000  # judgements a part
+_ROW = ["point_id", "prompt_set_id", "prompt_id"]
+
+Advance = Callable[[int], None]
+Find = Callable[[str, str], tuple[str, float | None] | None]  # (prompt, response) -> (verdict, score); None: not known
+Winners = Mapping[TaskKey, Part]
+
+
+def engines(winners: Winners) -> list[dict[str, Any]]:
+    """The identities of the engines that made these parts, each once."""
+    found = {content_id(part.meta["engine"]): part.meta["engine"] for part in winners.values()}
+    return [found[key] for key in sorted(found)]
+
+
+def given_up(record: Mapping[str, Any]) -> set[TaskKey]:
+    """The tasks that runs of a sweep gave up, whatever became of them later."""
+    failures = (failure for run in record.get("runs", []) for failure in run.get("failures", []))
+    return {(failure["point_id"], set_id) for failure in failures for set_id in failure["prompt_set_ids"]}
+
+
+# Judging.
+
+
+def bench(study: Study, sweep: Sweep) -> list[Judge]:
+    """The sweep's judges, in order; a model judge with the weights that have judged the sweep. Raises UserError where
+    one has not yet."""
+    return [seated(study, study.sweep_folder(sweep.name, sweep.id), name) for name in sweep.judges]
+
+
+def seated(study: Study, folder: Path, name: str) -> Judge:
+    """One of the judges of the sweep in `folder`, likewise."""
+    judge = judges.get(name)
+    if isinstance(judge, ModelJudge):
+        known = study.read_judge(folder, name)
+        if not known:
+            raise UserError("judge", name, "has not judged this sweep yet: `judge` has its model do it")
+        judge = judge.bound(known["fingerprint"], known["dtype"])
+    return judge
+
+
+def check_judges(study: Study, sweep: Sweep) -> list[PromptSet]:
+    """The sweep's prompt sets, on whose responses each of its judges can judge. Raises UserError."""
+    prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+    for name in sweep.judges:
+        _check_whole(judges.get(name), prompt_sets)
+    return prompt_sets
+
+
+def _check_whole(judge: Judge, prompt_sets: Sequence[PromptSet]) -> None:
+    """Raises UserError where early stopping has cut responses that this judge needs whole."""
+    for prompts in prompt_sets:
+        stop = prompts.sampling.stop
+        if stop and stop != judge.stops:
+            raise UserError(
+                "judge",
+                judge.name,
+                f"needs whole responses, and those to {prompts.probe_set} end at another judge's keyword: run again "
+                f"with sampling.early_stop=false, which generates {len(prompts.prompts)} responses a point anew",
+            )
+
+
+def judge_missing(
+    study: Study,
+    judge: Judge,
+    winners: Winners,
+    prompt_sets: Sequence[PromptSet],
+    advance: Advance | None = None,
+    find: Find | None = None,
+) -> int:
+    """Store the judge's verdict on every response of these tasks that has none; how many that were.
+
+    `advance` hears how many responses were judged since it was last called. `find`: where verdicts come from, if not
+    from the judge itself; a task of which one is not known is left out whole.
+    """
+    find = find or (lambda prompt, response: (judge.verdict(prompt, response), None))
+    known = study.judged(judge.id, winners)
+    texts = {prompt.id: prompt.text for prompts in prompt_sets for prompt in prompts.prompts}
+    rows: list[pa.Table] = []
+    judged: dict[TaskKey, str] = {}
+    total = 0
+
+    def flush() -> None:
+        if rows:
+            study.write_judgements(judge.id, pa.concat_tables(rows), judged)
+            rows.clear()
+            judged.clear()
+
+    for part, table in study.rows({key: part for key, part in winners.items() if key not in known}, GENERATIONS):
+        table = _judge(judge, table, texts, find)
+        rows.append(table)
+        judged |= {key: part.tasks[key] for key in zip(*(table[c].to_pylist() for c in _ROW[:2]), strict=True)}
+        total += table.num_rows
+        if advance:
+            advance(table.num_rows)
+        if sum(r.num_rows for r in rows) >= FLUSH_ROWS:
+            flush()
+    flush()
+    return total
+
+
+def _judge(judge: Judge, table: pa.Table, texts: Mapping[str, str], find: Find) -> pa.Table:
+    responses = table["response"].to_pylist()
+    asked = [texts[prompt_id] for prompt_id in table["prompt_id"].to_pylist()]
+    found = [find(text, response) for text, response in zip(asked, responses, strict=True)]
+    columns = {
+        "judge_id": [judge.id] * table.num_rows,
+        **{name: table[name] for name in _ROW},
+        "response_id": [text_id(response) for response in responses],
+        "verdict": [None if each is None else each[0] for each in found],
+        "score": [None if each is None else each[1] for each in found],
+    }
+    judged = pa.table(columns, schema=JUDGEMENTS)
+    if None not in found:
+        return judged
+    tasks = list(zip(*(judged[name].to_pylist() for name in _ROW[:2]), strict=True))
+    open_ = {task for task, each in zip(tasks, found, strict=True) if each is None}
+    return judged.filter(pa.array([task not in open_ for task in tasks]))
+
+
+def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]:
+    """A judge's stored verdicts on these tasks, and whether each response is degenerate: what `reduce.counts` takes.
+
+    A part of judgements at a time, so that memory does not grow with the study.
+    """
+    groups = {set_id: study.read_prompt_set(set_id).group for set_id in {key[1] for key in winners}}
+    winners = {key: part for key, part in winners.items() if judge.tells(groups[key[1]])}
+    own, beside = study.judged(judge.id, winners), study.judged(DEGENERATE.id, winners)
+    both = {key: part for key, part in own.items() if key in beside}
+    for part, table in study.rows(both, JUDGEMENTS):
+        others = [t for _, t in study.rows({key: beside[key] for key in part.tasks if key in both}, JUDGEMENTS)]
+        degenerate = pa.concat_tables(others)
+        if not all(table[name].equals(degenerate[name]) for name in _ROW):
+            ruined = degenerate.select([*_ROW, "verdict"]).rename_columns([*_ROW, "ruin"])
+            table = table.join(ruined, keys=_ROW, join_type="inner")
+            ruin = table["ruin"]
+        else:
+            ruin = degenerate["verdict"]
+        flags = pc.equal(ruin, "degenerate")
+        names = [*_ROW, "verdict", "judge", "degenerate"]
+        columns = [*(table[n] for n in names[:4]), pa.repeat(judge.name, table.num_rows), flags]
+        yield _counted(judge, groups, pa.table(columns, names=names))
+
+
+def by_probe(
+    study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners | None = None
+) -> dict[reduce.Combination, reduce.Verdicts]:
+    """Who refused what, for each of the sweep's results that has verdicts: what intervals over new probes need.
+    `winners`, here and below: what is stored of the sweep, if it is known already."""
+    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    found: dict[reduce.Combination, reduce.Verdicts] = {}
+    for judge in bench(study, sweep):
+        name = judge.name
+        made = reduce.by_probe(verdicts(study, judge, winners), name)
+        for p in prompt_sets:
+            if (p.id, name) in made:
+                found[p.probe_set, p.group, p.system_prompt, name] = made[p.id, name]
+    return found
+
+
+def _counted(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
+    """A judge's own words turned into `refused` and `complied`; rows without either are left out."""
+    if not isinstance(judge, ModelJudge):
+        return table
+    words = zip(table["verdict"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
+    outcomes = pa.array([judge.outcome(verdict, groups[set_id]) for verdict, set_id in words], pa.string())
+    table = table.set_column(table.column_names.index("verdict"), "verdict", outcomes)
+    return table.filter(pc.is_valid(outcomes))
+
+
+def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners) -> list[dict[str, Any]]:
+    """What each judge said, in its own words, how often: by prompt set, over all points; and which weights said it."""
+    folder = study.sweep_folder(sweep.name, sweep.id)
+    found = []
+    for judge in bench(study, sweep):
+        counts: dict[str, dict[str, int]] = {}
+        scores: dict[str, list[float]] = {}
+        for _, table in study.rows(study.judged(judge.id, winners), JUDGEMENTS):
+            sums = [("response_id", "count"), ("score", "sum"), ("score", "count")]
+            for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
+                own = counts.setdefault(row["prompt_set_id"], dict.fromkeys(judge.verdicts, 0))
+                own[row["verdict"]] += row["response_id_count"]
+                if row["score_count"]:
+                    total = scores.setdefault(row["prompt_set_id"], [0.0, 0])
+                    total[0], total[1] = total[0] + row["score_sum"], total[1] + row["score_count"]
+        known = study.read_judge(folder, judge.name) if isinstance(judge, ModelJudge) else {}
+        keys = ("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples")
+        found.append(
+            {
+                "judge": judge.name,
+                "judge_id": judge.id,
+                "version": judge.version,
+                **{key: known[key] for key in keys if key in known},
+                "unparsed": sum(own.get(UNPARSED, 0) for own in counts.values()),
+                "sets": [
+                    {
+                        "probe_set": p.probe_set,
+                        "group": p.group,
+                        "system_prompt": p.system_prompt,
+                        "verdicts": counts[p.id],
+                        "mean_score": scores[p.id][0] / scores[p.id][1] if p.id in scores else None,
+                    }
+                    for p in prompt_sets
+                    if p.id in counts
+                ],
+            }
+        )
+    return found
+
+
+# Reducing.
+
+
+def nodes(sweep: Sweep) -> pd.DataFrame:
+    """The sweep's nodes as `reduce.landscape` takes them."""
+    keys = ("line", "alpha", "beta", "on_grid", "seed_x", "seed_y", "mark", "projected")
+    found = sweep.grid.nodes
+    return pd.DataFrame({k: [getattr(n, k) for n in found] for k in keys} | {"point_id": [n.point.id for n in found]})
+
+
+def landscape(
+    study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners | None = None
+) -> pd.DataFrame:
+    """The sweep's landscape from what is stored and judged; nothing is computed that is stored already."""
+    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    found = [reduce.counts(verdicts(study, judge, winners), judge.name) for judge in bench(study, sweep)]
+    sets = pd.DataFrame(
+        [
+            {"prompt_set_id": p.id, "probe_set": p.probe_set, "group": p.group, "system_prompt": p.system_prompt}
+            for p in prompt_sets
+        ]
+    )
+    right = answered_right(study, winners, prompt_sets)
+    frame = reduce.landscape(nodes(sweep), pd.concat(found, ignore_index=True), sets, sweep.judges, right)
+    silent = {(name, p.group) for name in sweep.judges for p in prompt_sets if not judges.get(name).tells(p.group)}
+    if all((name, capability.GROUP) in silent for name in sweep.judges):
+        silent.discard((sweep.judges[0], capability.GROUP))  # right answers need no judge, but a row to stand in
+    says = [key not in silent for key in zip(frame["judge"], frame["group"], strict=True)]
+    return frame if all(says) else frame[says].reset_index(drop=True)
+
+
+def answered_right(study: Study, winners: Winners, prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
+    """How many questions of each capability set were answered right at each point: point_id, prompt_set_id, n_asked,
+    n_correct. From what is stored alone: no judge is asked."""
+    asked = {
+        p.id: {prompt.id: (prompt.target or "", prompt.choices) for prompt in p.prompts}
+        for p in prompt_sets
+        if p.group == capability.GROUP
+    }
+    counts: dict[tuple[str, str], list[int]] = {}
+    for _, table in study.rows({key: part for key, part in winners.items() if key[1] in asked}, GENERATIONS):
+        columns = (table[name].to_pylist() for name in (*_ROW, "response", "scores"))
+        for point, set_id, prompt, response, scores in zip(*columns, strict=True):
+            own = counts.setdefault((point, set_id), [0, 0])
+            own[0] += 1
+            own[1] += capability.is_right(*asked[set_id][prompt], response, scores)
+    rows = [(*key, *own) for key, own in counts.items()]
+    return pd.DataFrame(rows, columns=["point_id", "prompt_set_id", "n_asked", "n_correct"])
+
+
+def summarise(
+    study: Study,
+    sweep: Sweep,
+    prompt_sets: Sequence[PromptSet],
+    frame: pd.DataFrame,
+    record: Mapping[str, Any],
+    winners: Winners | None = None,
+) -> dict[str, Any]:
+    """summary.json: reduce's numbers, what was asked for, and what all runs of the sweep together took."""
+    runs = totals(study, record.get("runs", []))
+    stored = study.stored_of(sweep.tasks()) if winners is None else winners
+    verdicts_by_probe = by_probe(study, sweep, prompt_sets, stored)
+    numbers = reduce.summary(frame, verdicts_by_probe)
+    for result in numbers["results"]:
+        result["published"] = published.visage(study.info["model"], sweep.grid.to_json(), result)
+    first = next(r for r in numbers["results"] if all(r[name] == said for name, said in numbers["primary"].items()))
+    return {
+        "schema": "summary/1",
+        "study_id": study.id,
+        "sweep_id": sweep.id,
+        "model": study.info["model"],
+        "grid": sweep.grid.to_json(),
+        **numbers,
+        "published": first["published"],
+        "checkpoints": checkpoints(study, sweep, frame, numbers, record),
+        "judges": told(study, sweep, prompt_sets, stored),
+        "agreement": agreement.summary(verdicts_by_probe) if len(sweep.judges) > 1 else [],
+        "tasks_failed": len(given_up(record) - stored.keys()),
+        "seconds": round(sum(run.get("seconds", 0.0) for run in runs), 1),
+        "tokens": sum(run.get("tokens", 0) for run in runs),
+        "restarts": sum(run.get("restarts", 0) for run in runs),
+        "actors": max((run.get("actors", 0) for run in runs), default=0),
+        "engines": engines(stored),
+        "versions": next((run["versions"] for run in reversed(runs) if run.get("versions")), {}),
+    }
+
+
+def checkpoints(
+    study: Study, sweep: Sweep, frame: pd.DataFrame, numbers: Mapping[str, Any], record: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The checkpoints on and beside the grid, with how far each is from the model: in units of alpha of a random
+    direction, and of the basin's radius along such directions, where a sweep of this study has measured that."""
+    found = reduce.checkpoints(frame)
+    if not found:
+        return []
+    around = record.get("around", {})
+    ends = {
+        node.point.id: direction for node in sweep.grid.nodes if node.mark for direction, _ in node.point.coefficients
+    }
+    basin = _random_basin(study, numbers["primary"])
+    for each in found:
+        end = ends[each["point_id"]]
+        length = around.get("lengths", {}).get(getattr(end, "fingerprint", ""))
+        distance = None if length is None else length / around["moved"]
+        each["distance"] = distance
+        each["radii"] = distance / basin["radius"] if distance is not None and basin["radius"] else None
+        each |= {"radius": basin["radius"], "radius_of": basin["sweep_id"], "radius_reason": basin["reason"]}
+    return found
+
+
+def _random_basin(study: Study, primary: Mapping[str, str]) -> dict[str, Any]:
+    """The basin's radius along random directions, of the sweep of this study that looked at most of them."""
+    wanted = ("group", "system_prompt", "judge", "probe_set")
+    best: dict[str, Any] = {}
+    for folder in sorted(study.root.glob("sweeps/*")):
+        with contextlib.suppress(UserError):
+            summary = study.read_landscape(folder)[1]
+            grid = summary["grid"]
+            same = all(summary["primary"][name] == primary[name] for name in wanted)
+            if grid["kind"] == "random_1d" and grid["norm"] == "layer" and same:
+                best = max(best, summary, key=lambda s: len(s["basin"]["by_direction"]) if s else 0)
+    if not best:
+        reason = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
+        return {"radius": None, "sweep_id": None, "reason": reason}
+    basin = best["basin"]
+    return {"radius": basin["radius"] or None, "sweep_id": best["sweep_id"], "reason": basin["reason"] or (
+        None if basin["radius"] else "there is no basin around the model, or its edge was not reached"
+    )}  # fmt: skip
+
+
+def answer(
+    study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, advance: Advance | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Judge, reduce and draw what is stored of a sweep: landscape.parquet, summary.json, the figures, report.html."""
+    prompt_sets = check_judges(study, sweep)
+    winners = study.stored_of(sweep.tasks())
+    for judge in [*bench(study, sweep), DEGENERATE]:
+        if not isinstance(judge, ModelJudge):
+            judge_missing(study, judge, winners, prompt_sets, advance)
+    return reduce_stored(study, sweep, folder, look, None if study.problems else winners)
+
+
+def reduce_stored(
+    study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, winners: Winners | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The same without judging: from stored verdicts on."""
+    from orchestrator import report
+
+    prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    frame = landscape(study, sweep, prompt_sets, winners)
+    known = None if study.problems else winners  # what was just found damaged is not stored any more
+    summary = summarise(study, sweep, prompt_sets, frame, study.read_sweep(folder), known)
+    study.write_landscape(folder, reduce.to_table(frame))
+    study.write_summary(folder, summary)
+    draw(study, folder, frame, summary)
+    report.write(study, sweep, folder, frame, summary, look)
+    return frame, summary
+
+
+def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any]) -> None:
+    """The figures of a sweep."""
+    from orchestrator import figures
+
+    title = f"{summary['model']}: {summary['primary']['probe_set']}"
+    for suffix in ("png", "svg", "pdf"):
+        study.write_figure(folder, f"landscape.{suffix}", lambda path: figures.draw(frame, summary, path, title))
+        if frame["beta"].isna().all() and len(summary["results"]) > 1:
+            study.write_figure(folder, f"results.{suffix}", lambda path: figures.together(frame, summary, path, title))
+
+
+def paths(folder: Path) -> dict[str, Path]:
+    """Where a sweep's answers lie."""
+    return {
+        "folder": folder,
+        "figure": folder / "figures" / "landscape.png",
+        "landscape": folder / "landscape.parquet",
+        "summary": folder / "summary.json",
+        "report": folder / "report.html",
+    }

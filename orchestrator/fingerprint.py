@@ -1,0 +1,39 @@
+"""Content hashes: the identity of everything that is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+ID_BYTES = 8
+
+
+def content_id(value: object) -> str:
+    """16 hexadecimal digits naming a JSON value by its content: equal values, equal ids.
+
+    Keys are sorted and floats must already be rounded as their identity demands.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def text_id(text: str) -> str:
+    """16 hexadecimal digits naming a text by its bytes (lone surrogates included)."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
+
+
+def blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
+    """The bytes of a file, `size` at a time."""
+    with open(path, "rb") as file:
+        while block := file.read(size):
+            yield block
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for block in blocks(path):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""What a request takes, held against the machine: plan.py fed from a prepared request or, without weights, a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from orchestrator import hardware, plan, request
+from orchestrator.compose import Presets
+from orchestrator.config import Config
+from orchestrator.plan import Load, ModelSize, Plan, Room
+from orchestrator.points import TowardsDirection
+from orchestrator.probes import ProbeSet
+from orchestrator.record import totals
+from orchestrator.request import Prepared
+from orchestrator.sweep import Beside, Grid, Sweep
+from orchestrator.tasks import Prompt, Task, visits
+from workers.engine import EngineSpec, resolved_write
+from workers.targets import Target
+
+LARGE = 10**9  # parameters from which nobody means a CPU
+
+
+def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
+    """What the sweep will take. Fetches and trains nothing: without weights here, sizes come from the preset."""
+    if config.engine.kind == "dummy" or request.at_hand(config, presets):
+        prepared = request.prepare(config, presets, stream)
+        missing = request.missing(prepared, prepared.study, config.cluster.part, config.retry == "failed").tasks
+        return of(prepared, missing)
+    size = config.model.size
+    model = ModelSize(
+        name=config.model.name,
+        dtype=config.model.dtype,
+        parameters=size.parameters,
+        layers=size.layers,
+        hidden=size.hidden,
+        kv_heads=size.kv_heads,
+        head_dim=size.head_dim,
+        vocabulary=size.vocabulary,
+    )
+    notes = ["the weights are not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
+    loads = {}
+    for asked in _asked(config, presets, notes):
+        for system in request.system_prompts(config, presets):
+            length = plan.PROMPT_TOKENS + len((system.text or "").split()) * 4 // 3
+            key = f"{asked.name} {system.name}"
+            most = request.sampling(config, asked).max_tokens
+            loads[key] = Load(len(asked.prompts), len(asked.prompts) * length, most)
+    sweep = Sweep(_guessed(config), tuple(loads), tuple(config.judge_names))
+    return _estimate(config, model, loads, sweep, sweep.tasks(), None, notes)
+
+
+def _asked(config: Config, presets: Presets, notes: list[str]) -> list[ProbeSet]:
+    """The questions; as many stand-ins as are asked for where their file is not named yet."""
+    probes = config.probes
+    if config.probe_sets or probes.path or probes.file or probes.limit is None:
+        return request.probe_sets(config, presets)
+    notes.append(f"{probes.limit} prompts of {probes.name} are assumed: a run takes their file, probes.path=FILE")
+    stand_ins = tuple(Prompt(f"prompt {i}", probes.group) for i in range(probes.limit))
+    return [ProbeSet(probes.name or "probes", probes.group, stand_ins)]
+
+
+GUESSED_EPOCHS = 3  # of a trajectory that is not trained yet
+
+
+def _guessed(config: Config) -> Grid:
+    """The grid with as many checkpoints on and beside it as are asked for, wherever they will be."""
+    asked, flat = config.grid, config.grid.kind == "interpolate_1d"
+    names = asked.towards or [f"axis {i}" for i in range(1 if flat else 2) if asked.trajectory]
+    epochs = [f"epoch-{i + 1}" for i in range(GUESSED_EPOCHS - flat) if asked.trajectory]
+    beside = [Beside(TowardsDirection(name), 0.5, None if flat else 0.5) for name in [*epochs, *asked.beside]]
+    towards = [Target(name, "checkpoint", name, name) for name in names]
+    return request.grid(config, towards, beside=beside, hidden=bool(asked.trajectory) and not flat)
+
+
+def of(prepared: Prepared, missing: Sequence[Task]) -> Plan:
+    """What the missing tasks of a prepared request will take."""
+    config = prepared.config
+    if prepared.checkpoint is None:
+        model = ModelSize(config.model.name, config.model.dtype, 0, 0, 0, 0, 0, 0, 0)
+    else:
+        model = plan.size_of(prepared.checkpoint, config.model.name, config.model.dtype)
+    loads = {
+        p.id: Load(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens) for p in prepared.prompt_sets
+    }
+    return _estimate(config, model, loads, prepared.sweep, missing, _measured(prepared), [])
+
+
+def _estimate(
+    config: Config,
+    model: ModelSize,
+    loads: dict[str, Load],
+    sweep: Sweep,
+    missing: Sequence[Task],
+    measured: float | None,
+    notes: list[str],
+) -> Plan:
+    return plan.estimate(
+        model,
+        _room(config, model, notes),
+        loads,
+        [visit.prompt_set_ids for visit in visits(missing)],
+        points=len(sweep.grid.points()),
+        tasks=len(sweep.tasks()),
+        measured=measured,
+        notes=notes,
+    )
+
+
+def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
+    engine, cluster = config.engine, config.cluster
+    card = cluster.gpu
+    on_gpu = engine.kind == "vllm" and engine.device != "cpu"
+    if card is None and on_gpu:
+        here = hardware.gpus()
+        if here:
+            card = plan.nearest(here[0].name)
+        elif (model.parameters or 0) >= LARGE:
+            card = "h100"
+            notes.append("priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU")
+    kv = engine.kv_cache_gib
+    actors = cluster.actors or 1
+    return Room(
+        gpu=card if on_gpu else None,
+        tensor_parallel=engine.tensor_parallel,
+        actors=actors,
+        cores=max(1, hardware.cores() // actors),
+        engine=engine.kind,
+        eager=engine.eager,
+        max_model_len=config.model.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        kv_cache_bytes=None if kv is None else int(kv * 2**30),
+        write=resolved_write(EngineSpec(write=engine.write, dtype=config.model.dtype)),  # type: ignore[arg-type]  # validated
+    )
+
+
+def _measured(prepared: Prepared) -> float | None:
+    """Seconds a visit of this very sweep took so far."""
+    runs = totals(prepared.study, prepared.study.read_sweep(prepared.folder).get("runs", []))
+    done = sum(run.get("visits", 0) for run in runs)
+    return sum(run.get("visit_seconds", 0.0) for run in runs) / done if done else None
+
+
+def check_machine(prepared: Prepared, missing: Sequence[Task]) -> None:
+    """Raises UserError where disk or memory will not do, before anything is loaded."""
+    priced = of(prepared, missing)
+    plan.check_disk(prepared.out, priced)
+    if prepared.config.cluster.kind == "local":
+        plan.check_memory(priced, hardware.available_memory())

@@ -1,0 +1,57 @@
+"""What the paper reports, to be read beside what is measured here: reference values, never a target.
+
+Peng, Chen, Hull, Chau: "Navigating the Safety Landscape", arXiv 2405.17374, NeurIPS 2024. alpha in [-0.5, 0.5], 21
+points an axis, 3 directions, the first 80 prompts of AdvBench, greedy, 512 new tokens, float32, the 29 keywords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SOURCE = "Peng et al. 2024, arXiv 2405.17374"
+
+# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`.
+LINES: Mapping[str, Mapping[str, float]] = {
+    "LLaMA2-7B-chat": {"default": 85.32, "empty": 80.68, "roleplay": 86.56, "llama2": 85.32},
+    "LLaMA3-8B-instruct": {"empty": 81.10, "roleplay": 78.40, "llama2": 90.40},
+    "Mistral-7B-instruct-v0.1": {
+        "default": 74.11, "empty": 20.78, "roleplay": 52.65, "llama2": 85.66, "safety": 86.24
+    },
+    "Mistral-7B-instruct-v0.2": {
+        "default": 82.04, "empty": 64.90, "roleplay": 75.54, "llama2": 73.69, "safety": 75.53
+    },
+    "Vicuna-7B-v1.3": {"default": 82.03, "empty": 56.13, "roleplay": 77.13, "llama2": 80.18},
+    "Vicuna-7B-v1.5": {"default": 77.37, "empty": 73.56, "roleplay": 81.61, "llama2": 81.62},
+}  # fmt: skip
+# Table 1: VISAGE over planes.
+PLANES: Mapping[str, Mapping[str, float]] = {
+    "LLaMA3-8B-instruct": {"llama2": 77.83},
+    "LLaMA2-7B-chat": {"default": 73.26, "llama2": 73.26},
+    "Mistral-7B-instruct-v0.2": {"default": 68.87},
+    "Vicuna-7B-v1.5": {"default": 64.45},
+}
+# Table 1: ASR in percent: of the aligned model, and after finetuning on so many harmful samples.
+FINETUNED: Mapping[str, Mapping[str, float]] = {
+    "LLaMA2-7B-chat": {"aligned": 0.0, "10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
+    "Vicuna-7B-v1.5": {"aligned": 5.0, "10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
+}
+PRESETS = {
+    "llama2_7b": "LLaMA2-7B-chat",
+    "llama3_8b": "LLaMA3-8B-instruct",
+    "mistral7b": "Mistral-7B-instruct-v0.2",
+    "vicuna7b": "Vicuna-7B-v1.5",
+}
+
+
+def visage(model: str, grid: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
+    """The paper's VISAGE of a preset's model on such a grid and under that system prompt; None where it has none.
+
+    `grid`: a summary's; `result`: one of its results. Our `roleplay` is worded otherwise than the paper's.
+    """
+    table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
+    as_there = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
+    harmful = result["group"] == "harmful" and result["judge"] == "keyword"
+    if table is None or not as_there or not harmful or result["system_prompt"] == "roleplay":
+        return None
+    return table.get(PRESETS.get(model, ""), {}).get(result["system_prompt"])

@@ -1,0 +1,591 @@
+"use strict";
+// Draws the charts from the page's own data and opens what was said at a point. Text from models and probe files is
+// only ever set as text; nothing here makes markup from strings.
+(() => {
+  const $ = (id) => document.getElementById(id);
+  let data = JSON.parse($("chart-data").textContent);
+  const said = document.body.dataset.said ? served(document.body.dataset.said) : held();
+
+  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", u: "no verdict" };
+  // cividis at the middle of each ten percent
+  const BANDS = ["#002b62", "#243c6e", "#434e6c", "#5b606e", "#727274", "#888578", "#a19975", "#bcae6c", "#d6c35d", "#f3db42"];
+  const SHOWN_AT_ONCE = 100;
+
+  function make(space, name, attributes, children) {
+    const node = space ? document.createElementNS(space, name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  }
+  const el = (name, attributes = {}, ...children) => make(null, name, attributes, children);
+  const svg = (name, attributes = {}, ...children) => make("http://www.w3.org/2000/svg", name, attributes, children);
+  const signed = (x) => (x < 0 ? "−" : x > 0 ? "+" : "") + Math.abs(x).toLocaleString("en", { maximumFractionDigits: 4 });
+  const percent = (x) => x.toFixed(1) + "%";
+
+  // What was said: prompts() by prompt set, at(point id) as places among them, texts and letters, by prompt set.
+
+  function held() { // in the page; read at the first click: the page opens without it
+    let parsed = null;
+    const read = () => (parsed ??= JSON.parse($("said-data").textContent));
+    return {
+      prompts: async () => read().prompts,
+      at: async (id) => (read().points[id] ?? []).map((own) => own && [own[0], own[1].map((i) => read().texts[i]), own[2]]),
+    };
+  }
+  function served(where) { // by the viewer
+    const fetched = async (path) => {
+      const answer = await fetch(`${where}/${path}`);
+      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+      return answer.json();
+    };
+    let prompts = null;
+    return { prompts: () => (prompts ??= fetched("prompts")), at: (id) => fetched(`points/${id}`) };
+  }
+
+  // A result's numbers, by row.
+
+  const at = (result, i) => result.rows.value[i];
+  function place(result, i) {
+    const { line, alpha, beta } = result.rows;
+    const where = `α ${signed(alpha[i])}` + (beta[i] === null ? "" : `, β ${signed(beta[i])}`);
+    const mark = data.marks.find(([k, point]) => k === line[i] && point === result.rows.point[i]);
+    if (result.rows.point[i] === data.origin) return "The origin";
+    return (mark ? `${mark[2]}: ` : "") + `${where}, ${data.lines[line[i]]}`;
+  }
+  function numbers(result, i) {
+    const { n, value, low: lows, high: highs, refused, complied, degenerate } = result.rows;
+    if (value[i] === null) return ["missing: not measured"];
+    const [low, high] = [lows[i], highs[i]];
+    const outcomes = `refused ${percent(refused[i])}, complied ${percent(complied[i])}, degenerate ${percent(degenerate[i])}`;
+    return [`${result.name} ${percent(at(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`];
+  }
+
+  // What is shown: a view, and of planes one.
+
+  const state = { view: 0, line: 0 };
+  const shownResults = () => data.views[state.view].results.map((i) => data.results[i]);
+
+  function choice(label, names, key) {
+    const select = el("select", { id: `choose-${key}` }, ...names.map((name, i) => el("option", { value: i }, name)));
+    select.addEventListener("change", () => {
+      state[key] = Number(select.value);
+      draw();
+    });
+    $("controls").append(el("label", { for: select.id }, label, select));
+  }
+  if (data.views.length > 1) choice("Show", data.views.map((view) => view.label), "view");
+  if (data.plane && data.lines.length > 1) choice("Plane", data.lines, "line");
+
+  // A chart that can be pointed at: nodes {x, y, result, row, mark}, `reach` in pixels, `step(i, key)` -> i.
+
+  function interactive(root, nodes, reach, step) {
+    let on = null;
+    const light = (node) => {
+      if (on === node) return;
+      on?.mark?.classList.remove("on");
+      on = node;
+      if (!node) return void ($("tip").hidden = true);
+      node.mark?.classList.add("on");
+      tip(root, node);
+    };
+    const nearest = (event) => {
+      const box = root.getBoundingClientRect();
+      const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+      let found = null, least = reach;
+      for (const node of nodes) {
+        const far = Math.hypot(node.x - x, node.y - y);
+        if (far <= least) [found, least] = [node, far]; // the last is on top
+      }
+      return found;
+    };
+    root.addEventListener("pointermove", (event) => event.buttons || light(nearest(event)));
+    root.addEventListener("pointerleave", () => light(null));
+    root.addEventListener("click", (event) => {
+      const node = nodes.find((each) => each.mark && each.mark.contains(event.target)) ?? nearest(event);
+      if (node) open(node.result, node.row);
+    });
+    const marked = nodes.filter((node) => node.mark);
+    const focus = (node) => {
+      for (const each of marked) each.mark.setAttribute("tabindex", each === node ? 0 : -1);
+    };
+    marked.forEach((node, i) => {
+      node.mark.addEventListener("focus", () => node.mark.matches(":focus-visible") && light(node));
+      node.mark.addEventListener("blur", () => light(null));
+      node.mark.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") open(node.result, node.row);
+        else if (/^(Arrow|Home|End)/.test(event.key)) {
+          const next = marked[step(marked, i, event.key)] ?? node;
+          focus(next);
+          next.mark.focus();
+        } else return;
+        event.preventDefault();
+      });
+    });
+    focus(marked.find((node) => node.result.rows.point[node.row] === data.origin) ?? marked[0]);
+  }
+
+  function tip(root, node) {
+    const box = root.getBoundingClientRect();
+    const [first, ...rest] = numbers(node.result, node.row);
+    $("tip").replaceChildren(el("b", {}, place(node.result, node.row)), ...[first, ...rest].map((text) => el("div", {}, text)));
+    $("tip").hidden = false;
+    const { offsetWidth: width, offsetHeight: height } = $("tip");
+    const left = Math.max(8, Math.min(box.left + node.x - width / 2, document.documentElement.clientWidth - width - 8));
+    const above = box.top + node.y - height - 14;
+    $("tip").style.left = `${left + window.scrollX}px`;
+    $("tip").style.top = `${(above > 4 ? above : box.top + node.y + 16) + window.scrollY}px`;
+  }
+
+  const keyOf = (result, row) => `${result.label} ${result.rows.line[row]} ${data.points[result.rows.point[row]]}`;
+
+  function point(node, kind, shape) {
+    const label = `${place(node.result, node.row)}: ${numbers(node.result, node.row).join(", ")}`;
+    const mark = svg("g", { class: `point ${kind}`, transform: `translate(${node.x} ${node.y})`, role: "button", "aria-label": label, tabindex: -1, "data-key": keyOf(node.result, node.row) });
+    mark.append(...shape);
+    node.mark = mark;
+    return mark;
+  }
+
+  const cross = (x, y, r) => `M${x - r} ${y - r}L${x + r} ${y + r}M${x - r} ${y + r}L${x + r} ${y - r}`;
+
+  function ticks(low, high, most) {
+    const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
+    const size = [1, 2, 2.5, 5, 10].map((k) => k * power).find((k) => k >= rough * 0.999);
+    const found = [];
+    for (let i = Math.ceil(low / size - 1e-9); i * size <= high + size * 1e-9; i++) found.push(Math.round(i * size * 1e9) / 1e9);
+    return found;
+  }
+
+  function axis(root, low, high, x, y0, y1, name, width) {
+    for (const tick of ticks(low, high, width < 420 ? 5 : 10)) {
+      root.append(svg("line", { class: "axis", x1: x(tick), x2: x(tick), y1: y1, y2: y1 + 5 }));
+      root.append(svg("text", { x: x(tick), y: y1 + 19, "text-anchor": "middle" }, signed(tick)));
+    }
+    root.append(svg("text", { x: (x(low) + x(high)) / 2, y: y1 + 40, "text-anchor": "middle" }, name));
+  }
+
+  // Runs of known points: a curve is left open where one is missing.
+
+  function runs(xs, ys) {
+    const found = [[]];
+    xs.forEach((x, i) => (ys[i] === null ? found.push([]) : found.at(-1).push(i)));
+    return found.filter((run) => run.length);
+  }
+  const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+
+  // 1D: curves.
+
+  function drawLines() {
+    const results = shownResults(), host = $("chart"), width = host.clientWidth;
+    const height = Math.round(Math.max(260, Math.min(430, width * 0.5)));
+    const [left, right, top, bottom] = [42, 12, 22, height - 48];
+    const alphas = results.flatMap((result) => result.rows.alpha);
+    const [low, high] = [Math.min(...alphas), Math.max(...alphas)];
+    const x = (a) => left + ((a - low) / (high - low || 1)) * (width - left - right);
+    const y = (p) => bottom - (p / 100) * (bottom - top);
+    const several = data.lines.length > 1;
+    const root = svg("svg", { width, height, role: "group", "aria-label": `Curves over ${data.axes[0]}` });
+    for (const p of [0, 25, 50, 75, 100]) {
+      root.append(svg("line", { class: p === 50 ? "half" : "rule", x1: left, x2: width - right, y1: y(p), y2: y(p) }));
+      root.append(svg("text", { x: left - 8, y: y(p) + 4, "text-anchor": "end" }, p === 100 ? "100%" : p));
+    }
+    axis(root, low, high, x, top, bottom, data.axes[0], width);
+
+    const nodes = [], legend = [], marks = [], missing = new Set();
+    results.forEach((result, k) => {
+      const { kind } = result, { alpha, low: lows, high: highs, value: means, degenerate } = result.mean;
+      for (const run of runs(alpha, means)) {
+        const outline = [...run.map((i) => [x(alpha[i]), y(highs[i])]), ...run.toReversed().map((i) => [x(alpha[i]), y(lows[i])])];
+        root.append(svg("path", { class: `band ${kind}`, d: path(outline) + "Z" }));
+      }
+      if (kind === "safety") {
+        for (const run of runs(alpha, degenerate))
+          root.append(svg("path", { class: "curve degenerate", d: path(run.map((i) => [x(alpha[i]), y(degenerate[i])])) }));
+      }
+      const { line, alpha: each, value: values } = result.rows;
+      for (let k = 0; k < data.lines.length; k++) {
+        const own = line.map((_, i) => i).filter((i) => line[i] === k).sort((i, j) => each[i] - each[j]);
+        for (const run of several ? runs(own, own.map((i) => values[i])) : [])
+          root.append(svg("path", { class: `curve thin ${kind}`, d: path(run.map((i) => [x(each[own[i]]), y(at(result, own[i]))])) }));
+        for (const row of own) {
+          if (values[row] === null) missing.add(each[row]);
+          else nodes.push({ x: x(each[row]), y: y(at(result, row)), result, row, track: `${result.name} ${k}`, kind });
+        }
+      }
+      for (const run of runs(alpha, means))
+        root.append(svg("path", { class: `curve ${kind}`, d: path(run.map((i) => [x(alpha[i]), y(means[i])])) }));
+      legend.push(swatch(kind, result.name + (several ? `, mean of ${data.lines.length}` : "")));
+      if (several && !k) legend.push(swatch(`thin ${kind}`, "each direction"));
+    });
+    const attack = results.find((result) => result.kind === "safety");
+    if (attack) legend.push(swatch("degenerate", "degenerate successes"));
+    legend.push(swatch("band", "95% interval"));
+    for (const edge of attack?.edges ?? []) {
+      root.append(svg("line", { class: "edge", x1: x(edge), x2: x(edge), y1: top, y2: bottom }));
+      root.append(svg("text", { class: "edge-name", x: x(edge), y: top - 7, "text-anchor": "middle" }, signed(Number(edge.toFixed(2)))));
+    }
+    for (const node of nodes) {
+      const r = several ? 2.6 : 3.8;
+      const dot = node.kind !== "safety" ? svg("rect", { class: "dot", x: -r, y: -r, width: 2 * r, height: 2 * r }) : svg("circle", { class: "dot", r });
+      marks.push(point(node, node.kind, [dot, svg("circle", { class: "ring", r: r + 4 })]));
+    }
+    for (const a of missing) {
+      root.append(svg("path", { class: "halo", d: cross(x(a), y(0), 4) }), svg("path", { class: "missing", d: cross(x(a), y(0), 4) }));
+    }
+    if (missing.size) legend.push(swatch("missing", "missing"));
+    root.append(...marks);
+    const named = new Set();
+    for (const node of nodes) {
+      const mark = data.marks.find(([k, p]) => k === node.result.rows.line[node.row] && p === node.result.rows.point[node.row]);
+      if (!mark || node.result !== results[0] || named.has(mark[2])) continue;
+      named.add(mark[2]);
+      const anchor = node.x > width - 90 ? "end" : "start";
+      const name = `${mark[2]} ${Math.round(at(node.result, node.row))}%`;
+      root.append(svg("text", { class: "mark-name", x: node.x + (anchor === "end" ? -9 : 9), y: node.y + (node.y < top + 24 ? 20 : -9), "text-anchor": anchor }, name));
+    }
+    data.beside.forEach(({ alpha, asr, mark }, i) => {
+      const own = asr[data.views[state.view].results[0]];
+      if (own !== null && results[0].kind === "safety") root.append(...checkpoint(x(alpha), y(own), `${mark} ${Math.round(own)}%`, width, y(own) < bottom - 60 ? i + 1 : -i));
+    });
+    host.replaceChildren(root);
+    $("legend").replaceChildren(...legend);
+    interactive(root, nodes, 36, (marked, i, key) => {
+      const own = marked.map((_, j) => j).filter((j) => marked[j].track === marked[i].track), here = own.indexOf(i);
+      if (key === "Home") return own[0];
+      if (key === "End") return own.at(-1);
+      if (key === "ArrowLeft") return own[here - 1];
+      if (key === "ArrowRight") return own[here + 1];
+      const tracks = [...new Set(marked.map((node) => node.track))];
+      const track = tracks[tracks.indexOf(marked[i].track) + (key === "ArrowUp" ? -1 : 1)];
+      const other = marked.map((_, j) => j).filter((j) => marked[j].track === track);
+      return other.sort((j, k) => Math.abs(marked[j].x - marked[i].x) - Math.abs(marked[k].x - marked[i].x))[0];
+    });
+  }
+
+  // A checkpoint that stands beside the line or plane, drawn at its nearest place on it; names on steps, as they crowd.
+  function checkpoint(x, y, name, width, step, fill = "var(--paper)") {
+    const end = x > width - 90;
+    return [
+      svg("path", { class: "beside", fill, d: `M${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}L${x - 6} ${y}Z` }),
+      svg("text", { class: "mark-name", x: x + (end ? -10 : 10), y: y + 4 + 15 * step, "text-anchor": end ? "end" : "start" }, name),
+    ];
+  }
+
+  function swatch(kind, name) {
+    const icon = svg("svg", { width: 22, height: 12, "aria-hidden": "true" });
+    if (kind === "band") icon.append(svg("rect", { class: "band safety", width: 22, height: 12 }));
+    else if (kind === "missing") icon.append(svg("path", { class: "missing", d: cross(11, 6, 4) }));
+    else if (kind === "origin") icon.append(svg("path", { class: "origin", d: star(11, 6, 7) }));
+    else if (kind === "threshold") icon.append(svg("rect", { width: 22, height: 12, fill: BANDS[4] }), svg("path", { class: "threshold", d: "M0 6H22" }));
+    else icon.append(svg("path", { class: `curve ${kind}`, d: "M1 6H21" }));
+    return el("span", {}, icon, name);
+  }
+
+  function star(x, y, r) {
+    return path([...Array(10).keys()].map((i) => {
+      const [angle, far] = [(i * Math.PI) / 5 - Math.PI / 2, i % 2 ? r * 0.45 : r];
+      return [x + far * Math.cos(angle), y + far * Math.sin(angle)];
+    })) + "Z";
+  }
+
+  // 2D: contours, and the same as a surface.
+
+  function drawPlane() {
+    const [result] = shownResults(), host = $("chart"), plane = result.planes[state.line], { rows } = result;
+    const [left, right, top, foot] = [62, 14, 8, 46];
+    const side = Math.max(180, Math.min(host.clientWidth - left - right, 520));
+    const x = (a) => left + ((a - plane.x[0]) / (plane.x[1] - plane.x[0])) * side;
+    const y = (b) => top + side - ((b - plane.y[0]) / (plane.y[1] - plane.y[0])) * side;
+    const root = svg("svg", { width: left + side + right, height: top + side + foot, role: "group", "aria-label": `${result.name} over ${data.axes.join(" and ")}` });
+    const filled = svg("g", { transform: `translate(${left} ${top}) scale(${side / 1000})` });
+    plane.bands.forEach((d, i) => d && filled.append(svg("path", { class: "filled", d, fill: BANDS[i], "fill-rule": "evenodd" })));
+    if (plane.threshold) filled.append(svg("path", { class: "threshold", d: plane.threshold }));
+    root.append(svg("rect", { class: "hole", x: left, y: top, width: side, height: side }), filled);
+    axis(root, plane.x[0], plane.x[1], x, top, top + side, data.axes[0], side);
+    for (const tick of ticks(plane.y[0], plane.y[1], side < 420 ? 5 : 10)) {
+      root.append(svg("line", { class: "axis", x1: left - 5, x2: left, y1: y(tick), y2: y(tick) }));
+      root.append(svg("text", { x: left - 9, y: y(tick) + 4, "text-anchor": "end" }, signed(tick)));
+    }
+    root.append(svg("text", { x: 0, y: 0, transform: `translate(10 ${top + side / 2}) rotate(-90)`, "text-anchor": "middle" }, data.axes[1]));
+
+    const nodes = [];
+    let holes = 0;
+    rows.line.forEach((line, row) => {
+      if (line !== state.line) return;
+      const node = { x: x(rows.alpha[row]), y: y(rows.beta[row]), result, row };
+      if (rows.value[row] === null) {
+        holes++;
+        root.append(svg("path", { class: "halo", d: cross(node.x, node.y, 3.5) }), svg("path", { class: "missing", d: cross(node.x, node.y, 3.5) }));
+        return;
+      }
+      nodes.push(node);
+      root.append(point(node, "plane", [svg("circle", { class: "under", r: 6 }), svg("circle", { class: "dot", r: 1.4 }), svg("circle", { class: "ring", r: 6 })]));
+      if (rows.point[row] === data.origin) root.append(svg("path", { class: "origin", d: star(node.x, node.y, 8) }));
+      const mark = data.marks.find(([k, p]) => k === line && p === rows.point[row]);
+      const end = node.x > left + side - 70;
+      if (mark) root.append(svg("text", { class: "mark-name", x: node.x + (end ? -9 : 9), y: node.y - 8, "text-anchor": end ? "end" : "start" }, `${mark[2]} ${Math.round(at(result, row))}%`));
+    });
+    for (const { line, alpha, beta, asr, mark } of data.beside) {
+      const own = asr[data.results.indexOf(result)];
+      if (line === state.line && own !== null)
+        root.append(...checkpoint(x(alpha), y(beta), `${mark} ${Math.round(own)}%`, left + side, 0, BANDS[Math.min(9, Math.floor(own / 10))]));
+    }
+    host.replaceChildren(root);
+    const scale = el("span", { class: "scale" }, "0");
+    const bar = svg("svg", { width: 120, height: 12, role: "img", "aria-label": "colours from 0 (dark blue) to 100 percent (yellow)" });
+    BANDS.forEach((fill, i) => bar.append(svg("rect", { x: 12 * i, width: 12.5, height: 12, fill })));
+    scale.append(bar, `100% ${result.name}`);
+    $("legend").replaceChildren(scale, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []));
+    const towards = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-1e3, 0], End: [1e3, 0] };
+    interactive(root, nodes, 24, (marked, i, key) => {
+      const [dx, dy] = towards[key], from = marked[i];
+      let found = i, least = Infinity;
+      marked.forEach((node, j) => {
+        const along = (node.x - from.x) * Math.sign(dx) + (node.y - from.y) * Math.sign(dy);
+        const across = Math.abs(dx ? node.y - from.y : node.x - from.x);
+        const cost = (Math.abs(dx) > 1 ? -along : along) + 20 * across;
+        if (along > 0.5 && cost < least) [found, least] = [j, cost];
+      });
+      return found;
+    });
+    surface(result);
+  }
+
+  const turn = { yaw: -0.7, pitch: 0.62 };
+
+  function surface(result) {
+    const host = $("surface"), { rows } = result;
+    const own = rows.line.map((_, i) => i).filter((i) => rows.line[i] === state.line && rows.grid[i]);
+    const [xs, ys] = [rows.alpha, rows.beta].map((axis) => [...new Set(own.map((i) => axis[i]))].sort((a, b) => a - b));
+    const find = new Map(own.map((i) => [`${rows.alpha[i]} ${rows.beta[i]}`, i]));
+    const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": `The same as a surface: ${result.name} upwards. Arrow keys turn it.` });
+    host.replaceChildren(canvas);
+    const width = host.clientWidth, height = Math.round(Math.min(width * 0.94, 540)), ratio = window.devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [width * ratio, height * ratio];
+    canvas.style.height = `${height}px`;
+    const nodes = own.filter((i) => rows.value[i] !== null).map((row) => ({ result, row, x: 0, y: 0 }));
+
+    function paint() {
+      const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
+      const colour = (name) => style.getPropertyValue(name).trim();
+      const size = Math.min((width / 2 - 44) / 1.42, height * 0.33); // room for the corners, whichever way it is turned
+      const [cy, sy, cp, sp] = [Math.cos(turn.yaw), Math.sin(turn.yaw), Math.cos(turn.pitch), Math.sin(turn.pitch)];
+      const project = (a, b, p) => { // a, b, in -1..1, p in percent -> [x, y, depth]
+        const [u, v, w] = [a * cy - b * sy, a * sy + b * cy, (p - 50) / 62];
+        return [width / 2 + u * size, height / 2 - (v * sp + w * cp) * size, v * cp - w * sp];
+      };
+      const unit = (value, axis) => (2 * (value - axis[0])) / (axis.at(-1) - axis[0]) - 1;
+      const spot = (i) => project(unit(rows.alpha[i], xs), unit(rows.beta[i], ys), at(result, i) ?? 0);
+      const trace = (points) => {
+        pen.beginPath();
+        points.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
+      };
+      pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+      pen.clearRect(0, 0, width, height);
+      pen.lineWidth = 1;
+      pen.strokeStyle = colour("--rule");
+      for (const t of [-1, -0.5, 0, 0.5, 1]) {
+        trace([project(t, -1, 0), project(t, 1, 0)]);
+        pen.stroke();
+        trace([project(-1, t, 0), project(1, t, 0)]);
+        pen.stroke();
+      }
+      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
+      const [post] = corners.map((c) => [c, project(...c, 0)]).sort((p, q) => p[1][0] - q[1][0])[0];
+      const quads = [];
+      for (let i = 0; i + 1 < xs.length; i++)
+        for (let j = 0; j + 1 < ys.length; j++) {
+          const rim = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]].map(([a, b]) => find.get(`${xs[a]} ${ys[b]}`));
+          if (rim.some((k) => k === undefined || rows.value[k] === null)) continue;
+          const spots = rim.map(spot), mean = rim.reduce((sum, k) => sum + at(result, k), 0) / 4;
+          quads.push({ spots, fill: BANDS[Math.min(9, Math.floor(mean / 10))], depth: spots.reduce((sum, s) => sum + s[2], 0) });
+        }
+      quads.sort((p, q) => q.depth - p.depth);
+      pen.lineJoin = "round";
+      pen.lineWidth = 0.7;
+      for (const { spots, fill } of quads) {
+        trace(spots);
+        pen.closePath();
+        pen.fillStyle = fill;
+        pen.fill();
+        pen.strokeStyle = "rgb(255 255 255 / 0.28)";
+        pen.stroke();
+      }
+      pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+      pen.fillStyle = colour("--muted");
+      pen.strokeStyle = colour("--muted");
+      pen.lineWidth = 1;
+      trace([project(...post, 0), project(...post, 100)]);
+      pen.stroke();
+      pen.textAlign = "right";
+      for (const p of [0, 50, 100]) {
+        const [x, y] = project(...post, p);
+        pen.fillText(p === 100 ? "100%" : p, x - 7, y + 4);
+      }
+      pen.textAlign = "center";
+      const near = (axis) => [-1, 1].map((t) => project(...(axis ? [t * 1.22, 0] : [0, t * 1.22]), 0)).sort((p, q) => q[1] - p[1])[0];
+      for (const [name, [x, y]] of [["α", near(0)], ["β", near(1)]]) pen.fillText(name, x, y + 4);
+      pen.fillStyle = colour("--missing");
+      for (const i of own) {
+        if (rows.value[i] !== null) continue;
+        const [x, y] = spot(i);
+        pen.fillRect(x - 1.5, y - 1.5, 3, 3);
+      }
+      for (const node of nodes) [node.x, node.y] = spot(node.row);
+    }
+
+    let from = null, moved = false;
+    canvas.addEventListener("pointerdown", (event) => {
+      [from, moved] = [[event.clientX, event.clientY, turn.yaw, turn.pitch], false];
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!from || !event.buttons) return;
+      const [dx, dy] = [event.clientX - from[0], event.clientY - from[1]];
+      moved ||= Math.hypot(dx, dy) > 4;
+      rotate(from[2] - dx * 0.01, from[3] + dy * 0.01);
+    });
+    canvas.addEventListener("click", (event) => moved && event.stopImmediatePropagation());
+    canvas.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: [0.12, 0], ArrowRight: [-0.12, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      rotate(turn.yaw + by[0], turn.pitch + by[1]);
+    });
+    function rotate(yaw, pitch) {
+      [turn.yaw, turn.pitch] = [yaw, Math.max(0.1, Math.min(1.5, pitch))];
+      paint();
+    }
+    paint();
+    interactive(canvas, nodes, 14, () => 0);
+  }
+
+  // What was said at a point, beside what was said at another one to the same probe: the origin, if no other is chosen.
+
+  const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, asked: 0 };
+
+  async function open(result, row) {
+    const ticket = ++detail.asked, { line, alpha, beta, point } = result.rows;
+    const other = detail.other ?? data.points[data.origin];
+    const [prompts, here, there] = await Promise.all([said.prompts(), said.at(data.points[point[row]]), said.at(other)]);
+    if (ticket !== detail.asked) return; // another one was asked for meanwhile
+    const [places, spoken, letters] = here[result.set] ?? [[], [], []];
+    const [otherPlaces, otherSpoken, otherLetters] = there[result.set] ?? [[], [], []];
+    const told = new Map(otherPlaces.map((p, i) => [p, [otherSpoken[i], otherLetters[result.judge][i]]]));
+    const items = places.map((p, i) => ({ asked: prompts[result.set][p], here: [spoken[i], letters[result.judge][i]], there: told.get(p) }));
+    Object.assign(detail, { result, row, items });
+
+    // On another line's point here, which may lie below this one.
+    const rows = line.map((_, i) => i);
+    const beside = rows.filter((i) => alpha[i] === alpha[row] && beta[i] === beta[row]);
+    options("line", point[row] === data.origin ? [] : beside, (i) => data.lines[line[i]], row, (i) => open(result, i));
+    const asked = data.results.filter((each) => each.rows.point.includes(point[row]));
+    const same = (each) => each.rows.point.findIndex((p, i) => p === point[row] && each.rows.line[i] === line[row]);
+    options("asked", asked, (each) => each.label, result, (each) => open(each, same(each)));
+    const first = rows.filter((i) => point.indexOf(point[i]) === i).sort((i, j) => (point[j] === data.origin) - (point[i] === data.origin));
+    const others = first.filter((i) => result.rows.value[i] !== null);
+    const current = others.find((i) => data.points[point[i]] === other) ?? others[0];
+    detail.where = others.length ? place(result, current) : "The origin";
+    options("other", others, (i) => place(result, i), current, (i) => {
+      detail.other = data.points[point[i]];
+      open(result, row);
+    });
+    const kept = $("detail-category").value;
+    const names = [...new Set(items.map((item) => item.asked[1]))];
+    options("category", names.length > 1 ? [null, ...names] : [], (name) => (name === null ? "every category" : name || "(none)"), null, filter);
+    if (names.includes(kept)) $("detail-category").value = kept;
+
+    $("detail-title").textContent = place(result, row);
+    $("detail-numbers").textContent = numbers(result, row).join(" · ");
+    filter();
+    $("tip").hidden = true;
+    if (!$("detail").open) $("detail").showModal();
+    $("detail").scrollTop = 0;
+  }
+
+  // A choice in the dialog, hidden where there is nothing to choose.
+  function options(key, values, name, chosen, take) {
+    const select = $(`detail-${key}`);
+    select.closest("label").hidden = values.length < 2;
+    select.replaceChildren(...values.map((each) => el("option", { value: name(each) }, name(each))));
+    select.selectedIndex = Math.max(0, values.indexOf(chosen));
+    select.onchange = () => take(values[select.selectedIndex]);
+  }
+
+  function filter() {
+    const want = $("detail-filter").value, { result, row, items } = detail;
+    const category = $("detail-category").selectedIndex > 0 ? $("detail-category").value : null;
+    const sought = $("detail-search").value.trim().toLowerCase();
+    detail.chosen = items.filter(({ asked, here, there }) =>
+      (!want || (want === "changed" ? there && there[1] !== here[1] : here[1] === want)) &&
+      (category === null || (asked[1] || "(none)") === category) &&
+      (!sought || [asked[0], here[0], there?.[0] ?? ""].some((text) => text.toLowerCase().includes(sought))));
+    const measured = result.rows.n[row];
+    $("detail-count").textContent = `${detail.chosen.length} of ${items.length} responses` + (items.length < measured ? ` (of ${measured} measured)` : "");
+    $("detail-list").replaceChildren();
+    detail.shown = 0;
+    more();
+  }
+
+  function more() {
+    $("detail-list").append(...detail.chosen.slice(detail.shown, (detail.shown += SHOWN_AT_ONCE)).map(exchange));
+    $("detail-more").hidden = detail.shown >= detail.chosen.length;
+  }
+
+  function exchange({ asked, here, there }) {
+    const [text, category] = asked;
+    const prompt = el("p", { class: "prompt", dir: "auto" }, text);
+    const pair = el("div", { class: "pair" }, answer("At this point", here), answer(detail.where === "The origin" ? "At the origin" : detail.where, there));
+    return el("li", {}, prompt, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
+  }
+
+  function answer(where, spoken) {
+    if (!spoken) return el("div", {}, el("h3", {}, where), el("p", { class: "response empty" }, "not measured"));
+    const [text, outcome] = spoken;
+    const head = el("h3", {}, where, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]));
+    return el("div", {}, head, el("p", { class: text ? "response" : "response empty", dir: "auto" }, text || "(nothing)"));
+  }
+
+  $("detail-close").addEventListener("click", () => $("detail").close());
+  $("detail-filter").addEventListener("change", filter);
+  $("detail-search").addEventListener("input", filter);
+  $("detail-more").addEventListener("click", more);
+  $("detail").addEventListener("close", () => {
+    detail.asked++;
+    detail.other = null;
+    if (detail.result) marked(keyOf(detail.result, detail.row))?.focus();
+  });
+  $("detail").addEventListener("click", (event) => event.target === $("detail") && $("detail").close());
+
+  const marked = (key) => [...document.querySelectorAll("#chart .point")].find((mark) => mark.dataset.key === key);
+
+  function draw() {
+    const focused = document.activeElement?.dataset?.key;
+    $("tip").hidden = true;
+    (data.plane ? drawPlane : drawLines)();
+    if (focused) marked(focused)?.focus({ preventScroll: true });
+  }
+
+  // Of a prompt set's first result the row of a point.
+  function found(id, set, then) {
+    const here = (each) => each.rows.point.indexOf(data.points.indexOf(id));
+    const result = data.results.find((each) => each.set === set && here(each) >= 0);
+    return result && then(result, here(result));
+  }
+
+  // For the viewer: newer numbers of the same sweep; a point's name; a point to be opened.
+  window.landscape = {
+    show(newer) {
+      data = newer;
+      draw();
+    },
+    name: (id, set) => found(id, set, place) ?? id,
+    open: (id, set) => found(id, set, open),
+  };
+  let width = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (width !== (width = window.innerWidth)) draw();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw); // a canvas knows no style sheet
+  draw();
+})();

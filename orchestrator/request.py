@@ -1,0 +1,321 @@
+"""From a configuration to a request that can be run: questions rendered, model found, every mistake said.
+
+    Config --prepare--> Prepared: model, prompt sets, sweep, study --missing--> tasks
+
+Nothing here writes below `out`, and nothing loads an engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from orchestrator import answers, finetune, judges, models, probes, render
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.compose import Presets, compose
+from orchestrator.config import Config, ProbesConfig, SystemPromptConfig, share
+from orchestrator.errors import UserError
+from orchestrator.files import check_writable
+from orchestrator.models import ResolvedModel
+from orchestrator.points import DECIMALS, TowardsDirection
+from orchestrator.probes import ProbeSet
+from orchestrator.store import Study, StudyInfo, TaskKey
+from orchestrator.sweep import Beside, Grid, Sweep
+from orchestrator.targets import (
+    around,
+    epochs,
+    eq4,
+    principal_ends,
+    refuse_nan,
+    refuse_twins,
+    resolve_target,
+)
+from orchestrator.tasks import PromptSet, Sampling, Task, shares
+from workers.noise.definition import NOISE_VERSION
+from workers.targets import Target
+
+PAIR = "pair"  # in grid.towards: the model's other half
+STOPPING_GROUPS = ("harmful", "jailbreak")  # where a refusal is the answer, and settled by its first keyword
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with all its mistakes found. `model` is None for the dummy engine."""
+
+    config: Config
+    model: ResolvedModel | None
+    checkpoint: Checkpoint | None
+    targets: tuple[Target, ...]
+    prompt_sets: tuple[PromptSet, ...]
+    sweep: Sweep
+    info: StudyInfo
+    around: Mapping[str, Any] = field(default_factory=dict)  # how the targets lie around the model (see `_told`)
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.out).expanduser()
+
+    @property
+    def study(self) -> Study:
+        """Where the study is or would be."""
+        return Study.locate(self.out, self.info)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder in it."""
+        return self.study.sweep_folder(self.sweep.name, self.sweep.id)
+
+
+def prepare(config: Config, presets: Presets, stream: TextIO) -> Prepared:
+    """Everything that can be known before an engine is loaded. Fetches the model if need be, saying so to
+    `stream`; writes nothing to `out`.
+
+    Raises UserError for whatever the user has to mend.
+    """
+    check_writable(Path(config.out).expanduser())
+    asked = probe_sets(config, presets)
+    dummy = config.engine.kind == "dummy"
+    model = None if dummy else models.resolve(config.model, stream)
+    checkpoint = None if model is None else models.check(model.path)
+    if checkpoint is not None:
+        refuse_nan(checkpoint)
+    prompt_sets = render.render(
+        None if model is None else model.path,
+        asked,
+        system_prompts(config, presets),
+        lambda probe_set: sampling(config, probe_set),
+        config.model.template,
+    )
+    _check_length(config, checkpoint, prompt_sets)
+    prompt_sets = _once(prompt_sets, stream)
+    laid, towards, around = _grid_towards(config, checkpoint, presets, stream)
+    sweep = Sweep(laid, tuple(p.id for p in prompt_sets), tuple(config.judge_names), config.name or "sweep")
+    if model is None:
+        info = StudyInfo(config.model.name, "dummy", config.model.dtype, NOISE_VERSION, "dummy")
+    else:
+        info = StudyInfo(model.name, model.fingerprint, model.dtype, NOISE_VERSION, model.source, model.revision)
+    return Prepared(config, model, checkpoint, towards, tuple(prompt_sets), sweep, info, around)
+
+
+def _once(prompt_sets: Sequence[PromptSet], stream: TextIO) -> list[PromptSet]:
+    """Each prompt set once: to some models two system prompts are the same (a template without a default one)."""
+    found: dict[str, PromptSet] = {}
+    for prompts in prompt_sets:
+        first = found.setdefault(prompts.id, prompts)
+        if first is not prompts:
+            names = (
+                f"{first.probe_set} under {first.system_prompt}",
+                f"{prompts.probe_set} under {prompts.system_prompt}",
+            )
+            print(f"{names[1]} is, to this model, {names[0]}: asked once, under that name", file=stream)
+    return list(found.values())
+
+
+def probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
+    """The questions, in the order in which they were asked for."""
+    if not config.probe_sets:
+        return [probes.load(config.probes)]
+    chosen = [presets.read("probes", name, ProbesConfig, "probe_sets") for name in config.probe_sets]
+    chosen = [config.probes if each.name == config.probes.name else each for each in chosen]  # its path and column
+    for each in chosen:
+        each.limit, each.offset = config.probes.limit, config.probes.offset
+    return [probes.load(each) for each in chosen]
+
+
+def system_prompts(config: Config, presets: Presets) -> list[render.SystemPrompt]:
+    """The system prompts, in the order in which they were asked for."""
+    chosen = [config.system_prompt]
+    if config.system_prompts:
+        chosen = [
+            presets.read("system_prompt", name, SystemPromptConfig, "system_prompts") for name in config.system_prompts
+        ]
+    return [render.SystemPrompt(each.name, each.text, each.template) for each in chosen]
+
+
+def sampling(config: Config, probe_set: ProbeSet) -> Sampling:
+    """How responses to a probe set are drawn: early stopping belongs to groups that are to be refused, and a choice
+    takes a single token."""
+    if probe_set.letters:
+        return Sampling(1, (), probe_set.letters)
+    stops = config.sampling.early_stop and probe_set.group in STOPPING_GROUPS
+    return Sampling(config.sampling.max_tokens, judges.get(config.judge_names[0]).stops if stops else ())
+
+
+def targets(names: Sequence[str], config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> list[Target]:
+    """What these names stand for, each held against the base: folders of checkpoints or adapters, presets, the model's
+    `pair`, or recipes (`affirmative samples=50`), which are trained the first time that they are asked for."""
+    found = []
+    for name in names:
+        folder, label = _target_folder(name, config, base, presets, stream)
+        found.append(dataclasses.replace(resolve_target(folder, base), label=label))
+    return found
+
+
+def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> tuple[Path, str]:
+    """Where it lies, and what it is called."""
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return folder, folder.name
+    if name == PAIR:
+        if config.model.pair is None:
+            remedy = f"{config.model.name} has no other half: name where to go, grid.towards=[PATH]"
+            raise UserError("grid.towards", f"[{name}]", remedy)
+        name = config.model.pair
+    if name in presets.options("model"):
+        return models.resolve(compose([f"model={name}"], presets.own).model, stream).path, name
+    if name.split(" ")[0] in presets.options("recipe"):
+        return finetune.trained(name, base, presets, stream) / finetune.ADAPTER, name
+    return folder, folder.name
+
+
+def at_hand(config: Config, presets: Presets) -> bool:
+    """Whether the model and all that the grid goes towards are here: nothing has to be fetched or trained."""
+    place, asked = models.locate(config.model), config.grid
+    if place is None:
+        return False
+    recipes = presets.options("recipe")
+    for name in [*asked.towards, *asked.beside, *filter(None, [asked.trajectory])]:
+        if Path(name).expanduser().exists():
+            continue
+        preset = config.model.pair if name == PAIR else name
+        if preset in presets.options("model"):
+            if models.locate(compose([f"model={preset}"], presets.own).model) is None:
+                return False
+        elif name.split(" ")[0] in recipes and not finetune.folder_of(name, models.check(place), presets)[0].is_dir():
+            return False
+    return True
+
+
+def trajectory(config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> list[Target]:
+    """The checkpoints of the trajectory that is asked for, in order."""
+    asked = config.grid.trajectory
+    assert asked is not None
+    folder = Path(asked).expanduser()
+    if not folder.exists() and asked.split(" ")[0] in presets.options("recipe"):
+        folder = finetune.trained(asked, base, presets, stream)
+    return [resolve_target(path, base) for path in epochs(folder)]
+
+
+def grid(
+    config: Config,
+    towards: Sequence[Target] = (),
+    eq4: tuple[float, float] | None = None,
+    beside: Sequence[Beside] = (),
+    hidden: bool = False,
+) -> Grid:
+    """The grid as a pure value. `eq4`: what `targets.eq4` gives for a plane of two."""
+    asked = config.grid
+    plane = asked.kind not in ("random_1d", "interpolate_1d")
+    return Grid(
+        kind=asked.kind,  # type: ignore[arg-type]  # validated
+        steps=asked.plane_steps or asked.steps if plane else asked.steps,
+        range=(asked.range[0], asked.range[1]),
+        range_y=(asked.range_y[0], asked.range_y[1]) if asked.range_y else None,
+        directions=asked.directions,
+        seed=asked.seed,
+        norm=asked.norm,  # type: ignore[arg-type]  # validated
+        exclude=tuple(asked.exclude),
+        orthogonal=asked.orthogonal,
+        towards=tuple(TowardsDirection(target.fingerprint, target.label) for target in towards),
+        eq4=eq4,
+        beside=tuple(beside),
+        hidden=hidden,
+    )
+
+
+Laid = tuple[Grid, tuple[Target, ...], Mapping[str, Any]]
+
+
+def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, stream: TextIO) -> Laid:
+    """The grid with everything it goes towards looked up and measured."""
+    asked = config.grid
+    if not (asked.towards or asked.trajectory or asked.beside):
+        return grid(config), (), {}
+    if base is None:
+        shown = asked.trajectory or f"[{','.join(asked.towards or asked.beside)}]"
+        field_ = "grid.trajectory" if asked.trajectory else "grid.towards"
+        raise UserError(field_, shown, "the dummy has no weights: name a model")
+    chain = trajectory(config, base, presets, stream) if asked.trajectory else []
+    others = targets(asked.beside, config, base, presets, stream)
+    plane: tuple[float, float] | None = None
+    told: dict[str, Any] = {}
+    if chain and asked.kind == "interpolate_2d":
+        _, weights, share = around(base, chain, asked.exclude).principal_axes()
+        ends = principal_ends(base, chain, weights.tolist())
+        axes = [dataclasses.replace(resolve_target(end, base), label=f"principal {end.name}") for end in ends]
+        others, told = [*chain, *others], {"plane_share": share}
+    elif chain:
+        axes, others = chain[-1:], [*chain[:-1], *others]
+    else:
+        axes = targets(asked.towards, config, base, presets, stream)
+        if asked.kind == "interpolate_2d" and asked.orthogonal:
+            refuse_twins(tuple(axes))
+            plane = eq4(base, axes[0], axes[1])
+    everything = [*axes, *others]
+    refuse_twins(tuple(everything))
+    found = around(base, everything, asked.exclude)
+    beside = [
+        Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, axes, plane))
+        for i, target in enumerate(others)
+    ]
+    told |= {
+        "base": found.base,
+        "moved": found.moved,
+        "lengths": {t.fingerprint: float(length) for t, length in zip(everything, found.lengths, strict=True)},
+    }
+    return grid(config, axes, plane, beside, hidden=bool(told.get("plane_share"))), tuple(everything), told
+
+
+def _place(gram: Any, i: int, axes: Sequence[Target], plane: tuple[float, float] | None) -> tuple[float, float | None]:
+    """The coordinates of the place nearest to displacement i on the line or plane of the first one or two."""
+    import numpy as np
+
+    pair = list(range(len(axes)))
+    a, *rest = (float(x) for x in np.linalg.solve(gram[np.ix_(pair, pair)], gram[pair, i]))
+    if not rest:
+        return round(a, DECIMALS), None
+    c, s = plane or (0.0, 1.0)  # alpha d1 + beta s (d2 - c d1)
+    return round(a + rest[0] * c, DECIMALS), round(rest[0] / s, DECIMALS)
+
+
+def _check_length(config: Config, checkpoint: Checkpoint | None, prompt_sets: Sequence[PromptSet]) -> None:
+    limit = config.model.max_model_len
+    made_for = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
+    if isinstance(made_for, int) and limit > made_for:
+        raise UserError("model.max_model_len", limit, f"the model was made for {made_for} tokens: lower it to that")
+    longest = max((len(ids) for p in prompt_sets for ids in p.token_ids), default=0)
+    if longest + config.sampling.max_tokens > limit:
+        raise UserError(
+            "model.max_model_len",
+            limit,
+            f"the longest prompt has {longest} tokens and its response may have {config.sampling.max_tokens}: "
+            f"raise it to {longest + config.sampling.max_tokens}, or lower sampling.max_tokens",
+        )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What of a sweep, or of a part of it, is to be run. `given_up`: what earlier runs gave up, which stays undone."""
+
+    total: int
+    tasks: list[Task]
+    given_up: set[TaskKey]
+
+
+def missing(prepared: Prepared, study: Study, part: str | None = None, again: bool = False) -> Missing:
+    """What is missing in the study. `part`: i/n, of that share of the sweep alone. `again`: what was given up is to be
+    tried again."""
+    tasks = prepared.sweep.tasks()
+    if part is not None:
+        i, n = share(part)
+        places = shares(tasks, n)
+        tasks = [task for task in tasks if places[task.point] == i]
+    if not study.exists:
+        return Missing(len(tasks), tasks, set())
+    stored = study.stored()
+    undone = [task for task in tasks if task.key not in stored]
+    given_up = set() if again else answers.given_up(study.read_sweep(prepared.folder)) & {task.key for task in undone}
+    return Missing(len(tasks), [task for task in undone if task.key not in given_up], given_up)

@@ -1,0 +1,298 @@
+"""What a sweep walks towards: checkpoints and adapters, checked against the base before anything is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import checkpoint
+from orchestrator.checkpoint import Checkpoint, cache_dir, identity_fields
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import content_id
+from workers.targets import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FIELD,
+    Target,
+    read_adapter,
+    refuse_other_shape,
+    sample_id,
+)
+
+if TYPE_CHECKING:
+    import workers.checkpoint
+    from workers.geometry import Geometry
+
+ADAPTER_VERSION = 1  # of an adapter's fingerprint
+GEOMETRY_VERSION = 1  # of what is remembered about two targets
+# Fields of config.json by which a finetuned model may differ and still compute with its weights as the base does.
+FREE = frozenset(
+    "eos_token_id max_position_embeddings architectures vocab_size model_max_length tokenizer_class".split()  # noqa: SIM905
+)
+
+
+def resolve_target(
+    path: str | os.PathLike[str], base: Checkpoint, progress: Callable[[float], None] = lambda share: None
+) -> Target:
+    """The checkpoint or adapter in a folder, as something to walk towards from `base`.
+
+    Every byte is read once (and remembered): for its fingerprint, and for NaN. `progress` hears the share done.
+    Raises UserError (grid.towards) where it isn't there, isn't whole, has other tensors, shapes, settings or tokenizer,
+    holds NaN or infinity, or is the base itself.
+    """
+    folder = Path(path).expanduser().absolute()
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _adapter(folder, base)
+    try:
+        found = checkpoint.check(folder)
+        fingerprint = checkpoint.fingerprint(found)
+        if fingerprint == checkpoint.fingerprint(base):
+            raise UserError(FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
+    except UserError as error:
+        raise UserError(FIELD, error.value, error.remedy) from None
+    ours, theirs = _mapped(base.path), _mapped(folder)
+    refuse_other_shape(ours, theirs)
+    _refuse_other_settings(folder, base, found)
+    _refuse_other_tokenizer(folder, base.path)
+    refuse_nan(found, FIELD, progress)
+    _refuse_equal_weights(folder, ours, theirs)
+    return Target(fingerprint, "checkpoint", str(folder), folder.name, sample_id(folder))
+
+
+def refuse_nan(
+    found: Checkpoint, field: str = checkpoint.FIELD, progress: Callable[[float], None] | None = None
+) -> None:
+    """Raises UserError where a weight is NaN or infinite. One pass over the files, remembered by fingerprint."""
+    import numpy as np
+
+    from workers.checkpoint import Checkpoint as Mapped
+
+    marker = cache_dir() / "finite" / checkpoint.fingerprint(found)
+    if marker.exists():
+        return
+    mapped, done = Mapped(found.path, field), 0
+    exponents: dict[str, Any] = {
+        "float32": np.uint32(0x7F800000),
+        "bfloat16": np.uint16(0x7F80),
+        "float16": np.uint16(0x7C00),
+    }
+    for info in mapped.tensors():
+        bits = mapped.base(info.name).view(np.uint32 if info.dtype == "float32" else np.uint16)
+        mask = exponents[info.dtype]
+        for start in range(0, len(bits), 1 << 20):
+            if bool(((bits[start : start + (1 << 20)] & mask) == mask).any()):
+                raise UserError(field, found.path, f"tensor {info.name} holds NaN or infinity: give another checkpoint")
+        done += info.size
+        mapped.release(info.name)
+        if progress:
+            progress(done / found.n_parameters)
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError:
+        pass  # looked at again next time
+
+
+def _mapped(folder: Path) -> workers.checkpoint.Checkpoint:
+    from workers.checkpoint import Checkpoint as Mapped
+
+    return Mapped(folder, FIELD)
+
+
+def _adapter(folder: Path, base: Checkpoint) -> Target:
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(FIELD, folder, f"has no {ADAPTER_WEIGHTS}: save the adapter as safetensors")
+    factors = read_adapter(folder, _mapped(base.path))
+    if not any(f.b.any() and f.a.any() for f in factors.values()):
+        raise UserError(FIELD, folder, "adds nothing to the base, a direction of no length: give a trained adapter")
+    _refuse_other_tokenizer(folder, base.path)
+    content = [
+        [name, f.scale, list(f.b.shape), hashlib.blake2b(f.a.tobytes() + f.b.tobytes()).hexdigest()]
+        for name, f in sorted(factors.items())
+    ]
+    fingerprint = content_id([ADAPTER_VERSION, content])
+    return Target(fingerprint, "adapter", str(folder), folder.name, sample_id(folder))
+
+
+def _refuse_other_settings(folder: Path, base: Checkpoint, other: Checkpoint) -> None:
+    """Weights between two models that compute differently are neither's."""
+    if base.architecture != other.architecture:
+        raise UserError(
+            FIELD,
+            folder,
+            f"is a {other.architecture}, and the base a {base.architecture}: give a checkpoint of the same",
+        )
+    for key, ours, theirs in _differing(identity_fields(base), identity_fields(other)):
+        if key not in FREE:
+            raise UserError(
+                FIELD, folder, f"its config.json has {key}={theirs}, the base's {key}={ours}: the same weights would "
+                "compute differently; give a checkpoint finetuned from the same base"
+            )  # fmt: skip
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Fields that both have, with different values: versions of a library write different sets of defaults."""
+    for key in sorted(ours.keys() & theirs.keys()):
+        a, b = ours[key], theirs[key]
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from ((f"{key}.{inner}", x, y) for inner, x, y in _differing(a, b))
+        elif a != b:
+            yield key, a, b
+
+
+def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
+    """A checkpoint without a tokenizer of its own is asked with the base's, as an adapter is."""
+    ours, theirs = _vocabulary(base), _vocabulary(folder)
+    if not ours or not theirs:
+        return
+    for token in sorted(ours.keys() & theirs.keys()):
+        if ours[token] != theirs[token]:
+            raise UserError(
+                FIELD, folder, f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
+                "the base): give a checkpoint finetuned from the same base"
+            )  # fmt: skip
+
+
+def _vocabulary(folder: Path) -> dict[int, str]:
+    """Token id -> text, of tokenizer.json; empty where there is none."""
+    try:
+        value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        listed = value["model"]["vocab"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    entries = listed.items() if isinstance(listed, dict) else ((entry[0], i) for i, entry in enumerate(listed))
+    found = {int(i): str(text) for text, i in entries}
+    return found | {int(token["id"]): str(token["content"]) for token in value.get("added_tokens") or ()}
+
+
+def _refuse_equal_weights(
+    folder: Path, ours: workers.checkpoint.Checkpoint, theirs: workers.checkpoint.Checkpoint
+) -> None:
+    """Two fingerprints may differ by the config alone. Stops at the first tensor that differs, so it costs nothing."""
+    import numpy as np
+
+    for info in ours.tensors():
+        if info.dtype != theirs[info.name].dtype or not np.array_equal(
+            ours.base(info.name).view(np.uint8), theirs.base(info.name).view(np.uint8)
+        ):
+            return
+    raise UserError(FIELD, folder, "has the base's weights, a direction of no length: give another checkpoint")
+
+
+def eq4(
+    base: Checkpoint, first: Target, second: Target, progress: Callable[[float], None] = lambda share: None
+) -> tuple[float, float]:
+    """(c, s) of the paper's Eq. 4 for a plane of two targets: what `Grid.eq4` takes. One pass over all, remembered.
+
+    Raises UserError (grid.towards) where the two lie on one line through the base.
+    """
+    from workers import geometry
+
+    name = content_id([GEOMETRY_VERSION, checkpoint.fingerprint(base), first.fingerprint, second.fingerprint])
+    remembered = cache_dir() / "eq4" / f"{name}.json"
+    try:
+        c, s = json.loads(remembered.read_bytes())
+        return float(c), float(s)
+    except (OSError, ValueError, TypeError):
+        found = geometry.measure(_mapped(base.path), [first, second], progress).eq4()
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(json.dumps(found), encoding="utf-8")
+    except OSError:
+        pass  # measured again next time
+    return found
+
+
+def around(
+    base: Checkpoint,
+    targets: Sequence[Target],
+    exclude: Sequence[str],
+    progress: Callable[[float], None] = lambda share: None,
+) -> Geometry:
+    """How the targets lie around the base. One pass over all, remembered."""
+    import numpy as np
+
+    from workers import geometry
+
+    names = [target.fingerprint for target in targets]
+    remembered = (
+        cache_dir()
+        / "geometry"
+        / (content_id([GEOMETRY_VERSION, checkpoint.fingerprint(base), names, list(exclude)]) + ".json")
+    )
+    labels = tuple(target.label for target in targets)
+    try:
+        value = json.loads(remembered.read_bytes())
+        return geometry.Geometry(labels, np.array(value["gram"]), value["base"], value["moved"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = geometry.measure(_mapped(base.path), targets, progress, exclude=exclude)
+    with contextlib.suppress(OSError):  # else measured again next time
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        value = {"gram": found.gram.tolist(), "base": found.base, "moved": found.moved}
+        remembered.write_text(json.dumps(value), encoding="utf-8")
+    return found
+
+
+# Trajectories.
+
+TRAJECTORY = "grid.trajectory"
+CHECKPOINTS = "checkpoints"  # where `finetune` leaves them
+
+
+def epochs(folder: Path) -> list[Path]:
+    """The checkpoints epoch-1, epoch-2, ... of a trajectory's folder (or of the one in it), in order.
+
+    Raises UserError (grid.trajectory) where there are none, or one between them is missing.
+    """
+    place = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
+    if not place.is_dir():
+        raise UserError(TRAJECTORY, folder, "there is no such folder, nor a recipe of that name: name either")
+    found = {int(match[1]): path for path in place.iterdir() if (match := re.fullmatch(r"epoch-(\d+)", path.name))}
+    if not found:
+        raise UserError(TRAJECTORY, folder, "holds no checkpoints epoch-1, epoch-2, ...: train with checkpoints=epoch")
+    missing = [f"epoch-{i}" for i in range(1, max(found)) if i not in found]
+    if missing:
+        remedy = f"has epoch-{max(found)} but not {', '.join(missing)}: put back what is missing, or renumber the rest"
+        raise UserError(TRAJECTORY, folder, remedy)
+    return [found[i] for i in sorted(found)]
+
+
+def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[Sequence[float]]) -> list[Path]:
+    """Two adapters that are the principal axes of a trajectory of adapters: weighted sums of what these add.
+
+    Exactly so, since a sum of low-rank products is one, of their ranks together. Kept where all that can be made again
+    is. Raises UserError (grid.trajectory) where the trajectory is one of whole checkpoints.
+    """
+    from workers import adapters
+
+    if any(target.kind != "adapter" for target in chain):
+        remedy = "is one of whole checkpoints, and a principal plane is made of adapters: use grid=interpolate_1d"
+        raise UserError(TRAJECTORY, Path(chain[0].path).parent, remedy)
+    name = content_id([GEOMETRY_VERSION, checkpoint.fingerprint(base), [target.fingerprint for target in chain]])
+    folder = cache_dir() / "principal" / name
+    ends = [folder / "axis-1", folder / "axis-2"]
+    for end, row in zip(ends, weights, strict=True):
+        if end.is_dir():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            made = Path(temporary) / end.name
+            adapters.add(_mapped(base.path), [Path(target.path) for target in chain], [float(w) for w in row], made)
+            with contextlib.suppress(OSError):  # another process was first
+                os.rename(made, end)
+    return ends
+
+
+def refuse_twins(targets: tuple[Target, ...]) -> None:
+    """Raises UserError (grid.towards) where two targets are the same: they make no plane."""
+    seen: dict[str, Target] = {}
+    for target in targets:
+        if (twin := seen.setdefault(target.fingerprint, target)) is not target:
+            raise UserError(FIELD, f"[{twin.path}, {target.path}]", "are the same weights: give two that differ")

@@ -1,0 +1,155 @@
+"use strict";
+// The list of sweeps; and what a sweep's page has beyond the report's: progress, newer numbers, a search over all that
+// was said. Text is only ever set as text.
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const EVERY = 2000; // milliseconds between two looks at a sweep that runs
+  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", u: "no verdict" };
+
+  function el(name, attributes = {}, ...children) {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  }
+  const count = (x) => x.toLocaleString("en");
+
+  function duration(seconds) {
+    const whole = Math.round(seconds);
+    if (whole < 60) return `${whole} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+    return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  }
+
+  async function fetched(where) {
+    const answer = await fetch(where);
+    if (!answer.ok) throw new Error(`${where}: ${answer.status}`);
+    return answer.json();
+  }
+
+  // Calls `look` again and again while it says so, more slowly where answers take long; rests while nobody looks.
+  function follow(look, wait = EVERY) {
+    setTimeout(async () => {
+      if (document.hidden) return follow(look);
+      const began = performance.now();
+      let more = true;
+      try {
+        more = await look();
+      } catch {
+        wait = 5 * EVERY; // the viewer was stopped, or the study moved: it may come back
+      }
+      if (more) follow(look, Math.max(EVERY, 4 * (performance.now() - began)));
+    }, wait);
+  }
+
+  function standing({ state, done, tasks, failed, eta_seconds: left, why }) {
+    const parts = [state, `${count(done)} of ${count(tasks)} tasks`];
+    if (failed) parts.push(`${count(failed)} failed`);
+    if (left) parts.push(`${duration(left)} left`);
+    if (why) parts.push(why);
+    return parts.join(" · ");
+  }
+
+  if ($("sweeps")) list();
+  else sweep();
+
+  function list() {
+    let sweeps = JSON.parse($("sweeps-data").textContent);
+    const show = () => {
+      const words = $("sweeps-text").value.toLowerCase().split(/\s+/), state = $("sweeps-state").value;
+      const texts = (s) => [s.model, s.study, s.sweep, ...Object.values(s.about ?? {})].join(" ").toLowerCase();
+      const chosen = sweeps.filter((s) => (!state || s.state === state) && words.every((word) => texts(s).includes(word)));
+      const running = sweeps.filter((s) => s.state === "running").length;
+      $("sweeps-count").textContent = sweeps.length
+        ? `${count(chosen.length)} of ${count(sweeps.length)} sweeps` + (running ? `, ${running} running` : "")
+        : "No sweep yet: `python -m orchestrator run` makes one.";
+      const focused = document.activeElement?.getAttribute("href");
+      $("sweeps").replaceChildren(...chosen.map(row));
+      if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
+    };
+    const row = (s) => {
+      const address = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
+      const about = s.about ? `${s.about.probe_set} · ${s.about.system_prompt} · ${s.about.judge}` : "";
+      const name = el("td", {}, el("a", { href: address, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
+      const bar = el("progress", { max: s.tasks || 1, value: s.done, "aria-label": "tasks done" });
+      return el("tr", {}, name,
+        el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, standing(s))),
+        el("td", { class: "number" }, s.origin ? `${s.origin}%` : "–"),
+        el("td", { class: "number" }, s.visage ?? "–", el("span", { class: "beneath" }, s.interval ?? "")),
+        el("td", { class: "number" }, s.radius ?? "–"),
+        el("td", {}, new Date(1000 * s.used).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })));
+    };
+    for (const id of ["sweeps-text", "sweeps-state"]) $(id).addEventListener("input", show);
+    $("sweeps-filter").addEventListener("submit", (event) => event.preventDefault());
+    show();
+    follow(async () => {
+      const newer = await fetched("/sweeps");
+      if (JSON.stringify(newer) !== JSON.stringify(sweeps)) {
+        sweeps = newer;
+        show();
+      }
+      return true;
+    }, 2 * EVERY);
+  }
+
+  function sweep() {
+    let before = JSON.parse($("now-data").textContent);
+    const tell = ({ status }) => {
+      $("standing").hidden = status.state === "complete";
+      Object.assign($("progress"), { max: status.tasks || 1, value: status.done });
+      $("progress-text").textContent = standing(status);
+    };
+    tell(before);
+    const moving = ({ status, whole }) => status.state === "running" || !whole;
+    if (moving(before)) {
+      follow(async () => {
+        const now = await fetched("now");
+        tell(now);
+        if (JSON.stringify(now.chart) !== JSON.stringify(before.chart)) {
+          window.landscape.show(now.chart);
+          $("tiles").replaceChildren(...now.tiles.map(tile));
+          $("verdict").textContent = now.verdict;
+          $("said").textContent = now.said;
+          $("warnings").replaceChildren(...now.warnings.map((text) => el("p", { class: "warning" }, text)));
+        }
+        before = now;
+        if (moving(now)) return true;
+        if (!$("detail").open) location.reload(); // for the tables, which only the end fills
+        return false;
+      });
+    }
+    const tile = ({ name, value, unit, sure }) => {
+      const shown = el("dd", { class: "value" }, value, ...(unit ? [el("small", {}, ` ${unit}`)] : []));
+      return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "sure" }, sure));
+    };
+
+    let asked = 0;
+    $("search").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const ticket = ++asked, keys = ["text", "group", "category", "outcome"];
+      const wanted = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
+      $("search-count").textContent = "searching …";
+      const { total, found } = await fetched(`search?${new URLSearchParams(wanted)}`);
+      if (ticket !== asked) return;
+      const few = found.length < total ? `the first ${count(found.length)} of ` : "";
+      $("search-count").textContent = total ? `${few}${count(total)} responses` : "No response has that.";
+      left = found.map(hit);
+      $("search-found").replaceChildren();
+      more();
+    });
+    let left = [];
+    const more = () => {
+      $("search-found").append(...left.splice(0, 20));
+      $("search-more").hidden = !left.length;
+    };
+    $("search-more").addEventListener("click", more);
+    const hit = ({ point, set, prompt, category, asked, response, outcome }) => {
+      const name = window.landscape.name(point, set);
+      const go = el("button", { type: "button" }, name);
+      go.addEventListener("click", () => window.landscape.open(point, set));
+      const where = el("p", { class: "where" }, go, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]), el("span", { dir: "auto" }, [category, asked].filter(Boolean).join(" · ")));
+      const text = el("p", { class: response ? "response" : "response empty", dir: "auto" }, response || "(nothing)");
+      return el("li", {}, el("p", { class: "prompt", dir: "auto" }, prompt), text, where);
+    };
+  }
+})();
