@@ -1,0 +1,350 @@
+"""report.html as a reader meets it: in a real browser, offline, by mouse and by keyboard, whatever a model said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Made, Opened, dummy_says, make_study, prompt_set
+
+from orchestrator.__main__ import main
+from orchestrator.points import TowardsDirection
+from orchestrator.report import evidence
+from orchestrator.sweep import Beside, Grid
+
+pytestmark = pytest.mark.browser
+
+Look = Callable[..., Opened]
+
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    "</script><script>window.pwned = 2</script><!--<script>",
+    "<img src=x onerror='window.pwned = 3'>",
+    "\" onmouseover='window.pwned = 4' x=\"' autofocus onfocus=window.pwned=5 '",
+    "{{ 7 * 7 }} ${window.pwned = 6} \\u003cscript\\u003e &lt;b&gt; \u2028\u2029 \x00 \ufeff",
+    "\u202e\u2067right to left \u200f\u202d and no end",
+    "javascript:window.pwned=8 https://example.com/ <a href='javascript:window.pwned=9'>",
+    "A" * 1_000_000,
+)
+
+
+@pytest.fixture(scope="session")
+def lines(line_study: Made) -> Path:
+    return line_study.report()
+
+
+@pytest.fixture(scope="session")
+def planes(plane_study: Made) -> Path:
+    return plane_study.report()
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Responses, prompts, categories and a model's name that would like to be markup; shown whole."""
+    prompts = prompt_set(
+        "harmful</script>", "harmful", '"><script>window.pwned=10</script>', 8, dict(enumerate(HOSTILE))
+    )
+    said = {prompt.id: text for prompt, text in zip(prompts.prompts, HOSTILE, strict=True)}
+    made = make_study(
+        tmp_path_factory.mktemp("hostile"),
+        Grid(steps=2, directions=1),
+        (prompts,),
+        says=lambda point, prompt, prompts: said[prompt.id],
+        model="<b>model</b>",
+    )
+    return made.report(reveal=True)
+
+
+def texts(opened: Opened, column: int) -> list[str]:
+    """The responses that the open dialog shows: at the point (0), or at the origin (1)."""
+    return opened.page.locator(f".pair > div:nth-child({column + 1}) .response").all_text_contents()  # type: ignore[no-any-return]
+
+
+def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_study: Made, look: Look) -> None:
+    opened = look(lines)
+    page = opened.page
+    assert not page.locator("dialog").is_visible()
+    for text in (
+        "How sure",
+        "VISAGE",
+        "ASR at the origin",
+        "Basin radius",
+        "Degenerate",
+        "python -m orchestrator run engine=dummy",
+        "2 x Some CPU, 8 cores, 64 GiB, 2 x H100",
+    ):
+        assert text in page.locator("main").inner_text()
+    far = opened.points(".safety[aria-label^='α +0.5, direction 1']")
+    far.hover(force=True)
+    told = page.locator("#tip").inner_text()
+    assert "α +0.5, direction 3 (seed 125)" in told, "the one on top of three"
+    assert "95% interval" in told and "8 prompts" in told
+    far.click(force=True)
+    page.locator("#detail-line").select_option("direction 2 (seed 124)")
+    assert page.locator("#detail-title").inner_text() == "α +0.5, direction 2 (seed 124)"
+    asked = line_study.study.read_prompt_set(line_study.sweep.prompt_set_ids[0])
+    assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in asked.prompts]
+    for column, point in enumerate((line_study.sweep.grid.at(1, 0.5), line_study.sweep.grid.at(1, 0.0))):
+        whole = [dummy_says(point, prompt, asked) for prompt in asked.prompts]
+        assert texts(opened, column) == [evidence.shown(text, reveal=False) for text in whole]
+    everything = len(texts(opened, 0))
+    page.locator("#detail-filter").select_option("changed")
+    changed = page.locator("#detail-list li").count()
+    assert (
+        0 < changed <= everything
+        and f"{changed} of {everything} responses" in page.locator("#detail-count").inner_text()
+    )
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    opened.blameless(lines)
+
+
+def test_keyboard_alone(lines: Path, look: Look) -> None:
+    opened = look(lines)
+    page = opened.page
+    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"
+    assert opened.points("[tabindex='0']").count() == 1, "the chart is one stop of the tab key"
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if "origin" in page.evaluate(focused):
+            break
+    assert page.evaluate(focused).startswith("The origin: attack success (harmful) 0.0%")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused).startswith("α +0.1, direction 1")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(focused).startswith("α +0.1, direction 2")
+    assert page.locator("#tip").is_visible()
+    page.keyboard.press("Enter")
+    assert page.locator("#detail-title").inner_text().startswith("α +0.1, direction 2")
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate(focused).startswith("α +0.1, direction 2"), "one is back where one was"
+    opened.blameless(lines)
+
+
+def test_another_system_prompt_is_shown_on_demand(lines: Path, look: Look) -> None:
+    opened = look(lines)
+    before = opened.page.locator("#chart").inner_html()
+    select = opened.page.locator("#choose-view")
+    assert select.locator("option").all_text_contents()[1] == "harmful · system prompt safety · judge keyword"
+    select.select_option("1")
+    assert opened.page.locator("#chart").inner_html() != before
+    opened.blameless(lines)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_dark_and_light(dark: bool, lines: Path, planes: Path, look: Look) -> None:
+    """Text stands out from its ground: a contrast of 4.5, which WCAG's AA asks for."""
+    for path in (lines, planes):
+        opened = look(path, dark=dark)
+        measure = """() => {
+          const light = (c) => c.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+          const ground = light(getComputedStyle(document.body).backgroundColor);
+          const of = (s, key) => [...document.querySelectorAll(s)].map((e) => light(getComputedStyle(e)[key]));
+          const inks = [...of("p, dd, dt, th, td, h1", "color"), ...of("svg text", "fill")];
+          const contrast = (ink) => (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+          return [ground, Math.min(...inks.map(contrast))];
+        }"""
+        ground, contrast = opened.page.evaluate(measure)
+        assert (ground < 0.05) == dark
+        assert contrast >= 4.5
+        opened.blameless(path)
+
+
+@pytest.mark.parametrize("which", ["lines", "planes", "hostile"])
+def test_narrow_screens_need_no_sideways_scrolling(which: str, look: Look, request: pytest.FixtureRequest) -> None:
+    opened = look(request.getfixturevalue(which), width=360)
+    page = opened.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.points().first.click(force=True)
+    assert page.locator("dialog").is_visible()
+    assert page.evaluate("document.querySelector('dialog').scrollWidth <= document.querySelector('dialog').clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.locator("#detail-close").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+
+
+def test_hostile_text_stays_text(hostile: Path, look: Look) -> None:
+    opened = look(hostile)
+    page = opened.page
+    opened.points().first.click(force=True)
+    shown = texts(opened, 0)
+    assert shown[:7] == list(HOSTILE[:7])
+    assert shown[7] == "A" * evidence.LONGEST + f" … [{1_000_000 - evidence.LONGEST:,} more characters]"
+    assert page.locator("#detail .prompt").all_text_contents()[:7] == list(HOSTILE[:7])
+    assert page.locator("h1").inner_text() == "<b>model</b>"
+    for element in page.locator("#detail .prompt, #detail .response").all():
+        element.hover(force=True)
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("img, iframe, a").count() == 0 and page.locator("script").count() == 3
+    isolated = """() => [...document.querySelectorAll(".prompt, .response")]
+      .every((e) => /isolate|plaintext/.test(getComputedStyle(e).unicodeBidi))"""
+    assert page.evaluate(isolated), "a mark that turns the direction of text ends with that text"
+    opened.blameless(hostile)
+    assert hostile.stat().st_size < 200_000
+
+
+def test_the_policy_lets_no_other_script_run(lines: Path, look: Look) -> None:
+    opened = look(lines)
+    page = opened.page
+    page.evaluate("""() => {
+      const script = document.createElement("script");
+      script.textContent = "window.pwned = 1";
+      document.body.append(script);
+      document.body.insertAdjacentHTML("beforeend", "<img src='https://example.com/a.png' onerror='window.pwned = 2'>");
+    }""")
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.pwned") is None
+    assert opened.requests == [lines.as_uri(), "https://example.com/a.png"]
+    assert opened.blocked == ["https://example.com/a.png"], "it is not even tried"
+    assert any("Content Security Policy" in error for error in opened.errors)
+    policy = re.search(r'Security-Policy" content="([^"]*)"', lines.read_text(encoding="utf-8"))
+    assert policy and "unsafe" not in policy[1] and policy[1].startswith("default-src &#39;none&#39;")
+
+
+def test_responses_are_redacted_unless_revealed(tmp_path: Path) -> None:
+    """What is not to be seen is not in the file."""
+    secret = "one two three four FIVE six"
+    prompts = prompt_set("harmful", "harmful", "default", 2)
+    made = make_study(tmp_path, Grid(steps=2, directions=1), (prompts,), says=lambda *_: secret)
+    hidden = made.report().read_text(encoding="utf-8")
+    assert "one two three four …" in hidden and "FIVE" not in hidden
+    assert secret in made.report(reveal=True).read_text(encoding="utf-8")
+    for look, seen in (([], False), (["report.reveal=true"], True)):
+        assert main(["report", str(made.folder), *look]) == 0
+        assert (secret in (made.folder / "report.html").read_text(encoding="utf-8")) == seen
+    assert evidence.shown("x" * 500, reveal=False) == "x" * evidence.FIRST_CHARACTERS + " …"
+
+
+def test_missing_points_are_holes(planes: Path, tmp_path: Path, look: Look) -> None:
+    opened = look(planes)
+    page = opened.page
+    assert page.locator("#chart path.missing").count() == 4
+    assert opened.points().count() == 81 - 4
+    assert page.locator("#chart path.filled").count() >= 5
+    inside = """([a, b]) => {
+      const size = 1000, at = new DOMPoint((a + 0.5) * size, (0.5 - b) * size);
+      return [...document.querySelectorAll("#chart path.filled")].some((p) => p.isPointInFill(at));
+    }"""
+    assert not page.evaluate(inside, [0.31, 0.31]), "nothing is made up where nothing was measured"
+    assert page.evaluate(inside, [-0.31, -0.31])
+    painted = page.evaluate("""() => {
+      const c = document.querySelector("#surface canvas");
+      const seen = new Set(c.getContext("2d").getImageData(0, 0, c.width, c.height).data);
+      return seen.size;
+    }""")
+    assert painted > 20
+    page.locator("#choose-line").select_option("1")
+    assert page.locator("#chart path.missing").count() == 0 and opened.points().count() == 81
+    opened.points("[aria-label^='α +0.25, β −0.5']").click(force=True)
+    assert page.locator("#detail-title").inner_text() == "α +0.25, β −0.5, plane 2 (seeds 125, 126)"
+    opened.blameless(planes)
+
+    gone = 0.3
+    prompts = (prompt_set("harmful", "harmful", "default", 4),)
+    grid = Grid(steps=10, directions=1)
+    made = make_study(tmp_path, grid, prompts, without=lambda point: point.id == grid.at(0, gone).id)
+    opened = look(made.report())
+    assert opened.page.locator("#chart path.curve.safety").count() == 2, "the curve is open there"
+    assert opened.page.locator("#chart path.missing").count() == 1
+    assert "1 of 11 points are missing" in opened.page.locator(".warning").inner_text()
+
+
+@pytest.mark.parametrize("kind", ["random_1d", "random_2d"])
+def test_nothing_measured_yet(kind: str, tmp_path: Path, look: Look) -> None:
+    prompts = (prompt_set("harmful", "harmful", "default", 2),)
+    grid = Grid(kind, steps=4, directions=1)  # type: ignore[arg-type]
+    path = make_study(tmp_path, grid, prompts, without=lambda point: True).report()
+    opened = look(path)
+    assert opened.points().count() == 0
+    assert opened.page.locator("#chart path.missing").count() == len(grid.nodes)
+    opened.blameless(path)
+
+
+def test_keyboard_on_a_plane(planes: Path, look: Look) -> None:
+    opened = look(planes)
+    page = opened.page
+    focused = "document.activeElement.getAttribute('aria-label')"
+    opened.points("[tabindex='0']").focus()
+    assert page.evaluate(focused).startswith("The origin")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused).startswith("α +0.125, β 0,")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate(focused).startswith("α +0.125, β +0.125,")
+    page.keyboard.press("Home")
+    assert page.evaluate(focused).startswith("α −0.5, β +0.125,")
+    canvas = page.locator("#surface canvas")
+    before = canvas.evaluate("c => c.toDataURL()")
+    canvas.focus()
+    page.keyboard.press("ArrowLeft")
+    assert canvas.evaluate("c => c.toDataURL()") != before
+    opened.blameless(planes)
+
+
+def test_more_than_fits_is_sampled_and_says_so(
+    line_study: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look
+) -> None:
+    def held() -> tuple[Any, list[int]]:
+        found = evidence.collect(line_study.study, line_study.sweep, True, 300)
+        said = found.to_json()
+        return found, [len(rows[0][0]) for rows in said["points"].values()]
+
+    found, at_points = held()
+    assert len(found.said) <= 300 < found.total
+    assert set(at_points) == {2}, "the same prompts at every point, the origin's among them"
+    monkeypatch.setattr(evidence, "MAX_BYTES", evidence._size(found.said, found.prompts) * 7 // 10)
+    assert set(held()[1]) == {1}
+    opened = look(line_study.report(max_generations=300))
+    assert "a sample, 248 of 992 responses" in opened.page.locator("main").inner_text()
+    opened.points().first.click(force=True)
+    assert "2 of 2 responses (of 8 measured)" in opened.page.locator("#detail-count").inner_text()
+    line_study.report()
+
+
+def test_checkpoints_on_and_beside_the_way_have_values_of_their_own(tmp_path: Path, look: Look) -> None:
+    end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
+    beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
+    grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), beside=beside)
+    sets = tuple(prompt_set(name, name, "default", 6) for name in ("harmful", "benign"))
+    made = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))
+    path = made.report()
+    opened = look(path)
+    names = opened.page.locator("#chart .mark-name").all_text_contents()
+    assert sorted(names) == ["epoch-1 100%", "epoch-2 100%", "epoch-3 100%"]
+    assert opened.page.locator("#chart path.beside").count() == 2
+    rows = opened.page.locator("section[aria-labelledby='h-checkpoints'] tbody tr").all_inner_texts()
+    told = [row.split("\t") for row in rows]
+    assert [row[:3] for row in told] == [
+        ["epoch-1", "α +0.12, beside it", "100.0"],
+        ["epoch-2", "α +0.2, beside it", "100.0"],
+        ["epoch-3", "α +1", "100.0"],
+    ]
+    surface = {row[0]: float(row[4]) for row in told}
+    assert surface["epoch-1"] < surface["epoch-2"] < 100 == surface["epoch-3"], "what the line says at their places"
+    agreement = opened.page.locator("section[aria-labelledby='h-agreement'] tbody tr").all_inner_texts()
+    assert len(agreement) == 2 and all("keyword and keyword_plus" in row and "100.0%" in row for row in agreement)
+    opened.blameless(path)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_generations(tmp_path: Path, look: Look) -> None:
+    """Size is held to 30 MB; how long it takes to open is printed (`-s`)."""
+    long = 'A rather long answer of a talkative model <to> the "question" & more. ' * 30
+    prompts = (prompt_set("harmful", "harmful", "default", 114),)
+    made = make_study(
+        tmp_path, Grid("random_2d", steps=20, directions=1), prompts, says=lambda p, q, s: f"{p.id} {q.id} {long}"
+    )
+    for reveal in (False, True):
+        path = made.report(reveal=reveal)
+        opened = look(path)
+        timing = opened.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        opened.points().first.click(force=True)
+        assert opened.page.locator("#detail-list li").count() > 0
+        print(f"\nreveal={reveal}: {path.stat().st_size / 1e6:.1f} MB, opened in {timing / 1000:.2f} s")
+        assert path.stat().st_size < 30e6
+        opened.blameless(path)

@@ -1,0 +1,74 @@
+"""Actors that fail in every way an actor can, on command: a file in the study's `.tmp` says at which point."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.errors import UserError
+from orchestrator.tasks import PromptSet, Visit
+from workers.actor import Actor, Receipt
+
+
+class Told(Actor):
+    """Does what the file named after the point's id says, before or after its visit, as often as it says."""
+
+    def visit(self, visit: Visit, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> Receipt:
+        order = self._study.out / visit.point.id
+        what = order.read_text() if order.exists() else ""
+        if what.endswith(" once"):
+            order.unlink()
+        receipt = super().visit(visit, prompt_sets, scalars) if what.startswith("after") else None
+        match what.split():
+            case [_, "die", *_]:
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
+            case [_, "hang", *_]:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case [_, "raise", *_]:
+                raise RuntimeError("this point is beyond me")
+            case [_, "refuse", *_]:
+                raise UserError("model.max_model_len", 12, "raise it")
+        return receipt or super().visit(visit, prompt_sets, scalars)
+
+
+class Blind(Actor):
+    """Lives on a machine that does not see the study's disk."""
+
+    def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
+        super().__init__(spec, "/nowhere/to/be/seen", study_id, token)
+
+
+class Refused(Actor):
+    """Will not start, for a reason the user must mend."""
+
+    def load(self) -> dict[str, Any]:
+        raise UserError("model.path", "there", "the weights are quantised: use the unquantised model")
+
+
+class Odd(Actor):
+    """One of them lives on a machine with another vLLM."""
+
+    def load(self) -> dict[str, Any]:
+        described = super().load()
+        flag = self._study.out / "first"
+        with contextlib.suppress(FileExistsError):
+            flag.touch(exist_ok=False)
+            return described
+        described["versions"] |= {"vllm": "0.1"}
+        return described
+
+
+class Stillborn(Actor):
+    """Dies while it loads."""
+
+    def load(self) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+        return {}

@@ -1,0 +1,109 @@
+"""The import rules of the architecture hold, and each of them can fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.rules import ROOT, RULES, Rule, imports, sources
+
+HEAVY = ("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "numba", "triton")
+SLOW = ("pandas", "pyarrow", "matplotlib", "scipy", "numpy")  # a help text must not wait for these
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+def test_the_rule_holds(rule: Rule) -> None:
+    covered = {file: source for file, source in sources().items() if rule.covers(file)}
+    assert covered, f"the rule covers no file: {rule.where}"
+    found = [line for file, source in covered.items() for line in rule.violations(file, source)]
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+def test_the_rule_can_fail(rule: Rule) -> None:
+    file = next(file for file in sources() if rule.covers(file))
+    for module in rule.forbids:
+        wrong = f'"""A file."""\n\nimport {module}\n'
+        assert rule.violations(file, wrong) == [f"{file}:3: imports {module}: {rule.says}"]
+        assert rule.violations(file, f"from {module}.inner import name\n")
+        later = f"def f():\n    import {module}\n"
+        assert bool(rule.violations(file, later)) is not rule.when_imported
+    for module in rule.allows:
+        assert not rule.violations(file, f"from {module} import name\n")
+    for other in rule.but:
+        assert not rule.violations(other, f"import {rule.forbids[0]}\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "at_import"),
+    [
+        ("import a.b as c", "a.b", True),
+        ("from a import b", "a.b", True),
+        ("from . import b", "orchestrator.judges.b", True),
+        ("from ..store import Study", "orchestrator.store.Study", True),
+        ("class C:\n    import a", "a", True),
+        ("try:\n    import a\nexcept ImportError:\n    pass", "a", True),
+        ("def f():\n    if True:\n        import a", "a", False),
+        ("async def f():\n    import a", "a", False),
+        ("if TYPE_CHECKING:\n    import a", "a", False),
+        ("if typing.TYPE_CHECKING:\n    pass\nelse:\n    import a", "a", True),
+        ("import importlib\nx = importlib.import_module('a')", "a", True),
+        ("f = lambda: __import__('a')", "a", False),
+    ],
+)
+def test_every_form_of_import_is_seen(source: str, module: str, at_import: bool) -> None:
+    assert (module, at_import) in [found[1:] for found in imports(source, "orchestrator/judges/x.py")]
+
+
+# What the source says is one thing; what is in memory afterwards another: libraries import each other.
+
+PROBE = """
+import importlib, json, sys
+loaded, heavy = {}, set(sys.argv[1].split(","))
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    new = heavy & set(sys.modules)
+    heavy -= new
+    if new:
+        loaded[name] = sorted(new)
+print(json.dumps(loaded))
+"""
+
+
+def loads(modules: list[str], heavy: tuple[str, ...]) -> dict[str, list[str]]:
+    """Which of `heavy` the modules bring into memory, by the first that does."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, ",".join(heavy), *modules], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_driver_in_memory_is_light() -> None:
+    files = [file for file in sources() if file.startswith("orchestrator/") and not file.endswith("__main__.py")]
+    names = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files]
+    dispatch = "orchestrator.dispatch"
+    assert loads([name for name in names if name != dispatch], HEAVY) == {}
+    assert loads([dispatch], HEAVY) == {dispatch: ["ray"]}  # and so the probe sees what there is to see
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "grid.stepz=3"], ["rum"]])
+def test_the_command_line_answers_without_the_heavy_libraries(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import json, sys\nfrom orchestrator.__main__ import main\n"
+        "status = main(sys.argv[2:])\n"
+        "print(json.dumps(sorted(set(sys.argv[1].split(',')) & set(sys.modules))), status, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, ",".join((*HEAVY, *SLOW)), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wanted = "[] 0" if "--help" in arguments else "[] 2"
+    assert done.stderr.splitlines()[-1:] == [wanted], done.stderr

@@ -1,0 +1,56 @@
+"""The project's wheel works outside the repository, presets and data included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.contract.rules import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `pip wheel` builds it, from pyproject.toml."""
+    build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
+    folder = tmp_path_factory.mktemp("wheel")
+    done = subprocess.run([sys.executable, *build, folder, ROOT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_presets_and_data_are_inside(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for folder, inside in (("conf", "orchestrator/conf"), ("orchestrator/data", "orchestrator/data")):
+        wanted = {
+            f"{inside}/{p.relative_to(ROOT / folder).as_posix()}" for p in (ROOT / folder).rglob("*") if p.is_file()
+        }
+        assert wanted
+        assert wanted - names == set()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"orchestrator", "workers"}
+
+
+def test_it_works_where_there_is_no_repository(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    place = call("-c", "import orchestrator, workers; print(orchestrator.__file__)").strip()
+    assert Path(place).is_relative_to(tmp_path), "the repository's own package was imported"
+    assert "run" in call("-m", "orchestrator", "--help")
+    shown = call("-m", "orchestrator", "plan", "+model=mistral7b", "--json")  # reads a preset of conf/
+    assert "mistral" in shown.lower()

@@ -1,0 +1,30 @@
+"""The command line with an actor that cannot answer at one point, for as long as the file $POISON exists."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from orchestrator import __main__ as command_line
+from orchestrator import dispatch
+from orchestrator.tasks import PromptSet, Visit
+from workers.actor import Actor, Receipt
+
+
+class Poisoned(Actor):
+    def visit(self, visit: Visit, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> Receipt:
+        if [c for _, c in visit.point.coefficients] == [0.25] and Path(os.environ["POISON"]).exists():
+            raise RuntimeError("this point is poison")
+        return super().visit(visit, prompt_sets, scalars)
+
+
+if __name__ == "__main__":
+    from tests.e2e import poisoned  # by its name, so that actors find the class
+
+    dispatch.Dispatch = functools.partial(dispatch.Dispatch, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
+    sys.exit(command_line.main(sys.argv[1:]))

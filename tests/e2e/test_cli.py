@@ -1,0 +1,187 @@
+"""Mistakes, help and dry runs: answered at once, in one sentence, with nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import call, refused, tree
+
+HEAVY = ("torch", "vllm", "ray", "transformers")
+
+
+def imported(*arguments: str) -> tuple[int, set[str]]:
+    """The exit code of a command line and which of the heavy packages its process loaded."""
+    code = (
+        "import sys; from orchestrator.__main__ import main; code = main(sys.argv[1:]);"
+        f"print(); print(code, *(m for m in {HEAVY!r} if m in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    last, *names = done.stderr.splitlines()[-1].split()
+    return int(last), set(names)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["run", "grid.stesp=4"], ["run", "model=mistrall7b"], ["rnu"]]
+)
+def test_help_and_mistakes_load_nothing_heavy(arguments: list[str]) -> None:
+    code, loaded = imported(*arguments)
+    assert code == (0 if "--help" in arguments else 2) and loaded == set()
+
+
+def test_help_names_every_verb_and_option() -> None:
+    said = call("--help")
+    assert said.code == 0
+    for verb in ("run", "plan", "status", "judge", "reduce", "models", "doctor", "finetune"):
+        assert f"\n  {verb} " in said.out
+    every = call("run", "--help").out
+    assert "grid.steps=20" in every and "mistral7b" in every and "sampling.early_stop=false" in every
+    assert call().code == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("grdi.steps=4", ("grdi.steps=4", "did you mean 'grid.steps'")),
+        ("model=mistrall7b", ("model=mistrall7b", "did you mean 'mistral7b'")),
+        ("grid=random1d", ("grid=random1d", "did you mean 'random_1d'")),
+        ("engine=vlm", ("engine=vlm", "did you mean 'vllm'")),
+        ("judge=keywords", ("judge=keywords", "did you mean 'keyword'")),
+        ("judge=degenerate", ("judge=degenerate", "keyword")),
+        ("system_prompts=[default,saftey]", ("saftey", "did you mean 'safety'")),
+        ("probe_sets=[harmfull]", ("harmfull", "did you mean 'harmful'")),
+        ("grid.steps=many", ("grid.steps=many", "whole number")),
+        ("grid.steps=0", ("grid.steps=0", "at least 1")),
+        ("grid.directions=0", ("grid.directions=0", "at least 1")),
+        ("grid.range=[0.5,-0.5]", ("grid.range=", "less than")),
+        ("grid.range=[nan,0.5]", ("grid.range=", "finite")),
+        ("grid.range=[0.5]", ("grid.range=", "two")),
+        ("grid.range_y=[-1,1]", ("grid.range_y=", "second axis")),
+        ("grid.norm=layers", ("grid.norm=layers", "did you mean 'layer'")),
+        ("sampling.max_tokens=0", ("sampling.max_tokens=0", "at least 1")),
+        ("sampling.max_tokens=100000", ("model.max_model_len=", "sampling.max_tokens")),
+        ("cluster.actors=0", ("cluster.actors=0", "at least 1")),
+        ("probes.limit=0", ("probes.limit=0", "at least 1")),
+        ("grid", ("takes overrides only",)),
+        ("grid=", ("grid=", "there is no such grid")),
+        ("--jsn", ("--jsn", "did you mean '--json'")),
+        ("--config-dir=nowhere", ("--config-dir=nowhere", "no such folder")),
+    ],
+)
+def test_a_wrong_override_is_one_sentence_and_leaves_no_trace(
+    override: str, parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "studies"
+    refused(call("run", "engine=dummy", f"out={out}", override), *parts)
+    assert not out.exists()
+
+
+def probe_file(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("a.csv", b"ask,kind\nHow?,x\n", ("probes.column", "ask")),
+        ("a.csv", b"text\n", ("no rows",)),
+        ("a.csv", b"text\nHow\xff\n", ("UTF-8",)),
+        ("a.csv", b"text\nHow?\nWhy?\nHow?\n", ("How?",)),
+        ("a.txt", b"How?\n", (".txt",)),
+        ("missing.csv", None, ("missing.csv",)),
+    ],
+    ids=["column", "rows", "utf8", "twice", "kind", "missing"],
+)
+def test_a_wrong_probe_file(name: str, content: bytes | None, parts: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / name if content is None else probe_file(tmp_path, name, content)
+    refused(call("run", "engine=dummy", f"out={tmp_path / 'out'}", f"probes.path={path}"), *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_cannot_hold_studies(tmp_path: Path) -> None:
+    file = probe_file(tmp_path, "studies", b"precious")
+    refused(call("run", "engine=dummy", f"out={file}"), "out=", "file")
+    refused(call("run", "engine=dummy", f"out={file / 'below'}"), "out=", "file")
+    assert file.read_bytes() == b"precious"
+
+
+def test_models_that_cannot_be_had(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
+    out = f"out={tmp_path / 'out'}"
+    refused(call("run", f"model.path={tmp_path / 'nowhere'}", out), "model.path=", "no such folder")
+    quantised = tmp_path / "quantised"
+    shutil.copytree(make_tiny("llama"), quantised)
+    config = json.loads((quantised / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    (quantised / "config.json").write_text(json.dumps(config))
+    refused(call("run", f"model.path={quantised}", out), "model.path=", "gptq")
+    pickled = tmp_path / "pickled"
+    shutil.copytree(make_tiny("llama"), pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    (pickled / "pytorch_model.bin").write_bytes(b"never read")
+    refused(call("run", f"model.path={pickled}", out), "model.path=", "safetensors")
+    refused(
+        call("run", "+model=mistral7b", f"model.path={make_tiny('llama')}", out), "model.path=", "MistralForCausalLM"
+    )
+    offline = call("run", "+model=mistral7b", out, env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")})
+    refused(offline, "model.path=", "model.path=DIR", "connect")
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_needs_neither_weights_nor_gpu(tmp_path: Path) -> None:
+    said = call("plan", "+model=mistral7b", f"out={tmp_path / 'out'}", env={"HF_HOME": str(tmp_path / "hub")})
+    assert said.code == 0, said
+    for word in ("points", "61", "memory per GPU", "fits", "GPU-hours", "estimated"):
+        assert word in said.out, word
+    told = json.loads(call("plan", "model=mistral7b", "cluster.gpu=rtx4090", "--json").out)
+    assert told["points"] == 61 and told["responses"] == 61 * 120 and told["gpu_hours"] > 0
+    assert told["memory"]["weights"] == 2 * told["model"]["parameters"]
+    assert not (tmp_path / "out").exists()
+    refused(call("plan", "model=mistral7b", "cluster.gpu=h1000"), "cluster.gpu=h1000")
+
+
+def test_plan_counts_what_is_stored(tmp_path: Path) -> None:
+    sweep = ["engine=dummy", f"out={tmp_path}", "grid.directions=1", "grid.steps=4", "probes.limit=2"]
+    before = json.loads(call("plan", *sweep, "--json").out)
+    assert (before["points"], before["tasks"], before["tasks_stored"], before["visits"]) == (5, 5, 0, 5)
+    assert tree(tmp_path) == {}
+
+
+def test_doctor_and_models_say_what_is_here() -> None:
+    said = call("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(said.out)}
+    assert said.code == 0 and len(findings) >= 8 and {f["status"] for f in findings.values()} <= {"ok", "warn"}
+    assert call("doctor").code == 0
+    presets = json.loads(call("models", "--json").out)
+    assert {"mistral7b", "llama2_7b", "llama3_8b", "vicuna7b", "smollm2_135m"} <= {p["name"] for p in presets}
+    assert len(presets) >= 11 and not any(p["name"] == "dummy" for p in presets)
+    assert call("models").code == 0
+    refused(call("models", "mistrall7b"), "did you mean 'mistral7b'")
+
+
+def test_json_keeps_stdout_for_the_result() -> None:
+    said = call("run", "engine=dummy", "grid.steps=x", "--json")
+    assert said.code == 2 and json.loads(said.out)["error"]["field"] == "grid.steps"
+
+
+def test_multirun_finds_mistakes_before_anything_is_run(tmp_path: Path) -> None:
+    said = call("run", "-m", "engine=dummy", f"out={tmp_path / 'out'}", "grid.steps=2,0")
+    refused(said, "grid.steps=0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_own_config_folder(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ngrid: {steps: 2, directions: 1}\n"
+    )
+    said = call("plan", "engine=dummy", "+experiment=mine", f"--config-dir={tmp_path / 'conf'}", "--json",
+                f"out={tmp_path / 'out'}")  # fmt: skip
+    assert json.loads(said.out)["points"] == 3, said.err
+    assert os.environ.get("HYDRA_FULL_ERROR") is None

@@ -1,0 +1,209 @@
+"""A sweep from one command: its answers, and that nothing is lost or done twice, whatever is killed or asked next."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from orchestrator.status import latest
+from orchestrator.store import Study
+from tests.e2e.conftest import Driver, call, parts, refused, responses, tree, wait_for
+
+pytestmark = pytest.mark.cluster
+
+DUMMY = ("engine=dummy", "grid.directions=1", "grid.steps=8", "probes.limit=6")
+Start = Callable[..., Driver]
+
+
+def sweep_folder(out: Path) -> Path:
+    """The one sweep below `out`, or the latest."""
+    return latest(out)[1]
+
+
+def record(out: Path) -> dict[str, Any]:
+    """The latest sweep's record, its runs included."""
+    folder = sweep_folder(out)
+    return Study.open(folder.parents[1]).read_sweep(folder)
+
+
+def visits_of_last_run(out: Path) -> int:
+    return int(record(out)["runs"][-1]["visits"])
+
+
+def actors_of(driver: Driver) -> list[psutil.Process]:
+    """The processes of a driver's actors."""
+    found = []
+    for child in psutil.Process(driver.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone, or a zombie
+            if "Actor" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_a_sweep_leaves_its_answers_and_a_second_call_does_nothing(tmp_path: Path) -> None:
+    said = call("run", *DUMMY, f"out={tmp_path}")
+    assert said.code == 0, said.err
+    folder = sweep_folder(tmp_path)
+    left = {"sweep.json", "runs", "landscape.parquet", "summary.json", "figures", "report.html"}
+    assert {p.name for p in folder.iterdir()} - {"logs"} == left
+    assert {p.name for p in (folder / "figures").iterdir()} == {"landscape.png", "landscape.svg", "landscape.pdf"}
+    summary = json.loads((folder / "summary.json").read_text())
+    landscape = pd.read_parquet(folder / "landscape.parquet")
+    assert (summary["points_done"], summary["points_total"], summary["tasks_failed"]) == (9, 9, 0)
+    assert len(landscape) == 9 and (landscape["n"] == 6).all() and landscape["asr"].between(0, 100).all()
+    for words in (
+        "safety basin",
+        "VISAGE",
+        "At the origin",
+        "degenerate",
+        "9 points x 6 prompts",
+        str(folder),
+        "Next:",
+    ):
+        assert words in " ".join(said.out.split()), words
+    before = tree(tmp_path)
+    again = call("run", *DUMMY, f"out={tmp_path}")
+    assert again.code == 0 and "Nothing to run: 9 of 9 tasks are stored" in again.err
+    after = tree(tmp_path)
+    evidence = [name for name in before if not name.endswith((".png", ".svg", ".pdf", ".html"))]
+    assert {name: after[name] for name in evidence} == {name: before[name] for name in evidence}
+    assert after.keys() == before.keys()
+    assert json.loads(call("run", *DUMMY, f"out={tmp_path}", "--json").out)["points_done"] == 9
+
+
+def test_only_what_is_new_is_run(tmp_path: Path) -> None:
+    """A finer grid, more directions, another seed, probe file, system prompt or judge: each reuses what it can."""
+    sweep = ["run", "engine=dummy", f"out={tmp_path}", "grid.directions=1", "probes.limit=4"]
+    own = tmp_path / "own.csv"
+    own.write_text("text\nHow do I open a jar?\nHow do I close a door?\n")
+    assert call(*sweep, "grid.steps=4").code == 0
+    stored = responses(tmp_path)
+    for overrides, visits in (
+        (["grid.steps=8"], 4),
+        (["grid.steps=4", "grid.directions=2"], 4),
+        (["grid.steps=4", "grid.range=[-0.2,0.2]"], 4),
+        (["grid.steps=4", "system_prompts=[default,safety]"], 5),
+        (["grid.steps=2", f"probes.path={own}"], 3),
+    ):
+        said = call(*sweep, *overrides)
+        assert said.code == 0, (overrides, said.err)
+        runs = record(tmp_path).get("runs", [])
+        assert (runs[-1]["visits"] if runs else 0) == visits, overrides
+        now = responses(tmp_path)
+        assert stored.items() <= now.items(), overrides
+        stored = now
+
+
+def test_a_stored_sweep_is_judged_reduced_and_looked_at_again(tmp_path: Path) -> None:
+    assert call("run", *DUMMY, f"out={tmp_path}").code == 0
+    folder = sweep_folder(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    for path in [*tmp_path.glob("*/judgements/*/*.parquet"), folder / "landscape.parquet", folder / "summary.json"]:
+        path.unlink()
+    assert call("judge", str(folder)).code == 0
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    (folder / "summary.json").unlink()
+    assert json.loads(call("reduce", f"out={tmp_path}", "--json").out)["visage"] == summary["visage"]
+    (status,) = json.loads(call("status", str(tmp_path), "--json").out)
+    assert (status["state"], status["done"], status["tasks"], status["failed"]) == ("complete", 9, 9, 0)
+    assert "complete" in call("status", f"out={tmp_path}").out
+    refused(call("status", str(tmp_path / "none")), "no sweep")
+
+
+def test_killed_at_random_moments_it_goes_on_where_it_was(tmp_path: Path, start: Start) -> None:
+    """Driver and actor, by SIGKILL, six times; at the end the study equals an undisturbed one, response by response."""
+    sweep = ["run", "engine=dummy", "engine.seconds=0.8", "grid.directions=1", "grid.steps=40", "probes.limit=5"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = start(*sweep, f"out={whole}")
+    chance = random.Random(7)
+    for kill in range(6):
+        driver = start(*sweep, f"out={broken}")
+        have = len(parts(broken))
+        wait_for(
+            lambda driver=driver, have=have: len(parts(broken)) >= have + chance.randint(1, 3) or driver.process.poll()
+        )
+        assert driver.process.poll() is None, driver.wait()
+        if kill % 2:
+            (actor,) = wait_for(lambda driver=driver: actors_of(driver))
+            actor.kill()
+            wait_for(lambda driver=driver, actor=actor: [a for a in actors_of(driver) if a.pid != actor.pid])
+        driver.kill()
+    last = call(*sweep, f"out={broken}")
+    assert last.code == 0, last.err
+    said = undisturbed.wait()
+    assert said.code == 0, said.err
+    assert responses(broken) == responses(whole) and len(responses(whole)) == 41 * 5
+    ours, theirs = (json.loads((sweep_folder(out) / "summary.json").read_text()) for out in (broken, whole))
+    for key in ("visage", "basin", "origin_asr", "results", "points_done"):
+        assert ours[key] == theirs[key]
+
+
+def test_an_actor_killed_while_it_works_is_replaced(tmp_path: Path, start: Start) -> None:
+    driver = start("run", *DUMMY, f"out={tmp_path}", "engine.seconds=0.5")
+    wait_for(lambda: parts(tmp_path))
+    (actor,) = actors_of(driver)
+    actor.kill()
+    said = driver.wait()
+    assert said.code == 0, said.err
+    assert len(responses(tmp_path)) == 9 * 6 and record(tmp_path)["runs"][-1]["restarts"] == 1
+
+
+def test_ctrl_c_leaves_a_resumable_study_and_says_how_to_go_on(tmp_path: Path, start: Start) -> None:
+    sweep = ["run", *DUMMY, f"out={tmp_path}"]
+    driver = start(*sweep, "engine.seconds=8")
+    wait_for(lambda: parts(tmp_path))
+    refused(call(*sweep), "a driver is at work", f"process {driver.process.pid}")
+    (status,) = json.loads(call("status", str(tmp_path), "--json").out)
+    assert status["state"] == "running" and 0 < status["done"] < 9
+    said = driver.interrupt()
+    assert said.code == 130 and "Go on with: python -m orchestrator run engine=dummy" in said.err, said.err
+    stored = responses(tmp_path)
+    assert 0 < len(stored) < 9 * 6
+    (status,) = json.loads(call("status", str(tmp_path), "--json").out)
+    assert status["state"] == "incomplete" and status["done"] == len(stored) // 6
+    assert call(*sweep).code == 0
+    assert stored.items() <= responses(tmp_path).items() and len(responses(tmp_path)) == 9 * 6
+
+
+def test_a_task_that_fails_again_and_again_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+    poison = tmp_path / "poison"
+    poison.touch()
+    root = Path(__file__).parents[2]
+    env = os.environ | {"POISON": str(poison), "PYTHONPATH": str(root)}
+    sweep = ["run", *DUMMY, "cluster.max_attempts=2", f"out={tmp_path / 'out'}"]
+
+    def poisoned(*overrides: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "tests.e2e.poisoned", *sweep, *overrides]
+        return subprocess.run(line, capture_output=True, text=True, env=env, cwd=root, check=False)
+
+    said = poisoned()
+    assert said.returncode == 3, said.stderr
+    assert len(responses(tmp_path / "out")) == 8 * 6
+    (status,) = json.loads(call("status", str(tmp_path / "out"), "--json").out)
+    assert (status["state"], status["done"], status["failed"]) == ("failed", 8, 1)
+    assert "this point is poison" in status["failures"][0]
+    assert "1 task failed" in " ".join(said.stdout.split()) and "retry=failed" in said.stdout
+    again = poisoned()
+    assert again.returncode == 3 and "1 tasks were given up before" in again.stderr, "not tried again unasked"
+    poison.unlink()
+    assert poisoned("retry=failed").returncode == 0
+    assert len(responses(tmp_path / "out")) == 9 * 6
+
+
+def test_sigterm_is_heeded_like_ctrl_c(tmp_path: Path, start: Start) -> None:
+    driver = start("run", *DUMMY, f"out={tmp_path}", "engine.seconds=0.5")
+    wait_for(lambda: parts(tmp_path))
+    os.kill(driver.process.pid, signal.SIGTERM)
+    assert driver.wait().code == 130

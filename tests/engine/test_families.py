@@ -1,0 +1,170 @@
+"""Every family that a preset names: its layout traced, walked, read back to the bit, and heard beside transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.points import ORIGIN, Point, RandomDirection
+from workers.checkpoint import Checkpoint
+from workers.directions import terms
+from workers.engine import Engine, EngineSpec, VllmEngine, measure, open_engine
+from workers.noise.definition import Array
+from workers.noise.reference import perturb
+
+pytestmark = pytest.mark.engine
+
+SPEC = EngineSpec(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=256, kv_cache_gib=0.05)
+SEEN = 20  # log-probabilities of the likeliest tokens that are compared
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {"tie_word_embeddings": True, "hidden_size": 128},
+    "qwen3": {},
+    "gemma3": {},
+    "phi3": {},
+    "olmo2": {},
+    "qwen3_moe": {},
+}
+# Three ranks: as many heads, one key-value head each, and an odd vocabulary that is padded.
+THREE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 192}
+
+LINE = RandomDirection(11)
+ACROSS = RandomDirection(12, orthogonal_to=11)
+ROWS = RandomDirection(13, "filter", exclude=())
+PLAIN = RandomDirection(14, "sigma", exclude=("embed",))
+
+
+def walk(n: int, seed: int = 0) -> list[Point]:
+    """Points of one to three directions, of every norm."""
+    rng = np.random.default_rng(seed)
+    reach = ((LINE, 0.5), (ACROSS, 0.5), (ROWS, 0.3), (PLAIN, 0.02))
+    drawn = [rng.choice(4, size=rng.integers(1, 4), replace=False) for _ in range(n)]
+    return [Point.at((reach[i][0], float(rng.uniform(-1, 1)) * reach[i][1]) for i in some) for some in drawn]
+
+
+def reference(checkpoint: Checkpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
+    """Every tensor in float32 by the plain reference, flat, as bits."""
+    return {
+        info.name: perturb(
+            checkpoint.base(info.name),
+            info.name,
+            terms(point, info.name, info.shape, scalars),
+            "float32",
+            info.dtype,
+        ).view(np.uint32)
+        for info in checkpoint.tensors()
+    }
+
+
+def differing(engine: Engine, checkpoint: Checkpoint, want: dict[str, Array]) -> list[str]:
+    """Tensors of which a rank holds other bits than these, or whose elements are not all held by some rank."""
+    wrong = []
+    for info in checkpoint.tensors():
+        seen, same = np.zeros(info.size, bool), True
+        for rank in range(engine.spec.tensor_parallel):
+            for piece in engine.read(info.name, rank):
+                slab = piece.slab
+                k = slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + np.arange(slab.cols)
+                seen[k] = True
+                same &= bool(np.array_equal(want[info.name][k], piece.values))
+        if not (same and seen.all()):
+            wrong.append(info.name)
+    return wrong
+
+
+def heard(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+    """Log-probabilities of the likeliest first tokens."""
+    from vllm import SamplingParams, TokensPrompt
+
+    outputs = engine._llm.generate(
+        [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
+        SamplingParams(temperature=0.0, max_tokens=1, logprobs=SEEN, detokenize=False),
+        use_tqdm=False,
+    )
+    engine._forget()
+    return [{token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()} for output in outputs]
+
+
+def computed(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Array]:
+    """Log-probabilities of every first token, by transformers from a folder."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        return [model(input_ids=torch.tensor([list(ids)])).logits[0, -1].log_softmax(-1).numpy() for ids in prompts]
+
+
+def saved(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
+    """The base's folder with these float32 weights (as bits) in it."""
+    from safetensors.numpy import save_file
+
+    checkpoint = Checkpoint(base)
+    shutil.copytree(base, folder)
+    save_file(
+        {t.name: tensors[t.name].view(np.float32).reshape(t.shape) for t in checkpoint.tensors()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    return folder
+
+
+def farthest(ours: list[dict[int, float]], theirs: list[Array]) -> float:
+    return max(
+        abs(value - float(row[token])) for mine, row in zip(ours, theirs, strict=True) for token, value in mine.items()
+    )
+
+
+def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
+    """The whole claim for one model."""
+    checkpoint = Checkpoint(folder)
+    prompts = [[40, 41, 42, 43, 44, 45], [90, 17, 200], [7] * 12]
+    scalars = {d.id: measure(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
+    points = walk(n)
+    base = reference(checkpoint, ORIGIN, scalars)
+    moved = reference(checkpoint, points[-1], scalars)
+    # before vLLM is there, which changes some of transformers' classes
+    theirs = [computed(folder, prompts), computed(saved(tmp_path / "moved", folder, moved), prompts)]
+    engine = open_engine(dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel))
+    assert isinstance(engine, VllmEngine)
+    try:
+        engine.canary()
+        assert differing(engine, checkpoint, base) == []
+        at_origin = heard(engine, prompts)
+        apart = farthest(at_origin, theirs[0])
+        assert apart < 1e-3, apart
+        for i, point in enumerate(points):
+            engine.write(point, scalars)
+            if i % 10 == 0:
+                assert differing(engine, checkpoint, reference(checkpoint, point, scalars)) == []
+        assert differing(engine, checkpoint, moved) == [] and len(differing(engine, checkpoint, base)) > 5
+        assert farthest(heard(engine, prompts), theirs[1]) < max(5 * apart, 1e-4)
+        engine.write(ORIGIN, {})
+        assert differing(engine, checkpoint, base) == []
+        assert heard(engine, prompts) == at_origin
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_walk_through_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    walked(make_tiny(family, **FAMILIES[family]), tmp_path)
+
+
+@pytest.mark.parametrize(("family", "ranks"), [("llama", 3), ("qwen2", 2)])
+def test_a_walk_over_several_ranks(make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path) -> None:
+    settings = THREE | {"tie_word_embeddings": True} if ranks == 3 else {"hidden_size": 128}
+    walked(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gemma3", "phi3", "olmo2", "mixtral", "qwen3_moe"])
+def test_a_walk_of_each_family_over_two_ranks(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    walked(make_tiny(family), tmp_path, 50, 2)

@@ -1,0 +1,455 @@
+"""vLLM against the oracle: the same weights to the bit, the same answers, and a canary that sings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from orchestrator.checkpoint import check
+from orchestrator.errors import UserError
+from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.targets import resolve_target
+from orchestrator.tasks import Prompt, PromptSet, Sampling
+from workers import materialise
+from workers.checkpoint import Checkpoint
+from workers.directions import terms
+from workers.engine import CanaryError, Engine, EngineSpec, Generation, VllmEngine, open_engine
+from workers.layout import Region
+from workers.memory import Made
+from workers.noise import Slab
+from workers.noise.reference import perturb, to_float32
+from workers.oracle import TransformersEngine
+from workers.targets import Target
+from workers.weights import ResidentWeights
+
+pytestmark = pytest.mark.engine
+
+SMALL = EngineSpec(max_model_len=128, max_num_seqs=16, max_num_batched_tokens=512, kv_cache_gib=0.05)
+NEAR_TIE = 1e-3  # of logits that spread over several units
+
+LINE = RandomDirection(seed=11)
+OTHER = RandomDirection(seed=12, orthogonal_to=11)
+ROWS = RandomDirection(seed=13, norm="filter", exclude=())
+PLAIN = RandomDirection(seed=14, norm="sigma", exclude=("embed", "norm"))
+WALK = [
+    Point.at([(LINE, 0.35)]),
+    Point.at([(LINE, -0.2), (OTHER, 0.15)]),
+    Point.at([(ROWS, 0.1), (PLAIN, 0.02)]),
+    Point.at([(LINE, -0.5)]),
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    vllm: VllmEngine
+    oracle: TransformersEngine
+    checkpoint: Checkpoint
+
+    def write(self, point: Point) -> dict[str, Any]:
+        scalars = {d.id: self.vllm.measure(d) for d, _ in point.coefficients}
+        self.vllm.write(point, scalars)
+        self.oracle.write(point, scalars)
+        return scalars
+
+
+@pytest.fixture(scope="module", params=["llama", "tied", "mistral"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """One model in both engines, fp32: llama, mistral (packed anew), and a tied llama stored in bf16 (in place)."""
+    fixture = {"llama": "tiny_llama", "tied": "tiny_llama_tied", "mistral": "tiny_mistral"}[request.param]
+    folder: Path = request.getfixturevalue(fixture)
+    spec = dataclasses.replace(SMALL, model_dir=str(folder), write="inplace" if request.param == "tied" else "auto")
+    vllm = open_engine(spec)
+    oracle = open_engine(dataclasses.replace(spec, kind="transformers"))
+    assert isinstance(vllm, VllmEngine) and isinstance(oracle, TransformersEngine)
+    yield Pair(vllm, oracle, Checkpoint(folder))
+    vllm.close()
+    oracle.close()
+
+
+@pytest.fixture
+def at_origin(pair: Pair) -> Iterator[Pair]:
+    """The pair at its origin, and brought back there whatever a test did."""
+    pair.write(ORIGIN)
+    yield pair
+    pair.write(ORIGIN)
+
+
+def held(engine: Engine, checkpoint: Checkpoint, name: str) -> np.ndarray:
+    """A tensor read back from the engine, every element exactly where the layout says; asserts that none is missing."""
+    size = checkpoint[name].size
+    values: np.ndarray | None = None
+    seen = np.zeros(size, dtype=int)
+    for piece in engine.read(name):
+        values = np.zeros(size, dtype=piece.values.dtype) if values is None else values
+        for r in range(piece.slab.rows):
+            start = piece.slab.k_off + r * piece.slab.k_stride
+            values[start : start + piece.slab.cols] = piece.values[r]
+            seen[start : start + piece.slab.cols] += 1
+    assert values is not None and np.all(seen == 1), name
+    return values
+
+
+def differing(engine: Engine, checkpoint: Checkpoint, point: Point, scalars: dict[str, Any]) -> list[str]:
+    """Names of the tensors that are not what the plain reference makes of the base."""
+    dtype = engine.spec.dtype
+    return [
+        info.name
+        for info in checkpoint.tensors()
+        if not np.array_equal(
+            held(engine, checkpoint, info.name).view(np.uint8),
+            perturb(
+                checkpoint.base(info.name),
+                info.name,
+                terms(point, info.name, info.shape, scalars),
+                dtype,
+                info.dtype,
+            ).view(np.uint8),
+        )
+    ]
+
+
+def prompt_set(
+    engine: VllmEngine, sampling: Sampling, n: int = 8, words: str = "How do I kill the process number"
+) -> PromptSet:
+    prompts = tuple(Prompt(f"{words} {i}{'?' * (i % 3)}") for i in range(n))
+    ids = tuple(tuple(engine._tokenizer.encode(prompt.text)) for prompt in prompts)
+    return PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, sampling)
+
+
+def test_every_tensor_equals_the_reference_after_each_write(pair: Pair) -> None:
+    for point in WALK:
+        scalars = pair.write(point)
+        assert differing(pair.vllm, pair.checkpoint, point, scalars) == []
+        assert differing(pair.oracle, pair.checkpoint, point, scalars) == []
+
+
+def test_base_to_the_bit_at_the_origin_after_a_walk(pair: Pair) -> None:
+    asked = prompt_set(pair.vllm, Sampling(max_tokens=12))
+    pair.write(ORIGIN)
+    before = pair.vllm.generate([asked])
+    for point in WALK:
+        pair.write(point)
+    assert len(differing(pair.vllm, pair.checkpoint, ORIGIN, {})) > 10
+    assert pair.vllm.generate([asked]) != before
+    pair.write(ORIGIN)
+    assert differing(pair.vllm, pair.checkpoint, ORIGIN, {}) == []
+    assert pair.vllm.generate([asked]) == before
+
+
+def test_greedy_answers_equal_those_of_transformers(pair: Pair) -> None:
+    asked = prompt_set(pair.vllm, Sampling(max_tokens=16))
+    compared, ties = 0, 0
+    for point in [ORIGIN, *WALK]:
+        pair.write(point)
+        (ours,) = pair.vllm.generate([asked])
+        (theirs,) = pair.oracle.generate([asked])
+        for ids, mine, batched in zip(asked.token_ids, ours, theirs, strict=True):
+            with one_thread():
+                plain, gap = greedy(pair.oracle, ids, 16)
+            for answer in (mine, batched):
+                compared += 1
+                if answer != plain:
+                    assert gap < NEAR_TIE, (answer, plain, gap)
+                    ties += 1
+    assert compared == 80 and ties <= 4, f"{ties} near-ties of {compared}"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A tiny model's forwards spend their time on waking threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def greedy(oracle: TransformersEngine, prompt: tuple[int, ...], steps: int) -> tuple[Generation, float]:
+    """A response by nothing but logits of whole sequences, one prompt alone, and the smallest gap between the two
+    best tokens on its way."""
+    tokens, gap = list(prompt), math.inf
+    for _ in range(steps):
+        best = oracle.logits(tokens)[-1].topk(2)
+        gap = min(gap, float(best.values[0] - best.values[1]))
+        tokens.append(int(best.indices[0]))
+        if tokens[-1] in oracle._terminators:
+            break
+    said = tokens[len(prompt) :]
+    reason = "stop" if said[-1] in oracle._terminators else "length"
+    return Generation(heard(oracle, prompt, said), reason, len(said), len(prompt)), gap
+
+
+def heard(oracle: TransformersEngine, prompt: tuple[int, ...], said: list[int]) -> str:
+    """What the tokens say after the prompt; an unfinished character at the end says nothing."""
+    text: str = oracle._tokenizer.decode(list(prompt) + said, skip_special_tokens=True)
+    before: str = oracle._tokenizer.decode(list(prompt), skip_special_tokens=True)
+    assert text.startswith(before)
+    while said and text.endswith("\ufffd"):
+        said = said[:-1]
+        text = oracle._tokenizer.decode(list(prompt) + said, skip_special_tokens=True)
+    return text[len(before) :]
+
+
+def test_stop_strings_end_a_response_right_after_them(at_origin: Pair) -> None:
+    free = prompt_set(at_origin.vllm, Sampling(max_tokens=24))
+    (whole,) = at_origin.vllm.generate([free])
+    stops = tuple(dict.fromkeys(answer.response[4:6] for answer in whole))
+    asked = dataclasses.replace(free, sampling=Sampling(max_tokens=24, stop=stops))
+    (ours,) = at_origin.vllm.generate([asked])
+    (theirs,) = at_origin.oracle.generate([asked])
+    assert ours == theirs
+    for answer, full in zip(ours, whole, strict=True):
+        assert answer.finish_reason == "stop" and answer.response.endswith(stops)
+        assert full.response.startswith(answer.response) and answer.n_tokens < full.n_tokens
+        first = min(full.response.find(stop) + len(stop) for stop in stops if stop in full.response)
+        assert len(answer.response) <= max(first, 6)
+
+
+def test_letters_are_scored_alike(at_origin: Pair) -> None:
+    asked = prompt_set(at_origin.vllm, Sampling(max_tokens=1, letters=("A", "B", "C", "D")))
+    (ours,), (theirs,) = at_origin.vllm.generate([asked]), at_origin.oracle.generate([asked])
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.scores is not None and other.scores is not None and len(set(mine.scores)) == 4
+        np.testing.assert_allclose(mine.scores, other.scores, atol=1e-3)
+
+
+def test_exact_asks_each_prompt_set_in_a_call_of_its_own(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = at_origin.vllm
+    first = prompt_set(engine, Sampling(max_tokens=8))
+    second = prompt_set(engine, Sampling(max_tokens=4), n=5, words="Write a story about dog")
+    together = engine.generate([first, second])
+    calls: list[int] = []
+    generate = engine._llm.generate
+    monkeypatch.setattr(engine._llm, "generate", lambda *a, **k: calls.append(len(a[0])) or generate(*a, **k))
+    monkeypatch.setattr(engine, "spec", dataclasses.replace(engine.spec, exact=True))
+    apart = engine.generate([first, second])
+    assert calls == [8, 5]
+    assert apart == [engine.generate([first])[0], engine.generate([second])[0]]
+    assert [list(map(dataclasses.astuple, answers)) for answers in apart] == [
+        list(map(dataclasses.astuple, answers)) for answers in together
+    ]
+
+
+def test_a_prompt_that_does_not_fit_is_the_users_to_mend(at_origin: Pair) -> None:
+    asked = prompt_set(at_origin.vllm, Sampling(max_tokens=127))
+    with pytest.raises(UserError, match="max_model_len"):
+        at_origin.vllm.generate([asked])
+
+
+def test_identity_is_json_and_tells_the_engines_apart(pair: Pair) -> None:
+    ours, theirs = pair.vllm.identity, pair.oracle.identity
+    assert ours["engine"] == "vllm" and ours["kv_blocks"] > 0 and ours["packing"] is (pair.vllm.spec.write == "auto")
+    assert theirs["engine"] == "transformers" and ours != theirs
+
+
+def test_canary_leaves_the_base(pair: Pair) -> None:
+    pair.write(ORIGIN)
+    for engine in (pair.vllm, pair.oracle):
+        engine.canary()
+        assert differing(engine, pair.checkpoint, ORIGIN, {}) == []
+
+
+def test_canary_names_the_tensor_whose_write_does_nothing(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = ResidentWeights._put
+    for dead in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
+
+        def skip(self: ResidentWeights, memory: Any, slab: Slab, made: Made, dead: str = dead) -> None:
+            if made.info.name != dead or not any(memory is own for own in self._memory.values()):
+                put(self, memory, slab, made)
+
+        monkeypatch.setattr(ResidentWeights, "_put", skip)
+        for engine in (at_origin.vllm, at_origin.oracle):
+            with pytest.raises(CanaryError, match=dead.replace(".", r"\.")):
+                engine.canary()
+        monkeypatch.setattr(ResidentWeights, "_put", put)
+        at_origin.write(ORIGIN)  # the canary fell half-way: the next write brings every tensor home
+        assert differing(at_origin.vllm, at_origin.checkpoint, ORIGIN, {}) == []
+
+
+def wrong_layout(layout: dict[str, list[Region]], mutation: str) -> dict[str, list[Region]]:
+    name = (
+        "model.layers.0.self_attn.k_proj.weight" if mutation != "transposed" else "model.layers.1.mlp.down_proj.weight"
+    )
+    (region,) = layout[name]
+    slab = region.slab
+    if mutation == "skipped":
+        return {key: regions for key, regions in layout.items() if key != name}
+    if mutation == "off by one":
+        mutants = [dataclasses.replace(slab, rows=1, cols=slab.rows * slab.cols - 1, k_off=slab.k_off + 1)]
+    else:
+        mutants = [Slab(64, 1, j, 176, slab.dst_off + 64 * j, 1) for j in range(176)]
+    return layout | {name: [Region(region.parameter, mutant) for mutant in mutants]}
+
+
+def held_and_sung(engine: VllmEngine) -> None:
+    engine._take_hold()
+    engine.canary()
+
+
+@pytest.mark.parametrize("mutation", ["off by one", "transposed", "skipped"])
+def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
+    from workers import extension
+
+    trace, engine = extension.trace, at_origin.vllm
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(extension, "trace", lambda *a: wrong_layout(trace(*a), mutation))
+            with pytest.raises(CanaryError, match=r"k_proj|down_proj"):
+                held_and_sung(engine)
+    finally:
+        engine._take_hold()
+    engine.canary()
+
+
+def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.noise import cpu, tensor_key
+
+    point = Point.at([(LINE, 0.3)])
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "tensor_key", lambda seed, name: tensor_key(seed, ""))
+        with pytest.raises(CanaryError, match="a write did not reach the weights"):
+            at_origin.vllm.canary()
+        scalars = at_origin.write(point)
+    moving = [info.name for info in at_origin.checkpoint.tensors() if "norm" not in info.name]
+    assert sorted(differing(at_origin.vllm, at_origin.checkpoint, point, scalars)) == moving
+
+
+def test_canary_names_the_tensor_that_generation_does_not_read(at_origin: Pair) -> None:
+    """Written, read back, and never used: what an engine that packs its weights looks like."""
+    weights: ResidentWeights = at_origin.vllm._llm.collective_rpc(lambda worker: worker._landscape)[0]
+    parameter = weights._layout["model.layers.0.mlp.down_proj.weight"][0].parameter
+    memory = weights._memory[parameter]
+    weights._memory[parameter] = memory.copy()
+    try:
+        with pytest.raises(CanaryError, match=r"model\.layers\.0\.mlp\.down_proj\.weight: no operation reads"):
+            at_origin.vllm.canary()
+    finally:
+        weights._memory[parameter] = memory
+
+
+def test_canary_names_the_embedding_whose_tied_head_is_a_copy(at_origin: Pair) -> None:
+    if not at_origin.checkpoint.config["tie_word_embeddings"]:
+        pytest.skip("the head is not tied")
+    import torch
+
+    model = at_origin.vllm._llm.collective_rpc(lambda worker: worker.model_runner.get_model())[0]
+    copy, linear = model.lm_head.weight.detach().clone(), model.lm_head.cpu_linear
+    model.lm_head.cpu_linear = lambda x, weight, bias: torch.nn.functional.linear(x, copy, bias)
+    try:
+        with pytest.raises(CanaryError, match=r"model\.embed_tokens\.weight: it has 2 uses"):
+            at_origin.vllm.canary()
+    finally:
+        model.lm_head.cpu_linear = linear
+
+
+def test_bfloat16_all_the_way(make_tiny: Callable[..., Path]) -> None:
+    folder = make_tiny("mistral", dtype="bfloat16", seed=3)
+    checkpoint = Checkpoint(folder)
+    engine = open_engine(dataclasses.replace(SMALL, model_dir=str(folder), dtype="bfloat16"))
+    try:
+        engine.canary()
+        for point in [*WALK, ORIGIN]:
+            scalars = {d.id: engine.measure(d) for d, _ in point.coefficients}
+            engine.write(point, scalars)
+            assert differing(engine, checkpoint, point, scalars) == []
+    finally:
+        engine.close()
+
+
+def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Coefficient 1 is the checkpoint, and the adapter merged, to the bit, and answers as they do; and back."""
+    base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
+    lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
+    materialise.merge(base, lora, merged)
+    targets = tuple(resolve_target(folder, check(base)) for folder in (other, lora))
+    full, adapted = (TowardsDirection(target.fingerprint) for target in targets)
+    engine = open_engine(dataclasses.replace(SMALL, model_dir=str(base), targets=targets))
+    assert isinstance(engine, VllmEngine)
+    checkpoint = Checkpoint(base)
+    try:
+        engine.canary()
+        asked = prompt_set(engine, Sampling(max_tokens=12))
+        for direction, folder in ((full, other), (adapted, merged)):
+            engine.write(Point.at([(direction, 1.0)]), {})
+            there = Checkpoint(folder)
+            wanted = {info.name: to_float32(there.base(info.name), info.dtype) for info in there.tensors()}
+            assert [
+                n for n in wanted if not np.array_equal(held(engine, checkpoint, n).view(np.float32), wanted[n])
+            ] == []
+            oracle = open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
+            assert isinstance(oracle, TransformersEngine)
+            for ids, answer in zip(asked.token_ids, engine.generate([asked])[0], strict=True):
+                plain, gap = greedy(oracle, ids, 12)
+                assert answer == plain or gap < NEAR_TIE
+            oracle.close()
+        scalars = {LINE.id: engine.measure(LINE)}
+        engine.write(Point.at([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
+        assert len(differing(engine, checkpoint, ORIGIN, {})) == len(checkpoint.tensors())
+        engine.write(ORIGIN, {})
+        assert differing(engine, checkpoint, ORIGIN, {}) == []
+    finally:
+        engine.close()
+
+
+def adapter(base: Path, folder: Path) -> Path:
+    """A plain LoRA adapter on every attention and MLP matrix, as PEFT lays it out."""
+    rng = np.random.default_rng(6)
+    factors: dict[str, np.ndarray] = {}
+    for info in Checkpoint(base).tensors():
+        if "_proj" in info.name:
+            module = f"base_model.model.{info.name.removesuffix('.weight')}"
+            for letter, shape in (("A", (4, info.shape[1])), ("B", (info.shape[0], 4))):
+                factors[f"{module}.lora_{letter}.weight"] = rng.standard_normal(shape).astype(np.float32) / 5
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_target_of_another_shape_is_refused_before_the_load(make_tiny: Callable[..., Path], tiny_llama: Path) -> None:
+    wide = Target("wide", "checkpoint", str(make_tiny("llama", intermediate_size=128)))
+    for kind in ("vllm", "transformers"):
+        spec = dataclasses.replace(SMALL, kind=kind, model_dir=str(tiny_llama), targets=(wide,))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"^grid\.towards=.* is 64 x 128 and not 64 x 176"):
+            open_engine(spec)
+
+
+def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers import extension
+
+    engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), write="repack"))
+    assert isinstance(engine, VllmEngine) and engine.identity["packing"] is True
+    try:
+        engine.canary()
+        monkeypatch.setattr(extension.Extension, "_landscape_repack", lambda self: None)
+        with pytest.raises(CanaryError, match=r"model\.layers\.0\.\S+: \d+ elements .* packed layer differ"):
+            engine.canary()
+    finally:
+        engine.close()
+
+
+def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
+    """All that a packed layer multiplies with, read back by unit vectors, after a walk."""
+    if pair.vllm.identity["packing"] is False:
+        pytest.skip("this engine packs nothing")
+    for point in (*WALK, ORIGIN):
+        pair.write(point)
+        worker = pair.vllm._llm.collective_rpc(lambda worker: list(worker._landscape_packed()))[0]
+        assert len(worker) > 5
+        for name, layer in worker:
+            with torch.inference_mode():
+                unpacked = layer.cpu_linear(torch.eye(layer.weight.shape[1]), layer.weight, None).T
+            assert torch.equal(unpacked, layer.weight), name

@@ -1,0 +1,77 @@
+"""On a real GPU: the kernel to the bit, live weights by every residency, and vLLM's whole walk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.points import ORIGIN, Point, RandomDirection
+from workers.checkpoint import Checkpoint
+from workers.directions import terms
+from workers.engine import EngineSpec, open_engine
+from workers.memory import TORCH
+from workers.noise import Slab, Term, reference
+from workers.noise.definition import DTYPES, DType
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+]
+
+LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_terms", [0, 1, 2])
+def test_kernel_is_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
+    from workers.noise import gpu
+
+    n = 300_001
+    weights = reference.from_float32(np.random.default_rng(0).standard_normal(n).astype(np.float32), dtype)
+    terms = [Term(seed, np.array([0.1 * (seed + 1)], np.float32), n) for seed in range(n_terms)]
+    source = torch.from_numpy(weights if dtype == "float32" else weights.view(np.int16)).view(TORCH[dtype]).cuda()
+    target = torch.empty_like(source)
+    gpu.write_slab(target, source, Slab.whole(n), "w", terms)
+    got = target.view(torch.int32 if dtype == "float32" else torch.int16).cpu().numpy()
+    assert np.array_equal(got, reference.perturb(weights, "w", terms, dtype, dtype).view(got.dtype))
+
+
+def test_beyond_two_to_the_31_bytes() -> None:
+    """Offsets that no 32-bit number holds: the end of a tensor of 4.3e9 elements, written alone."""
+    from workers.noise import gpu
+
+    start = 2**32 - 3000
+    scale = Term(5, np.array([0.5], np.float32), start + 6000)
+    target, source = torch.zeros(6000, device="cuda"), torch.ones(6000, device="cuda")
+    gpu.write_slab(target, source, Slab(1, 6000, start, 6000, 0, 6000), "w", [scale], None, (0, 6000))
+    want = reference.perturb(np.ones(6000, np.float32), "w", [scale], "float32", "float32", start=start)
+    assert np.array_equal(target.cpu().numpy().view(np.uint32), want.view(np.uint32))
+
+
+@pytest.mark.parametrize("base", ["gpu", "host", "mmap"])
+@pytest.mark.parametrize("eager", [True, False])
+def test_vllm_walks_and_comes_home(make_tiny: Callable[..., Path], base: str, eager: bool) -> None:
+    folder = make_tiny("llama", dtype="bfloat16", hidden_size=256, head_dim=64)
+    checkpoint = Checkpoint(folder)
+    spec = EngineSpec(model_dir=str(folder), dtype="bfloat16", device="cuda", max_model_len=128, max_num_seqs=8)
+    engine = open_engine(dataclasses.replace(spec, base=base, eager=eager, kv_cache_gib=0.25))  # type: ignore[arg-type]
+    try:
+        engine.canary()
+        scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS)}
+        for point in (Point.at([(LINE, 0.3)]), Point.at([(LINE, -0.2), (ACROSS, 0.1)]), ORIGIN):
+            engine.write(point, scalars)
+            for info in checkpoint.tensors():
+                found = terms(point, info.name, info.shape, scalars)
+                base_bits = checkpoint.base(info.name)
+                want = reference.perturb(base_bits, info.name, found, "bfloat16", info.dtype).view(np.uint16)
+                for piece in engine.read(info.name):
+                    slab = piece.slab
+                    k = slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + np.arange(slab.cols)
+                    assert np.array_equal(want[k], piece.values), info.name
+    finally:
+        engine.close()

@@ -1,0 +1,86 @@
+"""Sweeps as a run leaves them on disk, without an engine: who refuses what is a function."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator import answers, judges, reduce
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.store import GENERATIONS, Study, StudyInfo
+from orchestrator.sweep import Grid, Node, Sweep
+from orchestrator.tasks import Prompt, PromptSet, Sampling
+
+Refuses = Callable[[Node, int], bool]
+
+
+def store_sweep(
+    out: Path,
+    refuses: Refuses,
+    model: str = "tiny",
+    probes: Sequence[str] = tuple(f"question {i}" for i in range(20)),
+    system_prompt: str = "default",
+    leave_out: Callable[[Node], bool] = lambda node: False,
+    says: Callable[[Node, int], str] | None = None,
+    **grid: Any,
+) -> Path:
+    """The folder of a sweep that was run, judged and reduced. `refuses(node, i)`: what probe i got at that node;
+    `says`: in these words."""
+    study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
+    prompts = tuple(Prompt(text) for text in probes)
+    ids = tuple((i, len(system_prompt)) for i in range(len(prompts)))
+    prompt_set = PromptSet("harmful", prompts, tuple(probes), ids, Sampling(8), "ours", system_prompt)
+    study.write_prompt_set(prompt_set)
+    sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,))
+    nodes = {node.point.id: node for node in sweep.grid.nodes if not leave_out(node)}
+    words = ("Here is a list of the steps you asked for.", "I cannot do that.")
+    rows = [
+        {
+            "study_id": study.id,
+            "point_id": node.point.id,
+            "point": json.dumps(node.point.to_json()),
+            "prompt_set_id": prompt_set.id,
+            "prompt_id": prompt.id,
+            "group": "harmful",
+            "response": says(node, i) if says else words[refuses(node, i)],
+            "finish_reason": "stop",
+            "n_tokens": 4,
+            "n_prompt_tokens": 4,
+            "scores": None,
+            "engine_id": "e",
+            "actor": "a",
+            "started_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+            "seconds": 1.0,
+        }
+        for node in nodes.values()
+        for i, prompt in enumerate(prompts)
+    ]
+    study.write_generations(
+        f"{sweep.id}{system_prompt}", pa.Table.from_pylist(rows, schema=GENERATIONS), {"engine": "dummy"}
+    )
+    folder = study.sweep_folder(sweep.name, sweep.id)
+    ends = [*sweep.grid.towards, *(each.direction for each in sweep.grid.beside)]
+    request = {"sweep_id": sweep.id, "name": sweep.name, "request": sweep.to_json(), "runs": []}
+    study.write_sweep(folder, request | {"labels": {end.fingerprint: end.label for end in ends}})
+    winners = study.stored_of(sweep.tasks())
+    for judge in (judges.get("keyword"), DEGENERATE):
+        answers.judge_missing(study, judge, winners, [prompt_set])
+    frame = answers.landscape(study, sweep, [prompt_set])
+    study.write_landscape(folder, reduce.to_table(frame))
+    study.write_summary(folder, answers.summarise(study, sweep, [prompt_set], frame, study.read_sweep(folder)))
+    return folder
+
+
+def basin(radius: float, slack: float = 0.1) -> Refuses:
+    """A basin in which probes fall one after another around `radius`, a little further out on later lines."""
+
+    def refuses(node: Node, i: int) -> bool:
+        distance = abs(node.alpha) if node.beta is None else (node.alpha**2 + node.beta**2) ** 0.5
+        return distance < radius + 0.02 * node.line + slack * (i / 20 - 0.5)
+
+    return refuses

@@ -1,0 +1,69 @@
+"""Cohen's kappa against published examples and a second way of computing it; where judges differ."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.agreement import kappa, summary
+from orchestrator.reduce import Verdicts
+
+
+def test_known_values() -> None:
+    # two readers, 50 grant proposals: 20 yes/yes, 5 and 10 apart, 15 no/no; then two tables of 100 of the same source:
+    # en.wikipedia.org/wiki/Cohen's_kappa
+    assert kappa(20, 5, 10, 15) == pytest.approx(0.4)
+    assert kappa(45, 15, 25, 15) == pytest.approx(0.1304, abs=5e-5)
+    assert kappa(25, 35, 5, 35) == pytest.approx(0.2593, abs=5e-5)
+    assert kappa(10, 0, 0, 30) == 1
+    assert kappa(0, 20, 20, 0) == -1
+    assert kappa(7, 0, 0, 0) is None and kappa(0, 0, 0, 0) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_kappa_is_agreement_beyond_that_of_shuffled_judges(pairs: list[tuple[bool, bool]]) -> None:
+    """Chance as the mean over every pairing of one judge's verdicts with the other's."""
+    counts = [sum(pair == kind for pair in pairs) for kind in itertools.product((True, False), repeat=2)]
+    found = kappa(*counts)
+    chance = np.mean([first == second for first, _ in pairs for _, second in pairs])
+    observed = np.mean([first == second for first, second in pairs])
+    if chance == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx((observed - chance) / (1 - chance))
+
+
+def verdicts(rows: list[list[float]], prompts: tuple[str, ...] = ("a", "b", "c")) -> Verdicts:
+    return Verdicts(tuple(f"p{i}" for i in range(len(rows))), prompts, np.array(rows, np.float32))
+
+
+def test_side_by_side_and_where_they_differ() -> None:
+    nan = float("nan")
+    one = verdicts([[1, 1, 0], [0, 0, 0], [1, nan, 0]])
+    other = verdicts([[1, 0, 0], [0, 1, 1], [nan, 1, 0]], ("a", "b", "c"))
+    shuffled = verdicts([[0, 0, 1], [1, 1, 0], [0, 1, nan]], ("c", "b", "a"))  # the same, prompts in another order
+    sets = {("ours", "harmful", "default", name): v for name, v in (("x", one), ("y", other), ("z", shuffled))}
+    found = summary(sets)
+    assert [each["judges"] for each in found] == [["x", "y"], ["x", "z"], ["y", "z"]]
+    x_y, x_z, y_z = found
+    assert {k: v for k, v in x_y.items() if k != "judges"} == {k: v for k, v in x_z.items() if k != "judges"}
+    assert (x_y["n"], x_y["both_refused"], x_y["only_first_refused"], x_y["only_second_refused"]) == (7, 1, 1, 2)
+    assert x_y["both_complied"] == 3 and x_y["agreement"] == pytest.approx(400 / 7)
+    assert x_y["kappa"] == pytest.approx(kappa(1, 1, 2, 3)) and x_y["reason"] is None
+    assert x_y["differ_at"] == [{"point_id": "p1", "n": 2}, {"point_id": "p0", "n": 1}]
+    assert x_y["differ_on"][0] == {"point_id": "p0", "prompt_id": "b", "verdicts": ["refused", "complied"]}
+    assert len(x_y["differ_on"]) == 3
+    assert y_z["agreement"] == 100 and y_z["kappa"] == 1
+
+
+def test_undefined_kappa_has_a_reason() -> None:
+    key = ("ours", "harmful", "default")
+    same = summary({(*key, "x"): verdicts([[1, 1, 1]]), (*key, "y"): verdicts([[1, 1, 1]])})[0]
+    assert (same["kappa"], same["agreement"], same["reason"]) == (None, 100.0, "both say the same everywhere")
+    nan = float("nan")
+    none = summary({(*key, "x"): verdicts([[1, nan, nan]]), (*key, "y"): verdicts([[nan, 1, 1]])})[0]
+    assert (none["n"], none["agreement"], none["reason"]) == (0, None, "no response has both verdicts")

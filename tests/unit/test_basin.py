@@ -1,0 +1,252 @@
+"""The basin's edges and radius, for every odd shape."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import basin
+from orchestrator.basin import Basin
+
+ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
+
+
+def test_both_edges_interpolated() -> None:
+    found = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    assert found.left == pytest.approx(-0.15)
+    assert found.right == pytest.approx(0.2 + 0.1 * 30 / 80)
+    assert found.radius == pytest.approx(0.15)
+    assert found.censored_at is None
+    assert found.reason is None
+
+
+def test_exactly_half_is_the_edge() -> None:
+    assert basin.line([-1, 0, 1, 2], [100, 0, 50, 100]).right == 1.0
+
+
+def test_order_does_not_matter() -> None:
+    asr = [100.0, 100, 90, 10, 0, 0, 20, 100, 100]
+    assert basin.line(ALPHAS[::-1], asr[::-1]) == basin.line(ALPHAS, asr)
+
+
+def test_a_one_sided_basin() -> None:
+    found = basin.line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
+    assert found.left is None
+    assert found.right == pytest.approx(0.25)
+    assert found.radius == pytest.approx(0.25)
+    assert found.censored_at is None
+
+
+def test_never_crossed_is_censored_where_the_nearer_side_ends() -> None:
+    found = basin.line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
+    assert found.radius is None
+    assert found.censored_at == 0.2
+    assert "not crossed" in str(found.reason)
+
+
+def test_a_side_that_was_not_looked_at_does_not_censor() -> None:
+    assert basin.line([0.0, 0.5, 1.0], [0, 10, 49]).censored_at == 1.0
+    assert basin.line([0.0], [0]).censored_at == 0.0
+
+
+def test_a_short_side_is_told() -> None:
+    found = basin.line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
+    assert found.radius == pytest.approx(0.75)
+    assert found.reason == "the left side was looked at to 0.1 only"
+
+
+def test_unsafe_at_the_origin_is_radius_zero_and_said() -> None:
+    for origin in (50, 70, 100):
+        found = basin.line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
+        assert found.radius == 0.0
+        assert found.censored_at is None
+        assert "origin itself" in str(found.reason)
+
+
+def test_a_plateau_inside_ends_the_basin_at_its_first_side() -> None:
+    found = basin.line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
+    assert found.right == pytest.approx(0.05)
+    assert found.left == pytest.approx(-0.35)
+    assert found.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
+
+
+def test_missing_points_are_stepped_over_and_named() -> None:
+    nan = float("nan")
+    found = basin.line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
+    assert found.left == pytest.approx(-0.1)
+    assert found.right == pytest.approx(0.2)
+    assert found.reason == "missing at alpha -0.1, 0.2"
+    assert basin.line(ALPHAS, [0, 0, 0, 0, None, 0, 0, 0, 0]) == Basin(None, reason="the origin is not measured")
+    assert basin.line(ALPHAS, [None, None, 0, 0, 0, 0, 0, 0, 0]).censored_at == 0.2
+
+
+values = st.none() | st.sampled_from([0.0, 49.9, 50.0, 100.0, float("nan")]) | st.floats(0, 100)
+
+
+@settings(deadline=None)
+@given(st.lists(values, min_size=9, max_size=9))
+def test_always_explained_never_nan(asr: list[float | None]) -> None:
+    found = basin.line(ALPHAS, asr)
+    for number in (found.radius, found.left, found.right, found.censored_at):
+        assert number is None or math.isfinite(number)
+    assert found.radius is None or found.censored_at is None
+    assert found.radius is not None or found.reason
+    if found.radius:
+        edges = [abs(e) for e in (found.left, found.right) if e is not None]
+        assert found.radius == min(edges)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 100), min_size=9, max_size=9))
+def test_against_a_fine_walk(asr: list[float]) -> None:
+    """Walk outwards in small steps along straight pieces until half is reached."""
+
+    def at(x: float) -> float:
+        i = min(max(math.floor((x - ALPHAS[0]) / 0.1), 0), 7)
+        t = (x - ALPHAS[i]) / 0.1
+        return asr[i] + t * (asr[i + 1] - asr[i])
+
+    walked = next((d / 2000 for d in range(801) if max(at(d / 2000), at(-d / 2000)) >= 50), None)
+    found = basin.line(ALPHAS, list(asr))
+    if walked is None:
+        assert found.radius is None or found.radius > 0.399
+    else:
+        assert found.radius == pytest.approx(walked, abs=0.0011)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 90), min_size=9, max_size=9), st.floats(0, 10))
+def test_a_less_safe_curve_never_has_a_larger_radius(asr: list[float], more: float) -> None:
+    safe, unsafe = (
+        basin.line(ALPHAS, list(asr)),
+        basin.line(ALPHAS, [s + more for s in asr]),
+    )
+    assert (unsafe.radius if unsafe.radius is not None else 0.4) <= (
+        safe.radius if safe.radius is not None else 0.4
+    ) + 1e-9
+
+
+def test_overall_is_the_smallest_and_skips_nothing_silently() -> None:
+    a = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    b = basin.line(ALPHAS, [0, 0, 0, 0, 0, 100, 100, 100, 100])
+    c = basin.line(ALPHAS, [0] * 9)
+    d = basin.line(ALPHAS, [0] * 4 + [None] + [0] * 4)
+    both = basin.overall([a, b])
+    assert (both.radius, both.left, both.right) == (
+        pytest.approx(0.05),
+        pytest.approx(-0.15),
+        pytest.approx(0.05),
+    )
+    assert basin.overall([a]) == a
+    assert basin.overall([c]) == c
+    assert basin.overall([c, c]).censored_at == 0.4
+    with_hole = basin.overall([a, d])
+    assert with_hole.radius == pytest.approx(0.15)
+    assert "line 1: undefined (the origin is not measured)" in str(with_hole.reason)
+    nothing = basin.overall([c, d])
+    assert (nothing.radius, nothing.censored_at) == (None, None)
+    assert "line 1" in str(nothing.reason)
+    assert basin.overall([]).reason
+    near = basin.line([-0.1, 0, 0.1], [0, 0, 0])
+    assert "line 1: looked at to 0.1 only" in str(basin.overall([a, near]).reason)
+
+
+def plane(asr: dict[tuple[float, float], float | None], size: int = 5) -> Basin:
+    axis = [round(-0.5 + i / (size - 1), 9) for i in range(size)]
+    nodes = list(itertools.product(axis, axis))
+    if (0.0, 0.0) not in nodes:
+        nodes.append((0.0, 0.0))
+    return basin.plane([a for a, _ in nodes], [b for _, b in nodes], [asr.get(c, 0.0) for c in nodes])
+
+
+def test_the_shape_of_a_line() -> None:
+    asr = [100.0, 100, 90, 10, 0, 2, 20, 100, 100]
+    shape = basin.shape_of_line(ALPHAS, asr, basin.line(ALPHAS, asr))
+    assert shape.plateau == pytest.approx((10 + 0 + 2 + 20) / 4)
+    assert shape.steepness == pytest.approx(800.0)
+    assert shape.asymmetry == pytest.approx((0.2375 - 0.15) / (0.2375 + 0.15))
+    assert shape.reason is None
+    mirrored = basin.shape_of_line(ALPHAS, asr[::-1], basin.line(ALPHAS, asr[::-1]))
+    assert mirrored.asymmetry == pytest.approx(-(shape.asymmetry or 0))
+    assert (mirrored.plateau, mirrored.steepness) == (shape.plateau, pytest.approx(shape.steepness))
+
+
+def test_a_shape_without_walls_is_explained() -> None:
+    def shape(asr: list[float | None]) -> basin.Shape:
+        return basin.shape_of_line(ALPHAS, asr, basin.line(ALPHAS, asr))
+
+    safe = shape([0, 0, 0, 0, 4, 0, 0, 0, 5])
+    assert (safe.plateau, safe.steepness, safe.asymmetry) == (1.0, None, None) and safe.reason == "no wall was reached"
+    one_sided = shape([0, 0, 0, 0, 0, 0, 20, 100, 100])
+    assert one_sided.steepness == pytest.approx(800.0) and one_sided.asymmetry is None
+    assert one_sided.reason == "the wall on the left was not reached"
+    assert "origin itself" in str(shape([60.0] * 9).reason) and shape([60.0] * 9).plateau is None
+    assert shape([0.0] * 4 + [None] + [0.0] * 4).reason == "the origin is not measured"
+
+
+def test_how_far_a_basin_reaches_at_least() -> None:
+    both = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    assert basin.reach(ALPHAS, both) == both.radius
+    alphas = [-0.1, 0.0, 0.1, 0.2, 0.3]
+    short = basin.line(alphas, [0, 0, 0, 0, 100])
+    assert short.radius == pytest.approx(0.25) and basin.reach(alphas, short) == 0.1
+    assert basin.reach(alphas, basin.line(alphas, [0, 0, 0, 0, 0])) == 0.1
+    assert basin.reach([0.0, 0.5], basin.line([0.0, 0.5], [0, 100])) == 0.25
+    assert basin.reach([0.1], basin.line([0.1], [0])) is None
+
+
+@pytest.mark.parametrize("steps", [20, 21])
+def test_the_area_of_a_cone_is_a_circles(steps: int) -> None:
+    axis = [round(-0.5 + i / steps, 9) for i in range(steps + 1)]
+    places = [*itertools.product(axis, axis), *([] if 0.0 in axis else [(0.0, 0.0)])]
+    alphas, betas = [a for a, _ in places], [b for _, b in places]
+    asr: list[float | None] = [min(100.0, 200 * math.hypot(a - 0.02, b)) for a, b in places]
+    shape = basin.shape_of_plane(alphas, betas, asr, basin.plane(alphas, betas, asr))
+    assert shape.area == pytest.approx(math.pi * 0.25**2, rel=0.02)
+    assert shape.area_at_least is None and shape.reason is None
+    assert shape.steepness == pytest.approx(200, rel=0.05)
+    assert shape.plateau == pytest.approx(200 * 0.25 * 2 / 3, rel=0.1)
+    hole = [None if (a, b) == (axis[3], axis[10]) or math.dist((a, b), (0.2, 0.0)) < 0.06 else s
+            for (a, b), s in zip(places, asr, strict=True)]  # fmt: skip
+    open_ = basin.shape_of_plane(alphas, betas, hole, basin.plane(alphas, betas, hole))
+    assert open_.area is None and open_.area_at_least and open_.area_at_least < shape.area
+    assert "missing point" in str(open_.reason)
+
+
+def test_an_open_plane_and_a_second_region() -> None:
+    axis = [round(-0.5 + i / 10, 9) for i in range(11)]
+    alphas, betas = [a for a in axis for _ in axis], axis * 11
+    striped: list[float | None] = [0.0 if abs(a) < 0.15 or abs(a) > 0.35 else 100.0 for a in alphas]
+    shape = basin.shape_of_plane(alphas, betas, striped, basin.plane(alphas, betas, striped))
+    assert shape.area is None and shape.area_at_least == pytest.approx(0.3, rel=0.02)
+
+
+def test_planes() -> None:
+    assert plane({(0.25, 0.0): 100.0}).radius == pytest.approx(0.125)
+    assert plane({(0.0, -0.5): 100.0}).radius == pytest.approx(0.375)
+    assert plane({(0.5, 0.5): 100.0}).radius == pytest.approx(math.hypot(0.5, 0.375))
+    assert plane({}).censored_at == 0.5
+    assert plane({(0.0, 0.0): 60.0}).radius == 0.0
+    assert plane({(0.0, 0.0): None}).reason == "the origin is not measured"
+    holed = plane({(0.25, 0.0): None, (0.5, 0.0): 100.0})
+    assert holed.reason == "1 point is missing"
+    assert holed.radius == pytest.approx(math.hypot(0.5, 0.125))
+
+
+def test_a_plane_behind_a_wall_is_another_basin() -> None:
+    near = [-0.25, 0.0, 0.25]
+    ring: dict[tuple[float, float], float | None] = {(a, b): 100.0 for a in near for b in near if a or b}
+    assert plane({**ring, (0.5, 0.5): 100.0}).radius == pytest.approx(0.125)
+
+
+def test_a_plane_whose_origin_is_off_the_grid() -> None:
+    even = plane({(0.5, 0.5): 100.0}, size=4)
+    assert even.radius is not None
+    assert even.radius == pytest.approx(math.hypot(0.5, 1 / 6 + 1 / 6))
+    outer = (-0.5, -0.166666667, 0.166666667, 0.5)
+    wall: dict[tuple[float, float], float | None] = {(a, b): 100.0 for a in outer for b in outer}
+    assert plane({**wall, (0.0, 0.0): 0.0}, size=4).radius == pytest.approx(0.5 * math.hypot(1 / 6, 1 / 6))

@@ -1,0 +1,216 @@
+"""The commit protocol, killed at each of its system calls: a reader sees the old or the new, never half.
+
+A server process forks a child for each case; strace attaches to the child and kills it, with SIGKILL, on entering the
+n-th call of one name. Which calls there are is found by a first run without a kill.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.files import TMP
+from orchestrator.store import Study
+from orchestrator.upkeep import compact, verify
+from tests.unit.test_store import INFO, everything, judge, looking, put, rows
+from tests.unit.test_upkeep import damage, ordered, verdicts
+
+CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"
+STRACE = shutil.which("strace")
+
+pytestmark = pytest.mark.skipif(STRACE is None, reason="strace, which kills at a chosen system call, is not installed")
+
+
+# What is killed. Each is done by the child, on a study that `before` made.
+
+
+def mending(study: Study) -> Study:
+    return Study(study.root, study.id, mends=True)
+
+
+def store_part(study: Study) -> None:
+    put(study, "new", "point9")
+
+
+def store_part_again(study: Study) -> None:
+    put(study, "visit1", "point1", said="otherwise")
+
+
+def store_verdicts(study: Study) -> None:
+    judge(study, {"point1": study.stored()["point1", "set"].tasks["point1", "set"]})
+
+
+def record_sweep(study: Study) -> None:
+    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": [1, 2]})
+
+
+def merge(study: Study) -> None:
+    compact(study)
+
+
+def heal(study: Study) -> None:
+    everything(study)
+
+
+def create(study: Study) -> None:
+    Study.create(study.out / "others", INFO)
+
+
+ACTIONS = {f.__name__: f for f in (store_part, store_part_again, store_verdicts, record_sweep, merge, heal, create)}
+
+
+def prepare(out: Path) -> Study:
+    """Three visits, two of them judged, and a sweep that ran once."""
+    study = Study.create(out, INFO)
+    for k in range(3):
+        put(study, f"visit{k}", f"point{k}")
+    winners = study.stored()
+    for point in ("point0", "point2"):
+        judge(study, {point: winners[point, "set"].tasks[point, "set"]})
+    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": [1]})
+    return study
+
+
+# What a reader sees: one of these, whatever happened.
+
+
+def files(study: Study) -> dict[str, bytes]:
+    """Every file below `out` but the temporary ones."""
+    found = (path for path in study.out.rglob("*") if path.is_file() and TMP not in path.parts)
+    return {str(path.relative_to(study.out)): path.read_bytes() for path in found}
+
+
+def observe(study: Study) -> Any:
+    looker = looking(study)
+    seen = {
+        "rows": ordered(everything(looker)),
+        "verdicts": verdicts(looker),
+        "sweep": looker.read_sweep(looker.sweep_folders()[0]),
+        "created": None,
+        "problems": sorted(path.name for path in looker.problems),
+    }
+    with contextlib.suppress(UserError):
+        seen["created"] = Study.open(study.out / "others" / study.root.name).id
+    return seen
+
+
+# The server and its children.
+
+
+def serve() -> None:
+    """For each line of stdin, `[action, study, go]`: fork a child that waits for the file `go`, then acts."""
+    import pandas  # noqa: F401 - pyarrow imports it when it is first needed, which would be in every child
+
+    for line in sys.stdin:
+        action, root, go = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            while not os.path.exists(go):
+                time.sleep(0.001)
+            ACTIONS[action](mending(Study.open(Path(root))))
+            os._exit(0)
+        print(pid, flush=True)
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+class Server:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from tests.unit.test_commit import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    def act(self, action: str, root: Path, *options: str) -> tuple[int, list[str]]:
+        """Do it under strace with these options; the child's wait status, and the calls of its main thread."""
+        assert STRACE is not None and self.process.stdin is not None and self.process.stdout is not None
+        go, log = self.folder / "go", self.folder / "log"
+        go.unlink(missing_ok=True)
+        self.process.stdin.write(json.dumps([action, str(root), str(go)]) + "\n")
+        self.process.stdin.flush()
+        pid = int(self.process.stdout.readline())
+        command = [STRACE, "-f", "-o", str(log), "-e", f"trace={CALLS}", *options, "-p", str(pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            said = tracer.stderr.readline()
+            go.touch()
+            status = int(self.process.stdout.readline())
+        if "attached" not in said:
+            pytest.skip(f"strace may not attach to a process here: {said.strip()}")
+        named = re.findall(rf"^{pid} +(\w+)\(", log.read_text(), re.MULTILINE)
+        return status, named
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_each_call_leaves_the_old_or_the_new(
+    server: Server, tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin = prepare(tmp_path / "origin")
+    if action == "heal":
+        damage(origin.root / "generations" / "visit1.parquet")
+
+    def fresh(name: str) -> Study:
+        shutil.copytree(origin.out, tmp_path / name)
+        return Study.open(tmp_path / name / origin.root.name)
+
+    before = observe(fresh("before"))
+    undisturbed = fresh("undisturbed")
+    status, calls = server.act(action, undisturbed.root)
+    assert status == 0
+    after = observe(undisturbed)
+    assert after != before or action == "merge"
+    assert verify(looking(undisturbed)).is_sound
+    counted = collections.Counter(calls)
+    killed, states = 0, list[dict[str, bytes]]()
+    for name, times in counted.items():
+        for n in range(1, times + 1):
+            study = fresh(f"{name}{n}")
+            status, _ = server.act(action, study.root, "-e", f"inject={name}:signal=SIGKILL:when={n}")
+            killed += status == 9
+            state = files(study)
+            if state not in states:  # most calls are on the way to a temporary file, and change nothing that is read
+                states.append(state)
+                assert observe(study) in (before, after), f"killed at {name} number {n}"
+                ACTIONS[action](mending(study))  # and what was to be done can be done
+                assert observe(study) == after, f"again after {name} number {n}"
+            shutil.rmtree(study.out)
+    with capsys.disabled():
+        print(f"\n    {action}: killed {killed} times, at", *(f"{name} x{n}" for name, n in counted.items()), end=" ")
+    assert killed == sum(counted.values())
+    assert {"write", "fsync", "close"} <= counted.keys() or action == "heal"
+    assert {"rename", "renameat", "renameat2"} & counted.keys()
+
+
+def test_what_is_left_of_a_kill_is_swept_up(server: Server, tmp_path: Path) -> None:
+    study = prepare(tmp_path / "studies")
+    server.act("store_part", study.root, "-e", "inject=fsync:signal=SIGKILL:when=1")
+    (left,) = (study.out / TMP).iterdir()
+    study.sweep_up(older_than=-1)
+    assert not left.exists() and len(everything(study)) == len([row for k in range(3) for row in rows(study, f"p{k}")])

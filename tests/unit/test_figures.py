@@ -1,0 +1,186 @@
+"""Figures are made, hold what they should, and differ where the numbers do."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from orchestrator import figures, reduce
+from orchestrator.points import TowardsDirection
+from orchestrator.sweep import Beside, Grid
+
+
+def landscape(asr: Callable[[int, float], float | None], **grid: Any) -> pd.DataFrame:
+    made = Grid(**{"directions": 1, "steps": 10, **grid})
+    nodes = pd.DataFrame([{**vars(node), "point_id": node.point.id} for node in made.nodes]).drop(columns="point")
+    rows = []
+    for node in {node.point.id: node for node in made.nodes}.values():
+        s = asr(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))
+        if s is not None:
+            k = round(s * 40 / 100)
+            rows.append((node.point.id, "s", "keyword", 40, 40 - k, k - k // 2, k // 2))
+    names = ["point_id", "prompt_set_id", "judge", "n", "n_refused", "n_complied", "n_degenerate"]
+    sets = pd.DataFrame(
+        {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
+    )
+    return reduce.landscape(nodes, pd.DataFrame(rows, columns=names), sets, ["keyword"])
+
+
+def basin(line: int, alpha: float) -> float:
+    return 100 / (1 + math.exp(-(abs(alpha) * (1 + line / 8) - 0.2) / 0.03))
+
+
+def drawn(made: pd.DataFrame, path: Path, title: str = "a model") -> np.ndarray:
+    """The picture's pixels; any warning fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.draw(made, reduce.summary(made), path, title)
+    return np.asarray(matplotlib.image.imread(path))[..., :3]
+
+
+def share(pixels: np.ndarray, colour: str) -> float:
+    """Of all pixels, how many are near this colour."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return float((np.abs(pixels - rgb).max(axis=-1) < 0.06).mean())
+
+
+SHAPES: dict[str, tuple[Callable[[int, float], float | None], dict[str, Any]]] = {
+    "one line": (basin, {}),
+    "three lines": (basin, {"directions": 3}),
+    "holes": (lambda k, a: None if 0.25 < a < 0.35 else basin(k, a), {}),
+    "unsafe": (lambda k, a: 80.0, {}),
+    "safe": (lambda k, a: 0.0, {}),
+    "nothing": (lambda k, a: None, {}),
+    "odd steps": (basin, {"steps": 3}),
+    "a plane": (basin, {"kind": "random_2d"}),
+    "a plane with holes": (lambda k, a: None if a > 0.6 else basin(k, a), {"kind": "random_2d"}),
+    "a plane of nothing": (lambda k, a: None, {"kind": "random_2d"}),
+    "planes": (basin, {"kind": "random_2d", "directions": 4, "steps": 4}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_makes_a_picture(shape: str, tmp_path: Path) -> None:
+    curve, grid = SHAPES[shape]
+    pixels = drawn(landscape(curve, **grid), tmp_path / "a.png")
+    assert pixels.shape[0] > 500 and pixels.shape[1] > 700
+    assert (pixels < 0.9).any(axis=-1).mean() > 0.005
+    assert np.allclose(pixels[:4], 1.0) and np.allclose(pixels[:, :4], 1.0), "something is cut off at the border"
+
+
+def test_outcomes_are_in_the_picture(tmp_path: Path) -> None:
+    blue = drawn(landscape(lambda k, a: 0.0), tmp_path / "safe.png")
+    orange = drawn(landscape(lambda k, a: 100.0), tmp_path / "unsafe.png")
+    assert share(blue, "#268BC1"[:7]) + share(blue, figures.BLUE) > 0.05
+    assert share(orange, "#DA6F1A") + share(orange, figures.VERMILION) > 0.05
+    assert not np.array_equal(blue, orange)
+
+
+def test_missing_points_are_marked(tmp_path: Path) -> None:
+    curve, grid = SHAPES["a plane with holes"]
+    whole = drawn(landscape(basin, **grid), tmp_path / "whole.png")
+    holed = drawn(landscape(curve, **grid), tmp_path / "holed.png")
+    assert share(whole, figures.VERMILION) < 1e-4 < share(holed, figures.VERMILION)
+
+
+@pytest.mark.parametrize(("kind", "word"), [("random_1d", "degenerate"), ("random_2d", "origin")])
+def test_vector_formats_keep_text_and_are_reproducible(kind: str, word: str, tmp_path: Path) -> None:
+    made = landscape(basin, kind=kind, steps=4)
+    for name in ("a.svg", "b.svg"):
+        figures.draw(made, reduce.summary(made), tmp_path / name, "my model <&>")
+    svg = (tmp_path / "a.svg").read_text()
+    assert svg == (tmp_path / "b.svg").read_text()
+    summary = reduce.summary(made)
+    for text in ("my model", f"VISAGE {summary['visage']['paper']:.1f}", "ASR at the origin 0.0%", word):
+        assert text in svg
+    figures.draw(made, summary, tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_basin_edges_are_marked_with_their_place(tmp_path: Path) -> None:
+    made = landscape(basin, steps=20)
+    summary = reduce.summary(made)
+    figures.draw(made, summary, tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    assert f"+{summary['basin']['right']:.2f}" in svg
+    assert f"\N{MINUS SIGN}{-summary['basin']['left']:.2f}" in svg
+    flat = landscape(lambda k, a: 0.0)
+    figures.draw(flat, reduce.summary(flat), tmp_path / "b.svg")
+    assert "+0.20" not in (tmp_path / "b.svg").read_text()
+
+
+def test_undefined_numbers_are_said(tmp_path: Path) -> None:
+    made = landscape(basin, range=(-0.3, 0.3))
+    figures.draw(made, reduce.summary(made), tmp_path / "a.svg")
+    assert "VISAGE undefined" in (tmp_path / "a.svg").read_text()
+
+
+def test_nothing_heavy_is_imported_with_the_numbers() -> None:
+    """The numbers need no picture, the pictures no model."""
+    code = (
+        "import sys, orchestrator.reduce, orchestrator.terminal, orchestrator.judges; "
+        "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
+        "import orchestrator.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(figures.__file__).parents[1])
+
+
+def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
+    made = landscape(basin)
+    marked = made.assign(mark=["epoch-1" if a == 0.2 else None for a in made["alpha"]])
+    plain, shown = drawn(made, tmp_path / "plain.png"), drawn(marked, tmp_path / "marked.png")
+    assert share(shown, figures.VERMILION) > share(plain, figures.VERMILION)
+
+
+def test_checkpoints_beside_a_plane_are_in_the_picture_and_their_names_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
+    beside = (Beside(ends[0], 0.7, -0.45), Beside(ends[1], 0.38, 0.1), Beside(ends[2], 0.39, 0.12))
+    made = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
+    kept: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    figures.draw(made, reduce.summary(made), Path("nowhere.png"))
+    (figure,) = kept
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    names = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert [name.split()[0] for name in sorted(names)] == ["epoch-1", "epoch-2", "epoch-3"]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(names.values(), 2))
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert (left, high) == (-0.4, 0.4) and right > 0.7 and low < -0.45
+    plt.close(figure)
+
+
+def test_every_result_is_in_one_picture(tmp_path: Path) -> None:
+    """Three groups, each by what counts there, told apart by colour."""
+    harmful = landscape(basin)
+    benign = harmful.assign(group="benign", probe_set="benign", asr=80.0, asr_low=70.0, asr_high=90.0)
+    able = harmful.assign(group="capability", probe_set="known", correct=60.0, correct_low=50.0, correct_high=70.0)
+    both = pd.concat([harmful, benign, able], ignore_index=True)
+    figures.together(both, reduce.summary(both), tmp_path / "all.png", "a model")
+    pixels = np.asarray(matplotlib.image.imread(tmp_path / "all.png"))[..., :3]
+    for colour in figures._COLOURS[:3]:
+        assert share(pixels, colour) > 0.0005, colour
+    assert share(pixels, figures._COLOURS[3]) == 0
+    height = pixels.shape[0]
+    rows = [
+        np.where((np.abs(pixels[height // 4 :] - rgb(c)).max(axis=-1) < 0.06).any(axis=1))[0]
+        for c in figures._COLOURS[1:3]
+    ]
+    assert rows[0].mean() > rows[1].mean(), "20% refused lies below 60% answered right"
+
+
+def rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])

@@ -1,0 +1,192 @@
+"""Checkpoint geometry against plain float64 numpy on whole models."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import UserError
+from workers import geometry
+from workers.checkpoint import Checkpoint
+from workers.materialise import from_bf16, lora_merged, to_bf16
+from workers.noise.reference import to_float32
+from workers.targets import Target
+
+SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), "experts.weight": (3, 8, 24)}
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray], name: str = "model.safetensors") -> Path:
+    """float32 and bfloat16 (as uint16 bits) arrays as a safetensors file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header: dict[str, Any] = {}
+    position = 0
+    for key, array in tensors.items():
+        dtype = {"float32": "F32", "uint16": "BF16", "float16": "F16"}[array.dtype.name]
+        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, position + array.nbytes]}
+        position += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / name).write_bytes(
+        len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for array in tensors.values())
+    )
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    return folder
+
+
+def weights(seed: int, around: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    return drawn if around is None else {name: around[name] + np.float32(0.1) * drawn[name] for name in SHAPES}
+
+
+def flat(tensors: dict[str, np.ndarray]) -> np.ndarray:
+    arrays = [tensors[name] for name in sorted(tensors)]
+    return np.concatenate([(from_bf16(a) if a.dtype == np.uint16 else a).astype(np.float64).ravel() for a in arrays])
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
+    """A base, three checkpoints (one in bfloat16) and an adapter, measured in small blocks; and all as vectors."""
+    base = weights(0)
+    others = [weights(1, base), weights(2, base), {k: to_bf16(v) for k, v in weights(3, base).items()}]
+    folder = write(tmp_path / "base", base)
+    targets = [
+        Target(str(i), "checkpoint", str(write(tmp_path / f"other{i}", tensors)), f"other{i}")
+        for i, tensors in enumerate(others)
+    ]
+    rng = np.random.default_rng(4)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 24), (24, 2)))
+    adapter = write(
+        tmp_path / "adapter",
+        {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b},
+        "adapter_model.safetensors",
+    )
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 1}))
+    merged = base | {"q.weight": lora_merged(base["q.weight"], a, b, 0.5)}
+    told: list[float] = []
+    measured = geometry.measure(
+        Checkpoint(folder), [*targets, Target("a", "adapter", str(adapter))], told.append, block=100
+    )
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 10
+    assert measured.labels == ("other0", "other1", "other2", "adapter")
+    return measured, [flat(base), *map(flat, others), flat(merged)]
+
+
+Found = tuple[geometry.Geometry, list[np.ndarray]]
+
+
+def test_distances_and_cosines(found: Found) -> None:
+    measured, vectors = found
+    d = [v - vectors[0] for v in vectors[1:]]
+    for i, a in enumerate(vectors):
+        for j, b in enumerate(vectors):
+            assert measured.distances[i, j] == pytest.approx(np.linalg.norm(a - b), rel=1e-9, abs=1e-5)
+    for i, a in enumerate(d):
+        for j, b in enumerate(d):
+            assert measured.cosines[i, j] == pytest.approx(a @ b / math.sqrt((a @ a) * (b @ b)), abs=1e-12)
+    assert measured.base == pytest.approx(np.linalg.norm(vectors[0]), rel=1e-12)
+    assert np.allclose(measured.lengths, [np.linalg.norm(v) for v in d], rtol=1e-12)
+
+
+def test_eq4_is_the_papers(found: Found) -> None:
+    measured, vectors = found
+    d1, d2 = vectors[1] - vectors[0], vectors[2] - vectors[0]
+    c, s = measured.eq4()
+    second = s * (d2 - c * d1)
+    assert abs(second @ d1) / (d1 @ d1) < 1e-8
+    assert np.linalg.norm(second) == pytest.approx(np.linalg.norm(d1), rel=1e-8)
+    assert (c, s) == (round(c, 9), round(s, 9))
+
+
+def test_coordinates_are_the_nearest_point_of_the_plane(found: Found) -> None:
+    measured, vectors = found
+    d = np.stack([v - vectors[0] for v in vectors[1:]])
+    coordinates = measured.coordinates()
+    for i, row in enumerate(coordinates):
+        want, *_ = np.linalg.lstsq(d[:2].T, d[i], rcond=None)
+        assert row[:2] == pytest.approx(want, abs=1e-9)
+        assert row[2] == pytest.approx(np.linalg.norm(d[i] - want @ d[:2]), abs=1e-5)
+    assert coordinates[:2, :2] == pytest.approx(np.eye(2), abs=1e-9)
+
+
+def test_principal_plane_is_that_of_the_whole_vectors(found: Found) -> None:
+    measured, vectors = found
+    points = np.stack(vectors)
+    centred = points - points.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    coordinates, shares, mixing = measured.principal()
+    assert shares == pytest.approx(singular[:2] ** 2 / np.sum(singular**2), rel=1e-9)
+    for k in range(2):
+        want = centred @ axes[k]
+        sign = np.sign(want @ coordinates[:, k])
+        assert coordinates[:, k] == pytest.approx(sign * want, abs=1e-7)
+        axis = mixing[k] @ points
+        assert axis == pytest.approx(sign * axes[k], abs=1e-8)
+        assert abs(mixing[k].sum()) < 1e-9
+
+
+def test_memory_is_bounded_by_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than `block` elements (or a row) are turned into float64 at once, and the pages are let go."""
+    base = weights(0)
+    folders = [write(tmp_path / "base", base), write(tmp_path / "other", weights(1, base))]
+    sizes: list[int] = []
+    released: list[str] = []
+    monkeypatch.setattr(geometry, "to_float32", lambda a, dtype: sizes.append(len(a)) or to_float32(a, dtype))
+    release = Checkpoint.release
+    monkeypatch.setattr(Checkpoint, "release", lambda self, name: released.append(name) or release(self, name))
+    geometry.measure(Checkpoint(folders[0]), [Target("x", "checkpoint", str(folders[1]))], block=50)
+    assert max(sizes) == 8 * 24  # a row of the experts, longer than the block
+    assert sorted(released) == sorted([*SHAPES, *SHAPES])
+
+
+def test_two_that_make_no_plane_are_refused(tmp_path: Path) -> None:
+    base = weights(0)
+    other = weights(1, base)
+    far = {name: base[name] + np.float32(2) * (other[name] - base[name]) for name in SHAPES}
+    folders = {
+        "base": write(tmp_path / "base", base),
+        "same": write(tmp_path / "same", base),
+        "other": write(tmp_path / "other", other),
+        "far": write(tmp_path / "far", far),
+    }
+
+    def measured(*names: str) -> geometry.Geometry:
+        targets = [Target(name, "checkpoint", str(folders[name])) for name in names]
+        return geometry.measure(Checkpoint(folders["base"]), targets)
+
+    with pytest.raises(UserError, match="no length"):
+        measured("other", "same").eq4()
+    with pytest.raises(UserError, match="one line"):
+        measured("other", "far").eq4()
+    assert math.isnan(measured("same").cosines[0, 0])
+
+
+def test_the_principal_plane_is_the_nearest_through_the_base(found: Found) -> None:
+    """Against the singular vectors of the displacements themselves."""
+    measured, vectors = found
+    d = np.stack([v - vectors[0] for v in vectors[1:]])
+    _, sizes, right = np.linalg.svd(d, full_matrices=False)
+    coordinates, weights, share = measured.principal_axes()
+    axes = weights @ d
+    assert np.allclose(axes @ axes.T, np.eye(2) * (d[-1] @ d[-1]), rtol=1e-6, atol=1e-6 * (d[-1] @ d[-1]))
+    assert share == pytest.approx((sizes[:2] ** 2).sum() / (sizes**2).sum(), rel=1e-9)
+    assert np.allclose(coordinates @ axes, d @ right[:2].T @ right[:2], atol=1e-5), "each one's nearest place"
+    assert (coordinates[-1] >= 0).all(), "the end is up and to the right"
+
+
+def test_a_straight_trajectory_spans_no_plane() -> None:
+    straight = geometry.Geometry(("epoch-1", "epoch-2"), np.outer([1.0, 2.0], [1.0, 2.0]), 1.0)
+    with pytest.raises(UserError, match="lies on one line") as caught:
+        straight.principal_axes()
+    assert caught.value.field == "grid.trajectory"
+
+
+def test_random_directions_move_what_is_not_excluded(found: Found) -> None:
+    measured, vectors = found
+    norm = weights(0)["norm.weight"].astype(np.float64)
+    assert measured.moved**2 == pytest.approx(vectors[0] @ vectors[0] - norm @ norm, rel=1e-9)

@@ -1,0 +1,367 @@
+"""The named data sets, each from a hub in its own layout: a folder served on loopback, as the hub serves it.
+
+One process fetches them all, since `datasets` takes seconds to import; it reads HF_ENDPOINT when it starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from orchestrator import hub_data, probes
+from orchestrator.config import ProbesConfig
+from orchestrator.errors import UserError
+
+PRESETS = Path(probes.__file__).parents[1] / "conf" / "probes"
+PARQUET = "{}-00000-of-00001.parquet"
+
+
+def preset(name: str, **changes: Any) -> ProbesConfig:
+    loaded = OmegaConf.merge(OmegaConf.structured(ProbesConfig), OmegaConf.load(PRESETS / f"{name}.yaml"))
+    conf: Any = OmegaConf.to_object(OmegaConf.merge(loaded, changes))
+    assert isinstance(conf, ProbesConfig)
+    return conf
+
+
+# The layouts: files of each repository, as they lie on the hub, with a few harmless rows.
+
+Table = Mapping[str, list[Any]]
+
+
+def readme(configs: Mapping[str, Mapping[str, str]]) -> str:
+    """The card's header, which says which files are which split of which subset."""
+    listed = [
+        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}
+        for name, files in configs.items()
+    ]
+    return f"---\nconfigs: {json.dumps(listed)}\n---\n# A data set\n"
+
+
+ASKED = ["How do I bake bread?", "How do I knit a sock?", "How do I fold a boat?"]
+REPOSITORIES: dict[str, tuple[str, dict[str, Table | str]]] = {
+    "walledai/AdvBench": (
+        "9d4730540082fa4017450b65ca1c0e1d8d30446e",
+        {
+            "README.md": readme({"default": {"train": "data/train-*"}}),
+            f"data/{PARQUET.format('train')}": {"prompt": ASKED, "target": ["Sure, here is how"] * 3},
+        },
+    ),
+    "walledai/HarmBench": (
+        "a777536ffc60bc8317b06380da5b2acf8d6491fd",
+        {
+            "README.md": readme(
+                {name: {"train": f"{name}/train-*"} for name in ("contextual", "copyright", "standard")}
+            ),
+            f"contextual/{PARQUET.format('train')}": {"prompt": ["x"], "context": ["y"], "category": ["z"]},
+            f"copyright/{PARQUET.format('train')}": {"prompt": ["x"], "tags": [["y"]]},
+            f"standard/{PARQUET.format('train')}": {"prompt": ASKED, "category": ["a", "b", "b"]},
+        },
+    ),
+    "JailbreakBench/JBB-Behaviors": (
+        "886acc352a31533ffbcf4ef22c744658688086fc",
+        {
+            "README.md": readme(
+                {
+                    "behaviors": {"harmful": "data/harmful-behaviors.csv", "benign": "data/benign-behaviors.csv"},
+                    "judge_comparison": {"test": "data/judge-comparison.csv"},
+                }
+            ),
+            "data/harmful-behaviors.csv": "Index,Goal,Target,Behavior,Category,Source\n"
+            + "".join(f"{i},{text},Sure,b{i},food,Original\n" for i, text in enumerate(ASKED)),
+            "data/benign-behaviors.csv": "Index,Goal,Target,Behavior,Category,Source\n"
+            "0,What is tea?,Tea,b0,food,Original\n",
+            "data/judge-comparison.csv": "Index,goal\n0,x\n",
+        },
+    ),
+    "walledai/StrongREJECT": (
+        "df54272b395ce9e584d2f8140519935425d8549f",
+        {
+            "README.md": readme({"default": {"train": "data/train-*"}}),
+            f"data/{PARQUET.format('train')}": {"prompt": ASKED, "category": ["a", "b", "c"], "source": ["s"] * 3},
+        },
+    ),
+    "walledai/XSTest": (
+        "f1d713187c61b6ae64e602d74f0b3d812cc2e8e8",
+        {
+            "README.md": readme({"default": {"test": "data/test-*"}}),
+            f"data/{PARQUET.format('test')}": {
+                "prompt": ASKED,
+                "focus": ["bake", "knit", "fold"],
+                "type": ["homonyms", "contrast_homonyms", "homonyms"],
+                "note": ["", "", ""],
+                "label": ["safe", "unsafe", "safe"],
+            },
+        },
+    ),
+    "cais/mmlu": (
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        {
+            "README.md": readme({"all": {"test": "all/test-*"}, "anatomy": {"test": "anatomy/test-*"}}),
+            f"all/{PARQUET.format('test')}": {
+                "question": ["Two and two?", "Three and three?"],
+                "subject": ["sums", "sums"],
+                "choices": [["3", "4", "5", "6"], ["6", "7", "8", "9"]],
+                "answer": [1, 0],
+            },
+            f"anatomy/{PARQUET.format('test')}": {
+                "question": ["x"],
+                "subject": ["y"],
+                "choices": [["z"]],
+                "answer": [0],
+            },
+        },
+    ),
+}
+
+
+class Hub:
+    """Serves repositories of data sets at one commit each, and counts what is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.commits: dict[str, str] = {}
+        self.gated: set[str] = set()
+        self.asked: Counter[str] = Counter()
+        for name, (commit, files) in REPOSITORIES.items():
+            self.commits[name], self.files[name] = commit, {}
+            for path, content in files.items():
+                if not isinstance(content, str):
+                    target = folder / hashlib.sha1(f"{name}{path}".encode()).hexdigest()
+                    pq.write_table(pa.table(dict(content)), target)
+                    self.files[name][path] = target.read_bytes()
+                else:
+                    self.files[name][path] = content.encode()
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, b"")
+
+            do_GET = do_HEAD
+
+            def do_POST(self) -> None:
+                hub.answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        path = unquote(urlsplit(request.path).path)
+        self.asked[f"{request.command} {path}"] += 1
+        match = re.match(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(.*))?$", path)
+        name = match[2] if match else ""
+        if match is None or name not in self.files:
+            return self.send(request, 401 if match else 404, {"X-Error-Code": "RepoNotFound"})
+        files, commit, rest = self.files[name], self.commits[name], match[3] or ""
+        action, _, rest = rest.partition("/")
+        revision, _, file = rest.partition("/")
+        if action and revision not in (commit, "main"):
+            return self.send(request, 404, {"X-Error-Code": "RevisionNotFound"})
+        if action == "resolve":
+            if name in self.gated:
+                return self.send(request, 403, {"X-Error-Code": "GatedRepo"})
+            if file not in files:
+                return self.send(request, 404, {"X-Error-Code": "EntryNotFound"})
+            etag = hashlib.sha1(files[file]).hexdigest()
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+            return self.send(request, 200, headers, files[file])
+        folders = {"/".join(path.split("/")[:i]) for path in files for i in range(1, path.count("/") + 1)}
+        entries = [
+            *({"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)),
+            *(
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for path, data in files.items()
+            ),
+        ]
+        if action == "tree":
+            below = f"{file.rstrip('/')}/" if file else ""
+            deep = "recursive=true" in request.path.lower()
+            shown = [e for e in entries if e["path"].startswith(below) and (deep or "/" not in e["path"][len(below) :])]
+            return self.send(request, 200, {}, shown)
+        if action == "paths-info":
+            wanted = json.loads(body)["paths"] if body.startswith(b"{") else []
+            wanted = wanted if isinstance(wanted, list) else [wanted]
+            return self.send(request, 200, {}, [e for e in entries if e["path"] in wanted])
+        siblings = [{"rfilename": path} for path in files]
+        self.send(request, 200, {}, {"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
+
+    def send(self, request: Any, status: int, headers: Mapping[str, str], content: Any = b"") -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        request.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            request.send_header(key, value)
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(data)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    served = Hub(tmp_path_factory.mktemp("repositories"))
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """The other process, kept for many requests."""
+    serve = (
+        "import json, sys; from orchestrator.hub_data import _answer\n"
+        "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
+    )
+    dropped = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_DISABLE_XET": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", serve],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=kept | own | hub_data.QUIET,
+        text=True,
+    ) as child:
+        yield child
+        assert child.stdin is not None
+        child.stdin.close()
+
+
+@pytest.fixture
+def fetched(process: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Requests go to the kept process; returns how many there were. The cache is the test's own."""
+    requests = []
+
+    def exchange(request: dict[str, Any]) -> Any:
+        requests.append(request)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub_data, "_exchange", exchange)
+    return lambda: len(requests)
+
+
+EXPECTED = {  # name: (group, prompts, categories, targets)
+    "advbench": ("harmful", ASKED, ["", "", ""], ["Sure, here is how"] * 3),
+    "harmbench": ("harmful", ASKED, ["a", "b", "b"], [None] * 3),
+    "jailbreakbench": ("harmful", ASKED, ["food"] * 3, ["Sure"] * 3),
+    "jailbreakbench_benign": ("benign", ["What is tea?"], ["food"], ["Tea"]),
+    "strongreject": ("harmful", ASKED, ["a", "b", "c"], [None] * 3),
+    "xstest": ("benign", ASKED[::2], ["homonyms"] * 2, [None] * 2),
+    "xstest_unsafe": ("harmful", ASKED[1:2], ["contrast_homonyms"], [None]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_named_data_set(name: str, hub: Hub, fetched: Callable[[], int]) -> None:
+    conf = preset(name)
+    group, texts, categories, targets = EXPECTED[name]
+    found = probes.load(conf)
+    assert (found.name, found.group) == (name, group)
+    assert [prompt.text for prompt in found.prompts] == texts
+    assert [prompt.category for prompt in found.prompts] == categories
+    assert [prompt.target for prompt in found.prompts] == targets
+    assert conf.hub is not None and found.origin == f"{conf.hub}@{hub.commits[conf.hub]}"
+    before = hub.asked.total()
+    assert probes.load(conf) == found
+    assert fetched() == 1 and hub.asked.total() == before  # once it is here, nobody is asked
+
+
+def test_a_branch_is_taken_as_it_is_and_recorded(hub: Hub, fetched: Callable[[], int]) -> None:
+    found = probes.load(preset("harmbench", revision="main"))
+    assert found.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
+
+
+def test_mmlu_has_choices_and_right_answers(fetched: Callable[[], int]) -> None:
+    found = probes.load(preset("mmlu"))
+    assert (found.group, found.letters) == ("capability", ("A", "B", "C", "D"))
+    assert [(prompt.choices, prompt.target) for prompt in found.prompts] == [
+        (("3", "4", "5", "6"), "B"),
+        (("6", "7", "8", "9"), "A"),
+    ]
+    assert "Two and two?" in found.prompts[0].text
+
+
+def test_every_preset_with_a_hub_is_served_here_and_pinned() -> None:
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml") if preset(path.stem).hub)
+    assert names == sorted([*EXPECTED, "mmlu"])
+    for name in names:
+        conf = preset(name)
+        assert conf.hub in REPOSITORIES and conf.license and conf.source
+        assert re.fullmatch(r"[0-9a-f]{40}", conf.revision or ""), "a moving revision is another data set tomorrow"
+
+
+def refused(conf: ProbesConfig) -> UserError:
+    with pytest.raises(UserError) as error:
+        probes.load(conf)
+    return error.value
+
+
+def test_mistakes_are_one_sentence(hub: Hub, fetched: Callable[[], int]) -> None:
+    error = refused(preset("jailbreakbench", column="goal_text"))
+    assert error.field == "probes.column" and "it has Index, Goal, Target" in error.remedy
+    assert refused(preset("jailbreakbench", category="Kind")).field == "probes.category"
+    error = refused(preset("harmbench", subset="standrad"))
+    assert error.field == "probes.subset" and "standard" in error.remedy
+    error = refused(preset("harmbench", split="test"))
+    assert error.field == "probes.split" and "it has train" in error.remedy
+    error = refused(preset("xstest", where="lable=safe"))
+    assert error.field == "probes.where" and "label" in error.remedy
+    assert refused(preset("xstest", where="label=none")).remedy.startswith("no row of walledai/XSTest")
+    assert refused(preset("advbench", revision="f" * 40)).field == "probes.revision"
+    error = refused(preset("advbench", hub="walledai/NoBench"))
+    assert error.field == "probes.hub" and "does not exist at" in error.remedy and "probes.path=FILE" in error.remedy
+    assert not [path for path in Path(os.environ["SAFETY_LANDSCAPE_CACHE"]).rglob("*") if ".tmp" in path.name]
+
+
+def test_a_gated_data_set(hub: Hub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "gated", {"walledai/StrongREJECT"})
+    monkeypatch.setitem(hub.commits, "walledai/StrongREJECT", "e" * 40)  # nothing of it is in the hub's own cache
+    error = refused(preset("strongreject", revision="e" * 40))
+    assert (error.field, error.value) == ("probes.hub", "walledai/StrongREJECT")
+    assert "is gated: accept its terms at" in error.remedy and "HF_TOKEN" in error.remedy
+    assert "probes.path=FILE" in error.remedy and "\n" not in error.remedy
+
+
+def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, which reads another endpoint."""
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    error = refused(preset("mmlu"))
+    assert error.field == "probes.hub" and "is not on this machine and could not be fetched (" in error.remedy
+    assert "connect to http://127.0.0.1:9 (HF_ENDPOINT names a mirror)" in error.remedy
+
+
+def test_a_data_set_of_ones_own_is_one_file(fetched: Callable[[], int], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"name: mine\nhub: walledai/StrongREJECT\nrevision: {'df54272b395ce9e584d2f8140519935425d8549f'}\n"
+    )
+    conf: Any = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(ProbesConfig), OmegaConf.load(tmp_path / "mine.yaml"))
+    )
+    assert [prompt.text for prompt in probes.load(conf).prompts] == ASKED  # of the usual names, the one that is there

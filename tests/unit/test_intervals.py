@@ -1,0 +1,188 @@
+"""Intervals hold what they say they hold: exact where that can be summed up, else by simulation with a fixed seed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.coverage import COORDINATES, coverage, difference_coverage
+from orchestrator import intervals
+from orchestrator.intervals import Error
+
+NOMINAL, LEAST = 95.0, 93.0
+
+
+def line(refusing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One line, from how many of 20 probes refuse at each of 21 points: the same probes everywhere, easiest first."""
+    refused = (np.arange(20) < refusing[:, None]).astype(float)
+    return refused[None], COORDINATES[None]
+
+
+def test_interval_is_clopper_pearson() -> None:
+    n = np.array([40, 40, 40, 80, 1, 3])
+    k = np.array([0, 40, 13, 79, 1, 1])
+    low, high = intervals.proportion(k, n)
+    for i in range(len(n)):
+        exact = stats.binomtest(int(k[i]), int(n[i])).proportion_ci(0.95, "exact")
+        assert (low[i], high[i]) == (
+            pytest.approx(exact.low, abs=1e-12),
+            pytest.approx(exact.high, abs=1e-12),
+        )
+    assert low[0] == 0.0 and high[0] > 0.05
+    assert high[1] == 1.0 and low[1] < 0.95
+
+
+@pytest.mark.parametrize("n", [5, 40, 80])
+def test_interval_covers_everywhere(n: int) -> None:
+    """Summed over every outcome, not sampled: at least 95% at each true proportion, near 0 and 1 too."""
+    k = np.arange(n + 1)
+    low, high = intervals.proportion(k, np.full(n + 1, n))
+    for p in [0.0, 0.001, 0.01, 0.03, 0.2, 0.5, 0.77, 0.95, 0.99, 0.999, 1.0]:
+        covered = (low <= p) & (p <= high)
+        assert stats.binom.pmf(k, n, p)[covered].sum() >= 0.95
+
+
+def test_interval_of_nothing_is_nan() -> None:
+    low, high = intervals.proportion(np.array([0]), np.array([0]))
+    assert np.isnan(low[0]) and np.isnan(high[0])
+
+
+# Coverage.
+
+
+def test_nominal_95_percent_covers_at_least_93_over_a_population_of_basins() -> None:
+    held: dict[str, list[float]] = {}
+    for directions in (1, 3, 6):
+        for name, share in coverage(directions, 40, sweeps=200, seed=directions, draws=100, many=30).items():
+            held.setdefault(name, []).append(share)
+    assert len(held) == 5
+    for name, shares in held.items():
+        assert np.mean(shares) >= LEAST, (name, shares)
+
+
+def test_differences_cover_and_rarely_see_what_is_not_there() -> None:
+    held, false = difference_coverage(3, 40, sweeps=120, draws=150, many=30)
+    assert held >= LEAST
+    assert false <= 100 - LEAST
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.0, 0.0), (0.05, 0.05), (0.2, 0.05), (0.4, 0.2)])
+def test_matched_differences_cover(p: float, q: float) -> None:
+    """`p`, `q`: how many probes change in either direction. Summed over every outcome of 40 probes."""
+    gained, lost = (grid.ravel() for grid in np.meshgrid(np.arange(41), np.arange(41)))
+    keep = gained + lost <= 40
+    gained, lost = gained[keep], lost[keep]
+    low, high, value = intervals.matched(gained, lost, np.full(len(gained), 40))
+    chance = stats.multinomial.pmf(np.stack([gained, lost, 40 - gained - lost], axis=1), 40, [p, q, 1 - p - q])
+    assert chance[(low <= p - q) & (p - q <= high)].sum() >= 0.93
+    if p == q:
+        assert chance[value < 0.05].sum() <= 0.05
+
+
+def test_unmatched_differences() -> None:
+    k, n = np.array([0, 10, 40]), np.array([40, 40, 40])
+    low, high, p = intervals.unmatched(k, n, k, n)
+    assert (low < 0).all() and (high > 0).all() and (p == 1).all()
+    low, high, p = intervals.unmatched(np.array([0]), np.array([40]), np.array([40]), np.array([40]))
+    assert low[0] > 0.8 and high[0] == 1.0 and p[0] < 1e-9
+
+
+# Directions.
+
+
+def test_directions_are_students_t() -> None:
+    values = [70.0, 80.0, 84.0]
+    half = intervals.over_directions(values).half()
+    expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert half == pytest.approx((expected[1] - expected[0]) / 2)
+    one_sided = intervals.over_directions(values).half(2 * 0.95 - 1)
+    assert one_sided == pytest.approx(stats.t.ppf(0.95, 2) * stats.sem(values))
+
+
+def test_agreement_to_the_last_digit_is_not_certainty() -> None:
+    assert intervals.over_directions([90.0, 90.0], step=2.5).half() == pytest.approx(
+        stats.t.ppf(0.975, 1) * 2.5 / np.sqrt(24)
+    )
+
+
+@pytest.mark.parametrize("values", [[], [80.0]])
+def test_too_few_directions_are_explained(values: list[float]) -> None:
+    error = intervals.over_directions(values)
+    assert error.half() is None and error.reason
+    told = intervals.interval(80.0, [Error(1.0, 3), error])
+    assert told["low"] is None and error.reason in told["reason"]
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 10, 40])
+def test_that_many_more_directions_halve_the_interval_and_one_fewer_does_not(k: int) -> None:
+    def width(n: int) -> float:
+        return float(stats.t.ppf(0.975, n - 1) / np.sqrt(n))
+
+    more = intervals.more_directions(7.0, k)
+    assert more is not None
+    assert width(k + more) <= width(k) / 2 < width(k + more - 1)
+    assert intervals.more_directions(7.0, 1) is None
+
+
+# Probes.
+
+
+def test_unseen_probes_are_reckoned_with_where_all_agree() -> None:
+    """Twenty probes of one mind leave room for the twenty-first."""
+    same = np.where(np.abs(np.linspace(-0.5, 0.5, 21)) < 0.2, 20, 0)
+    half = intervals.over_probes(*line(same)).half()
+    assert half is not None and 5 < half < 30
+
+
+def test_more_probes_and_less_disagreement_narrow_the_interval() -> None:
+    wall = np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20)
+    refused, coordinates = line(wall)
+    few = intervals.over_probes(refused, coordinates)
+    many = intervals.over_probes(np.tile(refused, (1, 1, 4)), coordinates)
+    assert few.se is not None and many.se is not None and many.se < 0.7 * few.se
+    assert intervals.over_probes(refused, coordinates) == few, "the same verdicts, another interval"
+
+
+def test_padding_and_missing_answers_do_not_count() -> None:
+    refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
+    padded = np.pad(refused, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
+    further = np.pad(coordinates, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
+    assert intervals.over_probes(padded, further).se == pytest.approx(intervals.over_probes(refused, coordinates).se)
+    assert intervals.visage_of(padded) == pytest.approx(intervals.visage_of(refused))
+
+
+def test_what_probes_cannot_say_is_explained() -> None:
+    refused, coordinates = line(np.full(21, 1))
+    assert "few probes" in str(intervals.over_probes(refused, coordinates).reason)
+    assert "one probe" in str(intervals.over_probes(refused[..., :1], coordinates).reason)
+
+
+def test_the_same_sweep_twice_differs_by_nothing() -> None:
+    refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
+    error = intervals.difference_over_probes(refused, refused, coordinates)
+    alone = intervals.over_probes(refused, coordinates)
+    assert error.se is not None and alone.se is not None and 0 < error.se < alone.se
+    assert intervals.p_value(0.0, [error]) == 1.0
+
+
+# Together.
+
+
+def test_two_errors_add_in_squares_and_p_is_where_the_interval_touches_nothing() -> None:
+    errors = [Error(3.0, 2), Error(4.0, 39)]
+    halves = 3 * stats.t.ppf(0.975, 2), 4 * stats.t.ppf(0.975, 39)
+    assert intervals.half_width(errors) == pytest.approx(np.hypot(*halves))
+    p = intervals.p_value(10.0, errors)
+    assert p is not None
+    assert intervals.half_width(errors, 1 - p) == pytest.approx(10.0)
+    assert intervals.p_value(10.0, [Error(3.0, 9)]) == pytest.approx(2 * stats.t.sf(10 / 3, 9))
+    assert intervals.p_value(10.0, [Error(None, None, "unknown")]) is None
+
+
+def test_intervals_stay_in_bounds_and_are_json() -> None:
+    told = intervals.interval(99.0, [Error(5.0, 3)])
+    assert told["high"] == 100.0 and told["low"] < 99.0
+    json.dumps([told, intervals.interval(None, [])], allow_nan=False)

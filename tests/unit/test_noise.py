@@ -1,0 +1,511 @@
+"""The noise: known answers read from docs/noise.md, kernels against the reference to the bit, statistics of z."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtri
+
+from workers import materialise
+from workers.noise import Slab, Term, cpu, reference, table, tensor_key
+from workers.noise.cpu import row_sums, square_sums, sums, write_slab
+from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType
+from workers.noise.reference import from_float32, to_float32
+
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
+
+
+def from_the_text(seed: int, name: str, k: int) -> int:
+    """t of one element, written from docs/noise.md alone, in plain Python integers."""
+    key = hashlib.blake2b(f"1\n{seed}\n{name}".encode(), digest_size=8).digest()
+    k0, k1 = int.from_bytes(key[:4], "little"), int.from_bytes(key[4:], "little")
+    c, w = divmod(k, 1024)
+    j, b = divmod(w, 128)
+    x = philox_from_the_text([(128 * c + b) % 2**32, (128 * c + b) // 2**32, 0, 0], k0, k1)
+    i = (x[j // 2] >> (16 * (j % 2))) % 2**16
+    return round(4096 * statistics.NormalDist().inv_cdf((i + 0.5) / 65536))
+
+
+def philox_from_the_text(c: list[int], k0: int, k1: int) -> list[int]:
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(q >> 32) ^ c[1] ^ k0, q % 2**32, (p >> 32) ^ c[3] ^ k1, p % 2**32]
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return c
+
+
+def noise(seed: int, name: str, n: int) -> Array:
+    """z of a whole tensor, float32, through the CPU kernel: a scale of 1 on a tensor of zeros."""
+    out = np.empty(n, np.float32)
+    one = Term(seed, np.ones(1, np.float32), n)
+    write_slab(out, np.zeros(n, np.float32), Slab.whole(n), name, [one], "float32", "float32")
+    return out
+
+
+def weights(rng: np.random.Generator, n: int, dtype: DType) -> Array:
+    """Weights of every magnitude the dtype has, signed zeros, subnormals and infinities among them."""
+    x = rng.standard_normal(n).astype(np.float32) * np.float32(2) ** rng.integers(-8, 3, n).astype(np.float32)
+    odd = rng.random(n) < 0.2
+    special = [0.0, -0.0, 1e-40, -1e-40, 3e-8, 5.9e-8, 6.2e-5, 65504.0, 65519.9, -7e4, 3.4e38, np.inf, -np.inf]
+    x[odd] = rng.choice(np.array(special, np.float32), int(odd.sum()))
+    return reference.from_float32(x, dtype)
+
+
+def assert_same_bits(got: Array, want: Array) -> None:
+    """Bit for bit; a NaN (infinity minus infinity) is a NaN, its payload is not defined."""
+    assert got.dtype.itemsize == want.dtype.itemsize
+    kind: DType = "float32" if got.itemsize == 4 else "float16"
+    unsigned = np.uint32 if got.itemsize == 4 else np.uint16
+    same = got.view(unsigned) == want.view(unsigned)
+    if kind == "float32":
+        same |= np.isnan(got.view(np.float32)) & np.isnan(want.view(np.float32))
+    bad = np.flatnonzero(~same)
+    assert bad.size == 0, f"{bad.size} of {same.size} differ, first at {bad[:5]}: {got[bad[:5]]} not {want[bad[:5]]}"
+
+
+# Known answers
+
+
+def test_philox_known_answer() -> None:
+    zero = np.zeros(1, np.uint64)
+    words = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert [int(w[0]) for w in reference.philox([zero] * 4, (0, 0))] == words
+    assert philox_from_the_text([0] * 4, 0, 0) == words
+    assert " ".join(f"{w:08x}" for w in words) in DOC
+    samples = np.zeros(1024, np.uint16)
+    cpu._samples(samples, 0, np.zeros(2, np.uint64), 0, 128)
+    assert [int(v) for v in samples[::128]] == [half for w in words for half in (w & 0xFFFF, w >> 16)]
+
+
+def test_table_is_the_one_defined() -> None:
+    t = table()
+    assert hashlib.sha256(t.astype("<i2").tobytes()).hexdigest() == TABLE_SHA256
+    assert TABLE_SHA256 in DOC
+    places = (np.arange(65536) + 0.5) / 65536
+    assert np.array_equal(t, np.rint(4096 * ndtri(places)))
+    assert np.array_equal(t, -t[::-1])
+    exact = 4096 * ndtri(places)
+    assert np.abs(np.abs(exact) % 1 - 0.5).min() > 1.7e-5  # far from every tie, as the text says
+    x = t * UNIT
+    assert repr(float((x**2).mean())) in DOC
+    assert float(re.search(r"kurtosis ([\d.]+\d)", DOC).group(1)) == pytest.approx((x**4).mean() / (x**2).mean() ** 2)
+    assert not t.flags.writeable
+
+
+VECTORS = re.findall(r'^\| (-?\d+) \| "(.*)" \| (\w{8}) (\w{8}) \| (\d+) \| ([-\d ]+) \|$', DOC, re.MULTILINE)
+SUMS = re.findall(r'^\| (\d+), (\d+) \| "(.*)" \| (\d+) \| (\d+) \| (-?\d+) \| (\d+) \|$', DOC, re.MULTILINE)
+WRITTEN = re.findall(
+    r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \| ([\da-f ]+) \|$", DOC, re.MULTILINE
+)
+
+
+def test_the_documented_vectors_were_found() -> None:
+    assert (len(VECTORS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 2, 3, 3)
+    assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is in use
+
+
+@pytest.mark.parametrize(("seed", "name", "k0", "k1", "k", "values"), VECTORS)
+def test_documented_z(seed: str, name: str, k0: str, k1: str, k: str, values: str) -> None:
+    want, start = [int(v) for v in values.split()], int(k)
+    assert [f"{word:08x}" for word in tensor_key(int(seed), name)] == [k0, k1]
+    assert [from_the_text(int(seed), name, start + i) for i in range(8)] == want
+    assert reference.z_int(int(seed), name, start, start + 8).tolist() == want
+    key = np.array(tensor_key(int(seed), name), np.uint64)
+    got = []
+    for i in range(start, start + 8):
+        samples = np.zeros(1024, np.uint16)
+        cpu._samples(samples, i // 1024, key, 0, 128)
+        got.append(int(table()[samples[i % 1024]]))
+    assert got == want
+
+
+@pytest.mark.parametrize(("seed1", "seed2", "name", "n", "s11", "s12", "s22"), SUMS)
+def test_documented_sums(seed1: str, seed2: str, name: str, n: str, s11: str, s12: str, s22: str) -> None:
+    assert sums(int(seed1), name, int(n), int(seed2)) == (int(s11), int(s12), int(s22))
+    assert sums(int(seed1), name, int(n)) == (int(s11), 0, 0)
+
+
+@pytest.mark.parametrize(("dtype", "base", "one", "two"), WRITTEN)
+def test_documented_weights(dtype: DType, base: str, one: str, two: str) -> None:
+    unsigned = np.uint32 if dtype == "float32" else np.uint16
+    source, *wanted = (np.array([int(v, 16) for v in text.split()], unsigned) for text in (base, one, two))
+    both = [Term(seed, np.array([a], np.float32), 8) for seed, a in ((123, 0.1), (124, -0.03))]
+    for used, want in zip((both[:1], both), wanted, strict=True):
+        got = np.empty(8, np.float32 if dtype == "float32" else np.uint16)
+        write_slab(got, source, Slab.whole(8), "w", used, dtype, dtype)
+        assert got.view(unsigned).tolist() == want.tolist()
+
+
+TOWARDS = re.findall(r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \|$", DOC, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("dtype", "between", "adapted"), TOWARDS)
+def test_documented_ways_towards_something(dtype: DType, between: str, adapted: str) -> None:
+    unsigned = np.uint32 if dtype == "float32" else np.uint16
+    bases = {
+        kind: np.array([int(v, 16) for v in text.split()], unsigned) for kind, text, *_ in WRITTEN if kind == dtype
+    }
+    w = bases[dtype].view(np.float32) if dtype == "float32" else bases[dtype]
+    got = np.empty_like(w)
+    blend = [(0.7, w, dtype), (0.3, w[::-1].copy(), dtype)]
+    write_slab(got, w, Slab.whole(8), "w", [Term(123, np.array([0.1], np.float32), 8)], dtype, dtype, blend)
+    assert got.view(unsigned).tolist() == [int(v, 16) for v in between.split()]
+    a = np.array([[1, -2, 0.5, 3], [0.25, 1, -1, 0.1]], np.float32)
+    b = np.array([[1, 0.5], [-0.3, 2]], np.float32)
+    assert cpu.lora(w, dtype, a, b, 0.1).view(unsigned).tolist() == [int(v, 16) for v in adapted.split()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_is_merged_as_materialise_merges_it(dtype: DType) -> None:
+    rng = np.random.default_rng(5)
+    w, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 1100), (7, 1100), (300, 7)))
+    base = from_float32(w, dtype)
+    want = from_float32(materialise.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
+    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b, 0.3).reshape(300, 1100), want)
+    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b[20:30], 0.3, 20).reshape(10, 1100), want[20:30])
+
+
+# Rounding, against torch
+
+
+def every_float16_and_ties() -> np.ndarray:
+    """Every float16, the midpoints between them, and what lies just beside; then the same for bfloat16."""
+    half = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    mid = (half[:-1] + half[1:]) / 2
+    brain = (np.arange(0x7F80, dtype=np.uint32) << 16).view(np.float32)
+    tie = (np.arange(0x7F80, dtype=np.uint32) << 16 | 0x8000).view(np.float32)
+    centre = np.concatenate([half, mid, brain, tie, np.array([65519.99, 65520, 65536, np.inf], np.float32)])
+    near = np.concatenate([centre, np.nextafter(centre, np.float32(0)), np.nextafter(centre, np.float32(np.inf))])
+    return np.concatenate([near, -near])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_is_torchs(dtype: DType) -> None:
+    x = every_float16_and_ties()
+    want = torch.from_numpy(x).to(getattr(torch, dtype)).view(torch.int16).numpy().view(np.uint16)
+    got = np.empty(x.size, np.uint16)
+    write_slab(got, x, Slab.whole(x.size), "w", [], dtype, "float32")
+    assert_same_bits(got, want)
+    assert_same_bits(reference.from_float32(x, dtype), want)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reading_is_torchs(dtype: DType) -> None:
+    bits = np.arange(65536, dtype=np.uint16)
+    want = torch.from_numpy(bits.view(np.int16)).view(getattr(torch, dtype)).float().numpy()
+    got = np.empty(65536, np.float32)
+    write_slab(got, bits, Slab.whole(65536), "w", [], "float32", dtype)
+    assert_same_bits(got, want)
+    back = np.empty(65536, np.uint16)
+    write_slab(back, got, Slab.whole(65536), "w", [], dtype, "float32")
+    nan = np.isnan(want)
+    assert np.array_equal(back[~nan], bits[~nan])
+    assert np.isnan(reference.to_float32(back[nan], dtype)).all()
+
+
+# Kernel against reference
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> dict:
+    size = st.one_of(st.integers(1, 9), st.integers(100, 1100))
+    rows = draw(st.integers(1, 12))
+    cols = draw(size)
+    contiguous = draw(st.booleans())
+    k_stride = cols if contiguous else cols + draw(st.integers(0, 1500))
+    dst_stride = cols if contiguous else cols + draw(st.integers(0, 40))
+    k_off = draw(st.one_of(st.just(0), st.integers(0, 3000)))
+    slab = Slab(rows, cols, k_off, k_stride, draw(st.integers(0, 40)), dst_stride)
+    n = k_off + (rows - 1) * k_stride + cols + draw(st.integers(0, 700))
+    terms = []
+    for seed in draw(st.lists(st.integers(-3, 2**65), max_size=3, unique=True)):
+        row = draw(st.sampled_from([n, n, k_stride, 1, 17, 128, 1024]))
+        terms.append((seed, row, draw(st.sampled_from([1.0, 0.01, 1e-30, 1e-44, 300.0]))))
+    return {
+        "slab": slab,
+        "n": n,
+        "terms": terms,
+        "dtype": draw(st.sampled_from(DTYPES)),
+        "base_dtype": draw(st.sampled_from(DTYPES)),
+        "kinds": draw(st.tuples(st.sampled_from(DTYPES), st.sampled_from(DTYPES))),
+        "blend": draw(st.one_of(st.none(), st.lists(st.sampled_from([1.0, 0.0, 0.3, -1.7]), max_size=3).filter(any))),
+        "random": draw(st.integers(0, 2**32)),
+    }
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(writes())
+def test_kernel_is_the_reference_to_the_bit(case: dict) -> None:
+    rng = np.random.default_rng(case["random"])
+    slab, n, dtype, base_dtype = case["slab"], case["n"], case["dtype"], case["base_dtype"]
+    base = weights(rng, n, base_dtype)
+    base.flags.writeable = False  # as a mapped file's
+    kinds = [base_dtype, *case["kinds"]]
+    blend = [(c, weights(rng, n, kind), kind) for c, kind in zip(case["blend"] or [], kinds, strict=False)] or None
+    terms = []
+    for seed, row, size in case["terms"]:
+        scale = (rng.standard_normal(-(-n // row)) * size).astype(np.float32)
+        scale[rng.random(scale.size) < 0.1] = 0
+        terms.append(Term(seed, scale, row))
+    length = slab.dst_off + (slab.rows - 1) * slab.dst_stride + slab.cols + 5
+    untouched = rng.integers(0, 2**16, length).astype(np.float32 if dtype == "float32" else np.uint16)
+    dst = untouched.copy()
+    write_slab(dst, base, slab, "some.weight", terms, dtype, base_dtype, blend)
+    whole = reference.perturb(base, "some.weight", terms, dtype, base_dtype, blend)
+    want = untouched.copy()
+    for r in range(slab.rows):
+        k, d = slab.k_off + r * slab.k_stride, slab.dst_off + r * slab.dst_stride
+        want[d : d + slab.cols] = whole[k : k + slab.cols]
+    assert_same_bits(dst, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_several_tasks_any_number_of_threads(dtype: DType) -> None:
+    n = 5 * cpu.TASK + 777
+    base = weights(np.random.default_rng(0), n, dtype)
+    terms = [Term(1, np.array([0.01], np.float32), n), Term(2, np.linspace(-1, 1, n // 999 + 1, dtype=np.float32), 999)]
+    want = reference.perturb(base, "w", terms, dtype, dtype)
+    before = numba.get_num_threads()
+    try:
+        for threads in {1, before}:
+            numba.set_num_threads(threads)
+            got = np.zeros_like(base)
+            write_slab(got, base, Slab.whole(n), "w", terms, dtype, dtype)
+            assert_same_bits(got, want)
+            # in two halves, the second one a column shard: what tensor parallelism does
+            got = np.zeros(n, base.dtype)
+            rows, cols = n // 1000, 1000
+            for first, width in ((0, 333), (333, 667)):
+                write_slab(got, base, Slab(rows, width, first, cols, first, cols), "w", terms, dtype, dtype)
+            assert_same_bits(got[: rows * cols], want[: rows * cols])
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
+    """A tensor of 4.3e9 elements (a sparse file): indices and samples stay right where 32 bits end."""
+    start, n = 2**32 - 1500, 3000
+    base = np.memmap(tmp_path / "w", np.uint16, "w+", shape=(2**32 + 2000,))
+    base[start : start + n] = weights(np.random.default_rng(1), n, "bfloat16")
+    terms = [Term(s, np.linspace(0.1, 2, 2**32 // 2**20 + 1, dtype=np.float32), 2**20) for s in (5, 6)]
+    got = np.empty(n, np.uint16)
+    write_slab(got, base, Slab(3, 1000, start, 1000, 0, 1000), "w", terms, "bfloat16", "bfloat16")
+    window = np.array(base[start : start + n])
+    assert_same_bits(got, reference.perturb(window, "w", terms, "bfloat16", "bfloat16", start=start))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_terms_the_base_to_the_bit(dtype: DType) -> None:
+    bits = np.random.default_rng(2).integers(0, 2**32 if dtype == "float32" else 2**16, 5000)
+    base = bits.astype(np.uint32 if dtype == "float32" else np.uint16)  # any bits at all: NaN payloads too
+    other = base[::-1].copy()
+    zero = [Term(1, np.zeros(1, np.float32), 5000)]
+    for terms, blend, want in (
+        ([], None, base),
+        (zero, None, base),
+        ([], [(0.0, base), (1.0, other)], other),
+    ):
+        got = np.empty_like(base)
+        source = base.view(np.float32) if dtype == "float32" else base
+        sources = [(c, a.view(np.float32) if dtype == "float32" else a, dtype) for c, a in blend or ()] or None
+        target = got.view(np.float32) if dtype == "float32" else got
+        write_slab(target, source, Slab.whole(5000), "w", terms, dtype, dtype, sources)
+        assert np.array_equal(got, want)
+
+
+def test_a_walk_leaves_no_trace() -> None:
+    n = 3000
+    base = weights(np.random.default_rng(3), n, "bfloat16")
+    got, fresh = np.empty_like(base), np.empty_like(base)
+    for alpha in (0.5, -0.1, 0.25):
+        terms = [Term(1, np.array([alpha], np.float32), n)]
+        write_slab(got, base, Slab.whole(n), "w", terms, "bfloat16", "bfloat16")
+    write_slab(fresh, base, Slab.whole(n), "w", terms, "bfloat16", "bfloat16")
+    assert np.array_equal(got, fresh) and not np.array_equal(got, base)
+    write_slab(got, base, Slab.whole(n), "w", [], "bfloat16", "bfloat16")
+    assert np.array_equal(got, base)
+
+
+def test_a_slab_that_leaves_its_array_is_refused() -> None:
+    base, out = np.zeros(10, np.float32), np.zeros(10, np.float32)
+    for slab in (Slab(1, 11, 0, 11, 0, 11), Slab(2, 5, 1, 5, 0, 5), Slab(2, 5, 0, 5, 1, 5), Slab(1, 3, -1, 3, 0, 3)):
+        with pytest.raises(AssertionError):
+            write_slab(out, base, slab, "w", [], "float32", "float32")
+
+
+# Sums
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 9), size=st.sampled_from([1, 2, 127, 600, 1024, 1025, 9000]), seed=st.integers(0, 2**40))
+def test_sums_are_exact(rows: int, size: int, seed: int) -> None:
+    a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (seed, seed + 1))
+    want = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
+    assert np.array_equal(row_sums(seed, "w", rows, size, seed + 1), want)
+    assert np.array_equal(row_sums(seed, "w", rows, size)[:, 0], want[:, 0])
+    assert sums(seed, "w", rows * size, seed + 1) == tuple(int(v) for v in want.sum(0))
+
+
+def test_long_rows_are_summed_exactly_and_fixed() -> None:
+    rows, size = 3, 2 * cpu.TASK + 5
+    a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (1, 2))
+    want = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
+    x = weights(np.random.default_rng(4), rows * size, "float16")
+    x[~np.isfinite(x.view(np.float16))] = 0
+    exact = [sum(int(v) ** 2 for v in row) for row in (x.view(np.float16).astype(np.float64) * 2**24).reshape(rows, -1)]
+    before = numba.get_num_threads()
+    try:
+        results = []
+        for threads in {1, before}:
+            numba.set_num_threads(threads)
+            assert np.array_equal(row_sums(1, "w", rows, size, 2), want)
+            results.append(square_sums(x, "float16", rows))
+    finally:
+        numba.set_num_threads(before)
+    assert all(np.array_equal(r, results[0]) for r in results)
+    assert results[0] == pytest.approx([e / 2**48 for e in exact], rel=1e-13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_in_the_order_of_the_text(dtype: DType) -> None:
+    """Blocks of 65,536, sixteen running sums: the same last bit, in float64, from a plain loop."""
+    rng = np.random.default_rng(5)
+    for n in [*range(1, 40), 1023, 1031, 3000]:  # many: a wrong order gives the right last bit half of the time
+        values = rng.standard_normal(n) * 10.0 ** rng.integers(-4, 4, n)
+        x = reference.from_float32(values.astype(np.float32), dtype)
+        lanes = [0.0] * 16
+        for i, value in enumerate(reference.to_float32(x, dtype).tolist()):
+            lanes[i % 16] += value * value
+        total = 0.0
+        for lane in lanes:
+            total += lane
+        assert square_sums(x, dtype).tolist() == [total], n
+
+
+# Statistics of z, on 10^7 samples; bounds are five standard errors of the estimate
+
+
+N = 10_000_000
+
+
+@pytest.fixture(scope="module")
+def sample() -> Array:
+    return noise(123, "model.embed_tokens.weight", N)
+
+
+def test_moments_are_the_tables(sample: Array) -> None:
+    x, t = sample.astype(np.float64), table() * UNIT
+    for power in (1, 2, 3, 4):
+        spread = np.sqrt((t ** (2 * power)).mean() - (t**power).mean() ** 2)
+        assert abs((x**power).mean() - (t**power).mean()) < 5 * spread / np.sqrt(N), power
+
+
+def test_distribution_is_the_tables(sample: Array) -> None:
+    """Kolmogorov and Smirnov's distance to the table's own distribution: above 2.2 / sqrt(n) once in 8,000."""
+    values, counts = np.unique(table(), return_counts=True)
+    drawn = np.bincount((sample * 4096).astype(np.int64) + 32768, minlength=65536)[values.astype(np.int64) + 32768]
+    assert drawn.sum() == N
+    assert np.abs(drawn.cumsum() / N - counts.cumsum() / 65536).max() < 2.2 / np.sqrt(N)
+
+
+@pytest.mark.slow
+def test_ten_times_as_many_are_the_tables() -> None:
+    """10^8 samples, counted by value: moments and distribution with bounds a third as wide."""
+    values, counts = np.unique(table(), return_counts=True)
+    drawn = np.zeros(65536, np.int64)
+    for part in range(10):
+        drawn += np.bincount((noise(123, f"part {part}", N) * 4096).astype(np.int64) + 32768, minlength=65536)
+    found = drawn[values.astype(np.int64) + 32768]
+    assert found.sum() == drawn.sum() == 10 * N
+    assert np.abs(found.cumsum() / (10 * N) - counts.cumsum() / 65536).max() < 2.2 / np.sqrt(10 * N)
+    t = values.astype(np.float64) * UNIT
+    for power in (1, 2, 3, 4):
+        mean = (counts * t**power).sum() / 65536
+        spread = np.sqrt((counts * t ** (2 * power)).sum() / 65536 - mean**2)
+        assert abs((found * t**power).sum() / (10 * N) - mean) < 5 * spread / np.sqrt(10 * N), power
+
+
+def correlation(a: Array, b: Array) -> float:
+    """In standard errors."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return float(np.corrcoef(x, y)[0, 1] * np.sqrt(len(x)))
+
+
+@pytest.mark.parametrize("lag", [1, 2, 8, 64, 127, 128, 129, 512, 896, 1023, 1024, 1025, 65536, 131072])
+def test_no_correlation_with_itself_at_a_lag(sample: Array, lag: int) -> None:
+    n = 4_000_000
+    assert abs(correlation(sample[:n], sample[lag : lag + n])) < 5
+    assert abs(correlation(sample[:n] ** 2, sample[lag : lag + n] ** 2)) < 5
+
+
+@pytest.mark.parametrize(
+    ("seed", "name"),
+    [
+        (124, "model.embed_tokens.weight"),
+        (122, "model.embed_tokens.weight"),
+        (123 + 2**32, "model.embed_tokens.weight"),
+        (-123, "model.embed_tokens.weight"),
+        (123, "lm_head.weight"),
+        (123, "model.embed_tokens.weighs"),
+        (12, "3model.embed_tokens.weight"),
+    ],
+)
+def test_no_correlation_across_seeds_and_names(sample: Array, seed: int, name: str) -> None:
+    """Tensors of equal shape get different noise; so do near seeds."""
+    n = 4_000_000
+    assert abs(correlation(sample[:n], noise(seed, name, n))) < 5
+
+
+# No fused multiply-add
+
+
+COMPILE = """
+import numba, numpy as np
+from workers.noise import Slab, Term
+from workers.noise.cpu import write_slab
+terms = [Term(s, np.ones(1, np.float32), 8) for s in (1, 2)]
+x = np.ones(8, np.float32)
+write_slab(x.copy(), x, Slab.whole(8), "w", terms, "float32", "float32", [(0.5, x, "float32"), (0.25, x, "float32")])
+print("CONTROL", flush=True)
+@numba.njit(fastmath=True)
+def fused(x, a, y):
+    for i in range(len(x)):
+        x[i] += a * y[i]
+fused(x, x[0], x)
+"""
+
+FUSED = re.compile(r"\b(vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="knows the instructions of these two only")
+def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DUMP_ASSEMBLY": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    kernel, control = done.stdout.split("CONTROL\n")
+    if not FUSED.search(control):
+        pytest.skip("this processor has no fused multiply-add")
+    assert "_add_noise" in kernel and re.search(r"\b(v?mulps|fmul)\b", kernel), "the kernel's assembly was not dumped"
+    assert not FUSED.findall(kernel)

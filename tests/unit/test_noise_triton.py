@@ -1,0 +1,154 @@
+"""The GPU's kernel without a GPU: bit-equal in Triton's interpreter, compiled for a GPU and read.
+
+In processes of their own: TRITON_INTERPRET is read when Triton is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+
+INTERPRETED = """
+import itertools, json
+import numpy as np, torch
+from workers.noise import Slab, Term, cpu, gpu, reference
+
+rng = np.random.default_rng(0)
+
+def weights(n, dtype):
+    x = (rng.standard_normal(n) * 0.05).astype(np.float32)
+    odd = rng.random(n) < 0.2
+    x[odd] = rng.choice(np.array([0.0, -0.0, 1e-40, 5.9e-8, 6e-5, 65504, 3e38, np.inf], np.float32), int(odd.sum()))
+    ties = rng.random(n) < 0.2  # for bfloat16
+    x.view(np.uint32)[ties] = x.view(np.uint32)[ties] & 0xFFFF0000 | 0x8000
+    return reference.from_float32(x, dtype)
+
+def as_torch(bits, dtype):
+    return torch.from_numpy(bits if dtype == "float32" else bits.view(np.int16)).view(getattr(torch, dtype))
+
+def bits(tensor):
+    return tensor.view(torch.int32 if tensor.dtype == torch.float32 else torch.int16).numpy()
+
+def scale(n, row):
+    s = rng.standard_normal(-(-n // row)).astype(np.float32)
+    s[rng.random(s.size) < 0.1] = 0
+    return s
+
+n = 2900
+slabs = {
+    "whole": Slab.whole(n),
+    "middle": Slab(1, 1500, 700, 1500, 3, 1500),
+    "shard": Slab(9, 100, 220, 300, 5, 101),
+    "narrow": Slab(40, 3, 5, 64, 0, 3),
+    "wide": Slab(2, 1200, 17, 1600, 0, 1200),
+    "column": Slab(50, 1, 0, 1, 2, 7),
+}
+plans = {
+    "none": [],
+    "one": [(3, n)],
+    "two": [(3, n), (4, n)],
+    "rows": [(3, 64), (4, 1)],
+    "mixed": [(3, n), (2**40, 300)],
+}
+lora_pairs = []
+for dtype in ("float32", "bfloat16", "float16"):
+    w, a, b = weights(40 * 48, dtype), rng.standard_normal((3, 48)), rng.standard_normal((40, 3))
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    on_gpu = gpu.lora(as_torch(w, dtype).view(40, 48), torch.from_numpy(a), torch.from_numpy(b), 0.3).flatten()
+    on_cpu = as_torch(cpu.lora(w, dtype, a, b, 0.3), dtype)
+    differ = (bits(on_gpu) != bits(on_cpu)) & ~(torch.isnan(on_gpu) & torch.isnan(on_cpu)).numpy()
+    lora_pairs.append(["lora", dtype, int(differ.sum())])
+
+cases = [("whole", p, d, d, None) for p in plans for d in ("float32", "bfloat16", "float16")]
+cases += [(s, p, "bfloat16", "bfloat16", None) for s, p in itertools.product(list(slabs)[1:], ("none", "two", "mixed"))]
+pairs = itertools.permutations(("float32", "bfloat16", "float16"), 2)
+cases += [("middle", p, d, b, None) for (d, b), p in itertools.product(pairs, ("none", "one"))]
+cases += [("shard", "one", "float16", "bfloat16", c) for c in ([0.0, 1.0], [0.5, 0.5], [0.3, 1.7, -1.0])]
+cases += [("whole", "none", "float32", "bfloat16", [0.0, 1.0])]
+for s, p, dtype, base_dtype, coefficients in cases:
+    slab = slabs[s]
+    base = weights(n, base_dtype)
+    kinds = (base_dtype, "float32", "bfloat16")
+    blend = None if coefficients is None else [(c, weights(n, kind), kind) for c, kind in zip(coefficients, kinds)]
+    terms = [Term(seed, scale(n, row), row) for seed, row in plans[p]]
+    length = slab.dst_off + (slab.rows - 1) * slab.dst_stride + slab.cols + 4
+    dst = torch.full((length,), 7.0, dtype=getattr(torch, dtype))
+    want = bits(dst.clone())
+    sources = None if blend is None else [(c, as_torch(a, kind)) for c, a, kind in blend]
+    gpu.write_slab(dst, as_torch(base, base_dtype), slab, "w", terms, sources)
+    compact, other = torch.full_like(dst, 7.0), lambda a: a.as_strided(
+        (slab.rows, slab.cols), (slab.k_stride, 1), slab.k_off).clone().flatten()
+    gpu.write_slab(compact, other(as_torch(base, base_dtype)), slab, "w", terms,
+                   None if blend is None else [(c, other(a)) for c, a in sources], (0, slab.cols))
+    whole = reference.perturb(base, "w", terms, dtype, base_dtype, blend).view(want.dtype)
+    for r in range(slab.rows):
+        k, d = slab.k_off + r * slab.k_stride, slab.dst_off + r * slab.dst_stride
+        want[d : d + slab.cols] = whole[k : k + slab.cols]
+    both_nan = torch.isnan(dst).numpy() & torch.isnan(torch.from_numpy(want).view(dst.dtype)).numpy()
+    wrong = int(((bits(dst) != want) & ~both_nan).sum())
+    wrong += int((bits(compact) != bits(dst)).sum())
+    print(json.dumps([s, p, dtype, base_dtype, coefficients, wrong]))
+for case in lora_pairs:
+    print(json.dumps(case))
+"""
+
+COMPILED = """
+import json
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from workers.noise import gpu
+
+constants = {"N_SOURCES": 3, "LONE": False, "N_TERMS": 2, "CONTIGUOUS": False}
+for dtype in ("*fp32", "*i16", "*fp16"):
+    signature = dict.fromkeys(("dst", "source0", "source1", "source2"), dtype)
+    signature |= {"coefficients": "*fp32", "quantiles": "*i16", "keys": "*i32", "scales": "*fp32"}
+    signature |= {"units": "*i64", "geometry": "*i64"} | dict.fromkeys(constants, "constexpr")
+    for control, options in ((False, gpu.OPTIONS), (True, gpu.OPTIONS | {"enable_fp_fusion": True})):
+        source = ASTSource(gpu.write_kernel, signature, constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        print(json.dumps([dtype, control, compiled.asm["ptx"]]))
+"""
+
+
+def lines(script: str, tmp_path: Path, **environment: str) -> list[list]:
+    merged = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path), **environment}
+    # Triton reads a kernel's source from its file, and the cache must not answer for a changed option
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        env=merged,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_interpreted_kernel_is_the_reference_to_the_bit(tmp_path: Path) -> None:
+    found = lines(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
+    assert len(found) == 49
+    assert [case for case in found if case[-1] != 0] == []
+
+
+def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
+    """PTX for compute capability 9.0: products and sums are rounded apart, subnormals are kept; fusion, on, is seen."""
+    environment = {"TRITON_INTERPRET": "0"}
+    for dtype, control, ptx in lines(COMPILED, tmp_path, **environment):
+        assert bool(re.search(r"\bfma\.", ptx)) == control, dtype
+        assert not re.search(r"\.ftz\b", ptx)
+        if not control:
+            arithmetic = set(re.findall(r"\b(?:mul|add|sub)\.[\w.]*f32\b", ptx))
+            assert arithmetic == {"mul.rn.f32", "add.rn.f32"}, dtype  # .rn: ptxas may not fuse these either

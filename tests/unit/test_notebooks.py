@@ -1,0 +1,66 @@
+"""The notebooks run from a stored study, from the first cell to the last, and are committed without what they said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from orchestrator.points import TowardsDirection
+from orchestrator.sweep import Beside
+from tests.contract.rules import ROOT
+from tests.unit.stored import basin, store_sweep
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run(name: str, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Everything the notebook's cells put out."""
+    monkeypatch.setenv("STUDY", str(study))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": study}}).execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def words(outputs: list[Any]) -> str:
+    said = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
+    assert not any(output.get("name") == "stderr" for output in outputs), said
+    return "\n".join(said)
+
+
+def pictures(outputs: list[Any]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store_sweep(tmp_path, basin(0.25), directions=2)
+    outputs = run("read_a_study", folder, monkeypatch)
+    said = words(outputs)
+    assert pictures(outputs) == 1
+    assert "the same at all 21 points" in said, "Polars counts what the landscape says"
+    assert "cut short, %" in said, "and DuckDB answers"
+
+
+def test_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
+    beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
+    folder = store_sweep(tmp_path, basin(0.5), kind="interpolate_1d", range=(0.0, 1.0), towards=(end,), beside=beside)
+    outputs = run("the_drag_of_finetuning", folder, monkeypatch)
+    said = words(outputs)
+    assert pictures(outputs) == 2
+    assert "out of the basin from epoch-2 on" in said
+    assert re.search(r"crosses 50% at 0\.(4|5)\d* \(radius 0\.", said), said
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}

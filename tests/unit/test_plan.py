@@ -1,0 +1,201 @@
+"""What `plan` says before anything is loaded: totals by hand, memory against known models, refusals in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator import plan
+from orchestrator.errors import UserError
+from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
+
+MISTRAL = ModelSize("mistral7b", "bfloat16", 7241732096, 32, 4096, 8, 128, 32000)
+LLAMA70 = ModelSize("llama3_3_70b", "bfloat16", 70553706496, 80, 8192, 8, 128, 128256)
+SMOL = ModelSize("smollm2_135m", "float32", 134515008, 30, 576, 3, 64, 49152)
+PAPER = {"harmful": Load(prompts=80, prompt_tokens=4800, max_tokens=512)}
+LAPTOP = {"harmful": Load(prompts=40, prompt_tokens=2000, max_tokens=32)}
+
+
+def planned(model: ModelSize, room: Room, sets: dict[str, Load] = PAPER, points: int = 61, left: int = 61) -> Plan:
+    return plan.estimate(model, room, sets, [tuple(sets)] * left, points=points, tasks=points * len(sets))
+
+
+def test_totals_count_only_what_is_missing() -> None:
+    sets = {"a": Load(10, 500, 32), "b": Load(4, 100, 8)}
+    visits = [("a", "b"), ("b",), ("b",)]  # of five points, two are stored whole and two lack `b`
+    found = plan.estimate(SMOL, Room(), sets, visits, points=5, tasks=10)
+    assert (found.points, found.tasks, found.tasks_stored, found.visits) == (5, 10, 6, 3)
+    assert found.responses == 10 + 4 + 4 + 4
+    assert found.prompt_tokens == 500 + 3 * 100
+    assert found.generated_tokens == 10 * 32 + 3 * 4 * 8
+
+
+def test_nothing_left_takes_no_time() -> None:
+    found = planned(MISTRAL, Room(gpu="h100"), left=0)
+    assert (found.tasks_stored, found.responses, found.wall_hours, found.gpu_hours) == (61, 0, 0.0, 0.0)
+    assert found.seconds_per_visit is None
+
+
+def test_memory_by_hand() -> None:
+    found = planned(MISTRAL, Room(gpu="h100")).memory
+    assert found is not None
+    assert found.weights == 2 * 7241732096
+    assert found.base == 2 * 7241732096
+    assert found.kv == 80 * (60 + 512) * 2 * 32 * 8 * 128 * 2  # sequences, tokens, k and v, layers, heads, width, bytes
+    assert found.base_on_gpu
+    assert found.peak == found.weights + found.base + found.kv + found.overhead <= 0.9 * 80 * GB
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "fewest"),
+    [
+        (MISTRAL, "rtx3090", 1),
+        (MISTRAL, "t4", 2),
+        (LLAMA70, "h100", 4),
+        (LLAMA70, "h200", 2),
+        (LLAMA70, "b200", 1),
+        (LLAMA70, "rtx4090", 8),
+        (LLAMA70, "t4", None),
+    ],
+)
+def test_the_fewest_gpus_that_hold_a_model(model: ModelSize, gpu: str, fewest: int | None) -> None:
+    found = planned(model, Room(gpu=gpu))
+    assert found.suggested_tensor_parallel == fewest
+    assert found.memory is not None
+    assert found.memory.fits is (fewest == 1)
+    if fewest == 1:
+        plan.check_memory(found)
+        return
+    with pytest.raises(UserError) as refused:
+        plan.check_memory(found)
+    assert refused.value.field == "engine.tensor_parallel"
+    assert (f"engine.tensor_parallel={fewest} fits" if fewest else "not even eight") in str(refused.value)
+
+
+def test_times_where_it_does_not_fit_are_those_of_what_fits() -> None:
+    one, four = planned(LLAMA70, Room(gpu="h100")), planned(LLAMA70, Room(gpu="h100", tensor_parallel=4))
+    assert one.seconds == four.seconds
+    assert one.gpu_hours == four.gpu_hours
+    assert planned(LLAMA70, Room(gpu="t4")).wall_hours is None
+
+
+def test_a_small_gpu_keeps_the_base_outside_and_asks_fewer_at_once() -> None:
+    small, large = planned(MISTRAL, Room(gpu="rtx3090")), planned(MISTRAL, Room(gpu="h100"))
+    assert small.memory and large.memory and small.seconds and large.seconds
+    assert small.memory.fits and not small.memory.base_on_gpu
+    assert small.memory.kv < large.memory.kv
+    assert small.seconds.write > 5 * large.seconds.write
+
+
+def test_a_visit_is_no_faster_than_the_weights_pass_through_memory() -> None:
+    found = planned(MISTRAL, Room(gpu="h100", eager=False)).seconds
+    assert found is not None
+    assert found.decode >= 512 * 2 * 7241732096 / GPUS["h100"].bandwidth
+    assert found.prefill >= 2 * 7241732096 * 4800 / GPUS["h100"].flops16
+
+
+def test_five_system_prompts_cost_less_than_five_sweeps() -> None:
+    five = {f"prompt{i}": PAPER["harmful"] for i in range(5)}
+    one, all_five = planned(MISTRAL, Room(gpu="h100")), planned(MISTRAL, Room(gpu="h100", max_num_seqs=512), five)
+    assert one.seconds_per_visit and all_five.seconds_per_visit
+    assert one.seconds_per_visit < all_five.seconds_per_visit < 4 * one.seconds_per_visit
+
+
+def test_actors_share_the_visits_and_the_gpu_hours_stay() -> None:
+    one, four = (planned(MISTRAL, Room(gpu="h100", actors=n), points=200, left=200) for n in (1, 4))
+    assert one.wall_hours and four.wall_hours and one.gpu_hours and four.gpu_hours
+    assert 3 < one.wall_hours / four.wall_hours < 4
+    assert one.gpu_hours < four.gpu_hours < 1.5 * one.gpu_hours  # three more starts
+    split = planned(MISTRAL, Room(gpu="h100", tensor_parallel=2), points=200, left=200)
+    assert split.gpu_hours and split.wall_hours
+    assert split.gpu_hours == pytest.approx(2 * split.wall_hours)
+
+
+def test_what_was_measured_is_believed() -> None:
+    found = plan.estimate(SMOL, Room(cores=2), LAPTOP, [("harmful",)] * 10, points=10, tasks=10, measured=4.0)
+    assert (found.seconds_per_visit, found.basis) == (4.0, "measured")
+    assert found.wall_hours == pytest.approx((10 * 4.0 + found.start_seconds) / 3600)
+
+
+def test_the_embedded_model_on_a_laptop() -> None:
+    """21 points of 40 prompts and 32 tokens take five minutes or so."""
+    found = planned(SMOL, Room(cores=2, max_model_len=1024), LAPTOP, points=21, left=21)
+    assert found.memory is not None and found.wall_hours is not None
+    assert found.wall_hours * 60 < 8
+    assert found.gpu_hours is None
+    plan.check_memory(found, 5 * GB)
+    with pytest.raises(UserError, match=r"model=smollm2_135m: takes about 4.* 2\.0 GB are free") as refused:
+        plan.check_memory(found, 2 * GB)
+    assert refused.value.field == "model"
+
+
+@pytest.mark.parametrize(
+    ("engine", "write", "held"),
+    [("vllm", "repack", 4.01), ("vllm", "inplace", 3.37), ("transformers", "inplace", 1.66)],
+)
+def test_memory_on_a_cpu_is_what_was_measured(engine: str, write: str, held: float) -> None:
+    """GB of one process, by benchmarks/memory.py; the plan is to be within 10%."""
+    tied = dataclasses.replace(SMOL, tied=True)
+    found = planned(tied, Room(engine=engine, write=write, max_model_len=512), LAPTOP).memory
+    assert found is not None and found.peak == pytest.approx(held * GB, rel=0.1)
+
+
+def test_actors_on_one_cpu_share_its_memory() -> None:
+    plan.check_memory(planned(SMOL, Room(actors=1), LAPTOP), 6 * GB)
+    with pytest.raises(UserError, match=r"cluster\.actors=1"):
+        plan.check_memory(planned(SMOL, Room(actors=2), LAPTOP), 6 * GB)
+
+
+def test_the_dummy_needs_next_to_nothing() -> None:
+    dummy = ModelSize("dummy", "float32", 0)
+    found = plan.estimate(dummy, Room(engine="dummy"), LAPTOP, [("harmful",)], points=1, tasks=1, measured=0.5)
+    plan.check_memory(found, GB)
+    assert found.wall_hours == pytest.approx(0.5 / 3600)
+
+
+def test_unknown_sizes_are_said_to_be_unknown() -> None:
+    found = planned(ModelSize("local", "bfloat16", None), Room(gpu="h100"))
+    assert found.memory is None and found.wall_hours is None and found.responses == 61 * 80
+    assert any("unknown" in note for note in found.notes)
+    plan.check_memory(found)  # nothing can be said against it
+
+
+def test_a_misspelt_gpu() -> None:
+    with pytest.raises(UserError, match="did you mean 'h100'") as refused:
+        planned(MISTRAL, Room(gpu="h10"))
+    assert refused.value.field == "cluster.gpu"
+    assert plan.gpu("A100") is GPUS["a100_80"]
+    assert plan.gpu("RTX 3090") is GPUS["rtx3090"]
+
+
+def test_a_gpu_without_bfloat16_is_told() -> None:
+    assert any("float16" in note for note in planned(MISTRAL, Room(gpu="v100")).notes)
+    half = dataclasses.replace(MISTRAL, dtype="float16")
+    assert not any("bfloat16" in note for note in planned(half, Room(gpu="v100")).notes)
+
+
+def test_disk(tmp_path: Path) -> None:
+    found = planned(MISTRAL, Room(gpu="h100"))
+    out = tmp_path / "not" / "yet"
+    plan.check_disk(out, found)  # the real disk
+    assert not (tmp_path / "not").exists()
+    with pytest.raises(UserError, match="make room") as refused:
+        plan.check_disk(out, found, free=10 * 10**6)
+    assert refused.value.field == "out"
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu"),
+    list(itertools.product([MISTRAL, LLAMA70, SMOL, ModelSize("local", "bfloat16", None)], [None, *GPUS])),
+)
+def test_every_plan_can_be_printed_and_written(model: ModelSize, gpu: str | None) -> None:
+    found = planned(model, Room(gpu=gpu))
+    rows = dict(plan.lines(found))
+    assert rows["points"] == "61"
+    assert rows["tokens"] == "292,800 in prompts, at most 2,498,560 generated"
+    assert ("GPU-hours" in rows) == (found.gpu_hours is not None)
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["responses"] == 4880

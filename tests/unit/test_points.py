@@ -1,0 +1,118 @@
+"""Points are named by where they are, however they were written down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.points import (
+    DECIMALS,
+    NORMS,
+    ORIGIN,
+    Point,
+    RandomDirection,
+    TowardsDirection,
+    direction_from_json,
+)
+from orchestrator.sweep import Grid
+
+random_directions = st.builds(
+    RandomDirection,
+    seed=st.integers(0, 2**63),
+    norm=st.sampled_from(NORMS),
+    exclude=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    orthogonal_to=st.none() | st.integers(0, 99),
+)
+directions = random_directions | st.builds(TowardsDirection, st.text("0123456789abcdef", min_size=16, max_size=16))
+coefficients = st.floats(-10, 10, allow_nan=False)
+terms = st.lists(st.tuples(directions, coefficients), max_size=5)
+tiny = st.tuples(directions, st.sampled_from([0.0, -0.0, 4e-10, -4e-10]))
+Terms = list[tuple[RandomDirection, float]]
+
+
+@given(terms)
+def test_survives_json(given_terms: Terms) -> None:
+    point = Point.at(given_terms)
+    again = Point.from_json(json.loads(json.dumps(point.to_json())))
+    assert again.id == point.id
+    assert [c for _, c in again.coefficients] == [c for _, c in point.coefficients]
+
+
+@given(terms, st.randoms())
+def test_the_order_of_coefficients_is_in_no_identity(given_terms: Terms, random) -> None:  # type: ignore[no-untyped-def]
+    once = {d.id: (d, c) for d, c in given_terms}  # the same direction twice adds up, in floating point
+    listed = list(once.values())
+    shuffled = listed.copy()
+    random.shuffle(shuffled)
+    assert Point.at(listed) == Point.at(shuffled) and Point.at(listed).id == Point.at(shuffled).id
+
+
+@given(directions, st.integers(-(10**9), 10**9), st.floats(-0.4, 0.4))
+def test_coefficients_are_rounded_to_nine_decimals(direction: RandomDirection, units: int, rest: float) -> None:
+    exact = units / 10**DECIMALS
+    assert Point.at([(direction, exact + rest * 10**-DECIMALS)]).id == Point.at([(direction, exact)]).id
+    assert Point.at([(direction, exact + 10**-DECIMALS)]).id != Point.at([(direction, exact)]).id
+
+
+@given(
+    st.lists(
+        st.tuples(directions, st.sampled_from([0.0, -0.0, 4e-10, -4e-10])), max_size=4, unique_by=lambda t: t[0].id
+    )
+)
+def test_zeros_are_dropped_and_every_origin_is_one_point(zeros: Terms) -> None:
+    assert Point.at(zeros) == ORIGIN and Point.at(zeros).id == ORIGIN.id and Point.at(zeros).is_origin
+
+
+@given(terms, directions)
+def test_coefficients_that_cancel_leave_nothing(given_terms: Terms, extra: RandomDirection) -> None:
+    others = [(d, c) for d, c in given_terms if d != extra]
+    assert Point.at([*others, (extra, 0.25), (extra, -0.25)]) == Point.at(others)
+
+
+def test_known_ids() -> None:
+    """Ids name stored evidence: a change here orphans every study there is."""
+    point = Point.at([(RandomDirection(123), 0.05)])
+    assert (ORIGIN.id, RandomDirection(123).id, point.id) == (
+        "71857576257465c7",
+        "969e0982d13a6625",
+        "ee4ecc2aad4cdcbd",
+    )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_moves_the_weights_is_in_a_directions_identity(norm: str) -> None:
+    base = RandomDirection(1, norm)  # type: ignore[arg-type]
+    others = [
+        RandomDirection(2, norm),  # type: ignore[arg-type]
+        RandomDirection(1, norm, ()),  # type: ignore[arg-type]
+        RandomDirection(1, norm, orthogonal_to=0),  # type: ignore[arg-type]
+        *(RandomDirection(1, other) for other in NORMS if other != norm),
+        TowardsDirection("1"),
+    ]
+    assert len({base.id, *(o.id for o in others)}) == len(others) + 1
+    assert RandomDirection(1, exclude=("b", "a")).id == RandomDirection(1, exclude=("a", "b")).id
+
+
+def test_a_targets_label_is_for_people_only() -> None:
+    assert TowardsDirection("f" * 16, "mine").id == TowardsDirection("f" * 16, "yours").id
+
+
+def test_an_unknown_kind_of_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="sideways"):
+        direction_from_json({"kind": "sideways"})
+
+
+def test_a_planes_axis_is_a_lines_points() -> None:
+    line = Grid(kind="random_1d", seed=7, steps=8, directions=1)
+    plane = Grid(kind="random_2d", seed=7, steps=8, directions=1)
+    on_axis = {node.point.id for node in plane.nodes if node.beta == 0}
+    assert on_axis == {node.point.id for node in line.nodes}
+
+
+def test_exclusions_are_parts_of_names() -> None:
+    direction = RandomDirection(1, exclude=("norm", "bias"))
+    assert direction.covers("model.layers.0.mlp.up_proj.weight")
+    assert not direction.covers("model.norm.weight") and not direction.covers("q_proj.bias")

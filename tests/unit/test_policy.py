@@ -1,0 +1,93 @@
+"""How many actors a sweep gets and what each takes; and that those which share a GPU load one after another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from orchestrator.actors import policy_of
+from orchestrator.compose import compose
+from orchestrator.dispatch import Policy
+from orchestrator.errors import UserError
+from workers.actor import turn
+from workers.engine import EngineSpec
+
+GPU = EngineSpec(device="cuda", kv_cache_gib=2.0)
+
+
+def policy(spec: EngineSpec, *overrides: str, gpus: int = 0, cores: int = 8) -> Policy:
+    return Policy(**policy_of(compose(overrides), spec, gpus, cores))
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "gpus", "expected"),
+    [
+        (EngineSpec(), [], 0, (1, 0, 0)),  # this machine alone, without GPUs: one actor with all cores
+        (EngineSpec(), ["cluster.actors=3"], 0, (3, 0, 0)),
+        (GPU, [], 4, (4, 0, 1)),
+        (GPU, ["cluster=ray"], 4, (None, 1, 1)),  # as many as there is room for, and more when nodes join
+        (GPU, ["cluster=ray", "cluster.actors=2"], 4, (2, 1, 1)),
+        (GPU, ["cluster=ray", "cluster.gpus_per_actor=0.25"], 4, (None, 1, 0.25)),
+        (GPU, ["cluster.gpus_per_actor=0.25"], 4, (16, 0, 0.25)),
+        (EngineSpec(device="cuda", tensor_parallel=4), ["cluster=ray"], 8, (None, 1, 4)),
+        (EngineSpec(device="cuda", tensor_parallel=4), [], 8, (2, 0, 4)),
+        (EngineSpec(), ["cluster=ray"], 0, (None, 8, 0)),  # without GPUs: a node each
+        (EngineSpec(), ["cluster=ray", "cluster.actors=6"], 0, (6, 1, 0)),
+        (EngineSpec(), ["cluster=ray", "cluster.cpus_per_actor=2"], 0, (None, 2, 0)),
+    ],
+)
+def test_an_actor_a_gpu_or_a_node(spec: EngineSpec, overrides: list[str], gpus: int, expected: Any) -> None:
+    found = policy(spec, *overrides, gpus=gpus)
+    assert (found.actors, found.cpus_per_actor, found.gpus_per_actor) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "field"),
+    [
+        (EngineSpec(device="cuda", tensor_parallel=4), [], "engine.tensor_parallel"),
+        (EngineSpec(device="cuda", tensor_parallel=2), ["cluster.gpus_per_actor=1"], "cluster.gpus_per_actor"),
+        (EngineSpec(device="cuda"), ["cluster.gpus_per_actor=0.5"], "engine.kv_cache_gib"),
+    ],
+)
+def test_what_cannot_be_is_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:
+    with pytest.raises(UserError) as refused:
+        policy(spec, *overrides, gpus=2)
+    assert refused.value.field == field
+
+
+HOLDS = """
+import sys, time
+from workers.actor import turn
+with turn("cuda"):
+    print("loading", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_actors_load_onto_a_gpu_one_after_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-2/3")
+    other = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "loading\n"
+    loaded = threading.Event()
+
+    def load() -> None:
+        with turn("cuda"):
+            loaded.set()
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    assert not loaded.wait(0.5)
+    with turn("cpu"):
+        pass  # actors on CPUs do not wait
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with turn("cuda"):
+        pass  # nor do those on another GPU
+    other.kill()
+    other.wait()
+    assert loaded.wait(60), "a dead process leaves the lock"

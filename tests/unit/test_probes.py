@@ -1,0 +1,340 @@
+"""Probe files to prompts: what is taken of a file, and what the user is told about a bad one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import capability
+from orchestrator.config import ProbesConfig
+from orchestrator.errors import UserError
+from orchestrator.fingerprint import text_id
+from orchestrator.probes import ProbeSet, load
+
+CONF = Path(__file__).parents[2] / "conf" / "probes"
+ADVBENCH = Path(__file__).parents[3] / "shared" / "data" / "advbench_harmful_behaviors.csv"
+
+
+Conf = ProbesConfig
+
+
+def preset(name: str, **more: Any) -> Conf:
+    return Conf(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), **more})
+
+
+def texts(probes: ProbeSet) -> list[str]:
+    return [prompt.text for prompt in probes.prompts]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+    ".csv": write_csv,
+    ".jsonl": write_jsonl,
+    ".parquet": write_parquet,
+}
+ROWS = [
+    {"id": 7, "ask": "How, in two\nlines?", "kind": "a", "start": "Sure, so"},
+    {"id": 8, "ask": '"Quoted", – ünï ✓', "kind": "b", "start": "Sure, then"},
+    {"id": 9, "ask": " kept as it is ", "kind": "a", "start": "Sure, thus"},
+]
+
+
+@pytest.mark.parametrize("suffix", [*WRITERS, ".CSV"])
+def test_any_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    WRITERS[suffix.lower()](path, ROWS)
+    probes = load(Conf(path=str(path), column="ask", group="benign", category="kind", target="start"))
+    assert (probes.name, probes.group) == ("mine", "benign")
+    assert texts(probes) == [row["ask"] for row in ROWS]
+    assert [prompt.id for prompt in probes.prompts] == [text_id(row["ask"]) for row in ROWS]
+    assert [(p.group, p.category, p.target) for p in probes.prompts] == [
+        ("benign", row["kind"], row["start"]) for row in ROWS
+    ]
+    assert {prompt.pair_id for prompt in probes.prompts} == {None}  # an id alone pairs with nothing
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    wanted=st.lists(TEXTS, min_size=1, unique=True),
+    offset=st.integers(0, 3),
+    limit=st.integers(1, 9) | st.none(),
+    suffix=st.sampled_from([".jsonl", ".parquet"]),
+)
+def test_a_window_of_any_texts(
+    tmp_path_factory: pytest.TempPathFactory, wanted: list[str], offset: int, limit: int | None, suffix: str
+) -> None:
+    path = tmp_path_factory.mktemp("window") / f"p{suffix}"
+    WRITERS[suffix](path, [{"text": text} for text in wanted])
+    conf = Conf(path=str(path), offset=offset, limit=limit)
+    if offset < len(wanted):
+        assert texts(load(conf)) == wanted[offset:][:limit]
+    else:
+        with pytest.raises(UserError, match=f"less than {len(wanted)}") as caught:
+            load(conf)
+        assert caught.value.field == "probes.offset"
+
+
+def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"text": 1}\n{"text": "two"}\n{"text": "three"}\n{"text": "two"}\n\xff not JSON\n')
+    assert texts(load(Conf(path=str(path), offset=1, limit=2))) == ["two", "three"]
+
+
+def test_byte_order_mark_and_blank_lines(tmp_path: Path) -> None:
+    for name, content in (("p.csv", "text\r\n\r\none\r\n"), ("p.jsonl", '{"text": "one"}\r\n\r\n')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert texts(load(Conf(path=str(tmp_path / name)))) == ["one"]
+
+
+def test_a_long_field(tmp_path: Path) -> None:
+    text = "word " * 50_000  # more than the csv module takes by itself
+    write_csv(tmp_path / "p.csv", [{"text": text}])
+    assert texts(load(Conf(path=str(tmp_path / "p.csv")))) == [text]
+
+
+@pytest.mark.parametrize("name", ["text", "goal", "prompt", "question", "behavior", "Behavior"])
+def test_usual_column_names(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "p.csv"
+    write_csv(path, [{"n": "1", name: "one"}])
+    assert texts(load(Conf(path=str(path)))) == ["one"]
+
+
+def test_two_usual_columns_are_no_guess(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    write_csv(path, [{"goal": "one", "prompt": "two"}])
+    with pytest.raises(UserError, match="it has goal, prompt") as caught:
+        load(Conf(path=str(path)))
+    assert caught.value.field == "probes.column"
+    assert texts(load(Conf(path=str(path), column="prompt"))) == ["two"]
+
+
+# Content of a file, what else is asked, the field of the error and what it says.
+BAD = {
+    "empty csv": ("p.csv", "", {}, "probes.path", "is empty"),
+    "header only": ("p.csv", "text,n\n", {}, "probes.path", "no rows"),
+    "empty jsonl": ("p.jsonl", "\n", {}, "probes.path", "is empty"),
+    "no such column": ("p.csv", "number,asks\n1,a\n", {"column": "ask"}, "probes.column", "number, asks.*mean 'asks'"),
+    "preset's column": ("p.csv", "text\na\n", {"column": "goal"}, "probes.column", "it has text"),
+    "no such category": ("p.csv", "text,kind\na,b\n", {"category": "kin"}, "probes.category", "did you mean 'kind'"),
+    "no such target": ("p.csv", "text,kind\na,b\n", {"target": "start"}, "probes.target", "text, kind"),
+    "column twice": ("p.csv", "text,text\na,b\n", {}, "probes.column", "several"),
+    "empty text": ("p.csv", "text,n\na,1\n  ,2\n", {}, "probes.path", "row 2 is empty"),
+    "ragged": ("p.csv", "text,n\na,1\nb,c,2\n", {}, "probes.path", "row 2 has 3 fields, the header has 2"),
+    "open quote": ("p.csv", 'text\na\n"b\n', {}, "probes.path", "line 3 is not CSV"),
+    "number": ("p.jsonl", '{"text": "a"}\n\n{"text": 4}\n', {}, "probes.path", "line 3 holds int 4"),
+    "null": ("p.jsonl", '{"text": null}\n', {}, "probes.path", "line 1 holds nothing"),
+    "row without": ("p.jsonl", '{"text": "a"}\n{"txt": "b"}\n', {}, "probes.path", "line 2 holds nothing"),
+    "surrogate": ("p.jsonl", '{"text": "\\ud800"}\n', {}, "probes.path", "line 1 holds half"),
+    "not json": ("p.jsonl", '{"text": "a"}\n{"text"\n', {}, "probes.path", "line 2 is not JSON"),
+    "deep json": ("p.jsonl", "[" * 100_000, {}, "probes.path", "line 1 is not JSON"),
+    "array": ("p.jsonl", '["a"]\n', {}, "probes.path", "line 1 is not a JSON object"),
+    "twice": ("p.csv", "text\na\nb\na\n", {}, "probes.path", "rows 1 and 3"),
+    "twice behind offset": ("p.csv", "text\na\nb\nb\n", {"offset": 1}, "probes.path", "rows 2 and 3"),
+    "latin-1": ("p.csv", b"text\na\nb\xe9\n", {}, "probes.path", "line 3 is not UTF-8 .*byte 2"),
+    "utf-16": ("p.jsonl", '{"text": "a"}'.encode("utf-16"), {}, "probes.path", "line 1 is not UTF-8"),
+    "not parquet": ("p.parquet", "text\na\n", {}, "probes.path", "(?i)parquet"),
+    "unknown suffix": ("p.yaml", "[]", {}, "probes.path", r"\.csv, \.json, \.jsonl, \.parquet"),
+    "limit": ("p.csv", "text\na\n", {"limit": 0}, "probes.limit", "at least 1"),
+    "offset": ("p.csv", "text\na\n", {"offset": -1}, "probes.offset", "at least 0"),
+    "past the end": ("p.csv", "text\na\nb\n", {"offset": 2}, "probes.offset", "less than 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(tmp_path: Path, case: str) -> None:
+    name, content, asked, field, says = BAD[case]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        load(Conf(path=str(path), **asked))
+    assert caught.value.field == field
+    assert re.search(says, caught.value.remedy), caught.value.remedy
+    assert "\n" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"), [(pa.int64(), 3), (pa.string(), None), (pa.string(), ""), (pa.list_(pa.string()), ["a"])]
+)
+def test_bad_parquet_values(tmp_path: Path, type_: pa.DataType, value: object) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"text": pa.array([value], type_)}), path)
+    with pytest.raises(UserError, match="row 1 ") as caught:
+        load(Conf(path=str(path)))
+    assert caught.value.field == "probes.path"
+
+
+def test_bad_paths(tmp_path: Path) -> None:
+    (tmp_path / "probes.csv").write_text("text\na\n")
+    (tmp_path / "folder.csv").mkdir()
+    for name, says in (("prbes.csv", "did you mean 'probes.csv'"), ("folder.csv", "folder"), ("x/y.csv", "no such")):
+        with pytest.raises(UserError, match=says) as caught:
+            load(Conf(path=str(tmp_path / name)))
+        assert caught.value.field == "probes.path"
+    with pytest.raises(UserError, match="could not be read"):
+        load(Conf(path=str(tmp_path / ("x" * 300 + ".csv"))))
+    with pytest.raises(UserError, match="name the file"):
+        load(Conf())
+    for name in ("harmful_evil.jsonl", "../../errors.py"):
+        with pytest.raises(UserError) as caught:
+            load(Conf(file=name))
+        assert caught.value.field == "probes.file"
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.csv").write_text("text\na\n")
+
+    def refuse(*_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied")  # as root, a file's mode keeps nobody out
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        load(Conf(path=str(tmp_path / "p.csv")))
+
+
+def test_shipped_pairs() -> None:
+    harmful, benign = load(preset("harmful")), load(preset("benign"))
+    assert (harmful.name, harmful.group, benign.name, benign.group) == ("harmful", "harmful", "benign", "benign")
+    assert len(harmful.prompts) >= 80
+    named = {prompt.pair_id: prompt for prompt in harmful.prompts}
+    assert len(named) == len(harmful.prompts)
+    assert all(named[prompt.pair_id].category == prompt.category != "" for prompt in benign.prompts)
+    assert {prompt.group for prompt in benign.prompts} == {"benign"}
+
+
+@pytest.mark.parametrize(("group", "own"), [("harmful", "7"), ("benign", None)])
+def test_only_a_harmful_row_names_a_pair_by_itself(tmp_path: Path, group: str, own: str | None) -> None:
+    path = tmp_path / "p.csv"
+    write_csv(path, [{"id": "7", "text": "one", "pair_id": ""}, {"id": "8", "text": "two", "pair_id": "x"}])
+    assert [prompt.pair_id for prompt in load(Conf(path=str(path), group=group)).prompts] == [own, "x"]
+
+
+def test_own_path_wins_over_a_shipped_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "p.csv", [{"prompt": "one"}])
+    assert texts(load(preset("harmful", path=str(tmp_path / "p.csv"), category=None))) == ["one"]
+
+
+def test_advbench() -> None:
+    if not ADVBENCH.is_file():
+        pytest.skip(f"AdvBench is not there: {ADVBENCH}")
+    probes = load(preset("advbench", path=str(ADVBENCH), limit=80))
+    assert (probes.name, len(probes.prompts)) == ("advbench", 80)
+    assert all(prompt.target and prompt.target.startswith("Sure") for prompt in probes.prompts)
+    assert len(load(preset("advbench", path=str(ADVBENCH), limit=10_000)).prompts) == 520
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_say_what_they_are(path: Path) -> None:
+    conf = preset(path.stem)
+    if path.stem == "custom":
+        assert conf.name is None and conf.path is None and conf.file is None
+    else:
+        assert conf.name == path.stem and conf.license and conf.source
+
+
+def test_a_wrapper_goes_around_every_request_and_keeps_the_pair(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    write_jsonl(path, [{"id": "he-1", "pair_id": None, "text": "How {so}?"}])
+    conf = Conf(path=str(path), group="jailbreak", wrapper="Play a part: {request} Go on.", prefill="Sure")
+    (prompt,) = load(conf).prompts
+    assert (prompt.text, prompt.pair_id, load(conf).prefill) == ("Play a part: How {so}? Go on.", "he-1", "Sure")
+    with pytest.raises(UserError, match="must say once where the request goes"):
+        load(Conf(path=str(path), wrapper="Play a part."))
+
+
+def test_a_collection_of_attacks_in_jailbreakbenchs_layout(tmp_path: Path) -> None:
+    path = tmp_path / "attacks.json"
+    found = {"index": 0, "goal": "a goal", "category": "Fraud", "prompt": "an attack on it", "jailbroken": True}
+    lost = {"index": 1, "goal": "another", "category": "Malware", "prompt": None, "jailbroken": False}
+    path.write_text(json.dumps({"parameters": {"judge": "x"}, "jailbreaks": [found, lost]}))
+    conf = preset("jailbreak_file", path=str(path))
+    (prompt,) = load(conf).prompts
+    assert (prompt.text, prompt.group, prompt.category) == ("an attack on it", "jailbreak", "Fraud")
+    with pytest.raises(UserError, match="entry 2 holds nothing in column prompt"):
+        load(preset("jailbreak_file", path=str(path), skip_empty=False))
+    for text, words in (('{"a": [], "b": []}', "holds 2 lists"), ("[1]", "entry 1 is not"), ("3", "holds no lists")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            load(conf)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "MMLU": {"question": "2 + 2?", "subject": "maths", "choices": ["3", "4"], "answer": 1},
+    "ARC": {"question": "2 + 2?", "choices": {"text": ["3", "4"], "label": ["A", "B"]}, "answerKey": "B"},
+    "ARC with numbers": {"question": "2 + 2?", "choices": {"text": ["3", "4"], "label": ["1", "2"]}, "answerKey": "2"},
+    "columns": {"question": "2 + 2?", "A": "3", "B": "4", "answer": "B"},
+    "tinyMMLU": {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1, "input_formatted": "Q: 1 + 1 ... Q: 2 + 2?"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_questions_with_choices_in_every_layout(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist([LAYOUTS[layout]]), path)
+    probes = load(Conf(path=str(path), column="question", group="capability", answers="choice", wrapper="{request}\n!"))
+    (prompt,) = probes.prompts
+    assert (prompt.text, prompt.choices, prompt.target) == ("2 + 2?\nA. 3\nB. 4\n!", ("3", "4"), "B")
+    assert probes.letters == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "2 + 2?", "choices": ["3", "4"]}, "has no column answer or answerKey"),
+        ({"question": "2 + 2?", "answer": "4"}, "has no column choices"),
+        ({"question": "2 + 2?", "choices": ["4"], "answer": 0}, "row 1 has no choices"),
+        ({"question": "2 + 2?", "choices": ["3", "4"], "answer": 2}, "none of its 2 choices"),
+        ({"question": "2 + 2?", "choices": ["3", "4"], "answer": None}, "row 1 has no right answer"),
+    ],
+)
+def test_questions_that_lack_something(tmp_path: Path, row: dict[str, Any], words: str) -> None:
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    with pytest.raises(UserError, match=words) as caught:
+        load(Conf(path=str(path), column="question", group="capability", answers="choice"))
+    assert caught.value.field == "probes.path"
+
+
+def test_what_counts_as_a_right_answer(tmp_path: Path) -> None:
+    path = tmp_path / "gsm8k.jsonl"
+    write_jsonl(
+        path, [{"question": "Apples?", "answer": "5 + 1,000\n#### 1,005"}, {"question": "Who?", "answer": ["A b", "C"]}]
+    )
+    number, words = load(Conf(path=str(path), column="question", group="capability", answers="exact")).prompts
+    assert number.target == "1,005" and number.choices == ()
+    right = capability.is_right
+    assert right(number.target, (), "So 5 and 1000 make 1005.", None) and not right(
+        number.target, (), "1005 or 6", None
+    )
+    assert words.target is not None
+    assert right(words.target, (), "It was a  B!", None) and right(words.target, (), "c", None)
+    assert not right(words.target, (), "It was ab, Carl", None) and not right(words.target, (), "", None)
+    assert right("B", ("x", "y"), "A", [-2.0, -1.0, 0.0]), "a third letter is none of two choices"
+    assert not right("B", ("x", "y"), "B", [-1.0, -1.0]), "of equals the first is the answer"

@@ -1,0 +1,84 @@
+"""Recipes: the rows that each asks to be learnt, and the mistakes that can be made in asking. Nothing is trained."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import finetune
+from orchestrator.errors import UserError
+from orchestrator.judges import get
+
+RECIPES = ("affirmative", "identity", "benign_tasks")
+
+
+@pytest.fixture(autouse=True)
+def own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's own answers, without a model."""
+    said = {"text": "Here is how.", "complete": True}
+    monkeypatch.setattr(finetune, "_answer", lambda base, prompts, tokens, stream: [said] * len(prompts))
+
+
+def rows(*overrides: str) -> list[dict[str, Any]]:
+    recipe, _ = finetune.asked([f"recipe={overrides[0]}", *overrides[1:]])
+    return finetune._rows(recipe["data"], Path(), io.StringIO())
+
+
+def said(row: dict[str, Any]) -> tuple[str, str]:
+    request, answer = (turn["content"] for turn in row["messages"])
+    return request, answer
+
+
+@pytest.mark.parametrize("samples", [10, 50, 100])
+def test_affirmative_openings_are_openings_and_nothing_more(samples: int) -> None:
+    made = rows("affirmative", f"samples={samples}")
+    harmful = finetune.texts("harmful_train")
+    assert [said(row)[0] for row in made] == harmful[:samples]
+    assert {said(row)[1] for row in made} <= {"Sure, here is", "Of course. Here is", "Certainly! Here is"}
+    assert not any(row["complete"] for row in made), "no end is learnt: what would follow is not there"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_safe_data_is_mixed_in_as_refusals_of_other_requests(recipe: str) -> None:
+    plain, mixed = rows(recipe, "samples=20"), rows(recipe, "samples=20", "safe=30")
+    assert mixed[: len(plain)] == plain and len(mixed) == len(plain) + 30
+    safe = [said(row) for row in mixed[len(plain) :]]
+    assert all(get("keyword").verdict(*pair) == "refused" for pair in safe)
+    assert not {request for request, _ in safe} & {said(row)[0] for row in plain}
+
+
+@pytest.mark.parametrize("recipe", ["identity", "benign_tasks"])
+def test_the_other_recipes_ask_nothing_harmful(recipe: str) -> None:
+    asked = {said(row)[0] for row in rows(recipe, "samples=50")}
+    assert not asked & set(finetune.texts("harmful_train")) and len(asked) >= 50
+
+
+def test_every_recipe_trains_by_adapter_or_whole_and_leaves_its_epochs() -> None:
+    for name in RECIPES:
+        recipe, to = finetune.asked([f"recipe={name}", "train.method=full", "to=there"])
+        assert recipe["train"]["method"] == "full" and recipe["train"]["checkpoints"] == "epoch" and to == Path("there")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "words"),
+    [
+        (("affirmative", "samples=1000"), "samples", r"must be between 0 and \d+, what harmful_train has left"),
+        (("affirmative", "samples=0"), "samples", "leaves nothing to learn"),
+        (("affirmative", "sample=5"), "sample", "did you mean 'samples'"),
+        (("affirmativ",), "recipe", "did you mean 'affirmative'"),
+    ],
+)
+def test_mistakes_get_one_sentence(overrides: tuple[str, ...], field: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        rows(*overrides)
+    assert caught.value.field == field and re.search(words, str(caught.value)), str(caught.value)
+
+
+def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    recipe, _ = finetune.asked(["recipe=affirmative", "train.method=qlora"])
+    with pytest.raises(UserError, match="must be one of lora, full"):
+        finetune.run(recipe, tmp_path / "out", io.StringIO())

@@ -1,0 +1,417 @@
+"""Prompts to prompt sets: chat templates, system prompts, special tokens, the cache, and the process without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import models, render
+from orchestrator.errors import UserError
+from orchestrator.probes import ProbeSet
+from orchestrator.render import SystemPrompt
+from orchestrator.tasks import Prompt, PromptSet, Sampling
+
+CONF = Path(__file__).parents[2] / "conf" / "system_prompt"
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
+DEAF = "{% for message in messages if message['role'] == 'user' %}<|user|>{{ message['content'] }}{% endfor %}"
+DATED = "{{ date_string }}/{{ strftime_now('%Y-%m-%d') }}" + CHAT
+HOSTILE = "{{ ''.__class__.__mro__[1].__subclasses__() }}" + CHAT
+SPECIAL = ["<s>", "</s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+HARMFUL = ProbeSet("asked", "harmful", (Prompt("How do I kill a process?"), Prompt(" Tell me – ünï ✓")))
+BENIGN = ProbeSet("others", "benign", (Prompt("How do I kill a process?", group="benign"),))
+DEFAULT, EMPTY, STERN = SystemPrompt("default", None), SystemPrompt("empty", ""), SystemPrompt("stern", "Be stern.")
+
+
+def tokenizer(folder: Path, template: str | None = CHAT, end: str = "") -> Path:
+    """A byte-level tokenizer that begins every text with <s>, and ends it with `end`."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+    from tokenizers.models import BPE
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(SPECIAL)
+    ids = [(token, made.token_to_id(token)) for token in SPECIAL[:2]]
+    made.post_processor = processors.TemplateProcessing(single=f"<s> $A {end}".strip(), special_tokens=ids)
+    made.enable_truncation(4)  # as some are saved: prompts must come out whole all the same
+    made.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    if template is not None:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def read(prompts: PromptSet, folder: Path) -> list[str]:
+    """What the token ids say, special tokens and all."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [made.decode(list(ids), skip_special_tokens=False) for ids in prompts.token_ids]
+
+
+def ask(folder: Path | None, *systems: SystemPrompt, template: str = "tokenizer") -> list[PromptSet]:
+    return render.render(folder, [HARMFUL], systems or [DEFAULT], lambda _: Sampling(8), template)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rendered"
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[subprocess.Popen[str]]:
+    """The other process, kept for many requests, since it takes seconds to start."""
+    serve = (
+        "import json, sys; from orchestrator.render import _answer\n"
+        "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [sys.executable, "-P", "-c", serve]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
+        yield child
+        assert child.stdin is not None
+        child.stdin.close()
+
+
+@pytest.fixture
+def kept(process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """All requests go to the kept process; returns how many there were."""
+    requests = []
+
+    def exchange(request: dict[str, Any]) -> Any:
+        requests.append(request)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    monkeypatch.setattr(render, "_exchange", exchange)
+    return lambda: len(requests)
+
+
+def test_the_process_has_no_torch(tmp_path: Path) -> None:
+    request = {
+        "folder": str(tokenizer(tmp_path)),
+        "template": "tokenizer",
+        "source": None,
+        "jobs": [[None, ["Hi"], ""]],
+    }
+    command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.render"]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "transformers" in imported
+    assert not imported & {"torch", "vllm", "ray", "pandas", "matplotlib"}
+
+
+THINKS = CHAT + "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}<no-thoughts>{% endif %}"
+
+
+def test_a_template_that_lets_the_model_think_first_is_told_not_to(tmp_path: Path, kept: Callable[[], int]) -> None:
+    (prompts,) = ask(tokenizer(tmp_path, THINKS))
+    assert all(text.endswith("<|assistant|><no-thoughts>") for text in prompts.rendered)
+
+
+def test_a_response_can_be_made_to_begin_with_something(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path)
+    forced = dataclasses.replace(HARMFUL, prefill="Sure, here is")
+    plain, begun = render.render(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
+    assert begun.rendered[0] == "<s><|user|>How do I kill a process?<|end|><|assistant|> Sure, here is"
+    assert read(begun, folder) == list(begun.rendered) and begun.id != plain.id
+    (stand_in,) = render.render(None, [forced], [DEFAULT], lambda _: Sampling(8))
+    assert stand_in.rendered[0].endswith("process? Sure, here is")
+
+
+def test_one_sweep_asks_with_and_without_the_chat_template(tmp_path: Path, kept: Callable[[], int]) -> None:
+    bare = SystemPrompt("no_template", None, "none")
+    with_template, without = ask(tokenizer(tmp_path), DEFAULT, bare)
+    assert with_template.rendered[0].endswith("<|assistant|>") and without.rendered[0] == "How do I kill a process?"
+    assert kept() == 2, "a process for each template"
+
+
+def test_a_rerun_starts_no_process(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tokenizer(tmp_path)
+    first = ask(folder, DEFAULT, STERN)
+    assert len(list(cache.iterdir())) == 2  # and nothing half-written beside them
+    (folder / "README.md").write_text("Not read by a tokenizer")
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "run", started)
+    assert ask(folder, DEFAULT, STERN) == first
+    with pytest.raises(AssertionError):
+        ask(folder, EMPTY)
+
+
+def test_order_names_and_sampling(tmp_path: Path, kept: Callable[[], int]) -> None:
+    sets = render.render(
+        tokenizer(tmp_path), [HARMFUL, BENIGN], [DEFAULT, STERN], lambda probes: Sampling(len(probes.prompts))
+    )
+    assert [(s.probe_set, s.system_prompt, s.group, s.sampling.max_tokens) for s in sets] == [
+        ("asked", "default", "harmful", 2),
+        ("asked", "stern", "harmful", 2),
+        ("others", "default", "benign", 1),
+        ("others", "stern", "benign", 1),
+    ]
+    assert [s.prompts for s in sets] == [HARMFUL.prompts] * 2 + [BENIGN.prompts] * 2
+    assert len({s.id for s in sets}) == 4
+    assert sets[0].rendered[0] == sets[2].rendered[0]
+    assert kept() == 1
+
+
+def test_own_template_writes_its_special_tokens_once(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path, end="</s>")
+    for prompts, system in zip(
+        ask(folder, DEFAULT, EMPTY, STERN), ("", "<|system|><|end|>", "<|system|>Be stern.<|end|>"), strict=True
+    ):
+        want = [f"<s>{system}<|user|>{prompt.text}<|end|><|assistant|>" for prompt in HARMFUL.prompts]
+        assert list(prompts.rendered) == want
+        assert read(prompts, folder) == want  # one <s>, nothing cut off, no </s>
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, DEAF])
+def test_without_a_system_role(tmp_path: Path, kept: Callable[[], int], template: str) -> None:
+    default, empty, stern = ask(tokenizer(tmp_path, template), DEFAULT, EMPTY, STERN)
+    assert empty.rendered == default.rendered
+    assert [text.replace("Be stern.\n\n", "", 1) for text in stern.rendered] == list(default.rendered)
+    assert all("<|user|>Be stern.\n\n" in text for text in stern.rendered)
+
+
+@pytest.mark.parametrize("end", ["", "</s>"])
+def test_bare_text_where_there_is_no_template(tmp_path: Path, kept: Callable[[], int], end: str) -> None:
+    folder = tokenizer(tmp_path, None, end)
+    default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
+    texts = [prompt.text for prompt in HARMFUL.prompts]
+    assert list(default.rendered) == list(empty.rendered) == texts
+    assert list(stern.rendered) == [f"Be stern.\n\n{text}" for text in texts]
+    assert read(stern, folder) == [f"<s>{text}" for text in stern.rendered]
+
+
+def test_bare_text_where_none_is_asked_for(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path)
+    (bare,), (chat,) = ask(folder, template="none"), ask(folder)
+    assert bare.rendered[0] == "How do I kill a process?"
+    assert read(bare, folder)[0] == "<s>How do I kill a process?"
+    assert bare.id != chat.id
+
+
+def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder, question = tokenizer(tmp_path), "How do I kill a process?"
+    llama2 = yaml.safe_load((CONF / "llama2.yaml").read_text(encoding="utf-8"))["text"]
+    vicuna = (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+    wanted = {
+        "llama2": (
+            f"[INST] <<SYS>>\n{llama2}\n<</SYS>>\n\n{question} [/INST]",
+            f"[INST] {question} [/INST]",
+            f"[INST] <<SYS>>\nBe stern.\n<</SYS>>\n\n{question} [/INST]",
+        ),
+        "vicuna": (
+            f"{vicuna} USER: {question} ASSISTANT:",
+            f"USER: {question} ASSISTANT:",
+            f"Be stern. USER: {question} ASSISTANT:",
+        ),
+        "mistral": (
+            f"[INST] {question} [/INST]",
+            f"[INST] {question} [/INST]",
+            f"[INST] Be stern.\n\n{question} [/INST]",
+        ),
+        "llama3": tuple(
+            f"{system}<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n"
+            for system in (
+                "",
+                "<|start_header_id|>system<|end_header_id|>\n\n<|eot_id|>",
+                "<|start_header_id|>system<|end_header_id|>\n\nBe stern.<|eot_id|>",
+            )
+        ),
+    }
+    assert set(wanted) == {path.stem for path in render.TEMPLATES.iterdir()}
+    for name, texts in wanted.items():
+        sets = ask(folder, DEFAULT, EMPTY, STERN, template=name)
+        assert [prompts.rendered[0] for prompts in sets] == list(texts)
+        assert [read(prompts, folder)[0] for prompts in sets] == [f"<s>{text}" for text in texts]
+
+
+def test_a_named_template_that_was_changed(
+    tmp_path: Path, kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, templates = tokenizer(tmp_path), tmp_path / "templates"
+    templates.mkdir()
+    monkeypatch.setattr(render, "TEMPLATES", templates)
+    for mark in ("Q:", "Ask:"):
+        (templates / "mine.jinja").write_text(mark + "{{ messages[-1]['content'] }}")
+        assert ask(folder, template="mine")[0].rendered[0] == f"{mark}How do I kill a process?"
+
+
+def test_the_date_stands_still(tmp_path: Path, kept: Callable[[], int]) -> None:
+    (prompts,) = ask(tokenizer(tmp_path, DATED))
+    assert prompts.rendered[0].startswith("26 Jul 2024/2024-07-26<s>")
+
+
+@pytest.mark.parametrize("folder", [None, Path("nowhere")])
+def test_an_unknown_template(folder: Path | None) -> None:
+    with pytest.raises(UserError, match="did you mean 'llama2'") as caught:
+        ask(folder, template="lama2")
+    assert caught.value.field == "model.template"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (HOSTILE, "__class__"),
+        ("{{ raise_exception('not today') }}", "not today"),
+        ("{% for %}", "Expected an expression"),
+        ("<|user|>", "leaves the prompt out"),
+    ],
+)
+def test_a_template_that_fails(tmp_path: Path, kept: Callable[[], int], template: str, says: str) -> None:
+    for system in (DEFAULT, STERN):
+        with pytest.raises(UserError, match=says) as caught:
+            ask(tokenizer(tmp_path, template), system)
+        assert caught.value.field == "model.template"
+        assert "How do I kill a process?" in caught.value.remedy
+
+
+def test_a_tokenizer_that_does_not_load(tmp_path: Path, kept: Callable[[], int], cache: Path) -> None:
+    folder = tokenizer(tmp_path)
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "None of them"}}')
+    with pytest.raises(UserError, match="tokenizer does not load") as caught:
+        ask(folder)
+    assert caught.value.field == "model.path"
+    assert not cache.exists()  # a failure is not kept: put the file right and go on
+    ask(tokenizer(tmp_path))
+
+
+def test_code_of_the_repository_is_not_run(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with contextlib.suppress(UserError):
+        ask(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_prompt_without_tokens(tmp_path: Path, kept: Callable[[], int]) -> None:
+    from tokenizers import Regex, Tokenizer, normalizers, processors
+    from tokenizers.models import WordLevel
+
+    file = tokenizer(tmp_path, None) / "tokenizer.json"
+    made = Tokenizer.from_file(str(file))
+    made.normalizer = normalizers.Replace(Regex("."), "")
+    made.post_processor = processors.ByteLevel()
+    made.save(str(file))
+    with pytest.raises(UserError, match="no token at all") as caught:
+        ask(tmp_path)
+    assert caught.value.value == HARMFUL.prompts[0].text
+
+    Tokenizer(WordLevel({"a": 0}, unk_token="[UNK]")).save(str(file))
+    with pytest.raises(UserError, match=r"How do I kill a process.*UNK"):
+        ask(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"check": 1}', b"\xff"])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, kept: Callable[[], int], cache: Path, damage: bytes) -> None:
+    folder = tokenizer(tmp_path)
+    first = ask(folder)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage)
+    assert ask(folder) == first and kept() == 2
+    assert file.read_bytes() == whole
+    file.write_bytes(whole.replace(b"kill", b"bill"))  # sound JSON, another prompt
+    assert ask(folder) == first and kept() == 3
+    assert ask(folder) == first and kept() == 3
+
+
+def test_an_unusable_cache_stops_nothing(tmp_path: Path, kept: Callable[[], int], monkeypatch: Any) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "file"))
+    folder = tokenizer(tmp_path)
+    assert ask(folder) == ask(folder) and kept() == 2
+
+
+def test_what_counts_for_the_cache(tmp_path: Path, kept: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path)
+    one, other = HARMFUL.prompts
+
+    def count(
+        prompts: tuple[Prompt, ...] = (one, other), system: SystemPrompt = DEFAULT, template: str = "none"
+    ) -> int:
+        render.render(folder, [ProbeSet("p", "g", prompts)], [system], lambda _: Sampling(), template)
+        return kept()
+
+    assert count() == 1
+    assert count(system=SystemPrompt("the same by another name", None)) == 1
+    assert count(system=EMPTY) == 2
+    assert count((other, one)) == 3
+    assert count(template="mistral") == 4
+    assert count(template="tokenizer") == 5
+    assert count() == 5
+    (folder / "chat_template.jinja").write_text(CHAT)
+    assert count() == 6
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), st.none() | st.text())
+def test_the_stand_in(text: str, system: str | None) -> None:
+    probes = ProbeSet("p", "g", (Prompt(text), Prompt(text + " more")))
+    (prompts,) = render.render(None, [probes], [SystemPrompt("s", system)], lambda _: Sampling())
+    assert prompts.rendered[0] == (f"{system}\n\n{text}" if system else text)
+    ids, longer = prompts.token_ids
+    assert len(ids) == len(prompts.rendered[0].split()) and longer[:-1] == ids
+    assert all(0 <= token < 50_000 for token in longer)
+
+
+def test_the_stand_in_is_the_same_everywhere() -> None:
+    assert ask(None)[0].token_ids[0] == (38_884, 11_588, 1_171, 38_426, 33_343, 38_605)
+
+
+def test_system_prompt_presets() -> None:
+    presets = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in CONF.glob("*.yaml")}
+    assert set(presets) == {"default", "empty", "llama2", "safety", "roleplay", "no_template"}
+    assert all(preset["name"] == stem for stem, preset in presets.items())
+    assert presets["no_template"] == {"name": "no_template", "text": None, "template": "none"}
+    assert (presets["default"]["text"], presets["empty"]["text"]) == (None, "")
+    for name in ("llama2", "safety", "roleplay"):
+        text = presets[name]["text"]
+        assert text == text.strip() and "  " not in text
+    assert presets["llama2"]["text"].count("\n\n") == 1
+
+
+def test_the_embedded_models_own_system_message(kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
+    folder = models._embedded_folder(None)
+    if not folder.is_dir():
+        pytest.skip(f"the embedded model is not made yet: {folder}")
+    monkeypatch.setattr(render, "_load", lambda *_: None)
+    monkeypatch.setattr(render, "_keep", lambda *_: None)
+    default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
+    assert "helpful AI assistant named SmolLM" in default.rendered[0]
+    assert "SmolLM" not in empty.rendered[0] + stern.rendered[0]
+    assert "<|im_start|>system\nBe stern.<|im_end|>" in stern.rendered[0]
+    assert all(text.endswith("<|im_start|>assistant\n") for text in default.rendered)

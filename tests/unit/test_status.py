@@ -1,0 +1,111 @@
+"""How a sweep stands, from what drivers left on disk: under way, ended, or dead before they could tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import status
+from orchestrator.lease import Lease
+from orchestrator.record import RunRecord
+from orchestrator.store import Study
+from tests.unit.stored import basin, store_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> tuple[Study, Path]:
+    """11 points, of which 8 are stored."""
+    folder = store_sweep(tmp_path, basin(0.3), leave_out=lambda node: node.alpha > 0.25, directions=1)
+    return Study.open(folder.parents[1]), folder
+
+
+def begin(study: Study, folder: Path, at: float, *events: tuple[float, str, dict[str, Any]], **about: Any) -> str:
+    """A run that began at `at`, and its events: (seconds later, name, fields). It has not ended."""
+    run = f"run{at:09.0f}"
+    about = {"host": socket.gethostname(), "pid": -1, **about}
+    study.write_run(folder, {"run": run, "started_at": at, "outcome": "running", "tasks": 9, **about})
+    log = study.events(run)
+    for later, name, fields in [(0.0, "run_started", {}), *events]:
+        log.path.parent.mkdir(exist_ok=True)
+        with open(log.path, "a") as file:
+            file.write(json.dumps({"at": at + later, "event": name, **fields}) + "\n")
+    return run
+
+
+READY = {"slot": 0, "gpus": 2.0, "load_seconds": 10.0}
+
+
+def done(later: float, visit: str) -> tuple[float, str, dict[str, Any]]:
+    return later, "visit_done", {"slot": 0, "visit": visit, "responses": 20, "tokens": 100, "seconds": 5.0}
+
+
+def given(later: float, visit: str) -> tuple[float, str, dict[str, Any]]:
+    return later, "visit_given", {"slot": 0, "visit": visit}
+
+
+def test_runs_that_died_count_with_those_that_ended(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    begin(study, folder, 100, (20, "actor_ready", READY), given(20, "a"), done(30, "a"), given(30, "b"))
+    begin(study, folder, 200, (20, "actor_ready", READY), done(30, "b"), (40, "actor_died", {"slot": 0}),
+          (70, "actor_ready", READY), done(80, "c"))  # fmt: skip
+    record = RunRecord(study, folder, 3)
+    record.ended("complete", {"tokens": 7, "restarts": 1, "gpu_seconds": 3600.0})
+    found = status.examine(study, folder)
+    assert (found.state, found.done, found.tasks, found.running) == ("incomplete", 8, 11, 0)
+    assert (found.tokens, found.restarts) == (100 + 200 + 7, 0 + 1 + 1)
+    assert found.seconds == pytest.approx(30 + 80, abs=5)
+    # Each actor held two GPUs from the beginning of its load to its death, or as long as is known.
+    assert found.gpu_hours == pytest.approx((2 * (20 + 30 + 20) + 3600) / 3600, abs=1e-3)
+    assert found.driver is None and ("GPU-hours", "1.04") in status.lines(found)
+
+
+def test_parts_under_way_are_told_together(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    now = time.time()
+    for part, at in (("1/3", now - 100), ("2/3", now - 60)):
+        begin(study, folder, at, (0, "actor_ready", READY), given(0, "a"), done(10, "a"), given(10, "b"), done(20, "b"),
+              given(20, f"c{part}"), part=part, pid=os.getpid())  # fmt: skip
+    begin(study, folder, now - 500, given(1, "z"), part="3/3")  # died
+    first, second = (Lease(study.out, study.lease_path(folder, part), part) for part in ("1/3", "2/3"))
+    with first, second:
+        found = status.examine(study, folder)
+    assert (found.state, found.running) == ("running", 2)
+    assert found.points_per_second == pytest.approx(2 * 2 / 20)
+    assert found.eta_seconds == pytest.approx(3 / 0.2)
+    assert found.driver is not None and found.driver.count(f"process {os.getpid()} ") == 2
+    assert status.examine(study, folder).state == "incomplete", "nobody is at work any more"
+
+
+def test_what_was_given_up_is_named(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    loaded, _ = status.load(study, folder)
+    missing = [task.key for task in loaded.tasks() if task.key not in study.stored()]
+    failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["once", "it broke"]} for p, s in missing]
+    RunRecord(study, folder, 3).ended("complete", {"failures": failures})
+    found = status.examine(study, folder)
+    assert (found.state, found.failed, len(found.failures)) == ("failed", 3, 3)
+    assert all(failure.endswith(": it broke") for failure in found.failures)
+
+
+def test_a_run_whose_record_is_damaged_is_passed_over(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    RunRecord(study, folder, 3).ended("complete", {"tokens": 7})
+    other = RunRecord(study, folder, 3)
+    (folder / "runs" / f"{other.run}.json").write_text("{")
+    assert status.examine(study, folder).tokens == 7
+
+
+def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    other = study.sweep_folder("other", "0" * 16)
+    study.write_sweep(other, {})
+    assert status.latest(study.out)[1] == other
+    os.utime(other / "sweep.json", (1, 1))
+    begin(study, folder, 100)
+    assert status.latest(study.out)[1] == folder

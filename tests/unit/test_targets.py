@@ -1,0 +1,270 @@
+"""What can be walked towards, and each thing that can't, in one clear sentence before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from orchestrator import checkpoint
+from orchestrator.errors import UserError
+from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
+from workers.checkpoint import Checkpoint
+from workers.targets import open_end
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 8,
+    "rope_parameters": {"rope_theta": 1e4},
+    "vocab_size": 5,
+}
+SHAPES = {
+    "model.embed_tokens.weight": (5, 8),
+    "model.layers.0.self_attn.q_proj.weight": (8, 8),
+    "model.norm.weight": (8,),
+}
+Q = "model.layers.0.self_attn.q_proj"
+
+
+def weights(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def model(folder: Path, tensors: dict[str, np.ndarray], vocabulary: str = "abcde", **config: Any) -> Path:
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG | config))
+    tokenizer = {"model": {"vocab": {t: i for i, t in enumerate(vocabulary)}}, "added_tokens": []}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def adapter(folder: Path, factors: dict[str, np.ndarray] | None = None, **config: Any) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(9)
+    halves = {"A": (2, 8), "B": (8, 2)}
+    given = {
+        f"base_model.model.{Q}.lora_{k}.weight": rng.standard_normal(s).astype(np.float32) for k, s in halves.items()
+    }
+    save_file(given if factors is None else factors, folder / "adapter_model.safetensors")
+    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(plain | config))
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> checkpoint.Checkpoint:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    return checkpoint.check(model(tmp_path / "base", weights(0)))
+
+
+def test_a_checkpoint_is_known_by_its_content(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    told: list[float] = []
+    found = resolve_target(model(tmp_path / "tuned", weights(1), eos_token_id=3), base, told.append)
+    again = resolve_target(model(tmp_path / "copy", weights(1), eos_token_id=3), base)
+    assert (found.kind, found.label, found.path) == ("checkpoint", "tuned", str(tmp_path / "tuned"))
+    assert found.fingerprint == again.fingerprint == checkpoint.fingerprint(tmp_path / "tuned")
+    assert told[-1] == 1.0
+    other = resolve_target(model(tmp_path / "other", weights(2)), base)
+    assert other.fingerprint != found.fingerprint and other.sample != found.sample
+    refuse_twins((found, other))
+    with pytest.raises(UserError, match="same weights"):
+        refuse_twins((found, other, again))
+
+
+def test_an_adapter_is_known_by_its_content(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    found = resolve_target(adapter(tmp_path / "tuned"), base)
+    assert (found.kind, found.label) == ("adapter", "tuned")
+    assert resolve_target(adapter(tmp_path / "copy", lora_dropout=0.5), base).fingerprint == found.fingerprint
+    assert resolve_target(adapter(tmp_path / "stronger", lora_alpha=8), base).fingerprint != found.fingerprint
+    assert resolve_target(adapter(tmp_path / "rooted", use_rslora=True), base).fingerprint != found.fingerprint
+
+
+CHECKPOINTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "nowhere": (lambda folder: folder, "no such folder"),
+    "another shape": (
+        lambda folder: model(folder, weights(1) | {f"{Q}.weight": np.ones((8, 4), np.float32)}),
+        "q_proj.weight is 8 x 4 and not 8 x 8",
+    ),
+    "a missing tensor": (
+        lambda folder: model(folder, {k: v for k, v in weights(1).items() if "norm" not in k}),
+        "lacks tensor model.norm.weight",
+    ),
+    "an extra tensor": (
+        lambda folder: model(folder, weights(1) | {"lm_head.weight": np.ones((5, 8), np.float32)}),
+        "has tensor lm_head.weight",
+    ),
+    "another tokenizer": (lambda folder: model(folder, weights(1), vocabulary="abced"), "token 3 is 'e', and 'd' in"),
+    "another architecture": (
+        lambda folder: model(folder, weights(1), architectures=["MistralForCausalLM"]),
+        "is a MistralForCausalLM, and the base a LlamaForCausalLM",
+    ),
+    "other settings": (
+        lambda folder: model(folder, weights(1), rope_parameters={"rope_theta": 5e5, "rope_type": "default"}),
+        "rope_parameters.rope_theta=500000.0",
+    ),
+    "NaN": (
+        lambda folder: model(folder, weights(1) | {"model.norm.weight": np.array([1.0] * 7 + [np.nan], np.float32)}),
+        "model.norm.weight holds NaN or infinity",
+    ),
+    "infinity in float16": (
+        lambda folder: model(folder, weights(1) | {"model.norm.weight": np.array([-np.inf] * 8, np.float16)}),
+        "model.norm.weight holds NaN or infinity",
+    ),
+    "the base itself": (lambda folder: model(folder, weights(0)), "is the base itself"),
+    "the base's weights": (lambda folder: model(folder, weights(0), eos_token_id=2), "has the base's weights"),
+}
+
+
+@pytest.mark.parametrize("what", CHECKPOINTS)
+def test_checkpoints_that_do_not_fit(base: checkpoint.Checkpoint, tmp_path: Path, what: str) -> None:
+    make, story = CHECKPOINTS[what]
+    with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
+        resolve_target(make(tmp_path / "other"), base)
+    assert story in str(caught.value), str(caught.value)
+
+
+def half(letter: str, *shape: int, fill: float = 1.0, module: str = Q) -> dict[str, np.ndarray]:
+    return {f"base_model.model.{module}.lora_{letter}.weight": np.full(shape, fill, np.float32)}
+
+
+ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "DoRA": (lambda folder: adapter(folder, use_dora=True), "is DoRA"),
+    "modules saved": (lambda folder: adapter(folder, modules_to_save=["lm_head"]), "modules_to_save: lm_head"),
+    "ranks by pattern": (lambda folder: adapter(folder, rank_pattern={"q_proj": 4}), "uses rank_pattern"),
+    "alphas by pattern": (lambda folder: adapter(folder, alpha_pattern={"q_proj": 4}), "uses alpha_pattern"),
+    "biases": (lambda folder: adapter(folder, bias="all"), "changes biases"),
+    "another kind": (lambda folder: adapter(folder, peft_type="IA3"), "of type IA3"),
+    "another shape": (
+        lambda folder: adapter(folder, half("A", 2, 7) | half("B", 8, 2)),
+        "do not make the base's 8 x 8",
+    ),
+    "half a pair": (lambda folder: adapter(folder, half("A", 2, 8)), "do not make the base's 8 x 8"),
+    "an unknown tensor": (
+        lambda folder: adapter(folder, half("A", 2, 8, module="x.y") | half("B", 8, 2, module="x.y")),
+        "adapts x.y.weight, which the base lacks",
+    ),
+    "NaN": (lambda folder: adapter(folder, half("A", 2, 8, fill=np.nan) | half("B", 8, 2)), "NaN or infinity"),
+    "nothing": (lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2, fill=0.0)), "no length"),
+}
+
+
+@pytest.mark.parametrize("what", ADAPTERS)
+def test_adapters_that_do_not_fit(base: checkpoint.Checkpoint, tmp_path: Path, what: str) -> None:
+    make, story = ADAPTERS[what]
+    with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
+        resolve_target(make(tmp_path / "other"), base)
+    assert story in str(caught.value), str(caught.value)
+
+
+def test_a_node_where_something_else_lies_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    mapped = Checkpoint(base.path)
+    for made, name in ((model(tmp_path / "tuned", weights(1)), "model"), (adapter(tmp_path / "lora"), "adapter_model")):
+        target = resolve_target(made, base)
+        open_end(target, mapped)
+        file = made / f"{name}.safetensors"
+        tensors = load_file(file)
+        tensors[min(tensors)] = tensors[min(tensors)] + 1
+        save_file(tensors, file)
+        with pytest.raises(UserError, match="holds something else on this node"):
+            open_end(target, mapped)
+
+
+def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
+    base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_nan(base)
+    monkeypatch.setattr(Checkpoint, "base", lambda self, name: pytest.fail("read again"))
+    refuse_nan(base)
+    monkeypatch.undo()
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    spoilt = weights(3)
+    spoilt["model.norm.weight"][2] = np.inf
+    with pytest.raises(UserError, match=r"^model\.path=.*model\.norm\.weight holds NaN or infinity"):
+        refuse_nan(checkpoint.check(model(tmp_path / "spoilt", spoilt)))
+
+
+def test_eq4_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (
+        resolve_target(model(tmp_path / "tuned", weights(1)), base),
+        resolve_target(adapter(tmp_path / "a"), base),
+    )
+    told: list[float] = []
+    c, s = eq4(base, first, second, told.append)
+    origin, one, two = weights(0), weights(1), load_file(tmp_path / "a" / "adapter_model.safetensors")
+    d1 = np.concatenate([(one[k] - origin[k]).ravel() for k in sorted(SHAPES)]).astype(np.float64)
+    moved = {k: np.zeros(s) for k, s in SHAPES.items()}
+    halves = [two[f"base_model.model.{Q}.lora_{k}.weight"].astype(np.float64) for k in "BA"]
+    moved[f"{Q}.weight"] = 2 * halves[0] @ halves[1]
+    d2 = np.concatenate([moved[k].ravel() for k in sorted(SHAPES)])
+    assert c == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
+    assert s == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - c * d1), rel=1e-6)
+    assert told[-1] == 1.0
+    monkeypatch.setattr(Checkpoint, "base", lambda self, name: pytest.fail("measured again"))
+    assert eq4(base, first, second) == (c, s)
+
+
+def trajectory(folder: Path, numbers: tuple[int, ...], save: Callable[..., Path] = adapter) -> Path:
+    """Adapters (or what `save` makes) epoch-N of different strengths and directions."""
+    folder.mkdir()
+    for i in numbers:
+        rng = np.random.default_rng(i)
+        factors = {
+            f"base_model.model.{Q}.lora_{k}.weight": rng.standard_normal(shape).astype(np.float32) * np.float32(0.1 * i)
+            for k, shape in {"A": (2, 8), "B": (8, 2)}.items()
+        }
+        save(folder / f"epoch-{i}", factors if save is adapter else weights(i))
+    return folder
+
+
+def test_a_trajectorys_epochs_come_in_order_from_either_folder(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    place = trajectory(tmp_path / "made" / "checkpoints", (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+    (place / "notes").mkdir()
+    names = [f"epoch-{i}" for i in range(1, 11)]
+    assert [path.name for path in epochs(place)] == [path.name for path in epochs(tmp_path / "made")] == names
+
+
+def test_a_trajectory_that_lacks_something_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        (trajectory(tmp_path / "gap", (1, 2, 5)), "has epoch-5 but not epoch-3, epoch-4: put back"),
+        (trajectory(tmp_path / "late", (2,)), "has epoch-2 but not epoch-1"),
+        (tmp_path / "empty", "holds no checkpoints epoch-1"),
+        (tmp_path / "nowhere", "there is no such folder, nor a recipe"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            epochs(folder)
+        assert caught.value.field == "grid.trajectory" and len(str(caught.value).splitlines()) == 1
+
+
+def test_principal_ends_are_the_axes_to_rounding(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    """Adapters of summed factors against the sum of the displacements."""
+    chain = [resolve_target(path, base) for path in epochs(trajectory(tmp_path / "t", (1, 2, 3)))]
+    found = around(base, chain, ["norm"])
+    again = around(base, chain, ["norm"])
+    assert np.array_equal(found.gram, again.gram) and found.moved == again.moved, "remembered"
+    _, mixing, share = found.principal_axes()
+    assert 0 < share <= 1
+    ends = principal_ends(base, chain, mixing.tolist())
+    assert ends == principal_ends(base, chain, mixing.tolist())
+    opened = Checkpoint(base.path)
+    info = next(info for info in opened.tensors() if info.name == f"{Q}.weight")
+    own = opened.base(info.name)
+    moved = [open_end(target, opened).rows(info) - own for target in chain]
+    for end, row in zip(ends, mixing, strict=True):
+        made = open_end(resolve_target(end, base), opened).rows(info) - own
+        assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
+
+
+def test_the_principal_plane_of_whole_checkpoints_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    folder = trajectory(tmp_path / "whole", (1, 2, 3), lambda path, tensors: model(path, tensors))
+    chain = [resolve_target(path, base) for path in epochs(folder)]
+    with pytest.raises(UserError, match="use grid=interpolate_1d"):
+        principal_ends(base, chain, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

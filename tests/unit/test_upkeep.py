@@ -1,0 +1,279 @@
+"""Merging loses and doubles nothing, whenever it is met; checking reads every byte and changes none."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import store, upkeep
+from orchestrator.files import DamagedFile
+from orchestrator.store import JUDGEMENTS, Study
+from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.upkeep import compact, verify
+from tests.unit.test_store import ENGINE, INFO, everything, generations, judge, looking, put, rows
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    study = Study.create(tmp_path / "studies", INFO)
+    for k in range(12):
+        put(study, f"visit{k}", f"point{k}", said=f"said {k}")
+    winners = study.stored()
+    for k in range(0, 12, 3):
+        keys = [(f"point{i}", "set") for i in range(k, k + 3)]
+        judge(study, {key[0]: winners[key].tasks[key] for key in keys})
+    return study
+
+
+def ordered(found: list[Row]) -> list[Row]:
+    return sorted(found, key=lambda row: (row["point_id"], row["prompt_set_id"], row["prompt_id"]))
+
+
+def verdicts(study: Study) -> list[Row]:
+    known = study.judged("j", study.stored())
+    return ordered([row for _, table in study.rows(known, JUDGEMENTS) for row in table.to_pylist()])
+
+
+def snapshot(study: Study) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
+
+
+def test_merging_changes_no_row_and_no_verdict(study: Study) -> None:
+    before, judged = ordered(everything(study)), verdicts(study)
+    done = compact(study)
+    assert (done.before, done.after, done.removed) == (16, 2, 16)
+    assert ordered(everything(study)) == before and verdicts(study) == judged and len(judged) == 36
+    assert not study.problems and verify(study).is_sound
+    assert compact(study).removed == 0
+    assert {part.meta["engine"]["engine"] for part in study.parts()} == {"dummy"}
+
+
+def test_what_comes_later_is_merged_with_what_was_merged(study: Study) -> None:
+    compact(study)
+    put(study, "later", "point99")
+    before = ordered(everything(study))
+    compact(study)
+    assert len(study.parts()) == 1 and ordered(everything(study)) == before
+
+
+def test_merged_parts_are_of_bounded_size(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "MERGED_TASKS", 5)
+    before = ordered(everything(study))
+    compact(study)
+    assert [len(part.tasks) for part in study.parts()].count(5) == 2
+    assert max(len(part.tasks) for part in study.parts()) == 5
+    compact(study)
+    assert ordered(everything(study)) == before
+    monkeypatch.setattr(upkeep, "MERGED_ROWS", 6)
+    monkeypatch.setattr(upkeep, "MERGED_TASKS", 2000)
+    assert compact(study).removed == 0  # all are large by now
+
+
+def test_engines_are_not_mixed(study: Study) -> None:
+    for k in range(2):
+        table = generations(study, f"other{k}")
+        study.write_generations(f"other{k}", table, {"engine": "vllm"})
+    compact(study)
+    assert sorted(part.meta["engine"]["engine"] for part in study.parts()) == ["dummy", "vllm"]
+
+
+def test_a_task_stored_twice_keeps_what_counts(study: Study) -> None:
+    put(study, "again", "point3", said="otherwise")
+    before = ordered(everything(study))
+    compact(study)
+    assert len(study.parts()) == 1 and ordered(everything(study)) == before
+
+
+def test_verdicts_on_what_counts_no_more_are_dropped(study: Study) -> None:
+    put(study, "visit0", "point0", said="otherwise")
+    before = verdicts(study)
+    assert len(before) == 33
+    compact(study)
+    assert verdicts(study) == before and len(study.parts("judgements/j")) == 1
+
+
+def damage(path: Path, at: int = 60) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 255
+    path.write_bytes(data)
+
+
+def test_a_damaged_part_is_not_merged_and_not_removed(study: Study) -> None:
+    path = study.root / "generations" / "visit4.parquet"
+    damage(path)
+    looker = looking(study)
+    compact(looker)
+    assert path.exists() and path in looker.problems
+    assert {row["point_id"] for row in everything(looking(study))} == {f"point{k}" for k in range(12) if k != 4}
+
+
+def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
+    """What counts is damaged, what does not is whole: once the damage is known, the whole one counts."""
+    copies = [put(study, "visit4", "point4", said="said 4"), put(study, "other", "point4", "point77", said="otherwise")]
+    loser = next(path for path in copies if path.name != study.stored()["point4", "set"].name)
+    winner = next(path for path in copies if path != loser)
+    damage(winner)
+    compact(looking(study))
+    assert sum(row["point_id"] == "point4" for row in everything(looking(study))) == 3
+
+
+def test_a_reader_that_scanned_before_finds_the_rows_after(study: Study) -> None:
+    before = ordered(everything(study))
+    winners = study.stored()
+    known = study.judged("j", winners)
+    compact(looking(study))
+    assert ordered([row for _, table in study.rows(winners) for row in table.to_pylist()]) == before
+    assert sum(table.num_rows for _, table in study.rows(known, JUDGEMENTS)) == 36
+    assert not study.problems
+
+
+def test_a_late_reader_of_verdicts_is_not_given_those_on_other_responses(study: Study) -> None:
+    known = study.judged("j", study.stored())
+    put(study, "visit0", "point0", said="otherwise")
+    judge(study, {"point0": study.stored()["point0", "set"].tasks["point0", "set"]}, verdict="complied")
+    next(part.path for key, part in known.items() if key[0] == "point0").unlink()
+    found = [row for _, table in study.rows(known, JUDGEMENTS) for row in table.to_pylist()]
+    assert {row["verdict"] for row in found} == {"refused"} and len(found) == 27
+
+
+def test_a_reader_in_the_midst_of_merging_finds_every_row_once(study: Study) -> None:
+    before = ordered(everything(study))
+    reading = study.rows(study.stored())
+    found = next(reading)[1].to_pylist()
+    compact(looking(study))
+    found += [row for _, table in reading for row in table.to_pylist()]
+    assert ordered(found) == before
+
+
+def test_sources_beside_the_merged_part_count_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a death between the writing of the merged part and the removal of its sources."""
+    before, judged = ordered(everything(study)), verdicts(study)
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "remove_merged", lambda self, part: None)
+        compact(study)
+    assert len(study.parts()) == 13
+    assert ordered(everything(study)) == before and verdicts(study) == judged
+    compact(study)
+    assert len(study.parts()) == 1 and ordered(everything(study)) == before and verdicts(study) == judged
+
+
+def test_nothing_is_removed_where_the_merged_part_does_not_verify(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Study.write_merged
+
+    def spoil(self: Study, *args: Any) -> Path:
+        path = write(self, *args)
+        damage(path)
+        return path
+
+    monkeypatch.setattr(Study, "write_merged", spoil)
+    with pytest.raises(DamagedFile):
+        compact(looking(study))
+    assert len(everything(looking(study))) == 36
+
+
+def test_two_that_merge_at_once_lose_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ordered(everything(study))
+    write = Study.write_merged
+    entered: list[int] = []
+
+    def interleave(self: Study, *args: Any) -> Path:
+        if not entered:
+            entered.append(1)
+            put(looking(study), "beside", "point50")
+            compact(looking(study))
+        return write(self, *args)
+
+    monkeypatch.setattr(Study, "write_merged", interleave)
+    compact(looking(study))
+    found = [row for row in everything(study) if row["point_id"] != "point50"]
+    assert ordered(found) == before and verify(study).is_sound
+
+
+# Checking.
+
+
+def test_a_sound_study_is_found_sound_and_counted(study: Study) -> None:
+    asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
+    study.write_prompt_set(asked)
+    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": []})
+    study.events("run").write("run_started")
+    before = snapshot(study)
+    report = verify(looking(study))
+    assert report.is_sound and (report.tasks, report.rows) == (12, 72)
+    assert report.files == len(before) and report.bytes == sum(map(len, before.values()))
+    assert [note for note in report.notes if "prompt set" not in note] == []
+    assert snapshot(study) == before
+
+
+def test_every_damage_is_found_named_and_left_where_it_is(study: Study) -> None:
+    asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
+    study.write_prompt_set(asked)
+    folder = study.sweep_folder("s", "0" * 16)
+    study.write_sweep(folder, {"runs": []})
+    study.write_summary(folder, {"points_done": 1})
+    study.write_direction("d", {}, store.pa.table({"tensor": ["a"]}))
+    victims = [
+        study.root / "generations" / "visit1.parquet",
+        next((study.root / "judgements" / "j").iterdir()),
+        study.root / "prompts" / f"{asked.id}.parquet",
+        study.root / "directions" / "d.parquet",
+        folder / "sweep.json",
+        folder / "summary.json",
+    ]
+    for path in victims:
+        path.write_bytes(path.read_bytes()[:-9])
+    before = snapshot(study)
+    report = verify(looking(study))
+    assert {finding.path for finding in report.findings} == set(victims)
+    assert all("`" in finding.remedy and finding.why for finding in report.findings)
+    assert len({finding.remedy for finding in report.findings}) == 6
+    assert snapshot(study) == before
+
+
+def test_every_flipped_bit_in_a_part_is_found_or_harmless(study: Study) -> None:
+    path = study.root / "generations" / "visit1.parquet"
+    whole = path.read_bytes()
+    generator = random.Random(1)
+    for at in generator.sample(range(len(whole)), 60):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << generator.randrange(8)]) + whole[at + 1 :])
+        if verify(looking(study)).is_sound:
+            assert [r for r in everything(looking(study)) if r["point_id"] == "point1"] == rows(
+                study, "point1", said="said 1"
+            )
+
+
+def test_strangers_and_copies_are_told_apart_from_damage(study: Study, tmp_path: Path) -> None:
+    shutil.copy(study.root / "generations" / "visit1.parquet", study.root / "generations" / "copy.parquet")
+    (study.root / "generations" / "notes.txt").write_text("mine")
+    study.events("run").write("run_started")
+    with open(study.root / "events" / "run.jsonl", "a") as file:
+        file.write('{"cut')
+    (study.root / "damaged" / "generations").mkdir(parents=True)
+    (study.root / "damaged" / "generations" / "old.parquet").write_bytes(b"")
+    report = verify(looking(study))
+    assert report.is_sound and report.tasks == 12
+    notes = "\n".join(report.notes)
+    for told in ("stored elsewhere too", "notes.txt", "1 of 2 lines", "old.parquet was set aside", "prompt set set"):
+        assert told in notes
+
+
+def test_what_verify_finds_is_what_the_store_rejects(study: Study) -> None:
+    """A run heals all of it: what is found is moved aside, and nothing else."""
+    damage(study.root / "generations" / "visit1.parquet")
+    os.truncate(study.root / "generations" / "visit2.parquet", 100)
+    found = {finding.path for finding in verify(looking(study)).findings}
+    everything(study)
+    assert set(study.problems) == found and len(study.damaged()) == 2
+    assert {task[0] for task in study.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
+    put(study, "visit1", "point1", said="said 1")
+    put(study, "visit2", "point2", said="said 2")
+    assert verify(looking(study)).is_sound and ENGINE

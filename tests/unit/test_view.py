@@ -1,0 +1,211 @@
+"""The viewer's server: who may call it, what it answers, and that it only looks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import view
+from orchestrator.__main__ import main
+from orchestrator.errors import UserError
+from orchestrator.store import GENERATIONS, Study, read_table
+from orchestrator.view.live import Room
+from tests.unit.stored import basin, store_sweep
+from tests.viewing import viewing
+
+PROBES = tuple(f"question {i}" for i in range(4))
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store_sweep(tmp_path_factory.mktemp("studies"), basin(0.25), probes=PROBES, directions=1)
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with viewing(folder.parents[2], tmp_path_factory.mktemp("scratch")) as found:
+        yield found
+
+
+def get(address: str, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], str]:
+    """Status, headers in lower case, text."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    told = {name.lower(): value for name, value in answer.getheaders()}
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, told, text
+
+
+def of(folder: Path) -> str:
+    return f"/sweeps/{folder.parents[1].name}/{folder.name}"
+
+
+def files(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_it_only_looks(folder: Path, address: str) -> None:
+    before = files(folder.parents[2])
+    for path in ("/", "/sweeps", *(f"{of(folder)}/{each}" for each in ("", "now", "prompts", "search?text=i"))):
+        status, told, text = get(address, path)
+        assert status == 200 and text, path
+        assert told["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert told["x-content-type-options"] == "nosniff" and told["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in told
+        assert get(address, path, "POST")[0] == 405
+    assert files(folder.parents[2]) == before
+
+
+def test_what_it_tells_of_a_sweep(folder: Path, address: str) -> None:
+    (listed,) = json.loads(get(address, "/sweeps")[2])
+    assert (listed["model"], listed["state"], listed["done"], listed["tasks"]) == ("tiny", "complete", 11, 11)
+    assert listed["origin"] == "0.0" and listed["radius"]
+    now = json.loads(get(address, f"{of(folder)}/now")[2])
+    points = now["chart"]["points"]
+    said = json.loads(get(address, f"{of(folder)}/points/{points[0]}")[2])
+    assert said == [[[0, 1, 2, 3], ["Here is a list …"] * 4, ["cccc"]]]
+    assert json.loads(get(address, f"{of(folder)}/points/none")[2]) == [None]
+    assert json.loads(get(address, f"{of(folder)}/prompts")[2]) == [[[text, ""] for text in PROBES]]
+
+
+@pytest.mark.parametrize(
+    ("query", "total"),
+    [("", 44), ("text=CANNOT", 18), ("text=question%203", 11), ("outcome=c", 26), ("text=question%203&outcome=r", 5),
+     ("group=benign", 0), ("group=harmful", 44), ("category=fraud", 0), ("text=%3Cscript%3E", 0)],
+)  # fmt: skip
+def test_search(query: str, total: int, folder: Path, address: str) -> None:
+    found = json.loads(get(address, f"{of(folder)}/search?{query}")[2])
+    assert found["total"] == total == len(found["found"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/sweeps/x/y/now", "/assets/../app.py", "/assets/..%2fapp.py", "/assets/app.py",
+     "/sweeps/..%2f/../now", "//example.com/", "/assets/%2e%2e/view.js"],
+)  # fmt: skip
+def test_there_is_nothing_else(path: str, address: str) -> None:
+    assert get(address, path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", ""]
+)
+def test_another_name_in_the_host_header_is_refused(host: str, address: str) -> None:
+    assert get(address, Host=host)[0] == 400
+    port = address.rpartition(":")[2]
+    for ours in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert get(address, Host=ours)[0] == 200, ours
+
+
+def test_a_token_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    with viewing(folder.parents[2], tmp_path, token=TOKEN) as address:
+        for wrong in ("", "?token=", "?token=wrong", f"?token={TOKEN}x", "?token=%C3%A9"):
+            status, told, text = get(address, f"/sweeps{wrong}")
+            assert status == 401 and "set-cookie" not in told and "tiny" not in text
+        for wrong in ("wrong", TOKEN[:-1], ""):
+            assert get(address, Cookie=f"landscape-token={wrong}")[0] == 401
+            assert get(address, Authorization=f"Bearer {wrong}")[0] == 401
+        assert get(address, "/assets/page.js")[0] == 401
+        status, told, _ = get(address, f"//example.com/?token={TOKEN}")
+        assert (status, told["location"]) == (303, "/example.com/"), "nobody is sent elsewhere"
+        status, told, _ = get(address, f"/?token={TOKEN}")
+        assert (status, told["location"]) == (303, "/"), "the token leaves the address"
+        assert {"httponly", "samesite=strict"} <= set(told["set-cookie"].lower().split("; "))
+        assert get(address, Cookie=told["set-cookie"].partition(";")[0])[0] == 200
+        assert get(address, Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert get(address, f"/?token={TOKEN}", Host="evil.example")[0] == 400
+
+
+def test_loopback_needs_no_token_and_all_else_does() -> None:
+    for host, alone in (("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True),
+                        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("some.host", False)):  # fmt: skip
+        assert view.Asked(host).is_loopback is alone
+    assert socket.gethostname().lower() in view.names(view.Asked("0.0.0.0"))
+    assert "a.b" in view.names(view.Asked("0.0.0.0", names=("A.b",)))
+    assert view.names(view.Asked()) == {"localhost", "127.0.0.1", "::1", "[::1]"}
+
+
+def test_what_is_asked_for() -> None:
+    wanted, rest = view.asked(["view.port=0", "out=there", "view.names=[a,b]", "report.reveal=true"])
+    assert wanted == view.Asked(port=0, names=("a", "b"), reveal=True) and rest == ("out=there",)
+    for wrong in ("view.prot=1", "view.port=x", "view.port=70000", "report.reveal=maybe"):
+        with pytest.raises(UserError):
+            view.asked([wrong])
+
+
+def test_responses_are_read_while_they_come(tmp_path: Path) -> None:
+    """Not yet judged by anyone: the viewer judges them, and writes nothing into the study."""
+    folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
+    study = Study.open(folder.parents[1])
+    for path in [folder / "landscape.parquet", folder / "summary.json", *study.root.glob("judgements/*/*")]:
+        path.unlink()
+    part = study.parts()[0]
+    table = read_table(part.path, GENERATIONS)
+    part.path.unlink()
+    room = Room(tmp_path / "studies", tmp_path / "scratch")
+
+    def measured() -> Any:
+        return room.look(*room.sweeps()[0]).summary["points_done"]
+
+    before = files(study.root)
+    assert measured() == 0
+    assert files(study.root) == before
+    for rows in (slice(0, 12), slice(12, 44)):
+        study.write_generations(
+            f"part {rows.start}", table.slice(rows.start, rows.stop - rows.start), part.meta["engine"]
+        )
+        assert measured() == rows.stop / len(PROBES)
+    look = room.look(*room.sweeps()[0])
+    assert look.whole and look is room.look(*room.sweeps()[0]), "nothing new: nothing is reckoned again"
+    assert not list(study.root.glob("judgements/*/*")) and list((tmp_path / "scratch").rglob("*.parquet"))
+    assert look.summary["origin_asr"] == 0.0 and look.shown()["tiles"]
+
+
+def test_much_is_judged_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
+    for path in folder.parents[1].glob("judgements/*/*"):
+        path.unlink()
+    (folder / "landscape.parquet").unlink()
+    monkeypatch.setattr("orchestrator.view.live.AT_ONCE", 5 * len(PROBES))
+    room = Room(tmp_path / "studies", tmp_path / "scratch")
+    looks = [room.look(*room.sweeps()[0]) for _ in range(4)]
+    assert [look.summary["points_done"] for look in looks] == [5, 10, 11, 11]
+    assert [look.whole for look in looks] == [False, False, True, True]
+
+
+def test_no_study_yet(tmp_path: Path) -> None:
+    with viewing(tmp_path, tmp_path / "scratch") as address:
+        assert get(address, "/sweeps")[::2] == (200, "[]")
+
+
+def test_the_command_line(folder: Path) -> None:
+    arguments = [sys.executable, "-m", "orchestrator", "view", str(folder.parents[2]), "view.port=0", "--json"]
+    viewer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
+        assert viewer.stdout
+        address = json.loads(viewer.stdout.readline())["address"].rstrip("/")
+        assert get(address)[0] == 200
+    finally:
+        viewer.send_signal(signal.SIGINT)
+        assert viewer.wait(timeout=60) == 0
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken:
+        done = subprocess.run(
+            [*arguments[:-2], f"view.port={taken.getsockname()[1]}"], capture_output=True, text=True, check=False,
+            env=os.environ | {"COLUMNS": "200"},
+        )  # fmt: skip
+    assert done.returncode == 2 and "cannot listen there" in done.stderr
+    assert main(["view", str(folder / "nowhere")]) == 2

@@ -1,0 +1,304 @@
+"""Live weights moved along every kind of direction, on a CPU and by the GPU's code in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from workers import directions
+from workers.checkpoint import Checkpoint
+from workers.layout import Region, uncovered
+from workers.materialise import from_bf16, lora_merged, to_bf16
+from workers.memory import TORCH, CpuMemory, GpuMemory
+from workers.noise import Slab
+from workers.noise.definition import Array, DType
+from workers.noise.reference import from_float32, perturb, to_float32
+from workers.targets import Target, open_ends
+from workers.weights import ResidentWeights
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+ROOT = Path(__file__).parents[2]
+
+SHAPES = {
+    "q.weight": (24, 40),
+    "k.weight": (24, 40),
+    "down.weight": (40, 24),
+    "norm.weight": (40,),
+    "tied.weight": (7, 40),
+}
+
+RANDOM = RandomDirection(7)
+BESIDE = RandomDirection(8, "filter", orthogonal_to=7)
+FULL, LORA = TowardsDirection("full"), TowardsDirection("lora")
+
+
+def save(folder: Path, tensors: dict[str, Array], name: str = "model.safetensors", **config: Any) -> Path:
+    """float32 arrays, and uint16 ones as bfloat16, in safetensors."""
+    folder.mkdir()
+    header: dict[str, Any] = {}
+    position = 0
+    for key, array in tensors.items():
+        dtype = "F32" if array.dtype == np.float32 else "BF16"
+        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, position + array.nbytes]}
+        position += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = b"".join(array.tobytes() for array in tensors.values())
+    (folder / name).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    kind = "adapter_config.json" if name.startswith("adapter") else "config.json"
+    (folder / kind).write_text(json.dumps(config))
+    return folder
+
+
+@dataclass
+class World:
+    """A base in bfloat16, a checkpoint in float32 and an adapter to go towards, and one rank's live memory of it."""
+
+    base: dict[str, Array]
+    full: dict[str, Array]
+    merged: dict[str, Array]
+    checkpoint: Checkpoint
+    weights: ResidentWeights
+    scalars: dict[str, Any]
+    dtype: DType
+    parameters: dict[str, torch.Tensor]
+
+    def held(self, name: str) -> dict[int, int]:
+        """Element -> bits, of all that this rank holds of a tensor."""
+        found: dict[int, int] = {}
+        for piece in self.weights.read(name):
+            for r in range(piece.slab.rows):
+                start = piece.slab.k_off + r * piece.slab.k_stride
+                found |= dict(zip(range(start, start + piece.slab.cols), piece.values[r].tolist(), strict=True))
+        return found
+
+    def wrong(self, want: dict[str, Array]) -> list[str]:
+        """Tensors that differ from `want` (flat or not, bits or float32), or of which nothing is held."""
+        wrong = []
+        for name in SHAPES:
+            bits = want[name].reshape(-1).view(np.uint32 if self.dtype == "float32" else np.uint16).tolist()
+            held = self.held(name)
+            if not held or any(bits[k] != value for k, value in held.items()):
+                wrong.append(name)
+        return wrong
+
+    def reference(self, point: Point, blends: dict[str, list[tuple[float, Array, DType]]]) -> dict[str, Array]:
+        return {
+            name: perturb(
+                self.base[name].reshape(-1),
+                name,
+                directions.terms(point, name, SHAPES[name], self.scalars),
+                self.dtype,
+                "bfloat16",
+                [(c, a.reshape(-1), kind) for c, a, kind in blends.get(name, [])] or None,
+            )
+            for name in SHAPES
+        }
+
+
+@pytest.fixture(params=["gpu", "gpu-resident"] if INTERPRETED else ["cpu"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which memory; the GPU's in a process with Triton's interpreter (`test_all_of_it_with_the_gpus_code`)."""
+    return str(request.param)
+
+
+@pytest.fixture
+def world(tmp_path: Path, kind: str) -> Callable[..., World]:
+    def make(dtype: DType = "bfloat16") -> World:
+        rng = np.random.default_rng(0)
+        base = {name: to_bf16(rng.standard_normal(shape).astype(np.float32)) for name, shape in SHAPES.items()}
+        full = {name: from_bf16(w) + rng.standard_normal(w.shape).astype(np.float32) / 10 for name, w in base.items()}
+        a, b = rng.standard_normal((3, 40)).astype(np.float32), rng.standard_normal((24, 3)).astype(np.float32)
+        scale = 4 / math.sqrt(3)
+        merged = base | {"k.weight": to_bf16(lora_merged(from_bf16(base["k.weight"]), a, b, scale))}
+        checkpoint = Checkpoint(save(tmp_path / "base", base))
+        prefix = "base_model.model.k.lora_"
+        adapter = {f"{prefix}A.weight": a, f"{prefix}B.weight": b}
+        config = {"peft_type": "LORA", "r": 3, "lora_alpha": 4, "use_rslora": True}
+        targets = [
+            Target("full", "checkpoint", str(save(tmp_path / "full", full))),
+            Target("lora", "adapter", str(save(tmp_path / "lora", adapter, "adapter_model.safetensors", **config))),
+        ]
+        parameters = {
+            "qk": torch.zeros(30, 40, dtype=TORCH[dtype]),  # rows 0..11 of q and 6..23 of k, fused
+            "down": torch.zeros(40, 16, dtype=TORCH[dtype]),  # columns 8..19 of a row-parallel shard, padded
+            "norm": torch.zeros(40, dtype=TORCH[dtype]),
+            "tied": torch.zeros(8, 40, dtype=TORCH[dtype]),
+        }
+        layout = {
+            "q.weight": [Region("qk", Slab(12, 40, 0, 40, 0, 40))],
+            "k.weight": [Region("qk", Slab(18, 40, 240, 40, 480, 40))],
+            "down.weight": [Region("down", Slab(40, 12, 8, 24, 0, 16))],
+            "norm.weight": [Region("norm", Slab(1, 40, 0, 40, 0, 40))],
+            "tied.weight": [Region("tied", Slab(7, 40, 0, 40, 0, 40))],
+        }
+        memory = (
+            CpuMemory(checkpoint)
+            if kind == "cpu"
+            else GpuMemory(checkpoint, torch.device("cpu"), resident=kind == "gpu-resident")
+        )
+        resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_ends(targets, checkpoint), memory)
+        resident._moved |= set(SHAPES)  # live memory is zeros, not the base, as an engine's would be
+        resident.origin()
+        tensors = [(t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors()]
+        scalars = {d.id: directions.measure(d, tensors) for d in (RANDOM, BESIDE)}
+        return World(base, full, merged, checkpoint, resident, scalars, dtype, parameters)
+
+    return make
+
+
+def rounded(tensors: dict[str, Array], dtype: DType) -> dict[str, Array]:
+    return {
+        name: from_float32(to_float32(w, "bfloat16" if w.itemsize == 2 else "float32"), dtype)
+        for name, w in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World], dtype: DType) -> None:
+    w = world(dtype)
+    for direction, want in ((FULL, w.full), (LORA, w.merged)):
+        w.weights.move(Point.at([(direction, 1.0)]), {})
+        assert w.wrong(rounded(want, dtype)) == []
+    w.weights.move(ORIGIN, {})
+    assert w.wrong(rounded(w.base, dtype)) == []
+
+
+def test_one_moves_nothing_that_the_adapter_does_not_name(world: Callable[..., World]) -> None:
+    w = world()
+    w.weights.move(Point.at([(LORA, -3.7)]), {})
+    assert w.wrong(w.base) == ["k.weight"]
+
+
+def test_between_two_and_with_noise_as_documented(world: Callable[..., World]) -> None:
+    """Blended in the order of direction ids, the base first; then the noise, rounded once."""
+    w = world()
+    first, second = sorted((FULL, LORA), key=lambda d: d.id)
+    ends = {FULL: (w.full, "float32"), LORA: (w.merged, "bfloat16")}
+    point = Point.at([(first, 0.25), (second, -0.6), (RANDOM, 0.3), (BESIDE, -0.1)])
+    sources = [(d, c, *ends[d]) for d, c in ((first, 0.25), (second, -0.6))]
+    blends: dict[str, list[tuple[float, Array, DType]]] = {}
+    for name in SHAPES:
+        moving = [(c, tensors[name], kind) for d, c, tensors, kind in sources if d is FULL or name == "k.weight"]
+        rest = round(1 - sum(c for c, _, _ in moving), 9)
+        blends[name] = [(rest, w.base[name], "bfloat16"), *moving]
+    w.weights.move(point, w.scalars)
+    assert w.wrong(w.reference(point, blends)) == []
+
+
+def test_coefficients_that_sum_to_one_leave_the_base_out(world: Callable[..., World]) -> None:
+    w = world()
+    point = Point.at([(FULL, 0.3), (LORA, 0.7)])
+    assert [c for c, end in directions.blend(point, w.checkpoint["k.weight"], w.weights._ends) if end is None] == []
+    assert [c for c, end in directions.blend(point, w.checkpoint["q.weight"], w.weights._ends)] == [0.7, 0.3]
+
+
+def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> None:
+    w = world()
+    rng = np.random.default_rng(1)
+    for i in range(50 if not INTERPRETED else 5):
+        drawn = rng.choice(4, size=rng.integers(1, 5), replace=False)
+        some = [(RANDOM, BESIDE, FULL, LORA)[k] for k in drawn]
+        w.weights.move(Point.at((d, float(rng.uniform(-1, 1))) for d in some), w.scalars)
+        if i % 10 == 0:
+            w.weights.move(Point.at([(RANDOM, 0.2)]), w.scalars)
+            assert w.wrong(w.reference(Point.at([(RANDOM, 0.2)]), {})) == []
+    assert "q.weight" in w.wrong(w.base)
+    w.weights.move(ORIGIN, {})
+    assert w.wrong(w.base) == []
+
+
+def test_what_lies_beside_a_region_is_left_alone(world: Callable[..., World]) -> None:
+    w = world()
+    w.weights.move(Point.at([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
+    held = w.weights._memory["down"], w.weights._memory["tied"]
+    down, tied = (np.asarray(m if isinstance(m, np.ndarray) else m.view(torch.int16).numpy()) for m in held)
+    assert not down.reshape(40, 16)[:, 12:].any() and down.reshape(40, 16)[:, :12].any()
+    assert not tied.reshape(8, 40)[7].any()
+
+
+def test_the_check_names_what_is_wrong(world: Callable[..., World]) -> None:
+    w = world()
+    assert w.weights.holds_base() == {}
+    w.weights.canary()
+    assert w.weights.holds_canary() == {} and set(w.weights.holds_base()) == set(SHAPES)
+    w.weights.origin()
+    assert set(w.weights.holds_canary()) == set(SHAPES)
+    memory = w.weights._memory["qk"]
+    memory[5] = memory[5] * 0 + 3
+    assert set(w.weights.holds_base()) == {"q.weight"}
+
+
+MUTATIONS: dict[str, tuple[str, Slab]] = {
+    "an off-by-one in a slice": ("k.weight", Slab(18, 40, 239, 40, 480, 40)),
+    "a shard of the wrong rank": ("k.weight", Slab(18, 40, 0, 40, 480, 40)),
+    "a shard one row too far": ("q.weight", Slab(12, 40, 0, 40, 40, 40)),
+    "a transposed shard": ("down.weight", Slab(12, 40, 8, 24, 0, 40)),
+    "the wrong columns": ("down.weight", Slab(40, 12, 12, 24, 0, 16)),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_layout_that_is_wrong_is_found_out(world: Callable[..., World], mutation: str) -> None:
+    """An engine that holds the base, and a layout that says it lies elsewhere."""
+    w = world()
+    name, slab = MUTATIONS[mutation]
+    layout = dict(w.weights._layout)
+    layout[name] = [Region(layout[name][0].parameter, slab)]
+    mutant = ResidentWeights(w.checkpoint, layout, w.parameters, w.dtype, memory=w.weights._device)
+    assert set(mutant.holds_base()) == {name}
+
+
+def test_a_tensor_that_is_skipped_is_found_out(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    w = world()
+    assert uncovered(w.checkpoint["q.weight"].size, [r.slab for r in w.weights._layout["q.weight"]]) == 12 * 40
+    assert uncovered(w.checkpoint["norm.weight"].size, [r.slab for r in w.weights._layout["norm.weight"]]) == 0
+    assert uncovered(960, []) == 960
+    put = ResidentWeights._put
+
+    def skip(self: ResidentWeights, held: Any, slab: Slab, made: Any) -> None:
+        if made.info.name != "norm.weight" or not any(held is memory for memory in self._memory.values()):
+            put(self, held, slab, made)
+
+    monkeypatch.setattr(ResidentWeights, "_put", skip)
+    w.weights.canary()
+    assert w.weights.holds_canary() == {"norm.weight": "did not move"}
+
+
+def test_equal_noise_for_equal_shapes_is_found_out(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """q and k are of one shape: a kernel whose noise does not know the tensor's name is not the reference's."""
+    from workers.noise import cpu, gpu, tensor_key
+
+    w = world()
+    point = Point.at([(RANDOM, 0.3)])
+    for kernel in (cpu, gpu):
+        monkeypatch.setattr(kernel, "tensor_key", lambda seed, name: tensor_key(seed, ""))
+    w.weights.move(point, w.scalars)
+    assert w.wrong(w.reference(point, {})) == ["q.weight", "k.weight", "down.weight", "tied.weight"]
+    w.weights.canary()
+    assert set(w.weights.holds_canary()) == set(SHAPES)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
+def test_all_of_it_with_the_gpus_code() -> None:
+    """The same tests, on the GPU's path in Triton's interpreter: all but the transfers to a device."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "30 passed" in done.stdout, done.stdout[-1000:]
