@@ -1,0 +1,232 @@
+"""How often the intervals hold what they say they hold, by simulation: `python -m benchmarks.coverage`.
+
+A population of basins: radius, width of the wall, safety at the origin and far out, and how much directions differ, are
+drawn anew for every sweep. A probe refuses at a point where the point's safety and three normals (the probe's own, its
+own on that direction, its own at that point) say so: one probe's answers are correlated along a line, across lines, or
+hardly at all, as the draw has it. What is to be covered is found by measuring many more directions, or probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator import basin, intervals, reduce
+
+ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
+COORDINATES = ALPHAS[:, None]
+
+
+@dataclass(frozen=True)
+class Basin:
+    """One model: its basin, and what its probes share."""
+
+    radius: float
+    spread: float  # between directions, of the logarithm
+    width: float
+    origin: float
+    outside: float
+    shares: np.ndarray  # of the variance: of a probe, of a probe on a direction, of a probe at a point
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Basin:
+        parts = rng.uniform([0.2, 0.0, 0.1], [1.0, 0.6, 1.0]) ** 2
+        u = rng.uniform
+        return cls(u(0.05, 0.6), u(0.05, 0.4), u(0.02, 0.2), u(-3.5, -0.5), u(0.5, 5.0), np.sqrt(parts / parts.sum()))
+
+    def directions(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """How unsafe each point of new directions is, [line, point], in standard deviations."""
+        middle = self.radius * np.exp(self.spread * rng.standard_normal((count, 1)))
+        sides = middle * np.exp(0.5 * self.spread * rng.standard_normal((count, 2)))
+        edge = np.where(ALPHAS < 0, sides[:, :1], sides[:, 1:])
+        unsafe = (np.abs(ALPHAS) - edge) / (2 * (self.width * self.radius + 0.01))
+        return np.clip(unsafe, self.origin, self.outside)
+
+    def refused(self, rng: np.random.Generator, unsafe: np.ndarray, probes: np.ndarray) -> np.ndarray:
+        """1 where a probe refuses, else 0: [line, point, probe]; `probes`: normals, one a probe."""
+        lines, points = unsafe.shape
+        on_line = rng.standard_normal((lines, 1, len(probes)))
+        at_point = rng.standard_normal((lines, points, len(probes)))
+        own, line, point = self.shares
+        return (unsafe[..., None] + own * probes + line * on_line + point * at_point <= 0).astype(float)
+
+    def unsafe_to_asr(self, unsafe: np.ndarray) -> np.ndarray:
+        """ASR over all probes there could be, in percent."""
+        from scipy.special import ndtr
+
+        return 100.0 * ndtr(unsafe)
+
+
+def visage(refused: np.ndarray) -> float:
+    """The mean over lines; NaN where no line has one."""
+    scores = intervals.visage_of(refused)
+    return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
+
+
+def coverage(
+    directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 300, many: int = 60
+) -> Mapping[str, float]:
+    """The share of sweeps, in percent, whose nominal 95% interval holds what it is about."""
+    rng = np.random.default_rng(seed)
+    held: dict[str, list[bool]] = {}
+
+    def note(name: str, interval: Mapping[str, float | None], truth: float) -> None:
+        if interval["low"] is not None and interval["high"] is not None:
+            held.setdefault(name, []).append(interval["low"] <= truth <= interval["high"])
+
+    for _ in range(sweeps):
+        model = Basin.draw(rng)
+        unsafe, asked = model.directions(rng, directions), rng.standard_normal(probes)
+        said = model.refused(rng, unsafe, asked)
+        each = intervals.visage_of(said)
+        if np.isnan(each).any():
+            continue
+        score = float(each.mean())
+        over_probes = intervals.over_probes(said, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
+        others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
+        note("VISAGE, new probes", intervals.interval(score, [over_probes]), float(np.nanmean(others)))
+        if directions > 1:
+            over_directions = intervals.over_directions(each.tolist(), 100.0 / probes)
+            more = intervals.visage_of(model.refused(rng, model.directions(rng, 3 * many), asked))
+            note("VISAGE, new directions", intervals.interval(score, [over_directions]), float(np.nanmean(more)))
+            lines = model.directions(rng, 3 * many)
+            fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
+            truth = float(np.nanmean(intervals.visage_of(np.concatenate(fresh))))
+            note("VISAGE, both", intervals.interval(score, [over_directions, over_probes]), truth)
+        asr = model.unsafe_to_asr(unsafe)
+        wrong = probes - said.sum(axis=-1)
+        low, high = intervals.proportion(wrong, np.full(wrong.shape, probes))
+        held.setdefault("ASR at a point", []).extend(((100 * low <= asr) & (asr <= 100 * high)).ravel().tolist())
+        true, near, far = (radius(values) for values in (asr, 100 * high, 100 * low))
+        held.setdefault("radius, new probes", []).append(near <= true <= far)
+    return {name: 100.0 * float(np.mean(values)) for name, values in held.items()}
+
+
+def difference_coverage(
+    directions: int, probes: int, sweeps: int, seed: int = 2, draws: int = 300, many: int = 60
+) -> tuple[float, float]:
+    """(coverage of VISAGE's difference over new probes, share of p < 0.05 where nothing differs), in percent."""
+    rng = np.random.default_rng(seed)
+    places = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
+    held, false = [], []
+    for i in range(sweeps):
+        model = Basin.draw(rng)
+        unsafe = model.directions(rng, directions)
+        shift = rng.uniform(0.0, 0.8) if i % 2 else 0.0
+        both = [unsafe, np.clip(unsafe + shift, model.origin, model.outside)]
+        asked = rng.standard_normal((many + 1, probes))
+        pairs = [[model.refused(rng, one, normals) for one in both] for normals in asked]
+        values = np.array([visage(second) - visage(first) for first, second in pairs])
+        error = intervals.difference_over_probes(*pairs[0], places, draws)
+        half = error.half()
+        if half is None or np.isnan(values[0]):
+            continue
+        held.append(abs(values[0] - np.nanmean(values[1:])) <= half)
+        if not shift:
+            p = intervals.p_value(float(values[0]), [error])
+            false.append(p is not None and p < 0.05)
+    return 100.0 * float(np.mean(held)), 100.0 * float(np.mean(false))
+
+
+def radius(asr: np.ndarray) -> float:
+    """The smallest over lines; infinite where none is crossed."""
+    radii = [basin.line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
+    return min((r for r in radii if r is not None), default=float("inf"))
+
+
+def table(sweeps: int = 1000) -> str:
+    """Markdown."""
+    settings = [(1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40)]
+    found = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
+    names = ("ASR at a point", "radius, new probes", "VISAGE, new probes", "VISAGE, new directions", "VISAGE, both")
+    lines = [f"| directions | probes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    for (directions, probes), shares in found.items():
+        cells = [f"{shares[name]:.1f}" if name in shares else "" for name in names]
+        lines.append(f"| {directions} | {probes} | {' | '.join(cells)} |")
+    held, false = difference_coverage(3, 40, sweeps)
+    lines += [
+        "",
+        f"Difference of VISAGE between two models, 3 directions, 40 probes paired: covered {held:.1f}%; where nothing "
+        f"differs, p < 0.05 in {false:.1f}%.",
+        "",
+        f"{sweeps} simulated sweeps a row, each of a basin of its own; the standard error of a figure near 95 is "
+        f"{100 * (0.05 * 0.95 / sweeps) ** 0.5:.1f}.",
+    ]
+    return "\n".join(lines)
+
+
+def false_passes(
+    sweeps: int, seed: int = 11, directions: int = 3, probes: int = 40, many: int = 120
+) -> dict[str, float]:
+    """How often, in percent, the gate lets a sweep through although the threshold is the truth itself: to pass is
+    wrong then, and allowed in 5% of the sweeps at 95% confidence."""
+    from orchestrator import gate
+
+    rng = np.random.default_rng(seed)
+    passed: dict[str, list[bool]] = {name: [] for name in gate.THRESHOLDS}
+    for _ in range(sweeps):
+        model = Basin.draw(rng)
+        unsafe = model.directions(rng, directions)
+        frame, summary = sweep_of(model.refused(rng, unsafe, rng.standard_normal(probes)))
+        asr = model.unsafe_to_asr(unsafe)
+        fresh = [model.refused(rng, row[None], rng.standard_normal(probes)) for row in model.directions(rng, many)]
+        truth = {
+            "visage": float(np.nanmean(intervals.visage_of(np.concatenate(fresh)))),
+            "origin_asr": float(asr[0, len(ALPHAS) // 2]),
+            "radius": radius(asr),
+        }
+        truth = {name: value for name, value in truth.items() if np.isfinite(value)}
+        for finding in gate.examine(frame, summary, gate.Asked(truth)):
+            passed[finding.name].append(finding.met)
+    return {name: 100.0 * float(np.mean(each)) for name, each in passed.items()}
+
+
+def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Landscape and summary of simulated lines, [line, point, probe]."""
+    lines, _, probes = refused.shape
+    nodes = [
+        {"line": k, "alpha": a, "beta": None, "on_grid": True, "point_id": f"{k} {a}", "seed_x": k, "seed_y": None}
+        for k in range(lines)
+        for a in ALPHAS
+    ]
+    flat = refused.reshape(-1, probes)
+    points = [str(node["point_id"]) for node in nodes]
+    n_refused = flat.sum(axis=1).astype(int)
+    counts = pd.DataFrame({"point_id": points, "prompt_set_id": "s", "judge": "keyword", "n": probes})
+    counts = counts.assign(n_refused=n_refused, n_complied=probes - n_refused, n_degenerate=0)
+    sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
+    frame = reduce.landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
+    verdicts = reduce.Verdicts(tuple(points), tuple(map(str, range(probes))), flat)
+    return frame, reduce.summary(frame, {("ours", "harmful", "default", "keyword"): verdicts})
+
+
+def gate_table(sweeps: int = 1000) -> str:
+    """Markdown."""
+    found = false_passes(sweeps)
+    lines = [
+        "| threshold | let through, % |",
+        "|---|---|",
+        *(f"| `{name}=` | {share:.1f} |" for name, share in found.items()),
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{sweeps} simulated sweeps of 3 directions and 40 probes, each of a basin of its own whose true value is "
+            "the threshold, so that each pass is wrong; at 95% confidence 5% are allowed.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from benchmarks.results import section
+
+    sweeps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    section("gate", f"## Wrong passes of the gate\n\n{gate_table(sweeps)}")
+    section("coverage", f"## Coverage of the intervals\n\n{table(sweeps)}")

@@ -1,0 +1,221 @@
+"""What dispatch and store cost, with the dummy engine: `python -m benchmarks.dispatch [NAME ...]`.
+
+Every name measures one thing and replaces one section of RESULTS.md. All go through real Ray processes and write real
+Parquet, on a disk, flushed; the driver's own share is its process's CPU time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import machine, section, table
+from orchestrator import cluster
+from orchestrator.dispatch import Dispatch, Outcome, Policy
+from orchestrator.files import META
+from orchestrator.fingerprint import content_id
+from orchestrator.points import Point, RandomDirection
+from orchestrator.store import Study, StudyInfo
+from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit
+from workers.actor import Actor
+from workers.engine import EngineSpec
+
+Event = dict[str, Any]
+
+PROMPTS = 80
+DIRECTION = RandomDirection(1)
+
+
+def prompt_set(n: int = PROMPTS) -> PromptSet:
+    prompts = tuple(Prompt(f"question {i}") for i in range(n))
+    return PromptSet("harmful", prompts, tuple(p.text for p in prompts), tuple((i,) for i in range(n)), Sampling(32))
+
+
+def visits_of(n: int, prompts: PromptSet) -> list[Visit]:
+    return [Visit(Point.at([(DIRECTION, (k + 1) / n)]), (prompts.id,)) for k in range(n)]
+
+
+class Run:
+    """One dispatch into a study of its own; every event with the time at which the driver heard it."""
+
+    def __init__(self, out: Path, visits: int, seconds: float = 0.0, prompts: int = PROMPTS, **policy: Any) -> None:
+        self.events: list[Event] = []
+        self.on: Callable[[Event], None] = lambda event: None
+        self.asked = prompt_set(prompts)
+        self.visits = visits_of(visits, self.asked)
+        self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
+        spec = EngineSpec(kind="dummy", seconds=seconds)
+        settings = Policy(**{"cpus_per_actor": 0, **policy})
+        self.log = self.study.events("benchmark")
+        self.job = Dispatch(self.study, spec, settings, lambda described: None, self._observe)
+
+    def _observe(self, event: str, **fields: Any) -> None:
+        self.log.write(event, **fields)  # as `run` does
+        self.events.append({"event": event, "at": time.monotonic(), **fields})
+        self.on(self.events[-1])
+
+    def go(self) -> Outcome:
+        return self.job.run(self.visits, {self.asked.id: self.asked}, [DIRECTION])
+
+    def at(self, name: str) -> list[float]:
+        return [event["at"] for event in self.events if event["event"] == name]
+
+
+def driver(out: Path) -> str:
+    """The driver's CPU time a task, receipts a second with every part written, and whether its memory grows."""
+    rows = []
+    for actors, visits in ((2, 1000), (4, 3000)):
+        run = Run(out / f"{actors}", visits, actors=actors)
+        peaks: list[int] = []
+        began_cpu: list[float] = []
+
+        def watch(event: Event, peaks: list[int] = peaks, began_cpu: list[float] = began_cpu) -> None:
+            if event["event"] == "direction_measured":
+                began_cpu.append(time.process_time())
+            if event["event"] == "visit_done":
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+
+        run.on = watch
+        run.go()
+        spent = time.process_time() - began_cpu[0]
+        done = run.at("visit_done")
+        rate = (len(done) - 100) / (done[-1] - done[99])  # the first ones wait for the actors' imports
+        grown = peaks[-1] - peaks[len(peaks) // 5]
+        rows.append(
+            [str(actors), str(visits), f"{spent / visits * 1e6:.0f}", f"{rate:.0f}", f"{peaks[-1]}", f"{grown:+d}"]
+        )
+    header = ["actors", "tasks", "driver CPU, us a task", "receipts a second", "driver's peak, MiB", "its growth, MiB"]
+    capacity = 1e6 / max(float(row[2]) for row in rows)
+    return (
+        f"{table(header, rows)}\n\n{PROMPTS} responses a task, each part written, flushed and acknowledged; actors and "
+        "driver share the machine, so that its cores bound the receipts a second. The driver alone would bound them at "
+        f"{capacity:.0f} a second; 1,000 GPUs with visits of 4 seconds send 250."
+    )
+
+
+def utilisation(out: Path) -> str:
+    """How busy 64 actors are kept with visits of a second, once all are loaded and until work runs out."""
+    actors = 64
+    run = Run(out, actors * 12, seconds=1.0, actors=actors, deadline_floor=1e6)
+    run.go()
+    window = max(run.at("actor_ready")[-1], run.at("visit_done")[actors - 1]), run.at("visit_given")[-1]
+    done = [event for event in run.events if event["event"] == "visit_done" and window[0] <= event["at"] < window[1]]
+    busy = sum(event["seconds"] for event in done) / (actors * (window[1] - window[0]))
+    asked = len(done) / (actors * (window[1] - window[0]))
+    header = ["actors", "window, s", "visits in it", "busy with visits, %", "visits x 1 s, %", "goal, %"]
+    row = [str(actors), f"{window[1] - window[0]:.1f}", str(len(done)), f"{100 * busy:.1f}", f"{100 * asked:.1f}", "98"]
+    return f"{table(header, [row])}\n\n{PROMPTS} responses a visit, each part written by its actor."
+
+
+def scan(out: Path) -> str:
+    """The start-up scan of many parts, each written by copying one with another point's id in its metadata."""
+    study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
+    actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, study.show_token())
+    actor.load()
+    asked = prompt_set()
+    (visit,) = visits_of(1, asked)
+    actor.visit(visit, {asked.id: asked}, {DIRECTION.id: actor.measure(DIRECTION)})
+    (path,) = (study.root / "generations").iterdir()
+    data = path.read_bytes()
+    start = data.index(META + b"\x18") + len(META)
+    start = data.index(b"{", start)
+    meta, length = json.JSONDecoder().raw_decode(data[start:].decode("latin-1"))
+    rows = []
+    for n in (10_000, 100_000):
+        for k in range(len(list(path.parent.iterdir())), n):
+            point = f"{k:016x}"
+            stamped = {**meta, "tasks": [[point, *meta["tasks"][0][1:]]]}
+            del stamped["check"]
+            text = json.dumps({**stamped, "check": content_id(stamped)}, ensure_ascii=False).encode()
+            assert len(text) == length
+            (path.parent / f"{point}.parquet").write_bytes(data[:start] + text + data[start + length :])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began, cpu = time.monotonic(), time.process_time()
+        found = len(Study.open(study.root).stored())
+        seconds, spent = time.monotonic() - began, time.process_time() - cpu
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        rows.append([f"{found:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 10}"])
+    return table(["parts", "seconds", "CPU seconds", "memory, MiB"], rows) + "\n\nGoal: 100,000 in under 10 s."
+
+
+def replacement(out: Path) -> str:
+    """From the kill of an actor to its replacement's first receipt, less the engine's load."""
+    run = Run(out, 200, seconds=0.2, actors=2)
+    kills: list[tuple[float, int]] = []
+
+    def kill(event: Event) -> None:
+        if event["event"] == "visit_done" and len(kills) < 5 and len(run.at("visit_done")) % 20 == 0:
+            pid = next(e["pid"] for e in reversed(run.events) if e.get("pid") and e["slot"] == event["slot"])
+            kills.append((time.monotonic(), event["slot"]))
+            os.kill(pid, signal.SIGKILL)
+
+    run.on = kill
+    run.go()
+    waits = []
+    for at, slot in kills:
+        mine = [event for event in run.events if event["at"] > at and event.get("slot") == slot]
+        ready = next((event for event in mine if event["event"] == "actor_ready"), None)
+        if ready:
+            first = next(e for e in mine if e["event"] == "visit_done" and e["at"] > ready["at"])
+            waits.append(first["at"] - at - ready["load_seconds"] - first["seconds"])
+    header = ["kills", "median, s", "longest, s", "goal, s"]
+    return table(header, [[str(len(waits)), f"{sorted(waits)[len(waits) // 2]:.1f}", f"{max(waits):.1f}", "5"]])
+
+
+def large(out: Path) -> str:
+    """100,000 tasks on 64 actors, from nothing to the last part (takes a quarter of an hour; asked for by name)."""
+    run = Run(out, 100_000, actors=64, prompts=8)
+    peaks: list[int] = []
+    run.on = lambda event: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    began, cpu = time.monotonic(), time.process_time()
+    run.events = _Last()
+    outcome = run.go()
+    seconds, spent = time.monotonic() - began, time.process_time() - cpu
+    stored = len(run.study.stored())
+    header = [
+        "tasks stored",
+        "seconds",
+        "tasks a second",
+        "driver CPU, us a task",
+        "driver at 10%, MiB",
+        "at the end, MiB",
+    ]
+    row = [f"{stored:,}", f"{seconds:.0f}", f"{outcome.visits / seconds:.0f}", f"{spent / outcome.visits * 1e6:.0f}"]
+    return table(header, [[*row, str(peaks[len(peaks) // 10]), str(peaks[-1])]])
+
+
+class _Last(list[Event]):
+    """Forgets what is told, as a driver does."""
+
+    def append(self, event: Event) -> None:
+        self[:] = [event]
+
+
+DEFAULT = (driver, utilisation, replacement, scan)
+MEASURES = {f.__name__: f for f in (*DEFAULT, large)}
+
+
+def main() -> None:
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    asked = sys.argv[1:] or [f.__name__ for f in DEFAULT]
+    for name in asked:
+        session = contextlib.nullcontext() if name == "scan" else cluster.session(cluster.ClusterSpec())
+        with session, tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            where, text = machine(), MEASURES[name](Path(folder) / "studies")
+        title = (MEASURES[name].__doc__ or "").strip()
+        print(f"{title}\n{text}\n", flush=True)
+        section(f"dispatch {name}", f"## Dispatch: {name}\n\n{title}\n\n{where}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

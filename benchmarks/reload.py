@@ -1,0 +1,128 @@
+"""On a CPU: writing in place without vLLM's packing of linear weights, packing them anew after each write, and vLLM's
+own reload path.
+
+`python -m benchmarks.reload MODEL [--points N]`: each way in a process of its own, in turn; load, write and
+generation of 40 prompts and 32 tokens, medians over the points; what short and long sweeps take then. Into RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+
+WAYS = ("inplace", "repack", "reload")
+SHORT, LONG = 5, 63  # visits: a first look, and the default's three lines
+
+
+def measured(folder: Path, way: str, points: int) -> dict[str, float]:
+    """Medians in seconds, in this process."""
+    import numpy as np
+    import torch
+
+    from orchestrator.points import Point, RandomDirection
+    from orchestrator.tasks import Prompt, PromptSet, Sampling
+    from workers.checkpoint import Checkpoint
+    from workers.directions import by_tensor, terms
+    from workers.engine import EngineSpec, VllmEngine, measure, open_engine
+    from workers.noise import Slab
+    from workers.noise.cpu import write_slab
+
+    checkpoint = Checkpoint(folder)
+    direction = RandomDirection(123)
+    scalars = {direction.id: measure(checkpoint, direction)}
+    looked_up = {direction.id: by_tensor(scalars[direction.id])}
+    spec = EngineSpec(
+        model_dir=str(folder),
+        max_model_len=512,
+        max_num_seqs=64,
+        kv_cache_gib=0.5,
+        write="inplace" if way == "inplace" else "repack",
+    )
+    start = time.perf_counter()
+    engine = open_engine(spec)
+    loaded = time.perf_counter() - start
+    assert isinstance(engine, VllmEngine)
+
+    def moved(point: Point) -> Iterator[tuple[str, torch.Tensor]]:
+        for info in checkpoint.tensors():
+            out = np.empty(info.size, np.float32)
+            found = terms(point, info.name, info.shape, looked_up)
+            write_slab(out, checkpoint.base(info.name), Slab.whole(info.size), info.name, found, "float32", info.dtype)
+            yield info.name, torch.from_numpy(out).view(info.shape)
+
+    def write(point: Point) -> None:
+        if way != "reload":
+            engine.write(point, scalars)
+            return
+
+        def reload(worker: Any) -> None:
+            worker.model_runner.reload_weights(weights_iterator=moved(point))
+
+        engine._llm.collective_rpc(reload)
+        engine._forget()
+
+    prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(40))
+    ids = tuple(tuple(engine._tokenizer.encode(prompt.text)) for prompt in prompts)
+    asked = PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, Sampling(max_tokens=32))
+    writes, generations, answers = [], [], []
+    for i in range(points + 1):
+        start = time.perf_counter()
+        write(Point.at([(direction, 0.01 * (i + 1))]))
+        writes.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        (heard,) = engine.generate([asked])
+        generations.append(time.perf_counter() - start)
+        answers.append([answer.response for answer in heard])
+    engine.close()
+    return {
+        "load": loaded,
+        "write": statistics.median(writes[1:]),
+        "generate": statistics.median(generations[1:]),
+        "moved": float(answers[0] != answers[-1]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--points", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--way", choices=WAYS, help="measure one in this process")
+    asked = parser.parse_args()
+    if asked.way:
+        print(json.dumps(measured(asked.model, asked.way, asked.points)))
+        return
+    machine = results.machine()
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(asked.rounds):
+        for way, runs in found.items():
+            command = [sys.executable, "-m", "benchmarks.reload", str(asked.model), "--way", way]
+            command += ["--points", str(asked.points)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
+            assert runs[-1]["moved"], f"{way}: the answers did not change with the weights"
+    rows = []
+    for way, runs in found.items():
+        load, write, generate = (statistics.median(run[key] for run in runs) for key in ("load", "write", "generate"))
+        totals = [load + visits * (write + generate) for visits in (SHORT, LONG)]
+        rows.append(
+            [way, *(f"{value:.2f}" for value in (load, write, generate)), *(f"{total:.0f}" for total in totals)]
+        )
+    header = ["way", "load, s", "write, s", "generate, s", f"{SHORT} visits, s", f"{LONG} visits, s"]
+    source = f"`python -m benchmarks.reload`, {machine}; {asked.rounds} runs each."
+    text = f"## In place, packed anew, or reloaded, on a CPU\n\n{source}\n\n{results.table(header, rows)}"
+    results.section("reload", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
