@@ -96,7 +96,7 @@ def _seat(config: Config, judge: ModelJudge, stream: TextIO) -> Seat:
     )
     if config.engine.kind == "dummy":
         return Seat(judge.bound("dummy", model.dtype), model, None)
-    with _of_the_judge():
+    with of_the_judge():
         resolved = models.resolve(model, stream)
     return Seat(judge.bound(resolved.fingerprint, resolved.dtype), model, resolved)
 
@@ -212,7 +212,7 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
     events = bench.events(run_id)
     done = itertools.count(1)
-    with console.status("") as status, cluster.session(cluster.ClusterSpec.of(own.cluster)), _of_the_judge():
+    with console.status("") as status, cluster.session(cluster.ClusterSpec.of(own.cluster)), of_the_judge():
 
         def observe(event: str, **fields: Any) -> None:
             events.write(event, **fields)
@@ -230,7 +230,7 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
 
 
 @contextlib.contextmanager
-def _of_the_judge() -> Iterator[None]:
+def of_the_judge() -> Iterator[None]:
     """What an engine refuses of a model is the judge's to be mended here."""
     try:
         yield

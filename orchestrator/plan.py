@@ -178,6 +178,20 @@ class Seconds:
 
 
 @dataclass(frozen=True)
+class Judging:
+    """What a model judge will take after the sweep, at most: as if no two responses were the same, each as long as it
+    may be. `tokens`: what it reads."""
+
+    judge: str
+    dtype: str
+    responses: int
+    tokens: int
+    memory: Memory | None
+    gpu_hours: float | None
+    wall_hours: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done, and what it takes; None where it can't be told.
 
@@ -204,6 +218,7 @@ class Plan:
     wall_hours: float | None
     disk_bytes: int
     notes: tuple[str, ...]
+    judging: tuple[Judging, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON."""
@@ -539,6 +554,15 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
     if plan.gpu_hours is not None:
         rows.append(("GPU-hours", f"at most {plan.gpu_hours:.2f}"))
     rows.append(("disk", f"at most {_gb(plan.disk_bytes)}"))
+    for each in plan.judging:
+        costs = [f"at most {each.responses:,} responses, {each.tokens:,} tokens to read"]
+        if each.wall_hours is not None:
+            costs.append(duration(each.wall_hours * 3600))
+        if each.gpu_hours is not None:
+            costs.append(f"{each.gpu_hours:.2f} GPU-hours")
+        if each.memory is not None and each.memory.fits is False:
+            costs.append(f"{_gb(each.memory.peak)} a GPU, which does not fit: raise judging.tensor_parallel")
+        rows.append((f"judge {each.judge}", "; ".join(costs)))
     return rows + [("note", note) for note in plan.notes]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from orchestrator import hardware, plan, request
+from orchestrator import checkpoint, hardware, judges, plan, request
 from orchestrator.compose import Presets
 from orchestrator.config import Config
-from orchestrator.plan import Load, ModelSize, Plan, Room
+from orchestrator.judges._model import ModelJudge
+from orchestrator.judging import PAIRS, of_the_judge
+from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
 from orchestrator.points import TowardsDirection
 from orchestrator.probes import ProbeSet
 from orchestrator.record import totals
@@ -19,6 +23,7 @@ from workers.engine import EngineSpec, resolved_write
 from workers.targets import Target
 
 LARGE = 10**9  # parameters from which nobody means a CPU
+CHARACTERS = 4  # of a judge's template, a token
 
 
 def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
@@ -39,15 +44,15 @@ def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
         vocabulary=size.vocabulary,
     )
     notes = ["the weights are not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
-    loads = {}
+    loads, groups = {}, {}
     for asked in _asked(config, presets, notes):
         for system in request.system_prompts(config, presets):
             length = plan.PROMPT_TOKENS + len((system.text or "").split()) * 4 // 3
             key = f"{asked.name} {system.name}"
             most = request.sampling(config, asked).max_tokens
-            loads[key] = Load(len(asked.prompts), len(asked.prompts) * length, most)
+            loads[key], groups[key] = Load(len(asked.prompts), len(asked.prompts) * length, most), asked.group
     sweep = Sweep(_guessed(config), tuple(loads), tuple(config.judge_names))
-    return _estimate(config, model, loads, sweep, sweep.tasks(), None, notes)
+    return _estimate(config, model, loads, groups, sweep, sweep.tasks(), None, notes)
 
 
 def _asked(config: Config, presets: Presets, notes: list[str]) -> list[ProbeSet]:
@@ -83,19 +88,21 @@ def of(prepared: Prepared, missing: Sequence[Task]) -> Plan:
     loads = {
         p.id: Load(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens) for p in prepared.prompt_sets
     }
-    return _estimate(config, model, loads, prepared.sweep, missing, _measured(prepared), [])
+    groups = {p.id: p.group for p in prepared.prompt_sets}
+    return _estimate(config, model, loads, groups, prepared.sweep, missing, _measured(prepared), [])
 
 
 def _estimate(
     config: Config,
     model: ModelSize,
     loads: dict[str, Load],
+    groups: dict[str, str],
     sweep: Sweep,
     missing: Sequence[Task],
     measured: float | None,
     notes: list[str],
 ) -> Plan:
-    return plan.estimate(
+    priced = plan.estimate(
         model,
         _room(config, model, notes),
         loads,
@@ -105,6 +112,35 @@ def _estimate(
         measured=measured,
         notes=notes,
     )
+    bench = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
+    return dataclasses.replace(priced, judging=tuple(_judging(config, j, loads, groups, missing) for j in bench))
+
+
+def _judging(
+    config: Config, judge: ModelJudge, loads: dict[str, Load], groups: dict[str, str], missing: Sequence[Task]
+) -> Judging:
+    """What a model judge will take for the responses of these tasks. Its weights may be nowhere near."""
+    own = config.judging
+    dtype = own.dtype or judge.weights.dtype
+    if own.path:
+        with of_the_judge():
+            model = plan.size_of(checkpoint.check(own.path), judge.name, dtype)
+    else:
+        model = ModelSize(judge.name, dtype, 0 if config.engine.kind == "dummy" else judge.weights.parameters)
+    longest = own.max_model_len or judge.weights.max_model_len
+    around = len("".join(judge.pieces("", ""))) // CHARACTERS
+    responses = tokens = 0
+    for key, tasks in Counter(task.prompt_set_id for task in missing).items():
+        load = loads[key]
+        if judge.tells(groups[key]) and load.prompts:
+            most = min(longest, around + load.prompt_tokens // load.prompts + load.max_tokens)
+            responses += tasks * load.prompts
+            tokens += tasks * load.prompts * most
+    visits_left = -(-responses // PAIRS)
+    asked = {"pairs": Load(PAIRS, PAIRS * tokens // responses, judge.max_tokens)} if responses else {}
+    placed = dataclasses.replace(_room(config, model, []), max_model_len=longest, tensor_parallel=own.tensor_parallel)
+    priced = plan.estimate(model, placed, asked, [tuple(asked)] * visits_left, points=1, tasks=visits_left)
+    return Judging(judge.name, model.dtype, responses, tokens, priced.memory, priced.gpu_hours, priced.wall_hours)
 
 
 def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:

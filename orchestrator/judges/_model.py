@@ -27,11 +27,13 @@ PLACES = re.compile(r"\{(prompt|response)\}")
 
 @dataclass(frozen=True)
 class Weights:
-    """The model that a judge was made with. `max_model_len`: tokens of the filled template and the answer."""
+    """The model that a judge was made with. `parameters`: how many it has, for `plan`. `max_model_len`: tokens of the
+    filled template and the answer."""
 
     hub: str
     revision: str
     license: str
+    parameters: int
     gated: bool = False
     dtype: str = "bfloat16"
     max_model_len: int = 4096

@@ -45,6 +45,7 @@ class HarmBenchLlama2(HarmBenchJudge):
         hub="cais/HarmBench-Llama-2-13b-cls",
         revision="bda705349d1144fa618770bea64d99ce54e3835b",
         license="MIT",
+        parameters=13_015_864_320,
         max_model_len=2048,
     )
     template = (

@@ -26,6 +26,7 @@ class LlamaGuard3(HarmJudge):
         hub="meta-llama/Llama-Guard-3-8B",
         revision="7327bd9f6efbbe6101dc6cc4736302b3cbb6e425",
         license="llama3.1",
+        parameters=8_030_261_248,
         gated=True,
     )
     template = (

@@ -31,6 +31,7 @@ class StrongReject(HarmAndRefusalJudge):
         hub="meta-llama/Llama-3.1-8B-Instruct",
         revision="0e9e39f249a16976918f6564b8830bc894c89659",
         license="llama3.1",
+        parameters=8_030_261_248,
         gated=True,
         max_model_len=8192,
     )

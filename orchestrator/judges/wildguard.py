@@ -25,6 +25,7 @@ class WildGuard(HarmAndRefusalJudge):
         hub="allenai/wildguard",
         revision="cbba4823f3e8020e5a74a5e29bf85072def6f2ff",
         license="Apache-2.0",
+        parameters=7_241_732_096,
         gated=True,
     )
     template = (

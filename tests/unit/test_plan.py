@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 from pathlib import Path
 
 import pytest
 
-from orchestrator import plan
+from orchestrator import models, plan, pricing
+from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
 
@@ -199,3 +201,34 @@ def test_every_plan_can_be_printed_and_written(model: ModelSize, gpu: str | None
     assert rows["tokens"] == "292,800 in prompts, at most 2,498,560 generated"
     assert ("GPU-hours" in rows) == (found.gpu_hours is not None)
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["responses"] == 4880
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Plan:
+    monkeypatch.setattr(models, "locate", lambda _: None)
+    asked = ("model=llama2_7b", "probes=harmful", "probes.limit=40", "sampling.early_stop=false", "cluster.gpu=h100")
+    return pricing.price(compose([*asked, *overrides]), Presets(), io.StringIO())
+
+
+def test_model_judges_are_priced_beside_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = priced(monkeypatch, "judges=[keyword,wildguard,harmbench_llama2]", "sampling.max_tokens=100")
+    guard, harmbench = found.judging  # the keyword judge costs nothing
+    assert guard.responses == harmbench.responses == found.responses == 40 * found.points
+    for each, parameters in ((guard, 7_241_732_096), (harmbench, 13_015_864_320)):
+        assert each.memory is not None and each.memory.fits and each.memory.weights == 2 * parameters
+        # It reads its template, the prompt and the whole response, at the speed of its arithmetic or slower.
+        assert each.responses * (100 + plan.PROMPT_TOKENS) < each.tokens < each.responses * 1000
+        assert each.gpu_hours is not None and each.gpu_hours * 3600 > 2 * parameters * each.tokens / 989e12
+    told = dict(plan.lines(found))
+    assert "at most 2,440 responses" in told["judge wildguard"] and "GPU-hours" in told["judge harmbench_llama2"]
+    assert json.loads(json.dumps(found.to_json()))["judging"][0]["judge"] == "wildguard"
+    assert priced(monkeypatch).judging == ()
+
+
+def test_a_judge_is_priced_for_the_groups_that_it_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (
+        "probe_sets=[harmful,benign,capability_choice]",
+        "probes.limit=10",
+        "judges=[keyword,wildguard,llama_guard3]",
+    )
+    guard, llama = priced(monkeypatch, *asked).judging
+    assert guard.responses == 2 * llama.responses > 0  # one tells of harm and refusals, the other of harm alone
