@@ -18,6 +18,7 @@ from workers.actor import Actor
 from workers.engine import EngineSpec
 
 Event = dict[str, Any]
+Responses = dict[tuple[str, str, str], str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,12 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-@pytest.fixture(scope="module")
-def ray_session() -> Iterator[None]:
+def prepare_environment() -> None:
+    """For raylets that tests start."""
     # Else whatever else this machine does comes first.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     # Actors unpickle classes of these tests by name.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    prepare_environment()
     with cluster.session(cluster.ClusterSpec()):
         yield
 
@@ -85,9 +91,9 @@ class Job:
         """The process of the actor that has this slot now."""
         return int(next(e["pid"] for e in reversed(self.events) if e["event"] == "actor_ready" and e["slot"] == slot))
 
-    def responses(self) -> dict[tuple[str, str, str], str]:
+    def responses(self) -> Responses:
         """Every stored response once. Fails where a row is doubled."""
-        found: dict[tuple[str, str, str], str] = {}
+        found: Responses = {}
         for _, table in self.study.rows(self.study.stored()):
             for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
                 key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
@@ -101,10 +107,16 @@ def job(tmp_path: Path, ray_session: None) -> Job:
     return Job(tmp_path / "studies")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> dict[tuple[str, str, str], str]:
-    """What the sweep's study holds when nothing goes wrong: one actor, one go."""
-    job = Job(tmp_path_factory.mktemp("undisturbed") / "studies")
-    assert not job.run(actors=1).failures
-    assert not job.left
+def alone(job: Job) -> Responses:
+    """What the job's study holds when nothing goes wrong: one actor in this process, no Ray."""
+    actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, job.study.show_token())
+    actor.load()
+    sets, scalars = {s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used}
+    for visit in job.left:
+        actor.visit(visit, sets, scalars)
     return job.responses()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Responses:
+    return alone(Job(tmp_path_factory.mktemp("undisturbed") / "studies"))

@@ -19,9 +19,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.points import ORIGIN
 from tests.cluster.actors import Blind, Odd, Refused, Stillborn, Told
-from tests.cluster.conftest import Event, Job
-
-Responses = dict[tuple[str, str, str], str]
+from tests.cluster.conftest import Event, Job, Responses
 
 
 def tell(job: Job, point_id: str, what: str) -> None:

@@ -1,14 +1,55 @@
-"""What every machine of a cluster has to have."""
+"""Nodes that join and leave while a sweep runs, and what every machine of a cluster has to have."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator import models
+from orchestrator import cluster, models
 from orchestrator.config import ModelConfig
 from orchestrator.errors import UserError
+from tests.cluster.conftest import Event, Job, alone, prepare_environment
+
+SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A cluster of one node, with a raylet of its own, which others may join."""
+    from ray.cluster_utils import Cluster
+
+    prepare_environment()
+    found = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+    try:
+        with cluster.session(cluster.ClusterSpec("ray", found.address)):
+            yield found
+    finally:
+        found.shutdown()
+
+
+def test_actors_come_with_nodes_that_join_and_nothing_is_lost_when_one_leaves(nodes: Any, tmp_path: Path) -> None:
+    expected = alone(Job(tmp_path / "alone", steps=60))
+    job = Job(tmp_path / "studies", steps=60)
+    joined: list[Any] = []
+
+    def come_and_go(event: Event) -> None:
+        done = job.heard("visit_done")
+        if event["event"] == "visit_done" and len(done) == 4:
+            joined.append(nodes.add_node(**SMALL))
+        if event["event"] == "visit_done" and event["slot"] == 1 and sum(e["slot"] == 1 for e in done) == 3:
+            nodes.remove_node(joined.pop(), allow_graceful=False)
+
+    outcome = job.run(seconds=0.25, on=come_and_go, actors=None, cpus_per_actor=1)
+    first, second = job.heard("actor_ready")[:2]
+    assert first["node"] != second["node"] and not joined
+    assert [e["slot"] for e in job.heard("visit_done")].count(1) >= 3, "the one that joined is at work"
+    (death,) = job.heard("actor_died")
+    assert death["slot"] == 1 and not death["blamed"], "no visit is to blame for its node"
+    assert outcome.restarts == 1 and not outcome.failures and job.left == []
+    assert job.responses() == expected
 
 
 def test_a_model_that_is_here_is_not_fetched_and_one_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
