@@ -130,13 +130,13 @@ def table_hash(table: pa.Table) -> str:
 
 def _canonical(array: pa.Array) -> Iterator[Any]:
     """Buffers that are a function of an array's values: which are null, how long each is, and the values."""
-    kind = array.type
-    yield np.packbits(np.asarray(pc.is_valid(array)))
+    kind, whole = array.type, array.null_count == 0
+    yield np.packbits(np.ones(len(array), bool) if whole else np.asarray(pc.is_valid(array)))
     if pa.types.is_list(kind):
         yield np.asarray(pc.fill_null(pc.list_value_length(array), 0))
         yield from _canonical(array.flatten())
     elif pa.types.is_string(kind):
-        array = pc.fill_null(array, "")
+        array = array if whole else pc.fill_null(array, "")
         _, offsets, values = array.buffers()
         ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1] if len(array) else [0, 0]
         yield np.diff(ends)
@@ -144,7 +144,7 @@ def _canonical(array: pa.Array) -> Iterator[Any]:
     else:
         if pa.types.is_timestamp(kind):
             array = array.cast(pa.int64())
-        yield np.asarray(pc.fill_null(array, False if pa.types.is_boolean(kind) else 0))
+        yield np.asarray(array if whole else pc.fill_null(array, False if pa.types.is_boolean(kind) else 0))
 
 
 # Reading: a file that does not verify raises DamagedFile, whatever is wrong with it.
