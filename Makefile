@@ -4,6 +4,9 @@
 .DELETE_ON_ERROR:
 .PHONY: help run test test-all check docs chaos setup clean
 
+# Where this is set, as in many containers, every process compiles what it imports anew: 18 s for vLLM.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON := .venv/bin/python
 SETUP_INPUTS := pyproject.toml scripts/cpu-overrides.txt
 

@@ -189,9 +189,8 @@ class Dispatch:
         self._scalars = {d.id: self._study.read_direction(d.id) for d in directions}
         self._unmeasured = collections.deque(d for d in directions if self._scalars[d.id] is None)
         self._measuring = len(self._unmeasured)
-        self._measured_ref = None if self._measuring else ray.put(self._scalars)
         self._prompt_sets = prompt_sets
-        self._prompts_ref = ray.put(dict(prompt_sets))
+        self._equipment = self._packed()
         self._slots: dict[int, _Slot] = {}
         self._failed_starts: collections.Counter[int] = collections.Counter()
         self._looked = -math.inf
@@ -288,6 +287,7 @@ class Dispatch:
             slot.loading, slot.ready_since = None, time.monotonic()
             self._check_versions(slot.described)
             self._admit(slot.described)
+            self._equip(slot)
             self._failed_starts[slot.number] = 0
             self._outcome.actors += 1
             self._outcome.engine_ids.add(slot.described["engine_id"])
@@ -382,6 +382,15 @@ class Dispatch:
 
     # Handing out and taking in.
 
+    def _packed(self) -> tuple[Any, Any]:
+        """References to what every actor needs: the prompt sets, and the directions' scalars once all are measured."""
+        return ray.put(dict(self._prompt_sets)), ray.put({} if self._measuring else self._scalars)
+
+    def _equip(self, slot: _Slot) -> None:
+        """Hand it to an actor that is ready. An actor does what it is told in order, so its visits will have it."""
+        if slot.loading is None:
+            slot.handle.equip.remote(*self._equipment)
+
     def _unfinished(self) -> bool:
         return bool(self._pending or self._unmeasured or any(slot.given for slot in self._slots.values()))
 
@@ -396,10 +405,9 @@ class Dispatch:
         if self._unmeasured and not slot.given:
             direction = self._unmeasured.popleft()
             slot.give(slot.handle.measure.remote(direction), direction)
-        elif self._pending and (self._measured_ref is not None or self._pending[0].point.is_origin):
+        elif self._pending and (not self._measuring or self._pending[0].point.is_origin):
             visit = self._pending.popleft()
-            scalars: Any = {} if self._measured_ref is None else self._measured_ref
-            slot.give(slot.handle.visit.remote(visit, self._prompts_ref, scalars), visit)
+            slot.give(slot.handle.visit.remote(visit), visit)
             self._observe("visit_given", slot=slot.number, **_named(visit))
 
     def _collect(self) -> None:
@@ -441,7 +449,9 @@ class Dispatch:
             self._scalars[item.id] = answer
             self._measuring -= 1
             if not self._measuring:
-                self._measured_ref = ray.put(self._scalars)
+                self._equipment = self._packed()
+                for ready in self._slots.values():
+                    self._equip(ready)
             self._observe("direction_measured", slot=slot.number, direction=item.id, seconds=time.monotonic() - began)
         else:
             self._receive(slot, item, answer)

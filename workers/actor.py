@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -53,6 +54,7 @@ class Actor:
         self._study = Study(Path(study_root), study_id)
         self._sees_disk = self._study.shows(token)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._peak_seen, self._peak_looked = 0, -math.inf
 
     def load(self) -> dict[str, Any]:
         """Load the model, prove by the canary that writes reach it, and say who this actor is.
@@ -83,18 +85,17 @@ class Actor:
         """The scalars of a direction on the resident model (see workers/directions.py)."""
         return self._engine.measure(direction)
 
-    def visit(
-        self,
-        visit: Visit,
-        prompt_sets: Mapping[str, PromptSet],
-        scalars: Mapping[str, pa.Table],
-    ) -> Receipt:
+    def equip(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
+        """What its visits will need, each by its id: handed over once, and again when there is more of it."""
+        self._prompt_sets, self._scalars = prompt_sets, scalars
+
+    def visit(self, visit: Visit) -> Receipt:
         """Move to the point, ask its prompt sets, store the part under the visit's id; a receipt goes back."""
         started_at = datetime.datetime.now(datetime.UTC)
         start = time.monotonic()
-        self._engine.write(visit.point, scalars)
+        self._engine.write(visit.point, self._scalars)
         written = time.monotonic()
-        asked = [prompt_sets[set_id] for set_id in visit.prompt_set_ids]
+        asked = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
         answered = self._engine.generate(asked)
         seconds = time.monotonic() - start
         point = json.dumps(visit.point.to_json())
@@ -128,10 +129,16 @@ class Actor:
             n_tokens=sum(row["n_tokens"] for row in rows),
             seconds=seconds,
             write_seconds=written - start,
-            peak_memory_bytes=peak_memory(),
+            peak_memory_bytes=self._peak(),
             engine_id=self._engine_id,
             table=None if self._sees_disk else table,
         )
+
+    def _peak(self) -> int:
+        """The most memory that was held, looked up once a second at most: the kernel may take half a millisecond."""
+        if time.monotonic() - self._peak_looked > 1:
+            self._peak_seen, self._peak_looked = peak_memory(), time.monotonic()
+        return self._peak_seen
 
 
 @contextlib.contextmanager

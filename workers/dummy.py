@@ -57,7 +57,8 @@ class DummyEngine(Engine):
         """Nothing to prove."""
 
     def generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
-        time.sleep(self.spec.seconds)
+        if self.spec.seconds:
+            time.sleep(self.spec.seconds)
         return self._generate(prompt_sets)
 
     def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:

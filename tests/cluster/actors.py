@@ -6,25 +6,22 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from orchestrator.errors import UserError
-from orchestrator.tasks import PromptSet, Visit
+from orchestrator.tasks import Visit
 from workers.actor import Actor, Receipt
 
 
 class Told(Actor):
     """Does what the file named after the point's id says, before or after its visit, as often as it says."""
 
-    def visit(self, visit: Visit, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> Receipt:
+    def visit(self, visit: Visit) -> Receipt:
         order = self._study.out / visit.point.id
         what = order.read_text() if order.exists() else ""
         if what.endswith(" once"):
             order.unlink()
-        receipt = super().visit(visit, prompt_sets, scalars) if what.startswith("after") else None
+        receipt = super().visit(visit) if what.startswith("after") else None
         match what.split():
             case [_, "die", *_]:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +32,7 @@ class Told(Actor):
                 raise RuntimeError("this point is beyond me")
             case [_, "refuse", *_]:
                 raise UserError("model.max_model_len", 12, "raise it")
-        return receipt or super().visit(visit, prompt_sets, scalars)
+        return receipt or super().visit(visit)
 
 
 class Blind(Actor):

@@ -118,10 +118,9 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
     spec = dataclasses.replace(swept.spec, seconds=0.0)
     actor = Actor(spec, str(study.root), study.id, study.show_token())
     actor.load()
-    sets = {s.id: s for s in swept.sets}
-    scalars = {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used}
+    actor.equip({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
     for visit in left_of(study, swept.sweep):
-        actor.visit(visit, sets, scalars)
+        actor.visit(visit)
     return responses(study)[0]
 
 

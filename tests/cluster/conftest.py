@@ -111,9 +111,9 @@ def alone(job: Job) -> Responses:
     """What the job's study holds when nothing goes wrong: one actor in this process, no Ray."""
     actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, job.study.show_token())
     actor.load()
-    sets, scalars = {s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used}
+    actor.equip({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
     for visit in job.left:
-        actor.visit(visit, sets, scalars)
+        actor.visit(visit)
     return job.responses()
 
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-
-import pyarrow as pa
 
 from orchestrator import __main__ as command_line
 from orchestrator import dispatch
-from orchestrator.tasks import PromptSet, Visit
+from orchestrator.tasks import Visit
 from workers.actor import Actor, Receipt
 
 
 class Poisoned(Actor):
-    def visit(self, visit: Visit, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> Receipt:
+    def visit(self, visit: Visit) -> Receipt:
         if [c for _, c in visit.point.coefficients] == [0.25] and Path(os.environ["POISON"]).exists():
             raise RuntimeError("this point is poison")
-        return super().visit(visit, prompt_sets, scalars)
+        return super().visit(visit)
 
 
 if __name__ == "__main__":

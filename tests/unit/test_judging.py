@@ -57,7 +57,8 @@ class Asked:
         one._engine.says = self.says
         todo = judging.visits_of(sets)
         for visit in todo[: self.visits]:
-            self.pairs += one.visit(visit, {p.id: p for p in sets}, {}).n_responses
+            one.equip({p.id: p for p in sets}, {})
+            self.pairs += one.visit(visit).n_responses
         bench.hide_token(token)
         return self.visits is not None and self.visits < len(todo)
 
