@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -74,6 +75,9 @@ def _python() -> Finding:
         return Finding("python", "fail", found, f"use one that is {wanted}")
     if sys.platform != "linux":
         return Finding("python", "warn", found, "vLLM runs on Linux: use engine=transformers here")
+    if sys.dont_write_bytecode and not _compiled("vllm"):
+        remedy = "unset it, or `python -m compileall` the packages: else each engine compiles vLLM anew, for 18 s"
+        return Finding("python", "warn", f"{found}; PYTHONDONTWRITEBYTECODE is set", remedy)
     return Finding("python", "ok", found)
 
 
@@ -240,6 +244,12 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _compiled(package: str) -> bool:
+    """Whether its bytecode is kept; also where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return spec is None or spec.cached is None or Path(spec.cached).is_file()
 
 
 def _flags() -> set[str]:

@@ -46,6 +46,15 @@ def test_it_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_python_that_keeps_no_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for forbidden, kept, status in ((True, False, "warn"), (True, True, "ok"), (False, False, "ok")):
+        monkeypatch.setattr("sys.dont_write_bytecode", forbidden)
+        monkeypatch.setattr(doctor, "_compiled", lambda package, kept=kept: kept)
+        (python,) = [f for f in doctor.examine(tmp_path, network=False) if f.name == "python"]
+        assert python.status == status, (forbidden, kept)
+        assert ("PYTHONDONTWRITEBYTECODE" in python.found) == bool(python.remedy) == (status == "warn")
+
+
 def test_an_out_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "studies"
     file.write_text("")
