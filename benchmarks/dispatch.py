@@ -133,7 +133,7 @@ def driver(out: Path) -> str:
 def utilisation(out: Path) -> str:
     """How busy 64 actors are kept with visits of a second, once all are loaded and until work runs out."""
     actors = 64
-    run = Run(out, actors * 12, seconds=1.0, actors=actors, deadline_floor=1e6)
+    run = Run(out, actors * 90, seconds=1.0, actors=actors, deadline_floor=1e6)
     run.go()
     window = max(run.at("actor_ready")[-1], run.at("visit_done")[actors - 1]), run.at("visit_given")[-1]
     done = [event for event in run.events if event["event"] == "visit_done" and window[0] <= event["at"] < window[1]]

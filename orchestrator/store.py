@@ -368,10 +368,17 @@ class Study:
         """Every part of a folder that says it is whole and belongs to this study; the others are rejected."""
         listed = _names(self.root / folder) | (self._received if folder == "generations" else set())
         names = [name for name in sorted(listed) if name.endswith(".parquet")]
-        chunks = [names[i : i + 500] for i in range(0, len(names), 500)]
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            scanned = pool.map(lambda chunk: [self._part(self.root / folder, name) for name in chunk], chunks)
-            return [part for chunk in scanned for part in chunk if part is not None]
+        first, *rest = [names[i : i + 500] for i in range(0, len(names), 500)] or [[]]
+
+        def scan(chunk: Sequence[str]) -> list[Part]:
+            return [part for name in chunk if (part := self._part(self.root / folder, name)) is not None]
+
+        began, spent = time.monotonic(), time.thread_time()
+        found = scan(first)
+        if time.monotonic() - began < 2 * (time.thread_time() - spent):  # else it waits for the disk, a network's say
+            return found + [part for chunk in rest for part in scan(chunk)]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:  # which would only get in each other's way otherwise
+            return found + [part for chunk in pool.map(scan, rest) for part in chunk]
 
     def _part(self, folder: Path, name: str) -> Part | None:
         path = folder / name
