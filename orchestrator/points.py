@@ -95,11 +95,12 @@ def direction_from_json(value: Mapping[str, Any]) -> Direction:
             raise ValueError(f"unknown kind of direction: {kind}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """Coefficients on directions, sorted by direction id, rounded to 9 decimals, zeros dropped."""
 
     coefficients: tuple[tuple[Direction, float], ...] = ()
+    _id: str = field(default="", init=False, repr=False, compare=False)
 
     @classmethod
     def at(cls, coefficients: Iterable[tuple[Direction, float]]) -> Point:
@@ -119,9 +120,11 @@ class Point:
         """The point that `to_json` described."""
         return cls.at((direction_from_json(term["direction"]), term["coefficient"]) for term in value)
 
-    @functools.cached_property
+    @property
     def id(self) -> str:
-        return content_id([[d.id, f"{c:.{DECIMALS}f}"] for d, c in self.coefficients])
+        if not self._id:  # kept without a dictionary: a large grid has a million points
+            object.__setattr__(self, "_id", content_id([[d.id, f"{c:.{DECIMALS}f}"] for d, c in self.coefficients]))
+        return self._id
 
     @property
     def is_origin(self) -> bool:

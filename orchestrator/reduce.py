@@ -189,7 +189,8 @@ class _Matrix:
 
     def verdicts(self) -> Verdicts:
         held = self._refused[: len(self._points), : len(self._prompts)]
-        refused = np.where(held == self._NONE, _OUTCOME(np.nan), held.astype(_OUTCOME))
+        refused = held.astype(_OUTCOME)
+        refused[held == self._NONE] = np.nan
         return Verdicts(tuple(self._points), tuple(self._prompts), refused)
 
 

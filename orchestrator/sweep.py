@@ -29,7 +29,7 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """A point with its coordinates on line or plane `line`; `beta` and `seed_y` are None on a line, a seed where the
     axis is not random. `mark` names what stands there: a checkpoint's label, or nothing. `projected`: it stands beside
@@ -155,10 +155,10 @@ class Grid:
             return Point.at([(x, alpha - beta * s * c), (y, beta * s)])
         return Point.at([(x, alpha), (y, beta)])
 
-    @functools.cached_property
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """Every node in the order of the picture. The origin is on every line, off the grid if need be, and so are the
-        checkpoints that a line or plane goes towards."""
+        checkpoints that a line or plane goes towards. Made anew each time: a million of them take half a gigabyte."""
         return tuple(node for k in range(self.lines) for node in self._nodes_of(k))
 
     def _nodes_of(self, k: int) -> Iterator[Node]:

@@ -72,7 +72,7 @@ class PromptSet:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One point asked one prompt set."""
 

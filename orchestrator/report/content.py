@@ -153,14 +153,15 @@ def chart(sweep: Sweep, frame: pd.DataFrame, summary: Mapping[str, Any], found: 
                 "edges": _edges(numbers["basin"]) if kind == "safety" else [],
             }
         )
+    nodes = sweep.grid.nodes
     return {
         "plane": sweep.grid.is_plane,
         "axes": _axis_names(sweep.grid),
         "lines": [line_name(sweep.grid, k) for k in range(sweep.grid.lines)],
-        "marks": [[n.line, places[n.point.id], n.mark] for n in sweep.grid.nodes if n.mark and n.point.id in places],
+        "marks": [[n.line, places[n.point.id], n.mark] for n in nodes if n.mark and n.point.id in places],
         "beside": _beside(frame),
         "points": points,
-        "origin": next((places[n.point.id] for n in sweep.grid.nodes if n.point.is_origin), None),
+        "origin": next((places[n.point.id] for n in nodes if n.point.is_origin), None),
         "results": results,
         "views": list(_views(sweep.grid.is_plane, reduce.combinations(frame), summary["primary"])),
     }

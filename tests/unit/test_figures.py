@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -25,7 +26,12 @@ from orchestrator.sweep import Beside, Grid
 
 def landscape(asr: Callable[[int, float], float | None], **grid: Any) -> pd.DataFrame:
     made = Grid(**{"directions": 1, "steps": 10, **grid})
-    nodes = pd.DataFrame([{**vars(node), "point_id": node.point.id} for node in made.nodes]).drop(columns="point")
+    nodes = pd.DataFrame(
+        [
+            {**{f.name: getattr(node, f.name) for f in dataclasses.fields(node)}, "point_id": node.point.id}
+            for node in made.nodes
+        ]
+    ).drop(columns="point")
     rows = []
     for node in {node.point.id: node for node in made.nodes}.values():
         s = asr(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))

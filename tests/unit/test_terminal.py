@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -23,7 +24,12 @@ Curve = Callable[[float, float], float | None]
 def landscape(curve: Curve, degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:
     """A landscape whose ASR at (line, alpha) is `curve`; None: not measured."""
     made = Grid(**{"directions": 1, **grid})
-    nodes = pd.DataFrame([{**vars(node), "point_id": node.point.id} for node in made.nodes]).drop(columns="point")
+    nodes = pd.DataFrame(
+        [
+            {**{f.name: getattr(node, f.name) for f in dataclasses.fields(node)}, "point_id": node.point.id}
+            for node in made.nodes
+        ]
+    ).drop(columns="point")
     rows = []
     for node in {node.point.id: node for node in made.nodes}.values():
         asr = curve(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))
