@@ -300,7 +300,8 @@ class Chaos:
             list(map(str, [*inside, *command])),
             env=self.head.env,
             start_new_session=True,
-            stderr=subprocess.DEVNULL,  # Ray tells at length of every death
+            stdout=subprocess.DEVNULL,  # Ray tells at length of every death
+            stderr=subprocess.DEVNULL,
         )
         self.drivers += 1
         return False
