@@ -134,6 +134,8 @@ def drive(out: Path, swept: Subject, address: str) -> int:
     from orchestrator.lease import Lease
 
     sweep = swept.sweep
+    console = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray tells at length of every death
     try:
         study = Study.create(out, swept.info)
         for prompts in swept.sets:
@@ -147,7 +149,7 @@ def drive(out: Path, swept: Subject, address: str) -> int:
             job = Dispatch(study, swept.spec, policy, lambda described: None, log.write)
             outcome = job.run(left_of(study, sweep), {s.id: s for s in swept.sets}, sweep.grid.directions_used)
     except UserError as error:
-        print(f"  driver: {error}"[:160], flush=True)
+        print(f"  driver: {error}"[:160], file=console, flush=True)
         return 2
     return INTERRUPTED if outcome.interrupted else 3 if outcome.failures else 0
 
@@ -300,8 +302,7 @@ class Chaos:
             list(map(str, [*inside, *command])),
             env=self.head.env,
             start_new_session=True,
-            stdout=subprocess.DEVNULL,  # Ray tells at length of every death
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # Ray tells at length of every death
         )
         self.drivers += 1
         return False
