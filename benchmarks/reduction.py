@@ -1,4 +1,5 @@
-"""What it takes to count, lay out and sum up a large sweep: `python -m benchmarks.reduction [ROWS]` (default 10^7).
+"""What it takes to count, lay out and sum up a large sweep: `python -m benchmarks.reduction [ROWS [FOLDER]]`, 10^7 rows
+unless told otherwise. FOLDER: where the study is kept, and taken from the next time: writing it takes longest.
 
 One plane, 80 prompts a point, parts as `compact` leaves them. Only what reduction reads is written: all verdicts of the
 keyword judge and of the one for ruined text, and of the generations what their parts say of themselves. The reduction
@@ -104,10 +105,11 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
     apart = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        out, where = Path(folder) / "studies", machine()
-        writer = apart.Process(target=store, args=(out, rows))
-        writer.start()
-        writer.join()
+        out, where = Path(sys.argv[2] if len(sys.argv) > 2 else f"{folder}/studies"), machine()
+        if not out.exists():
+            writer = apart.Process(target=store, args=(out, rows))
+            writer.start()
+            writer.join()
         receive, send = apart.Pipe(duplex=False)
         reducer = apart.Process(target=reduce, args=(out, rows, send))
         reducer.start()

@@ -142,6 +142,8 @@ class Verdicts:
         wanted = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
         columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
+        if (rows >= 0).all() and np.array_equal(columns, np.arange(len(self.prompts))):
+            return self.refused[rows]  # one copy instead of two
         found = np.full((len(rows), len(columns)), np.nan, dtype=_OUTCOME)
         known = np.ix_(rows >= 0, columns >= 0)
         found[known] = self.refused[np.ix_(rows[rows >= 0], columns[columns >= 0])]
@@ -478,11 +480,14 @@ def probe_arrays(
         grid = part[part["on_grid"] & (part["n"] > 0)]
         kept.append(grid[[visage.counts(c) for c in _coordinates(grid)]])
     longest, axes = max(map(len, kept)), len(_coordinates(kept[0])[0])
-    refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=_OUTCOME)
     coordinates = np.full((len(kept), longest, axes), np.nan)
     for k, part in enumerate(kept):
-        refused[k, : len(part)] = verdicts.at(part["point_id"].tolist(), asked)
         coordinates[k, : len(part)] = _coordinates(part)
+    if len(kept) == 1:
+        return verdicts.at(kept[0]["point_id"].tolist(), asked)[None], coordinates
+    refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=_OUTCOME)
+    for k, part in enumerate(kept):
+        refused[k, : len(part)] = verdicts.at(part["point_id"].tolist(), asked)
     return refused, coordinates
 
 

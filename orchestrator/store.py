@@ -424,9 +424,10 @@ class Study:
         return winners
 
     def stored_of(self, tasks: Iterable[Task]) -> dict[TaskKey, Part]:
-        """The same for these tasks alone."""
+        """The same for these tasks alone, in their order."""
         stored = self.stored()
-        return {task.key: stored[task.key] for task in tasks if task.key in stored}
+        keys = (self._keys.get(task.key) for task in tasks)  # held already: a task's own would be there twice
+        return {key: stored[key] for key in keys if key in stored}
 
     def rows(self, winners: Mapping[TaskKey, Part], schema: pa.Schema = GENERATIONS) -> Iterator[tuple[Part, pa.Table]]:
         """The rows of these tasks, part by part, no row twice and none left out while parts are being merged.
