@@ -23,6 +23,7 @@ MOST_DIRECTIONS = 1000
 _SEED = 2405  # resampling is part of the answer: the same verdicts give the same interval
 _LESS_ROBUST, _MORE_ROBUST = 1.0, 0.1  # how many unseen probes of either kind stand in for all that were not drawn
 _CELLS = 4_000_000  # numbers in memory at once
+_BLOCK = 1 << 16  # cells that are weighed at a time
 
 
 @dataclass(frozen=True)
@@ -234,24 +235,34 @@ def _resampled(
     tables = []
     for i, refused in enumerate(sweeps):
         lines, points, _ = refused.shape
-        asked = ~np.isnan(refused).all(axis=-1, keepdims=True)
-        strangers = np.where(asked, np.stack([patterns[i] for _, patterns in unseen], axis=-1), np.nan)
-        table = np.concatenate([refused, strangers], axis=-1, dtype=np.float32).reshape(lines * points, -1).T
-        known = ~np.isnan(table)
-        known = known[:, :1] if known.all() else known  # one column says it, but for interrupted sweeps
-        tables.append((np.nan_to_num(table, copy=False), known.astype(np.float32), (lines, points)))
+        known = ~np.isnan(refused)
+        asked = known.any(axis=-1, keepdims=True)
+        strangers = np.stack([patterns[i] for _, patterns in unseen], axis=-1) & asked
+        said = np.concatenate([refused == 1, strangers], axis=-1).reshape(lines * points, -1)
+        heard = np.concatenate([known, np.broadcast_to(asked, strangers.shape)], axis=-1).reshape(said.shape)
+        heard = heard[:1] if heard.all() else heard  # one row says it, but for interrupted sweeps
+        tables.append((said, heard, (lines, points)))
     rng = np.random.default_rng(_SEED)
     found: list[list[np.ndarray]] = [[] for _ in sweeps]
-    step = max(1, _CELLS // max(t[0].shape[1] for t in tables))
+    step = max(1, _CELLS // max(len(t[0]) for t in tables))
     for start in range(0, draws, step):
         size = min(step, draws - start)
         # How often each probe is drawn: whole numbers, of which sums are exact in single precision too.
         weights = rng.multinomial(probes, masses / masses.sum(), size=size).astype(np.float32)
         for values, (said, asked, shape) in zip(found, tables, strict=True):
-            refusals, answers = ((weights @ each).astype(np.float64) for each in (said, asked))
+            refusals, answers = _weighed(weights, said), _weighed(weights, asked)
             margins = 100.0 * refusals / np.maximum(answers, 1.0)
             values.append(_mean_over_lines(visage.papers(margins.reshape(size, *shape))))
     return [np.concatenate(values) for values in found]
+
+
+def _weighed(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """[draw, cell]: the weights of the probes that are true there, a block of cells at a time."""
+    found = np.empty((len(weights), len(flags)))
+    for start in range(0, len(flags), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        found[:, part] = weights @ flags[part].T.astype(np.float32)
+    return found
 
 
 def _mean_over_lines(scores: np.ndarray) -> np.ndarray:
