@@ -7,6 +7,7 @@ parted into n_complied (coherent) and n_degenerate: the three add up to n.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +188,8 @@ class _Matrix:
     @staticmethod
     def _places(names: pd.Series, known: dict[str, int]) -> np.ndarray:
         codes, distinct = pd.factorize(names)
-        return np.array([known.setdefault(str(name), len(known)) for name in distinct], dtype=np.int64)[codes]
+        ours = map(sys.intern, map(str, distinct))  # the store holds the same names
+        return np.array([known.setdefault(name, len(known)) for name in ours], dtype=np.int64)[codes]
 
     def verdicts(self) -> Verdicts:
         held = self._refused[: len(self._points), : len(self._prompts)]
