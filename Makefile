@@ -17,7 +17,7 @@ run: .venv/.setup-done ## measure a safety landscape: make run ARGS="grid.steps=
 	@$(PYTHON) -m orchestrator run $(ARGS)
 
 test: .venv/.setup-done-test ## all tests but the slow ones and those that need a GPU
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 test-all: .venv/.setup-done-test ## every test that can run here
 	@$(PYTHON) -m pytest $(ARGS)
