@@ -10,12 +10,11 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,54 +72,12 @@ class Run:
 
 def driver(out: Path) -> str:
     """The driver's CPU time a task, receipts a second with every part written, and whether its memory grows."""
-    rows = []
-    memory = Path(tempfile.mkdtemp(prefix="benchmark-", dir="/dev/shm"))
-    for actors, visits, prompts, place in ((2, 1000, 80, "disk"), (4, 3000, 80, "disk"), (2, 20_000, 8, "memory")):
-        run = Run((out if place == "disk" else memory) / f"{actors}", visits, prompts=prompts, actors=actors)
-        run.events = _Last()
-        peaks: list[int] = []
-        began_cpu: list[float] = []
-        done: list[float] = []
-
-        def watch(
-            event: Event,
-            peaks: list[int] = peaks,
-            began_cpu: list[float] = began_cpu,
-            done: list[float] = done,
-        ) -> None:
-            if event["event"] == "direction_measured":
-                began_cpu.append(time.process_time())
-            if event["event"] == "visit_done":
-                done.append(event["at"])
-                if len(done) % 100 == 0:  # asking takes half a millisecond
-                    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
-
-        run.on = watch
-        run.go()
-        spent = time.process_time() - began_cpu[0]
-        rate = (len(done) - 100) / (done[-1] - done[99])  # the first ones wait for the actors' imports
-        grown = peaks[-1] - peaks[len(peaks) // 5]
-        rows.append(
-            [
-                str(actors),
-                f"{visits:,}",
-                f"{prompts} to {place}",
-                f"{spent / visits * 1e6:.0f}",
-                f"{rate:.0f}",
-                f"{peaks[-1]}",
-                f"{grown:+d}",
-            ]
-        )
-    shutil.rmtree(memory)
-    header = [
-        "actors",
-        "tasks",
-        "responses a task",
-        "driver CPU, us a task",
-        "receipts a second",
-        "driver's peak, MiB",
-        "its growth, MiB",
-    ]
+    header = ["actors", "tasks", "responses a task", "driver CPU, us a task", "receipts a second"]
+    header += ["driver's peak, MiB", "its growth, MiB"]
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir="/dev/shm") as memory:
+        places = {"disk": out, "memory": Path(memory)}
+        asked = ((2, 1000, 80, "disk"), (4, 3000, 80, "disk"), (2, 20_000, 8, "memory"))
+        rows = [_driven(places, *each) for each in asked]
     capacity = 1e6 / max(float(row[3]) for row in rows)
     return (
         f"{table(header, rows)}\n\nEach part is written as Parquet, flushed and acknowledged. Actors and driver share "
@@ -128,6 +85,31 @@ def driver(out: Path) -> str:
         "best what the driver takes in while actors write elsewhere. By the largest of its CPU times it is bound at "
         f"{capacity:.0f} a second; 1,000 GPUs with visits of 4 seconds send 250. Goal: 500."
     )
+
+
+def _driven(places: Mapping[str, Path], actors: int, visits: int, prompts: int, place: str) -> list[str]:
+    """One row of `driver`."""
+    run = Run(places[place] / f"{actors}", visits, prompts=prompts, actors=actors)
+    run.events = _Last()
+    peaks: list[int] = []
+    began: list[float] = []
+    done: list[float] = []
+
+    def watch(event: Event) -> None:
+        if event["event"] == "direction_measured":
+            began.append(time.process_time())
+        if event["event"] == "visit_done":
+            done.append(event["at"])
+            if len(done) % 100 == 0:  # asking takes half a millisecond
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+
+    run.on = watch
+    run.go()
+    spent = time.process_time() - began[0]
+    rate = (len(done) - 100) / (done[-1] - done[99])  # the first ones wait for the actors' imports
+    grown = peaks[-1] - peaks[len(peaks) // 5]
+    row = [str(actors), f"{visits:,}", f"{prompts} to {place}", f"{spent / visits * 1e6:.0f}", f"{rate:.0f}"]
+    return [*row, str(peaks[-1]), f"{grown:+d}"]
 
 
 def utilisation(out: Path) -> str:

@@ -190,7 +190,8 @@ class Dispatch:
         self._unmeasured = collections.deque(d for d in directions if self._scalars[d.id] is None)
         self._measuring = len(self._unmeasured)
         self._prompt_sets = prompt_sets
-        self._equipment = self._packed()
+        # References to what every actor needs: the prompt sets, and the directions' scalars once all are measured.
+        self._equipment = ray.put(dict(prompt_sets)), ray.put({} if self._measuring else self._scalars)
         self._slots: dict[int, _Slot] = {}
         self._failed_starts: collections.Counter[int] = collections.Counter()
         self._looked = -math.inf
@@ -382,12 +383,8 @@ class Dispatch:
 
     # Handing out and taking in.
 
-    def _packed(self) -> tuple[Any, Any]:
-        """References to what every actor needs: the prompt sets, and the directions' scalars once all are measured."""
-        return ray.put(dict(self._prompt_sets)), ray.put({} if self._measuring else self._scalars)
-
     def _equip(self, slot: _Slot) -> None:
-        """Hand it to an actor that is ready. An actor does what it is told in order, so its visits will have it."""
+        """Hand an actor that is ready its equipment. It does what it is told in order, so its visits will have that."""
         if slot.loading is None:
             slot.handle.equip.remote(*self._equipment)
 
@@ -449,7 +446,7 @@ class Dispatch:
             self._scalars[item.id] = answer
             self._measuring -= 1
             if not self._measuring:
-                self._equipment = self._packed()
+                self._equipment = self._equipment[0], ray.put(self._scalars)
                 for ready in self._slots.values():
                     self._equip(ready)
             self._observe("direction_measured", slot=slot.number, direction=item.id, seconds=time.monotonic() - began)

@@ -102,13 +102,14 @@ def _estimate(
     measured: float | None,
     notes: list[str],
 ) -> Plan:
+    points = len(sweep.grid.points())
     priced = plan.estimate(
         model,
         _room(config, model, notes),
         loads,
         [visit.prompt_set_ids for visit in visits(missing)],
-        points=len(sweep.grid.points()),
-        tasks=len(sweep.tasks()),
+        points=points,
+        tasks=points * len(sweep.prompt_set_ids),
         measured=measured,
         notes=notes,
     )

@@ -143,11 +143,8 @@ class Verdicts:
         wanted = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
         columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
-        if (rows >= 0).all() and np.array_equal(columns, np.arange(len(self.prompts))):
-            return self.refused[rows]  # one copy instead of two
-        found = np.full((len(rows), len(columns)), np.nan, dtype=_OUTCOME)
-        known = np.ix_(rows >= 0, columns >= 0)
-        found[known] = self.refused[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        found = self.refused[np.ix_(rows, columns)].astype(_OUTCOME, copy=False)  # -1 is any, and is overwritten
+        found[rows < 0] = found[:, columns < 0] = np.nan
         return found
 
 
@@ -485,7 +482,7 @@ def probe_arrays(
     coordinates = np.full((len(kept), longest, axes), np.nan)
     for k, part in enumerate(kept):
         coordinates[k, : len(part)] = _coordinates(part)
-    if len(kept) == 1:
+    if len(kept) == 1:  # the one that may be large: not copied
         return verdicts.at(kept[0]["point_id"].tolist(), asked)[None], coordinates
     refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=_OUTCOME)
     for k, part in enumerate(kept):

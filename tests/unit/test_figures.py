@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import itertools
 import math
 import subprocess
@@ -21,28 +21,10 @@ from matplotlib.figure import Figure
 
 from orchestrator import figures, reduce
 from orchestrator.points import TowardsDirection
-from orchestrator.sweep import Beside, Grid
+from orchestrator.sweep import Beside
+from tests.unit import landscapes
 
-
-def landscape(asr: Callable[[int, float], float | None], **grid: Any) -> pd.DataFrame:
-    made = Grid(**{"directions": 1, "steps": 10, **grid})
-    nodes = pd.DataFrame(
-        [
-            {**{f.name: getattr(node, f.name) for f in dataclasses.fields(node)}, "point_id": node.point.id}
-            for node in made.nodes
-        ]
-    ).drop(columns="point")
-    rows = []
-    for node in {node.point.id: node for node in made.nodes}.values():
-        s = asr(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))
-        if s is not None:
-            k = round(s * 40 / 100)
-            rows.append((node.point.id, "s", "keyword", 40, 40 - k, k - k // 2, k // 2))
-    names = ["point_id", "prompt_set_id", "judge", "n", "n_refused", "n_complied", "n_degenerate"]
-    sets = pd.DataFrame(
-        {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
-    )
-    return reduce.landscape(nodes, pd.DataFrame(rows, columns=names), sets, ["keyword"])
+landscape = functools.partial(landscapes.landscape, steps=10)
 
 
 def basin(line: int, alpha: float) -> float:

@@ -56,8 +56,8 @@ class Asked:
         one._engine = Scripted(EngineSpec(kind="dummy"))
         one._engine.says = self.says
         todo = judging.visits_of(sets)
+        one.equip({p.id: p for p in sets}, {})
         for visit in todo[: self.visits]:
-            one.equip({p.id: p for p in sets}, {})
             self.pairs += one.visit(visit).n_responses
         bench.hide_token(token)
         return self.visits is not None and self.visits < len(todo)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from orchestrator.errors import UserError
 from orchestrator.probes import ProbeSet
 from orchestrator.render import SystemPrompt
 from orchestrator.tasks import Prompt, PromptSet, Sampling
+from tests.unit import elsewhere
 
 CONF = Path(__file__).parents[2] / "conf" / "system_prompt"
 CHAT = (
@@ -81,16 +81,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def process() -> Iterator[subprocess.Popen[str]]:
     """The other process, kept for many requests, since it takes seconds to start."""
-    serve = (
-        "import json, sys; from orchestrator.render import _answer\n"
-        "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [sys.executable, "-P", "-c", serve]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
+    with elsewhere.kept("orchestrator.render") as child:
         yield child
-        assert child.stdin is not None
-        child.stdin.close()
 
 
 @pytest.fixture

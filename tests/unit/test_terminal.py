@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,33 +13,10 @@ import pytest
 from rich.console import Console
 
 from orchestrator import reduce, terminal
-from orchestrator.sweep import Grid
+from tests.unit.landscapes import landscape
 
 PATHS = {"folder": Path("studies/m-1a2b/sweeps/s-3c4d"), "figure": Path("studies/m-1a2b/sweeps/s-3c4d/figures/a.png")}
 Curve = Callable[[float, float], float | None]
-
-
-def landscape(curve: Curve, degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:
-    """A landscape whose ASR at (line, alpha) is `curve`; None: not measured."""
-    made = Grid(**{"directions": 1, **grid})
-    nodes = pd.DataFrame(
-        [
-            {**{f.name: getattr(node, f.name) for f in dataclasses.fields(node)}, "point_id": node.point.id}
-            for node in made.nodes
-        ]
-    ).drop(columns="point")
-    rows = []
-    for node in {node.point.id: node for node in made.nodes}.values():
-        asr = curve(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))
-        if asr is not None:
-            successes = round(asr * 40 / 100)
-            bad = round(successes * degenerate)
-            rows.append((node.point.id, "s", "keyword", 40, 40 - successes, successes - bad, bad))
-    names = ["point_id", "prompt_set_id", "judge", "n", "n_refused", "n_complied", "n_degenerate"]
-    sets = pd.DataFrame(
-        {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
-    )
-    return reduce.landscape(nodes, pd.DataFrame(rows, columns=names), sets, ["keyword"])
 
 
 def basin(_: float, alpha: float) -> float | None:

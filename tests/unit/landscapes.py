@@ -1,0 +1,30 @@
+"""Landscapes made of a curve, for tests of what people look at: nothing is run, judged or stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import answers, reduce
+from orchestrator.sweep import Grid, Sweep
+
+
+def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:
+    """A landscape of 40 prompts whose ASR is `curve(line, alpha)`, on a plane `curve(plane, distance from the origin)`;
+    None: not measured. `degenerate`: that share of the successes."""
+    sweep = Sweep(Grid(**{"directions": 1, **grid}), ("s",))
+    rows = []
+    for node in {node.point.id: node for node in sweep.grid.nodes}.values():
+        asr = curve(node.line, node.alpha if node.beta is None else math.hypot(node.alpha, node.beta))
+        if asr is not None:
+            successes = round(asr * 40 / 100)
+            bad = round(successes * degenerate)
+            rows.append((node.point.id, "s", "keyword", 40, 40 - successes, successes - bad, bad))
+    names = ["point_id", "prompt_set_id", "judge", "n", "n_refused", "n_complied", "n_degenerate"]
+    sets = pd.DataFrame(
+        {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
+    )
+    return reduce.landscape(answers.nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])
