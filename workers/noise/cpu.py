@@ -1,7 +1,7 @@
 """The noise on a CPU: numba kernels, parallel, one pass over memory. Bit for bit what reference.py says.
 
-Work is cut into tasks of 65,536 elements; inside one, pieces of at most a chunk go through a scratch
-that stays in the first-level cache: load, add each term, round, store. Nothing depends on how many
+Work is cut into tasks of 65,536 elements; inside one, pieces go through a scratch that stays in the
+second-level cache: load, add each term a chunk at a time, round, store. Nothing depends on how many
 threads there are; the caller may limit them by `numba.set_num_threads`.
 """
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from workers.noise.definition import CHUNK, COUNTERS, UNIT, Array, Blend, DType, Slab, Term, table, tensor_key
 
 TASK = 64 * CHUNK  # elements a task, and a block of a sum: part of the definition of square_sums
+PIECE = 16 * CHUNK  # elements loaded and stored at a time: enough that the processor fetches ahead
 LANES = 16  # running sums a block: likewise
 
 _F32, _BF16, _F16 = 0, 1, 2
@@ -171,7 +172,7 @@ def _write(
     n = rows * cols
     n_terms = len(row_sizes)
     for task in numba.prange((n + TASK - 1) // TASK):
-        x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+        x, y = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
         xbits, ybits = x.view(np.uint32), y.view(np.uint32)
         samples = np.empty((n_terms, CHUNK), np.uint16)
         held = np.full(n_terms, -1, np.int64)
@@ -180,9 +181,7 @@ def _write(
             r = at // cols
             c = at - r * cols
             k = k_off + r * k_stride + c
-            piece = min(end - at, cols - c, CHUNK - k % CHUNK)
-            for t in range(n_terms):
-                piece = min(piece, row_sizes[t] - k % row_sizes[t])
+            piece = min(end - at, cols - c, PIECE - k % PIECE)
             _load(x, xbits, src_kinds[0], f0, u0, k, piece)
             if coefficients[0] != np.float32(1):
                 _scale(x, coefficients[0], piece)
@@ -195,10 +194,15 @@ def _write(
                     _scale(y, coefficients[i], piece)
                 _add(x, y, piece)
             for t in range(n_terms):
-                scale = scales[first[t] + k // row_sizes[t]]
-                if scale != np.float32(0):
-                    held[t] = _fill(samples[t], held[t], k, piece, keys[t])
-                    _add_noise(x, quantiles, samples[t, k % CHUNK :], scale, piece)
+                done = 0
+                while done < piece:
+                    now = k + done
+                    part = min(piece - done, CHUNK - now % CHUNK, row_sizes[t] - now % row_sizes[t])
+                    scale = scales[first[t] + now // row_sizes[t]]
+                    if scale != np.float32(0):
+                        held[t] = _fill(samples[t], held[t], now, part, keys[t])
+                        _add_noise(x[done:], quantiles, samples[t, now % CHUNK :], scale, part)
+                    done += part
             _store(x, xbits, dst_kind, dst_f, dst_u, dst_off + r * dst_stride + c, piece)
             at += piece
 
