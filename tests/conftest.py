@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import workers  # noqa: F401 - before torch: it says how threads wait
+
 # A loaded machine is slow, and no test here is about time.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
