@@ -7,6 +7,7 @@ and a hash of them, under page checksums; a JSON document holds its own hash. Wh
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -96,9 +97,12 @@ def publish_table(out: Path, target: Path, table: pa.Table, meta: Mapping[str, A
     def write(path: Path) -> None:
         # No copy of the schema, no statistics: what is not written cannot be damaged without being noticed.
         options = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
-        with pq.ParquetWriter(
-            path, table.schema, compression="zstd", write_page_checksum=True, version="2.6", **options
-        ) as file:
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pq.ParquetWriter(
+                sink, table.schema, compression="zstd", write_page_checksum=True, version="2.6", **options
+            ) as file,
+        ):
             file.write_table(table)
             file.add_key_value_metadata({META: stamp.encode()})
 
@@ -128,18 +132,28 @@ def table_hash(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+_NOTHING = np.zeros(2, np.int64)
+
+
+@functools.cache
+def _all_valid(n: int) -> bytes:
+    return np.packbits(np.ones(n, bool)).tobytes()
+
+
 def _canonical(array: pa.Array) -> Iterator[Any]:
     """Buffers that are a function of an array's values: which are null, how long each is, and the values."""
     kind, whole = array.type, array.null_count == 0
-    yield np.packbits(np.ones(len(array), bool) if whole else np.asarray(pc.is_valid(array)))
-    if pa.types.is_list(kind):
+    yield _all_valid(len(array)) if whole else np.packbits(np.asarray(pc.is_valid(array)))
+    if pa.types.is_list(kind) and array.null_count == len(array):  # as `scores` mostly is
+        yield bytes(4 * len(array))
+    elif pa.types.is_list(kind):
         yield np.asarray(pc.fill_null(pc.list_value_length(array), 0))
         yield from _canonical(array.flatten())
     elif pa.types.is_string(kind):
         array = array if whole else pc.fill_null(array, "")
         _, offsets, values = array.buffers()
-        ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1] if len(array) else [0, 0]
-        yield np.diff(ends)
+        ends = np.frombuffer(offsets, np.int32, len(array) + 1, 4 * array.offset) if len(array) else _NOTHING
+        yield ends[1:] - ends[:-1]
         yield memoryview(values or b"")[ends[0] : ends[-1]]
     else:
         if pa.types.is_timestamp(kind):
