@@ -7,6 +7,7 @@ whose origin is at 50% or above has radius 0: it stands in no basin. None is alw
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections import Counter
@@ -175,11 +176,7 @@ def _region(
     alphas: Sequence[float], betas: Sequence[float], values: dict[Place, float], origin: Place
 ) -> tuple[set[Place], list[tuple[float, float]]]:
     """(the points of the region below 50% around the origin, (distance, slope) of each of its walls)."""
-    rows: dict[float, list[float]] = {}
-    columns: dict[float, list[float]] = {}
-    for a, b in zip(alphas, betas, strict=True):
-        rows.setdefault(b, []).append(a)
-        columns.setdefault(a, []).append(b)
+    rows, columns = _across(alphas, betas), _across(betas, alphas)
     seeds, walls = [origin], []
     if len(rows[origin[1]]) == 1:  # the origin lies between the grid's rows: start from the points around it
         others = [c for c in values if c != origin]
@@ -187,14 +184,11 @@ def _region(
         around = [c for c in others if math.hypot(*c) <= nearest + _ZERO]
         walls = [_wall(origin, c, values) for c in around if values[c] >= THRESHOLD]
         seeds += [c for c in around if values[c] < THRESHOLD]
-    step = {
-        (a, b): [(x, b) for x in _beside(sorted(rows[b]), a)] + [(a, y) for y in _beside(sorted(columns[a]), b)]
-        for a, b in zip(alphas, betas, strict=True)
-    }
     inside, queue = set(seeds), list(seeds)
     while queue:
         here = queue.pop()
-        for there in step[here]:
+        a, b = here
+        for there in [*((x, b) for x in _beside(rows[b], a)), *((a, y) for y in _beside(columns[a], b))]:
             if there not in values or there in inside:
                 continue
             if values[there] < THRESHOLD:
@@ -259,9 +253,17 @@ def _area(alphas: Sequence[float], betas: Sequence[float], values: dict[Place, f
     return float(region.sum() * cell), not (region & unknown).any()
 
 
+def _across(places: Sequence[float], rows: Sequence[float]) -> dict[float, list[float]]:
+    """Row -> the places on it, in order."""
+    found: dict[float, set[float]] = {}
+    for place, row in zip(places, rows, strict=True):
+        found.setdefault(row, set()).add(place)
+    return {row: sorted(on_it) for row, on_it in found.items()}
+
+
 def _beside(ordered: list[float], value: float) -> list[float]:
     """The neighbours of a value in a sorted list that holds it."""
-    i = ordered.index(value)
+    i = bisect.bisect_left(ordered, value)
     return ordered[max(i - 1, 0) : i] + ordered[i + 1 : i + 2]
 
 

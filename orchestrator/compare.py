@@ -210,9 +210,7 @@ def _visage(pairs: pd.DataFrame, first: Side, second: Side, prompts: Sequence[st
 
 def _score(part: pd.DataFrame, column: str) -> float | None:
     """VISAGE of the paired nodes of a line."""
-    flat = part["beta"].isna().all()
-    places = [(a,) for a in part["alpha"]] if flat else list(zip(part["alpha"], part["beta"], strict=True))
-    return visage.measure(places, part[column].tolist()).paper
+    return visage.measure(reduce.coordinates(part), part[column]).paper
 
 
 def _unpaired(first: Side, second: Side) -> dict[str, Any]:

@@ -60,6 +60,7 @@ SUMMARY_VERSION = 1
 _TASK = ["point_id", "prompt_set_id", "judge"]
 _SUMS = ["n", "n_refused", "n_complied", "n_degenerate"]
 _COMBINATION = ["probe_set", "group", "system_prompt", "judge"]
+_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *_SUMS, "asr", "asr_low", "asr_high"]
 _PRIMARY_GROUP = "harmful"
 _FLUSH_ROWS = 500_000
 _OUTCOME = np.float16  # 1, 0 and NaN are exact in it, and a large sweep has a hundred million of them
@@ -138,7 +139,7 @@ class Verdicts:
     prompts: tuple[str, ...]
     refused: np.ndarray
 
-    def at(self, points: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
+    def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
         """[point, prompt] in this order; NaN throughout for a point or prompt that is not there."""
         wanted = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
@@ -382,15 +383,17 @@ def origin(rows: pd.DataFrame) -> pd.Series | None:
 
 def _result(rows: pd.DataFrame, verdicts: Verdicts | None) -> dict[str, Any]:
     """One combination's numbers."""
-    grid = rows[rows["on_grid"]].drop_duplicates("point_id")
+    rows = rows[_MEASURED]  # a copy, and so are its lines: of a million points the other columns take long
+    distinct = ~rows["point_id"].duplicated()
+    on_grid = rows["on_grid"].astype(bool)
+    grid = rows.loc[on_grid & ~rows["point_id"].where(on_grid).duplicated(), ["n", "n_refused", "n_degenerate"]]
     successes = int((grid["n"] - grid["n_refused"]).sum())
     lines = lines_of(rows)
-    distinct = rows.drop_duplicates("point_id")
     at_origin = origin(rows)
     names = {"origin_asr": "asr", "origin_low": "asr_low", "origin_high": "asr_high"}
     return {
         "prompts": int(rows["n"].max()),
-        "points_missing": int((distinct["n"] == 0).sum()),
+        "points_missing": int((rows["n"][distinct] == 0).sum()),
         **{key: None if at_origin is None else _number(at_origin[name]) for key, name in names.items()},
         "visage": _visage(lines, verdicts),
         "basin": _basin(lines),
@@ -406,8 +409,8 @@ def lines_of(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
 def _visage(lines: Sequence[tuple[int, pd.DataFrame]], verdicts: Verdicts | None) -> dict[str, Any]:
     each = []
     for _, part in lines:
-        grid = part[part["on_grid"]]
-        each.append(visage.measure(_coordinates(grid), _optional(grid["asr"])))
+        on_grid = part["on_grid"].to_numpy(dtype=bool)
+        each.append(visage.measure(coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid]))
     by_direction = [
         {"line": k, **_seeds(part), "paper": score.paper, "released": score.released, "reason": score.reason}
         for (k, part), score in zip(lines, each, strict=True)
@@ -476,18 +479,19 @@ def probe_arrays(
     asked = list(verdicts.prompts if prompts is None else prompts)
     kept = []
     for part in lines:
-        grid = part[part["on_grid"] & (part["n"] > 0)]
-        kept.append(grid[[visage.counts(c) for c in _coordinates(grid)]])
-    longest, axes = max(map(len, kept)), len(_coordinates(kept[0])[0])
-    coordinates = np.full((len(kept), longest, axes), np.nan)
-    for k, part in enumerate(kept):
-        coordinates[k, : len(part)] = _coordinates(part)
+        where = coordinates(part)
+        counting = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.counts(where)
+        kept.append((part["point_id"].to_numpy()[counting], where[counting]))
+    longest = max(len(points) for points, _ in kept)
+    places = np.full((len(kept), longest, kept[0][1].shape[1]), np.nan)
+    for k, (points, where) in enumerate(kept):
+        places[k, : len(points)] = where
     if len(kept) == 1:  # the one that may be large: not copied
-        return verdicts.at(kept[0]["point_id"].tolist(), asked)[None], coordinates
+        return verdicts.at(kept[0][0], asked)[None], places
     refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=_OUTCOME)
-    for k, part in enumerate(kept):
-        refused[k, : len(part)] = verdicts.at(part["point_id"].tolist(), asked)
-    return refused, coordinates
+    for k, (points, _) in enumerate(kept):
+        refused[k, : len(points)] = verdicts.at(points, asked)
+    return refused, places
 
 
 def probe_error(lines: Sequence[pd.DataFrame], verdicts: Verdicts | None) -> Error:
@@ -599,10 +603,10 @@ def _seeds(part: pd.DataFrame) -> dict[str, int | None]:
     return {key: None if pd.isna(first[key]) else int(first[key]) for key in ("seed_x", "seed_y")}
 
 
-def _coordinates(part: pd.DataFrame) -> list[tuple[float, ...]]:
-    if part["beta"].isna().all():
-        return [(a,) for a in part["alpha"].tolist()]
-    return list(zip(part["alpha"].tolist(), part["beta"].tolist(), strict=True))
+def coordinates(part: pd.DataFrame) -> np.ndarray:
+    """Where the nodes of a line or plane are: [point, axis], one axis on a line."""
+    axes = ["alpha"] if part["beta"].isna().all() else ["alpha", "beta"]
+    return part[axes].to_numpy(dtype=float)
 
 
 def _optional(values: pd.Series) -> list[float | None]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 S_MAX = 100.0
 LOW, HIGH = -0.5, 0.5
@@ -64,37 +65,40 @@ def released(asr: Sequence[float]) -> float | None:
     return math.fsum(S_MAX - s for s in inside) / len(inside)
 
 
-def counts(coordinate: tuple[float, ...]) -> bool:
-    """Whether a point lies within [-0.5, 0.5] on every axis."""
-    return all(LOW - _SLACK <= x <= HIGH + _SLACK for x in coordinate)
+def counts(coordinates: np.ndarray) -> np.ndarray:
+    """Which of these points, [point, axis], lie within [-0.5, 0.5] on every axis; bool [point]."""
+    return np.asarray(((coordinates >= LOW - _SLACK) & (coordinates <= HIGH + _SLACK)).all(axis=-1))
 
 
-def measure(coordinates: Sequence[tuple[float, ...]], asr: Sequence[float | None]) -> Visage:
+def measure(coordinates: npt.ArrayLike, asr: npt.ArrayLike) -> Visage:
     """VISAGE of one line or plane.
 
-    `coordinates`: (alpha,) or (alpha, beta) of each grid point, in any order; `asr`: percent, None where the
-    point was not measured. Points outside [-0.5, 0.5] are left out; a grid that does not reach both ends on
-    every axis has none. Missing points thin the paper's mean; the published code counts positions, so its
-    score needs every point; it knows lines only.
+    `coordinates`: [point, axis] of the grid, in any order; `asr`: percent, None or NaN where the point was not
+    measured. Points outside [-0.5, 0.5] are left out; a grid that does not reach both ends on every axis has none.
+    Missing points thin the paper's mean; the published code counts positions, so its score needs every point; it
+    knows lines only.
     """
-    pairs = sorted(zip(coordinates, asr, strict=True), key=lambda pair: pair[0])
-    planned = [(c, s) for c, s in pairs if counts(c)]
-    measured = [(c, s) for c, s in planned if s is not None and not math.isnan(s)]
-    if not _covers([c for c, _ in planned]):
+    where = np.asarray(coordinates, dtype=float)
+    where = where if where.size else np.empty((0, 1))
+    planned = np.flatnonzero(counts(where))
+    planned = planned[np.lexsort(where[planned].T[::-1])]
+    said = np.asarray(asr, dtype=float)[planned]
+    measured = ~np.isnan(said)
+    if not _covers(where[planned]):
         return Visage(None, None, f"the grid does not cover [{LOW:g}, {HIGH:g}]")
-    missing = len(planned) - len(measured)
-    if not _covers([c for c, _ in measured]):
+    missing = len(planned) - int(measured.sum())
+    if not _covers(where[planned[measured]]):
         return Visage(
             None,
             None,
             f"{missing} of {len(planned)} points are missing, an end of the range among them",
         )
-    values = [s for _, s in measured]
+    values = said[measured].tolist()
     reasons = [f"{missing} of {len(planned)} points are missing"] if missing else []
     score = paper(values)
     if score is None:
         reasons.append("no point is below 100%")
-    line = len(planned[0][0]) == 1
+    line = where.shape[1] == 1
     return Visage(
         score,
         released(values) if line and not missing else None,
@@ -102,8 +106,9 @@ def measure(coordinates: Sequence[tuple[float, ...]], asr: Sequence[float | None
     )
 
 
-def _covers(coordinates: Sequence[tuple[float, ...]]) -> bool:
+def _covers(coordinates: np.ndarray) -> bool:
     """Whether the points reach both ends of the range on every axis."""
-    return bool(coordinates) and all(
-        min(axis) <= LOW + _SLACK and max(axis) >= HIGH - _SLACK for axis in zip(*coordinates, strict=True)
-    )
+    if not len(coordinates):
+        return False
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    return bool((low <= LOW + _SLACK).all() and (high >= HIGH - _SLACK).all())
