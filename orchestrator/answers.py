@@ -21,8 +21,9 @@ from orchestrator.fingerprint import content_id, text_id
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.parts import Part, TaskKey
 from orchestrator.record import totals
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Part, Study, TaskKey
+from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import PromptSet
 
@@ -241,8 +242,12 @@ def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: 
 def nodes(sweep: Sweep) -> pd.DataFrame:
     """The sweep's nodes as `reduce.landscape` takes them."""
     keys = ("line", "alpha", "beta", "on_grid", "seed_x", "seed_y", "mark", "projected")
-    found = sweep.grid.nodes
-    return pd.DataFrame({k: [getattr(n, k) for n in found] for k in keys} | {"point_id": [n.point.id for n in found]})
+    columns: dict[str, list[Any]] = {key: [] for key in (*keys, "point_id")}
+    for node in sweep.grid.walk():
+        for key in keys:
+            columns[key].append(getattr(node, key))
+        columns["point_id"].append(node.point.id)
+    return pd.DataFrame(columns)
 
 
 def landscape(
@@ -332,7 +337,7 @@ def checkpoints(
         return []
     around = record.get("around", {})
     ends = {
-        node.point.id: direction for node in sweep.grid.nodes if node.mark for direction, _ in node.point.coefficients
+        node.point.id: direction for node in sweep.grid.walk() if node.mark for direction, _ in node.point.coefficients
     }
     basin = _random_basin(study, numbers["primary"])
     for each in found:

@@ -82,7 +82,7 @@ class Curve:
         self._plane = sweep.grid.is_plane
         step = (sweep.grid.range[1] - sweep.grid.range[0]) / sweep.grid.steps
         self._points: dict[float, list[str]] = {}
-        for node in (node for node in sweep.grid.nodes if node.on_grid):
+        for node in (node for node in sweep.grid.walk() if node.on_grid):
             far = None if node.beta is None else round(step * round(math.hypot(node.alpha, node.beta) / step), 9)
             self._points.setdefault(node.alpha if far is None else far, []).append(node.point.id)
         own = {task.key for task in sweep.tasks() if task.prompt_set_id == self._set.id}

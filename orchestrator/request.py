@@ -20,9 +20,10 @@ from orchestrator.config import Config, ProbesConfig, SystemPromptConfig, share
 from orchestrator.errors import UserError
 from orchestrator.files import check_writable
 from orchestrator.models import ResolvedModel
+from orchestrator.parts import TaskKey
 from orchestrator.points import DECIMALS, TowardsDirection
 from orchestrator.probes import ProbeSet
-from orchestrator.store import Study, StudyInfo, TaskKey
+from orchestrator.store import Study, StudyInfo
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.targets import (
     around,

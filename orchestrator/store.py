@@ -43,12 +43,11 @@ from orchestrator.files import (
     table_hash,
 )
 from orchestrator.fingerprint import content_id
+from orchestrator.parts import Hashes, Part, TaskKey
 from orchestrator.tasks import Prompt, PromptSet, Sampling, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TaskKey = tuple[str, str]  # (point id, prompt set id)
 
 GENERATIONS = pa.schema(
     [
@@ -104,21 +103,6 @@ OBSERVED = {
     "generations": ("prompt_id", "response", "finish_reason", "n_tokens", "scores"),
     "judgements": ("prompt_id", "response_id", "verdict", "score"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A file of generations or judgements: what it says of itself. `tasks`: the hash of what was observed in each."""
-
-    folder: Path
-    name: str
-    content: str
-    tasks: Mapping[TaskKey, str]
-    meta: Mapping[str, Any]
-
-    @property
-    def path(self) -> Path:
-        return self.folder / self.name
 
 
 @dataclass(frozen=True)
@@ -324,9 +308,11 @@ class Study:
     def write_generations(self, name: str, table: pa.Table, engine: Mapping[str, Any]) -> None:
         """Store a visit's rows under its id; writing it again replaces it by its equal."""
         meta = {"schema": "generations/1", "engine_id": content_id(dict(engine)), "engine": dict(engine)}
-        self._write_part("generations", name, table.cast(GENERATIONS), meta)
+        self._write_part("generations", name, table, meta)
 
     def _write_part(self, folder: str, name: str, table: pa.Table, meta: Mapping[str, Any]) -> None:
+        schema = GENERATIONS if folder == "generations" else JUDGEMENTS
+        table = table if table.schema.equals(schema) else table.cast(schema)
         tasks = describe_tasks(table, OBSERVED[folder.partition("/")[0]])
         path = self.root / folder / f"{name}.parquet"
         publish_table(self.out, path, table, {**meta, "study_id": self.id, "tasks": tasks})
@@ -334,13 +320,9 @@ class Study:
     def write_merged(self, folder: str, table: pa.Table, sources: Sequence[tuple[Part, Sequence[TaskKey]]]) -> Path:
         """Store rows of several parts as one, named by its content: of each part the tasks given with it."""
         tasks = sorted([*key, part.tasks[key]] for part, keys in sources for key in keys)
-        meta = {k: v for k, v in sources[0][0].meta.items() if k not in ("rows", "content", "study_id", "judged")}
+        meta = {k: v for k, v in sources[0][0].meta.items() if k not in ("rows", "content", "study_id")}
         if folder != "generations":
-            meta["judged"] = []
-            for part, keys in sources:
-                kept = set(keys)
-                meta["judged"] += [entry for entry in part.meta["judged"] if (entry[0], entry[1]) in kept]
-            meta["judged"].sort()
+            meta["judged"] = sorted([*key, part.judged[key]] for part, keys in sources for key in keys)
         name = f"merged-{content_id(tasks)}"
         self._write_part(folder, name, table, meta)
         return self.root / folder / f"{name}.parquet"
@@ -362,12 +344,12 @@ class Study:
     def received(self, name: str) -> None:
         """An actor says that it has stored a part under this name: it is looked for even where a listing, which may be
         stale on a network's disk, does not show it."""
-        self._received.add(f"{name}.parquet")
+        self._received.add(name)
 
     def parts(self, folder: str = "generations") -> list[Part]:
         """Every part of a folder that says it is whole and belongs to this study; the others are rejected."""
-        listed = _names(self.root / folder) | (self._received if folder == "generations" else set())
-        names = [name for name in sorted(listed) if name.endswith(".parquet")]
+        told = {f"{name}.parquet" for name in self._received} if folder == "generations" else set()
+        names = [name for name in sorted(_names(self.root / folder) | told) if name.endswith(".parquet")]
         first, *rest = [names[i : i + 500] for i in range(0, len(names), 500)] or [[]]
 
         def scan(chunk: Sequence[str]) -> list[Part]:
@@ -395,17 +377,14 @@ class Study:
         if meta["study_id"] != self.id:
             raise DamagedFile(f"{folder / name}: belongs to study {meta['study_id']}")
         # What parts have in common is held once: of a million tasks that is a gigabyte.
-        tasks = {self._key(point, prompts): observed for point, prompts, _, observed in meta.pop("tasks")}
-        if "judged" in meta:
-            meta["judged"] = [(*self._key(point, prompts), sys.intern(said)) for point, prompts, said in meta["judged"]]
-        else:
-            tasks = {key: sys.intern(observed) for key, observed in tasks.items()}
+        tasks = Hashes([(self._key(point, prompts), observed) for point, prompts, _, observed in meta.pop("tasks")])
+        judged = Hashes([(self._key(point, prompts), said) for point, prompts, said in meta.pop("judged", ())])
         if "engine" in meta:
             meta["engine"] = self._engines.setdefault(meta["engine_id"], meta["engine"])
-        return Part(folder, name, meta["content"], tasks, meta)
+        return Part(folder, name, meta["content"], tasks, judged, meta)
 
     def _key(self, point: str, prompts: str) -> TaskKey:
-        key = (sys.intern(point), sys.intern(prompts))
+        key = (point, sys.intern(prompts))
         return self._keys.setdefault(key, key)
 
     def stored(self, without: Collection[Path] = ()) -> dict[TaskKey, Part]:
@@ -454,9 +433,8 @@ class Study:
         keys = {key for _, wanted in missed for key in wanted}
         if "judge_id" not in missed[0][0].meta:
             return {key: part for key, part in self.stored(without=bad).items() if key in keys}
-        entries = (entry for part, _ in missed for entry in part.meta["judged"])
-        responses = {(point, prompts): observed for point, prompts, observed in entries if (point, prompts) in keys}
-        return self._verdicts_on(missed[0][0].meta["judge_id"], responses, bad)
+        responses = {key: said for part, _ in missed for key, said in part.judged.items() if key in keys}
+        return self._verdicts_on(missed[0][0].meta["judge_id"], responses.get, bad)
 
     def _rows_of(self, part: Part, wanted: Sequence[TaskKey], schema: pa.Schema) -> pa.Table:
         meta = read_meta(part.path)
@@ -477,22 +455,25 @@ class Study:
         """Store verdicts. `judged`: what was judged in each task, as `Part.tasks` of the generations names it."""
         entries = sorted([point, prompts, observed] for (point, prompts), observed in judged.items())
         meta = {"schema": "judgements/1", "judge_id": judge_id, "judged": entries}
-        self._write_part(f"judgements/{judge_id}", content_id(entries), table.cast(JUDGEMENTS), meta)
+        self._write_part(f"judgements/{judge_id}", content_id(entries), table, meta)
 
     def judged(self, judge_id: str, winners: Mapping[TaskKey, Part]) -> dict[TaskKey, Part]:
         """For each of these tasks that has verdicts on just the responses that count: the part that holds them."""
-        return self._verdicts_on(judge_id, {key: part.tasks[key] for key, part in winners.items()})
+
+        def observed(key: TaskKey) -> str | None:
+            return winners[key].tasks[key] if key in winners else None
+
+        return self._verdicts_on(judge_id, observed)
 
     def _verdicts_on(
-        self, judge_id: str, responses: Mapping[TaskKey, str], without: Collection[Path] = ()
+        self, judge_id: str, responses: Callable[[TaskKey], str | None], without: Collection[Path] = ()
     ) -> dict[TaskKey, Part]:
         found: dict[TaskKey, Part] = {}
         for part in self.parts(f"judgements/{judge_id}"):
             if without and part.path in without:
                 continue
-            for point, prompts, observed in part.meta["judged"]:
-                key = (point, prompts)
-                if responses.get(key) == observed and (key not in found or part.content < found[key].content):
+            for key, said in part.judged.items():
+                if responses(key) == said and (key not in found or part.content < found[key].content):
                     found[key] = part
         return found
 

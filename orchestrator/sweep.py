@@ -157,9 +157,13 @@ class Grid:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Every node in the order of the picture. The origin is on every line, off the grid if need be, and so are the
-        checkpoints that a line or plane goes towards. Made anew each time: a million of them take half a gigabyte."""
-        return tuple(node for k in range(self.lines) for node in self._nodes_of(k))
+        """Every node in the order of the picture, made anew each time: a million of them take half a gigabyte."""
+        return tuple(self.walk())
+
+    def walk(self) -> Iterator[Node]:
+        """The nodes, one after another. The origin is on every line, off the grid if need be, and so are the
+        checkpoints that a line or plane goes towards."""
+        return (node for k in range(self.lines) for node in self._nodes_of(k))
 
     def _nodes_of(self, k: int) -> Iterator[Node]:
         x, y = self.axes(k)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.fingerprint import content_id, text_id
@@ -94,16 +94,19 @@ def shares(tasks: Iterable[Task], n: int) -> dict[Point, int]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Visit:
     """One point with all the prompt sets to be asked there, in the sweep's order."""
 
     point: Point
     prompt_set_ids: tuple[str, ...]
+    _id: str = field(default="", init=False, repr=False, compare=False)
 
-    @functools.cached_property
+    @property
     def id(self) -> str:
-        return content_id([self.point.id, list(self.prompt_set_ids)])
+        if not self._id:  # kept without a dictionary, as a point's is
+            object.__setattr__(self, "_id", content_id([self.point.id, list(self.prompt_set_ids)]))
+        return self._id
 
 
 def visits(tasks: Iterable[Task]) -> list[Visit]:

@@ -346,7 +346,7 @@ def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:
 def category_tables(sweep: Sweep, frame: pd.DataFrame, found: Evidence) -> list[dict[str, Any]]:
     """For each combination whose prompts have categories: what succeeds (or is refused) in each."""
     on_grid = set(frame.loc[frame["on_grid"], "point_id"])
-    origin = next((n.point.id for n in sweep.grid.nodes if n.point.is_origin), None)
+    origin = next((n.point.id for n in sweep.grid.walk() if n.point.is_origin), None)
     tables = []
     for prompts, judge in itertools.product(found.sets, found.judges):
         categories = {p.id: p.category for p in prompts.prompts}

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from orchestrator import answers
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Part, Study, TaskKey
+from orchestrator.parts import Part, TaskKey
+from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet
 

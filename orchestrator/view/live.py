@@ -22,9 +22,10 @@ from orchestrator.errors import UserError
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.parts import Part, TaskKey
 from orchestrator.report import content, evidence
 from orchestrator.report.evidence import Evidence
-from orchestrator.store import GENERATIONS, Part, Study, TaskKey
+from orchestrator.store import GENERATIONS, Study
 from orchestrator.sweep import Sweep
 
 AT_ONCE = 4000  # responses judged for one look: a sweep that is far along is caught up with in several

@@ -35,7 +35,8 @@ from orchestrator.files import (
     read_table,
     table_hash,
 )
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo, TaskKey
+from orchestrator.parts import TaskKey
+from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.tasks import Prompt, PromptSet, Sampling
 
 INFO = StudyInfo("tiny", "fingerprint", "float32", 1, "made up")
