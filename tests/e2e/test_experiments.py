@@ -177,39 +177,6 @@ def test_whole_weights_are_finetuned_too_and_walked_towards(tmp_path: Path) -> N
     assert frame.set_index("alpha").loc[1.0, "mark"] == "epoch-2"
 
 
-SMALLEST = {
-    "basin": ("grid.directions=2",),
-    "basin_2d": (),
-    "interpolate_2d": ("grid.towards=[pair,affirmative samples=10]",),
-    "interpolate_random": (),
-    "model_size": ("model=smollm2_135m_base",),
-    "over_refusal": (),
-    "paper": ("probes=harmful",),
-    "system_prompt": (),
-    "capability": (),
-    "jailbreak": (),
-}
-
-
-@pytest.mark.engine
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SMALLEST)
-def test_every_other_preset_runs_to_its_end(tmp_path: Path, name: str) -> None:
-    frame, summary = ran(tmp_path, f"+experiment={name}", *SMALLEST[name], "grid.steps=2", "probes.limit=6")
-    assert summary["points_done"] == summary["points_total"] and (frame["n"] == 6).all()
-    origin = frame[(frame["alpha"] == 0) & (frame["beta"].fillna(0) == 0) & (frame["group"] == "harmful")]
-    far = frame[(frame["alpha"].abs() == 0.5) & (frame["group"] == "harmful")]
-    if name == "model_size":
-        assert origin["asr"].min() >= 50, "the model before its alignment"
-    elif name == "interpolate_random":
-        assert origin["asr"].min() >= 50
-    else:
-        assert origin[origin["system_prompt"] == "default"]["asr"].max() <= 35
-    if len(far) and name != "paper":
-        assert far["asr"].max() >= 80, "walls"
-
-
 # Mistakes.
 
 
