@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.wording import duration
+from workers.residency import UTILISATION
 
 GB, MIB = 10**9, 1 << 20
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -27,7 +28,6 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # What engines reach of a GPU's peaks.
 BANDWIDTH_SHARE = 0.65  # of memory's, while decoding
 FLOPS_SHARE = 0.45  # of the tensor cores', while reading prompts
-MEMORY_SHARE = 0.9  # of a GPU's memory that vLLM takes (its gpu_memory_utilization)
 HOST_LINK = 20e9  # bytes a second and GPU, of a pristine base that stays in the host's memory (PCIe 4.0 x16)
 LAYER_SECONDS = {True: 1e-4, False: 1e-5}  # launching a layer's kernels, by `eager`: a step is never faster
 STEP_SECONDS = 2e-3  # scheduling and sampling, a step
@@ -380,7 +380,7 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
             weights, base, kv, overhead, peak, available, False, None if available is None else peak <= available
         )
     split = room.tensor_parallel
-    capacity = int(gpu(room.gpu).memory * MEMORY_SHARE)
+    capacity = int(gpu(room.gpu).memory * UTILISATION)
     kv_token = model.kv_token or 0
     least = room.max_model_len * kv_token // split
     wanted = room.kv_cache_bytes or max(least, _concurrent(room, sets) * _longest(sets) * kv_token // split)

@@ -141,6 +141,12 @@ def test_every_shape_is_told(shape: str) -> None:
     assert " ".join(out.split()).endswith(text)
 
 
+def test_on_the_way_to_a_checkpoint_it_points_to_the_basin_not_to_a_range() -> None:
+    summary = reduce.summary(landscape(basin, range=(-0.3, 0.3))) | {"grid": {"kind": "interpolate_1d"}}
+    text = terminal.paragraph(summary, PATHS)
+    assert "+experiment=basin" in text and "grid.range" not in text
+
+
 def printed(made: pd.DataFrame, encoding: str = "utf-8", width: int = 80, **summary: Any) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
