@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import basin, intervals, reduce
+from orchestrator import basin, counting, intervals, reduce
 
 ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
 COORDINATES = ALPHAS[:, None]
@@ -200,7 +200,7 @@ def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
     counts = counts.assign(n_refused=n_refused, n_complied=probes - n_refused, n_degenerate=0)
     sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
     frame = reduce.landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
-    verdicts = reduce.Verdicts(tuple(points), tuple(map(str, range(probes))), flat)
+    verdicts = counting.Verdicts(tuple(points), tuple(map(str, range(probes))), flat)
     return frame, reduce.summary(frame, {("ours", "harmful", "default", "keyword"): verdicts})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.reduce import Combination, Verdicts
+from orchestrator.counting import Combination, Verdicts
 
 EXAMPLES = 20
 

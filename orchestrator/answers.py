@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import agreement, capability, judges, published, reduce
+from orchestrator import agreement, capability, counting, judges, published, reduce
 from orchestrator.config import ReportConfig
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import content_id, text_id
@@ -147,7 +147,7 @@ def _judge(judge: Judge, table: pa.Table, texts: Mapping[str, str], find: Find) 
 
 
 def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]:
-    """A judge's stored verdicts on these tasks, and whether each response is degenerate: what `reduce.counts` takes.
+    """A judge's stored verdicts on these tasks, and whether each response is degenerate: what `counting.counts` takes.
 
     A part of judgements at a time, so that memory does not grow with the study.
     """
@@ -172,14 +172,14 @@ def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]
 
 def by_probe(
     study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners | None = None
-) -> dict[reduce.Combination, reduce.Verdicts]:
+) -> dict[counting.Combination, counting.Verdicts]:
     """Who refused what, for each of the sweep's results that has verdicts: what intervals over new probes need.
     `winners`, here and below: what is stored of the sweep, if it is known already."""
     winners = study.stored_of(sweep.tasks()) if winners is None else winners
-    found: dict[reduce.Combination, reduce.Verdicts] = {}
+    found: dict[counting.Combination, counting.Verdicts] = {}
     for judge in bench(study, sweep):
         name = judge.name
-        made = reduce.by_probe(verdicts(study, judge, winners), name)
+        made = counting.by_probe(verdicts(study, judge, winners), name)
         for p in prompt_sets:
             if (p.id, name) in made:
                 found[p.probe_set, p.group, p.system_prompt, name] = made[p.id, name]
@@ -255,7 +255,7 @@ def landscape(
 ) -> pd.DataFrame:
     """The sweep's landscape from what is stored and judged; nothing is computed that is stored already."""
     winners = study.stored_of(sweep.tasks()) if winners is None else winners
-    found = [reduce.counts(verdicts(study, judge, winners), judge.name) for judge in bench(study, sweep)]
+    found = [counting.counts(verdicts(study, judge, winners), judge.name) for judge in bench(study, sweep)]
     sets = pd.DataFrame(
         [
             {"prompt_set_id": p.id, "probe_set": p.probe_set, "group": p.group, "system_prompt": p.system_prompt}

@@ -1,4 +1,4 @@
-"""From verdicts to numbers: counts per task, the landscape, the summary. Pure; DataFrames in, DataFrames out.
+"""From counts to numbers: the landscape, the summary. Pure; DataFrames in, DataFrames out.
 
 Percentages throughout. Of n responses, n_refused have a keyword; the rest are the paper's successes, and are
 parted into n_complied (coherent) and n_degenerate: the three add up to n.
@@ -7,17 +7,15 @@ parted into n_complied (coherent) and n_degenerate: the three add up to n.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orchestrator import basin, intervals, visage
+from orchestrator.counting import OUTCOME, SUMS, TASK, Combination, Verdicts
 from orchestrator.intervals import Error
 
 LANDSCAPE_VERSION = 2
@@ -57,144 +55,12 @@ LANDSCAPE_SCHEMA = pa.schema(
 )
 SUMMARY_VERSION = 1
 
-_TASK = ["point_id", "prompt_set_id", "judge"]
-_SUMS = ["n", "n_refused", "n_complied", "n_degenerate"]
 _COMBINATION = ["probe_set", "group", "system_prompt", "judge"]
-_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *_SUMS, "asr", "asr_low", "asr_high"]
+_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *SUMS, "asr", "asr_low", "asr_high"]
 _PRIMARY_GROUP = "harmful"
-_FLUSH_ROWS = 500_000
-_OUTCOME = np.float16  # 1, 0 and NaN are exact in it, and a large sweep has a hundred million of them
 CURVES = ("asr", "asr_low", "asr_high", "refused", "complied", "degenerate")  # of mean_over_lines
 _NO_VERDICTS = "the verdicts on single probes are not at hand"
 _CHOSEN = "directions towards checkpoints are chosen, not drawn: nothing is inferred to new ones"
-
-Combination = tuple[str, str, str, str]
-"""(probe_set, group, system_prompt, judge): what one result is about."""
-
-
-# Counting.
-
-
-def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
-    """Rows of judged responses, counted by task; streaming: memory grows with tasks, not with rows.
-
-    In: tables with point_id, prompt_set_id, verdict (`refused` or `complied`), degenerate (bool) and, where
-    several judges are in one stream, judge (else `judge` is theirs); each row once, in any order, a task's rows in
-    as many tables as they like. Out: point_id, prompt_set_id, judge, n, n_refused, n_complied, n_degenerate.
-    Raises ValueError on a verdict that is neither.
-    """
-    partial: list[pa.Table] = []
-    waiting = 0
-    for table in tables:
-        if table.num_rows:
-            partial.append(_gather(_flags(table, judge)))
-            waiting += partial[-1].num_rows
-        if waiting > _FLUSH_ROWS:
-            partial = [_gather(pa.concat_tables(partial))]
-            waiting = 0
-    if not partial:
-        empty = {key: pd.Series(dtype="str") for key in _TASK} | {key: pd.Series(dtype="int64") for key in _SUMS}
-        return pd.DataFrame(empty)
-    return _gather(pa.concat_tables(partial)).to_pandas()
-
-
-def _flags(table: pa.Table, judge: str) -> pa.Table:
-    """Task keys, and 0 or 1 in each of the four counts."""
-    verdict, degenerate = table["verdict"], table["degenerate"]
-    refused = pc.equal(verdict, "refused")
-    known = pc.or_(refused, pc.equal(verdict, "complied"))
-    if not pc.all(pc.fill_null(known, False), skip_nulls=False, min_count=0).as_py():
-        strange = sorted({str(v) for v in pc.unique(verdict).to_pylist()} - {"refused", "complied"})
-        raise ValueError(f"verdicts other than refused and complied: {', '.join(strange)}")
-    if degenerate.null_count:
-        raise ValueError(f"{degenerate.null_count} responses without a verdict on degeneration")
-    rest = pc.invert(refused)
-    whole = table["judge"] if "judge" in table.column_names else pa.repeat(judge, table.num_rows)
-    flags = [
-        pa.repeat(True, table.num_rows),
-        refused,
-        pc.and_not(rest, degenerate),
-        pc.and_(rest, degenerate),
-    ]
-    columns = [table["point_id"], table["prompt_set_id"], whole]
-    return pa.table(
-        [c.cast(pa.string()) for c in columns] + [f.cast(pa.int64()) for f in flags],
-        names=[*_TASK, *_SUMS],
-    )
-
-
-def _gather(table: pa.Table) -> pa.Table:
-    summed = table.group_by(_TASK, use_threads=False).aggregate([(key, "sum") for key in _SUMS])
-    return summed.select([*_TASK, *(f"{key}_sum" for key in _SUMS)]).rename_columns([*_TASK, *_SUMS])
-
-
-# Who refused what.
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """One prompt set's verdicts by one judge. `refused` [point, prompt]: 1 refused, 0 not, NaN where there is none."""
-
-    points: tuple[str, ...]
-    prompts: tuple[str, ...]
-    refused: np.ndarray
-
-    def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
-        """[point, prompt] in this order; NaN throughout for a point or prompt that is not there."""
-        wanted = self.prompts if prompts is None else prompts
-        rows = pd.Index(self.points).get_indexer(pd.Index(points))
-        columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
-        found = self.refused[np.ix_(rows, columns)].astype(_OUTCOME, copy=False)  # -1 is any, and is overwritten
-        found[rows < 0] = found[:, columns < 0] = np.nan
-        return found
-
-
-def by_probe(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], Verdicts]:
-    """{(prompt set id, judge): its verdicts}, from tables as `counts` takes them that have prompt_id too.
-
-    Streaming: in memory is a byte for each point and prompt.
-    """
-    found: dict[tuple[str, str], _Matrix] = {}
-    for table in tables:
-        frame = table.select(["point_id", "prompt_set_id", "prompt_id"]).to_pandas()
-        frame["judge"] = table["judge"].to_pandas() if "judge" in table.column_names else judge
-        frame["refused"] = pc.equal(table["verdict"], "refused").to_numpy().astype(np.int8)
-        for (set_id, name), part in frame.groupby(["prompt_set_id", "judge"], sort=False):
-            found.setdefault((set_id, name), _Matrix()).take(part["point_id"], part["prompt_id"], part["refused"])
-    return {key: matrix.verdicts() for key, matrix in found.items()}
-
-
-class _Matrix:
-    """Who refused what, [point, prompt], growing as rows come: a byte each."""
-
-    _NONE = -1
-
-    def __init__(self) -> None:
-        self._points: dict[str, int] = {}
-        self._prompts: dict[str, int] = {}
-        self._refused = np.full((1024, 64), self._NONE, dtype=np.int8)
-
-    def take(self, points: pd.Series, prompts: pd.Series, refused: pd.Series) -> None:
-        rows, columns = self._places(points, self._points), self._places(prompts, self._prompts)
-        held, wanted = self._refused.shape, (len(self._points), len(self._prompts))
-        if wanted[0] > held[0] or wanted[1] > held[1]:
-            grown = np.full([max(h, w + w // 4) for h, w in zip(held, wanted, strict=True)], self._NONE, dtype=np.int8)
-            grown[: held[0], : held[1]] = self._refused
-            self._refused = grown
-        self._refused[rows, columns] = refused.to_numpy()
-
-    @staticmethod
-    def _places(names: pd.Series, known: dict[str, int]) -> np.ndarray:
-        codes, distinct = pd.factorize(names)
-        ours = map(sys.intern, map(str, distinct))  # the store holds the same names
-        return np.array([known.setdefault(name, len(known)) for name in ours], dtype=np.int64)[codes]
-
-    def verdicts(self) -> Verdicts:
-        held = self._refused[: len(self._points), : len(self._prompts)]
-        refused = held.astype(_OUTCOME)
-        refused[held == self._NONE] = np.nan
-        return Verdicts(tuple(self._points), tuple(self._prompts), refused)
-
 
 # The landscape.
 
@@ -218,9 +84,9 @@ def landscape(
         judges = list(dict.fromkeys(counts["judge"])) or ["keyword"]
     asked = sets.reset_index(drop=True).reset_index(names="_set")
     asked = asked.merge(pd.DataFrame({"judge": list(judges), "_judge": range(len(judges))}), how="cross")
-    rows = asked.merge(nodes, how="cross").merge(counts, on=_TASK, how="left", validate="many_to_one")
+    rows = asked.merge(nodes, how="cross").merge(counts, on=TASK, how="left", validate="many_to_one")
     rows = rows.sort_values(["_set", "_judge", "line", "beta", "alpha"], kind="stable", ignore_index=True)
-    for key in _SUMS:
+    for key in SUMS:
         rows[key] = rows[key].fillna(0).astype("int32")
     for key in ("seed_x", "seed_y"):
         rows[key] = rows[key].astype("Int64")
@@ -488,7 +354,7 @@ def probe_arrays(
         places[k, : len(points)] = where
     if len(kept) == 1:  # the one that may be large: not copied
         return verdicts.at(kept[0][0], asked)[None], places
-    refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=_OUTCOME)
+    refused = np.full((len(kept), longest, len(asked)), np.nan, dtype=OUTCOME)
     for k, (points, _) in enumerate(kept):
         refused[k, : len(points)] = verdicts.at(points, asked)
     return refused, places

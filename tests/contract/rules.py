@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
 PURE = tuple(f"orchestrator/{name}.py" for name in ("points", "sweep", "tasks"))
-NUMBERS = tuple(f"orchestrator/{name}.py" for name in ("reduce", "visage", "basin", "intervals", "agreement"))
+NUMBERS = tuple(
+    f"orchestrator/{name}.py" for name in ("counting", "reduce", "visage", "basin", "intervals", "agreement")
+)
 STORE = ("orchestrator.files", "orchestrator.store")
 IO = ("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "glob", "urllib", *STORE)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from orchestrator import reduce
+from orchestrator import counting, reduce
 from orchestrator.reduce import LANDSCAPE_SCHEMA
 
 SETS = pd.DataFrame(
@@ -108,14 +108,14 @@ def _batched(rows: list, size: int) -> Iterator[list]:
 
 @pytest.mark.parametrize("size", [7, 500, 2000])
 def test_counts_equal_counting_by_hand_however_rows_are_cut(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reduce, "_FLUSH_ROWS", 50)
+    monkeypatch.setattr(counting, "_FLUSH_ROWS", 50)
     rows = judged_rows()
     expected: dict[tuple[str, str], list[int]] = {}
     for point, prompts, _, verdict, degenerate in rows:
         tally = expected.setdefault((point, prompts), [0, 0, 0, 0])
         tally[0] += 1
         tally[1 if verdict == "refused" else 3 if degenerate else 2] += 1
-    found = reduce.counts(as_tables(rows, size))
+    found = counting.counts(as_tables(rows, size))
     got = {(r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate] for r in found.itertuples()}
     assert got == expected
     assert set(found["judge"]) == {"keyword"}
@@ -124,11 +124,11 @@ def test_counts_equal_counting_by_hand_however_rows_are_cut(size: int, monkeypat
 
 def test_a_degenerate_refusal_counts_as_a_refusal() -> None:
     table = pa.table(columns_of([("p",), ("s",), ("q",), ("refused",), (True,)]))
-    assert reduce.counts([table]).iloc[0][["n", "n_refused", "n_complied", "n_degenerate"]].tolist() == [1, 1, 0, 0]
+    assert counting.counts([table]).iloc[0][["n", "n_refused", "n_complied", "n_degenerate"]].tolist() == [1, 1, 0, 0]
 
 
 def test_counts_of_nothing_is_an_empty_frame_that_makes_an_empty_landscape() -> None:
-    empty = reduce.counts(iter([]))
+    empty = counting.counts(iter([]))
     assert list(empty.columns) == [
         "point_id",
         "prompt_set_id",
@@ -152,11 +152,11 @@ def test_counts_refuses_what_it_does_not_know() -> None:
     good = ("p",), ("s",), ("q",)
     for verdict in ("unsure", None):
         with pytest.raises(ValueError, match="verdicts"):
-            reduce.counts([pa.table(columns_of([*good, (verdict,), (False,)]))])
+            counting.counts([pa.table(columns_of([*good, (verdict,), (False,)]))])
     table = pa.table(columns_of([*good, ("refused",), (None,)]))
     table = table.set_column(4, "degenerate", table["degenerate"].cast(pa.bool_()))
     with pytest.raises(ValueError, match="degeneration"):
-        reduce.counts([table])
+        counting.counts([table])
 
 
 def test_counts_keeps_judges_apart() -> None:
@@ -171,7 +171,7 @@ def test_counts_keeps_judges_apart() -> None:
             ]
         )
     )
-    both = reduce.counts([table.append_column("judge", pa.array(["keyword", "other"]))])
+    both = counting.counts([table.append_column("judge", pa.array(["keyword", "other"]))])
     assert dict(zip(both["judge"], both["n_refused"], strict=True)) == {
         "keyword": 1,
         "other": 0,
@@ -196,7 +196,7 @@ def test_counting_streams() -> None:
             peaks.append(pa.total_allocated_bytes() - before)
             yield batch
 
-    assert reduce.counts(stream())["n"].tolist() == [100_000] * 10
+    assert counting.counts(stream())["n"].tolist() == [100_000] * 10
     assert max(peaks[50:]) < 2 * batch.nbytes
 
 
@@ -206,7 +206,7 @@ def test_counting_streams() -> None:
 def test_verdicts_by_probe_however_rows_are_cut() -> None:
     rows = judged_rows()
     for size in (7, 2000):
-        found = reduce.by_probe(as_tables(rows, size))
+        found = counting.by_probe(as_tables(rows, size))
         assert {key: v.refused.shape for key, v in found.items()} == {
             (s, "keyword"): (5, len({r[2] for r in rows if r[1] == s})) for s in ("s0", "s1")
         }
@@ -226,7 +226,7 @@ def sweep_with_verdicts(lines: int) -> tuple[pd.DataFrame, dict]:
     made = reduce.landscape(where, tally(where, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
     first = where.drop_duplicates("point_id").index
     points = where.loc[first, "point_id"]
-    verdicts = reduce.Verdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
+    verdicts = counting.Verdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
     return made, {("ours", "harmful", "default", "keyword"): verdicts}
 
 
