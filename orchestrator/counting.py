@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -131,8 +130,7 @@ class _Matrix:
     @staticmethod
     def _places(names: pd.Series, known: dict[str, int]) -> np.ndarray:
         codes, distinct = pd.factorize(names)
-        ours = map(sys.intern, map(str, distinct))  # the store holds the same names
-        return np.array([known.setdefault(name, len(known)) for name in ours], dtype=np.int64)[codes]
+        return np.array([known.setdefault(name, len(known)) for name in map(str, distinct)], dtype=np.int64)[codes]
 
     def verdicts(self) -> Verdicts:
         held = self._refused[: len(self._points), : len(self._prompts)]

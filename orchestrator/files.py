@@ -135,7 +135,7 @@ def table_hash(table: pa.Table) -> str:
 _NOTHING = np.zeros(2, np.int64)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _all_valid(n: int) -> bytes:
     return np.packbits(np.ones(n, bool)).tobytes()
 
@@ -146,6 +146,7 @@ def _canonical(array: pa.Array) -> Iterator[Any]:
     yield _all_valid(len(array)) if whole else np.packbits(np.asarray(pc.is_valid(array)))
     if pa.types.is_list(kind) and array.null_count == len(array):  # as `scores` mostly is
         yield bytes(4 * len(array))
+        yield from _canonical(pa.array([], kind.value_type))
     elif pa.types.is_list(kind):
         yield np.asarray(pc.fill_null(pc.list_value_length(array), 0))
         yield from _canonical(array.flatten())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Hashes(Mapping[TaskKey, str]):
     __slots__ = ("_hashes", "_keys")
 
     def __init__(self, entries: Sequence[tuple[TaskKey, str]]) -> None:
-        ordered = sorted(entries)
+        ordered = sorted(dict(entries).items())
         self._keys = [key for key, _ in ordered]
         self._hashes = np.array([said for _, said in ordered], dtype=np.bytes_)
 
@@ -32,6 +32,10 @@ class Hashes(Mapping[TaskKey, str]):
 
     def __iter__(self) -> Iterator[TaskKey]:
         return iter(self._keys)
+
+    def items(self) -> ItemsView[TaskKey, str]:
+        """As a dictionary's, without looking each key up."""
+        return dict(zip(self._keys, self._hashes.astype(str).tolist(), strict=True)).items()
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -75,7 +75,7 @@ def landscape(
     """One row per node x prompt set x judge, with the columns of LANDSCAPE_SCHEMA; n = 0 where nothing is stored.
 
     `nodes`: line, alpha, beta, on_grid, point_id, seed_x, seed_y and, where there are checkpoints, mark, projected.
-    `counts`: as `counts` returns. `sets`: prompt_set_id, probe_set, group, system_prompt, in the sweep's order.
+    `counts`: as `counting.counts` has it. `sets`: prompt_set_id, probe_set, group, system_prompt, in the sweep's order.
     `judges`: their names in the sweep's order (default: as they come in `counts`). `right`: point_id, prompt_set_id,
     n_asked, n_correct of capability sets. Rows are in the order sets, judges, line, beta, alpha.
     """

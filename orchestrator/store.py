@@ -312,7 +312,7 @@ class Study:
 
     def _write_part(self, folder: str, name: str, table: pa.Table, meta: Mapping[str, Any]) -> None:
         schema = GENERATIONS if folder == "generations" else JUDGEMENTS
-        table = table if table.schema.equals(schema) else table.cast(schema)
+        table = table if table.schema.equals(schema, check_metadata=True) else table.cast(schema)
         tasks = describe_tasks(table, OBSERVED[folder.partition("/")[0]])
         path = self.root / folder / f"{name}.parquet"
         publish_table(self.out, path, table, {**meta, "study_id": self.id, "tasks": tasks})
@@ -348,7 +348,7 @@ class Study:
 
     def parts(self, folder: str = "generations") -> list[Part]:
         """Every part of a folder that says it is whole and belongs to this study; the others are rejected."""
-        told = {f"{name}.parquet" for name in self._received} if folder == "generations" else set()
+        told = {f"{name}.parquet" for name in self._received.copy()} if folder == "generations" else set()
         names = [name for name in sorted(_names(self.root / folder) | told) if name.endswith(".parquet")]
         first, *rest = [names[i : i + 500] for i in range(0, len(names), 500)] or [[]]
 
@@ -430,10 +430,10 @@ class Study:
 
     def _elsewhere(self, missed: Sequence[tuple[Part, list[TaskKey]]], bad: Collection[Path]) -> dict[TaskKey, Part]:
         """The parts that hold now what these held: rows of the same tasks, or verdicts on the same responses."""
-        keys = {key for _, wanted in missed for key in wanted}
         if "judge_id" not in missed[0][0].meta:
+            keys = {key for _, wanted in missed for key in wanted}
             return {key: part for key, part in self.stored(without=bad).items() if key in keys}
-        responses = {key: said for part, _ in missed for key, said in part.judged.items() if key in keys}
+        responses = {key: part.judged[key] for part, wanted in missed for key in wanted}
         return self._verdicts_on(missed[0][0].meta["judge_id"], responses.get, bad)
 
     def _rows_of(self, part: Part, wanted: Sequence[TaskKey], schema: pa.Schema) -> pa.Table:

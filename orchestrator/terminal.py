@@ -319,11 +319,11 @@ def _next(summary: Mapping[str, Any]) -> str:
         return f"Next: the same command again{retry}, to measure the missing points."
     if _unsafe_at_origin(summary):
         return "Next: system_prompt=safety shows whether a system prompt makes it safe; model= tries another model."
+    if summary.get("grid", {}).get("kind") in ("interpolate_1d", "interpolate_2d"):
+        return "Next: +experiment=basin shows how wide the basin around the model is, in directions nobody chose."
     if basin["censored_at"]:
         reach = 2 * basin["censored_at"]
         return f"Next: look further out with grid.range=[{-reach:g},{reach:g}]."
-    if visage["paper"] is None and summary.get("grid", {}).get("kind", "").startswith("interpolate"):
-        return "Next: +experiment=basin shows how wide the basin around the model is, in directions nobody chose."
     if visage["paper"] is None:
         return "Next: grid.range=[-0.5,0.5] gives VISAGE."
     if len(visage["by_direction"]) == 1:

@@ -78,11 +78,12 @@ def measure(coordinates: npt.ArrayLike, asr: npt.ArrayLike) -> Visage:
     Missing points thin the paper's mean; the published code counts positions, so its score needs every point; it
     knows lines only.
     """
-    where = np.asarray(coordinates, dtype=float)
+    where, said = np.asarray(coordinates, dtype=float), np.asarray(asr, dtype=float)
     where = where if where.size else np.empty((0, 1))
+    assert len(where) == len(said)
     planned = np.flatnonzero(counts(where))
     planned = planned[np.lexsort(where[planned].T[::-1])]
-    said = np.asarray(asr, dtype=float)[planned]
+    said = said[planned]
     measured = ~np.isnan(said)
     if not _covers(where[planned]):
         return Visage(None, None, f"the grid does not cover [{LOW:g}, {HIGH:g}]")

@@ -1,4 +1,4 @@
-"""What computes: engines, kernels, finetuning, each in a process of its own."""
+"""What computes: engines, kernels, finetuning."""
 
 import os
 

@@ -35,11 +35,7 @@ def of_harmful(frame: pd.DataFrame, at: pd.Series) -> pd.Series:
     return frame[at & (frame["group"] == "harmful") & (frame["system_prompt"] == "default")]["asr"]
 
 
-def test_each_has_a_smallest_form() -> None:
-    assert sorted(SMALLEST) == EXPERIMENTS
-
-
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_to_its_end_and_shows_a_wall_or_a_way(tmp_path: Path, name: str) -> None:
     frame, summary = ran(tmp_path, f"+experiment={name}", *SMALLEST[name], "grid.steps=2", "probes.limit=6")
     assert summary["points_done"] == summary["points_total"] and (frame["n"] == 6).all()
@@ -55,7 +51,7 @@ def test_it_runs_to_its_end_and_shows_a_wall_or_a_way(tmp_path: Path, name: str)
         distances = [each["distance"] for each in walked]
         assert 0 < distances[0] < distances[1] < distances[2]
     elif name.startswith("interpolate"):
-        (aligned, *_) = summary["checkpoints"]
-        assert abs(aligned["results"][0]["asr"] - origin.iloc[0]) >= 50, "what the adapter does"
+        end = summary["checkpoints"][0]
+        assert abs(end["results"][0]["asr"] - origin.iloc[0]) >= 50, "the other end differs"
     else:
         assert far.max() >= 80, "walls"

@@ -225,6 +225,14 @@ def test_hash_known_answer() -> None:
         table_hash(tabulated([("é", 1, [0.5, None], True), (None, None, None, None)]))
         == "976d3adfed00f45c7417a4e5e5333cfe"
     )
+    words = pa.list_(pa.string())
+    assert [
+        table_hash(pa.table({"w": pa.array(values, words)})) for values in ([], [None, None], [["a"], None, []])
+    ] == [
+        "258d4df013830ac07b5fbaf4b0a898c5",
+        "da83dcc474cbc7608512f093ba62ea07",
+        "c07e4187e6fa7707fce601efdcbaf452",
+    ]
 
 
 # Damage.

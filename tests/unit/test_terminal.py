@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import reduce, terminal
+from orchestrator.points import TowardsDirection
 from tests.unit.landscapes import landscape
 
 PATHS = {"folder": Path("studies/m-1a2b/sweeps/s-3c4d"), "figure": Path("studies/m-1a2b/sweeps/s-3c4d/figures/a.png")}
@@ -141,10 +142,12 @@ def test_every_shape_is_told(shape: str) -> None:
     assert " ".join(out.split()).endswith(text)
 
 
-def test_on_the_way_to_a_checkpoint_it_points_to_the_basin_not_to_a_range() -> None:
-    summary = reduce.summary(landscape(basin, range=(-0.3, 0.3))) | {"grid": {"kind": "interpolate_1d"}}
-    text = terminal.paragraph(summary, PATHS)
-    assert "+experiment=basin" in text and "grid.range" not in text
+@pytest.mark.parametrize("ends", [(-0.2, 1.2), (-0.5, 1.5)])
+@pytest.mark.parametrize("curve", [safe, lambda line, alpha: 100.0 if alpha > 0.6 else 0.0])
+def test_on_the_way_to_a_checkpoint_it_points_to_the_basin(curve: Curve, ends: tuple[float, float]) -> None:
+    way = {"kind": "interpolate_1d", "towards": (TowardsDirection("f", "aligned"),), "steps": 10, "range": ends}
+    text = terminal.paragraph(reduce.summary(landscape(curve, **way)) | {"grid": {"kind": "interpolate_1d"}}, PATHS)
+    assert "+experiment=basin" in text and "grid." not in text
 
 
 def printed(made: pd.DataFrame, encoding: str = "utf-8", width: int = 80, **summary: Any) -> str:

@@ -143,6 +143,24 @@ def test_a_late_reader_of_verdicts_is_not_given_those_on_other_responses(study: 
     assert {row["verdict"] for row in found} == {"refused"} and len(found) == 27
 
 
+@pytest.mark.parametrize("name", range(4))  # which part is met first hangs on their names
+def test_a_reader_of_verdicts_is_not_misled_by_older_ones_in_the_same_part(tmp_path: Path, name: int) -> None:
+    study, first, other = Study.create(tmp_path, INFO), f"first{name}", f"other{name}"
+    put(study, first)
+    put(study, other)
+    judge(study, {point: study.stored()[point, "set"].tasks[point, "set"] for point in (first, other)})
+    before = study.stored()[first, "set"].name
+    for k in range(100):  # another response to the same prompts, until one counts instead
+        put(study, f"again{k}", first, said=f"otherwise {k}")
+        if study.stored()[first, "set"].name != before:
+            break
+    judge(study, {first: study.stored()[first, "set"].tasks[first, "set"]})
+    known = study.judged("j", study.stored())
+    compact(looking(study))
+    assert sorted({key[0] for key in known}) == [first, other]
+    assert sum(table.num_rows for _, table in study.rows(known, JUDGEMENTS)) == 6
+
+
 def test_a_reader_in_the_midst_of_merging_finds_every_row_once(study: Study) -> None:
     before = ordered(everything(study))
     reading = study.rows(study.stored())
