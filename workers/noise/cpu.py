@@ -141,10 +141,12 @@ def _add(x: Array, y: Array, n: int) -> None:
 
 
 @_jit
-def _add_noise(x: Array, quantiles: Array, samples: Array, scale: float, n: int) -> None:
-    """x[:n] = fl(x + fl(scale z)); z is exact in float32."""
+def _add_noise(x: Array, quantiles: Array, samples: Array, scale: float, n: int, drawn: Array) -> None:
+    """x[:n] = fl(x + fl(scale z)); z is exact in float32. `drawn`: scratch: all but the look-up is vector code."""
     for i in range(n):
-        x[i] = x[i] + scale * (np.float32(quantiles[samples[i]]) * _UNIT)
+        drawn[i] = quantiles[samples[i]]
+    for i in range(n):
+        x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 
 
 @_parallel
@@ -175,6 +177,7 @@ def _write(
         x, y = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
         xbits, ybits = x.view(np.uint32), y.view(np.uint32)
         samples = np.empty((n_terms, CHUNK), np.uint16)
+        drawn = np.empty(CHUNK, np.int16)
         held = np.full(n_terms, -1, np.int64)
         at, end = task * TASK, min(n, (task + 1) * TASK)
         while at < end:
@@ -201,7 +204,7 @@ def _write(
                     scale = scales[first[t] + now // row_sizes[t]]
                     if scale != np.float32(0):
                         held[t] = _fill(samples[t], held[t], now, part, keys[t])
-                        _add_noise(x[done:], quantiles, samples[t, now % CHUNK :], scale, part)
+                        _add_noise(x[done:], quantiles, samples[t, now % CHUNK :], scale, part, drawn)
                     done += part
             _store(x, xbits, dst_kind, dst_f, dst_u, dst_off + r * dst_stride + c, piece)
             at += piece
