@@ -49,6 +49,7 @@ class GridConfig:
     kind: str = "random_1d"
     steps: int = 20
     plane_steps: int | None = None  # of a plane, where a line's are too many
+    crowded_steps: int | None = None  # of a line, where `steps` are too many for five prompt sets or more at each point
     range: list[float] = field(default_factory=lambda: [-0.5, 0.5])
     range_y: list[float] | None = None  # of the second axis; null: as the first
     directions: int = 3
@@ -219,6 +220,7 @@ AT_LEAST = {
     "model.max_model_len": 1,
     "grid.steps": 1,
     "grid.plane_steps": 1,
+    "grid.crowded_steps": 1,
     "grid.directions": 1,
     "probes.limit": 1,
     "probes.offset": 0,

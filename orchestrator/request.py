@@ -38,6 +38,7 @@ from orchestrator.tasks import PromptSet, Sampling, Task, shares
 from workers.noise.definition import NOISE_VERSION
 from workers.targets import Target
 
+CROWD = 5  # prompt sets at each point, from which on `grid.crowded_steps` applies
 PAIR = "pair"  # in grid.towards: the model's other half
 STOPPING_GROUPS = ("harmful", "jailbreak")  # where a refusal is the answer, and settled by its first keyword
 
@@ -210,9 +211,11 @@ def grid(
     """The grid as a pure value. `eq4`: what `targets.eq4` gives for a plane of two."""
     asked = config.grid
     plane = asked.kind not in ("random_1d", "interpolate_1d")
+    crowded = max(1, len(config.probe_sets)) * max(1, len(config.system_prompts)) >= CROWD
+    fewer = asked.plane_steps if plane else asked.crowded_steps if crowded else None
     return Grid(
         kind=asked.kind,  # type: ignore[arg-type]  # validated
-        steps=asked.plane_steps or asked.steps if plane else asked.steps,
+        steps=fewer or asked.steps,
         range=(asked.range[0], asked.range[1]),
         range_y=(asked.range_y[0], asked.range_y[1]) if asked.range_y else None,
         directions=asked.directions,

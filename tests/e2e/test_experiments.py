@@ -14,7 +14,7 @@ import pytest
 from orchestrator import models, pricing
 from orchestrator.compose import Presets, compose, conf_dir
 from orchestrator.errors import UserError
-from orchestrator.request import prepare
+from orchestrator.request import grid, prepare
 from tests.e2e.conftest import call
 from tests.e2e.test_run import sweep_folder
 
@@ -55,6 +55,9 @@ def test_an_experiment_goes_before_a_models_preset_and_behind_the_command_line()
     assert compose(["experiment=interpolate", "grid=random_1d", "grid.towards=[]"]).grid.kind == "random_1d"
     plane, finer = compose(["experiment=basin_2d"]), compose(["experiment=basin_2d", "grid.steps=30"])
     assert (plane.grid.plane_steps, finer.grid.plane_steps, finer.grid.steps) == (6, None, 30)
+    crowded = [compose(["experiment=system_prompt", *more]) for more in ([], ["grid.steps=30"], ["model=llama2_7b"])]
+    assert [grid(config).steps for config in crowded] == [10, 30, 20]
+    assert grid(compose(["experiment=jailbreak"])).steps == 20
 
 
 def test_paper_asks_for_what_was_published() -> None:
