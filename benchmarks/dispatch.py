@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from orchestrator.fingerprint import content_id
 from orchestrator.points import Point, RandomDirection
 from orchestrator.store import Study, StudyInfo
 from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit
-from workers.actor import Actor
+from workers.actor import Actor, peak_memory
 from workers.engine import EngineSpec
 
 Event = dict[str, Any]
@@ -101,7 +100,7 @@ def _driven(places: Mapping[str, Path], actors: int, visits: int, prompts: int, 
         if event["event"] == "visit_done":
             done.append(event["at"])
             if len(done) % 100 == 0:  # asking takes half a millisecond
-                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+                peaks.append(peak_memory() >> 20)
 
     run.on = watch
     run.go()
@@ -149,12 +148,12 @@ def scan(out: Path) -> str:
             text = json.dumps({**stamped, "check": content_id(stamped)}, ensure_ascii=False).encode()
             assert len(text) == length
             (path.parent / f"{point}.parquet").write_bytes(data[:start] + text + data[start + length :])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         began, cpu = time.monotonic(), time.process_time()
         found = len(Study.open(study.root).stored())
         seconds, spent = time.monotonic() - began, time.process_time() - cpu
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        rows.append([f"{found:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 10}"])
+        grown = peak_memory() - before
+        rows.append([f"{found:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 20}"])
     return table(["parts", "seconds", "CPU seconds", "memory, MiB"], rows) + "\n\nGoal: 100,000 in under 10 s."
 
 
@@ -186,7 +185,7 @@ def large(out: Path) -> str:
     """100,000 tasks on 64 actors, from nothing to the last part (takes a quarter of an hour; asked for by name)."""
     run = Run(out, 100_000, actors=64, prompts=8)
     peaks: list[int] = []
-    run.on = lambda event: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    run.on = lambda event: peaks.append(peak_memory() >> 20)
     began, cpu = time.monotonic(), time.process_time()
     run.events = _Last()
     outcome = run.go()

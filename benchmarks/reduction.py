@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.sweep import Grid, Sweep
 from orchestrator.tasks import Prompt, PromptSet, Sampling
 from orchestrator.upkeep import MERGED_TASKS
+from workers.actor import peak_memory
 
 PROMPTS = 80
 INFO = StudyInfo("dummy", "dummy", "float32", 1)
@@ -84,7 +84,7 @@ def reduce(out: Path, rows: int, told: Any) -> None:
     folder = study.sweep_folder(sweep.name, sweep.id)
 
     def step(what: str, began: float) -> None:
-        told.send((what, time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+        told.send((what, time.monotonic() - began, peak_memory() >> 20))
 
     began = time.monotonic()
     found = len(study.stored_of(sweep.tasks()))

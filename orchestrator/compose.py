@@ -264,8 +264,8 @@ def _name_things(config: Config, given: Iterable[str]) -> None:
     if "system_prompt.text" in asked and not asked & {"system_prompt", "system_prompt.name"}:
         config.system_prompt.name = "custom"
     if "grid.steps" in asked:
-        config.grid.plane_steps = config.grid.plane_steps if "grid.plane_steps" in asked else None
-        config.grid.crowded_steps = config.grid.crowded_steps if "grid.crowded_steps" in asked else None
+        for fewer in {"plane_steps", "crowded_steps"} - {key.removeprefix("grid.") for key in asked}:
+            setattr(config.grid, fewer, None)
     if not config.probes.name:
         config.probes.name = _slug(Path(config.probes.path or config.probes.hub or "probes").stem) or "probes"
     config.name = _slug(config.name or config.grid.kind.replace("_", "-")) or "sweep"

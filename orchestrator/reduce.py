@@ -249,7 +249,7 @@ def origin(rows: pd.DataFrame) -> pd.Series | None:
 
 def _result(rows: pd.DataFrame, verdicts: Verdicts | None) -> dict[str, Any]:
     """One combination's numbers."""
-    rows = rows[_MEASURED]  # a copy, and so are its lines: of a million points the other columns take long
+    rows = rows[_MEASURED]  # its lines are copies: what they do not need stays out of them
     distinct = ~rows["point_id"].duplicated()
     on_grid = rows["on_grid"].astype(bool)
     grid = rows.loc[on_grid & ~rows["point_id"].where(on_grid).duplicated(), ["n", "n_refused", "n_degenerate"]]
@@ -346,8 +346,8 @@ def probe_arrays(
     kept = []
     for part in lines:
         where = coordinates(part)
-        counting = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.counts(where)
-        kept.append((part["point_id"].to_numpy()[counting], where[counting]))
+        used = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.counts(where)
+        kept.append((part["point_id"].to_numpy()[used], where[used]))
     longest = max(len(points) for points, _ in kept)
     places = np.full((len(kept), longest, kept[0][1].shape[1]), np.nan)
     for k, (points, where) in enumerate(kept):
