@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from workers.noise.definition import CHUNK, COUNTERS, UNIT, Array, Blend, DType, Slab, Term, table, tensor_key
+from workers.noise.definition import CHUNK, COUNTERS, SAMPLES, UNIT, Array, Blend, DType, Slab, Term, table, tensor_key
 
 TASK = 64 * CHUNK  # elements a task, and a block of a sum: part of the definition of square_sums
 PIECE = 16 * CHUNK  # elements loaded and stored at a time: enough that the processor fetches ahead
@@ -35,36 +35,46 @@ _parallel = numba.njit(cache=True, fastmath=False, nogil=True, parallel=True)
 
 
 @_jit
-def _samples(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
-    """16-bit samples of counters first..last-1 of a chunk, sample j of counter b at out[128 j + b]."""
+def _words(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
+    """Philox of counters first..last-1 of a chunk: word w of counter b in the low half of out[128 w + b]; above it
+    lies what is left of the arithmetic, since cutting it off takes half as long again."""
     base = np.uint64(chunk) * np.uint64(COUNTERS)
     low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is the same all through a chunk
-    s0, s1, s2, s3 = out[0:128], out[128:256], out[256:384], out[384:512]
-    s4, s5, s6, s7 = out[512:640], out[640:768], out[768:896], out[896:1024]
+    w0, w1, w2, w3 = out[0:128], out[128:256], out[256:384], out[384:512]
     for b in range(first, last):
         # Masked, so that the compiler knows each factor to have 32 bits: it then multiplies by one instruction.
         c0, c1, c2, c3 = (low + np.uint64(b)) & _LOW, high, np.uint64(0), np.uint64(0)
         k0, k1 = key[0] & _LOW, key[1] & _LOW
         for _ in range(10):
-            p, q = c0 * _M0, c2 * _M1
-            c0, c1, c2, c3 = (q >> _HALF) ^ c1 ^ k0, q & _LOW, (p >> _HALF) ^ c3 ^ k1, p & _LOW
+            p, q = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
+            c0, c1, c2, c3 = (q >> _HALF) ^ c1 ^ k0, q, (p >> _HALF) ^ c3 ^ k1, p
             k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-        s0[b], s1[b] = np.uint16(c0 & _SAMPLE), np.uint16(c0 >> _QUARTER)
-        s2[b], s3[b] = np.uint16(c1 & _SAMPLE), np.uint16(c1 >> _QUARTER)
-        s4[b], s5[b] = np.uint16(c2 & _SAMPLE), np.uint16(c2 >> _QUARTER)
-        s6[b], s7[b] = np.uint16(c3 & _SAMPLE), np.uint16(c3 >> _QUARTER)
+        w0[b], w1[b], w2[b], w3[b] = c0, c1, c2, c3
 
 
 @_jit
-def _fill(out: Array, held: int, k: int, n: int, key: Array) -> int:
-    """Makes `out` hold the samples of elements k..k+n-1 (of one chunk); returns which chunk it now holds whole."""
-    chunk, b = k // CHUNK, k % COUNTERS
+def _fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, words: Array) -> int:
+    """Makes out[k % 1024:] hold n quantiles from element k on (of one chunk); returns which chunk `out` now holds
+    whole. `words`: scratch."""
+    chunk, e = k // CHUNK, k % CHUNK
     if held == chunk:
         return held
+    b = e % COUNTERS
     if b + n <= COUNTERS:
-        _samples(out, chunk, key, b, b + n)
+        j = e // COUNTERS
+        shift = _QUARTER * np.uint64(j % 2)
+        _words(words, chunk, key, b, b + n)
+        drawn, word = out[e:], words[j // 2 * COUNTERS + b :]
+        for i in range(n):
+            drawn[i] = quantiles[(word[i] >> shift) & _SAMPLE]
         return -1
-    _samples(out, chunk, key, 0, COUNTERS)
+    _words(words, chunk, key, 0, COUNTERS)
+    for w in range(SAMPLES // 2):
+        word = words[w * COUNTERS : (w + 1) * COUNTERS]
+        even, odd = out[2 * w * COUNTERS : (2 * w + 1) * COUNTERS], out[(2 * w + 1) * COUNTERS : (2 * w + 2) * COUNTERS]
+        for b in range(COUNTERS):
+            even[b] = quantiles[word[b] & _SAMPLE]
+            odd[b] = quantiles[(word[b] >> _QUARTER) & _SAMPLE]
     return chunk
 
 
@@ -106,10 +116,12 @@ def _store(x: Array, xbits: Array, kind: int, f32: Array, u16: Array, at: int, n
     target = u16[at : at + n]
     if kind == _BF16:
         for i in range(n):
-            u = xbits[i]
-            rounded = np.uint32(u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            nan = (u >> np.uint32(16)) | np.uint32(0x40)
-            target[i] = np.uint16(nan if (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded)
+            u = xbits[i]  # each step is made uint32 again: numba widens sums, and half as many would fit a vector
+            odd = np.uint32(np.uint32(u >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(u + np.uint32(0x7FFF)) + odd)
+            nan = np.uint32(u | np.uint32(0x400000))
+            kept = nan if np.uint32(u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded
+            target[i] = np.uint16(np.uint32(kept >> np.uint32(16)))
         return
     for i in range(n):  # float16
         u = xbits[i]
@@ -141,10 +153,8 @@ def _add(x: Array, y: Array, n: int) -> None:
 
 
 @_jit
-def _add_noise(x: Array, quantiles: Array, samples: Array, scale: float, n: int, drawn: Array) -> None:
-    """x[:n] = fl(x + fl(scale z)); z is exact in float32. `drawn`: scratch: all but the look-up is vector code."""
-    for i in range(n):
-        drawn[i] = quantiles[samples[i]]
+def _add_noise(x: Array, drawn: Array, scale: float, n: int) -> None:
+    """x[:n] = fl(x + fl(scale z)); z is exact in float32."""
     for i in range(n):
         x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 
@@ -176,8 +186,8 @@ def _write(
     for task in numba.prange((n + TASK - 1) // TASK):
         x, y = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
         xbits, ybits = x.view(np.uint32), y.view(np.uint32)
-        samples = np.empty((n_terms, CHUNK), np.uint16)
-        drawn = np.empty(CHUNK, np.int16)
+        drawn = np.empty((n_terms, CHUNK), np.int16)
+        words = np.empty(4 * COUNTERS, np.uint64)
         held = np.full(n_terms, -1, np.int64)
         at, end = task * TASK, min(n, (task + 1) * TASK)
         while at < end:
@@ -203,8 +213,8 @@ def _write(
                     part = min(piece - done, CHUNK - now % CHUNK, row_sizes[t] - now % row_sizes[t])
                     scale = scales[first[t] + now // row_sizes[t]]
                     if scale != np.float32(0):
-                        held[t] = _fill(samples[t], held[t], now, part, keys[t])
-                        _add_noise(x[done:], quantiles, samples[t, now % CHUNK :], scale, part, drawn)
+                        held[t] = _fill(drawn[t], held[t], now, part, keys[t], quantiles, words)
+                        _add_noise(x[done:], drawn[t, now % CHUNK :], scale, part)
                     done += part
             _store(x, xbits, dst_kind, dst_f, dst_u, dst_off + r * dst_stride + c, piece)
             at += piece
@@ -239,7 +249,8 @@ def _sums(n_rows, row_size, keys, quantiles):  # numba infers
     group = max(1, TASK // row_size)  # short rows share a task, and its chunks
     out = np.zeros((items, 3), np.int64)
     for task in numba.prange((items + group - 1) // group):
-        s1, s2 = np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint16)
+        drawn1, drawn2 = np.empty(CHUNK, np.int16), np.empty(CHUNK, np.int16)
+        words = np.empty(4 * COUNTERS, np.uint64)
         held1, held2 = -1, -1
         for item in range(task * group, min(items, (task + 1) * group)):
             row = item // blocks
@@ -248,17 +259,17 @@ def _sums(n_rows, row_size, keys, quantiles):  # numba infers
             a, b, c = np.int64(0), np.int64(0), np.int64(0)
             while k < end:
                 piece = min(end - k, CHUNK - k % CHUNK)
-                held1 = _fill(s1, held1, k, piece, keys[0])
-                z1 = s1[k % CHUNK :]
+                held1 = _fill(drawn1, held1, k, piece, keys[0], quantiles, words)
+                z1 = drawn1[k % CHUNK :]
                 if len(keys) == 1:
                     for i in range(piece):
-                        u = np.int64(quantiles[z1[i]])
+                        u = np.int64(z1[i])
                         a += u * u
                 else:
-                    held2 = _fill(s2, held2, k, piece, keys[1])
-                    z2 = s2[k % CHUNK :]
+                    held2 = _fill(drawn2, held2, k, piece, keys[1], quantiles, words)
+                    z2 = drawn2[k % CHUNK :]
                     for i in range(piece):
-                        u, v = np.int64(quantiles[z1[i]]), np.int64(quantiles[z2[i]])
+                        u, v = np.int64(z1[i]), np.int64(z2[i])
                         a += u * u
                         b += u * v
                         c += v * v
