@@ -93,9 +93,15 @@ def trained(words: str, base: Checkpoint, presets: Presets, stream: TextIO) -> P
     """What a recipe makes of `base`: `affirmative samples=50`, a recipe and its overrides. Trained at the first call,
     and kept where all is kept that can be made again. A folder as `run` leaves it, without a merged model."""
     folder, recipe = folder_of(words, base, presets)
-    if not folder.is_dir():
-        print(f"finetuning {base.path.name} by {words}, once; kept in {folder}", file=stream)
-        run({**recipe, "evaluate": None}, folder, stream, base.path)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with models.locked(folder.with_name(f"{folder.name}.lock"), stream):
+        if not folder.is_dir():
+            for left in folder.parent.glob(f".{folder.name}-*"):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            print(f"finetuning {base.path.name} by {words}, once; kept in {folder}", file=stream)
+            run({**recipe, "evaluate": None}, folder, stream, base.path)
     return folder
 
 

@@ -154,7 +154,7 @@ def embedded(adapter: str | None, out: TextIO | None = None) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock"), out):
+        with locked(folder.with_suffix(".lock"), out):
             if not folder.is_dir():
                 _make_embedded(folder, adapter, out)
     except OSError as error:
@@ -259,7 +259,7 @@ def _built(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, out: TextIO) -> Iterator[None]:
+def locked(path: Path, out: TextIO) -> Iterator[None]:
     """Holds a lock that the system itself lets go of when its owner dies."""
     with open(path, "a+", encoding="utf-8") as stream:
         try:

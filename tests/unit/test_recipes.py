@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,6 +79,26 @@ def test_mistakes_get_one_sentence(overrides: tuple[str, ...], field: str, words
     with pytest.raises(UserError) as caught:
         rows(*overrides)
     assert caught.value.field == field and re.search(words, str(caught.value)), str(caught.value)
+
+
+def test_one_process_trains_and_others_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    def run(recipe: Any, folder: Path, *_: Any) -> None:
+        runs.append(list(folder.parent.glob(f".{folder.name}-*")))
+        time.sleep(0.5)
+        folder.mkdir()
+
+    folder = tmp_path / "finetuned" / "affirmative-0"
+    left = folder.with_name(f".{folder.name}-killed")
+    left.mkdir(parents=True)
+    monkeypatch.setattr(finetune, "run", run)
+    monkeypatch.setattr(finetune, "folder_of", lambda *_: (folder, {}))
+    base = SimpleNamespace(path=Path("model"))
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(finetune.trained, "affirmative", base, None, io.StringIO()) for _ in range(2)]  # type: ignore[arg-type]
+        assert [each.result() for each in asked] == [folder, folder]
+    assert runs == [[]], "once, and what a killed one left is gone"
 
 
 def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
