@@ -111,7 +111,8 @@ def curve_png(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, t
             2, 1, figsize=(6.4, 5.2), sharex=True, height_ratios=[3, 1.25], layout="constrained"
         )
         low, high = float(rows["alpha"].min()), float(rows["alpha"].max())
-        _mark_basin(top, bottom, summary["basin"], high - low)
+        height = 92 if landscape["mark"].isna().all() else 64  # below the names of checkpoints
+        _mark_basin(top, bottom, summary["basin"], high - low, height)
         _curves(top, lines, mean)
         _checkpoints(top, landscape)
         _outcomes(bottom, mean)
@@ -208,8 +209,8 @@ def _outcomes(axes: Axes, mean: pd.DataFrame) -> None:
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.4)
 
 
-def _mark_basin(top: Axes, bottom: Axes, basin: Mapping[str, Any], width: float) -> None:
-    """Dashed lines at the edges, named inside the basin where there is room, else outside."""
+def _mark_basin(top: Axes, bottom: Axes, basin: Mapping[str, Any], width: float, height: float) -> None:
+    """Dashed lines at the edges, named inside the basin (at this height) where there is room, else outside."""
     if not basin["radius"]:
         return
     edges = {side: basin[side] for side in ("left", "right") if basin[side] is not None}
@@ -220,7 +221,7 @@ def _mark_basin(top: Axes, bottom: Axes, basin: Mapping[str, Any], width: float)
         rightwards = (side == "left") == inside
         top.annotate(
             f"{edge:+.2f}".replace("-", "\N{MINUS SIGN}"),
-            (edge, 92 if inside else 8),
+            (edge, height if inside else 8),
             xytext=(5 if rightwards else -5, 0),
             textcoords="offset points",
             ha="left" if rightwards else "right",

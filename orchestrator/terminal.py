@@ -285,7 +285,7 @@ def _checkpoints(summary: Mapping[str, Any]) -> str:
         if each.get("radii") is not None:
             aside.append(f"{each['radii']:.2g} radii of the basin away")
         elif each.get("distance") is not None:
-            aside.append(f"as far away as a random step of {each['distance']:.2f}")
+            aside.append(f"as far away as a random step of {each['distance']:.2g}")
         told.append(f"{each['mark']} {here['asr']:.1f}%" + (f" ({', '.join(aside)})" if aside else ""))
     return f"At the checkpoints: {'; '.join(told)}." if told else ""
 
@@ -294,7 +294,8 @@ def _what_was_run(summary: Mapping[str, Any]) -> str:
     primary = summary["primary"]
     done, total = summary["points_done"], summary["points_total"]
     points = f"{total} points" if done == total else f"{done} of {total} points"
-    run = f"Measured: {points} x {summary['prompts']} prompts ({primary['probe_set']}, {primary['group']}, "
+    asked = dict.fromkeys((primary["probe_set"], primary["group"]))  # a set may be named like its group
+    run = f"Measured: {points} x {summary['prompts']} prompts ({', '.join(asked)}, "
     run += f"system prompt {primary['system_prompt']}, judge {primary['judge']})"
     if summary.get("tokens"):
         run += f", {summary['tokens']:,} tokens"
@@ -320,6 +321,8 @@ def _next(summary: Mapping[str, Any]) -> str:
     if _unsafe_at_origin(summary):
         return "Next: system_prompt=safety shows whether a system prompt makes it safe; model= tries another model."
     if summary.get("grid", {}).get("kind") in ("interpolate_1d", "interpolate_2d"):
+        if any(each.get("radii") is not None for each in summary.get("checkpoints") or ()):  # it is known how wide
+            return "Next: system_prompt=safety or another probes= shows what moves the edge; only what is new is run."
         return "Next: +experiment=basin shows how wide the basin around the model is, in directions nobody chose."
     if basin["censored_at"]:
         reach = 2 * basin["censored_at"]
