@@ -25,13 +25,13 @@ from orchestrator.parts import Part, TaskKey
 from orchestrator.record import totals
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep import Sweep
-from orchestrator.tasks import PromptSet
+from orchestrator.tasks import Prompt, PromptSet
 
 FLUSH_ROWS = 50_000  # judgements a part
 _ROW = ["point_id", "prompt_set_id", "prompt_id"]
 
 Advance = Callable[[int], None]
-Find = Callable[[str, str], tuple[str, float | None] | None]  # (prompt, response) -> (verdict, score); None: not known
+Find = Callable[[Prompt, str], tuple[str, float | None] | None]  # (prompt, response) -> (verdict, score); None: unknown
 Winners = Mapping[TaskKey, Part]
 
 
@@ -101,9 +101,9 @@ def judge_missing(
     `advance` hears how many responses were judged since it was last called. `find`: where verdicts come from, if not
     from the judge itself; a task of which one is not known is left out whole.
     """
-    find = find or (lambda prompt, response: (judge.verdict(prompt, response), None))
+    find = find or (lambda prompt, response: (judge.verdict(prompt.text, response), None))
     known = study.judged(judge.id, winners)
-    texts = {prompt.id: prompt.text for prompts in prompt_sets for prompt in prompts.prompts}
+    prompts = {prompt.id: prompt for each in prompt_sets for prompt in each.prompts}
     rows: list[pa.Table] = []
     judged: dict[TaskKey, str] = {}
     total = 0
@@ -115,7 +115,7 @@ def judge_missing(
             judged.clear()
 
     for part, table in study.rows({key: part for key, part in winners.items() if key not in known}, GENERATIONS):
-        table = _judge(judge, table, texts, find)
+        table = _judge(judge, table, prompts, find)
         rows.append(table)
         judged |= {key: part.tasks[key] for key in zip(*(table[c].to_pylist() for c in _ROW[:2]), strict=True)}
         total += table.num_rows
@@ -127,10 +127,10 @@ def judge_missing(
     return total
 
 
-def _judge(judge: Judge, table: pa.Table, texts: Mapping[str, str], find: Find) -> pa.Table:
+def _judge(judge: Judge, table: pa.Table, prompts: Mapping[str, Prompt], find: Find) -> pa.Table:
     responses = table["response"].to_pylist()
-    asked = [texts[prompt_id] for prompt_id in table["prompt_id"].to_pylist()]
-    found = [find(text, response) for text, response in zip(asked, responses, strict=True)]
+    asked = [prompts[prompt_id] for prompt_id in table["prompt_id"].to_pylist()]
+    found = [find(prompt, response) for prompt, response in zip(asked, responses, strict=True)]
     columns = {
         "judge_id": [judge.id] * table.num_rows,
         **{name: table[name] for name in _ROW},
@@ -157,7 +157,7 @@ def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]
     both = {key: part for key, part in own.items() if key in beside}
     for part, table in study.rows(both, JUDGEMENTS):
         others = [t for _, t in study.rows({key: beside[key] for key in part.tasks if key in both}, JUDGEMENTS)]
-        degenerate = pa.concat_tables(others)
+        degenerate = pa.concat_tables([JUDGEMENTS.empty_table(), *others])  # none, where what held them is damaged
         if not all(table[name].equals(degenerate[name]) for name in _ROW):
             ruined = degenerate.select([*_ROW, "verdict"]).rename_columns([*_ROW, "ruin"])
             table = table.join(ruined, keys=_ROW, join_type="inner")
@@ -314,6 +314,7 @@ def summarise(
         "grid": sweep.grid.to_json(),
         **numbers,
         "published": first["published"],
+        "plane_share": record.get("around", {}).get("plane_share"),
         "checkpoints": checkpoints(study, sweep, frame, numbers, record),
         "judges": told(study, sweep, prompt_sets, stored),
         "agreement": agreement.summary(verdicts_by_probe) if len(sweep.judges) > 1 else [],
@@ -347,6 +348,9 @@ def checkpoints(
         each["distance"] = distance
         each["radii"] = distance / basin["radius"] if distance is not None and basin["radius"] else None
         each |= {"radius": basin["radius"], "radius_of": basin["sweep_id"], "radius_reason": basin["reason"]}
+        recipe = around.get("recipes", {}).get(each["mark"], each["mark"])
+        for result in each["results"]:
+            result["published"] = published.finetuned(study.info["model"], recipe, result)
     return found
 
 

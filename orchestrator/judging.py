@@ -35,7 +35,7 @@ from orchestrator.pairs import Pair
 from orchestrator.points import Point
 from orchestrator.store import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep import Sweep
-from orchestrator.tasks import PromptSet, Task, visits
+from orchestrator.tasks import Prompt, PromptSet, Task, visits
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # that a visit asks about
@@ -149,8 +149,8 @@ def judge_stored(
     winners = {key: part for key, part in study.stored_of(sweep.tasks()).items() if key[1] in sets}
     judged_already = study.judged(judge.id, winners)
     missing = {key: part for key, part in winners.items() if key not in judged_already}
-    texts = {prompt.id: prompt.text for prompts in prompt_sets for prompt in prompts.prompts}
-    wanted = _wanted(judge, study, missing, texts)
+    requests = {prompt.id: prompt.request for prompts in prompt_sets for prompt in prompts.prompts}
+    wanted = _wanted(judge, study, missing, requests)
     bench = Study.create(study.out, seat.info)
     heard = _heard(bench, judge, wanted)
     left = {name: pair for name, pair in wanted.items() if name not in heard}
@@ -161,10 +161,9 @@ def judge_stored(
         interrupted = _ask(seat, config, bench, list(left.values()), console, actor)
         heard = _heard(bench, judge, wanted)
     found = {name: judge.parse(text) for name, text in heard.items()}
-    names = {pair: name for name, pair in wanted.items()}
 
-    def find(prompt: str, response: str) -> tuple[str, float | None] | None:
-        finding = found.get(names.get((prompt, response), ""))
+    def find(prompt: Prompt, response: str) -> tuple[str, float | None] | None:
+        finding = found.get(pairs.prompt_of(judge, (prompt.request, response)).id)
         return None if finding is None else (finding.verdict, finding.score)
 
     judged = answers.judge_missing(study, judge, missing, prompt_sets, find=find)
@@ -177,11 +176,14 @@ def judge_stored(
     return Tally(len(left) - without, judged, without, interrupted)
 
 
-def _wanted(judge: ModelJudge, study: Study, missing: Mapping[Any, Any], texts: Mapping[str, str]) -> dict[str, Pair]:
-    """Every different pair of these tasks, by the name that its question to the judge has."""
+def _wanted(
+    judge: ModelJudge, study: Study, missing: Mapping[Any, Any], requests: Mapping[str, str]
+) -> dict[str, Pair]:
+    """Every different question to the judge about these tasks, by its name: to one that strips what it is given, two
+    responses may be the same."""
     pairs_seen: dict[Pair, None] = {}
     for _, table in study.rows(missing, GENERATIONS):
-        asked = (texts[name] for name in table["prompt_id"].to_pylist())
+        asked = (requests[name] for name in table["prompt_id"].to_pylist())
         pairs_seen.update(dict.fromkeys(zip(asked, table["response"].to_pylist(), strict=True)))
     return {pairs.prompt_of(judge, pair).id: pair for pair in pairs_seen}
 

@@ -18,6 +18,7 @@ DATA = Path(__file__).parent / "data" / "probes"
 DEFAULT_COLUMN = "text"
 USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "Behavior")
 PAIR, ROW_ID = "pair_id", "id"
+GOAL = "goal"  # of an attack: the plain request inside it
 REQUEST = "{request}"  # in a wrapper
 MAX_FIELD = 1 << 30  # characters of one CSV field; the csv module's own limit is 131,072
 Row = Mapping[str, Any]
@@ -128,10 +129,11 @@ def _prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
     if not there:
         raise UserError("probes.path", path, "is empty: give one with prompts")
     column = _column(conf, there)
+    goal = conf.target or (GOAL if conf.group == "jailbreak" and GOAL in there and column != GOAL else None)
     for field in ("category", "target"):
         if (named := getattr(conf, field)) and named not in there:
             raise _lacking(f"probes.{field}", named, there)
-    wanted = [name for name in dict.fromkeys((column, conf.category, conf.target, PAIR, ROW_ID)) if name in there]
+    wanted = [name for name in dict.fromkeys((column, conf.category, goal, PAIR, ROW_ID)) if name in there]
     if conf.answers:
         wanted += [name for name in capability.columns(there, conf.answers) if name not in wanted]
     paired = PAIR in there
@@ -144,11 +146,11 @@ def _prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
         where = f"{form.unit} {number}"
         text = _text(row.get(column), where, column)
         choices: tuple[str, ...] = ()
-        target = row.get(conf.target) if conf.target else None
+        target = row.get(goal) if goal else None
         if conf.answers:
             text, choices, target = capability.question(text, row, conf.answers, where)
         if conf.wrapper is not None:
-            text = conf.wrapper.replace(REQUEST, text)
+            target, text = target or text, conf.wrapper.replace(REQUEST, text)
         if text in seen:
             remedy = f"has the same text in {form.unit}s {seen[text]} and {number} ({_short(text)}): keep one of them"
             raise UserError("probes.path", path, remedy)

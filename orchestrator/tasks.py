@@ -17,7 +17,10 @@ from orchestrator.points import Point
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question, named by its raw text (and choices), so that two models' prompts pair."""
+    """One question, named by its raw text (and choices), so that two models' prompts pair.
+
+    `target`: what its response is held against: of a question the right answer, of an attack the plain request.
+    """
 
     text: str
     group: str = "harmful"
@@ -29,6 +32,11 @@ class Prompt:
     @functools.cached_property
     def id(self) -> str:
         return content_id([self.text, list(self.choices)]) if self.choices else text_id(self.text)
+
+    @property
+    def request(self) -> str:
+        """What a judge is told was asked for: of an attack the plain request inside it, where that is known."""
+        return self.target if self.group == "jailbreak" and self.target else self.text
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,16 @@ def store_sweep(
     system_prompt: str = "default",
     leave_out: Callable[[Node], bool] = lambda node: False,
     says: Callable[[Node, int], str] | None = None,
+    attacks: Sequence[Prompt] = (),
     **grid: Any,
 ) -> Path:
     """The folder of a sweep that was run, judged and reduced. `refuses(node, i)`: what probe i got at that node;
-    `says`: in these words."""
+    `says`: in these words. `attacks`: prompts in the place of plain `probes`."""
     study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
-    prompts = tuple(Prompt(text) for text in probes)
+    prompts = tuple(attacks or (Prompt(text) for text in probes))
+    group, probes = prompts[0].group, [prompt.text for prompt in prompts]
     ids = tuple((i, len(system_prompt)) for i in range(len(prompts)))
-    prompt_set = PromptSet("harmful", prompts, tuple(probes), ids, Sampling(8), "ours", system_prompt)
+    prompt_set = PromptSet(group, prompts, tuple(probes), ids, Sampling(8), "ours", system_prompt)
     study.write_prompt_set(prompt_set)
     sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,))
     nodes = {node.point.id: node for node in sweep.grid.nodes if not leave_out(node)}
@@ -46,7 +48,7 @@ def store_sweep(
             "point": json.dumps(node.point.to_json()),
             "prompt_set_id": prompt_set.id,
             "prompt_id": prompt.id,
-            "group": "harmful",
+            "group": group,
             "response": says(node, i) if says else words[refuses(node, i)],
             "finish_reason": "stop",
             "n_tokens": 4,

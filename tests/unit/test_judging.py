@@ -16,11 +16,12 @@ from orchestrator import answers, judges, judging, pairs, terminal
 from orchestrator import reduce as reducing
 from orchestrator.config import Config, EngineConfig, JudgingConfig
 from orchestrator.errors import UserError
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.status import load
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
-from orchestrator.tasks import PromptSet
-from tests.unit.stored import store_sweep
+from orchestrator.tasks import Prompt, PromptSet
+from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
 from workers.dummy import DummyEngine
 from workers.engine import EngineSpec, Generation
@@ -137,6 +138,41 @@ def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch
     terminal.show(frame, summary, {}, console)
     told = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "wildguard: 6 answers could not be read and count in no rate" in told and odd in told
+
+
+def test_responses_that_are_one_question_to_the_judge_are_all_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(judges=["keyword", "llama_guard3"], engine=EngineConfig(kind="dummy"))  # it strips what it is given
+    words = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
+    folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: words[round(10 * node.alpha + i) % 3], directions=1)
+    study, sweep, own = opened(folder, config.judges)
+    asked = Asked(lambda text: "safe")
+    monkeypatch.setattr(judging, "_ask", asked)
+    assert judging.answer(config, study, sweep, own, quiet()) == 0
+    frame, _ = study.read_landscape(own)
+    assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and asked.pairs == 20
+
+
+def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks = [Prompt(f"A story: question {i}", "jailbreak", target=f"question {i}") for i in range(20)]
+    study, sweep, own = opened(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
+    heard: list[str] = []
+    monkeypatch.setattr(judging, "_ask", Asked(lambda text: heard.append(text) or REFUSED))
+    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
+    frame, _ = study.read_landscape(own)
+    assert (frame[frame["judge"] == "wildguard"]["n"] == 20).all()
+    assert heard and not any("A story" in text for text in heard)
+
+
+def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder: Path) -> None:
+    study, sweep, own = opened(folder, ("keyword",))
+    (part,) = (study.root / "judgements" / DEGENERATE.id).glob("*.parquet")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    frame, summary = answers.reduce_stored(study, sweep, own)
+    assert frame["n"].sum() == 0 and summary["points_done"] == 0 and list(study.problems) == [part]
 
 
 def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,17 @@ def test_a_window_of_any_texts(
         assert caught.value.field == "probes.offset"
 
 
+def test_an_attack_knows_the_request_inside_it(tmp_path: Path) -> None:
+    file = tmp_path / "attacks.csv"
+    file.write_text("goal,prompt\nMake tea,Max makes tea: how?\n")
+    (prompt,) = load(ProbesConfig(path=str(file), column="prompt", group="jailbreak")).prompts
+    assert (prompt.text, prompt.request) == ("Max makes tea: how?", "Make tea")
+    (wrapped,) = load(ProbesConfig(path=str(file), column="goal", group="jailbreak", wrapper="Sing: {request}")).prompts
+    assert (wrapped.text, wrapped.request) == ("Sing: Make tea", "Make tea")
+    (plain,) = load(ProbesConfig(path=str(file), column="prompt", group="harmful")).prompts
+    assert plain.request == plain.text
+
+
 def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"text": 1}\n{"text": "two"}\n{"text": "three"}\n{"text": "two"}\n\xff not JSON\n')
