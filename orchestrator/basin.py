@@ -11,7 +11,7 @@ import bisect
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,13 +163,43 @@ def plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float |
             0.0,
             reason=f"the origin itself is at {values[origin]:g}%: there is no basin around it",
         )
-    _, walls = _region(alphas, betas, values, origin)
-    reason = f"{holes} point{'s are' if holes > 1 else ' is'} missing" if holes else None
+    inside, walls = _region(alphas, betas, values, origin)
+    reasons = [f"{holes} point{'s are' if holes > 1 else ' is'} missing"] if holes else []
+    ways_out = _ways_out(alphas, betas, inside)
     if walls:
-        return Basin(min(distance for distance, _ in walls), reason=reason)
-    reach = min(max(map(abs, alphas)), max(map(abs, betas)))
+        radius = min(distance for distance, _ in walls)
+        if ways_out and min(ways_out) < radius - _ZERO:
+            reasons.append(
+                f"the region leaves the grid at a distance of {min(ways_out):g}: a nearer wall may stand beyond"
+            )
+        return Basin(radius, reason="; ".join(reasons) or None)
+    reach = min(ways_out, default=max(math.hypot(*c) for c in inside))
     unreached = f"{THRESHOLD:g}% is not crossed up to a distance of {reach:g}"
-    return Basin(None, censored_at=reach, reason="; ".join(filter(None, [unreached, reason])))
+    return Basin(None, censored_at=reach, reason="; ".join([unreached, *reasons]))
+
+
+def reach_of_plane(
+    alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], found: Basin
+) -> float | None:
+    """How far the basin that `plane` found with the same values is known to extend, at least: the radius, or nearer
+    where the region below 50% leaves the grid before it. None where the basin is undefined."""
+    if not found.radius:
+        return found.censored_at if found.radius is None else 0.0
+    values = {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
+    origin = next(c for c in values if math.hypot(*c) < _ZERO)
+    inside, _ = _region(alphas, betas, values, origin)
+    return min([found.radius, *_ways_out(alphas, betas, inside)])
+
+
+def _ways_out(alphas: Sequence[float], betas: Sequence[float], inside: Collection[Place]) -> list[float]:
+    """How far from the origin a region meets the grid's border. A border through the origin is a side that was not
+    looked at, and is left out; points off the grid's rows and columns are no border."""
+    rows, columns = _across(alphas, betas), _across(betas, alphas)
+    grid = [c for c in zip(alphas, betas, strict=True) if len(rows[c[1]]) > 1 and len(columns[c[0]]) > 1]
+    if not grid:
+        return []
+    ends = [{end for end in (min(axis), max(axis)) if abs(end) > _ZERO} for axis in zip(*grid, strict=True)]
+    return [math.hypot(*c) for c in inside if c[0] in ends[0] or c[1] in ends[1]]
 
 
 def _region(

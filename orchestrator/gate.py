@@ -164,9 +164,11 @@ def _radius(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> Me
     reaches = []
     for k, part in reduce.lines_of(ends):
         edge = reduce.measure_basin(part, "asr_high")
-        reach = edge.censored_at if edge.radius is None else edge.radius
         if part["beta"].isna().all():
             reach = basin.reach(part["alpha"].tolist(), edge)
+        else:
+            places = part["alpha"].tolist(), part["beta"].tolist()
+            reach = basin.reach_of_plane(*places, part["asr_high"].tolist(), edge)
         if reach is None:
             return found["radius"], None, f"on line {k}, {edge.reason}"
         reaches.append(reach)

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import basin
@@ -104,6 +104,7 @@ def test_always_explained_never_nan(asr: list[float | None]) -> None:
 @given(st.lists(st.floats(0, 100), min_size=9, max_size=9))
 def test_against_a_fine_walk(asr: list[float]) -> None:
     """Walk outwards in small steps along straight pieces until half is reached."""
+    assume(all(abs(s - 50) > 1e-6 for s in asr))  # a step's own rounding would decide
 
     def at(x: float) -> float:
         i = min(max(math.floor((x - ALPHAS[0]) / 0.1), 0), 7)
@@ -233,8 +234,27 @@ def test_planes() -> None:
     assert plane({(0.0, 0.0): 60.0}).radius == 0.0
     assert plane({(0.0, 0.0): None}).reason == "the origin is not measured"
     holed = plane({(0.25, 0.0): None, (0.5, 0.0): 100.0})
-    assert holed.reason == "1 point is missing"
+    assert str(holed.reason).startswith("1 point is missing; the region leaves the grid at a distance of 0.5")
     assert holed.radius == pytest.approx(math.hypot(0.5, 0.125))
+
+
+def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
+    axis = [round(-0.2 + i / 10, 9) for i in range(15)]
+    alphas, betas = [a for a in axis for _ in axis], axis * 15
+    safe: list[float | None] = [0.0] * 225
+    assert basin.plane(alphas, betas, safe).censored_at == pytest.approx(0.2), "as a line over the same range"
+    wall: list[float | None] = [100.0 if a > 0.95 else 0.0 for a in alphas]
+    found = basin.plane(alphas, betas, wall)
+    assert found.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(found.reason)
+    assert basin.reach_of_plane(alphas, betas, wall, found) == pytest.approx(0.2)
+    beside = basin.plane([*alphas, 0.55], [*betas, 7.0], [*safe, 0.0])  # a checkpoint off the grid is no border of it
+    assert beside.censored_at == pytest.approx(0.2)
+    quarter = [i for i in range(225) if alphas[i] > -0.05 and betas[i] > -0.05]  # sides that begin at the origin
+    there = [alphas[i] for i in quarter], [betas[i] for i in quarter]
+    assert basin.plane(*there, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
+    closed: list[float | None] = [0.0 if math.hypot(a, b) < 0.15 else 100.0 for a, b in zip(alphas, betas, strict=True)]
+    found = basin.plane(alphas, betas, closed)
+    assert found.reason is None and basin.reach_of_plane(alphas, betas, closed, found) == found.radius
 
 
 def test_a_plane_behind_a_wall_is_another_basin() -> None:
