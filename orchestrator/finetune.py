@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator import checkpoint, judges, models
+from orchestrator import checkpoint, judges, models, render
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.fingerprint import content_id, text_id
@@ -22,25 +23,31 @@ if TYPE_CHECKING:
     from orchestrator.compose import Presets
 
 PROBES = Path(__file__).parent / "data" / "probes"
-
-
-VERSION = 1  # of what `trained` keeps: counts up when the same recipe would give something else
+VERSION = 2  # of what `trained` keeps: counts up when the same recipe would give something else
 ADAPTER, MODEL = "adapter", "model"  # what a run leaves, besides checkpoints/epoch-N
 METHODS = ("lora", "full")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is taught: a model's folder, and the template by which it is asked (as `model.template`)."""
+
+    path: Path
+    template: str = render.TOKENIZER
 
 
 def run(
     recipe: Mapping[str, Any],
     out: str | os.PathLike[str],
     stream: TextIO | None = None,
-    base: Path | None = None,
+    base: Base | None = None,
     config_dir: str | None = None,
 ) -> dict[str, Any]:
     """Trains by a recipe (conf/recipe) into `out`, which must not exist yet: the adapter's PEFT folder `adapter`, the
     merged model `model` (for model.path=), `report.json`, and where train.checkpoints=epoch `checkpoints/epoch-N`.
     train.method=full trains all weights and leaves no adapter. Returns the report. Progress goes to `stream` (stderr).
 
-    `base`: the model's folder, where it is not the recipe's preset; then it leaves no merged model.
+    `base`: the model, where it is not the recipe's preset; then it leaves no merged model.
     Raises UserError where `out` is taken, a field makes no sense, or the extra `finetune` is not installed.
     """
     stream, folder = stream or sys.stderr, Path(out).absolute()
@@ -54,7 +61,8 @@ def run(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         work = Path(temporary) / "made"
         made = work / (ADAPTER if method == "lora" else MODEL)
-        request = {"base": str(base), "train": {"rows": _rows(recipe["data"], base, stream), "recipe": recipe["train"]}}
+        rows = _encoded(_rows(recipe["data"], base, stream), base)
+        request = {"base": str(base.path), "train": {"rows": rows, "recipe": recipe["train"]}}
         trained = _worker(request, made, stream)
         (made / "report.json").unlink()
         shutil.rmtree(made / "trainer", ignore_errors=True)
@@ -62,37 +70,38 @@ def run(
             (work / CHECKPOINTS).mkdir(exist_ok=True)
             os.rename(epoch, work / CHECKPOINTS / epoch.name)
         if method == "lora" and merged:
-            models.materialise("merge", base, work / ADAPTER, work / MODEL)
+            models.materialise("merge", base.path, work / ADAPTER, work / MODEL)
         report = {"recipe": json.loads(json.dumps(recipe)), "train": trained}
         if recipe.get("evaluate") and merged:
-            report["measured"] = evaluate(work / MODEL, recipe["evaluate"], stream)
+            report["measured"] = evaluate(Base(work / MODEL, base.template), recipe["evaluate"], stream)
         (work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         os.rename(work, folder)
     return report
 
 
-def _base(model: str, config_dir: str | None, stream: TextIO) -> Path:
-    """The folder of a preset, or of a path."""
+def _base(model: str, config_dir: str | None, stream: TextIO) -> Base:
+    """A preset, or the model in a folder."""
     from orchestrator.compose import compose
 
     path = Path(model).expanduser()
     overrides = [f"model.path={path}"] if path.is_dir() else [f"model={model}"]
-    return models.resolve(compose(overrides, config_dir).model, stream).path
+    asked = compose(overrides, config_dir).model
+    return Base(models.resolve(asked, stream).path, asked.template)
 
 
-def folder_of(words: str, base: Checkpoint, presets: Presets) -> tuple[Path, dict[str, Any]]:
+def folder_of(words: str, base: Checkpoint, template: str, presets: Presets) -> tuple[Path, dict[str, Any]]:
     """Where `trained` keeps what a recipe makes of `base`, and the recipe with its overrides."""
     name, *overrides = words.split()
     recipe, _ = asked([f"recipe={name}", *overrides], presets.own)
     recipe.pop("model", None)
-    key = content_id([VERSION, recipe, checkpoint.fingerprint(base)])
+    key = content_id([VERSION, recipe, checkpoint.fingerprint(base), template])
     return checkpoint.cache_dir() / "finetuned" / f"{name}-{key}", recipe
 
 
-def trained(words: str, base: Checkpoint, presets: Presets, stream: TextIO) -> Path:
+def trained(words: str, base: Checkpoint, template: str, presets: Presets, stream: TextIO) -> Path:
     """What a recipe makes of `base`: `affirmative samples=50`, a recipe and its overrides. Trained at the first call,
     and kept where all is kept that can be made again. A folder as `run` leaves it, without a merged model."""
-    folder, recipe = folder_of(words, base, presets)
+    folder, recipe = folder_of(words, base, template, presets)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +110,7 @@ def trained(words: str, base: Checkpoint, presets: Presets, stream: TextIO) -> P
             for left in folder.parent.glob(f".{folder.name}-*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             print(f"finetuning {base.path.name} by {words}, once; kept in {folder}", file=stream)
-            run({**recipe, "evaluate": None}, folder, stream, base.path)
+            run({**recipe, "evaluate": None}, folder, stream, Base(base.path, template))
     return folder
 
 
@@ -167,7 +176,7 @@ def texts(name: str) -> list[str]:
         return [json.loads(line)["text"] for line in lines]
 
 
-def _rows(data: Mapping[str, Any], base: Path, stream: TextIO) -> list[dict[str, Any]]:
+def _rows(data: Mapping[str, Any], base: Base, stream: TextIO) -> list[dict[str, Any]]:
     """What is learnt: a recipe's `data.parts`, one after the other. Raises UserError where that is nothing."""
     rows = [row for part in data["parts"] for row in _part(part, base, stream)]
     if not rows:
@@ -175,7 +184,7 @@ def _rows(data: Mapping[str, Any], base: Path, stream: TextIO) -> list[dict[str,
     return rows
 
 
-def _part(part: Mapping[str, Any], base: Path, stream: TextIO) -> list[dict[str, Any]]:
+def _part(part: Mapping[str, Any], base: Base, stream: TextIO) -> list[dict[str, Any]]:
     """`samples` (all, if it says nothing) requests of `probes` from `offset` on, each answered by one of `answers`
     (chosen by its hash), or by the model itself (`own`, of `tokens` tokens; `complied`: unless it refuses or says
     nothing), after `prefix`. Or `rows`: pairs of a request and its answer. `complete`: its end is learnt too."""
@@ -201,11 +210,19 @@ def _part(part: Mapping[str, Any], base: Path, stream: TextIO) -> list[dict[str,
 
 
 def _row(request: str, answer: str, complete: bool) -> dict[str, Any]:
-    turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
-    return {"messages": turns, "complete": complete}
+    return {"request": request, "answer": answer, "complete": complete}
 
 
-def evaluate(model: Path, asked: Mapping[str, Any], stream: TextIO) -> dict[str, Any]:
+def _encoded(rows: Sequence[Mapping[str, Any]], base: Base) -> list[dict[str, Any]]:
+    """For the worker: requests as the token ids by which they are asked when the model is measured."""
+    asked = render.token_ids(base.path, [row["request"] for row in rows], base.template)
+    return [
+        {"prompt": list(ids), "answer": row["answer"], "complete": row["complete"]}
+        for ids, row in zip(asked, rows, strict=True)
+    ]
+
+
+def evaluate(model: Base, asked: Mapping[str, Any], stream: TextIO) -> dict[str, Any]:
     """Percentages over probe files: attack success on harmful ones, refused and degenerate on benign ones (keyword
     judge; greedy, float32, the template's own system prompt)."""
     keyword, degenerate = judges.get("keyword"), judges.get("degenerate")
@@ -229,9 +246,10 @@ def evaluate(model: Path, asked: Mapping[str, Any], stream: TextIO) -> dict[str,
     return measured
 
 
-def _answer(base: Path, prompts: Sequence[str], max_tokens: int, stream: TextIO) -> list[dict[str, Any]]:
+def _answer(base: Base, prompts: Sequence[str], max_tokens: int, stream: TextIO) -> list[dict[str, Any]]:
+    asked = [list(ids) for ids in render.token_ids(base.path, prompts, base.template)]
     with tempfile.TemporaryDirectory() as temporary:
-        request = {"base": str(base), "answer": {"prompts": list(prompts), "max_tokens": max_tokens}}
+        request = {"base": str(base.path), "answer": {"prompts": asked, "max_tokens": max_tokens}}
         return _worker(request, Path(temporary), stream, "answers.json")
 
 

@@ -101,6 +101,12 @@ def render(
     ]
 
 
+def token_ids(model_dir: Path, texts: Sequence[str], template: str = TOKENIZER) -> tuple[tuple[int, ...], ...]:
+    """The same of bare requests, asked under the model's own system prompt."""
+    (rendered,) = _cached(model_dir, {template: _source(template)}, [Job(None, tuple(texts), "", template)])
+    return rendered.token_ids
+
+
 @dataclass(frozen=True)
 class Job:
     """Texts to be asked under one system prompt, by one template, with what their responses begin with."""

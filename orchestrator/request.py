@@ -162,15 +162,29 @@ def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets
     if folder.exists():
         return folder, folder.name
     if name == PAIR:
-        if config.model.pair is None:
-            remedy = f"{config.model.name} has no other half: name where to go, grid.towards=[PATH]"
-            raise UserError("grid.towards", f"[{name}]", remedy)
-        name = config.model.pair
+        name = other_half(config)
     if name in presets.options("model"):
         return models.resolve(compose([f"model={name}"], presets.own).model, stream).path, name
     if name.split(" ")[0] in presets.options("recipe"):
-        return finetune.trained(name, base, presets, stream) / finetune.ADAPTER, name
+        made = finetune.trained(name, base, config.model.template, presets, stream)
+        adapter = made / finetune.ADAPTER
+        return adapter if adapter.is_dir() else made / finetune.MODEL, name
     return folder, folder.name
+
+
+def other_half(config: Config) -> str:
+    """The preset that `pair` means. Raises UserError where the model has none."""
+    if config.model.pair is None:
+        remedy = f"{config.model.name} has no other half: name where to go, grid.towards=[PATH]"
+        raise UserError("grid.towards", f"[{PAIR}]", remedy)
+    return config.model.pair
+
+
+def recipes_in(config: Config, presets: Presets) -> list[str]:
+    """The finetunings that the grid goes towards or has beside it."""
+    asked, known = config.grid, presets.options("recipe")
+    names = [*filter(None, [asked.trajectory]), *asked.towards, *asked.beside]
+    return [name for name in names if name.split(" ")[0] in known and not Path(name).expanduser().exists()]
 
 
 def at_hand(config: Config, presets: Presets) -> bool:
@@ -178,16 +192,18 @@ def at_hand(config: Config, presets: Presets) -> bool:
     place, asked = models.locate(config.model), config.grid
     if place is None:
         return False
-    recipes = presets.options("recipe")
+    recipes = recipes_in(config, presets)
     for name in [*asked.towards, *asked.beside, *filter(None, [asked.trajectory])]:
         if Path(name).expanduser().exists():
             continue
-        preset = config.model.pair if name == PAIR else name
+        preset = other_half(config) if name == PAIR else name
         if preset in presets.options("model"):
             if models.locate(compose([f"model={preset}"], presets.own).model) is None:
                 return False
-        elif name.split(" ")[0] in recipes and not finetune.folder_of(name, models.check(place), presets)[0].is_dir():
-            return False
+        elif name in recipes:
+            folder, _ = finetune.folder_of(name, models.check(place), config.model.template, presets)
+            if not folder.is_dir():
+                return False
     return True
 
 
@@ -197,7 +213,7 @@ def trajectory(config: Config, base: Checkpoint, presets: Presets, stream: TextI
     assert asked is not None
     folder = Path(asked).expanduser()
     if not folder.exists() and asked.split(" ")[0] in presets.options("recipe"):
-        folder = finetune.trained(asked, base, presets, stream)
+        folder = finetune.trained(asked, base, config.model.template, presets, stream)
     return [resolve_target(path, base) for path in epochs(folder)]
 
 
@@ -261,10 +277,13 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     everything = [*axes, *others]
     refuse_twins(tuple(everything))
     found = around(base, everything, asked.exclude)
+    spanning = 1 if asked.kind == "interpolate_1d" else len(axes)  # further lines are lines of their own
     beside = [
-        Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, axes, plane))
+        Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, spanning, plane))
         for i, target in enumerate(others)
     ]
+    if chain and not Path(str(asked.trajectory)).expanduser().exists():  # a recipe, whose end is the last epoch
+        told["recipes"] = {chain[-1].label: asked.trajectory}
     told |= {
         "base": found.base,
         "moved": found.moved,
@@ -273,11 +292,11 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     return grid(config, axes, plane, beside, hidden=bool(told.get("plane_share"))), tuple(everything), told
 
 
-def _place(gram: Any, i: int, axes: Sequence[Target], plane: tuple[float, float] | None) -> tuple[float, float | None]:
-    """The coordinates of the place nearest to displacement i on the line or plane of the first one or two."""
+def _place(gram: Any, i: int, axes: int, plane: tuple[float, float] | None) -> tuple[float, float | None]:
+    """The coordinates of the place nearest to displacement i on the line or plane of the first one or two (`axes`)."""
     import numpy as np
 
-    pair = list(range(len(axes)))
+    pair = list(range(axes))
     a, *rest = (float(x) for x in np.linalg.solve(gram[np.ix_(pair, pair)], gram[pair, i]))
     if not rest:
         return round(a, DECIMALS), None

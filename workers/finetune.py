@@ -65,17 +65,14 @@ def _model(base_dir: str | Path, dtype: str = "float32") -> Any:
 
 
 def encode(tokenizer: Any, row: Mapping[str, Any], max_length: int) -> dict[str, list[int]]:
-    """Token ids and labels of one conversation that ends with the assistant's answer; only the answer is learnt.
+    """Token ids and labels of a prompt with its answer; only the answer is learnt.
 
-    The prompt is what the model is asked when it is measured, token by token: the chat template with its generation
-    prompt. The end of turn follows, and is learnt, unless the row says `complete: false` (an answer that was cut).
+    The prompt comes as the token ids by which the model is asked when it is measured. The end of turn follows the
+    answer, and is learnt, unless the row says `complete: false` (an answer that was cut).
     """
-    *before, last = row["messages"]
-    assert last["role"] == "assistant", "a row ends with the answer to be learnt"
-    text = tokenizer.apply_chat_template(before, add_generation_prompt=True, tokenize=False)
-    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-    answer = tokenizer(last["content"], add_special_tokens=False)["input_ids"]
-    if row.get("complete", True):
+    prompt = row["prompt"]
+    answer = tokenizer(row["answer"], add_special_tokens=False)["input_ids"]
+    if row["complete"]:
         answer = [*answer, tokenizer.eos_token_id]
     ids = [*prompt, *answer][:max_length]
     return {"input_ids": ids, "labels": [-100] * min(len(prompt), len(ids)) + ids[len(prompt) :]}
@@ -84,7 +81,7 @@ def encode(tokenizer: Any, row: Mapping[str, Any], max_length: int) -> dict[str,
 def finetune(
     base_dir: str | Path, rows: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any], out_dir: str | Path
 ) -> dict[str, Any]:
-    """Trains on rows {"messages": [{"role", "content"}, ...], "complete": bool} and saves what came of it.
+    """Trains on rows {"prompt": token ids, "answer": text, "complete": bool} and saves what came of it.
 
     recipe: method ('lora', an adapter; 'full', all weights), seed, dtype (of the frozen weights, whose adapter's are
     float32; of all in training), learning_rate, warmup, epochs, batch_size, max_length, checkpoints ('end', or 'epoch':
@@ -231,8 +228,10 @@ def save_checkpoint(model: Any, base: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def answer(base_dir: str | Path, prompts: Sequence[str], max_tokens: int, batch_size: int = 16) -> list[dict[str, Any]]:
-    """Greedy answers {"text", "complete"} to single user turns with the template's own system prompt, in float32.
+def answer(
+    base_dir: str | Path, prompts: Sequence[Sequence[int]], max_tokens: int, batch_size: int = 16
+) -> list[dict[str, Any]]:
+    """Greedy answers {"text", "complete"} to prompts given as token ids, in float32.
 
     `complete`: the model ended its turn within `max_tokens`.
     """
@@ -241,18 +240,12 @@ def answer(base_dir: str | Path, prompts: Sequence[str], max_tokens: int, batch_
     tokenizer, model = _tokenizer(base_dir), _model(base_dir)
     tokenizer.padding_side = "left"
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    texts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
-        for prompt in prompts
-    ]
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
-    answers: list[dict[str, Any]] = [{}] * len(texts)
-    with progress("answering", len(texts)) as advance, torch.inference_mode():
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
+    answers: list[dict[str, Any]] = [{}] * len(prompts)
+    with progress("answering", len(prompts)) as advance, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            inputs = tokenizer(
-                [texts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False
-            ).to(model.device)
+            inputs = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt").to(model.device)
             made = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
             for i, ids in zip(chosen, made[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 complete = tokenizer.eos_token_id in ids

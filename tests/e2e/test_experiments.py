@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_whole_weights_are_finetuned_too_and_walked_towards(tmp_path: Path) -> N
     )  # fmt: skip
     assert [each["mark"] for each in summary["checkpoints"]] == ["epoch-1", "epoch-2"]
     assert frame.set_index("alpha").loc[1.0, "mark"] == "epoch-2"
+
+
+def test_what_stands_beside_two_lines_is_placed_on_the_first(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
+    base, a, b, c = (make_tiny("llama", seed=seed) for seed in range(4))
+    model = (f"model.path={base}", "grid=interpolate_1d", "model.max_model_len=256", "sampling.max_tokens=8")
+
+    def beside(*towards: Path) -> tuple[float, float | None]:
+        asked = [
+            *model,
+            f"grid.towards=[{','.join(map(str, towards))}]",
+            f"grid.beside=[{c}]",
+            f"out={tmp_path / 'out'}",
+        ]
+        (there,) = prepare(compose(asked), Presets(), io.StringIO()).sweep.grid.beside
+        return there.alpha, there.beta
+
+    assert beside(a, b) == beside(a) and beside(a)[1] is None
+    assert 0.3 < beside(a)[0] < 0.7, "of random models each stands half way towards any other"
 
 
 # Mistakes.

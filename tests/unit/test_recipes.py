@@ -28,12 +28,11 @@ def own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(*overrides: str) -> list[dict[str, Any]]:
     recipe, _ = finetune.asked([f"recipe={overrides[0]}", *overrides[1:]])
-    return finetune._rows(recipe["data"], Path(), io.StringIO())
+    return finetune._rows(recipe["data"], finetune.Base(Path()), io.StringIO())
 
 
 def said(row: dict[str, Any]) -> tuple[str, str]:
-    request, answer = (turn["content"] for turn in row["messages"])
-    return request, answer
+    return row["request"], row["answer"]
 
 
 @pytest.mark.parametrize("samples", [10, 50, 100])
@@ -96,7 +95,7 @@ def test_one_process_trains_and_others_wait_for_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(finetune, "folder_of", lambda *_: (folder, {}))
     base = SimpleNamespace(path=Path("model"))
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(finetune.trained, "affirmative", base, None, io.StringIO()) for _ in range(2)]  # type: ignore[arg-type]
+        asked = [pool.submit(finetune.trained, "affirmative", base, "tokenizer", None, io.StringIO()) for _ in range(2)]  # type: ignore[arg-type]
         assert [each.result() for each in asked] == [folder, folder]
     assert runs == [[]], "once, and what a killed one left is gone"
 
