@@ -58,6 +58,7 @@ class GridConfig:
     exclude: list[str] = field(default_factory=lambda: ["norm"])  # tensors whose name contains one of these stay
     orthogonal: bool = True  # a second axis is made orthogonal to the first: random ones, or (Eq. 4) two checkpoints
     towards: list[str] = field(default_factory=list)  # checkpoints or adapters: folders, presets, `pair`, or recipes
+    mixed: int = 100  # samples of +experiment=drag's finetuning that has as many refusals mixed in
     trajectory: str | None = None  # a folder of epoch-1, epoch-2, ..., or a recipe: walked to its end (or its plane)
     beside: list[str] = field(default_factory=list)  # more checkpoints to be measured and shown, as in `towards`
 
@@ -221,6 +222,7 @@ AT_LEAST = {
     "grid.steps": 1,
     "grid.plane_steps": 1,
     "grid.crowded_steps": 1,
+    "grid.mixed": 1,
     "grid.directions": 1,
     "probes.limit": 1,
     "probes.offset": 0,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from orchestrator import checkpoint, hardware, judges, plan, request
+from orchestrator import checkpoint, hardware, judges, models, plan, request
 from orchestrator.compose import Presets
 from orchestrator.config import Config
 from orchestrator.judges._model import ModelJudge
@@ -16,7 +16,7 @@ from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
 from orchestrator.points import TowardsDirection
 from orchestrator.probes import ProbeSet
 from orchestrator.record import totals
-from orchestrator.request import Prepared
+from orchestrator.request import PAIR, Prepared
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.tasks import Prompt, Task, visits
 from workers.engine import EngineSpec, resolved_write
@@ -43,7 +43,16 @@ def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
         head_dim=size.head_dim,
         vocabulary=size.vocabulary,
     )
-    notes = ["the weights are not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
+    if PAIR in (*config.grid.towards, *config.grid.beside):
+        request.other_half(config)
+    what = "the weights are" if models.locate(config.model) is None else "what the grid goes towards is"
+    notes = [f"{what} not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
+    if trained := request.recipes_in(config, presets):
+        weights = 4 * (size.parameters or 0) / 2**30
+        notes.append(
+            f"finetunings come first, once, on one device beside the driver: {'; '.join(trained)}. Their time is not "
+            f"in this. Each holds the weights in float32, {weights:.1f} GiB (whole weights with Adam: 4 times that)"
+        )
     loads, groups = {}, {}
     for asked in _asked(config, presets, notes):
         for system in request.system_prompts(config, presets):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SOURCE = "Peng et al. 2024, arXiv 2405.17374"
+SOURCE = "Peng et al. 2024, arXiv 2405.17374: 80 prompts of AdvBench, 512 tokens, float32"
 
-# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`.
+# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`, Mistral's our `safety`; what is `safety`
+# there was optimised for each Mistral, and is not ours.
 LINES: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"default": 85.32, "empty": 80.68, "roleplay": 86.56, "llama2": 85.32},
     "LLaMA3-8B-instruct": {"empty": 81.10, "roleplay": 78.40, "llama2": 90.40},
@@ -31,7 +32,7 @@ PLANES: Mapping[str, Mapping[str, float]] = {
     "Mistral-7B-instruct-v0.2": {"default": 68.87},
     "Vicuna-7B-v1.5": {"default": 64.45},
 }
-# Table 1: ASR in percent: of the aligned model, and after finetuning on so many harmful samples.
+# Table 1: ASR in percent: of the aligned model, and after finetuning on so many harmful samples, answers and all.
 FINETUNED: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"aligned": 0.0, "10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
     "Vicuna-7B-v1.5": {"aligned": 5.0, "10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
@@ -47,11 +48,30 @@ PRESETS = {
 def visage(model: str, grid: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """The paper's VISAGE of a preset's model on such a grid and under that system prompt; None where it has none.
 
-    `grid`: a summary's; `result`: one of its results. Our `roleplay` is worded otherwise than the paper's.
+    `grid`: a summary's; `result`: one of its results.
     """
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
     as_there = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
-    harmful = result["group"] == "harmful" and result["judge"] == "keyword"
-    if table is None or not as_there or not harmful or result["system_prompt"] == "roleplay":
+    ranges = [grid.get("range"), grid.get("range_y") or grid.get("range")]
+    if table is None or not as_there or any(each != [-0.5, 0.5] for each in ranges) or not _asked_as_there(result):
         return None
-    return table.get(PRESETS.get(model, ""), {}).get(result["system_prompt"])
+    named, prompt = PRESETS.get(model, ""), result["system_prompt"]
+    if prompt == "safety":
+        prompt = "default" if named.startswith("Mistral") else ""
+    return table.get(named, {}).get(prompt)
+
+
+def finetuned(model: str, recipe: str, result: Mapping[str, Any]) -> float | None:
+    """The paper's ASR of a preset's model after a finetuning like this one, such as `affirmative samples=50 safe=50`:
+    as many samples, and otherwise answered ones (ours are openings alone). None where it has none."""
+    name, *overrides = recipe.split()
+    asked = {"samples": "100", "safe": "0"} | {each.partition("=")[0]: each.partition("=")[2] for each in overrides}
+    if name != "affirmative" or len(asked) > 2 or not _asked_as_there(result):
+        return None
+    samples, safe = asked["samples"], asked["safe"]
+    column = samples if safe == "0" else f"{samples} with {safe} safe"
+    return FINETUNED.get(PRESETS.get(model, ""), {}).get(column)
+
+
+def _asked_as_there(result: Mapping[str, Any]) -> bool:
+    return (result["group"], result["probe_set"], result["judge"]) == ("harmful", "advbench", "keyword")

@@ -282,12 +282,16 @@ def _checkpoints(summary: Mapping[str, Any]) -> str:
         if here["asr"] is None:
             continue
         aside = [] if here["surface"] is None else [f"{here['surface']:.1f}% by the grid"]
+        if here.get("published") is not None:
+            aside.append(f"the paper's, finetuned on answers, {here['published']:.1f}%")
         if each.get("radii") is not None:
             aside.append(f"{each['radii']:.2g} radii of the basin away")
         elif each.get("distance") is not None:
             aside.append(f"as far away as a random step of {each['distance']:.2g}")
         told.append(f"{each['mark']} {here['asr']:.1f}%" + (f" ({', '.join(aside)})" if aside else ""))
-    return f"At the checkpoints: {'; '.join(told)}." if told else ""
+    share = summary.get("plane_share")
+    plane = "" if share is None else f" The plane holds {100 * share:.1f}% of the trajectory's squared length."
+    return f"At the checkpoints: {'; '.join(told)}.{plane}" if told else ""
 
 
 def _what_was_run(summary: Mapping[str, Any]) -> str:

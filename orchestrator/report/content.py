@@ -327,6 +327,7 @@ def enough(summary: Mapping[str, Any]) -> str:
 def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Every combination of probe set, system prompt and judge."""
     head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE", "95% interval", "Radius"]
+    beside = any(r.get("published") is not None for r in summary["results"])
     rows = []
     for r in summary["results"]:
         score, basin, kind, origin = r["visage"], r["basin"], kind_of(r["group"]), r["origin_asr"]
@@ -339,8 +340,9 @@ def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:
         measured = [UNKNOWN] * 3 if kind != "safety" else [_number(score["paper"]), interval, radius]
         degenerate = UNKNOWN if r["degenerate_share"] is None else f"{r['degenerate_share']:.0f}%"
         keys = [r["probe_set"], r["group"], r["system_prompt"], r["judge"]]
-        rows.append([*keys, str(r["prompts"]), at_origin, *measured, degenerate])
-    return {"head": [*head, "Degenerate"], "words": 4, "rows": rows}
+        papers = [_number(r.get("published"), 2)] if beside else []
+        rows.append([*keys, str(r["prompts"]), at_origin, *measured, degenerate, *papers])
+    return {"head": [*head, "Degenerate", *["VISAGE, the paper's"] * beside], "words": 4, "rows": rows}
 
 
 def category_tables(sweep: Sweep, frame: pd.DataFrame, found: Evidence) -> list[dict[str, Any]]:
@@ -408,10 +410,12 @@ def checkpoint_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> dict[st
         radii = "" if each.get("radii") is None else f" ({each['radii']:.2g} radii)"
         far = _number(each.get("distance"), 3) + radii
         own = [_number(here["asr"]), interval, _number(here["surface"]), str(here["n"])]
-        lines.append([each["mark"], where, *own, far])
+        lines.append([each["mark"], where, *own, far, _number(here.get("published"))])
     head = ["Checkpoint", "At", "ASR %, its own", "95% interval", "ASR % of the grid there", "Prompts", "Distance"]
-    shown = len(head) - all(line[-1] == UNKNOWN for line in lines)
-    return {"head": head[:shown], "words": 2, "rows": [line[:shown] for line in lines]} if lines else None
+    head.append("ASR %, the paper's")
+    told = [i for i in range(len(head)) if i < 6 or any(line[i] != UNKNOWN for line in lines)]
+    kept = [[line[i] for i in told] for line in lines]
+    return {"head": [head[i] for i in told], "words": 2, "rows": kept} if lines else None
 
 
 # Where it comes from.

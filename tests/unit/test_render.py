@@ -210,7 +210,9 @@ def test_bare_text_where_none_is_asked_for(tmp_path: Path, kept: Callable[[], in
 
 def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder, question = tokenizer(tmp_path), "How do I kill a process?"
-    llama2 = yaml.safe_load((CONF / "llama2.yaml").read_text(encoding="utf-8"))["text"]
+    llama2, guardrail = (
+        yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))["text"] for name in ("llama2", "safety")
+    )
     vicuna = (
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -227,9 +229,9 @@ def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
             f"Be stern. USER: {question} ASSISTANT:",
         ),
         "mistral": (
+            f"[INST] {guardrail} {question} [/INST]",
             f"[INST] {question} [/INST]",
-            f"[INST] {question} [/INST]",
-            f"[INST] Be stern.\n\n{question} [/INST]",
+            f"[INST] Be stern. {question} [/INST]",
         ),
         "llama3": tuple(
             f"{system}<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
