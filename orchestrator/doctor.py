@@ -62,12 +62,6 @@ def examine(out: Path, network: bool = True) -> list[Finding]:
     return [check() for check in checks]
 
 
-def worst(findings: list[Finding]) -> Status:
-    """`fail` before `warn` before `ok`."""
-    order: list[Status] = ["ok", "warn", "fail"]
-    return max((finding.status for finding in findings), key=order.index, default="ok")
-
-
 def _python() -> Finding:
     version, wanted = platform.python_version(), _requires_python() or ">=3.11,<3.14"
     found = f"{version} ({platform.system()} {platform.machine()})"

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -237,12 +236,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 # The place itself.
-
-
-def free_bytes(path: Path) -> int:
-    """Free space on the file system that holds, or would hold, `path`."""
-    existing = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
-    return shutil.disk_usage(existing).free
 
 
 def check_writable(out: Path) -> None:

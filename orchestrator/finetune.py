@@ -116,6 +116,7 @@ def trained(words: str, base: Checkpoint, template: str, presets: Presets, strea
 
 def asked(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict[str, Any], Path]:
     """The recipe and the folder that `recipe=NAME to=FOLDER train.seed=1 ...` ask for. Raises UserError."""
+    import yaml  # type: ignore[import-untyped]
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -133,22 +134,37 @@ def asked(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict
     if "model.path" in given:
         given["model"] = given.pop("model.path")
     for key, value in given.items():
-        if OmegaConf.select(recipe, key, throw_on_missing=False, default=_ABSENT) is _ABSENT:
+        was = OmegaConf.select(recipe, key, throw_on_missing=False, default=_ABSENT)
+        if was is _ABSENT:
             parts = OmegaConf.to_container(recipe)
             assert isinstance(parts, dict)
             groups = {str(part): fields for part, fields in parts.items() if isinstance(fields, dict)}
             known = [*parts, *(f"{part}.{name}" for part, fields in groups.items() for name in fields)]
             raise UserError(key, value, f"this recipe has no such field{did_you_mean(key, known)}")
         try:
-            OmegaConf.update(recipe, key, OmegaConf.create(f"value: {value}").value)
-        except OmegaConfBaseException as error:
-            raise UserError(key, value, f"does not fit there ({error})") from error
+            wanted = OmegaConf.create(f"value: {value}").value
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(key, value, "cannot be read: it must be a number, a word, or a list in brackets") from error
+        if not _is_like(wanted, was):
+            raise UserError(key, value, f"must be like what is there: {was}")
+        OmegaConf.update(recipe, key, wanted)
     plain = OmegaConf.to_container(recipe, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}, to
 
 
 _ABSENT = object()
+
+
+def _is_like(value: Any, there: Any) -> bool:
+    """Whether a value may take the place of this one: a number of a number's, text of text's, a list of a list's."""
+    if there is None:
+        return True
+    if isinstance(there, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(there, str):
+        return isinstance(value, str | int | float)
+    return type(value) is type(there)
 
 
 def lines(report: Mapping[str, Any], to: Path) -> list[tuple[str, str]]:
@@ -273,7 +289,7 @@ def _need_free(folder: Path) -> None:
     from importlib.util import find_spec
 
     if folder.exists():
-        raise UserError("out", folder, "is there already: name a new folder")
+        raise UserError("to", folder, "is there already: name a new folder")
     missing = [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]
     if missing:
         raise UserError("recipe", missing[0], "is not installed: add the extra, uv pip install -e '.[finetune]'")

@@ -147,7 +147,7 @@ class Room:
     max_num_seqs: int = 128
     max_num_batched_tokens: int = 4096
     kv_cache_bytes: int | None = None
-    write: str = "inplace"  # repack: a CPU's engine holds its linear weights twice
+    write: str = "inplace"  # repack: vLLM on a CPU holds its linear weights twice
 
 
 @dataclass(frozen=True)
@@ -373,7 +373,7 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
             kv = batch * _longest(sets) * (model.kv_token or 0)
             activations = batch * _longest(sets) * hidden * ACTIVATIONS * item + 3 * batch * vocabulary * 4
         overhead = RUNTIMES[room.engine] + activations + base  # mapped pages count as held, though they give way
-        if room.write == "repack":
+        if room.engine == "vllm" and room.write == "repack":
             overhead += model.linear + hidden * vocabulary * item  # the largest is there twice while it is packed
         peak = weights + kv + overhead
         return Memory(

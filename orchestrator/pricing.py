@@ -155,17 +155,18 @@ def _judging(
 
 def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
     engine, cluster = config.engine, config.cluster
-    card = cluster.gpu
+    card, actors = cluster.gpu, cluster.actors or 1
     on_gpu = engine.kind == "vllm" and engine.device != "cpu"
     if card is None and on_gpu:
         here = hardware.gpus()
         if here:
+            if cluster.kind == "local":  # as `actors.policy_of` has it
+                actors = cluster.actors or max(1, len(here) // engine.tensor_parallel)
             card = plan.nearest(here[0].name)
         elif (model.parameters or 0) >= LARGE:
             card = "h100"
             notes.append("priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU")
     kv = engine.kv_cache_gib
-    actors = cluster.actors or 1
     return Room(
         gpu=card if on_gpu else None,
         tensor_parallel=engine.tensor_parallel,

@@ -16,7 +16,6 @@ from orchestrator.points import DECIMALS, Direction, Norm, Point, RandomDirectio
 from orchestrator.tasks import Task
 
 GridKind = Literal["random_1d", "random_2d", "interpolate_1d", "interpolate_2d", "interpolate_random"]
-GRID_KINDS: tuple[GridKind, ...] = ("random_1d", "random_2d", "interpolate_1d", "interpolate_2d", "interpolate_random")
 
 # Fields that change nothing under a kind of grid: they stay out of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude")

@@ -172,12 +172,3 @@ def test_a_silent_network_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(socket, "create_connection", silent)
     assert "no answer" in find("hub", tmp_path, network=True).found
     hold.set()
-
-
-def test_the_worst_decides() -> None:
-    def of(*statuses: doctor.Status) -> doctor.Status:
-        return doctor.worst([Finding("x", status, "") for status in statuses])
-
-    assert of("ok", "warn", "ok") == "warn"
-    assert of("fail", "warn") == "fail"
-    assert of() == "ok"

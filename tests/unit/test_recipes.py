@@ -72,6 +72,11 @@ def test_every_recipe_trains_by_adapter_or_whole_and_leaves_its_epochs() -> None
         (("affirmative", "samples=0"), "samples", "leaves nothing to learn"),
         (("affirmative", "sample=5"), "sample", "did you mean 'samples'"),
         (("affirmativ",), "recipe", "did you mean 'affirmative'"),
+        (("affirmative", "samples=["), "samples", "cannot be read"),
+        (("affirmative", "name=a: b: c"), "name", "cannot be read"),
+        (("affirmative", "samples=ten"), "samples", "must be like what is there: 100"),
+        (("affirmative", "data=1"), "data", "must be like what is there"),
+        (("affirmative", "train.learning_rate=fast"), "train.learning_rate", "must be like what is there: 0.0005"),
     ],
 )
 def test_mistakes_get_one_sentence(overrides: tuple[str, ...], field: str, words: str) -> None:
