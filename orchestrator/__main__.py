@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.config import Config
+    from orchestrator.store import Study
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def status(call: Call) -> int:
     """progress, time left and failures of every sweep (or of one folder), from disk alone"""
     from orchestrator import status as standing
 
-    found = [standing.examine(study, folder) for study, folder in standing.sweeps_under(call.place("status"))]
+    sweeps = standing.sweeps_under(call.place("status"), _say_passed_over)
+    found = [standing.examine(study, folder) for study, folder in sweeps]
     if call.json:
         return _print_json([each.to_json() for each in found])
     for each in found:
@@ -120,10 +122,11 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import answers, judging
+    from orchestrator import answers, judging, upkeep
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
     study, folder, sweep, record = _stored(call)
+    study.mends = True
     wanted = tuple(call.config.judge_names)
     if any(o.partition("=")[0].lstrip("+") in ("judge", "judges") for o in call.overrides) and wanted != sweep.judges:
         sweep = dataclasses.replace(sweep, judges=wanted)
@@ -132,6 +135,10 @@ def judge(call: Call) -> int:
         study.write_sweep(folder, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     asked = dataclasses.replace(call.config, judges=list(sweep.judges))
     code = judging.answer(asked, study, sweep, folder, _stderr())
+    if study.problems and code != INTERRUPTED:  # verdicts that were moved aside are given again, once
+        _say_what_is_damaged(study)
+        gone = any(upkeep.kind_of(study, path) != "judgements" for path in study.problems)
+        code = judging.answer(asked, study, sweep, folder, _stderr()) or (UNFIT if gone else COMPLETE)
     _show(call, study.read_landscape(folder), answers.paths(folder))
     return code
 
@@ -142,8 +149,9 @@ def reduce(call: Call) -> int:
 
     study, folder, sweep, _ = _stored(call)
     answers.reduce_stored(study, sweep, folder, call.config.report)
+    _say_what_is_damaged(study)
     _show(call, study.read_landscape(folder), answers.paths(folder))
-    return COMPLETE
+    return UNFIT if study.problems else COMPLETE
 
 
 def report(call: Call) -> int:
@@ -162,7 +170,7 @@ def verify(call: Call) -> int:
     from orchestrator import status as standing
     from orchestrator import upkeep
 
-    reports = {study.root: upkeep.verify(study) for study in standing.studies_under(call.place("verify"))}
+    reports = {root: upkeep.verify_folder(root) for root in standing.roots_under(call.place("verify"))}
     if call.json:
         _print_json({str(root): dataclasses.asdict(each) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in each.findings
@@ -182,7 +190,8 @@ def compact(call: Call) -> int:
     from orchestrator import status as standing
     from orchestrator import upkeep
 
-    done = {str(study.root): upkeep.compact(study) for study in standing.studies_under(call.place("compact"))}
+    studies = standing.studies_under(call.place("compact"), _say_passed_over)
+    done = {str(study.root): upkeep.compact(study) for study in studies}
     if call.json:
         return _print_json({root: vars(each) for root, each in done.items()})
     for root, each in done.items():
@@ -312,10 +321,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _main(arguments)
     except UserError as error:
-        if as_json:
-            print(json.dumps({"error": {"field": error.field, "value": str(error.value), "remedy": error.remedy}}))
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        return _refuse(error, as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -349,7 +355,10 @@ def _main(arguments: Sequence[str]) -> int:
         call.config  # noqa: B018
     for call in calls:
         print(f"-- {name} {' '.join(call.overrides)}", file=sys.stderr)
-        code = VERBS[name](call)
+        try:
+            code = VERBS[name](call)
+        except UserError as error:  # of this combination alone, as far as can be known
+            code = _refuse(error, call.json)
         worst = max(worst, code)
         if code == INTERRUPTED:
             break
@@ -398,6 +407,26 @@ def _stored(call: Call) -> tuple[Any, Path, Any, dict[str, Any]]:
 
 
 # What is printed: the result on stdout, all else on stderr.
+
+
+def _refuse(error: UserError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": {"field": error.field, "value": str(error.value), "remedy": error.remedy}}))
+    print(f"error: {error}", file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _say_passed_over(error: UserError) -> None:
+    print(f"passed over: {error}", file=sys.stderr)
+
+
+def _say_what_is_damaged(study: Study) -> None:
+    """Name the files that were met and do not verify, and what is done about each."""
+    from orchestrator import upkeep
+
+    for path, why in study.problems.items():
+        where, told = path.relative_to(study.root), why.removeprefix(f"{path}: ")
+        print(f"{where} does not verify ({told}): {upkeep.AGAIN[upkeep.kind_of(study, path)]}", file=sys.stderr)
 
 
 def _stderr() -> Console:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,36 +45,59 @@ class Status:
         return {**vars(self), "folder": str(self.folder), "failures": list(self.failures)}
 
 
-def sweeps_under(path: Path) -> Iterator[tuple[Study, Path]]:
+PassOver = Callable[[UserError], object]  # hears why one of several studies cannot be opened
+
+
+def refuse(error: UserError) -> None:
+    """Pass over nothing."""
+    raise error
+
+
+def sweeps_under(path: Path, pass_over: PassOver = lambda error: None) -> Iterator[tuple[Study, Path]]:
     """Every sweep below a root of studies, a study's or a sweep's folder. Raises UserError where there is none."""
     found = 0
-    for study in _studies(path):
+    for study in _opened(_roots(path), pass_over):
         for folder in study.sweep_folders():
-            if path in (folder, *folder.parents):
+            if path.absolute() in (folder.absolute(), *folder.absolute().parents):
                 found += 1
                 yield study, folder
     if not found:
         raise UserError("path", path, "there is no sweep in that folder: name a sweep, a study, or the root of studies")
 
 
-def studies_under(path: Path) -> list[Study]:
+def studies_under(path: Path, pass_over: PassOver = refuse) -> list[Study]:
     """The study that a folder is in, or every study below it. Raises UserError where there is none."""
-    found = _studies(path)
+    return _opened(roots_under(path), pass_over)
+
+
+def roots_under(path: Path) -> list[Path]:
+    """The folders of these studies, whether they can be opened or not. Raises UserError where there is none."""
+    found = _roots(path)
     if not found:
         raise UserError("path", path, "there is no study in that folder: name a study, or the root of studies")
     return found
 
 
-def _studies(path: Path) -> list[Study]:
-    for candidate in (path, *list(path.absolute().parents)[:2]):
-        if Study.at(candidate):
-            return [Study.open(candidate)]
-    return Study.all_under(path) if path.is_dir() else []
+def _roots(path: Path) -> list[Path]:
+    inside = [each for each in (path, *list(path.absolute().parents)[:2]) if Study.at(each)]
+    return inside[:1] or Study.roots_under(path)
+
+
+def _opened(roots: Sequence[Path], pass_over: PassOver) -> list[Study]:
+    found = []
+    for root in roots:
+        try:
+            found.append(Study.open(root))
+        except UserError as error:
+            if len(roots) == 1:
+                raise  # there is no other to go on with
+            pass_over(error)
+    return found
 
 
 def latest(path: Path) -> tuple[Study, Path]:
-    """The sweep that was used last."""
-    return max(sweeps_under(path), key=lambda pair: pair[0].last_used(pair[1]))
+    """The sweep that was used last; it may be in any study below `path`, so that each must open."""
+    return max(sweeps_under(path, refuse), key=lambda pair: pair[0].last_used(pair[1]))
 
 
 def load(study: Study, folder: Path) -> tuple[Sweep, dict[str, Any]]:
@@ -115,7 +138,10 @@ def examine(study: Study, folder: Path) -> Status:
         eta_seconds=left / rate if rate and left else None,
         driver=", ".join(f"process {held['pid']} on {held['host']}" for held in drivers) if alive else None,
         failures=tuple(
-            f"point {f['point_id']}: {f['story'][-1]}" for run in runs for f in run.get("failures", []) if f["story"]
+            f"point {f['point_id']}: {f['story'][-1]}"
+            for run in runs
+            for f in run.get("failures", [])
+            if f["story"] and any((f["point_id"], set_id) in failed for set_id in f["prompt_set_ids"])
         ),
     )
 

@@ -96,6 +96,7 @@ PROMPTS = pa.schema(
     ]
 )
 
+TOKEN = "token-"  # how the name of a token begins
 
 # What of a task's rows is the observation itself: who made it and when is not. Its hash is in the part's metadata,
 # survives merging, and is what judgements refer to.
@@ -181,10 +182,10 @@ class Study:
             remedy = f"its study.json does not verify ({error}); `run` writes it again"
             raise UserError("study", root, remedy) from error
 
-    @classmethod
-    def all_under(cls, out: Path) -> list[Study]:
-        """Every study below `out`."""
-        return [cls.open(path.parent) for path in sorted(out.glob("*/study.json"))]
+    @staticmethod
+    def roots_under(out: Path) -> list[Path]:
+        """The folder of every study below `out`."""
+        return [path.parent for path in sorted(out.glob("*/study.json"))]
 
     @property
     def out(self) -> Path:
@@ -208,7 +209,7 @@ class Study:
 
     def show_token(self) -> str:
         """Leave a token for the time of one run; `shows` finds it from wherever this disk is mounted."""
-        token = f"token-{uuid.uuid4().hex}"
+        token = f"{TOKEN}{uuid.uuid4().hex}"
         publish(self.out, self.out / TMP / token, lambda path: path.write_text(token) and None)
         return token
 
@@ -589,10 +590,16 @@ class Study:
         return sorted(path for path in (self.root / "damaged").rglob("*") if path.is_file())
 
     def sweep_up(self, older_than: float = 24 * 3600) -> None:
-        """Delete temporary files that a crash left long ago."""
+        """Delete temporary files that a crash left long ago.
+
+        `older_than`: seconds since they were written; for tokens thirty times that.
+        """
         for path in (self.out / TMP).glob("*"):
+            # A token is written once and needed as long as its run lasts. A run of months loses nothing either: actors
+            # that see no token return their rows through Ray.
+            patience = older_than * (30 if path.name.startswith(TOKEN) else 1)
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > older_than:
+                if time.time() - path.stat().st_mtime > patience:
                     path.unlink()
 
 

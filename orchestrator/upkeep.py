@@ -56,12 +56,12 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
     folders = ["generations", *(f"judgements/{path.name}" for path in sorted((study.root / "judgements").glob("*")))]
     before, after, removed = 0, 0, 0
     for folder in folders:
+        parts = study.parts(folder)  # first: what is stored from here on is none of them, and stays
         winners = study.stored()
         counting = winners if folder == "generations" else study.judged(folder.partition("/")[2], winners)
-        parts = study.parts(folder)
         before += len(parts)
         for batch in _batches(parts, counting):
-            removed += _merge(study, folder, batch, counting)
+            removed += _merge(study, folder, batch, counting, winners)
             if advance:
                 advance(len(batch))
         after += len(study.parts(folder))
@@ -71,8 +71,8 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
 def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterator[list[_Source]]:
     """Small parts to be merged into one, each batch of one engine.
 
-    A part of which nothing counts (its tasks are stored twice, or its verdicts are on responses that are gone) goes
-    with the rest.
+    A part of which nothing counts (its tasks are stored twice, or its verdicts are on responses that count no more)
+    goes with the rest.
     """
     batches: dict[str, list[_Source]] = {}
     sizes: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -91,7 +91,13 @@ def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterato
     yield from batches.values()
 
 
-def _merge(study: Study, folder: str, batch: Sequence[_Source], counting: Mapping[TaskKey, Part]) -> int:
+def _merge(
+    study: Study,
+    folder: str,
+    batch: Sequence[_Source],
+    counting: Mapping[TaskKey, Part],
+    winners: Mapping[TaskKey, Part],
+) -> int:
     """Merge a batch; how many of its parts were removed."""
     schema = GENERATIONS if folder == "generations" else JUDGEMENTS
     wanted = {key: source.part for source in batch for key in source.counting}
@@ -115,9 +121,11 @@ def _merge(study: Study, folder: str, batch: Sequence[_Source], counting: Mappin
 
     removed = 0
     for part in sources.values():
-        # What counts elsewhere must be readable there before the copy here goes.
-        needed = {counting[key].path for key in part.tasks if key not in tasks and key in counting}
-        if part.path != merged and all(map(is_whole, needed)):
+        # What counts elsewhere must be readable there before the copy here goes; and nothing goes of a task that the
+        # scan has not met.
+        others = [key for key in part.tasks if key not in tasks]
+        needed = {counting[key].path for key in others if key in counting}
+        if part.path != merged and all(key in winners for key in others) and all(map(is_whole, needed)):
             study.remove_merged(part)
             removed += 1
     return removed
@@ -160,7 +168,7 @@ class Report:
 
 
 AGAIN = {
-    "generations": "`run` moves it aside and runs its tasks again",
+    "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
     "judgements": "`run` and `judge` move it aside and judge again",
     "directions": "`run` moves it aside and measures the direction again",
     "prompts": "`run` moves it aside and stores the prompt set again",
@@ -169,6 +177,24 @@ AGAIN = {
     "runs": "`run` and `status` go without it: what that run measured is not lost",
     "answers": "`reduce` writes it again",
 }
+
+
+def kind_of(study: Study, path: Path) -> str:
+    """Which of these a file of a study is."""
+    inside = path.relative_to(study.root).parts
+    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in AGAIN), "answers")
+
+
+def verify_folder(root: Path) -> Report:
+    """`verify` of the study in a folder; where its study.json does not verify, that alone is the finding."""
+    try:
+        study = Study.open(root)
+    except UserError as error:
+        path = root / "study.json"
+        why = str(error.__cause__).removeprefix(f"{path}: ")
+        rest = "nothing else was read: whose it is stands in study.json"
+        return Report(files=1, findings=[Finding(path, why, AGAIN["study.json"])], notes=[rest])
+    return verify(study)
 
 
 def verify(study: Study, advance: Advance | None = None) -> Report:
@@ -187,8 +213,7 @@ def verify(study: Study, advance: Advance | None = None) -> Report:
         except MissingFile:
             pass  # merged away a moment ago
         except DamagedFile as error:
-            kind = next((k for k in (inside.parts[0], path.name, path.parent.name) if k in AGAIN), "answers")
-            report.findings.append(Finding(path, str(error).removeprefix(f"{path}: "), AGAIN[kind]))
+            report.findings.append(Finding(path, str(error).removeprefix(f"{path}: "), AGAIN[kind_of(study, path)]))
         if advance:
             advance(1)
     report.tasks = len(seen.get("generations", ()))

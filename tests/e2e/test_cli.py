@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import call, refused, tree
+from tests.unit.stored import basin, store_sweep
 
 HEAVY = ("torch", "vllm", "ray", "transformers")
 
@@ -185,3 +186,88 @@ def test_an_own_config_folder(tmp_path: Path) -> None:
                 f"out={tmp_path / 'out'}")  # fmt: skip
     assert json.loads(said.out)["points"] == 3, said.err
     assert os.environ.get("HYDRA_FULL_ERROR") is None
+
+
+# Verbs on what is stored.
+
+
+@pytest.mark.cluster
+def test_a_multirun_goes_on_after_a_mistake_and_says_so_in_its_exit_code(tmp_path: Path) -> None:
+    one, other = (probe_file(tmp_path, f"{asks}.csv", f"text\n{asks}?\n".encode()) for asks in ("how", "why"))
+    said = call("run", "-m", "engine=dummy", "grid.directions=1", "grid.steps=2", f"out={tmp_path / 'out'}",
+                f"probes.path={one},{tmp_path / 'missing.csv'},{other}")  # fmt: skip
+    refused(said, "missing.csv")
+    assert len(list(tmp_path.glob("out/*/sweeps/*/summary.json"))) == 2
+    assert "Side by side" in said.err
+
+
+@pytest.mark.cluster
+def test_a_sweep_is_named_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = call("run", "engine=dummy", "grid.directions=1", "grid.steps=2", "probes.limit=4", "--json")
+    assert ran.code == 0, ran.err
+    folder = json.loads(ran.out)["paths"]["folder"]
+    assert not Path(folder).is_absolute() and Path(folder).is_dir()
+    for arguments in (["status", folder], ["reduce", folder], ["report", folder], ["compare", folder, folder]):
+        said = call(*arguments)
+        assert said.code == 0, (arguments, said.err)
+    assert call("gate", folder, "origin_asr=100").code in (0, 1)
+
+
+def flip(path: Path) -> None:
+    """One bit, in a page: seen only when the rows are read."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def sweep_in(out: Path) -> tuple[Path, bytes]:
+    """The folder of a sweep that was run, judged and reduced, and its landscape."""
+    folder = store_sweep(out, basin(0.25), directions=1)
+    assert call("reduce", str(folder)).code == 0
+    return folder, (folder / "landscape.parquet").read_bytes()
+
+
+def test_judge_mends_damaged_verdicts(tmp_path: Path) -> None:
+    folder, landscape = sweep_in(tmp_path)
+    (verdicts, *_) = sorted(tmp_path.glob("*/judgements/*/*.parquet"))
+    flip(verdicts)
+    said = call("judge", str(folder), "engine=dummy")
+    assert said.code == 0 and f"{verdicts.name} does not verify" in said.err, said
+    assert (folder / "landscape.parquet").read_bytes() == landscape
+    assert call("verify", str(tmp_path)).code == 0 and len(list(tmp_path.glob("*/damaged/*/*/*.parquet"))) == 1
+
+
+def test_judge_says_that_responses_are_gone(tmp_path: Path) -> None:
+    folder, _ = sweep_in(tmp_path)
+    (responses,) = tmp_path.glob("*/generations/*.parquet")
+    flip(responses)
+    for path in tmp_path.glob("*/judgements/*/*.parquet"):
+        path.unlink()
+    said = call("judge", str(folder), "engine=dummy")
+    assert said.code == 1 and f"generations/{responses.name} does not verify" in said.err, said
+
+
+def test_reduce_names_what_is_damaged_and_leaves_it(tmp_path: Path) -> None:
+    folder, _ = sweep_in(tmp_path)
+    (verdicts, *_) = sorted(tmp_path.glob("*/judgements/*/*.parquet"))
+    flip(verdicts)
+    said = call("reduce", str(folder))
+    assert said.code == 1 and f"{verdicts.name} does not verify" in said.err and "`judge`" in said.err, said
+    assert verdicts.exists() and call("verify", str(tmp_path)).code == 1
+
+
+def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path, basin(0.25), directions=1)
+    other = store_sweep(tmp_path, basin(0.25), model="other", directions=1).parents[1]
+    (other / "study.json").write_text("{")
+    root = str(tmp_path)
+    checked = call("verify", root, "--json")
+    found = {Path(study).name: len(report["findings"]) for study, report in json.loads(checked.out).items()}
+    assert checked.code == 1 and found == {other.name: 1, folder.parents[1].name: 0}
+    for verb in ("status", "compact"):
+        said = call(verb, root, "--json")
+        assert said.code == 0 and len(json.loads(said.out)) == 1, said
+        assert f"passed over: study={other}" in said.err
+    assert call("verify", str(other)).code == 1
+    refused(call("status", str(other)), "study.json does not verify")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator import status
+from orchestrator.errors import UserError
 from orchestrator.lease import Lease
 from orchestrator.record import RunRecord
-from orchestrator.store import Study
+from orchestrator.store import Study, StudyInfo
 from tests.unit.stored import basin, store_sweep
 
 
@@ -93,6 +94,18 @@ def test_what_was_given_up_is_named(sweep: tuple[Study, Path]) -> None:
     assert all(failure.endswith(": it broke") for failure in found.failures)
 
 
+def test_a_failure_that_was_mended_is_named_no_more(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    loaded, _ = status.load(study, folder)
+    keys = [task.key for task in loaded.tasks()]
+    missing = [key for key in keys if key not in study.stored()]
+    mended = next(key for key in keys if key in study.stored())  # by a later run
+    failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["it broke"]} for p, s in (mended, missing[0])]
+    RunRecord(study, folder, 3).ended("complete", {"failures": failures})
+    found = status.examine(study, folder)
+    assert found.failed == 1 and found.failures == (f"point {missing[0][0]}: it broke",)
+
+
 def test_a_run_whose_record_is_damaged_is_passed_over(sweep: tuple[Study, Path]) -> None:
     study, folder = sweep
     RunRecord(study, folder, 3).ended("complete", {"tokens": 7})
@@ -109,3 +122,32 @@ def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> Non
     os.utime(other / "sweep.json", (1, 1))
     begin(study, folder, 100)
     assert status.latest(study.out)[1] == folder
+
+
+@pytest.mark.parametrize("below", [(), ("sweeps",)], ids=["study", "sweeps"])
+def test_a_sweep_is_found_by_a_relative_path(
+    sweep: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch, below: tuple[str, ...]
+) -> None:
+    study, folder = sweep
+    assert list(status.sweeps_under(folder)) != []
+    monkeypatch.chdir(study.out)
+    for path in (Path(study.root.name, *below), folder.relative_to(study.out), Path()):
+        ((_, found),) = status.sweeps_under(path)
+        assert found.absolute() == folder
+
+
+def test_a_study_that_cannot_be_opened_is_passed_over_and_named(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    other = Study.create(study.out, StudyInfo("aaa", "another", "float32", 1)).root
+    (other / "study.json").write_text("{")
+    heard: list[UserError] = []
+    assert [found for _, found in status.sweeps_under(study.out, heard.append)] == [folder]
+    assert [each.root for each in status.studies_under(study.out, heard.append)] == [study.root]
+    assert [error.value for error in heard] == [other, other]
+    assert [found for _, found in status.sweeps_under(study.out)] == [folder]  # as `view` has it
+    assert status.roots_under(study.out) == [other, study.root]
+    for ask in (status.latest, status.studies_under):  # the latest may be in it; an answer about one must be the one
+        with pytest.raises(UserError, match=r"study\.json does not verify"):
+            ask(study.out)
+    with pytest.raises(UserError, match=r"study\.json does not verify"):
+        status.studies_under(other, heard.append)

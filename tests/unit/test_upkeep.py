@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -12,10 +13,11 @@ import pytest
 
 from orchestrator import store, upkeep
 from orchestrator.files import DamagedFile
+from orchestrator.parts import Part, TaskKey
 from orchestrator.store import JUDGEMENTS, Study
 from orchestrator.tasks import Prompt, PromptSet, Sampling
-from orchestrator.upkeep import compact, verify
-from tests.unit.test_store import ENGINE, INFO, everything, generations, judge, looking, put, rows
+from orchestrator.upkeep import compact, verify, verify_folder
+from tests.unit.test_store import INFO, everything, generations, judge, looking, put, rows
 
 Row = dict[str, Any]
 
@@ -212,8 +214,41 @@ def test_two_that_merge_at_once_lose_nothing(study: Study, monkeypatch: pytest.M
 
     monkeypatch.setattr(Study, "write_merged", interleave)
     compact(looking(study))
-    found = [row for row in everything(study) if row["point_id"] != "point50"]
-    assert ordered(found) == before and verify(study).is_sound
+    assert ordered(everything(study)) == ordered([*before, *rows(study, "point50")]) and verify(study).is_sound
+
+
+@pytest.mark.parametrize("pass_", range(2), ids=["generations", "judgements"])
+def test_what_is_stored_and_judged_between_its_scans_stays(
+    study: Study, monkeypatch: pytest.MonkeyPatch, pass_: int
+) -> None:
+    before, judged = ordered(everything(study)), verdicts(study)
+    scan, passes = Study.stored, itertools.count()
+
+    def stored(self: Study, *args: Any) -> dict[TaskKey, Part]:
+        found = scan(self, *args)
+        if next(passes) == pass_:
+            put(study, "beside", "point50")
+            judge(study, {"point50": scan(study)["point50", "set"].tasks["point50", "set"]})
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "stored", stored)
+        compact(looking(study))
+    assert next(passes) == 2
+    assert ordered(everything(study)) == ordered([*before, *rows(study, "point50")])
+    assert [row for row in verdicts(study) if row["point_id"] != "point50"] == judged and len(verdicts(study)) == 39
+
+
+def test_parts_of_a_task_that_the_scan_did_not_meet_stay(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a listing is stale, or another merges in between."""
+    before, judged = ordered(everything(study)), verdicts(study)
+    scan = Study.stored
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Study, "stored", lambda self: {key: part for key, part in scan(self).items() if key[0] != "point3"}
+        )
+        assert compact(looking(study)).removed == 11 + 3
+    assert ordered(everything(study)) == before and verdicts(study) == judged
 
 
 # Checking.
@@ -294,4 +329,12 @@ def test_what_verify_finds_is_what_the_store_rejects(study: Study) -> None:
     assert {task[0] for task in study.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
     put(study, "visit1", "point1", said="said 1")
     put(study, "visit2", "point2", said="said 2")
-    assert verify(looking(study)).is_sound and ENGINE
+    assert verify(looking(study)).is_sound
+
+
+def test_a_damaged_study_json_is_the_finding_of_its_folder(study: Study) -> None:
+    damage(study.root / "study.json")
+    before = snapshot(study)
+    (finding,) = verify_folder(study.root).findings
+    assert finding.path == study.root / "study.json" and "`run`" in finding.remedy
+    assert "study.json" not in finding.why and snapshot(study) == before
