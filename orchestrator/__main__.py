@@ -199,6 +199,26 @@ def compact(call: Call) -> int:
     return COMPLETE
 
 
+def geometry(call: Call) -> int:
+    """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
+    call.no_places("geometry")
+    config = call.config
+    from rich.progress import Progress
+
+    from orchestrator import geometry as around
+    from orchestrator.compose import Presets
+
+    with Progress(console=_stderr(), transient=True) as bar:
+        reading = bar.add_task("reading the weights", total=1.0)
+        found = around.measure(
+            config, Presets(call.config_dir), sys.stderr, lambda share: bar.update(reading, completed=share)
+        )
+    if call.json:
+        return _print_json(found)
+    _print_table(*around.table(found))
+    return COMPLETE
+
+
 def models(call: Call) -> int:
     """list the presets; `models NAME`: fetch that one and say where it lies"""
     from orchestrator import catalogue
@@ -308,6 +328,7 @@ VERBS: Mapping[str, Verb] = {
         compare,
         gate,
         view,
+        geometry,
         models,
         finetune,
         doctor,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from orchestrator import geometry as verb
+from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from workers import geometry
 from workers.checkpoint import Checkpoint
@@ -190,3 +195,28 @@ def test_random_directions_move_what_is_not_excluded(found: Found) -> None:
     measured, vectors = found
     norm = weights(0)["norm.weight"].astype(np.float64)
     assert measured.moved**2 == pytest.approx(vectors[0] @ vectors[0] - norm @ norm, rel=1e-9)
+
+
+# The verb.
+
+
+def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
+    folders = [make_tiny("llama", seed=seed) for seed in range(4)]
+    config = compose([f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{folders[2]}]",
+                      f"grid.beside=[{folders[3]}]"])  # fmt: skip
+    found = verb.measure(config, Presets(), io.StringIO(), lambda share: None)
+    flat = [np.concatenate([load_file(folder / "model.safetensors")[name].ravel().astype(np.float64) for name in names])
+            for folder in folders for names in [sorted(load_file(folder / "model.safetensors"))]]  # fmt: skip
+    for i, a in enumerate(flat):
+        for j, b in enumerate(flat):
+            assert found["distances"][i][j] == pytest.approx(np.linalg.norm(a - b), rel=1e-9, abs=1e-6)
+    first, second = flat[1] - flat[0], flat[2] - flat[0]
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    assert found["cosines"][1][0] == pytest.approx(cosine, rel=1e-9)
+    assert found["checkpoints"][2]["share"] == pytest.approx(
+        np.linalg.norm(flat[3] - flat[0]) / np.linalg.norm(flat[0])
+    )
+    head, rows = verb.table(found)
+    assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
+    with pytest.raises(UserError, match="name checkpoints"):
+        verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO(), lambda share: None)
