@@ -349,6 +349,13 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return COMPLETE
+    except Exception as error:
+        from orchestrator.files import DamagedFile  # heavy, and needed here alone
+
+        if not isinstance(error, DamagedFile):
+            raise
+        print(f"error: {error}: `verify` says what can be done", file=sys.stderr)
+        return UNFIT
 
 
 def _main(arguments: Sequence[str]) -> int:

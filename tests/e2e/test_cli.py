@@ -257,6 +257,16 @@ def test_reduce_names_what_is_damaged_and_leaves_it(tmp_path: Path) -> None:
     assert verdicts.exists() and call("verify", str(tmp_path)).code == 1
 
 
+def test_a_damaged_prompt_set_is_one_sentence(tmp_path: Path) -> None:
+    folder, _ = sweep_in(tmp_path)
+    (prompts,) = tmp_path.glob("*/prompts/*.parquet")
+    flip(prompts)
+    for verb in ("judge", "reduce", "report"):
+        said = call(verb, str(folder))
+        assert said.code == 1 and "Traceback" not in said.err, said.err
+        assert f"{prompts.name}: " in said.err and "`verify` says what can be done" in said.err
+
+
 def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.25), directions=1)
     other = store_sweep(tmp_path, basin(0.25), model="other", directions=1).parents[1]
