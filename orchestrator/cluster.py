@@ -13,8 +13,9 @@ from orchestrator.config import ClusterConfig
 from orchestrator.errors import UserError
 
 # Ray reads these when it is imported, so they are set when this is: no usage reports, no advice, no niceness of 15
-# (actors starve with it on a busy machine), patience where such a machine is slow to start it, and no events of tasks,
-# of which Ray would keep 10,000 and whose telling takes a tenth of the driver's time.
+# (actors starve with it on a busy machine), patience where such a machine is slow to start it, no tracebacks of what an
+# actor that was replaced had queued, and no events of tasks, of which Ray would keep 10,000 and whose telling takes a
+# tenth of the driver's time.
 _SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -22,6 +23,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -8,9 +8,9 @@ What it tells its observer, and what a run's event log therefore holds (beside `
     actor_starting         slot
     actor_ready            slot, gpus, and what Actor.load says: actor, pid, host, node, engine, engine_id, versions,
                            load_seconds
-    actor_failed_to_start  slot, why
+    actor_failed_to_start  slot, why: it broke, or is refused and its node with it
     actor_abandoned        slot: it failed to start too often; the others go on
-    actor_died             slot, why, blamed, and the visit or direction it was at
+    actor_died             slot, why, blamed, and the visit or direction it was at; or it was late or broken, and ended
     visit_given            slot, visit, point_id, prompt_set_ids: running, or next in the actor's queue
     visit_done             slot, visit, point_id, prompt_set_ids, tasks, responses, tokens, seconds, write_seconds,
                            peak_memory_bytes
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 Observe = Callable[..., None]
 
 HOUSEKEEPING = 1.0  # seconds between two looks at deadlines and at room for actors
+CLOSING = 5.0  # seconds that idle actors get in the end to give back what would outlive them
 DURATIONS = 1000  # the last visits that a deadline is reckoned from
 
 
@@ -58,16 +59,14 @@ DURATIONS = 1000  # the last visits that a deadline is reckoned from
 class Policy:
     """How visits are handed out. None of it is in any identity.
 
-    actors: None takes as many as the cluster has room for, more when nodes join. loads_at_once: how many actors may
-    load their model at the same time; None: all. deadline_factor: of the usual time for as many tokens; reckoned from
-    `deadline_after` visits on, never under `deadline_floor` seconds. grace: seconds that running visits are given
-    after the first signal to stop.
+    actors: None takes as many as the cluster has room for, more when nodes join. deadline_factor: of the usual time for
+    as many tokens; reckoned from `deadline_after` visits on, never under `deadline_floor` seconds. grace: seconds that
+    running visits are given after the first signal to stop.
     """
 
     actors: int | None = 1
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
-    loads_at_once: int | None = None
     in_flight: int = 2
     max_attempts: int = 3
     deadline_floor: float = 120.0
@@ -135,6 +134,8 @@ class _Slot:
     described: Mapping[str, Any] = field(default_factory=dict)
     given: collections.deque[tuple[Any, Item]] = field(default_factory=collections.deque)
     front_since: float = 0.0
+    proven: bool = False  # whether it has done a visit
+    failing: bool = False  # whether its last visit failed
 
     @property
     def front(self) -> Any:
@@ -155,7 +156,8 @@ class _Slot:
 class Dispatch:
     """Runs visits on actors until every one is stored or given up.
 
-    `admit` is called with each new actor's description and raises UserError to refuse it.
+    `admit` is called with each new actor's description and raises UserError to refuse it: that ends the run where no
+    other actor is at work.
     `observe(event, **fields)` hears all that happens.
     """
 
@@ -194,6 +196,8 @@ class Dispatch:
         self._equipment = ray.put(dict(prompt_sets)), ray.put({} if self._measuring else self._scalars)
         self._slots: dict[int, _Slot] = {}
         self._failed_starts: collections.Counter[int] = collections.Counter()
+        self._refused: set[str] = set()  # nodes
+        self._failed_after_another: set[str] = set()  # visits that failed right after another one of their actor
         self._looked = -math.inf
         self._token = self._study.show_token()
         with self._signals():
@@ -205,6 +209,7 @@ class Dispatch:
                     if self._signals_heard:
                         self._finish_running()
                         break
+                self._close_idle()
             except KeyboardInterrupt:  # the second signal
                 self._outcome.interrupted = True
             finally:
@@ -237,22 +242,20 @@ class Dispatch:
         self._staff()
 
     def _staff(self) -> None:
-        """Start actors up to the number wanted, no more than may load at once; give up a slot that never starts."""
+        """Start actors up to the number wanted; give up a slot that never starts."""
         busy = sum(bool(slot.given) for slot in self._slots.values())
         wanted = min(self._room(), len(self._pending) + len(self._unmeasured) + busy)
-        loading = sum(slot.loading is not None for slot in self._slots.values())
         for number in itertools.count():
-            if len(self._slots) >= wanted or loading >= (self._policy.loads_at_once or wanted):
+            if len(self._slots) >= wanted:
                 break
             if number not in self._slots and self._failed_starts[number] < self._policy.max_failed_starts:
                 self._start(number)
-                loading += 1
 
     def _room(self) -> int:
         """How many actors there may be now. Raises UserError where the cluster's nodes cannot hold even one."""
         need = {"GPU": self._policy.gpus_per_actor, "CPU": self._policy.cpus_per_actor}
         need = {name: amount for name, amount in need.items() if amount > 0}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._refused]
         fits = [min((int(node.get(n, 0) / amount + 1e-9) for n, amount in need.items()), default=1) for node in nodes]
         abandoned = sum(n >= self._policy.max_failed_starts for n in self._failed_starts.values())
         if not any(fits) and not self._outcome.actors:
@@ -269,6 +272,7 @@ class Dispatch:
             num_gpus=self._policy.gpus_per_actor,
             max_restarts=0,
             max_task_retries=0,
+            label_selector={"ray.io/node-id": f"!in({','.join(self._refused)})"} if self._refused else None,
         )
         handle: Any = make(self._actor)  # what Ray makes of a class has no type
         handle = handle.remote(self._spec, str(self._study.root), self._study.id, self._token)
@@ -278,23 +282,23 @@ class Dispatch:
     def _ready(self, slot: _Slot) -> None:
         try:
             slot.described = ray.get(slot.loading)
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            self._failed_start(slot, str(error), blamed=True)
-        except RayError as error:
-            self._failed_start(slot, str(error), blamed=not self._is_loss(slot, error))
-        else:
-            slot.loading, slot.ready_since = None, time.monotonic()
             self._check_versions(slot.described)
             self._admit(slot.described)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                self._refuse(slot, error.cause)
+            else:
+                self._failed_start(slot, str(error), blamed=True)
+        except RayError as error:
+            self._failed_start(slot, str(error), blamed=not self._is_loss(slot, error))
+        except UserError as error:
+            self._refuse(slot, error)
+        else:
+            slot.loading, slot.ready_since = None, time.monotonic()
             self._equip(slot)
-            self._failed_starts[slot.number] = 0
             self._outcome.actors += 1
             self._outcome.engine_ids.add(slot.described["engine_id"])
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.described)
-            if self._policy.loads_at_once:
-                self._looked = -math.inf  # the next one may load now
 
     def _check_versions(self, described: Mapping[str, Any]) -> None:
         """Raises UserError where an actor's machine has other versions of what decides a response than the first's."""
@@ -306,15 +310,38 @@ class Dispatch:
             remedy = f"has other versions than {self._first['host']}: {told}; install the same on every node"
             raise UserError("cluster", described["host"], remedy)
 
+    def _refuse(self, slot: _Slot, error: UserError) -> None:
+        """Do without an actor that has to be mended, and without its node, where others are at work; else raise."""
+        if all(other.loading is not None for other in self._slots.values()):
+            raise error from None
+        self._refused |= {slot.described["node"]} if slot.described else set()
+        self._failed_start(slot, str(error), blamed=not slot.described)  # else it would be tried for ever
+
     def _failed_start(self, slot: _Slot, why: str, blamed: bool) -> None:
         self._observe("actor_failed_to_start", slot=slot.number, why=why[-2000:])
         self._retire(slot)
-        self._failed_starts[slot.number] += blamed
-        if self._failed_starts[slot.number] >= self._policy.max_failed_starts:
-            self._observe("actor_abandoned", slot=slot.number)
+        if blamed:
+            self._count_failed_start(slot.number, why)
+
+    def _count_failed_start(self, number: int, why: str) -> None:
+        self._failed_starts[number] += 1
+        if self._failed_starts[number] >= self._policy.max_failed_starts:
+            self._observe("actor_abandoned", slot=number)
             if not self._slots:
-                tries = self._failed_starts[slot.number]
-                raise UserError("engine", self._spec.kind, f"no actor could be started in {tries} tries; {_last(why)}")
+                told = f"no actor could be started that does a visit, in {self._failed_starts[number]} tries"
+                raise UserError("engine", self._spec.kind, f"{told}; {_last(why)}")
+
+    def _broken(self, slot: _Slot, visit: Visit, why: str) -> None:
+        """Part with an actor of which two visits in a row failed.
+
+        Where it has done nothing, its start has failed, so that an engine that breaks at once ends the run; unless the
+        visit has come to this before: then it may be that only such are left as every engine fails at.
+        """
+        started = slot.proven or visit.id in self._failed_after_another
+        self._failed_after_another.add(visit.id)
+        self._replace(slot, f"two visits in a row failed: {_last(why)}", blamed=False)
+        if not started:
+            self._count_failed_start(slot.number, why)
 
     def _replace(self, slot: _Slot, why: str, blamed: bool = True) -> None:
         """Part with an actor: blame the visit that ran, put back all it was given; another one is started."""
@@ -349,7 +376,7 @@ class Dispatch:
         slot.take()
         seconds = float(table["seconds"][0].as_py()) if table.num_rows else 0.0
         tokens = sum(table["n_tokens"].to_pylist())
-        receipt = Receipt(visit.id, table.num_rows, tokens, seconds, 0.0, 0, slot.described["engine_id"])
+        receipt = Receipt(table.num_rows, tokens, seconds, 0.0, 0, slot.described["engine_id"])
         self._receive(slot, visit, receipt)
         return True
 
@@ -433,8 +460,12 @@ class Dispatch:
             visit = slot.take()
             assert isinstance(visit, Visit)
             self._observe("visit_failed", slot=slot.number, why=str(error)[-2000:], **_named(visit))
-            if not self._give_up(visit, str(error)):
+            if slot.failing:  # so the engine may be to blame: what another one makes of the visit will tell
                 self._pending.append(visit)
+                self._broken(slot, visit, str(error))
+            elif not self._give_up(visit, str(error)):
+                self._pending.append(visit)
+            slot.failing = True
             return
         except RayError as error:
             self._replace(slot, str(error), blamed=not self._is_loss(slot, error))
@@ -458,6 +489,7 @@ class Dispatch:
             self._study.write_generations(visit.id, receipt.table, slot.described["engine"])
         self._study.received(visit.id)
         self._durations.append(receipt.seconds / self._budget(visit))
+        slot.proven, slot.failing, self._failed_starts[slot.number] = True, False, 0
         total = self._outcome
         total.visits += 1
         total.responses += receipt.n_responses
@@ -492,7 +524,9 @@ class Dispatch:
             if slot.given and isinstance(slot.given[0][1], Visit):
                 allowed = self._policy.deadline_factor * usual * self._budget(slot.given[0][1])
                 allowed = max(self._policy.deadline_floor, allowed)
-                if time.monotonic() - slot.front_since > allowed:
+                late = time.monotonic() - slot.front_since > allowed
+                # It may be this loop that was held up, and the answer be there, or on its way.
+                if late and not ray.wait([slot.front], timeout=HOUSEKEEPING)[0]:
                     self._replace(slot, f"past its deadline of {allowed:.0f} s")
 
     @contextlib.contextmanager
@@ -524,6 +558,12 @@ class Dispatch:
             answered, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
             for ref in answered:
                 self._answered(running.pop(ref))
+
+    def _close_idle(self) -> None:
+        """Let actors give back what would outlive their process, which is killed. One that is busy would not listen."""
+        idle = [slot for slot in self._slots.values() if slot.loading is None and not slot.given]
+        if closing := [slot.handle.close.remote() for slot in idle]:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSING)
 
 
 def _named(item: Item | None) -> dict[str, Any]:

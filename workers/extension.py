@@ -7,7 +7,6 @@ Here the parameter stays, and is either what is multiplied with (`inplace`) or p
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 from collections import Counter
@@ -26,7 +25,7 @@ from workers.checkpoint import Checkpoint
 from workers.layout import Region, trace
 from workers.memory import memory_for, pin
 from workers.noise.definition import DType
-from workers.residency import Where, host_copy
+from workers.residency import HostCopy, Where, host_copy
 from workers.targets import Target, open_ends
 from workers.weights import Piece, ResidentWeights
 
@@ -114,6 +113,7 @@ class Extension:
     """Methods that `collective_rpc` calls on every rank. The prefix keeps clear of the worker's own names."""
 
     model_runner: Any
+    _landscape_copy: HostCopy | None = None
 
     def landscape_open(
         self, folder: str, dtype: DType, targets: Sequence[Target] = (), base: Where = "mmap", name: str = ""
@@ -128,7 +128,6 @@ class Extension:
         layout = trace(model.load_weights, parameters, checkpoint)
         if base == "host":
             self._landscape_copy = host_copy(checkpoint, name)
-            atexit.register(self._landscape_copy.release)
             checkpoint = Checkpoint(self._landscape_copy.folder)
         ends = open_ends(targets, checkpoint)
         device = next(iter(parameters.values())).device
@@ -137,6 +136,11 @@ class Extension:
         memory = memory_for(device, checkpoint, resident=base == "gpu")
         self._landscape = ResidentWeights(checkpoint, layout, parameters, dtype, ends, memory)
         return layout
+
+    def landscape_close(self) -> None:
+        """Let go of what would outlive this process."""
+        if self._landscape_copy:
+            self._landscape_copy.release()
 
     def landscape_write(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
         self._landscape.move(point, scalars)

@@ -28,23 +28,32 @@ LEAST_KV = 2 << 30  # bytes that must be left for the engine's KV cache, its act
 
 
 def choose(
-    asked: Asked, device: str, weights: int, gpu_total: int = 0, kv: int | None = None, host_free: int = 0
+    asked: Asked,
+    device: str,
+    *,
+    weights: int,
+    base: int,
+    copy: int,
+    gpu_total: int = 0,
+    kv: int | None = None,
+    host_free: int = 0,
 ) -> Where:
-    """Where the base goes. weights: bytes of it that one GPU holds; kv: bytes of KV cache asked for.
+    """Where the base goes. weights, base: bytes of the resident weights and of the pristine ones that one GPU holds,
+    which may differ in dtype; copy: bytes that a host copy still takes; kv: bytes of KV cache asked for.
 
-    `auto`: a GPU's memory where two copies and the KV cache fit, else this machine's where a copy fits, else the file.
+    `auto`: a GPU's memory where both and the KV cache fit, else this machine's where a copy fits, else the file.
     On a CPU it is the file: its pages are in this machine's memory, and shared, already.
     Raises UserError (engine.base) for a place that is too small or isn't there.
     """
-    fits_gpu = 2 * weights + max(LEAST_KV, kv or 0) <= UTILISATION * gpu_total
-    fits_host = ROOM * weights <= host_free
+    fits_gpu = weights + base + max(LEAST_KV, kv or 0) <= UTILISATION * gpu_total
+    fits_host = ROOM * copy <= host_free
     if asked == "gpu" and device != "cuda":
         raise UserError("engine.base", "gpu", "there is no GPU: use engine.base=mmap")
     if asked == "gpu" and not fits_gpu:
-        needed = f"two copies of the weights ({2 * weights / 2**30:.1f} GiB) and the KV cache do not fit the GPU"
+        needed = f"two copies of the weights ({(weights + base) / 2**30:.1f} GiB) and the KV cache do not fit the GPU"
         raise UserError("engine.base", "gpu", f"{needed}: use engine.base=host")
     if asked == "host" and not fits_host:
-        free = f"shared memory has {host_free / 2**30:.1f} GiB free, and the weights are {weights / 2**30:.1f} GiB"
+        free = f"shared memory has {host_free / 2**30:.1f} GiB free, and the weights are {copy / 2**30:.1f} GiB"
         raise UserError("engine.base", "host", f"{free}: use engine.base=mmap")
     if asked != "auto":
         return asked
@@ -61,6 +70,15 @@ def host_free() -> int:
         return 0
 
 
+def host_missing(checkpoint: Checkpoint, name: str, root: Path = SHARED_MEMORY) -> int:
+    """Bytes that a host copy still takes: what another actor has copied, or is copying now, is there."""
+    whole = sum(file.stat().st_size for file in _files(checkpoint))
+    try:
+        return max(0, whole - sum(file.stat().st_size for file in _folder(name, root).glob("*")))
+    except OSError:  # its last holder is removing it
+        return whole
+
+
 @dataclass
 class HostCopy:
     """A checkpoint's files in shared memory, held by this process until `release`."""
@@ -69,15 +87,23 @@ class HostCopy:
     lock: int
 
     def release(self) -> None:
-        """Let go; the last to hold it removes it. A process that dies lets go by dying, and leaves it to the next."""
+        """Let go; the last to hold it removes it. A process that dies lets go by dying, and leaves it to `sweep`."""
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            _lock_file(self.folder).unlink(missing_ok=True)
+            if _is_same(self.lock, _lock_file(self.folder)):  # else it was removed, and what is there is another's
+                shutil.rmtree(self.folder, ignore_errors=True)
+                _lock_file(self.folder).unlink(missing_ok=True)
         except OSError:
             pass  # others hold it
         finally:
             os.close(self.lock)
+
+
+def sweep(keep: str, root: Path = SHARED_MEMORY) -> None:
+    """Remove this user's copies that nobody holds, left by processes that were killed, but for the one of this name."""
+    for folder in root.glob(_folder("*", root).name):
+        if folder.is_dir() and folder != _folder(keep, root):
+            HostCopy(folder, _open_lock(folder)).release()
 
 
 def host_copy(checkpoint: Checkpoint, name: str, root: Path = SHARED_MEMORY) -> HostCopy:
@@ -85,9 +111,9 @@ def host_copy(checkpoint: Checkpoint, name: str, root: Path = SHARED_MEMORY) -> 
 
     Raises UserError (engine.base) where there is no room.
     """
-    folder = root / f"safety-landscape-{os.getuid()}-{name}"
+    folder = _folder(name, root)
     while True:
-        lock = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = _open_lock(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same(lock, _lock_file(folder)):
@@ -124,8 +150,16 @@ def _files(checkpoint: Checkpoint) -> Iterator[Path]:
     yield from checkpoint.files()
 
 
+def _folder(name: str, root: Path) -> Path:
+    return root / f"safety-landscape-{os.getuid()}-{name}"
+
+
 def _lock_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
+
+
+def _open_lock(folder: Path) -> int:
+    return os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
@@ -35,6 +36,40 @@ class Told(Actor):
         return receipt or super().visit(visit)
 
 
+class Broken(Told):
+    """Its engine is gone for good after `lasts` visits, while its process lives."""
+
+    lasts = 2
+
+    def visit(self, visit: Visit) -> Receipt:
+        self.lasts -= 1
+        if self.lasts < 0:
+            raise RuntimeError("the engine's executor failed")
+        return super().visit(visit)
+
+
+class OneBroken(Broken):
+    """Only the first one's engine breaks."""
+
+    def load(self) -> dict[str, Any]:
+        self.lasts = 2 if is_first(self._study.out) else 1000
+        return super().load()
+
+
+class Hopeless(Broken):
+    """Its engine is gone as soon as it is loaded."""
+
+    lasts = 0
+
+
+class Closing(Actor):
+    """Leaves a file when it is closed."""
+
+    def close(self) -> None:
+        super().close()
+        (self._study.out / f"closed-{os.getpid()}").touch()
+
+
 class Blind(Actor):
     """Lives on a machine that does not see the study's disk."""
 
@@ -50,16 +85,32 @@ class Refused(Actor):
 
 
 class Odd(Actor):
-    """One of them lives on a machine with another vLLM."""
+    """All but the first live on machines with another vLLM."""
 
     def load(self) -> dict[str, Any]:
         described = super().load()
-        flag = self._study.out / "first"
-        with contextlib.suppress(FileExistsError):
-            flag.touch(exist_ok=False)
-            return described
-        described["versions"] |= {"vllm": "0.1"}
+        if not is_first(self._study.out):
+            described["versions"] |= {"vllm": "0.1"}
         return described
+
+
+class Bare(Actor):
+    """All but the first, which is soon ready, live on machines without the model."""
+
+    def load(self) -> dict[str, Any]:
+        described = super().load()
+        if not is_first(self._study.out):
+            time.sleep(1)
+            raise UserError("model.path", "there", "is not on this machine")
+        return described
+
+
+def is_first(out: Path) -> bool:
+    """Whether nobody has asked yet for this folder."""
+    with contextlib.suppress(FileExistsError):
+        (out / "first").touch(exist_ok=False)
+        return True
+    return False
 
 
 class Stillborn(Actor):

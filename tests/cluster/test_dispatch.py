@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.points import ORIGIN
-from tests.cluster.actors import Blind, Odd, Refused, Stillborn, Told
+from tests.cluster.actors import Bare, Blind, Broken, Closing, Hopeless, Odd, OneBroken, Refused, Stillborn, Told
 from tests.cluster.conftest import Event, Job, Responses
 
 
@@ -58,6 +59,12 @@ def test_every_actor_is_at_work_and_none_outlives_the_dispatch(job: Job) -> None
     assert {e["slot"] for e in job.heard("visit_done")} == {0, 1}
     pids = [e["pid"] for e in job.heard("actor_ready")]
     assert wait_for(lambda: not any(map(is_alive, pids)))
+
+
+def test_actors_are_closed_before_they_are_ended(job: Job) -> None:
+    job.run(actor=Closing, seconds=0.1)
+    closed = {path.name for path in job.study.out.glob("closed-*")}
+    assert closed == {f"closed-{e['pid']}" for e in job.heard("actor_ready")} and len(closed) == 2
 
 
 def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(job: Job, undisturbed: Responses) -> None:
@@ -106,13 +113,45 @@ def test_a_poisoned_visit_is_given_up_with_its_story_and_the_rest_goes_on(job: J
 def test_a_visit_that_raises_is_tried_again_without_losing_its_actor(job: Job, undisturbed: Responses) -> None:
     points = job.sweep.grid.points()
     tell(job, points[3].id, "before raise once")
-    tell(job, points[5].id, "before raise")
+    tell(job, points[12].id, "before raise")
     outcome = job.run(actor=Told, max_attempts=2)
     assert outcome.restarts == 0
-    assert [f.visit.point for f in outcome.failures] == [points[5]]
+    assert [f.visit.point for f in outcome.failures] == [points[12]]
     assert outcome.failures[0].story == ["RuntimeError: this point is beyond me"] * 2
     assert [e["point_id"] for e in job.heard("visit_failed")].count(points[3].id) == 1
-    assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {points[5].id}
+    assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {points[12].id}
+
+
+@pytest.mark.parametrize(("actor", "actors"), [(Broken, 1), (OneBroken, 2)])
+def test_an_engine_that_breaks_is_replaced_and_no_point_is_given_up_for_it(
+    job: Job, undisturbed: Responses, actor: type[Broken], actors: int
+) -> None:
+    outcome = job.run(actor=actor, actors=actors, seconds=0.05)
+    assert not outcome.failures and job.responses() == undisturbed
+    deaths = job.heard("actor_died")
+    assert outcome.restarts == len(deaths) > 0 and not any(e["blamed"] for e in deaths)
+    assert all(
+        e["why"].endswith("two visits in a row failed: RuntimeError: the engine's executor failed") for e in deaths
+    )
+
+
+def test_points_that_every_engine_fails_at_are_given_up_though_they_come_in_a_row(
+    job: Job, undisturbed: Responses
+) -> None:
+    poisoned = job.sweep.grid.points()[1:7]
+    for point in poisoned:
+        tell(job, point.id, "before raise")
+    outcome = job.run(actor=Told, actors=1)
+    assert {f.visit.point for f in outcome.failures} == set(poisoned) and outcome.restarts > 0
+    assert all(len(f.story) == 3 for f in outcome.failures)
+    assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {p.id for p in poisoned}
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_engines_that_break_at_once_end_the_run(job: Job, actors: int) -> None:
+    with pytest.raises(UserError, match=r"no actor could be started .* 3 tries; RuntimeError: the engine's executor"):
+        job.run(actor=Hopeless, actors=actors)
+    assert len(job.heard("actor_starting")) == 3 * actors and not job.heard("visit_quarantined")
 
 
 def test_an_actor_past_its_deadline_is_lost_and_its_visit_goes_elsewhere(job: Job, undisturbed: Responses) -> None:
@@ -125,6 +164,15 @@ def test_an_actor_past_its_deadline_is_lost_and_its_visit_goes_elsewhere(job: Jo
     assert job.responses() == undisturbed
     hung = next(e["pid"] for e in job.heard("actor_ready") if e["slot"] == death["slot"])
     assert wait_for(lambda: not is_alive(hung)), "a stopped process must not keep its memory"
+
+
+def test_a_driver_that_was_held_up_itself_blames_no_actor(job: Job) -> None:
+    def hold_up(event: Event) -> None:
+        if event["event"] == "visit_done" and len(job.heard("visit_done")) == 8:
+            time.sleep(3)  # its disk, say
+
+    outcome = job.run(seconds=0.2, on=hold_up, deadline_floor=2.0, deadline_after=5)
+    assert outcome.restarts == 0 and not job.heard("actor_died") and job.left == []
 
 
 def test_no_deadline_before_enough_visits_are_done(job: Job) -> None:
@@ -192,9 +240,27 @@ def test_an_actor_that_is_not_admitted_ends_the_run(job: Job) -> None:
     assert job.study.stored() == {}
 
 
-def test_machines_with_other_versions_are_refused_with_the_list(job: Job) -> None:
-    with pytest.raises(UserError, match=r"has other versions than .*: .*vllm 0\.1 instead of"):
-        job.run(actor=Odd, actors=2, seconds=1.0)
+def test_machines_with_other_versions_are_refused_with_the_list_and_left_out(job: Job) -> None:
+    outcome = job.run(actor=Odd, actors=2, seconds=0.5)
+    (refused,) = job.heard("actor_failed_to_start")  # and not tried on that machine again
+    assert re.search(r"has other versions than .*: .*vllm 0\.1 instead of", refused["why"])
+    assert outcome.actors == 1 and outcome.restarts == 0 and job.left == []
+
+
+def test_other_versions_end_the_run_where_no_other_actor_is_at_work(job: Job) -> None:
+    def kill(event: Event) -> None:
+        if event["event"] == "visit_done":
+            os.kill(job.pid(event["slot"]), signal.SIGKILL)
+
+    with pytest.raises(UserError, match="has other versions than"):
+        job.run(actor=Odd, actors=1, seconds=0.2, on=kill)
+
+
+def test_a_user_mistake_of_one_machine_leaves_the_others_at_work(job: Job) -> None:
+    outcome = job.run(actor=Bare, actors=2, seconds=0.5)
+    assert outcome.actors == 1 and job.left == []
+    assert {e["why"] for e in job.heard("actor_failed_to_start")} == {"model.path=there: is not on this machine"}
+    assert len(job.heard("actor_failed_to_start")) <= 3
 
 
 def test_actors_that_never_start_are_given_up_in_the_end(job: Job) -> None:
@@ -215,12 +281,6 @@ def test_actors_without_the_disk_return_their_rows_through_ray(job: Job, undistu
     assert job.responses() == undisturbed
     assert not Path("/nowhere").exists()
     assert {part.meta["engine"]["engine"] for part in job.study.parts()} == {"dummy"}
-
-
-def test_loads_are_taken_in_turn_where_asked(job: Job) -> None:
-    job.run(actors=3, loads_at_once=1, seconds=0.3)
-    story = [e["event"] for e in job.events if e["event"] in ("actor_starting", "actor_ready")]
-    assert story[:5] == ["actor_starting", "actor_ready"] * 2 + ["actor_starting"]
 
 
 def test_two_thousand_tasks_leave_the_drivers_memory_flat(tmp_path: Path, ray_session: None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from orchestrator import cluster, models
 from orchestrator.config import ModelConfig
 from orchestrator.errors import UserError
+from tests.cluster.actors import Odd
 from tests.cluster.conftest import Event, Job, alone, prepare_environment
 
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -50,6 +51,19 @@ def test_actors_come_with_nodes_that_join_and_nothing_is_lost_when_one_leaves(no
     assert death["slot"] == 1 and not death["blamed"], "no visit is to blame for its node"
     assert outcome.restarts == 1 and not outcome.failures and job.left == [] and not job.heard("visit_failed")
     assert job.responses() == expected
+
+
+def test_a_node_that_joins_with_other_versions_is_left_out(nodes: Any, tmp_path: Path) -> None:
+    job = Job(tmp_path / "studies", steps=20)
+
+    def come(event: Event) -> None:
+        if event["event"] == "visit_done" and len(job.heard("visit_done")) == 4:
+            nodes.add_node(**SMALL)
+
+    outcome = job.run(actor=Odd, seconds=0.25, on=come, actors=None, cpus_per_actor=1)
+    (refused,) = job.heard("actor_failed_to_start")
+    assert "has other versions than" in refused["why"] and len(job.heard("actor_starting")) == 2
+    assert outcome.actors == 1 and not outcome.failures and job.left == []
 
 
 def test_a_model_that_is_here_is_not_fetched_and_one_that_cannot_be_had_is_refused(tmp_path: Path) -> None:

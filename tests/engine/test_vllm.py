@@ -30,7 +30,8 @@ from workers.memory import Made
 from workers.noise import Slab
 from workers.noise.reference import perturb, to_float32
 from workers.oracle import TransformersEngine
-from workers.targets import Target
+from workers.residency import SHARED_MEMORY
+from workers.targets import Target, sample_id
 from workers.weights import ResidentWeights
 
 pytestmark = pytest.mark.engine
@@ -439,6 +440,14 @@ def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPa
             engine.canary()
     finally:
         engine.close()
+
+
+def test_a_host_copy_goes_with_the_engine_that_is_closed(tiny_llama: Path) -> None:
+    engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), base="host"))
+    copies = list(SHARED_MEMORY.glob(f"safety-landscape-*-{sample_id(tiny_llama)}*"))
+    assert len(copies) == 2, "a folder and its lock"
+    engine.close()
+    assert not any(path.exists() for path in copies)
 
 
 def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:

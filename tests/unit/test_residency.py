@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 
 from orchestrator.errors import UserError
 from workers.checkpoint import Checkpoint
-from workers.residency import choose, host_copy
+from workers.engine import EngineSpec, VllmEngine
+from workers.residency import choose, host_copy, host_missing, sweep
 
 GIB = 1 << 30
 
@@ -37,12 +38,20 @@ GIB = 1 << 30
     ],
 )
 def test_the_base_goes_where_it_fits(asked: Any, device: str, weights: int, gpu: int, host: int, where: str) -> None:
-    assert choose(asked, device, weights * GIB, gpu * GIB, None, host * GIB) == where
+    sizes = {"weights": weights * GIB, "base": weights * GIB, "copy": weights * GIB}
+    assert choose(asked, device, **sizes, gpu_total=gpu * GIB, host_free=host * GIB) == where
 
 
 def test_room_for_the_kv_cache_comes_first() -> None:
-    assert choose("auto", "cuda", 30 * GIB, 80 * GIB, None, 0) == "gpu"
-    assert choose("auto", "cuda", 30 * GIB, 80 * GIB, 20 * GIB, 0) == "mmap"
+    sizes = {"weights": 30 * GIB, "base": 30 * GIB, "copy": 30 * GIB, "gpu_total": 80 * GIB}
+    assert choose("auto", "cuda", **sizes) == "gpu"
+    assert choose("auto", "cuda", **sizes, kv=20 * GIB) == "mmap"
+
+
+def test_weights_that_are_wider_than_their_base_take_more() -> None:
+    base = {"base": 14 * GIB, "copy": 14 * GIB, "gpu_total": 40 * GIB, "host_free": 20 * GIB}
+    assert choose("auto", "cuda", weights=14 * GIB, **base) == "gpu"
+    assert choose("auto", "cuda", weights=28 * GIB, **base) == "host"
 
 
 @pytest.mark.parametrize(
@@ -50,8 +59,9 @@ def test_room_for_the_kv_cache_comes_first() -> None:
     [("gpu", "cpu", "there is no GPU"), ("gpu", "cuda", "do not fit the GPU"), ("host", "cuda", "15.0 GiB free")],
 )
 def test_a_place_that_is_too_small_is_refused(asked: Any, device: str, story: str) -> None:
+    sizes = {"weights": 14 * GIB, "base": 14 * GIB, "copy": 14 * GIB}
     with pytest.raises(UserError, match=rf"^engine\.base={asked}: .*{story}"):
-        choose(asked, device, 14 * GIB, 24 * GIB, None, 15 * GIB)
+        choose(asked, device, **sizes, gpu_total=24 * GIB, host_free=15 * GIB)
 
 
 @pytest.fixture
@@ -64,6 +74,45 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     index = {"weight_map": {f"w{i}": f"model-{i}.safetensors" for i in (1, 2)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return Checkpoint(folder)
+
+
+def test_an_engine_reckons_with_its_dtype_and_a_copy_of_the_whole(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("workers.engine.choose", lambda asked, device, **sizes: told.update(sizes))
+    engine = VllmEngine.__new__(VllmEngine)  # not loaded
+    engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
+    engine._residency()
+    assert (told["weights"], told["base"]) == (200, 400)  # a rank's: half of 200 elements, stored as float32
+    assert told["copy"] > 800  # two files and their headers, whatever the number of ranks
+
+
+def test_what_another_actor_has_copied_is_not_asked_for_again(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    root = tmp_path / "shm"
+    root.mkdir()
+    whole = host_missing(checkpoint, "abc", root)
+    assert whole == sum(file.stat().st_size for file in checkpoint.folder.iterdir())
+    copy = host_copy(checkpoint, "abc", root)
+    assert host_missing(checkpoint, "abc", root) == 0 and host_missing(checkpoint, "other", root) == whole
+    (copy.folder / "model-2.safetensors").unlink()  # it is still being copied
+    assert host_missing(checkpoint, "abc", root) == (checkpoint.folder / "model-2.safetensors").stat().st_size
+    full = {"weights": 1, "base": 1, "gpu_total": 0, "host_free": 0}
+    assert choose("auto", "cuda", **full, copy=0) == choose("host", "cuda", **full, copy=0) == "host"
+    copy.release()
+
+
+def test_what_killed_actors_left_of_other_models_is_swept(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    root = tmp_path / "shm"
+    root.mkdir()
+    (root / "safety-landscape-someone-else").mkdir()
+    held = host_copy(checkpoint, "held", root)
+    for name in ("dead", "mine"):
+        os.close(host_copy(checkpoint, name, root).lock)  # as the kernel does for a process that is killed
+    sweep("mine", root)
+    left = {path.name.rpartition("-")[2] for path in root.iterdir()}
+    assert left == {"held", "held.lock", "mine", "mine.lock", "else"}
+    held.release()
 
 
 def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
