@@ -122,7 +122,7 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import answers, judging, upkeep
+    from orchestrator import answers, judging, seats, upkeep
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
     study, folder, sweep, record = _stored(call)
@@ -130,7 +130,7 @@ def judge(call: Call) -> int:
     wanted = tuple(call.config.judge_names)
     if any(o.partition("=")[0].lstrip("+") in ("judge", "judges") for o in call.overrides) and wanted != sweep.judges:
         sweep = dataclasses.replace(sweep, judges=wanted)
-        answers.check_judges(study, sweep)
+        seats.check_judges(study, sweep)
         folder = study.sweep_folder(sweep.name, sweep.id)
         study.write_sweep(folder, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     asked = dataclasses.replace(call.config, judges=list(sweep.judges))

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import answers
+from orchestrator import seats
 from orchestrator import status as standing
 from orchestrator.errors import UserError
 from orchestrator.judges import Judge
@@ -151,7 +151,7 @@ class StoredStudy:
         for folder, sweep, _ in self._sweeps:
             for name in sweep.judges:
                 with contextlib.suppress(UserError):  # a model that has not judged yet
-                    found[name] = answers.seated(self._study, folder, name)
+                    found[name] = seats.seated(self._study, folder, name)
         return list(found.values())
 
     @property

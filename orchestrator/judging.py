@@ -33,6 +33,7 @@ from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
 from orchestrator.pairs import Pair
 from orchestrator.points import Point
+from orchestrator.seats import check_judges
 from orchestrator.store import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet, Task, visits
@@ -104,7 +105,7 @@ def _seat(config: Config, judge: ModelJudge, stream: TextIO) -> Seat:
 def answer(config: Config, study: Study, sweep: Sweep, folder: Path, console: Console, ask: bool = True) -> int:
     """Have the sweep's model judges answer where a verdict is missing (not if `ask` is false), then judge, reduce and
     draw. Returns the exit code."""
-    answers.check_judges(study, sweep)
+    check_judges(study, sweep)
     code = COMPLETE
     for seat in seats(config, sys.stderr):
         _note(seat, study, folder)
@@ -144,7 +145,7 @@ def judge_stored(
     `actor`: what dispatch makes actors of, for tests.
     """
     judge = seat.judge
-    prompt_sets = answers.check_judges(study, sweep)
+    prompt_sets = check_judges(study, sweep)
     sets = {p.id for p in prompt_sets if judge.tells(p.group)}
     winners = {key: part for key, part in study.stored_of(sweep.tasks()).items() if key[1] in sets}
     judged_already = study.judged(judge.id, winners)

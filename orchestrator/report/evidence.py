@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import answers
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.parts import Part, TaskKey
+from orchestrator.seats import bench
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet
@@ -71,7 +71,7 @@ def collect(study: Study, sweep: Sweep, reveal: bool, most: int) -> Evidence:
     """All of a sweep's verdicts, and of its responses at most `most`, in at most MAX_BYTES."""
     winners = study.stored_of(sweep.tasks())
     sets = tuple(study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids)
-    outcomes = verdicts(study, answers.bench(study, sweep), sets, winners)
+    outcomes = verdicts(study, bench(study, sweep), sets, winners)
     stored = {prompts.id: sum(key[1] == prompts.id for key in winners) for prompts in sets}
     total = sum(stored[prompts.id] * len(prompts.prompts) for prompts in sets)
     share = min(1.0, most / total) if total else 1.0

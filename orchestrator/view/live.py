@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import answers, judges
+from orchestrator import answers, judges, seats
 from orchestrator import status as standing
 from orchestrator.errors import UserError
 from orchestrator.judges import Judge
@@ -178,7 +178,7 @@ class Room:
         if is_fresh:
             with contextlib.suppress(UserError):
                 frame, summary = study.read_landscape(folder)
-                bench = answers.bench(study, sweep)
+                bench = seats.bench(study, sweep)
                 return Look(study, folder, sweep, frame, summary, self._evidence(study, sweep, bench))
         beside = Beside(study, self._scratch)
         known = tuple(n for n in sweep.judges if not isinstance(judges.get(n), ModelJudge)) or ("keyword",)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import answers, judges, judging, pairs, terminal
+from orchestrator import answers, judges, judging, pairs, seats, terminal
 from orchestrator import reduce as reducing
 from orchestrator.config import Config, EngineConfig, JudgingConfig
 from orchestrator.errors import UserError
@@ -279,7 +279,7 @@ def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, fo
         other = Sweep(sweep.grid, (cut.id,), (name,))
         with pytest.raises(UserError, match=r"sampling\.early_stop=false, which generates 20 responses a point anew"):
             judging.answer(dataclasses.replace(GUARDED, judges=[name]), study, other, folder, quiet())
-    assert answers.check_judges(study, Sweep(sweep.grid, (cut.id,), ("keyword",)))
+    assert seats.check_judges(study, Sweep(sweep.grid, (cut.id,), ("keyword",)))
 
 
 def test_reduce_before_the_judge(folder: Path) -> None:
