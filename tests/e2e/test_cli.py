@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,20 @@ def test_a_multirun_goes_on_after_a_mistake_and_says_so_in_its_exit_code(tmp_pat
     refused(said, "missing.csv")
     assert len(list(tmp_path.glob("out/*/sweeps/*/summary.json"))) == 2
     assert "Side by side" in said.err
+
+
+@pytest.mark.cluster
+def test_several_models_are_swept_and_compared_in_one_picture(tmp_path: Path) -> None:
+    said = call("run", "-m", "engine=dummy", "+experiment=model_size", "model.name=small,large", "grid.directions=1",
+                "grid.steps=4", "probes.limit=8", f"out={tmp_path / 'out'}")  # fmt: skip
+    assert said.code == 0, said.err
+    told = next(line for line in said.err.splitlines() if line.startswith("Side by side"))
+    _, _, _, verb, *arguments = shlex.split(told.partition(": ")[2])
+    page = tmp_path / "compared.html"
+    said = call(verb, *arguments[:-1], f"html={page}")
+    assert (verb, arguments[-1], said.code) == ("compare", "html=compared.html", 0), said.err
+    text = page.read_text(encoding="utf-8")
+    assert "small" in text and "large" in text and "svg" in text.lower()
 
 
 @pytest.mark.cluster
