@@ -4,6 +4,8 @@ Layouts that are understood, by the columns of a row:
 
 * MMLU (cais/mmlu; tinyBenchmarks/tinyMMLU): `choices` a list of texts, `answer` the place of the right one, from 0
 * ARC (allenai/ai2_arc; tinyBenchmarks/tinyAI2_arc): `choices` {"text": [...], "label": [...]}, `answerKey` a label
+* HellaSwag (Rowan/hellaswag; tinyBenchmarks/tinyHellaswag): `endings` a list of texts, `label` a place, from 0
+* WinoGrande (allenai/winogrande; tinyBenchmarks/tinyWinogrande): `option1`, `option2`, `answer` 1 or 2
 * ours, and MMLU as CSV: `choices` a list or columns A, B, C, D; `answer` a letter
 * GSM8K (openai/gsm8k; tinyBenchmarks/tinyGSM8k), for `exact`: `answer` a text whose last line is "#### 42"
 * ours, for `exact`: `answer` a text, or several that are all right; where there are choices, the right one's text
@@ -17,7 +19,8 @@ from typing import Any
 
 GROUP = "capability"
 LETTERS = tuple("ABCDEFGHIJ")
-CHOICES, ANSWERS = "choices", ("answer", "answerKey")
+CHOICES, ANSWERS = ("choices", "endings"), ("answer", "answerKey", "label")
+OPTIONS = ("option1", "option2")
 FINAL = "####"  # before GSM8K's answer
 OR = "\n"  # between right answers, as they are kept
 
@@ -26,13 +29,12 @@ def columns(there: Sequence[str], answers: str) -> list[str]:
     """Which of a file's columns hold choices and answers. Raises ValueError where there are none."""
     given = [name for name in ANSWERS if name in there]
     if not given:
-        raise ValueError(
-            f"has no column {' or '.join(ANSWERS)} with the right answers: add one, or probes.answers=null"
-        )
-    if answers == "exact":
-        return [name for name in (CHOICES, given[0]) if name in there]
-    if CHOICES in there:
-        return [CHOICES, given[0]]
+        raise ValueError(f"has no column {', '.join(ANSWERS)} with the right answers: add one, or probes.answers=null")
+    listed = [name for name in CHOICES if name in there][:1]
+    if answers == "exact" or listed:
+        return [*listed, given[0]]
+    if all(name in there for name in OPTIONS):
+        return [*OPTIONS, given[0]]
     lettered = [letter for letter in LETTERS if letter in there]
     if len(lettered) < 2:
         raise ValueError(
@@ -46,7 +48,7 @@ def question(text: str, row: Mapping[str, Any], answers: str, where: str) -> tup
     given = next((row[name] for name in ANSWERS if row.get(name) is not None), None)
     if given is None or given == "" or given == []:
         raise ValueError(f"{where} has no right answer: give one in column answer")
-    if answers == "exact" and CHOICES not in row:
+    if answers == "exact" and not any(name in row for name in CHOICES):
         return text, (), _texts(given)
     choices, labels = _choices(row, where)
     letter = _letter(given, choices, labels, where)
@@ -64,10 +66,12 @@ def _texts(given: Any) -> str:
 
 def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], list[str]]:
     """The choices, and what the file calls them."""
-    found = row.get(CHOICES)
+    found = next((row[name] for name in CHOICES if name in row), None)
     labels: list[str] = []
     if isinstance(found, Mapping):
         labels, found = [str(label) for label in found.get("label", ())], found.get("text")
+    elif found is None and all(name in row for name in OPTIONS):
+        labels, found = ["1", "2"], [row[name] for name in OPTIONS]
     elif found is None:
         found = [row[letter] for letter in LETTERS if row.get(letter) not in (None, "")]
     if not isinstance(found, list | tuple) or not 2 <= len(found) <= len(LETTERS):

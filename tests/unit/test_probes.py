@@ -300,6 +300,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "MMLU": {"question": "2 + 2?", "subject": "maths", "choices": ["3", "4"], "answer": 1},
     "ARC": {"question": "2 + 2?", "choices": {"text": ["3", "4"], "label": ["A", "B"]}, "answerKey": "B"},
     "ARC with numbers": {"question": "2 + 2?", "choices": {"text": ["3", "4"], "label": ["1", "2"]}, "answerKey": "2"},
+    "HellaSwag": {"question": "2 + 2?", "endings": ["3", "4"], "label": "1"},
+    "WinoGrande": {"question": "2 + 2?", "option1": "3", "option2": "4", "answer": "2"},
     "columns": {"question": "2 + 2?", "A": "3", "B": "4", "answer": "B"},
     "tinyMMLU": {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1, "input_formatted": "Q: 1 + 1 ... Q: 2 + 2?"},
 }
@@ -318,7 +320,7 @@ def test_questions_with_choices_in_every_layout(tmp_path: Path, layout: str) -> 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"question": "2 + 2?", "choices": ["3", "4"]}, "has no column answer or answerKey"),
+        ({"question": "2 + 2?", "choices": ["3", "4"]}, "has no column answer, answerKey, label"),
         ({"question": "2 + 2?", "answer": "4"}, "has no column choices"),
         ({"question": "2 + 2?", "choices": ["4"], "answer": 0}, "row 1 has no choices"),
         ({"question": "2 + 2?", "choices": ["3", "4"], "answer": 2}, "none of its 2 choices"),
