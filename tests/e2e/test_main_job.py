@@ -41,10 +41,10 @@ def test_extended_with_exact_it_equals_one_made_at_once(tmp_path: Path, tiny_mis
         "grid.directions=1", "sampling.max_tokens=12", "probes.limit=6", "engine.exact=true", "engine.kv_cache_gib=0.1",
     ]  # fmt: skip
     grown, whole = tmp_path / "grown", tmp_path / "whole"
-    for overrides in (["grid.steps=2"], ["grid.steps=4", "system_prompts=[default,safety]"]):
+    for overrides in (["grid.steps=2"], ["grid.steps=4", "system_prompts=[default,empty]"]):
         said = call(*sweep, *overrides, f"out={grown}")
         assert said.code == 0, said.err
-    assert call(*sweep, "grid.steps=4", "system_prompts=[default,safety]", f"out={whole}").code == 0
+    assert call(*sweep, "grid.steps=4", "system_prompts=[default,empty]", f"out={whole}").code == 0
     assert responses(grown) == responses(whole) and len(responses(whole)) == 5 * 2 * 6
     assert len({response for response, _, _ in responses(whole).values()}) > 5, (
         "a model that says one thing tests nothing"
