@@ -12,7 +12,7 @@ from typing import Any
 SOURCE = "Peng et al. 2024, arXiv 2405.17374: 80 prompts of AdvBench, 512 tokens, float32"
 
 # Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`, Mistral's our `safety`; what is `safety`
-# there was optimised for each Mistral, and is not ours.
+# there was optimised for each Mistral: for v0.2 it is our `safety_mistral`.
 LINES: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"default": 85.32, "empty": 80.68, "roleplay": 86.56, "llama2": 85.32},
     "LLaMA3-8B-instruct": {"empty": 81.10, "roleplay": 78.40, "llama2": 90.40},
@@ -56,9 +56,8 @@ def visage(model: str, grid: Mapping[str, Any], result: Mapping[str, Any]) -> fl
     if table is None or not as_there or any(each != [-0.5, 0.5] for each in ranges) or not _asked_as_there(result):
         return None
     named, prompt = PRESETS.get(model, ""), result["system_prompt"]
-    if prompt == "safety":
-        prompt = "default" if named.startswith("Mistral") else ""
-    return table.get(named, {}).get(prompt)
+    theirs = {"safety": "default", "safety_mistral": "safety"} if named.startswith("Mistral") else {"safety": ""}
+    return table.get(named, {}).get(theirs.get(prompt, prompt))
 
 
 def finetuned(model: str, recipe: str, result: Mapping[str, Any]) -> float | None:

@@ -50,8 +50,14 @@ def test_it_runs_to_its_end_and_shows_a_wall_or_a_way(tmp_path: Path, name: str)
         assert [each["mark"] for each in walked] == ["epoch-1", "epoch-2", "epoch-3"]
         distances = [each["distance"] for each in walked]
         assert 0 < distances[0] < distances[1] < distances[2]
+        assert (summary["plane_share"] or 0) > 0.8 if name == "drag_plane" else summary["plane_share"] is None
     elif name.startswith("interpolate"):
         end = summary["checkpoints"][0]
         assert abs(end["results"][0]["asr"] - origin.iloc[0]) >= 50, "the other end differs"
     else:
         assert far.max() >= 80, "walls"
+    if name == "system_prompt":
+        assert set(frame["system_prompt"]) == {"default", "empty", "roleplay", "llama2", "safety"}
+    if name == "over_refusal":
+        benign = frame[(frame["group"] == "benign") & (frame["alpha"].abs() == 0.5)]
+        assert (benign["asr"] >= 80).all(), "far out nothing is refused, benign or not"

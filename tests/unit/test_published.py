@@ -30,6 +30,8 @@ RESULT = {"group": "harmful", "probe_set": "advbench", "judge": "keyword", "syst
         ("llama3_8b", "default", None, None),
         ("mistral7b", "default", 82.04, 68.87),
         ("mistral7b", "safety", 82.04, 68.87),
+        ("mistral7b", "safety_mistral", 75.53, None),
+        ("vicuna7b", "safety_mistral", None, None),
         ("mistral7b", "empty", 64.90, None),
         ("mistral7b", "roleplay", 75.54, None),
         ("vicuna7b", "default", 77.37, 64.45),

@@ -387,11 +387,11 @@ def test_the_stand_in_is_the_same_everywhere() -> None:
 
 def test_system_prompt_presets() -> None:
     presets = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in CONF.glob("*.yaml")}
-    assert set(presets) == {"default", "empty", "llama2", "safety", "roleplay", "no_template"}
+    assert set(presets) == {"default", "empty", "llama2", "safety", "safety_mistral", "roleplay", "no_template"}
     assert all(preset["name"] == stem for stem, preset in presets.items())
     assert presets["no_template"] == {"name": "no_template", "text": None, "template": "none"}
     assert (presets["default"]["text"], presets["empty"]["text"]) == (None, "")
-    for name in ("llama2", "safety", "roleplay"):
+    for name in ("llama2", "safety", "safety_mistral", "roleplay"):
         text = presets[name]["text"]
         assert text == text.strip() and "  " not in text
     assert presets["llama2"]["text"].count("\n\n") == 1
