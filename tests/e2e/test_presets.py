@@ -26,7 +26,7 @@ SMALLEST = {
     "model_size": ("model=smollm2_135m_base",),
     "over_refusal": (),
     "paper": ("probes=harmful",),
-    "system_prompt": ("system_prompts=[default,safety]",),
+    "system_prompt": (),
 }
 UNSAFE_AT_ORIGIN = ("interpolate", "interpolate_random", "model_size")  # the model before its alignment
 
