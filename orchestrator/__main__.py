@@ -203,16 +203,10 @@ def geometry(call: Call) -> int:
     """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
     call.no_places("geometry")
     config = call.config
-    from rich.progress import Progress
-
     from orchestrator import geometry as around
     from orchestrator.compose import Presets
 
-    with Progress(console=_stderr(), transient=True) as bar:
-        reading = bar.add_task("reading the weights", total=1.0)
-        found = around.measure(
-            config, Presets(call.config_dir), sys.stderr, lambda share: bar.update(reading, completed=share)
-        )
+    found = around.measure(config, Presets(call.config_dir), sys.stderr)
     if call.json:
         return _print_json(found)
     _print_table(*around.table(found))

@@ -57,6 +57,13 @@ def _share_of_cores(cluster: ClusterConfig) -> int | None:
     return max(1, hardware.cores() // cluster.actors) if several and cluster.actors else None
 
 
+def how_many(asked: ClusterConfig, gpus: int, gpus_each: float) -> int | None:
+    """How many actors; None: as many as the cluster has room for. `gpus_each`: GPUs of an actor, 0 for none."""
+    if asked.actors or asked.kind != "local":
+        return asked.actors
+    return max(1, int(gpus // gpus_each)) if gpus_each else 1
+
+
 def policy_of(config: Config, engine: EngineSpec, gpus: int, cores: int) -> dict[str, Any]:
     """How many actors, and what each takes, as dispatch's Policy has it. Unless told otherwise one a GPU (or a group of
     them), without GPUs one a node; on a cluster more as nodes join.
@@ -83,7 +90,7 @@ def policy_of(config: Config, engine: EngineSpec, gpus: int, cores: int) -> dict
     if cpus_each is None:
         cpus_each = 0 if local else 1 if gpus_each or asked.actors else cores
     return {
-        "actors": asked.actors or (None if not local else max(1, int(gpus // gpus_each)) if gpus_each else 1),
+        "actors": how_many(asked, gpus, gpus_each),
         "cpus_per_actor": cpus_each,
         "gpus_per_actor": gpus_each,
         "max_attempts": asked.max_attempts,

@@ -153,7 +153,7 @@ def plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float |
     above (interpolated). Missing points end nothing: they are not entered, and named. Points off the grid's rows
     and columns serve only where they are the origin.
     """
-    values = {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
+    values = _measured(alphas, betas, asr)
     holes = len(set(zip(alphas, betas, strict=True))) - len(values)
     origin = next((c for c in values if math.hypot(*c) < _ZERO), None)
     if origin is None:
@@ -185,10 +185,14 @@ def reach_of_plane(
     where the region below 50% leaves the grid before it. None where the basin is undefined."""
     if not found.radius:
         return found.censored_at if found.radius is None else 0.0
-    values = {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
+    values = _measured(alphas, betas, asr)
     origin = next(c for c in values if math.hypot(*c) < _ZERO)
     inside, _ = _region(alphas, betas, values, origin)
     return min([found.radius, *_ways_out(alphas, betas, inside)])
+
+
+def _measured(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> dict[Place, float]:
+    return {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
 
 
 def _ways_out(alphas: Sequence[float], betas: Sequence[float], inside: Collection[Place]) -> list[float]:
@@ -240,7 +244,7 @@ def shape_of_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
     """The shape of the basin that `plane` found with the same values."""
     if found.radius == 0.0 or (found.radius is None and found.censored_at is None):
         return Shape(reason=found.reason)
-    values = {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
+    values = _measured(alphas, betas, asr)
     origin = next(c for c in values if math.hypot(*c) < _ZERO)
     inside, walls = _region(alphas, betas, values, origin)
     area, closed = _area(alphas, betas, values)

@@ -314,7 +314,8 @@ class Dispatch:
         """Do without an actor that has to be mended, and without its node, where others are at work; else raise."""
         if all(other.loading is not None for other in self._slots.values()):
             raise error from None
-        self._refused |= {slot.described["node"]} if slot.described else set()
+        if slot.described:
+            self._refused.add(slot.described["node"])
         self._failed_start(slot, str(error), blamed=not slot.described)  # else it would be tried for ever
 
     def _failed_start(self, slot: _Slot, why: str, blamed: bool) -> None:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from orchestrator import models, targets
+from rich.console import Console
+from rich.progress import Progress
+
+from orchestrator import models, request, targets
 from orchestrator.compose import Presets
 from orchestrator.config import Config
 from orchestrator.errors import UserError
-from orchestrator.request import targets as resolved
-from orchestrator.request import trajectory
-
-FIELDS = "grid.towards"
+from workers.targets import FIELD
 
 
-def measure(config: Config, presets: Presets, stream: TextIO, advance: Callable[[float], None]) -> dict[str, Any]:
+def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
     """Of the model (first) and everything that the grid names: `distances` between all pairs, in units of weights;
     `cosines` of the angles between displacements from the model; and of each checkpoint its `distance` from the model
     in units of alpha (a random direction of that alpha moves the weights as far), its `share` of the model's norm, and
     its place on the `principal` plane of all (coordinates in units of weights; `shares` of the variance on each axis).
 
-    One pass over the files, in bounded memory; `advance` hears the share done. Raises UserError.
+    One pass over the files, in bounded memory; `stream` shows how far it is. Raises UserError.
     """
     asked = config.grid
     base = models.check(models.resolve(config.model, stream).path)
-    chain = trajectory(config, base, presets, stream) if asked.trajectory else []
-    others = [*chain, *resolved([*asked.towards, *asked.beside], config, base, presets, stream)]
+    chain = request.trajectory(config, base, presets, stream) if asked.trajectory else []
+    others = [*chain, *request.targets([*asked.towards, *asked.beside], config, base, presets, stream)]
     if not others:
-        raise UserError(
-            FIELDS, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag"
-        )
+        raise UserError(FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag")
     targets.refuse_twins(tuple(others))
-    found = targets.around(base, others, asked.exclude, advance)
+    with Progress(console=Console(file=stream), transient=True) as bar:
+        reading = bar.add_task("reading the weights", total=1.0)
+        found = targets.around(base, others, asked.exclude, lambda share: bar.update(reading, completed=share))
     places, shares, _ = found.principal(min(2, len(others)))
     return {
         "model": config.model.name,

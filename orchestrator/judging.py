@@ -151,7 +151,8 @@ def judge_stored(
     judged_already = study.judged(judge.id, winners)
     missing = {key: part for key, part in winners.items() if key not in judged_already}
     requests = {prompt.id: prompt.request for prompts in prompt_sets for prompt in prompts.prompts}
-    wanted = _wanted(judge, study, missing, requests)
+    names = _names(judge, study, missing, requests)
+    wanted = {name: pair for pair, name in names.items()}
     bench = Study.create(study.out, seat.info)
     heard = _heard(bench, judge, wanted)
     left = {name: pair for name, pair in wanted.items() if name not in heard}
@@ -164,7 +165,7 @@ def judge_stored(
     found = {name: judge.parse(text) for name, text in heard.items()}
 
     def find(prompt: Prompt, response: str) -> tuple[str, float | None] | None:
-        finding = found.get(pairs.prompt_of(judge, (prompt.request, response)).id)
+        finding = found.get(names.get((prompt.request, response), ""))
         return None if finding is None else (finding.verdict, finding.score)
 
     judged = answers.judge_missing(study, judge, missing, prompt_sets, find=find)
@@ -177,16 +178,14 @@ def judge_stored(
     return Tally(len(left) - without, judged, without, interrupted)
 
 
-def _wanted(
-    judge: ModelJudge, study: Study, missing: Mapping[Any, Any], requests: Mapping[str, str]
-) -> dict[str, Pair]:
-    """Every different question to the judge about these tasks, by its name: to one that strips what it is given, two
-    responses may be the same."""
+def _names(judge: ModelJudge, study: Study, missing: Mapping[Any, Any], requests: Mapping[str, str]) -> dict[Pair, str]:
+    """Every different pair of these tasks, with the name that its question to the judge has: to one that strips what it
+    is given, two pairs may be one question."""
     pairs_seen: dict[Pair, None] = {}
     for _, table in study.rows(missing, GENERATIONS):
         asked = (requests[name] for name in table["prompt_id"].to_pylist())
         pairs_seen.update(dict.fromkeys(zip(asked, table["response"].to_pylist(), strict=True)))
-    return {pairs.prompt_of(judge, pair).id: pair for pair in pairs_seen}
+    return {pair: pairs.prompt_of(judge, pair).id for pair in pairs_seen}
 
 
 def _heard(bench: Study, judge: ModelJudge, wanted: Mapping[str, Pair]) -> dict[str, str]:

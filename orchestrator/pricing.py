@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from orchestrator import checkpoint, hardware, judges, models, plan, request
+from orchestrator.actors import how_many
 from orchestrator.compose import Presets
 from orchestrator.config import Config
 from orchestrator.judges._model import ModelJudge
@@ -160,8 +161,7 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
     if card is None and on_gpu:
         here = hardware.gpus()
         if here:
-            if cluster.kind == "local":  # as `actors.policy_of` has it
-                actors = cluster.actors or max(1, len(here) // engine.tensor_parallel)
+            actors = how_many(cluster, len(here), cluster.gpus_per_actor or engine.tensor_parallel) or 1
             card = plan.nearest(here[0].name)
         elif (model.parameters or 0) >= LARGE:
             card = "h100"

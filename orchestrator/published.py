@@ -64,7 +64,8 @@ def finetuned(model: str, recipe: str, result: Mapping[str, Any]) -> float | Non
     """The paper's ASR of a preset's model after a finetuning like this one, such as `affirmative samples=50 safe=50`:
     as many samples, and otherwise answered ones (ours are openings alone). None where it has none."""
     name, *overrides = recipe.split()
-    asked = {"samples": "100", "safe": "0"} | {each.partition("=")[0]: each.partition("=")[2] for each in overrides}
+    given = {key: value for key, _, value in (each.partition("=") for each in overrides)}
+    asked = {"samples": "100", "safe": "0"} | given
     if name != "affirmative" or len(asked) > 2 or not _asked_as_there(result):
         return None
     samples, safe = asked["samples"], asked["safe"]

@@ -165,7 +165,7 @@ def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets
         name = other_half(config)
     if name in presets.options("model"):
         return models.resolve(compose([f"model={name}"], presets.own).model, stream).path, name
-    if name.split(" ")[0] in presets.options("recipe"):
+    if _is_recipe(name, presets):
         made = finetune.trained(name, base, config.model.template, presets, stream)
         adapter = made / finetune.ADAPTER
         return adapter if adapter.is_dir() else made / finetune.MODEL, name
@@ -180,27 +180,35 @@ def other_half(config: Config) -> str:
     return config.model.pair
 
 
+def _is_recipe(name: str, presets: Presets) -> bool:
+    """Whether this is a finetuning (`affirmative samples=50`): a folder of that name goes first."""
+    return name.split(" ")[0] in presets.options("recipe") and not Path(name).expanduser().exists()
+
+
+def _named(config: Config) -> list[str]:
+    """All that the grid goes towards or has beside it."""
+    asked = config.grid
+    return [*filter(None, [asked.trajectory]), *asked.towards, *asked.beside]
+
+
 def recipes_in(config: Config, presets: Presets) -> list[str]:
-    """The finetunings that the grid goes towards or has beside it."""
-    asked, known = config.grid, presets.options("recipe")
-    names = [*filter(None, [asked.trajectory]), *asked.towards, *asked.beside]
-    return [name for name in names if name.split(" ")[0] in known and not Path(name).expanduser().exists()]
+    """The finetunings among them."""
+    return [name for name in _named(config) if _is_recipe(name, presets)]
 
 
 def at_hand(config: Config, presets: Presets) -> bool:
     """Whether the model and all that the grid goes towards are here: nothing has to be fetched or trained."""
-    place, asked = models.locate(config.model), config.grid
+    place = models.locate(config.model)
     if place is None:
         return False
-    recipes = recipes_in(config, presets)
-    for name in [*asked.towards, *asked.beside, *filter(None, [asked.trajectory])]:
+    for name in _named(config):
         if Path(name).expanduser().exists():
             continue
         preset = other_half(config) if name == PAIR else name
         if preset in presets.options("model"):
             if models.locate(compose([f"model={preset}"], presets.own).model) is None:
                 return False
-        elif name in recipes:
+        elif _is_recipe(name, presets):
             folder, _ = finetune.folder_of(name, models.check(place), config.model.template, presets)
             if not folder.is_dir():
                 return False
@@ -212,7 +220,7 @@ def trajectory(config: Config, base: Checkpoint, presets: Presets, stream: TextI
     asked = config.grid.trajectory
     assert asked is not None
     folder = Path(asked).expanduser()
-    if not folder.exists() and asked.split(" ")[0] in presets.options("recipe"):
+    if _is_recipe(asked, presets):
         folder = finetune.trained(asked, base, config.model.template, presets, stream)
     return [resolve_target(path, base) for path in epochs(folder)]
 
@@ -282,7 +290,7 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
         Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, spanning, plane))
         for i, target in enumerate(others)
     ]
-    if chain and not Path(str(asked.trajectory)).expanduser().exists():  # a recipe, whose end is the last epoch
+    if asked.trajectory and _is_recipe(asked.trajectory, presets):  # whose end is the last epoch
         told["recipes"] = {chain[-1].label: asked.trajectory}
     told |= {
         "base": found.base,

@@ -326,7 +326,7 @@ def _next(summary: Mapping[str, Any]) -> str:
         return "Next: system_prompt=safety shows whether a system prompt makes it safe; model= tries another model."
     if summary.get("grid", {}).get("kind") in ("interpolate_1d", "interpolate_2d"):
         if any(each.get("radii") is not None for each in summary.get("checkpoints") or ()):  # it is known how wide
-            return "Next: system_prompt=safety or another probes= shows what moves the edge; only what is new is run."
+            return f"Next: {_MOVERS}"
         return "Next: +experiment=basin shows how wide the basin around the model is, in directions nobody chose."
     if basin["censored_at"]:
         reach = 2 * basin["censored_at"]
@@ -339,7 +339,10 @@ def _next(summary: Mapping[str, Any]) -> str:
     halved = ""
     if enough["more"] is not None:
         halved = f"grid.directions={enough['directions'] + enough['more']} would about halve VISAGE's interval; "
-    return f"Next: {halved}system_prompt=safety or another probes= shows what moves the edges; only what is new is run."
+    return f"Next: {halved}{_MOVERS}"
+
+
+_MOVERS = "system_prompt=safety or another probes= shows what moves the edges; only what is new is run."
 
 
 def _unsafe_at_origin(summary: Mapping[str, Any]) -> bool:

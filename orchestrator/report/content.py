@@ -411,9 +411,10 @@ def checkpoint_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> dict[st
         far = _number(each.get("distance"), 3) + radii
         own = [_number(here["asr"]), interval, _number(here["surface"]), str(here["n"])]
         lines.append([each["mark"], where, *own, far, _number(here.get("published"))])
-    head = ["Checkpoint", "At", "ASR %, its own", "95% interval", "ASR % of the grid there", "Prompts", "Distance"]
-    head.append("ASR %, the paper's")
-    told = [i for i in range(len(head)) if i < 6 or any(line[i] != UNKNOWN for line in lines)]
+    head = ["Checkpoint", "At", "ASR %, its own", "95% interval", "ASR % of the grid there", "Prompts"]
+    where_known = ["Distance", "ASR %, the paper's"]
+    head += where_known
+    told = [i for i, name in enumerate(head) if name not in where_known or any(line[i] != UNKNOWN for line in lines)]
     kept = [[line[i] for i in told] for line in lines]
     return {"head": [head[i] for i in told], "words": 2, "rows": kept} if lines else None
 

@@ -204,7 +204,7 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     folders = [make_tiny("llama", seed=seed) for seed in range(4)]
     config = compose([f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{folders[2]}]",
                       f"grid.beside=[{folders[3]}]"])  # fmt: skip
-    found = verb.measure(config, Presets(), io.StringIO(), lambda share: None)
+    found = verb.measure(config, Presets(), io.StringIO())
     flat = [np.concatenate([load_file(folder / "model.safetensors")[name].ravel().astype(np.float64) for name in names])
             for folder in folders for names in [sorted(load_file(folder / "model.safetensors"))]]  # fmt: skip
     for i, a in enumerate(flat):
@@ -219,4 +219,4 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     head, rows = verb.table(found)
     assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
     with pytest.raises(UserError, match="name checkpoints"):
-        verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO(), lambda share: None)
+        verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO())
