@@ -21,7 +21,8 @@ import torch
 
 from benchmarks import results
 from workers.noise import Slab, Term
-from workers.noise.cpu import write_slab
+from workers.noise.cpu import spread, write_slab
+from workers.noise.definition import PART
 from workers.noise.reference import from_float32
 
 # SmolLM2-135M's: 30 layers of width 576
@@ -60,10 +61,13 @@ def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
     stored: dict[str, torch.Tensor] = {}
 
     def ours(n: int) -> Way:
+        def put(job: tuple[str, Slab]) -> None:
+            name, slab = job
+            terms = [Term(seed, np.array([0.01], np.float32), base[name].size) for seed in range(n)]
+            write_slab(live[name], base[name], slab, name, terms, dtype, dtype)  # type: ignore[arg-type]
+
         def run() -> None:
-            for name, w in base.items():
-                terms = [Term(seed, np.array([0.01], np.float32), w.size) for seed in range(n)]
-                write_slab(live[name], w, Slab.whole(w.size), name, terms, dtype, dtype)  # type: ignore[arg-type]
+            spread(((name, part) for name, w in base.items() for part in Slab.whole(w.size).parts(PART)), put)
 
         return run
 

@@ -6,15 +6,16 @@ Both do the same to the bit. `Made` is one tensor with all it is made of; a memo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from workers.checkpoint import Checkpoint, TensorInfo
-from workers.noise.definition import Array, DType, Slab, Term
+from workers.noise.definition import PART, Array, DType, Slab, Term
 from workers.targets import AdapterEnd, CheckpointEnd, End
 
 TORCH: dict[DType, torch.dtype] = {
@@ -22,7 +23,7 @@ TORCH: dict[DType, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-CHECKED = 1 << 22  # elements compared at once on a CPU: bounds what a check needs of memory
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Made:
     info: TensorInfo
     recipe: Recipe
     kept: dict[int, Any] = field(default_factory=dict)  # an adapter's tensor, once made
+    making: threading.Lock = field(default_factory=threading.Lock)  # parts of a tensor may be written at once
 
 
 class Memory(Protocol):
@@ -68,10 +70,13 @@ class Memory(Protocol):
         """A copy of a window in numpy: float32 as uint32, 16-bit kinds as uint16."""
 
     def parts(self, slab: Slab) -> Iterator[Slab]:
-        """The slab in parts that can be compared at once."""
+        """The slab in parts that can be written or compared at once."""
 
     def address(self, held: Any) -> int:
         """Where held memory begins."""
+
+    def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
+        """Do every job once, in an order of the device's own."""
 
     def settle(self) -> None:
         """Wait until all that was written is there."""
@@ -81,9 +86,9 @@ class CpuMemory:
     """Kernels of workers.noise.cpu on numpy views; the base stays where it is mapped."""
 
     def __init__(self, base: Checkpoint) -> None:
-        from workers.noise.cpu import write_slab
+        from workers.noise import cpu
 
-        self._base, self._kernel = base, write_slab
+        self._base, self._cpu = base, cpu
 
     def hold(self, parameter: torch.Tensor) -> Array:
         flat = whole_storage(parameter)
@@ -96,13 +101,14 @@ class CpuMemory:
         info = made.info
         blend = [(c, *self._source(made, i, end)) for i, (c, end) in enumerate(made.recipe.blend)] or None
         base = self._base.base(info.name)
-        self._kernel(held, base, slab, info.name, made.recipe.terms, dtype, info.dtype, blend)
+        self._cpu.write_slab(held, base, slab, info.name, made.recipe.terms, dtype, info.dtype, blend)
 
     def _source(self, made: Made, i: int, end: End | None) -> tuple[Array, DType]:
         if end is None:
             return self._base.base(made.info.name), made.info.dtype
-        if i not in made.kept:
-            made.kept[i] = end.rows(made.info)
+        with made.making:
+            if i not in made.kept:
+                made.kept[i] = end.rows(made.info)
         return made.kept[i], end.dtype(made.info) or made.info.dtype
 
     def window(self, held: Array, slab: Slab) -> Array:
@@ -116,19 +122,13 @@ class CpuMemory:
         return window.copy()
 
     def parts(self, slab: Slab) -> Iterator[Slab]:
-        rows = max(1, CHECKED // slab.cols)
-        for r in range(0, slab.rows, rows):
-            for c in range(0, slab.cols, CHECKED):
-                yield dataclasses.replace(
-                    slab,
-                    rows=min(rows, slab.rows - r),
-                    cols=min(CHECKED, slab.cols - c),
-                    k_off=slab.k_off + r * slab.k_stride + c,
-                    dst_off=slab.dst_off + r * slab.dst_stride + c,
-                )
+        return slab.parts(PART)
 
     def address(self, held: Array) -> int:
         return int(held.ctypes.data)
+
+    def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
+        self._cpu.spread(jobs, do)
 
     def settle(self) -> None:
         """Nothing runs behind."""
@@ -203,6 +203,10 @@ class GpuMemory:
 
     def address(self, held: torch.Tensor) -> int:
         return held.untyped_storage().data_ptr()
+
+    def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
+        for job in jobs:
+            do(job)
 
     def settle(self) -> None:
         if self._device.type == "cuda":

@@ -89,17 +89,24 @@ class ResidentWeights:
 
     def write(self, recipe_of: RecipeOf) -> None:
         """Every region of every tensor that moves or has moved, made by its recipe."""
-        for info in self._here():
-            recipe = recipe_of(info)
-            if not recipe.moves and info.name not in self._moved:
-                continue
-            self._moved.add(info.name)  # first: an interrupted write leaves it marked
-            made = Made(info, recipe)
-            for region in self._layout[info.name]:
-                self._put(self._memory[region.parameter], region.slab, made)
-            if not recipe.moves:
-                self._moved.discard(info.name)
+        still = set()
+
+        def jobs() -> Iterator[tuple[Any, Slab, Made]]:
+            for info in self._here():
+                recipe = recipe_of(info)
+                if not recipe.moves and info.name not in self._moved:
+                    continue
+                self._moved.add(info.name)  # first: an interrupted write leaves it marked
+                if not recipe.moves:
+                    still.add(info.name)
+                made = Made(info, recipe)
+                for region in self._layout[info.name]:
+                    for part in self._device.parts(region.slab):
+                        yield self._memory[region.parameter], part, made
+
+        self._device.spread(jobs(), lambda job: self._put(*job))
         self._device.settle()
+        self._moved -= still
 
     def canary(self) -> None:
         """Move every tensor."""
@@ -142,30 +149,37 @@ class ResidentWeights:
 
     def _wrong(self, recipe_of: RecipeOf) -> dict[str, str]:
         """What differs from an own computation, in bounded memory; a sample of it from the plain reference."""
+        wrong: dict[str, str] = {}
+
+        def look(info: TensorInfo) -> None:
+            if found := self._difference(Made(info, recipe_of(info))):
+                wrong[info.name] = found
+
+        self._device.spread(self._here(), look)
+        return {name: wrong[name] for name in sorted(wrong)}
+
+    def _difference(self, made: Made) -> str | None:
+        """What is wrong with one tensor."""
         from workers.noise.reference import perturb
 
-        wrong: dict[str, str] = {}
-        for info in self._here():
-            made, base = Made(info, recipe_of(info)), self._checkpoint.base(info.name)
-            terms, differing, still = made.recipe.terms, 0, True
-            for region in self._layout[info.name]:
-                for slab in self._device.parts(region.slab):
-                    live = self._device.window(self._memory[region.parameter], slab)
-                    own = dataclasses.replace(slab, dst_off=0, dst_stride=slab.cols)
-                    expected = self._device.scratch(slab.rows * slab.cols, self._dtype)
-                    self._put(expected, own, made)
-                    differing += self._device.differing(live, self._device.window(expected, own))
-                    sample = slice(slab.k_off, slab.k_off + min(SAMPLED, slab.cols))
-                    plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
-                    differing += int(np.count_nonzero(self._device.host(live[0, : len(plain)]) != _bits(plain)))
-                    if terms and still:
-                        self._put(expected, own, Made(info, Recipe()))
-                        still = not self._device.differing(live, self._device.window(expected, own))
-            if terms and still and info.size:
-                wrong[info.name] = "did not move"
-            elif differing:
-                wrong[info.name] = f"{differing} of {info.size} elements differ"
-        return wrong
+        info, terms = made.info, made.recipe.terms
+        base, differing, still = self._checkpoint.base(info.name), 0, True
+        for region in self._layout[info.name]:
+            for slab in self._device.parts(region.slab):
+                live = self._device.window(self._memory[region.parameter], slab)
+                own = dataclasses.replace(slab, dst_off=0, dst_stride=slab.cols)
+                expected = self._device.scratch(slab.rows * slab.cols, self._dtype)
+                self._put(expected, own, made)
+                differing += self._device.differing(live, self._device.window(expected, own))
+                sample = slice(slab.k_off, slab.k_off + min(SAMPLED, slab.cols))
+                plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
+                differing += int(np.count_nonzero(self._device.host(live[0, : len(plain)]) != _bits(plain)))
+                if terms and still:
+                    self._put(expected, own, Made(info, Recipe()))
+                    still = not self._device.differing(live, self._device.window(expected, own))
+        if terms and still and info.size:
+            return "did not move"
+        return f"{differing} of {info.size} elements differ" if differing else None
 
 
 def _bits(values: Array) -> Array:

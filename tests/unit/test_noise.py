@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
@@ -272,26 +273,74 @@ def test_kernel_is_the_reference_to_the_bit(case: dict) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_several_tasks_any_number_of_threads(dtype: DType) -> None:
-    n = 5 * cpu.TASK + 777
-    base = weights(np.random.default_rng(0), n, dtype)
-    terms = [Term(1, np.array([0.01], np.float32), n), Term(2, np.linspace(-1, 1, n // 999 + 1, dtype=np.float32), 999)]
-    want = reference.perturb(base, "w", terms, dtype, dtype)
+@pytest.mark.parametrize("base_dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 2])
+def test_many_pieces_on_any_number_of_threads(dtype: DType, base_dtype: DType, count: int) -> None:
+    n = 5 * cpu.PIECE + 777
+    base = weights(np.random.default_rng(0), n, base_dtype)
+    rows = np.linspace(-1, 1, n // 999 + 1, dtype=np.float32)
+    rows[3:40] = 0
+    terms = [Term(2, rows, 999), Term(1, np.array([0.01], np.float32), n)][:count]
+    want = reference.perturb(base, "w", terms, dtype, base_dtype)
+
+    def put(slab: Slab) -> None:
+        write_slab(got, base, slab, "w", terms, dtype, base_dtype)
+
     before = numba.get_num_threads()
     try:
         for threads in {1, before}:
             numba.set_num_threads(threads)
-            got = np.zeros_like(base)
-            write_slab(got, base, Slab.whole(n), "w", terms, dtype, dtype)
+            got = np.zeros_like(want)
+            put(Slab.whole(n))
+            assert_same_bits(got, want)
+            got = np.zeros_like(want)
+            cpu.spread(Slab.whole(n).parts(10_007), put)
             assert_same_bits(got, want)
             # in two halves, the second one a column shard: what tensor parallelism does
-            got = np.zeros(n, base.dtype)
-            rows, cols = n // 1000, 1000
+            got = np.zeros_like(want)
+            length, cols = n // 1000, 1000
             for first, width in ((0, 333), (333, 667)):
-                write_slab(got, base, Slab(rows, width, first, cols, first, cols), "w", terms, dtype, dtype)
-            assert_same_bits(got[: rows * cols], want[: rows * cols])
+                cpu.spread(Slab(length, width, first, cols, first, cols).parts(5_000), put)
+            assert_same_bits(got[: length * cols], want[: length * cols])
     finally:
         numba.set_num_threads(before)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.integers(1, 60))
+def test_parts_of_a_slab_are_all_of_it_once(rows: int, cols: int, more: int, most: int) -> None:
+    slab = Slab(rows, cols, 7, cols + more, 3, cols + 2)
+    parts = list(slab.parts(most))
+    assert all(1 <= part.rows * part.cols <= most for part in parts)
+
+    def places(slab: Slab) -> list[tuple[int, int]]:
+        return [
+            (slab.k_off + r * slab.k_stride + c, slab.dst_off + r * slab.dst_stride + c)
+            for r in range(slab.rows)
+            for c in range(slab.cols)
+        ]
+
+    assert sorted(place for part in parts for place in places(part)) == places(slab)
+
+
+def test_every_job_is_done_once_and_an_error_is_told() -> None:
+    done: list[int] = []
+    cpu.spread(iter(range(1000)), done.append)
+    assert sorted(done) == list(range(1000))
+
+    def refuse(job: int) -> None:
+        assert numba.get_num_threads() == 1
+        if job == 500:
+            raise OSError("job 500")
+
+    with pytest.raises(OSError, match="job 500"):
+        cpu.spread(range(1000), refuse)
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        cpu.spread(broken(), done.append)
 
 
 def test_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
@@ -505,5 +554,6 @@ def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     kernel, control = done.stdout.split("CONTROL\n")
     if not FUSED.search(control):
         pytest.skip("this processor has no fused multiply-add")
-    assert "_add_noise" in kernel and re.search(r"\b(v?mulps|fmul)\b", kernel), "the kernel's assembly was not dumped"
+    assert all(name in kernel for name in ("_add_noise", "_cast_moved")), "the kernel's assembly was not dumped"
+    assert re.search(r"\b(v?mulps|fmul)\b", kernel), "the kernel's assembly was not dumped"
     assert not FUSED.findall(kernel)

@@ -1,25 +1,33 @@
-"""The noise on a CPU: numba kernels, parallel, one pass over memory. Bit for bit what reference.py says.
+"""The noise on a CPU: numba kernels, one pass over memory. Bit for bit what reference.py says.
 
-Work is cut into tasks of 65,536 elements; inside one, pieces go through a scratch that stays in the
-second-level cache: load, add each term a chunk at a time, round, store. Nothing depends on how many
-threads there are; the caller may limit them by `numba.set_num_threads`.
+A piece of 16 chunks at a time: the noise of every term is drawn, then source and noise are read, added, rounded and
+stored. A slab is written by one thread; `spread` keeps all of them busy with slabs of their own, since to share one
+costs more than a small one takes. Nothing depends on how many there are; `numba.set_num_threads` limits them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba import types
+from numba.extending import overload
 
 from workers.noise.definition import CHUNK, COUNTERS, SAMPLES, UNIT, Array, Blend, DType, Slab, Term, table, tensor_key
 
-TASK = 64 * CHUNK  # elements a task, and a block of a sum: part of the definition of square_sums
-PIECE = 16 * CHUNK  # elements loaded and stored at a time: enough that the processor fetches ahead
+TASK = 64 * CHUNK  # elements a task of a sum, and a block of it: part of the definition of square_sums
+PIECE = 16 * CHUNK  # elements read and stored in one go: enough that the processor fetches ahead
 LANES = 16  # running sums a block: likewise
+
+Job = TypeVar("Job")
 
 _F32, _BF16, _F16 = 0, 1, 2
 _KIND: dict[str, int] = {"float32": _F32, "bfloat16": _BF16, "float16": _F16}
@@ -78,88 +86,154 @@ def _fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, w
     return chunk
 
 
+# Each step of these is made 32 bits again: numba widens sums, and half as many would fit a vector.
 @_jit
-def _load(x: Array, xbits: Array, kind: int, f32: Array, u16: Array, k: int, n: int) -> None:
-    """x[:n] = elements k..k+n-1 of a source, as float32, exactly."""
+def _from_bf16(bits: Any) -> Any:
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@_jit
+def _to_bf16(x: Any) -> Any:
+    u = np.float32(x).view(np.uint32)
+    odd = np.uint32(np.uint32(u >> np.uint32(16)) & np.uint32(1))
+    rounded = np.uint32(np.uint32(u + np.uint32(0x7FFF)) + odd)
+    nan = np.uint32(u | np.uint32(0x400000))
+    kept = nan if np.uint32(u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded
+    return np.uint16(np.uint32(kept >> np.uint32(16)))
+
+
+@_jit
+def _from_f16(bits: Any) -> Any:
+    """Shifts the exponent's bias; subnormals are normalised by a subtraction."""
+    h = np.uint32(bits)
+    magnitude = np.uint32((h & np.uint32(0x7FFF)) << np.uint32(13))
+    exponent = magnitude & np.uint32(0x0F800000)
+    if exponent == np.uint32(0x0F800000):
+        magnitude = np.uint32(magnitude + np.uint32(0x70000000))
+    elif exponent != np.uint32(0):
+        magnitude = np.uint32(magnitude + np.uint32(0x38000000))
+    else:
+        shifted = np.uint32(magnitude + np.uint32(0x38800000)).view(np.float32)
+        magnitude = np.float32(shifted - np.float32(2.0**-14)).view(np.uint32)
+    return np.uint32(magnitude | ((h & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
+
+
+@_jit
+def _to_f16(x: Any) -> Any:
+    u = np.float32(x).view(np.uint32)
+    magnitude = np.uint32(u & np.uint32(0x7FFFFFFF))
+    if magnitude > np.uint32(0x7F800000):
+        h = np.uint32(0x7E00) | ((magnitude >> np.uint32(13)) & np.uint32(0x1FF))
+    elif magnitude >= np.uint32(0x47800000):
+        h = np.uint32(0x7C00)
+    elif magnitude < np.uint32(0x38800000):  # subnormal: adding 1/2 leaves the rounded multiple of 2^-24 below
+        h = np.uint32(np.float32(magnitude.view(np.float32) + np.float32(0.5)).view(np.uint32) - np.uint32(0x3F000000))
+    else:
+        odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+        h = np.uint32(magnitude + np.uint32(0xC8000FFF) + odd) >> np.uint32(13)
+    return np.uint16(h | ((u >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+def _wide(element: Any) -> Any:
+    """The float32 that an element of a source is, exactly: int16 holds float16's bits, uint16 bfloat16's."""
+
+
+def _narrow(x: Any, array: Any) -> Any:
+    """x as an element of such an array, rounded once, to nearest, ties to even."""
+
+
+@overload(_wide)
+def _wide_by_type(element):  # numba compares signatures, annotations too
+    if element is types.uint16:
+        return lambda element: _from_bf16(element)
+    return (lambda element: _from_f16(element)) if element is types.int16 else lambda element: element
+
+
+@overload(_narrow)
+def _narrow_by_type(x, array):
+    if array.dtype is types.uint16:
+        return lambda x, array: _to_bf16(x)
+    return (lambda x, array: _to_f16(x)) if array.dtype is types.int16 else lambda x, array: x
+
+
+@_jit
+def _cast(target: Array, source: Array) -> None:
+    for i in range(len(target)):
+        target[i] = _narrow(_wide(source[i]), target)
+
+
+@_jit
+def _cast_moved(target: Array, source: Array, drawn: Array, scale: float) -> None:
+    """target = round(source + fl(scale z)); z is exact in float32."""
+    for i in range(len(target)):
+        target[i] = _narrow(np.float32(_wide(source[i]) + scale * (np.float32(drawn[i]) * _UNIT)), target)
+
+
+@_jit
+def _load(x: Array, kind: int, f32: Array, u16: Array, k: int) -> None:
+    """x = elements k, k + 1, ... of a source."""
     if kind == _F32:
-        values = f32[k : k + n]
-        for i in range(n):
-            x[i] = values[i]
-        return
-    source = u16[k : k + n]
-    if kind == _BF16:
-        for i in range(n):
-            xbits[i] = np.uint32(source[i]) << np.uint32(16)
-        return
-    for i in range(n):  # float16: shift the exponent's bias; subnormals are normalised by a subtraction
-        h = np.uint32(source[i])
-        magnitude = np.uint32((h & np.uint32(0x7FFF)) << np.uint32(13))
-        exponent = magnitude & np.uint32(0x0F800000)
-        if exponent == np.uint32(0x0F800000):
-            magnitude = np.uint32(magnitude + np.uint32(0x70000000))
-        elif exponent != np.uint32(0):
-            magnitude = np.uint32(magnitude + np.uint32(0x38000000))
-        else:
-            shifted = np.uint32(magnitude + np.uint32(0x38800000)).view(np.float32)
-            magnitude = np.float32(shifted - np.float32(2.0**-14)).view(np.uint32)
-        xbits[i] = np.uint32(magnitude | ((h & np.uint32(0x8000)) << np.uint32(16)))
+        _cast(x, f32[k:])
+    elif kind == _BF16:
+        _cast(x, u16[k:])
+    else:
+        _cast(x, u16[k:].view(np.int16))
 
 
 @_jit
-def _store(x: Array, xbits: Array, kind: int, f32: Array, u16: Array, at: int, n: int) -> None:
-    """Elements at..at+n-1 of the destination = x[:n], rounded once, to nearest, ties to even."""
+def _store(x: Array, kind: int, f32: Array, u16: Array, at: int) -> None:
+    """Elements at, at + 1, ... of the destination = x."""
     if kind == _F32:
-        values = f32[at : at + n]
-        for i in range(n):
-            values[i] = x[i]
-        return
-    target = u16[at : at + n]
-    if kind == _BF16:
-        for i in range(n):
-            u = xbits[i]  # each step is made uint32 again: numba widens sums, and half as many would fit a vector
-            odd = np.uint32(np.uint32(u >> np.uint32(16)) & np.uint32(1))
-            rounded = np.uint32(np.uint32(u + np.uint32(0x7FFF)) + odd)
-            nan = np.uint32(u | np.uint32(0x400000))
-            kept = nan if np.uint32(u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded
-            target[i] = np.uint16(np.uint32(kept >> np.uint32(16)))
-        return
-    for i in range(n):  # float16
-        u = xbits[i]
-        magnitude = np.uint32(u & np.uint32(0x7FFFFFFF))
-        if magnitude > np.uint32(0x7F800000):
-            h = np.uint32(0x7E00) | ((magnitude >> np.uint32(13)) & np.uint32(0x1FF))
-        elif magnitude >= np.uint32(0x47800000):
-            h = np.uint32(0x7C00)
-        elif magnitude < np.uint32(0x38800000):  # subnormal: adding 1/2 leaves the rounded multiple of 2^-24 below
-            h = np.uint32(
-                np.float32(magnitude.view(np.float32) + np.float32(0.5)).view(np.uint32) - np.uint32(0x3F000000)
-            )
-        else:
-            odd = (magnitude >> np.uint32(13)) & np.uint32(1)
-            h = np.uint32(magnitude + np.uint32(0xC8000FFF) + odd) >> np.uint32(13)
-        target[i] = np.uint16(h | ((u >> np.uint32(16)) & np.uint32(0x8000)))
+        _cast(f32[at : at + len(x)], x)
+    elif kind == _BF16:
+        _cast(u16[at : at + len(x)], x)
+    else:
+        _cast(u16[at : at + len(x)].view(np.int16), x)
 
 
 @_jit
-def _scale(x: Array, coefficient: float, n: int) -> None:
-    for i in range(n):
+def _move_to(target: Array, kind: int, f32: Array, u16: Array, drawn: Array, scale: float) -> None:
+    if kind == _F32:
+        _cast_moved(target, f32, drawn, scale)
+    elif kind == _BF16:
+        _cast_moved(target, u16, drawn, scale)
+    else:
+        _cast_moved(target, u16.view(np.int16), drawn, scale)
+
+
+@_jit
+def _move(
+    kind: int, dst_f: Array, dst_u: Array, at: int, n: int, of: int, f32: Array, u16: Array, drawn: Array, scale: float
+) -> None:
+    """Elements at .. at + n - 1 of the destination, of `kind`, = those of a source, of kind `of`, and a term."""
+    if kind == _F32:
+        _move_to(dst_f[at : at + n], of, f32, u16, drawn, scale)
+    elif kind == _BF16:
+        _move_to(dst_u[at : at + n], of, f32, u16, drawn, scale)
+    else:
+        _move_to(dst_u[at : at + n].view(np.int16), of, f32, u16, drawn, scale)
+
+
+@_jit
+def _scale(x: Array, coefficient: float) -> None:
+    for i in range(len(x)):
         x[i] = coefficient * x[i]
 
 
 @_jit
-def _add(x: Array, y: Array, n: int) -> None:
-    for i in range(n):
+def _add(x: Array, y: Array) -> None:
+    for i in range(len(x)):
         x[i] = x[i] + y[i]
 
 
 @_jit
-def _add_noise(x: Array, drawn: Array, scale: float, n: int) -> None:
-    """x[:n] = fl(x + fl(scale z)); z is exact in float32."""
-    for i in range(n):
+def _add_noise(x: Array, drawn: Array, scale: float) -> None:
+    """In place. (`_cast_moved` would find that target and source overlap, and go element by element.)"""
+    for i in range(len(x)):
         x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 
 
-@_parallel
+@_jit
 def _write(
     dst_kind,
     dst_f,
@@ -181,53 +255,76 @@ def _write(
 ):  # numba infers
     """One slab. Every array comes as float32 and as uint16, one of them empty: a single compiled kernel serves all."""
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
-    n = rows * cols
-    n_terms = len(row_sizes)
-    for task in numba.prange((n + TASK - 1) // TASK):
-        x, y = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
-        xbits, ybits = x.view(np.uint32), y.view(np.uint32)
-        drawn = np.empty((n_terms, CHUNK), np.int16)
-        words = np.empty(4 * COUNTERS, np.uint64)
-        held = np.full(n_terms, -1, np.int64)
-        at, end = task * TASK, min(n, (task + 1) * TASK)
-        while at < end:
-            r = at // cols
-            c = at - r * cols
-            k = k_off + r * k_stride + c
-            piece = min(end - at, cols - c, PIECE - k % PIECE)
-            _load(x, xbits, src_kinds[0], f0, u0, k, piece)
+    n, n_terms = rows * cols, len(row_sizes)
+    last = max(0, n_terms - 1)  # the term that is added while the sum is rounded
+    straight = n_terms == 1 and len(coefficients) == 1 and coefficients[0] == np.float32(1)
+    x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    drawn = np.empty((last + 1, PIECE), np.int16)
+    words = np.empty(4 * COUNTERS, np.uint64)
+    held = np.full(n_terms, -1, np.int64)
+    at = 0
+    while at < n:
+        r = at // cols
+        c = at - r * cols
+        k = k_off + r * k_stride + c
+        stop = k + min(n - at, cols - c, PIECE - k % PIECE)
+        to = dst_off + r * dst_stride + c - k
+        at += stop - k
+        for t in range(n_terms):
+            now = k
+            while now < stop:
+                part = min(stop - now, CHUNK - now % CHUNK)
+                out = drawn[t, now % PIECE // CHUNK * CHUNK :]
+                held[t] = _fill(out, held[t], now, part, keys[t], quantiles, words)
+                now += part
+        while k < stop:
+            part, scale = stop - k, np.float32(0)
+            if n_terms:
+                part = min(part, row_sizes[last] - k % row_sizes[last])
+                scale = scales[first[last] + k // row_sizes[last]]
+            z = drawn[last, k % PIECE :]
+            if straight and scale != np.float32(0):
+                _move(dst_kind, dst_f, dst_u, to + k, part, src_kinds[0], f0[k:], u0[k:], z, scale)
+                k += part
+                continue
+            part = min(part, CHUNK)
+            total = x[:part]
+            _load(total, src_kinds[0], f0, u0, k)
             if coefficients[0] != np.float32(1):
-                _scale(x, coefficients[0], piece)
+                _scale(total, coefficients[0])
             for i in range(1, len(coefficients)):
+                addend = y[:part]
                 if i == 1:
-                    _load(y, ybits, src_kinds[1], f1, u1, k, piece)
+                    _load(addend, src_kinds[1], f1, u1, k)
                 else:
-                    _load(y, ybits, src_kinds[2], f2, u2, k, piece)
+                    _load(addend, src_kinds[2], f2, u2, k)
                 if coefficients[i] != np.float32(1):
-                    _scale(y, coefficients[i], piece)
-                _add(x, y, piece)
-            for t in range(n_terms):
+                    _scale(addend, coefficients[i])
+                _add(total, addend)
+            for t in range(last):
                 done = 0
-                while done < piece:
+                while done < part:
                     now = k + done
-                    part = min(piece - done, CHUNK - now % CHUNK, row_sizes[t] - now % row_sizes[t])
-                    scale = scales[first[t] + now // row_sizes[t]]
-                    if scale != np.float32(0):
-                        held[t] = _fill(drawn[t], held[t], now, part, keys[t], quantiles, words)
-                        _add_noise(x[done:], drawn[t, now % CHUNK :], scale, part)
-                    done += part
-            _store(x, xbits, dst_kind, dst_f, dst_u, dst_off + r * dst_stride + c, piece)
-            at += piece
+                    run = min(part - done, row_sizes[t] - now % row_sizes[t])
+                    own = scales[first[t] + now // row_sizes[t]]
+                    if own != np.float32(0):
+                        _add_noise(total[done : done + run], drawn[t, now % PIECE :], own)
+                    done += run
+            if scale != np.float32(0):
+                _move(dst_kind, dst_f, dst_u, to + k, part, _F32, total, u0, z, scale)
+            else:
+                _store(total, dst_kind, dst_f, dst_u, to + k)
+            k += part
 
 
 @_parallel
 def _lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
     """dst (rows of b) = round(W + fl(scale fl(B A))) from row `first` of W on; BA summed over the rank in order."""
     for row in numba.prange(b.shape[0]):
-        total, x = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-        xbits = x.view(np.uint32)
+        sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
         for c in range(0, cols, CHUNK):
             piece = min(CHUNK, cols - c)
+            total, x = sums[:piece], weights[:piece]
             factor = a[0, c : c + piece]
             for i in range(piece):
                 total[i] = b[row, 0] * factor[i]
@@ -235,10 +332,10 @@ def _lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
                 weight, factor = b[row, rank], a[rank, c : c + piece]
                 for i in range(piece):
                     total[i] = total[i] + weight * factor[i]
-            _scale(total, scale, piece)
-            _load(x, xbits, src_kind, f32, u16, (first + row) * cols + c, piece)
-            _add(x, total, piece)
-            _store(x, xbits, dst_kind, dst_f, dst_u, row * cols + c, piece)
+            _scale(total, scale)
+            _load(x, src_kind, f32, u16, (first + row) * cols + c)
+            _add(x, total)
+            _store(x, dst_kind, dst_f, dst_u, row * cols + c)
 
 
 @_parallel
@@ -287,7 +384,6 @@ def _squares(kind, f32, u16, n_rows, row_size):  # numba infers
     out = np.zeros(items, np.float64)
     for task in numba.prange((items + group - 1) // group):
         x = np.empty(CHUNK, np.float32)
-        xbits = x.view(np.uint32)
         lanes = np.empty(LANES, np.float64)
         for item in range(task * group, min(items, (task + 1) * group)):
             row = item // blocks
@@ -296,7 +392,7 @@ def _squares(kind, f32, u16, n_rows, row_size):  # numba infers
             lanes[:] = 0.0
             while k < end:
                 piece = min(end - k, CHUNK)
-                _load(x, xbits, kind, f32, u16, k, piece)
+                _load(x[:piece], kind, f32, u16, k)
                 whole = piece // LANES * LANES
                 for i in range(0, whole, LANES):
                     for lane in range(LANES):
@@ -327,6 +423,27 @@ def _threads(n: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
+def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
+    """Does every job once, in no order, on as many threads as numba may use; a kernel inside has one to itself.
+
+    `jobs` is drawn from as threads come free, never by two at once. The first error is raised when all are back.
+    """
+    left, lock = iter(jobs), threading.Lock()
+
+    def work() -> None:
+        numba.set_num_threads(1)
+        while True:
+            with lock:
+                job = next(left, None)
+            if job is None:
+                return
+            do(job)
+
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        for future in [pool.submit(work) for _ in range(numba.get_num_threads())]:
+            future.result()
+
+
 _NO_F32, _NO_U16 = np.empty(0, np.float32), np.empty(0, np.uint16)
 _NO_F32.flags.writeable = _NO_U16.flags.writeable = False
 
@@ -334,7 +451,9 @@ _NO_F32.flags.writeable = _NO_U16.flags.writeable = False
 def _source(array: Array, dtype: DType) -> tuple[Array, Array]:
     """A flat array as the kernels read it: (float32, uint16), one of them empty, both read-only (one compiled type)."""
     assert array.ndim == 1 and array.itemsize == (4 if dtype == "float32" else 2), (array.shape, array.dtype, dtype)
-    view = np.require(array, requirements=["C", "A"]).view(np.float32 if dtype == "float32" else np.uint16)
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, requirements=["C", "A"])
+    view = array.view(np.float32 if dtype == "float32" else np.uint16)
     view.flags.writeable = False
     return (view, _NO_U16) if dtype == "float32" else (_NO_F32, view)
 
@@ -371,7 +490,7 @@ def write_slab(
     base_dtype: DType,
     blend: Blend | None = None,
 ) -> None:
-    """Writes the perturbed elements of one slab of tensor `name` into `dst`, in one pass.
+    """Writes the perturbed elements of one slab of tensor `name` into `dst`, in one pass, on this thread.
 
     dst, base: flat arrays, `base` the whole checkpoint tensor (a map of the file will do): float32, uint16 bits
     for bfloat16, float16 or its bits for float16. `terms` are added in the order given. `blend`: up to three
@@ -383,7 +502,7 @@ def write_slab(
     given = [(1.0, base, base_dtype)] if blend is None else blend
     sources = [(np.float32(c), array, kind) for c, array, kind in given if np.float32(c) != 0]
     assert 1 <= len(sources) <= 3, "base and two checkpoints at most, and coefficients that sum to 1"
-    terms = [term for term in terms if np.any(term.scale)]
+    terms = [term for term in terms if term.scale.any()]
     _check(dst, slab.dst_off, slab.dst_stride, slab)
     for _, source, _ in sources:
         _check(source, slab.k_off, slab.k_stride, slab)
@@ -394,21 +513,20 @@ def write_slab(
         slab = Slab(1, slab.rows * slab.cols, slab.k_off, 0, slab.dst_off, 0)
     views = [view for _, source, kind in sources for view in _source(source, kind)]
     views += [_NO_F32, _NO_U16] * (3 - len(sources))
-    lengths = [len(term.scale) for term in terms]
-    with _threads(slab.rows * slab.cols):
-        _write(
-            _KIND[dtype],
-            *_target(dst, dtype),
-            tuple(_KIND[kind] for _, _, kind in [*sources, *[sources[0]] * (3 - len(sources))]),
-            *views,
-            np.array([coefficient for coefficient, _, _ in sources], np.float32),
-            (slab.rows, slab.cols, slab.k_off, slab.k_stride, slab.dst_off, slab.dst_stride),
-            np.array([tensor_key(term.seed, name) for term in terms], np.uint64).reshape(-1, 2),
-            np.concatenate([np.zeros(0, np.float32), *(term.scale.astype(np.float32, copy=False) for term in terms)]),
-            np.cumsum([0, *lengths], dtype=np.int64),
-            np.array([term.row_size for term in terms], np.int64),
-            table(),
-        )
+    scales = [term.scale.astype(np.float32, copy=False) for term in terms] or [_NO_F32]
+    _write(
+        _KIND[dtype],
+        *_target(dst, dtype),
+        tuple(_KIND[kind] for _, _, kind in [*sources, *[sources[0]] * (3 - len(sources))]),
+        *views,
+        np.array([coefficient for coefficient, _, _ in sources], np.float32),
+        (slab.rows, slab.cols, slab.k_off, slab.k_stride, slab.dst_off, slab.dst_stride),
+        np.array([tensor_key(term.seed, name) for term in terms], np.uint64).reshape(-1, 2),
+        np.concatenate(scales),
+        np.array([0, *itertools.accumulate(len(scale) for scale in scales)], np.int64),
+        np.array([term.row_size for term in terms], np.int64),
+        table(),
+    )
 
 
 def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int = 0) -> Array:

@@ -8,10 +8,11 @@ gets the same bits.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ CHUNK = 1024  # elements a chunk: 128 counters of 8 samples
 COUNTERS = 128
 SAMPLES = 8
 UNIT = 2.0**-12  # what one step of the table is worth
+PART = 1 << 22  # elements a CPU writes or compares at once: bounds what a check needs of memory
 
 TABLE_SHA256 = "1ea009ce409dac97d6bd609266910f809c5fb912f78e16bd89145b08174d6fc5"
 
@@ -53,6 +55,19 @@ class Slab:
     def whole(cls, n: int) -> Slab:
         """All n elements, in place."""
         return cls(1, n, 0, n, 0, n)
+
+    def parts(self, most: int) -> Iterator[Slab]:
+        """The same elements as slabs of at most `most`."""
+        rows = max(1, most // max(1, self.cols))
+        for r in range(0, self.rows, rows):
+            for c in range(0, self.cols, most):
+                yield dataclasses.replace(
+                    self,
+                    rows=min(rows, self.rows - r),
+                    cols=min(most, self.cols - c),
+                    k_off=self.k_off + r * self.k_stride + c,
+                    dst_off=self.dst_off + r * self.dst_stride + c,
+                )
 
 
 @dataclass(frozen=True, eq=False)
