@@ -163,10 +163,19 @@ def _cast(target: Array, source: Array) -> None:
 
 
 @_jit
-def _cast_moved(target: Array, source: Array, drawn: Array, scale: float) -> None:
-    """target = round(source + fl(scale z)); z is exact in float32."""
-    for i in range(len(target)):
-        target[i] = _narrow(np.float32(_wide(source[i]) + scale * (np.float32(drawn[i]) * _UNIT)), target)
+def _cast_moved(target: Array, source: Array, z1: Array, scale1: float, z2: Array, scale2: float) -> None:
+    """target = round(fl(fl(source + fl(scale1 z1)) + fl(scale2 z2))), less the terms whose scale is zero. A z, which is
+    drawn in units of 2^-12, is exact in float32."""
+    if scale1 == np.float32(0) and scale2 == np.float32(0):
+        _cast(target, source)
+    elif scale1 == np.float32(0) or scale2 == np.float32(0):
+        z, scale = (z1, scale1) if scale2 == np.float32(0) else (z2, scale2)
+        for i in range(len(target)):
+            target[i] = _narrow(np.float32(_wide(source[i]) + scale * (np.float32(z[i]) * _UNIT)), target)
+    else:
+        for i in range(len(target)):
+            x = np.float32(_wide(source[i]) + scale1 * (np.float32(z1[i]) * _UNIT))
+            target[i] = _narrow(np.float32(x + scale2 * (np.float32(z2[i]) * _UNIT)), target)
 
 
 @_jit
@@ -192,26 +201,24 @@ def _store(x: Array, kind: int, f32: Array, u16: Array, at: int) -> None:
 
 
 @_jit
-def _move_to(target: Array, kind: int, f32: Array, u16: Array, drawn: Array, scale: float) -> None:
+def _move_to(
+    target: Array, kind: int, f32: Array, u16: Array, z1: Array, scale1: float, z2: Array, scale2: float
+) -> None:
     if kind == _F32:
-        _cast_moved(target, f32, drawn, scale)
-    elif kind == _BF16:
-        _cast_moved(target, u16, drawn, scale)
+        _cast_moved(target, f32, z1, scale1, z2, scale2)
     else:
-        _cast_moved(target, u16.view(np.int16), drawn, scale)
+        _cast_moved(target, u16, z1, scale1, z2, scale2)
 
 
 @_jit
-def _move(
-    kind: int, dst_f: Array, dst_u: Array, at: int, n: int, of: int, f32: Array, u16: Array, drawn: Array, scale: float
-) -> None:
-    """Elements at .. at + n - 1 of the destination, of `kind`, = those of a source, of kind `of`, and a term."""
+def _move(kind, dst_f, dst_u, at, n, of, f32, u16, z1, scale1, z2, scale2):  # numba infers
+    """Elements at .. at + n - 1 of the destination, of `kind`, = those of a source, of kind `of`, and two terms."""
     if kind == _F32:
-        _move_to(dst_f[at : at + n], of, f32, u16, drawn, scale)
+        _move_to(dst_f[at : at + n], of, f32, u16, z1, scale1, z2, scale2)
     elif kind == _BF16:
-        _move_to(dst_u[at : at + n], of, f32, u16, drawn, scale)
+        _move_to(dst_u[at : at + n], of, f32, u16, z1, scale1, z2, scale2)
     else:
-        _move_to(dst_u[at : at + n].view(np.int16), of, f32, u16, drawn, scale)
+        _move_to(dst_u[at : at + n].view(np.int16), of, f32, u16, z1, scale1, z2, scale2)
 
 
 @_jit
@@ -256,10 +263,11 @@ def _write(
     """One slab. Every array comes as float32 and as uint16, one of them empty: a single compiled kernel serves all."""
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
     n, n_terms = rows * cols, len(row_sizes)
-    last = max(0, n_terms - 1)  # the term that is added while the sum is rounded
-    straight = n_terms == 1 and len(coefficients) == 1 and coefficients[0] == np.float32(1)
+    lone = len(coefficients) == 1 and coefficients[0] == np.float32(1)
+    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16  # float16 apart: three kernels less to compile
+    other = n_terms - 1  # the second term, or again the first
     x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    drawn = np.empty((last + 1, PIECE), np.int16)
+    drawn = np.empty((n_terms, PIECE), np.int16)
     words = np.empty(4 * COUNTERS, np.uint64)
     held = np.full(n_terms, -1, np.int64)
     at = 0
@@ -278,16 +286,16 @@ def _write(
                 held[t] = _fill(out, held[t], now, part, keys[t], quantiles, words)
                 now += part
         while k < stop:
-            part, scale = stop - k, np.float32(0)
-            if n_terms:
-                part = min(part, row_sizes[last] - k % row_sizes[last])
-                scale = scales[first[last] + k // row_sizes[last]]
-            z = drawn[last, k % PIECE :]
-            if straight and scale != np.float32(0):
-                _move(dst_kind, dst_f, dst_u, to + k, part, src_kinds[0], f0[k:], u0[k:], z, scale)
+            if straight:
+                part = min(stop - k, row_sizes[0] - k % row_sizes[0], row_sizes[other] - k % row_sizes[other])
+                z1, z2, scale2 = drawn[0, k % PIECE :], drawn[other, k % PIECE :], np.float32(0)
+                scale1 = scales[first[0] + k // row_sizes[0]]
+                if other:
+                    scale2 = scales[first[other] + k // row_sizes[other]]
+                _move(dst_kind, dst_f, dst_u, to + k, part, src_kinds[0], f0[k:], u0[k:], z1, scale1, z2, scale2)
                 k += part
                 continue
-            part = min(part, CHUNK)
+            part = min(stop - k, CHUNK)
             total = x[:part]
             _load(total, src_kinds[0], f0, u0, k)
             if coefficients[0] != np.float32(1):
@@ -301,19 +309,16 @@ def _write(
                 if coefficients[i] != np.float32(1):
                     _scale(addend, coefficients[i])
                 _add(total, addend)
-            for t in range(last):
+            for t in range(n_terms):
                 done = 0
                 while done < part:
                     now = k + done
                     run = min(part - done, row_sizes[t] - now % row_sizes[t])
-                    own = scales[first[t] + now // row_sizes[t]]
-                    if own != np.float32(0):
-                        _add_noise(total[done : done + run], drawn[t, now % PIECE :], own)
+                    scale = scales[first[t] + now // row_sizes[t]]
+                    if scale != np.float32(0):
+                        _add_noise(total[done : done + run], drawn[t, now % PIECE :], scale)
                     done += run
-            if scale != np.float32(0):
-                _move(dst_kind, dst_f, dst_u, to + k, part, _F32, total, u0, z, scale)
-            else:
-                _store(total, dst_kind, dst_f, dst_u, to + k)
+            _store(total, dst_kind, dst_f, dst_u, to + k)
             k += part
 
 
