@@ -7,6 +7,7 @@ in turn within each round, medians over the rounds, written to RESULTS.md. With 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import os
 import statistics
@@ -59,6 +60,7 @@ def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
         module.register_parameter(name.replace(".", "_"), torch.nn.Parameter(tensor, requires_grad=False))
     parameters = dict(module.named_parameters())
     stored: dict[str, torch.Tensor] = {}
+    walked: dict[str, torch.Tensor] = {}
 
     def ours(n: int) -> Way:
         def put(job: tuple[str, Slab]) -> None:
@@ -79,10 +81,27 @@ def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
         for name, tensor in tensors.items():
             torch.add(tensor, torch.randn_like(tensor), alpha=0.01, out=parameters[name.replace(".", "_")].data)
 
-    def state_dict() -> None:
+    def on(states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name.replace(".", "_"): state for name, state in states.items()}
+
+    def direction() -> dict[str, torch.Tensor]:
         if not stored:
-            stored.update({name: torch.randn_like(tensor) for name, tensor in tensors.items()})
-        module.load_state_dict({n.replace(".", "_"): t + 0.01 * stored[n] for n, t in tensors.items()})
+            stored.update({name: torch.randn_like(tensor) * 1e-4 for name, tensor in tensors.items()})
+        return stored
+
+    def stepped() -> None:
+        if not walked:
+            walked.update({name: tensor.clone() for name, tensor in tensors.items()})
+        for name, step in direction().items():
+            walked[name] += step
+        module.load_state_dict(on(walked))
+
+    def copied() -> None:
+        changes = [step * 0.01 for step in direction().values()]
+        states = copy.deepcopy(tensors)
+        for state, change in zip(states.values(), changes, strict=True):
+            state.add_(change.clone())
+        module.load_state_dict(on(states))
 
     def reseeded() -> None:
         for sign in (1.0, -1.0):
@@ -95,7 +114,8 @@ def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
         "ours, 2 directions": ours(2),
         "copy with add (memory's limit)": memory,
         "torch.randn, added to each tensor": randn,
-        "a stored direction added, load_state_dict": state_dict,
+        "a stored direction added to kept weights, load_state_dict (Peng et al.)": stepped,
+        "a stored direction times a step, on a deep copy, load_state_dict (Li et al.)": copied,
         "reseeded randn added and subtracted in place": reseeded,
     }
 
