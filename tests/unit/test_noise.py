@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from workers import materialise
-from workers.noise import Slab, Term, cpu, reference, table, tensor_key
+from workers.noise import Slab, Term, cpu, kernels, reference, table, tensor_key
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
 from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType
 from workers.noise.reference import from_float32, to_float32
@@ -88,7 +88,7 @@ def test_philox_known_answer() -> None:
     assert philox_from_the_text([0] * 4, 0, 0) == words
     assert " ".join(f"{w:08x}" for w in words) in DOC
     made = np.zeros(512, np.uint64)
-    cpu._words(made, 0, np.zeros(2, np.uint64), 0, 128)
+    kernels.words_of(made, 0, np.zeros(2, np.uint64), 0, 128)
     assert [int(w) & 0xFFFFFFFF for w in made[::128]] == words
 
 
@@ -128,7 +128,7 @@ def test_documented_z(seed: str, name: str, k0: str, k1: str, k: str, values: st
     key = np.array(tensor_key(int(seed), name), np.uint64)
     for first, n in ((start // 1024 * 1024, 1024), (start, min(8, 128 - start % 128))):  # a whole chunk, a part of it
         drawn = np.zeros(1024, np.int16)
-        cpu._fill(drawn, -1, first, n, key, table(), np.zeros(512, np.uint64))
+        kernels.fill(drawn, -1, first, n, key, table(), np.zeros(512, np.uint64))
         assert drawn[start % 1024 :][:n].tolist()[:8] == want[: min(8, n, 1024 - start % 1024)]
 
 
@@ -276,7 +276,7 @@ def test_kernel_is_the_reference_to_the_bit(case: dict) -> None:
 @pytest.mark.parametrize("base_dtype", DTYPES)
 @pytest.mark.parametrize("count", [1, 2])
 def test_many_pieces_on_any_number_of_threads(dtype: DType, base_dtype: DType, count: int) -> None:
-    n = 5 * cpu.PIECE + 777
+    n = 5 * kernels.PIECE + 777
     base = weights(np.random.default_rng(0), n, base_dtype)
     rows = np.linspace(-1, 1, n // 999 + 1, dtype=np.float32)
     rows[3:40] = 0
@@ -408,7 +408,7 @@ def test_sums_are_exact(rows: int, size: int, seed: int) -> None:
 
 
 def test_long_rows_are_summed_exactly_and_fixed() -> None:
-    rows, size = 3, 2 * cpu.TASK + 5
+    rows, size = 3, 2 * kernels.TASK + 5
     a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (1, 2))
     want = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
     x = weights(np.random.default_rng(4), rows * size, "float16")
