@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Made, Opened, dummy_says, make_study, prompt_set
+from pages import Made, Opened, dummy_says, make_study, prompt_set
 
 from orchestrator.__main__ import main
 from orchestrator.points import TowardsDirection

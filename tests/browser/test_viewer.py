@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
+from pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 
 from orchestrator.lease import Lease
 from orchestrator.report import evidence

@@ -1,0 +1,149 @@
+"""Studies written straight to disk, by the dummy's answers, and what a page with their report is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+
+from orchestrator import answers
+from orchestrator.config import ReportConfig
+from orchestrator.points import Point
+from orchestrator.store import GENERATIONS, Study, StudyInfo
+from orchestrator.sweep import Grid, Sweep
+from orchestrator.tasks import Prompt, PromptSet, Sampling
+from workers import dummy
+
+ENGINE = {"engine": "dummy", "version": 1}
+CATEGORIES = ("fraud", "malware", "privacy")
+
+Say = Callable[[Point, Prompt, PromptSet], str]
+
+
+def dummy_says(point: Point, prompt: Prompt, prompts: PromptSet) -> str:
+    """The system prompt `safety` widens the basin."""
+    if prompts.system_prompt == "safety":
+        point = Point(tuple((direction, c / 2) for direction, c in point.coefficients))
+    return dummy.answer(point, prompt.id, prompts.sampling, 8).response
+
+
+def prompt_set(
+    probe_set: str, group: str, system_prompt: str, count: int, texts: Mapping[int, str] | None = None
+) -> PromptSet:
+    texts = texts or {}
+    prompts = tuple(
+        Prompt(texts.get(i, f"Question {i} of {probe_set}: how is it done?"), group, CATEGORIES[i % len(CATEGORIES)])
+        for i in range(count)
+    )
+    ids = tuple((len(probe_set), len(system_prompt), i) for i in range(count))
+    return PromptSet(group, prompts, tuple(p.text for p in prompts), ids, Sampling(64), probe_set, system_prompt)
+
+
+@dataclass
+class Made:
+    """A study and its one sweep."""
+
+    study: Study
+    folder: Path
+    sweep: Sweep
+
+    def report(self, **look: Any) -> Path:
+        """Write its report.html; where that is."""
+        with mock.patch.object(answers, "draw"):  # the figures are tested elsewhere, and take their time
+            answers.answer(self.study, self.sweep, self.folder, ReportConfig(**look))
+        return self.folder / "report.html"
+
+
+def make_study(
+    out: Path,
+    grid: Grid,
+    sets: tuple[PromptSet, ...],
+    says: Say = dummy_says,
+    without: Callable[[Point], bool] = lambda point: False,
+    judges: tuple[str, ...] = ("keyword",),
+    model: str = "dummy",
+) -> Made:
+    """A study that holds every task of a sweep, but at the points for which `without` is true."""
+    study = Study.create(out, StudyInfo(model, "dummy", "float32", 1, "dummy"))
+    for prompts in sets:
+        study.write_prompt_set(prompts)
+    sweep = Sweep(grid, tuple(prompts.id for prompts in sets), judges, "sweep")
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    rows: list[dict[str, Any]] = []
+    for point in grid.points():
+        if without(point):
+            continue
+        rows += [
+            {
+                "study_id": study.id,
+                "point_id": point.id,
+                "point": json.dumps(point.to_json()),
+                "prompt_set_id": prompts.id,
+                "prompt_id": prompt.id,
+                "group": prompts.group,
+                "response": says(point, prompt, prompts),
+                "finish_reason": "stop",
+                "n_tokens": 8,
+                "n_prompt_tokens": 8,
+                "scores": None,
+                "engine_id": "e",
+                "actor": "a",
+                "started_at": now,
+                "seconds": 0.1,
+            }
+            for prompts in sets
+            for prompt in prompts.prompts
+        ]
+    study.write_generations("all", pa.Table.from_pylist(rows, schema=GENERATIONS), ENGINE)
+    folder = study.sweep_folder(sweep.name, sweep.id)
+    run = {
+        "run": "r",
+        "started_at": now.timestamp(),
+        "outcome": "complete",
+        "seconds": 75.2,
+        "tokens": 12_345,
+        "actors": 2,
+        "restarts": 0,
+        "versions": {"python": "3.11.9", "platform": "Linux-6.1-x86_64", "vllm": "0.32.0"},
+        "machines": {
+            host: {"cpu": "Some CPU", "cores": 8, "memory_gib": 64, "gpus": ["H100", "H100"]} for host in "ab"
+        },
+    }
+    record = {
+        "schema": "sweep/1",
+        "sweep_id": sweep.id,
+        "name": sweep.name,
+        "request": sweep.to_json(),
+        "overrides": ["engine=dummy", "probe_sets=[harmful,benign]", 'system_prompt.text="be kind"'],
+        "labels": {end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.beside))},
+        "runs": [run],
+    }
+    study.write_sweep(folder, record)
+    return Made(study, folder, sweep)
+
+
+@dataclass
+class Opened:
+    """A page with a report in it, and everything it complained about or asked for."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+
+    def blameless(self, path: Path | str) -> None:
+        """Nothing on the console, nothing asked for but the file itself; of a server's page nothing but that server."""
+        assert self.errors == []
+        if isinstance(path, Path):
+            assert self.requests == [path.as_uri()]
+        else:
+            assert [url for url in self.requests if not url.startswith((path, "data:,"))] == []
+
+    def points(self, kind: str = "") -> Any:
+        return self.page.locator(f"#chart .point{kind}")
