@@ -30,6 +30,7 @@ REMEMBERED = ".safety-landscape.json"
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = ("F64", "F32", "F16", "BF16")
 OTHER_FORMATS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
+LAYER = re.compile(r"(.*\blayers)\.(\d+)\.(\w+)(.*)")  # a stack, the layer's number, its module, the rest of the name
 MAX_HEADER = 100 << 20  # the format's own limit
 # An edit within one tick of a file system's clock keeps the modification time; some tick once in two seconds.
 CLOCK_TICK_NS = 2_000_000_000
@@ -97,7 +98,7 @@ def check(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in a folder, its headers read and every length checked (no tensor is read).
 
     Raises UserError(model.path) for a folder that is missing, unreadable or a file; without config.json or a known
-    architecture; with weights that are not safetensors, incomplete, damaged or quantised.
+    architecture; with weights that are not safetensors, incomplete, damaged or quantised; with a gap in its layers.
     """
     folder = Path(path).expanduser()
     try:
@@ -118,7 +119,9 @@ def _check(folder: Path) -> Checkpoint:
         raise UserError(FIELD, folder, "has no config.json: give a folder as a model hub lays it out")
     config = _json_object(folder, CONFIG)
     _check_config(folder, config)
-    return Checkpoint(folder, config, _tensors(folder, names))
+    tensors = _tensors(folder, names)
+    _check_layers(folder, config, tensors)
+    return Checkpoint(folder, config, tensors)
 
 
 def _json_object(folder: Path, name: str) -> dict[str, Any]:
@@ -192,6 +195,30 @@ def _tensors(folder: Path, names: set[str]) -> dict[str, TensorHeader]:
                 "give the unquantised model"
             )  # fmt: skip
     return found
+
+
+def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str]) -> None:
+    """No layer may be missing, nor lack what a module of most others has: an engine that fuses projections would fill
+    the gap with what it finds in memory."""
+    stacks: dict[str, dict[int, dict[str, set[str]]]] = {}
+    for name in tensors:
+        if found := LAYER.fullmatch(name):
+            stack, number, module, rest = found.groups()
+            stacks.setdefault(stack, {}).setdefault(int(number), {}).setdefault(module, set()).add(rest)
+    text = config.get("text_config") or config
+    told = text.get("num_hidden_layers")
+    if stacks and isinstance(told, int) and not any(layers.keys() >= set(range(told)) for layers in stacks.values()):
+        raise UserError(FIELD, folder, f"lacks some of the {told} layers that its config.json tells: fetch it again")
+    if text.get("num_kv_shared_layers"):
+        return  # some layers rightly have no keys and values
+    for stack, layers in stacks.items():
+        for module in {module for layer in layers.values() for module in layer}:
+            held = {number: layer[module] for number, layer in layers.items() if module in layer}
+            most = max(held.values(), key=lambda names: (sum(other == names for other in held.values()), len(names)))
+            for number, names in held.items():
+                if names < most and 2 * sum(other == most for other in held.values()) >= len(held):
+                    gap = f"{stack}.{number}.{module}{min(most - names)}"
+                    raise UserError(FIELD, folder, f"lacks tensor {gap}, which other layers have: fetch it again")
 
 
 def read_headers(file: Path) -> list[TensorHeader]:

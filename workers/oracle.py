@@ -49,9 +49,16 @@ class TransformersEngine(Engine):
         transformers.utils.logging.disable_progress_bar()
         self._checkpoint = Checkpoint(spec.model_dir)
         ends = open_ends(spec.targets, self._checkpoint)  # before the load
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.model_dir, dtype=TORCH[spec.dtype], local_files_only=True, trust_remote_code=False
-        ).eval()
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.model_dir,
+            dtype=TORCH[spec.dtype],
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below
+        )
+        self._refuse_gaps(loaded)
+        self._model = model.eval()
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model_dir, local_files_only=True)
         self._terminators = terminators(spec.model_dir, self._tokenizer.eos_token_id)
         self._batch = min(spec.max_num_seqs, MAX_BATCH)
@@ -146,6 +153,16 @@ class TransformersEngine(Engine):
             scores = [log_sum(first[i, ids].tolist()) for ids in letters] if letters and first is not None else None
             reason = response.finish_reason or "length"
             yield Generation(response.text, reason, len(response.tokens), len(prompt), scores)
+
+    def _refuse_gaps(self, loaded: Mapping[str, Any]) -> None:
+        """Raises UserError (model.path) where transformers made up a parameter that the checkpoint does not give."""
+        for name in sorted(loaded["missing_keys"]):
+            remedy = f"lacks tensor {name}, which its architecture has: fetch it again"
+            raise UserError("model.path", self.spec.model_dir, remedy)
+        for name, found, wanted in sorted(loaded["mismatched_keys"]):
+            shapes = f"{list(found)} and not {list(wanted)}"
+            remedy = f"its tensor {name} is {shapes}, as its config.json says: fetch it again"
+            raise UserError("model.path", self.spec.model_dir, remedy)
 
     def _region(self, info: TensorInfo, parameters: Mapping[str, torch.Tensor]) -> Region:
         """The parameter of that name, which holds the whole tensor unless transformers converts it."""

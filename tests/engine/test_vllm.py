@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from orchestrator.checkpoint import check
 from orchestrator.errors import UserError
@@ -402,6 +403,27 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
         assert differing(engine, checkpoint, ORIGIN, {}) == []
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda t: t.pop("model.norm.weight"), "lacks tensor model.norm.weight"),
+        (lambda t: t.update({"model.norm.weight": t["model.norm.weight"][:8]}), "its tensor model.norm.weight is [8]"),
+        (lambda t: t.update({"model.more.weight": t["model.norm.weight"]}), "tensor model.more.weight"),
+    ],
+)
+def test_transformers_makes_up_no_weight(
+    edit: Callable[[dict[str, np.ndarray]], object], what: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError) as error:
+        open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
+    assert error.value.field == "model.path" and what in str(error.value)
 
 
 def adapter(base: Path, folder: Path) -> Path:

@@ -233,6 +233,44 @@ def test_a_damaged_header(entry: Any, tmp_path: Path) -> None:
     assert "fetch it again" in refused(model)
 
 
+LAYERS = {
+    f"model.layers.{i}.{name}": ("F32", [1], bytes(4))
+    for i in range(3)
+    for name in ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "mlp.up_proj.weight", "norm.weight")
+}
+
+
+@pytest.mark.parametrize(
+    ("gone", "what"),
+    [
+        ("model.layers.1.self_attn.k_proj.weight", "lacks tensor model.layers.1.self_attn.k_proj.weight"),
+        ("model.layers.2.self_attn.q_proj.weight", "lacks tensor model.layers.2.self_attn.q_proj.weight"),
+        ("model.layers.2.", "lacks some of the 3 layers"),
+    ],
+)
+def test_a_gap_in_the_layers(gone: str, what: str, tmp_path: Path) -> None:
+    """vLLM, which fuses projections, and transformers fill it with whatever is in memory."""
+    content = {name: value for name, value in LAYERS.items() if not name.startswith(gone)}
+    assert what in refused(make(tmp_path / "model", content, num_hidden_layers=3))
+
+
+def test_layers_that_differ_on_purpose(tmp_path: Path) -> None:
+    """A mixture of experts with a plain layer first; attention of two kinds; one prediction layer more than told."""
+    experts = {
+        name.replace("mlp.up_proj", "mlp.experts.0.up_proj"): v for name, v in LAYERS.items() if ".0." not in name
+    }
+    linear = {
+        name.replace("self_attn", "linear_attn").replace("k_proj", "a"): v
+        for name, v in LAYERS.items()
+        if ".2." in name
+    }
+    content = {name: v for name, v in (LAYERS | experts).items() if ".0." in name or "mlp.up" not in name}
+    content = {name: v for name, v in (content | linear).items() if ".2.self_attn" not in name}
+    check(make(tmp_path / "model", content, num_hidden_layers=2))
+    shared = {name: v for name, v in LAYERS.items() if ".2.self_attn.k" not in name}
+    check(make(tmp_path / "shared", shared, num_hidden_layers=3, num_kv_shared_layers=1))
+
+
 def test_wrong_indexes(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     index = model / "model.safetensors.index.json"
