@@ -105,8 +105,8 @@ def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
 
     def reseeded() -> None:
         for sign in (1.0, -1.0):
-            torch.manual_seed(7)
-            for parameter in parameters.values():
+            for seed, parameter in enumerate(parameters.values()):
+                torch.manual_seed(seed)
                 parameter.add_(torch.randn_like(parameter), alpha=sign * 0.01)
 
     return {

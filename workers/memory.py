@@ -6,7 +6,6 @@ Both do the same to the bit. `Made` is one tensor with all it is made of; a memo
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -37,6 +36,11 @@ class Recipe:
     def moves(self) -> bool:
         return bool(self.terms or self.blend)
 
+    @property
+    def adapted(self) -> bool:
+        """An adapter takes part: its tensor is made whole, once."""
+        return any(isinstance(end, AdapterEnd) for _, end in self.blend)
+
 
 @dataclass
 class Made:
@@ -45,7 +49,6 @@ class Made:
     info: TensorInfo
     recipe: Recipe
     kept: dict[int, Any] = field(default_factory=dict)  # an adapter's tensor, once made
-    making: threading.Lock = field(default_factory=threading.Lock)  # parts of a tensor may be written at once
 
 
 class Memory(Protocol):
@@ -106,9 +109,8 @@ class CpuMemory:
     def _source(self, made: Made, i: int, end: End | None) -> tuple[Array, DType]:
         if end is None:
             return self._base.base(made.info.name), made.info.dtype
-        with made.making:
-            if i not in made.kept:
-                made.kept[i] = end.rows(made.info)
+        if i not in made.kept:
+            made.kept[i] = end.rows(made.info)
         return made.kept[i], end.dtype(made.info) or made.info.dtype
 
     def window(self, held: Array, slab: Slab) -> Array:

@@ -91,7 +91,7 @@ class ResidentWeights:
         """Every region of every tensor that moves or has moved, made by its recipe."""
         still = set()
 
-        def jobs() -> Iterator[tuple[Any, Slab, Made]]:
+        def jobs() -> Iterator[tuple[Made, list[tuple[Any, Slab]]]]:
             for info in self._here():
                 recipe = recipe_of(info)
                 if not recipe.moves and info.name not in self._moved:
@@ -99,12 +99,16 @@ class ResidentWeights:
                 self._moved.add(info.name)  # first: an interrupted write leaves it marked
                 if not recipe.moves:
                     still.add(info.name)
-                made = Made(info, recipe)
-                for region in self._layout[info.name]:
-                    for part in self._device.parts(region.slab):
-                        yield self._memory[region.parameter], part, made
+                made, regions = Made(info, recipe), self._layout[info.name]
+                parts = [(self._memory[r.parameter], part) for r in regions for part in self._device.parts(r.slab)]
+                yield from [(made, parts)] if recipe.adapted else ((made, [part]) for part in parts)
 
-        self._device.spread(jobs(), lambda job: self._put(*job))
+        def put(job: tuple[Made, list[tuple[Any, Slab]]]) -> None:
+            made, parts = job
+            for held, part in parts:
+                self._put(held, part, made)
+
+        self._device.spread(jobs(), put)
         self._device.settle()
         self._moved -= still
 
@@ -171,12 +175,13 @@ class ResidentWeights:
                 expected = self._device.scratch(slab.rows * slab.cols, self._dtype)
                 self._put(expected, own, made)
                 differing += self._device.differing(live, self._device.window(expected, own))
-                sample = slice(slab.k_off, slab.k_off + min(SAMPLED, slab.cols))
-                plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
-                differing += int(np.count_nonzero(self._device.host(live[0, : len(plain)]) != _bits(plain)))
-                if terms and still:
-                    self._put(expected, own, Made(info, Recipe()))
-                    still = not self._device.differing(live, self._device.window(expected, own))
+            sample = slice(region.slab.k_off, region.slab.k_off + min(SAMPLED, region.slab.cols))
+            live = self._device.window(self._memory[region.parameter], region.slab)
+            found = self._device.host(live[0, : sample.stop - sample.start])
+            plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
+            unmoved = perturb(base[sample], info.name, (), self._dtype, info.dtype)
+            differing += int(np.count_nonzero(found != _bits(plain)))
+            still = still and np.array_equal(found, _bits(unmoved))
         if terms and still and info.size:
             return "did not move"
         return f"{differing} of {info.size} elements differ" if differing else None

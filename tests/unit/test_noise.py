@@ -327,13 +327,17 @@ def test_every_job_is_done_once_and_an_error_is_told() -> None:
     cpu.spread(iter(range(1000)), done.append)
     assert sorted(done) == list(range(1000))
 
+    begun: list[int] = []
+
     def refuse(job: int) -> None:
         assert numba.get_num_threads() == 1
-        if job == 500:
-            raise OSError("job 500")
+        begun.append(job)
+        if job == 5:
+            raise OSError("job 5")
 
-    with pytest.raises(OSError, match="job 500"):
-        cpu.spread(range(1000), refuse)
+    with pytest.raises(OSError, match="job 5"):
+        cpu.spread(range(100_000), refuse)
+    assert len(begun) < 100_000, "jobs were begun after the error"
 
     def broken() -> Iterator[int]:
         yield 1

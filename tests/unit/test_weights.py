@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from workers import directions
+from workers import directions, memory
 from workers.checkpoint import Checkpoint
 from workers.layout import Region, uncovered
 from workers.materialise import from_bf16, lora_merged, to_bf16
@@ -108,9 +108,12 @@ class World:
         }
 
 
-@pytest.fixture(params=["gpu", "gpu-resident"] if INTERPRETED else ["cpu"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Which memory; the GPU's in a process with Triton's interpreter (`test_all_of_it_with_the_gpus_code`)."""
+@pytest.fixture(params=["gpu", "gpu-resident"] if INTERPRETED else ["cpu", "cpu-parts"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which memory, and on a CPU whether a tensor is written in parts, by several threads; the GPU's in a process with
+    Triton's interpreter (`test_all_of_it_with_the_gpus_code`)."""
+    if request.param == "cpu-parts":
+        monkeypatch.setattr(memory, "PART", 100)
     return str(request.param)
 
 
@@ -144,12 +147,12 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
             "norm.weight": [Region("norm", Slab(1, 40, 0, 40, 0, 40))],
             "tied.weight": [Region("tied", Slab(7, 40, 0, 40, 0, 40))],
         }
-        memory = (
+        device = (
             CpuMemory(checkpoint)
-            if kind == "cpu"
+            if kind.startswith("cpu")
             else GpuMemory(checkpoint, torch.device("cpu"), resident=kind == "gpu-resident")
         )
-        resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_ends(targets, checkpoint), memory)
+        resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_ends(targets, checkpoint), device)
         resident._moved |= set(SHAPES)  # live memory is zeros, not the base, as an engine's would be
         resident.origin()
         tensors = [(t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors()]

@@ -41,22 +41,27 @@ def _threads(n: int) -> Iterator[None]:
 def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
     """Does every job once, in no order, on as many threads as numba may use; a kernel inside has one to itself.
 
-    `jobs` is drawn from as threads come free, never by two at once. The first error is raised when all are back.
+    `jobs` is drawn from as threads come free, never by two at once. After an error no job is begun; it is raised here.
     """
-    left, lock = iter(jobs), threading.Lock()
+    left, lock, errors = iter(jobs), threading.Lock(), list[BaseException]()
 
     def work() -> None:
         numba.set_num_threads(1)
-        while True:
-            with lock:
-                job = next(left, None)
-            if job is None:
-                return
-            do(job)
+        try:
+            while not errors:
+                with lock:
+                    job = next(left, None)
+                if job is None:
+                    return
+                do(job)
+        except BaseException as error:
+            errors.append(error)
 
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        for future in [pool.submit(work) for _ in range(numba.get_num_threads())]:
-            future.result()
+        for _ in range(numba.get_num_threads()):
+            pool.submit(work)
+    if errors:
+        raise errors[0]
 
 
 _NO_F32, _NO_U16 = np.empty(0, np.float32), np.empty(0, np.uint16)
@@ -154,9 +159,18 @@ def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int
     assert (first + len(b)) * cols <= len(base) and a.shape[0] == b.shape[1] > 0, (a.shape, b.shape, len(base))
     out = np.empty(len(b) * cols, np.float32 if dtype == "float32" else np.uint16)
     a, b = np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
-    with _threads(out.size):
-        kind = kernels.KINDS[dtype]
-        kernels.lora(kind, *_target(out, dtype), kind, *_source(base, dtype), a, b, np.float32(scale), first, cols)
+    kind, source = kernels.KINDS[dtype], _source(base, dtype)
+
+    def make(rows: slice) -> None:
+        part = _target(out[rows.start * cols : rows.stop * cols], dtype)
+        kernels.lora(kind, *part, kind, *source, a, b[rows], np.float32(scale), first + rows.start, cols)
+
+    step = len(b) if numba.get_num_threads() == 1 else max(1, kernels.TASK // cols)
+    blocks = [slice(r, min(r + step, len(b))) for r in range(0, len(b), step)]
+    if len(blocks) == 1:
+        make(blocks[0])
+    else:
+        spread(blocks, make)
     return out
 
 

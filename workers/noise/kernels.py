@@ -312,11 +312,11 @@ def write(
             k += part
 
 
-@_parallel
+@_jit
 def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
     """dst (rows of b) = round(W + fl(scale fl(B A))) from row `first` of W on; BA summed over the rank in order."""
-    for row in numba.prange(b.shape[0]):
-        sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    for row in range(b.shape[0]):
         for c in range(0, cols, CHUNK):
             piece = min(CHUNK, cols - c)
             total, x = sums[:piece], weights[:piece]
