@@ -125,8 +125,10 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
         raise refusal(f"replaces whole modules (modules_to_save: {', '.join(config['modules_to_save'])})")
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
         raise refusal("changes biases besides adding B A")
-    for key in UNUSUAL:
-        if config.get(key):
+    if str(start := config.get("init_lora_weights")).lower() not in STARTS:
+        raise refusal(f"belongs to a changed base, as far as is known here (init_lora_weights: {start})")
+    for key in sorted(config.keys() - CHECKED - FREE):
+        if config[key]:
             raise refusal(f"uses {key}, which is not plain LoRA")
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     halves = _factors(folder / ADAPTER_WEIGHTS)
@@ -146,21 +148,19 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
     return found
 
 
-# Of PEFT's LoraConfig: what makes of an adapter something else than W + s B A on matrices named by their module.
-UNUSUAL = (
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "target_parameters",
-    "trainable_token_indices",
-    "layer_replication",
-    "megatron_config",
-    "use_qalora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "eva_config",
-    "corda_config",
+# Of PEFT's LoraConfig: what `read_adapter` looks at, and what is free, since it leaves W + s B A on matrices named by
+# their module as it is. Anything else that is set, a later PEFT's inventions too, is not plain LoRA.
+CHECKED = frozenset(
+    "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
 )
+FREE = frozenset(
+    (  # noqa: SIM905
+        "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
+        "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
+        "megatron_core qalora_group_size"  # both say nothing without megatron_config and use_qalora, which are not free
+    ).split()
+)
+STARTS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")  # that leave the base alone
 
 
 def _factors(file: Path) -> dict[str, Array]:

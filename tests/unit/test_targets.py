@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from orchestrator import checkpoint
 from orchestrator.errors import UserError
 from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
 from workers.checkpoint import Checkpoint
-from workers.targets import open_end
+from workers.targets import CHECKED, FREE, open_end
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -139,6 +141,11 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "modules saved": (lambda folder: adapter(folder, modules_to_save=["lm_head"]), "modules_to_save: lm_head"),
     "ranks by pattern": (lambda folder: adapter(folder, rank_pattern={"q_proj": 4}), "uses rank_pattern"),
     "alphas by pattern": (lambda folder: adapter(folder, alpha_pattern={"q_proj": 4}), "uses alpha_pattern"),
+    "PiSSA": (lambda folder: adapter(folder, init_lora_weights="pissa_niter_4"), "(init_lora_weights: pissa_niter_4)"),
+    "OLoRA": (lambda folder: adapter(folder, init_lora_weights="OLoRA"), "belongs to a changed base"),
+    "LoRA-GA": (lambda folder: adapter(folder, init_lora_weights="lora_ga"), "belongs to a changed base"),
+    "KaSA": (lambda folder: adapter(folder, kasa_config={"beta": 1e-4}), "uses kasa_config"),
+    "an invention": (lambda folder: adapter(folder, use_tomorrow=True), "uses use_tomorrow, which is not plain LoRA"),
     "biases": (lambda folder: adapter(folder, bias="all"), "changes biases"),
     "another kind": (lambda folder: adapter(folder, peft_type="IA3"), "of type IA3"),
     "another shape": (
@@ -161,6 +168,35 @@ def test_adapters_that_do_not_fit(base: checkpoint.Checkpoint, tmp_path: Path, w
     with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
         resolve_target(make(tmp_path / "other"), base)
     assert story in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("start", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
+def test_adapters_that_began_beside_the_base_are_plain(
+    base: checkpoint.Checkpoint, tmp_path: Path, start: str | bool | None
+) -> None:
+    assert resolve_target(adapter(tmp_path / "lora", init_lora_weights=start), base).kind == "adapter"
+
+
+# Fields of PEFT's LoraConfig that make of an adapter something else.
+UNUSUAL = (  # noqa: SIM905
+    "fan_in_fan_out rank_pattern alpha_pattern megatron_config trainable_token_indices loftq_config "
+    "corda_config lora_ga_config velora_config alora_invocation_tokens use_qalora monteclora_config "
+    "layer_replication target_parameters use_bdlora arrow_config kasa_config"
+).split()
+
+
+def test_every_field_of_the_installed_peft_is_known(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    """A field that is neither free nor refused here is new: read what it does. PEFT is read: loading takes seconds."""
+    (package,) = importlib.util.find_spec("peft").submodule_search_locations
+    found = set()
+    for file, names in (("tuners/lora/config.py", ["LoraConfig"]), ("config.py", ["PeftConfigMixin", "PeftConfig"])):
+        for node in ast.parse((Path(package) / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in names:
+                found |= {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
+    assert found - {"runtime_config"} == CHECKED | FREE | set(UNUSUAL), "runtime_config is never saved"
+    for i, key in enumerate(UNUSUAL):
+        with pytest.raises(UserError, match=f"uses {key}"):
+            resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)
 
 
 def test_a_node_where_something_else_lies_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
