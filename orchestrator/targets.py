@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ADAPTER_VERSION = 1  # of an adapter's fingerprint
 GEOMETRY_VERSION = 1  # of what is remembered about two targets
+PRINCIPAL_VERSION = 2  # of the adapters that are principal axes
 # Fields of config.json by which a finetuned model may differ and still compute with its weights as the base does.
 FREE = frozenset(
     "eos_token_id max_position_embeddings architectures vocab_size model_max_length tokenizer_class".split()  # noqa: SIM905
@@ -275,7 +276,7 @@ def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[
     if any(target.kind != "adapter" for target in chain):
         remedy = "is one of whole checkpoints, and a principal plane is made of adapters: use grid=interpolate_1d"
         raise UserError(TRAJECTORY, Path(chain[0].path).parent, remedy)
-    name = content_id([GEOMETRY_VERSION, checkpoint.fingerprint(base), [target.fingerprint for target in chain]])
+    name = content_id([PRINCIPAL_VERSION, checkpoint.fingerprint(base), [target.fingerprint for target in chain]])
     folder = cache_dir() / "principal" / name
     ends = [folder / "axis-1", folder / "axis-2"]
     for end, row in zip(ends, weights, strict=True):

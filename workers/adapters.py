@@ -17,15 +17,19 @@ def add(base: Checkpoint, folders: Sequence[Path], weights: Sequence[float], out
     from safetensors.numpy import save_file
 
     parts = [read_adapter(folder, base) for folder in folders]
-    factors, rank = {}, 0
-    for name in sorted(set().union(*parts)):
+    names = sorted(set().union(*parts))
+    rank = max(sum(len(part[name].a) for part in parts if name in part) for name in names)
+    factors = {}
+    for name in names:
         own = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
         module = f"{PREFIX}{name.removesuffix('.weight')}"
         a = np.concatenate([f.a for _, f in own], axis=0)
         b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in own], axis=1)
+        left = rank - len(a)  # to the one rank that an adapter has; 0 times -0 changes no sum, not even one of -0
+        a = np.pad(a, ((0, left), (0, 0)), constant_values=-0.0)
+        b = np.pad(b, ((0, 0), (0, left)))
         factors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, dtype=np.float32)
         factors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b, dtype=np.float32)
-        rank = max(rank, a.shape[0])
     out.mkdir(parents=True)
     save_file(factors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none"}

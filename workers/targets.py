@@ -142,6 +142,9 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
             shape = _times(known[name].shape)
             remedy = f"its factors for {name} do not make the base's {shape}: give an adapter of the same base"
             raise UserError(FIELD, folder, remedy)
+        if a.shape[0] != config["r"]:
+            ranks = f"its {ADAPTER_CONFIG} says r={config['r']}, and its factors for {name} are of rank {a.shape[0]}"
+            raise UserError(FIELD, folder, f"{ranks}: put two files that belong together there")
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise UserError(FIELD, folder, f"has NaN or infinity in its factors for {name}: train it again")
         found[name] = Factors(a, b, scale)

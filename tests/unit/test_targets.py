@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 from orchestrator import checkpoint
 from orchestrator.errors import UserError
 from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
+from workers.adapters import add
 from workers.checkpoint import Checkpoint
-from workers.targets import CHECKED, FREE, open_end
+from workers.targets import CHECKED, FREE, AdapterEnd, open_end
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -152,6 +153,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: adapter(folder, half("A", 2, 7) | half("B", 8, 2)),
         "do not make the base's 8 x 8",
     ),
+    "another rank": (lambda folder: adapter(folder, r=16), "says r=16, and its factors for model"),
     "half a pair": (lambda folder: adapter(folder, half("A", 2, 8)), "do not make the base's 8 x 8"),
     "an unknown tensor": (
         lambda folder: adapter(folder, half("A", 2, 8, module="x.y") | half("B", 8, 2, module="x.y")),
@@ -297,6 +299,25 @@ def test_principal_ends_are_the_axes_to_rounding(base: checkpoint.Checkpoint, tm
     for end, row in zip(ends, mixing, strict=True):
         made = open_end(resolve_target(end, base), opened).rows(info) - own
         assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
+
+
+def test_a_sum_is_of_one_rank_and_adds_the_same_to_the_bit(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    """Only the second adapter has the embedding; there a row of weights, and what is added to it, are -0."""
+    wide = "model.embed_tokens"
+    rng = np.random.default_rng(5)
+    b = rng.standard_normal((5, 2)).astype(np.float32)
+    b[0] = -0.0
+    second = half("A", 2, 8, module=wide) | {f"base_model.model.{wide}.lora_B.weight": b}
+    origin = weights(0)
+    origin[f"{wide}.weight"][0] = -0.0
+    opened = Checkpoint(model(tmp_path / "signed", origin))
+    folders = [adapter(tmp_path / "one"), adapter(tmp_path / "two", half("A", 2, 8) | half("B", 8, 2) | second)]
+    add(opened, folders, [0.3, 1.0], tmp_path / "sum")
+    alone, summed = (AdapterEnd(tmp_path / name, opened) for name in ("two", "sum"))
+    assert {factors.a.shape for factors in summed.factors.values()} == {(4, 8)}
+    info = opened[f"{wide}.weight"]
+    assert np.signbit(summed.rows(info)[:8]).all()
+    assert summed.rows(info).tobytes() == alone.rows(info).tobytes()
 
 
 def test_the_principal_plane_of_whole_checkpoints_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
