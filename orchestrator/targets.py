@@ -49,15 +49,21 @@ def resolve_target(
     holds NaN or infinity, or is the base itself.
     """
     folder = Path(path).expanduser().absolute()
-    if (folder / ADAPTER_CONFIG).is_file():
-        return _adapter(folder, base)
     try:
-        found = checkpoint.check(folder)
-        fingerprint = checkpoint.fingerprint(found)
-        if fingerprint == checkpoint.fingerprint(base):
-            raise UserError(FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
+        if (folder / ADAPTER_CONFIG).is_file():
+            return _adapter(folder, base)
+        return _checkpoint(folder, base, progress)
     except UserError as error:
         raise UserError(FIELD, error.value, error.remedy) from None
+    except OSError as error:
+        raise UserError(FIELD, folder, f"could not be read ({error.strerror or error}): give a readable one") from None
+
+
+def _checkpoint(folder: Path, base: Checkpoint, progress: Callable[[float], None]) -> Target:
+    found = checkpoint.check(folder)
+    fingerprint = checkpoint.fingerprint(found)
+    if fingerprint == checkpoint.fingerprint(base):
+        raise UserError(FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
     ours, theirs = _mapped(base.path), _mapped(folder)
     refuse_other_shape(ours, theirs)
     _refuse_other_settings(folder, base, found)
@@ -110,8 +116,9 @@ def _mapped(folder: Path) -> workers.checkpoint.Checkpoint:
 def _adapter(folder: Path, base: Checkpoint) -> Target:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(FIELD, folder, f"has no {ADAPTER_WEIGHTS}: save the adapter as safetensors")
+    checkpoint.read_headers(folder / ADAPTER_WEIGHTS)  # whole, and what its header says
     factors = read_adapter(folder, _mapped(base.path))
-    if not any(f.b.any() and f.a.any() for f in factors.values()):
+    if not any(f.scale and f.b.any() and f.a.any() for f in factors.values()):
         raise UserError(FIELD, folder, "adds nothing to the base, a direction of no length: give a trained adapter")
     _refuse_other_tokenizer(folder, base.path)
     content = [

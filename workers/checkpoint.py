@@ -7,7 +7,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,12 +135,12 @@ class Checkpoint:
                 with open(file, "rb") as opened:
                     self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                raise UserError(self._field, file, f"cannot be read ({error}): fetch the model again") from None
+                raise UserError(self._field, file, f"cannot be read ({error}): fetch it again") from None
         return self._maps[file]
 
     def _read_header(self, file: Path) -> None:
         data = self._map(file)
-        broken = UserError(self._field, file, "is not a whole safetensors file: fetch the model again")
+        broken = UserError(self._field, file, "is not a whole safetensors file: fetch it again")
         try:
             (length,) = struct.unpack_from("<Q", data)
             header = json.loads(data[8 : 8 + length])
@@ -163,6 +163,9 @@ class Checkpoint:
 def read_json(file: Path, field: str = FIELD) -> dict[str, Any]:
     """A JSON object from a file. Raises UserError."""
     try:
-        return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(field, file, f"cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(field, file, "does not hold an object: fetch it again")
+    return value

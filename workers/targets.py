@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
     if config.get("use_dora"):
         raise refusal("is DoRA, which rescales weights besides adding B A")
     if config.get("modules_to_save"):
-        raise refusal(f"replaces whole modules (modules_to_save: {', '.join(config['modules_to_save'])})")
+        raise refusal(f"replaces whole modules (modules_to_save: {config['modules_to_save']})")
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
         raise refusal("changes biases besides adding B A")
     if str(start := config.get("init_lora_weights")).lower() not in STARTS:
@@ -130,7 +130,12 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
     for key in sorted(config.keys() - CHECKED - FREE):
         if config[key]:
             raise refusal(f"uses {key}, which is not plain LoRA")
-    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    r: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
+    if type(r) is not int or r < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
+        remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={r}, lora_alpha={alpha}): save it anew"
+        raise UserError(FIELD, folder, remedy)
+    scale = alpha / (math.sqrt(r) if config.get("use_rslora") else r)
     halves = _factors(folder / ADAPTER_WEIGHTS)
     known, found = {info.name: info for info in base.tensors()}, {}
     for module in sorted({name.rsplit(".lora_", 1)[0] for name in halves}):
@@ -138,12 +143,15 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
         a, b = halves.get(f"{module}.lora_A.weight"), halves.get(f"{module}.lora_B.weight")
         if name not in known:
             raise UserError(FIELD, folder, f"adapts {name}, which the base lacks: give an adapter of the same base")
-        if a is None or b is None or known[name].shape != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
+        if (
+            a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]
+            or known[name].shape != (b.shape[0], a.shape[1])
+        ):  # fmt: skip
             shape = _times(known[name].shape)
             remedy = f"its factors for {name} do not make the base's {shape}: give an adapter of the same base"
             raise UserError(FIELD, folder, remedy)
-        if a.shape[0] != config["r"]:
-            ranks = f"its {ADAPTER_CONFIG} says r={config['r']}, and its factors for {name} are of rank {a.shape[0]}"
+        if a.shape[0] != r:
+            ranks = f"its {ADAPTER_CONFIG} says r={r}, and its factors for {name} are of rank {a.shape[0]}"
             raise UserError(FIELD, folder, f"{ranks}: put two files that belong together there")
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise UserError(FIELD, folder, f"has NaN or infinity in its factors for {name}: train it again")

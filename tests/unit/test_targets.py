@@ -133,13 +133,26 @@ def test_checkpoints_that_do_not_fit(base: checkpoint.Checkpoint, tmp_path: Path
     assert story in str(caught.value), str(caught.value)
 
 
+def configured(folder: Path, text: str) -> Path:
+    """An adapter with another configuration."""
+    (adapter(folder) / "adapter_config.json").write_text(text)
+    return folder
+
+
+def headed(folder: Path, header: str, data: bytes = b"") -> Path:
+    """An adapter with another file of weights."""
+    file = adapter(folder) / "adapter_model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
+    return folder
+
+
 def half(letter: str, *shape: int, fill: float = 1.0, module: str = Q) -> dict[str, np.ndarray]:
     return {f"base_model.model.{module}.lora_{letter}.weight": np.full(shape, fill, np.float32)}
 
 
 ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "DoRA": (lambda folder: adapter(folder, use_dora=True), "is DoRA"),
-    "modules saved": (lambda folder: adapter(folder, modules_to_save=["lm_head"]), "modules_to_save: lm_head"),
+    "modules saved": (lambda folder: adapter(folder, modules_to_save=["lm_head"]), "modules_to_save: ['lm_head']"),
     "ranks by pattern": (lambda folder: adapter(folder, rank_pattern={"q_proj": 4}), "uses rank_pattern"),
     "alphas by pattern": (lambda folder: adapter(folder, alpha_pattern={"q_proj": 4}), "uses alpha_pattern"),
     "PiSSA": (lambda folder: adapter(folder, init_lora_weights="pissa_niter_4"), "(init_lora_weights: pissa_niter_4)"),
@@ -154,6 +167,28 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "do not make the base's 8 x 8",
     ),
     "another rank": (lambda folder: adapter(folder, r=16), "says r=16, and its factors for model"),
+    "no rank": (
+        lambda folder: configured(folder, '{"peft_type": "LORA", "lora_alpha": 4}'),
+        "no scale (r=None, lora_alpha=4)",
+    ),
+    "no alpha": (
+        lambda folder: configured(folder, '{"peft_type": "LORA", "r": 2}'),
+        "lora_alpha=None): save it anew",
+    ),
+    "rank 0": (lambda folder: adapter(folder, r=0), "no scale (r=0, lora_alpha=4)"),
+    "a list": (lambda folder: configured(folder, "[]"), "adapter_config.json: does not hold an object: fetch it again"),
+    "null": (lambda folder: configured(folder, "null"), "adapter_config.json: does not hold an object: fetch it again"),
+    "a header that is a list": (
+        lambda folder: headed(folder, "[]"),
+        "a header that is not safetensors: fetch it again",
+    ),
+    "a header without places": (lambda folder: headed(folder, '{"x": {"dtype": "F32"}}'), "not safetensors: fetch it"),
+    "fewer bytes than its shape": (
+        lambda folder: headed(folder, '{"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}', b"1234"),
+        "has a header that is damaged at x: fetch it again",
+    ),
+    "an empty file": (lambda folder: headed(folder, ""), "has a header that is not safetensors: fetch it again"),
+    "vectors": (lambda folder: adapter(folder, half("A", 8) | half("B", 8)), "do not make the base's 8 x 8"),
     "half a pair": (lambda folder: adapter(folder, half("A", 2, 8)), "do not make the base's 8 x 8"),
     "an unknown tensor": (
         lambda folder: adapter(folder, half("A", 2, 8, module="x.y") | half("B", 8, 2, module="x.y")),
@@ -161,6 +196,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "NaN": (lambda folder: adapter(folder, half("A", 2, 8, fill=np.nan) | half("B", 8, 2)), "NaN or infinity"),
     "nothing": (lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2, fill=0.0)), "no length"),
+    "times nothing": (lambda folder: adapter(folder, lora_alpha=0), "no length"),
 }
 
 
@@ -199,6 +235,17 @@ def test_every_field_of_the_installed_peft_is_known(base: checkpoint.Checkpoint,
     for i, key in enumerate(UNUSUAL):
         with pytest.raises(UserError, match=f"uses {key}"):
             resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)
+
+
+def test_an_adapter_that_may_not_be_read_is_refused(
+    base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(file: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "read_headers", denied)
+    with pytest.raises(UserError, match=r"^grid\.towards=.*lora: could not be read \(Permission denied\)"):
+        resolve_target(adapter(tmp_path / "lora"), base)
 
 
 def test_a_node_where_something_else_lies_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
