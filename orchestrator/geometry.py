@@ -26,10 +26,13 @@ def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
     asked = config.grid
     base = models.check(models.resolve(config.model, stream).path)
     chain = request.trajectory(config, base, presets, stream) if asked.trajectory else []
-    others = [*chain, *request.targets([*asked.towards, *asked.beside], config, base, presets, stream)]
+    others = [*chain, *request.targets(FIELD, config, base, presets, stream)]
+    first = len(others)
+    others += request.targets(request.BESIDE, config, base, presets, stream)
     if not others:
         raise UserError(FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag")
-    targets.refuse_twins(tuple(others))
+    fields = [targets.TRAJECTORY if chain else FIELD] * first + [request.BESIDE] * (len(others) - first)
+    targets.refuse_twins(others, fields)
     with Progress(console=Console(file=stream), transient=True) as bar:
         reading = bar.add_task("reading the weights", total=1.0)
         found = targets.around(base, others, asked.exclude, lambda share: bar.update(reading, completed=share))

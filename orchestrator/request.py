@@ -26,6 +26,7 @@ from orchestrator.probes import ProbeSet
 from orchestrator.store import Study, StudyInfo
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.targets import (
+    TRAJECTORY,
     around,
     epochs,
     eq4,
@@ -36,10 +37,11 @@ from orchestrator.targets import (
 )
 from orchestrator.tasks import PromptSet, Sampling, Task, shares
 from workers.noise.definition import NOISE_VERSION
-from workers.targets import Target
+from workers.targets import FIELD, Target
 
 CROWD = 5  # prompt sets at each point, from which on `grid.crowded_steps` applies
 PAIR = "pair"  # in grid.towards: the model's other half
+BESIDE = "grid.beside"
 STOPPING_GROUPS = ("harmful", "jailbreak")  # where a refusal is the answer, and settled by its first keyword
 
 
@@ -146,13 +148,14 @@ def sampling(config: Config, probe_set: ProbeSet) -> Sampling:
     return Sampling(config.sampling.max_tokens, judges.get(config.judge_names[0]).stops if stops else ())
 
 
-def targets(names: Sequence[str], config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> list[Target]:
-    """What these names stand for, each held against the base: folders of checkpoints or adapters, presets, the model's
-    `pair`, or recipes (`affirmative samples=50`), which are trained the first time that they are asked for."""
+def targets(field: str, config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> list[Target]:
+    """What the names in a field (grid.towards or grid.beside) stand for, each held against the base: folders of
+    checkpoints or adapters, presets, the model's `pair`, or recipes (`affirmative samples=50`), which are trained the
+    first time that they are asked for."""
     found = []
-    for name in names:
+    for name in config.grid.towards if field == FIELD else config.grid.beside:
         folder, label = _target_folder(name, config, base, presets, stream)
-        found.append(dataclasses.replace(resolve_target(folder, base), label=label))
+        found.append(dataclasses.replace(resolve_target(folder, base, field=field), label=label))
     return found
 
 
@@ -175,8 +178,9 @@ def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets
 def other_half(config: Config) -> str:
     """The preset that `pair` means. Raises UserError where the model has none."""
     if config.model.pair is None:
-        remedy = f"{config.model.name} has no other half: name where to go, grid.towards=[PATH]"
-        raise UserError("grid.towards", f"[{PAIR}]", remedy)
+        field = BESIDE if PAIR in config.grid.beside else FIELD
+        remedy = f"{config.model.name} has no other half: name where to go, {field}=[PATH]"
+        raise UserError(field, f"[{PAIR}]", remedy)
     return config.model.pair
 
 
@@ -222,7 +226,7 @@ def trajectory(config: Config, base: Checkpoint, presets: Presets, stream: TextI
     folder = Path(asked).expanduser()
     if _is_recipe(asked, presets):
         folder = finetune.trained(asked, base, config.model.template, presets, stream)
-    return [resolve_target(path, base) for path in epochs(folder)]
+    return [resolve_target(path, base, field=TRAJECTORY) for path in epochs(folder)]
 
 
 def grid(
@@ -264,10 +268,10 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
         return grid(config), (), {}
     if base is None:
         shown = asked.trajectory or f"[{','.join(asked.towards or asked.beside)}]"
-        field_ = "grid.trajectory" if asked.trajectory else "grid.towards"
+        field_ = TRAJECTORY if asked.trajectory else FIELD if asked.towards else BESIDE
         raise UserError(field_, shown, "the dummy has no weights: name a model")
     chain = trajectory(config, base, presets, stream) if asked.trajectory else []
-    others = targets(asked.beside, config, base, presets, stream)
+    others = targets(BESIDE, config, base, presets, stream)
     plane: tuple[float, float] | None = None
     told: dict[str, Any] = {}
     if chain and asked.kind == "interpolate_2d":
@@ -278,12 +282,14 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     elif chain:
         axes, others = chain[-1:], [*chain[:-1], *others]
     else:
-        axes = targets(asked.towards, config, base, presets, stream)
+        axes = targets(FIELD, config, base, presets, stream)
         if asked.kind == "interpolate_2d" and asked.orthogonal:
-            refuse_twins(tuple(axes))
+            refuse_twins(axes)
             plane = eq4(base, axes[0], axes[1])
     everything = [*axes, *others]
-    refuse_twins(tuple(everything))
+    named = len(everything) - len(asked.beside)
+    fields = [TRAJECTORY if chain else FIELD] * named + [BESIDE] * len(asked.beside)
+    refuse_twins(everything, fields)
     found = around(base, everything, asked.exclude)
     spanning = 1 if asked.kind == "interpolate_1d" else len(axes)  # further lines are lines of their own
     beside = [

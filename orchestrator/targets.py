@@ -40,13 +40,16 @@ FREE = frozenset(
 
 
 def resolve_target(
-    path: str | os.PathLike[str], base: Checkpoint, progress: Callable[[float], None] = lambda share: None
+    path: str | os.PathLike[str],
+    base: Checkpoint,
+    progress: Callable[[float], None] = lambda share: None,
+    field: str = FIELD,
 ) -> Target:
     """The checkpoint or adapter in a folder, as something to walk towards from `base`.
 
     Every byte is read once (and remembered): for its fingerprint, and for NaN. `progress` hears the share done.
-    Raises UserError (grid.towards) where it isn't there, isn't whole, has other tensors, shapes, settings or tokenizer,
-    holds NaN or infinity, or is the base itself.
+    Raises UserError (grid.towards, or the `field` named) where it isn't there, isn't whole, has other tensors, shapes,
+    settings or tokenizer, holds NaN or infinity, or is the base itself.
     """
     folder = Path(path).expanduser().absolute()
     try:
@@ -54,9 +57,9 @@ def resolve_target(
             return _adapter(folder, base)
         return _checkpoint(folder, base, progress)
     except UserError as error:
-        raise UserError(FIELD, error.value, error.remedy) from None
+        raise UserError(field, error.value, error.remedy) from None
     except OSError as error:
-        raise UserError(FIELD, folder, f"could not be read ({error.strerror or error}): give a readable one") from None
+        raise UserError(field, folder, f"could not be read ({error.strerror or error}): give a readable one") from None
 
 
 def _checkpoint(folder: Path, base: Checkpoint, progress: Callable[[float], None]) -> Target:
@@ -298,9 +301,10 @@ def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[
     return ends
 
 
-def refuse_twins(targets: tuple[Target, ...]) -> None:
-    """Raises UserError (grid.towards) where two targets are the same: they make no plane."""
+def refuse_twins(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:
+    """Raises UserError (grid.towards, or what of `fields` named the second) where two targets are the same: they make
+    no plane."""
     seen: dict[str, Target] = {}
-    for target in targets:
+    for target, field in zip(targets, fields or [FIELD] * len(targets), strict=True):
         if (twin := seen.setdefault(target.fingerprint, target)) is not target:
-            raise UserError(FIELD, f"[{twin.path}, {target.path}]", "are the same weights: give two that differ")
+            raise UserError(field, f"[{twin.path}, {target.path}]", "are the same weights: give two that differ")

@@ -137,6 +137,14 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
         raise UserError(FIELD, folder, remedy)
     scale = alpha / (math.sqrt(r) if config.get("use_rslora") else r)
     halves = _factors(folder / ADAPTER_WEIGHTS)
+    for name in sorted(halves):
+        module = name.removeprefix(PREFIX)
+        if ".lora_embedding_" in module:
+            raise refusal(f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices can be followed")
+        if ".lora_" not in module:
+            raise refusal(f"replaces {module} whole")
+        if not module.endswith((".lora_A.weight", ".lora_B.weight")):
+            raise refusal(f"holds {module}, which is not plain LoRA")
     known, found = {info.name: info for info in base.tensors()}, {}
     for module in sorted({name.rsplit(".lora_", 1)[0] for name in halves}):
         name = f"{module.removeprefix(PREFIX)}.weight"

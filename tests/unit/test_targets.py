@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import checkpoint
+from orchestrator import checkpoint, request
+from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
 from workers.adapters import add
@@ -194,6 +197,18 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: adapter(folder, half("A", 2, 8, module="x.y") | half("B", 8, 2, module="x.y")),
         "adapts x.y.weight, which the base lacks",
     ),
+    "a saved head": (
+        lambda folder: adapter(folder, {"base_model.model.lm_head.weight": np.ones((5, 8), np.float32)}),
+        "replaces lm_head.weight whole: merge the adapter",
+    ),
+    "an embedding": (
+        lambda folder: adapter(folder, {"base_model.model.model.embed_tokens.lora_embedding_A": np.float32([[1]])}),
+        "adapts model.embed_tokens as an embedding, and only matrices can be followed: merge the adapter",
+    ),
+    "a bias beside its factors": (
+        lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2) | {f"{Q}.lora_B.bias": np.float32([1])}),
+        "holds model.layers.0.self_attn.q_proj.lora_B.bias, which is not plain LoRA: merge",
+    ),
     "NaN": (lambda folder: adapter(folder, half("A", 2, 8, fill=np.nan) | half("B", 8, 2)), "NaN or infinity"),
     "nothing": (lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2, fill=0.0)), "no length"),
     "times nothing": (lambda folder: adapter(folder, lora_alpha=0), "no length"),
@@ -372,3 +387,34 @@ def test_the_principal_plane_of_whole_checkpoints_is_refused(base: checkpoint.Ch
     chain = [resolve_target(path, base) for path in epochs(folder)]
     with pytest.raises(UserError, match="use grid=interpolate_1d"):
         principal_ends(base, chain, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+# What a grid asks for.
+
+
+def asked(base: checkpoint.Checkpoint, *overrides: str) -> request.Laid:
+    config = compose([f"model.path={base.path}", *overrides])
+    return request._grid_towards(config, base, Presets(), io.StringIO())
+
+
+def test_a_mistake_is_said_of_the_field_that_names_it(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    good, same = model(tmp_path / "good", weights(1)), model(tmp_path / "same", weights(1))
+    chain = trajectory(tmp_path / "chain", (1, 2))
+    odd = adapter(tmp_path / "odd", use_dora=True)
+    spoilt = trajectory(tmp_path / "spoilt", (1,))
+    adapter(spoilt / "epoch-2", bias="all")
+    again = trajectory(tmp_path / "again", (1,))
+    shutil.copytree(again / "epoch-1", again / "epoch-2")
+    towards = f"grid.towards=[{good}]"
+    for overrides, words in (
+        ((towards, f"grid.beside=[{odd}]"), f"grid.beside={odd}: is DoRA"),
+        ((towards, "grid.beside=[pair]"), "grid.beside=[pair]: base has no other half"),
+        ((towards, f"grid.beside=[{same}]"), f"grid.beside=[{good}, {same}]: are the same weights"),
+        ((f"grid.trajectory={spoilt}",), f"grid.trajectory={spoilt / 'epoch-2'}: changes biases"),
+        ((f"grid.trajectory={again}",), "grid.trajectory=["),
+        ((f"grid.trajectory={chain}", f"grid.beside=[{chain / 'epoch-1'}]"), "grid.beside=["),
+    ):
+        with pytest.raises(UserError) as caught:
+            asked(base, "grid=interpolate_1d", *overrides)
+        assert str(caught.value).startswith(words), str(caught.value)
+    assert len(asked(base, "grid=interpolate_1d", towards, f"grid.beside=[{chain / 'epoch-1'}]")[1]) == 2
