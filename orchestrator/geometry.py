@@ -36,6 +36,7 @@ def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
     with Progress(console=Console(file=stream), transient=True) as bar:
         reading = bar.add_task("reading the weights", total=1.0)
         found = targets.around(base, others, asked.exclude, lambda share: bar.update(reading, completed=share))
+    targets.refuse_no_length(found, others, fields)
     places, shares, _ = found.principal(min(2, len(others)))
     return {
         "model": config.model.name,

@@ -32,6 +32,7 @@ from orchestrator.targets import (
     eq4,
     principal_ends,
     refuse_nan,
+    refuse_no_length,
     refuse_twins,
     resolve_target,
 )
@@ -275,7 +276,9 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     plane: tuple[float, float] | None = None
     told: dict[str, Any] = {}
     if chain and asked.kind == "interpolate_2d":
-        _, weights, share = around(base, chain, asked.exclude).principal_axes()
+        walked = around(base, chain, asked.exclude)
+        refuse_no_length(walked, chain, [TRAJECTORY] * len(chain))
+        _, weights, share = walked.principal_axes()
         ends = principal_ends(base, chain, weights.tolist())
         axes = [dataclasses.replace(resolve_target(end, base), label=f"principal {end.name}") for end in ends]
         others, told = [*chain, *others], {"plane_share": share}
@@ -291,7 +294,10 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     fields = [TRAJECTORY if chain else FIELD] * named + [BESIDE] * len(asked.beside)
     refuse_twins(everything, fields)
     found = around(base, everything, asked.exclude)
+    refuse_no_length(found, everything, fields)
     spanning = 1 if asked.kind == "interpolate_1d" else len(axes)  # further lines are lines of their own
+    if spanning == 2:
+        found.eq4()  # refuses what makes no plane
     beside = [
         Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, spanning, plane))
         for i, target in enumerate(others)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import workers.checkpoint
     from workers.geometry import Geometry
 
+BLOCK = 1 << 20  # elements looked at at once
 ADAPTER_VERSION = 1  # of an adapter's fingerprint
 GEOMETRY_VERSION = 1  # of what is remembered about two targets
 PRINCIPAL_VERSION = 2  # of the adapters that are principal axes
@@ -96,8 +97,8 @@ def refuse_nan(
     for info in mapped.tensors():
         bits = mapped.base(info.name).view(np.uint32 if info.dtype == "float32" else np.uint16)
         mask = exponents[info.dtype]
-        for start in range(0, len(bits), 1 << 20):
-            if bool(((bits[start : start + (1 << 20)] & mask) == mask).any()):
+        for start in range(0, len(bits), BLOCK):
+            if bool(((bits[start : start + BLOCK] & mask) == mask).any()):
                 raise UserError(field, found.path, f"tensor {info.name} holds NaN or infinity: give another checkpoint")
         done += info.size
         mapped.release(info.name)
@@ -186,14 +187,17 @@ def _vocabulary(folder: Path) -> dict[int, str]:
 def _refuse_equal_weights(
     folder: Path, ours: workers.checkpoint.Checkpoint, theirs: workers.checkpoint.Checkpoint
 ) -> None:
-    """Two fingerprints may differ by the config alone. Stops at the first tensor that differs, so it costs nothing."""
+    """Two fingerprints may differ by the config or the dtypes alone. Stops where values differ, so it costs nothing."""
     import numpy as np
 
+    from workers.noise.reference import to_float32
+
     for info in ours.tensors():
-        if info.dtype != theirs[info.name].dtype or not np.array_equal(
-            ours.base(info.name).view(np.uint8), theirs.base(info.name).view(np.uint8)
-        ):
-            return
+        own, other, dtype = ours.base(info.name), theirs.base(info.name), theirs[info.name].dtype
+        for start in range(0, info.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            if not np.array_equal(to_float32(own[block], info.dtype), to_float32(other[block], dtype)):
+                return
     raise UserError(FIELD, folder, "has the base's weights, a direction of no length: give another checkpoint")
 
 
@@ -299,6 +303,14 @@ def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[
             with contextlib.suppress(OSError):  # another process was first
                 os.rename(made, end)
     return ends
+
+
+def refuse_no_length(found: Geometry, targets: Sequence[Target], fields: Sequence[str]) -> None:
+    """Raises UserError (the field that named it) for a target that has the base's weights: factors whose product is
+    zero, or lost in rounding."""
+    for target, field, length in zip(targets, fields, found.lengths, strict=True):
+        if length == 0:
+            raise UserError(field, target.path, "has the base's weights, a direction of no length: give another")
 
 
 def refuse_twins(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from orchestrator import checkpoint, request
+from orchestrator import geometry as verb
 from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
@@ -276,6 +277,14 @@ def test_a_node_where_something_else_lies_is_refused(base: checkpoint.Checkpoint
             open_end(target, mapped)
 
 
+def test_the_bases_weights_in_another_dtype_are_no_direction(tmp_path: Path, base: checkpoint.Checkpoint) -> None:
+    exact = {name: w.astype(np.float16) for name, w in weights(0).items()}
+    rounded = checkpoint.check(model(tmp_path / "rounded", {name: w.astype(np.float32) for name, w in exact.items()}))
+    with pytest.raises(UserError, match=r"^grid\.towards=.*has the base's weights, a direction of no length"):
+        resolve_target(model(tmp_path / "half", exact), rounded)
+    assert resolve_target(tmp_path / "half", base).kind == "checkpoint", "here it rounds the base"
+
+
 def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
     base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,3 +427,40 @@ def test_a_mistake_is_said_of_the_field_that_names_it(base: checkpoint.Checkpoin
             asked(base, "grid=interpolate_1d", *overrides)
         assert str(caught.value).startswith(words), str(caught.value)
     assert len(asked(base, "grid=interpolate_1d", towards, f"grid.beside=[{chain / 'epoch-1'}]")[1]) == 2
+
+
+def cancelling(folder: Path) -> Path:
+    """Factors that are not zero, and their product is."""
+    b = np.tile(np.array([[1, -1]], np.float32), (8, 1))
+    return adapter(folder, half("A", 2, 8) | {f"base_model.model.{Q}.lora_B.weight": b})
+
+
+def test_a_direction_of_no_length_is_refused_before_it_divides(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    nothing, lost = (
+        cancelling(tmp_path / "nothing"),
+        adapter(tmp_path / "lost", half("A", 2, 8, fill=1e-20) | half("B", 8, 2, fill=1e-20)),
+    )
+    one, good = model(tmp_path / "one", weights(1)), model(tmp_path / "good", weights(2))
+    chain = trajectory(tmp_path / "chain", (1, 2))
+    cancelling(chain / "epoch-3")
+    for overrides, field in (
+        (("grid=interpolate_1d", f"grid.towards=[{nothing}]"), "grid.towards"),
+        (("grid=interpolate_1d", f"grid.towards=[{lost}]", f"grid.beside=[{good}]"), "grid.towards"),
+        (("grid=interpolate_1d", f"grid.towards=[{good}]", f"grid.beside=[{nothing}]"), "grid.beside"),
+        (("grid=interpolate_2d", f"grid.towards=[{good},{nothing}]", "grid.orthogonal=false"), "grid.towards"),
+        (("grid=interpolate_1d", f"grid.trajectory={chain}"), "grid.trajectory"),
+        (("grid=interpolate_2d", f"grid.trajectory={chain}"), "grid.trajectory"),
+    ):
+        with pytest.raises(UserError, match="a direction of no length") as caught:
+            asked(base, *overrides)
+        assert caught.value.field == field, str(caught.value)
+    config = compose(
+        ["grid=interpolate_1d", f"model.path={base.path}", f"grid.towards=[{good}]", f"grid.beside=[{lost}]"]
+    )
+    with pytest.raises(UserError, match=r"^grid\.beside=.*a direction of no length"):
+        verb.measure(config, Presets(), io.StringIO())
+    twice = adapter(tmp_path / "twice", lora_alpha=8)
+    line = f"grid.towards=[{adapter(tmp_path / 'once')},{twice}]"
+    for beside in ("grid.beside=[]", f"grid.beside=[{one}]"):
+        with pytest.raises(UserError, match=r"^grid\.towards=.*lie on one line through the base and make no plane"):
+            asked(base, "grid=interpolate_2d", line, "grid.orthogonal=false", beside)
