@@ -16,6 +16,7 @@ from orchestrator import checkpoint
 from orchestrator.checkpoint import Checkpoint, cache_dir, identity_fields
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import content_id
+from workers.checkpoint import read_json
 from workers.targets import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -34,6 +35,8 @@ BLOCK = 1 << 20  # elements looked at at once
 ADAPTER_VERSION = 1  # of an adapter's fingerprint
 GEOMETRY_VERSION = 1  # of what is remembered about two targets
 PRINCIPAL_VERSION = 2  # of the adapters that are principal axes
+TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
+TELLING = "Hello  World 1234, DON'T\n\n\tÄé e\u0301 \ufb01 \u00a0中文 🙂 <b>x_y</b> "  # text that splitters tell apart
 # Fields of config.json by which a finetuned model may differ and still compute with its weights as the base does.
 FREE = frozenset(
     "eos_token_id max_position_embeddings architectures vocab_size model_max_length tokenizer_class".split()  # noqa: SIM905
@@ -161,27 +164,64 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[t
 
 def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
     """A checkpoint without a tokenizer of its own is asked with the base's, as an adapter is."""
-    ours, theirs = _vocabulary(base), _vocabulary(folder)
-    if not ours or not theirs:
-        return
-    for token in sorted(ours.keys() & theirs.keys()):
-        if ours[token] != theirs[token]:
+    remedy = "give a checkpoint finetuned from the same base"
+    if all((place / TOKENIZER).is_file() for place in (base, folder)):
+        ours, theirs = _vocabulary(base), _vocabulary(folder)
+        for token in sorted(ours.keys() & theirs.keys()):
+            if ours[token] != theirs[token]:
+                raise UserError(
+                    FIELD, folder, f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
+                    f"the base): {remedy}"
+                )  # fmt: skip
+        if part := _another_part(base, folder):
             raise UserError(
-                FIELD, folder, f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
-                "the base): give a checkpoint finetuned from the same base"
+                FIELD, folder, f"has another tokenizer (of its {TOKENIZER}, {part} is not the base's, and makes other "
+                f"tokens of the same text): {remedy}"
             )  # fmt: skip
+        return
+    pieces = [place / SENTENCEPIECE for place in (base, folder)]
+    if all(file.is_file() for file in pieces) and pieces[0].read_bytes() != pieces[1].read_bytes():
+        raise UserError(FIELD, folder, f"has another tokenizer (its {SENTENCEPIECE} is not the base's): {remedy}")
+
+
+def _another_part(base: Path, folder: Path) -> str | None:
+    """What of tokenizer.json besides the vocabulary makes other tokens. Versions of the libraries write the same merges
+    in two ways, and the same splitting in several: that is tried on a text."""
+    ours, theirs = (read_json(place / TOKENIZER, FIELD) for place in (base, folder))
+    if _merges(ours) != _merges(theirs):
+        return "merges"
+    part = next((part for part in ("normalizer", "pre_tokenizer") if ours.get(part) != theirs.get(part)), None)
+    return part if part and _tokens(base) != _tokens(folder) else None
+
+
+def _merges(value: Mapping[str, Any]) -> list[Any]:
+    found = value["model"].get("merges")
+    return [pair.split(" ") if isinstance(pair, str) else pair for pair in found] if isinstance(found, list) else []
+
+
+def _tokens(folder: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(FIELD, folder / TOKENIZER, f"does not load ({error}): fetch it again") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ids: list[int] = tokenizer.encode(TELLING, add_special_tokens=False).ids
+    return ids
 
 
 def _vocabulary(folder: Path) -> dict[int, str]:
-    """Token id -> text, of tokenizer.json; empty where there is none."""
+    """Token id -> text, of tokenizer.json."""
+    value = read_json(folder / TOKENIZER, FIELD)
     try:
-        value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         listed = value["model"]["vocab"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    entries = listed.items() if isinstance(listed, dict) else ((entry[0], i) for i, entry in enumerate(listed))
-    found = {int(i): str(text) for text, i in entries}
-    return found | {int(token["id"]): str(token["content"]) for token in value.get("added_tokens") or ()}
+        entries = listed.items() if isinstance(listed, dict) else ((entry[0], i) for i, entry in enumerate(listed))
+        found = {int(i): str(text) for text, i in entries}
+        return found | {int(token["id"]): str(token["content"]) for token in value.get("added_tokens") or ()}
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise UserError(FIELD, folder / TOKENIZER, "holds no vocabulary that can be read: fetch it again") from None
 
 
 def _refuse_equal_weights(

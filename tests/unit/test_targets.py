@@ -19,7 +19,7 @@ from orchestrator import checkpoint, request
 from orchestrator import geometry as verb
 from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
-from orchestrator.targets import around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
+from orchestrator.targets import TELLING, around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
 from workers.adapters import add
 from workers.checkpoint import Checkpoint
 from workers.targets import CHECKED, FREE, AdapterEnd, open_end
@@ -129,12 +129,85 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+def tokenized(folder: Path, **changes: Any) -> Path:
+    """A checkpoint with another tokenizer.json; its vocabulary stays the same unless that is changed."""
+    file = model(folder, weights(1)) / "tokenizer.json"
+    value = json.loads(file.read_text())
+    value["model"] |= changes.pop("model", {})
+    file.write_text(json.dumps(value | changes))
+    return folder
+
+
+ODD = "holds no vocabulary that can be read: fetch it again"
+CHECKPOINTS |= {
+    "another order of merges": (
+        lambda folder: tokenized(folder, model={"merges": ["a b"]}),
+        "merges is not the",
+    ),
+    "ids that are words": (lambda folder: tokenized(folder, model={"vocab": {"a": "x"}}), ODD),
+    "a vocabulary of numbers": (lambda folder: tokenized(folder, model={"vocab": [1, 2]}), ODD),
+    "an empty entry": (lambda folder: tokenized(folder, model={"vocab": [[]]}), ODD),
+    "no vocabulary": (lambda folder: tokenized(folder, model={"vocab": None}), ODD),
+}
+
+
 @pytest.mark.parametrize("what", CHECKPOINTS)
 def test_checkpoints_that_do_not_fit(base: checkpoint.Checkpoint, tmp_path: Path, what: str) -> None:
     make, story = CHECKPOINTS[what]
     with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
         resolve_target(make(tmp_path / "other"), base)
     assert story in str(caught.value), str(caught.value)
+
+
+def bpe(folder: Path, seed: int, **parts: Any) -> Path:
+    """A checkpoint with a tokenizer that loads, of some parts and else none."""
+    from tokenizers import Tokenizer, models
+
+    letters = sorted({*TELLING.replace(" ", "▁"), "▁▁", "▁H", "<b"})
+    tokenizer = Tokenizer(models.BPE({text: i for i, text in enumerate(letters)}, [("▁", "▁"), ("▁", "H"), ("<", "b")]))
+    for key, part in parts.items():
+        setattr(tokenizer, key, part)
+    tokenizer.save(str(model(folder, weights(seed)) / "tokenizer.json"))
+    return folder
+
+
+def test_a_tokenizer_is_another_where_it_makes_other_tokens(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    """Llama's spaces as transformers 4 wrote them, as 5 does, and split by somebody else's rule."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+    spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    old = checkpoint.check(bpe(tmp_path / "old", 0, normalizer=spaces))
+    new = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    file = bpe(tmp_path / "new", 1, pre_tokenizer=new) / "tokenizer.json"
+    value = json.loads(file.read_text())
+    value["model"]["merges"] = [" ".join(pair) for pair in value["model"]["merges"]]
+    file.write_text(json.dumps(value))
+    truncating = Tokenizer.from_file(str(bpe(tmp_path / "short", 2, pre_tokenizer=new) / "tokenizer.json"))
+    truncating.enable_truncation(2)
+    truncating.save(str(tmp_path / "short" / "tokenizer.json"))
+    assert resolve_target(tmp_path / "short", old).kind == "checkpoint"
+    assert resolve_target(tmp_path / "new", old).kind == "checkpoint"
+    bpe(tmp_path / "other", 1, normalizer=spaces, pre_tokenizer=pre_tokenizers.Punctuation())
+    with pytest.raises(UserError, match=r"tokenizer\.json, pre_tokenizer is not the base's, and makes other tokens"):
+        resolve_target(tmp_path / "other", old)
+    with pytest.raises(UserError, match=r"its tokenizer\.json, normalizer is not the base's"):
+        resolve_target(bpe(tmp_path / "lower", 1, normalizer=normalizers.Lowercase()), old)
+    file.write_text(json.dumps(value | {"pre_tokenizer": {"type": "Tomorrow"}}))
+    with pytest.raises(UserError, match=r"^grid\.towards=.*new/tokenizer\.json: does not load"):
+        resolve_target(tmp_path / "new", old)
+
+
+def test_sentencepiece_files_are_compared_where_there_is_nothing_else(
+    tmp_path: Path, base: checkpoint.Checkpoint
+) -> None:
+    for name, content in (("one", b"one"), ("same", b"one"), ("other", b"two")):
+        folder = model(tmp_path / name, weights(len(name)))
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.model").write_bytes(content)
+    one = checkpoint.check(tmp_path / "one")
+    assert resolve_target(tmp_path / "same", one).kind == "checkpoint"
+    with pytest.raises(UserError, match=r"^grid\.towards=.*\(its tokenizer\.model is not the base's\)"):
+        resolve_target(tmp_path / "other", one)
 
 
 def configured(folder: Path, text: str) -> Path:
