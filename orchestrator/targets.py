@@ -35,6 +35,9 @@ BLOCK = 1 << 20  # elements looked at at once
 ADAPTER_VERSION = 1  # of an adapter's fingerprint
 GEOMETRY_VERSION = 1  # of what is remembered about two targets
 PRINCIPAL_VERSION = 2  # of the adapters that are principal axes
+# Settings that are off where they are null. One that is missing is off, or what some class has by default.
+SWITCHES = {"sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "clip_qkv": None}
+ROPE_NAMES = {"su": "longrope", "mrope": "default"}  # as later versions of transformers call them
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 TELLING = "Hello  World 1234, DON'T\n\n\tÄé e\u0301 \ufb01 \u00a0中文 🙂 <b>x_y</b> "  # text that splitters tell apart
 # Fields of config.json by which a finetuned model may differ and still compute with its weights as the base does.
@@ -144,7 +147,7 @@ def _refuse_other_settings(folder: Path, base: Checkpoint, other: Checkpoint) ->
             folder,
             f"is a {other.architecture}, and the base a {base.architecture}: give a checkpoint of the same",
         )
-    for key, ours, theirs in _differing(identity_fields(base), identity_fields(other)):
+    for key, ours, theirs in _differing(_settings(base), _settings(other)):
         if key not in FREE:
             raise UserError(
                 FIELD, folder, f"its config.json has {key}={theirs}, the base's {key}={ours}: the same weights would "
@@ -152,14 +155,45 @@ def _refuse_other_settings(folder: Path, base: Checkpoint, other: Checkpoint) ->
             )  # fmt: skip
 
 
+def _settings(found: Checkpoint) -> dict[str, Any]:
+    """What config.json says, in one form whichever version of transformers wrote it."""
+    nulls = {key: None for key in SWITCHES if key in found.config and found.config[key] is None}
+    fields = _in_one_form(identity_fields(found) | nulls)
+    if isinstance(text := fields.get("text_config"), Mapping):
+        fields["text_config"] = _in_one_form(text)
+    return fields
+
+
+def _in_one_form(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary embedding's settings in one place, with a type, and a window that is not used as none."""
+    fields = dict(config)
+    rope: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if isinstance(found := fields.pop(key, None), Mapping):
+            rope |= found
+    if not any(isinstance(inner, Mapping) for inner in rope.values()):  # else of each kind of layer its own
+        older = rope.pop("type", None)
+        kind = str(rope.get("rope_type") or older or "default")
+        rope["rope_type"] = ROPE_NAMES.get(kind, kind)
+        if "rope_theta" in fields:
+            rope.setdefault("rope_theta", fields.pop("rope_theta"))
+    if fields.get("use_sliding_window") is False:
+        fields["sliding_window"] = None
+    return fields | {"rope_parameters": rope}
+
+
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Fields that both have, with different values: versions of a library write different sets of defaults."""
+    """Fields that both have, with different values: versions of a library write different sets of defaults. And
+    switches that one has, and the other has not."""
     for key in sorted(ours.keys() & theirs.keys()):
         a, b = ours[key], theirs[key]
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             yield from ((f"{key}.{inner}", x, y) for inner, x, y in _differing(a, b))
         elif a != b:
             yield key, a, b
+    for key in sorted(SWITCHES.keys() & (ours.keys() ^ theirs.keys())):
+        if {**ours, **theirs}[key] not in (None, False, SWITCHES[key]):
+            yield key, ours.get(key), theirs.get(key)
 
 
 def _refuse_other_tokenizer(folder: Path, base: Path) -> None:

@@ -223,6 +223,70 @@ def headed(folder: Path, header: str, data: bytes = b"") -> Path:
     return folder
 
 
+def settings(tmp_path: Path, name: str, fields: dict[str, Any], seed: int = 1) -> Path:
+    """A checkpoint with these fields alone beside architecture and sizes."""
+    folder = model(tmp_path / name, weights(seed))
+    config = {key: value for key, value in CONFIG.items() if key != "rope_parameters"}
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    return folder
+
+
+OLD, NEW = {"rope_theta": 1e4, "rope_scaling": None}, {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}
+SCALED = {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4.0}}
+LAYERED = {"rope_parameters": {"full_attention": {"rope_theta": 1e4, "rope_type": "default"}}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (OLD, NEW),
+        (OLD, {}),
+        ({}, NEW),
+        ({"rope_theta": 10000}, NEW),
+        (NEW, LAYERED),
+        (SCALED, {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 4}}),
+        (SCALED, {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}}),
+        ({"rope_scaling": {"type": "su"}}, {"rope_scaling": {"rope_type": "longrope"}}),
+        ({"sliding_window": None}, {}),
+        ({}, {"sliding_window": 4096}),  # Mistral's, where its config.json is silent
+        ({"sliding_window": 32768, "use_sliding_window": False}, {"sliding_window": None, "use_sliding_window": False}),
+        ({}, {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),  # Gemma 2's
+        ({"text_config": OLD}, {"text_config": NEW}),
+    ],
+)
+def test_what_versions_of_transformers_write_differently_is_the_same(
+    tmp_path: Path, base: checkpoint.Checkpoint, ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    first, second = settings(tmp_path, "first", ours, 1), settings(tmp_path, "second", theirs, 2)
+    for one, other in ((first, second), (second, first)):
+        assert resolve_target(one, checkpoint.check(other)).kind == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "story"),
+    [
+        (OLD, SCALED, "rope_parameters.rope_type=linear, the base's rope_parameters.rope_type=default"),
+        ({}, SCALED, "rope_parameters.rope_type=linear"),
+        (NEW, SCALED, "rope_parameters.rope_type=linear"),
+        (SCALED, NEW, "rope_parameters.rope_type=default"),
+        (SCALED, SCALED | {"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_parameters.factor=8.0"),
+        (OLD, {"rope_parameters": {"rope_theta": 5e5}}, "rope_parameters.rope_theta=500000.0"),
+        ({"sliding_window": None}, {"sliding_window": 4096}, "sliding_window=4096, the base's sliding_window=None"),
+        ({}, {"sliding_window": 2048}, "sliding_window=2048"),
+        ({"final_logit_softcapping": None}, {"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0"),
+        ({"attn_logit_softcapping": 20.0}, {}, "attn_logit_softcapping=None, the base's attn_logit_softcapping=20.0"),
+        ({}, {"clip_qkv": 8.0}, "clip_qkv=8.0"),
+        ({"text_config": OLD}, {"text_config": SCALED}, "text_config.rope_parameters.rope_type=linear"),
+    ],
+)
+def test_a_setting_that_one_side_has_is_a_difference(
+    tmp_path: Path, base: checkpoint.Checkpoint, ours: dict[str, Any], theirs: dict[str, Any], story: str
+) -> None:
+    with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
+        resolve_target(settings(tmp_path, "tuned", theirs), checkpoint.check(settings(tmp_path, "first", ours, 2)))
+    assert story in str(caught.value), str(caught.value)
+
+
 def half(letter: str, *shape: int, fill: float = 1.0, module: str = Q) -> dict[str, np.ndarray]:
     return {f"base_model.model.{module}.lora_{letter}.weight": np.full(shape, fill, np.float32)}
 
