@@ -269,7 +269,7 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
         return grid(config), (), {}
     if base is None:
         shown = asked.trajectory or f"[{','.join(asked.towards or asked.beside)}]"
-        field_ = TRAJECTORY if asked.trajectory else FIELD if asked.towards else BESIDE
+        field_ = TRAJECTORY if asked.trajectory else FIELD
         raise UserError(field_, shown, "the dummy has no weights: name a model")
     chain = trajectory(config, base, presets, stream) if asked.trajectory else []
     others = targets(BESIDE, config, base, presets, stream)

@@ -591,11 +591,13 @@ def test_a_direction_of_no_length_is_refused_before_it_divides(base: checkpoint.
         with pytest.raises(UserError, match="a direction of no length") as caught:
             asked(base, *overrides)
         assert caught.value.field == field, str(caught.value)
-    config = compose(
-        ["grid=interpolate_1d", f"model.path={base.path}", f"grid.towards=[{good}]", f"grid.beside=[{lost}]"]
-    )
-    with pytest.raises(UserError, match=r"^grid\.beside=.*a direction of no length"):
-        verb.measure(config, Presets(), io.StringIO())
+    for other, words in (
+        (lost, "a direction of no length"),
+        (shutil.copytree(good, tmp_path / "same"), "same weights"),
+    ):
+        towards = ["grid=interpolate_1d", f"grid.towards=[{good}]", f"grid.beside=[{other}]"]
+        with pytest.raises(UserError, match=rf"^grid\.beside=.*{words}"):
+            verb.measure(compose([f"model.path={base.path}", *towards]), Presets(), io.StringIO())
     twice = adapter(tmp_path / "twice", lora_alpha=8)
     line = f"grid.towards=[{adapter(tmp_path / 'once')},{twice}]"
     for beside in ("grid.beside=[]", f"grid.beside=[{one}]"):
