@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import os
 import platform
 import re
@@ -20,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
+from orchestrator.points import Point, RandomDirection, direction_from_json
 from workers import materialise
 from workers.noise import Slab, Term, cpu, kernels, reference, table, tensor_key
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
@@ -108,6 +111,7 @@ def test_table_is_the_one_defined() -> None:
 
 
 VECTORS = re.findall(r'^\| (-?\d+) \| "(.*)" \| (\w{8}) (\w{8}) \| (\d+) \| ([-\d ]+) \|$', DOC, re.MULTILINE)
+IDS = re.findall(r"^\| `(\{.*\})` \| ([\da-f]{16}) \|$", DOC, re.MULTILINE)
 SUMS = re.findall(r'^\| (\d+), (\d+) \| "(.*)" \| (\d+) \| (\d+) \| (-?\d+) \| (\d+) \|$', DOC, re.MULTILINE)
 WRITTEN = re.findall(
     r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \| ([\da-f ]+) \|$", DOC, re.MULTILINE
@@ -115,7 +119,7 @@ WRITTEN = re.findall(
 
 
 def test_the_documented_vectors_were_found() -> None:
-    assert (len(VECTORS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 2, 3, 3)
+    assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 5, 2, 3, 3)
     assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is in use
 
 
@@ -130,6 +134,16 @@ def test_documented_z(seed: str, name: str, k0: str, k1: str, k: str, values: st
         drawn = np.zeros(1024, np.int16)
         kernels.fill(drawn, -1, first, n, key, table(), np.zeros(512, np.uint64))
         assert drawn[start % 1024 :][:n].tolist()[:8] == want[: min(8, n, 1024 - start % 1024)]
+
+
+def test_documented_ids() -> None:
+    directions = [direction_from_json(json.loads(text)) for text, _ in IDS]
+    for (text, name), direction in zip(IDS, directions, strict=True):
+        assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == direction.id == name
+        if isinstance(direction, RandomDirection):
+            assert dataclasses.replace(direction, exclude=direction.exclude[::-1]).id == name
+    point = Point.at((direction, 0.1) for direction in directions)
+    assert [direction.id for direction, _ in point.coefficients] == sorted(name for _, name in IDS)
 
 
 @pytest.mark.parametrize(("seed1", "seed2", "name", "n", "s11", "s12", "s22"), SUMS)
