@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -449,16 +450,20 @@ def test_long_rows_are_summed_exactly_and_fixed() -> None:
 def test_squares_in_the_order_of_the_text(dtype: DType) -> None:
     """Blocks of 65,536, sixteen running sums: the same last bit, in float64, from a plain loop."""
     rng = np.random.default_rng(5)
-    for n in [*range(1, 40), 1023, 1031, 3000]:  # many: a wrong order gives the right last bit half of the time
+    # many: a wrong order gives the right last bit half of the time
+    for n in [*range(1, 40), 1023, 1031, 3000, 65_537, 131_072, 150_000, 196_609, 200_001, 262_145]:
         values = rng.standard_normal(n) * 10.0 ** rng.integers(-4, 4, n)
         x = reference.from_float32(values.astype(np.float32), dtype)
-        lanes = [0.0] * 16
-        for i, value in enumerate(reference.to_float32(x, dtype).tolist()):
-            lanes[i % 16] += value * value
-        total = 0.0
-        for lane in lanes:
-            total += lane
-        assert square_sums(x, dtype).tolist() == [total], n
+        elements, blocks = reference.to_float32(x, dtype).tolist(), []
+        for start in range(0, n, 65_536):
+            lanes = [0.0] * 16
+            for i, value in enumerate(elements[start : start + 65_536]):
+                lanes[i % 16] += value * value
+            total = 0.0
+            for lane in lanes:
+                total += lane
+            blocks.append(total)
+        assert square_sums(x, dtype).tolist() == [math.fsum(blocks)], n
 
 
 # Statistics of z, on 10^7 samples; bounds are five standard errors of the estimate
