@@ -69,6 +69,22 @@ for dtype in ("float32", "bfloat16", "float16"):
     differ = (bits(on_gpu) != bits(on_cpu)) & ~(torch.isnan(on_gpu) & torch.isnan(on_cpu)).numpy()
     lora_pairs.append(["lora", dtype, int(differ.sum())])
 
+# Far out, where counters have a high word and offsets more than 32 bits: `place` has the slab alone in memory.
+far_cases = []
+far = {2**32 - 1500: Slab(1, 2900, 2**32 - 1500, 2900, 0, 2900), 2**39: Slab(1, 2900, 2**39 - 700, 2900, 0, 2900),
+       2**42: Slab(1, 2900, 2**42 + 1, 2900, 0, 2900), "strided": Slab(6, 300, 2**33 + 77, 700, 3, 310)}
+for (where, slab), row in itertools.product(far.items(), (None, 2**27)):
+    terms = [Term(seed, scale(slab.k_off + 2**20, row or 2**43), row or 2**43) for seed in (5, 6)]
+    base, got = weights(slab.rows * slab.cols, "bfloat16"), torch.full((slab.rows * slab.dst_stride + 3,), 7.0)
+    want = got.numpy().copy()
+    gpu.write_slab(got, as_torch(base, "bfloat16"), slab, "w", terms, None, (0, slab.cols))
+    for r in range(slab.rows):
+        part, d = base[r * slab.cols :][: slab.cols], slab.dst_off + r * slab.dst_stride
+        want[d : d + slab.cols] = reference.perturb(
+            part, "w", terms, "float32", "bfloat16", start=slab.k_off + r * slab.k_stride)
+    differ = (bits(got) != want.view(np.int32)) & ~(np.isnan(want) & torch.isnan(got).numpy())
+    far_cases.append(["far", where, row, int(differ.sum())])
+
 cases = [("whole", p, d, d, None) for p in plans for d in ("float32", "bfloat16", "float16")]
 cases += [(s, p, "bfloat16", "bfloat16", None) for s, p in itertools.product(list(slabs)[1:], ("none", "two", "mixed"))]
 pairs = itertools.permutations(("float32", "bfloat16", "float16"), 2)
@@ -100,24 +116,32 @@ for s, p, dtype, base_dtype, coefficients in cases:
     print(json.dumps([s, p, dtype, base_dtype, coefficients, wrong]))
 for case in lora_pairs:
     print(json.dumps(case))
+for case in far_cases:
+    print(json.dumps(case))
 """
 
 COMPILED = """
-import json
+import itertools, json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from workers.noise import gpu
 
-constants = {"N_SOURCES": 3, "LONE": False, "N_TERMS": 2, "CONTIGUOUS": False}
-for dtype in ("*fp32", "*i16", "*fp16"):
+blends = ((1, True), (3, False))  # sources, and whether the one has a coefficient of 1
+most = ((3, False), 2, False)
+cases = [("*i16", *case) for case in itertools.product(blends, (1, 2), (True, False))]
+cases += [("*fp32", *most), ("*fp16", *most)]
+fused = gpu.OPTIONS | {"enable_fp_fusion": True}
+for dtype, (sources, lone), terms, contiguous in cases:
+    constants = {"N_SOURCES": sources, "LONE": lone, "N_TERMS": terms, "CONTIGUOUS": contiguous}
     signature = dict.fromkeys(("dst", "source0", "source1", "source2"), dtype)
     signature |= {"coefficients": "*fp32", "quantiles": "*i16", "keys": "*i32", "scales": "*fp32"}
     signature |= {"units": "*i64", "geometry": "*i64"} | dict.fromkeys(constants, "constexpr")
-    for control, options in ((False, gpu.OPTIONS), (True, gpu.OPTIONS | {"enable_fp_fusion": True})):
-        source = ASTSource(gpu.write_kernel, signature, constants)
+    source = ASTSource(gpu.write_kernel, signature, constants)
+    for control in [False, True] if ((sources, lone), terms, contiguous) == most else [False]:
+        options = fused if control else gpu.OPTIONS
         compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        print(json.dumps([dtype, control, compiled.asm["ptx"]]))
+        print(json.dumps([[dtype, *constants.values()], control, compiled.asm["ptx"]]))
 """
 
 
@@ -139,16 +163,18 @@ def lines(script: str, tmp_path: Path, **environment: str) -> list[list]:
 
 def test_interpreted_kernel_is_the_reference_to_the_bit(tmp_path: Path) -> None:
     found = lines(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
-    assert len(found) == 49
+    assert len(found) == 49 + 8
     assert [case for case in found if case[-1] != 0] == []
 
 
 def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     """PTX for compute capability 9.0: products and sums are rounded apart, subnormals are kept; fusion, on, is seen."""
-    environment = {"TRITON_INTERPRET": "0"}
-    for dtype, control, ptx in lines(COMPILED, tmp_path, **environment):
-        assert bool(re.search(r"\bfma\.", ptx)) == control, dtype
-        assert not re.search(r"\.ftz\b", ptx)
+    found = lines(COMPILED, tmp_path, TRITON_INTERPRET="0")
+    assert sum(control for _, control, _ in found) == 3
+    assert len({tuple(case) for case, _, _ in found}) == 10
+    for case, control, ptx in found:
+        assert bool(re.search(r"\bfma\.", ptx)) == control, case
+        assert not re.search(r"\.ftz\b", ptx), case
         if not control:
             arithmetic = set(re.findall(r"\b(?:mul|add|sub)\.[\w.]*f32\b", ptx))
-            assert arithmetic == {"mul.rn.f32", "add.rn.f32"}, dtype  # .rn: ptxas may not fuse these either
+            assert arithmetic == {"mul.rn.f32", "add.rn.f32"}, case  # .rn: ptxas may not fuse these either
