@@ -18,6 +18,7 @@ import pytest
 from orchestrator import checkpoint
 from orchestrator.checkpoint import check, fingerprint
 from orchestrator.errors import UserError
+from workers.checkpoint import Checkpoint as Moving
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -312,6 +313,32 @@ def test_real_models_are_sound(tiny_llama: Path, tiny_llama_tied: Path, tiny_mis
     assert check(tiny_mistral).architecture == "MistralForCausalLM"
     assert {tensor.dtype for tensor in check(tiny_llama_tied).tensors.values()} == {"BF16"}
     assert "lm_head.weight" not in check(tiny_llama_tied).tensors
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_no_tensor_that_moves(tmp_path: Path, tied: bool) -> None:
+    """Rows of docs/noise.md's table, in the names of the files of gemma3, qwen2_vl and qwen2_audio."""
+    (one,) = tensors(1).values()
+    ids = ("I64", [1, 2], bytes(16))  # a dtype that a tensor could not have
+    moving = ("language_model.model.embed_tokens.weight", "language_model.model.norm.weight")
+    head = "language_model.lm_head.weight"
+    made = {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": one, "model.embeddings.position_ids": ids}
+    encoders = {
+        "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight": one,
+        "vision_tower.vision_model.embeddings.position_ids": ids,
+        "vision_model.post_layernorm.weight": one,
+        "multi_modal_projector.mm_input_projection_weight": one,
+        "visual.blocks.0.attn.qkv.weight": one,
+        "audio_tower.layers.0.fc1.weight": one,
+    }
+    content = dict.fromkeys([*moving, head], one) | made | encoders
+    beside = make(tmp_path / "beside", content, text_config={"tie_word_embeddings": tied})
+    assert [info.name for info in Moving(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
+    alone = make(tmp_path / "alone", {"lm_head.weight": one, "model.visual.weight": one}, tie_word_embeddings=tied)
+    assert [info.name for info in Moving(alone).tensors()] == [
+        *([] if tied else ["lm_head.weight"]),
+        "model.visual.weight",
+    ]
 
 
 # What a model's name depends on.
