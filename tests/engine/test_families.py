@@ -22,8 +22,13 @@ pytestmark = pytest.mark.engine
 
 SPEC = EngineSpec(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=256, kv_cache_gib=0.05)
 SEEN = 20  # log-probabilities of the likeliest tokens that are compared
+ROUNDING = 3e-5  # between two engines' float32 log-probabilities; found: 2e-6 to 1.2e-5, moved or not
 
 FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "tied llama": {"tie_word_embeddings": True},
+    "mistral": {},
+    "mixtral": {},
     "qwen2": {"tie_word_embeddings": True, "hidden_size": 128},
     "qwen3": {},
     "gemma3": {},
@@ -139,13 +144,13 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
         assert differing(engine, checkpoint, base) == []
         at_origin = heard(engine, prompts)
         apart = farthest(at_origin, theirs[0])
-        assert apart < 1e-3, apart
+        assert apart < ROUNDING, apart
         for i, point in enumerate(points):
             engine.write(point, scalars)
             if i % 10 == 0:
                 assert differing(engine, checkpoint, reference(checkpoint, point, scalars)) == []
         assert differing(engine, checkpoint, moved) == [] and len(differing(engine, checkpoint, base)) > 5
-        assert farthest(heard(engine, prompts), theirs[1]) < max(5 * apart, 1e-4)
+        assert farthest(heard(engine, prompts), theirs[1]) < max(2 * apart, ROUNDING)
         engine.write(ORIGIN, {})
         assert differing(engine, checkpoint, base) == []
         assert heard(engine, prompts) == at_origin
@@ -155,7 +160,7 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_walk_through_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
-    walked(make_tiny(family, **FAMILIES[family]), tmp_path)
+    walked(make_tiny(family.split()[-1], **FAMILIES[family]), tmp_path)
 
 
 @pytest.mark.parametrize(("family", "ranks"), [("llama", 3), ("qwen2", 2)])
