@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -161,6 +162,43 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_walk_through_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
     walked(make_tiny(family.split()[-1], **FAMILIES[family]), tmp_path)
+
+
+def beside_images(folder: Path) -> Path:
+    """A tiny gemma3 of text made the language model of one of images: its head stored twice, the encoder's ids too."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config=json.loads((folder / "config.json").read_text()),
+        vision_config=sizes | {"image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=2,
+        boi_token_index=3,
+        eoi_token_index=4,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    text = {f"language_model.{name}": tensor for name, tensor in load_file(file).items()}
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    stored = load_file(file)
+    assert text.keys() < stored.keys()
+    text["language_model.lm_head.weight"] = text["language_model.model.embed_tokens.weight"].clone()
+    text["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(4)[None]
+    save_file(stored | text, file, {"format": "pt"})
+    return folder
+
+
+def test_a_walk_of_a_language_model_beside_an_image_encoder(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Where torchvision is, as beside vLLM for GPUs: without it vLLM can't open such a model."""
+    pytest.importorskip("torchvision")
+    folder = beside_images(make_tiny("gemma3"))
+    names = {info.name for info in Checkpoint(folder).tensors()}
+    assert len(names) == 28 and all(name.startswith("language_model.model.") for name in names)
+    walked(folder, tmp_path)
 
 
 @pytest.mark.parametrize(("family", "ranks"), [("llama", 3), ("qwen2", 2)])
