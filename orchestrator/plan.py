@@ -20,7 +20,7 @@ from typing import Any
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.wording import duration
-from workers.residency import UTILISATION
+from workers.residency import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
 
 GB, MIB = 10**9, 1 << 20
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -32,8 +32,6 @@ HOST_LINK = 20e9  # bytes a second and GPU, of a pristine base that stays in the
 LAYER_SECONDS = {True: 1e-4, False: 1e-5}  # launching a layer's kernels, by `eager`: a step is never faster
 STEP_SECONDS = 2e-3  # scheduling and sampling, a step
 REDUCE_SECONDS = 4e-5  # two all-reduces a layer, where tensors are split
-GPU_RUNTIME = int(1.5 * GB)  # CUDA context, kernels, communication
-ACTIVATIONS = 24  # live values a token, in units of the hidden size
 LOAD_RATE = 1.5e9  # bytes of weights a second, from disk
 START_SECONDS = {True: 60.0, False: 30.0}  # of an engine besides, by whether it is on a GPU
 
@@ -48,6 +46,7 @@ CPU_BATCH = 16  # sequences that transformers is asked at once
 CPU_KV = 1 << 30  # what the engine takes for keys and values on a CPU unless told otherwise
 
 PROMPT_TOKENS = 60  # of a prompt in its template, where no tokenizer is at hand
+PLACES: dict[Where, str] = {"gpu": "on the GPU", "host": "in the host's memory", "mmap": "mapped from disk"}
 RESPONSE_BYTES = (300, 3)  # of a stored response: for its row, and for each token (zstd)
 
 
@@ -135,7 +134,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Room:
-    """How the engine is set, and where: `gpu` is a key of GPUS, or None for a CPU of `cores`."""
+    """How the engine is set, and where: `gpu` is a key of GPUS, or None for a CPU of `cores`.
+
+    gpu_memory: bytes of a GPU that an actor has, where the table does not know. host_free: bytes of shared memory, None
+    where that is not known; host_copy: what a copy of the base still takes there, None for all of it.
+    """
 
     gpu: str | None = None
     tensor_parallel: int = 1
@@ -148,11 +151,16 @@ class Room:
     max_num_batched_tokens: int = 4096
     kv_cache_bytes: int | None = None
     write: str = "inplace"  # repack: vLLM on a CPU holds its linear weights twice
+    base: Asked = "auto"
+    gpu_memory: int | None = None
+    host_free: int | None = None
+    host_copy: int | None = None
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each GPU, or of an actor on a CPU. `base_on_gpu`: the pristine base lies beside the weights."""
+    """Bytes on each GPU, or of an actor on a CPU. `base_at`: where the pristine base waits (engine.base), None where it
+    cannot be where it is asked for."""
 
     weights: int
     base: int
@@ -160,7 +168,7 @@ class Memory:
     overhead: int
     peak: int
     capacity: int | None
-    base_on_gpu: bool
+    base_at: Where | None
     fits: bool | None
 
 
@@ -328,8 +336,13 @@ def estimate(
         remarks.append(f"the {gpu(room.gpu).name} has no bfloat16: set model.dtype=float16")
     if memory is None:
         remarks.append("the model's size is unknown: no memory and no time can be told")
-    elif memory.fits and memory.base and room.gpu and not memory.base_on_gpu:
-        remarks.append("the pristine base stays in the host's memory: each visit copies it to the GPU")
+    elif memory.base_at is None:
+        try:
+            place(model, room)
+        except UserError as error:
+            remarks.append(str(error))
+    elif memory.fits and memory.base and room.gpu and memory.base_at != "gpu":
+        remarks.append(f"the pristine base stays {PLACES[memory.base_at]}: each visit copies it to the GPU")
     return Plan(
         model=model,
         room=room,
@@ -357,7 +370,7 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
     """What a GPU (or an actor on a CPU) must hold; None where the model's size is unknown.
 
     GPU: (weights + base + keys and values) / tensor_parallel + activations + the runtime. Keys and values shrink to
-    one sequence, and the base moves to the host, before anything is said not to fit. CPU: libraries, weights, keys
+    one sequence before anything is said not to fit; the base is where `place` says. CPU: libraries, weights, keys
     and values, activations, the mapped base; linear weights again where they are packed. available: its free memory.
     """
     weights, base = model.weights, model.base
@@ -365,39 +378,68 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
         return None
     hidden, vocabulary = model.hidden or 0, model.vocabulary or 0
     item = ITEM_BYTES[model.dtype]
-    activations = room.max_num_batched_tokens * hidden * ACTIVATIONS * item + 3 * room.max_num_seqs * vocabulary * 4
+    besides = _besides(model, room)
+    try:
+        at = place(model, room)
+    except UserError:
+        at = None
     if not room.gpu:
-        kv = room.kv_cache_bytes or CPU_KV
+        kv, activations = room.kv_cache_bytes or CPU_KV, besides - GPU_RUNTIME
         if room.engine != "vllm":  # transformers keeps what its batch needs
             batch = min(CPU_BATCH, _concurrent(room, sets))
             kv = batch * _longest(sets) * (model.kv_token or 0)
             activations = batch * _longest(sets) * hidden * ACTIVATIONS * item + 3 * batch * vocabulary * 4
-        overhead = RUNTIMES[room.engine] + activations + base  # mapped pages count as held, though they give way
+        rest = RUNTIMES[room.engine] + activations + base  # mapped pages count as held, though they give way
         if room.engine == "vllm" and room.write == "repack":
-            overhead += model.linear + hidden * vocabulary * item  # the largest is there twice while it is packed
-        peak = weights + kv + overhead
-        return Memory(
-            weights, base, kv, overhead, peak, available, False, None if available is None else peak <= available
-        )
+            rest += model.linear + hidden * vocabulary * item  # the largest is there twice while it is packed
+        peak = weights + kv + rest
+        fits = False if at is None else None if available is None else peak <= available
+        return Memory(weights, base, kv, rest, peak, available, at, fits)
     split = room.tensor_parallel
-    capacity = int(gpu(room.gpu).memory * UTILISATION)
+    capacity = int(_gpu_memory(room) * UTILISATION)
     kv_token = model.kv_token or 0
     least = room.max_model_len * kv_token // split
     wanted = room.kv_cache_bytes or max(least, _concurrent(room, sets) * _longest(sets) * kv_token // split)
-    fixed = weights // split + GPU_RUNTIME + activations
-    on_gpu = fixed + base // split + wanted <= capacity
-    held = fixed + (base // split if on_gpu else 0)
+    held = weights // split + besides + (base // split if at == "gpu" else 0)
     kv = max(least, min(wanted, capacity - held))
     return Memory(
         weights=weights // split,
         base=base // split,
         kv=kv,
-        overhead=GPU_RUNTIME + activations,
+        overhead=besides,
         peak=held + kv,
         capacity=capacity,
-        base_on_gpu=on_gpu,
-        fits=held + kv <= capacity,
+        base_at=at,
+        fits=at is not None and held + kv <= capacity,
     )
+
+
+def place(model: ModelSize, room: Room) -> Where:
+    """Where the base waits: what the actor's own `choose` will say. Raises UserError (engine.base) as it does."""
+    if room.engine != "vllm":
+        return "mmap"
+    weights, base, split = model.weights or 0, model.base or 0, room.tensor_parallel
+    return choose(
+        room.base,
+        "cuda" if room.gpu else "cpu",
+        weights=weights // split,
+        base=base // split,
+        copy=0 if room.host_free is None else base if room.host_copy is None else room.host_copy,
+        gpu_total=_gpu_memory(room),
+        besides=_besides(model, room),
+        kv=room.kv_cache_bytes,
+        host_free=room.host_free or 0,
+    )
+
+
+def _besides(model: ModelSize, room: Room) -> int:
+    hidden, vocabulary, item = model.hidden or 0, model.vocabulary or 0, ITEM_BYTES[model.dtype]
+    return overhead(hidden, vocabulary, item, room.max_num_batched_tokens, room.max_num_seqs)
+
+
+def _gpu_memory(room: Room) -> int:
+    """Bytes of a GPU that an actor has; 0 on a CPU."""
+    return 0 if room.gpu is None else room.gpu_memory or gpu(room.gpu).memory
 
 
 def suggested(model: ModelSize, room: Room, sets: Sequence[Load]) -> int | None:
@@ -424,7 +466,7 @@ def visit_seconds(model: ModelSize, room: Room, memory: Memory, asked: Sequence[
     card, split = gpu(room.gpu), room.tensor_parallel
     flops = (card.flops32 if model.dtype == "float32" else card.flops16) * FLOPS_SHARE * split
     bandwidth = card.bandwidth * BANDWIDTH_SHARE
-    if memory.base_on_gpu:
+    if memory.base_at == "gpu":
         write = (memory.base + memory.weights) / bandwidth
     else:
         write = memory.base / HOST_LINK + memory.weights / bandwidth
@@ -469,6 +511,7 @@ def check_memory(plan: Plan, available: int | None = None) -> None:
     memory, room, model = plan.memory, plan.room, plan.model
     if memory is None:
         return
+    place(model, room)
     if room.gpu:
         if not memory.fits:
             assert memory.capacity is not None
@@ -521,12 +564,12 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("tokens", f"{plan.prompt_tokens:,} in prompts, at most {plan.generated_tokens:,} generated"),
     ]
     if memory is not None:
-        place = "" if memory.base_on_gpu else " (in the host's memory)" if room.gpu else " (mapped from disk)"
+        at = "" if memory.base_at is None else f" ({PLACES[memory.base_at]})"
         rows.append(
             (
                 f"memory per {'GPU' if room.gpu else 'actor'}",
                 f"{_gb(memory.peak)}: weights {_gb(memory.weights)}, keys and values {_gb(memory.kv)}, the rest "
-                f"{_gb(memory.overhead)}; pristine base {_gb(memory.base)}{place}",
+                f"{_gb(memory.overhead)}; pristine base {_gb(memory.base)}{at}",
             )
         )
     if room.gpu:

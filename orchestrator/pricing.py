@@ -20,8 +20,10 @@ from orchestrator.record import totals
 from orchestrator.request import PAIR, Prepared
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.tasks import Prompt, Task, visits
+from workers import residency
+from workers.checkpoint import Checkpoint as Mapped
 from workers.engine import EngineSpec, resolved_write
-from workers.targets import Target
+from workers.targets import Target, sample_id
 
 LARGE = 10**9  # parameters from which nobody means a CPU
 CHARACTERS = 4  # of a judge's template, a token
@@ -99,7 +101,11 @@ def of(prepared: Prepared, missing: Sequence[Task]) -> Plan:
         p.id: Load(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens) for p in prepared.prompt_sets
     }
     groups = {p.id: p.group for p in prepared.prompt_sets}
-    return _estimate(config, model, loads, groups, prepared.sweep, missing, _measured(prepared), [])
+    copy = None
+    if prepared.checkpoint is not None and config.engine.kind == "vllm":
+        folder = prepared.checkpoint.path.absolute()
+        copy = residency.host_missing(Mapped(folder), sample_id(folder))
+    return _estimate(config, model, loads, groups, prepared.sweep, missing, _measured(prepared), [], copy)
 
 
 def _estimate(
@@ -111,11 +117,12 @@ def _estimate(
     missing: Sequence[Task],
     measured: float | None,
     notes: list[str],
+    host_copy: int | None = None,
 ) -> Plan:
     points = len(sweep.grid.points())
     priced = plan.estimate(
         model,
-        _room(config, model, notes),
+        dataclasses.replace(_room(config, model, notes), host_copy=host_copy),
         loads,
         [visit.prompt_set_ids for visit in visits(missing)],
         points=points,
@@ -158,14 +165,19 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
     engine, cluster = config.engine, config.cluster
     card, actors = cluster.gpu, cluster.actors or 1
     on_gpu = engine.kind == "vllm" and engine.device != "cpu"
+    base, share, memory = engine.base, min(1.0, cluster.gpus_per_actor or 1.0), None
     if card is None and on_gpu:
         here = hardware.gpus()
         if here:
             actors = how_many(cluster, len(here), cluster.gpus_per_actor or engine.tensor_parallel) or 1
-            card = plan.nearest(here[0].name)
+            card, memory = plan.nearest(here[0].name), int(here[0].memory * share)
         elif (model.parameters or 0) >= LARGE:
             card = "h100"
             notes.append("priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU")
+        if card is None and (here or cluster.kind != "local"):
+            base = "auto"  # of a GPU that is not in the table, or not known yet, nothing can be said
+    elif card is not None and on_gpu:
+        memory = int(plan.gpu(card).memory * share)
     kv = engine.kv_cache_gib
     return Room(
         gpu=card if on_gpu else None,
@@ -179,6 +191,9 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
         max_num_batched_tokens=engine.max_num_batched_tokens,
         kv_cache_bytes=None if kv is None else int(kv * 2**30),
         write=resolved_write(EngineSpec(write=engine.write, dtype=config.model.dtype)),  # type: ignore[arg-type]  # validated
+        base=base,  # type: ignore[arg-type]  # validated
+        gpu_memory=memory if on_gpu else None,
+        host_free=residency.host_free() if cluster.kind == "local" and cluster.gpu is None else None,
     )
 
 
@@ -191,6 +206,8 @@ def _measured(prepared: Prepared) -> float | None:
 
 def check_machine(prepared: Prepared, missing: Sequence[Task]) -> None:
     """Raises UserError where disk or memory will not do, before anything is loaded."""
+    if prepared.checkpoint is not None and prepared.config.engine.kind == "vllm":  # as an actor does, before it asks
+        residency.sweep(keep=sample_id(prepared.checkpoint.path.absolute()))
     priced = of(prepared, missing)
     plan.check_disk(prepared.out, priced)
     if prepared.config.cluster.kind == "local":

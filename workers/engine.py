@@ -17,7 +17,7 @@ from orchestrator.points import Point, RandomDirection
 from orchestrator.tasks import PromptSet, Sampling
 from workers.checkpoint import Checkpoint, TensorInfo, read_json
 from workers.noise.definition import DType
-from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, sweep
+from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, overhead, sweep
 from workers.targets import Target, open_ends, sample_id
 
 if TYPE_CHECKING:  # the driver imports this file, and has neither torch nor numba
@@ -324,13 +324,22 @@ class VllmEngine(Engine):
         kv = None if self.spec.kv_cache_gib is None else math.ceil(self.spec.kv_cache_gib * GIB)
         sweep(keep=self._sample)  # before what is free is measured
         elements = sum(info.size for info in self._checkpoint.tensors())
+        item = 4 if self.spec.dtype == "float32" else 2
+        config = {**self._checkpoint.config, **(self._checkpoint.config.get("text_config") or {})}
         return choose(
             self.spec.base,
             self.spec.device,
-            weights=elements * (4 if self.spec.dtype == "float32" else 2) // self.spec.tensor_parallel,
+            weights=elements * item // self.spec.tensor_parallel,
             base=self._checkpoint.bytes // self.spec.tensor_parallel,
             copy=host_missing(self._checkpoint, self._sample),
             gpu_total=total,
+            besides=overhead(
+                config.get("hidden_size") or 0,
+                config.get("vocab_size") or 0,
+                item,
+                self.spec.max_num_batched_tokens,
+                self.spec.max_num_seqs,
+            ),
             kv=kv,
             host_free=host_free(),
         )

@@ -24,7 +24,15 @@ SHARED_MEMORY = Path("/dev/shm")
 COMPLETE = ".complete"  # in a copy's folder, once all is there
 ROOM = 1.1  # of a host copy's size must be free
 UTILISATION = 0.92  # of a GPU's memory is vLLM's by its own default; a second copy of the weights is taken out of it
-LEAST_KV = 2 << 30  # bytes that must be left for the engine's KV cache, its activations and its graphs
+LEAST_KV = 2 << 30  # bytes that must be left for the engine's KV cache
+GPU_RUNTIME = 1_500_000_000  # bytes: CUDA context, kernels, communication
+ACTIVATIONS = 24  # live values a token, in units of the hidden size
+
+
+def overhead(hidden: int, vocabulary: int, item: int, tokens: int, sequences: int) -> int:
+    """Bytes that an engine takes of a GPU besides weights and KV cache: its runtime, and the activations of a batch of
+    so many tokens and sequences, in a dtype of `item` bytes."""
+    return GPU_RUNTIME + tokens * hidden * ACTIVATIONS * item + 3 * sequences * vocabulary * 4
 
 
 def choose(
@@ -35,22 +43,27 @@ def choose(
     base: int,
     copy: int,
     gpu_total: int = 0,
+    besides: int = 0,
     kv: int | None = None,
     host_free: int = 0,
 ) -> Where:
     """Where the base goes. weights, base: bytes of the resident weights and of the pristine ones that one GPU holds,
-    which may differ in dtype; copy: bytes that a host copy still takes; kv: bytes of KV cache asked for.
+    which may differ in dtype; copy: bytes that a host copy still takes; besides: what
+    the engine's `overhead` is; kv: bytes of KV cache asked for. The driver's plan asks here too (orchestrator/plan.py).
 
     `auto`: a GPU's memory where both and the KV cache fit, else this machine's where a copy fits, else the file.
     On a CPU it is the file: its pages are in this machine's memory, and shared, already.
     Raises UserError (engine.base) for a place that is too small or isn't there.
     """
-    fits_gpu = weights + base + max(LEAST_KV, kv or 0) <= UTILISATION * gpu_total
+    fits_gpu = weights + base + besides + max(LEAST_KV, kv or 0) <= UTILISATION * gpu_total
     fits_host = ROOM * copy <= host_free
     if asked == "gpu" and device != "cuda":
         raise UserError("engine.base", "gpu", "there is no GPU: use engine.base=mmap")
     if asked == "gpu" and not fits_gpu:
-        needed = f"two copies of the weights ({(weights + base) / 2**30:.1f} GiB) and the KV cache do not fit the GPU"
+        needed = (
+            f"two copies of the weights ({(weights + base) / 2**30:.1f} GiB), the KV cache and the engine itself "
+            "do not fit the GPU"
+        )
         raise UserError("engine.base", "gpu", f"{needed}: use engine.base=host")
     if asked == "host" and not fits_host:
         free = f"shared memory has {host_free / 2**30:.1f} GiB free, and the weights are {copy / 2**30:.1f} GiB"

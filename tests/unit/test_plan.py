@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_memory_by_hand() -> None:
     assert found.weights == 2 * 7241732096
     assert found.base == 2 * 7241732096
     assert found.kv == 80 * (60 + 512) * 2 * 32 * 8 * 128 * 2  # sequences, tokens, k and v, layers, heads, width, bytes
-    assert found.base_on_gpu
+    assert found.base_at == "gpu"
     assert found.peak == found.weights + found.base + found.kv + found.overhead <= 0.9 * 80 * GB
 
 
@@ -88,7 +89,7 @@ def test_times_where_it_does_not_fit_are_those_of_what_fits() -> None:
 def test_a_small_gpu_keeps_the_base_outside_and_asks_fewer_at_once() -> None:
     small, large = planned(MISTRAL, Room(gpu="rtx3090")), planned(MISTRAL, Room(gpu="h100"))
     assert small.memory and large.memory and small.seconds and large.seconds
-    assert small.memory.fits and not small.memory.base_on_gpu
+    assert small.memory.fits and small.memory.base_at == "host"
     assert small.memory.kv < large.memory.kv
     assert small.seconds.write > 5 * large.seconds.write
 
@@ -166,6 +167,44 @@ def test_unknown_sizes_are_said_to_be_unknown() -> None:
     plan.check_memory(found)  # nothing can be said against it
 
 
+@pytest.mark.parametrize(
+    ("base", "at"), [("auto", "in the host's memory"), ("host", "in the host's memory"), ("mmap", "mapped from disk")]
+)
+def test_the_plan_tells_where_the_base_will_be(base: Any, at: str) -> None:
+    found = planned(MISTRAL, Room(gpu="rtx4090", base=base))
+    plan.check_memory(found)
+    assert dict(plan.lines(found))["memory per GPU"].endswith(f"pristine base 14.5 GB ({at})")
+    assert any(at in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("room", "story"),
+    [
+        (Room(gpu="rtx4090", base="gpu"), "do not fit the GPU: use engine.base=host"),
+        (Room(base="gpu"), "there is no GPU: use engine.base=mmap"),
+        (Room(gpu="rtx4090", base="host", host_free=GB), "shared memory has 0.9 GiB free"),
+        (Room(base="host", host_free=GB), "shared memory has 0.9 GiB free"),
+    ],
+)
+def test_a_place_that_the_actor_would_refuse_is_refused_before_the_start(room: Room, story: str) -> None:
+    found = planned(MISTRAL, room)
+    assert found.memory and found.memory.fits is False and any(story in note for note in found.notes)
+    with pytest.raises(UserError, match=story) as refused:
+        plan.check_memory(found)
+    assert refused.value.field == "engine.base"
+
+
+def test_the_plan_and_the_actor_choose_the_same_place() -> None:
+    llama8 = ModelSize("llama3_8b", "bfloat16", 8030261248, 32, 4096, 8, 128, 128256)
+    assert plan.place(llama8, Room(gpu="a100_40")) == "gpu"
+    assert plan.place(llama8, Room(gpu="a100_40", max_num_batched_tokens=16384)) == "host"  # activations come first
+    assert plan.place(llama8, Room(gpu="a100_40", kv_cache_bytes=8 * GB)) == "host"
+    assert plan.place(MISTRAL, Room(gpu="rtx4090", host_free=GB)) == "mmap"
+    assert plan.place(MISTRAL, Room(gpu="rtx4090", base="host", host_free=GB, host_copy=0)) == "host"  # another has it
+    assert plan.place(MISTRAL, Room(gpu="rtx4090", base="gpu", tensor_parallel=2)) == "gpu"
+    assert plan.place(LLAMA70, Room(gpu="h100", tensor_parallel=4, gpu_memory=85 * GB)) == "gpu"
+
+
 def test_a_misspelt_gpu() -> None:
     with pytest.raises(UserError, match="did you mean 'h100'") as refused:
         planned(MISTRAL, Room(gpu="h10"))
@@ -207,6 +246,16 @@ def priced(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Plan:
     monkeypatch.setattr(models, "locate", lambda _: None)
     asked = ("model=llama2_7b", "probes=harmful", "probes.limit=40", "sampling.early_stop=false", "cluster.gpu=h100")
     return pricing.price(compose([*asked, *overrides]), Presets(), io.StringIO())
+
+
+def test_what_is_asked_of_the_base_is_priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = priced(monkeypatch, "cluster.gpu=rtx4090", "engine.base=gpu")
+    assert found.memory and found.memory.base_at is None
+    assert any(note.startswith("engine.base=gpu: ") for note in found.notes)
+    found = priced(monkeypatch, "engine.base=gpu", "engine.device=cpu")
+    assert any("there is no GPU" in note for note in found.notes)
+    shared = priced(monkeypatch, "cluster.gpus_per_actor=0.25", "engine.kv_cache_gib=1")
+    assert shared.memory and shared.memory.base_at != "gpu", "a quarter of an H100"
 
 
 def test_model_judges_are_priced_beside_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from orchestrator.errors import UserError
 from workers.checkpoint import Checkpoint
 from workers.engine import EngineSpec, VllmEngine
-from workers.residency import choose, host_copy, host_missing, sweep
+from workers.residency import choose, host_copy, host_missing, overhead, sweep
 
 GIB = 1 << 30
 
@@ -68,7 +68,7 @@ def test_a_place_that_is_too_small_is_refused(asked: Any, device: str, story: st
 def checkpoint(tmp_path: Path) -> Checkpoint:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": False}))
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "vocab_size": 1000}))
     for i in (1, 2):
         save_file({f"w{i}": np.full(100, i, np.float32)}, folder / f"model-{i}.safetensors")
     index = {"weight_map": {f"w{i}": f"model-{i}.safetensors" for i in (1, 2)}}
@@ -85,6 +85,7 @@ def test_an_engine_reckons_with_its_dtype_and_a_copy_of_the_whole(
     engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
     engine._residency()
     assert (told["weights"], told["base"]) == (200, 400)  # a rank's: half of 200 elements, stored as float32
+    assert told["besides"] == overhead(64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs)
     assert told["copy"] > 800  # two files and their headers, whatever the number of ranks
 
 
