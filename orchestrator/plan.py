@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.wording import duration
+from workers.checkpoint import HEADS, is_tied
 from workers.residency import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
 
 GB, MIB = 10**9, 1 << 20
@@ -262,17 +263,20 @@ def size_of(checkpoint: Checkpoint, name: str, dtype: str) -> ModelSize:
         return next((int(config[key]) for key in keys if isinstance(config.get(key), int)), None)
 
     heads, hidden = number("num_attention_heads", "n_head"), number("hidden_size", "n_embd")
+    stored = [tensor for tensor in checkpoint.tensors.values() if tensor.name in HEADS]
+    tied = is_tied(checkpoint.config)
+    twice = stored if tied and len(checkpoint.tensors) > 1 else []  # engines read the embedding only
     return ModelSize(
         name=name,
         dtype=dtype,
-        parameters=checkpoint.n_parameters,
+        parameters=checkpoint.n_parameters - sum(head.size for head in twice),
         layers=number("num_hidden_layers", "n_layer"),
         hidden=hidden,
         kv_heads=number("num_key_value_heads") or heads,
         head_dim=number("head_dim") or (hidden // heads if hidden and heads else None),
         vocabulary=number("vocab_size"),
-        disk_bytes=checkpoint.bytes,
-        tied=bool(config.get("tie_word_embeddings")),
+        disk_bytes=checkpoint.bytes - sum(head.stop - head.start for head in twice),
+        tied=tied or not (stored or "embed_out.weight" in checkpoint.tensors),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ ENCODERS = (
     "visual.",
     "audio_tower.",
 )  # no text reaches them
+HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+# model_type of decoders whose config ties the head unless it says otherwise: config.json may leave the field out.
+TIED = frozenset(
+    (  # noqa: SIM905
+        "bloom cohere cohere2 cohere2_moe ernie4_5 ernie4_5_moe falcon gemma gemma2 gemma3 gemma3_text gemma3n "
+        "gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text gpt2 gpt_bigcode gpt_neo granite_swa "
+        "jetmoe lfm2 lfm2_moe minicpm3 mpt opt smollm3 starcoder2 vaultgemma xglm youtu"
+    ).split()
+)
 DTYPES: dict[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -60,10 +70,9 @@ class Checkpoint:
         self.config.update(read_json(self.folder / "config.json", field))
         for file in self.files():
             self._read_header(file)
-        text = self.config.get("text_config") or {}
-        if (self.config.get("tie_word_embeddings") or text.get("tie_word_embeddings")) and len(self._tensors) > 1:
+        if is_tied(self.config) and len(self._tensors) > 1:
             # Some checkpoints store the tied head again; engines read the embedding only.
-            for head in ("lm_head.weight", "language_model.lm_head.weight"):
+            for head in HEADS:
                 self._tensors.pop(head, None)
 
     @classmethod
@@ -158,6 +167,13 @@ class Checkpoint:
                 raise UserError(self._field, self.folder, remedy)
             self._tensors[name] = TensorInfo(name, tuple(entry["shape"]), DTYPES[entry["dtype"]])
             self._places[name] = _Place(file, 8 + length + start)
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding, by config.json, or by what transformers takes where that does not say."""
+    both = [config, config.get("text_config") or {}]
+    said = [each["tie_word_embeddings"] for each in both if each.get("tie_word_embeddings") is not None]
+    return any(said) if said else any(each.get("model_type") in TIED for each in both)
 
 
 def read_json(file: Path, field: str = FIELD) -> dict[str, Any]:

@@ -18,7 +18,9 @@ import pytest
 from orchestrator import checkpoint
 from orchestrator.checkpoint import check, fingerprint
 from orchestrator.errors import UserError
-from workers.checkpoint import Checkpoint as Moving
+from orchestrator.plan import size_of
+from workers.checkpoint import TIED
+from workers.checkpoint import Checkpoint as Mapped
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -333,9 +335,9 @@ def test_what_is_no_tensor_that_moves(tmp_path: Path, tied: bool) -> None:
     }
     content = dict.fromkeys([*moving, head], one) | made | encoders
     beside = make(tmp_path / "beside", content, text_config={"tie_word_embeddings": tied})
-    assert [info.name for info in Moving(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
+    assert [info.name for info in Mapped(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
     alone = make(tmp_path / "alone", {"lm_head.weight": one, "model.visual.weight": one}, tie_word_embeddings=tied)
-    assert [info.name for info in Moving(alone).tensors()] == [
+    assert [info.name for info in Mapped(alone).tensors()] == [
         *([] if tied else ["lm_head.weight"]),
         "model.visual.weight",
     ]
@@ -472,3 +474,39 @@ def test_end_of_turn_tokens_matter_wherever_they_are_named(tmp_path: Path) -> No
     assert fingerprint(model) == both  # sampling is greedy always
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": None}))
     assert fingerprint(model) == plain
+
+
+# The tied head.
+
+
+@pytest.mark.parametrize(
+    ("config", "tied"),
+    [
+        ({"tie_word_embeddings": True}, True),
+        ({"model_type": "llama"}, False),
+        ({"model_type": "gemma3_text"}, True),  # google/gemma-3-1b-it does not say
+        ({"model_type": "gemma3_text", "tie_word_embeddings": False}, False),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, True),
+        ({"model_type": "other", "text_config": {"tie_word_embeddings": True}}, True),
+    ],
+)
+def test_a_tied_head_counts_once_whether_or_not_the_config_says_so(
+    tmp_path: Path, config: dict[str, Any], tied: bool
+) -> None:
+    both = {"model.embed_tokens.weight": tensors(1)["layers.0.weight"], "lm_head.weight": tensors(1)["layers.0.weight"]}
+    folder = make(tmp_path / "model", tensors() | both, **config)
+    assert ("lm_head.weight" in {info.name for info in Mapped(folder).tensors()}) is not tied
+    size = size_of(check(folder), "model", "float32")
+    assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
+
+
+def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
+    assert size_of(check(make(tmp_path / "model", model_type="unheard_of")), "model", "float32").tied
+
+
+def test_the_table_of_tied_models_is_what_transformers_takes() -> None:
+    import transformers
+
+    for kind in TIED:
+        config = transformers.CONFIG_MAPPING[kind]()
+        assert config.tie_word_embeddings or config.get_text_config().tie_word_embeddings, kind
