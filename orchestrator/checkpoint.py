@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -266,23 +266,25 @@ def identity_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     return fields
 
 
-def fingerprint(path: str | os.PathLike[str] | Checkpoint) -> str:
+def fingerprint(
+    path: str | os.PathLike[str] | Checkpoint, progress: Callable[[float], None] = lambda share: None
+) -> str:
     """16 hexadecimal digits for what a model is: names, dtypes, shapes and all bytes of its tensors, and the config
     fields that change outputs (`identity_fields`).
 
     Not in it: the folder, the division into files, metadata in headers, the tokenizer (prompts' token ids are in
     their own identity). The tensors' hash is remembered beside the weights, or in the user's cache, for as long as
-    size, inode, modification and change time of every file stay what they were.
+    size, inode, modification and change time of every file stay what they were. `progress` hears the share read.
     """
     checkpoint = path if isinstance(path, Checkpoint) else check(path)
     fields = json.dumps(identity_fields(checkpoint), sort_keys=True, ensure_ascii=False)
     try:
-        return content_id([FINGERPRINT_VERSION, fields, _weights_id(checkpoint)])
+        return content_id([FINGERPRINT_VERSION, fields, _weights_id(checkpoint, progress)])
     except OSError as error:
         raise UserError(FIELD, checkpoint.path, f"could not be read ({error.strerror or error})") from error
 
 
-def _weights_id(checkpoint: Checkpoint) -> str:
+def _weights_id(checkpoint: Checkpoint, progress: Callable[[float], None]) -> str:
     own = checkpoint.path / REMEMBERED
     shared = cache_dir() / "fingerprints" / f"{content_id(str(checkpoint.path.resolve()))}.json"
     state = _state(checkpoint.files)
@@ -294,7 +296,7 @@ def _weights_id(checkpoint: Checkpoint) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     started = time.time_ns()
-    value = _hash(checkpoint.tensors.values())
+    value = _hash(checkpoint.tensors.values(), progress)
     settled = max(max(times[2:]) for times in state.values()) < started - CLOCK_TICK_NS
     if settled and _state(checkpoint.files) == state:
         record = {"version": FINGERPRINT_VERSION, "files": state, "weights": value}
@@ -307,7 +309,7 @@ def _state(files: Iterable[Path]) -> dict[str, list[int]]:
     return {name: [s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats.items()}
 
 
-def _hash(tensors: Iterable[TensorHeader]) -> str:
+def _hash(tensors: Iterable[TensorHeader], progress: Callable[[float], None]) -> str:
     """A hash over (name, dtype, shape, bytes) of all tensors, by name; BLAKE2b lets go of the interpreter's lock."""
 
     def digest(tensor: TensorHeader) -> list[Any]:
@@ -323,7 +325,13 @@ def _hash(tensors: Iterable[TensorHeader]) -> str:
         return [tensor.name, tensor.dtype, list(tensor.shape), value.hexdigest()]
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return content_id(list(pool.map(digest, sorted(tensors, key=lambda tensor: tensor.name))))
+        ordered = sorted(tensors, key=lambda tensor: tensor.name)
+        total, done, digests = sum(tensor.size for tensor in ordered), 0, []
+        for tensor, found in zip(ordered, pool.map(digest, ordered), strict=True):
+            digests.append(found)
+            done += tensor.size
+            progress(done / max(1, total))
+        return content_id(digests)
 
 
 def _remember(place: Path, record: Mapping[str, Any]) -> bool:

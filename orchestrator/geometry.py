@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.progress import Progress
-
 from orchestrator import models, request, targets
 from orchestrator.compose import Presets
 from orchestrator.config import Config
 from orchestrator.errors import UserError
+from orchestrator.reading import reading
 from workers.targets import FIELD
 
 
@@ -33,9 +31,8 @@ def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
         raise UserError(FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag")
     fields = [targets.TRAJECTORY if chain else FIELD] * first + [request.BESIDE] * (len(others) - first)
     targets.refuse_twins(others, fields)
-    with Progress(console=Console(file=stream), transient=True) as bar:
-        reading = bar.add_task("reading the weights", total=1.0)
-        found = targets.around(base, others, asked.exclude, lambda share: bar.update(reading, completed=share))
+    with reading(stream, "how the weights lie around the model") as progress:
+        found = targets.around(base, others, asked.exclude, progress)
     targets.refuse_no_length(found, others, fields)
     places, shares, _ = found.principal(min(2, len(others)))
     return {

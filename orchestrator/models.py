@@ -22,6 +22,7 @@ from typing import Protocol, TextIO
 from orchestrator.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerprint
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import content_id, file_sha256
+from orchestrator.reading import reading
 
 __all__ = ["Checkpoint", "ModelConfig", "ResolvedModel", "cache_dir", "check", "fingerprint", "locate", "resolve"]
 
@@ -98,10 +99,12 @@ def resolve(model: ModelConfig, out: TextIO | None = None) -> ResolvedModel:
         )
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(FIELD, path, f"has no tokenizer ({', '.join(TOKENIZER_FILES)}): copy it there")
+    with reading(out, f"the weights of {model.name}") as progress:
+        identity = fingerprint(checkpoint, progress)
     return ResolvedModel(
         name=model.name,
         path=path,
-        fingerprint=fingerprint(checkpoint),
+        fingerprint=identity,
         source=source,
         revision=revision,
         dtype=model.dtype,

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator import answers, finetune, judges, models, probes, render
 from orchestrator.checkpoint import Checkpoint
@@ -23,13 +23,13 @@ from orchestrator.models import ResolvedModel
 from orchestrator.parts import TaskKey
 from orchestrator.points import DECIMALS, TowardsDirection
 from orchestrator.probes import ProbeSet
+from orchestrator.reading import reading
 from orchestrator.store import Study, StudyInfo
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.targets import (
     TRAJECTORY,
     around,
     epochs,
-    eq4,
     principal_ends,
     refuse_nan,
     refuse_no_length,
@@ -39,6 +39,9 @@ from orchestrator.targets import (
 from orchestrator.tasks import PromptSet, Sampling, Task, shares
 from workers.noise.definition import NOISE_VERSION
 from workers.targets import FIELD, Target
+
+if TYPE_CHECKING:
+    from workers.geometry import Geometry
 
 CROWD = 5  # prompt sets at each point, from which on `grid.crowded_steps` applies
 PAIR = "pair"  # in grid.towards: the model's other half
@@ -86,7 +89,8 @@ def prepare(config: Config, presets: Presets, stream: TextIO) -> Prepared:
     model = None if dummy else models.resolve(config.model, stream)
     checkpoint = None if model is None else models.check(model.path)
     if checkpoint is not None:
-        refuse_nan(checkpoint)
+        with reading(stream, f"the weights of {config.model.name}") as progress:
+            refuse_nan(checkpoint, progress=progress)
     prompt_sets = render.render(
         None if model is None else model.path,
         asked,
@@ -156,8 +160,18 @@ def targets(field: str, config: Config, base: Checkpoint, presets: Presets, stre
     found = []
     for name in config.grid.towards if field == FIELD else config.grid.beside:
         folder, label = _target_folder(name, config, base, presets, stream)
-        found.append(dataclasses.replace(resolve_target(folder, base, field=field), label=label))
+        found.append(dataclasses.replace(_resolved(folder, base, stream, field, label), label=label))
     return found
+
+
+def _resolved(folder: Path, base: Checkpoint, stream: TextIO, field: str = FIELD, name: str = "") -> Target:
+    with reading(stream, f"the weights of {name or folder.name}") as progress:
+        return resolve_target(folder, base, progress, field)
+
+
+def _around(base: Checkpoint, targets: Sequence[Target], exclude: Sequence[str], stream: TextIO) -> Geometry:
+    with reading(stream, "how the weights lie around the model") as progress:
+        return around(base, targets, exclude, progress)
 
 
 def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets, stream: TextIO) -> tuple[Path, str]:
@@ -227,7 +241,7 @@ def trajectory(config: Config, base: Checkpoint, presets: Presets, stream: TextI
     folder = Path(asked).expanduser()
     if _is_recipe(asked, presets):
         folder = finetune.trained(asked, base, config.model.template, presets, stream)
-    return [resolve_target(path, base, field=TRAJECTORY) for path in epochs(folder)]
+    return [_resolved(path, base, stream, TRAJECTORY) for path in epochs(folder)]
 
 
 def grid(
@@ -237,7 +251,7 @@ def grid(
     beside: Sequence[Beside] = (),
     hidden: bool = False,
 ) -> Grid:
-    """The grid as a pure value. `eq4`: what `targets.eq4` gives for a plane of two."""
+    """The grid as a pure value. `eq4`: what `Geometry.eq4` gives for a plane of two."""
     asked = config.grid
     plane = asked.kind not in ("random_1d", "interpolate_1d")
     crowded = max(1, len(config.probe_sets)) * max(1, len(config.system_prompts)) >= CROWD
@@ -276,28 +290,26 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     plane: tuple[float, float] | None = None
     told: dict[str, Any] = {}
     if chain and asked.kind == "interpolate_2d":
-        walked = around(base, chain, asked.exclude)
+        walked = _around(base, chain, asked.exclude, stream)
         refuse_no_length(walked, chain, [TRAJECTORY] * len(chain))
         _, weights, share = walked.principal_axes()
         ends = principal_ends(base, chain, weights.tolist())
-        axes = [dataclasses.replace(resolve_target(end, base), label=f"principal {end.name}") for end in ends]
+        axes = [dataclasses.replace(_resolved(end, base, stream), label=f"principal {end.name}") for end in ends]
         others, told = [*chain, *others], {"plane_share": share}
     elif chain:
         axes, others = chain[-1:], [*chain[:-1], *others]
     else:
         axes = targets(FIELD, config, base, presets, stream)
-        if asked.kind == "interpolate_2d" and asked.orthogonal:
-            refuse_twins(axes)
-            plane = eq4(base, axes[0], axes[1])
     everything = [*axes, *others]
     named = len(everything) - len(asked.beside)
     fields = [TRAJECTORY if chain else FIELD] * named + [BESIDE] * len(asked.beside)
     refuse_twins(everything, fields)
-    found = around(base, everything, asked.exclude)
+    found = _around(base, everything, asked.exclude, stream)
     refuse_no_length(found, everything, fields)
     spanning = 1 if asked.kind == "interpolate_1d" else len(axes)  # further lines are lines of their own
     if spanning == 2:
-        found.eq4()  # refuses what makes no plane
+        eq4 = found.eq4()  # refuses what makes no plane
+        plane = eq4 if asked.orthogonal and not chain else None
     beside = [
         Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, spanning, plane))
         for i, target in enumerate(others)

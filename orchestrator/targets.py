@@ -54,7 +54,7 @@ def resolve_target(
 ) -> Target:
     """The checkpoint or adapter in a folder, as something to walk towards from `base`.
 
-    Every byte is read once (and remembered): for its fingerprint, and for NaN. `progress` hears the share done.
+    Every byte is read twice (and that remembered): for its fingerprint, and for NaN. `progress` hears the share done.
     Raises UserError (grid.towards, or the `field` named) where it isn't there, isn't whole, has other tensors, shapes,
     settings or tokenizer, holds NaN or infinity, or is the base itself.
     """
@@ -71,14 +71,14 @@ def resolve_target(
 
 def _checkpoint(folder: Path, base: Checkpoint, progress: Callable[[float], None]) -> Target:
     found = checkpoint.check(folder)
-    fingerprint = checkpoint.fingerprint(found)
+    fingerprint = checkpoint.fingerprint(found, lambda share: progress(share / 2))
     if fingerprint == checkpoint.fingerprint(base):
         raise UserError(FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
     ours, theirs = _mapped(base.path), _mapped(folder)
     refuse_other_shape(ours, theirs)
     _refuse_other_settings(folder, base, found)
     _refuse_other_tokenizer(folder, base.path)
-    refuse_nan(found, FIELD, progress)
+    refuse_nan(found, FIELD, lambda share: progress((1 + share) / 2))
     _refuse_equal_weights(folder, ours, theirs)
     return Target(fingerprint, "checkpoint", str(folder), folder.name, sample_id(folder))
 
@@ -95,6 +95,7 @@ def refuse_nan(
     if marker.exists():
         return
     mapped, done = Mapped(found.path, field), 0
+    total = sum(info.size for info in mapped.tensors())
     exponents: dict[str, Any] = {
         "float32": np.uint32(0x7F800000),
         "bfloat16": np.uint16(0x7F80),
@@ -109,7 +110,7 @@ def refuse_nan(
         done += info.size
         mapped.release(info.name)
         if progress:
-            progress(done / found.n_parameters)
+            progress(done / max(1, total))
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
@@ -273,30 +274,6 @@ def _refuse_equal_weights(
             if not np.array_equal(to_float32(own[block], info.dtype), to_float32(other[block], dtype)):
                 return
     raise UserError(FIELD, folder, "has the base's weights, a direction of no length: give another checkpoint")
-
-
-def eq4(
-    base: Checkpoint, first: Target, second: Target, progress: Callable[[float], None] = lambda share: None
-) -> tuple[float, float]:
-    """(c, s) of the paper's Eq. 4 for a plane of two targets: what `Grid.eq4` takes. One pass over all, remembered.
-
-    Raises UserError (grid.towards) where the two lie on one line through the base.
-    """
-    from workers import geometry
-
-    name = content_id([GEOMETRY_VERSION, checkpoint.fingerprint(base), first.fingerprint, second.fingerprint])
-    remembered = cache_dir() / "eq4" / f"{name}.json"
-    try:
-        c, s = json.loads(remembered.read_bytes())
-        return float(c), float(s)
-    except (OSError, ValueError, TypeError):
-        found = geometry.measure(_mapped(base.path), [first, second], progress).eq4()
-    try:
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps(found), encoding="utf-8")
-    except OSError:
-        pass  # measured again next time
-    return found
 
 
 def around(

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -392,9 +392,9 @@ def test_a_byte_changed_behind_its_back(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_hash_is_remembered_only_once_the_file_is_old_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed, real = [], checkpoint._hash
 
-    def counted(found: Iterable[checkpoint.TensorHeader]) -> str:
+    def counted(found: Iterable[checkpoint.TensorHeader], progress: Callable[[float], None]) -> str:
         hashed.append(1)
-        return real(found)
+        return real(found, progress)
 
     monkeypatch.setattr(checkpoint, "_hash", counted)
     model = make(tmp_path / "model")

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from orchestrator import geometry as verb
+from orchestrator import request
 from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from workers import geometry
@@ -220,3 +221,29 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
     with pytest.raises(UserError, match="name checkpoints"):
         verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO())
+
+
+def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
+    make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("orchestrator.reading.PLAIN_EVERY", 0.0)
+    folders = [make_tiny("llama", seed=seed) for seed in range(5, 9)]
+    passes: list[int] = []
+    measure = geometry.measure
+    monkeypatch.setattr(
+        geometry,
+        "measure",
+        lambda base, targets, *a, **k: passes.append(len(targets)) or measure(base, targets, *a, **k),
+    )
+    overrides = [f"model.path={folders[0]}", "grid=interpolate_2d", f"grid.towards=[{folders[1]},{folders[2]}]",
+                 f"grid.beside=[{folders[3]}]", "grid.orthogonal=true", f"out={tmp_path / 'out'}"]  # fmt: skip
+    said = io.StringIO()
+    found = request.prepare(
+        compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets(), said
+    )
+    assert passes == [3]
+    plane = measure(Checkpoint(folders[0]), [*found.targets[:2]]).eq4()
+    assert found.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
+    for what in (f"the weights of {folders[1].name}", "how the weights lie around the model"):
+        assert f"reading {what}: 100%" in said.getvalue()

@@ -13,7 +13,9 @@ import pyte
 import pytest
 from rich.console import Console
 
+import orchestrator.reading
 from orchestrator.progress import Curve, Display, apart, bars
+from orchestrator.reading import reading
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
 from tests.unit.stored import basin, store_sweep
@@ -171,3 +173,22 @@ def test_another_console_is_left_alone(tmp_path: Path) -> None:
         assert given is console
         os.write(1, b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pass_over_the_weights_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    with reading(screen, "the weights of m") as progress:
+        progress(0.5)
+        progress(0.75)
+    assert "reading the weights of m" in screen.getvalue() and screen.lines == [], "gone at the end"
+    pipe = io.StringIO()
+    with reading(pipe, "the weights of m") as progress:
+        progress(0.25)
+        assert pipe.getvalue() == "", "too early for a line"
+        monkeypatch.setattr(orchestrator.reading, "PLAIN_EVERY", 0.0)
+        progress(0.5)
+    assert re.fullmatch(r"reading the weights of m: 50%, 0\.\d s left\n", pipe.getvalue())
+    quiet = io.StringIO()
+    with reading(quiet, "what was remembered"):
+        pass
+    assert quiet.getvalue() == ""

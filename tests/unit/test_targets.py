@@ -19,7 +19,7 @@ from orchestrator import checkpoint, request
 from orchestrator import geometry as verb
 from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
-from orchestrator.targets import TELLING, around, epochs, eq4, principal_ends, refuse_nan, refuse_twins, resolve_target
+from orchestrator.targets import TELLING, around, epochs, principal_ends, refuse_nan, refuse_twins, resolve_target
 from workers.adapters import add
 from workers.checkpoint import Checkpoint
 from workers.targets import CHECKED, FREE, AdapterEnd, open_end
@@ -436,13 +436,13 @@ def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
         refuse_nan(checkpoint.check(model(tmp_path / "spoilt", spoilt)))
 
 
-def test_eq4_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (
         resolve_target(model(tmp_path / "tuned", weights(1)), base),
         resolve_target(adapter(tmp_path / "a"), base),
     )
     told: list[float] = []
-    c, s = eq4(base, first, second, told.append)
+    c, s = around(base, [first, second], ["norm"], told.append).eq4()
     origin, one, two = weights(0), weights(1), load_file(tmp_path / "a" / "adapter_model.safetensors")
     d1 = np.concatenate([(one[k] - origin[k]).ravel() for k in sorted(SHAPES)]).astype(np.float64)
     moved = {k: np.zeros(s) for k, s in SHAPES.items()}
@@ -453,7 +453,7 @@ def test_eq4_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, monke
     assert s == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - c * d1), rel=1e-6)
     assert told[-1] == 1.0
     monkeypatch.setattr(Checkpoint, "base", lambda self, name: pytest.fail("measured again"))
-    assert eq4(base, first, second) == (c, s)
+    assert around(base, [first, second], ["norm"]).eq4() == (c, s)
 
 
 def trajectory(folder: Path, numbers: tuple[int, ...], save: Callable[..., Path] = adapter) -> Path:
