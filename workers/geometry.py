@@ -146,12 +146,12 @@ def measure(
     gram, squared, moving, done = np.zeros((len(ends), len(ends))), 0.0, 0.0, 0
     total = sum(info.size for info in infos)
     for info in infos:
-        whole, height = base.base(info.name), info.shape[0] if len(info.shape) > 1 else 1
-        width = info.size // height
-        step = max(1, block // width)
-        for first in range(0, height, step):
-            last = min(height, first + step)
-            own = to_float32(whole[first * width : last * width], info.dtype).astype(np.float64)
+        whole = base.base(info.name)
+        width = info.shape[1] if len(info.shape) == 2 else 1  # of a matrix whole rows: what an adapter makes
+        step = max(1, block // width) * width
+        for first in range(0, info.size, step):
+            last = min(info.size, first + step)
+            own = to_float32(whole[first:last], info.dtype).astype(np.float64)
             squared += float(own @ own)
             moving += 0.0 if any(pattern in info.name for pattern in exclude) else float(own @ own)
             moved = np.stack([_displacement(end, info, own, first, last) for end in ends]) if ends else np.zeros((0, 1))
@@ -167,9 +167,12 @@ def measure(
 
 
 def _displacement(end: End, info: TensorInfo, own: Matrix, first: int, last: int) -> Matrix:
-    """Rows first..last-1 of the end's tensor less the base's (`own`), float64, flat."""
+    """Elements first..last-1 of the end less the base's (`own`), float64: of an adapter's matrix whole rows."""
     dtype = end.dtype(info)
     if dtype is None:
         return np.zeros_like(own)
-    rows: Array = end.rows(info, first, last) if len(info.shape) > 1 else end.rows(info)
-    return to_float32(rows, dtype).astype(np.float64) - own
+    if isinstance(end, CheckpointEnd):
+        found: Array = end.checkpoint.base(info.name)[first:last]
+    else:
+        found = end.rows(info, first // info.shape[1], last // info.shape[1])
+    return to_float32(found, dtype).astype(np.float64) - own
