@@ -307,7 +307,7 @@ def checkpoints(
     for each in found:
         end = ends[each["point_id"]]
         length = around.get("lengths", {}).get(getattr(end, "fingerprint", ""))
-        distance = None if length is None else length / around["moved"]
+        distance = None if length is None or not around["moved"] else length / around["moved"]
         each["distance"] = distance
         each["radii"] = distance / basin["radius"] if distance is not None and basin["radius"] else None
         each |= {"radius": basin["radius"], "radius_of": basin["sweep_id"], "radius_reason": basin["reason"]}

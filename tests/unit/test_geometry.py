@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from orchestrator import answers, request
 from orchestrator import geometry as verb
-from orchestrator import request
 from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
+from orchestrator.points import TowardsDirection
+from orchestrator.sweep import Grid, Sweep
 from workers import geometry
 from workers.checkpoint import Checkpoint
 from workers.materialise import from_bf16, lora_merged, to_bf16
@@ -221,6 +223,38 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
     with pytest.raises(UserError, match="name checkpoints"):
         verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO())
+
+
+def test_the_verb_says_what_cannot_be_measured(
+    make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    folders = [make_tiny("llama", dtype="bfloat16", seed=seed) for seed in (10, 11)]
+    a = np.full((1, 64), 1e-9, np.float32)
+    name = "base_model.model.model.layers.0.mlp.gate_proj.lora_"
+    lost = write(tmp_path / "lost", {f"{name}A.weight": a, f"{name}B.weight": np.full((176, 1), 1e-9, np.float32)},
+                 "adapter_model.safetensors")  # fmt: skip
+    (lost / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}))
+    asked = [f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{lost}]"]
+    found = verb.measure(compose(asked), Presets(), io.StringIO())
+    assert found["cosines"][1] == [None, None], "rounding loses all that this adapter adds"
+    json.dumps(found, allow_nan=False)
+    assert verb.table(found)[1][2][-1] == "none"
+    with pytest.raises(UserError, match=r"^grid\.exclude=\[weight\]: leaves no weight .*exclude fewer$"):
+        verb.measure(compose([*asked, "grid.exclude=[weight]"]), Presets(), io.StringIO())
+
+
+def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    towards = TowardsDirection("f1", "tuned")
+    sweep = Sweep(Grid("interpolate_1d", steps=1, range=(0.0, 1.0), towards=(towards,)), ("s",), ("keyword",))
+    end = next(node.point.id for node in sweep.grid.walk() if node.mark)
+    monkeypatch.setattr(
+        answers.reduce, "checkpoints", lambda frame: [{"point_id": end, "mark": "tuned", "results": []}]
+    )
+    monkeypatch.setattr(answers, "_random_basin", lambda *_: {"radius": 0.5, "sweep_id": None, "reason": None})
+    record = {"around": {"moved": 0.0, "lengths": {"f1": 2.0}}}
+    (told,) = answers.checkpoints(None, sweep, None, {"primary": {}}, record)  # type: ignore[arg-type]  # not looked at
+    assert (told["distance"], told["radii"]) == (None, None)
 
 
 def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
