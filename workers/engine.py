@@ -186,6 +186,7 @@ class VllmEngine(Engine):
         torch.set_num_threads(threads(spec))  # Ray sets OMP_NUM_THREADS; vLLM forbids it after the load
 
         _guard_llvmlite()
+        limit_kernels(threads(spec))
 
         import vllm
 
@@ -360,7 +361,10 @@ class VllmEngine(Engine):
 
         try:
             folder = str(Path(self.spec.model_dir).absolute())
-            ranks = self._rpc("landscape_open", folder, self.spec.dtype, self.spec.targets, self._base, self._sample)
+            each = threads(self.spec) // self.spec.tensor_parallel
+            ranks = self._rpc(
+                "landscape_open", folder, self.spec.dtype, self.spec.targets, self._base, self._sample, each
+            )
         except LayoutError as error:
             raise CanaryError(str(error)) from error
         for info in self._checkpoint.tensors():
@@ -457,6 +461,14 @@ def threads(spec: EngineSpec) -> int:
     """How many threads the engine may use: never more than this process has cores."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(spec.threads or available, available))
+
+
+def limit_kernels(n: int) -> None:
+    """The kernels that move weights on a CPU use at most n threads, when called from this one: numba keeps the number
+    by thread, and takes every core unless told."""
+    import numba
+
+    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
 
 
 def device_name(kind: str) -> str:

@@ -22,6 +22,7 @@ from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedE
 
 from orchestrator.points import Point
 from workers.checkpoint import Checkpoint
+from workers.engine import limit_kernels
 from workers.layout import Region, trace
 from workers.memory import memory_for, pin
 from workers.noise.definition import DType
@@ -116,12 +117,19 @@ class Extension:
     _landscape_copy: HostCopy | None = None
 
     def landscape_open(
-        self, folder: str, dtype: DType, targets: Sequence[Target] = (), base: Where = "mmap", name: str = ""
+        self,
+        folder: str,
+        dtype: DType,
+        targets: Sequence[Target] = (),
+        base: Where = "mmap",
+        name: str = "",
+        threads: int = 1,
     ) -> dict[str, list[Region]]:
         """Trace the layout and take hold of the weights. Returns this rank's layout; raises LayoutError.
 
-        `base`: where the pristine base is to be; a copy on the host goes by `name`.
+        `base`: where the pristine base is to be; a copy on the host goes by `name`. `threads`: this rank's.
         """
+        limit_kernels(threads)
         model = self.model_runner.get_model()
         checkpoint = Checkpoint(folder)
         parameters = dict(model.named_parameters())

@@ -22,6 +22,7 @@ from workers.engine import (
     Generation,
     device_name,
     letter_tokens,
+    limit_kernels,
     log_sum,
     measure,
     refuse,
@@ -45,6 +46,7 @@ class TransformersEngine(Engine):
         if spec.device != "cpu":
             raise UserError("engine", "transformers", "runs on the CPU only: use engine=vllm on a GPU")
         torch.set_num_threads(threads(spec))
+        limit_kernels(threads(spec))
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self._checkpoint = Checkpoint(spec.model_dir)

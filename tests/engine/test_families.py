@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.points import ORIGIN, Point, RandomDirection
 from workers.checkpoint import Checkpoint
@@ -205,6 +207,21 @@ def test_a_walk_of_a_language_model_beside_an_image_encoder(make_tiny: Callable[
 def test_a_walk_over_several_ranks(make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path) -> None:
     settings = THREE | {"tie_word_embeddings": True} if ranks == 3 else {"hidden_size": 128}
     walked(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
+
+
+def test_who_measures_for_several_ranks_keeps_to_the_threads_too(make_tiny: Callable[..., Path]) -> None:
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    spec = dataclasses.replace(SPEC, model_dir=str(make_tiny("llama", hidden_size=128)), threads=1, tensor_parallel=2)
+    try:
+        engine = open_engine(spec)
+        try:
+            assert numba.get_num_threads() == 1
+        finally:
+            engine.close()
+    finally:
+        numba.set_num_threads(before[0])
+        torch.set_num_threads(before[1])
 
 
 @pytest.mark.slow

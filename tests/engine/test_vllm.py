@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -484,3 +485,30 @@ def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
             with torch.inference_mode():
                 unpacked = layer.cpu_linear(torch.eye(layer.weight.shape[1]), layer.weight, None).T
             assert torch.equal(unpacked, layer.weight), name
+
+
+@contextlib.contextmanager
+def every_core() -> Iterator[None]:
+    """numba takes every core, and afterwards what it took before; torch's number is kept as well."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    try:
+        with one_thread():
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_an_engine_of_one_thread_moves_weights_with_one(tiny_llama: Path) -> None:
+    with every_core():
+        open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(tiny_llama), threads=1)).close()
+        assert numba.get_num_threads() == 1
+
+
+def test_who_writes_the_weights_is_told_how_many_threads_it_has(
+    at_origin: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_origin.vllm, "spec", dataclasses.replace(at_origin.vllm.spec, threads=1))
+    with every_core():
+        at_origin.vllm._take_hold()
+        assert numba.get_num_threads() == 1
