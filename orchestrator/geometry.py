@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -16,10 +15,9 @@ from workers.targets import FIELD
 
 def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
     """Of the model (first) and everything that the grid names: `distances` between all pairs, in units of weights;
-    `cosines` of the angles between displacements from the model (None beside one of no length); and of each checkpoint
-    its `distance` from the model in units of alpha (a random direction of that alpha moves the weights as far), its
-    `share` of the model's norm, and its place on the `principal` plane of all (coordinates in units of weights;
-    `shares` of the variance on each axis).
+    `cosines` of the angles between displacements from the model; and of each checkpoint its `distance` from the model
+    in units of alpha (a random direction of that alpha moves the weights as far), its `share` of the model's norm, and
+    its place on the `principal` plane of all (coordinates in units of weights; `shares` of the variance on each axis).
 
     One pass over the files, in bounded memory; `stream` shows how far it is. Raises UserError.
     """
@@ -53,7 +51,7 @@ def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
             for target, length in zip(others, found.lengths, strict=True)
         ],
         "distances": found.distances.tolist(),
-        "cosines": [[None if math.isnan(x) else x for x in row] for row in found.cosines.tolist()],
+        "cosines": found.cosines.tolist(),
         "principal": {"places": places.tolist(), "shares": shares.tolist()},
     }
 
@@ -65,6 +63,6 @@ def table(found: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]
     places = [", ".join(f"{x:+.2f}" for x in place) for place in found["principal"]["places"]]
     rows: list[Sequence[str]] = [("0", found["model"], "0", "", places[0], "")]
     for i, (name, each) in enumerate(zip(names, found["checkpoints"], strict=True)):
-        above = " ".join("none" if cosine is None else f"{cosine:+.2f}" for cosine in found["cosines"][i][:i])
+        above = " ".join(f"{cosine:+.2f}" for cosine in found["cosines"][i][:i])
         rows.append((str(i + 1), name, f"{each['distance']:.2g}", f"{100 * each['share']:.2g}%", places[i + 1], above))
     return head, rows

@@ -229,19 +229,10 @@ def test_the_verb_says_what_cannot_be_measured(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
-    folders = [make_tiny("llama", dtype="bfloat16", seed=seed) for seed in (10, 11)]
-    a = np.full((1, 64), 1e-9, np.float32)
-    name = "base_model.model.model.layers.0.mlp.gate_proj.lora_"
-    lost = write(tmp_path / "lost", {f"{name}A.weight": a, f"{name}B.weight": np.full((176, 1), 1e-9, np.float32)},
-                 "adapter_model.safetensors")  # fmt: skip
-    (lost / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}))
-    asked = [f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{lost}]"]
-    found = verb.measure(compose(asked), Presets(), io.StringIO())
-    assert found["cosines"][1] == [None, None], "rounding loses all that this adapter adds"
-    json.dumps(found, allow_nan=False)
-    assert verb.table(found)[1][2][-1] == "none"
+    folder, other = (make_tiny("llama", dtype="bfloat16", seed=seed) for seed in (10, 11))
+    asked = [f"model.path={folder}", "grid=interpolate_1d", f"grid.towards=[{other}]", "grid.exclude=[weight]"]
     with pytest.raises(UserError, match=r"^grid\.exclude=\[weight\]: leaves no weight .*exclude fewer$"):
-        verb.measure(compose([*asked, "grid.exclude=[weight]"]), Presets(), io.StringIO())
+        verb.measure(compose(asked), Presets(), io.StringIO())
 
 
 def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
