@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -89,6 +90,7 @@ def prepare(config: Config, presets: Presets, stream: TextIO) -> Prepared:
     model = None if dummy else models.resolve(config.model, stream)
     checkpoint = None if model is None else models.check(model.path)
     if checkpoint is not None:
+        _check_encoder(config, checkpoint)
         with reading(stream, f"the weights of {config.model.name}") as progress:
             refuse_nan(checkpoint, progress=progress)
     prompt_sets = render.render(
@@ -334,6 +336,14 @@ def _place(gram: Any, i: int, axes: int, plane: tuple[float, float] | None) -> t
         return round(a, DECIMALS), None
     c, s = plane or (0.0, 1.0)  # alpha d1 + beta s (d2 - c d1)
     return round(a + rest[0] * c, DECIMALS), round(rest[0] / s, DECIMALS)
+
+
+def _check_encoder(config: Config, checkpoint: Checkpoint) -> None:
+    """vLLM 0.32 imports torchvision for gemma3 beside its image encoder, though no image is ever shown to it."""
+    needs = config.engine.kind == "vllm" and config.cluster.kind == "local"
+    if needs and checkpoint.architecture == "Gemma3ForConditionalGeneration" and find_spec("torchvision") is None:
+        remedy = "has an image encoder, for which vLLM needs torchvision, and that is not installed: install the one "
+        raise UserError("model.path", checkpoint.path, f"{remedy}for your PyTorch, or take a model of text alone")
 
 
 def _check_length(config: Config, checkpoint: Checkpoint | None, prompt_sets: Sequence[PromptSet]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import io
 import json
@@ -533,6 +534,24 @@ def test_the_principal_plane_of_whole_checkpoints_is_refused(base: checkpoint.Ch
     chain = [resolve_target(path, base) for path in epochs(folder)]
     with pytest.raises(UserError, match="use grid=interpolate_1d"):
         principal_ends(base, chain, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+# What is asked.
+
+
+def test_an_image_encoder_that_vllm_could_not_open(
+    base: checkpoint.Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before the load; where torchvision is, or another engine, nothing stands in the way."""
+    seeing = dataclasses.replace(base, config={**base.config, "architectures": ["Gemma3ForConditionalGeneration"]})
+    local = compose([f"model.path={base.path}"])
+    monkeypatch.setattr(request, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^model\.path=.*needs torchvision"):
+        request._check_encoder(local, seeing)
+    request._check_encoder(local, base)
+    request._check_encoder(compose([f"model.path={base.path}", "engine=transformers"]), seeing)
+    monkeypatch.setattr(request, "find_spec", lambda name: name)
+    request._check_encoder(local, seeing)
 
 
 # What a grid asks for.
