@@ -12,6 +12,7 @@ import math
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -213,10 +214,10 @@ def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str
         return  # some layers rightly have no keys and values
     for stack, layers in stacks.items():
         for module in {module for layer in layers.values() for module in layer}:
-            held = {number: layer[module] for number, layer in layers.items() if module in layer}
-            most = max(held.values(), key=lambda names: (sum(other == names for other in held.values()), len(names)))
+            held = {number: frozenset(layer[module]) for number, layer in layers.items() if module in layer}
+            most, count = max(Counter(held.values()).items(), key=lambda found: (found[1], len(found[0])))
             for number, names in held.items():
-                if names < most and 2 * sum(other == most for other in held.values()) >= len(held):
+                if names < most and 2 * count >= len(held):
                     gap = f"{stack}.{number}.{module}{min(most - names)}"
                     raise UserError(FIELD, folder, f"lacks tensor {gap}, which other layers have: fetch it again")
 

@@ -20,7 +20,7 @@ from typing import Any
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.wording import duration
-from workers.checkpoint import HEADS, is_tied
+from workers.checkpoint import HEADS, HIDDEN, is_tied, number
 from workers.residency import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
 
 GB, MIB = 10**9, 1 << 20
@@ -257,24 +257,20 @@ def nearest(name: str) -> str | None:
 
 def size_of(checkpoint: Checkpoint, name: str, dtype: str) -> ModelSize:
     """The numbers of a model whose weights are here."""
-    config = {**checkpoint.config, **(checkpoint.config.get("text_config") or {})}
-
-    def number(*keys: str) -> int | None:
-        return next((int(config[key]) for key in keys if isinstance(config.get(key), int)), None)
-
-    heads, hidden = number("num_attention_heads", "n_head"), number("hidden_size", "n_embd")
+    config = checkpoint.config
+    heads, hidden = number(config, "num_attention_heads", "n_head"), number(config, *HIDDEN)
     stored = [tensor for tensor in checkpoint.tensors.values() if tensor.name in HEADS]
-    tied = is_tied(checkpoint.config)
+    tied = is_tied(config)
     twice = stored if tied and len(checkpoint.tensors) > 1 else []  # engines read the embedding only
     return ModelSize(
         name=name,
         dtype=dtype,
         parameters=checkpoint.n_parameters - sum(head.size for head in twice),
-        layers=number("num_hidden_layers", "n_layer"),
+        layers=number(config, "num_hidden_layers", "n_layer"),
         hidden=hidden,
-        kv_heads=number("num_key_value_heads") or heads,
-        head_dim=number("head_dim") or (hidden // heads if hidden and heads else None),
-        vocabulary=number("vocab_size"),
+        kv_heads=number(config, "num_key_value_heads") or heads,
+        head_dim=number(config, "head_dim") or (hidden // heads if hidden and heads else None),
+        vocabulary=number(config, "vocab_size"),
         disk_bytes=checkpoint.bytes - sum(head.stop - head.start for head in twice),
         tied=tied or not (stored or "embed_out.weight" in checkpoint.tensors),
     )

@@ -20,12 +20,12 @@ from rich.text import Text
 
 from orchestrator import judges
 from orchestrator.errors import UserError
+from orchestrator.reading import PLAIN_EVERY
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import PromptSet
 from orchestrator.wording import duration
 
-PLAIN_EVERY = 10.0  # seconds between two plain lines
 REFRESHES = 4  # of the live display, a second
 READING = 0.02  # seconds that a refresh may spend on reading what came
 ROWS = 4  # of the curve

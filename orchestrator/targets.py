@@ -201,14 +201,20 @@ def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
     """A checkpoint without a tokenizer of its own is asked with the base's, as an adapter is."""
     remedy = "give a checkpoint finetuned from the same base"
     if all((place / TOKENIZER).is_file() for place in (base, folder)):
-        ours, theirs = _vocabulary(base), _vocabulary(folder)
+        own, other = (read_json(place / TOKENIZER, FIELD) for place in (base, folder))
+        ours, theirs = _vocabulary(base, own), _vocabulary(folder, other)
         for token in sorted(ours.keys() & theirs.keys()):
             if ours[token] != theirs[token]:
                 raise UserError(
                     FIELD, folder, f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
                     f"the base): {remedy}"
                 )  # fmt: skip
-        if part := _another_part(base, folder):
+        part = next((part for part in ("normalizer", "pre_tokenizer") if own.get(part) != other.get(part)), None)
+        if _merges(own) != _merges(other):
+            part = "merges"
+        elif part and _tokens(base) == _tokens(folder):
+            part = None  # versions of the libraries write the same splitting in several ways: it is tried on a text
+        if part:
             raise UserError(
                 FIELD, folder, f"has another tokenizer (of its {TOKENIZER}, {part} is not the base's, and makes other "
                 f"tokens of the same text): {remedy}"
@@ -219,17 +225,8 @@ def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
         raise UserError(FIELD, folder, f"has another tokenizer (its {SENTENCEPIECE} is not the base's): {remedy}")
 
 
-def _another_part(base: Path, folder: Path) -> str | None:
-    """What of tokenizer.json besides the vocabulary makes other tokens. Versions of the libraries write the same merges
-    in two ways, and the same splitting in several: that is tried on a text."""
-    ours, theirs = (read_json(place / TOKENIZER, FIELD) for place in (base, folder))
-    if _merges(ours) != _merges(theirs):
-        return "merges"
-    part = next((part for part in ("normalizer", "pre_tokenizer") if ours.get(part) != theirs.get(part)), None)
-    return part if part and _tokens(base) != _tokens(folder) else None
-
-
 def _merges(value: Mapping[str, Any]) -> list[Any]:
+    """Of tokenizer.json, in the later of the two forms that it has."""
     found = value["model"].get("merges")
     return [pair.split(" ") if isinstance(pair, str) else pair for pair in found] if isinstance(found, list) else []
 
@@ -247,9 +244,8 @@ def _tokens(folder: Path) -> list[int]:
     return ids
 
 
-def _vocabulary(folder: Path) -> dict[int, str]:
+def _vocabulary(folder: Path, value: Mapping[str, Any]) -> dict[int, str]:
     """Token id -> text, of tokenizer.json."""
-    value = read_json(folder / TOKENIZER, FIELD)
     try:
         listed = value["model"]["vocab"]
         entries = listed.items() if isinstance(listed, dict) else ((entry[0], i) for i, entry in enumerate(listed))

@@ -25,6 +25,7 @@ ENCODERS = (
     "visual.",
     "audio_tower.",
 )  # no text reaches them
+HIDDEN = ("hidden_size", "n_embd")  # what config.json calls it
 HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 # model_type of decoders whose config ties the head unless it says otherwise: config.json may leave the field out.
 TIED = frozenset(
@@ -167,6 +168,12 @@ class Checkpoint:
                 raise UserError(self._field, self.folder, remedy)
             self._tensors[name] = TensorInfo(name, tuple(entry["shape"]), DTYPES[entry["dtype"]])
             self._places[name] = _Place(file, 8 + length + start)
+
+
+def number(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first of these fields that holds an integer, of the language model where there is more beside it."""
+    config = {**config, **(config.get("text_config") or {})}
+    return next((int(config[key]) for key in keys if isinstance(config.get(key), int)), None)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

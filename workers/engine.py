@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.errors import UserError
 from orchestrator.points import Point, RandomDirection
 from orchestrator.tasks import PromptSet, Sampling
-from workers.checkpoint import Checkpoint, TensorInfo, read_json
+from workers.checkpoint import HIDDEN, Checkpoint, TensorInfo, number, read_json
 from workers.noise.definition import DType
 from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, overhead, sweep
 from workers.targets import Target, open_ends, sample_id
@@ -326,7 +326,7 @@ class VllmEngine(Engine):
         sweep(keep=self._sample)  # before what is free is measured
         elements = sum(info.size for info in self._checkpoint.tensors())
         item = 4 if self.spec.dtype == "float32" else 2
-        config = {**self._checkpoint.config, **(self._checkpoint.config.get("text_config") or {})}
+        config = self._checkpoint.config
         return choose(
             self.spec.base,
             self.spec.device,
@@ -335,8 +335,8 @@ class VllmEngine(Engine):
             copy=host_missing(self._checkpoint, self._sample),
             gpu_total=total,
             besides=overhead(
-                config.get("hidden_size") or 0,
-                config.get("vocab_size") or 0,
+                number(config, *HIDDEN) or 0,
+                number(config, "vocab_size") or 0,
                 item,
                 self.spec.max_num_batched_tokens,
                 self.spec.max_num_seqs,

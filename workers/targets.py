@@ -127,7 +127,7 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
         raise refusal("changes biases besides adding B A")
     if str(start := config.get("init_lora_weights")).lower() not in STARTS:
         raise refusal(f"belongs to a changed base, as far as is known here (init_lora_weights: {start})")
-    for key in sorted(config.keys() - CHECKED - FREE):
+    for key in sorted(config.keys() - CHECKED - HARMLESS):
         if config[key]:
             raise refusal(f"uses {key}, which is not plain LoRA")
     r: Any = config.get("r")
@@ -167,16 +167,16 @@ def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
     return found
 
 
-# Of PEFT's LoraConfig: what `read_adapter` looks at, and what is free, since it leaves W + s B A on matrices named by
-# their module as it is. Anything else that is set, a later PEFT's inventions too, is not plain LoRA.
+# Of PEFT's LoraConfig: what `read_adapter` looks at, and what is harmless, since it leaves W + s B A on matrices named
+# by their module as it is. Anything else that is set, a later PEFT's inventions too, is not plain LoRA.
 CHECKED = frozenset(
     "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
 )
-FREE = frozenset(
+HARMLESS = frozenset(
     (  # noqa: SIM905
         "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
         "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
-        "megatron_core qalora_group_size"  # both say nothing without megatron_config and use_qalora, which are not free
+        "megatron_core qalora_group_size"  # both say nothing without megatron_config and use_qalora, which are refused
     ).split()
 )
 STARTS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")  # that leave the base alone

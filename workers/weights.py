@@ -179,9 +179,9 @@ class ResidentWeights:
             live = self._device.window(self._memory[region.parameter], region.slab)
             found = self._device.host(live[0, : sample.stop - sample.start])
             plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
-            unmoved = perturb(base[sample], info.name, (), self._dtype, info.dtype)
             differing += int(np.count_nonzero(found != _bits(plain)))
-            still = still and np.array_equal(found, _bits(unmoved))
+            if terms and still:
+                still = np.array_equal(found, _bits(perturb(base[sample], info.name, (), self._dtype, info.dtype)))
         if terms and still and info.size:
             return "did not move"
         return f"{differing} of {info.size} elements differ" if differing else None

@@ -23,7 +23,7 @@ from orchestrator.errors import UserError
 from orchestrator.targets import TELLING, around, epochs, principal_ends, refuse_nan, refuse_twins, resolve_target
 from workers.adapters import add
 from workers.checkpoint import Checkpoint
-from workers.targets import CHECKED, FREE, AdapterEnd, open_end
+from workers.targets import CHECKED, HARMLESS, AdapterEnd, open_end
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -385,7 +385,7 @@ def test_every_field_of_the_installed_peft_is_known(base: checkpoint.Checkpoint,
         for node in ast.parse((Path(package) / file).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name in names:
                 found |= {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
-    assert found - {"runtime_config"} == CHECKED | FREE | set(UNUSUAL), "runtime_config is never saved"
+    assert found - {"runtime_config"} == CHECKED | HARMLESS | set(UNUSUAL), "runtime_config is never saved"
     for i, key in enumerate(UNUSUAL):
         with pytest.raises(UserError, match=f"uses {key}"):
             resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)

@@ -43,6 +43,11 @@ def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
 
     `jobs` is drawn from as threads come free, never by two at once. After an error no job is begun; it is raised here.
     """
+    threads = numba.get_num_threads()
+    if threads == 1:
+        for job in jobs:
+            do(job)
+        return
     left, lock, errors = iter(jobs), threading.Lock(), list[BaseException]()
 
     def work() -> None:
@@ -57,8 +62,8 @@ def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        for _ in range(numba.get_num_threads()):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
             pool.submit(work)
     if errors:
         raise errors[0]
@@ -165,12 +170,9 @@ def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int
         part = _target(out[rows.start * cols : rows.stop * cols], dtype)
         kernels.lora(kind, *part, kind, *source, a, b[rows], np.float32(scale), first + rows.start, cols)
 
-    step = len(b) if numba.get_num_threads() == 1 else max(1, kernels.TASK // cols)
-    blocks = [slice(r, min(r + step, len(b))) for r in range(0, len(b), step)]
-    if len(blocks) == 1:
-        make(blocks[0])
-    else:
-        spread(blocks, make)
+    step = max(1, kernels.TASK // cols)
+    with _threads(out.size):
+        spread((slice(r, min(r + step, len(b))) for r in range(0, len(b), step)), make)
     return out
 
 
