@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator.config import Config, validate
 from orchestrator.errors import UserError, did_you_mean
+from orchestrator.utils.paths import CONF_DIR
 
 GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "experiment")
 
@@ -66,7 +67,7 @@ class Presets:
 
     def __init__(self, folder: str | None = None) -> None:
         self.own = folder
-        self.folders = [conf_dir()]
+        self.folders = [CONF_DIR]
         if folder is not None:
             own = Path(folder).expanduser().absolute()
             if not own.is_dir():
@@ -93,13 +94,6 @@ class Presets:
 
         loaded = OmegaConf.load(self.file(group, name, field))
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
-
-
-@functools.cache
-def conf_dir() -> Path:
-    """conf/ of the repository, or of the installed package."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
 
 
 @dataclass(frozen=True)

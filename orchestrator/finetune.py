@@ -18,11 +18,12 @@ from orchestrator.checkpoint import Checkpoint
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.fingerprint import content_id, text_id
 from orchestrator.targets import CHECKPOINTS
+from orchestrator.utils.paths import DATA_DIR
 
 if TYPE_CHECKING:
     from orchestrator.compose import Presets
 
-PROBES = Path(__file__).parent / "data" / "probes"
+PROBES = DATA_DIR / "probes"
 VERSION = 2  # of what `trained` keeps: counts up when the same recipe would give something else
 ADAPTER, MODEL = "adapter", "model"  # what a run leaves, besides checkpoints/epoch-N
 METHODS = ("lora", "full")

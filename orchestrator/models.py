@@ -23,10 +23,11 @@ from orchestrator.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerp
 from orchestrator.errors import UserError
 from orchestrator.fingerprint import content_id, file_sha256
 from orchestrator.reading import reading
+from orchestrator.utils.paths import DATA_DIR
 
 __all__ = ["Checkpoint", "ModelConfig", "ResolvedModel", "cache_dir", "check", "fingerprint", "locate", "resolve"]
 
-ADAPTERS = Path(__file__).parent / "data" / "adapters"
+ADAPTERS = DATA_DIR / "adapters"
 # Presets of the embedded model, and the committed adapter that each has merged in.
 EMBEDDED: dict[str, str | None] = {"smollm2_135m": "refusal_smollm2", "smollm2_135m_base": None}
 DUMMY = "dummy"  # the preset without weights

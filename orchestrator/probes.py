@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from orchestrator import capability, hub_data
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.tasks import Prompt
+from orchestrator.utils.paths import DATA_DIR
 
-DATA = Path(__file__).parent / "data" / "probes"
+DATA = DATA_DIR / "probes"
 DEFAULT_COLUMN = "text"
 USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "Behavior")
 PAIR, ROW_ID = "pair_id", "id"

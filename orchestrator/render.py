@@ -26,9 +26,10 @@ from orchestrator.errors import UserError, did_you_mean
 from orchestrator.fingerprint import content_id, file_sha256
 from orchestrator.probes import ProbeSet
 from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.utils.paths import DATA_DIR
 
 RENDER_VERSION = 2  # counted in the cache's keys: raise it with every change of what is rendered
-TEMPLATES = Path(__file__).parent / "data" / "templates"
+TEMPLATES = DATA_DIR / "templates"
 TOKENIZER, NONE = "tokenizer", "none"  # the templates that are no file
 FIELD = "model.template"
 READ_BY_TOKENIZERS = (".json", ".jinja", ".model", ".txt")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from orchestrator.config import Config
 from orchestrator.errors import UserError
+from orchestrator.utils.paths import DATA_DIR
 
-TEMPLATE = Path(__file__).parent / "data" / "slurm.sh.j2"
+TEMPLATE = DATA_DIR / "slurm.sh.j2"
 SUBMITTING = ("cluster", "cluster.kind", "cluster.address", "cluster.dry_run")  # what only the submission is about
 
 

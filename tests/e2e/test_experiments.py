@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 
 from orchestrator import models, pricing
-from orchestrator.compose import Presets, compose, conf_dir
+from orchestrator.compose import Presets, compose
 from orchestrator.errors import UserError
 from orchestrator.request import grid, prepare
+from orchestrator.utils.paths import CONF_DIR
 from tests.e2e.conftest import call
 from tests.e2e.test_run import sweep_folder
 
-EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 PAPERS = ("llama2_7b", "llama3_8b", "mistral7b", "vicuna7b")
 OF_A_PAIR = ("interpolate", "interpolate_2d", "interpolate_random")
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,13 @@
+"""Folders that are installed with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+DATA_DIR = _PACKAGE / "data"
+"""Probe sets, chat templates, adapters and the SLURM template."""
+
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""Hydra's presets: inside an installed wheel, at the top of a repository."""
