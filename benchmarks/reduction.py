@@ -22,12 +22,12 @@ import pyarrow as pa
 from benchmarks.results import machine, section, table
 from orchestrator import answers, judges
 from orchestrator.files import publish_table
-from orchestrator.fingerprint import text_id
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.sweep import Grid, Sweep
 from orchestrator.tasks import Prompt, PromptSet, Sampling
 from orchestrator.upkeep import MERGED_TASKS
+from orchestrator.utils.hashing import text_id
 from workers.actor import peak_memory
 
 PROMPTS = 80

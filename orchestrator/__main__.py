@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import COMPLETE, INTERRUPTED, UNFIT, WRONG_INPUT, UserError, did_you_mean
+from orchestrator.utils.errors import COMPLETE, INTERRUPTED, UNFIT, WRONG_INPUT, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,8 +7,8 @@ from typing import Any
 
 from orchestrator import hardware
 from orchestrator.config import ClusterConfig, Config
-from orchestrator.errors import UserError
 from orchestrator.models import ResolvedModel
+from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec
 from workers.targets import Target
 

@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 
 from orchestrator import agreement, capability, counting, judges, published, reduce
 from orchestrator.config import ReportConfig
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import content_id, text_id
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -27,6 +25,8 @@ from orchestrator.seats import bench, check_judges
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id, text_id
 
 FLUSH_ROWS = 50_000  # judgements a part
 _ROW = ["point_id", "prompt_set_id", "prompt_id"]

@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.fingerprint import content_id
+from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.hashing import content_id
 
 FIELD = "model.path"
 FINGERPRINT_VERSION = 1

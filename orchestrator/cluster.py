@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.config import ClusterConfig
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 
 # Ray reads these when it is imported, so they are set when this is: no usage reports, no advice, no niceness of 15
 # (actors starve with it on a busy machine), patience where such a machine is slow to start it, no tracebacks of what an

@@ -18,8 +18,8 @@ from scipy.stats import false_discovery_control
 
 from orchestrator import intervals, reduce, visage
 from orchestrator.counting import Verdicts
-from orchestrator.errors import UserError, did_you_mean
 from orchestrator.intervals import Error
+from orchestrator.utils.errors import UserError, did_you_mean
 
 SCHEMA = "comparison/1"
 SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "ASR at the origin", "radius")

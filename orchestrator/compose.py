@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Config, validate
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import CONF_DIR
 
 GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "experiment")

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.utils.errors import UserError, did_you_mean
 
 
 @dataclass

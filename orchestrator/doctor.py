@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from orchestrator import hardware, models
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 
 Status = Literal["ok", "warn", "fail"]
 DISTRIBUTION = "safety-landscape"

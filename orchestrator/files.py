@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import content_id
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id
 
 META = b"safety_landscape"
 CHECK = "check"  # the key under which a document holds its own hash

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator import checkpoint, judges, models, render
 from orchestrator.checkpoint import Checkpoint
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.fingerprint import content_id, text_id
 from orchestrator.targets import CHECKPOINTS
+from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.hashing import content_id, text_id
 from orchestrator.utils.paths import DATA_DIR
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.utils.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

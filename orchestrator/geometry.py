@@ -8,8 +8,8 @@ from typing import Any, TextIO
 from orchestrator import models, request, targets
 from orchestrator.compose import Presets
 from orchestrator.config import Config
-from orchestrator.errors import UserError
-from orchestrator.reading import reading
+from orchestrator.utils.console import reading
+from orchestrator.utils.errors import UserError
 from workers.targets import FIELD
 
 

@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import elsewhere
 from orchestrator.checkpoint import cache_dir
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.fingerprint import content_id
+from orchestrator.utils import subprocesses as elsewhere
+from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.hashing import content_id
 
 VERSION = 1  # counted in the cache's keys: raise it with every change of what is written
 ROWS, SOURCE = "rows.jsonl", "source.json"

@@ -28,7 +28,6 @@ from rich.console import Console
 from orchestrator import actors, answers, judges, models, pairs
 from orchestrator.checkpoint import FIELD
 from orchestrator.config import Config, ModelConfig
-from orchestrator.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
 from orchestrator.pairs import Pair
@@ -37,6 +36,7 @@ from orchestrator.seats import check_judges
 from orchestrator.store import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet, Task, visits
+from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # that a visit asks about

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from orchestrator.errors import UserError
 from orchestrator.files import DamagedFile, publish_json, read_json
+from orchestrator.utils.errors import UserError
 
 HEARTBEAT = 5.0
 STALE = 60.0

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from orchestrator.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerprint
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import content_id, file_sha256
-from orchestrator.reading import reading
+from orchestrator.utils.console import reading
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
 
 __all__ = ["Checkpoint", "ModelConfig", "ResolvedModel", "cache_dir", "check", "fingerprint", "locate", "resolve"]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import elsewhere
-from orchestrator.errors import UserError
 from orchestrator.judges._model import ModelJudge, cut_open
 from orchestrator.render import QUIET, TIME_LIMIT, appends_end, bare, chat
 from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils import subprocesses as elsewhere
+from orchestrator.utils.errors import UserError
 
 FIELD = "judging.path"
 Pair = tuple[str, str]  # a prompt's text and a response

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checkpoint import Checkpoint
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.wording import duration
+from orchestrator.utils.console import duration
+from orchestrator.utils.errors import UserError, did_you_mean
 from workers.checkpoint import HEADS, HIDDEN, is_tied, number
 from workers.residency import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.fingerprint import content_id
+from orchestrator.utils.hashing import content_id
 
 Norm = Literal["layer", "filter", "sigma"]
 NORMS: tuple[Norm, ...] = ("layer", "filter", "sigma")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator import capability, hub_data
-from orchestrator.errors import UserError, did_you_mean
 from orchestrator.tasks import Prompt
+from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR
 
 DATA = DATA_DIR / "probes"

@@ -19,12 +19,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from orchestrator import judges
-from orchestrator.errors import UserError
-from orchestrator.reading import PLAIN_EVERY
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import PromptSet
-from orchestrator.wording import duration
+from orchestrator.utils.console import PLAIN_EVERY, duration
+from orchestrator.utils.errors import UserError
 
 REFRESHES = 4  # of the live display, a second
 READING = 0.02  # seconds that a refresh may spend on reading what came

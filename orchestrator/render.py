@@ -20,12 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator import elsewhere
 from orchestrator.checkpoint import INDEX, cache_dir
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.fingerprint import content_id, file_sha256
 from orchestrator.probes import ProbeSet
 from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.utils import subprocesses as elsewhere
+from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
 
 RENDER_VERSION = 2  # counted in the cache's keys: raise it with every change of what is rendered

@@ -18,13 +18,11 @@ from orchestrator import answers, finetune, judges, models, probes, render
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.compose import Presets, compose
 from orchestrator.config import Config, ProbesConfig, SystemPromptConfig, share
-from orchestrator.errors import UserError
 from orchestrator.files import check_writable
 from orchestrator.models import ResolvedModel
 from orchestrator.parts import TaskKey
 from orchestrator.points import DECIMALS, TowardsDirection
 from orchestrator.probes import ProbeSet
-from orchestrator.reading import reading
 from orchestrator.store import Study, StudyInfo
 from orchestrator.sweep import Beside, Grid, Sweep
 from orchestrator.targets import (
@@ -38,6 +36,8 @@ from orchestrator.targets import (
     resolve_target,
 )
 from orchestrator.tasks import PromptSet, Sampling, Task, shares
+from orchestrator.utils.console import reading
+from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
 from workers.targets import FIELD, Target
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from orchestrator import actors, answers, judging, models, pricing
 from orchestrator.compose import Presets
 from orchestrator.config import Config, share
-from orchestrator.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
-from orchestrator.fingerprint import content_id
 from orchestrator.lease import Lease
 from orchestrator.progress import Curve, Display, apart
 from orchestrator.record import RunRecord
 from orchestrator.request import Missing, Prepared, missing, prepare
 from orchestrator.store import EventLog, Study
 from orchestrator.tasks import Task, shares, visits
+from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
+from orchestrator.utils.hashing import content_id
 
 
 @dataclass(frozen=True)

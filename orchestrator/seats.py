@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import judges
-from orchestrator.errors import UserError
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import PromptSet
+from orchestrator.utils.errors import UserError
 
 
 def bench(study: Study, sweep: Sweep) -> list[Judge]:

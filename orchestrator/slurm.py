@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.config import Config
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import DATA_DIR
 
 TEMPLATE = DATA_DIR / "slurm.sh.j2"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import answers
-from orchestrator.errors import UserError
 from orchestrator.lease import holders
 from orchestrator.record import Tally, totals
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
-from orchestrator.wording import duration
+from orchestrator.utils.console import duration
+from orchestrator.utils.errors import UserError
 
 
 @dataclass(frozen=True)

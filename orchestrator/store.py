@@ -26,7 +26,6 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.errors import UserError
 from orchestrator.files import (
     TMP,
     DamagedFile,
@@ -42,9 +41,10 @@ from orchestrator.files import (
     reading,
     table_hash,
 )
-from orchestrator.fingerprint import content_id
 from orchestrator.parts import Hashes, Part, TaskKey
 from orchestrator.tasks import Prompt, PromptSet, Sampling, Task
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import checkpoint
 from orchestrator.checkpoint import Checkpoint, cache_dir, identity_fields
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import content_id
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id
 from workers.checkpoint import read_json
 from workers.targets import (
     ADAPTER_CONFIG,

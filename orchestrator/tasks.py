@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.fingerprint import content_id, text_id
 from orchestrator.points import Point
+from orchestrator.utils.hashing import content_id, text_id
 
 
 @dataclass(frozen=True)

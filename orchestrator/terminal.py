@@ -16,7 +16,7 @@ from rich.text import Text
 
 from orchestrator import reduce
 from orchestrator.basin import THRESHOLD
-from orchestrator.wording import duration
+from orchestrator.utils.console import duration
 
 MOST_ROWS = 41
 _SHADES = " ░▒▓█"

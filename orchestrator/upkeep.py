@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.errors import UserError
 from orchestrator.files import DamagedFile, MissingFile, read_json, read_meta, read_table
 from orchestrator.parts import Part, TaskKey
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.utils.errors import UserError
 
 MERGED_TASKS = 2000  # tasks a merged part holds: 10^6 tasks are 500 files
 MERGED_ROWS = 500_000  # rows it holds at most: bounds the memory that merging and reading take

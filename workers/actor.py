@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.fingerprint import content_id
 from orchestrator.points import RandomDirection
 from orchestrator.store import GENERATIONS, Study
 from orchestrator.tasks import PromptSet, Visit
+from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
     from workers.engine import EngineSpec

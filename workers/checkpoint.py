@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from workers.noise.definition import DType
 
 FIELD = "model.path"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.errors import UserError
 from orchestrator.points import Point, RandomDirection
 from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import HIDDEN, Checkpoint, TensorInfo, number, read_json
 from workers.noise.definition import DType
 from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, overhead, sweep

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import UserError
 from orchestrator.points import DECIMALS
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint, TensorInfo
 from workers.noise.definition import Array
 from workers.noise.reference import to_float32

@@ -11,9 +11,9 @@ import tokenizers.decoders
 import torch
 import transformers
 
-from orchestrator.errors import UserError
 from orchestrator.points import Point, RandomDirection
 from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint, TensorInfo
 from workers.engine import (
     CanaryError,

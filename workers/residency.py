@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint
 
 Where = Literal["gpu", "host", "mmap"]

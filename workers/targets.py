@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint, TensorInfo, read_json
 from workers.noise.definition import Array, DType
 

@@ -12,8 +12,8 @@ import pkgutil
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from orchestrator.errors import UserError, did_you_mean
-from orchestrator.fingerprint import content_id
+from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.hashing import content_id
 
 
 class Judge(ABC):

@@ -15,8 +15,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from orchestrator.fingerprint import content_id
 from orchestrator.judges import Judge
+from orchestrator.utils.hashing import content_id
 
 UNPARSED = "unparsed"
 """The verdict where an answer says nothing that the parser knows: kept and counted, and in no rate."""

@@ -20,7 +20,7 @@ from orchestrator.report import contours
 from orchestrator.report.evidence import Evidence
 from orchestrator.store import Study
 from orchestrator.sweep import Grid, Sweep
-from orchestrator.wording import duration
+from orchestrator.utils.console import duration
 
 ANSWERED = ("benign",)  # groups that should be answered: what counts there is how much is refused
 RIGHT = ("capability",)  # groups with right answers: what counts there is how many are given

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.utils.errors import UserError, did_you_mean
 
 HOST, PORT = "127.0.0.1", 8642
 TOKEN = "LANDSCAPE_TOKEN"  # an environment variable: a command line is seen by everyone on the machine

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import report
 from orchestrator import status as standing
-from orchestrator.errors import UserError
 from orchestrator.report import as_data, content
 from orchestrator.store import Study
+from orchestrator.utils.errors import UserError
 from orchestrator.view.live import Look, Room
 
 HERE = Path(__file__).parent

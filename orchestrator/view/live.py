@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from orchestrator import answers, judges, seats
 from orchestrator import status as standing
-from orchestrator.errors import UserError
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -27,6 +26,7 @@ from orchestrator.report import content, evidence
 from orchestrator.report.evidence import Evidence
 from orchestrator.store import GENERATIONS, Study
 from orchestrator.sweep import Sweep
+from orchestrator.utils.errors import UserError
 
 AT_ONCE = 4000  # responses judged for one look: a sweep that is far along is caught up with in several
 MOST_FOUND = 200  # responses that a search returns

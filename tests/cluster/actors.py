@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import UserError
 from orchestrator.tasks import Visit
+from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
 
 

@@ -31,11 +31,11 @@ from typing import Any
 
 import psutil
 
-from orchestrator.errors import UserError
 from orchestrator.store import Study, StudyInfo
 from orchestrator.sweep import Grid, Sweep
 from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.upkeep import compact, verify
+from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec
 
 Responses = dict[tuple[str, str, str], str]

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import cluster, models
 from orchestrator.config import ModelConfig
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from tests.cluster.actors import Odd
 from tests.cluster.conftest import Event, Job, alone, prepare_environment
 

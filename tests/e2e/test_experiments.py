@@ -14,8 +14,8 @@ import pytest
 
 from orchestrator import models, pricing
 from orchestrator.compose import Presets, compose
-from orchestrator.errors import UserError
 from orchestrator.request import grid, prepare
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR
 from tests.e2e.conftest import call
 from tests.e2e.test_run import sweep_folder

@@ -19,10 +19,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.checkpoint import check
-from orchestrator.errors import UserError
 from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from orchestrator.targets import resolve_target
 from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils.errors import UserError
 from workers import materialise
 from workers.checkpoint import Checkpoint
 from workers.directions import terms

@@ -1,4 +1,4 @@
-"""The process that a module of the driver asks (orchestrator/elsewhere.py), kept for many requests of a test file."""
+"""A subprocess of orchestrator/utils/subprocesses.py that is kept for many requests of a test file."""
 
 from __future__ import annotations
 

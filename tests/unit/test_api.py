@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import load_study, upkeep
-from orchestrator.errors import UserError
 from orchestrator.files import read_table
 from orchestrator.store import GENERATIONS, Study
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
 PROBES = tuple(f"question {i}" for i in range(4))

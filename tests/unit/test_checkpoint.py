@@ -17,8 +17,8 @@ import pytest
 
 from orchestrator import checkpoint
 from orchestrator.checkpoint import check, fingerprint
-from orchestrator.errors import UserError
 from orchestrator.plan import size_of
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import TIED
 from workers.checkpoint import Checkpoint as Mapped
 

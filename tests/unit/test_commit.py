@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import UserError
 from orchestrator.files import TMP
 from orchestrator.store import Study
 from orchestrator.upkeep import compact, verify
+from orchestrator.utils.errors import UserError
 from tests.unit.test_store import INFO, everything, judge, looking, put, rows
 from tests.unit.test_upkeep import damage, ordered, verdicts
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import compare, export
 from orchestrator.__main__ import main
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
 QUESTIONS = tuple(f"question {i}" for i in range(20))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 
-from orchestrator.errors import UserError, did_you_mean
 from orchestrator.files import StorageError
+from orchestrator.utils.errors import UserError, did_you_mean
 
 
 def test_says_the_field_the_value_and_what_would_be_right() -> None:

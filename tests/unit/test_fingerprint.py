@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fingerprint import blocks, content_id, file_sha256, text_id
+from orchestrator.utils.hashing import blocks, content_id, file_sha256, text_id
 
 json_values = st.recursive(
     st.none()

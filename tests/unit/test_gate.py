@@ -10,9 +10,9 @@ import pytest
 from benchmarks.coverage import false_passes
 from orchestrator import gate
 from orchestrator.__main__ import main
-from orchestrator.errors import UserError
 from orchestrator.gate import Finding
 from orchestrator.status import latest
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
 
 

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from orchestrator import answers, request
 from orchestrator import geometry as verb
 from orchestrator.compose import Presets, compose
-from orchestrator.errors import UserError
 from orchestrator.points import TowardsDirection
 from orchestrator.sweep import Grid, Sweep
+from orchestrator.utils.errors import UserError
 from workers import geometry
 from workers.checkpoint import Checkpoint
 from workers.materialise import from_bf16, lora_merged, to_bf16
@@ -252,7 +252,7 @@ def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("orchestrator.reading.PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.utils.console.PLAIN_EVERY", 0.0)
     folders = [make_tiny("llama", seed=seed) for seed in range(5, 9)]
     passes: list[int] = []
     measure = geometry.measure

@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 
 from orchestrator import hub_data, probes
 from orchestrator.config import ProbesConfig
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 
 PRESETS = Path(probes.__file__).parents[1] / "conf" / "probes"
 PARQUET = "{}-00000-of-00001.parquet"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import judges
-from orchestrator.errors import UserError
 from orchestrator.judges.degenerate import HEAD, reason
 from orchestrator.judges.keyword import KEYWORDS
+from orchestrator.utils.errors import UserError
 
 # Copied from the design by hand, in its order: a second writing-down of the list.
 THE_PAPERS = (  # noqa: SIM905

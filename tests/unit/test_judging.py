@@ -15,12 +15,12 @@ from rich.console import Console
 from orchestrator import answers, judges, judging, pairs, seats, terminal
 from orchestrator import reduce as reducing
 from orchestrator.config import Config, EngineConfig, JudgingConfig
-from orchestrator.errors import UserError
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.status import load
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
 from orchestrator.tasks import Prompt, PromptSet
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
 from workers.dummy import DummyEngine

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator import lease
-from orchestrator.errors import UserError
 from orchestrator.files import publish_json, read_json
 from orchestrator.lease import Lease, holder
+from orchestrator.utils.errors import UserError
 
 HOLDS = """
 import sys, time

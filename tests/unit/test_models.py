@@ -34,8 +34,8 @@ from omegaconf import OmegaConf
 from orchestrator import models
 from orchestrator.checkpoint import known_architectures
 from orchestrator.config import ModelConfig, Size
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import file_sha256
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import file_sha256
 
 PRESETS = Path(models.__file__).parents[1] / "conf" / "model"
 HUB = "someone/tiny"

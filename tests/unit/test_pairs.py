@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import judges, pairs
-from orchestrator.errors import UserError
 from orchestrator.judges._model import ModelJudge, cut_open
+from orchestrator.utils.errors import UserError
 from tests.unit import elsewhere
 from tests.unit.test_render import tokenizer
 

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator import models, plan, pricing
 from orchestrator.compose import Presets, compose
-from orchestrator.errors import UserError
 from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
+from orchestrator.utils.errors import UserError
 
 MISTRAL = ModelSize("mistral7b", "bfloat16", 7241732096, 32, 4096, 8, 128, 32000)
 LLAMA70 = ModelSize("llama3_3_70b", "bfloat16", 70553706496, 80, 8192, 8, 128, 128256)

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.actors import policy_of
 from orchestrator.compose import compose
 from orchestrator.dispatch import Policy
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from workers.actor import turn
 from workers.engine import EngineSpec
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from orchestrator import capability
 from orchestrator.config import ProbesConfig
-from orchestrator.errors import UserError
-from orchestrator.fingerprint import text_id
 from orchestrator.probes import ProbeSet, load
+from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import text_id
 
 CONF = Path(__file__).parents[2] / "conf" / "probes"
 ADVBENCH = Path(__file__).parents[3] / "shared" / "data" / "advbench_harmful_behaviors.csv"

@@ -13,11 +13,11 @@ import pyte
 import pytest
 from rich.console import Console
 
-import orchestrator.reading
+import orchestrator.utils.console
 from orchestrator.progress import Curve, Display, apart, bars
-from orchestrator.reading import reading
 from orchestrator.store import Study
 from orchestrator.sweep import Sweep
+from orchestrator.utils.console import reading
 from tests.unit.stored import basin, store_sweep
 
 READY = {"slot": 0, "actor": "host-1", "load_seconds": 12.3}
@@ -185,7 +185,7 @@ def test_a_pass_over_the_weights_shows_how_far_it_is(monkeypatch: pytest.MonkeyP
     with reading(pipe, "the weights of m") as progress:
         progress(0.25)
         assert pipe.getvalue() == "", "too early for a line"
-        monkeypatch.setattr(orchestrator.reading, "PLAIN_EVERY", 0.0)
+        monkeypatch.setattr(orchestrator.utils.console, "PLAIN_EVERY", 0.0)
         progress(0.5)
     assert re.fullmatch(r"reading the weights of m: 50%, 0\.\d s left\n", pipe.getvalue())
     quiet = io.StringIO()

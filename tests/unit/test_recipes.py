@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator import finetune
-from orchestrator.errors import UserError
 from orchestrator.judges import get
+from orchestrator.utils.errors import UserError
 
 RECIPES = ("affirmative", "identity", "benign_tasks")
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import models, render
-from orchestrator.errors import UserError
 from orchestrator.probes import ProbeSet
 from orchestrator.render import SystemPrompt
 from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils.errors import UserError
 from tests.unit import elsewhere
 
 CONF = Path(__file__).parents[2] / "conf" / "system_prompt"

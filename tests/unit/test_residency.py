@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint
 from workers.engine import EngineSpec, VllmEngine
 from workers.residency import choose, host_copy, host_missing, overhead, sweep

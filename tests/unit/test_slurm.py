@@ -20,7 +20,7 @@ import pytest
 from orchestrator import slurm
 from orchestrator.__main__ import main
 from orchestrator.compose import compose
-from orchestrator.errors import UserError
+from orchestrator.utils.errors import UserError
 
 ODD = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]
 SRUN = '#!/bin/sh\necho "srun $*" >>"$NOTES"\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator import status
-from orchestrator.errors import UserError
 from orchestrator.lease import Lease
 from orchestrator.record import RunRecord
 from orchestrator.store import Study, StudyInfo
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
 

@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import files, store
-from orchestrator.errors import UserError
 from orchestrator.files import (
     DamagedFile,
     MissingFile,
@@ -38,6 +37,7 @@ from orchestrator.files import (
 from orchestrator.parts import TaskKey
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils.errors import UserError
 
 INFO = StudyInfo("tiny", "fingerprint", "float32", 1, "made up")
 ENGINE = {"engine": "dummy", "version": 1}

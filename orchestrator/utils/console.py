@@ -1,4 +1,4 @@
-"""How far a pass over files of weights is, for people: a bar on a terminal, now and then a line elsewhere."""
+"""Durations and progress as people read them: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import Progress
-
-from orchestrator.wording import duration
-
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 
 
@@ -19,6 +14,9 @@ PLAIN_EVERY = 10.0  # seconds between two plain lines
 def reading(stream: TextIO, what: str) -> Iterator[Callable[[float], None]]:
     """Shows `reading WHAT` and the time left to whoever looks at `stream`. Yields what hears the share done; where it
     hears nothing, since all was remembered, nothing is shown."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=stream)
     bar = Progress(console=console, transient=True)
     task = bar.add_task(f"reading {what}", total=1.0)
@@ -40,3 +38,15 @@ def reading(stream: TextIO, what: str) -> Iterator[Callable[[float], None]]:
     finally:
         if console.is_terminal:  # else it would print an empty line
             bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `5 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
