@@ -21,9 +21,9 @@ from benchmarks.results import machine, section, table
 from orchestrator import cluster
 from orchestrator.dispatch import Dispatch, Outcome, Policy
 from orchestrator.files import META
-from orchestrator.points import Point, RandomDirection
 from orchestrator.store import Study, StudyInfo
-from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit
+from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
 from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, peak_memory
 from workers.engine import EngineSpec

@@ -42,8 +42,8 @@ def make(folder: Path, hidden: int, layers: int, inner: int, tokenizer: Path) ->
 
 def held(folder: Path, kind: str, write: str) -> int:
     """Bytes at the peak of this process."""
-    from orchestrator.points import Point, RandomDirection
-    from orchestrator.tasks import Prompt, PromptSet, Sampling
+    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.actor import peak_memory
     from workers.engine import EngineSpec, open_engine
 

@@ -208,8 +208,8 @@ def on_gpu(rounds: int, n: int = 1 << 28) -> str:
 def engine(folder: Path, rounds: int) -> str:
     """Whole-model writes through vLLM, and their share of a visit of 40 prompts: near the origin, where answers are at
     most 32 tokens and often shorter, and far from it, where each is as long as the paper lets it be."""
-    from orchestrator.points import Point, RandomDirection
-    from orchestrator.tasks import Prompt, PromptSet, Sampling
+    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.engine import EngineSpec, VllmEngine, open_engine
 
     spec = EngineSpec(model_dir=str(folder), max_model_len=1024, max_num_seqs=64, kv_cache_gib=1.5)

@@ -28,8 +28,8 @@ def measured(folder: Path, way: str, points: int) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from orchestrator.points import Point, RandomDirection
-    from orchestrator.tasks import Prompt, PromptSet, Sampling
+    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.checkpoint import Checkpoint
     from workers.directions import by_tensor, terms
     from workers.engine import EngineSpec, VllmEngine, measure, open_engine

@@ -23,8 +23,8 @@ from orchestrator.parts import Part, TaskKey
 from orchestrator.record import totals
 from orchestrator.seats import bench, check_judges
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import Prompt, PromptSet
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, text_id
 

@@ -23,9 +23,9 @@ from orchestrator import status as standing
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.parts import Part, TaskKey
-from orchestrator.points import Point, RandomDirection
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
-from orchestrator.sweep import Sweep
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.utils.errors import UserError
 
 _ROW = ["point_id", "prompt_set_id", "prompt_id"]

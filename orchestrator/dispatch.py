@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
-from orchestrator.points import RandomDirection
 from orchestrator.store import Study
-from orchestrator.tasks import PromptSet, Visit
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
 

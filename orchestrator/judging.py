@@ -31,11 +31,11 @@ from orchestrator.config import Config, ModelConfig
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
 from orchestrator.pairs import Pair
-from orchestrator.points import Point
 from orchestrator.seats import check_judges
 from orchestrator.store import GENERATIONS, Study, StudyInfo
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import Prompt, PromptSet, Task, visits
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.points import Point
+from orchestrator.sweep.tasks import Prompt, PromptSet, Task, visits
 from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
 from workers.noise.definition import NOISE_VERSION
 

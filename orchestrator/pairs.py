@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.judges._model import ModelJudge, cut_open
 from orchestrator.render import QUIET, TIME_LIMIT, appends_end, bare, chat
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError
 

@@ -14,12 +14,12 @@ from orchestrator.config import Config
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
-from orchestrator.points import TowardsDirection
 from orchestrator.probes import ProbeSet
 from orchestrator.record import totals
 from orchestrator.request import PAIR, Prepared
-from orchestrator.sweep import Beside, Grid, Sweep
-from orchestrator.tasks import Prompt, Task, visits
+from orchestrator.sweep.grid import Beside, Grid, Sweep
+from orchestrator.sweep.points import TowardsDirection
+from orchestrator.sweep.tasks import Prompt, Task, visits
 from workers import residency
 from workers.checkpoint import Checkpoint as Mapped
 from workers.engine import EngineSpec, resolved_write

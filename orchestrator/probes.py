@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator import capability, hub_data
-from orchestrator.tasks import Prompt
+from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR
 

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from orchestrator import judges
 from orchestrator.store import Study
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import PromptSet
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.console import PLAIN_EVERY, duration
 from orchestrator.utils.errors import UserError
 

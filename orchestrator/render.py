@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.checkpoint import INDEX, cache_dir
 from orchestrator.probes import ProbeSet
-from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, file_sha256

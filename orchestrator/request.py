@@ -21,10 +21,11 @@ from orchestrator.config import Config, ProbesConfig, SystemPromptConfig, share
 from orchestrator.files import check_writable
 from orchestrator.models import ResolvedModel
 from orchestrator.parts import TaskKey
-from orchestrator.points import DECIMALS, TowardsDirection
 from orchestrator.probes import ProbeSet
 from orchestrator.store import Study, StudyInfo
-from orchestrator.sweep import Beside, Grid, Sweep
+from orchestrator.sweep.grid import Beside, Grid, Sweep
+from orchestrator.sweep.points import DECIMALS, TowardsDirection
+from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares
 from orchestrator.targets import (
     TRAJECTORY,
     around,
@@ -35,7 +36,6 @@ from orchestrator.targets import (
     refuse_twins,
     resolve_target,
 )
-from orchestrator.tasks import PromptSet, Sampling, Task, shares
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION

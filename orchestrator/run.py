@@ -22,7 +22,7 @@ from orchestrator.progress import Curve, Display, apart
 from orchestrator.record import RunRecord
 from orchestrator.request import Missing, Prepared, missing, prepare
 from orchestrator.store import EventLog, Study
-from orchestrator.tasks import Task, shares, visits
+from orchestrator.sweep.tasks import Task, shares, visits
 from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
 from orchestrator.utils.hashing import content_id
 

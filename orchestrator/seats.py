@@ -9,8 +9,8 @@ from orchestrator import judges
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.store import Study
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import PromptSet
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
 

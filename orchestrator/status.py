@@ -11,7 +11,7 @@ from orchestrator import answers
 from orchestrator.lease import holders
 from orchestrator.record import Tally, totals
 from orchestrator.store import Study
-from orchestrator.sweep import Sweep
+from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 

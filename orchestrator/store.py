@@ -42,7 +42,7 @@ from orchestrator.files import (
     table_hash,
 )
 from orchestrator.parts import Hashes, Part, TaskKey
-from orchestrator.tasks import Prompt, PromptSet, Sampling, Task
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Task
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.points import RandomDirection
 from orchestrator.store import GENERATIONS, Study
-from orchestrator.tasks import PromptSet, Visit
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:

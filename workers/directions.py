@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from orchestrator.points import DECIMALS, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import DECIMALS, Point, RandomDirection, TowardsDirection
 from workers.checkpoint import TensorInfo
 from workers.noise.definition import UNIT, Array, DType, Term
 from workers.targets import End

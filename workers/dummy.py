@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.points import Point, RandomDirection
-from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.tasks import PromptSet, Sampling
 from workers.checkpoint import TensorInfo
 from workers.engine import Engine, EngineSpec, Generation
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.points import Point, RandomDirection
-from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.checkpoint import HIDDEN, Checkpoint, TensorInfo, number, read_json
 from workers.noise.definition import DType

@@ -20,7 +20,7 @@ from vllm.model_executor.layers import utils as vllm_layers
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation, apply_moe_activation
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
-from orchestrator.points import Point
+from orchestrator.sweep.points import Point
 from workers.checkpoint import Checkpoint
 from workers.engine import limit_kernels
 from workers.layout import Region, trace

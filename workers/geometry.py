@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.points import DECIMALS
+from orchestrator.sweep.points import DECIMALS
 from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint, TensorInfo
 from workers.noise.definition import Array

@@ -11,8 +11,8 @@ import tokenizers.decoders
 import torch
 import transformers
 
-from orchestrator.points import Point, RandomDirection
-from orchestrator.tasks import PromptSet, Sampling
+from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.checkpoint import Checkpoint, TensorInfo
 from workers.engine import (

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.points import Point, RandomDirection
+from orchestrator.sweep.points import Point, RandomDirection
 from workers.checkpoint import Checkpoint, TensorInfo
 from workers.layout import Layout
 from workers.memory import Made, Memory, Recipe, memory_for

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from orchestrator.config import ReportConfig
 from orchestrator.report import content, evidence
 from orchestrator.store import Study
-from orchestrator.sweep import Sweep
+from orchestrator.sweep.grid import Sweep
 
 HERE = Path(__file__).parent
 _NOTHING_ELSE = "base-uri 'none'; form-action 'none'"

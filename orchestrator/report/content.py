@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from orchestrator import published, reduce, terminal
-from orchestrator.points import Direction, RandomDirection
 from orchestrator.report import contours
 from orchestrator.report.evidence import Evidence
 from orchestrator.store import Study
-from orchestrator.sweep import Grid, Sweep
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.points import Direction, RandomDirection
 from orchestrator.utils.console import duration
 
 ANSWERED = ("benign",)  # groups that should be answered: what counts there is how much is refused

@@ -20,8 +20,8 @@ from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.parts import Part, TaskKey
 from orchestrator.seats import bench
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import Prompt, PromptSet
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet
 
 MAX_BYTES = 20_000_000  # of responses and prompts in one report
 FIRST_WORDS, FIRST_CHARACTERS = 4, 48

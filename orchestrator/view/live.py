@@ -25,7 +25,7 @@ from orchestrator.parts import Part, TaskKey
 from orchestrator.report import content, evidence
 from orchestrator.report.evidence import Evidence
 from orchestrator.store import GENERATIONS, Study
-from orchestrator.sweep import Sweep
+from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.errors import UserError
 
 AT_ONCE = 4000  # responses judged for one look: a sweep that is far along is caught up with in several

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pages import Made, Opened, make_study, prompt_set
 
-from orchestrator.sweep import Grid
+from orchestrator.sweep.grid import Grid
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from orchestrator import answers
 from orchestrator.config import ReportConfig
-from orchestrator.points import Point
 from orchestrator.store import GENERATIONS, Study, StudyInfo
-from orchestrator.sweep import Grid, Sweep
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.points import Point
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from workers import dummy
 
 ENGINE = {"engine": "dummy", "version": 1}

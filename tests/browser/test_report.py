@@ -11,9 +11,9 @@ import pytest
 from pages import Made, Opened, dummy_says, make_study, prompt_set
 
 from orchestrator.__main__ import main
-from orchestrator.points import TowardsDirection
 from orchestrator.report import evidence
-from orchestrator.sweep import Beside, Grid
+from orchestrator.sweep.grid import Beside, Grid
+from orchestrator.sweep.points import TowardsDirection
 
 pytestmark = pytest.mark.browser
 

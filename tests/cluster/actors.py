@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tasks import Visit
+from orchestrator.sweep.tasks import Visit
 from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
 

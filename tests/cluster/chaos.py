@@ -32,8 +32,8 @@ from typing import Any
 import psutil
 
 from orchestrator.store import Study, StudyInfo
-from orchestrator.sweep import Grid, Sweep
-from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit, visits
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.upkeep import compact, verify
 from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec

@@ -12,8 +12,8 @@ import pytest
 from orchestrator import cluster
 from orchestrator.dispatch import Dispatch, Outcome, Policy
 from orchestrator.store import Study, StudyInfo
-from orchestrator.sweep import Grid, Sweep
-from orchestrator.tasks import Prompt, PromptSet, Sampling, Visit, visits
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from workers.actor import Actor
 from workers.engine import EngineSpec
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.points import ORIGIN
+from orchestrator.sweep.points import ORIGIN
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import Bare, Blind, Broken, Closing, Hopeless, Odd, OneBroken, Refused, Stillborn, Told
 from tests.cluster.conftest import Event, Job, Responses

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
-PURE = ("orchestrator/points.py", "orchestrator/sweep.py", "orchestrator/tasks.py")
+PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
 NUMBERS = (
     "orchestrator/counting.py",
     "orchestrator/reduce.py",
@@ -86,8 +86,8 @@ RULES = (
         where=("workers/**",),
         forbids=("orchestrator",),
         allows=(
-            "orchestrator.points",
-            "orchestrator.tasks",
+            "orchestrator.sweep.points",
+            "orchestrator.sweep.tasks",
             "orchestrator.store",
             "orchestrator.utils.errors",
             "orchestrator.utils.hashing",

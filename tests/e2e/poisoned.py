@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator import __main__ as command_line
 from orchestrator import dispatch
-from orchestrator.tasks import Visit
+from orchestrator.sweep.tasks import Visit
 from workers.actor import Actor, Receipt
 
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator import judges, models, probes, render
 from orchestrator.compose import Presets, compose
 from orchestrator.config import ProbesConfig
-from orchestrator.tasks import Sampling
+from orchestrator.sweep.tasks import Sampling
 from workers.engine import EngineSpec, open_engine
 
 pytestmark = pytest.mark.engine

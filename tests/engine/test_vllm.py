@@ -19,9 +19,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.checkpoint import check
-from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.targets import resolve_target
-from orchestrator.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers import materialise
 from workers.checkpoint import Checkpoint

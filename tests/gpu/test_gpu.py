@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
 from workers.checkpoint import Checkpoint
 from workers.directions import terms
 from workers.engine import EngineSpec, open_engine

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import answers, reduce
-from orchestrator.sweep import Grid, Sweep
+from orchestrator.sweep.grid import Grid, Sweep
 
 
 def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:

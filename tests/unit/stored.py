@@ -13,8 +13,8 @@ import pyarrow as pa
 from orchestrator import answers, judges, reduce
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store import GENERATIONS, Study, StudyInfo
-from orchestrator.sweep import Grid, Node, Sweep
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.grid import Grid, Node, Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
 Refuses = Callable[[Node, int], bool]
 

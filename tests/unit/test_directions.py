@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from workers import directions
 from workers.noise import Slab, Term, reference
 from workers.noise.cpu import write_slab

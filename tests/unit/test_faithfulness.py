@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.sweep import Node
+from orchestrator.sweep.grid import Node
 from tests.unit.stored import store_sweep
 
 # The paper's 29 keywords, once more.

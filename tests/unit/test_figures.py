@@ -20,8 +20,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator import figures, reduce
-from orchestrator.points import TowardsDirection
-from orchestrator.sweep import Beside
+from orchestrator.sweep.grid import Beside
+from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
 
 landscape = functools.partial(landscapes.landscape, steps=10)

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from orchestrator import answers, request
 from orchestrator import geometry as verb
 from orchestrator.compose import Presets, compose
-from orchestrator.points import TowardsDirection
-from orchestrator.sweep import Grid, Sweep
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError
 from workers import geometry
 from workers.checkpoint import Checkpoint

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from orchestrator.sweep import Beside, Grid, Node, Sweep
+from orchestrator.sweep.grid import Beside, Grid, Node, Sweep
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 
 A, B = TowardsDirection("aa", "first"), TowardsDirection("bb", "second")
 RANGE = (-0.5, 1.5)

@@ -18,8 +18,8 @@ from orchestrator.config import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.status import load
 from orchestrator.store import Study
-from orchestrator.sweep import Sweep
-from orchestrator.tasks import Prompt, PromptSet
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from orchestrator.points import Point, RandomDirection, direction_from_json
+from orchestrator.sweep.points import Point, RandomDirection, direction_from_json
 from workers import materialise
 from workers.noise import Slab, Term, cpu, kernels, reference, table, tensor_key
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab

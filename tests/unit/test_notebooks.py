@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from orchestrator.points import TowardsDirection
-from orchestrator.sweep import Beside
+from orchestrator.sweep.grid import Beside
+from orchestrator.sweep.points import TowardsDirection
 from tests.contract.rules import ROOT
 from tests.unit.stored import basin, store_sweep
 

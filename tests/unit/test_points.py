@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.points import (
+from orchestrator.sweep.grid import Grid
+from orchestrator.sweep.points import (
     DECIMALS,
     NORMS,
     ORIGIN,
@@ -17,7 +18,6 @@ from orchestrator.points import (
     TowardsDirection,
     direction_from_json,
 )
-from orchestrator.sweep import Grid
 
 random_directions = st.builds(
     RandomDirection,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from orchestrator import models, render
 from orchestrator.probes import ProbeSet
 from orchestrator.render import SystemPrompt
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from tests.unit import elsewhere
 

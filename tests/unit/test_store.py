@@ -36,7 +36,7 @@ from orchestrator.files import (
 )
 from orchestrator.parts import TaskKey
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 
 INFO = StudyInfo("tiny", "fingerprint", "float32", 1, "made up")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.points import NORMS, ORIGIN
-from orchestrator.sweep import Grid, Sweep, spaced
+from orchestrator.sweep.grid import Grid, Sweep, spaced
+from orchestrator.sweep.points import NORMS, ORIGIN
 
 grids = st.builds(
     Grid,

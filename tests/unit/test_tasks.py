@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.points import ORIGIN, Point, RandomDirection
-from orchestrator.tasks import Prompt, PromptSet, Sampling, Task, Visit, shares, visits
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Task, Visit, shares, visits
 
 POINTS = [ORIGIN, *(Point.at([(RandomDirection(1), c)]) for c in (0.1, 0.2, 0.3))]
 SET = PromptSet(

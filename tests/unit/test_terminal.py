@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import reduce, terminal
-from orchestrator.points import TowardsDirection
+from orchestrator.sweep.points import TowardsDirection
 from tests.unit.landscapes import landscape
 
 PATHS = {"folder": Path("studies/m-1a2b/sweeps/s-3c4d"), "figure": Path("studies/m-1a2b/sweeps/s-3c4d/figures/a.png")}

@@ -15,7 +15,7 @@ from orchestrator import store, upkeep
 from orchestrator.files import DamagedFile
 from orchestrator.parts import Part, TaskKey
 from orchestrator.store import JUDGEMENTS, Study
-from orchestrator.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.upkeep import compact, verify, verify_folder
 from tests.unit.test_store import INFO, everything, generations, judge, looking, put, rows
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from workers import directions, memory
 from workers.checkpoint import Checkpoint
 from workers.layout import Region, uncovered

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.points import Point
+from orchestrator.sweep.points import Point
 from orchestrator.utils.hashing import content_id, text_id
 
 

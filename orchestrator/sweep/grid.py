@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from orchestrator.points import DECIMALS, Direction, Norm, Point, RandomDirection, TowardsDirection
-from orchestrator.tasks import Task
+from orchestrator.sweep.points import DECIMALS, Direction, Norm, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.tasks import Task
 from orchestrator.utils.hashing import content_id
 
 GridKind = Literal["random_1d", "random_2d", "interpolate_1d", "interpolate_2d", "interpolate_random"]

@@ -1,0 +1,1 @@
+"""What is to be measured, as pure hashed values: points, grids, tasks."""
