@@ -17,7 +17,7 @@ from orchestrator.utils.errors import COMPLETE, INTERRUPTED, UNFIT, WRONG_INPUT,
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.config import Config
+    from orchestrator.config.schema import Config
     from orchestrator.store import Study
 
 
@@ -34,7 +34,7 @@ class Call:
 
     @property
     def config(self) -> Config:
-        from orchestrator.compose import compose
+        from orchestrator.config.compose import compose
 
         return compose(self.overrides, self.config_dir)
 
@@ -59,7 +59,7 @@ def run(call: Call) -> int:
         return _submit(call, config)
     from orchestrator import answers
     from orchestrator import run as job
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
 
     try:
         ran = job.run(config, Presets(call.config_dir), call.overrides, told)
@@ -86,7 +86,7 @@ def _submit(call: Call, config: Config) -> int:
             return _print_json({"script": text})
         print(text, end="")
         return COMPLETE
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
     from orchestrator.request import prepare
 
     prepare(config, Presets(call.config_dir), sys.stderr)
@@ -101,7 +101,7 @@ def plan(call: Call) -> int:
     config = call.config
     from orchestrator import plan as planning
     from orchestrator import pricing
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
 
     priced = pricing.price(config, Presets(call.config_dir), sys.stderr)
     return _print_json(priced.to_json()) if call.json else _print_pairs(planning.lines(priced))
@@ -204,7 +204,7 @@ def geometry(call: Call) -> int:
     call.no_places("geometry")
     config = call.config
     from orchestrator import geometry as around
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
 
     found = around.measure(config, Presets(call.config_dir), sys.stderr)
     if call.json:
@@ -412,7 +412,7 @@ def _calls(arguments: Sequence[str]) -> tuple[list[Call], bool]:
             places.append(argument)
     several = bool(flags & {"-m", "--multirun"})
     if several:
-        from orchestrator.compose import multirun
+        from orchestrator.config.compose import multirun
 
         combinations = multirun(overrides)
     else:

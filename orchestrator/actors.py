@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator import hardware
-from orchestrator.config import ClusterConfig, Config
+from orchestrator.config.schema import ClusterConfig, Config
 from orchestrator.models import ResolvedModel
 from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec

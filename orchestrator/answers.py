@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import agreement, capability, counting, judges, published, reduce
-from orchestrator.config import ReportConfig
+from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE

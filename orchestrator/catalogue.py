@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from orchestrator import models
-from orchestrator.compose import Presets, compose
+from orchestrator.config.compose import Presets, compose
 
 PLACEHOLDERS = ("local", "dummy")  # presets without weights of their own
 

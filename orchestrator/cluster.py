@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.config import ClusterConfig
+from orchestrator.config.schema import ClusterConfig
 from orchestrator.utils.errors import UserError
 
 # Ray reads these when it is imported, so they are set when this is: no usage reports, no advice, no niceness of 15

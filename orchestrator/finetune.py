@@ -21,7 +21,7 @@ from orchestrator.utils.hashing import content_id, text_id
 from orchestrator.utils.paths import DATA_DIR
 
 if TYPE_CHECKING:
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
 
 PROBES = DATA_DIR / "probes"
 VERSION = 2  # of what `trained` keeps: counts up when the same recipe would give something else
@@ -82,7 +82,7 @@ def run(
 
 def _base(model: str, config_dir: str | None, stream: TextIO) -> Base:
     """A preset, or the model in a folder."""
-    from orchestrator.compose import compose
+    from orchestrator.config.compose import compose
 
     path = Path(model).expanduser()
     overrides = [f"model.path={path}"] if path.is_dir() else [f"model={model}"]
@@ -121,7 +121,7 @@ def asked(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from orchestrator.compose import Presets
+    from orchestrator.config.compose import Presets
 
     given: dict[str, str] = {}
     for text in overrides:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from orchestrator import models, request, targets
-from orchestrator.compose import Presets
-from orchestrator.config import Config
+from orchestrator.config.compose import Presets
+from orchestrator.config.schema import Config
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.targets import FIELD

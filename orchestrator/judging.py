@@ -27,7 +27,7 @@ from rich.console import Console
 
 from orchestrator import actors, answers, judges, models, pairs
 from orchestrator.checkpoint import FIELD
-from orchestrator.config import Config, ModelConfig
+from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
 from orchestrator.pairs import Pair

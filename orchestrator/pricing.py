@@ -9,8 +9,8 @@ from typing import TextIO
 
 from orchestrator import checkpoint, hardware, judges, models, plan, request
 from orchestrator.actors import how_many
-from orchestrator.compose import Presets
-from orchestrator.config import Config
+from orchestrator.config.compose import Presets
+from orchestrator.config.schema import Config
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.plan import Judging, Load, ModelSize, Plan, Room

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator import answers, finetune, judges, models, probes, render
 from orchestrator.checkpoint import Checkpoint
-from orchestrator.compose import Presets, compose
-from orchestrator.config import Config, ProbesConfig, SystemPromptConfig, share
+from orchestrator.config.compose import Presets, compose
+from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig, share
 from orchestrator.files import check_writable
 from orchestrator.models import ResolvedModel
 from orchestrator.parts import TaskKey

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator import actors, answers, judging, models, pricing
-from orchestrator.compose import Presets
-from orchestrator.config import Config, share
+from orchestrator.config.compose import Presets
+from orchestrator.config.schema import Config, share
 from orchestrator.lease import Lease
 from orchestrator.progress import Curve, Display, apart
 from orchestrator.record import RunRecord

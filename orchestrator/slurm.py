@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.config import Config
+from orchestrator.config.schema import Config
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import DATA_DIR
 

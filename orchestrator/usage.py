@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.compose import GROUPS, Presets, options
+from orchestrator.config.compose import GROUPS, Presets, options
 
 _HEAD = """\
 Measures how safe a language model stays when its weights move: its safety landscape.

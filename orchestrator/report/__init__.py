@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.config import ReportConfig
+from orchestrator.config.schema import ReportConfig
 from orchestrator.report import content, evidence
 from orchestrator.store import Study
 from orchestrator.sweep.grid import Sweep

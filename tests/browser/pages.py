@@ -13,7 +13,7 @@ from unittest import mock
 import pyarrow as pa
 
 from orchestrator import answers
-from orchestrator.config import ReportConfig
+from orchestrator.config.schema import ReportConfig
 from orchestrator.store import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Point

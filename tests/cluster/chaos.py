@@ -74,7 +74,7 @@ def subject(engine: str, seconds: float) -> Subject:
         info = StudyInfo("dummy", "dummy", "float32", 1)
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))
     from orchestrator import actors
-    from orchestrator.compose import Presets, compose
+    from orchestrator.config.compose import Presets, compose
     from orchestrator.request import prepare
 
     asked = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import cluster, models
-from orchestrator.config import ModelConfig
+from orchestrator.config.schema import ModelConfig
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import Odd
 from tests.cluster.conftest import Event, Job, alone, prepare_environment

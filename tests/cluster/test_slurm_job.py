@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import slurm
-from orchestrator.compose import compose
+from orchestrator.config.compose import compose
 from tests.cluster.test_by_hand import ALONE, ROOT, home, needs_a_network_of_its_own
 
 __all__ = ["home"]

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from orchestrator import models, pricing
-from orchestrator.compose import Presets, compose
+from orchestrator.config.compose import Presets, compose
 from orchestrator.request import grid, prepare
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import judges, models, probes, render
-from orchestrator.compose import Presets, compose
-from orchestrator.config import ProbesConfig
+from orchestrator.config.compose import Presets, compose
+from orchestrator.config.schema import ProbesConfig
 from orchestrator.sweep.tasks import Sampling
 from workers.engine import EngineSpec, open_engine
 

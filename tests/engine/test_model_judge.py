@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import answers, judging
-from orchestrator.config import Config, EngineConfig, JudgingConfig
+from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.status import load
 from orchestrator.store import Study
 from tests.unit.stored import store_sweep

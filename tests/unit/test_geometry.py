@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from orchestrator import answers, request
 from orchestrator import geometry as verb
-from orchestrator.compose import Presets, compose
+from orchestrator.config.compose import Presets, compose
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError

@@ -25,7 +25,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from orchestrator import hub_data, probes
-from orchestrator.config import ProbesConfig
+from orchestrator.config.schema import ProbesConfig
 from orchestrator.utils.errors import UserError
 
 PRESETS = Path(probes.__file__).parents[1] / "conf" / "probes"

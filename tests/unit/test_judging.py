@@ -14,7 +14,7 @@ from rich.console import Console
 
 from orchestrator import answers, judges, judging, pairs, seats, terminal
 from orchestrator import reduce as reducing
-from orchestrator.config import Config, EngineConfig, JudgingConfig
+from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.status import load
 from orchestrator.store import Study

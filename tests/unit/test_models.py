@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 
 from orchestrator import models
 from orchestrator.checkpoint import known_architectures
-from orchestrator.config import ModelConfig, Size
+from orchestrator.config.schema import ModelConfig, Size
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import file_sha256
 

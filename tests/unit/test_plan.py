@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator import models, plan, pricing
-from orchestrator.compose import Presets, compose
+from orchestrator.config.compose import Presets, compose
 from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
 from orchestrator.utils.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.actors import policy_of
-from orchestrator.compose import compose
+from orchestrator.config.compose import compose
 from orchestrator.dispatch import Policy
 from orchestrator.utils.errors import UserError
 from workers.actor import turn

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import capability
-from orchestrator.config import ProbesConfig
+from orchestrator.config.schema import ProbesConfig
 from orchestrator.probes import ProbeSet, load
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id

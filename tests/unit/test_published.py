@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator import published, render
-from orchestrator.compose import compose
+from orchestrator.config.compose import compose
 
 GRID: dict[str, Any] = {
     "kind": "random_1d",

@@ -19,7 +19,7 @@ import pytest
 
 from orchestrator import slurm
 from orchestrator.__main__ import main
-from orchestrator.compose import compose
+from orchestrator.config.compose import compose
 from orchestrator.utils.errors import UserError
 
 ODD = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator import checkpoint, request
 from orchestrator import geometry as verb
-from orchestrator.compose import Presets, compose
+from orchestrator.config.compose import Presets, compose
 from orchestrator.targets import TELLING, around, epochs, principal_ends, refuse_nan, refuse_twins, resolve_target
 from orchestrator.utils.errors import UserError
 from workers.adapters import add

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Config, validate
+from orchestrator.config.schema import Config, validate
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import CONF_DIR
 

@@ -1,0 +1,1 @@
+"""A request: its schema, validation, and composition from presets and overrides."""
