@@ -14,12 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import agreement, capability, counting, judges, published, reduce
+from orchestrator import agreement, counting, judges, published, reduce
 from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.parts import Part, TaskKey
+from orchestrator.prompts import capability
 from orchestrator.record import totals
 from orchestrator.seats import bench, check_judges
 from orchestrator.store import GENERATIONS, JUDGEMENTS, Study

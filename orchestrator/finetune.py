@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator import checkpoint, judges, models, render
+from orchestrator import checkpoint, judges, models
 from orchestrator.checkpoint import Checkpoint
+from orchestrator.prompts import rendering as render
 from orchestrator.targets import CHECKPOINTS
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, text_id

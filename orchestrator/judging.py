@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator import actors, answers, judges, models, pairs
+from orchestrator import actors, answers, judges, models
 from orchestrator.checkpoint import FIELD
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
-from orchestrator.pairs import Pair
+from orchestrator.prompts import judge_prompts as pairs
+from orchestrator.prompts.judge_prompts import Pair
 from orchestrator.seats import check_judges
 from orchestrator.store import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Sweep

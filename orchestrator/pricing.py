@@ -14,7 +14,7 @@ from orchestrator.config.schema import Config
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
-from orchestrator.probes import ProbeSet
+from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.record import totals
 from orchestrator.request import PAIR, Prepared
 from orchestrator.sweep.grid import Beside, Grid, Sweep

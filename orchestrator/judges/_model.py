@@ -3,7 +3,7 @@
     (prompt, response) --pieces--> what the model reads --generate--> an answer --parse--> Finding
 
 The text of a prompt or response cannot leave its place in the template: the template's own delimiters are cut open in
-it here (`[INST]` becomes `[ INST]`), and the tokenizer's special tokens in orchestrator/pairs.py.
+it here (`[INST]` becomes `[ INST]`), and the tokenizer's special tokens in orchestrator/prompts/judge_prompts.py.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import judges, models, probes, render
+from orchestrator import judges, models
 from orchestrator.config.compose import Presets, compose
 from orchestrator.config.schema import ProbesConfig
+from orchestrator.prompts import probe_sets as probes
+from orchestrator.prompts import rendering as render
 from orchestrator.sweep.tasks import Sampling
 from workers.engine import EngineSpec, open_engine
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import finetune, render
+from orchestrator import finetune
 from orchestrator.finetune import Base
+from orchestrator.prompts import rendering as render
 
 pytestmark = pytest.mark.engine
 

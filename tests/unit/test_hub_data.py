@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from orchestrator import hub_data, probes
 from orchestrator.config.schema import ProbesConfig
+from orchestrator.prompts import hub_datasets as hub_data
+from orchestrator.prompts import probe_sets as probes
 from orchestrator.utils.errors import UserError
 
 PRESETS = Path(probes.__file__).parents[1] / "conf" / "probes"
@@ -230,7 +231,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """The other process, kept for many requests."""
     serve = (
-        "import json, sys; from orchestrator.hub_data import _answer\n"
+        "import json, sys; from orchestrator.prompts.hub_datasets import _answer\n"
         "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
     )
     dropped = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import answers, judges, judging, pairs, seats, terminal
+from orchestrator import answers, judges, judging, seats, terminal
 from orchestrator import reduce as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.status import load
 from orchestrator.store import Study
 from orchestrator.sweep.grid import Sweep

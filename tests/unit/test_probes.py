@@ -16,9 +16,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import capability
 from orchestrator.config.schema import ProbesConfig
-from orchestrator.probes import ProbeSet, load
+from orchestrator.prompts import capability
+from orchestrator.prompts.probe_sets import ProbeSet, load
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import published, render
+from orchestrator import published
 from orchestrator.config.compose import compose
+from orchestrator.prompts import rendering as render
 
 GRID: dict[str, Any] = {
     "kind": "random_1d",

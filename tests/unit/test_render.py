@@ -16,9 +16,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import models, render
-from orchestrator.probes import ProbeSet
-from orchestrator.render import SystemPrompt
+from orchestrator import models
+from orchestrator.prompts import rendering as render
+from orchestrator.prompts.probe_sets import ProbeSet
+from orchestrator.prompts.rendering import SystemPrompt
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from tests.unit import elsewhere
@@ -81,7 +82,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def process() -> Iterator[subprocess.Popen[str]]:
     """The other process, kept for many requests, since it takes seconds to start."""
-    with elsewhere.kept("orchestrator.render") as child:
+    with elsewhere.kept("orchestrator.prompts.rendering") as child:
         yield child
 
 
@@ -108,7 +109,7 @@ def test_the_process_has_no_torch(tmp_path: Path) -> None:
         "source": None,
         "jobs": [[None, ["Hi"], ""]],
     }
-    command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.render"]
+    command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.rendering"]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import capability, hub_data
+from orchestrator.prompts import capability
+from orchestrator.prompts import hub_datasets as hub_data
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR

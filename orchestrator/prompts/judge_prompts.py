@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.judges._model import ModelJudge, cut_open
-from orchestrator.render import QUIET, TIME_LIMIT, appends_end, bare, chat
+from orchestrator.prompts.rendering import QUIET, TIME_LIMIT, appends_end, bare, chat
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError
@@ -69,7 +69,7 @@ def _ask(judge: ModelJudge, folder: Path, pieces: list[list[str]], limit: int) -
 
 
 def _exchange(request: dict[str, Any]) -> Any:
-    return elsewhere.ask("orchestrator.pairs", request, QUIET, TIME_LIMIT)
+    return elsewhere.ask("orchestrator.prompts.judge_prompts", request, QUIET, TIME_LIMIT)
 
 
 # --- in the other process -----------------------------------------------------------------------------------------

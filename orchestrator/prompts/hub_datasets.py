@@ -107,7 +107,7 @@ def _mistake(asked: dict[str, Any], answer: dict[str, Any]) -> UserError:
 def _exchange(request: dict[str, Any]) -> Any:
     print(f"fetching the data set {request['hub']}", file=sys.stderr, flush=True)
     try:
-        return elsewhere.ask("orchestrator.hub_data", request, QUIET, TIME_LIMIT)
+        return elsewhere.ask("orchestrator.prompts.hub_datasets", request, QUIET, TIME_LIMIT)
     except subprocess.TimeoutExpired as error:
         raise UserError("probes.hub", request["hub"], f"did not come within {TIME_LIMIT:.0f} seconds") from error
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checkpoint import INDEX, cache_dir
-from orchestrator.probes import ProbeSet
+from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError, did_you_mean
@@ -233,7 +233,7 @@ def _ask(folder: Path, template: str, source: str | None, jobs: Sequence[Job]) -
 
 def _exchange(request: dict[str, Any]) -> Any:
     try:
-        return elsewhere.ask("orchestrator.render", request, QUIET, TIME_LIMIT)
+        return elsewhere.ask("orchestrator.prompts.rendering", request, QUIET, TIME_LIMIT)
     except subprocess.TimeoutExpired as error:
         remedy = f"did not render within {TIME_LIMIT:.0f} seconds: set {FIELD}=none"
         raise UserError(FIELD, request["template"], remedy) from error

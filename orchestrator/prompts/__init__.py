@@ -1,0 +1,1 @@
+"""Probe files and hub data sets become prompts, rendered to token ids."""
