@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.results import machine, section, table
 from orchestrator import cluster
 from orchestrator.dispatch import Dispatch, Outcome, Policy
-from orchestrator.files import META
-from orchestrator.store import Study, StudyInfo
+from orchestrator.store.files import META
+from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
 from orchestrator.utils.hashing import content_id

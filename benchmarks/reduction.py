@@ -21,12 +21,12 @@ import pyarrow as pa
 
 from benchmarks.results import machine, section, table
 from orchestrator import answers, judges
-from orchestrator.files import publish_table
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
+from orchestrator.store.files import publish_table
+from orchestrator.store.maintenance import MERGED_TASKS
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from orchestrator.upkeep import MERGED_TASKS
 from orchestrator.utils.hashing import text_id
 from workers.actor import peak_memory
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.config.schema import Config
-    from orchestrator.store import Study
+    from orchestrator.store.study import Study
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def plan(call: Call) -> int:
 
 def status(call: Call) -> int:
     """progress, time left and failures of every sweep (or of one folder), from disk alone"""
-    from orchestrator import status as standing
+    from orchestrator.store import status as standing
 
     sweeps = standing.sweeps_under(call.place("status"), _say_passed_over)
     found = [standing.examine(study, folder) for study, folder in sweeps]
@@ -122,7 +122,8 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import answers, judging, seats, upkeep
+    from orchestrator import answers, judging, seats
+    from orchestrator.store import maintenance as upkeep
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
     study, folder, sweep, record = _stored(call)
@@ -167,8 +168,8 @@ def report(call: Call) -> int:
 
 def verify(call: Call) -> int:
     """check every stored byte of a study (or of all), and say what `run` would do; changes nothing"""
-    from orchestrator import status as standing
-    from orchestrator import upkeep
+    from orchestrator.store import maintenance as upkeep
+    from orchestrator.store import status as standing
 
     reports = {root: upkeep.verify_folder(root) for root in standing.roots_under(call.place("verify"))}
     if call.json:
@@ -187,8 +188,8 @@ def verify(call: Call) -> int:
 
 def compact(call: Call) -> int:
     """merge a study's (or all studies') small files into few; safe at any moment"""
-    from orchestrator import status as standing
-    from orchestrator import upkeep
+    from orchestrator.store import maintenance as upkeep
+    from orchestrator.store import status as standing
 
     studies = standing.studies_under(call.place("compact"), _say_passed_over)
     done = {str(study.root): upkeep.compact(study) for study in studies}
@@ -277,7 +278,7 @@ def compare(call: Call) -> int:
 def gate(call: Call) -> int:
     """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
     from orchestrator import gate as gating
-    from orchestrator import status as standing
+    from orchestrator.store import status as standing
 
     wanted = gating.asked(call.overrides)
     study, folder = standing.latest(dataclasses.replace(call, overrides=()).place("gate"))
@@ -344,7 +345,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return COMPLETE
     except Exception as error:
-        from orchestrator.files import DamagedFile  # heavy, and needed here alone
+        from orchestrator.store.files import DamagedFile  # heavy, and needed here alone
 
         if not isinstance(error, DamagedFile):
             raise
@@ -422,7 +423,7 @@ def _calls(arguments: Sequence[str]) -> tuple[list[Call], bool]:
 
 def _stored(call: Call) -> tuple[Any, Path, Any, dict[str, Any]]:
     """The study, folder, sweep and record that a call is about: the folder named, or the latest sweep."""
-    from orchestrator import status as standing
+    from orchestrator.store import status as standing
 
     study, folder = standing.latest(call.place("sweep"))
     return study, folder, *standing.load(study, folder)
@@ -444,7 +445,7 @@ def _say_passed_over(error: UserError) -> None:
 
 def _say_what_is_damaged(study: Study) -> None:
     """Name the files that were met and do not verify, and what is done about each."""
-    from orchestrator import upkeep
+    from orchestrator.store import maintenance as upkeep
 
     for path, why in study.problems.items():
         where, told = path.relative_to(study.root), why.removeprefix(f"{path}: ")

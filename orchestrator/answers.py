@@ -19,11 +19,11 @@ from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.parts import Part, TaskKey
 from orchestrator.prompts import capability
-from orchestrator.record import totals
 from orchestrator.seats import bench, check_judges
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.runs import totals
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError

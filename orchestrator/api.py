@@ -19,11 +19,11 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import seats
-from orchestrator import status as standing
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.parts import Part, TaskKey
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store import status as standing
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.utils.errors import UserError

@@ -60,7 +60,7 @@ def asked(overrides: Sequence[str]) -> dict[str, Path]:
 def read(places: Sequence[Path]) -> list[Side]:
     """The sweeps in these folders (of each the latest used). Raises UserError where there is none."""
     from orchestrator import answers
-    from orchestrator import status as standing
+    from orchestrator.store import status as standing
 
     if len(places) < 2:
         raise UserError("compare", " ".join(map(str, places)), "name two sweeps or more: compare FOLDER FOLDER")

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError

@@ -33,7 +33,7 @@ from orchestrator.models import ResolvedModel
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.prompts.judge_prompts import Pair
 from orchestrator.seats import check_judges
-from orchestrator.store import GENERATIONS, Study, StudyInfo
+from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Task, visits

@@ -15,8 +15,8 @@ from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.record import totals
 from orchestrator.request import PAIR, Prepared
+from orchestrator.store.runs import totals
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits

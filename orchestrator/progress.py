@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from orchestrator import judges
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.console import PLAIN_EVERY, duration

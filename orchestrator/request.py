@@ -18,13 +18,13 @@ from orchestrator import answers, finetune, judges, models
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.config.compose import Presets, compose
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig, share
-from orchestrator.files import check_writable
 from orchestrator.models import ResolvedModel
-from orchestrator.parts import TaskKey
 from orchestrator.prompts import probe_sets as probes
 from orchestrator.prompts import rendering as render
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.store import Study, StudyInfo
+from orchestrator.store.files import check_writable
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import DECIMALS, TowardsDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares

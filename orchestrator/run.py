@@ -17,11 +17,11 @@ from rich.console import Console
 from orchestrator import actors, answers, judging, models, pricing
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config, share
-from orchestrator.lease import Lease
 from orchestrator.progress import Curve, Display, apart
-from orchestrator.record import RunRecord
 from orchestrator.request import Missing, Prepared, missing, prepare
-from orchestrator.store import EventLog, Study
+from orchestrator.store.lease import Lease
+from orchestrator.store.runs import RunRecord
+from orchestrator.store.study import EventLog, Study
 from orchestrator.sweep.tasks import Task, shares, visits
 from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
 from orchestrator.utils.hashing import content_id

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator import judges
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError

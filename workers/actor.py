@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.store import GENERATIONS, Study
+from orchestrator.store.study import GENERATIONS, Study
 from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from orchestrator import answers
 from orchestrator.config.schema import ReportConfig
-from orchestrator.store import GENERATIONS, Study, StudyInfo
+from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling

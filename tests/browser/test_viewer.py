@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 
-from orchestrator.lease import Lease
 from orchestrator.report import evidence
-from orchestrator.store import GENERATIONS, read_table
+from orchestrator.store.lease import Lease
+from orchestrator.store.study import GENERATIONS, read_table
 from orchestrator.sweep.grid import Grid
 from tests.browser.test_report import HOSTILE
 from tests.viewing import viewing

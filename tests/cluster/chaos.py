@@ -31,10 +31,10 @@ from typing import Any
 
 import psutil
 
-from orchestrator.store import Study, StudyInfo
+from orchestrator.store.maintenance import compact, verify
+from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
-from orchestrator.upkeep import compact, verify
 from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec
 
@@ -131,7 +131,7 @@ def drive(out: Path, swept: Subject, address: str) -> int:
     """What `run` does: what is left of the sweep, and no more. Returns an exit code."""
     from orchestrator import cluster
     from orchestrator.dispatch import Dispatch, Policy
-    from orchestrator.lease import Lease
+    from orchestrator.store.lease import Lease
 
     sweep = swept.sweep
     console = os.fdopen(os.dup(1), "w")

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import cluster
 from orchestrator.dispatch import Dispatch, Outcome, Policy
-from orchestrator.store import Study, StudyInfo
+from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from workers.actor import Actor

@@ -19,7 +19,7 @@ NUMBERS = (
     "orchestrator/intervals.py",
     "orchestrator/agreement.py",
 )
-STORE = ("orchestrator.files", "orchestrator.store")
+STORE = ("orchestrator.store.files", "orchestrator.store.study")
 IO = ("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "glob", "urllib", *STORE)
 
 
@@ -88,7 +88,7 @@ RULES = (
         allows=(
             "orchestrator.sweep.points",
             "orchestrator.sweep.tasks",
-            "orchestrator.store",
+            "orchestrator.store.study",
             "orchestrator.utils.errors",
             "orchestrator.utils.hashing",
         ),

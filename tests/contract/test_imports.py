@@ -44,7 +44,7 @@ def test_the_rule_can_fail(rule: Rule) -> None:
         ("import a.b as c", "a.b", True),
         ("from a import b", "a.b", True),
         ("from . import b", "orchestrator.judges.b", True),
-        ("from ..store import Study", "orchestrator.store.Study", True),
+        ("from ..store import Study", "orchestrator.store.study.Study", True),
         ("class C:\n    import a", "a", True),
         ("try:\n    import a\nexcept ImportError:\n    pass", "a", True),
         ("def f():\n    if True:\n        import a", "a", False),

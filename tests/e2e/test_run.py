@@ -17,8 +17,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from orchestrator.status import latest
-from orchestrator.store import Study
+from orchestrator.store.status import latest
+from orchestrator.store.study import Study
 from tests.e2e.conftest import Driver, call, parts, refused, responses, tree, wait_for
 
 pytestmark = pytest.mark.cluster

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from orchestrator import answers, judging
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
-from orchestrator.status import load
-from orchestrator.store import Study
+from orchestrator.store.status import load
+from orchestrator.store.study import Study
 from tests.unit.stored import store_sweep
 
 pytestmark = pytest.mark.engine

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from orchestrator import answers, judges, reduce
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store import GENERATIONS, Study, StudyInfo
+from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load_study, upkeep
-from orchestrator.files import read_table
-from orchestrator.store import GENERATIONS, Study
+from orchestrator import load_study
+from orchestrator.store import maintenance as upkeep
+from orchestrator.store.files import read_table
+from orchestrator.store.study import GENERATIONS, Study
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 

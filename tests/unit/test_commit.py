@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.files import TMP
-from orchestrator.store import Study
-from orchestrator.upkeep import compact, verify
+from orchestrator.store.files import TMP
+from orchestrator.store.maintenance import compact, verify
+from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 from tests.unit.test_store import INFO, everything, judge, looking, put, rows
 from tests.unit.test_upkeep import damage, ordered, verdicts

@@ -11,7 +11,7 @@ from benchmarks.coverage import false_passes
 from orchestrator import gate
 from orchestrator.__main__ import main
 from orchestrator.gate import Finding
-from orchestrator.status import latest
+from orchestrator.store.status import latest
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parts import Hashes
+from orchestrator.store.parts import Hashes
 
 IDS = st.text("0123456789abcdef", min_size=1, max_size=16)
 

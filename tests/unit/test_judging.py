@@ -17,8 +17,8 @@ from orchestrator import reduce as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts import judge_prompts as pairs
-from orchestrator.status import load
-from orchestrator.store import Study
+from orchestrator.store.status import load
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError

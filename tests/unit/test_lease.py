@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import lease
-from orchestrator.files import publish_json, read_json
-from orchestrator.lease import Lease, holder
+from orchestrator.store import lease
+from orchestrator.store.files import publish_json, read_json
+from orchestrator.store.lease import Lease, holder
 from orchestrator.utils.errors import UserError
 
 HOLDS = """

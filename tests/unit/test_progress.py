@@ -15,7 +15,7 @@ from rich.console import Console
 
 import orchestrator.utils.console
 from orchestrator.progress import Curve, Display, apart, bars
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.console import reading
 from tests.unit.stored import basin, store_sweep

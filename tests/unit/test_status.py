@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import status
-from orchestrator.lease import Lease
-from orchestrator.record import RunRecord
-from orchestrator.store import Study, StudyInfo
+from orchestrator.store import status
+from orchestrator.store.lease import Lease
+from orchestrator.store.runs import RunRecord
+from orchestrator.store.study import Study, StudyInfo
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 

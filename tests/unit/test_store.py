@@ -22,8 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import files, store
-from orchestrator.files import (
+from orchestrator.store import files
+from orchestrator.store import study as store
+from orchestrator.store.files import (
     DamagedFile,
     MissingFile,
     StorageError,
@@ -34,8 +35,8 @@ from orchestrator.files import (
     read_table,
     table_hash,
 )
-from orchestrator.parts import TaskKey
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study, StudyInfo
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study, StudyInfo
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 
@@ -657,7 +658,8 @@ def test_answers_are_stored_whole(study: Study) -> None:
 
 
 def test_reading_needs_nothing_heavy() -> None:
-    code = "import sys, orchestrator.store; print([m for m in ('torch', 'ray', 'pandas', 'vllm') if m in sys.modules])"
+    heavy = ("torch", "ray", "pandas", "vllm")
+    code = f"import sys, orchestrator.store.study; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import store, upkeep
-from orchestrator.files import DamagedFile
-from orchestrator.parts import Part, TaskKey
-from orchestrator.store import JUDGEMENTS, Study
+from orchestrator.store import maintenance as upkeep
+from orchestrator.store import study as store
+from orchestrator.store.files import DamagedFile
+from orchestrator.store.maintenance import compact, verify, verify_folder
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.study import JUDGEMENTS, Study
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from orchestrator.upkeep import compact, verify, verify_folder
 from tests.unit.test_store import INFO, everything, generations, judge, looking, put, rows
 
 Row = dict[str, Any]

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator import view
 from orchestrator.__main__ import main
-from orchestrator.store import GENERATIONS, Study, read_table
+from orchestrator.store.study import GENERATIONS, Study, read_table
 from orchestrator.utils.errors import UserError
 from orchestrator.view.live import Room
 from tests.unit.stored import basin, store_sweep

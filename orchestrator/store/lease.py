@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.files import DamagedFile, publish_json, read_json
+from orchestrator.store.files import DamagedFile, publish_json, read_json
 from orchestrator.utils.errors import UserError
 
 HEARTBEAT = 5.0

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.files import (
+from orchestrator.store.files import (
     TMP,
     DamagedFile,
     MissingFile,
@@ -41,7 +41,7 @@ from orchestrator.files import (
     reading,
     table_hash,
 )
-from orchestrator.parts import Hashes, Part, TaskKey
+from orchestrator.store.parts import Hashes, Part, TaskKey
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Task
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.parts import Part, TaskKey
 from orchestrator.seats import bench
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import answers
-from orchestrator.lease import holders
-from orchestrator.record import Tally, totals
-from orchestrator.store import Study
+from orchestrator.store.lease import holders
+from orchestrator.store.runs import Tally, totals
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError

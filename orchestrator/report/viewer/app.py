@@ -18,9 +18,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import report
-from orchestrator import status as standing
 from orchestrator.report import as_data, content
-from orchestrator.store import Study
+from orchestrator.store import status as standing
+from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 from orchestrator.view.live import Look, Room
 

@@ -17,7 +17,7 @@ import pandas as pd
 from orchestrator import published, reduce, terminal
 from orchestrator.report import contours
 from orchestrator.report.evidence import Evidence
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Direction, RandomDirection
 from orchestrator.utils.console import duration

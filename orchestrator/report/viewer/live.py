@@ -17,14 +17,14 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import answers, judges, seats
-from orchestrator import status as standing
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.parts import Part, TaskKey
 from orchestrator.report import content, evidence
 from orchestrator.report.evidence import Evidence
-from orchestrator.store import GENERATIONS, Study
+from orchestrator.store import status as standing
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.study import GENERATIONS, Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.errors import UserError
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from orchestrator.config.schema import ReportConfig
 from orchestrator.report import content, evidence
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 
 HERE = Path(__file__).parent

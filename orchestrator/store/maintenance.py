@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.files import DamagedFile, MissingFile, read_json, read_meta, read_table
-from orchestrator.parts import Part, TaskKey
-from orchestrator.store import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.files import DamagedFile, MissingFile, read_json, read_meta, read_table
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.utils.errors import UserError
 
 MERGED_TASKS = 2000  # tasks a merged part holds: 10^6 tasks are 500 files

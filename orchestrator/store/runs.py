@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import Study
+from orchestrator.store.study import Study
 
 
 class RunRecord:
