@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import basin, counting, intervals, reduce
+from orchestrator import basin, intervals, reduce
+from orchestrator.scoring import counts as counting
 
 ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
 COORDINATES = ALPHAS[:, None]

@@ -122,7 +122,8 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import answers, judging, seats
+    from orchestrator import answers, judging
+    from orchestrator.scoring import panel as seats
     from orchestrator.store import maintenance as upkeep
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated

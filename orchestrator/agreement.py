@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.counting import Combination, Verdicts
+from orchestrator.scoring.counts import Combination, Verdicts
 
 EXAMPLES = 20
 

@@ -14,13 +14,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import agreement, counting, judges, published, reduce
+from orchestrator import agreement, judges, published, reduce
 from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts import capability
-from orchestrator.seats import bench, check_judges
+from orchestrator.scoring import counts as counting
+from orchestrator.scoring.panel import bench, check_judges
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.runs import totals
 from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study

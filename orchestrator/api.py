@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import seats
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.scoring import panel as seats
 from orchestrator.store import status as standing
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study

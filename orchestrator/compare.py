@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from orchestrator import intervals, reduce, visage
-from orchestrator.counting import Verdicts
 from orchestrator.intervals import Error
+from orchestrator.scoring.counts import Verdicts
 from orchestrator.utils.errors import UserError, did_you_mean
 
 SCHEMA = "comparison/1"

@@ -32,7 +32,7 @@ from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import ResolvedModel
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.prompts.judge_prompts import Pair
-from orchestrator.seats import check_judges
+from orchestrator.scoring.panel import check_judges
 from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import basin, intervals, visage
-from orchestrator.counting import OUTCOME, SUMS, TASK, Combination, Verdicts
 from orchestrator.intervals import Error
+from orchestrator.scoring.counts import OUTCOME, SUMS, TASK, Combination, Verdicts
 
 LANDSCAPE_VERSION = 2
 LANDSCAPE_SCHEMA = pa.schema(

@@ -12,7 +12,7 @@ DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
 PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
 NUMBERS = (
-    "orchestrator/counting.py",
+    "orchestrator/scoring/counts.py",
     "orchestrator/reduce.py",
     "orchestrator/visage.py",
     "orchestrator/basin.py",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.agreement import kappa, summary
-from orchestrator.counting import Verdicts
+from orchestrator.scoring.counts import Verdicts
 
 
 def test_known_values() -> None:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import answers, judges, judging, seats, terminal
+from orchestrator import answers, judges, judging, terminal
 from orchestrator import reduce as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts import judge_prompts as pairs
+from orchestrator.scoring import panel as seats
 from orchestrator.store.status import load
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep

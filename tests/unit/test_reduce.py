@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from orchestrator import counting, reduce
+from orchestrator import reduce
 from orchestrator.reduce import LANDSCAPE_SCHEMA
+from orchestrator.scoring import counts as counting
 
 SETS = pd.DataFrame(
     {

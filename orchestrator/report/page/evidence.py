@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.seats import bench
+from orchestrator.scoring.panel import bench
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
 from orchestrator.sweep.grid import Sweep

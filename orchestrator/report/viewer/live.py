@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import answers, judges, seats
+from orchestrator import answers, judges
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.report import content, evidence
 from orchestrator.report.evidence import Evidence
+from orchestrator.scoring import panel as seats
 from orchestrator.store import status as standing
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import GENERATIONS, Study
