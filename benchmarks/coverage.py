@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import basin, intervals, reduce
+from orchestrator.analysis import basin, intervals
+from orchestrator.analysis import summary as reduce
 from orchestrator.scoring import counts as counting
 
 ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
@@ -165,7 +166,7 @@ def false_passes(
 ) -> dict[str, float]:
     """How often, in percent, the gate lets a sweep through although the threshold is the truth itself: to pass is
     wrong then, and allowed in 5% of the sweeps at 95% confidence."""
-    from orchestrator import gate
+    from orchestrator.analysis import gate
 
     rng = np.random.default_rng(seed)
     passed: dict[str, list[bool]] = {name: [] for name in gate.THRESHOLDS}

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.results import machine, section, table
-from orchestrator import answers, judges
+from orchestrator import judges
+from orchestrator.analysis import reducer as answers
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store.files import publish_table
 from orchestrator.store.maintenance import MERGED_TASKS

@@ -57,8 +57,8 @@ def run(call: Call) -> int:
     config, told = call.config, _stderr()  # first: a mistake is answered before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
-    from orchestrator import answers
     from orchestrator import run as job
+    from orchestrator.analysis import reducer as answers
     from orchestrator.config.compose import Presets
 
     try:
@@ -122,7 +122,8 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import answers, judging
+    from orchestrator import judging
+    from orchestrator.analysis import reducer as answers
     from orchestrator.scoring import panel as seats
     from orchestrator.store import maintenance as upkeep
 
@@ -147,7 +148,7 @@ def judge(call: Call) -> int:
 
 def reduce(call: Call) -> int:
     """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
-    from orchestrator import answers
+    from orchestrator.analysis import reducer as answers
 
     study, folder, sweep, _ = _stored(call)
     answers.reduce_stored(study, sweep, folder, call.config.report)
@@ -158,8 +159,8 @@ def reduce(call: Call) -> int:
 
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
-    from orchestrator import answers
     from orchestrator import report as pages
+    from orchestrator.analysis import reducer as answers
 
     study, folder, sweep, _ = _stored(call)
     frame, summary = study.read_landscape(folder)
@@ -257,7 +258,7 @@ def doctor(call: Call) -> int:
 
 def compare(call: Call) -> int:
     """sweeps side by side: FOLDER FOLDER ... [html=FILE] [csv=FILE]; each is compared with the first"""
-    from orchestrator import compare as comparison
+    from orchestrator.analysis import compare as comparison
     from orchestrator.export import to_csv
 
     files = comparison.asked(call.overrides)
@@ -278,7 +279,7 @@ def compare(call: Call) -> int:
 
 def gate(call: Call) -> int:
     """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
-    from orchestrator import gate as gating
+    from orchestrator.analysis import gate as gating
     from orchestrator.store import status as standing
 
     wanted = gating.asked(call.overrides)

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator import actors, answers, judges, models
+from orchestrator import actors, judges, models
+from orchestrator.analysis import reducer as answers
 from orchestrator.checkpoint import FIELD
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.judges._model import UNPARSED, ModelJudge

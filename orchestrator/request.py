@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator import answers, finetune, judges, models
+from orchestrator import finetune, judges, models
+from orchestrator.analysis import reducer as answers
 from orchestrator.checkpoint import Checkpoint
 from orchestrator.config.compose import Presets, compose
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig, share

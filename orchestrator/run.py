@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import actors, answers, judging, models, pricing
+from orchestrator import actors, judging, models, pricing
+from orchestrator.analysis import reducer as answers
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config, share
 from orchestrator.progress import Curve, Display, apart

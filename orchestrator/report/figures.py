@@ -22,8 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orchestrator import reduce
-from orchestrator.basin import THRESHOLD
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.basin import THRESHOLD
 
 BLUE, VERMILION, GREY, INK, PALE = "#0072B2", "#D55E00", "#B8B8B8", "#222222", "#777777"
 _STYLE: Any = {

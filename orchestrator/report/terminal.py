@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import reduce
-from orchestrator.basin import THRESHOLD
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.utils.console import duration
 
 MOST_ROWS = 41

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import answers
+from orchestrator.analysis import reducer as answers
 from orchestrator.store.lease import holders
 from orchestrator.store.runs import Tally, totals
 from orchestrator.store.study import Study

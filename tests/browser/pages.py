@@ -12,7 +12,7 @@ from unittest import mock
 
 import pyarrow as pa
 
-from orchestrator import answers
+from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import ReportConfig
 from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep

@@ -13,11 +13,11 @@ ALL = ("orchestrator/**", "workers/**")
 PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
 NUMBERS = (
     "orchestrator/scoring/counts.py",
-    "orchestrator/reduce.py",
-    "orchestrator/visage.py",
-    "orchestrator/basin.py",
-    "orchestrator/intervals.py",
-    "orchestrator/agreement.py",
+    "orchestrator/analysis/summary.py",
+    "orchestrator/analysis/visage.py",
+    "orchestrator/analysis/basin.py",
+    "orchestrator/analysis/intervals.py",
+    "orchestrator/analysis/agreement.py",
 )
 STORE = ("orchestrator.store.files", "orchestrator.store.study")
 IO = ("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "glob", "urllib", *STORE)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import answers, judging
+from orchestrator import judging
+from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.store.status import load
 from orchestrator.store.study import Study

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator import answers, reduce
+from orchestrator.analysis import reducer as answers
+from orchestrator.analysis import summary as reduce
 from orchestrator.sweep.grid import Grid, Sweep
 
 

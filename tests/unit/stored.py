@@ -10,7 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator import answers, judges, reduce
+from orchestrator import judges
+from orchestrator.analysis import reducer as answers
+from orchestrator.analysis import summary as reduce
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Node, Sweep

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.agreement import kappa, summary
+from orchestrator.analysis.agreement import kappa, summary
 from orchestrator.scoring.counts import Verdicts
 
 

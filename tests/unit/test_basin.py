@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import basin
-from orchestrator.basin import Basin
+from orchestrator.analysis import basin
+from orchestrator.analysis.basin import Basin
 
 ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
 

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from orchestrator import figures, reduce
+from orchestrator import figures
+from orchestrator.analysis import summary as reduce
 from orchestrator.sweep.grid import Beside
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
@@ -119,7 +120,7 @@ def test_undefined_numbers_are_said(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported_with_the_numbers() -> None:
     """The numbers need no picture, the pictures no model."""
     code = (
-        "import sys, orchestrator.reduce, orchestrator.terminal, orchestrator.judges; "
+        "import sys, orchestrator.analysis.summary, orchestrator.terminal, orchestrator.judges; "
         "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
         "import orchestrator.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )

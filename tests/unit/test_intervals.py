@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.coverage import COORDINATES, coverage, difference_coverage
-from orchestrator import intervals
-from orchestrator.intervals import Error
+from orchestrator.analysis import intervals
+from orchestrator.analysis.intervals import Error
 
 NOMINAL, LEAST = 95.0, 93.0
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import answers, judges, judging, terminal
-from orchestrator import reduce as reducing
+from orchestrator import judges, judging, terminal
+from orchestrator.analysis import reducer as answers
+from orchestrator.analysis import summary as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts import judge_prompts as pairs

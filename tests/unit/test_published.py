@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import published
+from orchestrator.analysis import published
 from orchestrator.config.compose import compose
 from orchestrator.prompts import rendering as render
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from orchestrator import reduce
-from orchestrator.reduce import LANDSCAPE_SCHEMA
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.summary import LANDSCAPE_SCHEMA
 from orchestrator.scoring import counts as counting
 
 SETS = pd.DataFrame(

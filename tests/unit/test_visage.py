@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import visage
+from orchestrator.analysis import visage
 
 levels = st.sampled_from([0.0, 2.5, 50.0, 97.5, 99.99, 99.995, 100.0])
 curves = st.lists(levels | st.floats(0, 100), min_size=1, max_size=41)

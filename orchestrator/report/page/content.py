@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import published, reduce, terminal
+from orchestrator import terminal
+from orchestrator.analysis import published
+from orchestrator.analysis import summary as reduce
 from orchestrator.report import contours
 from orchestrator.report.evidence import Evidence
 from orchestrator.store.study import Study

@@ -13,7 +13,7 @@ import contourpy
 import numpy as np
 import pandas as pd
 
-from orchestrator.basin import THRESHOLD
+from orchestrator.analysis.basin import THRESHOLD
 
 UNITS = 1000
 LEVELS = (-1, *range(10, 100, 10), 101)  # a band holds its upper end, so the first begins below 0

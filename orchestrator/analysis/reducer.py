@@ -14,7 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import agreement, judges, published, reduce
+from orchestrator import judges
+from orchestrator.analysis import agreement, published
+from orchestrator.analysis import summary as reduce
 from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from orchestrator import intervals, reduce, visage
-from orchestrator.intervals import Error
+from orchestrator.analysis import intervals, visage
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.intervals import Error
 from orchestrator.scoring.counts import Verdicts
 from orchestrator.utils.errors import UserError, did_you_mean
 
@@ -59,7 +60,7 @@ def asked(overrides: Sequence[str]) -> dict[str, Path]:
 
 def read(places: Sequence[Path]) -> list[Side]:
     """The sweeps in these folders (of each the latest used). Raises UserError where there is none."""
-    from orchestrator import answers
+    from orchestrator.analysis import reducer as answers
     from orchestrator.store import status as standing
 
     if len(places) < 2:

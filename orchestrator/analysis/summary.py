@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import basin, intervals, visage
-from orchestrator.intervals import Error
+from orchestrator.analysis import basin, intervals, visage
+from orchestrator.analysis.intervals import Error
 from orchestrator.scoring.counts import OUTCOME, SUMS, TASK, Combination, Verdicts
 
 LANDSCAPE_VERSION = 2

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, special
 
-from orchestrator import visage
+from orchestrator.analysis import visage
 
 CONFIDENCE = 0.95
 DRAWS = 2000

@@ -83,7 +83,7 @@ def _number(name: str, value: str, low: float, high: float) -> float:
 
 def examine(landscape: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> list[Finding]:
     """A finding for each threshold, on the sweep's primary result."""
-    from orchestrator import reduce
+    from orchestrator.analysis import summary as reduce
 
     rows = reduce.primary(landscape)
     missing = int((rows.drop_duplicates("point_id")["n"] == 0).sum())
@@ -116,7 +116,7 @@ Measured = tuple[float | None, float | None, str]
 
 def _visage(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> Measured:
     """Over new directions and new probes; with one direction, where that is allowed, over new probes alone."""
-    from orchestrator.intervals import Error, half_width
+    from orchestrator.analysis.intervals import Error, half_width
 
     score = summary["visage"]
     value = score["paper"]
@@ -140,7 +140,8 @@ def _visage(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> Me
 
 def _origin_asr(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> Measured:
     """Over new probes: Clopper and Pearson's upper limit."""
-    from orchestrator import intervals, reduce
+    from orchestrator.analysis import intervals
+    from orchestrator.analysis import summary as reduce
 
     row = reduce.origin(rows)
     if row is None or not row["n"]:
@@ -152,7 +153,8 @@ def _origin_asr(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -
 
 def _radius(rows: pd.DataFrame, summary: Mapping[str, Any], wanted: Asked) -> Measured:
     """Over new probes, the smallest over these directions; a side that is not crossed counts as far as was looked."""
-    from orchestrator import basin, intervals, reduce
+    from orchestrator.analysis import basin, intervals
+    from orchestrator.analysis import summary as reduce
 
     found = summary["basin"]
     lines = reduce.lines_of(rows)

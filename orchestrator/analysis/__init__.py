@@ -1,0 +1,1 @@
+"""Verdicts become numbers: landscape, VISAGE, basin, intervals, comparison, gate."""
