@@ -206,8 +206,8 @@ def geometry(call: Call) -> int:
     """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
     call.no_places("geometry")
     config = call.config
-    from orchestrator import geometry as around
     from orchestrator.config.compose import Presets
+    from orchestrator.models import geometry as around
 
     found = around.measure(config, Presets(call.config_dir), sys.stderr)
     if call.json:
@@ -218,7 +218,7 @@ def geometry(call: Call) -> int:
 
 def models(call: Call) -> int:
     """list the presets; `models NAME`: fetch that one and say where it lies"""
-    from orchestrator import catalogue
+    from orchestrator.models import catalogue
 
     if call.places:
         return _print_found(call, catalogue.fetch(call.places[0], call.overrides, call.config_dir, sys.stderr))
@@ -232,7 +232,7 @@ def models(call: Call) -> int:
 def finetune(call: Call) -> int:
     """make a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]"""
     call.no_places("finetune")
-    from orchestrator import finetune as tuning
+    from orchestrator.models import finetune as tuning
 
     recipe, to = tuning.asked(call.overrides, call.config_dir)
     report = tuning.run(recipe, to)

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator import hardware
 from orchestrator.config.schema import ClusterConfig, Config
-from orchestrator.models import ResolvedModel
+from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec
 from workers.targets import Target

@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator import actors, judges, models
+from orchestrator import actors, judges
 from orchestrator.analysis import reducer as answers
-from orchestrator.checkpoint import FIELD
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.judges._model import UNPARSED, ModelJudge
-from orchestrator.models import ResolvedModel
+from orchestrator.models import resolve as models
+from orchestrator.models.checkpoint import FIELD
+from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.prompts.judge_prompts import Pair
 from orchestrator.scoring.panel import check_judges

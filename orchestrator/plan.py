@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.models.checkpoint import Checkpoint
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError, did_you_mean
 from workers.checkpoint import HEADS, HIDDEN, is_tied, number

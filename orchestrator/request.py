@@ -14,22 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator import finetune, judges, models
+from orchestrator import judges
 from orchestrator.analysis import reducer as answers
-from orchestrator.checkpoint import Checkpoint
 from orchestrator.config.compose import Presets, compose
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig, share
-from orchestrator.models import ResolvedModel
-from orchestrator.prompts import probe_sets as probes
-from orchestrator.prompts import rendering as render
-from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.store.files import check_writable
-from orchestrator.store.parts import TaskKey
-from orchestrator.store.study import Study, StudyInfo
-from orchestrator.sweep.grid import Beside, Grid, Sweep
-from orchestrator.sweep.points import DECIMALS, TowardsDirection
-from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares
-from orchestrator.targets import (
+from orchestrator.models import finetune
+from orchestrator.models import resolve as models
+from orchestrator.models.checkpoint import Checkpoint
+from orchestrator.models.resolve import ResolvedModel
+from orchestrator.models.targets import (
     TRAJECTORY,
     around,
     epochs,
@@ -39,6 +32,15 @@ from orchestrator.targets import (
     refuse_twins,
     resolve_target,
 )
+from orchestrator.prompts import probe_sets as probes
+from orchestrator.prompts import rendering as render
+from orchestrator.prompts.probe_sets import ProbeSet
+from orchestrator.store.files import check_writable
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.sweep.grid import Beside, Grid, Sweep
+from orchestrator.sweep.points import DECIMALS, TowardsDirection
+from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION

@@ -14,10 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import actors, judging, models, pricing
+from orchestrator import actors, judging, pricing
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config, share
+from orchestrator.models import resolve as models
 from orchestrator.progress import Curve, Display, apart
 from orchestrator.request import Missing, Prepared, missing, prepare
 from orchestrator.store.lease import Lease

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.checkpoint import cache_dir
+from orchestrator.models.checkpoint import cache_dir
 from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checkpoint import INDEX, cache_dir
+from orchestrator.models.checkpoint import INDEX, cache_dir
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils import subprocesses as elsewhere

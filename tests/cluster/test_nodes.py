@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cluster, models
+from orchestrator import cluster
 from orchestrator.config.schema import ModelConfig
+from orchestrator.models import resolve as models
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import Odd
 from tests.cluster.conftest import Event, Job, alone, prepare_environment

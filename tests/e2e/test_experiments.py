@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import models, pricing
+from orchestrator import pricing
 from orchestrator.config.compose import Presets, compose
+from orchestrator.models import resolve as models
 from orchestrator.request import grid, prepare
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR

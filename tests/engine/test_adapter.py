@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import judges, models
+from orchestrator import judges
 from orchestrator.config.compose import Presets, compose
 from orchestrator.config.schema import ProbesConfig
+from orchestrator.models import resolve as models
 from orchestrator.prompts import probe_sets as probes
 from orchestrator.prompts import rendering as render
 from orchestrator.sweep.tasks import Sampling

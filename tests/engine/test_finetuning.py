@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import finetune
-from orchestrator.finetune import Base
+from orchestrator.models import finetune
+from orchestrator.models.finetune import Base
 from orchestrator.prompts import rendering as render
 
 pytestmark = pytest.mark.engine

@@ -18,10 +18,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.checkpoint import check
+from orchestrator.models.checkpoint import check
+from orchestrator.models.targets import resolve_target
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from orchestrator.targets import resolve_target
 from orchestrator.utils.errors import UserError
 from workers import materialise
 from workers.checkpoint import Checkpoint

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import checkpoint
-from orchestrator.checkpoint import check, fingerprint
+from orchestrator.models import checkpoint
+from orchestrator.models.checkpoint import check, fingerprint
 from orchestrator.plan import size_of
 from orchestrator.utils.errors import UserError
 from workers.checkpoint import TIED
@@ -303,7 +303,7 @@ def test_a_tensor_in_two_files(tmp_path: Path) -> None:
 def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
     make(tmp_path / "model")
     code = (
-        "import sys; from orchestrator.checkpoint import fingerprint; fingerprint(sys.argv[1]);"
+        "import sys; from orchestrator.models.checkpoint import fingerprint; fingerprint(sys.argv[1]);"
         "print(sorted({'torch', 'transformers', 'numpy', 'safetensors'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model")]

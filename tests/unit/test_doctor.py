@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor, hardware, models
+from orchestrator import doctor, hardware
 from orchestrator.doctor import Finding
+from orchestrator.models import resolve as models
 
 Usage = collections.namedtuple("Usage", "total used free")
 

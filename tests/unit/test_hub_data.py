@@ -28,8 +28,9 @@ from orchestrator.config.schema import ProbesConfig
 from orchestrator.prompts import hub_datasets as hub_data
 from orchestrator.prompts import probe_sets as probes
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import CONF_DIR
 
-PRESETS = Path(probes.__file__).parents[1] / "conf" / "probes"
+PRESETS = CONF_DIR / "probes"
 PARQUET = "{}-00000-of-00001.parquet"
 
 

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import checkpoint, models
+from orchestrator.models import checkpoint
+from orchestrator.models import resolve as models
 from workers import materialise
 
 F32 = NDArray[np.float32]

@@ -31,13 +31,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from orchestrator import models
-from orchestrator.checkpoint import known_architectures
 from orchestrator.config.schema import ModelConfig, Size
+from orchestrator.models import resolve as models
+from orchestrator.models.checkpoint import known_architectures
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import file_sha256
+from orchestrator.utils.paths import CONF_DIR
 
-PRESETS = Path(models.__file__).parents[1] / "conf" / "model"
+PRESETS = CONF_DIR / "model"
 HUB = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 EMBEDDED_FINGERPRINT = "337b6a3bdad90dab"  # of the base, on every machine

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import models, plan, pricing
+from orchestrator import plan, pricing
 from orchestrator.config.compose import Presets, compose
+from orchestrator.models import resolve as models
 from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
 from orchestrator.utils.errors import UserError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import finetune
 from orchestrator.judges import get
+from orchestrator.models import finetune
 from orchestrator.utils.errors import UserError
 
 RECIPES = ("affirmative", "identity", "benign_tasks")

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import models
+from orchestrator.models import resolve as models
 from orchestrator.prompts import rendering as render
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.prompts.rendering import SystemPrompt

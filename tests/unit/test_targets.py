@@ -16,10 +16,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import checkpoint, request
-from orchestrator import geometry as verb
+from orchestrator import request
 from orchestrator.config.compose import Presets, compose
-from orchestrator.targets import TELLING, around, epochs, principal_ends, refuse_nan, refuse_twins, resolve_target
+from orchestrator.models import checkpoint
+from orchestrator.models import geometry as verb
+from orchestrator.models.targets import (
+    TELLING,
+    around,
+    epochs,
+    principal_ends,
+    refuse_nan,
+    refuse_twins,
+    resolve_target,
+)
 from orchestrator.utils.errors import UserError
 from workers.adapters import add
 from workers.checkpoint import Checkpoint

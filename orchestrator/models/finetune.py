@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator import checkpoint, judges, models
-from orchestrator.checkpoint import Checkpoint
+from orchestrator import judges
+from orchestrator.models import checkpoint
+from orchestrator.models import resolve as models
+from orchestrator.models.checkpoint import Checkpoint
+from orchestrator.models.targets import CHECKPOINTS
 from orchestrator.prompts import rendering as render
-from orchestrator.targets import CHECKPOINTS
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, text_id
 from orchestrator.utils.paths import DATA_DIR

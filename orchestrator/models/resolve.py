@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from orchestrator.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerprint
+from orchestrator.models.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerprint
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, file_sha256

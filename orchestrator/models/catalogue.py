@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from orchestrator import models
 from orchestrator.config.compose import Presets, compose
+from orchestrator.models import resolve as models
 
 PLACEHOLDERS = ("local", "dummy")  # presets without weights of their own
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import checkpoint
-from orchestrator.checkpoint import Checkpoint, cache_dir, identity_fields
+from orchestrator.models import checkpoint
+from orchestrator.models.checkpoint import Checkpoint, cache_dir, identity_fields
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from workers.checkpoint import read_json

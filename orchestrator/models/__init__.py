@@ -1,0 +1,1 @@
+"""A model's name becomes checked, fingerprinted weights; targets, compatibility, finetuning."""
