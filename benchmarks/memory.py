@@ -60,8 +60,8 @@ def held(folder: Path, kind: str, write: str) -> int:
 
 def predicted(folder: Path, kind: str, write: str) -> int:
     """Bytes, from the checkpoint's numbers alone."""
-    from orchestrator import plan
     from orchestrator.models import resolve as models
+    from orchestrator.planning import cost as plan
 
     room = plan.Room(engine=kind, max_model_len=512, write=write)
     memory = plan.memory_of(

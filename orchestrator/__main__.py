@@ -99,9 +99,9 @@ def plan(call: Call) -> int:
     """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
     call.no_places("plan")
     config = call.config
-    from orchestrator import plan as planning
     from orchestrator import pricing
     from orchestrator.config.compose import Presets
+    from orchestrator.planning import cost as planning
 
     priced = pricing.price(config, Presets(call.config_dir), sys.stderr)
     return _print_json(priced.to_json()) if call.json else _print_pairs(planning.lines(priced))

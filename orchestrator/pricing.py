@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from orchestrator import hardware, judges, plan, request
+from orchestrator import hardware, judges, request
 from orchestrator.actors import how_many
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config
@@ -15,7 +15,8 @@ from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.models import checkpoint
 from orchestrator.models import resolve as models
-from orchestrator.plan import Judging, Load, ModelSize, Plan, Room
+from orchestrator.planning import cost as plan
+from orchestrator.planning.cost import Judging, Load, ModelSize, Plan, Room
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.request import PAIR, Prepared
 from orchestrator.store.runs import totals

@@ -49,7 +49,7 @@ def choose(
 ) -> Where:
     """Where the base goes. weights, base: bytes of the resident weights and of the pristine ones that one GPU holds,
     which may differ in dtype; copy: bytes that a host copy still takes; besides: the engine's `overhead`; kv: bytes of
-    KV cache asked for. The driver's plan asks here too (orchestrator/plan.py).
+    KV cache asked for. The driver's plan asks here too (orchestrator/planning/cost.py).
 
     `auto`: a GPU's memory where both and the KV cache fit, else this machine's where a copy fits, else the file.
     On a CPU it is the file: its pages are in this machine's memory, and shared, already.

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.models import checkpoint
 from orchestrator.models.checkpoint import check, fingerprint
-from orchestrator.plan import size_of
+from orchestrator.planning.cost import size_of
 from orchestrator.utils.errors import UserError
 from workers.checkpoint import TIED
 from workers.checkpoint import Checkpoint as Mapped

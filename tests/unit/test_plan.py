@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import plan, pricing
+from orchestrator import pricing
 from orchestrator.config.compose import Presets, compose
 from orchestrator.models import resolve as models
-from orchestrator.plan import GB, GPUS, Load, ModelSize, Plan, Room
+from orchestrator.planning import cost as plan
+from orchestrator.planning.cost import GB, GPUS, Load, ModelSize, Plan, Room
 from orchestrator.utils.errors import UserError
 
 MISTRAL = ModelSize("mistral7b", "bfloat16", 7241732096, 32, 4096, 8, 128, 32000)

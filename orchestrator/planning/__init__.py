@@ -1,0 +1,1 @@
+"""A pure cost model: GPUs, memory and time."""
