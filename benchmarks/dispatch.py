@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import machine, section, table
-from orchestrator import cluster
-from orchestrator.dispatch import Dispatch, Outcome, Policy
+from orchestrator.execution import cluster
+from orchestrator.execution.dispatch import Dispatch, Outcome, Policy
 from orchestrator.store.files import META
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.points import Point, RandomDirection

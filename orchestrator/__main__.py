@@ -78,7 +78,7 @@ def run(call: Call) -> int:
 
 def _submit(call: Call, config: Config) -> int:
     """The same as a SLURM job. Mistakes are found, and the model is fetched, before it waits in the queue."""
-    from orchestrator import slurm
+    from orchestrator.execution import slurm
 
     text = slurm.script(config, call.overrides, call.config_dir)
     if config.cluster.dry_run:

@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from orchestrator import hardware
+from orchestrator.execution import hardware
 from orchestrator.models import resolve as models
 from orchestrator.utils.errors import UserError
 

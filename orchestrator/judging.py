@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator import actors, judges
+from orchestrator import judges
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, ModelConfig
+from orchestrator.execution import resources as actors
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import resolve as models
 from orchestrator.models.checkpoint import FIELD
@@ -205,7 +206,7 @@ def _heard(bench: Study, judge: ModelJudge, wanted: Mapping[str, Pair]) -> dict[
 
 def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console: Console, actor: Any = None) -> bool:
     """Have the judge's model answer about these pairs, and store what it says. Whether that was cut short."""
-    from orchestrator import cluster, dispatch
+    from orchestrator.execution import cluster, dispatch
 
     folder = None if seat.model is None else seat.model.path
     sets = list(_prompt_sets(seat, folder, left))

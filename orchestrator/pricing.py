@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from orchestrator import hardware, judges, request
-from orchestrator.actors import how_many
+from orchestrator import judges, request
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config
+from orchestrator.execution import hardware
+from orchestrator.execution.resources import how_many
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.models import checkpoint

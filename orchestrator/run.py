@@ -14,12 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import actors, judging, pricing
+from orchestrator import judging, pricing
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config, share
+from orchestrator.execution import resources as actors
+from orchestrator.execution.progress import Curve, Display, apart
 from orchestrator.models import resolve as models
-from orchestrator.progress import Curve, Display, apart
 from orchestrator.request import Missing, Prepared, missing, prepare
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
@@ -129,7 +130,7 @@ def _say_what_was_damaged(console: Console, study: Study) -> None:
 
 def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Console) -> int:
     """Run these tasks on a cluster and record the run. Returns the exit code."""
-    from orchestrator import cluster, dispatch
+    from orchestrator.execution import cluster, dispatch
 
     config, todo = prepared.config, visits(tasks)
     record = RunRecord(study, prepared.folder, len(tasks), config.cluster.part)

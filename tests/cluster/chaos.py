@@ -73,8 +73,8 @@ def subject(engine: str, seconds: float) -> Subject:
         points = max(20, int(seconds * 3)) & ~1
         info = StudyInfo("dummy", "dummy", "float32", 1)
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))
-    from orchestrator import actors
     from orchestrator.config.compose import Presets, compose
+    from orchestrator.execution import resources as actors
     from orchestrator.request import prepare
 
     asked = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
@@ -129,8 +129,8 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
 
 def drive(out: Path, swept: Subject, address: str) -> int:
     """What `run` does: what is left of the sweep, and no more. Returns an exit code."""
-    from orchestrator import cluster
-    from orchestrator.dispatch import Dispatch, Policy
+    from orchestrator.execution import cluster
+    from orchestrator.execution.dispatch import Dispatch, Policy
     from orchestrator.store.lease import Lease
 
     sweep = swept.sweep

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cluster
-from orchestrator.dispatch import Dispatch, Outcome, Policy
+from orchestrator.execution import cluster
+from orchestrator.execution.dispatch import Dispatch, Outcome, Policy
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits

@@ -312,6 +312,6 @@ def test_totals_are_told_at_the_end(job: Job) -> None:
 
 def test_a_driver_needs_neither_torch_nor_an_engine() -> None:
     heavy = ("torch", "vllm", "transformers", "numba", "triton", "pandas")
-    code = f"import sys, orchestrator.dispatch; print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, orchestrator.execution.dispatch; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

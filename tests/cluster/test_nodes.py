@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cluster
 from orchestrator.config.schema import ModelConfig
+from orchestrator.execution import cluster
 from orchestrator.models import resolve as models
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import Odd

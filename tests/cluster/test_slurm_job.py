@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import slurm
 from orchestrator.config.compose import compose
+from orchestrator.execution import slurm
 from tests.cluster.test_by_hand import ALONE, ROOT, home, needs_a_network_of_its_own
 
 __all__ = ["home"]

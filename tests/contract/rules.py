@@ -58,20 +58,20 @@ RULES = (
     Rule(
         says="the driver loads no engine and no model library when it is imported",
         where=DRIVER,
-        but=("orchestrator/dispatch.py",),
+        but=("orchestrator/execution/dispatch.py",),
         forbids=("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
         says="dispatch loads ray when it is imported, and no other heavy library",
-        where=("orchestrator/dispatch.py",),
+        where=("orchestrator/execution/dispatch.py",),
         forbids=("torch", "vllm", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
         says="ray is for cluster, dispatch and the actor",
         where=ALL,
-        but=("orchestrator/cluster.py", "orchestrator/dispatch.py", "workers/actor.py"),
+        but=("orchestrator/execution/cluster.py", "orchestrator/execution/dispatch.py", "workers/actor.py"),
         forbids=("ray",),
     ),
     Rule(

@@ -86,7 +86,7 @@ def loads(modules: list[str], heavy: tuple[str, ...]) -> dict[str, list[str]]:
 def test_the_driver_in_memory_is_light() -> None:
     files = [file for file in sources() if file.startswith("orchestrator/") and not file.endswith("__main__.py")]
     names = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files]
-    dispatch = "orchestrator.dispatch"
+    dispatch = "orchestrator.execution.dispatch"
     assert loads([name for name in names if name != dispatch], HEAVY) == {}
     assert loads([dispatch], HEAVY) == {dispatch: ["ray"]}  # and so the probe sees what there is to see
 

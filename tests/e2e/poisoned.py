@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from orchestrator import __main__ as command_line
-from orchestrator import dispatch
+from orchestrator.execution import dispatch
 from orchestrator.sweep.tasks import Visit
 from workers.actor import Actor, Receipt
 

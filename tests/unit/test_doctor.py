@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor, hardware
+from orchestrator import doctor
 from orchestrator.doctor import Finding
+from orchestrator.execution import hardware
 from orchestrator.models import resolve as models
 
 Usage = collections.namedtuple("Usage", "total used free")

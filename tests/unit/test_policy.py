@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.actors import policy_of
 from orchestrator.config.compose import compose
-from orchestrator.dispatch import Policy
+from orchestrator.execution.dispatch import Policy
+from orchestrator.execution.resources import policy_of
 from orchestrator.utils.errors import UserError
 from workers.actor import turn
 from workers.engine import EngineSpec

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import orchestrator.utils.console
-from orchestrator.progress import Curve, Display, apart, bars
+from orchestrator.execution.progress import Curve, Display, apart, bars
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.console import reading
@@ -83,7 +83,7 @@ def test_a_terminal_has_one_display_that_is_gone_at_the_end(folder: Path) -> Non
 
 
 def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.progress.PLAIN_EVERY", -1.0)
+    monkeypatch.setattr("orchestrator.execution.progress.PLAIN_EVERY", -1.0)
     file = io.StringIO()
     with Display(4, Console(file=file, width=80)) as display:
         display.observe("actor_ready", **READY)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import slurm
 from orchestrator.__main__ import main
 from orchestrator.config.compose import compose
+from orchestrator.execution import slurm
 from orchestrator.utils.errors import UserError
 
 ODD = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator import hardware
 from orchestrator.config.schema import ClusterConfig, Config
+from orchestrator.execution import hardware
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
 from workers.engine import EngineSpec
