@@ -159,8 +159,8 @@ def reduce(call: Call) -> int:
 
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
-    from orchestrator import report as pages
     from orchestrator.analysis import reducer as answers
+    from orchestrator.report.page import write as pages
 
     study, folder, sweep, _ = _stored(call)
     frame, summary = study.read_landscape(folder)
@@ -259,7 +259,7 @@ def doctor(call: Call) -> int:
 def compare(call: Call) -> int:
     """sweeps side by side: FOLDER FOLDER ... [html=FILE] [csv=FILE]; each is compared with the first"""
     from orchestrator.analysis import compare as comparison
-    from orchestrator.export import to_csv
+    from orchestrator.report.csv_export import to_csv
 
     files = comparison.asked(call.overrides)
     sides = comparison.read([Path(place).expanduser() for place in call.places])
@@ -295,7 +295,7 @@ def gate(call: Call) -> int:
 
 def view(call: Call) -> int:
     """a web page over all studies: [FOLDER] [view.port=8642] [view.host=NAME: for other machines too, by a token]"""
-    from orchestrator import view as viewer
+    from orchestrator.report.viewer import serve as viewer
 
     wanted, rest = viewer.asked(call.overrides)
     root = dataclasses.replace(call, overrides=rest).place("view")
@@ -463,7 +463,7 @@ def _stderr() -> Console:
 def _show(call: Call, answer: tuple[Any, dict[str, Any]], paths: Mapping[str, Path]) -> None:
     from rich.console import Console
 
-    from orchestrator import terminal
+    from orchestrator.report import terminal
 
     frame, summary = answer
     if call.json:

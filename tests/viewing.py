@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uvicorn
 
-from orchestrator import view
-from orchestrator.view.app import make
-from orchestrator.view.live import Room
+from orchestrator.report.viewer import serve as view
+from orchestrator.report.viewer.app import make
+from orchestrator.report.viewer.live import Room
 
 
 @contextlib.contextmanager

@@ -338,7 +338,7 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 def write_html(found: Mapping[str, Any], sides: Sequence[Side], path: Path) -> None:
     """One file that opens offline and asks nobody for anything."""
-    from orchestrator import report
+    from orchestrator.report.page import write as report
 
     sweeps = {"title": "The sweeps", "head": SWEEP_HEADINGS, "words": 1, "rows": [headline(s) for s in found["sweeps"]]}
     pairs = [

@@ -357,7 +357,7 @@ def reduce_stored(
     study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, winners: Winners | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The same without judging: from stored verdicts on."""
-    from orchestrator import report
+    from orchestrator.report.page import write as report
 
     prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
     winners = study.stored_of(sweep.tasks()) if winners is None else winners
@@ -373,7 +373,7 @@ def reduce_stored(
 
 def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """The figures of a sweep."""
-    from orchestrator import figures
+    from orchestrator.report import figures
 
     title = f"{summary['model']}: {summary['primary']['probe_set']}"
     for suffix in ("png", "svg", "pdf"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 
-from orchestrator.report import evidence
+from orchestrator.report.page import evidence
 from orchestrator.store.lease import Lease
 from orchestrator.store.study import GENERATIONS, read_table
 from orchestrator.sweep.grid import Grid

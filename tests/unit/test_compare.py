@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import export
 from orchestrator.__main__ import main
 from orchestrator.analysis import compare
+from orchestrator.report import csv_export as export
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 

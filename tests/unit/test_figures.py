@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from orchestrator import figures
 from orchestrator.analysis import summary as reduce
+from orchestrator.report import figures
 from orchestrator.sweep.grid import Beside
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
@@ -120,11 +120,11 @@ def test_undefined_numbers_are_said(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported_with_the_numbers() -> None:
     """The numbers need no picture, the pictures no model."""
     code = (
-        "import sys, orchestrator.analysis.summary, orchestrator.terminal, orchestrator.judges; "
+        "import sys, orchestrator.analysis.summary, orchestrator.report.terminal, orchestrator.judges; "
         "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
-        "import orchestrator.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
+        "import orchestrator.report.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(figures.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:

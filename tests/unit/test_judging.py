@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import judges, judging, terminal
+from orchestrator import judges, judging
 from orchestrator.analysis import reducer as answers
 from orchestrator.analysis import summary as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts import judge_prompts as pairs
+from orchestrator.report import terminal
 from orchestrator.scoring import panel as seats
 from orchestrator.store.status import load
 from orchestrator.store.study import Study
@@ -71,7 +72,7 @@ class Asked:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no report: they take longer than all the rest."""
     monkeypatch.setattr(answers, "draw", lambda *_: None)
-    monkeypatch.setattr("orchestrator.report.write", lambda *_: None)
+    monkeypatch.setattr("orchestrator.report.page.write.write", lambda *_: None)
 
 
 @pytest.fixture

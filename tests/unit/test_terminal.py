@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator import terminal
 from orchestrator.analysis import summary as reduce
+from orchestrator.report import terminal
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit.landscapes import landscape
 

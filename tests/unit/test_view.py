@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import view
 from orchestrator.__main__ import main
+from orchestrator.report.viewer import serve as view
+from orchestrator.report.viewer.live import Room
 from orchestrator.store.study import GENERATIONS, Study, read_table
 from orchestrator.utils.errors import UserError
-from orchestrator.view.live import Room
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
 
@@ -179,7 +179,7 @@ def test_much_is_judged_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for path in folder.parents[1].glob("judgements/*/*"):
         path.unlink()
     (folder / "landscape.parquet").unlink()
-    monkeypatch.setattr("orchestrator.view.live.AT_ONCE", 5 * len(PROBES))
+    monkeypatch.setattr("orchestrator.report.viewer.live.AT_ONCE", 5 * len(PROBES))
     room = Room(tmp_path / "studies", tmp_path / "scratch")
     looks = [room.look(*room.sweeps()[0]) for _ in range(4)]
     assert [look.summary["points_done"] for look in looks] == [5, 10, 11, 11]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import terminal
 from orchestrator.analysis import published
 from orchestrator.analysis import summary as reduce
-from orchestrator.report import contours
-from orchestrator.report.evidence import Evidence
+from orchestrator.report import terminal
+from orchestrator.report.page import contours
+from orchestrator.report.page.evidence import Evidence
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Direction, RandomDirection

@@ -20,7 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from orchestrator.config.schema import ReportConfig
-from orchestrator.report import content, evidence
+from orchestrator.report.page import content, evidence
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 

@@ -17,12 +17,13 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator import report
-from orchestrator.report import as_data, content
+from orchestrator.report.page import content
+from orchestrator.report.page import write as report
+from orchestrator.report.page.write import as_data
+from orchestrator.report.viewer.live import Look, Room
 from orchestrator.store import status as standing
 from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
-from orchestrator.view.live import Look, Room
 
 HERE = Path(__file__).parent
 ASSETS = {

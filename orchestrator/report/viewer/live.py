@@ -21,8 +21,8 @@ from orchestrator.analysis import reducer as answers
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.report import content, evidence
-from orchestrator.report.evidence import Evidence
+from orchestrator.report.page import content, evidence
+from orchestrator.report.page.evidence import Evidence
 from orchestrator.scoring import panel as seats
 from orchestrator.store import status as standing
 from orchestrator.store.parts import Part, TaskKey

@@ -73,8 +73,8 @@ def serve(root: Path, wanted: Asked, told: Callable[[str], object]) -> None:
     taken, or the address is none of this machine's."""
     import uvicorn
 
-    from orchestrator.view.app import make
-    from orchestrator.view.live import Room
+    from orchestrator.report.viewer.app import make
+    from orchestrator.report.viewer.live import Room
 
     token = None if wanted.is_loopback else os.environ.get(TOKEN) or secrets.token_urlsafe(24)
     with _listen(wanted) as listener, tempfile.TemporaryDirectory(prefix="landscape-") as scratch:

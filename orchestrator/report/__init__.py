@@ -1,0 +1,1 @@
+"""Everything a person looks at: figures, terminal, the HTML page, the live viewer."""

@@ -1,0 +1,1 @@
+"""report.html: one file per sweep that opens offline."""

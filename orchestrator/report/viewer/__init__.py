@@ -1,0 +1,1 @@
+"""`view`: a local web page over all studies. It only reads."""
