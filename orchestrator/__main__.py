@@ -57,9 +57,9 @@ def run(call: Call) -> int:
     config, told = call.config, _stderr()  # first: a mistake is answered before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
-    from orchestrator import run as job
     from orchestrator.analysis import reducer as answers
     from orchestrator.config.compose import Presets
+    from orchestrator.pipeline import run as job
 
     try:
         ran = job.run(config, Presets(call.config_dir), call.overrides, told)
@@ -87,7 +87,7 @@ def _submit(call: Call, config: Config) -> int:
         print(text, end="")
         return COMPLETE
     from orchestrator.config.compose import Presets
-    from orchestrator.request import prepare
+    from orchestrator.pipeline.prepare import prepare
 
     prepare(config, Presets(call.config_dir), sys.stderr)
     job = slurm.submit(text)
@@ -99,8 +99,8 @@ def plan(call: Call) -> int:
     """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
     call.no_places("plan")
     config = call.config
-    from orchestrator import pricing
     from orchestrator.config.compose import Presets
+    from orchestrator.pipeline import estimate as pricing
     from orchestrator.planning import cost as planning
 
     priced = pricing.price(config, Presets(call.config_dir), sys.stderr)
@@ -122,8 +122,8 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator import judging
     from orchestrator.analysis import reducer as answers
+    from orchestrator.pipeline import judge as judging
     from orchestrator.scoring import panel as seats
     from orchestrator.store import maintenance as upkeep
 

@@ -1,7 +1,7 @@
 """Judges: (prompt, response) -> verdict. A new judge is one file here that ends with `JUDGE = ...`.
 
 A judge is found by its module's name; there is no list to add it to. A text judge is a function of the response; a
-model judge (`_model.ModelJudge`) is a template, weights and a parser, and orchestrator/judging.py has it answer.
+model judge (`_model.ModelJudge`) is a template, weights and a parser, and orchestrator/pipeline/judge.py has it answer.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from orchestrator import request
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models import resolve as models
 from orchestrator.models import targets
+from orchestrator.pipeline import prepare as request
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.targets import FIELD

@@ -75,7 +75,7 @@ def subject(engine: str, seconds: float) -> Subject:
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))
     from orchestrator.config.compose import Presets, compose
     from orchestrator.execution import resources as actors
-    from orchestrator.request import prepare
+    from orchestrator.pipeline.prepare import prepare
 
     asked = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
     prepared = prepare(asked, Presets(), sys.stderr)

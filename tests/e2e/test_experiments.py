@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import pricing
 from orchestrator.config.compose import Presets, compose
 from orchestrator.models import resolve as models
-from orchestrator.request import grid, prepare
+from orchestrator.pipeline import estimate as pricing
+from orchestrator.pipeline.prepare import grid, prepare
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR
 from tests.e2e.conftest import call

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import judging
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
+from orchestrator.pipeline import judge as judging
 from orchestrator.store.status import load
 from orchestrator.store.study import Study
 from tests.unit.stored import store_sweep

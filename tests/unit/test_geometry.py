@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator import request
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.compose import Presets, compose
 from orchestrator.models import geometry as verb
+from orchestrator.pipeline import prepare as request
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator import judges, judging
+from orchestrator import judges
 from orchestrator.analysis import reducer as answers
 from orchestrator.analysis import summary as reducing
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.pipeline import judge as judging
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.report import terminal
 from orchestrator.scoring import panel as seats

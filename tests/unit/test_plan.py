@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import pricing
 from orchestrator.config.compose import Presets, compose
 from orchestrator.models import resolve as models
+from orchestrator.pipeline import estimate as pricing
 from orchestrator.planning import cost as plan
 from orchestrator.planning.cost import GB, GPUS, Load, ModelSize, Plan, Room
 from orchestrator.utils.errors import UserError

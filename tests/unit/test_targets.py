@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import request
 from orchestrator.config.compose import Presets, compose
 from orchestrator.models import checkpoint
 from orchestrator.models import geometry as verb
@@ -29,6 +28,7 @@ from orchestrator.models.targets import (
     refuse_twins,
     resolve_target,
 )
+from orchestrator.pipeline import prepare as request
 from orchestrator.utils.errors import UserError
 from workers.adapters import add
 from workers.checkpoint import Checkpoint

@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from orchestrator import judges, request
+from orchestrator import judges
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import how_many
 from orchestrator.judges._model import ModelJudge
-from orchestrator.judging import PAIRS, of_the_judge
 from orchestrator.models import checkpoint
 from orchestrator.models import resolve as models
+from orchestrator.pipeline import prepare as request
+from orchestrator.pipeline.judge import PAIRS, of_the_judge
+from orchestrator.pipeline.prepare import PAIR, Prepared
 from orchestrator.planning import cost as plan
 from orchestrator.planning.cost import Judging, Load, ModelSize, Plan, Room
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.request import PAIR, Prepared
 from orchestrator.store.runs import totals
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection

@@ -14,14 +14,15 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import judging, pricing
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.compose import Presets
 from orchestrator.config.schema import Config, share
 from orchestrator.execution import resources as actors
 from orchestrator.execution.progress import Curve, Display, apart
 from orchestrator.models import resolve as models
-from orchestrator.request import Missing, Prepared, missing, prepare
+from orchestrator.pipeline import estimate as pricing
+from orchestrator.pipeline import judge as judging
+from orchestrator.pipeline.prepare import Missing, Prepared, missing, prepare
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
 from orchestrator.store.study import EventLog, Study
