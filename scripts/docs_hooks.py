@@ -57,8 +57,8 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
 
 def command_line() -> str:
     """The verbs, what each says of itself, and the help text."""
-    from orchestrator.__main__ import VERBS
-    from orchestrator.usage import usage
+    from orchestrator.cli.help import usage
+    from orchestrator.cli.main import VERBS
 
     said = {name: (function.__doc__ or "").replace("[", "\\[") for name, function in VERBS.items()}
     rows = "\n".join(f"| `{name}` | {text} |" for name, text in said.items())

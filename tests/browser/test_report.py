@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pages import Made, Opened, dummy_says, make_study, prompt_set
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
 from orchestrator.sweep.grid import Beside, Grid
 from orchestrator.sweep.points import TowardsDirection

@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_names_what_there_is(site: Path) -> None:
-    from orchestrator.__main__ import VERBS
+    from orchestrator.cli.main import VERBS
     from orchestrator.config.compose import options
 
     told = html.unescape((site / "reference/config.html").read_text(encoding="utf-8"))

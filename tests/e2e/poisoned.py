@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator import __main__ as command_line
+from orchestrator.cli import main as command_line
 from orchestrator.execution import dispatch
 from orchestrator.sweep.tasks import Visit
 from workers.actor import Actor, Receipt

@@ -22,7 +22,7 @@ HEAVY = ("torch", "vllm", "ray", "transformers")
 def imported(*arguments: str) -> tuple[int, set[str]]:
     """The exit code of a command line and which of the heavy packages its process loaded."""
     code = (
-        "import sys; from orchestrator.__main__ import main; code = main(sys.argv[1:]);"
+        "import sys; from orchestrator.cli.main import main; code = main(sys.argv[1:]);"
         f"print(); print(code, *(m for m in {HEAVY!r} if m in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)

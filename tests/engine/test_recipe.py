@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.__main__ import main
 from orchestrator.analysis import compare
+from orchestrator.cli.main import main
 from orchestrator.report import csv_export as export
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep

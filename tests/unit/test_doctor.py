@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor
-from orchestrator.doctor import Finding
+from orchestrator.cli import doctor
+from orchestrator.cli.doctor import Finding
 from orchestrator.execution import hardware
 from orchestrator.models import resolve as models
 

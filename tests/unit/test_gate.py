@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.coverage import false_passes
-from orchestrator.__main__ import main
 from orchestrator.analysis import gate
 from orchestrator.analysis.gate import Finding
+from orchestrator.cli.main import main
 from orchestrator.store.status import latest
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
 from orchestrator.execution import slurm
 from orchestrator.utils.errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from orchestrator.report.viewer import serve as view
 from orchestrator.report.viewer.live import Room
 from orchestrator.store.study import GENERATIONS, Study, read_table
