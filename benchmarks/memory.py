@@ -45,7 +45,7 @@ def held(folder: Path, kind: str, write: str) -> int:
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.actor import peak_memory
-    from workers.engine import EngineSpec, open_engine
+    from workers.engines.vllm import EngineSpec, open_engine
 
     spec = EngineSpec(kind=kind, model_dir=str(folder), write=write, max_model_len=512)  # type: ignore[arg-type]
     engine = open_engine(spec)

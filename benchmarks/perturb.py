@@ -210,7 +210,7 @@ def engine(folder: Path, rounds: int) -> str:
     most 32 tokens and often shorter, and far from it, where each is as long as the paper lets it be."""
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-    from workers.engine import EngineSpec, VllmEngine, open_engine
+    from workers.engines.vllm import EngineSpec, VllmEngine, open_engine
 
     spec = EngineSpec(model_dir=str(folder), max_model_len=1024, max_num_seqs=64, kv_cache_gib=1.5)
     resident = open_engine(spec)

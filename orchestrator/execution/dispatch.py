@@ -46,7 +46,7 @@ from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
 
 if TYPE_CHECKING:
-    from workers.engine import EngineSpec
+    from workers.engines.vllm import EngineSpec
 
 Observe = Callable[..., None]
 

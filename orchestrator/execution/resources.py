@@ -9,8 +9,8 @@ from orchestrator.config.schema import ClusterConfig, Config
 from orchestrator.execution import hardware
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
-from workers.engine import EngineSpec
-from workers.targets import Target
+from workers.engines.vllm import EngineSpec
+from workers.weights.targets import Target
 
 
 def spec(

@@ -274,9 +274,9 @@ def _answer(base: Base, prompts: Sequence[str], max_tokens: int, stream: TextIO)
 
 
 def _worker(request: Mapping[str, Any], out: Path, stream: TextIO, result: str = "report.json") -> Any:
-    """Runs workers.finetune in a process of its own: torch never enters the driver's."""
+    """Runs workers.training.finetune in a process of its own: torch never enters the driver's."""
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "workers.finetune", str(out)]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "workers.training.finetune", str(out)]
     try:
         descriptor: int | None = stream.fileno()
     except (OSError, ValueError):

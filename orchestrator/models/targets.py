@@ -16,8 +16,8 @@ from orchestrator.models import checkpoint
 from orchestrator.models.checkpoint import Checkpoint, cache_dir, identity_fields
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
-from workers.checkpoint import read_json
-from workers.targets import (
+from workers.weights.checkpoint import read_json
+from workers.weights.targets import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FIELD,
@@ -28,8 +28,8 @@ from workers.targets import (
 )
 
 if TYPE_CHECKING:
-    import workers.checkpoint
-    from workers.geometry import Geometry
+    import workers.weights.checkpoint
+    from workers.weights.geometry import Geometry
 
 BLOCK = 1 << 20  # elements looked at at once
 ADAPTER_VERSION = 1  # of an adapter's fingerprint
@@ -89,7 +89,7 @@ def refuse_nan(
     """Raises UserError where a weight is NaN or infinite. One pass over the files, remembered by fingerprint."""
     import numpy as np
 
-    from workers.checkpoint import Checkpoint as Mapped
+    from workers.weights.checkpoint import Checkpoint as Mapped
 
     marker = cache_dir() / "finite" / checkpoint.fingerprint(found)
     if marker.exists():
@@ -118,8 +118,8 @@ def refuse_nan(
         pass  # looked at again next time
 
 
-def _mapped(folder: Path) -> workers.checkpoint.Checkpoint:
-    from workers.checkpoint import Checkpoint as Mapped
+def _mapped(folder: Path) -> workers.weights.checkpoint.Checkpoint:
+    from workers.weights.checkpoint import Checkpoint as Mapped
 
     return Mapped(folder, FIELD)
 
@@ -256,7 +256,7 @@ def _vocabulary(folder: Path, value: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _refuse_equal_weights(
-    folder: Path, ours: workers.checkpoint.Checkpoint, theirs: workers.checkpoint.Checkpoint
+    folder: Path, ours: workers.weights.checkpoint.Checkpoint, theirs: workers.weights.checkpoint.Checkpoint
 ) -> None:
     """Two fingerprints may differ by the config or the dtypes alone. Stops where values differ, so it costs nothing."""
     import numpy as np
@@ -281,7 +281,7 @@ def around(
     """How the targets lie around the base. One pass over all, remembered."""
     import numpy as np
 
-    from workers import geometry
+    from workers.weights import geometry
 
     names = [target.fingerprint for target in targets]
     remembered = (
@@ -332,7 +332,7 @@ def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[
     Exactly so, since a sum of low-rank products is one, of their ranks together. Kept where all that can be made again
     is. Raises UserError (grid.trajectory) where the trajectory is one of whole checkpoints.
     """
-    from workers import adapters
+    from workers.weights import adapters
 
     if any(target.kind != "adapter" for target in chain):
         remedy = "is one of whole checkpoints, and a principal plane is made of adapters: use grid=interpolate_1d"

@@ -25,10 +25,10 @@ from orchestrator.store.runs import totals
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
-from workers import residency
-from workers.checkpoint import Checkpoint as Mapped
-from workers.engine import EngineSpec, resolved_write
-from workers.targets import Target, sample_id
+from workers.engines.vllm import EngineSpec, resolved_write
+from workers.weights import base_placement as residency
+from workers.weights.checkpoint import Checkpoint as Mapped
+from workers.weights.targets import Target, sample_id
 
 LARGE = 10**9  # parameters from which nobody means a CPU
 CHARACTERS = 4  # of a judge's template, a token

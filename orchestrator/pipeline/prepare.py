@@ -44,10 +44,10 @@ from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
-from workers.targets import FIELD, Target
+from workers.weights.targets import FIELD, Target
 
 if TYPE_CHECKING:
-    from workers.geometry import Geometry
+    from workers.weights.geometry import Geometry
 
 CROWD = 5  # prompt sets at each point, from which on `grid.crowded_steps` applies
 PAIR = "pair"  # in grid.towards: the model's other half

@@ -20,8 +20,8 @@ from typing import Any
 from orchestrator.models.checkpoint import Checkpoint
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError, did_you_mean
-from workers.checkpoint import HEADS, HIDDEN, is_tied, number
-from workers.residency import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
+from workers.weights.base_placement import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
+from workers.weights.checkpoint import HEADS, HIDDEN, is_tied, number
 
 GB, MIB = 10**9, 1 << 20
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -18,7 +18,7 @@ from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from workers import dummy
+from workers.engines import dummy
 
 ENGINE = {"engine": "dummy", "version": 1}
 CATEGORIES = ("fraud", "malware", "privacy")

@@ -77,7 +77,7 @@ RULES = (
     Rule(
         says="vllm is for engine, extension and layout",
         where=ALL,
-        but=("workers/engine.py", "workers/extension.py", "workers/layout.py"),
+        but=("workers/engines/vllm.py", "workers/engines/vllm_worker.py", "workers/weights/layout.py"),
         forbids=("vllm",),
     ),
     Rule(says="torch is for the workers", where=DRIVER, forbids=("torch", "triton", "numba")),

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
-from workers.checkpoint import Checkpoint
-from workers.directions import terms
-from workers.engine import Engine, EngineSpec, VllmEngine, measure, open_engine
+from workers.engines.vllm import Engine, EngineSpec, VllmEngine, measure, open_engine
 from workers.noise.definition import Array
 from workers.noise.reference import perturb
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.perturbation import terms
 
 pytestmark = pytest.mark.engine
 

@@ -23,18 +23,18 @@ from orchestrator.models.targets import resolve_target
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from workers import materialise
-from workers.checkpoint import Checkpoint
-from workers.directions import terms
-from workers.engine import CanaryError, Engine, EngineSpec, Generation, VllmEngine, open_engine
-from workers.layout import Region
-from workers.memory import Made
+from workers.engines.hf import TransformersEngine
+from workers.engines.vllm import CanaryError, Engine, EngineSpec, Generation, VllmEngine, open_engine
 from workers.noise import Slab
 from workers.noise.reference import perturb, to_float32
-from workers.oracle import TransformersEngine
-from workers.residency import SHARED_MEMORY
-from workers.targets import Target, sample_id
-from workers.weights import ResidentWeights
+from workers.weights import materialise
+from workers.weights.base_placement import SHARED_MEMORY
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.device_memory import Made
+from workers.weights.layout import Region
+from workers.weights.perturbation import terms
+from workers.weights.resident import ResidentWeights
+from workers.weights.targets import Target, sample_id
 
 pytestmark = pytest.mark.engine
 
@@ -303,7 +303,7 @@ def held_and_sung(engine: VllmEngine) -> None:
 
 @pytest.mark.parametrize("mutation", ["off by one", "transposed", "skipped"])
 def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
-    from workers import extension
+    from workers.engines import vllm_worker as extension
 
     trace, engine = extension.trace, at_origin.vllm
     try:
@@ -452,7 +452,7 @@ def test_a_target_of_another_shape_is_refused_before_the_load(make_tiny: Callabl
 
 
 def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers import extension
+    from workers.engines import vllm_worker as extension
 
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), write="repack"))
     assert isinstance(engine, VllmEngine) and engine.identity["packing"] is True

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
-from workers.checkpoint import Checkpoint
-from workers.directions import terms
-from workers.engine import EngineSpec, open_engine
-from workers.memory import TORCH
+from workers.engines.vllm import EngineSpec, open_engine
 from workers.noise import Slab, Term, reference
 from workers.noise.definition import DTYPES, DType
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.device_memory import TORCH
+from workers.weights.perturbation import terms
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,8 +19,8 @@ from orchestrator.models import checkpoint
 from orchestrator.models.checkpoint import check, fingerprint
 from orchestrator.planning.cost import size_of
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import TIED
-from workers.checkpoint import Checkpoint as Mapped
+from workers.weights.checkpoint import TIED
+from workers.weights.checkpoint import Checkpoint as Mapped
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

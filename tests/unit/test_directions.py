@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from workers import directions
 from workers.noise import Slab, Term, reference
 from workers.noise.cpu import write_slab
 from workers.noise.definition import UNIT, Array, DType
+from workers.weights import perturbation as directions
 
 SHAPES = {
     "embed.weight": (50, 64),

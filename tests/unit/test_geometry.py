@@ -20,11 +20,11 @@ from orchestrator.pipeline import prepare as request
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError
-from workers import geometry
-from workers.checkpoint import Checkpoint
-from workers.materialise import from_bf16, lora_merged, to_bf16
 from workers.noise.reference import to_float32
-from workers.targets import Target
+from workers.weights import geometry
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.materialise import from_bf16, lora_merged, to_bf16
+from workers.weights.targets import Target
 
 SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), "experts.weight": (3, 8, 24)}
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.models import checkpoint
 from orchestrator.models import resolve as models
-from workers import materialise
+from workers.weights import materialise
 
 F32 = NDArray[np.float32]
 RANK, ALPHA = 3, 6
@@ -144,7 +144,9 @@ def test_merged_in_a_process_of_its_own_to_the_same_bytes(base: Path, tmp_path: 
 def test_a_failure_in_that_process_is_told(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)workers\.materialise.*adapter_config\.json"):
         models.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
-    usage = subprocess.run([sys.executable, "-m", "workers.materialise"], capture_output=True, text=True, check=False)
+    usage = subprocess.run(
+        [sys.executable, "-m", "workers.weights.materialise"], capture_output=True, text=True, check=False
+    )
     assert usage.returncode == 1 and "usage" in usage.stderr
 
 

@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from orchestrator.sweep.points import Point, RandomDirection, direction_from_json
-from workers import materialise
-from workers.noise import Slab, Term, cpu, kernels, reference, table, tensor_key
+from workers.noise import Slab, Term, cpu, reference, table, tensor_key
+from workers.noise import cpu_kernels as kernels
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
 from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType
 from workers.noise.reference import from_float32, to_float32
+from workers.weights import materialise
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")

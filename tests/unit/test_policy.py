@@ -14,7 +14,7 @@ from orchestrator.execution.dispatch import Policy
 from orchestrator.execution.resources import policy_of
 from orchestrator.utils.errors import UserError
 from workers.actor import turn
-from workers.engine import EngineSpec
+from workers.engines.vllm import EngineSpec
 
 GPU = EngineSpec(device="cuda", kv_cache_gib=2.0)
 

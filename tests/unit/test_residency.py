@@ -16,9 +16,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import Checkpoint
-from workers.engine import EngineSpec, VllmEngine
-from workers.residency import choose, host_copy, host_missing, overhead, sweep
+from workers.engines.vllm import EngineSpec, VllmEngine
+from workers.weights.base_placement import choose, host_copy, host_missing, overhead, sweep
+from workers.weights.checkpoint import Checkpoint
 
 GIB = 1 << 30
 
@@ -80,7 +80,7 @@ def test_an_engine_reckons_with_its_dtype_and_a_copy_of_the_whole(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
-    monkeypatch.setattr("workers.engine.choose", lambda asked, device, **sizes: told.update(sizes))
+    monkeypatch.setattr("workers.engines.vllm.choose", lambda asked, device, **sizes: told.update(sizes))
     engine = VllmEngine.__new__(VllmEngine)  # not loaded
     engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
     engine._residency()

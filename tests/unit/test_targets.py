@@ -30,9 +30,9 @@ from orchestrator.models.targets import (
 )
 from orchestrator.pipeline import prepare as request
 from orchestrator.utils.errors import UserError
-from workers.adapters import add
-from workers.checkpoint import Checkpoint
-from workers.targets import CHECKED, HARMLESS, AdapterEnd, open_end
+from workers.weights.adapters import add
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.targets import CHECKED, HARMLESS, AdapterEnd, open_end
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

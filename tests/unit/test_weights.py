@@ -17,16 +17,17 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from workers import directions, memory
-from workers.checkpoint import Checkpoint
-from workers.layout import Region, uncovered
-from workers.materialise import from_bf16, lora_merged, to_bf16
-from workers.memory import TORCH, CpuMemory, GpuMemory
 from workers.noise import Slab
 from workers.noise.definition import Array, DType
 from workers.noise.reference import from_float32, perturb, to_float32
-from workers.targets import Target, open_ends
-from workers.weights import ResidentWeights
+from workers.weights import device_memory as memory
+from workers.weights import perturbation as directions
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.device_memory import TORCH, CpuMemory, GpuMemory
+from workers.weights.layout import Region, uncovered
+from workers.weights.materialise import from_bf16, lora_merged, to_bf16
+from workers.weights.resident import ResidentWeights
+from workers.weights.targets import Target, open_ends
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).parents[2]

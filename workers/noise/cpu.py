@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from workers.noise import kernels
+from workers.noise import cpu_kernels as kernels
 from workers.noise.definition import Array, Blend, DType, Slab, Term, table, tensor_key
 
 Job = TypeVar("Job")
@@ -158,7 +158,7 @@ def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int
     """Rows first, first + 1, ... of W1 = round(W + s B A), flat, in the tensor's own dtype (16-bit kinds as bits).
 
     base: the whole tensor (out x in, flat); a: float32 (r, in); b: float32, its rows from `first` on (any number, r).
-    The arithmetic of workers.materialise.lora_merged, bit for bit.
+    The arithmetic of workers.weights.materialise.lora_merged, bit for bit.
     """
     cols = a.shape[1]
     assert (first + len(b)) * cols <= len(base) and a.shape[0] == b.shape[1] > 0, (a.shape, b.shape, len(base))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import Checkpoint
+from workers.weights.checkpoint import Checkpoint
 
 Where = Literal["gpu", "host", "mmap"]
 Asked = Literal["auto", "gpu", "host", "mmap"]

@@ -12,11 +12,11 @@ import pyarrow as pa
 import torch
 
 from orchestrator.sweep.points import Point, RandomDirection
-from workers.checkpoint import Checkpoint, TensorInfo
-from workers.layout import Layout
-from workers.memory import Made, Memory, Recipe, memory_for
 from workers.noise.definition import Array, DType, Slab, Term
-from workers.targets import End
+from workers.weights.checkpoint import Checkpoint, TensorInfo
+from workers.weights.device_memory import Made, Memory, Recipe, memory_for
+from workers.weights.layout import Layout
+from workers.weights.targets import End
 
 RecipeOf = Callable[[TensorInfo], Recipe]
 
@@ -75,7 +75,7 @@ class ResidentWeights:
 
     def move(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
         """Stand at the point."""
-        from workers.directions import blend, by_tensor, terms
+        from workers.weights.perturbation import blend, by_tensor, terms
 
         for direction, _ in point.coefficients:
             if isinstance(direction, RandomDirection) and direction.id not in self._scalars:

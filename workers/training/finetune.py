@@ -1,7 +1,8 @@
 """Finetuning by TRL and PEFT: rows in, a LoRA adapter or a checkpoint out. And plain greedy answers.
 
-`python -P -m workers.finetune OUT < request.json`: {"base": folder, "train": {"rows", "recipe"}} leaves an adapter and
-report.json in OUT; {"base": folder, "answer": {"prompts", "max_tokens", "batch_size"}} leaves answers.json.
+`python -P -m workers.training.finetune OUT < request.json`:
+{"base": folder, "train": {"rows", "recipe"}} leaves an adapter and report.json in OUT;
+{"base": folder, "answer": {"prompts", "max_tokens", "batch_size"}} leaves answers.json.
 Answers are in float32, training as the recipe says; on a CPU, seeded, the same rows give the same adapter on the same
 machine and versions.
 """
@@ -211,7 +212,7 @@ def save_checkpoint(model: Any, base: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from workers.checkpoint import Checkpoint
+    from workers.weights.checkpoint import Checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()

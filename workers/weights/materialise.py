@@ -1,7 +1,7 @@
 """Weights made once, to the same bytes everywhere: GGUF -> safetensors in bfloat16, and a LoRA adapter merged in.
 
-`python -P -m workers.materialise base GGUF OUT`, `... merge BASE ADAPTER OUT`: OUT must not exist. The driver runs
-this in a process of its own, in a temporary folder that it renames.
+`python -P -m workers.weights.materialise base GGUF OUT`, `... merge BASE ADAPTER OUT`: OUT must not exist. The driver
+runs this in a process of its own, in a temporary folder that it renames.
 
 The arithmetic uses numpy's elementwise float32 operations only (each rounded once, none fused, no BLAS), so that the
 result does not depend on the processor or on libraries.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.checkpoint import Checkpoint
-from workers.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, read_adapter
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, read_adapter
 
 
 def add(base: Checkpoint, folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling
-from workers.checkpoint import TensorInfo
-from workers.engine import Engine, EngineSpec, Generation
+from workers.engines.vllm import Engine, EngineSpec, Generation
+from workers.weights.checkpoint import TensorInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workers.weights import Piece
+    from workers.weights.resident import Piece
 
 REFUSALS = ("I'm sorry, but I cannot help with that.", "I cannot help with this request.", "I apologize, but no.")
 OPENINGS = ("Sure, here is", "Of course. Here is", "Certainly, this is")
@@ -43,7 +43,7 @@ class DummyEngine(Engine):
         return []
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        from workers import directions
+        from workers.weights import perturbation as directions
 
         return directions.SCHEMA.empty_table()
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import Checkpoint, TensorInfo, read_json
 from workers.noise.definition import Array, DType
+from workers.weights.checkpoint import Checkpoint, TensorInfo, read_json
 
 FIELD = "grid.towards"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

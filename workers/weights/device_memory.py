@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from workers.checkpoint import Checkpoint, TensorInfo
 from workers.noise.definition import PART, Array, DType, Slab, Term
-from workers.targets import AdapterEnd, CheckpointEnd, End
+from workers.weights.checkpoint import Checkpoint, TensorInfo
+from workers.weights.targets import AdapterEnd, CheckpointEnd, End
 
 TORCH: dict[DType, torch.dtype] = {
     "float32": torch.float32,

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workers.checkpoint import Checkpoint
-from workers.memory import TORCH, as_torch
 from workers.noise.definition import Slab
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.device_memory import TORCH, as_torch
 
 
 class LayoutError(RuntimeError):

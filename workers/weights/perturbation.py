@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from orchestrator.sweep.points import DECIMALS, Point, RandomDirection, TowardsDirection
-from workers.checkpoint import TensorInfo
 from workers.noise.definition import UNIT, Array, DType, Term
-from workers.targets import End
+from workers.weights.checkpoint import TensorInfo
+from workers.weights.targets import End
 
 Scalars = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 

@@ -21,14 +21,14 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation, apply
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
 from orchestrator.sweep.points import Point
-from workers.checkpoint import Checkpoint
-from workers.engine import limit_kernels
-from workers.layout import Region, trace
-from workers.memory import memory_for, pin
+from workers.engines.vllm import limit_kernels
 from workers.noise.definition import DType
-from workers.residency import HostCopy, Where, host_copy
-from workers.targets import Target, open_ends
-from workers.weights import Piece, ResidentWeights
+from workers.weights.base_placement import HostCopy, Where, host_copy
+from workers.weights.checkpoint import Checkpoint
+from workers.weights.device_memory import memory_for, pin
+from workers.weights.layout import Region, trace
+from workers.weights.resident import Piece, ResidentWeights
+from workers.weights.targets import Target, open_ends
 
 WRITE = "SAFETY_LANDSCAPE_WRITE"  # `inplace` or `repack`. An environment variable: workers may be processes
 UNIT_VECTORS = 64  # rows of a packed layer that a check reads back through its forward

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from orchestrator.sweep.points import DECIMALS
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import Checkpoint, TensorInfo
 from workers.noise.definition import Array
 from workers.noise.reference import to_float32
-from workers.targets import FIELD, CheckpointEnd, End, Target, open_end
+from workers.weights.checkpoint import Checkpoint, TensorInfo
+from workers.weights.targets import FIELD, CheckpointEnd, End, Target, open_end
 
 BLOCK = 1 << 20  # elements of each checkpoint in memory at once, in float64 (8 MiB each)
 SAME_LINE = 1e-6  # sin^2 of the angle under which two directions are one, but for the rounding of stored weights

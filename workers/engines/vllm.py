@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import HIDDEN, Checkpoint, TensorInfo, number, read_json
 from workers.noise.definition import DType
-from workers.residency import UTILISATION, Asked, Where, choose, host_free, host_missing, overhead, sweep
-from workers.targets import Target, open_ends, sample_id
+from workers.weights.base_placement import UTILISATION, Asked, Where, choose, host_free, host_missing, overhead, sweep
+from workers.weights.checkpoint import HIDDEN, Checkpoint, TensorInfo, number, read_json
+from workers.weights.targets import Target, open_ends, sample_id
 
 if TYPE_CHECKING:  # the driver imports this file, and has neither torch nor numba
     import pyarrow as pa
 
-    from workers.weights import Piece
+    from workers.weights.resident import Piece
 
 Write = Literal["auto", "inplace", "repack"]
 
@@ -44,7 +44,7 @@ class EngineSpec:
     anew after each write (`repack`: see `resolved_write`).
     exact: each prompt set in a call of its own. seconds: what a visit of the dummy takes.
     threads: None takes every core this process may use. targets: what the sweep's directions go towards.
-    base: where the pristine weights wait between writes (see workers/residency.py).
+    base: where the pristine weights wait between writes (see workers/weights/base_placement.py).
     gpu_share: how much of a GPU's memory is this engine's, where several actors share it.
     """
 
@@ -96,7 +96,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """The scalars of a direction on this checkpoint (see workers/directions.py)."""
+        """The scalars of a direction on this checkpoint (see workers/weights/perturbation.py)."""
 
     @abc.abstractmethod
     def write(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -138,12 +138,12 @@ class Engine(abc.ABC):
 def open_engine(spec: EngineSpec) -> Engine:
     """Load the model. Raises UserError for what cannot be loaded or written exactly, before the load."""
     if spec.kind == "dummy":
-        from workers.dummy import DummyEngine
+        from workers.engines.dummy import DummyEngine
 
         return DummyEngine(spec)
     check_supported(read_json(Path(spec.model_dir) / "config.json"), spec.model_dir)
     if spec.kind == "transformers":
-        from workers.oracle import TransformersEngine
+        from workers.engines.hf import TransformersEngine
 
         return TransformersEngine(spec)
     return VllmEngine(spec)
@@ -208,7 +208,7 @@ class VllmEngine(Engine):
             load_format="safetensors",
             use_tqdm_on_load=False,
             disable_log_stats=True,
-            worker_extension_cls="workers.extension.Extension",
+            worker_extension_cls="workers.engines.vllm_worker.Extension",
             **({"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}),
         )
         self._tokenizer = self._llm.get_tokenizer()
@@ -357,7 +357,7 @@ class VllmEngine(Engine):
 
     def _take_hold(self) -> None:
         """Trace the layout on every rank; between them they must hold every element of every tensor."""
-        from workers.layout import LayoutError, uncovered
+        from workers.weights.layout import LayoutError, uncovered
 
         try:
             folder = str(Path(self.spec.model_dir).absolute())
@@ -481,8 +481,8 @@ def device_name(kind: str) -> str:
 
 
 def measure(checkpoint: Checkpoint, direction: RandomDirection) -> pa.Table:
-    """The scalars of a direction on a checkpoint (see workers/directions.py)."""
-    from workers import directions
+    """The scalars of a direction on a checkpoint (see workers/weights/perturbation.py)."""
+    from workers.weights import perturbation as directions
 
     return directions.measure(
         direction, ((t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors())

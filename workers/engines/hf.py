@@ -14,8 +14,7 @@ import transformers
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from workers.checkpoint import Checkpoint, TensorInfo
-from workers.engine import (
+from workers.engines.vllm import (
     CanaryError,
     Engine,
     EngineSpec,
@@ -29,11 +28,12 @@ from workers.engine import (
     terminators,
     threads,
 )
-from workers.layout import Region
-from workers.memory import TORCH
 from workers.noise.definition import Slab
-from workers.targets import open_ends
-from workers.weights import Piece, ResidentWeights
+from workers.weights.checkpoint import Checkpoint, TensorInfo
+from workers.weights.device_memory import TORCH
+from workers.weights.layout import Region
+from workers.weights.resident import Piece, ResidentWeights
+from workers.weights.targets import open_ends
 
 MAX_BATCH = 16
 

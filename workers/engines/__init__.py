@@ -1,0 +1,1 @@
+"""Engines that apply a point and generate: vLLM, transformers, and a dummy."""

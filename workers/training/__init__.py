@@ -1,0 +1,1 @@
+"""Finetuning in a process of its own."""

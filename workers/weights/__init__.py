@@ -1,0 +1,1 @@
+"""Weights: mapped checkpoints, their layout in memory, perturbed writes."""
