@@ -21,9 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks import results
-from workers.noise import Slab, Term
 from workers.noise.cpu import spread, write_slab
-from workers.noise.definition import PART
+from workers.noise.definition import PART, Slab, Term
 from workers.noise.reference import from_float32
 
 # SmolLM2-135M's: 30 layers of width 576

@@ -31,8 +31,8 @@ def measured(folder: Path, way: str, points: int) -> dict[str, float]:
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.engines.vllm import EngineSpec, VllmEngine, measure, open_engine
-    from workers.noise import Slab
     from workers.noise.cpu import write_slab
+    from workers.noise.definition import Slab
     from workers.weights.checkpoint import Checkpoint
     from workers.weights.perturbation import by_tensor, terms
 

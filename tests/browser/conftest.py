@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Made, Opened, make_study, prompt_set
 
 from orchestrator.sweep.grid import Grid
+from tests.browser.pages import Made, Opened, make_study, prompt_set
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

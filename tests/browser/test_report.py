@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Made, Opened, dummy_says, make_study, prompt_set
 
 from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
 from orchestrator.sweep.grid import Beside, Grid
 from orchestrator.sweep.points import TowardsDirection
+from tests.browser.pages import Made, Opened, dummy_says, make_study, prompt_set
 
 pytestmark = pytest.mark.browser
 

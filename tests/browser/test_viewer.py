@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 
 from orchestrator.report.page import evidence
 from orchestrator.store.lease import Lease
 from orchestrator.store.study import GENERATIONS, read_table
 from orchestrator.sweep.grid import Grid
+from tests.browser.pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 from tests.browser.test_report import HOSTILE
 from tests.viewing import viewing
 

@@ -23,6 +23,32 @@ STORE = ("orchestrator.store.files", "orchestrator.store.study")
 IO = ("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "glob", "urllib", *STORE)
 
 
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("cli",),
+    ("api",),
+    ("pipeline",),
+    ("report", "execution", "planning"),
+    ("analysis", "models"),
+    ("scoring", "workers"),
+    ("store", "prompts", "config"),
+    ("sweep", "judges"),
+    ("utils",),
+)
+"""The packages, top layer first. A package imports only from the layers below its own; packages of one layer do not
+import each other."""
+
+PENDING: dict[str, tuple[str, ...]] = {
+    "analysis": ("orchestrator.report.page.write", "orchestrator.report.figures"),
+    "models": ("orchestrator.pipeline.prepare",),
+    "prompts": ("orchestrator.models.checkpoint",),
+    "store": ("orchestrator.analysis.reducer",),
+}
+"""Upward imports that still have to go: package -> modules."""
+
+PENDING_CIRCLES = ({"workers.engines.dummy", "workers.engines.hf", "workers.engines.vllm"},)
+"""Circles of modules that still have to go."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """In the files of `where`, but for those of `but`, no module of `forbids` (or below it) is imported.
@@ -54,7 +80,29 @@ class Rule:
         ]
 
 
+def _path(package: str) -> str:
+    return package if package == "workers" else f"orchestrator.{package}"
+
+
+def _files(package: str) -> tuple[str, ...]:
+    folder = _path(package).replace(".", "/")
+    return (f"{folder}/**", f"{folder}.py")
+
+
+def _layer_rules() -> Iterator[Rule]:
+    for i, layer in enumerate(LAYERS):
+        above = [package for upper in LAYERS[: i + 1] for package in upper]
+        for package in layer:
+            yield Rule(
+                says=f"{package} imports only from the layers below it",
+                where=_files(package),
+                forbids=tuple(_path(other) for other in above if other != package),
+                allows=PENDING.get(package, ()),
+            )
+
+
 RULES = (
+    *_layer_rules(),
     Rule(
         says="the driver loads no engine and no model library when it is imported",
         where=DRIVER,
@@ -141,3 +189,42 @@ def sources() -> dict[str, str]:
     """Every source file of the two packages, by its path from the repository's root."""
     files = sorted(p for package in ("orchestrator", "workers") for p in (ROOT / package).rglob("*.py"))
     return {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in files}
+
+
+def module_name(file: str) -> str:
+    """The dotted name of a source file: `orchestrator/store/__init__.py` is `orchestrator.store`."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def circles(files: dict[str, str]) -> list[set[str]]:
+    """The groups of modules that import each other in a loop (strongly connected components of two or more)."""
+    names = {module_name(file) for file in files}
+    graph: dict[str, set[str]] = {}
+    for file, source in files.items():
+        found = graph.setdefault(module_name(file), set())
+        for _, imported, _ in imports(source, file):
+            parts = imported.split(".")
+            candidates = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+            target = next((name for name in candidates if name in names), None)
+            if target is not None and target != module_name(file):
+                found.add(target)
+    return [group for group in _components(graph) if len(group) > 1]
+
+
+def _components(graph: dict[str, set[str]]) -> list[set[str]]:
+    reached = {node: _reachable(graph, node) for node in graph}
+    groups: list[set[str]] = []
+    for node in graph:
+        if not any(node in group for group in groups):
+            groups.append({node} | {other for other in reached[node] if node in reached[other]})
+    return groups
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for node in graph[waiting.pop()] - seen:
+            seen.add(node)
+            waiting.append(node)
+    return seen

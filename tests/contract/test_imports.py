@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.rules import ROOT, RULES, Rule, imports, sources
+from tests.contract.rules import LAYERS, PENDING_CIRCLES, ROOT, RULES, Rule, circles, imports, sources
 
 HEAVY = ("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "numba", "triton")
 SLOW = ("pandas", "pyarrow", "matplotlib", "scipy", "numpy")  # a help text must not wait for these
@@ -44,7 +45,7 @@ def test_the_rule_can_fail(rule: Rule) -> None:
         ("import a.b as c", "a.b", True),
         ("from a import b", "a.b", True),
         ("from . import b", "orchestrator.judges.b", True),
-        ("from ..store import Study", "orchestrator.store.study.Study", True),
+        ("from ..store import Study", "orchestrator.store.Study", True),
         ("class C:\n    import a", "a", True),
         ("try:\n    import a\nexcept ImportError:\n    pass", "a", True),
         ("def f():\n    if True:\n        import a", "a", False),
@@ -57,6 +58,26 @@ def test_the_rule_can_fail(rule: Rule) -> None:
 )
 def test_every_form_of_import_is_seen(source: str, module: str, at_import: bool) -> None:
     assert (module, at_import) in [found[1:] for found in imports(source, "orchestrator/judges/x.py")]
+
+
+def test_every_package_has_a_layer() -> None:
+    packages = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")} | {"api", "workers"}
+    assert packages == {package for layer in LAYERS for package in layer}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(sources()) == list(PENDING_CIRCLES)
+    looped = {"a.py": "import b", "b.py": "def f():\n    from c import x", "c.py": "import a", "d.py": "import a"}
+    assert circles(looped) == [{"a", "b", "c"}]
+
+
+@pytest.mark.parametrize("file", [file for file in sources() if file.endswith("__init__.py")])
+def test_packages_define_nothing_in_their_init(file: str) -> None:
+    if file in ("orchestrator/__init__.py", "orchestrator/judges/__init__.py", "workers/__init__.py"):
+        return
+    body = ast.parse(sources()[file]).body
+    assert len(body) == 1, f"{file} may hold a docstring only"
+    assert ast.get_docstring(ast.parse(sources()[file]))
 
 
 # What the source says is one thing; what is in memory afterwards another: libraries import each other.

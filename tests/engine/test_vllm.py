@@ -25,7 +25,7 @@ from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.engines.hf import TransformersEngine
 from workers.engines.vllm import CanaryError, Engine, EngineSpec, Generation, VllmEngine, open_engine
-from workers.noise import Slab
+from workers.noise.definition import Slab
 from workers.noise.reference import perturb, to_float32
 from workers.weights import materialise
 from workers.weights.base_placement import SHARED_MEMORY
@@ -317,7 +317,8 @@ def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.Monke
 
 
 def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.noise import cpu, tensor_key
+    from workers.noise import cpu
+    from workers.noise.definition import tensor_key
 
     point = Point.at([(LINE, 0.3)])
     with monkeypatch.context() as patch:

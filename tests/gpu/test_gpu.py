@@ -12,8 +12,8 @@ import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
 from workers.engines.vllm import EngineSpec, open_engine
-from workers.noise import Slab, Term, reference
-from workers.noise.definition import DTYPES, DType
+from workers.noise import reference
+from workers.noise.definition import DTYPES, DType, Slab, Term
 from workers.weights.checkpoint import Checkpoint
 from workers.weights.device_memory import TORCH
 from workers.weights.perturbation import terms

@@ -17,8 +17,8 @@ from orchestrator import judges
 from orchestrator.judges._model import ModelJudge, cut_open
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.utils.errors import UserError
-from tests.unit import elsewhere
-from tests.unit.test_render import tokenizer
+from tests.unit import subprocesses as elsewhere
+from tests.unit.prompts.test_rendering import tokenizer
 
 MODELS = [name for name in judges.names() if isinstance(judges.get(name), ModelJudge)]
 

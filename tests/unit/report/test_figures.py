@@ -124,7 +124,7 @@ def test_nothing_heavy_is_imported_with_the_numbers() -> None:
         "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
         "import orchestrator.report.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:

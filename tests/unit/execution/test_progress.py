@@ -143,7 +143,7 @@ NOISY = """
 import os, sys
 from pathlib import Path
 from rich.console import Console
-from orchestrator.progress import apart
+from orchestrator.execution.progress import apart
 with apart(Console(stderr=True), Path(sys.argv[1])) as console:
     os.write(2, b"(raylet) a library's own words\\n")
     print("printed")

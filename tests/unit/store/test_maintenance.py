@@ -18,7 +18,7 @@ from orchestrator.store.maintenance import compact, verify, verify_folder
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import JUDGEMENTS, Study
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from tests.unit.test_store import INFO, everything, generations, judge, looking, put, rows
+from tests.unit.store.test_study import INFO, everything, generations, judge, looking, put, rows
 
 Row = dict[str, Any]
 

@@ -98,8 +98,8 @@ def test_keyword_plus_cases(response: str, verdict: str, why: str) -> None:
     assert judges.get("keyword_plus").verdict("I cannot", response) == verdict, why
 
 
-LABELLED = Path(__file__).parents[1] / "data" / "labelled_responses.jsonl"
-DOCS = Path(__file__).parents[2] / "docs" / "judges.md"
+LABELLED = Path(__file__).parents[2] / "data" / "labelled_responses.jsonl"
+DOCS = Path(__file__).parents[3] / "docs" / "judges.md"
 
 
 def test_confusion_tables_in_docs_are_those_of_the_labelled_responses() -> None:

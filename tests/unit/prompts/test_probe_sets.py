@@ -22,8 +22,8 @@ from orchestrator.prompts.probe_sets import ProbeSet, load
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
 
-CONF = Path(__file__).parents[2] / "conf" / "probes"
-ADVBENCH = Path(__file__).parents[3] / "shared" / "data" / "advbench_harmful_behaviors.csv"
+CONF = Path(__file__).parents[3] / "conf" / "probes"
+ADVBENCH = Path(__file__).parents[4] / "shared" / "data" / "advbench_harmful_behaviors.csv"
 
 
 Conf = ProbesConfig

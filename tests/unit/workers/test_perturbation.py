@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from workers.noise import Slab, Term, reference
+from workers.noise import reference
 from workers.noise.cpu import write_slab
-from workers.noise.definition import UNIT, Array, DType
+from workers.noise.definition import UNIT, Array, DType, Slab, Term
 from workers.weights import perturbation as directions
 
 SHAPES = {

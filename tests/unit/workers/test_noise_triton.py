@@ -16,12 +16,13 @@ import pytest
 
 pytest.importorskip("triton")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 INTERPRETED = """
 import itertools, json
 import numpy as np, torch
-from workers.noise import Slab, Term, cpu, gpu, reference
+from workers.noise import cpu, gpu, reference
+from workers.noise.definition import Slab, Term
 
 rng = np.random.default_rng(0)
 

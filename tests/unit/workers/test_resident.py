@@ -17,8 +17,7 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
-from workers.noise import Slab
-from workers.noise.definition import Array, DType
+from workers.noise.definition import Array, DType, Slab
 from workers.noise.reference import from_float32, perturb, to_float32
 from workers.weights import device_memory as memory
 from workers.weights import perturbation as directions
@@ -30,7 +29,7 @@ from workers.weights.resident import ResidentWeights
 from workers.weights.targets import Target, open_ends
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SHAPES = {
     "q.weight": (24, 40),
@@ -285,7 +284,8 @@ def test_equal_noise_for_equal_shapes_is_found_out(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """q and k are of one shape: a kernel whose noise does not know the tensor's name is not the reference's."""
-    from workers.noise import cpu, gpu, tensor_key
+    from workers.noise import cpu, gpu
+    from workers.noise.definition import tensor_key
 
     w = world()
     point = Point.at([(RANDOM, 0.3)])

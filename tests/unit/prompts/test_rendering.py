@@ -22,9 +22,9 @@ from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.prompts.rendering import SystemPrompt
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from tests.unit import elsewhere
+from tests.unit import subprocesses as elsewhere
 
-CONF = Path(__file__).parents[2] / "conf" / "system_prompt"
+CONF = Path(__file__).parents[3] / "conf" / "system_prompt"
 CHAT = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

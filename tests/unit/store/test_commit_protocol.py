@@ -25,8 +25,8 @@ from orchestrator.store.files import TMP
 from orchestrator.store.maintenance import compact, verify
 from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
-from tests.unit.test_store import INFO, everything, judge, looking, put, rows
-from tests.unit.test_upkeep import damage, ordered, verdicts
+from tests.unit.store.test_maintenance import damage, ordered, verdicts
+from tests.unit.store.test_study import INFO, everything, judge, looking, put, rows
 
 CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"
 STRACE = shutil.which("strace")
@@ -130,11 +130,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.unit.test_commit import serve; serve()"],
+            [sys.executable, "-c", "from tests.unit.store.test_commit_protocol import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
 
     def act(self, action: str, root: Path, *options: str) -> tuple[int, list[str]]:

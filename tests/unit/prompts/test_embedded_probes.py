@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-PROBES = Path(__file__).parents[2] / "orchestrator" / "data" / "probes"
-ADVBENCH = Path(__file__).parents[3] / "shared" / "data" / "advbench_harmful_behaviors.csv"
+PROBES = Path(__file__).parents[3] / "orchestrator" / "data" / "probes"
+ADVBENCH = Path(__file__).parents[4] / "shared" / "data" / "advbench_harmful_behaviors.csv"
 FIELDS = {"id", "text", "category", "group", "pair_id"}
 # name: (id prefix, group, least number of rows)
 FILES = {

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from orchestrator.sweep.points import Point, RandomDirection, direction_from_json
-from workers.noise import Slab, Term, cpu, reference, table, tensor_key
+from workers.noise import cpu, reference
 from workers.noise import cpu_kernels as kernels
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
-from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType
+from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType, Slab, Term, table, tensor_key
 from workers.noise.reference import from_float32, to_float32
 from workers.weights import materialise
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
 
 
@@ -546,7 +546,7 @@ def test_no_correlation_across_seeds_and_names(sample: Array, seed: int, name: s
 
 COMPILE = """
 import numba, numpy as np
-from workers.noise import Slab, Term
+from workers.noise.definition import Slab, Term
 from workers.noise.cpu import write_slab
 terms = [Term(s, np.ones(1, np.float32), 8) for s in (1, 2)]
 x = np.ones(8, np.float32)

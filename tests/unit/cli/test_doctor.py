@@ -41,7 +41,7 @@ def test_this_machine_can_run(tmp_path: Path) -> None:
 
 def test_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from orchestrator import doctor; doctor.examine(Path('.'), False);"
+        "import sys; from pathlib import Path; from orchestrator.cli import doctor; doctor.examine(Path('.'), False);"
         "print(sorted({'torch', 'vllm', 'ray', 'transformers', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
