@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.utils.errors import COMPLETE, INTERRUPTED, UNFIT, WRONG_INPUT, UserError, did_you_mean
+from orchestrator.utils import logs
+from orchestrator.utils.errors import ExitCode, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,13 +66,13 @@ def run(call: Call) -> int:
         ran = job.run(config, Presets(call.config_dir), call.overrides, told)
     except KeyboardInterrupt:
         told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     if not ran.waits_for:
         call.sweeps.append(ran.prepared.folder)
         _show(call, ran.prepared.study.read_landscape(ran.prepared.folder), answers.paths(ran.prepared.folder))
     elif call.json:
         _print_json({"part": config.cluster.part, "waits_for": ran.waits_for, "points_left": ran.points_left})
-    if ran.code == INTERRUPTED:
+    if ran.code == ExitCode.INTERRUPTED:
         told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
     return ran.code
 
@@ -85,7 +86,7 @@ def _submit(call: Call, config: Config) -> int:
         if call.json:
             return _print_json({"script": text})
         print(text, end="")
-        return COMPLETE
+        return ExitCode.COMPLETE
     from orchestrator.config.compose import Presets
     from orchestrator.pipeline.prepare import prepare
 
@@ -117,7 +118,7 @@ def status(call: Call) -> int:
         return _print_json([each.to_json() for each in found])
     for each in found:
         _print_pairs(standing.lines(each))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def judge(call: Call) -> int:
@@ -138,10 +139,12 @@ def judge(call: Call) -> int:
         study.write_sweep(folder, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     asked = dataclasses.replace(call.config, judges=list(sweep.judges))
     code = judging.answer(asked, study, sweep, folder, _stderr())
-    if study.problems and code != INTERRUPTED:  # verdicts that were moved aside are given again, once
+    if study.problems and code != ExitCode.INTERRUPTED:  # verdicts that were moved aside are given again, once
         _say_what_is_damaged(study)
         gone = any(upkeep.kind_of(study, path) != "judgements" for path in study.problems)
-        code = judging.answer(asked, study, sweep, folder, _stderr()) or (UNFIT if gone else COMPLETE)
+        code = judging.answer(asked, study, sweep, folder, _stderr())
+        if gone and not code:
+            code = ExitCode.NOT_MET
     _show(call, study.read_landscape(folder), answers.paths(folder))
     return code
 
@@ -154,7 +157,7 @@ def reduce(call: Call) -> int:
     answers.reduce_stored(study, sweep, folder, call.config.report)
     _say_what_is_damaged(study)
     _show(call, study.read_landscape(folder), answers.paths(folder))
-    return UNFIT if study.problems else COMPLETE
+    return ExitCode.NOT_MET if study.problems else ExitCode.COMPLETE
 
 
 def report(call: Call) -> int:
@@ -185,7 +188,7 @@ def verify(call: Call) -> int:
             verdict = f"{len(found)} do not verify" if found else "all verify"
             _print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *found,
                           *(("note", note) for note in each.notes)])  # fmt: skip
-    return COMPLETE if all(each.is_sound for each in reports.values()) else UNFIT
+    return ExitCode.COMPLETE if all(each.is_sound for each in reports.values()) else ExitCode.NOT_MET
 
 
 def compact(call: Call) -> int:
@@ -199,7 +202,7 @@ def compact(call: Call) -> int:
         return _print_json({root: vars(each) for root, each in done.items()})
     for root, each in done.items():
         _print_pairs([("study", root), ("files", f"{each.before} before, {each.after} now")])
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def geometry(call: Call) -> int:
@@ -213,7 +216,7 @@ def geometry(call: Call) -> int:
     if call.json:
         return _print_json(found)
     _print_table(*around.table(found))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def models(call: Call) -> int:
@@ -226,7 +229,7 @@ def models(call: Call) -> int:
     if call.json:
         return _print_json(presets)
     _print_table(("preset", "weights", "parameters", "dtype", "gated", "here"), catalogue.rows(presets))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def finetune(call: Call) -> int:
@@ -239,7 +242,7 @@ def finetune(call: Call) -> int:
     if call.json:
         return _print_json(report)
     _print_pairs(tuning.lines(report, to))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def doctor(call: Call) -> int:
@@ -253,7 +256,7 @@ def doctor(call: Call) -> int:
     else:
         rows = [(finding.status, finding.name, finding.found, finding.remedy) for finding in findings]
         _print_table(("", "what", "found", "what to do"), rows)
-    return UNFIT if any(finding.status == "fail" for finding in findings) else COMPLETE
+    return ExitCode.NOT_MET if any(finding.status == "fail" for finding in findings) else ExitCode.COMPLETE
 
 
 def compare(call: Call) -> int:
@@ -274,7 +277,7 @@ def compare(call: Call) -> int:
     for each in found["differences"]:
         _print_table(comparison.HEADINGS, comparison.differences(each, most=20))
         print(comparison.sentence(each))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def gate(call: Call) -> int:
@@ -290,7 +293,7 @@ def gate(call: Call) -> int:
         _print_json({"met": met, "sweep": str(folder), "findings": [finding.to_json() for finding in findings]})
     else:
         _print_table(("", "threshold", "why"), gating.rows(findings))
-    return COMPLETE if met else UNFIT
+    return ExitCode.COMPLETE if met else ExitCode.NOT_MET
 
 
 def view(call: Call) -> int:
@@ -307,7 +310,7 @@ def view(call: Call) -> int:
 
     with contextlib.suppress(KeyboardInterrupt):
         viewer.serve(root, wanted, told)
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 Verb = Callable[[Call], int]
@@ -336,23 +339,24 @@ VERBS: Mapping[str, Verb] = {
 def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit code: 0 complete, 2 wrong input, 3 tasks failed, 130 interrupted."""
     as_json = "--json" in arguments
+    logs.configure()
     try:
         return _main(arguments)
     except UserError as error:
         return _refuse(error, as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
-        return COMPLETE
+        return ExitCode.COMPLETE
     except Exception as error:
         from orchestrator.store.files import DamagedFile  # heavy, and needed here alone
 
         if not isinstance(error, DamagedFile):
             raise
         print(f"error: {error}: `verify` says what can be done", file=sys.stderr)
-        return UNFIT
+        return ExitCode.NOT_MET
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -361,12 +365,12 @@ def _main(arguments: Sequence[str]) -> int:
         from importlib.metadata import version
 
         print(version("safety-landscape"))
-        return COMPLETE
+        return ExitCode.COMPLETE
     if not arguments or "--help" in arguments or "-h" in arguments:
         from orchestrator.cli.help import usage
 
         print(usage(VERBS, verbs[0] if verbs else None))
-        return COMPLETE if arguments else WRONG_INPUT
+        return ExitCode.COMPLETE if arguments else ExitCode.WRONG_INPUT
     name, *rest = arguments
     if name not in VERBS:
         raise UserError(
@@ -375,7 +379,7 @@ def _main(arguments: Sequence[str]) -> int:
     calls, several = _calls(rest)
     if not several:
         return VERBS[name](calls[0])
-    worst = COMPLETE
+    worst: int = ExitCode.COMPLETE
     for call in calls:  # one bad combination must be found before the first has run for hours
         call.config  # noqa: B018
     for call in calls:
@@ -385,7 +389,7 @@ def _main(arguments: Sequence[str]) -> int:
         except UserError as error:  # of this combination alone, as far as can be known
             code = _refuse(error, call.json)
         worst = max(worst, code)
-        if code == INTERRUPTED:
+        if code == ExitCode.INTERRUPTED:
             break
     sweeps = list(dict.fromkeys(folder for call in calls for folder in call.sweeps))
     if len(sweeps) > 1:
@@ -438,7 +442,7 @@ def _refuse(error: UserError, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": {"field": error.field, "value": str(error.value), "remedy": error.remedy}}))
     print(f"error: {error}", file=sys.stderr)
-    return WRONG_INPUT
+    return ExitCode.WRONG_INPUT
 
 
 def _say_passed_over(error: UserError) -> None:
@@ -474,7 +478,7 @@ def _show(call: Call, answer: tuple[Any, dict[str, Any]], paths: Mapping[str, Pa
 
 def _print_json(value: Any) -> int:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def _print_found(call: Call, found: Mapping[str, Any]) -> int:
@@ -493,7 +497,7 @@ def _print_pairs(pairs: Sequence[tuple[str, str]]) -> int:
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
     print()
-    return COMPLETE
+    return ExitCode.COMPLETE
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -40,7 +40,7 @@ from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Task, visits
-from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
+from orchestrator.utils.errors import ExitCode, UserError
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # that a visit asks about
@@ -110,12 +110,15 @@ def answer(config: Config, study: Study, sweep: Sweep, folder: Path, console: Co
     """Have the sweep's model judges answer where a verdict is missing (not if `ask` is false), then judge, reduce and
     draw. Returns the exit code."""
     check_judges(study, sweep)
-    code = COMPLETE
+    code = ExitCode.COMPLETE
     for seat in seats(config, sys.stderr):
         _note(seat, study, folder)
-        if ask and code != INTERRUPTED:
+        if ask and code != ExitCode.INTERRUPTED:
             tally = judge_stored(seat, config, study, sweep, folder, console)
-            code = INTERRUPTED if tally.interrupted else code or (FAILED_TASKS if tally.left else COMPLETE)
+            if tally.interrupted:
+                code = ExitCode.INTERRUPTED
+            elif tally.left and not code:
+                code = ExitCode.FAILED_TASKS
     with console.status("judging and reducing"):
         answers.answer(study, sweep, folder, config.report)
     return code

@@ -27,7 +27,7 @@ from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
 from orchestrator.store.study import EventLog, Study
 from orchestrator.sweep.tasks import Task, shares, visits
-from orchestrator.utils.errors import COMPLETE, FAILED_TASKS, INTERRUPTED, UserError
+from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
 
 
@@ -61,21 +61,21 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         found = missing(prepared, study, part, again)
         _say_what_is_missing(console, found, part)
         _say_what_was_damaged(console, study)
-        code = measure(prepared, study, found.tasks, console) if found.tasks else COMPLETE
+        code = measure(prepared, study, found.tasks, console) if found.tasks else ExitCode.COMPLETE
         left = missing(prepared, study) if found.tasks or part else found
         if part is not None and left.tasks:
             return _part_of(prepared, code, part, left, console)
         code = _answer(prepared, study, console, code)
-        if study.problems and code != INTERRUPTED:
+        if study.problems and code != ExitCode.INTERRUPTED:
             code = _heal(prepared, study, console) or code
-        return Ran(code or (FAILED_TASKS if left.given_up else COMPLETE), prepared)
+        return Ran(code or (ExitCode.FAILED_TASKS if left.given_up else ExitCode.COMPLETE), prepared)
 
 
 def _heal(prepared: Prepared, study: Study, console: Console) -> int:
     """Some of what was read to answer did not verify and was moved aside: run it again, once, and answer anew."""
     _say_what_was_damaged(console, study)
     found = missing(prepared, study)
-    code = COMPLETE
+    code: int = ExitCode.COMPLETE
     if found.tasks:
         _say_what_is_missing(console, found)
         code = measure(prepared, study, found.tasks, console)
@@ -84,9 +84,9 @@ def _heal(prepared: Prepared, study: Study, console: Console) -> int:
 
 def _answer(prepared: Prepared, study: Study, console: Console, code: int) -> int:
     """Judge, reduce and draw what is stored; model judges are not asked any more where the run was interrupted."""
-    asked = code != INTERRUPTED
+    asked = code != ExitCode.INTERRUPTED
     judged = judging.answer(prepared.config, study, prepared.sweep, prepared.folder, console, asked)
-    return INTERRUPTED if INTERRUPTED in (code, judged) else code or judged
+    return ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in (code, judged) else code or judged
 
 
 def _part_of(prepared: Prepared, code: int, part: str, left: Missing, console: Console) -> Ran:
@@ -94,7 +94,7 @@ def _part_of(prepared: Prepared, code: int, part: str, left: Missing, console: C
     places = shares(prepared.sweep.tasks(), share(part)[1])
     points = {task.point for task in left.tasks}
     waits_for = tuple(sorted({places[point] for point in points}))
-    if code != INTERRUPTED:
+    if code != ExitCode.INTERRUPTED:
         others = ", ".join(f"{i}/{share(part)[1]}" for i in waits_for)
         text = (
             f"Part {part} is done. {len(points)} of {len(places)} points are not stored yet, those of cluster.part="
@@ -168,8 +168,8 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
         record.ended(ending, job.outcome.to_json() if job else {})
         events.write("run_finished", outcome=ending, seconds=record.seconds)
     if ending == "interrupted":
-        return INTERRUPTED
-    return FAILED_TASKS if job and job.outcome.failures else COMPLETE
+        return ExitCode.INTERRUPTED
+    return ExitCode.FAILED_TASKS if job and job.outcome.failures else ExitCode.COMPLETE
 
 
 def _admission(

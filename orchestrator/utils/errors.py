@@ -1,12 +1,25 @@
-"""The user's mistakes, as one sentence each, and exit codes. Assertions are for our own mistakes."""
+"""Errors that only the user can correct, as one sentence each, and exit codes. Assertions are for our own mistakes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
 
-COMPLETE, UNFIT, WRONG_INPUT, FAILED_TASKS, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: all done; a gate is not met or something does not verify; the user's mistake; tasks failed; resumable."""
+
+class ExitCode(IntEnum):
+    """What the command line returns to its caller. Scripts rely on these numbers."""
+
+    COMPLETE = 0
+    """Everything that was asked for is done."""
+    NOT_MET = 1
+    """A gate is not met, or something stored does not verify."""
+    WRONG_INPUT = 2
+    """The user's mistake: one sentence says which."""
+    FAILED_TASKS = 3
+    """Complete but for tasks that were given up."""
+    INTERRUPTED = 130
+    """Interrupted; the same command resumes."""
 
 
 class UserError(Exception):

@@ -1,0 +1,35 @@
+"""Logging of the command line: messages for the user go to stderr, bare, as they are written."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+ROOTS = ("orchestrator", "workers")
+"""The loggers that `configure` sets up: one for each top-level package."""
+
+
+class _CurrentStderr(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at that moment, which a live display may have replaced."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("the stream is always sys.stderr")
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Show messages of this level and above on stderr. A second call only changes the level."""
+    for name in ROOTS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if not any(isinstance(handler, _CurrentStderr) for handler in logger.handlers):
+            logger.addHandler(_CurrentStderr())
