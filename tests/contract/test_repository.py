@@ -1,10 +1,11 @@
-"""What is committed works on anyone's machine: no path of a developer's, no address of a package index, nothing big."""
+"""Committed files work on any machine: no personal path, no package-index address, nothing large, valid metadata."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,21 @@ import yaml
 
 from tests.contract.rules import ROOT
 
-LARGEST = 6_000_000  # bytes
+MAX_BYTES = 6_000_000
 HOMES = re.compile(r"(?<![\w.~<{$])/(?:home/|Users/|root/|work/|opt/wheels)\w")
 INDEXES = re.compile(r"pypi\.org|files\.pythonhosted|/simple/|registry\.npmjs|--(?:extra-)?index-url|UV_\w*INDEX")
+SCHEMAS = (
+    ("CITATION.cff", "vendor.citation-file-format"),
+    (".github/workflows/ci.yml", "vendor.github-workflows"),
+    (".github/ISSUE_TEMPLATE/config.yml", "vendor.github-issue-config"),
+    (".github/ISSUE_TEMPLATE/bug.yml", "vendor.github-issue-forms"),
+    (".github/ISSUE_TEMPLATE/feature.yml", "vendor.github-issue-forms"),
+)
 
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """The files that git has, or would take up; but for this one, which names what it looks for."""
+    """Files that git tracks or would add, except this one, which contains the patterns it searches for."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout")
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -29,35 +37,51 @@ def tracked() -> list[Path]:
     return [path for path in paths if path.is_file() and path != Path(__file__)]
 
 
-def found(pattern: re.Pattern[str], files: list[Path]) -> Iterator[str]:
-    """`file:line: the line` for each line of a text file in which the pattern occurs."""
+def matches(pattern: re.Pattern[str], files: list[Path]) -> Iterator[str]:
+    """Yield `file:line: text` for each line of a text file that the pattern matches."""
     for path in files:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:
-            continue  # not a text
+            continue  # binary
         hits = [(n, line) for n, line in enumerate(lines, 1) if pattern.search(line)]
         yield from (f"{path}:{n}: {line.strip()[:200]}" for n, line in hits)
 
 
 def test_no_path_of_a_developers_machine(tracked: list[Path]) -> None:
-    assert list(found(HOMES, tracked)) == []
+    assert list(matches(HOMES, tracked)) == []
 
 
 def test_no_address_of_a_package_index(tracked: list[Path]) -> None:
-    assert list(found(INDEXES, tracked)) == []
+    assert list(matches(INDEXES, tracked)) == []
 
 
 def test_no_large_file(tracked: list[Path]) -> None:
-    assert {path.name: size for path in tracked if (size := path.stat().st_size) > LARGEST} == {}
+    assert {path.name: size for path in tracked if (size := path.stat().st_size) > MAX_BYTES} == {}
 
 
-def test_every_yaml_file_is_one(tracked: list[Path]) -> None:
+def test_every_yaml_file_parses(tracked: list[Path]) -> None:
     files = [path for path in tracked if path.suffix in (".yaml", ".yml")]
     assert files
     for path in files:
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             assert document is None or isinstance(document, dict), path
+
+
+@pytest.mark.parametrize(("name", "schema"), SCHEMAS, ids=[name for name, _ in SCHEMAS])
+def test_metadata_files_follow_their_schemas(name: str, schema: str) -> None:
+    program = Path(sys.executable).with_name("check-jsonschema")
+    if not program.exists():
+        pytest.skip("check-jsonschema is not installed (extra `dev`)")
+    command = [program, "--builtin-schema", schema, ROOT / name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_license_is_complete() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "APPENDIX: How to apply the Apache License to your work." in text
 
 
 @pytest.mark.parametrize(
@@ -67,10 +91,10 @@ def test_every_yaml_file_is_one(tracked: list[Path]) -> None:
         (INDEXES, ["https://pypi.org/simple", "--index-url x"], ["the PyPI package", "PIP_NO_INDEX=1"]),
     ],
 )
-def test_the_search_finds_what_it_should(
+def test_patterns_match_what_they_should(
     pattern: re.Pattern[str], wrong: list[str], right: list[str], tmp_path: Path
 ) -> None:
     for texts, hits in ((wrong, 1), (right, 0)):
         for text in texts:
             (tmp_path / "file").write_text(f"first\n{text}\n")
-            assert len(list(found(pattern, [tmp_path / "file"]))) == hits, text
+            assert len(list(matches(pattern, [tmp_path / "file"]))) == hits, text

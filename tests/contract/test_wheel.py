@@ -1,4 +1,4 @@
-"""The project's wheel works outside the repository, presets and data included."""
+"""The wheel works outside the repository and contains presets, data, licenses and type markers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.contract.rules import ROOT
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `pip wheel` builds it, from pyproject.toml."""
+    """Path of the wheel that `pip wheel` builds from pyproject.toml."""
     build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
     folder = tmp_path_factory.mktemp("wheel")
     done = subprocess.run([sys.executable, *build, folder, ROOT], capture_output=True, text=True, check=False)
@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_presets_and_data_are_inside(wheel: Path) -> None:
+def test_presets_and_data_are_included(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for folder, inside in (("conf", "orchestrator/conf"), ("orchestrator/data", "orchestrator/data")):
@@ -37,7 +37,16 @@ def test_presets_and_data_are_inside(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"orchestrator", "workers"}
 
 
-def test_it_works_where_there_is_no_repository(wheel: Path, tmp_path: Path) -> None:
+def test_licenses_and_type_markers_are_included(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        for name in ("LICENSE", "NOTICE"):
+            (inside,) = [n for n in names if n.endswith(f".dist-info/licenses/{name}")]
+            assert archive.read(inside) == (ROOT / name).read_bytes()
+    assert {"orchestrator/py.typed", "workers/py.typed"} <= set(names)
+
+
+def test_it_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
@@ -49,8 +58,8 @@ def test_it_works_where_there_is_no_repository(wheel: Path, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    place = call("-c", "import orchestrator, workers; print(orchestrator.__file__)").strip()
-    assert Path(place).is_relative_to(tmp_path), "the repository's own package was imported"
+    location = call("-c", "import orchestrator, workers; print(orchestrator.__file__)").strip()
+    assert Path(location).is_relative_to(tmp_path), "the repository's own package was imported"
     assert "run" in call("-m", "orchestrator", "--help")
-    shown = call("-m", "orchestrator", "plan", "+model=mistral7b", "--json")  # reads a preset of conf/
-    assert "mistral" in shown.lower()
+    plan = call("-m", "orchestrator", "plan", "+model=mistral7b", "--json")  # reads a preset from conf/
+    assert "mistral" in plan.lower()
