@@ -1,4 +1,4 @@
-"""The documentation is whole: the site builds without a broken link, names every option and verb, and asks nobody."""
+"""The documentation is complete: no broken link, every option and verb named, no external request, no stale path."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ from pathlib import Path
 
 import pytest
 
+from scripts.draw_layers import PAGE, updated
 from tests.contract.rules import ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
-MADE = ("reference/cli.md", "reference/config.md", "results.md")  # by scripts/docs_hooks.py
-ELSEWHERE = ("http://", "https://", "mailto:")
+GENERATED = ("reference/cli.md", "reference/config.md", "results.md")  # by scripts/docs_hooks.py
+EXTERNAL = ("http://", "https://", "mailto:")
+CODE_PATH = re.compile(r"`((?:orchestrator|workers|tests|conf|scripts|benchmarks|docker)/[\w./-]+)`")
 
 
 def build(folder: Path, docs: Path = ROOT / "docs") -> None:
-    from mkdocs.commands.build import build as make
+    from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
 
-    make(load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(folder)))
+    mkdocs_build(load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(folder)))
+
+
+def pages_in_git() -> list[Path]:
+    """Markdown files that git tracks or would add."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +41,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_site_names_what_there_is(site: Path) -> None:
+def test_the_site_names_every_option_verb_and_table(site: Path) -> None:
     from orchestrator.cli.main import VERBS
     from orchestrator.config.compose import options
 
-    told = html.unescape((site / "reference/config.html").read_text(encoding="utf-8"))
-    assert [key for key, _ in options() if f"<code>{key}</code>" not in told] == []
-    assert "whole responses instead of their first words" in told
-    told = (site / "reference/cli.html").read_text(encoding="utf-8")
-    assert [verb for verb in VERBS if f"<code>{verb}</code>" not in told] == []
-    told = (site / "reference/python.html").read_text(encoding="utf-8")
+    text = html.unescape((site / "reference/config.html").read_text(encoding="utf-8"))
+    assert [key for key, _ in options() if f"<code>{key}</code>" not in text] == []
+    assert "whole responses instead of their first words" in text
+    text = (site / "reference/cli.html").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if f"<code>{verb}</code>" not in text] == []
+    text = (site / "reference/python.html").read_text(encoding="utf-8")
     for name in ("load_study", "StoredStudy.points", "StoredStudy.generations", "StoredStudy.landscape"):
-        assert f'id="orchestrator.api.{name}"' in told, name
+        assert f'id="orchestrator.api.{name}"' in text, name
 
 
-def test_the_site_asks_nobody(site: Path) -> None:
+def test_the_site_requests_nothing_from_other_sites(site: Path) -> None:
     fetched = re.compile(
         r'<(?:script|img|iframe)[^>]*src="https?:|<link[^>]*rel="(?:stylesheet|preconnect)"[^>]*href="https?:'
     )
@@ -67,20 +78,38 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
         build(tmp_path / "site", docs)
 
 
-def test_links_in_the_repository_lead_somewhere() -> None:
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
-    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip("this is no git checkout")
+def test_links_in_the_repository_lead_to_files() -> None:
     broken = []
-    for name in filter(None, done.stdout.split("\0")):
-        page = ROOT / name
-        for link in LINK.findall(page.read_text(encoding="utf-8")) if page.exists() else ():
-            target = page.parent / link
-            made = name.startswith("docs/") and link.removeprefix("../") in MADE
-            if not (link.startswith(ELSEWHERE) or made or target.exists()):
+    for page in pages_in_git():
+        name = page.relative_to(ROOT).as_posix()
+        for link in LINK.findall(page.read_text(encoding="utf-8")):
+            generated = name.startswith("docs/") and link.removeprefix("../") in GENERATED
+            if not (link.startswith(EXTERNAL) or generated or (page.parent / link).exists()):
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+def test_paths_in_the_documentation_exist() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+    missing = {
+        f"{page.relative_to(ROOT)}: {path}"
+        for page in pages
+        for path in CODE_PATH.findall(page.read_text(encoding="utf-8"))
+        if not (ROOT / path).exists()
+    }
+    assert missing == set()
+
+
+def test_the_drawing_of_the_layers_is_current() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == updated(page), "write it again with `python -m scripts.draw_layers`"
+
+
+def test_the_architecture_page_names_every_package() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    packages = [path.parent for path in (ROOT / "orchestrator").glob("*/__init__.py")]
+    assert packages
+    assert [path.name for path in packages if f"| `orchestrator/{path.name}/` |" not in text] == []
 
 
 def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
@@ -88,7 +117,7 @@ def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
     from tests.unit.stored import basin, store_sweep
 
     folder = store_sweep(tmp_path, basin(0.25), probes=tuple("abcd"), directions=2)
-    told = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").partition("## summary.json")[2]
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").partition("## summary.json")[2]
 
     def keys(value: object) -> set[str]:
         if isinstance(value, list):
@@ -98,4 +127,4 @@ def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
     summary = {key: value for key, value in load_study(folder).summary.items() if key not in ("grid", "engines")}
     summary["judges"] = [{key: value for key, value in each.items() if key != "sets"} for each in summary["judges"]]
     assert len(keys(summary)) > 50
-    assert sorted(key for key in keys(summary) if f"`{key}`" not in told) == []
+    assert sorted(key for key in keys(summary) if f"`{key}`" not in text) == []
