@@ -93,7 +93,7 @@ def test_the_dummy_has_a_fingerprint_of_its_own() -> None:
 
 WORKER = """
 import json, os, pathlib, signal, sys, time
-from orchestrator import models
+from orchestrator.models import resolve as models
 models.WHEEL_SHA256, adapter, story = sys.argv[1:4]
 log = pathlib.Path(os.environ["LOG"])
 
@@ -352,8 +352,8 @@ class Hub:
 
 ASK = """
 import json, sys
-from orchestrator import models
-from orchestrator.config import ModelConfig
+from orchestrator.models import resolve as models
+from orchestrator.config.schema import ModelConfig
 model = ModelConfig(**json.loads(sys.argv[1]))
 free = json.loads(sys.argv[2])
 if free is not None:

@@ -21,7 +21,7 @@ from orchestrator.utils.errors import UserError
 HOLDS = """
 import sys, time
 from pathlib import Path
-from orchestrator.lease import Lease
+from orchestrator.store.lease import Lease
 with Lease(Path(sys.argv[1]), Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)

@@ -142,7 +142,7 @@ def test_merged_in_a_process_of_its_own_to_the_same_bytes(base: Path, tmp_path: 
 
 
 def test_a_failure_in_that_process_is_told(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)workers\.materialise.*adapter_config\.json"):
+    with pytest.raises(RuntimeError, match=r"(?s)workers\.weights\.materialise.*adapter_config\.json"):
         models.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
     usage = subprocess.run(
         [sys.executable, "-m", "workers.weights.materialise"], capture_output=True, text=True, check=False
