@@ -77,7 +77,7 @@ def command_line() -> str:
 def configuration() -> str:
     """Every option with its default and what config.py says of it; every preset."""
     from orchestrator.config import schema as config
-    from orchestrator.config.compose import GROUPS, Presets
+    from orchestrator.config.presets import GROUPS, Presets
 
     said = _comments(Path(config.__file__).read_text(encoding="utf-8"))
     presets = Presets()

@@ -20,8 +20,10 @@ from urllib.request import getproxies, proxy_bypass
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import hardware
 from orchestrator.models import resolve as models
+from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 
 Status = Literal["ok", "warn", "fail"]
@@ -162,7 +164,7 @@ def _disk(name: str, folder: Path, field: str) -> Finding:
 
 def _embedded() -> Finding:
     try:
-        path = models.locate(_Default())
+        path = models.locate(ModelConfig(name="smollm2_135m", dtype=Dtype.float32, embedded=True))
     except UserError as error:
         return Finding("embedded model", "fail", str(error), "install the project again")
     if path is None:
@@ -201,20 +203,6 @@ def _trouble(address: tuple[str, int]) -> str:
     thread.start()
     thread.join(PATIENCE)
     return said[-1]
-
-
-@dataclass
-class _Default:
-    """The embedded model's preset, as far as `locate` reads it."""
-
-    name: str = "smollm2_135m"
-    path: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    dtype: str = "float32"
-    architecture: str | None = None
-    gated: bool = False
-    embedded: bool = True
 
 
 def _requirements(extra: str = "") -> list[Requirement]:

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.config.compose import GROUPS, Presets, options
+from orchestrator.config.overrides import options
+from orchestrator.config.presets import GROUPS, Presets
 
 _HEAD = """\
 Measures how safe a language model stays when its weights move: its safety landscape.

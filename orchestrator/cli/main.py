@@ -59,7 +59,7 @@ def run(call: Call) -> int:
     if config.cluster.kind == "slurm":
         return _submit(call, config)
     from orchestrator.analysis import reducer as answers
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
     from orchestrator.pipeline import run as job
 
     try:
@@ -87,7 +87,7 @@ def _submit(call: Call, config: Config) -> int:
             return _print_json({"script": text})
         print(text, end="")
         return ExitCode.COMPLETE
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
     from orchestrator.pipeline.prepare import prepare
 
     prepare(config, Presets(call.config_dir), sys.stderr)
@@ -100,7 +100,7 @@ def plan(call: Call) -> int:
     """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
     call.no_places("plan")
     config = call.config
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
     from orchestrator.pipeline import estimate as pricing
     from orchestrator.planning import cost as planning
 
@@ -209,7 +209,7 @@ def geometry(call: Call) -> int:
     """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
     call.no_places("geometry")
     config = call.config
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
     from orchestrator.models import geometry as around
 
     found = around.measure(config, Presets(call.config_dir), sys.stderr)
@@ -419,7 +419,7 @@ def _calls(arguments: Sequence[str]) -> tuple[list[Call], bool]:
             places.append(argument)
     several = bool(flags & {"-m", "--multirun"})
     if several:
-        from orchestrator.config.compose import multirun
+        from orchestrator.config.overrides import multirun
 
         combinations = multirun(overrides)
     else:

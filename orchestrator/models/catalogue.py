@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.models import resolve as models
 
 PLACEHOLDERS = ("local", "dummy")  # presets without weights of their own

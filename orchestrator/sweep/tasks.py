@@ -7,11 +7,13 @@ the weights are written once and everything is generated in one batch.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.sweep.points import Point
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, text_id
 
 
@@ -91,6 +93,17 @@ class Task:
     def key(self) -> tuple[str, str]:
         """(point id, prompt set id): the task's identity."""
         return self.point.id, self.prompt_set_id
+
+
+def parse_part(part: str | None) -> tuple[int, int]:
+    """Return (i, n) for `cluster.part=i/n`, and (1, 1) for None. Raises UserError for anything else."""
+    if part is None:
+        return 1, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
+    i, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= i <= n:
+        raise UserError("cluster.part", part, "write the i-th of n parts as i/n, the first being 1/n, such as 1/4")
+    return i, n
 
 
 def shares(tasks: Iterable[Task], n: int) -> dict[Point, int]:

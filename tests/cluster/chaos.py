@@ -73,7 +73,8 @@ def subject(engine: str, seconds: float) -> Subject:
         points = max(20, int(seconds * 3)) & ~1
         info = StudyInfo("dummy", "dummy", "float32", 1)
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))
-    from orchestrator.config.compose import Presets, compose
+    from orchestrator.config.compose import compose
+    from orchestrator.config.presets import Presets
     from orchestrator.execution import resources as actors
     from orchestrator.pipeline.prepare import prepare
 

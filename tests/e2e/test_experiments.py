@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.models import resolve as models
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline.prepare import grid, prepare

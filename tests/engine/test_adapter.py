@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import judges
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.config.schema import ProbesConfig
 from orchestrator.models import resolve as models
 from orchestrator.prompts import probe_sets as probes

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.models import checkpoint
 from orchestrator.models import geometry as verb
 from orchestrator.models.targets import (

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.models import resolve as models
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.planning import cost as plan

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from orchestrator.analysis import reducer as answers
-from orchestrator.config.compose import Presets, compose
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
 from orchestrator.models import geometry as verb
 from orchestrator.pipeline import prepare as request
 from orchestrator.sweep.grid import Grid, Sweep

@@ -1,0 +1,208 @@
+"""Overrides of the command line (`key=value`): check the key and the kind of value, and quote texts for Hydra.
+
+Every mistake is found here, so that it gets one sentence of ours and not Hydra's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from orchestrator.config.presets import GROUPS, Presets
+from orchestrator.config.schema import Config
+from orchestrator.utils.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Override:
+    """One checked override, its value in Hydra's grammar."""
+
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
+def options() -> Iterator[tuple[str, Any]]:
+    """Yield every option's dotted name and default, in the order of the schema."""
+    config = Config()
+    for key in option_types(Config):
+        yield key, functools.reduce(getattr, key.split("."), config)
+
+
+@functools.cache
+def option_types(schema: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Return the type annotation of every option, by dotted name."""
+    result: dict[str, Any] = {}
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            result |= option_types(kind, f"{prefix}{field.name}.")
+        else:
+            result[prefix + field.name] = kind
+    return result
+
+
+def multirun(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the combinations of overrides with several values (`grid.seed=1,2 model=a,b`); the last varies fastest."""
+    expanded = []
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        expanded.append([f"{key}{sign}{part}" for part in _split(value)])
+    return [list(combination) for combination in itertools.product(*expanded)]
+
+
+def of_section(overrides: Sequence[str], section: str, also: Sequence[str] | None = ()) -> list[str]:
+    """Complete the names of a verb's own options: `visage=70` for `gate` becomes `gate.visage=70`.
+
+    Args:
+        overrides: The overrides given to the verb.
+        section: The verb's section of the schema.
+        also: Further options that the verb takes. None takes every option.
+
+    Raises:
+        UserError: An override is none of the verb's options.
+    """
+    own = [key for key in option_types(Config) if key.startswith(f"{section}.")]
+    result = []
+    for text in overrides:
+        key, sign, value = text.lstrip("+").partition("=")
+        full = key if key in own else f"{section}.{key}"
+        if full in own:
+            result.append(f"{full}{sign}{value}")
+        elif (also is None and not key.startswith(f"{section}.")) or (also is not None and key in also):
+            result.append(text)
+        else:
+            known = [*(name.removeprefix(f"{section}.") for name in own), *(also or ())]
+            hint = did_you_mean(key.removeprefix(f"{section}."), known)
+            remedy = f"`{section}` has no such option{hint} (there are: {', '.join(known)})"
+            raise UserError(key, value, remedy)
+    return result
+
+
+def check_override(text: str, presets: Presets) -> Override:
+    """Return an override whose key exists and whose value is of its kind. Raises UserError otherwise."""
+    key, sign, value = text.lstrip("+").partition("=")
+    if not sign or not key or key.startswith("~"):
+        raise UserError("override", text, "write it as key=value, such as grid.steps=40")
+    if key in GROUPS:
+        if not (key == "experiment" and value == "null"):
+            presets.file(key, value)
+        return Override(key, value)
+    kinds = option_types(Config)
+    if key not in kinds:
+        fields = [known for known in kinds if known.startswith(f"{key}.")]
+        if fields:
+            raise UserError(key, value, f"set one of its fields, such as {fields[0]}=")
+        hint = did_you_mean(key, [*kinds, *GROUPS])
+        raise UserError(key, value, f"there is no such option{hint or '; `--help` lists them'}")
+    return Override(key, _hydra_value(key, value, kinds[key]))
+
+
+def _hydra_value(key: str, value: str, kind: Any) -> str:
+    """Return the value in Hydra's grammar. Texts are quoted, so that they may hold commas, colons and brackets."""
+    kinds = set(_alternatives(kind))
+    if value == "null" and type(None) in kinds:
+        return value
+    if str in kinds:
+        return _quoted(value)
+    if list[str] in kinds and value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(_quoted(part.strip()) for part in _split(value[1:-1]) if part.strip())}]"
+    choices = _choices(kind)
+    if choices:
+        _check_choice(key, value, choices)
+        return value
+    _check_parses(key, value, kind)
+    return value
+
+
+def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if "," in value and all(part in choices for part in value.split(",")):
+        raise UserError(key, value, f"must be one of {', '.join(choices)} (several at once: add -m)")
+    if value not in choices:
+        raise UserError(key, value, f"must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
+
+
+def _check_parses(key: str, value: str, kind: Any) -> None:
+    """Raise UserError if Hydra cannot read the value as this kind."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if parsed.is_sweep_override():
+            raise UserError(key, value, f"give {_in_words(kind)} (several at once: add -m)")
+        OmegaConf.update(OmegaConf.structured(Config), key, parsed.value())
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(key, value, f"give {_in_words(kind)}") from error
+
+
+def _quoted(value: str) -> str:
+    """Return a text in Hydra's quotes, whatever it holds."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    bare = value[1:-1] if is_quoted else value
+    if bare.endswith("\\"):
+        bare = bare.replace("\\", "\\\\")
+    return "'" + bare.replace("'", "\\'") + "'"
+
+
+def _in_words(kind: Any) -> str:
+    """Describe what a value of this kind looks like."""
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list[float]: "numbers in brackets, such as [-0.5,0.5]",
+        list[str]: "names in brackets, such as [a,b]",
+    }
+    alternatives = _alternatives(kind)
+    text = " or ".join(names.get(each, str(each)) for each in alternatives if each is not type(None))
+    return f"{text}, or null" if type(None) in alternatives else text
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the one type that it is."""
+    is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the values of an enumeration, or nothing for any other kind."""
+    for each in _alternatives(kind):
+        if isinstance(each, type) and issubclass(each, Enum):
+            return [member.name for member in each]
+    return []
+
+
+def _split(value: str) -> list[str]:
+    """Split at the commas outside of brackets and quotes."""
+    parts = [""]
+    depth = 0
+    quote = ""
+    for character in value:
+        if quote:
+            if character == quote:
+                quote = ""
+        elif character in "\"'":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+        elif character in "]})":
+            depth -= 1
+        if character == "," and not quote and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

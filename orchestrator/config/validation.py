@@ -1,0 +1,179 @@
+"""Checks whether a composed configuration makes sense. A mistake is one sentence: the field, its value, the remedy."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator import judges
+from orchestrator.config.schema import ClusterConfig, Config, GridConfig, SlurmConfig
+from orchestrator.sweep.tasks import parse_part
+from orchestrator.utils.choices import ClusterKind, GridKind
+from orchestrator.utils.errors import UserError
+
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "model.max_model_len": (1, math.inf),
+    "grid.steps": (1, 10_000),
+    "grid.plane_steps": (1, math.inf),
+    "grid.crowded_steps": (1, math.inf),
+    "grid.mixed": (1, math.inf),
+    "grid.directions": (1, math.inf),
+    "probes.limit": (1, math.inf),
+    "probes.offset": (0, math.inf),
+    "sampling.max_tokens": (1, math.inf),
+    "judging.max_model_len": (1, math.inf),
+    "judging.tensor_parallel": (1, math.inf),
+    "engine.tensor_parallel": (1, math.inf),
+    "engine.max_num_seqs": (1, math.inf),
+    "engine.max_num_batched_tokens": (1, math.inf),
+    "engine.kv_cache_gib": (0.001, math.inf),
+    "engine.threads": (1, math.inf),
+    "engine.seconds": (0, math.inf),
+    "cluster.actors": (1, math.inf),
+    "cluster.cpus_per_actor": (0, math.inf),
+    "cluster.gpus_per_actor": (0, math.inf),
+    "cluster.max_attempts": (1, math.inf),
+    "cluster.deadline_floor": (0, math.inf),
+    "cluster.grace": (0, math.inf),
+    "cluster.slurm.nodes": (1, math.inf),
+    "cluster.slurm.gpus_per_node": (0, math.inf),
+    "cluster.slurm.warning": (1, math.inf),
+    "cluster.slurm.requeues": (0, math.inf),
+    "cluster.slurm.port": (1, math.inf),
+    "report.max_generations": (0, math.inf),
+    "gate.visage": (0, 100),
+    "gate.origin_asr": (0, 100),
+    "gate.radius": (0, math.inf),
+    "view.port": (0, 65_535),
+}
+"""Smallest and largest value of a number, both allowed."""
+
+_SBATCH_VALUE = re.compile(r"[\w./:,@%+=&|*()\[\]-]+", re.ASCII)
+
+
+def validate(config: Config) -> None:
+    """Raise UserError for the first value that makes no sense, whether a preset or an override set it."""
+    for key, (least, most) in LIMITS.items():
+        _check_number(key, operator.attrgetter(key)(config), least, most)
+    if not 0.5 < config.gate.confidence < 1.0:
+        raise UserError("gate.confidence", config.gate.confidence, "must lie between 0.5 and 1, such as 0.95")
+    _check_grid(config.grid)
+    _check_cluster(config.cluster)
+    for key in ("judges", "probe_sets", "system_prompts"):
+        _check_no_repeats(key, getattr(config, key))
+    _check_judges(config)
+
+
+def _check_number(key: str, value: float | None, least: float, most: float) -> None:
+    if value is None or (math.isfinite(value) and least <= value <= most):
+        return
+    if math.isfinite(value) and value > most:
+        raise UserError(key, value, f"must be at most {most:g}")
+    raise UserError(key, value, f"must be at least {least:g}")
+
+
+def _check_no_repeats(key: str, names: list[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise UserError(key, _brackets(names), f"names {repeated} twice: name each once")
+
+
+def _check_judges(config: Config) -> None:
+    chosen = [judges.get(name, "judges" if config.judges else "judge") for name in config.judge_names]
+    for judge in chosen:
+        if not (judge.tells("harmful") or judge.tells("benign")):
+            remedy = "does not tell refusals; it is always measured beside: use judge=keyword"
+            raise UserError("judge", judge.name, remedy)
+    stops = {judge.stops for judge in chosen}
+    if config.sampling.early_stop and (len(stops) > 1 or not all(stops)):
+        remedy = "need whole responses, and early stopping cuts them: add sampling.early_stop=false, or judge=keyword"
+        raise UserError("judges", _brackets(config.judge_names), remedy)
+
+
+# Grid.
+
+
+def _check_grid(grid: GridConfig) -> None:
+    _check_range("grid.range", grid.range)
+    if grid.range_y is not None:
+        _check_range("grid.range_y", grid.range_y)
+        if grid.kind in (GridKind.random_1d, GridKind.interpolate_1d):
+            remedy = "a line has no second axis: use grid=random_2d, or leave it out"
+            raise UserError("grid.range_y", grid.range_y, remedy)
+    _check_towards(grid)
+    if not all(grid.exclude):
+        raise UserError("grid.exclude", grid.exclude, "an empty pattern is in every name: nothing would move")
+
+
+def _check_range(key: str, bounds: list[float]) -> None:
+    if len(bounds) != 2 or not all(map(math.isfinite, bounds)):
+        raise UserError(key, bounds, "give two finite numbers, such as [-0.5,0.5]")
+    if bounds[0] >= bounds[1]:
+        raise UserError(key, bounds, "the first must be less than the second, such as [-0.5,0.5]")
+
+
+def _check_towards(grid: GridConfig) -> None:
+    """Check that the grid names as many checkpoints as its kind has axes for."""
+    if grid.kind in (GridKind.random_1d, GridKind.random_2d):
+        _refuse_checkpoints(grid)
+        return
+    shown = _brackets(grid.towards)
+    if grid.beside and grid.kind == GridKind.interpolate_random:
+        raise UserError("grid.beside", _brackets(grid.beside), "needs grid=interpolate_1d or interpolate_2d")
+    if grid.trajectory is not None:
+        if grid.kind == GridKind.interpolate_random:
+            remedy = "is walked on a line or a plane: use grid=interpolate_1d or grid=interpolate_2d"
+            raise UserError("grid.trajectory", grid.trajectory, remedy)
+        if grid.towards:
+            raise UserError("grid.towards", shown, "the trajectory's end is what the grid goes towards: leave this out")
+        return
+    needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(grid.kind)
+    if not grid.towards or needed not in (None, len(grid.towards)):
+        count = {None: "at least one folder or preset", 1: "one folder or preset", 2: "two folders or presets"}[needed]
+        raise UserError("grid.towards", shown, f"{grid.kind} goes towards {count}, written grid.towards=[A,B]")
+    _check_no_repeats("grid.towards", grid.towards)
+
+
+def _refuse_checkpoints(grid: GridConfig) -> None:
+    """Raise UserError if a random grid names a checkpoint."""
+    given: dict[str, Any] = {
+        "towards": _brackets(grid.towards) if grid.towards else None,
+        "trajectory": grid.trajectory,
+        "beside": grid.beside,
+    }
+    for key, value in given.items():
+        if value:
+            remedy = f"{grid.kind} goes nowhere in particular: add grid=interpolate_1d, or leave this out"
+            raise UserError(f"grid.{key}", value, remedy)
+
+
+# Cluster.
+
+
+def _check_cluster(cluster: ClusterConfig) -> None:
+    parse_part(cluster.part)
+    if cluster.kind == ClusterKind.slurm:
+        _check_slurm(cluster.slurm, cluster.grace)
+    elif cluster.dry_run:
+        raise UserError("cluster.dry_run", "true", "prints the job of cluster=slurm; a sweep's dry run is `plan`")
+
+
+def _check_slurm(slurm: SlurmConfig, grace: float) -> None:
+    if slurm.warning < grace + 30:
+        remedy = f"must be at least {grace + 30:g}: running visits get cluster.grace={grace:g} s of it"
+        raise UserError("cluster.slurm.warning", slurm.warning, remedy)
+    values = [(key, getattr(slurm, key)) for key in ("time", "partition", "account", "qos")]
+    values += [("options", option) for option in slurm.options]
+    for key, value in values:
+        if value is not None and not _SBATCH_VALUE.fullmatch(value):
+            raise UserError(f"cluster.slurm.{key}", value, "write it without blanks, quotes and other special signs")
+    odd = next((option for option in slurm.options if not option.startswith("-")), None)
+    if odd is not None:
+        raise UserError("cluster.slurm.options", odd, 'write each as "--name=value", quoted')
+
+
+def _brackets(names: list[str]) -> str:
+    return f"[{','.join(names)}]"

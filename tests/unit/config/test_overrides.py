@@ -1,0 +1,86 @@
+"""Overrides: a key that exists, a value of its kind, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config.compose import compose
+from orchestrator.config.overrides import check_override, multirun, of_section, option_types, options
+from orchestrator.config.presets import Presets
+from orchestrator.config.schema import Config
+from orchestrator.utils.choices import Dtype, GridKind, Retry
+from orchestrator.utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("grid.steps=4", "grid.steps=4"),
+        ("+grid.steps=4", "grid.steps=4"),
+        ("model.path=a,b: [c]", "model.path='a,b: [c]'"),
+        ("model.path=null", "model.path=null"),
+        ("grid.towards=[a b, c]", "grid.towards=['a b','c']"),
+        ("grid.norm=filter", "grid.norm=filter"),
+        ("retry=null", "retry=null"),
+        ("model=mistral7b", "model=mistral7b"),
+    ],
+)
+def test_texts_are_quoted_for_hydra(text: str, shown: str) -> None:
+    assert str(check_override(text, Presets())) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "remedy"),
+    [
+        ("grid.steps", "override", "write it as key=value"),
+        ("grid=random_3d", "grid", "did you mean 'random_2d'?"),
+        ("grid.stepz=4", "grid.stepz", "did you mean 'grid.steps'?"),
+        ("sampling=4", "sampling", "set one of its fields, such as sampling.max_tokens="),
+        ("grid.steps=four", "grid.steps", "give a whole number"),
+        ("grid.steps=4,5", "grid.steps", "give a whole number (several at once: add -m)"),
+        ("grid.range=[a,b]", "grid.range", "give numbers in brackets"),
+        ("grid.norm=filtre", "grid.norm", "must be one of layer, filter, sigma, did you mean 'filter'?"),
+        ("grid.norm=layer,filter", "grid.norm", "(several at once: add -m)"),
+        ("retry=all", "retry", "must be one of failed"),
+        ("engine.eager=perhaps", "engine.eager", "give true or false"),
+    ],
+)
+def test_a_mistake_names_the_field_and_what_would_be_right(text: str, field: str, remedy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_override(text, Presets())
+    assert caught.value.field == field
+    assert remedy in caught.value.remedy
+
+
+def test_choices_become_members_that_are_stored_as_their_names() -> None:
+    config = compose(["model.dtype=float16", "retry=failed", "grid=random_2d"])
+    assert config.model.dtype is Dtype.float16
+    assert config.retry is Retry.failed
+    assert config.grid.kind is GridKind.random_2d
+    assert f"{config.grid.kind}" == "random_2d"
+
+
+def test_every_option_is_listed_once_with_its_default() -> None:
+    listed = list(options())
+    assert [key for key, _ in listed] == list(option_types(Config))
+    assert dict(listed)["grid.steps"] == 20
+
+
+def test_a_verb_takes_its_own_options_by_their_short_names() -> None:
+    given = ["visage=70", "gate.confidence=0.9", "+allow_single=true", "out=x"]
+    completed = ["gate.visage=70", "gate.confidence=0.9", "gate.allow_single=true", "out=x"]
+    assert of_section(given, "gate", ["out"]) == completed
+    assert of_section(["port=1", "report.reveal=true"], "view", None) == ["view.port=1", "report.reveal=true"]
+    with pytest.raises(UserError, match="`gate` has no such option, did you mean 'visage'"):
+        of_section(["visge=70"], "gate")
+    with pytest.raises(UserError, match="`view` has no such option, did you mean 'port'"):
+        of_section(["view.prt=1"], "view", None)
+
+
+def test_combinations_vary_the_last_override_fastest() -> None:
+    assert multirun(["a=1,2", "b=[x,y],'p,q'"]) == [
+        ["a=1", "b=[x,y]"],
+        ["a=1", "b='p,q'"],
+        ["a=2", "b=[x,y]"],
+        ["a=2", "b='p,q'"],
+    ]
