@@ -1,0 +1,187 @@
+"""The study in tests/data/study_3b5b360: how it was requested, and what the command line says about it.
+
+`OBSERVED` was called with commit 3b5b360 to write the expected files, and test_old_study.py calls it with the current
+code. Everything goes through the command line or `load_study`, so that it does not depend on how modules are laid out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "study_3b5b360"
+
+_COMMON = ("out=stored", "probes.limit=4", "sampling.max_tokens=12")
+_EARLY = (*_COMMON, "sampling.early_stop=true")
+REQUESTS: dict[str, tuple[str, ...]] = {
+    "line": (
+        *_EARLY, "name=line", "grid.directions=2", "grid.steps=8",
+        "probe_sets=[harmful,benign,jailbreak_prefill,capability_choice,capability_exact]",
+    ),
+    "plane": (*_EARLY, "name=plane", "grid=random_2d", "grid.steps=2"),
+    "adapter": (
+        *_COMMON, "name=adapter", "grid=interpolate_1d", "grid.towards=[adapter]", "grid.range=[0,1]", "grid.steps=2",
+        "sampling.early_stop=false", "judges=[keyword,keyword_plus,harmbench_llama2]", "judging.path=judge",
+        "judging.dtype=float32",
+    ),
+    "given_up": (*_EARLY, "name=given_up", "grid.steps=8", "system_prompt=safety", "cluster.max_attempts=2"),
+}  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """This checkout is the one that runs, whatever is installed; tables are not cut to a terminal's width."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a copy of the study. Paths are relative, so that output does not depend on where it is."""
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def sweeps(folder: Path) -> dict[str, Path]:
+    """The sweeps' folders, relative to the copy, by the name they were requested under."""
+    found = sorted(folder.glob("stored/*/sweeps/*"))
+    return {path.name.rpartition("-")[0]: path.relative_to(folder) for path in found}
+
+
+def study(folder: Path) -> Path:
+    """The folder of the measured model's study; beside it lies the study of the model judge's answers."""
+    return folder / sweeps(folder)["line"].parents[1]
+
+
+def meta(path: Path) -> dict[str, Any]:
+    """The JSON document in the footer of a stored Parquet file."""
+    return json.loads(pq.read_schema(path).metadata[b"safety_landscape"])
+
+
+def digest(value: bytes | str) -> str:
+    return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).hexdigest()
+
+
+def _answer(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Exit code and JSON of a call."""
+    done = call(folder, *arguments, "--json")
+    assert "Traceback" not in done.stderr, done.stderr
+    output = json.loads(done.stdout.replace(f"{folder}{os.sep}", ""))
+    return {"arguments": list(arguments), "code": done.returncode, "output": output}
+
+
+def status(folder: Path) -> Any:
+    """`status`. Sweeps come in the order of their last use, which a copy does not keep."""
+    answer = _answer(folder, "status", "stored")
+    answer["output"].sort(key=lambda sweep: sweep["folder"])
+    return answer
+
+
+def verify(folder: Path) -> Any:
+    """`verify` of the sound study, then of one with a damaged part, without a prompt set, and with a stray file."""
+    answers = [_answer(folder, "verify", "stored")]
+    part = sorted(study(folder).glob("generations/*.parquet"))[0]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 4] ^= 1
+    part.write_bytes(content)
+    sorted(study(folder).glob("prompts/*.parquet"))[0].unlink()
+    (study(folder) / "notes.txt").write_text("mine\n")
+    return [*answers, _answer(folder, "verify", "stored")]
+
+
+def gate(folder: Path) -> Any:
+    """`gate`: thresholds that are met, that are missed, and wrong input."""
+    line, given_up = (str(sweeps(folder)[name]) for name in ("line", "given_up"))
+    return [
+        _answer(folder, "gate", line, "origin_asr=80", "visage=1", "gate.confidence=0.6"),
+        _answer(folder, "gate", line, "origin_asr=5", "visage=99", "radius=0.45"),
+        _answer(folder, "gate", given_up, "visage=1", "gate.allow_single=true"),
+        _answer(folder, "gate", line, "visge=1"),
+    ]
+
+
+def compare(folder: Path) -> Any:
+    """`compare` of the same points and probes under two system prompts."""
+    line, given_up = (str(sweeps(folder)[name]) for name in ("line", "given_up"))
+    return _answer(folder, "compare", line, given_up)
+
+
+def reports(folder: Path) -> Any:
+    """`report` of each sweep: a hash of the page, and one of each block of data in it."""
+    found = {}
+    for name, sweep in sweeps(folder).items():
+        answer = _answer(folder, "report", str(sweep))
+        page = (folder / sweep / "report.html").read_text(encoding="utf-8")
+        blocks = re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', page, re.DOTALL)
+        found[name] = answer | {"page": digest(page), "data": {key: digest(text) for key, text in blocks}}
+    return found
+
+
+def tables(folder: Path) -> Any:
+    """`load_study`: the rows of each landscape, and of the longer tables a hash of each column."""
+    from orchestrator import load_study
+
+    found: dict[str, Any] = {"sweeps": {}}
+    for name, sweep in sweeps(folder).items():
+        stored = load_study(folder / sweep)
+        found["sweeps"][name] = {
+            "landscape": _columns(stored.landscape),
+            "points": _digests(stored.points),
+            "generations": _digests(stored.generations),
+            "summary": digest(json.dumps(stored.summary, sort_keys=True)),
+        }
+    whole = load_study(study(folder))
+    found["study"] = {"info": whole.info, "generations": _digests(whole.generations)}
+    answers = load_study(next(path for path in (folder / "stored").iterdir() if path != study(folder)))
+    found["answers"] = {"info": answers.info, "generations": _digests(answers.generations)}
+    return found
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, Any]:
+    return {name: {"type": str(frame[name].dtype), "values": _values(frame[name])} for name in frame}
+
+
+def _digests(frame: pd.DataFrame) -> dict[str, str]:
+    """How many rows, and the type and a hash of each column; rows in the order of their ids."""
+    frame = frame.sort_values([name for name in ("point_id", "prompt_set_id", "prompt_id") if name in frame])
+    columns = {name: f"{frame[name].dtype} {digest(json.dumps(_values(frame[name])))[:16]}" for name in frame}
+    return {"rows": str(len(frame)), **columns}
+
+
+def _values(column: pd.Series) -> list[Any]:
+    return json.loads(column.to_json(orient="values", date_format="iso", date_unit="us", double_precision=12))
+
+
+def compact(folder: Path) -> Any:
+    """`compact`, and what the merged files say about themselves."""
+    answer = _answer(folder, "compact", "stored")
+    return answer | {"merged": dict(_merged(folder))}
+
+
+def _merged(folder: Path) -> Iterator[tuple[str, Any]]:
+    for path in sorted((folder / "stored").glob("*/*/**/merged-*.parquet")):
+        yield str(path.relative_to(folder)), meta(path)
+
+
+OBSERVED: dict[str, Callable[[Path], Any]] = {
+    "status": status,
+    "verify": verify,
+    "gate": gate,
+    "compare": compare,
+    "reports": reports,
+    "tables": tables,
+    "compact": compact,
+}
