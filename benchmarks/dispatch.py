@@ -19,7 +19,9 @@ from typing import Any
 
 from benchmarks.results import machine, section, table
 from orchestrator.execution import cluster
-from orchestrator.execution.dispatch import Dispatch, Outcome, Policy
+from orchestrator.execution.dispatch import Dispatcher
+from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.files import META
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.points import Point, RandomDirection
@@ -53,9 +55,9 @@ class Run:
         self.visits = visits_of(visits, self.asked)
         self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
         spec = EngineSpec(kind="dummy", seconds=seconds)
-        settings = Policy(**{"cpus_per_actor": 0, **policy})
+        settings = DispatchPolicy(**{"cpus_per_actor": 0, **policy})
         self.log = self.study.events("benchmark")
-        self.job = Dispatch(self.study, spec, settings, lambda described: None, self._observe)
+        self.job = Dispatcher(self.study, spec, settings, lambda described: None, self._observe)
 
     def _observe(self, event: str, **fields: Any) -> None:
         self.log.write(event, **fields)  # as `run` does

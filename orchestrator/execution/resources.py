@@ -1,4 +1,4 @@
-"""What the actors of a request are: the engine each opens, how many there are, and what each takes of the cluster."""
+"""Actors of a sweep: the engine that each one opens, their number, and what each takes of the cluster."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from typing import Any
 
 from orchestrator.config.schema import ClusterConfig, Config
 from orchestrator.execution import hardware
+from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
 from workers.engines.vllm import EngineSpec
 from workers.weights.targets import Target
 
 
-def spec(
+def engine_spec(
     config: Config,
     model: ResolvedModel | None,
-    found: str,
+    cluster_device: str,
     targets: tuple[Target, ...] = (),
-    stored: Sequence[Mapping[str, Any]] = (),
+    stored_engines: Sequence[Mapping[str, Any]] = (),
 ) -> EngineSpec:
-    """What an actor opens. `model` is None for the dummy engine; `found`: the device that the cluster has; `stored`:
-    the engines of the sweep's stored rows, which `auto` settings follow."""
+    """Return the specification of the engine that each actor opens.
+
+    Args:
+        config: The validated configuration.
+        model: The resolved weights; None for the dummy engine.
+        cluster_device: `cpu` or `cuda`: the device that the cluster has, which `engine.device=auto` selects.
+        targets: The checkpoints and adapters that directions of the sweep point to.
+        stored_engines: Identities of the engines that made the sweep's stored rows; `auto` settings follow them.
+    """
     engine = config.engine
-    device = found if engine.device == "auto" else engine.device
+    device = cluster_device if engine.device == "auto" else engine.device
     return EngineSpec(
         kind=engine.kind,  # type: ignore[arg-type]  # validated
         model_dir="" if model is None else str(model.path),
@@ -37,63 +45,90 @@ def spec(
         exact=engine.exact,
         seconds=engine.seconds,
         device="cpu" if engine.kind == "dummy" else device,  # type: ignore[arg-type]  # validated
-        threads=engine.threads or _share_of_cores(config.cluster),
+        threads=engine.threads or _threads_per_actor(config.cluster),
         targets=targets,
         base=engine.base,  # type: ignore[arg-type]  # validated
-        write=_write(engine.write, stored),
+        write=_write_mode(engine.write, stored_engines),
         gpu_share=min(1.0, config.cluster.gpus_per_actor or 1.0),
     )
 
 
-def _write(asked: str, stored: Sequence[Mapping[str, Any]]) -> Any:
-    """`engine.write`, validated; `auto` is what made the stored rows, where they agree."""
-    ways = {"repack" if engine["packing"] else "inplace" for engine in stored if "packing" in engine}
-    return ways.pop() if asked == "auto" and len(ways) == 1 else asked
+def _write_mode(requested: str, stored_engines: Sequence[Mapping[str, Any]]) -> Any:
+    """Return `engine.write`, but for `auto` the mode that made the stored rows, if all were made with the same one."""
+    modes = {"repack" if engine["packing"] else "inplace" for engine in stored_engines if "packing" in engine}
+    return modes.pop() if requested == "auto" and len(modes) == 1 else requested
 
 
-def _share_of_cores(cluster: ClusterConfig) -> int | None:
-    """Actors that share this machine's cores must not get in each other's way; None: all there are."""
-    several = cluster.kind == "local" and (cluster.actors or 1) > 1
-    return max(1, hardware.cores() // cluster.actors) if several and cluster.actors else None
+def _threads_per_actor(cluster: ClusterConfig) -> int | None:
+    """Return each actor's share of this machine's cores if actors share it; else None, which means all cores."""
+    if cluster.kind != "local" or cluster.actors is None or cluster.actors == 1:
+        return None
+    return max(1, hardware.cores() // cluster.actors)
 
 
-def how_many(asked: ClusterConfig, gpus: int, gpus_each: float) -> int | None:
-    """How many actors; None: as many as the cluster has room for. `gpus_each`: GPUs of an actor, 0 for none."""
-    if asked.actors or asked.kind != "local":
-        return asked.actors
-    return max(1, int(gpus // gpus_each)) if gpus_each else 1
+def count_actors(cluster: ClusterConfig, gpus: int, gpus_per_actor: float) -> int | None:
+    """Return the number of actors, or None for as many as the cluster can hold.
 
-
-def policy_of(config: Config, engine: EngineSpec, gpus: int, cores: int) -> dict[str, Any]:
-    """How many actors, and what each takes, as dispatch's Policy has it. Unless told otherwise one a GPU (or a group of
-    them), without GPUs one a node; on a cluster more as nodes join.
-
-    `gpus`: the cluster's; `cores`: of its smallest node. Raises UserError.
+    Args:
+        cluster: The configuration of the cluster.
+        gpus: GPUs of the cluster.
+        gpus_per_actor: GPUs of each actor; 0 for actors without GPUs.
     """
-    asked, wide, local = config.cluster, engine.tensor_parallel, config.cluster.kind == "local"
-    on_gpu = engine.device == "cuda"
-    if on_gpu and wide > gpus:
-        raise UserError("engine.tensor_parallel", wide, f"the cluster has {gpus} GPUs: lower it, or join more nodes")
-    gpus_each = asked.gpus_per_actor if asked.gpus_per_actor is not None else (wide if on_gpu else 0)
-    if on_gpu and wide > 1 and gpus_each != wide:
-        raise UserError(
-            "cluster.gpus_per_actor", gpus_each, f"must be {wide}, as engine.tensor_parallel is, or left out"
-        )
-    if gpus_each > 1 and gpus_each % 1:
-        raise UserError("cluster.gpus_per_actor", gpus_each, "must be whole, or less than 1: then actors share a GPU")
-    if 0 < gpus_each < 1 and engine.kv_cache_gib is None:
-        remedy = (
-            f"say what each actor takes for keys and values: cluster.gpus_per_actor={gpus_each:g} lets them share a GPU"
-        )
+    if cluster.actors or cluster.kind != "local":
+        return cluster.actors
+    return max(1, int(gpus // gpus_per_actor)) if gpus_per_actor else 1
+
+
+def dispatch_policy(config: Config, engine: EngineSpec, gpus: int, cores: int) -> DispatchPolicy:
+    """Return the number of actors and what each takes of the cluster.
+
+    By default an actor takes one GPU (or a group of `engine.tensor_parallel` GPUs); without GPUs it takes a node. On a
+    cluster more actors start as nodes join.
+
+    Args:
+        config: The validated configuration.
+        engine: The engine that each actor opens.
+        gpus: GPUs of the cluster.
+        cores: CPU cores of the cluster's smallest node.
+
+    Raises:
+        UserError: If the settings contradict each other or the cluster is too small.
+    """
+    cluster = config.cluster
+    gpus_per_actor = _gpus_per_actor(cluster, engine, gpus)
+    return DispatchPolicy(
+        actors=count_actors(cluster, gpus, gpus_per_actor),
+        cpus_per_actor=_cpus_per_actor(cluster, gpus_per_actor, cores),
+        gpus_per_actor=gpus_per_actor,
+        max_attempts=cluster.max_attempts,
+        deadline_floor=cluster.deadline_floor,
+        grace=cluster.grace,
+    )
+
+
+def _cpus_per_actor(cluster: ClusterConfig, gpus_per_actor: float, cores: int) -> float:
+    """Return the CPU cores that Ray reserves for each actor; 0 on one machine, where nothing else is scheduled."""
+    if cluster.cpus_per_actor is not None:
+        return cluster.cpus_per_actor
+    if cluster.kind == "local":
+        return 0
+    return 1 if gpus_per_actor or cluster.actors else cores
+
+
+def _gpus_per_actor(cluster: ClusterConfig, engine: EngineSpec, gpus: int) -> float:
+    """Return the GPUs of each actor; 0 if it needs none. Raises UserError if that cannot be."""
+    group, on_gpu = engine.tensor_parallel, engine.device == "cuda"
+    if on_gpu and group > gpus:
+        raise UserError("engine.tensor_parallel", group, f"the cluster has {gpus} GPUs: lower it, or join more nodes")
+    default = group if on_gpu else 0
+    count = default if cluster.gpus_per_actor is None else cluster.gpus_per_actor
+    if on_gpu and group > 1 and count != group:
+        remedy = f"must be {group}, as engine.tensor_parallel is, or left out"
+        raise UserError("cluster.gpus_per_actor", count, remedy)
+    if count > 1 and count % 1:
+        raise UserError("cluster.gpus_per_actor", count, "must be whole, or less than 1: then actors share a GPU")
+    if 0 < count < 1 and engine.kv_cache_gib is None:
+        sharing = f"cluster.gpus_per_actor={count:g} lets them share a GPU"
+        remedy = f"say what each actor takes for keys and values: {sharing}"
         raise UserError("engine.kv_cache_gib", "null", remedy)
-    cpus_each = asked.cpus_per_actor
-    if cpus_each is None:
-        cpus_each = 0 if local else 1 if gpus_each or asked.actors else cores
-    return {
-        "actors": how_many(asked, gpus, gpus_each),
-        "cpus_per_actor": cpus_each,
-        "gpus_per_actor": gpus_each,
-        "max_attempts": asked.max_attempts,
-        "deadline_floor": asked.deadline_floor,
-        "grace": asked.grace,
-    }
+    return count

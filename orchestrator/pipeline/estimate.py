@@ -11,7 +11,7 @@ from orchestrator import judges
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.execution import hardware
-from orchestrator.execution.resources import how_many
+from orchestrator.execution.resources import count_actors
 from orchestrator.judges._model import ModelJudge
 from orchestrator.models import checkpoint
 from orchestrator.models import resolve as models
@@ -175,7 +175,7 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
     if card is None and on_gpu:
         here = hardware.gpus()
         if here:
-            actors = how_many(cluster, len(here), cluster.gpus_per_actor or engine.tensor_parallel) or 1
+            actors = count_actors(cluster, len(here), cluster.gpus_per_actor or engine.tensor_parallel) or 1
             card, memory = plan.nearest(here[0].name), int(here[0].memory * share)
         elif (model.parameters or 0) >= LARGE:
             card = "h100"

@@ -28,7 +28,7 @@ from rich.console import Console
 from orchestrator import judges
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, ModelConfig
-from orchestrator.execution import resources as actors
+from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models import resolve as models
 from orchestrator.models.checkpoint import FIELD
@@ -230,9 +230,9 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
                 number = next(done) if event == "visit_done" else 0
                 status.update(f"{seat.judge.name}: {number} of {len(todo)} visits")
 
-        spec = actors.spec(own, seat.model, cluster.device())
-        policy = dispatch.Policy(**actors.policy_of(own, spec, cluster.gpus(), cluster.cores()))
-        work = dispatch.Dispatch(
+        spec = engine_spec(own, seat.model, cluster.device())
+        policy = dispatch_policy(own, spec, cluster.gpus(), cluster.cores())
+        work = dispatch.Dispatcher(
             bench, spec, policy, lambda described: None, observe, **({"actor": actor} if actor else {})
         )
         outcome = work.run(todo, {prompts.id: prompts for prompts in sets}, [])

@@ -17,8 +17,8 @@ from rich.console import Console
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
-from orchestrator.execution import resources as actors
 from orchestrator.execution.progress import Curve, Display, apart
+from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models import resolve as models
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline import judge as judging
@@ -137,7 +137,7 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
     record = RunRecord(study, prepared.folder, len(tasks), config.cluster.part)
     events = study.events(record.run)
     events.write("run_started", sweep_id=prepared.sweep.id, tasks=len(tasks), visits=len(todo), pid=os.getpid())
-    job: dispatch.Dispatch | None = None
+    job: dispatch.Dispatcher | None = None
     ending = "broken"
     try:
         log = study.log_path(prepared.folder, record.run)
@@ -151,9 +151,9 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
             if prepared.model is not None:
                 cluster.on_other_nodes(models.have, config.model, prepared.model.path)
             stored = answers.engines(study.stored_of(prepared.sweep.tasks()))
-            engine = actors.spec(config, prepared.model, cluster.device(), prepared.targets, stored)
-            policy = dispatch.Policy(**actors.policy_of(config, engine, cluster.gpus(), cluster.cores()))
-            job = dispatch.Dispatch(
+            engine = engine_spec(config, prepared.model, cluster.device(), prepared.targets, stored)
+            policy = dispatch_policy(config, engine, cluster.gpus(), cluster.cores())
+            job = dispatch.Dispatcher(
                 study, engine, policy, _admission(prepared, stored, record), _observer(events, display)
             )
             sets = {p.id: p for p in prepared.prompt_sets}

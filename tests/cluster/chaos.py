@@ -75,12 +75,12 @@ def subject(engine: str, seconds: float) -> Subject:
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))
     from orchestrator.config.compose import compose
     from orchestrator.config.presets import Presets
-    from orchestrator.execution import resources as actors
+    from orchestrator.execution.resources import engine_spec
     from orchestrator.pipeline.prepare import prepare
 
     asked = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
     prepared = prepare(asked, Presets(), sys.stderr)
-    spec = actors.spec(prepared.config, prepared.model, "cpu", prepared.targets)
+    spec = engine_spec(prepared.config, prepared.model, "cpu", prepared.targets)
     points = max(20, int(seconds / 4)) & ~1
     return Subject(prepared.info, spec, prepared.prompt_sets, points, actors=2, deadline=30.0, pauses=(20, 50))
 
@@ -131,7 +131,8 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
 def drive(out: Path, swept: Subject, address: str) -> int:
     """What `run` does: what is left of the sweep, and no more. Returns an exit code."""
     from orchestrator.execution import cluster
-    from orchestrator.execution.dispatch import Dispatch, Policy
+    from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.policy import DispatchPolicy
     from orchestrator.store.lease import Lease
 
     sweep = swept.sweep
@@ -144,10 +145,10 @@ def drive(out: Path, swept: Subject, address: str) -> int:
         folder = study.sweep_folder(sweep.name, sweep.id)
         with Lease(out, folder / "lease.json"), cluster.session(cluster.ClusterSpec("ray", address)):
             log = study.events(f"{time.time_ns()}-{os.getpid()}")
-            policy = Policy(
+            policy = DispatchPolicy(
                 actors=swept.actors, cpus_per_actor=1, deadline_floor=swept.deadline, max_attempts=10, grace=5
             )
-            job = Dispatch(study, swept.spec, policy, lambda described: None, log.write)
+            job = Dispatcher(study, swept.spec, policy, lambda described: None, log.write)
             outcome = job.run(left_of(study, sweep), {s.id: s for s in swept.sets}, sweep.grid.directions_used)
     except UserError as error:
         print(f"  driver: {error}"[:160], file=console, flush=True)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator.execution import cluster
-from orchestrator.execution.dispatch import Dispatch, Outcome, Policy
+from orchestrator.execution.dispatch import Dispatcher
+from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
@@ -80,7 +82,7 @@ class Job:
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
         spec = EngineSpec(kind="dummy", seconds=seconds)
-        self.dispatch = Dispatch(self.study, spec, Policy(**settings), admit, observe, actor)
+        self.dispatch = Dispatcher(self.study, spec, DispatchPolicy(**settings), admit, observe, actor)
         wanted = self.left if only is None else only
         return self.dispatch.run(wanted, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
 

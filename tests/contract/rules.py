@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
+RAY_AT_IMPORT = ("orchestrator/execution/dispatch.py", "orchestrator/execution/actor_pool.py")
 PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
 NUMBERS = (
     "orchestrator/scoring/counts.py",
@@ -106,20 +107,24 @@ RULES = (
     Rule(
         says="the driver loads no engine and no model library when it is imported",
         where=DRIVER,
-        but=("orchestrator/execution/dispatch.py",),
+        but=RAY_AT_IMPORT,
         forbids=("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
-        says="dispatch loads ray when it is imported, and no other heavy library",
-        where=("orchestrator/execution/dispatch.py",),
+        says="dispatch and its actor pool load ray when they are imported, and no other heavy library",
+        where=RAY_AT_IMPORT,
         forbids=("torch", "vllm", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
-        says="ray is for cluster, dispatch and the actor",
+        says="ray is for cluster, dispatch, the actor pool and the actor",
         where=ALL,
-        but=("orchestrator/execution/cluster.py", "orchestrator/execution/dispatch.py", "workers/actor.py"),
+        but=(
+            *RAY_AT_IMPORT,
+            "orchestrator/execution/cluster.py",
+            "workers/actor.py",
+        ),
         forbids=("ray",),
     ),
     Rule(

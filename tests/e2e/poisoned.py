@@ -23,5 +23,5 @@ class Poisoned(Actor):
 if __name__ == "__main__":
     from tests.e2e import poisoned  # by its name, so that actors find the class
 
-    dispatch.Dispatch = functools.partial(dispatch.Dispatch, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
+    dispatch.Dispatcher = functools.partial(dispatch.Dispatcher, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
     sys.exit(command_line.main(sys.argv[1:]))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config.compose import compose
-from orchestrator.execution.dispatch import Policy
-from orchestrator.execution.resources import policy_of
+from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.execution.resources import dispatch_policy
 from orchestrator.utils.errors import UserError
 from workers.actor import turn
 from workers.engines.vllm import EngineSpec
@@ -19,8 +19,8 @@ from workers.engines.vllm import EngineSpec
 GPU = EngineSpec(device="cuda", kv_cache_gib=2.0)
 
 
-def policy(spec: EngineSpec, *overrides: str, gpus: int = 0, cores: int = 8) -> Policy:
-    return Policy(**policy_of(compose(overrides), spec, gpus, cores))
+def policy(spec: EngineSpec, *overrides: str, gpus: int = 0, cores: int = 8) -> DispatchPolicy:
+    return dispatch_policy(compose(overrides), spec, gpus, cores)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,350 @@
+"""Ray actors of a dispatch: start them, refuse unsuitable ones, retire them, and measure which of them are late.
+
+An actor has a numbered slot, which its replacement takes over. A slot holds the items that were assigned to its actor,
+in order: the first one runs, the others wait in the actor's own queue, so that its device never waits for the driver.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
+
+from orchestrator.execution.events import Observer, WorkItem, last_line, shortened
+from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.store.study import Study
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.errors import UserError
+from workers.actor import Actor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from workers.engines.vllm import EngineSpec
+
+CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release what would outlive them
+LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
+DURATIONS = 1000  # number of the latest visits from which deadlines are computed
+
+Admit = Callable[[Mapping[str, Any]], None]
+"""Called with the description of each new actor; raises UserError to refuse it."""
+
+
+@dataclass
+class ActorSlot:
+    """One actor and the items assigned to it.
+
+    Attributes:
+        loading: Reference to the result of `load`; None once the actor is ready.
+        ready_since: Monotonic time at which the actor became ready; None before.
+        description: What `load` returned; empty before.
+        assigned: References and items in order; the first item runs.
+        running_since: Monotonic time since which the first item runs.
+        proven: Whether the actor has completed a visit.
+        last_visit_failed: Whether the latest visit failed.
+    """
+
+    number: int
+    handle: Any
+    loading: Any
+    ready_since: float | None = None
+    description: Mapping[str, Any] = field(default_factory=dict)
+    assigned: collections.deque[tuple[Any, WorkItem]] = field(default_factory=collections.deque)
+    running_since: float = 0.0
+    proven: bool = False
+    last_visit_failed: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the actor has loaded its engine and is admitted."""
+        return self.loading is None
+
+    @property
+    def next_result(self) -> Any:
+        """Reference to the next result, or None. An actor answers its calls in order."""
+        if self.loading is not None:
+            return self.loading
+        return self.assigned[0][0] if self.assigned else None
+
+    @property
+    def running(self) -> WorkItem | None:
+        """The item that runs, or None."""
+        return self.assigned[0][1] if self.assigned else None
+
+    def assign(self, item: WorkItem) -> None:
+        """Send an item to the actor."""
+        method = self.handle.measure if isinstance(item, RandomDirection) else self.handle.visit
+        reference = method.remote(item)
+        if not self.assigned:
+            self.running_since = time.monotonic()
+        self.assigned.append((reference, item))
+
+    def finish_running(self) -> WorkItem:
+        """Remove and return the running item. The next one runs from now on."""
+        self.running_since = time.monotonic()
+        return self.assigned.popleft()[1]
+
+    def is_late(self, limit: float) -> bool:
+        """Whether the running item takes longer than `limit` seconds and its result is not about to arrive.
+
+        The result may be there already if the driver itself was held up.
+        """
+        if time.monotonic() - self.running_since <= limit:
+            return False
+        finished, _ = ray.wait([self.next_result], timeout=LATE_TIMEOUT)
+        return not finished
+
+
+class VisitDeadlines:
+    """How long a visit may take, from the durations of earlier visits. A visit's size is its token budget."""
+
+    def __init__(self, policy: DispatchPolicy) -> None:
+        self._policy = policy
+        self._seconds_per_token: collections.deque[float] = collections.deque(maxlen=DURATIONS)
+        self._median: float | None = None  # of the above; None if it has to be computed
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """Take the duration of a completed visit into account."""
+        self._seconds_per_token.append(seconds / tokens)
+        self._median = None
+
+    def limit(self, tokens: int) -> float | None:
+        """Return the seconds allowed for a visit, or None while too few visits are completed."""
+        if len(self._seconds_per_token) < self._policy.deadline_after:
+            return None
+        if self._median is None:
+            self._median = statistics.median(self._seconds_per_token)
+        return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)
+
+
+class ActorPool:
+    """Starts actors up to the number wanted, admits or refuses them, and retires them."""
+
+    def __init__(
+        self,
+        study: Study,
+        spec: EngineSpec,
+        policy: DispatchPolicy,
+        admit: Admit,
+        observe: Observer,
+        actor: type[Actor],
+        outcome: Outcome,
+    ) -> None:
+        self._study, self._spec, self._policy = study, spec, policy
+        self._admit, self._observe, self._actor, self._outcome = admit, observe, actor, outcome
+        self._token = ""
+        self._prompt_sets: Any = None  # reference to the prompt sets, which every actor needs
+        self._scalars: Any = None  # reference to the directions' scalars, which every actor needs
+        self._slots: dict[int, ActorSlot] = {}
+        self._failed_starts: collections.Counter[int] = collections.Counter()  # in a row, by slot
+        self._refused_nodes: set[str] = set()
+        self._first_description: Mapping[str, Any] | None = None  # of the first actor: the others must match it
+
+    def open(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
+        """Prepare what actors need before the first one starts; `scalars` is empty until all are measured."""
+        self._token = self._study.show_token()
+        self._prompt_sets = ray.put(dict(prompt_sets))
+        self._scalars = ray.put(dict(scalars))
+
+    def shut_down(self) -> None:
+        """Retire all actors."""
+        for slot in self.slots:
+            self.retire(slot)
+        self._study.hide_token(self._token)
+
+    @property
+    def slots(self) -> list[ActorSlot]:
+        """The slots that have an actor, ready or not."""
+        return list(self._slots.values())
+
+    @property
+    def busy(self) -> int:
+        """Number of actors that have something to do."""
+        return sum(bool(slot.assigned) for slot in self._slots.values())
+
+    def slots_holding(self, items: int) -> list[ActorSlot]:
+        """Return the slots of ready actors that hold exactly this number of items."""
+        return [slot for slot in self._slots.values() if slot.is_ready and len(slot.assigned) == items]
+
+    # Starting actors.
+
+    def staff(self, waiting: int) -> None:
+        """Start actors up to the number wanted. Slots that were abandoned stay empty.
+
+        Args:
+            waiting: Number of items in the queue. There are never more actors than items left.
+        """
+        wanted = min(self._capacity(), waiting + self.busy)
+        for number in itertools.count():
+            if len(self._slots) >= wanted:
+                break
+            if number not in self._slots and self._failed_starts[number] < self._policy.max_failed_starts:
+                self._start(number)
+
+    def _capacity(self) -> int:
+        """Return how many actors there may be now. Raises UserError if no node of the cluster can hold one."""
+        resources = {"GPU": self._policy.gpus_per_actor, "CPU": self._policy.cpus_per_actor}
+        needed = {name: amount for name, amount in resources.items() if amount > 0}
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._refused_nodes]
+        fits = [min((int(node.get(n, 0) / amount + 1e-9) for n, amount in needed.items()), default=1) for node in nodes]
+        if not any(fits) and not self._outcome.actors:
+            raise UserError(
+                "cluster",
+                " and ".join(f"{amount:g} {name}" for name, amount in needed.items()),
+                "no node of the cluster has room for one actor: ask for less each, or join a larger node",
+            )
+        abandoned = sum(n >= self._policy.max_failed_starts for n in self._failed_starts.values())
+        return (sum(fits) if self._policy.actors is None else self._policy.actors) - abandoned
+
+    def _start(self, number: int) -> None:
+        """Start an actor in an empty slot, on a node that is not refused."""
+        make = ray.remote(
+            num_cpus=self._policy.cpus_per_actor,
+            num_gpus=self._policy.gpus_per_actor,
+            max_restarts=0,
+            max_task_retries=0,
+            label_selector=(
+                {"ray.io/node-id": f"!in({','.join(self._refused_nodes)})"} if self._refused_nodes else None
+            ),
+        )
+        remote_class: Any = make(self._actor)  # Ray's classes have no types
+        handle = remote_class.remote(self._spec, str(self._study.root), self._study.id, self._token)
+        self._slots[number] = ActorSlot(number, handle, handle.load.remote())
+        self._observe("actor_starting", slot=number)
+
+    def finish_start(self, slot: ActorSlot) -> None:
+        """Take the result of an actor's `load`: admit the actor, refuse it, or count a failed start.
+
+        Raises:
+            UserError: If the actor is refused and no other one is ready, or if no actor can be started at all.
+        """
+        try:
+            slot.description = ray.get(slot.loading)
+            self._check_versions(slot.description)
+            self._admit(slot.description)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                self._refuse(slot, error.cause)
+            else:
+                self._fail_start(slot, str(error), blamed=True)
+        except RayError as error:
+            self._fail_start(slot, str(error), blamed=not self.was_lost(slot, error))
+        except UserError as error:
+            self._refuse(slot, error)
+        else:
+            slot.loading, slot.ready_since = None, time.monotonic()
+            self._equip(slot)
+            self._outcome.actors += 1
+            self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
+
+    def _check_versions(self, description: Mapping[str, Any]) -> None:
+        """Raise UserError if an actor has other versions of what decides a response than the first actor."""
+        if self._first_description is None:
+            self._first_description = description
+        expected, actual = self._first_description["versions"], description["versions"]
+        names = sorted(n for n in {*expected, *actual} - {"platform"} if expected.get(n) != actual.get(n))
+        if names:
+            changes = ", ".join(
+                f"{name} {actual.get(name, 'none')} instead of {expected.get(name, 'none')}" for name in names
+            )
+            first = self._first_description["host"]
+            remedy = f"has other versions than {first}: {changes}; install the same on every node"
+            raise UserError("cluster", description["host"], remedy)
+
+    def _refuse(self, slot: ActorSlot, error: UserError) -> None:
+        """Go on without an actor that the user has to repair, and without its node.
+
+        An actor that could not describe itself counts as a failed start instead: its node is unknown, and it would be
+        started again and again.
+
+        Raises:
+            UserError: The given one, if no other actor is ready.
+        """
+        if not any(other.is_ready for other in self._slots.values()):
+            raise error from None
+        if slot.description:
+            self._refused_nodes.add(slot.description["node"])
+        self._fail_start(slot, str(error), blamed=not slot.description)
+
+    def _fail_start(self, slot: ActorSlot, why: str, blamed: bool) -> None:
+        self._observe("actor_failed_to_start", slot=slot.number, why=shortened(why))
+        self.retire(slot)
+        if blamed:
+            self.count_failed_start(slot.number, why)
+
+    def count_failed_start(self, number: int, why: str) -> None:
+        """Count a failed start of a slot; abandon the slot after too many in a row.
+
+        Raises:
+            UserError: If no slot has an actor any more.
+        """
+        self._failed_starts[number] += 1
+        tries = self._failed_starts[number]
+        if tries < self._policy.max_failed_starts:
+            return
+        self._observe("actor_abandoned", slot=number)
+        if not self._slots:
+            remedy = f"no actor could be started that does a visit, in {tries} tries; {last_line(why)}"
+            raise UserError("engine", self._spec.kind, remedy)
+
+    def mark_proven(self, slot: ActorSlot) -> None:
+        """Note that the slot's actor has completed a visit."""
+        slot.proven, slot.last_visit_failed = True, False
+        self._failed_starts[slot.number] = 0
+
+    # What every actor needs.
+
+    def provide_scalars(self, scalars: Mapping[str, pa.Table]) -> None:
+        """Hand the scalars of all directions to the actors that are ready, and to those that will be."""
+        self._scalars = ray.put(dict(scalars))
+        for slot in self._slots.values():
+            if slot.is_ready:
+                self._equip(slot)
+
+    def _equip(self, slot: ActorSlot) -> None:
+        """Send prompt sets and scalars to a ready actor. Visits that are sent later run with them."""
+        slot.handle.equip.remote(self._prompt_sets, self._scalars)
+
+    # Waiting for results, and ending actors.
+
+    def wait(self) -> list[ActorSlot]:
+        """Wait up to half a second and return the slots whose next result has arrived."""
+        waiting = {slot.next_result: slot for slot in self._slots.values() if slot.next_result is not None}
+        if not waiting:
+            time.sleep(0.1)  # no actor fits on any node for now
+            return []
+        arrived, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        if not arrived:
+            arrived, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
+        return [waiting[reference] for reference in arrived]
+
+    def was_lost(self, slot: ActorSlot, error: RayError) -> bool:
+        """Whether an actor was lost through no fault of its visit: its node died or cannot be reached."""
+        if isinstance(error, (ActorUnavailableError, NodeDiedError)) or "node has died" in str(error):
+            return True
+        return any(n["NodeID"] == slot.description.get("node") and not n["Alive"] for n in ray.nodes())
+
+    def close_idle(self) -> None:
+        """Let idle actors release what would outlive their process, which is killed. Busy ones would not answer."""
+        closing = [slot.handle.close.remote() for slot in self.slots_holding(0)]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT)
+
+    def retire(self, slot: ActorSlot) -> None:
+        """Kill an actor and empty its slot."""
+        if slot.ready_since is not None:
+            held = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
+            self._outcome.gpu_seconds += held * self._policy.gpus_per_actor
+        with contextlib.suppress(Exception):  # it may be dead already, and Ray may have ended
+            ray.kill(slot.handle, no_restart=True)
+        del self._slots[slot.number]

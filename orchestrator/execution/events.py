@@ -1,0 +1,56 @@
+"""Events of a dispatch: what the dispatcher reports to its observer, and what a run's event log therefore contains.
+
+The log also has `run_started` and `run_finished` (see docs/formats.md and docs/study.md). Each event and its fields:
+
+    actor_starting         slot
+    actor_ready            slot, gpus, and the description from `Actor.load`: actor, pid, host, node, engine, engine_id,
+                           versions, machine, load_seconds
+    actor_failed_to_start  slot, why: the start failed, or the actor is refused and its node with it
+    actor_abandoned        slot: it failed to start too often; the other slots go on
+    actor_died             slot, why, blamed, and the visit or direction that was running. The actor died, was late, or
+                           its engine was broken; in the last two cases the dispatcher ended it
+    visit_given            slot, visit, point_id, prompt_set_ids: the visit runs, or is next in the actor's queue
+    visit_done             slot, visit, point_id, prompt_set_ids, tasks, responses, tokens, seconds, write_seconds,
+                           peak_memory_bytes
+    visit_failed           slot, visit, point_id, prompt_set_ids, why: the visit may be tried again
+    visit_quarantined      visit, point_id, prompt_set_ids, story: the visit is not tried again in this run
+    direction_measured     slot, direction, seconds
+    stopping               signal
+    dispatch_finished      visits, responses, tokens, restarts, gpu_seconds, failures, interrupted: totals of this run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import Visit
+
+Observer = Callable[..., None]
+"""Called as `observer(event, **fields)` for each event, in the order in which they happen."""
+
+WorkItem = Visit | RandomDirection
+"""What an actor is given: a visit to run, or a direction to measure."""
+
+LONGEST_REASON = 2000  # characters of an error that an event keeps: its end, which has the message
+
+
+def item_fields(item: WorkItem | None) -> dict[str, Any]:
+    """Return the event fields that identify a work item; none for None."""
+    if item is None:
+        return {}
+    if isinstance(item, RandomDirection):
+        return {"direction": item.id}
+    return {"visit": item.id, "point_id": item.point.id, "prompt_set_ids": list(item.prompt_set_ids)}
+
+
+def shortened(why: str) -> str:
+    """Return the end of an error message, as events keep it."""
+    return why[-LONGEST_REASON:]
+
+
+def last_line(why: str) -> str:
+    """Return the last line of an error message: a traceback ends with the error itself."""
+    lines = why.strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"

@@ -1,0 +1,34 @@
+"""How visits are given to actors: the number of actors, what each takes of the cluster, retries and deadlines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchPolicy:
+    """How visits are given to actors. Nothing here is part of any content hash.
+
+    Attributes:
+        actors: Number of actors. None starts as many as the cluster can hold and adds more when nodes join.
+        cpus_per_actor: CPU cores that Ray reserves for each actor.
+        gpus_per_actor: GPUs that Ray reserves for each actor; a fraction lets actors share one.
+        in_flight: Visits that an actor holds at a time: one runs, the others wait in the actor's own queue.
+        max_attempts: A visit is quarantined after this number of failed attempts.
+        deadline_floor: Minimum deadline in seconds.
+        deadline_factor: A visit is late after this multiple of the median time for the same number of tokens.
+        deadline_after: Number of completed visits before deadlines apply.
+        max_failed_starts: A slot is abandoned after this number of failed starts in a row.
+        grace: Seconds that running visits get after the first signal to stop.
+    """
+
+    actors: int | None = 1
+    cpus_per_actor: float = 1
+    gpus_per_actor: float = 0
+    in_flight: int = 2
+    max_attempts: int = 3
+    deadline_floor: float = 120.0
+    deadline_factor: float = 10.0
+    deadline_after: int = 5
+    max_failed_starts: int = 3
+    grace: float = 30.0

@@ -1,0 +1,98 @@
+"""The queue of work that no actor holds: visits, directions to measure, failed attempts and quarantined visits.
+
+A visit flows: queue -> slot -> actor -> receipt -> store. It leaves the queue when it is assigned to an actor's slot
+and comes back if it failed or its actor died; after too many failed attempts it is quarantined.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from orchestrator.execution.events import Observer, WorkItem, item_fields, last_line
+from orchestrator.execution.outcome import Failure, Outcome
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import Visit
+
+
+class VisitQueue:
+    """Visits in their order and, ahead of them, the directions to measure.
+
+    Moving along a direction needs its measured scalars. Until every direction is measured, only visits of the origin
+    are given out.
+    """
+
+    def __init__(self, max_attempts: int, outcome: Outcome, observe: Observer) -> None:
+        self._max_attempts = max_attempts
+        self._outcome = outcome
+        self._observe = observe
+        self._visits: deque[Visit] = deque()
+        self._directions: deque[RandomDirection] = deque()
+        self._unmeasured = 0  # directions without a result, those at an actor included
+        self._stories: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
+
+    def add(self, visits: Iterable[Visit], directions: Iterable[RandomDirection]) -> None:
+        """Append visits, and directions that have to be measured before them."""
+        self._visits.extend(visits)
+        self._directions.extend(directions)
+        self._unmeasured = len(self._directions)
+
+    @property
+    def n_visits(self) -> int:
+        """Number of visits that wait."""
+        return len(self._visits)
+
+    @property
+    def all_measured(self) -> bool:
+        """Whether every direction has a result."""
+        return self._unmeasured == 0
+
+    def __len__(self) -> int:
+        return len(self._visits) + len(self._directions)
+
+    def take(self, idle: bool) -> WorkItem | None:
+        """Remove and return the next item for an actor, or None if there is nothing for it yet.
+
+        Args:
+            idle: Whether the actor has nothing to do. Directions go to idle actors only.
+        """
+        if self._directions and idle:
+            return self._directions.popleft()
+        if self._visits and (self.all_measured or self._visits[0].point.is_origin):
+            return self._visits.popleft()
+        return None
+
+    def put_back(self, items: Sequence[WorkItem]) -> None:
+        """Return items to the front, in their order, without counting an attempt."""
+        for item in reversed(items):
+            if isinstance(item, RandomDirection):
+                self._directions.appendleft(item)
+            else:
+                self._visits.appendleft(item)
+
+    def put_last(self, visit: Visit) -> None:
+        """Return a visit to the end, where it delays the others least, without counting an attempt."""
+        self._visits.append(visit)
+
+    def mark_measured(self) -> None:
+        """Count one direction as measured."""
+        self._unmeasured -= 1
+
+    def record_failure(self, item: WorkItem, why: str) -> None:
+        """Count a failed attempt; return the item to the queue, or quarantine it after the last allowed attempt.
+
+        Raises:
+            RuntimeError: If a direction fails that often, because nothing can be measured without it.
+        """
+        story = self._stories.setdefault(item.id, [])
+        story.append(last_line(why))
+        exhausted = len(story) >= self._max_attempts
+        if isinstance(item, RandomDirection):
+            if exhausted:
+                raise RuntimeError(f"measuring direction {item.id} killed every actor that tried: {why}")
+            self._directions.appendleft(item)
+        elif exhausted:
+            self._outcome.failures.append(Failure(item, story))
+            self._observe("visit_quarantined", story=story, **item_fields(item))
+        else:
+            self.put_last(item)
