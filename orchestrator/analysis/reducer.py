@@ -373,13 +373,14 @@ def reduce_stored(
 
 def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """The figures of a sweep."""
-    from orchestrator.report import figures
+    from orchestrator.report.figures.landscape import draw_landscape
+    from orchestrator.report.figures.results import draw_results
 
     title = f"{summary['model']}: {summary['primary']['probe_set']}"
     for suffix in ("png", "svg", "pdf"):
-        study.write_figure(folder, f"landscape.{suffix}", lambda path: figures.draw(frame, summary, path, title))
+        study.write_figure(folder, f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
         if frame["beta"].isna().all() and len(summary["results"]) > 1:
-            study.write_figure(folder, f"results.{suffix}", lambda path: figures.together(frame, summary, path, title))
+            study.write_figure(folder, f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))
 
 
 def paths(folder: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Figures are made, hold what they should, and differ where the numbers do."""
+"""Every figure is drawn, contains what it should, and changes with the numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis import summary as reduce
-from orchestrator.report import figures
+from orchestrator.report.figures import planes
+from orchestrator.report.figures.landscape import draw_landscape
+from orchestrator.report.figures.results import draw_results
+from orchestrator.report.style import BLUE, SERIES_COLORS, VERMILION
 from orchestrator.sweep.grid import Beside
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
@@ -32,17 +35,17 @@ def basin(line: int, alpha: float) -> float:
     return 100 / (1 + math.exp(-(abs(alpha) * (1 + line / 8) - 0.2) / 0.03))
 
 
-def drawn(made: pd.DataFrame, path: Path, title: str = "a model") -> np.ndarray:
-    """The picture's pixels; any warning fails."""
+def draw_pixels(made: pd.DataFrame, path: Path, title: str = "a model") -> np.ndarray:
+    """Draw the figure and return its pixels; any warning fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.draw(made, reduce.summary(made), path, title)
+        draw_landscape(made, reduce.summary(made), path, title)
     return np.asarray(matplotlib.image.imread(path))[..., :3]
 
 
-def share(pixels: np.ndarray, colour: str) -> float:
-    """Of all pixels, how many are near this colour."""
-    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+def share(pixels: np.ndarray, color: str) -> float:
+    """Return the share of pixels that are near this color."""
+    rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return float((np.abs(pixels - rgb).max(axis=-1) < 0.06).mean())
 
 
@@ -62,67 +65,68 @@ SHAPES: dict[str, tuple[Callable[[int, float], float | None], dict[str, Any]]] =
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_makes_a_picture(shape: str, tmp_path: Path) -> None:
+def test_every_shape_can_be_drawn(shape: str, tmp_path: Path) -> None:
     curve, grid = SHAPES[shape]
-    pixels = drawn(landscape(curve, **grid), tmp_path / "a.png")
+    pixels = draw_pixels(landscape(curve, **grid), tmp_path / "a.png")
     assert pixels.shape[0] > 500 and pixels.shape[1] > 700
     assert (pixels < 0.9).any(axis=-1).mean() > 0.005
     assert np.allclose(pixels[:4], 1.0) and np.allclose(pixels[:, :4], 1.0), "something is cut off at the border"
 
 
-def test_outcomes_are_in_the_picture(tmp_path: Path) -> None:
-    blue = drawn(landscape(lambda k, a: 0.0), tmp_path / "safe.png")
-    orange = drawn(landscape(lambda k, a: 100.0), tmp_path / "unsafe.png")
-    assert share(blue, "#268BC1"[:7]) + share(blue, figures.BLUE) > 0.05
-    assert share(orange, "#DA6F1A") + share(orange, figures.VERMILION) > 0.05
+def test_outcomes_are_draw_pixels(tmp_path: Path) -> None:
+    blue = draw_pixels(landscape(lambda k, a: 0.0), tmp_path / "safe.png")
+    orange = draw_pixels(landscape(lambda k, a: 100.0), tmp_path / "unsafe.png")
+    assert share(blue, "#268BC1"[:7]) + share(blue, BLUE) > 0.05
+    assert share(orange, "#DA6F1A") + share(orange, VERMILION) > 0.05
     assert not np.array_equal(blue, orange)
 
 
 def test_missing_points_are_marked(tmp_path: Path) -> None:
     curve, grid = SHAPES["a plane with holes"]
-    whole = drawn(landscape(basin, **grid), tmp_path / "whole.png")
-    holed = drawn(landscape(curve, **grid), tmp_path / "holed.png")
-    assert share(whole, figures.VERMILION) < 1e-4 < share(holed, figures.VERMILION)
+    whole = draw_pixels(landscape(basin, **grid), tmp_path / "whole.png")
+    holed = draw_pixels(landscape(curve, **grid), tmp_path / "holed.png")
+    assert share(whole, VERMILION) < 1e-4 < share(holed, VERMILION)
 
 
 @pytest.mark.parametrize(("kind", "word"), [("random_1d", "degenerate"), ("random_2d", "origin")])
 def test_vector_formats_keep_text_and_are_reproducible(kind: str, word: str, tmp_path: Path) -> None:
     made = landscape(basin, kind=kind, steps=4)
     for name in ("a.svg", "b.svg"):
-        figures.draw(made, reduce.summary(made), tmp_path / name, "my model <&>")
+        draw_landscape(made, reduce.summary(made), tmp_path / name, "my model <&>")
     svg = (tmp_path / "a.svg").read_text()
     assert svg == (tmp_path / "b.svg").read_text()
     summary = reduce.summary(made)
     for text in ("my model", f"VISAGE {summary['visage']['paper']:.1f}", "ASR at the origin 0.0%", word):
         assert text in svg
-    figures.draw(made, summary, tmp_path / "a.pdf")
+    draw_landscape(made, summary, tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_basin_edges_are_marked_with_their_place(tmp_path: Path) -> None:
+def test_basin_edges_are_marked_with_their_alpha(tmp_path: Path) -> None:
     made = landscape(basin, steps=20)
     summary = reduce.summary(made)
-    figures.draw(made, summary, tmp_path / "a.svg")
+    draw_landscape(made, summary, tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text()
     assert f"+{summary['basin']['right']:.2f}" in svg
     assert f"\N{MINUS SIGN}{-summary['basin']['left']:.2f}" in svg
     flat = landscape(lambda k, a: 0.0)
-    figures.draw(flat, reduce.summary(flat), tmp_path / "b.svg")
+    draw_landscape(flat, reduce.summary(flat), tmp_path / "b.svg")
     assert "+0.20" not in (tmp_path / "b.svg").read_text()
 
 
-def test_undefined_numbers_are_said(tmp_path: Path) -> None:
+def test_undefined_visage_is_stated(tmp_path: Path) -> None:
     made = landscape(basin, range=(-0.3, 0.3))
-    figures.draw(made, reduce.summary(made), tmp_path / "a.svg")
+    draw_landscape(made, reduce.summary(made), tmp_path / "a.svg")
     assert "VISAGE undefined" in (tmp_path / "a.svg").read_text()
 
 
-def test_nothing_heavy_is_imported_with_the_numbers() -> None:
-    """The numbers need no picture, the pictures no model."""
+def test_no_heavy_library_is_imported_with_the_numbers() -> None:
+    """The numbers need no plotting library, the figures no model library."""
     code = (
         "import sys, orchestrator.analysis.summary, orchestrator.report.terminal, orchestrator.judges; "
         "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
-        "import orchestrator.report.figures; assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
+        "import orchestrator.report.figures.landscape; "
+        "assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
@@ -130,17 +134,17 @@ def test_nothing_heavy_is_imported_with_the_numbers() -> None:
 def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
     made = landscape(basin)
     marked = made.assign(mark=["epoch-1" if a == 0.2 else None for a in made["alpha"]])
-    plain, shown = drawn(made, tmp_path / "plain.png"), drawn(marked, tmp_path / "marked.png")
-    assert share(shown, figures.VERMILION) > share(plain, figures.VERMILION)
+    plain, shown = draw_pixels(made, tmp_path / "plain.png"), draw_pixels(marked, tmp_path / "marked.png")
+    assert share(shown, VERMILION) > share(plain, VERMILION)
 
 
-def test_checkpoints_beside_a_plane_are_in_the_picture_and_their_names_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
     beside = (Beside(ends[0], 0.7, -0.45), Beside(ends[1], 0.38, 0.1), Beside(ends[2], 0.39, 0.12))
     made = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
     kept: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
-    figures.draw(made, reduce.summary(made), Path("nowhere.png"))
+    monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))
+    draw_landscape(made, reduce.summary(made), Path("nowhere.png"))
     (figure,) = kept
     figure.canvas.draw()
     axes = figure.axes[0]
@@ -152,24 +156,24 @@ def test_checkpoints_beside_a_plane_are_in_the_picture_and_their_names_apart(mon
     plt.close(figure)
 
 
-def test_every_result_is_in_one_picture(tmp_path: Path) -> None:
-    """Three groups, each by what counts there, told apart by colour."""
+def test_all_results_are_drawn_in_one_figure(tmp_path: Path) -> None:
+    """Each of three groups shows its own measure in its own color."""
     harmful = landscape(basin)
     benign = harmful.assign(group="benign", probe_set="benign", asr=80.0, asr_low=70.0, asr_high=90.0)
     able = harmful.assign(group="capability", probe_set="known", correct=60.0, correct_low=50.0, correct_high=70.0)
     both = pd.concat([harmful, benign, able], ignore_index=True)
-    figures.together(both, reduce.summary(both), tmp_path / "all.png", "a model")
+    draw_results(both, reduce.summary(both), tmp_path / "all.png", "a model")
     pixels = np.asarray(matplotlib.image.imread(tmp_path / "all.png"))[..., :3]
-    for colour in figures._COLOURS[:3]:
-        assert share(pixels, colour) > 0.0005, colour
-    assert share(pixels, figures._COLOURS[3]) == 0
+    for color in SERIES_COLORS[:3]:
+        assert share(pixels, color) > 0.0005, color
+    assert share(pixels, SERIES_COLORS[3]) == 0
     height = pixels.shape[0]
     rows = [
         np.where((np.abs(pixels[height // 4 :] - rgb(c)).max(axis=-1) < 0.06).any(axis=1))[0]
-        for c in figures._COLOURS[1:3]
+        for c in SERIES_COLORS[1:3]
     ]
     assert rows[0].mean() > rows[1].mean(), "20% refused lies below 60% answered right"
 
 
-def rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+def rgb(color: str) -> np.ndarray:
+    return np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])

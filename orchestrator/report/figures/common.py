@@ -1,0 +1,113 @@
+"""What the figures share: the headline, the markers of checkpoints, and saving."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.report.style import COLORMAP, INK, VERMILION
+
+_NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
+
+
+def add_headline(figure: Figure, summary: Mapping[str, Any], title: str) -> None:
+    """Write the title, VISAGE and the ASR at the origin above a figure."""
+    visage, origin = summary["visage"], summary["origin_asr"]
+    score = "undefined" if visage["paper"] is None else f"{visage['paper']:.1f}"
+    if visage["paper"] is not None and visage["low"] is not None:
+        score += f" [{visage['low']:.1f}, {visage['high']:.1f}]"
+    if summary.get("published") is not None:
+        score += f" (published: {summary['published']:.1f})"
+    numbers = f"VISAGE {score}   ·   ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}"
+    heading = textwrap.shorten(title, 80, placeholder="...")
+    figure.suptitle(
+        f"{heading}\n{numbers}" if title else numbers,
+        fontsize=10.5,
+        color=INK,
+        x=0.1 / figure.get_figwidth(),
+        ha="left",
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save and close a figure. No date is written, so that the same numbers give the same file."""
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
+    try:
+        figure.savefig(path, dpi=200, metadata=metadata)
+    finally:
+        plt.close(figure)
+
+
+def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None) -> None:
+    """Mark every checkpoint and write its name and its own measured ASR beside the marker.
+
+    On a line the ASR is the marker's height; a filled marker is on the line, an open one is projected onto it. On a
+    plane the ASR is the marker's color. Names of neighboring checkpoints are moved apart so that they stay readable.
+
+    Args:
+        axes: Where to draw.
+        landscape: All rows of the landscape.
+        line: Mark only the checkpoints of this line or plane. None marks all.
+    """
+    center = float(landscape["alpha"].min() + landscape["alpha"].max()) / 2
+    placed: list[tuple[float, float]] = []
+    for checkpoint in sorted(reduce.checkpoints(landscape), key=lambda each: float(each["alpha"])):
+        own = next(result for result in checkpoint["results"] if _is_primary(landscape, result))
+        if own["asr"] is None or line not in (None, checkpoint["line"]):
+            continue
+        on_line = checkpoint["beta"] is None
+        place = (checkpoint["alpha"], own["asr"] if on_line else checkpoint["beta"])
+        marker: dict[str, Any] = {"c": VERMILION}
+        if not on_line:
+            marker = {"c": [own["asr"]], "cmap": COLORMAP, "vmin": 0, "vmax": 100, "edgecolors": "white"}
+            _extend_limits(axes, *place)
+        elif checkpoint["projected"]:
+            marker = {"facecolors": "white", "edgecolors": VERMILION}
+        axes.scatter([place[0]], [place[1]], marker="D", s=34, lw=1.2, zorder=7, clip_on=False, **marker)
+        name = textwrap.shorten(checkpoint["mark"], 32, placeholder="...")
+        below = place[1] >= THRESHOLD if on_line else place[1] > 0
+        shift = _free_shift(axes, place, below, placed)
+        right = checkpoint["alpha"] > center
+        axes.annotate(
+            f"{name} {own['asr']:.0f}%", place, xytext=(-6 if right else 6, shift),
+            textcoords="offset points", fontsize=7, color=INK, zorder=8, ha="right" if right else "left", va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+        )  # fmt: skip
+
+
+def _free_shift(axes: Axes, place: tuple[float, float], below: bool, placed: list[tuple[float, float]]) -> float:
+    """Return a vertical offset in points at which a name overlaps none of `placed`, and add the name there."""
+    step = -_NAME_HEIGHT if below else _NAME_HEIGHT
+    x, y = axes.transData.transform(place) * 72 / axes.figure.dpi
+    shift = step
+    while any(abs(x - a) < _NAME_WIDTH and abs(y + shift - b) < _NAME_HEIGHT for a, b in placed):
+        shift += step
+    placed.append((x, y + shift))
+    return shift
+
+
+def _extend_limits(axes: Axes, x: float, y: float) -> None:
+    """Widen the axes so that a checkpoint outside the plane's grid is shown."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x_margin, y_margin = 0.06 * (right - left), 0.06 * (high - low)
+    axes.set_xlim(x - x_margin if x < left else left, x + x_margin if x > right else right)
+    axes.set_ylim(y - y_margin if y < low else low, y + y_margin if y > high else high)
+
+
+def _is_primary(landscape: pd.DataFrame, result: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint's result is the primary one (probe set, group, system prompt and judge)."""
+    first = reduce.primary(landscape).iloc[0]
+    return all(result[name] == first[name] for name in ("probe_set", "group", "system_prompt", "judge"))

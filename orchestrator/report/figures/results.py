@@ -1,0 +1,62 @@
+"""The figure of all results of a sweep along lines, on one pair of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.report.figures.common import add_headline, save
+from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
+from orchestrator.report.style import (
+    DASHED,
+    DOTTED,
+    FINE_DOTS,
+    LINE_MARGIN,
+    PALE,
+    RC_PARAMS,
+    SERIES_COLORS,
+    SERIES_MARKERS,
+)
+
+_DASHES: dict[str, Any] = {ATTACK_SUCCESS.kind: "-", OVER_REFUSAL.kind: DASHED, RIGHT_ANSWERS.kind: DOTTED}
+
+
+def draw_results(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, title: str = "") -> None:
+    """Draw every result of a sweep as its mean over lines into the file `path`.
+
+    Shown are attacks that succeed, benign requests that are refused, and questions that are answered right. The bands
+    are 95% intervals over prompts.
+    """
+    parts = reduce.combinations(landscape)
+    varying = [name for name in ("probe_set", "system_prompt", "judge") if len({key[name] for key, _ in parts}) > 1]
+    several_groups = len({key["group"] for key, _ in parts}) > 1
+    with plt.rc_context(RC_PARAMS):
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=FINE_DOTS, zorder=1)
+        for i, (key, rows) in enumerate(parts):
+            measure = measure_of(key["group"])
+            mean = reduce.mean_over_lines(measure.of(rows), ("value", "low", "high"))
+            label = ", ".join(key[name] for name in varying) or key["probe_set"]
+            if several_groups:
+                label = f"{label}: {measure.label}"
+            color = SERIES_COLORS[i % len(SERIES_COLORS)]
+            opacity = 0.1 if len(parts) < 4 else 0.04
+            axes.fill_between(mean["alpha"], mean["low"], mean["high"], color=color, alpha=opacity, lw=0, zorder=2)
+            axes.plot(
+                mean["alpha"], mean["value"], color=color, lw=1.7, ls=_DASHES[measure.kind], label=label,
+                marker=SERIES_MARKERS[i % len(SERIES_MARKERS)], ms=3.8, zorder=3, clip_on=False,
+            )  # fmt: skip
+        axes.set_xlim(float(landscape["alpha"].min()), float(landscape["alpha"].max()))
+        axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
+        axes.set_yticks(range(0, 101, 25))
+        only_attacks = not several_groups and measure_of(parts[0][0]["group"]) is ATTACK_SUCCESS
+        axes.set(xlabel="perturbation α", ylabel="attack success rate (%)" if only_attacks else "percent of prompts")
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, fontsize=8)
+        add_headline(figure, summary, title)
+        save(figure, path)
