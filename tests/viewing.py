@@ -1,4 +1,4 @@
-"""The viewer as a server in a thread of its own, on a port of its own."""
+"""The viewer as a server in its own thread, on a free port."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import uvicorn
 
-from orchestrator.report.viewer import serve as view
-from orchestrator.report.viewer.app import make
-from orchestrator.report.viewer.live import Room
+from orchestrator.report.viewer.app import make_app
+from orchestrator.report.viewer.catalog import StudyCatalog
+from orchestrator.report.viewer.options import ViewerOptions
+from orchestrator.report.viewer.serve import allowed_hosts
 
 
 @contextlib.contextmanager
 def viewing(root: Path, scratch: Path, reveal: bool = False, token: str | None = None) -> Iterator[str]:
-    """Serve the studies below `root`; gives the address, without a slash at its end."""
+    """Serve the studies below `root`; yield the address without a trailing slash."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = make(Room(root, scratch, reveal), view.names(view.Asked()), token)
+        app = make_app(StudyCatalog(root, scratch, reveal), allowed_hosts(ViewerOptions()), token)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

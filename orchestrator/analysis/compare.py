@@ -338,7 +338,7 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 def write_html(found: Mapping[str, Any], sides: Sequence[Side], path: Path) -> None:
     """One file that opens offline and asks nobody for anything."""
-    from orchestrator.report.page import write as report
+    from orchestrator.report.page.render import render_comparison
 
     sweeps = {"title": "The sweeps", "head": SWEEP_HEADINGS, "words": 1, "rows": [headline(s) for s in found["sweeps"]]}
     pairs = [
@@ -346,7 +346,7 @@ def write_html(found: Mapping[str, Any], sides: Sequence[Side], path: Path) -> N
         for d in found["differences"]
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report.comparison(sweeps, pairs, _picture(sides)), encoding="utf-8")
+    path.write_text(render_comparison(sweeps, pairs, _picture(sides)), encoding="utf-8")
 
 
 def _picture(sides: Sequence[Side]) -> str:

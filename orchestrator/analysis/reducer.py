@@ -357,7 +357,7 @@ def reduce_stored(
     study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, winners: Winners | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The same without judging: from stored verdicts on."""
-    from orchestrator.report.page import write as report
+    from orchestrator.report.page.render import write_report
 
     prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
     winners = study.stored_of(sweep.tasks()) if winners is None else winners
@@ -367,7 +367,7 @@ def reduce_stored(
     study.write_landscape(folder, reduce.to_table(frame))
     study.write_summary(folder, summary)
     draw(study, folder, frame, summary)
-    report.write(study, sweep, folder, frame, summary, look)
+    write_report(study, sweep, folder, frame, summary, look)
     return frame, summary
 
 

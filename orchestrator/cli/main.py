@@ -163,11 +163,11 @@ def reduce(call: Call) -> int:
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
     from orchestrator.analysis import reducer as answers
-    from orchestrator.report.page import write as pages
+    from orchestrator.report.page.render import write_report
 
     study, folder, sweep, _ = _stored(call)
     frame, summary = study.read_landscape(folder)
-    pages.write(study, sweep, folder, frame, summary, call.config.report)
+    write_report(study, sweep, folder, frame, summary, call.config.report)
     return _print_found(call, {"report": str(answers.paths(folder)["report"])})
 
 
@@ -298,9 +298,10 @@ def gate(call: Call) -> int:
 
 def view(call: Call) -> int:
     """a web page over all studies: [FOLDER] [view.port=8642] [view.host=NAME: for other machines too, by a token]"""
-    from orchestrator.report.viewer import serve as viewer
+    from orchestrator.report.viewer.options import parse_options
+    from orchestrator.report.viewer.serve import serve
 
-    wanted, rest = viewer.asked(call.overrides)
+    options, rest = parse_options(call.overrides)
     root = dataclasses.replace(call, overrides=rest).place("view")
     if call.places and not root.is_dir():
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
@@ -309,7 +310,7 @@ def view(call: Call) -> int:
         print(json.dumps({"address": address}) if call.json else f"{address}  (Ctrl-C ends it)", flush=True)
 
     with contextlib.suppress(KeyboardInterrupt):
-        viewer.serve(root, wanted, told)
+        serve(root, options, told)
     return ExitCode.COMPLETE
 
 

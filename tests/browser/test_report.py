@@ -68,7 +68,7 @@ def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_s
     page = opened.page
     assert not page.locator("dialog").is_visible()
     for text in (
-        "How sure",
+        "Uncertainty",
         "VISAGE",
         "ASR at the origin",
         "Basin radius",
@@ -89,7 +89,7 @@ def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_s
     assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in asked.prompts]
     for column, point in enumerate((line_study.sweep.grid.at(1, 0.5), line_study.sweep.grid.at(1, 0.0))):
         whole = [dummy_says(point, prompt, asked) for prompt in asked.prompts]
-        assert texts(opened, column) == [evidence.shown(text, reveal=False) for text in whole]
+        assert texts(opened, column) == [evidence.display_text(text, reveal=False) for text in whole]
     everything = len(texts(opened, 0))
     page.locator("#detail-filter").select_option("changed")
     changed = page.locator("#detail-list li").count()
@@ -175,7 +175,7 @@ def test_hostile_text_stays_text(hostile: Path, look: Look) -> None:
     opened.points().first.click(force=True)
     shown = texts(opened, 0)
     assert shown[:7] == list(HOSTILE[:7])
-    assert shown[7] == "A" * evidence.LONGEST + f" … [{1_000_000 - evidence.LONGEST:,} more characters]"
+    assert shown[7] == "A" * evidence.MAX_CHARACTERS + f" … [{1_000_000 - evidence.MAX_CHARACTERS:,} more characters]"
     assert page.locator("#detail .prompt").all_text_contents()[:7] == list(HOSTILE[:7])
     assert page.locator("h1").inner_text() == "<b>model</b>"
     for element in page.locator("#detail .prompt, #detail .response").all():
@@ -218,7 +218,7 @@ def test_responses_are_redacted_unless_revealed(tmp_path: Path) -> None:
     for look, seen in (([], False), (["report.reveal=true"], True)):
         assert main(["report", str(made.folder), *look]) == 0
         assert (secret in (made.folder / "report.html").read_text(encoding="utf-8")) == seen
-    assert evidence.shown("x" * 500, reveal=False) == "x" * evidence.FIRST_CHARACTERS + " …"
+    assert evidence.display_text("x" * 500, reveal=False) == "x" * evidence.FIRST_CHARACTERS + " …"
 
 
 def test_missing_points_are_holes(planes: Path, tmp_path: Path, look: Look) -> None:
@@ -290,14 +290,14 @@ def test_more_than_fits_is_sampled_and_says_so(
     line_study: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look
 ) -> None:
     def held() -> tuple[Any, list[int]]:
-        found = evidence.collect(line_study.study, line_study.sweep, True, 300)
+        found = evidence.collect_evidence(line_study.study, line_study.sweep, True, 300)
         said = found.to_json()
         return found, [len(rows[0][0]) for rows in said["points"].values()]
 
     found, at_points = held()
-    assert len(found.said) <= 300 < found.total
+    assert len(found.responses) <= 300 < found.total
     assert set(at_points) == {2}, "the same prompts at every point, the origin's among them"
-    monkeypatch.setattr(evidence, "MAX_BYTES", evidence._size(found.said, found.prompts) * 7 // 10)
+    monkeypatch.setattr(evidence, "MAX_BYTES", evidence._page_bytes(found.responses, found.shown_prompts) * 7 // 10)
     assert set(held()[1]) == {1}
     opened = look(line_study.report(max_generations=300))
     assert "a sample, 248 of 992 responses" in opened.page.locator("main").inner_text()
@@ -316,7 +316,7 @@ def test_checkpoints_on_and_beside_the_way_have_values_of_their_own(tmp_path: Pa
     opened = look(path)
     names = opened.page.locator("#chart .mark-name").all_text_contents()
     assert sorted(names) == ["epoch-1 100%", "epoch-2 100%", "epoch-3 100%"]
-    assert opened.page.locator("#chart path.beside").count() == 2
+    assert opened.page.locator("#chart path.checkpoint").count() == 2
     rows = opened.page.locator("section[aria-labelledby='h-checkpoints'] tbody tr").all_inner_texts()
     told = [row.split("\t") for row in rows]
     assert [row[:3] for row in told] == [

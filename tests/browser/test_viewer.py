@@ -61,7 +61,7 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Made
     asked = line_study.study.read_prompt_set(line_study.sweep.prompt_set_ids[0])
 
     def whole(point: Any) -> list[str]:
-        return [evidence.shown(dummy_says(point, prompt, asked), reveal=False) for prompt in asked.prompts]
+        return [evidence.display_text(dummy_says(point, prompt, asked), reveal=False) for prompt in asked.prompts]
 
     assert responses(opened, 0) == whole(grid.at(1, 0.5)) and responses(opened, 1) == whole(grid.at(1, 0.0))
     page.locator("#detail-other").select_option("α −0.3, direction 3 (seed 125)")
@@ -71,7 +71,7 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Made
     assert page.locator("#detail-list li").count() == 3
     page.locator("#detail-search").fill("question 3")
     assert page.locator("#detail .prompt").all_text_contents() == [asked.prompts[3].text]
-    page.locator("#detail-asked").select_option("benign · benign · safety · keyword")
+    page.locator("#detail-result").select_option("benign · benign · safety · keyword")
     wait(opened, "document.querySelector('#detail .prompt').textContent.includes('of benign')")
     page.locator("#detail-close").click()
     assert not page.locator("dialog").is_visible()
@@ -93,11 +93,11 @@ def test_a_search_leads_to_the_point(address: str, line_study: Made, look: Look)
     page.locator(".hits button").first.click()
     page.locator("#detail[open] li").first.wait_for()
     assert page.locator("#detail-title").inner_text() == name
-    assert "benign" in page.locator("#detail-asked").input_value()
+    assert "benign" in page.locator("#detail-result").input_value()
     page.keyboard.press("Escape")
     page.locator("#search-text").fill("nobody said this")
     page.locator("#search button").click()
-    wait(opened, "document.querySelector('#search-count').textContent === 'No response has that.'")
+    wait(opened, "document.querySelector('#search-count').textContent === 'No matching response.'")
     opened.blameless(address)
 
 
@@ -149,8 +149,8 @@ def test_a_sweep_grows_before_one_s_eyes(tmp_path: Path, look: Look) -> None:
         made.study.write_sweep(made.folder, record)
         made.report()
         opened.points().nth(10).wait_for(state="attached")
-        opened.page.locator("#h-certainty").wait_for()
-        assert not opened.page.locator("#standing").is_visible()
+        opened.page.locator("#h-uncertainty").wait_for()
+        assert not opened.page.locator("#progress").is_visible()
         opened.blameless(address)
         listed.blameless(address)
 
@@ -190,7 +190,7 @@ def test_hostile_responses_are_harmless(tmp_path: Path, look: Look) -> None:
         page.locator(".hits li").first.wait_for()
         page.locator(".hits button").first.click()
         page.locator("#detail[open] li").first.wait_for()
-        shown = [evidence.shown(text, reveal=True) for text in HOSTILE]
+        shown = [evidence.display_text(text, reveal=True) for text in HOSTILE]
         assert [text.replace("\x00", "\ufffd") for text in responses(opened, 0)] == [
             t.replace("\x00", "\ufffd") for t in shown
         ]

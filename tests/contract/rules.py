@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 import each other."""
 
 PENDING: dict[str, tuple[str, ...]] = {
-    "analysis": ("orchestrator.report.page.write", "orchestrator.report.figures"),
+    "analysis": ("orchestrator.report.page.render", "orchestrator.report.figures"),
     "models": ("orchestrator.pipeline.prepare",),
     "prompts": ("orchestrator.models.checkpoint",),
     "store": ("orchestrator.analysis.reducer",),

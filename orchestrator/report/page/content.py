@@ -31,7 +31,7 @@ MINUS = "\N{MINUS SIGN}"
 _RESULT = ("probe_set", "group", "system_prompt", "judge")
 
 
-def gather(
+def page_content(
     study: Study, sweep: Sweep, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any], found: Evidence
 ) -> dict[str, Any]:
     """Everything the page's template asks for."""
@@ -45,8 +45,8 @@ def gather(
         "warnings": warnings(summary, found),
         "chart": chart(sweep, frame, summary, found),
         "plane": sweep.grid.is_plane,
-        "certainty": certainty_table(summary),
-        "enough": enough(summary),
+        "uncertainty": certainty_table(summary),
+        "more_directions": enough(summary),
         "results": results_table(summary),
         "categories": category_tables(sweep, frame, found),
         "agreement": agreement_table(found),
@@ -123,10 +123,10 @@ def warnings(summary: Mapping[str, Any], found: Evidence) -> list[str]:
 
 def sampled(found: Evidence) -> str:
     """How much of what was said the page holds."""
-    held, total = len(found.said), found.total
+    held, total = len(found.responses), found.total
     if held == total:
         return f"All {total:,} responses are in this file."
-    of = ", ".join(f"{len(found.prompts[p.id])} of {len(p.prompts)} ({p.probe_set})" for p in found.sets)
+    of = ", ".join(f"{len(found.shown_prompts[p.id])} of {len(p.prompts)} ({p.probe_set})" for p in found.prompt_sets)
     return f"This file holds a sample, {held:,} of {total:,} responses: at every point, of the prompts {of}."
 
 
@@ -137,7 +137,7 @@ def chart(sweep: Sweep, frame: pd.DataFrame, summary: Mapping[str, Any], found: 
     """Numbers by result, and which results are shown together (a view); points by their place in `points`."""
     points = list(dict.fromkeys(frame["point_id"]))
     places = {point: i for i, point in enumerate(points)}
-    set_places = {(p.probe_set, p.group, p.system_prompt): i for i, p in enumerate(found.sets)}
+    set_places = {(p.probe_set, p.group, p.system_prompt): i for i, p in enumerate(found.prompt_sets)}
     results = []
     for (key, rows), numbers in zip(reduce.combinations(frame), summary["results"], strict=True):
         kind = kind_of(key["group"])
@@ -352,7 +352,7 @@ def category_tables(sweep: Sweep, frame: pd.DataFrame, found: Evidence) -> list[
     on_grid = set(frame.loc[frame["on_grid"], "point_id"])
     origin = next((n.point.id for n in sweep.grid.walk() if n.point.is_origin), None)
     tables = []
-    for prompts, judge in itertools.product(found.sets, found.judges):
+    for prompts, judge in itertools.product(found.prompt_sets, found.judges):
         categories = {p.id: p.category for p in prompts.prompts}
         asked = found.verdicts["prompt_set_id"] == prompts.id
         rows = found.verdicts[asked & (found.verdicts[judge] != "u")]
@@ -382,7 +382,7 @@ def category_tables(sweep: Sweep, frame: pd.DataFrame, found: Evidence) -> list[
 def agreement_table(found: Evidence) -> dict[str, Any] | None:
     """How often two judges agree, and Cohen's kappa: agreement beyond what their rates alone would give."""
     rows = []
-    for prompts, (one, other) in itertools.product(found.sets, itertools.combinations(found.judges, 2)):
+    for prompts, (one, other) in itertools.product(found.prompt_sets, itertools.combinations(found.judges, 2)):
         told = (found.verdicts[one] != "u") & (found.verdicts[other] != "u")
         own = found.verdicts[told & (found.verdicts["prompt_set_id"] == prompts.id)]
         a, b = (own[one] == "r").to_numpy(), (own[other] == "r").to_numpy()
@@ -439,7 +439,7 @@ def provenance(
         ("Sweep", sweep.id),
         ("Grid", ", ".join(f"{name} {_plain(value)}" for name, value in asked.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),
-        *(("Prompt set", _prompt_set(p)) for p in found.sets),
+        *(("Prompt set", _prompt_set(p)) for p in found.prompt_sets),
         *(("Engine", _pairs(engine)) for engine in summary.get("engines", ())),
         ("Versions", _pairs({k: v for k, v in versions.items() if k != "platform"})),
         ("Machines", "; ".join(_machines(runs))),

@@ -1,6 +1,6 @@
-"""A plane's contours as paths: filled bands of ten percent and the 50% line; nothing where a point is missing.
+"""Contours of a plane as SVG paths: filled bands of ten percent, and the 50% line. Missing points leave holes.
 
-Paths are in units of a thousandth of the plane's width and height, the second axis upwards.
+Paths are in thousandths of the plane's width and height. The second axis points up.
 """
 
 from __future__ import annotations
@@ -16,36 +16,46 @@ import pandas as pd
 from orchestrator.analysis.basin import THRESHOLD
 
 UNITS = 1000
-LEVELS = (-1, *range(10, 100, 10), 101)  # a band holds its upper end, so the first begins below 0
+LEVELS = (-1, *range(10, 100, 10), 101)  # a band includes its upper end, so the first starts below 0
 
 
 def bands(grid: pd.DataFrame) -> list[str]:
-    """A path for each of the ten bands, even-odd filled; empty where it covers nothing. `grid`: as `pivot` makes it."""
-    generator = _generator(grid, contourpy.FillType.OuterOffset)
+    """Return a path for each of the ten bands, to be filled by the even-odd rule; empty if it covers nothing.
+
+    Args:
+        grid: One plane, as `pivot` returns it.
+    """
+    generator = _generator(grid)
     return ["".join(_rings(*generator.filled(low, high))) for low, high in itertools.pairwise(LEVELS)]
 
 
 def threshold(grid: pd.DataFrame) -> str:
-    """Where ASR crosses 50%."""
-    lines: Any = _generator(grid, contourpy.FillType.OuterOffset).lines(THRESHOLD)
+    """Return the path along which the percentage crosses 50."""
+    lines: Any = _generator(grid).lines(THRESHOLD)
     return "".join(_path(line) for line in lines)
 
 
 def pivot(rows: pd.DataFrame, values: str) -> pd.DataFrame:
-    """One plane's grid: beta down, alpha across, NaN where a point is missing."""
+    """Return one plane's grid: a row for each beta, a column for each alpha, NaN at missing points."""
     grid = rows[rows["on_grid"]]
     return grid.pivot_table(index="beta", columns="alpha", values=values, dropna=False, aggfunc="first")
 
 
-def _generator(grid: pd.DataFrame, fill: contourpy.FillType) -> Any:
+def _generator(grid: pd.DataFrame) -> Any:
     x, y = (np.asarray(axis, dtype=float) for axis in (grid.columns, grid.index))
     x, y = (UNITS * (axis - axis[0]) / (axis[-1] - axis[0]) for axis in (x, y))
-    values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
-    line = contourpy.LineType.Separate
-    return contourpy.contour_generator(x, UNITS - y, values, fill_type=fill, line_type=line, corner_mask=False)
+    return contourpy.contour_generator(
+        x,
+        UNITS - y,
+        np.ma.masked_invalid(grid.to_numpy(dtype=float)),
+        fill_type=contourpy.FillType.OuterOffset,
+        line_type=contourpy.LineType.Separate,
+        corner_mask=False,
+    )
 
 
 def _rings(polygons: list[np.ndarray], offsets: list[np.ndarray]) -> Iterator[str]:
+    """Yield a closed path for each ring of contourpy's `OuterOffset` polygons."""
     for points, ends in zip(polygons, offsets, strict=True):
         for start, end in itertools.pairwise(ends):
             yield _path(points[start:end]) + "Z"

@@ -1,13 +1,13 @@
 "use strict";
-// Draws the charts from the page's own data and opens what was said at a point. Text from models and probe files is
-// only ever set as text; nothing here makes markup from strings.
+// Draw the charts from the data embedded in the page, and open the responses at a point. Text from models and probe
+// files is only ever set as text: nothing here builds markup from strings.
 (() => {
   const $ = (id) => document.getElementById(id);
   let data = JSON.parse($("chart-data").textContent);
-  const said = document.body.dataset.said ? served(document.body.dataset.said) : held();
+  const responses = document.body.dataset.source ? fetchedResponses(document.body.dataset.source) : embeddedResponses();
 
   const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", u: "no verdict" };
-  // cividis at the middle of each ten percent
+  // The colormap cividis at the middle of each band of ten percent.
   const BANDS = ["#002b62", "#243c6e", "#434e6c", "#5b606e", "#727274", "#888578", "#a19975", "#bcae6c", "#d6c35d", "#f3db42"];
   const SHOWN_AT_ONCE = 100;
 
@@ -22,45 +22,46 @@
   const signed = (x) => (x < 0 ? "−" : x > 0 ? "+" : "") + Math.abs(x).toLocaleString("en", { maximumFractionDigits: 4 });
   const percent = (x) => x.toFixed(1) + "%";
 
-  // What was said: prompts() by prompt set, at(point id) as places among them, texts and letters, by prompt set.
+  // Responses. prompts(): [text, category] of each prompt, by prompt set. atPoint(id): by prompt set, [indices of the
+  // prompts, texts, a string of verdict letters for each judge].
 
-  function held() { // in the page; read at the first click: the page opens without it
+  function embeddedResponses() { // in the page; parsed at the first click, so that the page opens fast
     let parsed = null;
-    const read = () => (parsed ??= JSON.parse($("said-data").textContent));
+    const read = () => (parsed ??= JSON.parse($("responses-data").textContent));
     return {
       prompts: async () => read().prompts,
-      at: async (id) => (read().points[id] ?? []).map((own) => own && [own[0], own[1].map((i) => read().texts[i]), own[2]]),
+      atPoint: async (id) => (read().points[id] ?? []).map((own) => own && [own[0], own[1].map((i) => read().texts[i]), own[2]]),
     };
   }
-  function served(where) { // by the viewer
-    const fetched = async (path) => {
-      const answer = await fetch(`${where}/${path}`);
-      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-      return answer.json();
+  function fetchedResponses(address) { // from the viewer's server
+    const fetchJson = async (path) => {
+      const response = await fetch(`${address}/${path}`);
+      if (!response.ok) throw new Error(`${path}: ${response.status}`);
+      return response.json();
     };
     let prompts = null;
-    return { prompts: () => (prompts ??= fetched("prompts")), at: (id) => fetched(`points/${id}`) };
+    return { prompts: () => (prompts ??= fetchJson("prompts")), atPoint: (id) => fetchJson(`points/${id}`) };
   }
 
-  // A result's numbers, by row.
+  // Names and numbers of a row of a result.
 
-  const at = (result, i) => result.rows.value[i];
-  function place(result, i) {
+  const valueAt = (result, i) => result.rows.value[i];
+  function placeName(result, i) {
     const { line, alpha, beta } = result.rows;
-    const where = `α ${signed(alpha[i])}` + (beta[i] === null ? "" : `, β ${signed(beta[i])}`);
+    const coordinates = `α ${signed(alpha[i])}` + (beta[i] === null ? "" : `, β ${signed(beta[i])}`);
     const mark = data.marks.find(([k, point]) => k === line[i] && point === result.rows.point[i]);
     if (result.rows.point[i] === data.origin) return "The origin";
-    return (mark ? `${mark[2]}: ` : "") + `${where}, ${data.lines[line[i]]}`;
+    return (mark ? `${mark[2]}: ` : "") + `${coordinates}, ${data.lines[line[i]]}`;
   }
   function numbers(result, i) {
     const { n, value, low: lows, high: highs, refused, complied, degenerate } = result.rows;
     if (value[i] === null) return ["missing: not measured"];
     const [low, high] = [lows[i], highs[i]];
     const outcomes = `refused ${percent(refused[i])}, complied ${percent(complied[i])}, degenerate ${percent(degenerate[i])}`;
-    return [`${result.name} ${percent(at(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`];
+    return [`${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`];
   }
 
-  // What is shown: a view, and of planes one.
+  // What is shown: one view (results on the same axes) and, of several planes, one.
 
   const state = { view: 0, line: 0 };
   const shownResults = () => data.views[state.view].results.map((i) => data.results[i]);
@@ -76,14 +77,15 @@
   if (data.views.length > 1) choice("Show", data.views.map((view) => view.label), "view");
   if (data.plane && data.lines.length > 1) choice("Plane", data.lines, "line");
 
-  // A chart that can be pointed at: nodes {x, y, result, row, mark}, `reach` in pixels, `step(i, key)` -> i.
+  // Make a chart react to pointer and keyboard. nodes: {x, y, result, row, mark}. reach: distance in pixels at which a
+  // node is hit. step(marked, i, key): index of the node that a key leads to from node i.
 
   function interactive(root, nodes, reach, step) {
-    let on = null;
-    const light = (node) => {
-      if (on === node) return;
-      on?.mark?.classList.remove("on");
-      on = node;
+    let current = null;
+    const highlight = (node) => {
+      if (current === node) return;
+      current?.mark?.classList.remove("on");
+      current = node;
       if (!node) return void ($("tip").hidden = true);
       node.mark?.classList.add("on");
       tip(root, node);
@@ -91,15 +93,15 @@
     const nearest = (event) => {
       const box = root.getBoundingClientRect();
       const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-      let found = null, least = reach;
+      let closest = null, least = reach;
       for (const node of nodes) {
-        const far = Math.hypot(node.x - x, node.y - y);
-        if (far <= least) [found, least] = [node, far]; // the last is on top
+        const distance = Math.hypot(node.x - x, node.y - y);
+        if (distance <= least) [closest, least] = [node, distance]; // of equal nodes the last one is on top
       }
-      return found;
+      return closest;
     };
-    root.addEventListener("pointermove", (event) => event.buttons || light(nearest(event)));
-    root.addEventListener("pointerleave", () => light(null));
+    root.addEventListener("pointermove", (event) => event.buttons || highlight(nearest(event)));
+    root.addEventListener("pointerleave", () => highlight(null));
     root.addEventListener("click", (event) => {
       const node = nodes.find((each) => each.mark && each.mark.contains(event.target)) ?? nearest(event);
       if (node) open(node.result, node.row);
@@ -109,8 +111,8 @@
       for (const each of marked) each.mark.setAttribute("tabindex", each === node ? 0 : -1);
     };
     marked.forEach((node, i) => {
-      node.mark.addEventListener("focus", () => node.mark.matches(":focus-visible") && light(node));
-      node.mark.addEventListener("blur", () => light(null));
+      node.mark.addEventListener("focus", () => node.mark.matches(":focus-visible") && highlight(node));
+      node.mark.addEventListener("blur", () => highlight(null));
       node.mark.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") open(node.result, node.row);
         else if (/^(Arrow|Home|End)/.test(event.key)) {
@@ -127,7 +129,7 @@
   function tip(root, node) {
     const box = root.getBoundingClientRect();
     const [first, ...rest] = numbers(node.result, node.row);
-    $("tip").replaceChildren(el("b", {}, place(node.result, node.row)), ...[first, ...rest].map((text) => el("div", {}, text)));
+    $("tip").replaceChildren(el("b", {}, placeName(node.result, node.row)), ...[first, ...rest].map((text) => el("div", {}, text)));
     $("tip").hidden = false;
     const { offsetWidth: width, offsetHeight: height } = $("tip");
     const left = Math.max(8, Math.min(box.left + node.x - width / 2, document.documentElement.clientWidth - width - 8));
@@ -139,7 +141,7 @@
   const keyOf = (result, row) => `${result.label} ${result.rows.line[row]} ${data.points[result.rows.point[row]]}`;
 
   function point(node, kind, shape) {
-    const label = `${place(node.result, node.row)}: ${numbers(node.result, node.row).join(", ")}`;
+    const label = `${placeName(node.result, node.row)}: ${numbers(node.result, node.row).join(", ")}`;
     const mark = svg("g", { class: `point ${kind}`, transform: `translate(${node.x} ${node.y})`, role: "button", "aria-label": label, tabindex: -1, "data-key": keyOf(node.result, node.row) });
     mark.append(...shape);
     node.mark = mark;
@@ -151,9 +153,9 @@
   function ticks(low, high, most) {
     const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
     const size = [1, 2, 2.5, 5, 10].map((k) => k * power).find((k) => k >= rough * 0.999);
-    const found = [];
-    for (let i = Math.ceil(low / size - 1e-9); i * size <= high + size * 1e-9; i++) found.push(Math.round(i * size * 1e9) / 1e9);
-    return found;
+    const values = [];
+    for (let i = Math.ceil(low / size - 1e-9); i * size <= high + size * 1e-9; i++) values.push(Math.round(i * size * 1e9) / 1e9);
+    return values;
   }
 
   function axis(root, low, high, x, y0, y1, name, width) {
@@ -164,16 +166,16 @@
     root.append(svg("text", { x: (x(low) + x(high)) / 2, y: y1 + 40, "text-anchor": "middle" }, name));
   }
 
-  // Runs of known points: a curve is left open where one is missing.
+  // Runs of measured points, as indices: a curve is interrupted at missing points.
 
   function runs(xs, ys) {
-    const found = [[]];
-    xs.forEach((x, i) => (ys[i] === null ? found.push([]) : found.at(-1).push(i)));
-    return found.filter((run) => run.length);
+    const pieces = [[]];
+    xs.forEach((x, i) => (ys[i] === null ? pieces.push([]) : pieces.at(-1).push(i)));
+    return pieces.filter((run) => run.length);
   }
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
-  // 1D: curves.
+  // Lines: curves over alpha.
 
   function drawLines() {
     const results = shownResults(), host = $("chart"), width = host.clientWidth;
@@ -206,10 +208,10 @@
       for (let k = 0; k < data.lines.length; k++) {
         const own = line.map((_, i) => i).filter((i) => line[i] === k).sort((i, j) => each[i] - each[j]);
         for (const run of several ? runs(own, own.map((i) => values[i])) : [])
-          root.append(svg("path", { class: `curve thin ${kind}`, d: path(run.map((i) => [x(each[own[i]]), y(at(result, own[i]))])) }));
+          root.append(svg("path", { class: `curve thin ${kind}`, d: path(run.map((i) => [x(each[own[i]]), y(valueAt(result, own[i]))])) }));
         for (const row of own) {
           if (values[row] === null) missing.add(each[row]);
-          else nodes.push({ x: x(each[row]), y: y(at(result, row)), result, row, track: `${result.name} ${k}`, kind });
+          else nodes.push({ x: x(each[row]), y: y(valueAt(result, row)), result, row, track: `${result.name} ${k}`, kind });
         }
       }
       for (const run of runs(alpha, means))
@@ -240,7 +242,7 @@
       if (!mark || node.result !== results[0] || named.has(mark[2])) continue;
       named.add(mark[2]);
       const anchor = node.x > width - 90 ? "end" : "start";
-      const name = `${mark[2]} ${Math.round(at(node.result, node.row))}%`;
+      const name = `${mark[2]} ${Math.round(valueAt(node.result, node.row))}%`;
       root.append(svg("text", { class: "mark-name", x: node.x + (anchor === "end" ? -9 : 9), y: node.y + (node.y < top + 24 ? 20 : -9), "text-anchor": anchor }, name));
     }
     data.beside.forEach(({ alpha, asr, mark }, i) => {
@@ -262,11 +264,11 @@
     });
   }
 
-  // A checkpoint that stands beside the line or plane, drawn at its nearest place on it; names on steps, as they crowd.
+  // A checkpoint off the line or plane, drawn at its projection onto it. `step` moves names apart that would overlap.
   function checkpoint(x, y, name, width, step, fill = "var(--paper)") {
     const end = x > width - 90;
     return [
-      svg("path", { class: "beside", fill, d: `M${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}L${x - 6} ${y}Z` }),
+      svg("path", { class: "checkpoint", fill, d: `M${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}L${x - 6} ${y}Z` }),
       svg("text", { class: "mark-name", x: x + (end ? -10 : 10), y: y + 4 + 15 * step, "text-anchor": end ? "end" : "start" }, name),
     ];
   }
@@ -288,7 +290,7 @@
     })) + "Z";
   }
 
-  // 2D: contours, and the same as a surface.
+  // Planes: contours, and the same values as a surface.
 
   function drawPlane() {
     const [result] = shownResults(), host = $("chart"), plane = result.planes[state.line], { rows } = result;
@@ -323,7 +325,7 @@
       if (rows.point[row] === data.origin) root.append(svg("path", { class: "origin", d: star(node.x, node.y, 8) }));
       const mark = data.marks.find(([k, p]) => k === line && p === rows.point[row]);
       const end = node.x > left + side - 70;
-      if (mark) root.append(svg("text", { class: "mark-name", x: node.x + (end ? -9 : 9), y: node.y - 8, "text-anchor": end ? "end" : "start" }, `${mark[2]} ${Math.round(at(result, row))}%`));
+      if (mark) root.append(svg("text", { class: "mark-name", x: node.x + (end ? -9 : 9), y: node.y - 8, "text-anchor": end ? "end" : "start" }, `${mark[2]} ${Math.round(valueAt(result, row))}%`));
     });
     for (const { line, alpha, beta, asr, mark } of data.beside) {
       const own = asr[data.results.indexOf(result)];
@@ -332,33 +334,33 @@
     }
     host.replaceChildren(root);
     const scale = el("span", { class: "scale" }, "0");
-    const bar = svg("svg", { width: 120, height: 12, role: "img", "aria-label": "colours from 0 (dark blue) to 100 percent (yellow)" });
+    const bar = svg("svg", { width: 120, height: 12, role: "img", "aria-label": "colors from 0 (dark blue) to 100 percent (yellow)" });
     BANDS.forEach((fill, i) => bar.append(svg("rect", { x: 12 * i, width: 12.5, height: 12, fill })));
     scale.append(bar, `100% ${result.name}`);
     $("legend").replaceChildren(scale, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []));
-    const towards = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-1e3, 0], End: [1e3, 0] };
+    const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-1e3, 0], End: [1e3, 0] };
     interactive(root, nodes, 24, (marked, i, key) => {
-      const [dx, dy] = towards[key], from = marked[i];
-      let found = i, least = Infinity;
+      const [dx, dy] = directions[key], from = marked[i];
+      let next = i, least = Infinity;
       marked.forEach((node, j) => {
         const along = (node.x - from.x) * Math.sign(dx) + (node.y - from.y) * Math.sign(dy);
         const across = Math.abs(dx ? node.y - from.y : node.x - from.x);
         const cost = (Math.abs(dx) > 1 ? -along : along) + 20 * across;
-        if (along > 0.5 && cost < least) [found, least] = [j, cost];
+        if (along > 0.5 && cost < least) [next, least] = [j, cost];
       });
-      return found;
+      return next;
     });
     surface(result);
   }
 
-  const turn = { yaw: -0.7, pitch: 0.62 };
+  const rotation = { yaw: -0.7, pitch: 0.62 };
 
   function surface(result) {
     const host = $("surface"), { rows } = result;
     const own = rows.line.map((_, i) => i).filter((i) => rows.line[i] === state.line && rows.grid[i]);
     const [xs, ys] = [rows.alpha, rows.beta].map((axis) => [...new Set(own.map((i) => axis[i]))].sort((a, b) => a - b));
     const find = new Map(own.map((i) => [`${rows.alpha[i]} ${rows.beta[i]}`, i]));
-    const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": `The same as a surface: ${result.name} upwards. Arrow keys turn it.` });
+    const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": `The same values as a surface, ${result.name} upward. Arrow keys rotate it.` });
     host.replaceChildren(canvas);
     const width = host.clientWidth, height = Math.round(Math.min(width * 0.94, 540)), ratio = window.devicePixelRatio || 1;
     [canvas.width, canvas.height] = [width * ratio, height * ratio];
@@ -367,15 +369,15 @@
 
     function paint() {
       const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-      const colour = (name) => style.getPropertyValue(name).trim();
-      const size = Math.min((width / 2 - 44) / 1.42, height * 0.33); // room for the corners, whichever way it is turned
-      const [cy, sy, cp, sp] = [Math.cos(turn.yaw), Math.sin(turn.yaw), Math.cos(turn.pitch), Math.sin(turn.pitch)];
+      const color = (name) => style.getPropertyValue(name).trim();
+      const size = Math.min((width / 2 - 44) / 1.42, height * 0.33); // leaves room for the corners at any rotation
+      const [cy, sy, cp, sp] = [Math.cos(rotation.yaw), Math.sin(rotation.yaw), Math.cos(rotation.pitch), Math.sin(rotation.pitch)];
       const project = (a, b, p) => { // a, b, in -1..1, p in percent -> [x, y, depth]
         const [u, v, w] = [a * cy - b * sy, a * sy + b * cy, (p - 50) / 62];
         return [width / 2 + u * size, height / 2 - (v * sp + w * cp) * size, v * cp - w * sp];
       };
       const unit = (value, axis) => (2 * (value - axis[0])) / (axis.at(-1) - axis[0]) - 1;
-      const spot = (i) => project(unit(rows.alpha[i], xs), unit(rows.beta[i], ys), at(result, i) ?? 0);
+      const spot = (i) => project(unit(rows.alpha[i], xs), unit(rows.beta[i], ys), valueAt(result, i) ?? 0);
       const trace = (points) => {
         pen.beginPath();
         points.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
@@ -383,7 +385,7 @@
       pen.setTransform(ratio, 0, 0, ratio, 0, 0);
       pen.clearRect(0, 0, width, height);
       pen.lineWidth = 1;
-      pen.strokeStyle = colour("--rule");
+      pen.strokeStyle = color("--rule");
       for (const t of [-1, -0.5, 0, 0.5, 1]) {
         trace([project(t, -1, 0), project(t, 1, 0)]);
         pen.stroke();
@@ -397,7 +399,7 @@
         for (let j = 0; j + 1 < ys.length; j++) {
           const rim = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]].map(([a, b]) => find.get(`${xs[a]} ${ys[b]}`));
           if (rim.some((k) => k === undefined || rows.value[k] === null)) continue;
-          const spots = rim.map(spot), mean = rim.reduce((sum, k) => sum + at(result, k), 0) / 4;
+          const spots = rim.map(spot), mean = rim.reduce((sum, k) => sum + valueAt(result, k), 0) / 4;
           quads.push({ spots, fill: BANDS[Math.min(9, Math.floor(mean / 10))], depth: spots.reduce((sum, s) => sum + s[2], 0) });
         }
       quads.sort((p, q) => q.depth - p.depth);
@@ -412,8 +414,8 @@
         pen.stroke();
       }
       pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-      pen.fillStyle = colour("--muted");
-      pen.strokeStyle = colour("--muted");
+      pen.fillStyle = color("--muted");
+      pen.strokeStyle = color("--muted");
       pen.lineWidth = 1;
       trace([project(...post, 0), project(...post, 100)]);
       pen.stroke();
@@ -425,7 +427,7 @@
       pen.textAlign = "center";
       const near = (axis) => [-1, 1].map((t) => project(...(axis ? [t * 1.22, 0] : [0, t * 1.22]), 0)).sort((p, q) => q[1] - p[1])[0];
       for (const [name, [x, y]] of [["α", near(0)], ["β", near(1)]]) pen.fillText(name, x, y + 4);
-      pen.fillStyle = colour("--missing");
+      pen.fillStyle = color("--missing");
       for (const i of own) {
         if (rows.value[i] !== null) continue;
         const [x, y] = spot(i);
@@ -436,7 +438,7 @@
 
     let from = null, moved = false;
     canvas.addEventListener("pointerdown", (event) => {
-      [from, moved] = [[event.clientX, event.clientY, turn.yaw, turn.pitch], false];
+      [from, moved] = [[event.clientX, event.clientY, rotation.yaw, rotation.pitch], false];
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
@@ -450,52 +452,52 @@
       const by = { ArrowLeft: [0.12, 0], ArrowRight: [-0.12, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] }[event.key];
       if (!by) return;
       event.preventDefault();
-      rotate(turn.yaw + by[0], turn.pitch + by[1]);
+      rotate(rotation.yaw + by[0], rotation.pitch + by[1]);
     });
     function rotate(yaw, pitch) {
-      [turn.yaw, turn.pitch] = [yaw, Math.max(0.1, Math.min(1.5, pitch))];
+      [rotation.yaw, rotation.pitch] = [yaw, Math.max(0.1, Math.min(1.5, pitch))];
       paint();
     }
     paint();
     interactive(canvas, nodes, 14, () => 0);
   }
 
-  // What was said at a point, beside what was said at another one to the same probe: the origin, if no other is chosen.
+  // The dialog: the responses at a point next to those at another point (by default the origin) to the same prompts.
 
-  const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, asked: 0 };
+  const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, ticket: 0 };
 
   async function open(result, row) {
-    const ticket = ++detail.asked, { line, alpha, beta, point } = result.rows;
+    const ticket = ++detail.ticket, { line, alpha, beta, point } = result.rows;
     const other = detail.other ?? data.points[data.origin];
-    const [prompts, here, there] = await Promise.all([said.prompts(), said.at(data.points[point[row]]), said.at(other)]);
-    if (ticket !== detail.asked) return; // another one was asked for meanwhile
-    const [places, spoken, letters] = here[result.set] ?? [[], [], []];
-    const [otherPlaces, otherSpoken, otherLetters] = there[result.set] ?? [[], [], []];
-    const told = new Map(otherPlaces.map((p, i) => [p, [otherSpoken[i], otherLetters[result.judge][i]]]));
-    const items = places.map((p, i) => ({ asked: prompts[result.set][p], here: [spoken[i], letters[result.judge][i]], there: told.get(p) }));
+    const [prompts, here, there] = await Promise.all([responses.prompts(), responses.atPoint(data.points[point[row]]), responses.atPoint(other)]);
+    if (ticket !== detail.ticket) return; // another point has been opened meanwhile
+    const [indices, texts, letters] = here[result.set] ?? [[], [], []];
+    const [otherIndices, otherTexts, otherLetters] = there[result.set] ?? [[], [], []];
+    const compared = new Map(otherIndices.map((p, i) => [p, [otherTexts[i], otherLetters[result.judge][i]]]));
+    const items = indices.map((p, i) => ({ prompt: prompts[result.set][p], here: [texts[i], letters[result.judge][i]], there: compared.get(p) }));
     Object.assign(detail, { result, row, items });
 
-    // On another line's point here, which may lie below this one.
+    // Points of other lines at the same coordinates, which this point may hide.
     const rows = line.map((_, i) => i);
-    const beside = rows.filter((i) => alpha[i] === alpha[row] && beta[i] === beta[row]);
-    options("line", point[row] === data.origin ? [] : beside, (i) => data.lines[line[i]], row, (i) => open(result, i));
-    const asked = data.results.filter((each) => each.rows.point.includes(point[row]));
-    const same = (each) => each.rows.point.findIndex((p, i) => p === point[row] && each.rows.line[i] === line[row]);
-    options("asked", asked, (each) => each.label, result, (each) => open(each, same(each)));
+    const samePlace = rows.filter((i) => alpha[i] === alpha[row] && beta[i] === beta[row]);
+    options("line", point[row] === data.origin ? [] : samePlace, (i) => data.lines[line[i]], row, (i) => open(result, i));
+    const measured = data.results.filter((each) => each.rows.point.includes(point[row]));
+    const sameRow = (each) => each.rows.point.findIndex((p, i) => p === point[row] && each.rows.line[i] === line[row]);
+    options("result", measured, (each) => each.label, result, (each) => open(each, sameRow(each)));
     const first = rows.filter((i) => point.indexOf(point[i]) === i).sort((i, j) => (point[j] === data.origin) - (point[i] === data.origin));
     const others = first.filter((i) => result.rows.value[i] !== null);
     const current = others.find((i) => data.points[point[i]] === other) ?? others[0];
-    detail.where = others.length ? place(result, current) : "The origin";
-    options("other", others, (i) => place(result, i), current, (i) => {
+    detail.otherName = others.length ? placeName(result, current) : "The origin";
+    options("other", others, (i) => placeName(result, i), current, (i) => {
       detail.other = data.points[point[i]];
       open(result, row);
     });
     const kept = $("detail-category").value;
-    const names = [...new Set(items.map((item) => item.asked[1]))];
-    options("category", names.length > 1 ? [null, ...names] : [], (name) => (name === null ? "every category" : name || "(none)"), null, filter);
+    const names = [...new Set(items.map((item) => item.prompt[1]))];
+    options("category", names.length > 1 ? [null, ...names] : [], (name) => (name === null ? "all categories" : name || "(none)"), null, filter);
     if (names.includes(kept)) $("detail-category").value = kept;
 
-    $("detail-title").textContent = place(result, row);
+    $("detail-title").textContent = placeName(result, row);
     $("detail-numbers").textContent = numbers(result, row).join(" · ");
     filter();
     $("tip").hidden = true;
@@ -503,7 +505,7 @@
     $("detail").scrollTop = 0;
   }
 
-  // A choice in the dialog, hidden where there is nothing to choose.
+  // Fill a choice of the dialog; it is hidden if there is nothing to choose.
   function options(key, values, name, chosen, take) {
     const select = $(`detail-${key}`);
     select.closest("label").hidden = values.length < 2;
@@ -515,11 +517,11 @@
   function filter() {
     const want = $("detail-filter").value, { result, row, items } = detail;
     const category = $("detail-category").selectedIndex > 0 ? $("detail-category").value : null;
-    const sought = $("detail-search").value.trim().toLowerCase();
-    detail.chosen = items.filter(({ asked, here, there }) =>
+    const query = $("detail-search").value.trim().toLowerCase();
+    detail.chosen = items.filter(({ prompt, here, there }) =>
       (!want || (want === "changed" ? there && there[1] !== here[1] : here[1] === want)) &&
-      (category === null || (asked[1] || "(none)") === category) &&
-      (!sought || [asked[0], here[0], there?.[0] ?? ""].some((text) => text.toLowerCase().includes(sought))));
+      (category === null || (prompt[1] || "(none)") === category) &&
+      (!query || [prompt[0], here[0], there?.[0] ?? ""].some((text) => text.toLowerCase().includes(query))));
     const measured = result.rows.n[row];
     $("detail-count").textContent = `${detail.chosen.length} of ${items.length} responses` + (items.length < measured ? ` (of ${measured} measured)` : "");
     $("detail-list").replaceChildren();
@@ -532,18 +534,19 @@
     $("detail-more").hidden = detail.shown >= detail.chosen.length;
   }
 
-  function exchange({ asked, here, there }) {
-    const [text, category] = asked;
-    const prompt = el("p", { class: "prompt", dir: "auto" }, text);
-    const pair = el("div", { class: "pair" }, answer("At this point", here), answer(detail.where === "The origin" ? "At the origin" : detail.where, there));
-    return el("li", {}, prompt, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
+  function exchange({ prompt, here, there }) {
+    const [text, category] = prompt;
+    const question = el("p", { class: "prompt", dir: "auto" }, text);
+    const otherName = detail.otherName === "The origin" ? "At the origin" : detail.otherName;
+    const pair = el("div", { class: "pair" }, responseBox("At this point", here), responseBox(otherName, there));
+    return el("li", {}, question, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
   }
 
-  function answer(where, spoken) {
-    if (!spoken) return el("div", {}, el("h3", {}, where), el("p", { class: "response empty" }, "not measured"));
-    const [text, outcome] = spoken;
-    const head = el("h3", {}, where, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]));
-    return el("div", {}, head, el("p", { class: text ? "response" : "response empty", dir: "auto" }, text || "(nothing)"));
+  function responseBox(heading, response) {
+    if (!response) return el("div", {}, el("h3", {}, heading), el("p", { class: "response empty" }, "not measured"));
+    const [text, outcome] = response;
+    const head = el("h3", {}, heading, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]));
+    return el("div", {}, head, el("p", { class: text ? "response" : "response empty", dir: "auto" }, text || "(empty)"));
   }
 
   $("detail-close").addEventListener("click", () => $("detail").close());
@@ -551,7 +554,7 @@
   $("detail-search").addEventListener("input", filter);
   $("detail-more").addEventListener("click", more);
   $("detail").addEventListener("close", () => {
-    detail.asked++;
+    detail.ticket++;
     detail.other = null;
     if (detail.result) marked(keyOf(detail.result, detail.row))?.focus();
   });
@@ -566,26 +569,26 @@
     if (focused) marked(focused)?.focus({ preventScroll: true });
   }
 
-  // Of a prompt set's first result the row of a point.
-  function found(id, set, then) {
-    const here = (each) => each.rows.point.indexOf(data.points.indexOf(id));
-    const result = data.results.find((each) => each.set === set && here(each) >= 0);
-    return result && then(result, here(result));
+  // Call then(result, row) with the row of a point in the first result of a prompt set that has it.
+  function withRow(id, set, then) {
+    const rowOf = (each) => each.rows.point.indexOf(data.points.indexOf(id));
+    const result = data.results.find((each) => each.set === set && rowOf(each) >= 0);
+    return result && then(result, rowOf(result));
   }
 
-  // For the viewer: newer numbers of the same sweep; a point's name; a point to be opened.
+  // For the viewer: show newer numbers of the same sweep; name a point; open a point.
   window.landscape = {
     show(newer) {
       data = newer;
       draw();
     },
-    name: (id, set) => found(id, set, place) ?? id,
-    open: (id, set) => found(id, set, open),
+    name: (id, set) => withRow(id, set, placeName) ?? id,
+    open: (id, set) => withRow(id, set, open),
   };
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (width !== (width = window.innerWidth)) draw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw); // a canvas knows no style sheet
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw); // a canvas does not follow the style sheet by itself
   draw();
 })();

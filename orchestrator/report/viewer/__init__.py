@@ -1,1 +1,1 @@
-"""`view`: a local web page over all studies. It only reads."""
+"""The live viewer (`view`): a local web page over all studies. It reads studies and never writes to one."""

@@ -1,9 +1,9 @@
 "use strict";
-// The list of sweeps; and what a sweep's page has beyond the report's: progress, newer numbers, a search over all that
-// was said. Text is only ever set as text.
+// The list of sweeps, and what a sweep's page adds to the report: progress, newer numbers, and a search over all
+// responses. Text is only ever set as text.
 (() => {
   const $ = (id) => document.getElementById(id);
-  const EVERY = 2000; // milliseconds between two looks at a sweep that runs
+  const INTERVAL = 2000; // milliseconds between two requests about a running sweep
   const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", u: "no verdict" };
 
   function el(name, attributes = {}, ...children) {
@@ -21,28 +21,27 @@
     return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
   }
 
-  async function fetched(where) {
-    const answer = await fetch(where);
-    if (!answer.ok) throw new Error(`${where}: ${answer.status}`);
-    return answer.json();
+  async function fetchJson(address) {
+    const response = await fetch(address);
+    if (!response.ok) throw new Error(`${address}: ${response.status}`);
+    return response.json();
   }
 
-  // Calls `look` again and again while it says so, more slowly where answers take long; rests while nobody looks.
-  function follow(look, wait = EVERY) {
+  // Call `update` repeatedly for as long as it returns true: less often if responses are slow, and not while the page is
+  // hidden.
+  function poll(update, wait = INTERVAL) {
     setTimeout(async () => {
-      if (document.hidden) return follow(look);
+      if (document.hidden) return poll(update);
       const began = performance.now();
-      let more = true;
       try {
-        more = await look();
+        if (await update()) poll(update, Math.max(INTERVAL, 4 * (performance.now() - began)));
       } catch {
-        wait = 5 * EVERY; // the viewer was stopped, or the study moved: it may come back
+        poll(update, 5 * INTERVAL); // the viewer was stopped, or the study moved: it may come back
       }
-      if (more) follow(look, Math.max(EVERY, 4 * (performance.now() - began)));
     }, wait);
   }
 
-  function standing({ state, done, tasks, failed, eta_seconds: left, why }) {
+  function progressText({ state, done, tasks, failed, eta_seconds: left, why }) {
     const parts = [state, `${count(done)} of ${count(tasks)} tasks`];
     if (failed) parts.push(`${count(failed)} failed`);
     if (left) parts.push(`${duration(left)} left`);
@@ -50,10 +49,10 @@
     return parts.join(" · ");
   }
 
-  if ($("sweeps")) list();
-  else sweep();
+  if ($("sweeps")) listSweeps();
+  else followSweep();
 
-  function list() {
+  function listSweeps() {
     let sweeps = JSON.parse($("sweeps-data").textContent);
     const show = () => {
       const words = $("sweeps-text").value.toLowerCase().split(/\s+/), state = $("sweeps-state").value;
@@ -62,7 +61,7 @@
       const running = sweeps.filter((s) => s.state === "running").length;
       $("sweeps-count").textContent = sweeps.length
         ? `${count(chosen.length)} of ${count(sweeps.length)} sweeps` + (running ? `, ${running} running` : "")
-        : "No sweep yet: `python -m orchestrator run` makes one.";
+        : "No sweep yet: `python -m orchestrator run` creates one.";
       const focused = document.activeElement?.getAttribute("href");
       $("sweeps").replaceChildren(...chosen.map(row));
       if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
@@ -73,7 +72,7 @@
       const name = el("td", {}, el("a", { href: address, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
       const bar = el("progress", { max: s.tasks || 1, value: s.done, "aria-label": "tasks done" });
       return el("tr", {}, name,
-        el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, standing(s))),
+        el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, progressText(s))),
         el("td", { class: "number" }, s.origin ? `${s.origin}%` : "–"),
         el("td", { class: "number" }, s.visage ?? "–", el("span", { class: "beneath" }, s.interval ?? "")),
         el("td", { class: "number" }, s.radius ?? "–"),
@@ -82,73 +81,73 @@
     for (const id of ["sweeps-text", "sweeps-state"]) $(id).addEventListener("input", show);
     $("sweeps-filter").addEventListener("submit", (event) => event.preventDefault());
     show();
-    follow(async () => {
-      const newer = await fetched("/sweeps");
+    poll(async () => {
+      const newer = await fetchJson("/sweeps");
       if (JSON.stringify(newer) !== JSON.stringify(sweeps)) {
         sweeps = newer;
         show();
       }
       return true;
-    }, 2 * EVERY);
+    }, 2 * INTERVAL);
   }
 
-  function sweep() {
-    let before = JSON.parse($("now-data").textContent);
-    const tell = ({ status }) => {
-      $("standing").hidden = status.state === "complete";
-      Object.assign($("progress"), { max: status.tasks || 1, value: status.done });
-      $("progress-text").textContent = standing(status);
+  function followSweep() {
+    let before = JSON.parse($("state-data").textContent);
+    const showProgress = ({ status }) => {
+      $("progress").hidden = status.state === "complete";
+      Object.assign($("progress-bar"), { max: status.tasks || 1, value: status.done });
+      $("progress-text").textContent = progressText(status);
     };
-    tell(before);
-    const moving = ({ status, whole }) => status.state === "running" || !whole;
-    if (moving(before)) {
-      follow(async () => {
-        const now = await fetched("now");
-        tell(now);
+    showProgress(before);
+    const changing = ({ status, whole }) => status.state === "running" || !whole;
+    if (changing(before)) {
+      poll(async () => {
+        const now = await fetchJson("now");
+        showProgress(now);
         if (JSON.stringify(now.chart) !== JSON.stringify(before.chart)) {
           window.landscape.show(now.chart);
           $("tiles").replaceChildren(...now.tiles.map(tile));
           $("verdict").textContent = now.verdict;
-          $("said").textContent = now.said;
+          $("narrative").textContent = now.said;
           $("warnings").replaceChildren(...now.warnings.map((text) => el("p", { class: "warning" }, text)));
         }
         before = now;
-        if (moving(now)) return true;
-        if (!$("detail").open) location.reload(); // for the tables, which only the end fills
+        if (changing(now)) return true;
+        if (!$("detail").open) location.reload(); // for the tables, which are complete only at the end
         return false;
       });
     }
     const tile = ({ name, value, unit, sure }) => {
       const shown = el("dd", { class: "value" }, value, ...(unit ? [el("small", {}, ` ${unit}`)] : []));
-      return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "sure" }, sure));
+      return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "note" }, sure));
     };
 
-    let asked = 0;
+    let latest = 0;
     $("search").addEventListener("submit", async (event) => {
       event.preventDefault();
-      const ticket = ++asked, keys = ["text", "group", "category", "outcome"];
-      const wanted = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
+      const ticket = ++latest, keys = ["text", "group", "category", "outcome"];
+      const query = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
       $("search-count").textContent = "searching …";
-      const { total, found } = await fetched(`search?${new URLSearchParams(wanted)}`);
-      if (ticket !== asked) return;
+      const { total, found } = await fetchJson(`search?${new URLSearchParams(query)}`);
+      if (ticket !== latest) return;
       const few = found.length < total ? `the first ${count(found.length)} of ` : "";
-      $("search-count").textContent = total ? `${few}${count(total)} responses` : "No response has that.";
-      left = found.map(hit);
+      $("search-count").textContent = total ? `${few}${count(total)} responses` : "No matching response.";
+      remaining = found.map(hit);
       $("search-found").replaceChildren();
       more();
     });
-    let left = [];
+    let remaining = [];
     const more = () => {
-      $("search-found").append(...left.splice(0, 20));
-      $("search-more").hidden = !left.length;
+      $("search-found").append(...remaining.splice(0, 20));
+      $("search-more").hidden = !remaining.length;
     };
     $("search-more").addEventListener("click", more);
     const hit = ({ point, set, prompt, category, asked, response, outcome }) => {
       const name = window.landscape.name(point, set);
-      const go = el("button", { type: "button" }, name);
-      go.addEventListener("click", () => window.landscape.open(point, set));
-      const where = el("p", { class: "where" }, go, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]), el("span", { dir: "auto" }, [category, asked].filter(Boolean).join(" · ")));
-      const text = el("p", { class: response ? "response" : "response empty", dir: "auto" }, response || "(nothing)");
+      const button = el("button", { type: "button" }, name);
+      button.addEventListener("click", () => window.landscape.open(point, set));
+      const where = el("p", { class: "where" }, button, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]), el("span", { dir: "auto" }, [category, asked].filter(Boolean).join(" · ")));
+      const text = el("p", { class: response ? "response" : "response empty", dir: "auto" }, response || "(empty)");
       return el("li", {}, el("p", { class: "prompt", dir: "auto" }, prompt), text, where);
     };
   }

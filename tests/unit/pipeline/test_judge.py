@@ -73,7 +73,7 @@ class Asked:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no report: they take longer than all the rest."""
     monkeypatch.setattr(answers, "draw", lambda *_: None)
-    monkeypatch.setattr("orchestrator.report.page.write.write", lambda *_: None)
+    monkeypatch.setattr("orchestrator.report.page.render.write_report", lambda *_: None)
 
 
 @pytest.fixture

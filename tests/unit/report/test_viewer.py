@@ -1,4 +1,4 @@
-"""The viewer's server: who may call it, what it answers, and that it only looks."""
+"""The viewer's server: who may call it, what it returns, and that it never writes to a study."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.report.viewer import serve as view
-from orchestrator.report.viewer.live import Room
+from orchestrator.report.viewer.catalog import StudyCatalog
+from orchestrator.report.viewer.options import ViewerOptions, parse_options
+from orchestrator.report.viewer.serve import allowed_hosts
 from orchestrator.store.study import GENERATIONS, Study, read_table
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
@@ -34,22 +35,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with viewing(folder.parents[2], tmp_path_factory.mktemp("scratch")) as found:
-        yield found
+    with viewing(folder.parents[2], tmp_path_factory.mktemp("scratch")) as url:
+        yield url
 
 
 def get(address: str, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], str]:
-    """Status, headers in lower case, text."""
+    """Return status, headers in lower case, and text."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    told = {name.lower(): value for name, value in answer.getheaders()}
-    text = answer.read().decode()
+    response = connection.getresponse()
+    received = {name.lower(): value for name, value in response.getheaders()}
+    text = response.read().decode()
     connection.close()
-    return answer.status, told, text
+    return response.status, received, text
 
 
-def of(folder: Path) -> str:
+def path_of(folder: Path) -> str:
     return f"/sweeps/{folder.parents[1].name}/{folder.name}"
 
 
@@ -57,28 +58,28 @@ def files(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
-def test_it_only_looks(folder: Path, address: str) -> None:
+def test_no_route_writes_to_a_study(folder: Path, address: str) -> None:
     before = files(folder.parents[2])
-    for path in ("/", "/sweeps", *(f"{of(folder)}/{each}" for each in ("", "now", "prompts", "search?text=i"))):
-        status, told, text = get(address, path)
+    for path in ("/", "/sweeps", *(f"{path_of(folder)}/{each}" for each in ("", "now", "prompts", "search?text=i"))):
+        status, received, text = get(address, path)
         assert status == 200 and text, path
-        assert told["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
-        assert told["x-content-type-options"] == "nosniff" and told["cache-control"] == "no-store"
-        assert "access-control-allow-origin" not in told
+        assert received["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert received["x-content-type-options"] == "nosniff" and received["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in received
         assert get(address, path, "POST")[0] == 405
     assert files(folder.parents[2]) == before
 
 
-def test_what_it_tells_of_a_sweep(folder: Path, address: str) -> None:
+def test_a_sweep_as_json(folder: Path, address: str) -> None:
     (listed,) = json.loads(get(address, "/sweeps")[2])
     assert (listed["model"], listed["state"], listed["done"], listed["tasks"]) == ("tiny", "complete", 11, 11)
     assert listed["origin"] == "0.0" and listed["radius"]
-    now = json.loads(get(address, f"{of(folder)}/now")[2])
+    now = json.loads(get(address, f"{path_of(folder)}/now")[2])
     points = now["chart"]["points"]
-    said = json.loads(get(address, f"{of(folder)}/points/{points[0]}")[2])
-    assert said == [[[0, 1, 2, 3], ["Here is a list …"] * 4, ["cccc"]]]
-    assert json.loads(get(address, f"{of(folder)}/points/none")[2]) == [None]
-    assert json.loads(get(address, f"{of(folder)}/prompts")[2]) == [[[text, ""] for text in PROBES]]
+    responses = json.loads(get(address, f"{path_of(folder)}/points/{points[0]}")[2])
+    assert responses == [[[0, 1, 2, 3], ["Here is a list …"] * 4, ["cccc"]]]
+    assert json.loads(get(address, f"{path_of(folder)}/points/none")[2]) == [None]
+    assert json.loads(get(address, f"{path_of(folder)}/prompts")[2]) == [[[text, ""] for text in PROBES]]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_what_it_tells_of_a_sweep(folder: Path, address: str) -> None:
      ("group=benign", 0), ("group=harmful", 44), ("category=fraud", 0), ("text=%3Cscript%3E", 0)],
 )  # fmt: skip
 def test_search(query: str, total: int, folder: Path, address: str) -> None:
-    found = json.loads(get(address, f"{of(folder)}/search?{query}")[2])
-    assert found["total"] == total == len(found["found"])
+    result = json.loads(get(address, f"{path_of(folder)}/search?{query}")[2])
+    assert result["total"] == total == len(result["found"])
 
 
 @pytest.mark.parametrize(
@@ -96,58 +97,58 @@ def test_search(query: str, total: int, folder: Path, address: str) -> None:
     ["/nothing", "/sweeps/x/y/now", "/assets/../app.py", "/assets/..%2fapp.py", "/assets/app.py",
      "/sweeps/..%2f/../now", "//example.com/", "/assets/%2e%2e/view.js"],
 )  # fmt: skip
-def test_there_is_nothing_else(path: str, address: str) -> None:
+def test_other_paths_are_not_found(path: str, address: str) -> None:
     assert get(address, path)[0] == 404
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", ""]
 )
-def test_another_name_in_the_host_header_is_refused(host: str, address: str) -> None:
+def test_an_unknown_host_header_is_refused(host: str, address: str) -> None:
     assert get(address, Host=host)[0] == 400
     port = address.rpartition(":")[2]
     for ours in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
         assert get(address, Host=ours)[0] == 200, ours
 
 
-def test_a_token_is_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_a_token_is_required(folder: Path, tmp_path: Path) -> None:
     with viewing(folder.parents[2], tmp_path, token=TOKEN) as address:
         for wrong in ("", "?token=", "?token=wrong", f"?token={TOKEN}x", "?token=%C3%A9"):
-            status, told, text = get(address, f"/sweeps{wrong}")
-            assert status == 401 and "set-cookie" not in told and "tiny" not in text
+            status, received, text = get(address, f"/sweeps{wrong}")
+            assert status == 401 and "set-cookie" not in received and "tiny" not in text
         for wrong in ("wrong", TOKEN[:-1], ""):
             assert get(address, Cookie=f"landscape-token={wrong}")[0] == 401
             assert get(address, Authorization=f"Bearer {wrong}")[0] == 401
         assert get(address, "/assets/page.js")[0] == 401
-        status, told, _ = get(address, f"//example.com/?token={TOKEN}")
-        assert (status, told["location"]) == (303, "/example.com/"), "nobody is sent elsewhere"
-        status, told, _ = get(address, f"/?token={TOKEN}")
-        assert (status, told["location"]) == (303, "/"), "the token leaves the address"
-        assert {"httponly", "samesite=strict"} <= set(told["set-cookie"].lower().split("; "))
-        assert get(address, Cookie=told["set-cookie"].partition(";")[0])[0] == 200
+        status, received, _ = get(address, f"//example.com/?token={TOKEN}")
+        assert (status, received["location"]) == (303, "/example.com/"), "no redirect leads to another host"
+        status, received, _ = get(address, f"/?token={TOKEN}")
+        assert (status, received["location"]) == (303, "/"), "the token is removed from the address"
+        assert {"httponly", "samesite=strict"} <= set(received["set-cookie"].lower().split("; "))
+        assert get(address, Cookie=received["set-cookie"].partition(";")[0])[0] == 200
         assert get(address, Authorization=f"Bearer {TOKEN}")[0] == 200
         assert get(address, f"/?token={TOKEN}", Host="evil.example")[0] == 400
 
 
-def test_loopback_needs_no_token_and_all_else_does() -> None:
+def test_only_loopback_needs_no_token() -> None:
     for host, alone in (("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True),
                         ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("some.host", False)):  # fmt: skip
-        assert view.Asked(host).is_loopback is alone
-    assert socket.gethostname().lower() in view.names(view.Asked("0.0.0.0"))
-    assert "a.b" in view.names(view.Asked("0.0.0.0", names=("A.b",)))
-    assert view.names(view.Asked()) == {"localhost", "127.0.0.1", "::1", "[::1]"}
+        assert ViewerOptions(host).is_loopback is alone
+    assert socket.gethostname().lower() in allowed_hosts(ViewerOptions("0.0.0.0"))
+    assert "a.b" in allowed_hosts(ViewerOptions("0.0.0.0", names=("A.b",)))
+    assert allowed_hosts(ViewerOptions()) == {"localhost", "127.0.0.1", "::1", "[::1]"}
 
 
-def test_what_is_asked_for() -> None:
-    wanted, rest = view.asked(["view.port=0", "out=there", "view.names=[a,b]", "report.reveal=true"])
-    assert wanted == view.Asked(port=0, names=("a", "b"), reveal=True) and rest == ("out=there",)
+def test_options_of_the_command_line() -> None:
+    options, rest = parse_options(["view.port=0", "out=there", "view.names=[a,b]", "report.reveal=true"])
+    assert options == ViewerOptions(port=0, names=("a", "b"), reveal=True) and rest == ("out=there",)
     for wrong in ("view.prot=1", "view.port=x", "view.port=70000", "report.reveal=maybe"):
         with pytest.raises(UserError):
-            view.asked([wrong])
+            parse_options([wrong])
 
 
-def test_responses_are_read_while_they_come(tmp_path: Path) -> None:
-    """Not yet judged by anyone: the viewer judges them, and writes nothing into the study."""
+def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
+    """The viewer judges responses that have no stored verdict, and writes nothing into the study."""
     folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
     study = Study.open(folder.parents[1])
     for path in [folder / "landscape.parquet", folder / "summary.json", *study.root.glob("judgements/*/*")]:
@@ -155,10 +156,10 @@ def test_responses_are_read_while_they_come(tmp_path: Path) -> None:
     part = study.parts()[0]
     table = read_table(part.path, GENERATIONS)
     part.path.unlink()
-    room = Room(tmp_path / "studies", tmp_path / "scratch")
+    catalog = StudyCatalog(tmp_path / "studies", tmp_path / "scratch")
 
     def measured() -> Any:
-        return room.look(*room.sweeps()[0]).summary["points_done"]
+        return catalog.view(*catalog.sweeps()[0]).summary["points_done"]
 
     before = files(study.root)
     assert measured() == 0
@@ -168,22 +169,22 @@ def test_responses_are_read_while_they_come(tmp_path: Path) -> None:
             f"part {rows.start}", table.slice(rows.start, rows.stop - rows.start), part.meta["engine"]
         )
         assert measured() == rows.stop / len(PROBES)
-    look = room.look(*room.sweeps()[0])
-    assert look.whole and look is room.look(*room.sweeps()[0]), "nothing new: nothing is reckoned again"
+    view = catalog.view(*catalog.sweeps()[0])
+    assert view.fully_judged and view is catalog.view(*catalog.sweeps()[0]), "nothing new: nothing is computed again"
     assert not list(study.root.glob("judgements/*/*")) and list((tmp_path / "scratch").rglob("*.parquet"))
-    assert look.summary["origin_asr"] == 0.0 and look.shown()["tiles"]
+    assert view.summary["origin_asr"] == 0.0 and view.content()["tiles"]
 
 
-def test_much_is_judged_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_responses_are_judged_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
     for path in folder.parents[1].glob("judgements/*/*"):
         path.unlink()
     (folder / "landscape.parquet").unlink()
-    monkeypatch.setattr("orchestrator.report.viewer.live.AT_ONCE", 5 * len(PROBES))
-    room = Room(tmp_path / "studies", tmp_path / "scratch")
-    looks = [room.look(*room.sweeps()[0]) for _ in range(4)]
-    assert [look.summary["points_done"] for look in looks] == [5, 10, 11, 11]
-    assert [look.whole for look in looks] == [False, False, True, True]
+    monkeypatch.setattr("orchestrator.report.viewer.catalog.BATCH", 5 * len(PROBES))
+    catalog = StudyCatalog(tmp_path / "studies", tmp_path / "scratch")
+    views = [catalog.view(*catalog.sweeps()[0]) for _ in range(4)]
+    assert [view.summary["points_done"] for view in views] == [5, 10, 11, 11]
+    assert [view.fully_judged for view in views] == [False, False, True, True]
 
 
 def test_no_study_yet(tmp_path: Path) -> None:

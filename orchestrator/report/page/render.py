@@ -1,0 +1,115 @@
+"""Render report.html: a sweep's results as one self-contained file that works offline and requests nothing.
+
+The page draws its charts with a few hundred lines of its own SVG and canvas code instead of a charting library.
+Plotly, which has curves, contours and surfaces, would add 4.7 MB to every report (each run writes one per sweep). It
+also builds functions from strings, which a Content-Security-Policy must allow with `unsafe-eval`, and its points
+cannot be reached by keyboard. The hard parts are left to libraries: contours to contourpy, escaping to Jinja.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from orchestrator.config.schema import ReportConfig
+from orchestrator.report.page.content import page_content
+from orchestrator.report.page.evidence import collect_evidence
+from orchestrator.store.study import Study
+from orchestrator.sweep.grid import Sweep
+
+HERE = Path(__file__).parent
+_BASE_POLICY = "base-uri 'none'; form-action 'none'"
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def write_report(
+    study: Study,
+    sweep: Sweep,
+    folder: Path,
+    frame: pd.DataFrame,
+    summary: Mapping[str, Any],
+    options: ReportConfig | None = None,
+) -> None:
+    """Write a sweep's report.html.
+
+    Args:
+        study: The study that holds the responses and verdicts.
+        sweep: The sweep to report.
+        folder: The sweep's folder in the study.
+        frame: The sweep's landscape.
+        summary: The sweep's summary.
+        options: How many responses to include, and whether as whole texts. None takes the defaults.
+    """
+    options = options or ReportConfig()
+    evidence = collect_evidence(study, sweep, options.reveal, options.max_generations)
+    content = page_content(study, sweep, folder, frame, summary, evidence)
+    study.write_report(folder, render_page(content, evidence.to_json()))
+
+
+def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str:
+    """Return the page's HTML.
+
+    Args:
+        content: What `page_content` returns.
+        responses: What `Evidence.to_json` returns. The page parses it when a point is opened for the first time.
+    """
+    script, style = _read("page.js"), _read("page.css")
+    policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; {_BASE_POLICY}"
+    template = template_environment().get_template("page.html")
+    return template.render(
+        **content,
+        policy=policy,
+        script=Markup(script),  # our own files
+        style=Markup(style),
+        chart_data=embed_json(content["chart"]),
+        responses_data=embed_json(responses),
+    )
+
+
+def render_comparison(sweeps: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], figure: str) -> str:
+    """Return the HTML page of `compare`.
+
+    Args:
+        sweeps: The table of sweeps.
+        pairs: For each compared sweep its `words` (a paragraph) and a `table`.
+        figure: An SVG in base64; empty for none.
+    """
+    style = _read("page.css")
+    policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {_BASE_POLICY}"
+    template = template_environment().get_template("compare.html")
+    return template.render(sweeps=sweeps, pairs=pairs, figure=figure, policy=policy, style=Markup(style))
+
+
+def template_environment(*folders: Path) -> jinja2.Environment:
+    """Return the environment of the templates in `folders` and then in this package; all values are escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, HERE]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def embed_json(value: Any) -> Markup:
+    """Return JSON that is safe inside a <script type="application/json"> element: no character starts markup."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(_ESCAPED))
+
+
+def _read(name: str) -> str:
+    """Return the text of one of this package's own files."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy names an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

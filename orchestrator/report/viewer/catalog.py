@@ -1,0 +1,154 @@
+"""All studies below a folder, and the current state of each sweep.
+
+While a sweep runs, nobody has judged the responses that it stores. The viewer then judges them itself and keeps the
+verdicts in a scratch folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from orchestrator import judges
+from orchestrator.analysis.reducer import judge_missing, landscape, summarise
+from orchestrator.judges import Judge
+from orchestrator.judges._model import ModelJudge
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.report.page.evidence import RESPONSE_KEY, Evidence, read_verdicts
+from orchestrator.report.viewer.sweep_view import SweepView
+from orchestrator.scoring.panel import bench
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.status import load, sweeps_under
+from orchestrator.store.study import Study
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.errors import UserError
+
+BATCH = 4000  # responses that are judged for one view: a sweep with many more needs several views to catch up
+
+
+class ScratchStudy(Study):
+    """A study opened for reading: verdicts that are not stored in it are written to a scratch folder instead."""
+
+    def __init__(self, study: Study, scratch: Path) -> None:
+        super().__init__(study.root, study.id)
+        self._scratch = Study(scratch / study.root.name, study.id)
+
+    def parts(self, folder: str = "generations") -> list[Part]:
+        """Return the study's parts in `folder` and, unless these are generations, those in the scratch folder."""
+        stored = super().parts(folder)
+        return stored if folder == "generations" else stored + self._scratch.parts(folder)
+
+    def write_judgements(self, judge_id: str, table: pa.Table, judged: Mapping[TaskKey, str]) -> None:
+        """Write verdicts to the scratch folder."""
+        self._scratch.write_judgements(judge_id, table, judged)
+
+
+@dataclass
+class _CachedView:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    modified: tuple[int, ...] = ()
+    view: SweepView | None = None
+
+
+class StudyCatalog:
+    """All studies below a root folder. Safe to use from any thread."""
+
+    def __init__(self, root: Path, scratch: Path, reveal: bool = False) -> None:
+        """Look at the studies below `root`.
+
+        Args:
+            root: The root of studies, a study or a sweep.
+            scratch: Folder for verdicts that are not stored in the studies.
+            reveal: Whether responses are shown in full.
+        """
+        self._root, self._scratch, self._reveal = root, scratch, reveal
+        self._cache: dict[Path, _CachedView] = {}
+        self._lock = threading.Lock()
+
+    def sweeps(self) -> list[tuple[Study, Path]]:
+        """Return every sweep as (study, folder), the most recently used first; empty if there is no study yet."""
+        with contextlib.suppress(UserError):
+            return sorted(sweeps_under(self._root), key=lambda pair: -_modified(pair[1] / "sweep.json"))
+        return []
+
+    def find(self, study: str, sweep: str) -> tuple[Study, Path] | None:
+        """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
+        return next((pair for pair in self.sweeps() if (pair[0].root.name, pair[1].name) == (study, sweep)), None)
+
+    def view(self, study: Study, folder: Path) -> SweepView:
+        """Return the current state of a sweep; cached until its files change.
+
+        Raises:
+            UserError: If the sweep cannot be read.
+        """
+        with self._lock:
+            cached = self._cache.setdefault(folder, _CachedView())
+        with cached.lock:
+            files = (study.root / "generations", folder / "sweep.json", folder / "landscape.parquet")
+            modified = tuple(_modified(path) for path in files)
+            if cached.view is None or cached.modified != modified or not cached.view.fully_judged:
+                is_reduced = modified[2] > modified[0]
+                cached.view = self._read(study, folder, is_reduced)
+                cached.modified = modified
+            return cached.view
+
+    def _read(self, study: Study, folder: Path, is_reduced: bool) -> SweepView:
+        """Read a sweep; if `is_reduced`, its stored landscape is newer than its responses and is used."""
+        sweep, record = load(study, folder)
+        if is_reduced:
+            with contextlib.suppress(UserError):
+                frame, summary = study.read_landscape(folder)
+                return SweepView(
+                    study, folder, sweep, frame, summary, self._evidence(study, sweep, bench(study, sweep))
+                )
+        scratch = ScratchStudy(study, self._scratch)
+        # Model judges answer only after the run has ended.
+        names = tuple(name for name in sweep.judges if not isinstance(judges.get(name), ModelJudge)) or ("keyword",)
+        sweep = dataclasses.replace(sweep, judges=names)
+        panel = [judges.get(name) for name in names]
+        prompt_sets = [scratch.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+        judged = [self._judge_batch(scratch, sweep, judge, prompt_sets) for judge in [*panel, DEGENERATE]]
+        frame = landscape(scratch, sweep, prompt_sets)
+        summary = summarise(scratch, sweep, prompt_sets, frame, record)
+        evidence = self._evidence(scratch, sweep, panel)
+        return SweepView(scratch, folder, sweep, frame, summary, evidence, fully_judged=all(judged))
+
+    def _judge_batch(self, study: Study, sweep: Sweep, judge: Judge, prompt_sets: list[PromptSet]) -> bool:
+        """Judge up to BATCH responses that have no verdict; return whether these were all."""
+        winners = study.stored_of(sweep.tasks())
+        judged = study.judged(judge.id, winners)
+        size = {prompts.id: len(prompts.prompts) for prompts in prompt_sets}
+        missing = [key for key in winners if key not in judged]
+        batch: dict[TaskKey, Part] = {}
+        for key in missing:
+            if sum(size[set_id] for _, set_id in batch) >= BATCH:
+                break
+            batch[key] = winners[key]
+        judge_missing(study, judge, batch, prompt_sets)
+        return len(batch) == len(missing)
+
+    def _evidence(self, study: Study, sweep: Sweep, panel: Sequence[Judge]) -> Evidence:
+        """Return all verdicts and no responses."""
+        winners = study.stored_of(sweep.tasks())
+        prompt_sets = tuple(study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids)
+        verdicts = read_verdicts(study, panel, prompt_sets, winners)
+        names = tuple(judge.name for judge in panel)
+        prompts = {each.id: each.prompts for each in prompt_sets}
+        no_responses = pd.DataFrame(columns=[*RESPONSE_KEY, "text", *names])
+        return Evidence(prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
+
+
+def _modified(path: Path) -> int:
+    """Return when a file was modified, in nanoseconds; 0 if it does not exist."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,127 @@
+"""One sweep as the viewer shows it: the page's content, the responses at a point, and a search over all responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from orchestrator.report.page.content import page_content
+from orchestrator.report.page.evidence import NO_VERDICT, RESPONSE_KEY, Evidence, display_text
+from orchestrator.store.study import GENERATIONS, Study
+from orchestrator.sweep.grid import Sweep
+
+MAX_HITS = 200  # responses that a search returns
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep at one moment.
+
+    Attributes:
+        study: The study of the sweep.
+        folder: The sweep's folder.
+        sweep: The sweep, with those of its judges whose verdicts are shown.
+        frame: The landscape.
+        summary: The summary.
+        evidence: All verdicts, without responses: these are read when they are requested.
+        fully_judged: Whether every stored response has been judged.
+    """
+
+    study: Study
+    folder: Path
+    sweep: Sweep
+    frame: pd.DataFrame
+    summary: dict[str, Any]
+    evidence: Evidence
+    fully_judged: bool = True
+
+    def content(self) -> dict[str, Any]:
+        """Return everything that the page's template needs."""
+        return page_content(self.study, self.sweep, self.folder, self.frame, self.summary, self.evidence)
+
+    def prompts(self) -> list[list[list[str]]]:
+        """Return [text, category] of each prompt, by prompt set."""
+        return [[[p.text, p.category] for p in prompts.prompts] for prompts in self.evidence.prompt_sets]
+
+    def responses_at(self, point_id: str) -> list[list[Any] | None]:
+        """Return the responses at a point by prompt set.
+
+        Each entry is [indices of the prompts, texts, a string of verdict letters for each judge], or None if nothing
+        is stored.
+        """
+        keys = [(point_id, prompts.id) for prompts in self.evidence.prompt_sets]
+        stored = self.study.stored()
+        tables = [table for _, table in self.study.rows({k: stored[k] for k in keys if k in stored}, GENERATIONS)]
+        frame = self._with_verdicts(pa.concat_tables([GENERATIONS.empty_table(), *tables]).to_pandas())
+        by_set: list[list[Any] | None] = []
+        for prompts in self.evidence.prompt_sets:
+            rows = frame[frame["prompt_set_id"] == prompts.id]
+            if rows.empty:
+                by_set.append(None)
+                continue
+            indices = {p.id: i for i, p in enumerate(prompts.prompts)}
+            rows = rows.assign(index=rows["prompt_id"].map(indices)).sort_values("index")
+            texts = [display_text(text, self.evidence.reveal) for text in rows["response"]]
+            by_set.append([rows["index"].tolist(), texts, ["".join(rows[name]) for name in self.evidence.judges]])
+        return by_set
+
+    def search(self, text: str = "", group: str = "", category: str = "", outcome: str = "") -> dict[str, Any]:
+        """Find responses. Empty arguments match everything.
+
+        Args:
+            text: Text that occurs in the response or in its prompt, in any case.
+            group: Group of the prompt set.
+            category: Category of the prompt.
+            outcome: The first judge's verdict, as a letter.
+
+        Returns:
+            The number of hits (`total`) and the first MAX_HITS of them (`found`).
+        """
+        prompts = self._prompt_table(group, category)
+        wanted = set(prompts["prompt_set_id"])
+        winners = {k: part for k, part in self.study.stored_of(self.sweep.tasks()).items() if k[1] in wanted}
+        total = 0
+        hits: list[Any] = []
+        for _, table in self.study.rows(winners, GENERATIONS):
+            rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
+            rows = self._with_verdicts(rows)
+            if outcome:
+                rows = rows[rows[self.evidence.judges[0]] == outcome]
+            if text:
+                pairs = zip(rows["response"], rows["text"], strict=True)
+                rows = rows[[any(text.lower() in each.lower() for each in pair) for pair in pairs]]
+            total += len(rows)
+            hits += rows.head(MAX_HITS - len(hits)).to_dict("records")
+        return {"total": total, "found": [self._hit(row) for row in hits]}
+
+    def _prompt_table(self, group: str, category: str) -> pd.DataFrame:
+        """Return the prompts of a group and a category, one row each; an empty string selects all."""
+        rows = [
+            (i, prompts.id, p.id, p.text, p.category, prompts.group, prompts.system_prompt)
+            for i, prompts in enumerate(self.evidence.prompt_sets)
+            for p in prompts.prompts
+            if group in ("", prompts.group) and category in ("", p.category)
+        ]
+        columns = ["set", *RESPONSE_KEY[1:], "text", "category", "group", "system_prompt"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _hit(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "point": row["point_id"],
+            "set": row["set"],
+            "prompt": row["text"],
+            "category": row["category"],
+            "asked": f"{row['group']}, system prompt {row['system_prompt']}",
+            "response": display_text(row["response"], self.evidence.reveal),
+            "outcome": row[self.evidence.judges[0]],
+        }
+
+    def _with_verdicts(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Add a column of verdict letters for each judge to rows of responses."""
+        names = list(self.evidence.judges)
+        rows = rows.merge(self.evidence.verdicts, on=RESPONSE_KEY, how="left")
+        return rows.assign(**{name: rows[name].fillna(NO_VERDICT) for name in names})
