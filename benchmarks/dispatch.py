@@ -28,7 +28,7 @@ from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
 from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, peak_memory
-from workers.engines.vllm import EngineSpec
+from workers.engines.base import EngineSpec
 
 Event = dict[str, Any]
 

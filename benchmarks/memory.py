@@ -45,13 +45,14 @@ def held(folder: Path, kind: str, write: str) -> int:
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.actor import peak_memory
-    from workers.engines.vllm import EngineSpec, open_engine
+    from workers.engines.base import EngineSpec
+    from workers.engines.factory import open_engine
 
     spec = EngineSpec(kind=kind, model_dir=str(folder), write=write, max_model_len=512)  # type: ignore[arg-type]
     engine = open_engine(spec)
-    engine.canary()
+    engine.verify_writes()
     direction = RandomDirection(123)
-    engine.write(Point.at([(direction, 0.1)]), {direction.id: engine.measure(direction)})
+    engine.apply_point(Point.at([(direction, 0.1)]), {direction.id: engine.measure(direction)})
     prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(PROMPTS))
     ids = tuple(tuple(range(100 + i, 160 + i)) for i in range(PROMPTS))
     engine.generate([PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, Sampling(max_tokens=TOKENS))])

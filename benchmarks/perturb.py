@@ -209,7 +209,9 @@ def engine(folder: Path, rounds: int) -> str:
     most 32 tokens and often shorter, and far from it, where each is as long as the paper lets it be."""
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-    from workers.engines.vllm import EngineSpec, VllmEngine, open_engine
+    from workers.engines.base import EngineSpec
+    from workers.engines.factory import open_engine
+    from workers.engines.vllm import VllmEngine
 
     spec = EngineSpec(model_dir=str(folder), max_model_len=1024, max_num_seqs=64, kv_cache_gib=1.5)
     resident = open_engine(spec)
@@ -230,7 +232,7 @@ def engine(folder: Path, rounds: int) -> str:
             ("1 direction", Point.at([(first, alpha)])),
         ):
             start = time.perf_counter()
-            resident.write(point, scalars)
+            resident.apply_point(point, scalars)
             writes[name].append(time.perf_counter() - start)
         start = time.perf_counter()
         resident.generate([asked])
@@ -241,7 +243,7 @@ def engine(folder: Path, rounds: int) -> str:
         resident._rpc("_landscape_repack")
         packing.append(time.perf_counter() - start)
     start = time.perf_counter()
-    resident.write(Point.at([(first, FAR)]), scalars)
+    resident.apply_point(Point.at([(first, FAR)]), scalars)
     resident.generate([dataclasses.replace(asked, sampling=Sampling(max_tokens=PAPERS_TOKENS))])
     far = time.perf_counter() - start
     resident.close()

@@ -30,15 +30,17 @@ def measured(folder: Path, way: str, points: int) -> dict[str, float]:
 
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-    from workers.engines.vllm import EngineSpec, VllmEngine, measure, open_engine
+    from workers.engines.base import EngineSpec, measure_scalars
+    from workers.engines.factory import open_engine
+    from workers.engines.vllm import VllmEngine
     from workers.noise.cpu import write_slab
     from workers.noise.definition import Slab
-    from workers.weights.checkpoint import Checkpoint
+    from workers.weights.checkpoint import MappedCheckpoint
     from workers.weights.perturbation import by_tensor, terms
 
-    checkpoint = Checkpoint(folder)
+    checkpoint = MappedCheckpoint(folder)
     direction = RandomDirection(123)
-    scalars = {direction.id: measure(checkpoint, direction)}
+    scalars = {direction.id: measure_scalars(checkpoint, direction)}
     looked_up = {direction.id: by_tensor(scalars[direction.id])}
     spec = EngineSpec(
         model_dir=str(folder),
@@ -61,14 +63,14 @@ def measured(folder: Path, way: str, points: int) -> dict[str, float]:
 
     def write(point: Point) -> None:
         if way != "reload":
-            engine.write(point, scalars)
+            engine.apply_point(point, scalars)
             return
 
         def reload(worker: Any) -> None:
             worker.model_runner.reload_weights(weights_iterator=moved(point))
 
         engine._llm.collective_rpc(reload)
-        engine._forget()
+        engine._reset_prefix_cache()
 
     prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(40))
     ids = tuple(tuple(engine._tokenizer.encode(prompt.text)) for prompt in prompts)

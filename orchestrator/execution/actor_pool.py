@@ -30,7 +30,7 @@ from workers.actor import Actor
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workers.engines.vllm import EngineSpec
+    from workers.engines.base import EngineSpec
 
 CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release what would outlive them
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced

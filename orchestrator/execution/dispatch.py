@@ -38,7 +38,7 @@ from workers.actor import Actor, Receipt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workers.engines.vllm import EngineSpec
+    from workers.engines.base import EngineSpec
 
 HOUSEKEEPING = 1.0  # seconds between two checks of deadlines and of the number of actors
 

@@ -10,7 +10,7 @@ from orchestrator.execution import hardware
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
-from workers.engines.vllm import EngineSpec
+from workers.engines.base import EngineSpec
 from workers.weights.targets import Target
 
 

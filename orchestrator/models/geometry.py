@@ -12,7 +12,7 @@ from orchestrator.models import targets
 from orchestrator.pipeline import prepare as request
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
-from workers.weights.targets import FIELD
+from workers.weights.targets import TOWARDS_FIELD
 
 
 def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
@@ -26,12 +26,14 @@ def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
     asked = config.grid
     base = models.check(models.resolve(config.model, stream).path)
     chain = request.trajectory(config, base, presets, stream) if asked.trajectory else []
-    others = [*chain, *request.targets(FIELD, config, base, presets, stream)]
+    others = [*chain, *request.targets(TOWARDS_FIELD, config, base, presets, stream)]
     first = len(others)
     others += request.targets(request.BESIDE, config, base, presets, stream)
     if not others:
-        raise UserError(FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag")
-    fields = [targets.TRAJECTORY if chain else FIELD] * first + [request.BESIDE] * (len(others) - first)
+        raise UserError(
+            TOWARDS_FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag"
+        )
+    fields = [targets.TRAJECTORY if chain else TOWARDS_FIELD] * first + [request.BESIDE] * (len(others) - first)
     targets.refuse_twins(others, fields)
     with reading(stream, "how the weights lie around the model") as progress:
         found = targets.around(base, others, asked.exclude, progress)

@@ -20,10 +20,10 @@ from workers.weights.checkpoint import read_json
 from workers.weights.targets import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    FIELD,
+    TOWARDS_FIELD,
     Target,
     read_adapter,
-    refuse_other_shape,
+    refuse_other_shapes,
     sample_id,
 )
 
@@ -50,7 +50,7 @@ def resolve_target(
     path: str | os.PathLike[str],
     base: Checkpoint,
     progress: Callable[[float], None] = lambda share: None,
-    field: str = FIELD,
+    field: str = TOWARDS_FIELD,
 ) -> Target:
     """The checkpoint or adapter in a folder, as something to walk towards from `base`.
 
@@ -73,12 +73,12 @@ def _checkpoint(folder: Path, base: Checkpoint, progress: Callable[[float], None
     found = checkpoint.check(folder)
     fingerprint = checkpoint.fingerprint(found, lambda share: progress(share / 2))
     if fingerprint == checkpoint.fingerprint(base):
-        raise UserError(FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
+        raise UserError(TOWARDS_FIELD, folder, "is the base itself, a direction of no length: give another checkpoint")
     ours, theirs = _mapped(base.path), _mapped(folder)
-    refuse_other_shape(ours, theirs)
+    refuse_other_shapes(ours, theirs)
     _refuse_other_settings(folder, base, found)
     _refuse_other_tokenizer(folder, base.path)
-    refuse_nan(found, FIELD, lambda share: progress((1 + share) / 2))
+    refuse_nan(found, TOWARDS_FIELD, lambda share: progress((1 + share) / 2))
     _refuse_equal_weights(folder, ours, theirs)
     return Target(fingerprint, "checkpoint", str(folder), folder.name, sample_id(folder))
 
@@ -89,12 +89,12 @@ def refuse_nan(
     """Raises UserError where a weight is NaN or infinite. One pass over the files, remembered by fingerprint."""
     import numpy as np
 
-    from workers.weights.checkpoint import Checkpoint as Mapped
+    from workers.weights.checkpoint import MappedCheckpoint
 
     marker = cache_dir() / "finite" / checkpoint.fingerprint(found)
     if marker.exists():
         return
-    mapped, done = Mapped(found.path, field), 0
+    mapped, done = MappedCheckpoint(found.path, field), 0
     total = sum(info.size for info in mapped.tensors())
     exponents: dict[str, Any] = {
         "float32": np.uint32(0x7F800000),
@@ -118,19 +118,21 @@ def refuse_nan(
         pass  # looked at again next time
 
 
-def _mapped(folder: Path) -> workers.weights.checkpoint.Checkpoint:
-    from workers.weights.checkpoint import Checkpoint as Mapped
+def _mapped(folder: Path) -> workers.weights.checkpoint.MappedCheckpoint:
+    from workers.weights.checkpoint import MappedCheckpoint
 
-    return Mapped(folder, FIELD)
+    return MappedCheckpoint(folder, TOWARDS_FIELD)
 
 
 def _adapter(folder: Path, base: Checkpoint) -> Target:
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(FIELD, folder, f"has no {ADAPTER_WEIGHTS}: save the adapter as safetensors")
+        raise UserError(TOWARDS_FIELD, folder, f"has no {ADAPTER_WEIGHTS}: save the adapter as safetensors")
     checkpoint.read_headers(folder / ADAPTER_WEIGHTS)  # whole, and what its header says
     factors = read_adapter(folder, _mapped(base.path))
     if not any(f.scale and f.b.any() and f.a.any() for f in factors.values()):
-        raise UserError(FIELD, folder, "adds nothing to the base, a direction of no length: give a trained adapter")
+        raise UserError(
+            TOWARDS_FIELD, folder, "adds nothing to the base, a direction of no length: give a trained adapter"
+        )
     _refuse_other_tokenizer(folder, base.path)
     content = [
         [name, f.scale, list(f.b.shape), hashlib.blake2b(f.a.tobytes() + f.b.tobytes()).hexdigest()]
@@ -144,14 +146,16 @@ def _refuse_other_settings(folder: Path, base: Checkpoint, other: Checkpoint) ->
     """Weights between two models that compute differently are neither's."""
     if base.architecture != other.architecture:
         raise UserError(
-            FIELD,
+            TOWARDS_FIELD,
             folder,
             f"is a {other.architecture}, and the base a {base.architecture}: give a checkpoint of the same",
         )
     for key, ours, theirs in _differing(_settings(base), _settings(other)):
         if key not in FREE:
             raise UserError(
-                FIELD, folder, f"its config.json has {key}={theirs}, the base's {key}={ours}: the same weights would "
+                TOWARDS_FIELD,
+                folder,
+                f"its config.json has {key}={theirs}, the base's {key}={ours}: the same weights would "
                 "compute differently; give a checkpoint finetuned from the same base"
             )  # fmt: skip
 
@@ -201,12 +205,14 @@ def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
     """A checkpoint without a tokenizer of its own is asked with the base's, as an adapter is."""
     remedy = "give a checkpoint finetuned from the same base"
     if all((place / TOKENIZER).is_file() for place in (base, folder)):
-        own, other = (read_json(place / TOKENIZER, FIELD) for place in (base, folder))
+        own, other = (read_json(place / TOKENIZER, TOWARDS_FIELD) for place in (base, folder))
         ours, theirs = _vocabulary(base, own), _vocabulary(folder, other)
         for token in sorted(ours.keys() & theirs.keys()):
             if ours[token] != theirs[token]:
                 raise UserError(
-                    FIELD, folder, f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
+                    TOWARDS_FIELD,
+                    folder,
+                    f"has another tokenizer (token {token} is {theirs[token]!r}, and {ours[token]!r} in "
                     f"the base): {remedy}"
                 )  # fmt: skip
         part = next((part for part in ("normalizer", "pre_tokenizer") if own.get(part) != other.get(part)), None)
@@ -216,13 +222,17 @@ def _refuse_other_tokenizer(folder: Path, base: Path) -> None:
             part = None  # versions of the libraries write the same splitting in several ways: it is tried on a text
         if part:
             raise UserError(
-                FIELD, folder, f"has another tokenizer (of its {TOKENIZER}, {part} is not the base's, and makes other "
+                TOWARDS_FIELD,
+                folder,
+                f"has another tokenizer (of its {TOKENIZER}, {part} is not the base's, and makes other "
                 f"tokens of the same text): {remedy}"
             )  # fmt: skip
         return
     pieces = [place / SENTENCEPIECE for place in (base, folder)]
     if all(file.is_file() for file in pieces) and pieces[0].read_bytes() != pieces[1].read_bytes():
-        raise UserError(FIELD, folder, f"has another tokenizer (its {SENTENCEPIECE} is not the base's): {remedy}")
+        raise UserError(
+            TOWARDS_FIELD, folder, f"has another tokenizer (its {SENTENCEPIECE} is not the base's): {remedy}"
+        )
 
 
 def _merges(value: Mapping[str, Any]) -> list[Any]:
@@ -237,7 +247,7 @@ def _tokens(folder: Path) -> list[int]:
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(FIELD, folder / TOKENIZER, f"does not load ({error}): fetch it again") from None
+        raise UserError(TOWARDS_FIELD, folder / TOKENIZER, f"does not load ({error}): fetch it again") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     ids: list[int] = tokenizer.encode(TELLING, add_special_tokens=False).ids
@@ -252,11 +262,13 @@ def _vocabulary(folder: Path, value: Mapping[str, Any]) -> dict[int, str]:
         found = {int(i): str(text) for text, i in entries}
         return found | {int(token["id"]): str(token["content"]) for token in value.get("added_tokens") or ()}
     except (ValueError, KeyError, TypeError, IndexError):
-        raise UserError(FIELD, folder / TOKENIZER, "holds no vocabulary that can be read: fetch it again") from None
+        raise UserError(
+            TOWARDS_FIELD, folder / TOKENIZER, "holds no vocabulary that can be read: fetch it again"
+        ) from None
 
 
 def _refuse_equal_weights(
-    folder: Path, ours: workers.weights.checkpoint.Checkpoint, theirs: workers.weights.checkpoint.Checkpoint
+    folder: Path, ours: workers.weights.checkpoint.MappedCheckpoint, theirs: workers.weights.checkpoint.MappedCheckpoint
 ) -> None:
     """Two fingerprints may differ by the config or the dtypes alone. Stops where values differ, so it costs nothing."""
     import numpy as np
@@ -269,7 +281,7 @@ def _refuse_equal_weights(
             block = slice(start, start + BLOCK)
             if not np.array_equal(to_float32(own[block], info.dtype), to_float32(other[block], dtype)):
                 return
-    raise UserError(FIELD, folder, "has the base's weights, a direction of no length: give another checkpoint")
+    raise UserError(TOWARDS_FIELD, folder, "has the base's weights, a direction of no length: give another checkpoint")
 
 
 def around(
@@ -346,7 +358,9 @@ def principal_ends(base: Checkpoint, chain: Sequence[Target], weights: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = Path(temporary) / end.name
-            adapters.add(_mapped(base.path), [Path(target.path) for target in chain], [float(w) for w in row], made)
+            adapters.write_adapter_sum(
+                _mapped(base.path), [Path(target.path) for target in chain], [float(w) for w in row], made
+            )
             with contextlib.suppress(OSError):  # another process was first
                 os.rename(made, end)
     return ends
@@ -364,6 +378,6 @@ def refuse_twins(targets: Sequence[Target], fields: Sequence[str] | None = None)
     """Raises UserError (grid.towards, or what of `fields` named the second) where two targets are the same: they make
     no plane."""
     seen: dict[str, Target] = {}
-    for target, field in zip(targets, fields or [FIELD] * len(targets), strict=True):
+    for target, field in zip(targets, fields or [TOWARDS_FIELD] * len(targets), strict=True):
         if (twin := seen.setdefault(target.fingerprint, target)) is not target:
             raise UserError(field, f"[{twin.path}, {target.path}]", "are the same weights: give two that differ")

@@ -26,9 +26,9 @@ from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils.choices import BaseChoice
-from workers.engines.vllm import EngineSpec, resolved_write
-from workers.weights import base_placement as residency
-from workers.weights.checkpoint import Checkpoint as Mapped
+from workers.engines.base import EngineSpec, resolved_write
+from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
+from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import Target, sample_id
 
 LARGE = 10**9  # parameters from which nobody means a CPU
@@ -110,7 +110,7 @@ def of(prepared: Prepared, missing: Sequence[Task]) -> Plan:
     copy = None
     if prepared.checkpoint is not None and config.engine.kind == "vllm":
         folder = prepared.checkpoint.path.absolute()
-        copy = residency.host_missing(Mapped(folder), sample_id(folder))
+        copy = missing_host_bytes(MappedCheckpoint(folder), sample_id(folder))
     return _estimate(config, model, loads, groups, prepared.sweep, missing, _measured(prepared), [], copy)
 
 
@@ -199,7 +199,7 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
         write=resolved_write(EngineSpec(write=engine.write, dtype=config.model.dtype)),  # type: ignore[arg-type]  # validated
         base=base,  # type: ignore[arg-type]  # validated
         gpu_memory=memory if on_gpu else None,
-        host_free=residency.host_free() if cluster.kind == "local" and cluster.gpu is None else None,
+        host_free=free_host_bytes() if cluster.kind == "local" and cluster.gpu is None else None,
     )
 
 
@@ -213,7 +213,7 @@ def _measured(prepared: Prepared) -> float | None:
 def check_machine(prepared: Prepared, missing: Sequence[Task]) -> None:
     """Raises UserError where disk or memory will not do, before anything is loaded."""
     if prepared.checkpoint is not None and prepared.config.engine.kind == "vllm":  # as an actor does, before it asks
-        residency.sweep(keep=sample_id(prepared.checkpoint.path.absolute()))
+        remove_stale_copies(keep=sample_id(prepared.checkpoint.path.absolute()))
     priced = of(prepared, missing)
     plan.check_disk(prepared.out, priced)
     if prepared.config.cluster.kind == "local":

@@ -45,7 +45,7 @@ from orchestrator.sweep.tasks import PromptSet, Sampling, Task, parse_part, shar
 from orchestrator.utils.console import reading
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
-from workers.weights.targets import FIELD, Target
+from workers.weights.targets import TOWARDS_FIELD, Target
 
 if TYPE_CHECKING:
     from workers.weights.geometry import Geometry
@@ -166,13 +166,13 @@ def targets(field: str, config: Config, base: Checkpoint, presets: Presets, stre
     checkpoints or adapters, presets, the model's `pair`, or recipes (`affirmative samples=50`), which are trained the
     first time that they are asked for."""
     found = []
-    for name in config.grid.towards if field == FIELD else config.grid.beside:
+    for name in config.grid.towards if field == TOWARDS_FIELD else config.grid.beside:
         folder, label = _target_folder(name, config, base, presets, stream)
         found.append(dataclasses.replace(_resolved(folder, base, stream, field, label), label=label))
     return found
 
 
-def _resolved(folder: Path, base: Checkpoint, stream: TextIO, field: str = FIELD, name: str = "") -> Target:
+def _resolved(folder: Path, base: Checkpoint, stream: TextIO, field: str = TOWARDS_FIELD, name: str = "") -> Target:
     with reading(stream, f"the weights of {name or folder.name}") as progress:
         return resolve_target(folder, base, progress, field)
 
@@ -201,7 +201,7 @@ def _target_folder(name: str, config: Config, base: Checkpoint, presets: Presets
 def other_half(config: Config) -> str:
     """The preset that `pair` means. Raises UserError where the model has none."""
     if config.model.pair is None:
-        field = BESIDE if PAIR in config.grid.beside else FIELD
+        field = BESIDE if PAIR in config.grid.beside else TOWARDS_FIELD
         remedy = f"{config.model.name} has no other half: name where to go, {field}=[PATH]"
         raise UserError(field, f"[{PAIR}]", remedy)
     return config.model.pair
@@ -291,7 +291,7 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
         return grid(config), (), {}
     if base is None:
         shown = asked.trajectory or f"[{','.join(asked.towards or asked.beside)}]"
-        field_ = TRAJECTORY if asked.trajectory else FIELD
+        field_ = TRAJECTORY if asked.trajectory else TOWARDS_FIELD
         raise UserError(field_, shown, "the dummy has no weights: name a model")
     chain = trajectory(config, base, presets, stream) if asked.trajectory else []
     others = targets(BESIDE, config, base, presets, stream)
@@ -307,10 +307,10 @@ def _grid_towards(config: Config, base: Checkpoint | None, presets: Presets, str
     elif chain:
         axes, others = chain[-1:], [*chain[:-1], *others]
     else:
-        axes = targets(FIELD, config, base, presets, stream)
+        axes = targets(TOWARDS_FIELD, config, base, presets, stream)
     everything = [*axes, *others]
     named = len(everything) - len(asked.beside)
-    fields = [TRAJECTORY if chain else FIELD] * named + [BESIDE] * len(asked.beside)
+    fields = [TRAJECTORY if chain else TOWARDS_FIELD] * named + [BESIDE] * len(asked.beside)
     refuse_twins(everything, fields)
     found = _around(base, everything, asked.exclude, stream)
     refuse_no_length(found, everything, fields)

@@ -20,8 +20,17 @@ from typing import Any
 from orchestrator.models.checkpoint import Checkpoint
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError, did_you_mean
-from workers.weights.base_placement import ACTIVATIONS, GPU_RUNTIME, UTILISATION, Asked, Where, choose, overhead
-from workers.weights.checkpoint import HEADS, HIDDEN, is_tied, number
+from workers.weights.base_placement import (
+    ACTIVATIONS_PER_TOKEN,
+    GPU_RUNTIME_BYTES,
+    GPU_UTILIZATION,
+    MemoryBudget,
+    Placement,
+    RequestedPlacement,
+    choose_placement,
+    engine_overhead,
+)
+from workers.weights.checkpoint import HEAD_TENSORS, HIDDEN_SIZE_FIELDS, config_integer, is_tied
 
 GB, MIB = 10**9, 1 << 20
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -47,7 +56,7 @@ CPU_BATCH = 16  # sequences that transformers is asked at once
 CPU_KV = 1 << 30  # what the engine takes for keys and values on a CPU unless told otherwise
 
 PROMPT_TOKENS = 60  # of a prompt in its template, where no tokenizer is at hand
-PLACES: dict[Where, str] = {"gpu": "on the GPU", "host": "in the host's memory", "mmap": "mapped from disk"}
+PLACES: dict[Placement, str] = {"gpu": "on the GPU", "host": "in the host's memory", "mmap": "mapped from disk"}
 RESPONSE_BYTES = (300, 3)  # of a stored response: for its row, and for each token (zstd)
 
 
@@ -152,7 +161,7 @@ class Room:
     max_num_batched_tokens: int = 4096
     kv_cache_bytes: int | None = None
     write: str = "inplace"  # repack: vLLM on a CPU holds its linear weights twice
-    base: Asked = "auto"
+    base: RequestedPlacement = "auto"
     gpu_memory: int | None = None
     host_free: int | None = None
     host_copy: int | None = None
@@ -169,7 +178,7 @@ class Memory:
     overhead: int
     peak: int
     capacity: int | None
-    base_at: Where | None
+    base_at: Placement | None
     fits: bool | None
 
 
@@ -258,19 +267,19 @@ def nearest(name: str) -> str | None:
 def size_of(checkpoint: Checkpoint, name: str, dtype: str) -> ModelSize:
     """The numbers of a model whose weights are here."""
     config = checkpoint.config
-    heads, hidden = number(config, "num_attention_heads", "n_head"), number(config, *HIDDEN)
-    stored = [tensor for tensor in checkpoint.tensors.values() if tensor.name in HEADS]
+    heads, hidden = config_integer(config, "num_attention_heads", "n_head"), config_integer(config, *HIDDEN_SIZE_FIELDS)
+    stored = [tensor for tensor in checkpoint.tensors.values() if tensor.name in HEAD_TENSORS]
     tied = is_tied(config)
     twice = stored if tied and len(checkpoint.tensors) > 1 else []  # engines read the embedding only
     return ModelSize(
         name=name,
         dtype=dtype,
         parameters=checkpoint.n_parameters - sum(head.size for head in twice),
-        layers=number(config, "num_hidden_layers", "n_layer"),
+        layers=config_integer(config, "num_hidden_layers", "n_layer"),
         hidden=hidden,
-        kv_heads=number(config, "num_key_value_heads") or heads,
-        head_dim=number(config, "head_dim") or (hidden // heads if hidden and heads else None),
-        vocabulary=number(config, "vocab_size"),
+        kv_heads=config_integer(config, "num_key_value_heads") or heads,
+        head_dim=config_integer(config, "head_dim") or (hidden // heads if hidden and heads else None),
+        vocabulary=config_integer(config, "vocab_size"),
         disk_bytes=checkpoint.bytes - sum(head.stop - head.start for head in twice),
         tied=tied or not (stored or "embed_out.weight" in checkpoint.tensors),
     )
@@ -384,11 +393,11 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
     except UserError:
         at = None
     if not room.gpu:
-        kv, activations = room.kv_cache_bytes or CPU_KV, besides - GPU_RUNTIME
+        kv, activations = room.kv_cache_bytes or CPU_KV, besides - GPU_RUNTIME_BYTES
         if room.engine != "vllm":  # transformers keeps what its batch needs
             batch = min(CPU_BATCH, _concurrent(room, sets))
             kv = batch * _longest(sets) * (model.kv_token or 0)
-            activations = batch * _longest(sets) * hidden * ACTIVATIONS * item + 3 * batch * vocabulary * 4
+            activations = batch * _longest(sets) * hidden * ACTIVATIONS_PER_TOKEN * item + 3 * batch * vocabulary * 4
         rest = RUNTIMES[room.engine] + activations + base  # mapped pages count as held, though they give way
         if room.engine == "vllm" and room.write == "repack":
             rest += model.linear + hidden * vocabulary * item  # the largest is there twice while it is packed
@@ -396,7 +405,7 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
         fits = False if at is None else None if available is None else peak <= available
         return Memory(weights, base, kv, rest, peak, available, at, fits)
     split = room.tensor_parallel
-    capacity = int(_gpu_memory(room) * UTILISATION)
+    capacity = int(_gpu_memory(room) * GPU_UTILIZATION)
     kv_token = model.kv_token or 0
     least = room.max_model_len * kv_token // split
     wanted = room.kv_cache_bytes or max(least, _concurrent(room, sets) * _longest(sets) * kv_token // split)
@@ -414,27 +423,26 @@ def memory_of(model: ModelSize, room: Room, sets: Sequence[Load], available: int
     )
 
 
-def place(model: ModelSize, room: Room) -> Where:
-    """Where the base waits: what the actor's own `choose` will say. Raises UserError (engine.base) as it does."""
+def place(model: ModelSize, room: Room) -> Placement:
+    """Where the base waits: what the actor's own choice will be. Raises UserError (engine.base) as that does."""
     if room.engine != "vllm":
         return "mmap"
     weights, base, split = model.weights or 0, model.base or 0, room.tensor_parallel
-    return choose(
-        room.base,
-        "cuda" if room.gpu else "cpu",
+    budget = MemoryBudget(
         weights=weights // split,
         base=base // split,
         copy=0 if room.host_free is None else base if room.host_copy is None else room.host_copy,
         gpu_total=_gpu_memory(room),
-        besides=_besides(model, room),
-        kv=room.kv_cache_bytes,
+        overhead=_besides(model, room),
+        kv_cache=room.kv_cache_bytes,
         host_free=room.host_free or 0,
     )
+    return choose_placement(room.base, "cuda" if room.gpu else "cpu", budget)
 
 
 def _besides(model: ModelSize, room: Room) -> int:
     hidden, vocabulary, item = model.hidden or 0, model.vocabulary or 0, ITEM_BYTES[model.dtype]
-    return overhead(hidden, vocabulary, item, room.max_num_batched_tokens, room.max_num_seqs)
+    return engine_overhead(hidden, vocabulary, item, room.max_num_batched_tokens, room.max_num_seqs)
 
 
 def _gpu_memory(room: Room) -> int:

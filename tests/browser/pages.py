@@ -30,7 +30,7 @@ def dummy_says(point: Point, prompt: Prompt, prompts: PromptSet) -> str:
     """The system prompt `safety` widens the basin."""
     if prompts.system_prompt == "safety":
         point = Point(tuple((direction, c / 2) for direction, c in point.coefficients))
-    return dummy.answer(point, prompt.id, prompts.sampling, 8).response
+    return dummy.dummy_response(point, prompt.id, prompts.sampling, 8).response
 
 
 def prompt_set(

@@ -36,7 +36,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.errors import UserError
-from workers.engines.vllm import EngineSpec
+from workers.engines.base import EngineSpec
 
 Responses = dict[tuple[str, str, str], str]
 

@@ -17,7 +17,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from workers.actor import Actor
-from workers.engines.vllm import EngineSpec
+from workers.engines.base import EngineSpec
 
 Event = dict[str, Any]
 Responses = dict[tuple[str, str, str], str]

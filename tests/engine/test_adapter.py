@@ -15,7 +15,8 @@ from orchestrator.models import resolve as models
 from orchestrator.prompts import probe_sets as probes
 from orchestrator.prompts import rendering as render
 from orchestrator.sweep.tasks import Sampling
-from workers.engines.vllm import EngineSpec, open_engine
+from workers.engines.base import EngineSpec
+from workers.engines.factory import open_engine
 
 pytestmark = pytest.mark.engine
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
-from workers.engines.vllm import Engine, EngineSpec, VllmEngine, measure, open_engine
+from workers.engines.base import Engine, EngineSpec, measure_scalars
+from workers.engines.factory import open_engine
+from workers.engines.vllm import VllmEngine
 from workers.noise.definition import Array
 from workers.noise.reference import perturb
-from workers.weights.checkpoint import Checkpoint
+from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.perturbation import terms
 
 pytestmark = pytest.mark.engine
@@ -56,7 +58,7 @@ def walk(n: int, seed: int = 0) -> list[Point]:
     return [Point.at((reach[i][0], float(rng.uniform(-1, 1)) * reach[i][1]) for i in some) for some in drawn]
 
 
-def reference(checkpoint: Checkpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
+def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
     """Every tensor in float32 by the plain reference, flat, as bits."""
     return {
         info.name: perturb(
@@ -70,7 +72,7 @@ def reference(checkpoint: Checkpoint, point: Point, scalars: dict[str, Any]) -> 
     }
 
 
-def differing(engine: Engine, checkpoint: Checkpoint, want: dict[str, Array]) -> list[str]:
+def differing(engine: Engine, checkpoint: MappedCheckpoint, want: dict[str, Array]) -> list[str]:
     """Tensors of which a rank holds other bits than these, or whose elements are not all held by some rank."""
     wrong = []
     for info in checkpoint.tensors():
@@ -95,7 +97,7 @@ def heard(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -> list[dict[int
         SamplingParams(temperature=0.0, max_tokens=1, logprobs=SEEN, detokenize=False),
         use_tqdm=False,
     )
-    engine._forget()
+    engine._reset_prefix_cache()
     return [{token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()} for output in outputs]
 
 
@@ -114,7 +116,7 @@ def saved(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
     """The base's folder with these float32 weights (as bits) in it."""
     from safetensors.numpy import save_file
 
-    checkpoint = Checkpoint(base)
+    checkpoint = MappedCheckpoint(base)
     shutil.copytree(base, folder)
     save_file(
         {t.name: tensors[t.name].view(np.float32).reshape(t.shape) for t in checkpoint.tensors()},
@@ -132,9 +134,9 @@ def farthest(ours: list[dict[int, float]], theirs: list[Array]) -> float:
 
 def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
     """The whole claim for one model."""
-    checkpoint = Checkpoint(folder)
+    checkpoint = MappedCheckpoint(folder)
     prompts = [[40, 41, 42, 43, 44, 45], [90, 17, 200], [7] * 12]
-    scalars = {d.id: measure(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
+    scalars = {d.id: measure_scalars(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
     points = walk(n)
     base = reference(checkpoint, ORIGIN, scalars)
     moved = reference(checkpoint, points[-1], scalars)
@@ -143,18 +145,18 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
     engine = open_engine(dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel))
     assert isinstance(engine, VllmEngine)
     try:
-        engine.canary()
+        engine.verify_writes()
         assert differing(engine, checkpoint, base) == []
         at_origin = heard(engine, prompts)
         apart = farthest(at_origin, theirs[0])
         assert apart < ROUNDING, apart
         for i, point in enumerate(points):
-            engine.write(point, scalars)
+            engine.apply_point(point, scalars)
             if i % 10 == 0:
                 assert differing(engine, checkpoint, reference(checkpoint, point, scalars)) == []
         assert differing(engine, checkpoint, moved) == [] and len(differing(engine, checkpoint, base)) > 5
         assert farthest(heard(engine, prompts), theirs[1]) < max(2 * apart, ROUNDING)
-        engine.write(ORIGIN, {})
+        engine.apply_point(ORIGIN, {})
         assert differing(engine, checkpoint, base) == []
         assert heard(engine, prompts) == at_origin
     finally:
@@ -198,7 +200,7 @@ def test_a_walk_of_a_language_model_beside_an_image_encoder(make_tiny: Callable[
     """Where torchvision is, as beside vLLM for GPUs: without it vLLM can't open such a model."""
     pytest.importorskip("torchvision")
     folder = beside_images(make_tiny("gemma3"))
-    names = {info.name for info in Checkpoint(folder).tensors()}
+    names = {info.name for info in MappedCheckpoint(folder).tensors()}
     assert len(names) == 28 and all(name.startswith("language_model.model.") for name in names)
     walked(folder, tmp_path)
 

@@ -23,14 +23,16 @@ from orchestrator.models.targets import resolve_target
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
+from workers.engines.base import CanaryError, Engine, EngineSpec, Generation
+from workers.engines.factory import open_engine
 from workers.engines.hf import TransformersEngine
-from workers.engines.vllm import CanaryError, Engine, EngineSpec, Generation, VllmEngine, open_engine
+from workers.engines.vllm import VllmEngine
 from workers.noise.definition import Slab
 from workers.noise.reference import perturb, to_float32
 from workers.weights import materialise
 from workers.weights.base_placement import SHARED_MEMORY
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.device_memory import Made
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.device_memory import TensorWrite
 from workers.weights.layout import Region
 from workers.weights.perturbation import terms
 from workers.weights.resident import ResidentWeights
@@ -57,12 +59,12 @@ WALK = [
 class Pair:
     vllm: VllmEngine
     oracle: TransformersEngine
-    checkpoint: Checkpoint
+    checkpoint: MappedCheckpoint
 
-    def write(self, point: Point) -> dict[str, Any]:
+    def apply_point(self, point: Point) -> dict[str, Any]:
         scalars = {d.id: self.vllm.measure(d) for d, _ in point.coefficients}
-        self.vllm.write(point, scalars)
-        self.oracle.write(point, scalars)
+        self.vllm.apply_point(point, scalars)
+        self.oracle.apply_point(point, scalars)
         return scalars
 
 
@@ -75,7 +77,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     vllm = open_engine(spec)
     oracle = open_engine(dataclasses.replace(spec, kind="transformers"))
     assert isinstance(vllm, VllmEngine) and isinstance(oracle, TransformersEngine)
-    yield Pair(vllm, oracle, Checkpoint(folder))
+    yield Pair(vllm, oracle, MappedCheckpoint(folder))
     vllm.close()
     oracle.close()
 
@@ -83,12 +85,12 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 @pytest.fixture
 def at_origin(pair: Pair) -> Iterator[Pair]:
     """The pair at its origin, and brought back there whatever a test did."""
-    pair.write(ORIGIN)
+    pair.apply_point(ORIGIN)
     yield pair
-    pair.write(ORIGIN)
+    pair.apply_point(ORIGIN)
 
 
-def held(engine: Engine, checkpoint: Checkpoint, name: str) -> np.ndarray:
+def held(engine: Engine, checkpoint: MappedCheckpoint, name: str) -> np.ndarray:
     """A tensor read back from the engine, every element exactly where the layout says; asserts that none is missing."""
     size = checkpoint[name].size
     values: np.ndarray | None = None
@@ -103,7 +105,7 @@ def held(engine: Engine, checkpoint: Checkpoint, name: str) -> np.ndarray:
     return values
 
 
-def differing(engine: Engine, checkpoint: Checkpoint, point: Point, scalars: dict[str, Any]) -> list[str]:
+def differing(engine: Engine, checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> list[str]:
     """Names of the tensors that are not what the plain reference makes of the base."""
     dtype = engine.spec.dtype
     return [
@@ -132,20 +134,20 @@ def prompt_set(
 
 def test_every_tensor_equals_the_reference_after_each_write(pair: Pair) -> None:
     for point in WALK:
-        scalars = pair.write(point)
+        scalars = pair.apply_point(point)
         assert differing(pair.vllm, pair.checkpoint, point, scalars) == []
         assert differing(pair.oracle, pair.checkpoint, point, scalars) == []
 
 
 def test_base_to_the_bit_at_the_origin_after_a_walk(pair: Pair) -> None:
     asked = prompt_set(pair.vllm, Sampling(max_tokens=12))
-    pair.write(ORIGIN)
+    pair.apply_point(ORIGIN)
     before = pair.vllm.generate([asked])
     for point in WALK:
-        pair.write(point)
+        pair.apply_point(point)
     assert len(differing(pair.vllm, pair.checkpoint, ORIGIN, {})) > 10
     assert pair.vllm.generate([asked]) != before
-    pair.write(ORIGIN)
+    pair.apply_point(ORIGIN)
     assert differing(pair.vllm, pair.checkpoint, ORIGIN, {}) == []
     assert pair.vllm.generate([asked]) == before
 
@@ -154,7 +156,7 @@ def test_greedy_answers_equal_those_of_transformers(pair: Pair) -> None:
     asked = prompt_set(pair.vllm, Sampling(max_tokens=16))
     compared, ties = 0, 0
     for point in [ORIGIN, *WALK]:
-        pair.write(point)
+        pair.apply_point(point)
         (ours,) = pair.vllm.generate([asked])
         (theirs,) = pair.oracle.generate([asked])
         for ids, mine, batched in zip(asked.token_ids, ours, theirs, strict=True):
@@ -258,9 +260,9 @@ def test_identity_is_json_and_tells_the_engines_apart(pair: Pair) -> None:
 
 
 def test_canary_leaves_the_base(pair: Pair) -> None:
-    pair.write(ORIGIN)
+    pair.apply_point(ORIGIN)
     for engine in (pair.vllm, pair.oracle):
-        engine.canary()
+        engine.verify_writes()
         assert differing(engine, pair.checkpoint, ORIGIN, {}) == []
 
 
@@ -268,16 +270,16 @@ def test_canary_names_the_tensor_whose_write_does_nothing(at_origin: Pair, monke
     put = ResidentWeights._put
     for dead in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
 
-        def skip(self: ResidentWeights, memory: Any, slab: Slab, made: Made, dead: str = dead) -> None:
+        def skip(self: ResidentWeights, memory: Any, slab: Slab, made: TensorWrite, dead: str = dead) -> None:
             if made.info.name != dead or not any(memory is own for own in self._memory.values()):
                 put(self, memory, slab, made)
 
         monkeypatch.setattr(ResidentWeights, "_put", skip)
         for engine in (at_origin.vllm, at_origin.oracle):
             with pytest.raises(CanaryError, match=dead.replace(".", r"\.")):
-                engine.canary()
+                engine.verify_writes()
         monkeypatch.setattr(ResidentWeights, "_put", put)
-        at_origin.write(ORIGIN)  # the canary fell half-way: the next write brings every tensor home
+        at_origin.apply_point(ORIGIN)  # the canary fell half-way: the next write brings every tensor home
         assert differing(at_origin.vllm, at_origin.checkpoint, ORIGIN, {}) == []
 
 
@@ -297,23 +299,23 @@ def wrong_layout(layout: dict[str, list[Region]], mutation: str) -> dict[str, li
 
 
 def held_and_sung(engine: VllmEngine) -> None:
-    engine._take_hold()
-    engine.canary()
+    engine._open_weights()
+    engine.verify_writes()
 
 
 @pytest.mark.parametrize("mutation", ["off by one", "transposed", "skipped"])
 def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
-    from workers.engines import vllm_worker as extension
+    from workers.engines import vllm_worker
 
-    trace, engine = extension.trace, at_origin.vllm
+    trace, engine = vllm_worker.trace, at_origin.vllm
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(extension, "trace", lambda *a: wrong_layout(trace(*a), mutation))
+            patch.setattr(vllm_worker, "trace", lambda *a: wrong_layout(trace(*a), mutation))
             with pytest.raises(CanaryError, match=r"k_proj|down_proj"):
                 held_and_sung(engine)
     finally:
-        engine._take_hold()
-    engine.canary()
+        engine._open_weights()
+    engine.verify_writes()
 
 
 def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,21 +326,21 @@ def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, mon
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "tensor_key", lambda seed, name: tensor_key(seed, ""))
         with pytest.raises(CanaryError, match="a write did not reach the weights"):
-            at_origin.vllm.canary()
-        scalars = at_origin.write(point)
+            at_origin.vllm.verify_writes()
+        scalars = at_origin.apply_point(point)
     moving = [info.name for info in at_origin.checkpoint.tensors() if "norm" not in info.name]
     assert sorted(differing(at_origin.vllm, at_origin.checkpoint, point, scalars)) == moving
 
 
 def test_canary_names_the_tensor_that_generation_does_not_read(at_origin: Pair) -> None:
     """Written, read back, and never used: what an engine that packs its weights looks like."""
-    weights: ResidentWeights = at_origin.vllm._llm.collective_rpc(lambda worker: worker._landscape)[0]
+    weights: ResidentWeights = at_origin.vllm._llm.collective_rpc(lambda worker: worker._landscape_weights)[0]
     parameter = weights._layout["model.layers.0.mlp.down_proj.weight"][0].parameter
     memory = weights._memory[parameter]
     weights._memory[parameter] = memory.copy()
     try:
         with pytest.raises(CanaryError, match=r"model\.layers\.0\.mlp\.down_proj\.weight: no operation reads"):
-            at_origin.vllm.canary()
+            at_origin.vllm.verify_writes()
     finally:
         weights._memory[parameter] = memory
 
@@ -353,20 +355,20 @@ def test_canary_names_the_embedding_whose_tied_head_is_a_copy(at_origin: Pair) -
     model.lm_head.cpu_linear = lambda x, weight, bias: torch.nn.functional.linear(x, copy, bias)
     try:
         with pytest.raises(CanaryError, match=r"model\.embed_tokens\.weight: it has 2 uses"):
-            at_origin.vllm.canary()
+            at_origin.vllm.verify_writes()
     finally:
         model.lm_head.cpu_linear = linear
 
 
 def test_bfloat16_all_the_way(make_tiny: Callable[..., Path]) -> None:
     folder = make_tiny("mistral", dtype="bfloat16", seed=3)
-    checkpoint = Checkpoint(folder)
+    checkpoint = MappedCheckpoint(folder)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(folder), dtype="bfloat16"))
     try:
-        engine.canary()
+        engine.verify_writes()
         for point in [*WALK, ORIGIN]:
             scalars = {d.id: engine.measure(d) for d, _ in point.coefficients}
-            engine.write(point, scalars)
+            engine.apply_point(point, scalars)
             assert differing(engine, checkpoint, point, scalars) == []
     finally:
         engine.close()
@@ -381,13 +383,13 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
     full, adapted = (TowardsDirection(target.fingerprint) for target in targets)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(base), targets=targets))
     assert isinstance(engine, VllmEngine)
-    checkpoint = Checkpoint(base)
+    checkpoint = MappedCheckpoint(base)
     try:
-        engine.canary()
+        engine.verify_writes()
         asked = prompt_set(engine, Sampling(max_tokens=12))
         for direction, folder in ((full, other), (adapted, merged)):
-            engine.write(Point.at([(direction, 1.0)]), {})
-            there = Checkpoint(folder)
+            engine.apply_point(Point.at([(direction, 1.0)]), {})
+            there = MappedCheckpoint(folder)
             wanted = {info.name: to_float32(there.base(info.name), info.dtype) for info in there.tensors()}
             assert [
                 n for n in wanted if not np.array_equal(held(engine, checkpoint, n).view(np.float32), wanted[n])
@@ -399,9 +401,9 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
                 assert answer == plain or gap < NEAR_TIE
             oracle.close()
         scalars = {LINE.id: engine.measure(LINE)}
-        engine.write(Point.at([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
+        engine.apply_point(Point.at([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
         assert len(differing(engine, checkpoint, ORIGIN, {})) == len(checkpoint.tensors())
-        engine.write(ORIGIN, {})
+        engine.apply_point(ORIGIN, {})
         assert differing(engine, checkpoint, ORIGIN, {}) == []
     finally:
         engine.close()
@@ -432,7 +434,7 @@ def adapter(base: Path, folder: Path) -> Path:
     """A plain LoRA adapter on every attention and MLP matrix, as PEFT lays it out."""
     rng = np.random.default_rng(6)
     factors: dict[str, np.ndarray] = {}
-    for info in Checkpoint(base).tensors():
+    for info in MappedCheckpoint(base).tensors():
         if "_proj" in info.name:
             module = f"base_model.model.{info.name.removesuffix('.weight')}"
             for letter, shape in (("A", (4, info.shape[1])), ("B", (info.shape[0], 4))):
@@ -453,15 +455,15 @@ def test_a_target_of_another_shape_is_refused_before_the_load(make_tiny: Callabl
 
 
 def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.engines import vllm_worker as extension
+    from workers.engines import vllm_worker
 
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), write="repack"))
     assert isinstance(engine, VllmEngine) and engine.identity["packing"] is True
     try:
-        engine.canary()
-        monkeypatch.setattr(extension.Extension, "_landscape_repack", lambda self: None)
+        engine.verify_writes()
+        monkeypatch.setattr(vllm_worker.Extension, "_landscape_repack", lambda self: None)
         with pytest.raises(CanaryError, match=r"model\.layers\.0\.\S+: \d+ elements .* packed layer differ"):
-            engine.canary()
+            engine.verify_writes()
     finally:
         engine.close()
 
@@ -479,7 +481,7 @@ def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
     if pair.vllm.identity["packing"] is False:
         pytest.skip("this engine packs nothing")
     for point in (*WALK, ORIGIN):
-        pair.write(point)
+        pair.apply_point(point)
         worker = pair.vllm._llm.collective_rpc(lambda worker: list(worker._landscape_packed()))[0]
         assert len(worker) > 5
         for name, layer in worker:
@@ -511,5 +513,5 @@ def test_who_writes_the_weights_is_told_how_many_threads_it_has(
 ) -> None:
     monkeypatch.setattr(at_origin.vllm, "spec", dataclasses.replace(at_origin.vllm.spec, threads=1))
     with every_core():
-        at_origin.vllm._take_hold()
+        at_origin.vllm._open_weights()
         assert numba.get_num_threads() == 1

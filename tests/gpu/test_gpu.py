@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
-from workers.engines.vllm import EngineSpec, open_engine
+from workers.engines.base import EngineSpec
+from workers.engines.factory import open_engine
 from workers.noise import reference
 from workers.noise.definition import DTYPES, DType, Slab, Term
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.device_memory import TORCH
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.device_memory import TORCH_DTYPES
 from workers.weights.perturbation import terms
 
 pytestmark = [
@@ -34,7 +35,9 @@ def test_kernel_is_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
     n = 300_001
     weights = reference.from_float32(np.random.default_rng(0).standard_normal(n).astype(np.float32), dtype)
     terms = [Term(seed, np.array([0.1 * (seed + 1)], np.float32), n) for seed in range(n_terms)]
-    source = torch.from_numpy(weights if dtype == "float32" else weights.view(np.int16)).view(TORCH[dtype]).cuda()
+    source = (
+        torch.from_numpy(weights if dtype == "float32" else weights.view(np.int16)).view(TORCH_DTYPES[dtype]).cuda()
+    )
     target = torch.empty_like(source)
     gpu.write_slab(target, source, Slab.whole(n), "w", terms)
     got = target.view(torch.int32 if dtype == "float32" else torch.int16).cpu().numpy()
@@ -57,14 +60,14 @@ def test_beyond_two_to_the_31_bytes() -> None:
 @pytest.mark.parametrize("eager", [True, False])
 def test_vllm_walks_and_comes_home(make_tiny: Callable[..., Path], base: str, eager: bool) -> None:
     folder = make_tiny("llama", dtype="bfloat16", hidden_size=256, head_dim=64)
-    checkpoint = Checkpoint(folder)
+    checkpoint = MappedCheckpoint(folder)
     spec = EngineSpec(model_dir=str(folder), dtype="bfloat16", device="cuda", max_model_len=128, max_num_seqs=8)
     engine = open_engine(dataclasses.replace(spec, base=base, eager=eager, kv_cache_gib=0.25))  # type: ignore[arg-type]
     try:
-        engine.canary()
+        engine.verify_writes()
         scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS)}
         for point in (Point.at([(LINE, 0.3)]), Point.at([(LINE, -0.2), (ACROSS, 0.1)]), ORIGIN):
-            engine.write(point, scalars)
+            engine.apply_point(point, scalars)
             for info in checkpoint.tensors():
                 found = terms(point, info.name, info.shape, scalars)
                 base_bits = checkpoint.base(info.name)

@@ -1,1 +1,1 @@
-"""Engines that apply a point and generate: vLLM, transformers, and a dummy."""
+"""Engines that apply a point and generate responses: vLLM, transformers, and a dummy without a model."""

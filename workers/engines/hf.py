@@ -1,4 +1,4 @@
-"""transformers as an engine: slow and plain. The tests' oracle, and what a machine without vLLM runs."""
+"""transformers as an engine: slow and plain. The reference of the tests, and the engine of machines without vLLM."""
 
 from __future__ import annotations
 
@@ -14,62 +14,63 @@ import transformers
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from workers.engines.vllm import (
+from workers.engines.base import (
     CanaryError,
     Engine,
     EngineSpec,
     Generation,
     device_name,
     letter_tokens,
-    limit_kernels,
     log_sum,
-    measure,
-    refuse,
+    measure_scalars,
+    raise_if_wrong,
     terminators,
-    threads,
+    thread_count,
 )
+from workers.noise.cpu import limit_threads
 from workers.noise.definition import Slab
-from workers.weights.checkpoint import Checkpoint, TensorInfo
-from workers.weights.device_memory import TORCH
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.device_memory import TORCH_DTYPES
 from workers.weights.layout import Region
 from workers.weights.resident import Piece, ResidentWeights
-from workers.weights.targets import open_ends
+from workers.weights.targets import open_endpoints
 
 MAX_BATCH = 16
 
 
 class TransformersEngine(Engine):
-    """AutoModelForCausalLM, greedy, prompts in left-padded batches of at most 16 from one prompt set."""
+    """AutoModelForCausalLM on a CPU: greedy, in left-padded batches of at most 16 prompts from one prompt set."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         if spec.device != "cpu":
             raise UserError("engine", "transformers", "runs on the CPU only: use engine=vllm on a GPU")
-        torch.set_num_threads(threads(spec))
-        limit_kernels(threads(spec))
+        torch.set_num_threads(thread_count(spec))
+        limit_threads(thread_count(spec))
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self._checkpoint = Checkpoint(spec.model_dir)
-        ends = open_ends(spec.targets, self._checkpoint)  # before the load
-        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        self._checkpoint = MappedCheckpoint(spec.model_dir)
+        endpoints = open_endpoints(spec.targets, self._checkpoint)  # refuses targets that do not fit, before the load
+        model, loading_info = transformers.AutoModelForCausalLM.from_pretrained(
             spec.model_dir,
-            dtype=TORCH[spec.dtype],
+            dtype=TORCH_DTYPES[spec.dtype],
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below
+            ignore_mismatched_sizes=True,  # refused below, with the tensor's name
         )
-        self._refuse_gaps(loaded)
+        self._refuse_invented_weights(loading_info)
         self._model = model.eval()
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model_dir, local_files_only=True)
         self._terminators = terminators(spec.model_dir, self._tokenizer.eos_token_id)
         self._batch = min(spec.max_num_seqs, MAX_BATCH)
         parameters = dict(self._model.named_parameters(remove_duplicate=False))
         layout = {info.name: [self._region(info, parameters)] for info in self._checkpoint.tensors()}
-        self._weights = ResidentWeights(self._checkpoint, layout, parameters, spec.dtype, ends)
+        self._weights = ResidentWeights(self._checkpoint, layout, parameters, spec.dtype, endpoints)
 
     @property
     def identity(self) -> dict[str, Any]:
+        """Version, device and every setting that changes how a batch is cut or rounded."""
         return {
             "engine": "transformers",
             "version": transformers.__version__,
@@ -81,55 +82,65 @@ class TransformersEngine(Engine):
         }
 
     def tensors(self) -> list[TensorInfo]:
+        """Return the checkpoint's tensors sorted by name; tied tensors appear once."""
         return self._checkpoint.tensors()
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        return measure(self._checkpoint, direction)
+        """Measure the scalars of a direction on this checkpoint."""
+        return measure_scalars(self._checkpoint, direction)
 
-    def write(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
-        self._weights.move(point, scalars)
+    def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
+        """Write the weights of a point."""
+        self._weights.apply_point(point, scalars)
 
     def read(self, name: str, rank: int = 0) -> list[Piece]:
+        """Read back a checkpoint tensor."""
         return self._weights.read(name)
 
-    def canary(self) -> None:
-        refuse(self._weights.holds_base(), "the engine does not hold the checkpoint's weights")
-        before = self._pulse()
-        self._weights.canary()
-        refuse(self._weights.holds_canary(), "a write did not reach the weights")
-        moved = self._pulse()
-        self._weights.origin()
-        refuse(self._weights.holds_base(), "the way back to the origin is not exact")
+    def verify_writes(self) -> None:
+        """Run the canary that docs/weights.md describes; leaves the base, to the bit."""
+        weights = self._weights
+        raise_if_wrong(weights.differences_from_base(), "the engine does not hold the checkpoint's weights")
+        before = self._probe()
+        weights.apply_canary()
+        raise_if_wrong(weights.differences_from_canary(), "a write did not reach the weights")
+        moved = self._probe()
+        weights.restore()
+        raise_if_wrong(weights.differences_from_base(), "the way back to the origin is not exact")
         if torch.equal(moved, before):
-            raise CanaryError("every tensor was written, and the model's answer did not change")
-        if not torch.equal(self._pulse(), before):
-            raise CanaryError("back at the origin the model's answer is not what it was")
+            raise CanaryError("every tensor was written, and the model's output did not change")
+        if not torch.equal(self._probe(), before):
+            raise CanaryError("back at the origin, the model's output differs from what it was before")
 
     def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Logits at every position of one sequence, float32[tokens, vocabulary]: where tests look for near-ties."""
+        """Return the logits at every position of one sequence, float32[tokens, vocabulary]."""
         with torch.inference_mode():
             logits: torch.Tensor = self._model(input_ids=torch.tensor([list(token_ids)])).logits[0].float()
         return logits
 
     def close(self) -> None:
+        """Release the model."""
         del self._model, self._weights
         gc.collect()
 
     def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
-        answered = []
+        generations = []
         for prompts in prompt_sets:
             ids = prompts.token_ids
             batches = (ids[i : i + self._batch] for i in range(0, len(ids), self._batch))
-            answered.append([answer for batch in batches for answer in self._answer(batch, prompts.sampling)])
-        return answered
+            generations.append([one for batch in batches for one in self._decode(batch, prompts.sampling)])
+        return generations
 
-    def _answer(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Generation]:
-        """Greedy decoding of one batch. A response that has ended stays in it, unheard, until all have."""
+    def _decode(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Generation]:
+        """Decode one batch greedily.
+
+        A response that has ended stays in the batch, and its further tokens are ignored, until all have ended.
+        """
         longest = max(map(len, prompts))
-        width = torch.tensor([len(prompt) for prompt in prompts])
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
         inputs = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = (torch.arange(longest) >= longest - width[:, None]).long()
-        heard = [_Response(self._tokenizer, prompt, sampling, self._terminators) for prompt in prompts]
+        mask = (torch.arange(longest) >= longest - lengths[:, None]).long()
+        responses = [_Response(self._tokenizer, prompt, sampling, self._terminators) for prompt in prompts]
         cache, first = None, None
         with torch.inference_mode():
             for _ in range(sampling.max_tokens):
@@ -145,29 +156,29 @@ class TransformersEngine(Engine):
                 logits, cache = out.logits[:, -1].float(), out.past_key_values
                 first = logits.log_softmax(-1) if first is None else first
                 inputs = logits.argmax(-1, keepdim=True)
-                for response, token in zip(heard, inputs[:, 0].tolist(), strict=True):
-                    response.hear(token)
-                if all(response.finish_reason for response in heard):
+                for response, token in zip(responses, inputs[:, 0].tolist(), strict=True):
+                    response.add(token)
+                if all(response.finish_reason for response in responses):
                     break
                 mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
         letters = letter_tokens(self._tokenizer, sampling.letters)
-        for i, (prompt, response) in enumerate(zip(prompts, heard, strict=True)):
+        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             scores = [log_sum(first[i, ids].tolist()) for ids in letters] if letters and first is not None else None
             reason = response.finish_reason or "length"
             yield Generation(response.text, reason, len(response.tokens), len(prompt), scores)
 
-    def _refuse_gaps(self, loaded: Mapping[str, Any]) -> None:
-        """Raises UserError (model.path) where transformers made up a parameter that the checkpoint does not give."""
-        for name in sorted(loaded["missing_keys"]):
+    def _refuse_invented_weights(self, loading_info: Mapping[str, Any]) -> None:
+        """Raise UserError (model.path) if transformers made up a parameter that the checkpoint does not hold."""
+        for name in sorted(loading_info["missing_keys"]):
             remedy = f"lacks tensor {name}, which its architecture has: fetch it again"
             raise UserError("model.path", self.spec.model_dir, remedy)
-        for name, found, wanted in sorted(loaded["mismatched_keys"]):
-            shapes = f"{list(found)} and not {list(wanted)}"
+        for name, stored, expected in sorted(loading_info["mismatched_keys"]):
+            shapes = f"{list(stored)} and not {list(expected)}"
             remedy = f"its tensor {name} is {shapes}, as its config.json says: fetch it again"
             raise UserError("model.path", self.spec.model_dir, remedy)
 
     def _region(self, info: TensorInfo, parameters: Mapping[str, torch.Tensor]) -> Region:
-        """The parameter of that name, which holds the whole tensor unless transformers converts it."""
+        """Return the parameter of that name as one region. Raises UserError if transformers converts the tensor."""
         prefix = f"{self._model.base_model_prefix}."
         for name in (info.name, prefix + info.name, info.name.removeprefix(prefix)):
             if name in parameters and tuple(parameters[name].shape) == info.shape:
@@ -176,16 +187,17 @@ class TransformersEngine(Engine):
         remedy = f"transformers converts tensor {info.name} when it loads this architecture: use engine=vllm"
         raise UserError("model.path", self.spec.model_dir, remedy)
 
-    def _pulse(self) -> torch.Tensor:
+    def _probe(self) -> torch.Tensor:
+        """Return the logits of a short prompt, to tell outputs apart."""
         size = self._model.config.get_text_config().vocab_size
         return self.logits([size // 3, size // 2, size // 5])
 
 
 class _Response:
-    """One response as it is heard, token by token: text and end, with vLLM's meaning of both.
+    """One response that is decoded token by token; text and end are defined as in vLLM.
 
-    The text is what a decode stream primed with the prompt gives; special tokens say nothing; a stop
-    string ends the response, which is cut right after it.
+    The text is the output of a decode stream that has read the prompt. Special tokens add no text. A stop string ends
+    the response, which is cut right after it.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], sampling: Sampling, terminators: set[int]) -> None:
@@ -194,7 +206,8 @@ class _Response:
         self._stream = tokenizers.decoders.DecodeStream(ids=list(prompt), skip_special_tokens=True)
         self._sampling, self._terminators = sampling, terminators
 
-    def hear(self, token: int) -> None:
+    def add(self, token: int) -> None:
+        """Append a token, unless the response has ended."""
         if self.finish_reason:
             return
         self.tokens.append(token)
@@ -202,18 +215,22 @@ class _Response:
         self.text += self._stream.step(self._tokenizer, token) or ""
         if token in self._terminators:
             self.finish_reason = "stop"
-        elif end := self._stopped(before):
+        elif end := self._end_of_stop_string(before):
             self.text, self.finish_reason = self.text[:end], "stop"
         elif len(self.tokens) == self._sampling.max_tokens:
             self.finish_reason = "length"
 
-    def _stopped(self, before: int) -> int:
-        """Where the first stop string to be completed by the last token ends; 0: none."""
+    def _end_of_stop_string(self, before: int) -> int:
+        """Return where the first stop string that the last token completes ends; 0 if there is none.
+
+        Args:
+            before: Length of the text before the last token.
+        """
         if len(self.text) == before:
             return 0
         ends = []
         for stop in self._sampling.stop:
-            found = self.text.find(stop, max(0, before - len(stop) + 1))
-            if found >= 0:
-                ends.append(found + len(stop))
+            start = self.text.find(stop, max(0, before - len(stop) + 1))
+            if start >= 0:
+                ends.append(start + len(stop))
         return min(ends, default=0)

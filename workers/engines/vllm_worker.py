@@ -1,179 +1,177 @@
-"""Inside vLLM's worker, beside the weights. vLLM mixes `Extension` into its worker class (`worker_extension_cls`).
+"""Extension of vLLM's worker class, with direct access to the live weights.
 
-It is imported before the model is loaded: that is when vLLM's packing of linear weights is taken in hand. On a CPU it
-gives them to oneDNN in a layout of its own and leaves the parameter empty; a write in place would then reach nothing.
-Here the parameter stays, and is either what is multiplied with (`inplace`) or packed anew after every write (`repack`).
+vLLM mixes `Extension` into its worker class (`worker_extension_cls`) and imports this module before it loads the model.
+That is when the patches must be applied: they keep weights where they can be written (see patches.py).
 """
 
 from __future__ import annotations
 
-import functools
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from vllm.model_executor.layers import utils as vllm_layers
-from vllm.model_executor.layers.fused_moe.activation import MoEActivation, apply_moe_activation
-from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
 from orchestrator.sweep.points import Point
-from workers.engines.vllm import limit_kernels
+from workers.engines import patches
+from workers.noise.cpu import limit_threads
 from workers.noise.definition import DType
-from workers.weights.base_placement import HostCopy, Where, host_copy
-from workers.weights.checkpoint import Checkpoint
+from workers.weights.base_placement import HostCopy, Placement, share_on_host
+from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.device_memory import memory_for, pin
 from workers.weights.layout import Region, trace
 from workers.weights.resident import Piece, ResidentWeights
-from workers.weights.targets import Target, open_ends
+from workers.weights.targets import Target, open_endpoints
 
-WRITE = "SAFETY_LANDSCAPE_WRITE"  # `inplace` or `repack`. An environment variable: workers may be processes
-UNIT_VECTORS = 64  # rows of a packed layer that a check reads back through its forward
+UNIT_VECTORS = 64  # columns of a packed layer that a check reads back through the layer
 
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.nn.functional.linear(x, weight, bias)
-
-
-def _keeping_the_weight(original: Any) -> Any:
-    @functools.wraps(original)
-    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
-        if layer.weight.is_meta or layer.weight.ndim != 2:
-            original(layer, remove_weight)
-        elif os.environ.get(WRITE) == "repack":
-            layer.landscape_pack = functools.partial(original, layer, False)
-            layer.landscape_pack()
-        else:
-            layer.cpu_linear = _linear  # as vLLM does
-
-    return dispatch
+patches.hide_llvmlite_dict()  # the imports above load numba, in a rank's own process too
+patches.keep_linear_weights()
+patches.keep_expert_weights()
 
 
-if not hasattr(vllm_layers.dispatch_cpu_unquantized_gemm, "__wrapped__"):
-    vllm_layers.dispatch_cpu_unquantized_gemm = _keeping_the_weight(vllm_layers.dispatch_cpu_unquantized_gemm)
+@dataclass(frozen=True)
+class WeightsConfig:
+    """What a rank needs to take control of its weights.
+
+    Attributes:
+        model_dir: Folder of the resident model's checkpoint.
+        dtype: Dtype of the weights in the engine.
+        targets: Checkpoints and adapters that the sweep's directions lead to.
+        base: Where to keep the unperturbed weights.
+        sample: Sample id of the checkpoint's content, the name of its copy in shared memory.
+        threads: Number of CPU threads for this rank.
+    """
+
+    model_dir: str
+    dtype: DType
+    targets: tuple[Target, ...] = ()
+    base: Placement = "mmap"
+    sample: str = ""
+    threads: int = 1
 
 
-def _experts_as_loaded(self: Any, layer: torch.nn.Module) -> None:
-    """Instead of packing the experts' weights: nothing."""
-
-
-def _apply_experts(
-    self: Any,
-    output: torch.Tensor,
-    hidden_states: torch.Tensor,
-    w1: torch.Tensor,
-    w2: torch.Tensor,
-    topk_weights: torch.Tensor,
-    topk_ids: torch.Tensor,
-    activation: MoEActivation,
-    *unused: Any,
-    apply_router_weight_on_input: bool = False,
-    **also_unused: Any,
-) -> None:
-    """A mixture of experts from plain weights, expert by expert. w1: (experts, 2 x inner, hidden), gate then up;
-    w2: (experts, hidden, inner); output: (tokens, hidden). Where asked, vLLM has weighted the input itself."""
-    weights = torch.ones_like(topk_weights) if apply_router_weight_on_input else topk_weights
-    output.zero_()
-    for expert in topk_ids.unique().tolist():
-        token, choice = torch.where(topk_ids == expert)
-        inner = torch.nn.functional.linear(hidden_states[token], w1[expert], _row(self.w1_bias, expert))
-        activated = inner.new_empty(len(token), w2.shape[-1])
-        apply_moe_activation(activation, activated, inner)
-        out = torch.nn.functional.linear(activated, w2[expert], _row(self.w2_bias, expert))
-        output.index_add_(0, token, (out * weights[token, choice, None].to(out.dtype)).to(output.dtype))
-
-
-def _row(bias: torch.Tensor | None, expert: int) -> torch.Tensor | None:
-    return None if bias is None else bias[expert]
-
-
-CPUUnquantizedExperts.process_weights_after_loading = _experts_as_loaded
-CPUUnquantizedExperts.apply = _apply_experts
-
-
-class _Reads(TorchDispatchMode):
-    """Which operations read which storages."""
+class _ReadRecorder(TorchDispatchMode):
+    """Record which operations read which storages."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_address: dict[int, set[str]] = {}
+        self.operations: dict[int, set[str]] = {}  # address of a storage -> operations
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         for value in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(value, torch.Tensor) and not func.is_view:
-                self.by_address.setdefault(value.untyped_storage().data_ptr(), set()).add(str(func))
+                self.operations.setdefault(value.untyped_storage().data_ptr(), set()).add(str(func))
         return func(*args, **(kwargs or {}))
 
 
 class Extension:
-    """Methods that `collective_rpc` calls on every rank. The prefix keeps clear of the worker's own names."""
+    """Methods that `collective_rpc` calls on every rank.
 
-    model_runner: Any
+    vLLM refuses an extension that shares a name with its worker class, hence the prefix `landscape_`. A mixin has no
+    `__init__` of its own, so the attributes are declared here and set by `landscape_open` and `landscape_watch_reads`.
+    """
+
+    model_runner: Any  # of vLLM's worker
+    _landscape_weights: ResidentWeights
+    _landscape_reads: _ReadRecorder
     _landscape_copy: HostCopy | None = None
 
-    def landscape_open(
-        self,
-        folder: str,
-        dtype: DType,
-        targets: Sequence[Target] = (),
-        base: Where = "mmap",
-        name: str = "",
-        threads: int = 1,
-    ) -> dict[str, list[Region]]:
-        """Trace the layout and take hold of the weights. Returns this rank's layout; raises LayoutError.
+    def landscape_open(self, config: WeightsConfig) -> dict[str, list[Region]]:
+        """Trace the layout and take control of the weights.
 
-        `base`: where the pristine base is to be; a copy on the host goes by `name`. `threads`: this rank's.
+        Returns:
+            This rank's layout: checkpoint tensor -> regions of the engine's parameters.
+
+        Raises:
+            LayoutError: The engine holds a tensor in a way that cannot be written exactly.
         """
-        limit_kernels(threads)
+        limit_threads(config.threads)
         model = self.model_runner.get_model()
-        checkpoint = Checkpoint(folder)
+        checkpoint = MappedCheckpoint(config.model_dir)
         parameters = dict(model.named_parameters())
         layout = trace(model.load_weights, parameters, checkpoint)
-        if base == "host":
-            self._landscape_copy = host_copy(checkpoint, name)
-            checkpoint = Checkpoint(self._landscape_copy.folder)
-        ends = open_ends(targets, checkpoint)
+        if config.base == "host":
+            self._landscape_copy = share_on_host(checkpoint, config.sample)
+            checkpoint = MappedCheckpoint(self._landscape_copy.folder)
+        endpoints = open_endpoints(config.targets, checkpoint)
         device = next(iter(parameters.values())).device
-        if base == "host" and device.type == "cuda":
-            pin(checkpoint)  # where CUDA declines, copies are slower
-        memory = memory_for(device, checkpoint, resident=base == "gpu")
-        self._landscape = ResidentWeights(checkpoint, layout, parameters, dtype, ends, memory)
+        if config.base == "host" and device.type == "cuda":
+            pin(checkpoint)  # if CUDA declines, copies are slower
+        memory = memory_for(device, checkpoint, resident=config.base == "gpu")
+        self._landscape_weights = ResidentWeights(checkpoint, layout, parameters, config.dtype, endpoints, memory)
         return layout
 
     def landscape_close(self) -> None:
-        """Let go of what would outlive this process."""
+        """Release what would outlive this process."""
         if self._landscape_copy:
             self._landscape_copy.release()
 
-    def landscape_write(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
-        self._landscape.move(point, scalars)
+    def landscape_apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
+        """Write the weights of a point."""
+        self._landscape_weights.apply_point(point, scalars)
+        self._landscape_repack()
+
+    def landscape_apply_canary(self) -> None:
+        """Move every tensor (see `ResidentWeights.apply_canary`)."""
+        self._landscape_weights.apply_canary()
+        self._landscape_repack()
+
+    def landscape_restore(self) -> None:
+        """Write the base."""
+        self._landscape_weights.restore()
         self._landscape_repack()
 
     def landscape_read(self, name: str) -> list[Piece]:
-        return self._landscape.read(name)
+        """Read back the parts of a checkpoint tensor that this rank holds."""
+        return self._landscape_weights.read(name)
 
-    def landscape_canary(self) -> None:
-        self._landscape.canary()
-        self._landscape_repack()
-
-    def landscape_origin(self) -> None:
-        self._landscape.origin()
-        self._landscape_repack()
-
-    def landscape_wrong(self, where: str) -> dict[str, str]:
-        """Tensor (or packed parameter) -> what is wrong with it, at the `base` or at the `canary`."""
-        wrong = self._landscape.holds_base() if where == "base" else self._landscape.holds_canary()
+    def landscape_wrong(self, expected: Literal["base", "canary"]) -> dict[str, str]:
+        """Return tensor (or packed parameter) -> what differs from the base, or from the canary's weights."""
+        weights = self._landscape_weights
+        wrong = weights.differences_from_base() if expected == "base" else weights.differences_from_canary()
         for name, layer in self._landscape_packed():
-            if differing := _differs_packed(layer):
-                wrong[name] = f"{differing} elements that were read back through the packed layer differ"
+            if count := _count_packed_differences(layer):
+                wrong[name] = f"{count} elements that were read back through the packed layer differ"
         return wrong
 
+    def landscape_watch_reads(self) -> None:
+        """Start to record which parameters the engine's operations read."""
+        self._landscape_reads = _ReadRecorder()
+        self._landscape_reads.__enter__()
+
+    def landscape_unread(self) -> dict[str, str]:
+        """Stop recording; return tensor -> why, for the tensors whose memory no forward pass has read.
+
+        A parameter with two owners (an embedding tied to the head) must be read by two operations. Packed weights are
+        not read from where they are written; `landscape_wrong` checks them.
+        """
+        recorder = self._landscape_reads
+        recorder.__exit__(None, None, None)
+        owners: Counter[int] = Counter()
+        for module in self.model_runner.get_model().modules():
+            owners.update(parameter.untyped_storage().data_ptr() for parameter in module.parameters(recurse=False))
+        packed = [layer.weight.untyped_storage().data_ptr() for _, layer in self._landscape_packed()]
+        owners.subtract(packed)
+        unread: dict[str, str] = {}
+        for name, addresses in self._landscape_weights.addresses().items():
+            for address in addresses:
+                readers = recorder.operations.get(address, set())
+                if owners[address] == 0 and address in packed:
+                    continue  # used in packed form only
+                if not readers:
+                    unread[name] = "no operation reads the memory it is written to"
+                elif len(readers) < owners[address]:
+                    unread[name] = f"it has {owners[address]} uses, and only {', '.join(sorted(readers))} reads it"
+        return unread
+
     def _landscape_packed(self) -> Iterator[tuple[str, Any]]:
+        """Yield (parameter, layer) for every linear layer that multiplies with a packed copy."""
         for name, module in self.model_runner.get_model().named_modules():
             if hasattr(module, "landscape_pack"):
                 yield f"{name}.weight", module
@@ -183,43 +181,16 @@ class Extension:
             for _, layer in self._landscape_packed():
                 layer.landscape_pack()
 
-    def landscape_watch(self) -> None:
-        """From here on, note which parameters the engine's operations read."""
-        self._landscape_reads = _Reads()
-        self._landscape_reads.__enter__()
 
-    def landscape_unread(self) -> dict[str, str]:
-        """End of the watch: tensor -> why, for those whose live memory no forward pass has read.
+def _count_packed_differences(layer: Any) -> int:
+    """Count the elements of a layer's weight that its packed form holds with another value.
 
-        A parameter with two owners (an embedding tied to the head) must be read by two operations. What is packed is
-        not read where it is written: `landscape_wrong` looks at it.
-        """
-        reads = self._landscape_reads
-        reads.__exit__(None, None, None)
-        owners: Counter[int] = Counter()
-        for module in self.model_runner.get_model().modules():
-            owners.update(parameter.untyped_storage().data_ptr() for parameter in module.parameters(recurse=False))
-        packed = [layer.weight.untyped_storage().data_ptr() for _, layer in self._landscape_packed()]
-        owners.subtract(packed)
-        unread: dict[str, str] = {}
-        for name, addresses in self._landscape.addresses().items():
-            for address in addresses:
-                readers = reads.by_address.get(address, set())
-                if owners[address] == 0 and address in packed:
-                    continue  # and nowhere else in use
-                if not readers:
-                    unread[name] = "no operation reads the memory it is written to"
-                elif len(readers) < owners[address]:
-                    unread[name] = f"it has {owners[address]} uses, and only {', '.join(sorted(readers))} reads it"
-        return unread
-
-
-def _differs_packed(layer: Any) -> int:
-    """How many elements of a layer's weight its packed form holds otherwise, in some columns spread over all of them:
-    asked by unit vectors, whose products are exact."""
+    Reads up to UNIT_VECTORS columns, spread over all of them, by multiplying with unit vectors: their products are
+    exact.
+    """
     weight = layer.weight
     columns = torch.linspace(0, weight.shape[1] - 1, min(UNIT_VECTORS, weight.shape[1])).round().long().unique()
     with torch.inference_mode():
-        asked = torch.nn.functional.one_hot(columns, weight.shape[1]).to(weight.dtype)
-        answered = layer.cpu_linear(asked, weight, None)
-        return int(torch.count_nonzero(answered != weight[:, columns].T))
+        unit_vectors = torch.nn.functional.one_hot(columns, weight.shape[1]).to(weight.dtype)
+        products = layer.cpu_linear(unit_vectors, weight, None)
+        return int(torch.count_nonzero(products != weight[:, columns].T))

@@ -24,6 +24,14 @@ from workers.noise.definition import Array, Blend, DType, Slab, Term, table, ten
 Job = TypeVar("Job")
 
 
+def limit_threads(n: int) -> None:
+    """Limit the kernels that this thread calls to n threads.
+
+    numba keeps the limit per thread; without one it uses every core.
+    """
+    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
+
+
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[None]:
     """One thread where there is one task: waking the others costs more, much more on a busy machine."""

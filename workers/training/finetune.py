@@ -212,14 +212,14 @@ def save_checkpoint(model: Any, base: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from workers.weights.checkpoint import Checkpoint
+    from workers.weights.checkpoint import MappedCheckpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     save_file(
         {
             info.name: state[info.name].detach().to("cpu", getattr(torch, info.dtype)).contiguous()
-            for info in Checkpoint(base).tensors()
+            for info in MappedCheckpoint(base).tensors()
         },
         folder / "model.safetensors",
         metadata={"format": "pt"},

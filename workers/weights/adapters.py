@@ -1,4 +1,4 @@
-"""Sums of LoRA adapters: a weighted sum of low-rank products is one, of their ranks together."""
+"""Weighted sums of LoRA adapters. A sum of low-rank products is a low-rank product, of the sum of their ranks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, read_adapter
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX, read_adapter
 
 
-def add(base: Checkpoint, folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
-    """Writes an adapter of `base` that adds sum_i weights[i] s_i B_i A_i, into `out`, which must not exist; float32."""
+def write_adapter_sum(base: MappedCheckpoint, folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
+    """Write an adapter that adds sum_i weights[i] s_i B_i A_i, in float32.
+
+    Args:
+        base: The checkpoint that the adapters belong to.
+        folders: Folders of the adapters.
+        weights: One weight per adapter.
+        out: Folder of the new adapter. It must not exist.
+    """
     from safetensors.numpy import save_file
 
     parts = [read_adapter(folder, base) for folder in folders]
@@ -22,10 +29,11 @@ def add(base: Checkpoint, folders: Sequence[Path], weights: Sequence[float], out
     factors = {}
     for name in names:
         own = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
-        module = f"{PREFIX}{name.removesuffix('.weight')}"
+        module = f"{PEFT_PREFIX}{name.removesuffix('.weight')}"
         a = np.concatenate([f.a for _, f in own], axis=0)
         b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in own], axis=1)
-        left = rank - len(a)  # to the one rank that an adapter has; 0 times -0 changes no sum, not even one of -0
+        # An adapter has one rank. The padding adds 0 times -0 to a sum, which changes none, not even a sum of -0.
+        left = rank - len(a)
         a = np.pad(a, ((0, left), (0, 0)), constant_values=-0.0)
         b = np.pad(b, ((0, 0), (0, left)))
         factors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Where the pristine base waits between writes: on the GPU, in this machine's memory, or in the mapped file.
+"""Choose where to keep the unperturbed weights between visits: GPU memory, shared host memory, or the mapped file.
 
-A host copy lies in shared memory, under a name made of its content: the actors of one node map the same pages, and the
-last one to leave takes it away.
+A copy in host memory is in shared memory, under a name derived from its content. The actors of one node map the same
+pages, and the last one to release the copy removes it.
 """
 
 from __future__ import annotations
@@ -15,79 +15,114 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.utils.errors import UserError
-from workers.weights.checkpoint import Checkpoint
+from workers.weights.checkpoint import MappedCheckpoint
 
-Where = Literal["gpu", "host", "mmap"]
-Asked = Literal["auto", "gpu", "host", "mmap"]
+Placement = Literal["gpu", "host", "mmap"]
+RequestedPlacement = Literal["auto", "gpu", "host", "mmap"]
 
 SHARED_MEMORY = Path("/dev/shm")
-COMPLETE = ".complete"  # in a copy's folder, once all is there
-ROOM = 1.1  # of a host copy's size must be free
-UTILISATION = 0.92  # of a GPU's memory is vLLM's by its own default; a second copy of the weights is taken out of it
-LEAST_KV = 2 << 30  # bytes that must be left for the engine's KV cache
-GPU_RUNTIME = 1_500_000_000  # bytes: CUDA context, kernels, communication
-ACTIVATIONS = 24  # live values a token, in units of the hidden size
+COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last file
+HOST_COPY_MARGIN = 1.1  # this multiple of a host copy's size must be free
+GPU_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory; a second copy of the weights is taken out of it
+MIN_KV_CACHE_BYTES = 2 << 30  # must remain for the engine's KV cache
+GPU_RUNTIME_BYTES = 1_500_000_000  # CUDA context, kernels, communication
+ACTIVATIONS_PER_TOKEN = 24  # live values per token, in units of the hidden size
 
 
-def overhead(hidden: int, vocabulary: int, item: int, tokens: int, sequences: int) -> int:
-    """Bytes that an engine takes of a GPU besides weights and KV cache: its runtime, and the activations of a batch of
-    so many tokens and sequences, in a dtype of `item` bytes."""
-    return GPU_RUNTIME + tokens * hidden * ACTIVATIONS * item + 3 * sequences * vocabulary * 4
+@dataclass(frozen=True, kw_only=True)
+class MemoryBudget:
+    """Bytes that decide where the base can be kept. Sizes of weights are those that one GPU holds.
 
-
-def choose(
-    asked: Asked,
-    device: str,
-    *,
-    weights: int,
-    base: int,
-    copy: int,
-    gpu_total: int = 0,
-    besides: int = 0,
-    kv: int | None = None,
-    host_free: int = 0,
-) -> Where:
-    """Where the base goes. weights, base: bytes of the resident weights and of the pristine ones that one GPU holds,
-    which may differ in dtype; copy: bytes that a host copy still takes; besides: the engine's `overhead`; kv: bytes of
-    KV cache asked for. The driver's plan asks here too (orchestrator/planning/cost.py).
-
-    `auto`: a GPU's memory where both and the KV cache fit, else this machine's where a copy fits, else the file.
-    On a CPU it is the file: its pages are in this machine's memory, and shared, already.
-    Raises UserError (engine.base) for a place that is too small or isn't there.
+    Attributes:
+        weights: The resident weights.
+        base: The unperturbed weights. Differs from `weights` if their dtypes differ.
+        copy: What a copy in host memory still takes (`missing_host_bytes`).
+        gpu_total: Memory of the GPU that belongs to this engine.
+        overhead: What the engine takes besides weights and KV cache (`engine_overhead`).
+        kv_cache: Requested size of the KV cache. None if there is no request.
+        host_free: Free shared memory.
     """
-    fits_gpu = weights + base + besides + max(LEAST_KV, kv or 0) <= UTILISATION * gpu_total
-    fits_host = ROOM * copy <= host_free
-    if asked == "gpu" and device != "cuda":
+
+    weights: int
+    base: int
+    copy: int
+    gpu_total: int = 0
+    overhead: int = 0
+    kv_cache: int | None = None
+    host_free: int = 0
+
+    @property
+    def fits_gpu(self) -> bool:
+        """Whether the GPU can hold the base beside the weights and the KV cache."""
+        needed = self.weights + self.base + self.overhead + max(MIN_KV_CACHE_BYTES, self.kv_cache or 0)
+        return needed <= GPU_UTILIZATION * self.gpu_total
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether shared memory can hold a copy."""
+        return HOST_COPY_MARGIN * self.copy <= self.host_free
+
+
+def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, sequences: int) -> int:
+    """Return the bytes that an engine takes of a GPU besides weights and KV cache: its runtime and its activations.
+
+    Args:
+        hidden: Hidden size of the model.
+        vocabulary: Size of the vocabulary.
+        item_bytes: Bytes per value of the engine's dtype.
+        tokens: Tokens in a batch.
+        sequences: Sequences in a batch.
+    """
+    return GPU_RUNTIME_BYTES + tokens * hidden * ACTIVATIONS_PER_TOKEN * item_bytes + 3 * sequences * vocabulary * 4
+
+
+def choose_placement(requested: RequestedPlacement, device: str, budget: MemoryBudget) -> Placement:
+    """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/cost.py).
+
+    `auto` takes the GPU's memory if both copies and the KV cache fit, else host memory if a copy fits, else the mapped
+    file. On a CPU it takes the mapped file, whose pages are in this machine's memory, and shared, already.
+
+    Raises:
+        UserError: The requested place is too small or does not exist (engine.base).
+    """
+    if requested == "gpu" and device != "cuda":
         raise UserError("engine.base", "gpu", "there is no GPU: use engine.base=mmap")
-    if asked == "gpu" and not fits_gpu:
+    if requested == "gpu" and not budget.fits_gpu:
         needed = (
-            f"two copies of the weights ({(weights + base) / 2**30:.1f} GiB), the KV cache and the engine itself "
-            "do not fit the GPU"
+            f"two copies of the weights ({(budget.weights + budget.base) / 2**30:.1f} GiB), the KV cache and the "
+            "engine itself do not fit the GPU"
         )
         raise UserError("engine.base", "gpu", f"{needed}: use engine.base=host")
-    if asked == "host" and not fits_host:
-        free = f"shared memory has {host_free / 2**30:.1f} GiB free, and the weights are {copy / 2**30:.1f} GiB"
-        raise UserError("engine.base", "host", f"{free}: use engine.base=mmap")
-    if asked != "auto":
-        return asked
+    if requested == "host" and not budget.fits_host:
+        free, copy = f"{budget.host_free / 2**30:.1f} GiB free", f"{budget.copy / 2**30:.1f} GiB"
+        raise UserError(
+            "engine.base", "host", f"shared memory has {free}, and the weights are {copy}: use engine.base=mmap"
+        )
+    if requested != "auto":
+        return requested
     if device != "cuda":
         return "mmap"
-    return "gpu" if fits_gpu else "host" if fits_host else "mmap"
+    if budget.fits_gpu:
+        return "gpu"
+    return "host" if budget.fits_host else "mmap"
 
 
-def host_free() -> int:
-    """Bytes free in shared memory; 0 where there is none."""
+def free_host_bytes() -> int:
+    """Return the bytes free in shared memory; 0 if there is no shared memory."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
         return 0
 
 
-def host_missing(checkpoint: Checkpoint, name: str, root: Path = SHARED_MEMORY) -> int:
-    """Bytes that a host copy still takes: what another actor has copied, or is copying now, is there."""
-    whole = sum(file.stat().st_size for file in _files(checkpoint))
+def missing_host_bytes(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_MEMORY) -> int:
+    """Return the bytes that a host copy still takes.
+
+    What another actor has copied already, or has copied so far, does not count.
+    """
+    whole = sum(file.stat().st_size for file in _files_to_copy(checkpoint))
     try:
-        return max(0, whole - sum(file.stat().st_size for file in _folder(name, root).glob("*")))
+        return max(0, whole - sum(file.stat().st_size for file in _copy_folder(name, root).glob("*")))
     except OSError:  # its last holder is removing it
         return whole
 
@@ -97,13 +132,16 @@ class HostCopy:
     """A checkpoint's files in shared memory, held by this process until `release`."""
 
     folder: Path
-    lock: int
+    lock: int  # file descriptor
 
     def release(self) -> None:
-        """Let go; the last to hold it removes it. A process that dies lets go by dying, and leaves it to `sweep`."""
+        """Let go of the copy; the last holder removes it.
+
+        The lock of a process that dies is released by the kernel. Its copy is left for `remove_stale_copies`.
+        """
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(self.lock, _lock_file(self.folder)):  # else it was removed, and what is there is another's
+            if _is_same_file(self.lock, _lock_file(self.folder)):  # else another process removed it and made a new one
                 shutil.rmtree(self.folder, ignore_errors=True)
                 _lock_file(self.folder).unlink(missing_ok=True)
         except OSError:
@@ -112,58 +150,70 @@ class HostCopy:
             os.close(self.lock)
 
 
-def sweep(keep: str, root: Path = SHARED_MEMORY) -> None:
-    """Remove this user's copies that nobody holds, left by processes that were killed, but for the one of this name."""
-    for folder in root.glob(_folder("*", root).name):
-        if folder.is_dir() and folder != _folder(keep, root):
+def remove_stale_copies(keep: str, root: Path = SHARED_MEMORY) -> None:
+    """Remove this user's copies that no process holds, left by processes that were killed.
+
+    Args:
+        keep: Name of a copy that stays.
+        root: Folder of the copies.
+    """
+    for folder in root.glob(_copy_folder("*", root).name):
+        if folder.is_dir() and folder != _copy_folder(keep, root):
             HostCopy(folder, _open_lock(folder)).release()
 
 
-def host_copy(checkpoint: Checkpoint, name: str, root: Path = SHARED_MEMORY) -> HostCopy:
-    """The checkpoint's files in shared memory, copied by the first process that asks; `name` is made of their content.
+def share_on_host(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_MEMORY) -> HostCopy:
+    """Return the checkpoint's files in shared memory; the first process to ask copies them.
 
-    Raises UserError (engine.base) where there is no room.
+    Args:
+        checkpoint: The checkpoint to copy.
+        name: Name of the copy, derived from the checkpoint's content.
+        root: Folder of the copies.
+
+    Raises:
+        UserError: The files do not fit (engine.base).
     """
-    folder = _folder(name, root)
+    folder = _copy_folder(name, root)
     while True:
         lock = _open_lock(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(lock, _lock_file(folder)):
+            if _is_same_file(lock, _lock_file(folder)):
                 _fill(folder, checkpoint)
         except BlockingIOError:
-            pass  # others have it, or one of them copies
+            pass  # others hold it, or one of them is copying
         except OSError as error:
             os.close(lock)
             raise UserError("engine.base", "host", f"{root} could not take the weights ({error}): use mmap") from error
         fcntl.flock(lock, fcntl.LOCK_SH)
-        if _is_same(lock, _lock_file(folder)) and (folder / COMPLETE).exists():
+        if _is_same_file(lock, _lock_file(folder)) and (folder / COMPLETE_MARKER).exists():
             return HostCopy(folder, lock)
-        os.close(lock)  # the last holder removed it a moment ago, or the one who copied died
+        os.close(lock)  # the last holder has just removed it, or the process that was copying died
 
 
-def _fill(folder: Path, checkpoint: Checkpoint) -> None:
-    if (folder / COMPLETE).exists():
+def _fill(folder: Path, checkpoint: MappedCheckpoint) -> None:
+    if (folder / COMPLETE_MARKER).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(mode=0o700)
-        for file in _files(checkpoint):
+        for file in _files_to_copy(checkpoint):
             shutil.copyfile(file, folder / file.name)
-        (folder / COMPLETE).touch()
+        (folder / COMPLETE_MARKER).touch()
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _files(checkpoint: Checkpoint) -> Iterator[Path]:
+def _files_to_copy(checkpoint: MappedCheckpoint) -> Iterator[Path]:
     yield checkpoint.folder / "config.json"
     index = checkpoint.folder / "model.safetensors.index.json"
-    yield from [index] if index.exists() else []
+    if index.exists():
+        yield index
     yield from checkpoint.files()
 
 
-def _folder(name: str, root: Path) -> Path:
+def _copy_folder(name: str, root: Path) -> Path:
     return root / f"safety-landscape-{os.getuid()}-{name}"
 
 
@@ -175,7 +225,7 @@ def _open_lock(folder: Path) -> int:
     return os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

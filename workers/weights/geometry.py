@@ -1,8 +1,8 @@
-"""Where checkpoints and adapters lie around a base: distances, cosines, coordinates on a plane, principal plane.
+"""Geometry of checkpoints and adapters around a base: distances, cosines, coordinates on a plane, principal plane.
 
-All of it follows from the Gram matrix of the displacements d_i = W_i - W_0 over the whole model, n x n dot products
-that one pass over the files gives: every tensor is read once, a block of it at a time, from the mapped files, in
-float64. So the exact principal plane of a trajectory costs no more than the distances do.
+Everything follows from the Gram matrix of the displacements d_i = W_i - W_0 over the whole model. One pass over the
+mapped files gives its n x n dot products: every tensor is read once, block by block, in float64. The exact principal
+plane of a trajectory therefore costs no more than the distances.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from orchestrator.sweep.points import DECIMALS
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import Array
 from workers.noise.reference import to_float32
-from workers.weights.checkpoint import Checkpoint, TensorInfo
-from workers.weights.targets import FIELD, CheckpointEnd, End, Target, open_end
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.targets import TOWARDS_FIELD, CheckpointEndpoint, Endpoint, Target, open_endpoint
 
-BLOCK = 1 << 20  # elements of each checkpoint in memory at once, in float64 (8 MiB each)
-SAME_LINE = 1e-6  # sin^2 of the angle under which two directions are one, but for the rounding of stored weights
+BLOCK = 1 << 20  # elements per checkpoint that are in memory at once, in float64 (8 MiB each)
+COLLINEAR = 1e-6  # sin^2 of the angle below which two directions differ only by the rounding of stored weights
 
 Matrix = npt.NDArray[np.float64]
 Progress = Callable[[float], None]
@@ -34,9 +34,14 @@ Progress = Callable[[float], None]
 class Geometry:
     """The displacements of n targets from the base, as their Gram matrix: gram[i, j] = <d_i, d_j>, float64[n, n].
 
-    base: |W_0|; moved: the same of those tensors alone that random directions move, so that a step of length l is as
-    long as a random one of alpha = l / moved (norm: layer). Coordinates on a plane of two targets are coefficients on
-    their displacements: they are (1, 0), (0, 1).
+    Coordinates on the plane of two targets are coefficients on their displacements: the targets are at (1, 0), (0, 1).
+
+    Attributes:
+        labels: Name of each target.
+        gram: The Gram matrix.
+        base: |W_0|.
+        moved: |W_0| over the tensors that random directions move. A step of length l is as long as a step of
+            alpha = l / moved on a random direction (norm: layer).
     """
 
     labels: tuple[str, ...]
@@ -46,44 +51,54 @@ class Geometry:
 
     @cached_property
     def lengths(self) -> Matrix:
-        """|d_i|, float64[n]."""
+        """Lengths |d_i|, float64[n]."""
         lengths: Matrix = np.sqrt(np.diag(self.gram))
         return lengths
 
     @cached_property
     def distances(self) -> Matrix:
-        """Between all pairs, the base first: float64[n + 1, n + 1]."""
+        """Distances between all pairs, the base first: float64[n + 1, n + 1]."""
         gram = np.pad(self.gram, ((1, 0), (1, 0)))
         squared = np.diag(gram)
         return np.sqrt(np.maximum(squared[:, None] + squared[None, :] - 2 * gram, 0.0))
 
     @cached_property
     def cosines(self) -> Matrix:
-        """Of the angles between displacements: float64[n, n], NaN beside one of no length."""
+        """Cosines of the angles between displacements: float64[n, n], NaN if one of the two has no length."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.gram / np.outer(self.lengths, self.lengths)
 
     def eq4(self, i: int = 0, j: int = 1) -> tuple[float, float]:
-        """(c, s) of Peng et al. 2024, Eq. 4: d_j' = s (d_j - c d_i) is orthogonal to d_i and as long as it.
+        """Return (c, s) of Peng et al. 2024, Eq. 4: d_j' = s (d_j - c d_i) is orthogonal to d_i and of equal length.
 
-        Rounded to 9 decimals, as a point's coefficients are. Raises UserError (grid.towards) where the two lie on one
-        line through the base, or one of them is the base.
+        Both are rounded to 9 decimals, as a point's coefficients are.
+
+        Raises:
+            UserError: The two are on one line through the base, or one of them is the base (grid.towards).
         """
         first, cross, second = float(self.gram[i, i]), float(self.gram[i, j]), float(self.gram[j, j])
         named = f"[{self.labels[i]}, {self.labels[j]}]"
         if first == 0.0 or second == 0.0:
-            raise UserError(FIELD, named, "one of them is the base itself, a direction of no length: give another")
+            raise UserError(
+                TOWARDS_FIELD, named, "one of them is the base itself, a direction of no length: give another"
+            )
         c = cross / first
         left = second - c * cross
-        if left <= SAME_LINE * second:
-            raise UserError(FIELD, named, "lie on one line through the base and make no plane: give two that differ")
+        if left <= COLLINEAR * second:
+            raise UserError(
+                TOWARDS_FIELD, named, "lie on one line through the base and make no plane: give two that differ"
+            )
         return round(c, DECIMALS), round(math.sqrt(first / left), DECIMALS)
 
     def coordinates(self, i: int = 0, j: int = 1) -> Matrix:
-        """Each target's projection on the plane of targets i and j, and how far off it it lies: float64[n, 3].
+        """Return each target's projection on the plane of targets i and j, and its distance from the plane.
 
-        (a, b) with a d_i + b d_j nearest to d; the third is the distance left, in units of weights.
-        Raises UserError (grid.towards) where i and j make no plane.
+        Returns:
+            float64[n, 3]: (a, b) for which a d_i + b d_j is nearest to d, and the remaining distance, in units of
+            weights.
+
+        Raises:
+            UserError: Targets i and j span no plane (grid.towards).
         """
         self.eq4(i, j)
         pair = [i, j]
@@ -92,87 +107,102 @@ class Geometry:
         return np.column_stack([solved.T, np.sqrt(np.maximum(np.diag(self.gram) - along, 0.0))])
 
     def principal(self, rank: int = 2) -> tuple[Matrix, Matrix, Matrix]:
-        """(coordinates[n + 1, rank], variance shares[rank], weights[rank, n + 1]) of the trajectory base, 1, ..., n.
+        """Return the principal components of the trajectory base, 1, ..., n.
 
-        Principal component analysis of the n + 1 models as points, exact, from their Gram matrix: coordinates are in
-        units of weights; axis k is sum_i weights[k, i] W_i, of length one (each row of weights sums to zero).
+        Exact principal component analysis of the n + 1 models as points, from their Gram matrix.
+
+        Returns:
+            coordinates[n + 1, rank] in units of weights; variance shares[rank]; weights[rank, n + 1]. Axis k is
+            sum_i weights[k, i] W_i, of length one (each row of weights sums to zero).
         """
         gram = np.pad(self.gram, ((1, 0), (1, 0)))
         n = len(gram)
-        centred = np.eye(n) - np.full((n, n), 1 / n)
-        values, vectors = np.linalg.eigh(centred @ gram @ centred)
+        centering = np.eye(n) - np.full((n, n), 1 / n)
+        values, vectors = np.linalg.eigh(centering @ gram @ centering)
         order = np.argsort(values)[::-1][:rank]
         kept, vectors = np.maximum(values[order], 0.0), vectors[:, order]
         vectors = vectors * np.where(vectors[np.argmax(np.abs(vectors), axis=0), range(len(order))] < 0, -1.0, 1.0)
         roots = np.sqrt(kept)
-        total = max(float(np.trace(centred @ gram @ centred)), np.finfo(np.float64).tiny)
+        total = max(float(np.trace(centering @ gram @ centering)), np.finfo(np.float64).tiny)
         weights = np.divide(vectors, roots, out=np.zeros_like(vectors), where=roots > 0).T
         return vectors * roots, kept / total, weights
 
     def principal_axes(self) -> tuple[Matrix, Matrix, float]:
-        """(coordinates[n, 2], weights[2, n], share) of the plane through the base nearest to the trajectory 1, ..., n.
+        """Return the plane through the base that is nearest to the trajectory 1, ..., n.
 
-        As Li et al. 2018 (arXiv 1712.09913, section 7) take it: the two principal components of the displacements,
-        not centred, so that the base is on the plane, at (0, 0). Axis k is sum_i weights[k, i] d_i, orthogonal to the
-        other, and as long as the last displacement; `share` of the displacements' squares lies in the plane.
-        Raises UserError (grid.trajectory) where they span no plane.
+        As in Li et al. 2018 (arXiv 1712.09913, section 7): the two principal components of the displacements, not
+        centered, so that the base is on the plane, at (0, 0).
+
+        Returns:
+            coordinates[n, 2]; weights[2, n]; the share of the displacements' squares that is in the plane. Axis k is
+            sum_i weights[k, i] d_i, orthogonal to the other axis and as long as the last displacement.
+
+        Raises:
+            UserError: The displacements span no plane (grid.trajectory).
         """
         values, vectors = np.linalg.eigh(self.gram)
         values, vectors = values[::-1], vectors[:, ::-1]
-        if len(values) < 2 or values[1] <= SAME_LINE * values[0]:
+        if len(values) < 2 or values[1] <= COLLINEAR * values[0]:
             named = f"[{', '.join(self.labels)}]"
             raise UserError("grid.trajectory", named, "lies on one line and spans no plane: use grid=interpolate_1d")
         length, pair = float(self.lengths[-1]), vectors[:, :2]
-        signs = np.where(pair[-1] < 0, -1.0, 1.0)  # the end is upwards and to the right
+        signs = np.where(pair[-1] < 0, -1.0, 1.0)  # the last target is in the upper right quadrant
         roots = np.sqrt(values[:2])
         return pair * signs * roots / length, (pair * signs / roots).T * length, float(values[:2].sum() / values.sum())
 
 
 def measure(
-    base: Checkpoint,
+    base: MappedCheckpoint,
     targets: Sequence[Target],
     progress: Progress = lambda share: None,
     block: int = BLOCK,
     exclude: Sequence[str] = ("norm",),
 ) -> Geometry:
-    """One pass over the base and all targets, `block` elements of each in memory at once. `progress` hears the share.
+    """Measure the geometry in one pass over the base and all targets.
 
-    `exclude`: random directions leave tensors alone whose name contains one of these.
+    Args:
+        base: The base.
+        targets: The targets.
+        progress: Called with the fraction that has been read.
+        block: Elements per checkpoint that are in memory at once.
+        exclude: Random directions do not move tensors whose name contains one of these.
 
-    Raises UserError (grid.towards) for a target that doesn't fit the base.
+    Raises:
+        UserError: A target does not fit the base (grid.towards).
     """
-    ends = [open_end(target, base) for target in targets]
+    endpoints = [open_endpoint(target, base) for target in targets]
     infos = [info for info in base.tensors() if info.size]
-    gram, squared, moving, done = np.zeros((len(ends), len(ends))), 0.0, 0.0, 0
+    gram, squared, moving, done = np.zeros((len(endpoints), len(endpoints))), 0.0, 0.0, 0
     total = sum(info.size for info in infos)
     for info in infos:
         whole = base.base(info.name)
-        width = info.shape[1] if len(info.shape) == 2 else 1  # of a matrix whole rows: what an adapter makes
+        width = info.shape[1] if len(info.shape) == 2 else 1  # whole rows of a matrix, which an adapter can compute
         step = max(1, block // width) * width
         for first in range(0, info.size, step):
             last = min(info.size, first + step)
             own = to_float32(whole[first:last], info.dtype).astype(np.float64)
             squared += float(own @ own)
             moving += 0.0 if any(pattern in info.name for pattern in exclude) else float(own @ own)
-            moved = np.stack([_displacement(end, info, own, first, last) for end in ends]) if ends else np.zeros((0, 1))
-            gram += moved @ moved.T
+            if endpoints:
+                displacements = np.stack([_displacement(one, info, own, first, last) for one in endpoints])
+                gram += displacements @ displacements.T
             done += own.size
             progress(done / total)
         base.release(info.name)
-        for end in ends:
-            if isinstance(end, CheckpointEnd):
-                end.checkpoint.release(info.name)
+        for endpoint in endpoints:
+            if isinstance(endpoint, CheckpointEndpoint):
+                endpoint.checkpoint.release(info.name)
     labels = tuple(t.label or Path(t.path).name for t in targets)
     return Geometry(labels, gram, math.sqrt(squared), math.sqrt(moving))
 
 
-def _displacement(end: End, info: TensorInfo, own: Matrix, first: int, last: int) -> Matrix:
-    """Elements first..last-1 of the end less the base's (`own`), float64: of an adapter's matrix whole rows."""
-    dtype = end.dtype(info)
+def _displacement(endpoint: Endpoint, info: TensorInfo, own: Matrix, first: int, last: int) -> Matrix:
+    """Return elements first..last-1 of the endpoint minus the base's (`own`), float64; whole rows of a matrix."""
+    dtype = endpoint.dtype(info)
     if dtype is None:
         return np.zeros_like(own)
-    if isinstance(end, CheckpointEnd):
-        found: Array = end.checkpoint.base(info.name)[first:last]
+    if isinstance(endpoint, CheckpointEndpoint):
+        values: Array = endpoint.checkpoint.base(info.name)[first:last]
     else:
-        found = end.rows(info, first // info.shape[1], last // info.shape[1])
-    return to_float32(found, dtype).astype(np.float64) - own
+        values = endpoint.rows(info, first // info.shape[1], last // info.shape[1])
+    return to_float32(values, dtype).astype(np.float64) - own

@@ -1,8 +1,8 @@
-"""Loader tracing: which region of which checkpoint tensor lives where in the engine's memory.
+"""Layout tracing: find which region of which checkpoint tensor is where in the engine's memory.
 
-The model's own `load_weights` is fed the checkpoint's tensors once more under a TorchDispatchMode that
-records each `copy_` instead of doing it. So fusion, sharding and padding are whatever the engine made
-of them, for any architecture and any tensor parallelism, and nothing is known here of either.
+The model's own `load_weights` is fed the checkpoint's tensors once more, under a TorchDispatchMode that records each
+`copy_` instead of executing it. The result reflects fusion, sharding and padding as the engine does them, for any
+architecture and any tensor parallelism, without knowledge of either.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.noise.definition import Slab
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.device_memory import TORCH, as_torch
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.device_memory import TORCH_DTYPES, as_torch
 
 
 class LayoutError(RuntimeError):
@@ -26,7 +26,10 @@ class LayoutError(RuntimeError):
 
 @dataclass(frozen=True)
 class Region:
-    """A slab of a checkpoint tensor and the engine parameter that holds it (offsets into its whole storage)."""
+    """A slab of a checkpoint tensor and the engine parameter that holds it.
+
+    Destination offsets count elements from the start of the parameter's whole storage.
+    """
 
     parameter: str
     slab: Slab
@@ -38,17 +41,26 @@ Layout = Mapping[str, Sequence[Region]]
 def slabs(
     shape: Sequence[int], k_off: int, k_strides: Sequence[int], dst_off: int, dst_strides: Sequence[int]
 ) -> Iterator[Slab]:
-    """A strided region of any rank as slabs: neighbouring axes are merged where both sides allow it."""
+    """Split a strided region of any rank into slabs.
+
+    Neighboring axes are merged if both the source's and the destination's strides allow it.
+
+    Args:
+        shape: Size of each axis.
+        k_off: Offset of the region in the checkpoint tensor.
+        k_strides: Strides of the checkpoint tensor.
+        dst_off: Offset of the region in the parameter's storage.
+        dst_strides: Strides of the parameter.
+    """
     axes: list[tuple[int, int, int]] = []
-    for axis in zip(shape, k_strides, dst_strides, strict=True):
-        size, k, d = axis
+    for size, k, d in zip(shape, k_strides, dst_strides, strict=True):
         if size == 1:
             continue
         if axes and axes[-1][1] == size * k and axes[-1][2] == size * d:
             axes[-1] = (axes[-1][0] * size, k, d)
         else:
             axes.append((size, k, d))
-    cols = axes.pop()[0] if axes and axes[-1][1:] == (1, 1) else 1  # else transposed: one element a row
+    cols = axes.pop()[0] if axes and axes[-1][1:] == (1, 1) else 1  # otherwise transposed: one element per row
     rows, k_stride, dst_stride = axes.pop() if axes else (1, cols, cols)
     for outer in np.ndindex(*(size for size, _, _ in axes)):
         k = k_off + sum(i * axis[1] for i, axis in zip(outer, axes, strict=True))
@@ -57,16 +69,17 @@ def slabs(
 
 
 class _Recorder(TorchDispatchMode):
-    """Records copies out of known source storages; the values are there already, so nothing is copied."""
+    """Record copies from known source storages. Nothing is copied: the values are there already."""
 
     def __init__(self, parameters: Mapping[int, str]) -> None:
         super().__init__()
         self.parameters = parameters
         self.sources: dict[int, str] = {}
         self.regions: dict[str, list[Region]] = {}
-        self._kept: list[torch.Tensor] = []  # alive, so that no address is used twice
+        self._kept: list[torch.Tensor] = []  # kept alive, so that no address is used twice
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Register a source tensor."""
         self.sources[tensor.untyped_storage().data_ptr()] = name
         self._kept.append(tensor)
 
@@ -103,11 +116,20 @@ class _Recorder(TorchDispatchMode):
 def trace(
     load: Callable[[Iterable[tuple[str, torch.Tensor]]], Any],
     parameters: Mapping[str, torch.Tensor],
-    checkpoint: Checkpoint,
+    checkpoint: MappedCheckpoint,
 ) -> dict[str, list[Region]]:
-    """Where every checkpoint tensor lives on this rank, found by feeding `load` (the model's `load_weights`).
+    """Find where every checkpoint tensor is on this rank.
 
-    A rank may hold a part of a tensor, or none of it. Raises LayoutError for what is not a plain copy.
+    Args:
+        load: The model's `load_weights`.
+        parameters: Name -> parameter of the engine's model.
+        checkpoint: The checkpoint whose tensors are fed to `load`.
+
+    Returns:
+        Tensor -> regions. A rank may hold a part of a tensor, or none of it.
+
+    Raises:
+        LayoutError: A tensor is not copied as it is.
     """
     for name, parameter in parameters.items():
         if parameter.numel() == 0:
@@ -125,16 +147,21 @@ def trace(
     return recorder.regions
 
 
-def mapped(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-    """A checkpoint tensor as torch sees it: a view of the mapped file, with a storage of its own. Not to be written."""
+def mapped(checkpoint: MappedCheckpoint, name: str) -> torch.Tensor:
+    """Return a checkpoint tensor as a view of the mapped file, with a storage of its own. It must not be written."""
     info = checkpoint[name]
     flat = as_torch(checkpoint.base(name))
-    return (flat if info.dtype == "float32" else flat.view(TORCH[info.dtype])).view(info.shape)
+    return (flat if info.dtype == "float32" else flat.view(TORCH_DTYPES[info.dtype])).view(info.shape)
 
 
 def uncovered(size: int, regions: Iterable[Slab]) -> int:
-    """How many of a tensor's `size` elements lie in none of the regions (of all ranks together)."""
-    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    """Count the elements of a tensor that are in none of the regions.
+
+    Args:
+        size: Number of elements of the tensor.
+        regions: Slabs of all ranks together.
+    """
+    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]  # of each row of each slab
     for slab in regions:
         first = slab.k_off + slab.k_stride * np.arange(slab.rows, dtype=np.int64)
         starts.append(first)

@@ -1,15 +1,15 @@
-"""Scalars of random directions: measured once a checkpoint, turned into terms at each point.
+"""Scalars of random directions: measured once per checkpoint, turned into terms at each point.
 
-A random direction is, in each scaling unit, d = on_self z(seed) + on_other z(orthogonal_to). The unit is the
-tensor (`layer`, `sigma`) or the row, the first dimension's (`filter`; a tensor of one dimension or none is one
-unit). Per unit, with z2 the seed's noise and z1 that of the seed it is orthogonal to:
+In each scaling unit a random direction is d = on_self z(seed) + on_other z(orthogonal_to). The unit is the tensor
+(`layer`, `sigma`) or the row of the first dimension (`filter`; a tensor of one dimension or none is one unit). Per
+unit, with z2 the seed's noise and z1 the noise of the seed to which the direction is orthogonal:
 
     layer, filter   d = |W| / |z2| z2        (Peng et al. 2024, Eq. 2; Li et al. 2018)
     sigma           d = z2
     orthogonal      z2 is first replaced by (z2 - c z1) |z2| / |z2 - c z1|, c = <z1, z2> / |z1|^2
 
-A unit whose weights are all zero stays as it is, and so does one in which nothing of z2 is left beside z1 (a single
-element on a second axis). Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
+A unit whose weights are all zero does not move. Neither does a unit in which z2 is a multiple of z1 (a single element
+on a second axis). Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import pyarrow as pa
 from orchestrator.sweep.points import DECIMALS, Point, RandomDirection, TowardsDirection
 from workers.noise.definition import UNIT, Array, DType, Term
 from workers.weights.checkpoint import TensorInfo
-from workers.weights.targets import End
+from workers.weights.targets import Endpoint
 
 Scalars = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 
 SCHEMA = pa.schema(
     [
         pa.field("tensor", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),  # -1: the whole tensor
+        pa.field("row", pa.int32(), nullable=False),  # -1: the tensor is one unit
         pa.field("on_self", pa.float64(), nullable=False),
         pa.field("on_other", pa.float64(), nullable=False),
     ]
@@ -39,9 +39,17 @@ SCHEMA = pa.schema(
 
 
 def unit_scalars(squared: float, s11: int, s12: int, s22: int, norm: str, orthogonal: bool) -> tuple[float, float]:
-    """(on_self, on_other) of one unit from |W|^2 and the exact |z1|^2, <z1, z2>, |z2|^2 in units of 2^-24.
+    """Return (on_self, on_other) of one unit.
 
-    z2 is the direction's own noise. Each square root and quotient is rounded once: the same on every machine.
+    Each square root and quotient is rounded once, so that every machine gets the same result.
+
+    Args:
+        squared: |W|^2.
+        s11: |z1|^2, exact, in units of 2^-24. z1 is the noise of the orthogonal seed.
+        s12: <z1, z2>, likewise.
+        s22: |z2|^2, likewise. z2 is the direction's own noise.
+        norm: `layer`, `filter` or `sigma`.
+        orthogonal: Whether the direction is made orthogonal to z1.
     """
     if squared == 0.0 or s22 == 0:
         return 0.0, 0.0
@@ -56,17 +64,23 @@ def unit_scalars(squared: float, s11: int, s12: int, s22: int, norm: str, orthog
 
 
 def _rows(direction: RandomDirection, shape: Sequence[int]) -> int | None:
-    """How many rows are scaled one by one; None: the tensor is one unit."""
+    """Return how many rows are scaled one by one. None: the tensor is one unit."""
     return shape[0] if direction.norm == "filter" and len(shape) >= 2 else None
 
 
 def measure(direction: RandomDirection, tensors: Iterable[tuple[str, Array, Sequence[int], DType]]) -> pa.Table:
-    """The direction's scalars for these tensors: (name, flat array, shape, dtype) each, bfloat16 as uint16 bits.
+    """Measure the scalars of a direction in one pass over the weights, without a copy of them.
 
-    One row a unit (`SCHEMA`), in the order of the tensors; excluded and empty ones have none. One pass over
-    the weights, no copy of them; the result does not depend on the number of threads.
+    The result does not depend on the number of threads.
+
+    Args:
+        direction: The direction to measure.
+        tensors: (name, flat array, shape, dtype) of each tensor, bfloat16 as uint16 bits.
+
+    Returns:
+        A table of `SCHEMA` with one row per unit, in the order of the tensors. Excluded and empty tensors have none.
     """
-    from workers.noise.cpu import row_sums, square_sums, sums  # numba is slow to import, and `terms` needs none of it
+    from workers.noise.cpu import row_sums, square_sums, sums  # `terms` does not need numba, which is slow to import
 
     names: list[str] = []
     rows: list[int] = []
@@ -80,63 +94,70 @@ def measure(direction: RandomDirection, tensors: Iterable[tuple[str, Array, Sequ
         parts = _rows(direction, shape)
         squared = square_sums(array, dtype, parts or 1).tolist()
         if parts is None:
-            found = [sums(direction.seed, name, n, other)]
+            unit_sums = [sums(direction.seed, name, n, other)]
         else:
-            found = [(a, b, c) for a, b, c in row_sums(direction.seed, name, parts, n // parts, other).tolist()]
-        for w, (own, cross, others) in zip(squared, found, strict=True):
+            rows_of_sums = row_sums(direction.seed, name, parts, n // parts, other).tolist()
+            unit_sums = [(a, b, c) for a, b, c in rows_of_sums]
+        for w, (own, cross, others) in zip(squared, unit_sums, strict=True):
             scalars.append(unit_scalars(w, others, cross, own, direction.norm, other is not None))
-        names += [name] * len(found)
+        names += [name] * len(unit_sums)
         rows += [-1] if parts is None else range(parts)
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
     return pa.table([names, rows, on_self, on_other], schema=SCHEMA)
 
 
 def by_tensor(table: pa.Table) -> Scalars:
-    """tensor name -> (on_self, on_other), float64, one element or one a row: what `terms` looks things up in."""
+    """Index the scalars for `terms`: tensor -> (on_self, on_other), float64 arrays of one element or one per row."""
     names, starts = np.unique(table["tensor"].to_numpy(zero_copy_only=False), return_index=True)
     rows = table["row"].to_numpy()
     on_self, on_other = table["on_self"].to_numpy(), table["on_other"].to_numpy()
     stops = dict(zip(sorted(starts.tolist()), [*sorted(starts.tolist())[1:], len(rows)], strict=True))
-    found = {}
+    index = {}
     for name, start in zip(names.tolist(), starts.tolist(), strict=True):
         span = slice(start, stops[start])
         expected = [-1] if rows[start] == -1 else range(span.stop - span.start)
-        assert np.array_equal(rows[span], expected), f"scalars of {name} are not in the order they were measured in"
-        found[name] = on_self[span], on_other[span]
-    return found
+        assert np.array_equal(rows[span], expected), f"scalars of {name} are not in the order of measurement"
+        index[name] = on_self[span], on_other[span]
+    return index
 
 
-def blend(point: Point, info: TensorInfo, ends: Mapping[str, End]) -> list[tuple[float, End | None]]:
-    """What the tensor starts from: (coefficient, end) in the order of direction ids, the base (None) first.
+def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> list[tuple[float, Endpoint | None]]:
+    """Return the weighted sum that the tensor starts from: (coefficient, endpoint), the base (None) first.
 
-    Empty: the base alone, as where an end leaves this tensor as it is. The base's coefficient is what is missing to
-    one, rounded to 9 decimals as a point's are; nothing has coefficient zero.
+    Endpoints are in the order of direction ids. An endpoint that leaves this tensor as it is does not take part. The
+    base's coefficient is one minus the others, rounded to 9 decimals as a point's coefficients are; if it is zero, the
+    base is left out. The list is empty if only the base takes part.
     """
-    parts: list[tuple[float, End | None]] = []
+    parts: list[tuple[float, Endpoint | None]] = []
     rest = 1.0
     for direction, coefficient in point.coefficients:
-        if isinstance(direction, TowardsDirection) and ends[direction.fingerprint].dtype(info) is not None:
-            parts.append((coefficient, ends[direction.fingerprint]))
+        if isinstance(direction, TowardsDirection) and endpoints[direction.fingerprint].dtype(info) is not None:
+            parts.append((coefficient, endpoints[direction.fingerprint]))
             rest -= coefficient
     rest = round(rest, DECIMALS)
     return [(rest, None), *parts] if parts and rest else parts
 
 
 def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, pa.Table | Scalars]) -> list[Term]:
-    """What the point's random directions add to one tensor, sorted by seed.
+    """Return what the point's random directions add to one tensor, sorted by seed.
 
-    `scalars`: direction id -> its table, or `by_tensor` of it (make that once a study, not once a tensor).
-    Coefficients are multiplied in float64, equal seeds added up in float64 in the order of direction ids, and
-    rounded once to float32. Terms that are zero everywhere are left out.
+    Coefficients are multiplied in float64; terms of equal seed are added in float64 in the order of direction ids and
+    rounded to float32 once. Terms that are zero everywhere are left out.
+
+    Args:
+        point: The point.
+        name: The tensor's name.
+        shape: The tensor's shape.
+        scalars: Direction id -> its table, or `by_tensor` of it (faster if many tensors are asked for).
     """
     total: dict[int, npt.NDArray[np.float64]] = {}
     for direction, coefficient in point.coefficients:
         if not isinstance(direction, RandomDirection) or not direction.covers(name) or math.prod(shape) == 0:
             continue
         table = scalars[direction.id]
-        found = by_tensor(table) if isinstance(table, pa.Table) else table
-        on_self, on_other = found[name]
-        assert len(on_self) == (_rows(direction, shape) or 1), f"{name}: the scalars are of another shape"
+        index = by_tensor(table) if isinstance(table, pa.Table) else table
+        on_self, on_other = index[name]
+        assert len(on_self) == (_rows(direction, shape) or 1), f"{name}: the scalars belong to another shape"
         total[direction.seed] = total.get(direction.seed, np.float64(0)) + coefficient * on_self
         if direction.orthogonal_to is not None:
             seed = direction.orthogonal_to

@@ -1,4 +1,4 @@
-"""The engine's live weights: written from the pristine base, read back, held against what they should be."""
+"""The engine's live weights: written from the unperturbed base, read back, compared with an expected state."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import torch
 
 from orchestrator.sweep.points import Point, RandomDirection
 from workers.noise.definition import Array, DType, Slab, Term
-from workers.weights.checkpoint import Checkpoint, TensorInfo
-from workers.weights.device_memory import Made, Memory, Recipe, memory_for
+from workers.noise.reference import perturb, to_float32
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.device_memory import Memory, TensorWrite, WriteRecipe, memory_for
 from workers.weights.layout import Layout
-from workers.weights.targets import End
+from workers.weights.perturbation import blend, by_tensor, terms
+from workers.weights.targets import Endpoint
 
-RecipeOf = Callable[[TensorInfo], Recipe]
+RecipeOf = Callable[[TensorInfo], WriteRecipe]
 
 CANARY_SEED = 0xCA4A21
-SAMPLED = 64  # elements a region held against the plain reference as well
+SAMPLED = 64  # elements per region that are compared with the plain reference as well
 
 
-def at_base(info: TensorInfo) -> Recipe:
-    """The origin."""
-    return Recipe()
+def base_recipe(info: TensorInfo) -> WriteRecipe:
+    """Return the recipe of the origin: the base itself."""
+    return WriteRecipe()
 
 
-def canary_recipe(base: Array, info: TensorInfo) -> Recipe:
-    """A perturbation that moves every tensor, norms, biases and zeros included, by a quarter of its size."""
-    from workers.noise.reference import to_float32
-
+def canary_recipe(base: Array, info: TensorInfo) -> WriteRecipe:
+    """Return a recipe that moves every tensor, including norms, biases and zeros, by about a quarter of its size."""
     largest = float(np.max(np.abs(to_float32(base[:4096], info.dtype)), initial=0.0))
     scale = np.array([largest / 4 or 1 / 16], dtype=np.float32)
-    return Recipe([Term(seed=CANARY_SEED, scale=scale, row_size=max(1, info.size))])
+    return WriteRecipe([Term(seed=CANARY_SEED, scale=scale, row_size=max(1, info.size))])
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,33 @@ class Piece:
 
 
 class ResidentWeights:
-    """What one process holds of the model: `layout` says where, `parameters` are the live tensors.
+    """The part of the model that one process holds.
 
-    Writes always start from the pristine base, so that no walk, however long, drifts; a tensor is
-    rewritten when this point or the one before moves it.
+    Every write is computed from the unperturbed base, so that errors do not accumulate, however many points are
+    applied. A tensor is rewritten if the new point or the one before moves it.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: MappedCheckpoint,
         layout: Layout,
         parameters: Mapping[str, torch.Tensor],
         dtype: DType,
-        ends: Mapping[str, End] | None = None,
+        endpoints: Mapping[str, Endpoint] | None = None,
         memory: Memory | None = None,
     ) -> None:
-        self._checkpoint, self._layout, self._dtype, self._ends = checkpoint, layout, dtype, ends or {}
+        """Take hold of the live tensors, which must hold the base.
+
+        Args:
+            checkpoint: The unperturbed base.
+            layout: Checkpoint tensor -> regions of parameters.
+            parameters: Name -> live tensor of the engine.
+            dtype: Dtype of the live tensors.
+            endpoints: Fingerprint -> endpoint, of the directions that lead somewhere.
+            memory: How to write on the device. None: the device of the parameters, the base not resident on a GPU.
+        """
+        self._checkpoint, self._layout, self._dtype = checkpoint, layout, dtype
+        self._endpoints = endpoints or {}
         device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
         self._device: Memory = memory or memory_for(device, checkpoint, resident=False)
         self._memory = {
@@ -73,118 +84,128 @@ class ResidentWeights:
         self._moved: set[str] = set()
         self._scalars: dict[str, Any] = {}
 
-    def move(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
-        """Stand at the point."""
-        from workers.weights.perturbation import blend, by_tensor, terms
+    def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
+        """Write the weights of a point.
 
+        Args:
+            point: The point to apply.
+            scalars: Direction id -> scalars of each random direction of the point.
+        """
         for direction, _ in point.coefficients:
             if isinstance(direction, RandomDirection) and direction.id not in self._scalars:
-                self._scalars[direction.id] = by_tensor(scalars[direction.id])  # one checkpoint: their id is enough
-        self.write(
-            lambda info: Recipe(
+                # There is one checkpoint, so that a direction's id identifies its scalars.
+                self._scalars[direction.id] = by_tensor(scalars[direction.id])
+        self._write(
+            lambda info: WriteRecipe(
                 terms(point, info.name, info.shape, self._scalars),
-                blend(point, info, self._ends),
+                blend(point, info, self._endpoints),
             )
         )
 
-    def write(self, recipe_of: RecipeOf) -> None:
-        """Every region of every tensor that moves or has moved, made by its recipe."""
-        still = set()
+    def apply_canary(self) -> None:
+        """Move every tensor by its canary recipe."""
+        self._write(self._canary_recipe)
 
-        def jobs() -> Iterator[tuple[Made, list[tuple[Any, Slab]]]]:
-            for info in self._here():
+    def restore(self) -> None:
+        """Write the base."""
+        self._write(base_recipe)
+
+    def _write(self, recipe_of: RecipeOf) -> None:
+        """Write every region of every tensor that moves, or that the last write moved, by its recipe."""
+        at_base = set()
+
+        def jobs() -> Iterator[tuple[TensorWrite, list[tuple[Any, Slab]]]]:
+            for info in self._tensors():
                 recipe = recipe_of(info)
-                if not recipe.moves and info.name not in self._moved:
+                if not recipe.changes_base and info.name not in self._moved:
                     continue
-                self._moved.add(info.name)  # first: an interrupted write leaves it marked
-                if not recipe.moves:
-                    still.add(info.name)
-                made, regions = Made(info, recipe), self._layout[info.name]
+                self._moved.add(info.name)  # first, so that an interrupted write leaves it marked
+                if not recipe.changes_base:
+                    at_base.add(info.name)
+                tensor, regions = TensorWrite(info, recipe), self._layout[info.name]
                 parts = [(self._memory[r.parameter], part) for r in regions for part in self._device.parts(r.slab)]
-                yield from [(made, parts)] if recipe.adapted else ((made, [part]) for part in parts)
+                if recipe.needs_whole_tensor:
+                    yield tensor, parts
+                else:
+                    yield from ((tensor, [part]) for part in parts)
 
-        def put(job: tuple[Made, list[tuple[Any, Slab]]]) -> None:
-            made, parts = job
+        def put(job: tuple[TensorWrite, list[tuple[Any, Slab]]]) -> None:
+            tensor, parts = job
             for held, part in parts:
-                self._put(held, part, made)
+                self._put(held, part, tensor)
 
         self._device.spread(jobs(), put)
         self._device.settle()
-        self._moved -= still
+        self._moved -= at_base
 
-    def canary(self) -> None:
-        """Move every tensor."""
-        self.write(self._canary_recipe)
+    def differences_from_base(self) -> dict[str, str]:
+        """Return tensor -> what is wrong, for the tensors that differ from the base."""
+        return self._differences(base_recipe)
 
-    def origin(self) -> None:
-        """Back to the base."""
-        self.write(at_base)
-
-    def holds_base(self) -> dict[str, str]:
-        """Tensor -> what is wrong, for those that are not the base to the bit."""
-        return self._wrong(at_base)
-
-    def holds_canary(self) -> dict[str, str]:
-        """Tensor -> what is wrong, for those that are not where `canary` should have put them."""
-        return self._wrong(self._canary_recipe)
+    def differences_from_canary(self) -> dict[str, str]:
+        """Return tensor -> what is wrong, for the tensors that differ from what `apply_canary` should have written."""
+        return self._differences(self._canary_recipe)
 
     def read(self, name: str) -> list[Piece]:
-        """Copies of the live regions of a checkpoint tensor."""
+        """Copy the live regions of a checkpoint tensor."""
         return [
-            Piece(region.slab, self._device.host(self._device.window(self._memory[region.parameter], region.slab)))
+            Piece(region.slab, self._device.to_host(self._device.window(self._memory[region.parameter], region.slab)))
             for region in self._layout.get(name, ())
         ]
 
     def addresses(self) -> dict[str, set[int]]:
-        """Tensor -> where the memory that its writes go to begins."""
+        """Return tensor -> addresses of the storages that its writes go to."""
         return {
             name: {self._device.address(self._memory[region.parameter]) for region in regions}
             for name, regions in self._layout.items()
         }
 
-    def _here(self) -> Iterator[TensorInfo]:
+    def _tensors(self) -> Iterator[TensorInfo]:
+        """Yield the tensors of which this process holds a part."""
         return (info for info in self._checkpoint.tensors() if info.name in self._layout)
 
-    def _canary_recipe(self, info: TensorInfo) -> Recipe:
+    def _canary_recipe(self, info: TensorInfo) -> WriteRecipe:
         return canary_recipe(self._checkpoint.base(info.name), info)
 
-    def _put(self, held: Any, slab: Slab, made: Made) -> None:
-        self._device.write(held, slab, made, self._dtype)
+    def _put(self, held: Any, slab: Slab, tensor: TensorWrite) -> None:
+        self._device.write(held, slab, tensor, self._dtype)
 
-    def _wrong(self, recipe_of: RecipeOf) -> dict[str, str]:
-        """What differs from an own computation, in bounded memory; a sample of it from the plain reference."""
+    def _differences(self, recipe_of: RecipeOf) -> dict[str, str]:
+        """Compare the live weights with what the recipes give, in bounded memory."""
         wrong: dict[str, str] = {}
 
-        def look(info: TensorInfo) -> None:
-            if found := self._difference(Made(info, recipe_of(info))):
-                wrong[info.name] = found
+        def check(info: TensorInfo) -> None:
+            if difference := self._difference(TensorWrite(info, recipe_of(info))):
+                wrong[info.name] = difference
 
-        self._device.spread(self._here(), look)
+        self._device.spread(self._tensors(), check)
         return {name: wrong[name] for name in sorted(wrong)}
 
-    def _difference(self, made: Made) -> str | None:
-        """What is wrong with one tensor."""
-        from workers.noise.reference import perturb
+    def _difference(self, tensor: TensorWrite) -> str | None:
+        """Return what is wrong with one tensor, or None.
 
-        info, terms = made.info, made.recipe.terms
-        base, differing, still = self._checkpoint.base(info.name), 0, True
+        Every element is compared with a second computation by the same kernel, and a sample with the plain reference.
+        """
+        info, recipe = tensor.info, tensor.recipe
+        base, count, unmoved = self._checkpoint.base(info.name), 0, True
         for region in self._layout[info.name]:
             for slab in self._device.parts(region.slab):
                 live = self._device.window(self._memory[region.parameter], slab)
-                own = dataclasses.replace(slab, dst_off=0, dst_stride=slab.cols)
+                packed = dataclasses.replace(slab, dst_off=0, dst_stride=slab.cols)
                 expected = self._device.scratch(slab.rows * slab.cols, self._dtype)
-                self._put(expected, own, made)
-                differing += self._device.differing(live, self._device.window(expected, own))
+                self._put(expected, packed, tensor)
+                count += self._device.count_differences(live, self._device.window(expected, packed))
             sample = slice(region.slab.k_off, region.slab.k_off + min(SAMPLED, region.slab.cols))
             live = self._device.window(self._memory[region.parameter], region.slab)
-            found = self._device.host(live[0, : sample.stop - sample.start])
-            plain = perturb(base[sample], info.name, terms, self._dtype, info.dtype, start=sample.start)
-            differing += int(np.count_nonzero(found != _bits(plain)))
-            if terms and still:
-                still = np.array_equal(found, _bits(perturb(base[sample], info.name, (), self._dtype, info.dtype)))
-        if terms and still and info.size:
+            values = self._device.to_host(live[0, : sample.stop - sample.start])
+            plain = perturb(base[sample], info.name, recipe.terms, self._dtype, info.dtype, start=sample.start)
+            count += int(np.count_nonzero(values != _bits(plain)))
+            if recipe.terms and unmoved:
+                plain_base = perturb(base[sample], info.name, (), self._dtype, info.dtype)
+                unmoved = np.array_equal(values, _bits(plain_base))
+        if recipe.terms and unmoved and info.size:
             return "did not move"
-        return f"{differing} of {info.size} elements differ" if differing else None
+        return f"{count} of {info.size} elements differ" if count else None
 
 
 def _bits(values: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Where a direction towards something ends: a checkpoint, mapped and never copied, or a LoRA adapter on the base.
+"""Endpoints of interpolations: a checkpoint, mapped and never copied, or a LoRA adapter on the base.
 
-Light: the driver checks a target with these functions before anything is loaded, each actor once more.
+Needs no torch: the driver checks a target with these functions before anything is loaded, and each actor once more.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +17,25 @@ import numpy as np
 
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import Array, DType
-from workers.weights.checkpoint import Checkpoint, TensorInfo, read_json
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, read_json
 
-FIELD = "grid.towards"
+TOWARDS_FIELD = "grid.towards"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # PEFT's, before the name of the module that is adapted
-PROBE = 4096  # bytes of each tensor that `sample_id` looks at, at its beginning, middle and end
+PEFT_PREFIX = "base_model.model."  # precedes the name of the adapted module in PEFT's files
+SAMPLE_BYTES = 4096  # of each tensor that `sample_id` reads, at its beginning, middle and end
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint or adapter as the driver found it. `fingerprint` is its identity (TowardsDirection); `path` is where
-    it lies, `sample` tells on another machine that the same thing lies there; `label` is for people."""
+    """A checkpoint or adapter as the driver found it.
+
+    Attributes:
+        fingerprint: Identity of its content (see TowardsDirection).
+        kind: What it is.
+        path: Its folder.
+        label: Name for people.
+        sample: `sample_id` of its content, by which another machine checks that it has the same content in that folder.
+    """
 
     fingerprint: str
     kind: Literal["checkpoint", "adapter"]
@@ -37,19 +44,19 @@ class Target:
     sample: str = ""
 
 
-class CheckpointEnd:
-    """A full checkpoint of the base's shape: what stands at coefficient 1."""
+class CheckpointEndpoint:
+    """Endpoint of an interpolation: a full checkpoint of the base's shape, reproduced exactly at coefficient 1."""
 
-    def __init__(self, folder: str | Path, base: Checkpoint) -> None:
-        self.checkpoint = Checkpoint(folder, field=FIELD)
-        refuse_other_shape(base, self.checkpoint)
+    def __init__(self, folder: str | Path, base: MappedCheckpoint) -> None:
+        self.checkpoint = MappedCheckpoint(folder, field=TOWARDS_FIELD)
+        refuse_other_shapes(base, self.checkpoint)
 
     def dtype(self, info: TensorInfo) -> DType | None:
-        """The dtype of this end's tensor; None where it is the base's own, untouched."""
+        """Return the dtype of this endpoint's tensor."""
         return self.checkpoint[info.name].dtype
 
     def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
-        """Rows first..last-1 (of the first dimension; all of them) of the tensor, flat, 16-bit kinds as bits."""
+        """Return rows first..last-1 of the tensor's first dimension (None: to the end), flat; 16-bit dtypes as bits."""
         whole = self.checkpoint.base(info.name)
         if first == 0 and last is None:
             return whole
@@ -66,158 +73,201 @@ class Factors:
     scale: float
 
 
-class AdapterEnd:
-    """A plain LoRA adapter in PEFT's folder: W1 = round(W0 + s B A), made tensor by tensor and let go again."""
+class AdapterEndpoint:
+    """Endpoint of an interpolation: a plain LoRA adapter in PEFT's folder, W1 = round(W0 + s B A).
 
-    def __init__(self, folder: str | Path, base: Checkpoint) -> None:
+    Tensors are computed one at a time, when they are needed, and not kept.
+    """
+
+    def __init__(self, folder: str | Path, base: MappedCheckpoint) -> None:
         self._base = base
         self.factors = read_adapter(folder, base)
 
     def dtype(self, info: TensorInfo) -> DType | None:
+        """Return the dtype of this endpoint's tensor; None if the adapter leaves the base's tensor as it is."""
         return info.dtype if info.name in self.factors else None
 
     def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
+        """Compute rows first..last-1 of the tensor (None: to the end), flat; 16-bit dtypes as bits."""
         from workers.noise.cpu import lora
 
-        found = self.factors[info.name]
-        return lora(self._base.base(info.name), info.dtype, found.a, found.b[first:last], found.scale, first)
+        factors = self.factors[info.name]
+        return lora(self._base.base(info.name), info.dtype, factors.a, factors.b[first:last], factors.scale, first)
 
 
-End = CheckpointEnd | AdapterEnd
+Endpoint = CheckpointEndpoint | AdapterEndpoint
 
 
-def open_end(target: Target, base: Checkpoint) -> End:
-    """The target on this machine. Raises UserError (grid.towards) where it isn't what the driver found."""
+def open_endpoint(target: Target, base: MappedCheckpoint) -> Endpoint:
+    """Open the target on this machine.
+
+    Raises:
+        UserError: It does not fit the base, or it is not what the driver found (grid.towards).
+    """
     if target.sample and sample_id(target.path) != target.sample:
-        raise UserError(
-            FIELD, target.path, "holds something else on this node than where the driver runs: copy it anew"
-        )
-    return AdapterEnd(target.path, base) if target.kind == "adapter" else CheckpointEnd(target.path, base)
+        remedy = "holds something else on this node than where the driver runs: copy it anew"
+        raise UserError(TOWARDS_FIELD, target.path, remedy)
+    if target.kind == "adapter":
+        return AdapterEndpoint(target.path, base)
+    return CheckpointEndpoint(target.path, base)
 
 
-def refuse_other_shape(base: Checkpoint, other: Checkpoint) -> None:
-    """Raises UserError (grid.towards) unless the two have the same tensors of the same shapes (dtypes may differ)."""
+def open_endpoints(targets: Iterable[Target], base: MappedCheckpoint) -> dict[str, Endpoint]:
+    """Open all targets; return fingerprint -> endpoint."""
+    return {target.fingerprint: open_endpoint(target, base) for target in targets}
+
+
+def refuse_other_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
+    """Raise UserError (grid.towards) unless the two have the same tensors of the same shapes; dtypes may differ."""
     ours, theirs = ({info.name: info.shape for info in c.tensors()} for c in (base, other))
     remedy = "give a checkpoint finetuned from the same base"
     for name in sorted(ours.keys() | theirs.keys()):
         if name not in theirs:
-            raise UserError(FIELD, other.folder, f"lacks tensor {name}, which the base has: {remedy}")
+            raise UserError(TOWARDS_FIELD, other.folder, f"lacks tensor {name}, which the base has: {remedy}")
         if name not in ours:
-            raise UserError(FIELD, other.folder, f"has tensor {name}, which the base lacks: {remedy}")
+            raise UserError(TOWARDS_FIELD, other.folder, f"has tensor {name}, which the base lacks: {remedy}")
         if ours[name] != theirs[name]:
-            shapes = f"{_times(theirs[name])} and not {_times(ours[name])}"
-            raise UserError(FIELD, other.folder, f"its tensor {name} is {shapes} as the base's: {remedy}")
+            shapes = f"{_shape_text(theirs[name])} and not {_shape_text(ours[name])}"
+            raise UserError(TOWARDS_FIELD, other.folder, f"its tensor {name} is {shapes} as the base's: {remedy}")
 
 
-def read_adapter(folder: str | Path, base: Checkpoint) -> dict[str, Factors]:
-    """Tensor -> what the adapter adds to it. Raises UserError (grid.towards) unless it is plain LoRA on this base."""
+# Fields of PEFT's LoraConfig: those that `_check_plain_lora` and `_lora_scale` read, and harmless ones, which leave
+# W + s B A on matrices named by their module as it is. Anything else that is set, including fields of later versions
+# of PEFT, is not plain LoRA.
+CHECKED_LORA_FIELDS = frozenset(
+    "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
+)
+HARMLESS_LORA_FIELDS = frozenset(
+    (  # noqa: SIM905
+        "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
+        "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
+        "megatron_core qalora_group_size"  # these two have no effect without megatron_config and use_qalora, refused
+    ).split()
+)
+BASE_KEEPING_INITS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")  # init_lora_weights
+
+
+def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factors]:
+    """Read a LoRA adapter; return tensor -> what the adapter adds to it.
+
+    Raises:
+        UserError: It is not plain LoRA, or not on this base (grid.towards).
+    """
     folder = Path(folder)
-    config = read_json(folder / ADAPTER_CONFIG, FIELD)
+    config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
+    _check_plain_lora(folder, config)
+    scale = _lora_scale(folder, config)
+    matrices = _read_matrices(folder / ADAPTER_WEIGHTS)
+    for name in sorted(matrices):
+        _check_matrix_name(folder, name)
+    shapes = {info.name: info.shape for info in base.tensors()}
+    factors = {}
+    for module in sorted({name.rsplit(".lora_", 1)[0] for name in matrices}):
+        name = f"{module.removeprefix(PEFT_PREFIX)}.weight"
+        if name not in shapes:
+            remedy = f"adapts {name}, which the base lacks: give an adapter of the same base"
+            raise UserError(TOWARDS_FIELD, folder, remedy)
+        a, b = matrices.get(f"{module}.lora_A.weight"), matrices.get(f"{module}.lora_B.weight")
+        factors[name] = _checked_factors(folder, name, shapes[name], config["r"], scale, a, b)
+    return factors
 
-    def refusal(why: str) -> UserError:
-        return UserError(FIELD, folder, f"{why}: merge the adapter into a checkpoint, and walk towards that")
 
+def _not_plain_lora(folder: Path, why: str) -> UserError:
+    return UserError(TOWARDS_FIELD, folder, f"{why}: merge the adapter into a checkpoint, and walk towards that")
+
+
+def _check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise refusal(f"is an adapter of type {config.get('peft_type')}, and only plain LoRA can be followed")
+        problem = f"is an adapter of type {config.get('peft_type')}, and only plain LoRA can be followed"
+        raise _not_plain_lora(folder, problem)
     if config.get("use_dora"):
-        raise refusal("is DoRA, which rescales weights besides adding B A")
+        raise _not_plain_lora(folder, "is DoRA, which rescales weights besides adding B A")
     if config.get("modules_to_save"):
-        raise refusal(f"replaces whole modules (modules_to_save: {config['modules_to_save']})")
+        raise _not_plain_lora(folder, f"replaces whole modules (modules_to_save: {config['modules_to_save']})")
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
-        raise refusal("changes biases besides adding B A")
-    if str(start := config.get("init_lora_weights")).lower() not in STARTS:
-        raise refusal(f"belongs to a changed base, as far as is known here (init_lora_weights: {start})")
-    for key in sorted(config.keys() - CHECKED - HARMLESS):
+        raise _not_plain_lora(folder, "changes biases besides adding B A")
+    if str(init := config.get("init_lora_weights")).lower() not in BASE_KEEPING_INITS:
+        problem = f"belongs to a changed base, as far as is known here (init_lora_weights: {init})"
+        raise _not_plain_lora(folder, problem)
+    for key in sorted(config.keys() - CHECKED_LORA_FIELDS - HARMLESS_LORA_FIELDS):
         if config[key]:
-            raise refusal(f"uses {key}, which is not plain LoRA")
+            raise _not_plain_lora(folder, f"uses {key}, which is not plain LoRA")
+
+
+def _lora_scale(folder: Path, config: Mapping[str, Any]) -> float:
+    """Return s of W1 = W0 + s B A: alpha / r, or alpha / sqrt(r) with `use_rslora`."""
     r: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
     if type(r) is not int or r < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
         remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={r}, lora_alpha={alpha}): save it anew"
-        raise UserError(FIELD, folder, remedy)
-    scale = alpha / (math.sqrt(r) if config.get("use_rslora") else r)
-    halves = _factors(folder / ADAPTER_WEIGHTS)
-    for name in sorted(halves):
-        module = name.removeprefix(PREFIX)
-        if ".lora_embedding_" in module:
-            raise refusal(f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices can be followed")
-        if ".lora_" not in module:
-            raise refusal(f"replaces {module} whole")
-        if not module.endswith((".lora_A.weight", ".lora_B.weight")):
-            raise refusal(f"holds {module}, which is not plain LoRA")
-    known, found = {info.name: info for info in base.tensors()}, {}
-    for module in sorted({name.rsplit(".lora_", 1)[0] for name in halves}):
-        name = f"{module.removeprefix(PREFIX)}.weight"
-        a, b = halves.get(f"{module}.lora_A.weight"), halves.get(f"{module}.lora_B.weight")
-        if name not in known:
-            raise UserError(FIELD, folder, f"adapts {name}, which the base lacks: give an adapter of the same base")
-        if (
-            a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]
-            or known[name].shape != (b.shape[0], a.shape[1])
-        ):  # fmt: skip
-            shape = _times(known[name].shape)
-            remedy = f"its factors for {name} do not make the base's {shape}: give an adapter of the same base"
-            raise UserError(FIELD, folder, remedy)
-        if a.shape[0] != r:
-            ranks = f"its {ADAPTER_CONFIG} says r={r}, and its factors for {name} are of rank {a.shape[0]}"
-            raise UserError(FIELD, folder, f"{ranks}: put two files that belong together there")
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            raise UserError(FIELD, folder, f"has NaN or infinity in its factors for {name}: train it again")
-        found[name] = Factors(a, b, scale)
-    return found
+        raise UserError(TOWARDS_FIELD, folder, remedy)
+    return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
-# Of PEFT's LoraConfig: what `read_adapter` looks at, and what is harmless, since it leaves W + s B A on matrices named
-# by their module as it is. Anything else that is set, a later PEFT's inventions too, is not plain LoRA.
-CHECKED = frozenset(
-    "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
-)
-HARMLESS = frozenset(
-    (  # noqa: SIM905
-        "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
-        "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
-        "megatron_core qalora_group_size"  # both say nothing without megatron_config and use_qalora, which are refused
-    ).split()
-)
-STARTS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")  # that leave the base alone
+def _check_matrix_name(folder: Path, name: str) -> None:
+    """Raise UserError (grid.towards) unless the tensor's name is that of a plain LoRA factor."""
+    module = name.removeprefix(PEFT_PREFIX)
+    if ".lora_embedding_" in module:
+        problem = f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices can be followed"
+        raise _not_plain_lora(folder, problem)
+    if ".lora_" not in module:
+        raise _not_plain_lora(folder, f"replaces {module} whole")
+    if not module.endswith((".lora_A.weight", ".lora_B.weight")):
+        raise _not_plain_lora(folder, f"holds {module}, which is not plain LoRA")
 
 
-def _factors(file: Path) -> dict[str, Array]:
-    """Name -> matrix, float32, of an adapter's safetensors."""
+def _checked_factors(
+    folder: Path, name: str, shape: tuple[int, ...], r: int, scale: float, a: Array | None, b: Array | None
+) -> Factors:
+    """Return the factors of one tensor. Raises UserError (grid.towards) if they do not make a matrix of its shape."""
+    if (
+        a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]
+        or shape != (b.shape[0], a.shape[1])
+    ):  # fmt: skip
+        problem = f"its factors for {name} do not make the base's {_shape_text(shape)}"
+        raise UserError(TOWARDS_FIELD, folder, f"{problem}: give an adapter of the same base")
+    if a.shape[0] != r:
+        ranks = f"its {ADAPTER_CONFIG} says r={r}, and its factors for {name} are of rank {a.shape[0]}"
+        raise UserError(TOWARDS_FIELD, folder, f"{ranks}: put two files that belong together there")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise UserError(TOWARDS_FIELD, folder, f"has NaN or infinity in its factors for {name}: train it again")
+    return Factors(a, b, scale)
+
+
+def _read_matrices(file: Path) -> dict[str, Array]:
+    """Return name -> float32 matrix of an adapter's safetensors."""
     from workers.noise.reference import to_float32
 
-    reader = Checkpoint.of_file(file, FIELD)
+    checkpoint = MappedCheckpoint.of_file(file, TOWARDS_FIELD)
     return {
-        info.name: np.array(to_float32(reader.base(info.name), info.dtype)).reshape(info.shape)
-        for info in reader.tensors()
+        info.name: np.array(to_float32(checkpoint.base(info.name), info.dtype)).reshape(info.shape)
+        for info in checkpoint.tensors()
     }
 
 
 def sample_id(path: str | Path) -> str:
-    """16 hexadecimal digits of a checkpoint's or adapter's tensors: names, dtypes, shapes, some bytes of each.
+    """Return 16 hexadecimal digits for the content of a checkpoint or adapter: names, dtypes, shapes, sampled bytes.
 
-    Cheap, for telling two things apart that both passed the checks; a fingerprint reads every byte.
+    Cheap: it tells apart two things that both passed the checks. A fingerprint reads every byte.
     """
     folder = Path(path)
-    adapter = (folder / ADAPTER_CONFIG).exists()
-    reader = Checkpoint.of_file(folder / ADAPTER_WEIGHTS, FIELD) if adapter else Checkpoint(folder, FIELD)
+    is_adapter = (folder / ADAPTER_CONFIG).exists()
+    if is_adapter:
+        checkpoint = MappedCheckpoint.of_file(folder / ADAPTER_WEIGHTS, TOWARDS_FIELD)
+    else:
+        checkpoint = MappedCheckpoint(folder, TOWARDS_FIELD)
     digest = hashlib.blake2b(digest_size=8)
-    if adapter:
-        config = read_json(folder / ADAPTER_CONFIG, FIELD)
+    if is_adapter:
+        config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
         digest.update(json.dumps([config.get(key) for key in ("r", "lora_alpha", "use_rslora")]).encode())
-    for info in reader.tensors():
+    for info in checkpoint.tensors():
         digest.update(json.dumps([info.name, info.dtype, list(info.shape)]).encode())
-        data = reader.base(info.name).view(np.uint8)
+        data = checkpoint.base(info.name).view(np.uint8)
         middle = len(data) // 2
-        for start in (0, middle, max(0, len(data) - PROBE)):
-            digest.update(data[start : start + PROBE].tobytes())
+        for start in (0, middle, max(0, len(data) - SAMPLE_BYTES)):
+            digest.update(data[start : start + SAMPLE_BYTES].tobytes())
     return digest.hexdigest()
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "a single number"
-
-
-def open_ends(targets: Iterable[Target], base: Checkpoint) -> dict[str, End]:
-    """Fingerprint -> what stands at its coefficient 1."""
-    return {target.fingerprint: open_end(target, base) for target in targets}

@@ -13,8 +13,8 @@ from orchestrator.config.compose import compose
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.resources import dispatch_policy
 from orchestrator.utils.errors import UserError
-from workers.actor import turn
-from workers.engines.vllm import EngineSpec
+from workers.actor import gpu_load_lock
+from workers.engines.base import EngineSpec
 
 GPU = EngineSpec(device="cuda", kv_cache_gib=2.0)
 
@@ -61,8 +61,8 @@ def test_what_cannot_be_is_refused(spec: EngineSpec, overrides: list[str], field
 
 HOLDS = """
 import sys, time
-from workers.actor import turn
-with turn("cuda"):
+from workers.actor import gpu_load_lock
+with gpu_load_lock("cuda"):
     print("loading", flush=True)
     time.sleep(600)
 """
@@ -77,16 +77,16 @@ def test_actors_load_onto_a_gpu_one_after_another(monkeypatch: pytest.MonkeyPatc
     loaded = threading.Event()
 
     def load() -> None:
-        with turn("cuda"):
+        with gpu_load_lock("cuda"):
             loaded.set()
 
     thread = threading.Thread(target=load, daemon=True)
     thread.start()
     assert not loaded.wait(0.5)
-    with turn("cpu"):
+    with gpu_load_lock("cpu"):
         pass  # actors on CPUs do not wait
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with turn("cuda"):
+    with gpu_load_lock("cuda"):
         pass  # nor do those on another GPU
     other.kill()
     other.wait()

@@ -19,8 +19,7 @@ from orchestrator.models import checkpoint
 from orchestrator.models.checkpoint import check, fingerprint
 from orchestrator.planning.cost import size_of
 from orchestrator.utils.errors import UserError
-from workers.weights.checkpoint import TIED
-from workers.weights.checkpoint import Checkpoint as Mapped
+from workers.weights.checkpoint import TIED_MODEL_TYPES, MappedCheckpoint
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -335,9 +334,9 @@ def test_what_is_no_tensor_that_moves(tmp_path: Path, tied: bool) -> None:
     }
     content = dict.fromkeys([*moving, head], one) | made | encoders
     beside = make(tmp_path / "beside", content, text_config={"tie_word_embeddings": tied})
-    assert [info.name for info in Mapped(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
+    assert [info.name for info in MappedCheckpoint(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
     alone = make(tmp_path / "alone", {"lm_head.weight": one, "model.visual.weight": one}, tie_word_embeddings=tied)
-    assert [info.name for info in Mapped(alone).tensors()] == [
+    assert [info.name for info in MappedCheckpoint(alone).tensors()] == [
         *([] if tied else ["lm_head.weight"]),
         "model.visual.weight",
     ]
@@ -495,7 +494,7 @@ def test_a_tied_head_counts_once_whether_or_not_the_config_says_so(
 ) -> None:
     both = {"model.embed_tokens.weight": tensors(1)["layers.0.weight"], "lm_head.weight": tensors(1)["layers.0.weight"]}
     folder = make(tmp_path / "model", tensors() | both, **config)
-    assert ("lm_head.weight" in {info.name for info in Mapped(folder).tensors()}) is not tied
+    assert ("lm_head.weight" in {info.name for info in MappedCheckpoint(folder).tensors()}) is not tied
     size = size_of(check(folder), "model", "float32")
     assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
 
@@ -507,6 +506,6 @@ def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
 def test_the_table_of_tied_models_is_what_transformers_takes() -> None:
     import transformers
 
-    for kind in TIED:
+    for kind in TIED_MODEL_TYPES:
         config = transformers.CONFIG_MAPPING[kind]()
         assert config.tie_word_embeddings or config.get_text_config().tie_word_embeddings, kind

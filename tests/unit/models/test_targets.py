@@ -31,9 +31,9 @@ from orchestrator.models.targets import (
 )
 from orchestrator.pipeline import prepare as request
 from orchestrator.utils.errors import UserError
-from workers.weights.adapters import add
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.targets import CHECKED, HARMLESS, AdapterEnd, open_end
+from workers.weights.adapters import write_adapter_sum
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.targets import CHECKED_LORA_FIELDS, HARMLESS_LORA_FIELDS, AdapterEndpoint, open_endpoint
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -395,7 +395,9 @@ def test_every_field_of_the_installed_peft_is_known(base: checkpoint.Checkpoint,
         for node in ast.parse((Path(package) / file).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name in names:
                 found |= {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
-    assert found - {"runtime_config"} == CHECKED | HARMLESS | set(UNUSUAL), "runtime_config is never saved"
+    assert found - {"runtime_config"} == CHECKED_LORA_FIELDS | HARMLESS_LORA_FIELDS | set(UNUSUAL), (
+        "runtime_config is never saved"
+    )
     for i, key in enumerate(UNUSUAL):
         with pytest.raises(UserError, match=f"uses {key}"):
             resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)
@@ -413,16 +415,16 @@ def test_an_adapter_that_may_not_be_read_is_refused(
 
 
 def test_a_node_where_something_else_lies_is_refused(base: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    mapped = Checkpoint(base.path)
+    mapped = MappedCheckpoint(base.path)
     for made, name in ((model(tmp_path / "tuned", weights(1)), "model"), (adapter(tmp_path / "lora"), "adapter_model")):
         target = resolve_target(made, base)
-        open_end(target, mapped)
+        open_endpoint(target, mapped)
         file = made / f"{name}.safetensors"
         tensors = load_file(file)
         tensors[min(tensors)] = tensors[min(tensors)] + 1
         save_file(tensors, file)
         with pytest.raises(UserError, match="holds something else on this node"):
-            open_end(target, mapped)
+            open_endpoint(target, mapped)
 
 
 def test_the_bases_weights_in_another_dtype_are_no_direction(tmp_path: Path, base: checkpoint.Checkpoint) -> None:
@@ -437,7 +439,7 @@ def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
     base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_nan(base)
-    monkeypatch.setattr(Checkpoint, "base", lambda self, name: pytest.fail("read again"))
+    monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("read again"))
     refuse_nan(base)
     monkeypatch.undo()
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
@@ -463,7 +465,7 @@ def test_a_plane_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, m
     assert c == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
     assert s == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - c * d1), rel=1e-6)
     assert told[-1] == 1.0
-    monkeypatch.setattr(Checkpoint, "base", lambda self, name: pytest.fail("measured again"))
+    monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("measured again"))
     assert around(base, [first, second], ["norm"]).eq4() == (c, s)
 
 
@@ -511,12 +513,12 @@ def test_principal_ends_are_the_axes_to_rounding(base: checkpoint.Checkpoint, tm
     assert 0 < share <= 1
     ends = principal_ends(base, chain, mixing.tolist())
     assert ends == principal_ends(base, chain, mixing.tolist())
-    opened = Checkpoint(base.path)
+    opened = MappedCheckpoint(base.path)
     info = next(info for info in opened.tensors() if info.name == f"{Q}.weight")
     own = opened.base(info.name)
-    moved = [open_end(target, opened).rows(info) - own for target in chain]
+    moved = [open_endpoint(target, opened).rows(info) - own for target in chain]
     for end, row in zip(ends, mixing, strict=True):
-        made = open_end(resolve_target(end, base), opened).rows(info) - own
+        made = open_endpoint(resolve_target(end, base), opened).rows(info) - own
         assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
 
 
@@ -529,10 +531,10 @@ def test_a_sum_is_of_one_rank_and_adds_the_same_to_the_bit(base: checkpoint.Chec
     second = half("A", 2, 8, module=wide) | {f"base_model.model.{wide}.lora_B.weight": b}
     origin = weights(0)
     origin[f"{wide}.weight"][0] = -0.0
-    opened = Checkpoint(model(tmp_path / "signed", origin))
+    opened = MappedCheckpoint(model(tmp_path / "signed", origin))
     folders = [adapter(tmp_path / "one"), adapter(tmp_path / "two", half("A", 2, 8) | half("B", 8, 2) | second)]
-    add(opened, folders, [0.3, 1.0], tmp_path / "sum")
-    alone, summed = (AdapterEnd(tmp_path / name, opened) for name in ("two", "sum"))
+    write_adapter_sum(opened, folders, [0.3, 1.0], tmp_path / "sum")
+    alone, summed = (AdapterEndpoint(tmp_path / name, opened) for name in ("two", "sum"))
     assert {factors.a.shape for factors in summed.factors.values()} == {(4, 8)}
     info = opened[f"{wide}.weight"]
     assert np.signbit(summed.rows(info)[:8]).all()

@@ -28,8 +28,8 @@ from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
+from workers.engines.base import EngineSpec, Generation
 from workers.engines.dummy import DummyEngine
-from workers.engines.vllm import EngineSpec, Generation
 
 GUARDED = Config(judges=["keyword", "wildguard"], engine=EngineConfig(kind="dummy"))
 REFUSED = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"

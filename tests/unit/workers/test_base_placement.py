@@ -16,15 +16,30 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator.utils.errors import UserError
-from workers.engines.vllm import EngineSpec, VllmEngine
-from workers.weights.base_placement import choose, host_copy, host_missing, overhead, sweep
-from workers.weights.checkpoint import Checkpoint
+from workers.engines.base import EngineSpec
+from workers.engines.vllm import VllmEngine
+from workers.weights.base_placement import (
+    MemoryBudget,
+    choose_placement,
+    engine_overhead,
+    missing_host_bytes,
+    remove_stale_copies,
+    share_on_host,
+)
+from workers.weights.checkpoint import MappedCheckpoint
 
 GIB = 1 << 30
 
 
+def budget(weights: int, base: int | None = None, **gib: int) -> MemoryBudget:
+    """All numbers in GiB. The base is as large as the weights unless given; a host copy takes the base's size."""
+    base = weights if base is None else base
+    sizes = {name: value * GIB for name, value in gib.items()}
+    return MemoryBudget(weights=weights * GIB, base=base * GIB, copy=base * GIB, **sizes)
+
+
 @pytest.mark.parametrize(
-    ("asked", "device", "weights", "gpu", "host", "where"),
+    ("requested", "device", "weights", "gpu", "host", "placement"),
     [
         ("auto", "cpu", 14, 0, 100, "mmap"),  # mapped pages are shared memory already
         ("host", "cpu", 14, 0, 100, "host"),
@@ -37,35 +52,33 @@ GIB = 1 << 30
         ("host", "cuda", 14, 80, 16, "host"),
     ],
 )
-def test_the_base_goes_where_it_fits(asked: Any, device: str, weights: int, gpu: int, host: int, where: str) -> None:
-    sizes = {"weights": weights * GIB, "base": weights * GIB, "copy": weights * GIB}
-    assert choose(asked, device, **sizes, gpu_total=gpu * GIB, host_free=host * GIB) == where
+def test_the_base_goes_where_it_fits(
+    requested: Any, device: str, weights: int, gpu: int, host: int, placement: str
+) -> None:
+    assert choose_placement(requested, device, budget(weights, gpu_total=gpu, host_free=host)) == placement
 
 
-def test_room_for_the_kv_cache_comes_first() -> None:
-    sizes = {"weights": 30 * GIB, "base": 30 * GIB, "copy": 30 * GIB, "gpu_total": 80 * GIB}
-    assert choose("auto", "cuda", **sizes) == "gpu"
-    assert choose("auto", "cuda", **sizes, kv=20 * GIB) == "mmap"
+def test_the_kv_cache_comes_first() -> None:
+    assert choose_placement("auto", "cuda", budget(30, gpu_total=80)) == "gpu"
+    assert choose_placement("auto", "cuda", budget(30, gpu_total=80, kv_cache=20)) == "mmap"
 
 
 def test_weights_that_are_wider_than_their_base_take_more() -> None:
-    base = {"base": 14 * GIB, "copy": 14 * GIB, "gpu_total": 40 * GIB, "host_free": 20 * GIB}
-    assert choose("auto", "cuda", weights=14 * GIB, **base) == "gpu"
-    assert choose("auto", "cuda", weights=28 * GIB, **base) == "host"
+    assert choose_placement("auto", "cuda", budget(14, 14, gpu_total=40, host_free=20)) == "gpu"
+    assert choose_placement("auto", "cuda", budget(28, 14, gpu_total=40, host_free=20)) == "host"
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "story"),
+    ("requested", "device", "message"),
     [("gpu", "cpu", "there is no GPU"), ("gpu", "cuda", "do not fit the GPU"), ("host", "cuda", "15.0 GiB free")],
 )
-def test_a_place_that_is_too_small_is_refused(asked: Any, device: str, story: str) -> None:
-    sizes = {"weights": 14 * GIB, "base": 14 * GIB, "copy": 14 * GIB}
-    with pytest.raises(UserError, match=rf"^engine\.base={asked}: .*{story}"):
-        choose(asked, device, **sizes, gpu_total=24 * GIB, host_free=15 * GIB)
+def test_a_place_that_is_too_small_is_refused(requested: Any, device: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^engine\.base={requested}: .*{message}"):
+        choose_placement(requested, device, budget(14, gpu_total=24, host_free=15))
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
+def checkpoint(tmp_path: Path) -> MappedCheckpoint:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "vocab_size": 1000}))
@@ -73,57 +86,60 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
         save_file({f"w{i}": np.full(100, i, np.float32)}, folder / f"model-{i}.safetensors")
     index = {"weight_map": {f"w{i}": f"model-{i}.safetensors" for i in (1, 2)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return Checkpoint(folder)
+    return MappedCheckpoint(folder)
 
 
-def test_an_engine_reckons_with_its_dtype_and_a_copy_of_the_whole(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_budgets_for_its_dtype_and_a_copy_of_the_whole(
+    checkpoint: MappedCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
-    monkeypatch.setattr("workers.engines.vllm.choose", lambda asked, device, **sizes: told.update(sizes))
+    budgets: list[MemoryBudget] = []
+    monkeypatch.setattr(
+        "workers.engines.vllm.choose_placement", lambda requested, device, budget: budgets.append(budget)
+    )
     engine = VllmEngine.__new__(VllmEngine)  # not loaded
     engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
-    engine._residency()
-    assert (told["weights"], told["base"]) == (200, 400)  # a rank's: half of 200 elements, stored as float32
-    assert told["besides"] == overhead(64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs)
-    assert told["copy"] > 800  # two files and their headers, whatever the number of ranks
+    engine._place_base()
+    (given,) = budgets
+    assert (given.weights, given.base) == (200, 400)  # per rank: half of 200 elements, stored as float32
+    assert given.overhead == engine_overhead(64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs)
+    assert given.copy > 800  # two files and their headers, whatever the number of ranks
 
 
-def test_what_another_actor_has_copied_is_not_asked_for_again(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_what_another_actor_has_copied_is_not_asked_for_again(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
-    whole = host_missing(checkpoint, "abc", root)
+    whole = missing_host_bytes(checkpoint, "abc", root)
     assert whole == sum(file.stat().st_size for file in checkpoint.folder.iterdir())
-    copy = host_copy(checkpoint, "abc", root)
-    assert host_missing(checkpoint, "abc", root) == 0 and host_missing(checkpoint, "other", root) == whole
+    copy = share_on_host(checkpoint, "abc", root)
+    assert missing_host_bytes(checkpoint, "abc", root) == 0 and missing_host_bytes(checkpoint, "other", root) == whole
     (copy.folder / "model-2.safetensors").unlink()  # it is still being copied
-    assert host_missing(checkpoint, "abc", root) == (checkpoint.folder / "model-2.safetensors").stat().st_size
-    full = {"weights": 1, "base": 1, "gpu_total": 0, "host_free": 0}
-    assert choose("auto", "cuda", **full, copy=0) == choose("host", "cuda", **full, copy=0) == "host"
+    assert missing_host_bytes(checkpoint, "abc", root) == (checkpoint.folder / "model-2.safetensors").stat().st_size
+    full = MemoryBudget(weights=1, base=1, copy=0, gpu_total=0, host_free=0)
+    assert choose_placement("auto", "cuda", full) == choose_placement("host", "cuda", full) == "host"
     copy.release()
 
 
-def test_what_killed_actors_left_of_other_models_is_swept(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_what_killed_actors_left_of_other_models_is_swept(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     (root / "safety-landscape-someone-else").mkdir()
-    held = host_copy(checkpoint, "held", root)
+    held = share_on_host(checkpoint, "held", root)
     for name in ("dead", "mine"):
-        os.close(host_copy(checkpoint, name, root).lock)  # as the kernel does for a process that is killed
-    sweep("mine", root)
+        os.close(share_on_host(checkpoint, name, root).lock)  # as the kernel does for a process that is killed
+    remove_stale_copies("mine", root)
     left = {path.name.rpartition("-")[2] for path in root.iterdir()}
     assert left == {"held", "held.lock", "mine", "mine.lock", "else"}
     held.release()
 
 
-def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
-    first = host_copy(checkpoint, "abc", root)
+    first = share_on_host(checkpoint, "abc", root)
     inode = (first.folder / "model-1.safetensors").stat().st_ino
-    second = host_copy(checkpoint, "abc", root)
+    second = share_on_host(checkpoint, "abc", root)
     assert second.folder == first.folder and (second.folder / "model-1.safetensors").stat().st_ino == inode
-    copied = Checkpoint(second.folder)
+    copied = MappedCheckpoint(second.folder)
     for info in checkpoint.tensors():
         assert np.array_equal(copied.base(info.name), checkpoint.base(info.name))
     first.release()
@@ -133,21 +149,21 @@ def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: Che
     assert np.array_equal(copied.base("w1"), checkpoint.base("w1")), "what is mapped stays"
 
 
-def test_what_a_dead_actor_left_is_used_and_half_a_copy_made_anew(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_what_a_dead_actor_left_is_used_and_half_a_copy_made_anew(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
-    dead = host_copy(checkpoint, "abc", root)
+    dead = share_on_host(checkpoint, "abc", root)
     os.close(dead.lock)  # as the kernel does for a process that is killed
     (dead.folder / ".complete").unlink()
     (dead.folder / "model-2.safetensors").write_bytes(b"half")
-    again = host_copy(checkpoint, "abc", root)
-    assert np.array_equal(Checkpoint(again.folder).base("w2"), checkpoint.base("w2"))
+    again = share_on_host(checkpoint, "abc", root)
+    assert np.array_equal(MappedCheckpoint(again.folder).base("w2"), checkpoint.base("w2"))
     again.release()
     assert list(root.iterdir()) == []
 
 
 def test_no_room_is_said_and_leaves_nothing(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: MappedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -156,7 +172,7 @@ def test_no_room_is_said_and_leaves_nothing(
     root.mkdir()
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(UserError, match=r"^engine\.base=host: .*No space left"):
-        host_copy(checkpoint, "abc", root)
+        share_on_host(checkpoint, "abc", root)
     assert [path.name for path in root.iterdir() if path.is_dir()] == []
 
 

@@ -23,7 +23,7 @@ from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError
 from workers.noise.reference import to_float32
 from workers.weights import geometry
-from workers.weights.checkpoint import Checkpoint
+from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.materialise import from_bf16, lora_merged, to_bf16
 from workers.weights.targets import Target
 
@@ -80,7 +80,7 @@ def found(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
     merged = base | {"q.weight": lora_merged(base["q.weight"], a, b, 0.5)}
     told: list[float] = []
     measured = geometry.measure(
-        Checkpoint(folder), [*targets, Target("a", "adapter", str(adapter))], told.append, block=100
+        MappedCheckpoint(folder), [*targets, Target("a", "adapter", str(adapter))], told.append, block=100
     )
     assert told == sorted(told) and told[-1] == 1.0 and len(told) > 10
     assert measured.labels == ("other0", "other1", "other2", "adapter")
@@ -147,9 +147,9 @@ def test_memory_is_bounded_by_the_block(tmp_path: Path, monkeypatch: pytest.Monk
     sizes: list[int] = []
     released: list[str] = []
     monkeypatch.setattr(geometry, "to_float32", lambda a, dtype: sizes.append(len(a)) or to_float32(a, dtype))
-    release = Checkpoint.release
-    monkeypatch.setattr(Checkpoint, "release", lambda self, name: released.append(name) or release(self, name))
-    geometry.measure(Checkpoint(folders[0]), [Target("x", "checkpoint", str(folders[1]))], block=50)
+    release = MappedCheckpoint.release
+    monkeypatch.setattr(MappedCheckpoint, "release", lambda self, name: released.append(name) or release(self, name))
+    geometry.measure(MappedCheckpoint(folders[0]), [Target("x", "checkpoint", str(folders[1]))], block=50)
     assert max(sizes) == 50, "of the experts too, each of which is longer than the block"
     assert sorted(released) == sorted([*SHAPES, *SHAPES])
 
@@ -167,7 +167,7 @@ def test_two_that_make_no_plane_are_refused(tmp_path: Path) -> None:
 
     def measured(*names: str) -> geometry.Geometry:
         targets = [Target(name, "checkpoint", str(folders[name])) for name in names]
-        return geometry.measure(Checkpoint(folders["base"]), targets)
+        return geometry.measure(MappedCheckpoint(folders["base"]), targets)
 
     with pytest.raises(UserError, match="no length"):
         measured("other", "same").eq4()
@@ -270,7 +270,7 @@ def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
         compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets(), said
     )
     assert passes == [3]
-    plane = measure(Checkpoint(folders[0]), [*found.targets[:2]]).eq4()
+    plane = measure(MappedCheckpoint(folders[0]), [*found.targets[:2]]).eq4()
     assert found.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
     for what in (f"the weights of {folders[1].name}", "how the weights lie around the model"):
         assert f"reading {what}: 100%" in said.getvalue()

@@ -21,12 +21,12 @@ from workers.noise.definition import Array, DType, Slab
 from workers.noise.reference import from_float32, perturb, to_float32
 from workers.weights import device_memory as memory
 from workers.weights import perturbation as directions
-from workers.weights.checkpoint import Checkpoint
-from workers.weights.device_memory import TORCH, CpuMemory, GpuMemory
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.device_memory import TORCH_DTYPES, CpuMemory, GpuMemory
 from workers.weights.layout import Region, uncovered
 from workers.weights.materialise import from_bf16, lora_merged, to_bf16
 from workers.weights.resident import ResidentWeights
-from workers.weights.targets import Target, open_ends
+from workers.weights.targets import Target, open_endpoints
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).parents[3]
@@ -69,7 +69,7 @@ class World:
     base: dict[str, Array]
     full: dict[str, Array]
     merged: dict[str, Array]
-    checkpoint: Checkpoint
+    checkpoint: MappedCheckpoint
     weights: ResidentWeights
     scalars: dict[str, Any]
     dtype: DType
@@ -126,7 +126,7 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
         a, b = rng.standard_normal((3, 40)).astype(np.float32), rng.standard_normal((24, 3)).astype(np.float32)
         scale = 4 / math.sqrt(3)
         merged = base | {"k.weight": to_bf16(lora_merged(from_bf16(base["k.weight"]), a, b, scale))}
-        checkpoint = Checkpoint(save(tmp_path / "base", base))
+        checkpoint = MappedCheckpoint(save(tmp_path / "base", base))
         prefix = "base_model.model.k.lora_"
         adapter = {f"{prefix}A.weight": a, f"{prefix}B.weight": b}
         config = {"peft_type": "LORA", "r": 3, "lora_alpha": 4, "use_rslora": True}
@@ -135,10 +135,10 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
             Target("lora", "adapter", str(save(tmp_path / "lora", adapter, "adapter_model.safetensors", **config))),
         ]
         parameters = {
-            "qk": torch.zeros(30, 40, dtype=TORCH[dtype]),  # rows 0..11 of q and 6..23 of k, fused
-            "down": torch.zeros(40, 16, dtype=TORCH[dtype]),  # columns 8..19 of a row-parallel shard, padded
-            "norm": torch.zeros(40, dtype=TORCH[dtype]),
-            "tied": torch.zeros(8, 40, dtype=TORCH[dtype]),
+            "qk": torch.zeros(30, 40, dtype=TORCH_DTYPES[dtype]),  # rows 0..11 of q and 6..23 of k, fused
+            "down": torch.zeros(40, 16, dtype=TORCH_DTYPES[dtype]),  # columns 8..19 of a row-parallel shard, padded
+            "norm": torch.zeros(40, dtype=TORCH_DTYPES[dtype]),
+            "tied": torch.zeros(8, 40, dtype=TORCH_DTYPES[dtype]),
         }
         layout = {
             "q.weight": [Region("qk", Slab(12, 40, 0, 40, 0, 40))],
@@ -152,9 +152,9 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
             if kind.startswith("cpu")
             else GpuMemory(checkpoint, torch.device("cpu"), resident=kind == "gpu-resident")
         )
-        resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_ends(targets, checkpoint), device)
+        resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_endpoints(targets, checkpoint), device)
         resident._moved |= set(SHAPES)  # live memory is zeros, not the base, as an engine's would be
-        resident.origin()
+        resident.restore()
         tensors = [(t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors()]
         scalars = {d.id: directions.measure(d, tensors) for d in (RANDOM, BESIDE)}
         return World(base, full, merged, checkpoint, resident, scalars, dtype, parameters)
@@ -173,15 +173,15 @@ def rounded(tensors: dict[str, Array], dtype: DType) -> dict[str, Array]:
 def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World], dtype: DType) -> None:
     w = world(dtype)
     for direction, want in ((FULL, w.full), (LORA, w.merged)):
-        w.weights.move(Point.at([(direction, 1.0)]), {})
+        w.weights.apply_point(Point.at([(direction, 1.0)]), {})
         assert w.wrong(rounded(want, dtype)) == []
-    w.weights.move(ORIGIN, {})
+    w.weights.apply_point(ORIGIN, {})
     assert w.wrong(rounded(w.base, dtype)) == []
 
 
 def test_one_moves_nothing_that_the_adapter_does_not_name(world: Callable[..., World]) -> None:
     w = world()
-    w.weights.move(Point.at([(LORA, -3.7)]), {})
+    w.weights.apply_point(Point.at([(LORA, -3.7)]), {})
     assert w.wrong(w.base) == ["k.weight"]
 
 
@@ -197,15 +197,17 @@ def test_between_two_and_with_noise_as_documented(world: Callable[..., World]) -
         moving = [(c, tensors[name], kind) for d, c, tensors, kind in sources if d is FULL or name == "k.weight"]
         rest = round(1 - sum(c for c, _, _ in moving), 9)
         blends[name] = [(rest, w.base[name], "bfloat16"), *moving]
-    w.weights.move(point, w.scalars)
+    w.weights.apply_point(point, w.scalars)
     assert w.wrong(w.reference(point, blends)) == []
 
 
 def test_coefficients_that_sum_to_one_leave_the_base_out(world: Callable[..., World]) -> None:
     w = world()
     point = Point.at([(FULL, 0.3), (LORA, 0.7)])
-    assert [c for c, end in directions.blend(point, w.checkpoint["k.weight"], w.weights._ends) if end is None] == []
-    assert [c for c, end in directions.blend(point, w.checkpoint["q.weight"], w.weights._ends)] == [0.7, 0.3]
+    assert [
+        c for c, end in directions.blend(point, w.checkpoint["k.weight"], w.weights._endpoints) if end is None
+    ] == []
+    assert [c for c, end in directions.blend(point, w.checkpoint["q.weight"], w.weights._endpoints)] == [0.7, 0.3]
 
 
 def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> None:
@@ -214,18 +216,18 @@ def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> 
     for i in range(50 if not INTERPRETED else 5):
         drawn = rng.choice(4, size=rng.integers(1, 5), replace=False)
         some = [(RANDOM, BESIDE, FULL, LORA)[k] for k in drawn]
-        w.weights.move(Point.at((d, float(rng.uniform(-1, 1))) for d in some), w.scalars)
+        w.weights.apply_point(Point.at((d, float(rng.uniform(-1, 1))) for d in some), w.scalars)
         if i % 10 == 0:
-            w.weights.move(Point.at([(RANDOM, 0.2)]), w.scalars)
+            w.weights.apply_point(Point.at([(RANDOM, 0.2)]), w.scalars)
             assert w.wrong(w.reference(Point.at([(RANDOM, 0.2)]), {})) == []
     assert "q.weight" in w.wrong(w.base)
-    w.weights.move(ORIGIN, {})
+    w.weights.apply_point(ORIGIN, {})
     assert w.wrong(w.base) == []
 
 
 def test_what_lies_beside_a_region_is_left_alone(world: Callable[..., World]) -> None:
     w = world()
-    w.weights.move(Point.at([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
+    w.weights.apply_point(Point.at([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
     held = w.weights._memory["down"], w.weights._memory["tied"]
     down, tied = (np.asarray(m if isinstance(m, np.ndarray) else m.view(torch.int16).numpy()) for m in held)
     assert not down.reshape(40, 16)[:, 12:].any() and down.reshape(40, 16)[:, :12].any()
@@ -234,14 +236,14 @@ def test_what_lies_beside_a_region_is_left_alone(world: Callable[..., World]) ->
 
 def test_the_check_names_what_is_wrong(world: Callable[..., World]) -> None:
     w = world()
-    assert w.weights.holds_base() == {}
-    w.weights.canary()
-    assert w.weights.holds_canary() == {} and set(w.weights.holds_base()) == set(SHAPES)
-    w.weights.origin()
-    assert set(w.weights.holds_canary()) == set(SHAPES)
+    assert w.weights.differences_from_base() == {}
+    w.weights.apply_canary()
+    assert w.weights.differences_from_canary() == {} and set(w.weights.differences_from_base()) == set(SHAPES)
+    w.weights.restore()
+    assert set(w.weights.differences_from_canary()) == set(SHAPES)
     memory = w.weights._memory["qk"]
     memory[5] = memory[5] * 0 + 3
-    assert set(w.weights.holds_base()) == {"q.weight"}
+    assert set(w.weights.differences_from_base()) == {"q.weight"}
 
 
 MUTATIONS: dict[str, tuple[str, Slab]] = {
@@ -261,7 +263,7 @@ def test_a_layout_that_is_wrong_is_found_out(world: Callable[..., World], mutati
     layout = dict(w.weights._layout)
     layout[name] = [Region(layout[name][0].parameter, slab)]
     mutant = ResidentWeights(w.checkpoint, layout, w.parameters, w.dtype, memory=w.weights._device)
-    assert set(mutant.holds_base()) == {name}
+    assert set(mutant.differences_from_base()) == {name}
 
 
 def test_a_tensor_that_is_skipped_is_found_out(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,8 +278,8 @@ def test_a_tensor_that_is_skipped_is_found_out(world: Callable[..., World], monk
             put(self, held, slab, made)
 
     monkeypatch.setattr(ResidentWeights, "_put", skip)
-    w.weights.canary()
-    assert w.weights.holds_canary() == {"norm.weight": "did not move"}
+    w.weights.apply_canary()
+    assert w.weights.differences_from_canary() == {"norm.weight": "did not move"}
 
 
 def test_equal_noise_for_equal_shapes_is_found_out(
@@ -291,10 +293,10 @@ def test_equal_noise_for_equal_shapes_is_found_out(
     point = Point.at([(RANDOM, 0.3)])
     for kernel in (cpu, gpu):
         monkeypatch.setattr(kernel, "tensor_key", lambda seed, name: tensor_key(seed, ""))
-    w.weights.move(point, w.scalars)
+    w.weights.apply_point(point, w.scalars)
     assert w.wrong(w.reference(point, {})) == ["q.weight", "k.weight", "down.weight", "tied.weight"]
-    w.weights.canary()
-    assert set(w.weights.holds_canary()) == set(SHAPES)
+    w.weights.apply_canary()
+    assert set(w.weights.differences_from_canary()) == set(SHAPES)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")

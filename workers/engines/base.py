@@ -1,0 +1,247 @@
+"""Engine interface: apply a point to the resident weights, generate responses.
+
+The implementations are in `vllm.py`, `hf.py` (transformers) and `dummy.py`; `factory.open_engine` chooses one. The
+driver imports this module, so it must not import torch, numba or an engine's library.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.errors import UserError
+from workers.noise.definition import DType
+from workers.weights.base_placement import RequestedPlacement
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.targets import Target
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from workers.weights.resident import Piece
+
+WriteMode = Literal["auto", "inplace", "repack"]
+
+
+class CanaryError(RuntimeError):
+    """Writes do not reach the weights that generation uses. The message names the tensors."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Configuration of an actor's engine.
+
+    None of it is part of a study's id. The settings that change outputs are part of the engine's identity
+    (`Engine.identity`).
+
+    Attributes:
+        kind: Which engine to open.
+        model_dir: Folder of the resident model's checkpoint.
+        dtype: Dtype of the weights in the engine.
+        max_model_len: Tokens of a prompt and its response together.
+        max_num_seqs: Sequences in one batch.
+        max_num_batched_tokens: Tokens in one step of the scheduler.
+        kv_cache_gib: Size of the KV cache. None lets the engine choose on a GPU, and means 1 GiB on a CPU.
+        tensor_parallel: Number of ranks that share the model.
+        eager: Run without CUDA graphs and compilation.
+        write: How weights reach the linear layers of vLLM on a CPU: `inplace` multiplies with the weights that are
+            written, `repack` packs them again after each write, `auto` is decided by `resolved_write`.
+        exact: Generate each prompt set in a batch of its own.
+        seconds: Duration of a visit of the dummy engine.
+        device: Device that holds the weights.
+        threads: Number of CPU threads. None takes every core that this process may use.
+        targets: Checkpoints and adapters that the sweep's directions lead to.
+        base: Where to keep the unperturbed weights between writes (see workers/weights/base_placement.py).
+        gpu_share: Fraction of a GPU's memory for this engine, if several actors share the GPU.
+    """
+
+    kind: Literal["vllm", "transformers", "dummy"] = "vllm"
+    model_dir: str = ""
+    dtype: DType = "float32"
+    max_model_len: int = 2048
+    max_num_seqs: int = 128
+    max_num_batched_tokens: int = 4096
+    kv_cache_gib: float | None = None
+    tensor_parallel: int = 1
+    eager: bool = True
+    write: WriteMode = "auto"
+    exact: bool = False
+    seconds: float = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int | None = None
+    targets: tuple[Target, ...] = ()
+    base: RequestedPlacement = "auto"
+    gpu_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One response.
+
+    Attributes:
+        response: The text. If a stop string ended it, the text ends with that string.
+        finish_reason: `stop` (end of sequence or a stop string) or `length`.
+        n_tokens: Number of generated tokens.
+        n_prompt_tokens: Number of tokens of the prompt.
+        scores: Log-probability of each answer letter as the first token, in the order of the sampling's letters. None
+            if the sampling has no letters.
+    """
+
+    response: str
+    finish_reason: str
+    n_tokens: int
+    n_prompt_tokens: int
+    scores: list[float] | None = None
+
+
+class Engine(abc.ABC):
+    """One resident model. Not thread-safe: one visit at a time."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What determines the outputs besides the weights, as JSON."""
+
+    @abc.abstractmethod
+    def tensors(self) -> list[TensorInfo]:
+        """Return the checkpoint's tensors sorted by name; tied tensors appear once."""
+
+    @abc.abstractmethod
+    def measure(self, direction: RandomDirection) -> pa.Table:
+        """Measure the scalars of a direction on this checkpoint (see workers/weights/perturbation.py)."""
+
+    @abc.abstractmethod
+    def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
+        """Write the weights of a point, computed from the unperturbed base, and drop cached prefixes.
+
+        Args:
+            point: The point to apply.
+            scalars: Direction id -> scalars of each random direction of the point.
+        """
+
+    @abc.abstractmethod
+    def read(self, name: str, rank: int = 0) -> list[Piece]:
+        """Read back the parts of a checkpoint tensor that a rank holds."""
+
+    @abc.abstractmethod
+    def verify_writes(self) -> None:
+        """Prove that writes reach every tensor and that generation uses them; restore the base to the bit.
+
+        Raises:
+            CanaryError: A write has no effect, or an unexpected one. The message names the tensors.
+        """
+
+    @abc.abstractmethod
+    def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
+        """Generate responses for all the prompt sets in one batch."""
+
+    def generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
+        """Generate greedy responses for each prompt set, in the order of its prompts.
+
+        Raises:
+            UserError: A prompt with its response does not fit into model.max_model_len.
+        """
+        for prompts in prompt_sets:
+            longest = max(map(len, prompts.token_ids), default=0) + prompts.sampling.max_tokens
+            if longest > self.spec.max_model_len:
+                remedy = f"a prompt and its response may take {longest} tokens: raise it, or lower sampling.max_tokens"
+                raise UserError("model.max_model_len", self.spec.max_model_len, remedy)
+        if self.spec.exact:
+            return [self._generate([prompts])[0] for prompts in prompt_sets]
+        return self._generate(prompt_sets)
+
+    def close(self) -> None:  # noqa: B027 - some engines hold nothing
+        """Release what the engine holds."""
+
+
+def raise_if_wrong(wrong: Mapping[str, str], problem: str) -> None:
+    """Raise CanaryError if any tensor is wrong.
+
+    Args:
+        wrong: Tensor -> what is wrong with it. The message shows the first three, sorted by name.
+        problem: Description of the failed check, the start of the message.
+    """
+    if wrong:
+        shown = "; ".join(f"{name}: {why}" for name, why in sorted(wrong.items())[:3])
+        raise CanaryError(f"{problem}: {shown} ({len(wrong)} tensors)")
+
+
+def resolved_write(spec: EngineSpec) -> Literal["inplace", "repack"]:
+    """Return how weights reach the linear layers, with `auto` resolved.
+
+    Packing takes a copy of the linear weights and a pass over them at each write, and makes generation faster
+    (benchmarks/RESULTS.md). It pays off in float32 on a CPU. In 16 bits vLLM's packing changes biases too; on a GPU
+    nothing is packed.
+    """
+    if spec.write != "auto":
+        return spec.write
+    return "repack" if spec.device == "cpu" and spec.dtype == "float32" else "inplace"
+
+
+def thread_count(spec: EngineSpec) -> int:
+    """Return the number of threads the engine may use, at most the number of cores of this process."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(spec.threads or available, available))
+
+
+def device_name(kind: str) -> str:
+    """Return the model of the device; floating-point results differ between instruction sets and between GPUs."""
+    import torch
+
+    if kind == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+def measure_scalars(checkpoint: MappedCheckpoint, direction: RandomDirection) -> pa.Table:
+    """Measure the scalars of a direction on a checkpoint (see workers/weights/perturbation.py)."""
+    from workers.weights import perturbation
+
+    tensors = ((t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors())
+    return perturbation.measure(direction, tensors)
+
+
+def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> list[list[int]]:
+    """Return the ids of the tokens that spell each letter, with and without a leading space.
+
+    Raises:
+        ValueError: No single token spells one of the letters.
+    """
+    tokens = []
+    for letter in letters:
+        encodings = [tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
+        ids = sorted({encoding[0] for encoding in encodings if len(encoding) == 1})
+        if not ids:
+            raise ValueError(f"no single token spells {letter!r}: this model's answers cannot be scored by letter")
+        tokens.append(ids)
+    return tokens
+
+
+def log_sum(values: Iterable[float]) -> float:
+    """Return log(sum(exp(v))) without overflow."""
+    values = list(values)
+    top = max(values)
+    return top if math.isinf(top) else top + math.log(sum(math.exp(v - top) for v in values))
+
+
+def terminators(folder: str, tokenizer_eos: int | None) -> set[int]:
+    """Return the tokens that end a response, by vLLM's rule: the tokenizer's and those of generation_config.json."""
+    ids = set() if tokenizer_eos is None else {tokenizer_eos}
+    file = Path(folder) / "generation_config.json"
+    if not file.exists():
+        return ids
+    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    if configured is None:
+        return ids
+    return ids | set(configured if isinstance(configured, list) else [configured])
