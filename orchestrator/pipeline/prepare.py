@@ -265,13 +265,13 @@ def grid(
     crowded = max(1, len(config.probe_sets)) * max(1, len(config.system_prompts)) >= CROWD
     fewer = asked.plane_steps if plane else asked.crowded_steps if crowded else None
     return Grid(
-        kind=asked.kind,  # type: ignore[arg-type]  # validated
+        kind=asked.kind,
         steps=fewer or asked.steps,
         range=(asked.range[0], asked.range[1]),
         range_y=(asked.range_y[0], asked.range_y[1]) if asked.range_y else None,
         directions=asked.directions,
         seed=asked.seed,
-        norm=asked.norm,  # type: ignore[arg-type]  # validated
+        norm=asked.norm,
         exclude=tuple(asked.exclude),
         orthogonal=asked.orthogonal,
         towards=tuple(TowardsDirection(target.fingerprint, target.label) for target in towards),

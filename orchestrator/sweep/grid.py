@@ -9,22 +9,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from orchestrator.sweep.points import DECIMALS, Direction, Norm, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import DECIMALS, Direction, Point, RandomDirection, TowardsDirection
 from orchestrator.sweep.tasks import Task
+from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.hashing import content_id
-
-GridKind = Literal["random_1d", "random_2d", "interpolate_1d", "interpolate_2d", "interpolate_random"]
 
 # Fields that change nothing under a kind of grid: they stay out of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude")
 _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
-    "random_1d": ("range_y", "orthogonal", "towards", "eq4"),
-    "random_2d": ("towards", "eq4"),
-    "interpolate_1d": (*_RANDOM, "range_y", "orthogonal", "eq4"),
-    "interpolate_2d": (*_RANDOM, "orthogonal"),
-    "interpolate_random": ("orthogonal", "eq4"),
+    GridKind.random_1d: ("range_y", "orthogonal", "towards", "eq4"),
+    GridKind.random_2d: ("towards", "eq4"),
+    GridKind.interpolate_1d: (*_RANDOM, "range_y", "orthogonal", "eq4"),
+    GridKind.interpolate_2d: (*_RANDOM, "orthogonal"),
+    GridKind.interpolate_random: ("orthogonal", "eq4"),
 }
 
 
@@ -69,13 +68,13 @@ class Grid:
     of a trajectory, shown at their projections. `hidden`: ends that are axes only (a principal plane's): not measured.
     """
 
-    kind: GridKind = "random_1d"
+    kind: GridKind = GridKind.random_1d
     steps: int = 20
     range: tuple[float, float] = (-0.5, 0.5)
     range_y: tuple[float, float] | None = None
     directions: int = 3
     seed: int = 123
-    norm: Norm = "layer"
+    norm: Norm = Norm.layer
     exclude: tuple[str, ...] = ("norm",)
     orthogonal: bool = True
     towards: tuple[TowardsDirection, ...] = ()
@@ -84,22 +83,24 @@ class Grid:
     hidden: bool = False
 
     def __post_init__(self) -> None:
-        needed = {"interpolate_2d": 2, "interpolate_random": 1}.get(self.kind)
+        needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(self.kind)
         assert needed in (None, len(self.towards)), f"{self.kind} goes towards {needed}, not {len(self.towards)}"
-        assert self.kind != "interpolate_1d" or self.towards, "interpolate_1d goes towards something"
+        assert self.kind != GridKind.interpolate_1d or self.towards, "interpolate_1d goes towards something"
 
     @property
     def is_plane(self) -> bool:
-        return self.kind not in ("random_1d", "interpolate_1d")
+        return self.kind not in (GridKind.random_1d, GridKind.interpolate_1d)
 
     @property
     def lines(self) -> int:
         """How many lines or planes there are."""
-        return {"interpolate_1d": len(self.towards), "interpolate_2d": 1}.get(self.kind, self.directions)
+        return {GridKind.interpolate_1d: len(self.towards), GridKind.interpolate_2d: 1}.get(self.kind, self.directions)
 
     def to_json(self) -> dict[str, Any]:
         """What of it has an effect."""
         value = asdict(self) | {
+            "kind": str(self.kind),
+            "norm": str(self.norm),
             "towards": [direction.to_json() for direction in self.towards],
             "beside": [each.to_json() for each in self.beside],
         }
@@ -114,6 +115,7 @@ class Grid:
         def towards(d: Mapping[str, Any]) -> TowardsDirection:
             return TowardsDirection(d["fingerprint"], (labels or {}).get(d["fingerprint"], ""))
 
+        fields |= {key: choices(value[key]) for key, choices in (("kind", GridKind), ("norm", Norm)) if key in value}
         fields["towards"] = tuple(map(towards, value.get("towards", ())))
         fields["beside"] = tuple(
             Beside(towards(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
@@ -131,17 +133,17 @@ class Grid:
 
     def _axes_of(self, k: int) -> tuple[Direction, Direction | None]:
         match self.kind:
-            case "random_1d":
+            case GridKind.random_1d:
                 return RandomDirection(self.seed + k, self.norm, self.exclude), None
-            case "random_2d":
+            case GridKind.random_2d:
                 x = RandomDirection(self.seed + 2 * k, self.norm, self.exclude)
                 beside = x.seed if self.orthogonal else None
                 return x, RandomDirection(self.seed + 2 * k + 1, self.norm, self.exclude, beside)
-            case "interpolate_1d":
+            case GridKind.interpolate_1d:
                 return self.towards[k], None
-            case "interpolate_2d":
+            case GridKind.interpolate_2d:
                 return self.towards[0], self.towards[1]
-            case "interpolate_random":
+            case GridKind.interpolate_random:
                 return self.towards[0], RandomDirection(self.seed + k, self.norm, self.exclude)
 
     def at(self, k: int, alpha: float, beta: float | None = None) -> Point:
@@ -149,7 +151,7 @@ class Grid:
         x, y = self.axes(k)
         if y is None or beta is None:
             return Point.at([(x, alpha)])
-        if self.kind == "interpolate_2d" and self.eq4 is not None:
+        if self.kind == GridKind.interpolate_2d and self.eq4 is not None:
             c, s = self.eq4
             return Point.at([(x, alpha - beta * s * c), (y, beta * s)])
         return Point.at([(x, alpha), (y, beta)])

@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from orchestrator.utils.choices import Norm
 from orchestrator.utils.hashing import content_id
 
-Norm = Literal["layer", "filter", "sigma"]
-NORMS: tuple[Norm, ...] = ("layer", "filter", "sigma")
 DECIMALS = 9
 
 
@@ -28,7 +27,7 @@ class RandomDirection:
     """
 
     seed: int
-    norm: Norm = "layer"
+    norm: Norm = Norm.layer
     exclude: tuple[str, ...] = ("norm",)
     orthogonal_to: int | None = None
 
@@ -37,7 +36,7 @@ class RandomDirection:
         return {
             "kind": "random",
             "seed": self.seed,
-            "norm": self.norm,
+            "norm": str(self.norm),
             "exclude": sorted(self.exclude),
             "orthogonal_to": self.orthogonal_to,
         }
@@ -85,7 +84,7 @@ def direction_from_json(value: Mapping[str, Any]) -> Direction:
         case "random":
             return RandomDirection(
                 seed=int(value["seed"]),
-                norm=value["norm"],
+                norm=Norm(value["norm"]),
                 exclude=tuple(value["exclude"]),
                 orthogonal_to=value["orthogonal_to"],
             )

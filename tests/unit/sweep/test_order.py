@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.sweep.grid import Grid, Sweep, spaced
-from orchestrator.sweep.points import NORMS, ORIGIN
+from orchestrator.sweep.points import ORIGIN
+from orchestrator.utils.choices import Norm
 
 grids = st.builds(
     Grid,
@@ -19,7 +20,7 @@ grids = st.builds(
     range=st.sampled_from([(-0.5, 0.5), (0.1, 0.4), (-1.0, 0.25)]),
     directions=st.integers(1, 3),
     seed=st.integers(0, 10**6),
-    norm=st.sampled_from(NORMS),
+    norm=st.sampled_from(Norm),
     orthogonal=st.booleans(),
 )
 

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.points import (
     DECIMALS,
-    NORMS,
     ORIGIN,
     Point,
     RandomDirection,
     TowardsDirection,
     direction_from_json,
 )
+from orchestrator.utils.choices import Norm
 
 random_directions = st.builds(
     RandomDirection,
     seed=st.integers(0, 2**63),
-    norm=st.sampled_from(NORMS),
+    norm=st.sampled_from(Norm),
     exclude=st.lists(st.text(max_size=5), max_size=3).map(tuple),
     orthogonal_to=st.none() | st.integers(0, 99),
 )
@@ -82,14 +82,14 @@ def test_known_ids() -> None:
     )
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", Norm)
 def test_what_moves_the_weights_is_in_a_directions_identity(norm: str) -> None:
     base = RandomDirection(1, norm)  # type: ignore[arg-type]
     others = [
         RandomDirection(2, norm),  # type: ignore[arg-type]
         RandomDirection(1, norm, ()),  # type: ignore[arg-type]
         RandomDirection(1, norm, orthogonal_to=0),  # type: ignore[arg-type]
-        *(RandomDirection(1, other) for other in NORMS if other != norm),
+        *(RandomDirection(1, other) for other in Norm if other != norm),
         TowardsDirection("1"),
     ]
     assert len({base.id, *(o.id for o in others)}) == len(others) + 1
