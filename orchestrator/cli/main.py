@@ -81,7 +81,7 @@ def _submit(call: Call, config: Config) -> int:
     """The same as a SLURM job. Mistakes are found, and the model is fetched, before it waits in the queue."""
     from orchestrator.execution import slurm
 
-    text = slurm.script(config, call.overrides, call.config_dir)
+    text = slurm.job_script(config, call.overrides, call.config_dir)
     if config.cluster.dry_run:
         if call.json:
             return _print_json({"script": text})

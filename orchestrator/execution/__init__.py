@@ -1,1 +1,1 @@
-"""Ray: cluster, dispatcher, actors, progress, SLURM."""
+"""Running a sweep: the Ray session, the dispatcher with its actors and queue, progress on the terminal, SLURM jobs."""

@@ -1,4 +1,4 @@
-"""The Ray session: started here for one machine, or joined where one runs."""
+"""The Ray session of a sweep: Ray is started on this machine, or a running cluster is joined."""
 
 from __future__ import annotations
 
@@ -12,66 +12,65 @@ from typing import Any, Literal
 from orchestrator.config.schema import ClusterConfig
 from orchestrator.utils.errors import UserError
 
-# Ray reads these when it is imported, so they are set when this is: no usage reports, no advice, no niceness of 15
-# (actors starve with it on a busy machine), patience where such a machine is slow to start it, no tracebacks of what an
-# actor that was replaced had queued, and no events of tasks, of which Ray would keep 10,000 and whose telling takes a
-# tenth of the driver's time.
+# Ray reads these variables when it is imported, and every import of Ray in the driver comes after this module's.
 _SETTINGS = {
-    "RAY_worker_niceness": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "120",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 starves actors on a busy machine
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` actors use this environment, not one of their own
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray leaves CUDA_VISIBLE_DEVICES alone in actors without GPUs
+    "RAY_raylet_start_wait_time_s": "120",  # a busy machine is slow to start Ray
+    "RAY_task_events_report_interval_ms": "0",  # Ray keeps 10,000 events of tasks, for a tenth of the driver's time
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # no tracebacks of the calls that a replaced actor had queued
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
+OBJECT_STORE_BYTES = 256 << 20  # of a local session: prompt sets and receipts are small
+
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """`local` starts Ray on this machine alone, on loopback; `ray` joins the cluster at `address`."""
+    """Which Ray to use: `local` starts Ray on this machine, on loopback; `ray` joins the cluster at `address`."""
 
     kind: Literal["local", "ray"] = "local"
     address: str | None = None
 
     @classmethod
-    def of(cls, asked: ClusterConfig) -> ClusterSpec:
-        """The one that a configuration asks for."""
-        return cls(asked.kind, asked.address)  # type: ignore[arg-type]  # validated
+    def from_config(cls, config: ClusterConfig) -> ClusterSpec:
+        """Return the cluster of a validated configuration."""
+        return cls(config.kind, config.address)  # type: ignore[arg-type]  # validated
 
 
 @contextlib.contextmanager
 def session(spec: ClusterSpec) -> Iterator[None]:
-    """A Ray session for the time of one sweep. Raises UserError where the cluster cannot be joined."""
+    """Hold a Ray session. Raises UserError if the cluster cannot be joined."""
     import ray
     from ray.exceptions import AuthenticationError
 
-    where = spec.address or "auto"
+    address = spec.address or "auto"
     try:
         if spec.kind == "ray":
-            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=256 << 20,
+                object_store_memory=OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
             )
     except ConnectionError as error:
         remedy = "no Ray cluster answers there; start one with `ray start --head`"
-        raise UserError("cluster.address", where, remedy) from error
+        raise UserError("cluster.address", address, remedy) from error
     except AuthenticationError as error:
         remedy = "that cluster wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its head's"
-        raise UserError("cluster.address", where, remedy) from error
+        raise UserError("cluster.address", address, remedy) from error
     except RuntimeError as error:
         if "ersion mismatch" not in str(error):
             raise
-        told = " ".join(str(error).split())
-        raise UserError("cluster.address", where, f"that cluster runs other versions: {told}") from error
+        message = " ".join(str(error).split())
+        raise UserError("cluster.address", address, f"that cluster runs other versions: {message}") from error
     try:
         yield
     finally:
@@ -79,49 +78,52 @@ def session(spec: ClusterSpec) -> Iterator[None]:
 
 
 def gpus() -> int:
-    """GPUs that the session's nodes offer, all together."""
+    """Return the number of GPUs of all nodes of the session."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
 
 
 def device() -> Literal["cpu", "cuda"]:
-    """What the cluster's engines run on."""
+    """Return the device on which engines run in this cluster."""
     return "cuda" if gpus() else "cpu"
 
 
-def cores() -> int:
-    """CPU cores that Ray may use on the smallest of the session's nodes that has any; at least 1."""
+def cores_of_smallest_node() -> int:
+    """Return the CPU cores of the node that offers the fewest, leaving out nodes that offer none; at least 1."""
     import ray
 
-    found = (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-    return min((n for n in found if n), default=1)
+    offered = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return min((cores for cores in offered if cores), default=1)
 
 
-def on_other_nodes(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call a function once on every node but this one: what it returned there. A node that dies meanwhile is left out.
-    Raises what the function raises."""
+def run_on_other_nodes(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Call a function once on every node except this one, and return the results.
+
+    A node that dies meanwhile has no result. Raises what the function raises.
+    """
     import ray
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = ray.get_runtime_context().get_node_id()
+    this_node = ray.get_runtime_context().get_node_id()
     remote: Any = ray.remote(num_cpus=0)(function)
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in others]
-    found = []
-    for reference in [remote.options(scheduling_strategy=each).remote(*arguments) for each in there]:
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != this_node]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    references = [remote.options(scheduling_strategy=strategy).remote(*arguments) for strategy in strategies]
+    results = []
+    for reference in references:
         try:
-            found.append(ray.get(reference))
+            results.append(ray.get(reference))
         except RayTaskError as error:
             raise error.cause from None
         except RayError:
             continue
-    return found
+    return results
 
 
-def logs() -> str:
-    """The folder of this session's logs, where actors' output lies."""
+def log_folder() -> str:
+    """Return the folder of this session's logs, which has the output of actors."""
     import ray
 
     node: Any = ray._private.worker._global_node

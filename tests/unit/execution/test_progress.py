@@ -1,4 +1,4 @@
-"""What people see while a sweep runs: on a terminal, in a pipe, and what libraries may not do to it."""
+"""Progress of a running sweep: on a terminal, in a pipe, and with libraries that write to the terminal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import pytest
 from rich.console import Console
 
 import orchestrator.utils.console
-from orchestrator.execution.progress import Curve, Display, apart, bars
-from orchestrator.store.study import Study
-from orchestrator.sweep.grid import Sweep
+from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.utils.console import reading
+from tests.unit.execution.test_live_curve import stored_curve
 from tests.unit.stored import basin, store_sweep
 
 READY = {"slot": 0, "actor": "host-1", "load_seconds": 12.3}
 
 
 class Terminal(io.StringIO):
-    """A file that is a terminal, and what stands on its screen."""
+    """A file that is a terminal, with the text on its screen."""
 
     def __init__(self, columns: int = 90, rows: int = 24) -> None:
         super().__init__()
@@ -43,25 +42,14 @@ class Terminal(io.StringIO):
         return [line.rstrip() for line in self._screen.display if line.strip()]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return store_sweep(tmp_path_factory.mktemp("studies"), basin(0.25, slack=0), directions=2)
-
-
-def curve(folder: Path) -> Curve:
-    study = Study.open(folder.parents[1])
-    record = study.read_sweep(folder)
-    sweep = Sweep.from_json(record["request"], record["name"])
-    return Curve(study, sweep, [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids])
-
-
 def done(**fields: object) -> dict[str, object]:
     return {"slot": 0, "visit": "v", "tokens": 1000, **fields}
 
 
-def test_a_terminal_has_one_display_that_is_gone_at_the_end(folder: Path) -> None:
+def test_the_live_display_disappears_at_the_end(tmp_path: Path) -> None:
+    curve = stored_curve(store_sweep(tmp_path, basin(0.25, slack=0), directions=2))
     terminal = Terminal()
-    with Display(200, terminal.console, curve(folder)) as display:
+    with ProgressDisplay(200, terminal.console, curve) as display:
         display.observe("actor_starting", slot=0)
         display.observe("actor_starting", slot=1)
         display.observe("actor_ready", **READY)
@@ -77,15 +65,15 @@ def test_a_terminal_has_one_display_that_is_gone_at_the_end(folder: Path) -> Non
         assert re.fullmatch(r"  1 actor · [\d,]+ tok/s · 1 failure · 1 given up", shown[4])
         assert shown[5].startswith("ASR 100% ███") and shown[8].startswith("      0% ███") and "▁▁▁" in shown[8]
         assert shown[9].split() == ["-0.5", "+0.5"]
-    *said, last = terminal.lines
-    assert said == shown[:3], "what was live is gone"
+    *kept, last = terminal.lines
+    assert kept == shown[:3], "only the lines above the live display are kept"
     assert re.fullmatch(r"50 of 200 points in .*s, [\d,]+ tok/s, 1 failure, 1 given up", last)
 
 
 def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.progress.PLAIN_EVERY", -1.0)
     file = io.StringIO()
-    with Display(4, Console(file=file, width=80)) as display:
+    with ProgressDisplay(4, Console(file=file, width=80)) as display:
         display.observe("actor_ready", **READY)
         for _ in range(4):
             display.observe("visit_done", **done())
@@ -95,56 +83,19 @@ def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[-1].startswith("4 of 4 points in ")
 
 
-def test_nothing_done_is_nothing_said_at_the_end() -> None:
+def test_without_a_completed_visit_there_is_no_summary() -> None:
     file = io.StringIO()
-    with Display(4, Console(file=file)):
+    with ProgressDisplay(4, Console(file=file)):
         pass
     assert file.getvalue() == ""
-
-
-def test_the_curve_is_what_is_stored_so_far(folder: Path) -> None:
-    told = curve(folder)
-    assert {asr for _, asr in told.means} == {None}, "nothing was read yet"
-    told.read()
-    study = Study.open(folder.parents[1])
-    landscape, _ = study.read_landscape(folder)
-    means = landscape.groupby("alpha")["asr"].mean()
-    assert dict(told.means) == pytest.approx(means.to_dict())
-    told.came("no such visit")
-    told.read()
-    assert dict(told.means) == pytest.approx(means.to_dict())
-
-
-def test_a_plane_is_told_over_the_distance(tmp_path: Path) -> None:
-    grid = {"kind": "random_2d", "directions": 1}
-    far = store_sweep(tmp_path, basin(0.31, slack=0), leave_out=lambda node: node.alpha > 0.35, **grid)
-    told = curve(far)
-    told.read()
-    means = dict(told.means)
-    assert means[0.0] == 0.0 and means[0.1] == 0.0 and means[0.5] == 100.0
-    assert min(means) == 0.0 and 0.6 < max(means) < 0.8
-
-
-def test_bars_fit_and_keep_the_origin() -> None:
-    means = [(i / 100, None if i % 2 else 100.0 * abs(i) / 50) for i in range(-50, 51)]
-    for width in (12, 40, 200):
-        lines = bars(means, width).splitlines()
-        assert len(lines) == 5 and max(map(len, lines)) <= width + 9
-    assert bars([(-0.1, 100.0), (0.0, 0.0), (0.1, None)], 9, fancy=False).splitlines() == [
-        "ASR 100% ###",
-        "         ###",
-        "         ###",
-        "      0% ###___...",
-        "         -0.1 +0.1",
-    ]
 
 
 NOISY = """
 import os, sys
 from pathlib import Path
 from rich.console import Console
-from orchestrator.execution.progress import apart
-with apart(Console(stderr=True), Path(sys.argv[1])) as console:
+from orchestrator.execution.progress import redirect_output
+with redirect_output(Console(stderr=True), Path(sys.argv[1])) as console:
     os.write(2, b"(raylet) a library's own words\\n")
     print("printed")
     print("complained", file=sys.stderr)
@@ -157,20 +108,20 @@ print("afterwards", file=sys.stderr)
 
 
 @pytest.mark.parametrize("fails", [[], ["fails"]])
-def test_what_libraries_write_goes_to_a_file(fails: list[str], tmp_path: Path) -> None:
+def test_output_of_libraries_goes_to_a_file(fails: list[str], tmp_path: Path) -> None:
     log = tmp_path / "logs" / "run.log"
-    said = subprocess.run([sys.executable, "-c", NOISY, str(log), *fails], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", NOISY, str(log), *fails], capture_output=True, text=True, check=False)
     if fails:
-        assert (said.stdout, said.stderr) == ("", "of its own\n"), "who fails is heard"
+        assert (done.stdout, done.stderr) == ("", "of its own\n"), "an error reaches the terminal"
     else:
-        assert (said.stdout, said.stderr) == ("result\n", "ours\nafterwards\n")
+        assert (done.stdout, done.stderr) == ("result\n", "ours\nafterwards\n")
     assert log.read_text().splitlines() == ["(raylet) a library's own words", "printed", "complained"]
 
 
-def test_another_console_is_left_alone(tmp_path: Path) -> None:
+def test_a_console_that_is_not_stderr_is_not_redirected(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    with apart(console, tmp_path / "log") as given:
-        assert given is console
+    with redirect_output(console, tmp_path / "log") as yielded:
+        assert yielded is console
         os.write(1, b"")
     assert list(tmp_path.iterdir()) == []
 

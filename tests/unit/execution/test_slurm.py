@@ -61,7 +61,7 @@ class Site:
     def script(self, *overrides: str) -> Path:
         """The script of a job whose driver takes notes."""
         path = self.programs.parent / "job.sh"
-        text = slurm.script(compose(overrides), overrides, python=str(self.programs / "driver"))
+        text = slurm.job_script(compose(overrides), overrides, python=str(self.programs / "driver"))
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -124,7 +124,7 @@ def test_the_driver_gets_what_was_asked_for_and_joins_the_jobs_ray(site: Site) -
 def test_an_experiment_that_asks_for_slurm_does_not_submit_again(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ncluster: {kind: slurm}\n")
-    told = slurm.arguments(["+experiment=mine", "cluster.slurm.nodes=2"], str(tmp_path))
+    told = slurm.driver_arguments(["+experiment=mine", "cluster.slurm.nodes=2"], str(tmp_path))
     assert compose(told[:-1], told[-1].removeprefix("--config-dir=")).cluster.kind == "ray"
 
 

@@ -1,0 +1,120 @@
+"""The attack success rate measured so far, drawn as bars of text while a sweep runs."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+
+from orchestrator import judges
+from orchestrator.store.study import Study
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.errors import UserError
+
+ROWS = 4  # height of the curve
+UNICODE_BARS = "·▁▂▃▄▅▆▇█"  # unknown, then heights from 0 to 8 eighths of a row
+ASCII_BARS = ".__-==###"
+
+
+class LiveCurve:
+    """Attack success rate by the keyword judge, of the first harmful prompt set (or else the first one).
+
+    Reads visits from the study as they are stored, a few at a time, so that the display stays responsive.
+    """
+
+    def __init__(self, study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet]) -> None:
+        harmful = [prompts for prompts in prompt_sets if prompts.group == "harmful"]
+        self._study = study
+        self._prompt_set = harmful[0] if harmful else prompt_sets[0]
+        self._judge = judges.get("keyword")
+        self._texts = {prompt.id: prompt.text for prompt in self._prompt_set.prompts}
+        self._asr: dict[str, float] = {}  # percent, by point id
+        self._is_plane = sweep.grid.is_plane
+        self._points = _points_by_position(sweep)
+        own = {task.key for task in sweep.tasks() if task.prompt_set_id == self._prompt_set.id}
+        stored = {part.path.stem for key, part in study.stored().items() if key in own}
+        self._unread = collections.deque(sorted(stored))
+
+    def add_visit(self, visit: str) -> None:
+        """Have a visit read that is now stored, by its id."""
+        self._unread.append(visit)
+
+    def read(self, seconds: float = math.inf) -> None:
+        """Read visits until none is left or the time is over."""
+        until = time.monotonic() + seconds
+        while self._unread and time.monotonic() < until:
+            with contextlib.suppress(UserError):  # the sweep itself reports a disk that cannot be read
+                self._read_visit(self._unread.popleft())
+
+    def _read_visit(self, name: str) -> None:
+        table = self._study.read_visit(name)
+        if table is None:
+            return
+        frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pandas()
+        for point, rows in frame[frame["prompt_set_id"] == self._prompt_set.id].groupby("point_id"):
+            prompts = rows["prompt_id"].map(self._texts)
+            verdicts = [self._judge.verdict(*pair) for pair in zip(prompts, rows["response"], strict=True)]
+            self._asr[str(point)] = 100 * (1 - verdicts.count("refused") / len(verdicts))
+
+    @property
+    def means(self) -> list[tuple[float, float | None]]:
+        """Pairs of position and mean attack success rate in percent, sorted by position.
+
+        On lines the position is the coefficient, and the mean is None until the point is known on every line. On planes
+        the position is the distance from the origin, and the mean is over the known points at about that distance.
+        """
+        means: list[tuple[float, float | None]] = []
+        for position, points in sorted(self._points.items()):
+            known = [self._asr[point] for point in points if point in self._asr]
+            enough = bool(known) if self._is_plane else len(known) == len(points)
+            means.append((position, sum(known) / len(known) if enough else None))
+        return means
+
+
+def _points_by_position(sweep: Sweep) -> dict[float, list[str]]:
+    """Return the ids of the grid's points by coefficient or, on planes, by distance from the origin in whole steps."""
+    step = (sweep.grid.range[1] - sweep.grid.range[0]) / sweep.grid.steps
+    points: dict[float, list[str]] = {}
+    for node in sweep.grid.walk():
+        if not node.on_grid:
+            continue
+        position = node.alpha
+        if node.beta is not None:
+            position = round(step * round(math.hypot(node.alpha, node.beta) / step), 9)
+        points.setdefault(position, []).append(node.point.id)
+    return points
+
+
+def draw_bars(means: Sequence[tuple[float, float | None]], width: int, unicode: bool = True) -> str:
+    """Draw percentages over positions as bars of text, ROWS high, with a dot for each unknown value.
+
+    Args:
+        means: Pairs of position and percentage, sorted; None for an unknown percentage.
+        width: Columns available for the bars. If there are more values, every n-th one is drawn, the origin included.
+        unicode: Whether the terminal can show block characters.
+    """
+    every = math.ceil(len(means) / max(width, 10))
+    middle = min(range(len(means)), key=lambda i: abs(means[i][0]))
+    kept = [mean for i, mean in enumerate(means) if (i - middle) % every == 0]
+    columns = max(1, min(3, width // len(kept)))
+    characters = UNICODE_BARS if unicode else ASCII_BARS
+    labels = {ROWS - 1: "ASR 100%", 0: "0%"}
+    lines = []
+    for row in reversed(range(ROWS)):
+        bars = "".join(columns * _bar_character(percent, row, characters) for _, percent in kept)
+        lines.append(f"{labels.get(row, ''):>8} {bars}".rstrip())
+    first, last = f"{kept[0][0]:+.2g}", f"{kept[-1][0]:+.2g}"
+    return "\n".join([*lines, f"{'':9}{first}{last:>{max(1, columns * len(kept) - len(first))}}"])
+
+
+def _bar_character(percent: float | None, row: int, characters: str) -> str:
+    """Return the character of a bar in a row; row 0 is the lowest."""
+    if percent is None:
+        return characters[0] if row == 0 else " "
+    eighths = round(percent / 100 * 8 * ROWS) - 8 * row
+    if eighths <= 0:
+        return characters[1] if row == 0 else " "
+    return characters[min(8, eighths)]
