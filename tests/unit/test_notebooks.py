@@ -37,6 +37,7 @@ def pictures(outputs: list[Any]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.thorough
 def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store_sweep(tmp_path, basin(0.25), directions=2)
     outputs = run("read_a_study", folder, monkeypatch)
@@ -46,6 +47,7 @@ def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cut short, %" in said, "and DuckDB answers"
 
 
+@pytest.mark.thorough
 def test_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
     beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))

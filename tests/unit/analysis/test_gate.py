@@ -121,6 +121,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["met"] is False and told["findings"][0]["name"] == "visage"
 
 
+@pytest.mark.thorough
 def test_what_just_misses_the_threshold_seldom_passes() -> None:
     """The threshold is the truth itself: to pass is wrong, and allowed in 5% of the sweeps at 95% confidence."""
     passed = false_passes(60)

@@ -53,6 +53,7 @@ def test_interval_of_nothing_is_nan() -> None:
 # Coverage.
 
 
+@pytest.mark.thorough
 def test_nominal_95_percent_covers_at_least_93_over_a_population_of_basins() -> None:
     held: dict[str, list[float]] = {}
     for directions in (1, 3, 6):

@@ -309,6 +309,7 @@ def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+@pytest.mark.thorough
 def test_real_models_are_sound(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
     assert check(tiny_llama).architecture == "LlamaForCausalLM"
     assert check(tiny_mistral).architecture == "MistralForCausalLM"

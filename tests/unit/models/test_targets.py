@@ -449,6 +449,7 @@ def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
         refuse_nan(checkpoint.check(model(tmp_path / "spoilt", spoilt)))
 
 
+@pytest.mark.thorough
 def test_a_plane_is_measured_once(base: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (
         resolve_target(model(tmp_path / "tuned", weights(1)), base),

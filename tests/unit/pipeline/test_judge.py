@@ -304,6 +304,7 @@ def test_weights_are_found_before_anything_runs(tmp_path: Path) -> None:
         judging.seats(two, io.StringIO())
 
 
+@pytest.mark.thorough
 def test_real_weights_name_the_judge(tiny_llama: Path) -> None:
     config = dataclasses.replace(
         GUARDED,

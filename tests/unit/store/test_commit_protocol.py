@@ -168,6 +168,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_each_call_leaves_the_old_or_the_new(
     server: Server, tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]

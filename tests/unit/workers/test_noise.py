@@ -562,6 +562,7 @@ fused(x, x[0], x)
 FUSED = re.compile(r"\b(vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="knows the instructions of these two only")
 def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DUMP_ASSEMBLY": "1", "PYTHONPATH": str(ROOT)}

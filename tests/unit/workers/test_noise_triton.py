@@ -162,12 +162,14 @@ def lines(script: str, tmp_path: Path, **environment: str) -> list[list]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.thorough
 def test_interpreted_kernel_is_the_reference_to_the_bit(tmp_path: Path) -> None:
     found = lines(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
     assert len(found) == 49 + 8
     assert [case for case in found if case[-1] != 0] == []
 
 
+@pytest.mark.thorough
 def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     """PTX for compute capability 9.0: products and sums are rounded apart, subnormals are kept; fusion, on, is seen."""
     found = lines(COMPILED, tmp_path, TRITON_INTERPRET="0")

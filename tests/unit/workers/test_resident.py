@@ -299,6 +299,7 @@ def test_equal_noise_for_equal_shapes_is_found_out(
     assert set(w.weights.differences_from_canary()) == set(SHAPES)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
 def test_all_of_it_with_the_gpus_code() -> None:
     """The same tests, on the GPU's path in Triton's interpreter: all but the transfers to a device."""
