@@ -18,7 +18,7 @@ run: .venv/.setup-done ## measure a safety landscape: make run ARGS="grid.steps=
 	@$(PYTHON) -m orchestrator run $(ARGS)
 
 quick: .venv/.setup-done-test ## contract tests and fast unit tests: about two minutes on two cores
-	@$(PYTHON) -m pytest -q -n 2 -m "not thorough and not slow and not engine and not gpu" tests/contract tests/unit $(ARGS)
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not thorough and not slow and not engine and not gpu" tests/contract tests/unit $(ARGS)
 
 test: .venv/.setup-done-test ## run all tests except the slow ones and those that need a GPU
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
