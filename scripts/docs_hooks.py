@@ -1,7 +1,7 @@
-"""What the documentation's site takes from the program itself: the command line, the options, what was measured.
+"""MkDocs hooks: generate the pages of the documentation site that come from the program itself.
 
-Read by MkDocs (see mkdocs.yml). A page may link to any file of the repository: links that leave docs/ are led to the
-page made of that file, or are shown as its name.
+MkDocs loads this file (see mkdocs.yml). It generates the command line, the configuration and the benchmark results. It
+also resolves links that leave docs/: to the generated page of that file if there is one, else to the file's name as text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,118 +19,156 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"benchmarks/RESULTS.md": "results.md"}  # files outside docs/ that have a page
+PAGES = {"benchmarks/RESULTS.md": "results.md"}
+"""Files outside docs/ that have a page."""
 LINK = re.compile(r"\[(?P<name>[^\]]+)\]\((?P<up>(?:\.\./)+)(?P<path>[^)#]+)(?:#[^)]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give every page a place: those that the navigation does not name come last."""
+    """Append the pages that the navigation does not list, under "More"."""
     assert config.nav is not None
-    named = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
+    listed = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
     pages = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
-    left = [page for page in pages if page not in named]
-    config.nav += [{"More": left}] if left else []
+    unlisted = [page for page in pages if page not in listed]
+    if unlisted:
+        config.nav.append({"More": unlisted})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made here."""
-    made = {"reference/cli.md": command_line(), "reference/config.md": configuration()}
+    """Add the generated pages."""
+    generated = {"reference/cli.md": command_line(), "reference/config.md": configuration()}
     for path, page in PAGES.items():
-        made[page] = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).exists() else "# Not measured yet\n"
-    for name, text in made.items():
+        source = ROOT / path
+        generated[page] = source.read_text(encoding="utf-8") if source.exists() else "# Not measured yet\n"
+    for name, text in generated.items():
         files.append(File.generated(config, name, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Lead links out of docs/ to their pages, or leave their words."""
+    """Replace links that leave docs/ by links to generated pages, or by plain text."""
     depth = page.file.src_uri.count("/")
 
-    def led(match: re.Match[str]) -> str:
-        if match["up"].count("/") <= depth:  # stays inside
+    def replacement(match: re.Match[str]) -> str:
+        if match["up"].count("/") <= depth:  # the target is inside docs/
             return match[0]
         target = PAGES.get(match["path"])
         return f"[{match['name']}]({'../' * depth}{target})" if target else f"{match['name']} (`{match['path']}`)"
 
-    return LINK.sub(led, markdown)
+    return LINK.sub(replacement, markdown)
 
 
 def command_line() -> str:
-    """The verbs, what each says of itself, and the help text."""
+    """Return the command-line page: the verbs with their docstrings, and the help text."""
     from orchestrator.cli.help import usage
     from orchestrator.cli.main import VERBS
 
-    said = {name: (function.__doc__ or "").replace("[", "\\[") for name, function in VERBS.items()}
-    rows = "\n".join(f"| `{name}` | {text} |" for name, text in said.items())
+    rows = "\n".join(
+        f"| `{name}` | {(function.__doc__ or '').replace('[', chr(92) + '[')} |" for name, function in VERBS.items()
+    )
     return (
         "# Command line\n\n"
+        "After this page you can call every verb of the program.\n\n"
         "`python -m orchestrator VERB [key=value ...] [FOLDER ...] [--json] [--config-dir DIR] [-m]`, or "
         "`safety-landscape` instead of the first three words.\n\n"
         f"| verb | what it does |\n|---|---|\n{rows}\n\n"
-        "Progress goes to stderr, the result to stdout; `--json` gives it to machines. `-m` runs every combination of "
-        "values with commas, one sweep after another; the exit code is the worst one's. `--config-dir` names a folder "
-        "of your own presets, searched before the project's.\n\n"
+        "| flag | effect |\n|---|---|\n"
+        "| `--json` | prints the result as JSON |\n"
+        "| `-m` | runs every combination of comma-separated values, one sweep after another; the exit code is the "
+        "worst one |\n"
+        "| `--config-dir DIR` | searches a folder of your own presets before the project's |\n\n"
+        "Progress goes to stderr, the result to stdout.\n\n"
         f"```text\n{usage(VERBS, None)}\n```\n"
     )
 
 
 def configuration() -> str:
-    """Every option with its default and what config.py says of it; every preset."""
-    from orchestrator.config import schema as config
+    """Return the configuration page: every option with its default and description, and every preset."""
+    from orchestrator.config import schema
     from orchestrator.config.presets import GROUPS, Presets
 
-    said = _comments(Path(config.__file__).read_text(encoding="utf-8"))
+    sections = _read_sections(Path(schema.__file__).read_text(encoding="utf-8"))
     presets = Presets()
-    named = "\n".join(f"| `{g}=` | {', '.join(f'`{n}`' for n in presets.options(g)) or '–'} |" for g in GROUPS)
-    sections = []
-    for name, annotation in (("", "Config"), *_sections(said, "Config", "")):
+    groups = "\n".join(f"| `{g}=` | {', '.join(f'`{n}`' for n in presets.options(g)) or '–'} |" for g in GROUPS)
+    text = []
+    for prefix, kind in (("", "Config"), *_nested(sections, "Config", "")):
         rows = [
-            f"| `{name}{key}` | `{default}` | {comment} |"
-            for key, (default, comment, kind) in said[annotation][1].items()
-            if kind not in said
+            f"| `{prefix}{option.name}` | `{option.default}` | {option.comment} |"
+            for option in sections[kind].options
+            if option.kind not in sections
         ]
         if rows:
-            title = f"## {name.rstrip('.') or 'The sweep'}\n\n{said[annotation][0]}\n\n"
-            sections.append(title + "| option | default | |\n|---|---|---|\n" + "\n".join(rows))
+            title = f"## {prefix.rstrip('.') or 'The sweep'}\n\n{sections[kind].description}\n\n"
+            text.append(title + "| option | default | meaning |\n|---|---|---|\n" + "\n".join(rows))
     return (
         "# Configuration\n\n"
-        "Written `key=value` on the command line. Precedence: the defaults below, then the model's preset, then the "
-        "experiment, then the command line. Presets are files of `conf/`; your own go into a folder named by "
+        "After this page you can set every option.\n\n"
+        "Write options as `key=value` on the command line. Later ones win: the defaults below, the model's preset, the "
+        "experiment, the command line. Presets are the files in `conf/`; put your own into a folder and name it with "
         "`--config-dir`.\n\n"
-        f"| preset | names |\n|---|---|\n{named}\n\n" + "\n\n".join(sections) + "\n"
+        f"| group | presets |\n|---|---|\n{groups}\n\n" + "\n\n".join(text) + "\n"
     )
 
 
-Said = Mapping[str, tuple[str, Mapping[str, tuple[str, str, str]]]]
+@dataclass(frozen=True)
+class Option:
+    """A field of a configuration class: its default, the comment on its line, and the name of its type."""
+
+    name: str
+    default: str
+    comment: str
+    kind: str
 
 
-def _sections(said: Said, kind: str, prefix: str) -> Iterator[tuple[str, str]]:
-    for key, (_, _, inner) in said[kind][1].items():
-        if inner in said:
-            yield f"{prefix}{key}.", inner
-            yield from _sections(said, inner, f"{prefix}{key}.")
+@dataclass(frozen=True)
+class Section:
+    """A configuration class: its docstring and its fields."""
+
+    description: str
+    options: tuple[Option, ...]
 
 
-def _comments(source: str) -> Said:
-    """{class: (docstring, {field: (default, comment on its line, type)})} of a module of dataclasses."""
+def _nested(sections: Mapping[str, Section], kind: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield (dotted prefix, class name) for each section inside the section `kind`, depth first."""
+    for option in sections[kind].options:
+        if option.kind in sections:
+            yield f"{prefix}{option.name}.", option.kind
+            yield from _nested(sections, option.kind, f"{prefix}{option.name}.")
+
+
+def _read_sections(source: str) -> dict[str, Section]:
+    """Return the dataclasses in a module's source, by class name."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    found = {}
+    sections = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef):
-            fields = {
-                item.target.id: (_default(item.value), comments.get(item.lineno, ""), ast.unparse(item.annotation))
+            options = tuple(
+                Option(
+                    item.target.id,
+                    _default(item.value),
+                    comments.get(item.lineno, ""),
+                    ast.unparse(item.annotation),
+                )
                 for item in node.body
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            }
-            found[node.name] = (ast.get_docstring(node) or "", fields)
-    return found
+            )
+            sections[node.name] = Section(ast.get_docstring(node) or "", options)
+    return sections
 
 
 def _default(value: ast.expr | None) -> str:
+    """Return a field's default as it is written on the command line."""
+    if isinstance(value, ast.Attribute):  # a member of an enumeration
+        return value.attr
     if isinstance(value, ast.Call):
-        (made,) = (keyword.value for keyword in value.keywords if keyword.arg == "default_factory")
-        value = made.body if isinstance(made, ast.Lambda) else ast.List([]) if ast.unparse(made) == "list" else made
+        (factory,) = (keyword.value for keyword in value.keywords if keyword.arg == "default_factory")
+        if isinstance(factory, ast.Lambda):
+            value = factory.body
+        elif ast.unparse(factory) == "list":
+            value = ast.List([])
+        else:
+            value = factory
     text = ast.unparse(value).replace("'", "").replace(" ", "") if value else ""
     return {"None": "null", "True": "true", "False": "false", "": "(empty)"}.get(text, text)
