@@ -1,7 +1,7 @@
 """MkDocs hooks: generate the pages of the documentation site that come from the program itself.
 
 MkDocs loads this file (see mkdocs.yml). It generates the command line, the configuration and the benchmark results. It
-also resolves links that leave docs/: to the generated page of that file if there is one, else to the file's name as text.
+also resolves links that leave docs/: to the generated page of that file if there is one, else to its name as text.
 """
 
 from __future__ import annotations
