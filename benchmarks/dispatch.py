@@ -24,6 +24,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.files import META
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
 from orchestrator.utils.hashing import content_id
@@ -130,7 +131,7 @@ def utilisation(out: Path) -> str:
 def scan(out: Path) -> str:
     """The start-up scan of many parts, each written by copying one with another point's id in its metadata."""
     study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
-    actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, study.show_token())
+    actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, create_disk_token(study.out))
     actor.load()
     asked = prompt_set()
     (visit,) = visits_of(1, asked)
@@ -152,7 +153,7 @@ def scan(out: Path) -> str:
             (path.parent / f"{point}.parquet").write_bytes(data[:start] + text + data[start + length :])
         before = peak_memory()
         began, cpu = time.monotonic(), time.process_time()
-        found = len(Study.open(study.root).stored())
+        found = len(Study.open(study.root).generations.stored())
         seconds, spent = time.monotonic() - began, time.process_time() - cpu
         grown = peak_memory() - before
         rows.append([f"{found:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 20}"])
@@ -192,7 +193,7 @@ def large(out: Path) -> str:
     run.events = _Last()
     outcome = run.go()
     seconds, spent = time.monotonic() - began, time.process_time() - cpu
-    stored = len(run.study.stored())
+    stored = len(run.study.generations.stored())
     header = [
         "tasks stored",
         "seconds",

@@ -25,7 +25,9 @@ from orchestrator.analysis import reducer as answers
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store.files import publish_table
 from orchestrator.store.maintenance import MERGED_TASKS
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study, StudyInfo
+from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.hashing import text_id
@@ -47,8 +49,10 @@ def store(out: Path, rows: int) -> None:
     """A basin of 80 prompts that fall one after another."""
     study = Study.create(out, INFO)
     sweep, asked = sweep_of(rows)
-    study.write_prompt_set(asked)
-    study.write_sweep(study.sweep_folder(sweep.name, sweep.id), {"sweep_id": sweep.id, "request": sweep.to_json()})
+    study.prompt_sets.write(asked)
+    SweepFolder(study, SweepFolder.of(study, sweep).path).write_record(
+        {"sweep_id": sweep.id, "request": sweep.to_json()}
+    )
     tasks = sweep.tasks()
     distance = {n.point.id: math.hypot(n.alpha, n.beta or 0.0) for n in sweep.grid.nodes}
     ids = [prompt.id for prompt in asked.prompts]
@@ -73,8 +77,8 @@ def store(out: Path, rows: int) -> None:
                 "verdict": verdicts.ravel(),
                 "score": [None] * refused.size,
             }
-            study.write_judgements(
-                judge_id, pa.table(columns, schema=JUDGEMENTS), {key: text_id(key[0]) for key in keys}
+            study.judgements(judge_id).write(
+                pa.table(columns, schema=JUDGEMENTS), {key: text_id(key[0]) for key in keys}
             )
 
 
@@ -82,13 +86,13 @@ def reduce(out: Path, rows: int, told: Any) -> None:
     """As `reduce` does, but for pictures and the page; tells (what, seconds, MiB so far) for each step."""
     study = Study.open(Study.locate(out, INFO).root)
     sweep, asked = sweep_of(rows)
-    folder = study.sweep_folder(sweep.name, sweep.id)
+    folder = SweepFolder.of(study, sweep).path
 
     def step(what: str, began: float) -> None:
         told.send((what, time.monotonic() - began, peak_memory() >> 20))
 
     began = time.monotonic()
-    found = len(study.stored_of(sweep.tasks()))
+    found = len(study.generations.stored_of(sweep.tasks()))
     assert found == len(sweep.tasks()), found
     step("what is stored", began)
     began = time.monotonic()
@@ -96,7 +100,7 @@ def reduce(out: Path, rows: int, told: Any) -> None:
     assert int(frame["n"].sum()) == found * PROMPTS
     step("landscape", began)
     began = time.monotonic()
-    summary = answers.summarise(study, sweep, [asked], frame, study.read_sweep(folder))
+    summary = answers.summarise(study, sweep, [asked], frame, SweepFolder(study, folder).read_record())
     assert summary["points_done"] == found
     step("summary", began)
     told.close()

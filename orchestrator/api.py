@@ -21,9 +21,12 @@ import pyarrow as pa
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import panel as seats
+from orchestrator.store import discovery
 from orchestrator.store import status as standing
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.utils.errors import UserError
@@ -41,11 +44,11 @@ def load_study(path: str | Path) -> StoredStudy:
     Raises UserError where there is no study, or more than one.
     """
     folder = Path(path).expanduser()
-    found = standing.studies_under(folder)
+    found = discovery.find_studies(folder)
     if len(found) > 1:
         raise UserError("path", folder, f"holds {len(found)} studies: name one, such as {found[0].root}")
     study = found[0]
-    sweeps = study.sweep_folders()
+    sweeps = [each.path for each in SweepFolder.all_of(study)]
     inside = [sweep for sweep in sweeps if sweep.absolute() in (folder.absolute(), *folder.absolute().parents)]
     return StoredStudy(study, inside[0] if inside else None, tuple(sweeps))
 
@@ -73,7 +76,7 @@ class StoredStudy:
     @property
     def info(self) -> dict[str, Any]:
         """study.json: study_id, model, fingerprint, dtype, noise_version, source, revision."""
-        return self._study.info
+        return self._study.info.to_json()
 
     @property
     def sweep(self) -> Path:
@@ -93,12 +96,12 @@ class StoredStudy:
 
         Raises UserError where the sweep was not reduced yet.
         """
-        return self._study.read_landscape(self.sweep)[0]
+        return SweepFolder(self._study, self.sweep).read_landscape()[0]
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
         """summary.json: VISAGE, basin, ASR at the origin, each with its interval. Raises UserError likewise."""
-        return self._study.read_landscape(self.sweep)[1]
+        return SweepFolder(self._study, self.sweep).read_landscape()[1]
 
     @functools.cached_property
     def points(self) -> pd.DataFrame:
@@ -125,11 +128,12 @@ class StoredStudy:
         its verdict, null where it has not judged.
         """
         winners = self._winners
-        frame = _frame([table for _, table in self._study.rows(winners, GENERATIONS)], GENERATIONS)
+        frame = _frame([table for _, table in self._study.generations.rows(winners)], GENERATIONS)
         frame = frame.merge(self._prompts(frame["prompt_set_id"].unique().tolist()), on=_ROW[1:], how="left")
         for judge in [*self._judges, DEGENERATE]:
-            held = self._study.rows(self._study.judged(judge.id, winners), JUDGEMENTS)
-            found = _frame([table for _, table in held], JUDGEMENTS)
+            judgements = self._study.judgements(judge.id)
+            tables = [table for _, table in judgements.rows(judgements.covering(winners))]
+            found = _frame(tables, JUDGEMENTS)
             found = found[[*_ROW, "verdict"]].rename(columns={"verdict": judge.name})
             frame = frame.merge(found, on=_ROW, how="left", validate="one_to_one")
         return frame
@@ -157,13 +161,13 @@ class StoredStudy:
     @property
     def _winners(self) -> dict[TaskKey, Part]:
         if self._chosen is None:
-            return self._study.stored()
-        return self._study.stored_of(self._sweeps[0][1].tasks())
+            return self._study.generations.stored()
+        return self._study.generations.stored_of(self._sweeps[0][1].tasks())
 
     def _prompts(self, set_ids: Sequence[str]) -> pd.DataFrame:
         rows = [
             (prompts.id, p.id, p.text, p.category, prompts.probe_set, prompts.system_prompt)
-            for prompts in map(self._study.read_prompt_set, set_ids)
+            for prompts in map(self._study.prompt_sets.read, set_ids)
             for p in prompts.prompts
         ]
         columns = [*_ROW[1:], "text", "category", "probe_set", "system_prompt"]

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.store.study import GENERATIONS, Study
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.study import Study
+from orchestrator.store.temporary import sees_disk
 from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
@@ -61,7 +63,7 @@ class Actor:
         """
         self._spec = spec
         self._study = Study(Path(study_root), study_id)
-        self._sees_disk = self._study.shows(token)
+        self._sees_disk = sees_disk(self._study.out, token)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._engine: Engine | None = None
         self._identity: dict[str, Any] = {}
@@ -123,7 +125,7 @@ class Actor:
         rows = self._rows(visit, prompt_sets, generations, started_at, seconds)
         table = pa.Table.from_pylist(rows, schema=GENERATIONS)
         if self._sees_disk:
-            self._study.write_generations(visit.id, table, self._identity)
+            self._study.generations.write(visit.id, table, self._identity)
         return Receipt(
             n_responses=len(rows),
             n_tokens=sum(row["n_tokens"] for row in rows),

@@ -61,19 +61,21 @@ def asked(overrides: Sequence[str]) -> dict[str, Path]:
 def read(places: Sequence[Path]) -> list[Side]:
     """The sweeps in these folders (of each the latest used). Raises UserError where there is none."""
     from orchestrator.analysis import reducer as answers
+    from orchestrator.store import discovery
     from orchestrator.store import status as standing
 
     if len(places) < 2:
         raise UserError("compare", " ".join(map(str, places)), "name two sweeps or more: compare FOLDER FOLDER")
     sides = []
     for place in places:
-        study, folder = standing.latest(place)
-        sweep, _ = standing.load(study, folder)
-        frame, summary = study.read_landscape(folder)
-        sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+        folder = discovery.latest_sweep(place)
+        study = folder.study
+        sweep, _ = standing.load(study, folder.path)
+        frame, summary = folder.read_landscape()
+        sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
         first = summary["primary"]
         key = (first["probe_set"], first["group"], first["system_prompt"], first["judge"])
-        name = f"{summary.get('model') or study.id} / {folder.name}"
+        name = f"{summary.get('model') or study.id} / {folder.path.name}"
         sides.append(Side(name, reduce.primary(frame), summary, answers.by_probe(study, sweep, sets).get(key)))
     return sides
 

@@ -26,7 +26,9 @@ from orchestrator.scoring import counts as counting
 from orchestrator.scoring.panel import bench, check_judges
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.runs import totals
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.schemas import JUDGEMENTS
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
@@ -69,7 +71,7 @@ def judge_missing(
     from the judge itself; a task of which one is not known is left out whole.
     """
     find = find or (lambda prompt, response: (judge.verdict(prompt.text, response), None))
-    known = study.judged(judge.id, winners)
+    known = study.judgements(judge.id).covering(winners)
     prompts = {prompt.id: prompt for each in prompt_sets for prompt in each.prompts}
     rows: list[pa.Table] = []
     judged: dict[TaskKey, str] = {}
@@ -77,11 +79,11 @@ def judge_missing(
 
     def flush() -> None:
         if rows:
-            study.write_judgements(judge.id, pa.concat_tables(rows), judged)
+            study.judgements(judge.id).write(pa.concat_tables(rows), judged)
             rows.clear()
             judged.clear()
 
-    for part, table in study.rows({key: part for key, part in winners.items() if key not in known}, GENERATIONS):
+    for part, table in study.generations.rows({key: part for key, part in winners.items() if key not in known}):
         table = _judge(judge, table, prompts, find)
         rows.append(table)
         judged |= {key: part.tasks[key] for key in zip(*(table[c].to_pylist() for c in _ROW[:2]), strict=True)}
@@ -118,12 +120,14 @@ def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]
 
     A part of judgements at a time, so that memory does not grow with the study.
     """
-    groups = {set_id: study.read_prompt_set(set_id).group for set_id in {key[1] for key in winners}}
+    groups = {set_id: study.prompt_sets.read(set_id).group for set_id in {key[1] for key in winners}}
     winners = {key: part for key, part in winners.items() if judge.tells(groups[key[1]])}
-    own, beside = study.judged(judge.id, winners), study.judged(DEGENERATE.id, winners)
+    own, beside = study.judgements(judge.id).covering(winners), study.judgements(DEGENERATE.id).covering(winners)
     both = {key: part for key, part in own.items() if key in beside}
-    for part, table in study.rows(both, JUDGEMENTS):
-        others = [t for _, t in study.rows({key: beside[key] for key in part.tasks if key in both}, JUDGEMENTS)]
+    for part, table in study.judgements(judge.id).rows(both):
+        others = [
+            t for _, t in study.judgements(DEGENERATE.id).rows({key: beside[key] for key in part.tasks if key in both})
+        ]
         degenerate = pa.concat_tables([JUDGEMENTS.empty_table(), *others])  # none, where what held them is damaged
         if not all(table[name].equals(degenerate[name]) for name in _ROW):
             ruined = degenerate.select([*_ROW, "verdict"]).rename_columns([*_ROW, "ruin"])
@@ -142,7 +146,7 @@ def by_probe(
 ) -> dict[counting.Combination, counting.Verdicts]:
     """Who refused what, for each of the sweep's results that has verdicts: what intervals over new probes need.
     `winners`, here and below: what is stored of the sweep, if it is known already."""
-    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    winners = study.generations.stored_of(sweep.tasks()) if winners is None else winners
     found: dict[counting.Combination, counting.Verdicts] = {}
     for judge in bench(study, sweep):
         name = judge.name
@@ -165,12 +169,13 @@ def _counted(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Tab
 
 def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners) -> list[dict[str, Any]]:
     """What each judge said, in its own words, how often: by prompt set, over all points; and which weights said it."""
-    folder = study.sweep_folder(sweep.name, sweep.id)
+    folder = SweepFolder.of(study, sweep).path
     found = []
     for judge in bench(study, sweep):
         counts: dict[str, dict[str, int]] = {}
         scores: dict[str, list[float]] = {}
-        for _, table in study.rows(study.judged(judge.id, winners), JUDGEMENTS):
+        judgements = study.judgements(judge.id)
+        for _, table in judgements.rows(judgements.covering(winners)):
             sums = [("response_id", "count"), ("score", "sum"), ("score", "count")]
             for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
                 own = counts.setdefault(row["prompt_set_id"], dict.fromkeys(judge.verdicts, 0))
@@ -178,7 +183,7 @@ def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: 
                 if row["score_count"]:
                     total = scores.setdefault(row["prompt_set_id"], [0.0, 0])
                     total[0], total[1] = total[0] + row["score_sum"], total[1] + row["score_count"]
-        known = study.read_judge(folder, judge.name) if isinstance(judge, ModelJudge) else {}
+        known = SweepFolder(study, folder).read_judge(judge.name) if isinstance(judge, ModelJudge) else {}
         keys = ("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples")
         found.append(
             {
@@ -221,7 +226,7 @@ def landscape(
     study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners | None = None
 ) -> pd.DataFrame:
     """The sweep's landscape from what is stored and judged; nothing is computed that is stored already."""
-    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    winners = study.generations.stored_of(sweep.tasks()) if winners is None else winners
     found = [counting.counts(verdicts(study, judge, winners), judge.name) for judge in bench(study, sweep)]
     sets = pd.DataFrame(
         [
@@ -247,7 +252,7 @@ def answered_right(study: Study, winners: Winners, prompt_sets: Sequence[PromptS
         if p.group == capability.GROUP
     }
     counts: dict[tuple[str, str], list[int]] = {}
-    for _, table in study.rows({key: part for key, part in winners.items() if key[1] in asked}, GENERATIONS):
+    for _, table in study.generations.rows({key: part for key, part in winners.items() if key[1] in asked}):
         columns = (table[name].to_pylist() for name in (*_ROW, "response", "scores"))
         for point, set_id, prompt, response, scores in zip(*columns, strict=True):
             own = counts.setdefault((point, set_id), [0, 0])
@@ -267,17 +272,17 @@ def summarise(
 ) -> dict[str, Any]:
     """summary.json: reduce's numbers, what was asked for, and what all runs of the sweep together took."""
     runs = totals(study, record.get("runs", []))
-    stored = study.stored_of(sweep.tasks()) if winners is None else winners
+    stored = study.generations.stored_of(sweep.tasks()) if winners is None else winners
     verdicts_by_probe = by_probe(study, sweep, prompt_sets, stored)
     numbers = reduce.summary(frame, verdicts_by_probe)
     for result in numbers["results"]:
-        result["published"] = published.visage(study.info["model"], sweep.grid.to_json(), result)
+        result["published"] = published.visage(study.info.model, sweep.grid.to_json(), result)
     first = next(r for r in numbers["results"] if all(r[name] == said for name, said in numbers["primary"].items()))
     return {
         "schema": "summary/1",
         "study_id": study.id,
         "sweep_id": sweep.id,
-        "model": study.info["model"],
+        "model": study.info.model,
         "grid": sweep.grid.to_json(),
         **numbers,
         "published": first["published"],
@@ -317,7 +322,7 @@ def checkpoints(
         each |= {"radius": basin["radius"], "radius_of": basin["sweep_id"], "radius_reason": basin["reason"]}
         recipe = around.get("recipes", {}).get(each["mark"], each["mark"])
         for result in each["results"]:
-            result["published"] = published.finetuned(study.info["model"], recipe, result)
+            result["published"] = published.finetuned(study.info.model, recipe, result)
     return found
 
 
@@ -327,7 +332,7 @@ def _random_basin(study: Study, primary: Mapping[str, str]) -> dict[str, Any]:
     best: dict[str, Any] = {}
     for folder in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
-            summary = study.read_landscape(folder)[1]
+            summary = SweepFolder(study, folder).read_landscape()[1]
             grid = summary["grid"]
             same = all(summary["primary"][name] == primary[name] for name in wanted)
             if grid["kind"] == "random_1d" and grid["norm"] == "layer" and same:
@@ -346,7 +351,7 @@ def answer(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge, reduce and draw what is stored of a sweep: landscape.parquet, summary.json, the figures, report.html."""
     prompt_sets = check_judges(study, sweep)
-    winners = study.stored_of(sweep.tasks())
+    winners = study.generations.stored_of(sweep.tasks())
     for judge in [*bench(study, sweep), DEGENERATE]:
         if not isinstance(judge, ModelJudge):
             judge_missing(study, judge, winners, prompt_sets, advance)
@@ -359,13 +364,13 @@ def reduce_stored(
     """The same without judging: from stored verdicts on."""
     from orchestrator.report.page.render import write_report
 
-    prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
-    winners = study.stored_of(sweep.tasks()) if winners is None else winners
+    prompt_sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
+    winners = study.generations.stored_of(sweep.tasks()) if winners is None else winners
     frame = landscape(study, sweep, prompt_sets, winners)
     known = None if study.problems else winners  # what was just found damaged is not stored any more
-    summary = summarise(study, sweep, prompt_sets, frame, study.read_sweep(folder), known)
-    study.write_landscape(folder, reduce.to_table(frame))
-    study.write_summary(folder, summary)
+    summary = summarise(study, sweep, prompt_sets, frame, SweepFolder(study, folder).read_record(), known)
+    SweepFolder(study, folder).write_landscape(reduce.to_table(frame))
+    SweepFolder(study, folder).write_summary(summary)
     draw(study, folder, frame, summary)
     write_report(study, sweep, folder, frame, summary, look)
     return frame, summary
@@ -376,19 +381,9 @@ def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: Mapping[str, 
     from orchestrator.report.figures.landscape import draw_landscape
     from orchestrator.report.figures.results import draw_results
 
+    files = SweepFolder(study, folder)
     title = f"{summary['model']}: {summary['primary']['probe_set']}"
     for suffix in ("png", "svg", "pdf"):
-        study.write_figure(folder, f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
+        files.write_figure(f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
         if frame["beta"].isna().all() and len(summary["results"]) > 1:
-            study.write_figure(folder, f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))
-
-
-def paths(folder: Path) -> dict[str, Path]:
-    """Where a sweep's answers lie."""
-    return {
-        "folder": folder,
-        "figure": folder / "figures" / "landscape.png",
-        "landscape": folder / "landscape.parquet",
-        "summary": folder / "summary.json",
-        "report": folder / "report.html",
-    }
+            files.write_figure(f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator.config.schema import Config
     from orchestrator.store.study import Study
+    from orchestrator.store.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def run(call: Call) -> int:
     config, told = call.config, _stderr()  # first: a mistake is answered before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
-    from orchestrator.analysis import reducer as answers
     from orchestrator.config.presets import Presets
     from orchestrator.pipeline import run as job
+    from orchestrator.store.sweep_folder import SweepFolder
 
     try:
         ran = job.run(config, Presets(call.config_dir), call.overrides, told)
@@ -69,7 +70,7 @@ def run(call: Call) -> int:
         return ExitCode.INTERRUPTED
     if not ran.waits_for:
         call.sweeps.append(ran.prepared.folder)
-        _show(call, ran.prepared.study.read_landscape(ran.prepared.folder), answers.paths(ran.prepared.folder))
+        _show(call, SweepFolder(ran.prepared.study, ran.prepared.folder))
     elif call.json:
         _print_json({"part": config.cluster.part, "waits_for": ran.waits_for, "points_left": ran.points_left})
     if ran.code == ExitCode.INTERRUPTED:
@@ -110,10 +111,11 @@ def plan(call: Call) -> int:
 
 def status(call: Call) -> int:
     """progress, time left and failures of every sweep (or of one folder), from disk alone"""
+    from orchestrator.store import discovery
     from orchestrator.store import status as standing
 
-    sweeps = standing.sweeps_under(call.place("status"), _say_passed_over)
-    found = [standing.examine(study, folder) for study, folder in sweeps]
+    sweeps = discovery.find_sweeps(call.place("status"), _say_passed_over)
+    found = [standing.examine(each.study, each.path) for each in sweeps]
     if call.json:
         return _print_json([each.to_json() for each in found])
     for each in found:
@@ -123,10 +125,10 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator.analysis import reducer as answers
     from orchestrator.pipeline import judge as judging
     from orchestrator.scoring import panel as seats
     from orchestrator.store import maintenance as upkeep
+    from orchestrator.store.sweep_folder import SweepFolder
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
     study, folder, sweep, record = _stored(call)
@@ -135,8 +137,8 @@ def judge(call: Call) -> int:
     if any(o.partition("=")[0].lstrip("+") in ("judge", "judges") for o in call.overrides) and wanted != sweep.judges:
         sweep = dataclasses.replace(sweep, judges=wanted)
         seats.check_judges(study, sweep)
-        folder = study.sweep_folder(sweep.name, sweep.id)
-        study.write_sweep(folder, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
+        folder = SweepFolder.of(study, sweep).path
+        SweepFolder(study, folder).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     asked = dataclasses.replace(call.config, judges=list(sweep.judges))
     code = judging.answer(asked, study, sweep, folder, _stderr())
     if study.problems and code != ExitCode.INTERRUPTED:  # verdicts that were moved aside are given again, once
@@ -145,38 +147,40 @@ def judge(call: Call) -> int:
         code = judging.answer(asked, study, sweep, folder, _stderr())
         if gone and not code:
             code = ExitCode.NOT_MET
-    _show(call, study.read_landscape(folder), answers.paths(folder))
+    _show(call, SweepFolder(study, folder))
     return code
 
 
 def reduce(call: Call) -> int:
     """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
     from orchestrator.analysis import reducer as answers
+    from orchestrator.store.sweep_folder import SweepFolder
 
     study, folder, sweep, _ = _stored(call)
     answers.reduce_stored(study, sweep, folder, call.config.report)
     _say_what_is_damaged(study)
-    _show(call, study.read_landscape(folder), answers.paths(folder))
+    _show(call, SweepFolder(study, folder))
     return ExitCode.NOT_MET if study.problems else ExitCode.COMPLETE
 
 
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
-    from orchestrator.analysis import reducer as answers
     from orchestrator.report.page.render import write_report
+    from orchestrator.store.sweep_folder import SweepFolder
 
     study, folder, sweep, _ = _stored(call)
-    frame, summary = study.read_landscape(folder)
+    files = SweepFolder(study, folder)
+    frame, summary = files.read_landscape()
     write_report(study, sweep, folder, frame, summary, call.config.report)
-    return _print_found(call, {"report": str(answers.paths(folder)["report"])})
+    return _print_found(call, {"report": str(files.result_paths()["report"])})
 
 
 def verify(call: Call) -> int:
     """check every stored byte of a study (or of all), and say what `run` would do; changes nothing"""
+    from orchestrator.store import discovery
     from orchestrator.store import maintenance as upkeep
-    from orchestrator.store import status as standing
 
-    reports = {root: upkeep.verify_folder(root) for root in standing.roots_under(call.place("verify"))}
+    reports = {root: upkeep.verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
     if call.json:
         _print_json({str(root): dataclasses.asdict(each) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in each.findings
@@ -193,10 +197,10 @@ def verify(call: Call) -> int:
 
 def compact(call: Call) -> int:
     """merge a study's (or all studies') small files into few; safe at any moment"""
+    from orchestrator.store import discovery
     from orchestrator.store import maintenance as upkeep
-    from orchestrator.store import status as standing
 
-    studies = standing.studies_under(call.place("compact"), _say_passed_over)
+    studies = discovery.find_studies(call.place("compact"), _say_passed_over)
     done = {str(study.root): upkeep.compact(study) for study in studies}
     if call.json:
         return _print_json({root: vars(each) for root, each in done.items()})
@@ -283,14 +287,14 @@ def compare(call: Call) -> int:
 def gate(call: Call) -> int:
     """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
     from orchestrator.analysis import gate as gating
-    from orchestrator.store import status as standing
+    from orchestrator.store import discovery
 
     wanted = gating.asked(call.overrides)
-    study, folder = standing.latest(dataclasses.replace(call, overrides=()).place("gate"))
-    findings = gating.examine(*study.read_landscape(folder), wanted)
+    folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
+    findings = gating.examine(*folder.read_landscape(), wanted)
     met = all(finding.met for finding in findings)
     if call.json:
-        _print_json({"met": met, "sweep": str(folder), "findings": [finding.to_json() for finding in findings]})
+        _print_json({"met": met, "sweep": str(folder.path), "findings": [finding.to_json() for finding in findings]})
     else:
         _print_table(("", "threshold", "why"), gating.rows(findings))
     return ExitCode.COMPLETE if met else ExitCode.NOT_MET
@@ -430,10 +434,11 @@ def _calls(arguments: Sequence[str]) -> tuple[list[Call], bool]:
 
 def _stored(call: Call) -> tuple[Any, Path, Any, dict[str, Any]]:
     """The study, folder, sweep and record that a call is about: the folder named, or the latest sweep."""
+    from orchestrator.store import discovery
     from orchestrator.store import status as standing
 
-    study, folder = standing.latest(call.place("sweep"))
-    return study, folder, *standing.load(study, folder)
+    folder = discovery.latest_sweep(call.place("sweep"))
+    return folder.study, folder.path, *standing.load(folder.study, folder.path)
 
 
 # What is printed: the result on stdout, all else on stderr.
@@ -465,12 +470,13 @@ def _stderr() -> Console:
     return Console(stderr=True)
 
 
-def _show(call: Call, answer: tuple[Any, dict[str, Any]], paths: Mapping[str, Path]) -> None:
+def _show(call: Call, folder: SweepFolder) -> None:
     from rich.console import Console
 
     from orchestrator.report import terminal
 
-    frame, summary = answer
+    paths = folder.result_paths()
+    frame, summary = folder.read_landscape()
     if call.json:
         _print_json(summary | {"paths": {name: str(path) for name, path in paths.items()}})
     else:

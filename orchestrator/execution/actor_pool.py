@@ -22,6 +22,7 @@ from orchestrator.execution.events import Observer, WorkItem, last_line, shorten
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.study import Study
+from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -152,7 +153,7 @@ class ActorPool:
 
     def open(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
         """Prepare what actors need before the first one starts; `scalars` is empty until all are measured."""
-        self._token = self._study.show_token()
+        self._token = create_disk_token(self._study.out)
         self._prompt_sets = ray.put(dict(prompt_sets))
         self._scalars = ray.put(dict(scalars))
 
@@ -160,7 +161,7 @@ class ActorPool:
         """Retire all actors."""
         for slot in self.slots:
             self.retire(slot)
-        self._study.hide_token(self._token)
+        remove_disk_token(self._study.out, self._token)
 
     @property
     def slots(self) -> list[ActorSlot]:

@@ -90,7 +90,7 @@ class Dispatcher:
         if not visits:
             return self.outcome
         self._prompt_sets = prompt_sets
-        stored = {direction.id: self._study.read_direction(direction.id) for direction in directions}
+        stored = {direction.id: self._study.directions.read(direction.id) for direction in directions}
         self._scalars = {id_: table for id_, table in stored.items() if table is not None}
         self._queue.add(visits, [direction for direction in directions if direction.id not in self._scalars])
         self._pool.open(prompt_sets, self._scalars if self._queue.all_measured else {})
@@ -178,7 +178,7 @@ class Dispatcher:
 
     def _take_direction(self, slot: ActorSlot, direction: RandomDirection, scalars: pa.Table, seconds: float) -> None:
         """Store a measured direction; after the last one, hand the scalars of all to the actors."""
-        self._study.write_direction(direction.id, direction.to_json(), scalars)
+        self._study.directions.write(direction.id, direction.to_json(), scalars)
         self._scalars[direction.id] = scalars
         self._queue.mark_measured()
         if self._queue.all_measured:
@@ -188,8 +188,8 @@ class Dispatcher:
     def _take_receipt(self, slot: ActorSlot, visit: Visit, receipt: Receipt) -> None:
         """Count a completed visit, and store its rows if its actor could not."""
         if receipt.table is not None:
-            self._study.write_generations(visit.id, receipt.table, slot.description["engine"])
-        self._study.received(visit.id)
+            self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
+        self._study.generations.expect(visit.id)
         self._deadlines.record(self._token_budget(visit), receipt.seconds)
         self._pool.mark_proven(slot)
         self.outcome.add_visit(receipt)
@@ -235,7 +235,7 @@ class Dispatcher:
     def _take_stored(self, slot: ActorSlot) -> bool:
         """If a dead actor stored its running visit, count the visit as done. Returns whether it did."""
         visit = slot.running
-        table = self._study.read_visit(visit.id) if isinstance(visit, Visit) else None
+        table = self._study.generations.read_visit(visit.id) if isinstance(visit, Visit) else None
         if table is None or not isinstance(visit, Visit):
             return False
         slot.finish_running()

@@ -35,7 +35,7 @@ class LiveCurve:
         self._is_plane = sweep.grid.is_plane
         self._points = _points_by_position(sweep)
         own = {task.key for task in sweep.tasks() if task.prompt_set_id == self._prompt_set.id}
-        stored = {part.path.stem for key, part in study.stored().items() if key in own}
+        stored = {part.path.stem for key, part in study.generations.stored().items() if key in own}
         self._unread = collections.deque(sorted(stored))
 
     def add_visit(self, visit: str) -> None:
@@ -50,7 +50,7 @@ class LiveCurve:
                 self._read_visit(self._unread.popleft())
 
     def _read_visit(self, name: str) -> None:
-        table = self._study.read_visit(name)
+        table = self._study.generations.read_visit(name)
         if table is None:
             return
         frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pandas()

@@ -22,6 +22,7 @@ from orchestrator.planning import cost as plan
 from orchestrator.planning.cost import Judging, Load, ModelSize, Plan, Room
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.runs import totals
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
@@ -205,7 +206,7 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
 
 def _measured(prepared: Prepared) -> float | None:
     """Seconds a visit of this very sweep took so far."""
-    runs = totals(prepared.study, prepared.study.read_sweep(prepared.folder).get("runs", []))
+    runs = totals(prepared.study, SweepFolder(prepared.study, prepared.folder).read_record().get("runs", []))
     done = sum(run.get("visits", 0) for run in runs)
     return sum(run.get("visit_seconds", 0.0) for run in runs) / done if done else None
 

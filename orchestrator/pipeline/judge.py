@@ -36,7 +36,8 @@ from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts import judge_prompts as pairs
 from orchestrator.prompts.judge_prompts import Pair
 from orchestrator.scoring.panel import check_judges
-from orchestrator.store.study import GENERATIONS, Study, StudyInfo
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Task, visits
@@ -129,7 +130,7 @@ def _note(seat: Seat, study: Study, folder: Path, unparsed: Sequence[str] | None
     """Which weights judge this sweep: what `reduce` has to know to find their verdicts."""
     assert seat.judge.bound_to is not None
     fingerprint, dtype = seat.judge.bound_to
-    before = study.read_judge(folder, seat.judge.name)
+    before = SweepFolder(study, folder).read_judge(seat.judge.name)
     same = before.get("judge_id") == seat.judge.id
     document = {
         "judge_id": seat.judge.id,
@@ -142,7 +143,7 @@ def _note(seat: Seat, study: Study, folder: Path, unparsed: Sequence[str] | None
         "unparsed_examples": before.get("unparsed_examples", []) if same and unparsed is None else list(unparsed or []),
     }
     if document != before:
-        study.write_judge(folder, seat.judge.name, document)
+        SweepFolder(study, folder).write_judge(seat.judge.name, document)
 
 
 def judge_stored(
@@ -155,8 +156,8 @@ def judge_stored(
     judge = seat.judge
     prompt_sets = check_judges(study, sweep)
     sets = {p.id for p in prompt_sets if judge.tells(p.group)}
-    winners = {key: part for key, part in study.stored_of(sweep.tasks()).items() if key[1] in sets}
-    judged_already = study.judged(judge.id, winners)
+    winners = {key: part for key, part in study.generations.stored_of(sweep.tasks()).items() if key[1] in sets}
+    judged_already = study.judgements(judge.id).covering(winners)
     missing = {key: part for key, part in winners.items() if key not in judged_already}
     requests = {prompt.id: prompt.request for prompts in prompt_sets for prompt in prompts.prompts}
     names = _names(judge, study, missing, requests)
@@ -190,7 +191,7 @@ def _names(judge: ModelJudge, study: Study, missing: Mapping[Any, Any], requests
     """Every different pair of these tasks, with the name that its question to the judge has: to one that strips what it
     is given, two pairs may be one question."""
     pairs_seen: dict[Pair, None] = {}
-    for _, table in study.rows(missing, GENERATIONS):
+    for _, table in study.generations.rows(missing):
         asked = (requests[name] for name in table["prompt_id"].to_pylist())
         pairs_seen.update(dict.fromkeys(zip(asked, table["response"].to_pylist(), strict=True)))
     return {pair: pairs.prompt_of(judge, pair).id for pair in pairs_seen}
@@ -200,8 +201,8 @@ def _heard(bench: Study, judge: ModelJudge, wanted: Mapping[str, Pair]) -> dict[
     """The answers of this very judge that are stored, by the name of the question; of two, the first stands."""
     heard: dict[str, str] = {}
     names = pa.array(sorted(wanted), pa.string())
-    stored = bench.stored() if wanted else {}
-    for _, table in bench.rows(stored, GENERATIONS):
+    stored = bench.generations.stored() if wanted else {}
+    for _, table in bench.generations.rows(stored):
         own = table.filter(pc.and_(pc.equal(table["group"], judge.id), pc.is_in(table["prompt_id"], names)))
         for name, text in zip(own["prompt_id"].to_pylist(), own["response"].to_pylist(), strict=True):
             heard.setdefault(name, text)
@@ -215,7 +216,7 @@ def _ask(seat: Seat, config: Config, bench: Study, left: Sequence[Pair], console
     folder = None if seat.model is None else seat.model.path
     sets = list(_prompt_sets(seat, folder, left))
     for prompts in sets:
-        bench.write_prompt_set(prompts)
+        bench.prompt_sets.write(prompts)
     todo = visits_of(sets)
     engine = dataclasses.replace(config.engine, tensor_parallel=config.judging.tensor_parallel)
     own = dataclasses.replace(config, model=seat.config, engine=engine)

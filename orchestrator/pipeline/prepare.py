@@ -39,6 +39,7 @@ from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import DECIMALS, TowardsDirection
 from orchestrator.sweep.tasks import PromptSet, Sampling, Task, parse_part, shares
@@ -81,7 +82,7 @@ class Prepared:
     @property
     def folder(self) -> Path:
         """The sweep's folder in it."""
-        return self.study.sweep_folder(self.sweep.name, self.sweep.id)
+        return SweepFolder.of(self.study, self.sweep).path
 
 
 def prepare(config: Config, presets: Presets, stream: TextIO) -> Prepared:
@@ -386,7 +387,11 @@ def missing(prepared: Prepared, study: Study, part: str | None = None, again: bo
         tasks = [task for task in tasks if places[task.point] == i]
     if not study.exists:
         return Missing(len(tasks), tasks, set())
-    stored = study.stored()
+    stored = study.generations.stored()
     undone = [task for task in tasks if task.key not in stored]
-    given_up = set() if again else answers.given_up(study.read_sweep(prepared.folder)) & {task.key for task in undone}
+    given_up = (
+        set()
+        if again
+        else answers.given_up(SweepFolder(study, prepared.folder).read_record()) & {task.key for task in undone}
+    )
     return Missing(len(tasks), [task for task in undone if task.key not in given_up], given_up)

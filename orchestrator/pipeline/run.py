@@ -24,9 +24,12 @@ from orchestrator.models import resolve as models
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline import judge as judging
 from orchestrator.pipeline.prepare import Missing, Prepared, missing, prepare
+from orchestrator.store.events import EventLog
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
-from orchestrator.store.study import EventLog, Study
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, parse_part, shares, visits
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
@@ -54,11 +57,11 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         pricing.check_machine(prepared, todo)
     study = Study.create(prepared.out, prepared.info)
     for prompts in prepared.prompt_sets:
-        study.write_prompt_set(prompts)
-    with Lease(prepared.out, study.lease_path(folder, part), part):
-        study.sweep_up()
-        if not study.read_sweep(folder):
-            study.write_sweep(folder, _request(prepared, overrides))
+        study.prompt_sets.write(prompts)
+    with Lease(prepared.out, SweepFolder(study, folder).lease_path(part), part):
+        remove_stale_files(study.out)
+        if not SweepFolder(study, folder).read_record():
+            SweepFolder(study, folder).write_record(_request(prepared, overrides))
         found = missing(prepared, study, part, again)
         _say_what_is_missing(console, found, part)
         _say_what_was_damaged(console, study)
@@ -141,7 +144,7 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
     job: dispatch.Dispatcher | None = None
     ending = "broken"
     try:
-        log = study.log_path(prepared.folder, record.run)
+        log = SweepFolder(study, prepared.folder).log_path(record.run)
         curve = LiveCurve(study, prepared.sweep, prepared.prompt_sets)
         with (
             redirect_output(console, log) as terminal,
@@ -151,7 +154,7 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
             display.print_line(f"logs: {log}, {cluster.log_folder()}")
             if prepared.model is not None:
                 cluster.run_on_other_nodes(models.have, config.model, prepared.model.path)
-            stored = answers.engines(study.stored_of(prepared.sweep.tasks()))
+            stored = answers.engines(study.generations.stored_of(prepared.sweep.tasks()))
             engine = engine_spec(config, prepared.model, cluster.device(), prepared.targets, stored)
             policy = dispatch_policy(config, engine, cluster.gpus(), cluster.cores_of_smallest_node())
             job = dispatch.Dispatcher(

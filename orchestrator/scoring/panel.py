@@ -9,6 +9,7 @@ from orchestrator import judges
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -17,14 +18,14 @@ from orchestrator.utils.errors import UserError
 def bench(study: Study, sweep: Sweep) -> list[Judge]:
     """The sweep's judges, in order; a model judge with the weights that have judged the sweep. Raises UserError where
     one has not yet."""
-    return [seated(study, study.sweep_folder(sweep.name, sweep.id), name) for name in sweep.judges]
+    return [seated(study, SweepFolder.of(study, sweep).path, name) for name in sweep.judges]
 
 
 def seated(study: Study, folder: Path, name: str) -> Judge:
     """One of the judges of the sweep in `folder`, likewise."""
     judge = judges.get(name)
     if isinstance(judge, ModelJudge):
-        known = study.read_judge(folder, name)
+        known = SweepFolder(study, folder).read_judge(name)
         if not known:
             raise UserError("judge", name, "has not judged this sweep yet: `judge` has its model do it")
         judge = judge.bound(known["fingerprint"], known["dtype"])
@@ -33,7 +34,7 @@ def seated(study: Study, folder: Path, name: str) -> Judge:
 
 def check_judges(study: Study, sweep: Sweep) -> list[PromptSet]:
     """The sweep's prompt sets, on whose responses each of its judges can judge. Raises UserError."""
-    prompt_sets = [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+    prompt_sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
     for name in sweep.judges:
         _check_whole(judges.get(name), prompt_sets)
     return prompt_sets

@@ -18,8 +18,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator.store.files import DamagedFile, MissingFile, read_json, read_meta, read_table
-from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.observations import Judgements, PartFolder
+from orchestrator.store.parts import Part, TaskKey, TaskParts
+from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
+from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 
 MERGED_TASKS = 2000  # tasks a merged part holds: 10^6 tasks are 500 files
@@ -53,18 +55,17 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
 
     May run beside a driver, and be killed and repeated at any time. Raises StorageError where the disk refuses.
     """
-    folders = ["generations", *(f"judgements/{path.name}" for path in sorted((study.root / "judgements").glob("*")))]
     before, after, removed = 0, 0, 0
-    for folder in folders:
-        parts = study.parts(folder)  # first: what is stored from here on is none of them, and stays
-        winners = study.stored()
-        counting = winners if folder == "generations" else study.judged(folder.partition("/")[2], winners)
+    for folder in (study.generations, *map(study.judgements, study.judge_ids())):
+        parts = folder.parts()  # first: what is stored from here on is none of them, and stays
+        stored = study.generations.stored()
+        counting = folder.covering(stored) if isinstance(folder, Judgements) else stored
         before += len(parts)
         for batch in _batches(parts, counting):
-            removed += _merge(study, folder, batch, counting, winners)
+            removed += _merge(folder, batch, counting, stored)
             if advance:
                 advance(len(batch))
-        after += len(study.parts(folder))
+        after += len(folder.parts())
     return Compacted(before, after, removed)
 
 
@@ -91,30 +92,35 @@ def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterato
     yield from batches.values()
 
 
-def _merge(
-    study: Study,
-    folder: str,
-    batch: Sequence[_Source],
-    counting: Mapping[TaskKey, Part],
-    winners: Mapping[TaskKey, Part],
-) -> int:
-    """Merge a batch; how many of its parts were removed."""
-    schema = GENERATIONS if folder == "generations" else JUDGEMENTS
+def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, stored: TaskParts) -> int:
+    """Merge a batch of parts.
+
+    Args:
+        folder: The folder the parts are in.
+        batch: The parts to merge.
+        counting: The part of this folder that counts for each task.
+        stored: The part of generations that counts for each task.
+
+    Returns:
+        How many parts were removed.
+    """
+    if len(batch) < 2:
+        return 0
     wanted = {key: source.part for source in batch for key in source.counting}
-    read = [(part, table, _tasks_of(table)) for part, table in study.rows(wanted, schema)] if len(batch) > 1 else []
+    read = [(part, table, _tasks_of(table)) for part, table in folder.rows(wanted)]
     sources = {part.path: part for part, _, _ in read} | {s.part.path: s.part for s in batch if not s.counting}
     tasks = {key: part.tasks[key] for part, _, keys in read for key in keys}
     if len(sources) < 2 or not tasks or not sources.keys() <= {source.part.path for source in batch}:
         return 0  # nothing to merge, or some of it was merged elsewhere a moment ago
     table = pa.concat_tables([table for _, table, _ in read])
-    merged = study.write_merged(folder, table, [(part, keys) for part, _, keys in read])
-    if not read_table(merged, schema).equals(table) or _tasks_in(merged) != tasks:
+    merged = folder.write_merged(table, [(part, keys) for part, _, keys in read])
+    if not read_table(merged, folder.schema).equals(table) or _tasks_in(merged) != tasks:
         raise DamagedFile(f"{merged}: what was merged is not what was read; nothing was removed")
 
     @functools.cache
     def is_whole(path: Path) -> bool:
         try:
-            read_table(path, schema)
+            read_table(path, folder.schema)
             return True
         except DamagedFile:
             return False
@@ -125,8 +131,8 @@ def _merge(
         # scan has not met.
         others = [key for key in part.tasks if key not in tasks]
         needed = {counting[key].path for key in others if key in counting}
-        if part.path != merged and all(key in winners for key in others) and all(map(is_whole, needed)):
-            study.remove_merged(part)
+        if part.path != merged and all(key in stored for key in others) and all(map(is_whole, needed)):
+            folder.remove(part)
             removed += 1
     return removed
 
@@ -241,7 +247,7 @@ def _check(study: Study, path: Path, inside: Sequence[str], report: Report, seen
                 raise DamagedFile(f"{path}: belongs to another study")
             read_table(path)
         case ["prompts", name] if path.suffix == ".parquet":
-            study.read_prompt_set(name.removesuffix(".parquet"))
+            study.prompt_sets.read(name.removesuffix(".parquet"))
         case ["study.json"]:
             with contextlib.suppress(UserError):
                 Study.open(study.root)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 
 
 class RunRecord:
@@ -64,7 +65,7 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        self._study.write_run(self._folder, self._entry)
+        SweepFolder(self._study, self._folder).write_run(self._entry)
 
 
 def totals(study: Study, runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

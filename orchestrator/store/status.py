@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from orchestrator.analysis import reducer as answers
 from orchestrator.store.lease import holders
 from orchestrator.store.runs import Tally, totals
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
@@ -45,64 +45,9 @@ class Status:
         return {**vars(self), "folder": str(self.folder), "failures": list(self.failures)}
 
 
-PassOver = Callable[[UserError], object]  # hears why one of several studies cannot be opened
-
-
-def refuse(error: UserError) -> None:
-    """Pass over nothing."""
-    raise error
-
-
-def sweeps_under(path: Path, pass_over: PassOver = lambda error: None) -> Iterator[tuple[Study, Path]]:
-    """Every sweep below a root of studies, a study's or a sweep's folder. Raises UserError where there is none."""
-    found = 0
-    for study in _opened(_roots(path), pass_over):
-        for folder in study.sweep_folders():
-            if path.absolute() in (folder.absolute(), *folder.absolute().parents):
-                found += 1
-                yield study, folder
-    if not found:
-        raise UserError("path", path, "there is no sweep in that folder: name a sweep, a study, or the root of studies")
-
-
-def studies_under(path: Path, pass_over: PassOver = refuse) -> list[Study]:
-    """The study that a folder is in, or every study below it. Raises UserError where there is none."""
-    return _opened(roots_under(path), pass_over)
-
-
-def roots_under(path: Path) -> list[Path]:
-    """The folders of these studies, whether they can be opened or not. Raises UserError where there is none."""
-    found = _roots(path)
-    if not found:
-        raise UserError("path", path, "there is no study in that folder: name a study, or the root of studies")
-    return found
-
-
-def _roots(path: Path) -> list[Path]:
-    inside = [each for each in (path, *list(path.absolute().parents)[:2]) if Study.at(each)]
-    return inside[:1] or Study.roots_under(path)
-
-
-def _opened(roots: Sequence[Path], pass_over: PassOver) -> list[Study]:
-    found = []
-    for root in roots:
-        try:
-            found.append(Study.open(root))
-        except UserError as error:
-            if len(roots) == 1:
-                raise  # there is no other to go on with
-            pass_over(error)
-    return found
-
-
-def latest(path: Path) -> tuple[Study, Path]:
-    """The sweep that was used last; it may be in any study below `path`, so that each must open."""
-    return max(sweeps_under(path, refuse), key=lambda pair: pair[0].last_used(pair[1]))
-
-
 def load(study: Study, folder: Path) -> tuple[Sweep, dict[str, Any]]:
     """A stored sweep and its record. Raises UserError where the record is unreadable."""
-    record = study.read_sweep(folder)
+    record = SweepFolder(study, folder).read_record()
     try:
         return Sweep.from_json(record["request"], record["name"], record.get("labels")), record
     except (KeyError, TypeError, ValueError) as error:
@@ -113,7 +58,7 @@ def examine(study: Study, folder: Path) -> Status:
     """How the sweep in `folder` stands."""
     sweep, record = load(study, folder)
     tasks = sweep.tasks()
-    stored = study.stored_of(tasks)
+    stored = study.generations.stored_of(tasks)
     failed = answers.given_up(record) - stored.keys()
     runs = totals(study, record.get("runs", []))
     drivers = holders(folder)
@@ -124,7 +69,7 @@ def examine(study: Study, folder: Path) -> Status:
     complete = len(stored) == len(tasks)
     return Status(
         folder=folder,
-        model=str(study.info["model"]),
+        model=study.info.model,
         state="running" if alive else "complete" if complete else "failed" if failed and not left else "incomplete",
         tasks=len(tasks),
         done=len(stored),

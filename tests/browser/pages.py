@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import ReportConfig
-from orchestrator.store.study import GENERATIONS, Study, StudyInfo
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
@@ -72,7 +74,7 @@ def make_study(
     """A study that holds every task of a sweep, but at the points for which `without` is true."""
     study = Study.create(out, StudyInfo(model, "dummy", "float32", 1, "dummy"))
     for prompts in sets:
-        study.write_prompt_set(prompts)
+        study.prompt_sets.write(prompts)
     sweep = Sweep(grid, tuple(prompts.id for prompts in sets), judges, "sweep")
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     rows: list[dict[str, Any]] = []
@@ -100,8 +102,8 @@ def make_study(
             for prompts in sets
             for prompt in prompts.prompts
         ]
-    study.write_generations("all", pa.Table.from_pylist(rows, schema=GENERATIONS), ENGINE)
-    folder = study.sweep_folder(sweep.name, sweep.id)
+    study.generations.write("all", pa.Table.from_pylist(rows, schema=GENERATIONS), ENGINE)
+    folder = SweepFolder.of(study, sweep).path
     run = {
         "run": "r",
         "started_at": now.timestamp(),
@@ -124,7 +126,7 @@ def make_study(
         "labels": {end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.beside))},
         "runs": [run],
     }
-    study.write_sweep(folder, record)
+    SweepFolder(study, folder).write_record(record)
     return Made(study, folder, sweep)
 
 

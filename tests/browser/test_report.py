@@ -85,7 +85,7 @@ def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_s
     far.click(force=True)
     page.locator("#detail-line").select_option("direction 2 (seed 124)")
     assert page.locator("#detail-title").inner_text() == "α +0.5, direction 2 (seed 124)"
-    asked = line_study.study.read_prompt_set(line_study.sweep.prompt_set_ids[0])
+    asked = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
     assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in asked.prompts]
     for column, point in enumerate((line_study.sweep.grid.at(1, 0.5), line_study.sweep.grid.at(1, 0.0))):
         whole = [dummy_says(point, prompt, asked) for prompt in asked.prompts]

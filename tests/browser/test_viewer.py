@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from orchestrator.report.page import evidence
+from orchestrator.store.files import read_table
 from orchestrator.store.lease import Lease
-from orchestrator.store.study import GENERATIONS, read_table
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid
 from tests.browser.pages import ENGINE, Made, Opened, dummy_says, make_study, prompt_set
 from tests.browser.test_report import HOSTILE
@@ -58,7 +60,7 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Made
     page.keyboard.press("Enter")
     page.locator("#detail[open] li").first.wait_for()
     grid = line_study.sweep.grid
-    asked = line_study.study.read_prompt_set(line_study.sweep.prompt_set_ids[0])
+    asked = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
 
     def whole(point: Any) -> list[str]:
         return [evidence.display_text(dummy_says(point, prompt, asked), reveal=False) for prompt in asked.prompts]
@@ -127,10 +129,10 @@ def test_a_sweep_grows_before_one_s_eyes(tmp_path: Path, look: Look) -> None:
     grid = Grid(steps=10, directions=1)
     made = make_study(tmp_path / "studies", grid, (prompts,), without=lambda point: not point.is_origin)
     whole = make_study(tmp_path / "other", grid, (prompts,))
-    rest = read_table(whole.study.parts()[0].path, GENERATIONS)
-    record = made.study.read_sweep(made.folder)
+    rest = read_table(whole.study.generations.parts()[0].path, GENERATIONS)
+    record = SweepFolder(made.study, made.folder).read_record()
     record["runs"][0] |= {"outcome": "running", "host": socket.gethostname(), "pid": os.getpid()}
-    made.study.write_sweep(made.folder, record)
+    SweepFolder(made.study, made.folder).write_record(record)
     with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
         with Lease(made.study.out, made.study.lease_path(made.folder)):
             listed = look(address)
@@ -138,15 +140,15 @@ def test_a_sweep_grows_before_one_s_eyes(tmp_path: Path, look: Look) -> None:
             opened = look(f"{address}{of(made)}")
             assert opened.points().count() == 1
             opened.points().first.focus()
-            made.study.write_generations("more", rest.slice(0, 24), ENGINE)
+            made.study.generations.write("more", rest.slice(0, 24), ENGINE)
             wait(opened, "document.querySelectorAll('#chart .point').length === 6")
             assert "running · 6 of 11 tasks" in opened.page.locator("#progress-text").inner_text()
             assert "5 of 11 points are missing" in opened.page.locator("#warnings").inner_text()
             assert opened.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("The origin")
             wait(listed, "document.querySelector('#sweeps').textContent.includes('6 of 11 tasks')")
-            made.study.write_generations("all", rest, ENGINE)
+            made.study.generations.write("all", rest, ENGINE)
         record["runs"][0]["outcome"] = "complete"
-        made.study.write_sweep(made.folder, record)
+        SweepFolder(made.study, made.folder).write_record(record)
         made.report()
         opened.points().nth(10).wait_for(state="attached")
         opened.page.locator("#h-uncertainty").wait_for()

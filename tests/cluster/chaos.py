@@ -31,8 +31,11 @@ from typing import Any
 
 import psutil
 
+from orchestrator.store.events import read_all_events
 from orchestrator.store.maintenance import compact, verify
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.errors import UserError
@@ -95,7 +98,7 @@ def prompt_sets() -> list[PromptSet]:
 
 
 def left_of(study: Study, sweep: Sweep) -> list[Visit]:
-    stored = study.stored()
+    stored = study.generations.stored()
     return visits(task for task in sweep.tasks() if task.key not in stored)
 
 
@@ -103,7 +106,7 @@ def responses(study: Study) -> tuple[Responses, int]:
     """Every response that counts, and how many rows were met twice."""
     found: Responses = {}
     doubled = 0
-    for _, table in study.rows(study.stored()):
+    for _, table in study.generations.rows(study.generations.stored()):
         for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
             key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
             doubled += key in found
@@ -117,7 +120,7 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
 
     study = Study.create(out, swept.info)
     spec = dataclasses.replace(swept.spec, seconds=0.0)
-    actor = Actor(spec, str(study.root), study.id, study.show_token())
+    actor = Actor(spec, str(study.root), study.id, create_disk_token(study.out))
     actor.load()
     actor.equip({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
     for visit in left_of(study, swept.sweep):
@@ -141,8 +144,8 @@ def drive(out: Path, swept: Subject, address: str) -> int:
     try:
         study = Study.create(out, swept.info)
         for prompts in swept.sets:
-            study.write_prompt_set(prompts)
-        folder = study.sweep_folder(sweep.name, sweep.id)
+            study.prompt_sets.write(prompts)
+        folder = SweepFolder.of(study, sweep).path
         with Lease(out, folder / "lease.json"), cluster.session(cluster.ClusterSpec("ray", address)):
             log = study.events(f"{time.time_ns()}-{os.getpid()}")
             policy = DispatchPolicy(
@@ -458,7 +461,7 @@ def _judge(located: Study, sweep: Sweep, expected: Responses, survived: Chaos) -
     merged, _ = responses(Study.open(located.root))
     kills = sum(survived.done.values())
     told = ", ".join(f"{what} {n}" for what, n in sorted(survived.done.items()))
-    deaths = sum(event["event"] == "actor_died" for event in study.all_events())
+    deaths = sum(event["event"] == "actor_died" for event in read_all_events(study.root))
     print(f"survived {kills} disturbances ({told}); {survived.drivers} drivers, {deaths} actors replaced")
     print(f"rows {len(found)} of {len(expected)}: lost {lost}, doubled {doubled}, different {different}; ", end="")
     print(f"unreadable files {unreadable}; after merging {'equal' if merged == expected else 'NOT EQUAL'}")

@@ -14,6 +14,7 @@ from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from workers.actor import Actor
@@ -62,7 +63,7 @@ class Job:
 
     @property
     def left(self) -> list[Visit]:
-        stored = self.study.stored()
+        stored = self.study.generations.stored()
         return visits(task for task in self.sweep.tasks() if task.key not in stored)
 
     def run(
@@ -96,7 +97,7 @@ class Job:
     def responses(self) -> Responses:
         """Every stored response once. Fails where a row is doubled."""
         found: Responses = {}
-        for _, table in self.study.rows(self.study.stored()):
+        for _, table in self.study.generations.rows(self.study.generations.stored()):
             for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
                 key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
                 assert key not in found, "a row counts twice"
@@ -111,7 +112,7 @@ def job(tmp_path: Path, ray_session: None) -> Job:
 
 def alone(job: Job) -> Responses:
     """What the job's study holds when nothing goes wrong: one actor in this process, no Ray."""
-    actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, job.study.show_token())
+    actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, create_disk_token(job.study.out))
     actor.load()
     actor.equip({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
     for visit in job.left:

@@ -237,7 +237,7 @@ def test_an_actor_that_is_not_admitted_ends_the_run(job: Job) -> None:
 
     with pytest.raises(UserError, match="dummy"):
         job.run(admit=admit)
-    assert job.study.stored() == {}
+    assert job.study.generations.stored() == {}
 
 
 def test_machines_with_other_versions_are_refused_with_the_list_and_left_out(job: Job) -> None:
@@ -280,7 +280,7 @@ def test_actors_without_the_disk_return_their_rows_through_ray(job: Job, undistu
     assert not outcome.failures and job.left == []
     assert job.responses() == undisturbed
     assert not Path("/nowhere").exists()
-    assert {part.meta["engine"]["engine"] for part in job.study.parts()} == {"dummy"}
+    assert {part.meta["engine"]["engine"] for part in job.study.generations.parts()} == {"dummy"}
 
 
 def test_two_thousand_tasks_leave_the_drivers_memory_flat(tmp_path: Path, ray_session: None) -> None:
@@ -294,7 +294,7 @@ def test_two_thousand_tasks_leave_the_drivers_memory_flat(tmp_path: Path, ray_se
 
     outcome = job.run(actors=4, on=watch)
     assert outcome.visits == len(resident) == 1001 and job.left == []
-    assert len(job.study.stored()) == 2002 and len(job.responses()) == 10010
+    assert len(job.study.generations.stored()) == 2002 and len(job.responses()) == 10010
     assert max(resident) - resident[200] < 32 << 20
 
 

@@ -20,7 +20,7 @@ NUMBERS = (
     "orchestrator/analysis/intervals.py",
     "orchestrator/analysis/agreement.py",
 )
-STORE = ("orchestrator.store.files", "orchestrator.store.study")
+STORE = ("orchestrator.store",)
 IO = ("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "glob", "urllib", *STORE)
 
 

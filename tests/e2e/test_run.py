@@ -17,8 +17,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from orchestrator.store.status import latest
+from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from tests.e2e.conftest import Driver, call, parts, refused, responses, tree, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -29,13 +30,13 @@ Start = Callable[..., Driver]
 
 def sweep_folder(out: Path) -> Path:
     """The one sweep below `out`, or the latest."""
-    return latest(out)[1]
+    return latest_sweep(out).path
 
 
 def record(out: Path) -> dict[str, Any]:
     """The latest sweep's record, its runs included."""
     folder = sweep_folder(out)
-    return Study.open(folder.parents[1]).read_sweep(folder)
+    return SweepFolder(Study.open(folder.parents[1]), folder).read_record()
 
 
 def visits_of_last_run(out: Path) -> int:

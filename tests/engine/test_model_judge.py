@@ -16,6 +16,7 @@ from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.pipeline import judge as judging
 from orchestrator.store.status import load
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from tests.unit.stored import store_sweep
 
 pytestmark = pytest.mark.engine
@@ -31,24 +32,28 @@ def test_a_random_model_judges_through_the_same_actors(
     study = Study.open(folder.parents[1])
     sweep, record = load(study, folder)
     sweep = dataclasses.replace(sweep, judges=("keyword", "harmbench_mistral"))
-    own = study.sweep_folder(sweep.name, sweep.id)
-    study.write_sweep(own, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
+    own = SweepFolder.of(study, sweep).path
+    SweepFolder(study, own).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     config = Config(
         judges=list(sweep.judges),
         engine=EngineConfig(kind=kind, device="cpu", max_num_seqs=8, max_num_batched_tokens=2048, kv_cache_gib=0.05),
         judging=JudgingConfig(path=str(model), dtype="float32", max_model_len=2048),
     )
     assert judging.answer(config, study, sweep, own, Console(file=io.StringIO())) == 0
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     said = summary["judges"][1]
     assert sum(said["sets"][0]["verdicts"].values()) == 6
     assert said["unparsed"] == 6 - int(frame[frame["judge"] == "harmbench_mistral"]["n"].sum())
     assert said["dtype"] == "float32" and said["source"] == "path" and len(said["fingerprint"]) == 16
     bench = Study.open(study.out / said["answers"])
-    (part,) = bench.parts()
+    (part,) = bench.generations.parts()
     assert part.meta["engine"]["engine"] == kind
-    kept = {row["prompt_id"]: row["response"] for _, table in bench.rows(bench.stored()) for row in table.to_pylist()}
+    kept = {
+        row["prompt_id"]: row["response"]
+        for _, table in bench.generations.rows(bench.generations.stored())
+        for row in table.to_pylist()
+    }
     assert len(kept) == 4  # a refusal and an answer to each of two questions
     (set_id,) = {key[1] for key in part.tasks}
-    asked = bench.read_prompt_set(set_id)
+    asked = bench.prompt_sets.read(set_id)
     assert all(text.endswith("Answer: [/INST]") for text in asked.rendered) and asked.group == said["judge_id"]

@@ -14,7 +14,9 @@ from orchestrator import judges
 from orchestrator.analysis import reducer as answers
 from orchestrator.analysis import summary as reduce
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store.study import GENERATIONS, Study, StudyInfo
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
@@ -39,7 +41,7 @@ def store_sweep(
     group, probes = prompts[0].group, [prompt.text for prompt in prompts]
     ids = tuple((i, len(system_prompt)) for i in range(len(prompts)))
     prompt_set = PromptSet(group, prompts, tuple(probes), ids, Sampling(8), "ours", system_prompt)
-    study.write_prompt_set(prompt_set)
+    study.prompt_sets.write(prompt_set)
     sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,))
     nodes = {node.point.id: node for node in sweep.grid.nodes if not leave_out(node)}
     words = ("Here is a list of the steps you asked for.", "I cannot do that.")
@@ -64,19 +66,21 @@ def store_sweep(
         for node in nodes.values()
         for i, prompt in enumerate(prompts)
     ]
-    study.write_generations(
+    study.generations.write(
         f"{sweep.id}{system_prompt}", pa.Table.from_pylist(rows, schema=GENERATIONS), {"engine": "dummy"}
     )
-    folder = study.sweep_folder(sweep.name, sweep.id)
+    folder = SweepFolder.of(study, sweep).path
     ends = [*sweep.grid.towards, *(each.direction for each in sweep.grid.beside)]
     request = {"sweep_id": sweep.id, "name": sweep.name, "request": sweep.to_json(), "runs": []}
-    study.write_sweep(folder, request | {"labels": {end.fingerprint: end.label for end in ends}})
-    winners = study.stored_of(sweep.tasks())
+    SweepFolder(study, folder).write_record(request | {"labels": {end.fingerprint: end.label for end in ends}})
+    winners = study.generations.stored_of(sweep.tasks())
     for judge in (judges.get("keyword"), DEGENERATE):
         answers.judge_missing(study, judge, winners, [prompt_set])
     frame = answers.landscape(study, sweep, [prompt_set])
-    study.write_landscape(folder, reduce.to_table(frame))
-    study.write_summary(folder, answers.summarise(study, sweep, [prompt_set], frame, study.read_sweep(folder)))
+    SweepFolder(study, folder).write_landscape(reduce.to_table(frame))
+    SweepFolder(study, folder).write_summary(
+        answers.summarise(study, sweep, [prompt_set], frame, SweepFolder(study, folder).read_record())
+    )
     return folder
 
 

@@ -11,7 +11,8 @@ import pytest
 from orchestrator import load_study
 from orchestrator.store import maintenance as upkeep
 from orchestrator.store.files import read_table
-from orchestrator.store.study import GENERATIONS, Study
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
@@ -58,8 +59,8 @@ def test_a_sweep_is_what_belongs_to_it(folder: Path) -> None:
 def test_no_row_is_doubled_while_parts_overlap_and_after(folder: Path) -> None:
     study = Study.open(folder.parents[1])
     before = load_study(study.root).generations
-    part = study.parts()[0]
-    study.write_generations("again", read_table(part.path, GENERATIONS), part.meta["engine"])
+    part = study.generations.parts()[0]
+    study.generations.write("again", read_table(part.path, GENERATIONS), part.meta["engine"])
     for _ in range(2):
         after = load_study(study.root).generations
         assert after[before.columns[:6]].value_counts().max() == 1 and len(after) == len(before)
@@ -68,7 +69,7 @@ def test_no_row_is_doubled_while_parts_overlap_and_after(folder: Path) -> None:
 
 def test_what_does_not_verify_is_left_out_and_named(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.25), probes=PROBES, directions=1)
-    part = Study.open(folder.parents[1]).parts()[0].path
+    part = Study.open(folder.parents[1]).generations.parts()[0].path
     data = bytearray(part.read_bytes())
     data[200] ^= 1
     part.write_bytes(data)

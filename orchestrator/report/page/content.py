@@ -20,6 +20,7 @@ from orchestrator.report import terminal
 from orchestrator.report.page import contours
 from orchestrator.report.page.evidence import Evidence
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Direction, RandomDirection
 from orchestrator.utils.console import duration
@@ -35,7 +36,7 @@ def page_content(
     study: Study, sweep: Sweep, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any], found: Evidence
 ) -> dict[str, Any]:
     """Everything the page's template asks for."""
-    record = study.read_sweep(folder)
+    record = SweepFolder(study, folder).read_record()
     return {
         "model": str(summary["model"]),
         "about": about(summary),
@@ -432,10 +433,10 @@ def provenance(
     asked = sweep.grid.to_json()
     versions = summary.get("versions", {})
     rows = [
-        ("Model", f"{info['model']}, {info['dtype']}"),
-        ("Weights", " ".join(str(v) for v in (info["source"], info["revision"]) if v)),
-        ("Fingerprint", str(info["fingerprint"])),
-        ("Study", f"{study.id}, noise version {info['noise_version']}"),
+        ("Model", f"{info.model}, {info.dtype}"),
+        ("Weights", " ".join(str(v) for v in (info.source, info.revision) if v)),
+        ("Fingerprint", info.fingerprint),
+        ("Study", f"{study.id}, noise version {info.noise_version}"),
         ("Sweep", sweep.id),
         ("Grid", ", ".join(f"{name} {_plain(value)}" for name, value in asked.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),

@@ -19,7 +19,8 @@ from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import bench
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study
+from orchestrator.store.schemas import JUDGEMENTS
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 
@@ -79,8 +80,8 @@ class Evidence:
 
 def collect_evidence(study: Study, sweep: Sweep, reveal: bool, max_responses: int) -> Evidence:
     """Return all verdicts of a sweep and at most `max_responses` of its responses, in at most MAX_BYTES."""
-    winners = study.stored_of(sweep.tasks())
-    prompt_sets = tuple(study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids)
+    winners = study.generations.stored_of(sweep.tasks())
+    prompt_sets = tuple(study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids)
     verdicts = read_verdicts(study, bench(study, sweep), prompt_sets, winners)
     stored_tasks = {prompts.id: sum(key[1] == prompts.id for key in winners) for prompts in prompt_sets}
     total = sum(stored_tasks[prompts.id] * len(prompts.prompts) for prompts in prompt_sets)
@@ -116,7 +117,8 @@ def _letter(outcome: str | None, degeneracy: str) -> str:
 
 def _stored_verdicts(study: Study, judge_id: str, winners: Mapping[TaskKey, Part]) -> pd.DataFrame:
     names = [*RESPONSE_KEY, "verdict"]
-    tables = [table.select(names) for _, table in study.rows(study.judged(judge_id, winners), JUDGEMENTS)]
+    judgements = study.judgements(judge_id)
+    tables = [table.select(names) for _, table in judgements.rows(judgements.covering(winners))]
     return pa.concat_tables([JUDGEMENTS.empty_table().select(names), *tables]).to_pandas()
 
 
@@ -126,7 +128,7 @@ def _read_responses(
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
     wanted = pa.array([f"{set_id} {p.id}" for set_id, kept in shown.items() for p in kept], pa.string())
     frames = [pd.DataFrame({name: pd.Series(dtype="str") for name in [*RESPONSE_KEY, "text"]})]
-    for _, table in study.rows(winners, GENERATIONS):
+    for _, table in study.generations.rows(winners):
         own = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
         table = table.filter(pc.is_in(own, wanted)).select([*RESPONSE_KEY, "response"])
         columns = {name: table[name].to_pylist() for name in RESPONSE_KEY}

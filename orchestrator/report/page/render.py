@@ -23,6 +23,7 @@ from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def write_report(
     options = options or ReportConfig()
     evidence = collect_evidence(study, sweep, options.reveal, options.max_generations)
     content = page_content(study, sweep, folder, frame, summary, evidence)
-    study.write_report(folder, render_page(content, evidence.to_json()))
+    SweepFolder(study, folder).write_report(render_page(content, evidence.to_json()))
 
 
 def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str:

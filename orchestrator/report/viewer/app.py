@@ -22,6 +22,7 @@ from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.status import examine
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
 
 HERE = Path(__file__).parent
@@ -161,7 +162,7 @@ def _list_sweeps(catalog: StudyCatalog) -> list[dict[str, Any]]:
         {
             "study": study.root.name,
             "sweep": folder.name,
-            "model": study.info["model"],
+            "model": study.info.model,
             "used": (folder / "sweep.json").stat().st_mtime,
             **_status(study, folder),
             **_headline(study, folder),
@@ -173,7 +174,7 @@ def _list_sweeps(catalog: StudyCatalog) -> list[dict[str, Any]]:
 def _headline(study: Study, folder: Path) -> dict[str, Any]:
     """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
     try:
-        _, summary = study.read_landscape(folder)
+        _, summary = SweepFolder(study, folder).read_landscape()
         score, origin, radius, _ = tiles(summary)
         low, high = summary["visage"]["low"], summary["visage"]["high"]
         return {

@@ -21,12 +21,16 @@ from orchestrator.analysis.reducer import judge_missing, landscape, summarise
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.report.page.evidence import RESPONSE_KEY, Evidence, read_verdicts
+from orchestrator.report.page.evidence import Evidence, read_verdicts
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.scoring.panel import bench
+from orchestrator.store.discovery import find_sweeps
+from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.status import load, sweeps_under
+from orchestrator.store.schemas import RESPONSE_KEY
+from orchestrator.store.status import load
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -41,14 +45,23 @@ class ScratchStudy(Study):
         super().__init__(study.root, study.id)
         self._scratch = Study(scratch / study.root.name, study.id)
 
-    def parts(self, folder: str = "generations") -> list[Part]:
-        """Return the study's parts in `folder` and, unless these are generations, those in the scratch folder."""
-        stored = super().parts(folder)
-        return stored if folder == "generations" else stored + self._scratch.parts(folder)
+    def judgements(self, judge_id: str) -> Judgements:
+        """Return the verdicts of one judge, those in the scratch folder included."""
+        return _ScratchJudgements(self, judge_id, self._scratch.judgements(judge_id))
 
-    def write_judgements(self, judge_id: str, table: pa.Table, judged: Mapping[TaskKey, str]) -> None:
-        """Write verdicts to the scratch folder."""
-        self._scratch.write_judgements(judge_id, table, judged)
+
+class _ScratchJudgements(Judgements):
+    """The verdicts of one judge: read from the study and from a scratch folder, written to the scratch folder."""
+
+    def __init__(self, study: Study, judge_id: str, scratch: Judgements) -> None:
+        super().__init__(study, judge_id)
+        self._scratch = scratch
+
+    def parts(self) -> list[Part]:
+        return super().parts() + self._scratch.parts()
+
+    def write(self, table: pa.Table, judged: Mapping[TaskKey, str]) -> None:
+        self._scratch.write(table, judged)
 
 
 @dataclass
@@ -76,7 +89,8 @@ class StudyCatalog:
     def sweeps(self) -> list[tuple[Study, Path]]:
         """Return every sweep as (study, folder), the most recently used first; empty if there is no study yet."""
         with contextlib.suppress(UserError):
-            return sorted(sweeps_under(self._root), key=lambda pair: -_modified(pair[1] / "sweep.json"))
+            found = [(folder.study, folder.path) for folder in find_sweeps(self._root)]
+            return sorted(found, key=lambda pair: -_modified(pair[1] / "sweep.json"))
         return []
 
     def find(self, study: str, sweep: str) -> tuple[Study, Path] | None:
@@ -105,7 +119,7 @@ class StudyCatalog:
         sweep, record = load(study, folder)
         if is_reduced:
             with contextlib.suppress(UserError):
-                frame, summary = study.read_landscape(folder)
+                frame, summary = SweepFolder(study, folder).read_landscape()
                 return SweepView(
                     study, folder, sweep, frame, summary, self._evidence(study, sweep, bench(study, sweep))
                 )
@@ -114,7 +128,7 @@ class StudyCatalog:
         names = tuple(name for name in sweep.judges if not isinstance(judges.get(name), ModelJudge)) or ("keyword",)
         sweep = dataclasses.replace(sweep, judges=names)
         panel = [judges.get(name) for name in names]
-        prompt_sets = [scratch.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids]
+        prompt_sets = [scratch.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
         judged = [self._judge_batch(scratch, sweep, judge, prompt_sets) for judge in [*panel, DEGENERATE]]
         frame = landscape(scratch, sweep, prompt_sets)
         summary = summarise(scratch, sweep, prompt_sets, frame, record)
@@ -123,8 +137,8 @@ class StudyCatalog:
 
     def _judge_batch(self, study: Study, sweep: Sweep, judge: Judge, prompt_sets: list[PromptSet]) -> bool:
         """Judge up to BATCH responses that have no verdict; return whether these were all."""
-        winners = study.stored_of(sweep.tasks())
-        judged = study.judged(judge.id, winners)
+        winners = study.generations.stored_of(sweep.tasks())
+        judged = study.judgements(judge.id).covering(winners)
         size = {prompts.id: len(prompts.prompts) for prompts in prompt_sets}
         missing = [key for key in winners if key not in judged]
         batch: dict[TaskKey, Part] = {}
@@ -137,8 +151,8 @@ class StudyCatalog:
 
     def _evidence(self, study: Study, sweep: Sweep, panel: Sequence[Judge]) -> Evidence:
         """Return all verdicts and no responses."""
-        winners = study.stored_of(sweep.tasks())
-        prompt_sets = tuple(study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids)
+        winners = study.generations.stored_of(sweep.tasks())
+        prompt_sets = tuple(study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids)
         verdicts = read_verdicts(study, panel, prompt_sets, winners)
         names = tuple(judge.name for judge in panel)
         prompts = {each.id: each.prompts for each in prompt_sets}

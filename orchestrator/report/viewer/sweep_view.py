@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.report.page.content import page_content
-from orchestrator.report.page.evidence import NO_VERDICT, RESPONSE_KEY, Evidence, display_text
-from orchestrator.store.study import GENERATIONS, Study
+from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
+from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
+from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 
 MAX_HITS = 200  # responses that a search returns
@@ -54,8 +55,8 @@ class SweepView:
         is stored.
         """
         keys = [(point_id, prompts.id) for prompts in self.evidence.prompt_sets]
-        stored = self.study.stored()
-        tables = [table for _, table in self.study.rows({k: stored[k] for k in keys if k in stored}, GENERATIONS)]
+        stored = self.study.generations.stored()
+        tables = [table for _, table in self.study.generations.rows({k: stored[k] for k in keys if k in stored})]
         frame = self._with_verdicts(pa.concat_tables([GENERATIONS.empty_table(), *tables]).to_pandas())
         by_set: list[list[Any] | None] = []
         for prompts in self.evidence.prompt_sets:
@@ -83,10 +84,12 @@ class SweepView:
         """
         prompts = self._prompt_table(group, category)
         wanted = set(prompts["prompt_set_id"])
-        winners = {k: part for k, part in self.study.stored_of(self.sweep.tasks()).items() if k[1] in wanted}
+        winners = {
+            k: part for k, part in self.study.generations.stored_of(self.sweep.tasks()).items() if k[1] in wanted
+        }
         total = 0
         hits: list[Any] = []
-        for _, table in self.study.rows(winners, GENERATIONS):
+        for _, table in self.study.generations.rows(winners):
             rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
             rows = self._with_verdicts(rows)
             if outcome:

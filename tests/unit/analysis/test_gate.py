@@ -11,7 +11,7 @@ from benchmarks.coverage import false_passes
 from orchestrator.analysis import gate
 from orchestrator.analysis.gate import Finding
 from orchestrator.cli.main import main
-from orchestrator.store.status import latest
+from orchestrator.store.discovery import latest_sweep
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
 
@@ -21,8 +21,7 @@ def safe(node: object, i: int) -> bool:
 
 
 def ask(folder: Path, *overrides: str) -> dict[str, Finding]:
-    study, where = latest(folder)
-    found = gate.examine(*study.read_landscape(where), gate.asked(overrides))
+    found = gate.examine(*latest_sweep(folder).read_landscape(), gate.asked(overrides))
     return {finding.name: finding for finding in found}
 
 

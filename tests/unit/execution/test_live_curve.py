@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.execution.live_curve import LiveCurve, draw_bars
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
 from tests.unit.stored import basin, store_sweep
 
@@ -15,9 +16,9 @@ from tests.unit.stored import basin, store_sweep
 def stored_curve(folder: Path) -> LiveCurve:
     """Return the curve of a stored sweep; nothing is read yet."""
     study = Study.open(folder.parents[1])
-    record = study.read_sweep(folder)
+    record = SweepFolder(study, folder).read_record()
     sweep = Sweep.from_json(record["request"], record["name"])
-    return LiveCurve(study, sweep, [study.read_prompt_set(set_id) for set_id in sweep.prompt_set_ids])
+    return LiveCurve(study, sweep, [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids])
 
 
 def test_the_curve_has_the_means_of_the_stored_landscape(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_the_curve_has_the_means_of_the_stored_landscape(tmp_path: Path) -> None
     assert {asr for _, asr in curve.means} == {None}, "nothing is read yet"
     curve.read()
     study = Study.open(folder.parents[1])
-    landscape, _ = study.read_landscape(folder)
+    landscape, _ = SweepFolder(study, folder).read_landscape()
     means = landscape.groupby("alpha")["asr"].mean()
     assert dict(curve.means) == pytest.approx(means.to_dict())
     curve.add_visit("no such visit")

@@ -23,6 +23,8 @@ from orchestrator.report import terminal
 from orchestrator.scoring import panel as seats
 from orchestrator.store.status import load
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
@@ -55,8 +57,8 @@ class Asked:
         self.calls += 1
         sets = list(judging._prompt_sets(seat, None, left))
         for prompts in sets:
-            bench.write_prompt_set(prompts)
-        token = bench.show_token()
+            bench.prompt_sets.write(prompts)
+        token = create_disk_token(bench.out)
         one = Actor(EngineSpec(kind="dummy"), str(bench.root), bench.id, token)
         one.load()
         one._engine = Scripted(EngineSpec(kind="dummy"))
@@ -65,7 +67,7 @@ class Asked:
         one.equip({p.id: p for p in sets}, {})
         for visit in todo[: self.visits]:
             self.pairs += one.visit(visit).n_responses
-        bench.hide_token(token)
+        remove_disk_token(bench.out, token)
         return self.visits is not None and self.visits < len(todo)
 
 
@@ -87,8 +89,8 @@ def opened(folder: Path, names: Sequence[str] = ("keyword", "wildguard")) -> tup
     study = Study.open(folder.parents[1])
     sweep, record = load(study, folder)
     sweep = dataclasses.replace(sweep, judges=tuple(names))
-    own = study.sweep_folder(sweep.name, sweep.id)
-    study.write_sweep(own, record | {"sweep_id": sweep.id, "request": sweep.to_json()})
+    own = SweepFolder.of(study, sweep).path
+    SweepFolder(study, own).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
     return study, sweep, own
 
 
@@ -107,7 +109,7 @@ def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeyp
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
     assert generations(study) == before
     assert (asked.calls, asked.pairs) == (1, 24)  # 220 responses, but 20 refusals and 4 answers are all that differs
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     by_judge = {name: rows.set_index("alpha")["asr"] for name, rows in frame.groupby("judge")}
     assert (by_judge["keyword"] == by_judge["wildguard"]).all() and by_judge["wildguard"].max() == 20
     said = {each["judge"]: each for each in summary["judges"]}
@@ -116,9 +118,9 @@ def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeyp
     assert (summary["agreement"][0]["kappa"], summary["agreement"][0]["n"]) == (1, 220)
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
     assert asked.calls == 1  # all is stored
-    assert study.read_landscape(own)[1] == summary
+    assert SweepFolder(study, own).read_landscape()[1] == summary
     answers.reduce_stored(study, sweep, own)  # and needs no judge
-    assert study.read_landscape(own)[1] == summary
+    assert SweepFolder(study, own).read_landscape()[1] == summary
 
 
 def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +130,16 @@ def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch
         judging, "_ask", Asked(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text))
     )
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     said = next(each for each in summary["judges"] if each["judge"] == "wildguard")
     assert said["unparsed"] == 6 and said["sets"][0]["verdicts"]["unparsed"] == 6
     assert said["unparsed_examples"] == [odd]
     bench = Study.open(study.out / said["answers"])
-    kept = [text for _, table in bench.rows(bench.stored()) for text in table["response"].to_pylist()]
+    kept = [
+        text
+        for _, table in bench.generations.rows(bench.generations.stored())
+        for text in table["response"].to_pylist()
+    ]
     assert kept.count(odd) == 1
     rows = frame[(frame["judge"] == "wildguard") & (frame["alpha"].abs() > 0.2)]
     assert (rows["n"] == 19).all() and rows["asr"].round(3).eq(round(300 / 19, 3)).all()  # in no rate
@@ -155,7 +161,7 @@ def test_responses_that_are_one_question_to_the_judge_are_all_judged(
     asked = Asked(lambda text: "safe")
     monkeypatch.setattr(judging, "_ask", asked)
     assert judging.answer(config, study, sweep, own, quiet()) == 0
-    frame, _ = study.read_landscape(own)
+    frame, _ = SweepFolder(study, own).read_landscape()
     assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and asked.pairs == 20
 
 
@@ -165,7 +171,7 @@ def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatc
     heard: list[str] = []
     monkeypatch.setattr(judging, "_ask", Asked(lambda text: heard.append(text) or REFUSED))
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
-    frame, _ = study.read_landscape(own)
+    frame, _ = SweepFolder(study, own).read_landscape()
     assert (frame[frame["judge"] == "wildguard"]["n"] == 20).all()
     assert heard and not any("A story" in text for text in heard)
 
@@ -186,14 +192,14 @@ def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: py
     first, second = Asked(visits=1), Asked()
     monkeypatch.setattr(judging, "_ask", first)
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 130
-    frame, _ = study.read_landscape(own)
+    frame, _ = SweepFolder(study, own).read_landscape()
     judged = frame[frame["judge"] == "wildguard"]["n"]
     assert first.pairs == 10 and judged.sum() < 220  # a point that is judged in part has no row yet
     assert set(judged) <= {0, 20}
     monkeypatch.setattr(judging, "_ask", second)
     assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
     assert second.pairs == 14
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     assert (frame["n"] == 20).all() and summary["agreement"][0]["n"] == 220
 
 
@@ -203,7 +209,7 @@ def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(judging, "_ask", asked)
     assert judging.answer(GUARDED, study, sweep, own, quiet(), ask=False) == 0
     assert asked.calls == 0
-    frame, _ = study.read_landscape(own)
+    frame, _ = SweepFolder(study, own).read_landscape()
     assert (
         frame[frame["judge"] == "keyword"]["n"].eq(20).all() and frame[frame["judge"] == "wildguard"]["n"].eq(0).all()
     )
@@ -218,11 +224,13 @@ def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.Monke
     asked.says = lambda text: REFUSED
     assert judging.answer(finer, study, sweep, own, quiet()) == 0
     assert asked.calls == 2
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     assert frame[frame["judge"] == "wildguard"]["asr"].max() == 0  # the last that judged counts
     assert summary["judges"][1]["dtype"] == "float32"
     judging.answer(GUARDED, study, sweep, own, quiet())
-    assert asked.calls == 2 and study.read_landscape(own)[0]["asr"].max() == 20  # and the first is still there
+    assert (
+        asked.calls == 2 and SweepFolder(study, own).read_landscape()[0]["asr"].max() == 20
+    )  # and the first is still there
     monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
     judging.answer(GUARDED, study, sweep, own, quiet())
     assert asked.calls == 3  # the same weights asked in another way are another judge too
@@ -230,18 +238,18 @@ def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.Monke
 
 def beside(study: Study, sweep: Sweep, group: str, names: Sequence[str]) -> tuple[Sweep, Path]:
     """The sweep with the same questions and responses in another group too, asked of these judges."""
-    asked = study.read_prompt_set(sweep.prompt_set_ids[0])
+    asked = study.prompt_sets.read(sweep.prompt_set_ids[0])
     other = dataclasses.replace(asked, group=group, probe_set="others")
-    study.write_prompt_set(other)
-    for _, table in list(study.rows(study.stored())):
+    study.prompt_sets.write(other)
+    for _, table in list(study.generations.rows(study.generations.stored())):
         columns = {name: table[name] for name in table.column_names} | {
             "prompt_set_id": pa.array([other.id] * table.num_rows),
             "group": pa.array([group] * table.num_rows),
         }
-        study.write_generations(group, pa.table(columns, schema=table.schema), {"engine": "dummy"})
+        study.generations.write(group, pa.table(columns, schema=table.schema), {"engine": "dummy"})
     sweep = Sweep(sweep.grid, (asked.id, other.id), tuple(names))
-    own = study.sweep_folder(sweep.name, sweep.id)
-    study.write_sweep(own, {"sweep_id": sweep.id, "request": sweep.to_json(), "runs": []})
+    own = SweepFolder.of(study, sweep).path
+    SweepFolder(study, own).write_record({"sweep_id": sweep.id, "request": sweep.to_json(), "runs": []})
     return sweep, own
 
 
@@ -251,7 +259,7 @@ def test_right_answers_need_no_judge(folder: Path, monkeypatch: pytest.MonkeyPat
     asked = Asked()
     monkeypatch.setattr(judging, "_ask", asked)
     assert judging.answer(dataclasses.replace(GUARDED, judges=["wildguard"]), study, sweep, own, quiet()) == 0
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     assert asked.pairs == 24  # nothing of the other set
     assert frame[frame["group"] == "capability"]["n_correct"].notna().all()
     assert summary["points_done"] == 11
@@ -263,7 +271,7 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
     monkeypatch.setattr(judging, "_ask", Asked(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2"))
     config = dataclasses.replace(GUARDED, judges=["keyword", "llama_guard3"])
     assert judging.answer(config, study, sweep, own, quiet()) == 0
-    frame, summary = study.read_landscape(own)
+    frame, summary = SweepFolder(study, own).read_landscape()
     assert {key: len(rows) for key, rows in frame.groupby(["group", "judge"])} == {
         ("harmful", "keyword"): 11,
         ("harmful", "llama_guard3"): 11,
@@ -276,10 +284,10 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
 
 def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, folder: Path) -> None:
     study, sweep, _ = opened(folder)
-    asked = study.read_prompt_set(sweep.prompt_set_ids[0])
+    asked = study.prompt_sets.read(sweep.prompt_set_ids[0])
     sampling = dataclasses.replace(asked.sampling, stop=judges.get("keyword").stops)
     cut = dataclasses.replace(asked, sampling=sampling)
-    study.write_prompt_set(cut)
+    study.prompt_sets.write(cut)
     for name in ("keyword_plus", "wildguard"):
         other = Sweep(sweep.grid, (cut.id,), (name,))
         with pytest.raises(UserError, match=r"sampling\.early_stop=false, which generates 20 responses a point anew"):

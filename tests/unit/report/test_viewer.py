@@ -19,7 +19,9 @@ from orchestrator.cli.main import main
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.options import ViewerOptions, parse_options
 from orchestrator.report.viewer.serve import allowed_hosts
-from orchestrator.store.study import GENERATIONS, Study, read_table
+from orchestrator.store.files import read_table
+from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
@@ -153,7 +155,7 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
     study = Study.open(folder.parents[1])
     for path in [folder / "landscape.parquet", folder / "summary.json", *study.root.glob("judgements/*/*")]:
         path.unlink()
-    part = study.parts()[0]
+    part = study.generations.parts()[0]
     table = read_table(part.path, GENERATIONS)
     part.path.unlink()
     catalog = StudyCatalog(tmp_path / "studies", tmp_path / "scratch")
@@ -165,7 +167,7 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
     assert measured() == 0
     assert files(study.root) == before
     for rows in (slice(0, 12), slice(12, 44)):
-        study.write_generations(
+        study.generations.write(
             f"part {rows.start}", table.slice(rows.start, rows.stop - rows.start), part.meta["engine"]
         )
         assert measured() == rows.stop / len(PROBES)

@@ -24,6 +24,8 @@ import pytest
 from orchestrator.store.files import TMP
 from orchestrator.store.maintenance import compact, verify
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.temporary import remove_stale_files
 from orchestrator.utils.errors import UserError
 from tests.unit.store.test_maintenance import damage, ordered, verdicts
 from tests.unit.store.test_study import INFO, everything, judge, looking, put, rows
@@ -50,11 +52,11 @@ def store_part_again(study: Study) -> None:
 
 
 def store_verdicts(study: Study) -> None:
-    judge(study, {"point1": study.stored()["point1", "set"].tasks["point1", "set"]})
+    judge(study, {"point1": study.generations.stored()["point1", "set"].tasks["point1", "set"]})
 
 
 def record_sweep(study: Study) -> None:
-    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": [1, 2]})
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": [1, 2]})
 
 
 def merge(study: Study) -> None:
@@ -77,10 +79,10 @@ def prepare(out: Path) -> Study:
     study = Study.create(out, INFO)
     for k in range(3):
         put(study, f"visit{k}", f"point{k}")
-    winners = study.stored()
+    winners = study.generations.stored()
     for point in ("point0", "point2"):
         judge(study, {point: winners[point, "set"].tasks[point, "set"]})
-    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": [1]})
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": [1]})
     return study
 
 
@@ -98,7 +100,7 @@ def observe(study: Study) -> Any:
     seen = {
         "rows": ordered(everything(looker)),
         "verdicts": verdicts(looker),
-        "sweep": looker.read_sweep(looker.sweep_folders()[0]),
+        "sweep": SweepFolder.all_of(looker)[0].read_record(),
         "created": None,
         "problems": sorted(path.name for path in looker.problems),
     }
@@ -213,5 +215,5 @@ def test_what_is_left_of_a_kill_is_swept_up(server: Server, tmp_path: Path) -> N
     study = prepare(tmp_path / "studies")
     server.act("store_part", study.root, "-e", "inject=fsync:signal=SIGKILL:when=1")
     (left,) = (study.out / TMP).iterdir()
-    study.sweep_up(older_than=-1)
+    remove_stale_files(study.out, older_than=-1)
     assert not left.exists() and len(everything(study)) == len([row for k in range(3) for row in rows(study, f"p{k}")])

@@ -9,14 +9,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from orchestrator.store import maintenance as upkeep
-from orchestrator.store import study as store
 from orchestrator.store.files import DamagedFile
 from orchestrator.store.maintenance import compact, verify, verify_folder
+from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.study import JUDGEMENTS, Study
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from tests.unit.store.test_study import INFO, everything, generations, judge, looking, put, rows
 
@@ -28,7 +30,7 @@ def study(tmp_path: Path) -> Study:
     study = Study.create(tmp_path / "studies", INFO)
     for k in range(12):
         put(study, f"visit{k}", f"point{k}", said=f"said {k}")
-    winners = study.stored()
+    winners = study.generations.stored()
     for k in range(0, 12, 3):
         keys = [(f"point{i}", "set") for i in range(k, k + 3)]
         judge(study, {key[0]: winners[key].tasks[key] for key in keys})
@@ -40,8 +42,8 @@ def ordered(found: list[Row]) -> list[Row]:
 
 
 def verdicts(study: Study) -> list[Row]:
-    known = study.judged("j", study.stored())
-    return ordered([row for _, table in study.rows(known, JUDGEMENTS) for row in table.to_pylist()])
+    known = study.judgements("j").covering(study.generations.stored())
+    return ordered([row for _, table in study.judgements("j").rows(known) for row in table.to_pylist()])
 
 
 def snapshot(study: Study) -> dict[Path, bytes]:
@@ -55,7 +57,7 @@ def test_merging_changes_no_row_and_no_verdict(study: Study) -> None:
     assert ordered(everything(study)) == before and verdicts(study) == judged and len(judged) == 36
     assert not study.problems and verify(study).is_sound
     assert compact(study).removed == 0
-    assert {part.meta["engine"]["engine"] for part in study.parts()} == {"dummy"}
+    assert {part.meta["engine"]["engine"] for part in study.generations.parts()} == {"dummy"}
 
 
 def test_what_comes_later_is_merged_with_what_was_merged(study: Study) -> None:
@@ -63,15 +65,15 @@ def test_what_comes_later_is_merged_with_what_was_merged(study: Study) -> None:
     put(study, "later", "point99")
     before = ordered(everything(study))
     compact(study)
-    assert len(study.parts()) == 1 and ordered(everything(study)) == before
+    assert len(study.generations.parts()) == 1 and ordered(everything(study)) == before
 
 
 def test_merged_parts_are_of_bounded_size(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "MERGED_TASKS", 5)
     before = ordered(everything(study))
     compact(study)
-    assert [len(part.tasks) for part in study.parts()].count(5) == 2
-    assert max(len(part.tasks) for part in study.parts()) == 5
+    assert [len(part.tasks) for part in study.generations.parts()].count(5) == 2
+    assert max(len(part.tasks) for part in study.generations.parts()) == 5
     compact(study)
     assert ordered(everything(study)) == before
     monkeypatch.setattr(upkeep, "MERGED_ROWS", 6)
@@ -82,16 +84,16 @@ def test_merged_parts_are_of_bounded_size(study: Study, monkeypatch: pytest.Monk
 def test_engines_are_not_mixed(study: Study) -> None:
     for k in range(2):
         table = generations(study, f"other{k}")
-        study.write_generations(f"other{k}", table, {"engine": "vllm"})
+        study.generations.write(f"other{k}", table, {"engine": "vllm"})
     compact(study)
-    assert sorted(part.meta["engine"]["engine"] for part in study.parts()) == ["dummy", "vllm"]
+    assert sorted(part.meta["engine"]["engine"] for part in study.generations.parts()) == ["dummy", "vllm"]
 
 
 def test_a_task_stored_twice_keeps_what_counts(study: Study) -> None:
     put(study, "again", "point3", said="otherwise")
     before = ordered(everything(study))
     compact(study)
-    assert len(study.parts()) == 1 and ordered(everything(study)) == before
+    assert len(study.generations.parts()) == 1 and ordered(everything(study)) == before
 
 
 def test_verdicts_on_what_counts_no_more_are_dropped(study: Study) -> None:
@@ -99,7 +101,7 @@ def test_verdicts_on_what_counts_no_more_are_dropped(study: Study) -> None:
     before = verdicts(study)
     assert len(before) == 33
     compact(study)
-    assert verdicts(study) == before and len(study.parts("judgements/j")) == 1
+    assert verdicts(study) == before and len(study.judgements("j").parts()) == 1
 
 
 def damage(path: Path, at: int = 60) -> None:
@@ -120,7 +122,7 @@ def test_a_damaged_part_is_not_merged_and_not_removed(study: Study) -> None:
 def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
     """What counts is damaged, what does not is whole: once the damage is known, the whole one counts."""
     copies = [put(study, "visit4", "point4", said="said 4"), put(study, "other", "point4", "point77", said="otherwise")]
-    loser = next(path for path in copies if path.name != study.stored()["point4", "set"].name)
+    loser = next(path for path in copies if path.name != study.generations.stored()["point4", "set"].name)
     winner = next(path for path in copies if path != loser)
     damage(winner)
     compact(looking(study))
@@ -129,20 +131,20 @@ def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
 
 def test_a_reader_that_scanned_before_finds_the_rows_after(study: Study) -> None:
     before = ordered(everything(study))
-    winners = study.stored()
-    known = study.judged("j", winners)
+    winners = study.generations.stored()
+    known = study.judgements("j").covering(winners)
     compact(looking(study))
-    assert ordered([row for _, table in study.rows(winners) for row in table.to_pylist()]) == before
-    assert sum(table.num_rows for _, table in study.rows(known, JUDGEMENTS)) == 36
+    assert ordered([row for _, table in study.generations.rows(winners) for row in table.to_pylist()]) == before
+    assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 36
     assert not study.problems
 
 
 def test_a_late_reader_of_verdicts_is_not_given_those_on_other_responses(study: Study) -> None:
-    known = study.judged("j", study.stored())
+    known = study.judgements("j").covering(study.generations.stored())
     put(study, "visit0", "point0", said="otherwise")
-    judge(study, {"point0": study.stored()["point0", "set"].tasks["point0", "set"]}, verdict="complied")
+    judge(study, {"point0": study.generations.stored()["point0", "set"].tasks["point0", "set"]}, verdict="complied")
     next(part.path for key, part in known.items() if key[0] == "point0").unlink()
-    found = [row for _, table in study.rows(known, JUDGEMENTS) for row in table.to_pylist()]
+    found = [row for _, table in study.judgements("j").rows(known) for row in table.to_pylist()]
     assert {row["verdict"] for row in found} == {"refused"} and len(found) == 27
 
 
@@ -151,22 +153,22 @@ def test_a_reader_of_verdicts_is_not_misled_by_older_ones_in_the_same_part(tmp_p
     study, first, other = Study.create(tmp_path, INFO), f"first{name}", f"other{name}"
     put(study, first)
     put(study, other)
-    judge(study, {point: study.stored()[point, "set"].tasks[point, "set"] for point in (first, other)})
-    before = study.stored()[first, "set"].name
+    judge(study, {point: study.generations.stored()[point, "set"].tasks[point, "set"] for point in (first, other)})
+    before = study.generations.stored()[first, "set"].name
     for k in range(100):  # another response to the same prompts, until one counts instead
         put(study, f"again{k}", first, said=f"otherwise {k}")
-        if study.stored()[first, "set"].name != before:
+        if study.generations.stored()[first, "set"].name != before:
             break
-    judge(study, {first: study.stored()[first, "set"].tasks[first, "set"]})
-    known = study.judged("j", study.stored())
+    judge(study, {first: study.generations.stored()[first, "set"].tasks[first, "set"]})
+    known = study.judgements("j").covering(study.generations.stored())
     compact(looking(study))
     assert sorted({key[0] for key in known}) == [first, other]
-    assert sum(table.num_rows for _, table in study.rows(known, JUDGEMENTS)) == 6
+    assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 6
 
 
 def test_a_reader_in_the_midst_of_merging_finds_every_row_once(study: Study) -> None:
     before = ordered(everything(study))
-    reading = study.rows(study.stored())
+    reading = study.generations.rows(study.generations.stored())
     found = next(reading)[1].to_pylist()
     compact(looking(study))
     found += [row for _, table in reading for row in table.to_pylist()]
@@ -177,25 +179,25 @@ def test_sources_beside_the_merged_part_count_once(study: Study, monkeypatch: py
     """As after a death between the writing of the merged part and the removal of its sources."""
     before, judged = ordered(everything(study)), verdicts(study)
     with monkeypatch.context() as patched:
-        patched.setattr(Study, "remove_merged", lambda self, part: None)
+        patched.setattr(PartFolder, "remove", lambda self, part: None)
         compact(study)
-    assert len(study.parts()) == 13
+    assert len(study.generations.parts()) == 13
     assert ordered(everything(study)) == before and verdicts(study) == judged
     compact(study)
-    assert len(study.parts()) == 1 and ordered(everything(study)) == before and verdicts(study) == judged
+    assert len(study.generations.parts()) == 1 and ordered(everything(study)) == before and verdicts(study) == judged
 
 
 def test_nothing_is_removed_where_the_merged_part_does_not_verify(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Study.write_merged
+    write = PartFolder.write_merged
 
-    def spoil(self: Study, *args: Any) -> Path:
+    def spoil(self: PartFolder, *args: Any) -> Path:
         path = write(self, *args)
         damage(path)
         return path
 
-    monkeypatch.setattr(Study, "write_merged", spoil)
+    monkeypatch.setattr(PartFolder, "write_merged", spoil)
     with pytest.raises(DamagedFile):
         compact(looking(study))
     assert len(everything(looking(study))) == 36
@@ -203,17 +205,17 @@ def test_nothing_is_removed_where_the_merged_part_does_not_verify(
 
 def test_two_that_merge_at_once_lose_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ordered(everything(study))
-    write = Study.write_merged
+    write = PartFolder.write_merged
     entered: list[int] = []
 
-    def interleave(self: Study, *args: Any) -> Path:
+    def interleave(self: PartFolder, *args: Any) -> Path:
         if not entered:
             entered.append(1)
             put(looking(study), "beside", "point50")
             compact(looking(study))
         return write(self, *args)
 
-    monkeypatch.setattr(Study, "write_merged", interleave)
+    monkeypatch.setattr(PartFolder, "write_merged", interleave)
     compact(looking(study))
     assert ordered(everything(study)) == ordered([*before, *rows(study, "point50")]) and verify(study).is_sound
 
@@ -223,17 +225,17 @@ def test_what_is_stored_and_judged_between_its_scans_stays(
     study: Study, monkeypatch: pytest.MonkeyPatch, pass_: int
 ) -> None:
     before, judged = ordered(everything(study)), verdicts(study)
-    scan, passes = Study.stored, itertools.count()
+    scan, passes = Generations.stored, itertools.count()
 
-    def stored(self: Study, *args: Any) -> dict[TaskKey, Part]:
+    def stored(self: Generations, *args: Any) -> dict[TaskKey, Part]:
         found = scan(self, *args)
         if next(passes) == pass_:
             put(study, "beside", "point50")
-            judge(study, {"point50": scan(study)["point50", "set"].tasks["point50", "set"]})
+            judge(study, {"point50": scan(study.generations)["point50", "set"].tasks["point50", "set"]})
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(Study, "stored", stored)
+        patched.setattr(Generations, "stored", stored)
         compact(looking(study))
     assert next(passes) == 2
     assert ordered(everything(study)) == ordered([*before, *rows(study, "point50")])
@@ -243,10 +245,10 @@ def test_what_is_stored_and_judged_between_its_scans_stays(
 def test_parts_of_a_task_that_the_scan_did_not_meet_stay(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a listing is stale, or another merges in between."""
     before, judged = ordered(everything(study)), verdicts(study)
-    scan = Study.stored
+    scan = Generations.stored
     with monkeypatch.context() as patched:
         patched.setattr(
-            Study, "stored", lambda self: {key: part for key, part in scan(self).items() if key[0] != "point3"}
+            Generations, "stored", lambda self: {key: part for key, part in scan(self).items() if key[0] != "point3"}
         )
         assert compact(looking(study)).removed == 11 + 3
     assert ordered(everything(study)) == before and verdicts(study) == judged
@@ -257,8 +259,8 @@ def test_parts_of_a_task_that_the_scan_did_not_meet_stay(study: Study, monkeypat
 
 def test_a_sound_study_is_found_sound_and_counted(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
-    study.write_prompt_set(asked)
-    study.write_sweep(study.sweep_folder("s", "0" * 16), {"runs": []})
+    study.prompt_sets.write(asked)
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": []})
     study.events("run").write("run_started")
     before = snapshot(study)
     report = verify(looking(study))
@@ -270,11 +272,11 @@ def test_a_sound_study_is_found_sound_and_counted(study: Study) -> None:
 
 def test_every_damage_is_found_named_and_left_where_it_is(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
-    study.write_prompt_set(asked)
-    folder = study.sweep_folder("s", "0" * 16)
-    study.write_sweep(folder, {"runs": []})
-    study.write_summary(folder, {"points_done": 1})
-    study.write_direction("d", {}, store.pa.table({"tensor": ["a"]}))
+    study.prompt_sets.write(asked)
+    folder = study.root / "sweeps" / "s-00000000"
+    SweepFolder(study, folder).write_record({"runs": []})
+    SweepFolder(study, folder).write_summary({"points_done": 1})
+    study.directions.write("d", {}, pa.table({"tensor": ["a"]}))
     victims = [
         study.root / "generations" / "visit1.parquet",
         next((study.root / "judgements" / "j").iterdir()),
@@ -327,7 +329,7 @@ def test_what_verify_finds_is_what_the_store_rejects(study: Study) -> None:
     found = {finding.path for finding in verify(looking(study)).findings}
     everything(study)
     assert set(study.problems) == found and len(study.damaged()) == 2
-    assert {task[0] for task in study.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
+    assert {task[0] for task in study.generations.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
     put(study, "visit1", "point1", said="said 1")
     put(study, "visit2", "point2", said="said 2")
     assert verify(looking(study)).is_sound

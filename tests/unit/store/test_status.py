@@ -14,8 +14,8 @@ import pytest
 from orchestrator.store import status
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
-from orchestrator.store.study import Study, StudyInfo
-from orchestrator.utils.errors import UserError
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import SweepFolder
 from tests.unit.stored import basin, store_sweep
 
 
@@ -30,7 +30,7 @@ def begin(study: Study, folder: Path, at: float, *events: tuple[float, str, dict
     """A run that began at `at`, and its events: (seconds later, name, fields). It has not ended."""
     run = f"run{at:09.0f}"
     about = {"host": socket.gethostname(), "pid": -1, **about}
-    study.write_run(folder, {"run": run, "started_at": at, "outcome": "running", "tasks": 9, **about})
+    SweepFolder(study, folder).write_run({"run": run, "started_at": at, "outcome": "running", "tasks": 9, **about})
     log = study.events(run)
     for later, name, fields in [(0.0, "run_started", {}), *events]:
         log.path.parent.mkdir(exist_ok=True)
@@ -73,7 +73,7 @@ def test_parts_under_way_are_told_together(sweep: tuple[Study, Path]) -> None:
         begin(study, folder, at, (0, "actor_ready", READY), given(0, "a"), done(10, "a"), given(10, "b"), done(20, "b"),
               given(20, f"c{part}"), part=part, pid=os.getpid())  # fmt: skip
     begin(study, folder, now - 500, given(1, "z"), part="3/3")  # died
-    first, second = (Lease(study.out, study.lease_path(folder, part), part) for part in ("1/3", "2/3"))
+    first, second = (Lease(study.out, SweepFolder(study, folder).lease_path(part), part) for part in ("1/3", "2/3"))
     with first, second:
         found = status.examine(study, folder)
     assert (found.state, found.running) == ("running", 2)
@@ -86,7 +86,7 @@ def test_parts_under_way_are_told_together(sweep: tuple[Study, Path]) -> None:
 def test_what_was_given_up_is_named(sweep: tuple[Study, Path]) -> None:
     study, folder = sweep
     loaded, _ = status.load(study, folder)
-    missing = [task.key for task in loaded.tasks() if task.key not in study.stored()]
+    missing = [task.key for task in loaded.tasks() if task.key not in study.generations.stored()]
     failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["once", "it broke"]} for p, s in missing]
     RunRecord(study, folder, 3).ended("complete", {"failures": failures})
     found = status.examine(study, folder)
@@ -98,8 +98,8 @@ def test_a_failure_that_was_mended_is_named_no_more(sweep: tuple[Study, Path]) -
     study, folder = sweep
     loaded, _ = status.load(study, folder)
     keys = [task.key for task in loaded.tasks()]
-    missing = [key for key in keys if key not in study.stored()]
-    mended = next(key for key in keys if key in study.stored())  # by a later run
+    missing = [key for key in keys if key not in study.generations.stored()]
+    mended = next(key for key in keys if key in study.generations.stored())  # by a later run
     failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["it broke"]} for p, s in (mended, missing[0])]
     RunRecord(study, folder, 3).ended("complete", {"failures": failures})
     found = status.examine(study, folder)
@@ -112,42 +112,3 @@ def test_a_run_whose_record_is_damaged_is_passed_over(sweep: tuple[Study, Path])
     other = RunRecord(study, folder, 3)
     (folder / "runs" / f"{other.run}.json").write_text("{")
     assert status.examine(study, folder).tokens == 7
-
-
-def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    other = study.sweep_folder("other", "0" * 16)
-    study.write_sweep(other, {})
-    assert status.latest(study.out)[1] == other
-    os.utime(other / "sweep.json", (1, 1))
-    begin(study, folder, 100)
-    assert status.latest(study.out)[1] == folder
-
-
-@pytest.mark.parametrize("below", [(), ("sweeps",)], ids=["study", "sweeps"])
-def test_a_sweep_is_found_by_a_relative_path(
-    sweep: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch, below: tuple[str, ...]
-) -> None:
-    study, folder = sweep
-    assert list(status.sweeps_under(folder)) != []
-    monkeypatch.chdir(study.out)
-    for path in (Path(study.root.name, *below), folder.relative_to(study.out), Path()):
-        ((_, found),) = status.sweeps_under(path)
-        assert found.absolute() == folder
-
-
-def test_a_study_that_cannot_be_opened_is_passed_over_and_named(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    other = Study.create(study.out, StudyInfo("aaa", "another", "float32", 1)).root
-    (other / "study.json").write_text("{")
-    heard: list[UserError] = []
-    assert [found for _, found in status.sweeps_under(study.out, heard.append)] == [folder]
-    assert [each.root for each in status.studies_under(study.out, heard.append)] == [study.root]
-    assert [error.value for error in heard] == [other, other]
-    assert [found for _, found in status.sweeps_under(study.out)] == [folder]  # as `view` has it
-    assert status.roots_under(study.out) == [other, study.root]
-    for ask in (status.latest, status.studies_under):  # the latest may be in it; an answer about one must be the one
-        with pytest.raises(UserError, match=r"study\.json does not verify"):
-            ask(study.out)
-    with pytest.raises(UserError, match=r"study\.json does not verify"):
-        status.studies_under(other, heard.append)

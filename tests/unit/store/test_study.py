@@ -22,8 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.store import files
-from orchestrator.store import study as store
+from orchestrator.store import files, observations
+from orchestrator.store.discovery import find_study_roots
+from orchestrator.store.events import read_all_events
 from orchestrator.store.files import (
     DamagedFile,
     MissingFile,
@@ -35,8 +36,12 @@ from orchestrator.store.files import (
     read_table,
     table_hash,
 )
+from orchestrator.store.observations import describe_tasks
 from orchestrator.store.parts import TaskKey
-from orchestrator.store.study import GENERATIONS, JUDGEMENTS, Study, StudyInfo
+from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS, OBSERVED
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.temporary import create_disk_token, remove_disk_token, remove_stale_files, sees_disk
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 
@@ -75,12 +80,12 @@ def generations(study: Study, *points: str, **how: Any) -> pa.Table:
 
 
 def put(study: Study, name: str, *points: str, **how: Any) -> Path:
-    study.write_generations(name, generations(study, *(points or (name,)), **how), ENGINE)
+    study.generations.write(name, generations(study, *(points or (name,)), **how), ENGINE)
     return study.root / "generations" / f"{name}.parquet"
 
 
 def everything(study: Study) -> list[dict[str, Any]]:
-    return [row for _, table in study.rows(study.stored()) for row in table.to_pylist()]
+    return [row for _, table in study.generations.rows(study.generations.stored()) for row in table.to_pylist()]
 
 
 def looking(study: Study) -> Study:
@@ -112,9 +117,9 @@ def test_what_is_written_is_read(study: Study, answered: list[tuple[str, int, li
     listed = rows(study, "point", n=len(answered))
     for row, (text, n, scores) in zip(listed, answered, strict=True):
         row |= {"response": text, "n_tokens": n, "scores": scores}
-    study.write_generations("visit", pa.Table.from_pylist(listed, schema=GENERATIONS), ENGINE)
+    study.generations.write("visit", pa.Table.from_pylist(listed, schema=GENERATIONS), ENGINE)
     assert everything(study) == listed
-    (part,) = looking(study).parts()
+    (part,) = looking(study).generations.parts()
     assert part.meta["engine"] == ENGINE and list(part.tasks) == [("point", "set")]
 
 
@@ -153,9 +158,9 @@ def test_prompt_sets_come_back_with_their_ids(
         system_prompt="empty",
     )
     shutil.rmtree(study.root / "prompts", ignore_errors=True)  # categories are in no identity: the first ones stay
-    study.write_prompt_set(stored)
-    study.write_prompt_set(stored)
-    assert looking(study).read_prompt_set(stored.id) == stored
+    study.prompt_sets.write(stored)
+    study.prompt_sets.write(stored)
+    assert looking(study).prompt_sets.read(stored.id) == stored
 
 
 json_values = st.recursive(
@@ -176,13 +181,13 @@ def test_documents_come_back(tmp_path: Path, document: dict[str, Any]) -> None:
 
 def test_directions_are_stored_once_for_their_model(study: Study, tmp_path: Path) -> None:
     scalars = pa.table({"tensor": ["a", "b"], "on_self": [0.5, 2.0]})
-    assert study.read_direction("d") is None
-    study.write_direction("d", {"kind": "random"}, scalars)
-    assert study.read_direction("d").equals(scalars)
+    assert study.directions.read("d") is None
+    study.directions.write("d", {"kind": "random"}, scalars)
+    assert study.directions.read("d").equals(scalars)
     other = Study.create(tmp_path / "studies", StudyInfo("other", "another fingerprint", "float32", 1))
     (other.root / "directions").mkdir()
     shutil.copy(study.root / "directions" / "d.parquet", other.root / "directions")
-    assert other.read_direction("d") is None
+    assert other.directions.read("d") is None
     assert [p.name for p in other.damaged()] == ["d.parquet"]
 
 
@@ -260,7 +265,7 @@ def test_no_flipped_bit_is_let_through(study: Study) -> None:
 def test_no_flipped_bit_in_a_document_is_let_through(study: Study, document: str) -> None:
     path = study.root / document
     if not path.exists():
-        study.write_sweep(path.parent, {"request": {"grid": {"seed": 123}}, "runs": []})
+        SweepFolder(study, path.parent).write_record({"request": {"grid": {"seed": 123}}, "runs": []})
     whole, expected = path.read_bytes(), read_json(path)
     for at in range(len(whole)):
         for bit in range(8):
@@ -275,7 +280,7 @@ def test_a_truncated_part_does_not_count(study: Study, left: float) -> None:
     path = put(study, "cut")
     data = path.read_bytes()
     path.write_bytes(data[: int(left * len(data)) if isinstance(left, float) else left])
-    assert {point for point, _ in looking(study).stored()} == {"whole"}
+    assert {point for point, _ in looking(study).generations.stored()} == {"whole"}
 
 
 @pytest.mark.parametrize(
@@ -287,14 +292,14 @@ def test_a_foreign_file_does_not_count(study: Study, content: bytes) -> None:
     (study.root / "generations" / ".hidden.parquet").write_bytes(content)
     (study.root / "generations" / "notes.txt").write_bytes(content)
     looker = looking(study)
-    assert len(looker.stored()) == 1
+    assert len(looker.generations.stored()) == 1
     assert {p.name for p in looker.problems} == {"foreign.parquet", ".hidden.parquet"}
 
 
 def test_another_programs_parquet_does_not_count(study: Study) -> None:
     put(study, "own")
     pq.write_table(generations(study, "other"), study.root / "generations" / "other.parquet")
-    assert {point for point, _ in looking(study).stored()} == {"own"}
+    assert {point for point, _ in looking(study).generations.stored()} == {"own"}
 
 
 def test_a_part_of_another_study_does_not_count(study: Study, tmp_path: Path) -> None:
@@ -302,10 +307,10 @@ def test_a_part_of_another_study_does_not_count(study: Study, tmp_path: Path) ->
     stranger = put(other, "q")
     put(study, "p")
     shutil.copy(stranger, study.root / "generations")
-    assert {point for point, _ in study.stored()} == {"p"}
+    assert {point for point, _ in study.generations.stored()} == {"p"}
     assert [path.name for path in study.damaged()] == ["q.parquet"]
     assert "belongs to study" in study.problems[study.root / "generations" / "q.parquet"]
-    assert stranger.exists() and len(other.stored()) == 1
+    assert stranger.exists() and len(other.generations.stored()) == 1
 
 
 def test_a_renamed_part_counts_once(study: Study) -> None:
@@ -319,8 +324,8 @@ def test_only_who_mends_moves_damaged_files_and_never_over_one_another(study: St
     for content in (b"first", b"second"):
         path = put(study, "p")
         path.write_bytes(content)
-        assert looking(study).stored() == {} and path.exists()
-        assert study.stored() == {} and not path.exists()
+        assert looking(study).generations.stored() == {} and path.exists()
+        assert study.generations.stored() == {} and not path.exists()
     assert sorted(p.read_bytes() for p in study.damaged()) == [b"first", b"second"]
     put(study, "p")
     assert everything(study) == rows(study, "p")
@@ -329,13 +334,13 @@ def test_only_who_mends_moves_damaged_files_and_never_over_one_another(study: St
 def test_a_part_damaged_after_the_scan_is_left_out_and_named(study: Study) -> None:
     put(study, "fine")
     path = put(study, "p")
-    winners = study.stored()
+    winners = study.generations.stored()
     data = bytearray(path.read_bytes())
     data[100] ^= 255
     path.write_bytes(data)
-    assert {row["point_id"] for _, table in study.rows(winners) for row in table.to_pylist()} == {"fine"}
+    assert {row["point_id"] for _, table in study.generations.rows(winners) for row in table.to_pylist()} == {"fine"}
     assert path in study.problems and not path.exists()
-    assert set(study.stored()) == {("fine", "set")}
+    assert set(study.generations.stored()) == {("fine", "set")}
 
 
 def test_a_damaged_study_json_is_written_again_and_its_parts_stay(study: Study) -> None:
@@ -346,12 +351,12 @@ def test_a_damaged_study_json_is_written_again_and_its_parts_stay(study: Study) 
     with pytest.raises(UserError, match="does not verify"):
         Study.open(study.root)
     again = Study.create(study.out, INFO)
-    assert again.id == study.id and len(again.stored()) == 1
+    assert again.id == study.id and len(again.generations.stored()) == 1
     assert path.read_text() == text and len(again.damaged()) == 1
 
 
 def test_a_stranger_with_a_stamp_of_its_own_is_not_a_study(study: Study) -> None:
-    document = {**study.info, "fingerprint": "another"}
+    document = {**study.info.to_json(), "fingerprint": "another"}
     publish_json(study.out, study.root / "study.json", document)
     with pytest.raises(UserError, match="not that of its model"):
         Study.open(study.root)
@@ -360,14 +365,14 @@ def test_a_stranger_with_a_stamp_of_its_own_is_not_a_study(study: Study) -> None
 def test_a_damaged_prompt_set_is_stored_again(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
     with pytest.raises(MissingFile):
-        study.read_prompt_set(asked.id)
-    study.write_prompt_set(asked)
+        study.prompt_sets.read(asked.id)
+    study.prompt_sets.write(asked)
     path = study.root / "prompts" / f"{asked.id}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamagedFile):
-        study.read_prompt_set(asked.id)
-    study.write_prompt_set(asked)
-    assert study.read_prompt_set(asked.id) == asked and len(study.damaged()) == 1
+        study.prompt_sets.read(asked.id)
+    study.prompt_sets.write(asked)
+    assert study.prompt_sets.read(asked.id) == asked and len(study.damaged()) == 1
 
 
 # Twice.
@@ -378,8 +383,8 @@ def test_a_task_stored_twice_counts_once_and_the_smallest_hash_wins(study: Study
     put(study, "two", "p", said="no")
     first = everything(study)
     assert len(first) == 3
-    winner = study.stored()["p", "set"]
-    assert winner.tasks["p", "set"] == min(part.tasks["p", "set"] for part in study.parts())
+    winner = study.generations.stored()["p", "set"]
+    assert winner.tasks["p", "set"] == min(part.tasks["p", "set"] for part in study.generations.parts())
     os.rename(study.root / "generations" / "one.parquet", study.root / "generations" / "zzz.parquet")
     assert everything(study) == first  # whatever the names and their order
 
@@ -394,18 +399,18 @@ def test_overlapping_parts_give_every_task_once(study: Study) -> None:
 
 def test_writing_a_visit_again_leaves_one_part_and_readers_of_the_old_are_served(study: Study) -> None:
     put(study, "p", actor="first")
-    winners = study.stored()
+    winners = study.generations.stored()
     put(study, "p", actor="second")
-    assert len(study.parts()) == 1
-    (found,) = [table.to_pylist() for _, table in study.rows(winners)]
+    assert len(study.generations.parts()) == 1
+    (found,) = [table.to_pylist() for _, table in study.generations.rows(winners)]
     assert found == rows(study, "p", actor="second")
 
 
 def test_a_reader_of_a_part_that_says_something_else_by_now_gets_what_counts(study: Study) -> None:
     put(study, "p", said="old")
-    winners = study.stored()
+    winners = study.generations.stored()
     put(study, "p", said="new")
-    assert [table.to_pylist() for _, table in study.rows(winners)] == [rows(study, "p", said="new")]
+    assert [table.to_pylist() for _, table in study.generations.rows(winners)] == [rows(study, "p", said="new")]
 
 
 # Judgements.
@@ -429,22 +434,22 @@ def judge(study: Study, points: dict[str, str], verdict: str = "refused") -> Non
         ],
         schema=JUDGEMENTS,
     )
-    study.write_judgements("j", table, {(point, "set"): observed for point, observed in points.items()})
+    study.judgements("j").write(table, {(point, "set"): observed for point, observed in points.items()})
 
 
 def test_verdicts_hold_for_the_responses_they_were_given_on(study: Study) -> None:
     put(study, "a")
     put(study, "b")
-    winners = study.stored()
+    winners = study.generations.stored()
     judge(study, {point: winners[point, "set"].tasks[point, "set"] for point in ("a", "b")})
-    known = study.judged("j", winners)
+    known = study.judgements("j").covering(winners)
     assert set(known) == set(winners)
-    assert sum(table.num_rows for _, table in study.rows(known, JUDGEMENTS)) == 6
+    assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 6
     put(study, "a", actor="another", said="no")  # the same responses again, from elsewhere
-    assert set(study.judged("j", study.stored())) == set(winners)
+    assert set(study.judgements("j").covering(study.generations.stored())) == set(winners)
     put(study, "a", said="something else")
-    assert set(study.judged("j", study.stored())) == {("b", "set")}
-    assert study.judged("another judge", winners) == {}
+    assert set(study.judgements("j").covering(study.generations.stored())) == {("b", "set")}
+    assert study.judgements("another judge").covering(winners) == {}
 
 
 # A disk that refuses.
@@ -472,7 +477,7 @@ def test_a_full_disk_is_named_and_harms_nothing(tmp_path: Path) -> None:
                 put(study, f"visit{written}", f"point{written}")
                 written += 1
         assert refused.value.field == "out" and written > 2
-        assert len(looking(study).stored()) == written and not looking(study).problems
+        assert len(looking(study).generations.stored()) == written and not looking(study).problems
         assert list((out / files.TMP).iterdir()) == []
         with pytest.raises(StorageError):
             publish(out, study.root / "study.json", lambda path: path.write_bytes(b"x" * (1 << 20)))
@@ -507,7 +512,7 @@ def test_lost_permission_is_named_and_nothing_is_taken_for_damaged(study: Study)
         if os.access(path, os.R_OK):
             pytest.skip("the superuser may read everything")
         with pytest.raises(StorageError, match="Permission denied"):
-            study.stored()
+            study.generations.stored()
         folder.chmod(0o500)
         with pytest.raises(StorageError, match="Permission denied"):
             put(study, "q")
@@ -526,8 +531,8 @@ def test_a_disk_that_fails_to_read_is_not_taken_for_damage(study: Study, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(os, "pread", fail)
         with pytest.raises(StorageError, match="Input/output error"):
-            study.stored()
-    assert len(study.stored()) == 1 and not study.problems
+            study.generations.stored()
+    assert len(study.generations.stored()) == 1 and not study.problems
 
 
 @pytest.mark.parametrize("where", ["file", "below"])
@@ -556,13 +561,13 @@ def test_readers_see_the_old_or_the_new(study: Study, monkeypatch: pytest.Monkey
     """A document written again and again while it is read: never half, never missing."""
     monkeypatch.setattr(files, "_flush", lambda path: None)  # a busy disk takes a minute for it
     path = study.root / "sweeps" / "s" / "sweep.json"
-    study.write_sweep(path.parent, {"runs": [0] * 500})
+    SweepFolder(study, path.parent).write_record({"runs": [0] * 500})
     stop = threading.Event()
 
     def write() -> None:
         n = 1
         while not stop.is_set():
-            study.write_sweep(path.parent, {"runs": [n] * 500})
+            SweepFolder(study, path.parent).write_record({"runs": [n] * 500})
             n += 1
 
     writer = threading.Thread(target=write)
@@ -582,22 +587,22 @@ def test_a_part_that_a_listing_does_not_show_counts_when_its_actor_said_so(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(study, "p")
-    monkeypatch.setattr(store, "_names", lambda folder: set())
-    assert study.stored() == {}
-    study.received("p")
-    study.received("never stored")
-    assert set(study.stored()) == {("p", "set")} and not study.problems
+    monkeypatch.setattr(observations, "_file_names", lambda folder: set())
+    assert study.generations.stored() == {}
+    study.generations.expect("p")
+    study.generations.expect("never stored")
+    assert set(study.generations.stored()) == {("p", "set")} and not study.problems
 
 
 # Tokens, events, leftovers, places.
 
 
 def test_a_token_tells_who_sees_this_disk(study: Study, tmp_path: Path) -> None:
-    token = study.show_token()
-    assert study.shows(token)
-    assert not Study(tmp_path / "elsewhere" / study.root.name, study.id).shows(token)
-    study.hide_token(token)
-    assert not study.shows(token) and not study.shows("")
+    token = create_disk_token(study.out)
+    assert sees_disk(study.out, token)
+    assert not sees_disk(tmp_path / "elsewhere", token)
+    remove_disk_token(study.out, token)
+    assert not sees_disk(study.out, token) and not sees_disk(study.out, "")
 
 
 def test_events_survive_a_cut_line(study: Study) -> None:
@@ -606,28 +611,30 @@ def test_events_survive_a_cut_line(study: Study) -> None:
     with open(log.path, "a") as file:
         file.write('{"at": 1.0, "event": "cut sho')
     study.events("20260102T000000-1").write("run_started", why="é\n")
-    assert [e["event"] for e in study.all_events()] == ["visit_done", "run_started"]
+    assert [e["event"] for e in read_all_events(study.root)] == ["visit_done", "run_started"]
     assert list(study.events("no such run").read()) == []
 
 
 def test_old_temporary_files_are_swept_up_and_new_ones_left(study: Study) -> None:
     folder = study.out / files.TMP
     day = 24 * 3600
-    token, lost = study.show_token(), study.show_token()  # of a run of weeks, and of one long dead
+    token, lost = create_disk_token(study.out), create_disk_token(study.out)  # of a run of weeks, and of one long dead
     for name, age in (("old", 2 * day), ("new", 60), (token, 10 * day), (lost, 40 * day)):
         (folder / name).write_text("")
         at = datetime.datetime.now().timestamp() - age
         os.utime(folder / name, (at, at))
-    study.sweep_up()
+    remove_stale_files(study.out)
     assert sorted(p.name for p in folder.iterdir()) == ["new", token]
-    assert study.shows(token)
+    assert sees_disk(study.out, token)
 
 
 def test_studies_are_found_and_looking_changes_nothing(study: Study, tmp_path: Path) -> None:
     before = sorted(study.out.rglob("*"))
-    assert Study.roots_under(study.out) == [study.root]
+    assert find_study_roots(study.out) == [study.root]
     assert Study.locate(study.out, INFO).root == study.root
-    assert Study.roots_under(tmp_path / "nowhere") == [] and looking(study).stored() == {}
+    with pytest.raises(UserError, match="there is no study in that folder"):
+        find_study_roots(tmp_path / "nowhere")
+    assert looking(study).generations.stored() == {}
     with pytest.raises(UserError, match=r"no study\.json"):
         Study.open(tmp_path)
     assert sorted(study.out.rglob("*")) == before
@@ -635,26 +642,26 @@ def test_studies_are_found_and_looking_changes_nothing(study: Study, tmp_path: P
 
 def test_the_latest_used_sweep_is_last(study: Study) -> None:
     for name, at in (("a", 2), ("b", 3), ("c", 1)):
-        folder = study.sweep_folder(name, "0123456789abcdef")
-        study.write_sweep(folder, {"name": name})
+        folder = study.root / "sweeps" / f"{name}-01234567"
+        SweepFolder(study, folder).write_record({"name": name})
         os.utime(folder / "sweep.json", (at, at))
-    assert [f.name for f in study.sweep_folders()] == ["c-01234567", "a-01234567", "b-01234567"]
-    assert study.read_sweep(study.sweep_folders()[0]) == {"name": "c"}
-    assert study.read_sweep(study.root / "sweeps" / "none") == {}
+    assert [folder.path.name for folder in SweepFolder.all_of(study)] == ["c-01234567", "a-01234567", "b-01234567"]
+    assert SweepFolder.all_of(study)[0].read_record() == {"name": "c"}
+    assert SweepFolder(study, study.root / "sweeps" / "none").read_record() == {}
 
 
 def test_answers_are_stored_whole(study: Study) -> None:
-    folder = study.sweep_folder("s", "0" * 16)
+    folder = study.root / "sweeps" / "s-00000000"
     table = pa.table({"alpha": [0.0, 0.5], "asr": [None, 100.0]})
-    study.write_landscape(folder, table)
-    study.write_summary(folder, {"points_done": 2})
-    frame, summary = study.read_landscape(folder)
+    SweepFolder(study, folder).write_landscape(table)
+    SweepFolder(study, folder).write_summary({"points_done": 2})
+    frame, summary = SweepFolder(study, folder).read_landscape()
     assert frame["asr"].isna().tolist() == [True, False] and summary == {"points_done": 2}
-    picture = study.write_figure(folder, "landscape.png", lambda path: path.write_bytes(b"png") and None)
+    picture = SweepFolder(study, folder).write_figure("landscape.png", lambda path: path.write_bytes(b"png") and None)
     assert picture.read_bytes() == b"png"
     with pytest.raises(ValueError):
-        study.write_summary(folder, {"asr": float("nan")})
-    assert study.read_landscape(folder)[1] == {"points_done": 2}
+        SweepFolder(study, folder).write_summary({"asr": float("nan")})
+    assert SweepFolder(study, folder).read_landscape()[1] == {"points_done": 2}
 
 
 def test_reading_needs_nothing_heavy() -> None:
@@ -667,9 +674,9 @@ def test_reading_needs_nothing_heavy() -> None:
 def test_tasks_of_a_table_are_described_wherever_their_rows_are(study: Study) -> None:
     together = generations(study, "a", "b")
     mixed = together.take([0, 3, 1, 4, 2, 5])
-    observed = store.OBSERVED["generations"]
-    described = store.describe_tasks(together, observed)
-    assert described == store.describe_tasks(mixed, observed)
+    observed = OBSERVED["generations"]
+    described = describe_tasks(together, observed)
+    assert described == describe_tasks(mixed, observed)
     assert [entry[:3] for entry in described] == [["a", "set", 3], ["b", "set", 3]]
     keys: set[TaskKey] = {(point, set_id) for point, set_id, _, _ in described}
     assert len(keys) == 2 and json.dumps(described)
@@ -683,4 +690,4 @@ def test_a_table_of_other_columns_is_not_a_part(study: Study) -> None:
     with pytest.raises(DamagedFile, match="columns"):
         read_table(path, GENERATIONS)
     looker = looking(study)
-    assert list(looker.rows(looker.stored())) == [] and path in looker.problems
+    assert list(looker.generations.rows(looker.generations.stored())) == [] and path in looker.problems

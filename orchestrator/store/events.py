@@ -1,0 +1,40 @@
+"""Event logs: one driver run's attempts, failures and restarts, as JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+class EventLog:
+    """The events of one driver run: one JSON object per line, appended as they happen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event. Errors of the disk are ignored: a full disk must not stop a sweep because of its log."""
+        line = json.dumps({"at": time.time(), "event": event, **fields}, ensure_ascii=False) + "\n"
+        with contextlib.suppress(OSError):
+            if self._file is None:  # it stays open: there are two events per visit
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            self._file.write(line.encode())
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield every readable event. Lines that a crash cut short are skipped."""
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+def read_all_events(study_root: Path) -> Iterator[dict[str, Any]]:
+    """Yield every readable event of every run of a study, run by run."""
+    for path in sorted((study_root / "events").glob("*.jsonl")):
+        yield from EventLog(path).read()

@@ -1,0 +1,59 @@
+"""The folder of a study: its identity, and what happens to files in it that do not verify."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from orchestrator.store.parts import TaskKeys
+
+
+class StudyFolder:
+    """A study's place on disk, shared by the objects that read and write below it.
+
+    Attributes:
+        root: The study's folder.
+        id: The study's id.
+        mends: If True, corrupt files are moved to `damaged/` so that they are regenerated. Readers leave them in place.
+        problems: Each file met so far that does not verify, and why.
+        rejected: The number of files rejected so far. Unlike `problems` it is never reset, so that results computed
+            before a file was rejected can be told from those computed after.
+        task_keys: The task keys that all parts of the study share.
+    """
+
+    def __init__(self, root: Path, study_id: str, mends: bool = False) -> None:
+        self.root = root
+        self.id = study_id
+        self.mends = mends
+        self.problems: dict[Path, str] = {}
+        self.rejected = 0
+        self.task_keys = TaskKeys()
+
+    @property
+    def out(self) -> Path:
+        """The root of studies, in which this study lies."""
+        return self.root.parent
+
+    def reject(self, path: Path, why: object) -> None:
+        """Note a file that does not verify. If this study is mended, move the file out of the way."""
+        self.problems[path] = str(why)
+        self.rejected += 1
+        if self.mends:
+            self.set_aside(path)
+
+    def set_aside(self, path: Path) -> Path | None:
+        """Move a file to `damaged/`, without ever deleting one. Returns its new path, or None if it cannot be moved."""
+        target = self.root / "damaged" / path.relative_to(self.root)
+        if target.exists():
+            target = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        except OSError:
+            return None  # gone already, or a disk that cannot be written: it does not count either way
+        return target
+
+    def damaged(self) -> list[Path]:
+        """Return the files that were set aside."""
+        return sorted(path for path in (self.root / "damaged").rglob("*") if path.is_file())

@@ -1,0 +1,51 @@
+"""Files in `<out>/.tmp`: tokens that show which disk a process sees, and leftovers of crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from pathlib import Path
+
+from orchestrator.store.files import TMP, publish
+
+TOKEN = "token-"  # how the name of a token begins
+DAY = 24 * 3600
+
+
+def create_disk_token(out: Path) -> str:
+    """Leave a token for the time of one run. `sees_disk` finds it from wherever this disk is mounted."""
+    token = f"{TOKEN}{uuid.uuid4().hex}"
+
+    def write(path: Path) -> None:
+        path.write_text(token)
+
+    publish(out, out / TMP / token, write)
+    return token
+
+
+def remove_disk_token(out: Path, token: str) -> None:
+    """Remove the token of a run that has ended."""
+    with contextlib.suppress(OSError):
+        (out / TMP / token).unlink()
+
+
+def sees_disk(out: Path, token: str) -> bool:
+    """Return whether `out`, as this process sees it, is on the disk on which the token was left."""
+    return bool(token) and (out / TMP / token).exists()
+
+
+def remove_stale_files(out: Path, older_than: float = DAY) -> None:
+    """Delete temporary files that a crash left behind.
+
+    Args:
+        out: The root of studies.
+        older_than: Seconds since a file was written. Tokens are kept thirty times as long.
+    """
+    for path in (out / TMP).glob("*"):
+        # A token is written once and needed as long as its run lasts. A run of months loses nothing either: actors
+        # that see no token return their rows through Ray.
+        limit = older_than * (30 if path.name.startswith(TOKEN) else 1)
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > limit:
+                path.unlink()

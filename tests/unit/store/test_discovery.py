@@ -1,0 +1,60 @@
+"""Studies and sweeps are found below a root of studies, a study's folder or a sweep's folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.discovery import find_studies, find_study_roots, find_sweeps, latest_sweep
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.utils.errors import UserError
+from tests.unit.stored import basin, store_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> tuple[Study, Path]:
+    """A study with one sweep, and the sweep's folder."""
+    folder = store_sweep(tmp_path, basin(0.3), directions=1)
+    return Study.open(folder.parents[1]), folder
+
+
+def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    other = SweepFolder(study, study.root / "sweeps" / "other-00000000")
+    other.write_record({})
+    assert latest_sweep(study.out).path == other.path
+    os.utime(other.path / "sweep.json", (1, 1))
+    SweepFolder(study, folder).write_run({"run": "run100", "started_at": 100, "outcome": "running"})
+    assert latest_sweep(study.out).path == folder
+
+
+@pytest.mark.parametrize("below", [(), ("sweeps",)], ids=["study", "sweeps"])
+def test_a_sweep_is_found_by_a_relative_path(
+    sweep: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch, below: tuple[str, ...]
+) -> None:
+    study, folder = sweep
+    assert list(find_sweeps(folder)) != []
+    monkeypatch.chdir(study.out)
+    for path in (Path(study.root.name, *below), folder.relative_to(study.out), Path()):
+        (found,) = find_sweeps(path)
+        assert found.path.absolute() == folder
+
+
+def test_a_study_that_cannot_be_opened_is_passed_over_and_named(sweep: tuple[Study, Path]) -> None:
+    study, folder = sweep
+    other = Study.create(study.out, StudyInfo("aaa", "another", "float32", 1)).root
+    (other / "study.json").write_text("{")
+    errors: list[UserError] = []
+    assert [found.path for found in find_sweeps(study.out, errors.append)] == [folder]
+    assert [each.root for each in find_studies(study.out, errors.append)] == [study.root]
+    assert [error.value for error in errors] == [other, other]
+    assert [found.path for found in find_sweeps(study.out)] == [folder]  # as `view` has it
+    assert find_study_roots(study.out) == [other, study.root]
+    for ask in (latest_sweep, find_studies):  # the latest may be in it; an answer about one must be the one
+        with pytest.raises(UserError, match=r"study\.json does not verify"):
+            ask(study.out)
+    with pytest.raises(UserError, match=r"study\.json does not verify"):
+        find_studies(other, errors.append)
