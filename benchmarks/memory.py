@@ -44,11 +44,12 @@ def held(folder: Path, kind: str, write: str) -> int:
     """Bytes at the peak of this process."""
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+    from orchestrator.utils.choices import EngineKind, WriteChoice
     from workers.actor import peak_memory
     from workers.engines.base import EngineSpec
     from workers.engines.factory import open_engine
 
-    spec = EngineSpec(kind=kind, model_dir=str(folder), write=write, max_model_len=512)  # type: ignore[arg-type]
+    spec = EngineSpec(EngineKind(kind), str(folder), write=WriteChoice(write), max_model_len=512)
     engine = open_engine(spec)
     engine.verify_writes()
     direction = RandomDirection(123)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from orchestrator.config.schema import ClusterConfig, Config
+from orchestrator.config.schema import ClusterConfig, Config, EngineConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.models.resolve import ResolvedModel
+from orchestrator.utils.choices import DeviceChoice, Dtype, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.engines.base import EngineSpec
+from workers.noise.definition import DType
 from workers.weights.targets import Target
+
+Device = Literal["cpu", "cuda"]
+
+_DTYPES: dict[Dtype, DType] = {Dtype.float32: "float32", Dtype.bfloat16: "bfloat16", Dtype.float16: "float16"}
 
 
 def engine_spec(
     config: Config,
     model: ResolvedModel | None,
-    cluster_device: str,
+    cluster_device: Device,
     targets: tuple[Target, ...] = (),
     stored_engines: Sequence[Mapping[str, Any]] = (),
 ) -> EngineSpec:
@@ -31,11 +37,10 @@ def engine_spec(
         stored_engines: Identities of the engines that made the sweep's stored rows; `auto` settings follow them.
     """
     engine = config.engine
-    device = cluster_device if engine.device == "auto" else engine.device
     return EngineSpec(
-        kind=engine.kind,  # type: ignore[arg-type]  # validated
+        kind=engine.kind,
         model_dir="" if model is None else str(model.path),
-        dtype=config.model.dtype,  # type: ignore[arg-type]  # validated
+        dtype=_DTYPES[config.model.dtype],
         max_model_len=config.model.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
@@ -44,19 +49,28 @@ def engine_spec(
         eager=engine.eager,
         exact=engine.exact,
         seconds=engine.seconds,
-        device="cpu" if engine.kind == "dummy" else device,  # type: ignore[arg-type]  # validated
+        device=_device(engine, cluster_device),
         threads=engine.threads or _threads_per_actor(config.cluster),
         targets=targets,
-        base=engine.base,  # type: ignore[arg-type]  # validated
+        base=engine.base,
         write=_write_mode(engine.write, stored_engines),
         gpu_share=min(1.0, config.cluster.gpus_per_actor or 1.0),
     )
 
 
-def _write_mode(requested: str, stored_engines: Sequence[Mapping[str, Any]]) -> Any:
+def _device(engine: EngineConfig, cluster_device: Device) -> Device:
+    """Return the device of an engine. The dummy engine is on the CPU."""
+    if engine.kind == EngineKind.dummy or engine.device == DeviceChoice.cpu:
+        return "cpu"
+    return "cuda" if engine.device == DeviceChoice.cuda else cluster_device
+
+
+def _write_mode(requested: WriteChoice, stored_engines: Sequence[Mapping[str, Any]]) -> WriteChoice:
     """Return `engine.write`, but for `auto` the mode that made the stored rows, if all were made with the same one."""
-    modes = {"repack" if engine["packing"] else "inplace" for engine in stored_engines if "packing" in engine}
-    return modes.pop() if requested == "auto" and len(modes) == 1 else requested
+    packing = {bool(engine["packing"]) for engine in stored_engines if "packing" in engine}
+    if requested != WriteChoice.auto or len(packing) != 1:
+        return requested
+    return WriteChoice.repack if packing == {True} else WriteChoice.inplace
 
 
 def _threads_per_actor(cluster: ClusterConfig) -> int | None:

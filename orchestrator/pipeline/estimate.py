@@ -11,7 +11,7 @@ from orchestrator import judges
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.execution import hardware
-from orchestrator.execution.resources import count_actors
+from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
 from orchestrator.models import checkpoint
 from orchestrator.models import resolve as models
@@ -27,7 +27,7 @@ from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils.choices import BaseChoice
-from workers.engines.base import EngineSpec, resolved_write
+from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import Target, sample_id
@@ -197,8 +197,8 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         kv_cache_bytes=None if kv is None else int(kv * 2**30),
-        write=resolved_write(EngineSpec(write=engine.write, dtype=config.model.dtype)),  # type: ignore[arg-type]  # validated
-        base=base,  # type: ignore[arg-type]  # validated
+        write=resolved_write(dataclasses.replace(engine_spec(config, None, "cpu"), device="cpu")),
+        base=base,
         gpu_memory=memory if on_gpu else None,
         host_free=free_host_bytes() if cluster.kind == "local" and cluster.gpu is None else None,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.models.checkpoint import Checkpoint
+from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError, did_you_mean
 from workers.weights.base_placement import (
@@ -26,7 +27,6 @@ from workers.weights.base_placement import (
     GPU_UTILIZATION,
     MemoryBudget,
     Placement,
-    RequestedPlacement,
     choose_placement,
     engine_overhead,
 )
@@ -161,7 +161,7 @@ class Room:
     max_num_batched_tokens: int = 4096
     kv_cache_bytes: int | None = None
     write: str = "inplace"  # repack: vLLM on a CPU holds its linear weights twice
-    base: RequestedPlacement = "auto"
+    base: BaseChoice = BaseChoice.auto
     gpu_memory: int | None = None
     host_free: int | None = None
     host_copy: int | None = None

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import DType
-from workers.weights.base_placement import RequestedPlacement
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.targets import Target
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from workers.weights.resident import Piece
-
-WriteMode = Literal["auto", "inplace", "repack"]
 
 
 class CanaryError(RuntimeError):
@@ -63,7 +61,7 @@ class EngineSpec:
         gpu_share: Fraction of a GPU's memory for this engine, if several actors share the GPU.
     """
 
-    kind: Literal["vllm", "transformers", "dummy"] = "vllm"
+    kind: EngineKind = EngineKind.vllm
     model_dir: str = ""
     dtype: DType = "float32"
     max_model_len: int = 2048
@@ -72,13 +70,13 @@ class EngineSpec:
     kv_cache_gib: float | None = None
     tensor_parallel: int = 1
     eager: bool = True
-    write: WriteMode = "auto"
+    write: WriteChoice = WriteChoice.auto
     exact: bool = False
     seconds: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int | None = None
     targets: tuple[Target, ...] = ()
-    base: RequestedPlacement = "auto"
+    base: BaseChoice = BaseChoice.auto
     gpu_share: float = 1.0
 
 
@@ -177,16 +175,17 @@ def raise_if_wrong(wrong: Mapping[str, str], problem: str) -> None:
         raise CanaryError(f"{problem}: {shown} ({len(wrong)} tensors)")
 
 
-def resolved_write(spec: EngineSpec) -> Literal["inplace", "repack"]:
+def resolved_write(spec: EngineSpec) -> WriteChoice:
     """Return how weights reach the linear layers, with `auto` resolved.
 
     Packing takes a copy of the linear weights and a pass over them at each write, and makes generation faster
     (benchmarks/RESULTS.md). It pays off in float32 on a CPU. In 16 bits vLLM's packing changes biases too; on a GPU
     nothing is packed.
     """
-    if spec.write != "auto":
+    if spec.write != WriteChoice.auto:
         return spec.write
-    return "repack" if spec.device == "cpu" and spec.dtype == "float32" else "inplace"
+    packs = spec.device == "cpu" and spec.dtype == "float32"
+    return WriteChoice.repack if packs else WriteChoice.inplace
 
 
 def thread_count(spec: EngineSpec) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.errors import UserError
 from workers.engines.base import Engine, EngineSpec
 from workers.weights.checkpoint import read_json
@@ -19,12 +20,12 @@ def open_engine(spec: EngineSpec) -> Engine:
     Raises:
         UserError: The model cannot be loaded or written exactly. Raised before the load.
     """
-    if spec.kind == "dummy":
+    if spec.kind == EngineKind.dummy:
         from workers.engines.dummy import DummyEngine
 
         return DummyEngine(spec)
     check_supported(read_json(Path(spec.model_dir) / "config.json"), spec.model_dir)
-    if spec.kind == "transformers":
+    if spec.kind == EngineKind.transformers:
         from workers.engines.hf import TransformersEngine
 
         return TransformersEngine(spec)

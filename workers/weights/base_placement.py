@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.errors import UserError
 from workers.weights.checkpoint import MappedCheckpoint
 
 Placement = Literal["gpu", "host", "mmap"]
-RequestedPlacement = Literal["auto", "gpu", "host", "mmap"]
 
 SHARED_MEMORY = Path("/dev/shm")
 COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last file
@@ -76,7 +76,7 @@ def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, 
     return GPU_RUNTIME_BYTES + tokens * hidden * ACTIVATIONS_PER_TOKEN * item_bytes + 3 * sequences * vocabulary * 4
 
 
-def choose_placement(requested: RequestedPlacement, device: str, budget: MemoryBudget) -> Placement:
+def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -> Placement:
     """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/cost.py).
 
     `auto` takes the GPU's memory if both copies and the KV cache fit, else host memory if a copy fits, else the mapped
@@ -85,22 +85,23 @@ def choose_placement(requested: RequestedPlacement, device: str, budget: MemoryB
     Raises:
         UserError: The requested place is too small or does not exist (engine.base).
     """
-    if requested == "gpu" and device != "cuda":
-        raise UserError("engine.base", "gpu", "there is no GPU: use engine.base=mmap")
-    if requested == "gpu" and not budget.fits_gpu:
-        needed = (
-            f"two copies of the weights ({(budget.weights + budget.base) / 2**30:.1f} GiB), the KV cache and the "
-            "engine itself do not fit the GPU"
-        )
-        raise UserError("engine.base", "gpu", f"{needed}: use engine.base=host")
-    if requested == "host" and not budget.fits_host:
-        free, copy = f"{budget.host_free / 2**30:.1f} GiB free", f"{budget.copy / 2**30:.1f} GiB"
-        raise UserError(
-            "engine.base", "host", f"shared memory has {free}, and the weights are {copy}: use engine.base=mmap"
-        )
-    if requested != "auto":
-        return requested
-    if device != "cuda":
+    if requested == BaseChoice.gpu:
+        if device != "cuda":
+            raise UserError("engine.base", "gpu", "there is no GPU: use engine.base=mmap")
+        if not budget.fits_gpu:
+            needed = (
+                f"two copies of the weights ({(budget.weights + budget.base) / 2**30:.1f} GiB), the KV cache and the "
+                "engine itself do not fit the GPU"
+            )
+            raise UserError("engine.base", "gpu", f"{needed}: use engine.base=host")
+        return "gpu"
+    if requested == BaseChoice.host:
+        if not budget.fits_host:
+            free, copy = f"{budget.host_free / 2**30:.1f} GiB free", f"{budget.copy / 2**30:.1f} GiB"
+            remedy = f"shared memory has {free}, and the weights are {copy}: use engine.base=mmap"
+            raise UserError("engine.base", "host", remedy)
+        return "host"
+    if requested == BaseChoice.mmap or device != "cuda":
         return "mmap"
     if budget.fits_gpu:
         return "gpu"
