@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.intervals import Interval
+from orchestrator.analysis.landscape import build_landscape
+from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.summary import summarize
 from orchestrator.scoring import counts as counting
 
 ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
@@ -76,9 +78,9 @@ def coverage(
     rng = np.random.default_rng(seed)
     held: dict[str, list[bool]] = {}
 
-    def note(name: str, interval: Mapping[str, float | None], truth: float) -> None:
-        if interval["low"] is not None and interval["high"] is not None:
-            held.setdefault(name, []).append(interval["low"] <= truth <= interval["high"])
+    def note(name: str, interval: Interval, truth: float) -> None:
+        if interval.low is not None and interval.high is not None:
+            held.setdefault(name, []).append(interval.low <= truth <= interval.high)
 
     for _ in range(sweeps):
         model = Basin.draw(rng)
@@ -182,12 +184,12 @@ def false_passes(
             "radius": radius(asr),
         }
         truth = {name: value for name, value in truth.items() if np.isfinite(value)}
-        for finding in gate.examine(frame, summary, gate.Asked(truth)):
+        for finding in gate.check(frame, summary, gate.GateOptions(truth)):
             passed[finding.name].append(finding.met)
     return {name: 100.0 * float(np.mean(each)) for name, each in passed.items()}
 
 
-def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
+def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
     """Landscape and summary of simulated lines, [line, point, probe]."""
     lines, _, probes = refused.shape
     nodes = [
@@ -201,9 +203,9 @@ def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
     counts = pd.DataFrame({"point_id": points, "prompt_set_id": "s", "judge": "keyword", "n": probes})
     counts = counts.assign(n_refused=n_refused, n_complied=probes - n_refused, n_degenerate=0)
     sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
-    frame = reduce.landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
+    frame = build_landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
     verdicts = counting.Verdicts(tuple(points), tuple(map(str, range(probes))), flat)
-    return frame, reduce.summary(frame, {("ours", "harmful", "default", "keyword"): verdicts})
+    return frame, summarize(frame, {("ours", "harmful", "default", "keyword"): verdicts})
 
 
 def gate_table(sweeps: int = 1000) -> str:

@@ -101,7 +101,7 @@ def reduce(out: Path, rows: int, told: Any) -> None:
     step("landscape", began)
     began = time.monotonic()
     summary = answers.summarise(study, sweep, [asked], frame, SweepFolder(study, folder).read_record())
-    assert summary["points_done"] == found
+    assert summary.points_done == found
     step("summary", began)
     told.close()
 

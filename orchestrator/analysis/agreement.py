@@ -1,26 +1,30 @@
-"""Whether two judges of one sweep say the same: shares, Cohen's kappa, and where they do not. Pure numbers.
+"""Whether two judges of one sweep agree: shares, Cohen's kappa, and where they differ. Pure functions.
 
-kappa = (p_o - p_e) / (1 - p_e): how much of the agreement that chance would not bring there is (Cohen, "A coefficient
-of agreement for nominal scales", Educational and Psychological Measurement 20, 1960); p_o is the share of responses on
-which both say the same, p_e what two judges would agree on who refuse as often as these, independently of each other.
+kappa = (p_o - p_e) / (1 - p_e) is the agreement beyond what chance would bring, as a share of what is possible (Cohen,
+"A coefficient of agreement for nominal scales", Educational and Psychological Measurement 20, 1960). p_o is the share
+of responses on which both judges agree; p_e is the agreement expected of two judges that refuse as often as these,
+independently of each other.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from orchestrator.analysis.results import AgreementSummary, Disagreement, Disagreements, PromptsKey
 from orchestrator.scoring.counts import Combination, Verdicts
 
 EXAMPLES = 20
 
 
 def kappa(both_refused: int, only_first: int, only_second: int, both_complied: int) -> float | None:
-    """Cohen's kappa of two judges with two verdicts each; None where both always say one and the same thing, so that
-    there is nothing beyond chance to agree on."""
+    """Return Cohen's kappa of two judges with two verdicts each.
+
+    None if there are no responses, or if both judges always give one and the same verdict: then nothing is beyond
+    chance.
+    """
     n = both_refused + only_first + only_second + both_complied
     if not n:
         return None
@@ -31,57 +35,58 @@ def kappa(both_refused: int, only_first: int, only_second: int, both_complied: i
     return ((both_refused + both_complied) / n - chance) / (1 - chance)
 
 
-def summary(verdicts: Mapping[Combination, Verdicts]) -> list[dict[str, Any]]:
-    """For each probe set, system prompt and pair of judges: on how many responses both have a verdict, how often each
-    alone refuses, agreement in percent, kappa (null with a `reason`), and the first responses they differ on."""
-    found = []
-    for key, judges in _by_set(verdicts).items():
-        for (first, one), (second, other) in itertools.combinations(judges.items(), 2):
-            found.append(
-                dict(zip(("probe_set", "group", "system_prompt"), key, strict=True))
-                | {"judges": [first, second]}
-                | _compare(one, other)
-            )
-    return found
-
-
-def _by_set(verdicts: Mapping[Combination, Verdicts]) -> dict[tuple[str, str, str], dict[str, Verdicts]]:
-    gathered: dict[tuple[str, str, str], dict[str, Verdicts]] = {}
+def summarize_agreement(verdicts: Mapping[Combination, Verdicts]) -> tuple[AgreementSummary, ...]:
+    """Return the agreement of each pair of judges on each prompt set, in the order of `verdicts`."""
+    by_prompts: dict[PromptsKey, dict[str, Verdicts]] = {}
     for (probe_set, group, system_prompt, judge), own in verdicts.items():
-        gathered.setdefault((probe_set, group, system_prompt), {})[judge] = own
-    return gathered
+        key = PromptsKey(probe_set=probe_set, group=group, system_prompt=system_prompt)
+        by_prompts.setdefault(key, {})[judge] = own
+    return tuple(
+        compare_judges(key, judges, (first, second))
+        for key, judges in by_prompts.items()
+        for first, second in itertools.combinations(judges, 2)
+    )
 
 
-def _compare(one: Verdicts, other: Verdicts) -> dict[str, Any]:
-    first, second = one.refused, other.at(one.points, one.prompts)
-    known = ~np.isnan(first) & ~np.isnan(second)
-    r1, r2 = (first == 1) & known, (second == 1) & known
-    counts = [int((known & a & b).sum()) for a, b in ((r1, r2), (r1, ~r2), (~r1, r2), (~r1, ~r2))]
-    n = sum(counts)
-    value = kappa(*counts)
-    reason = None if value is not None else "no response has both verdicts" if not n else "both say the same everywhere"
-    differ = np.argwhere(known & (r1 != r2))
-    by_point = (known & (r1 != r2)).sum(axis=1)
-    return {
-        "n": n,
-        "both_refused": counts[0],
-        "only_first_refused": counts[1],
-        "only_second_refused": counts[2],
-        "both_complied": counts[3],
-        "agreement": 100.0 * (counts[0] + counts[3]) / n if n else None,
-        "kappa": value,
-        "reason": reason,
-        "differ_at": [
-            {"point_id": one.points[i], "n": int(by_point[i])}
-            for i in np.argsort(-by_point, kind="stable")
+def compare_judges(key: PromptsKey, verdicts: Mapping[str, Verdicts], judges: tuple[str, str]) -> AgreementSummary:
+    """Return the agreement of two judges on one prompt set. `verdicts`: who refused what, by judge."""
+    first = verdicts[judges[0]]
+    one, other = first.refused, verdicts[judges[1]].at(first.points, first.prompts)  # [point, prompt]
+    known = ~np.isnan(one) & ~np.isnan(other)
+    refused_1, refused_2 = (one == 1) & known, (other == 1) & known
+    pairs = ((refused_1, refused_2), (refused_1, ~refused_2), (~refused_1, refused_2), (~refused_1, ~refused_2))
+    counts = [int((known & a & b).sum()) for a, b in pairs]
+    n, value = sum(counts), kappa(*counts)
+    reason = None
+    if value is None:
+        reason = "both say the same everywhere" if n else "no response has both verdicts"
+    differ = known & (refused_1 != refused_2)
+    by_point = differ.sum(axis=1)
+    words = ("complied", "refused")
+    return AgreementSummary(
+        probe_set=key.probe_set,
+        group=key.group,
+        system_prompt=key.system_prompt,
+        judges=judges,
+        n=n,
+        both_refused=counts[0],
+        only_first_refused=counts[1],
+        only_second_refused=counts[2],
+        both_complied=counts[3],
+        agreement=100.0 * (counts[0] + counts[3]) / n if n else None,
+        kappa=value,
+        reason=reason,
+        differ_at=tuple(
+            Disagreements(point_id=first.points[i], n=int(by_point[i]))
+            for i in np.argsort(-by_point, kind="stable")[:EXAMPLES]
             if by_point[i]
-        ][:EXAMPLES],
-        "differ_on": [
-            {
-                "point_id": one.points[i],
-                "prompt_id": one.prompts[j],
-                "verdicts": ["refused" if r1[i, j] else "complied", "refused" if r2[i, j] else "complied"],
-            }
-            for i, j in differ[:EXAMPLES]
-        ],
-    }
+        ),
+        differ_on=tuple(
+            Disagreement(
+                point_id=first.points[i],
+                prompt_id=first.prompts[j],
+                verdicts=(words[int(refused_1[i, j])], words[int(refused_2[i, j])]),
+            )
+            for i, j in np.argwhere(differ)[:EXAMPLES]
+        ),
+    )

@@ -17,8 +17,11 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from orchestrator.analysis import intervals, visage
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis import summary as summaries
 from orchestrator.analysis.intervals import Error
+from orchestrator.analysis.landscape import coordinates as coordinates_of
+from orchestrator.analysis.landscape import mean_over_lines, primary_rows
+from orchestrator.analysis.results import RESULT_KEY, SweepSummary
 from orchestrator.scoring.counts import Verdicts
 from orchestrator.utils.errors import UserError, did_you_mean
 
@@ -35,12 +38,13 @@ class Side:
 
     name: str
     rows: pd.DataFrame
-    summary: Mapping[str, Any]
+    summary: SweepSummary
     verdicts: Verdicts | None
 
     def to_json(self) -> dict[str, Any]:
         keys = ("study_id", "sweep_id", "model", "primary", "origin_asr", "visage", "basin", "degenerate_share")
-        return {"name": self.name} | {key: self.summary.get(key) for key in keys}
+        summary = self.summary.to_json()
+        return {"name": self.name} | {key: summary[key] for key in keys}
 
 
 def asked(overrides: Sequence[str]) -> dict[str, Path]:
@@ -71,12 +75,11 @@ def read(places: Sequence[Path]) -> list[Side]:
         folder = discovery.latest_sweep(place)
         study = folder.study
         sweep, _ = standing.load(study, folder.path)
-        frame, summary = folder.read_landscape()
+        frame, summary = answers.read_results(folder)
         sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
-        first = summary["primary"]
-        key = (first["probe_set"], first["group"], first["system_prompt"], first["judge"])
-        name = f"{summary.get('model') or study.id} / {folder.path.name}"
-        sides.append(Side(name, reduce.primary(frame), summary, answers.by_probe(study, sweep, sets).get(key)))
+        name = f"{summary.model or study.id} / {folder.path.name}"
+        verdicts = answers.by_probe(study, sweep, sets).get(summary.primary.combination)
+        sides.append(Side(name, primary_rows(frame), summary, verdicts))
     return sides
 
 
@@ -99,13 +102,15 @@ def _differences(first: Side, second: Side) -> dict[str, Any]:
     pairs = _paired_nodes(first.rows, second.rows)
     prompts = _shared(first.verdicts, second.verdicts)
     notes = [
-        f"{name} differs: {first.summary['primary'][name]} and {second.summary['primary'][name]}"
-        for name in ("probe_set", "group", "system_prompt", "judge")
-        if first.summary["primary"][name] != second.summary["primary"][name]
+        f"{name} differs: {one} and {two}"
+        for name, one, two in zip(
+            RESULT_KEY, first.summary.primary.combination, second.summary.primary.combination, strict=True
+        )
+        if one != two
     ]
     if not prompts:
         notes.append("no probes in common, or no verdicts: probes are not paired")
-    elif len(prompts) < max(first.summary["prompts"], second.summary["prompts"]):
+    elif len(prompts) < max(first.summary.prompts, second.summary.prompts):
         notes.append(f"only the {len(prompts)} probes in common are compared")
     points = _points(first, second, prompts)
     return {
@@ -192,8 +197,8 @@ def _visage(pairs: pd.DataFrame, first: Side, second: Side, prompts: Sequence[st
     scores = np.array([[_score(part, "asr"), _score(part, "asr_2")] for part in lines], dtype=float)
     if prompts:
         assert first.verdicts is not None and second.verdicts is not None
-        one, coordinates = reduce.probe_arrays(lines, first.verdicts, prompts)
-        two, _ = reduce.probe_arrays(lines, second.verdicts, prompts)
+        one, coordinates = summaries.probe_arrays(lines, first.verdicts, prompts)
+        two, _ = summaries.probe_arrays(lines, second.verdicts, prompts)
         again = np.stack([intervals.visage_of(one), intervals.visage_of(two)], axis=1)  # on the shared probes
         defined = ~np.isnan(again).any(axis=1)
         if not defined.any():
@@ -204,33 +209,34 @@ def _visage(pairs: pd.DataFrame, first: Side, second: Side, prompts: Sequence[st
         step = 100.0 / len(prompts)
     else:
         probes = _added(first, second, "probes")
-        step = 100.0 / min(first.summary["prompts"], second.summary["prompts"])
+        step = 100.0 / min(first.summary.prompts, second.summary.prompts)
     differences = (scores[:, 1] - scores[:, 0]).tolist()
-    directions = reduce.over_directions([(i, part) for i, part in enumerate(lines)], differences, step)
+    directions = summaries.over_directions([(i, part) for i, part in enumerate(lines)], differences, step)
     value = float(np.mean(differences))
     return _told(value, scores.mean(axis=0), directions, probes, paired_lines=len(lines))
 
 
 def _score(part: pd.DataFrame, column: str) -> float | None:
     """VISAGE of the paired nodes of a line."""
-    return visage.measure(reduce.coordinates(part), part[column]).paper
+    return visage.measure(coordinates_of(part), part[column]).paper
 
 
 def _unpaired(first: Side, second: Side) -> dict[str, Any]:
-    one, two = first.summary["visage"]["paper"], second.summary["visage"]["paper"]
+    one, two = first.summary.visage.paper, second.summary.visage.paper
     if one is None or two is None:
         lacking = first if one is None else second
-        return _undefined(f"{lacking.name}: {lacking.summary['visage']['reason']}")
+        return _undefined(f"{lacking.name}: {lacking.summary.visage.reason}")
     errors = [_added(first, second, kind) for kind in ("directions", "probes")]
     return _told(two - one, np.array([one, two]), errors[0], errors[1], paired_lines=0)
 
 
 def _added(first: Side, second: Side, kind: str) -> Error:
     """The error of the difference of two independent scores: Welch's, with Satterthwaite's degrees of freedom."""
-    errors = [side.summary["visage"].get("over", {}).get(kind, {}) for side in (first, second)]
-    known = [(e["se"], e["df"]) for e in errors if e.get("se") is not None]
+    over = [side.summary.visage.over for side in (first, second)]
+    errors = [getattr(each, kind) for each in over if each is not None]
+    known = [(e.se, e.df) for e in errors if e.se is not None]
     if len(known) < 2:
-        reason = next((e.get("reason") for e in errors if e.get("reason")), "`reduce` the sweeps again")
+        reason = next((e.reason for e in errors if e.reason), "`reduce` the sweeps again")
         return Error(None, None, reason)
     total = sum(se**2 for se, _ in known)
     if total == 0.0:
@@ -242,9 +248,9 @@ def _told(value: float, scores: np.ndarray, directions: Error, probes: Error, pa
     """The p-value, and the interval on top, are over new directions and probes where both are known, else what is."""
     bounds = (-100.0, 100.0)
     over = {
-        "directions": intervals.interval(value, [directions], bounds) | directions.to_json(),
-        "probes": intervals.interval(value, [probes], bounds) | probes.to_json(),
-        "both": intervals.interval(value, [directions, probes], bounds),
+        "directions": intervals.error_interval(value, directions, bounds).to_json(),
+        "probes": intervals.error_interval(value, probes, bounds).to_json(),
+        "both": intervals.interval(value, [directions, probes], bounds).to_json(),
     }
     known = {"directions": directions, "probes": probes}
     used = [error for error in known.values() if error.se is not None]
@@ -364,7 +370,7 @@ def _picture(sides: Sequence[Side]) -> str:
     with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "compare", "font.size": 9, "text.parse_math": False}):
         figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
         for i, (side, colour, mark) in enumerate(zip(sides, _COLOURS * len(sides), _MARKS * len(sides), strict=False)):
-            mean = reduce.mean_over_lines(side.rows)
+            mean = mean_over_lines(side.rows)
             label = textwrap.shorten(f"{i + 1}: {side.name}", 60, placeholder="...")
             axes.plot(mean["alpha"], mean["asr"], color=colour, marker=mark, ms=4, label=label)
             axes.fill_between(mean["alpha"], mean["asr_low"], mean["asr_high"], color=colour, alpha=0.12, lw=0)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage, special
 
 from orchestrator.analysis import visage
+from orchestrator.utils.records import JsonRecord
 
 CONFIDENCE = 0.95
 DRAWS = 2000
@@ -40,8 +40,22 @@ class Error:
             return None
         return float(special.stdtrit(self.df, (1 + confidence) / 2)) * self.se
 
-    def to_json(self) -> dict[str, Any]:
-        return {"se": self.se, "df": self.df}
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(JsonRecord):
+    """The two-sided 95% interval of a value. None where unknown, and then `reason` says why."""
+
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorInterval(Interval):
+    """An interval over one source of chance, with the standard error `se` and degrees of freedom `df` behind it."""
+
+    se: float | None
+    df: float | None
 
 
 def half_width(errors: Sequence[Error], confidence: float = CONFIDENCE) -> float | None:
@@ -56,13 +70,19 @@ def interval(
     errors: Sequence[Error],
     bounds: tuple[float, float] = (0.0, 100.0),
     confidence: float = CONFIDENCE,
-) -> dict[str, Any]:
-    """{low, high, reason} of a value within `bounds`."""
+) -> Interval:
+    """Return the interval of a value that is off for these independent reasons, cut at `bounds`."""
     half = half_width(errors, confidence)
     if value is None or half is None:
         reasons = [error.reason for error in errors if error.reason]
-        return {"low": None, "high": None, "reason": "; ".join(reasons) or "there is no value"}
-    return {"low": max(value - half, bounds[0]), "high": min(value + half, bounds[1]), "reason": None}
+        return Interval(low=None, high=None, reason="; ".join(reasons) or "there is no value")
+    return Interval(low=max(value - half, bounds[0]), high=min(value + half, bounds[1]), reason=None)
+
+
+def error_interval(value: float | None, error: Error, bounds: tuple[float, float] = (0.0, 100.0)) -> ErrorInterval:
+    """Return the interval over one source of chance, together with its standard error."""
+    only = interval(value, [error], bounds)
+    return ErrorInterval(low=only.low, high=only.high, reason=only.reason, se=error.se, df=error.df)
 
 
 def p_value(difference: float, errors: Sequence[Error]) -> float | None:

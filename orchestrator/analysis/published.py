@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.analysis.results import ResultKey
+
 SOURCE = "Peng et al. 2024, arXiv 2405.17374: 80 prompts of AdvBench, 512 tokens, float32"
 
 # Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`, Mistral's our `safety`; what is `safety`
@@ -45,33 +47,46 @@ PRESETS = {
 }
 
 
-def visage(model: str, grid: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
-    """The paper's VISAGE of a preset's model on such a grid and under that system prompt; None where it has none.
+def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | None:
+    """Return the paper's VISAGE of a preset's model on such a grid and under that system prompt.
 
-    `grid`: a summary's; `result`: one of its results.
+    None if the paper has none, or if the grid, the prompts or the judge are not the paper's.
+
+    Args:
+        model: Name of the preset.
+        grid: The grid as JSON, as `SweepSummary.grid` holds it.
+        result: Which prompts and which judge.
     """
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
-    as_there = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
+    same_directions = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
     ranges = [grid.get("range"), grid.get("range_y") or grid.get("range")]
-    if table is None or not as_there or any(each != [-0.5, 0.5] for each in ranges) or not _asked_as_there(result):
+    same_grid = same_directions and all(each == [-0.5, 0.5] for each in ranges)
+    if table is None or not same_grid or not _is_papers_request(result):
         return None
-    named, prompt = PRESETS.get(model, ""), result["system_prompt"]
-    theirs = {"safety": "default", "safety_mistral": "safety"} if named.startswith("Mistral") else {"safety": ""}
-    return table.get(named, {}).get(theirs.get(prompt, prompt))
+    name, prompt = PRESETS.get(model, ""), result.system_prompt
+    papers_names = {"safety": "default", "safety_mistral": "safety"} if name.startswith("Mistral") else {"safety": ""}
+    return table.get(name, {}).get(papers_names.get(prompt, prompt))
 
 
-def finetuned(model: str, recipe: str, result: Mapping[str, Any]) -> float | None:
-    """The paper's ASR of a preset's model after a finetuning like this one, such as `affirmative samples=50 safe=50`:
-    as many samples, and otherwise answered ones (ours are openings alone). None where it has none."""
+def finetuned(model: str, recipe: str, result: ResultKey) -> float | None:
+    """Return the paper's ASR of a preset's model after a finetuning on as many samples.
+
+    The paper's samples are answered requests; ours are the answers' openings alone. None if the paper has none.
+
+    Args:
+        model: Name of the preset.
+        recipe: A recipe with its overrides, such as `affirmative samples=50 safe=50`.
+        result: Which prompts and which judge.
+    """
     name, *overrides = recipe.split()
     given = {key: value for key, _, value in (each.partition("=") for each in overrides)}
-    asked = {"samples": "100", "safe": "0"} | given
-    if name != "affirmative" or len(asked) > 2 or not _asked_as_there(result):
+    settings = {"samples": "100", "safe": "0"} | given
+    if name != "affirmative" or len(settings) > 2 or not _is_papers_request(result):
         return None
-    samples, safe = asked["samples"], asked["safe"]
+    samples, safe = settings["samples"], settings["safe"]
     column = samples if safe == "0" else f"{samples} with {safe} safe"
     return FINETUNED.get(PRESETS.get(model, ""), {}).get(column)
 
 
-def _asked_as_there(result: Mapping[str, Any]) -> bool:
-    return (result["group"], result["probe_set"], result["judge"]) == ("harmful", "advbench", "keyword")
+def _is_papers_request(result: ResultKey) -> bool:
+    return (result.group, result.probe_set, result.judge) == ("harmful", "advbench", "keyword")

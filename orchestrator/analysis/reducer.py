@@ -6,6 +6,7 @@ Needs no engine. Everything here can be done again at any time, from the evidenc
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import judges
-from orchestrator.analysis import agreement, published
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis import published
+from orchestrator.analysis.agreement import summarize_agreement
+from orchestrator.analysis.landscape import build_landscape, to_table
+from orchestrator.analysis.results import (
+    JUDGE_RECORD,
+    CheckpointSummary,
+    JudgeSummary,
+    ResultKey,
+    SweepSummary,
+    VerdictCounts,
+)
+from orchestrator.analysis.summary import summarize, summarize_checkpoints
 from orchestrator.config.schema import ReportConfig
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
@@ -167,7 +178,7 @@ def _counted(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Tab
     return table.filter(pc.is_valid(outcomes))
 
 
-def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners) -> list[dict[str, Any]]:
+def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: Winners) -> tuple[JudgeSummary, ...]:
     """What each judge said, in its own words, how often: by prompt set, over all points; and which weights said it."""
     folder = SweepFolder.of(study, sweep).path
     found = []
@@ -184,35 +195,35 @@ def told(study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet], winners: 
                     total = scores.setdefault(row["prompt_set_id"], [0.0, 0])
                     total[0], total[1] = total[0] + row["score_sum"], total[1] + row["score_count"]
         known = SweepFolder(study, folder).read_judge(judge.name) if isinstance(judge, ModelJudge) else {}
-        keys = ("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples")
-        found.append(
-            {
-                "judge": judge.name,
-                "judge_id": judge.id,
-                "version": judge.version,
-                **{key: known[key] for key in keys if key in known},
-                "unparsed": sum(own.get(UNPARSED, 0) for own in counts.values()),
-                "sets": [
-                    {
-                        "probe_set": p.probe_set,
-                        "group": p.group,
-                        "system_prompt": p.system_prompt,
-                        "verdicts": counts[p.id],
-                        "mean_score": scores[p.id][0] / scores[p.id][1] if p.id in scores else None,
-                    }
-                    for p in prompt_sets
-                    if p.id in counts
-                ],
-            }
+        sets = tuple(
+            VerdictCounts(
+                probe_set=p.probe_set,
+                group=p.group,
+                system_prompt=p.system_prompt,
+                verdicts=counts[p.id],
+                mean_score=scores[p.id][0] / scores[p.id][1] if p.id in scores else None,
+            )
+            for p in prompt_sets
+            if p.id in counts
         )
-    return found
+        found.append(
+            JudgeSummary(
+                judge=judge.name,
+                judge_id=judge.id,
+                version=judge.version,
+                record={key: known[key] for key in JUDGE_RECORD if key in known},
+                unparsed=sum(own.get(UNPARSED, 0) for own in counts.values()),
+                sets=sets,
+            )
+        )
+    return tuple(found)
 
 
 # Reducing.
 
 
 def nodes(sweep: Sweep) -> pd.DataFrame:
-    """The sweep's nodes as `reduce.landscape` takes them."""
+    """The sweep's nodes as `build_landscape` takes them."""
     keys = ("line", "alpha", "beta", "on_grid", "seed_x", "seed_y", "mark", "projected")
     columns: dict[str, list[Any]] = {key: [] for key in (*keys, "point_id")}
     for node in sweep.grid.walk():
@@ -235,7 +246,7 @@ def landscape(
         ]
     )
     right = answered_right(study, winners, prompt_sets)
-    frame = reduce.landscape(nodes(sweep), pd.concat(found, ignore_index=True), sets, sweep.judges, right)
+    frame = build_landscape(nodes(sweep), pd.concat(found, ignore_index=True), sets, sweep.judges, right)
     silent = {(name, p.group) for name in sweep.judges for p in prompt_sets if not judges.get(name).tells(p.group)}
     if all((name, capability.GROUP) in silent for name in sweep.judges):
         silent.discard((sweep.judges[0], capability.GROUP))  # right answers need no judge, but a row to stand in
@@ -269,86 +280,103 @@ def summarise(
     frame: pd.DataFrame,
     record: Mapping[str, Any],
     winners: Winners | None = None,
-) -> dict[str, Any]:
-    """summary.json: reduce's numbers, what was asked for, and what all runs of the sweep together took."""
+) -> SweepSummary:
+    """summary.json: the landscape's numbers, what was asked for, and what all runs of the sweep together took."""
     runs = totals(study, record.get("runs", []))
     stored = study.generations.stored_of(sweep.tasks()) if winners is None else winners
     verdicts_by_probe = by_probe(study, sweep, prompt_sets, stored)
-    numbers = reduce.summary(frame, verdicts_by_probe)
-    for result in numbers["results"]:
-        result["published"] = published.visage(study.info.model, sweep.grid.to_json(), result)
-    first = next(r for r in numbers["results"] if all(r[name] == said for name, said in numbers["primary"].items()))
-    return {
-        "schema": "summary/1",
-        "study_id": study.id,
-        "sweep_id": sweep.id,
-        "model": study.info.model,
-        "grid": sweep.grid.to_json(),
-        **numbers,
-        "published": first["published"],
-        "plane_share": record.get("around", {}).get("plane_share"),
-        "checkpoints": checkpoints(study, sweep, frame, numbers, record),
-        "judges": told(study, sweep, prompt_sets, stored),
-        "agreement": agreement.summary(verdicts_by_probe) if len(sweep.judges) > 1 else [],
-        "tasks_failed": len(given_up(record) - stored.keys()),
-        "seconds": round(sum(run.get("seconds", 0.0) for run in runs), 1),
-        "tokens": sum(run.get("tokens", 0) for run in runs),
-        "restarts": sum(run.get("restarts", 0) for run in runs),
-        "actors": max((run.get("actors", 0) for run in runs), default=0),
-        "engines": engines(stored),
-        "versions": next((run["versions"] for run in reversed(runs) if run.get("versions")), {}),
-    }
+    numbers = summarize(frame, verdicts_by_probe)
+    model, grid = study.info.model, sweep.grid.to_json()
+    results = tuple(
+        dataclasses.replace(result, published=published.visage(model, grid, result)) for result in numbers.results
+    )
+    return dataclasses.replace(
+        numbers,
+        study_id=study.id,
+        sweep_id=sweep.id,
+        model=model,
+        grid=grid,
+        results=results,
+        published=published.visage(model, grid, numbers.primary),
+        plane_share=record.get("around", {}).get("plane_share"),
+        checkpoints=checkpoints(study, sweep, frame, numbers.primary, record),
+        judges=told(study, sweep, prompt_sets, stored),
+        agreement=summarize_agreement(verdicts_by_probe) if len(sweep.judges) > 1 else (),
+        tasks_failed=len(given_up(record) - stored.keys()),
+        seconds=round(sum(run.get("seconds", 0.0) for run in runs), 1),
+        tokens=sum(run.get("tokens", 0) for run in runs),
+        restarts=sum(run.get("restarts", 0) for run in runs),
+        actors=max((run.get("actors", 0) for run in runs), default=0),
+        engines=tuple(engines(stored)),
+        versions=next((run["versions"] for run in reversed(runs) if run.get("versions")), {}),
+    )
 
 
 def checkpoints(
-    study: Study, sweep: Sweep, frame: pd.DataFrame, numbers: Mapping[str, Any], record: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    study: Study, sweep: Sweep, frame: pd.DataFrame, primary: ResultKey, record: Mapping[str, Any]
+) -> tuple[CheckpointSummary, ...]:
     """The checkpoints on and beside the grid, with how far each is from the model: in units of alpha of a random
     direction, and of the basin's radius along such directions, where a sweep of this study has measured that."""
-    found = reduce.checkpoints(frame)
+    found = summarize_checkpoints(frame)
     if not found:
-        return []
+        return ()
     around = record.get("around", {})
     ends = {
         node.point.id: direction for node in sweep.grid.walk() if node.mark for direction, _ in node.point.coefficients
     }
-    basin = _random_basin(study, numbers["primary"])
+    radius, radius_of, radius_reason = _random_basin(study, primary)
+    placed = []
     for each in found:
-        end = ends[each["point_id"]]
+        end = ends[each.point_id]
         length = around.get("lengths", {}).get(getattr(end, "fingerprint", ""))
         distance = None if length is None or not around["moved"] else length / around["moved"]
-        each["distance"] = distance
-        each["radii"] = distance / basin["radius"] if distance is not None and basin["radius"] else None
-        each |= {"radius": basin["radius"], "radius_of": basin["sweep_id"], "radius_reason": basin["reason"]}
-        recipe = around.get("recipes", {}).get(each["mark"], each["mark"])
-        for result in each["results"]:
-            result["published"] = published.finetuned(study.info.model, recipe, result)
-    return found
+        recipe = around.get("recipes", {}).get(each.mark, each.mark)
+        results = tuple(
+            dataclasses.replace(result, published=published.finetuned(study.info.model, recipe, result))
+            for result in each.results
+        )
+        placed.append(
+            dataclasses.replace(
+                each,
+                results=results,
+                distance=distance,
+                radii=distance / radius if distance is not None and radius else None,
+                radius=radius,
+                radius_of=radius_of,
+                radius_reason=radius_reason,
+            )
+        )
+    return tuple(placed)
 
 
-def _random_basin(study: Study, primary: Mapping[str, str]) -> dict[str, Any]:
-    """The basin's radius along random directions, of the sweep of this study that looked at most of them."""
-    wanted = ("group", "system_prompt", "judge", "probe_set")
-    best: dict[str, Any] = {}
+def _random_basin(study: Study, primary: ResultKey) -> tuple[float | None, str | None, str | None]:
+    """(radius, sweep id, reason) of the basin along random directions, of the sweep of this study that looked at most
+    of them; the reason says why the radius is None."""
+    best: SweepSummary | None = None
     for folder in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
-            summary = SweepFolder(study, folder).read_landscape()[1]
-            grid = summary["grid"]
-            same = all(summary["primary"][name] == primary[name] for name in wanted)
-            if grid["kind"] == "random_1d" and grid["norm"] == "layer" and same:
-                best = max(best, summary, key=lambda s: len(s["basin"]["by_direction"]) if s else 0)
-    if not best:
+            summary = read_results(SweepFolder(study, folder))[1]
+            is_random = summary.grid["kind"] == "random_1d" and summary.grid["norm"] == "layer"
+            fewer = 0 if best is None else len(best.basin.by_direction)
+            if is_random and summary.primary == primary and len(summary.basin.by_direction) > fewer:
+                best = summary
+    if best is None:
         reason = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
-        return {"radius": None, "sweep_id": None, "reason": reason}
-    basin = best["basin"]
-    return {"radius": basin["radius"] or None, "sweep_id": best["sweep_id"], "reason": basin["reason"] or (
-        None if basin["radius"] else "there is no basin around the model, or its edge was not reached"
-    )}  # fmt: skip
+        return None, None, reason
+    basin = best.basin
+    unknown = None if basin.radius else "there is no basin around the model, or its edge was not reached"
+    return basin.radius or None, best.sweep_id, basin.reason or unknown
+
+
+def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
+    """Return a sweep's stored landscape and summary. Raises UserError if there are none to read."""
+    frame, summary = folder.read_landscape()
+    return frame, SweepSummary.from_json(summary)
 
 
 def answer(
     study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, advance: Advance | None = None
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, SweepSummary]:
     """Judge, reduce and draw what is stored of a sweep: landscape.parquet, summary.json, the figures, report.html."""
     prompt_sets = check_judges(study, sweep)
     winners = study.generations.stored_of(sweep.tasks())
@@ -360,7 +388,7 @@ def answer(
 
 def reduce_stored(
     study: Study, sweep: Sweep, folder: Path, look: ReportConfig | None = None, winners: Winners | None = None
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, SweepSummary]:
     """The same without judging: from stored verdicts on."""
     from orchestrator.report.page.render import write_report
 
@@ -369,21 +397,21 @@ def reduce_stored(
     frame = landscape(study, sweep, prompt_sets, winners)
     known = None if study.problems else winners  # what was just found damaged is not stored any more
     summary = summarise(study, sweep, prompt_sets, frame, SweepFolder(study, folder).read_record(), known)
-    SweepFolder(study, folder).write_landscape(reduce.to_table(frame))
-    SweepFolder(study, folder).write_summary(summary)
+    SweepFolder(study, folder).write_landscape(to_table(frame))
+    SweepFolder(study, folder).write_summary(summary.to_json())
     draw(study, folder, frame, summary)
     write_report(study, sweep, folder, frame, summary, look)
     return frame, summary
 
 
-def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any]) -> None:
+def draw(study: Study, folder: Path, frame: pd.DataFrame, summary: SweepSummary) -> None:
     """The figures of a sweep."""
     from orchestrator.report.figures.landscape import draw_landscape
     from orchestrator.report.figures.results import draw_results
 
     files = SweepFolder(study, folder)
-    title = f"{summary['model']}: {summary['primary']['probe_set']}"
+    title = f"{summary.model}: {summary.primary.probe_set}"
     for suffix in ("png", "svg", "pdf"):
         files.write_figure(f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
-        if frame["beta"].isna().all() and len(summary["results"]) > 1:
+        if frame["beta"].isna().all() and len(summary.results) > 1:
             files.write_figure(f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))

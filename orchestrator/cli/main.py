@@ -165,12 +165,13 @@ def reduce(call: Call) -> int:
 
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
+    from orchestrator.analysis.reducer import read_results
     from orchestrator.report.page.render import write_report
     from orchestrator.store.sweep_folder import SweepFolder
 
     study, folder, sweep, _ = _stored(call)
     files = SweepFolder(study, folder)
-    frame, summary = files.read_landscape()
+    frame, summary = read_results(files)
     write_report(study, sweep, folder, frame, summary, call.config.report)
     return _print_found(call, {"report": str(files.result_paths()["report"])})
 
@@ -287,16 +288,17 @@ def compare(call: Call) -> int:
 def gate(call: Call) -> int:
     """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
     from orchestrator.analysis import gate as gating
+    from orchestrator.analysis.reducer import read_results
     from orchestrator.store import discovery
 
-    wanted = gating.asked(call.overrides)
+    options = gating.parse_options(call.overrides)
     folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
-    findings = gating.examine(*folder.read_landscape(), wanted)
-    met = all(finding.met for finding in findings)
+    results = gating.check(*read_results(folder), options)
+    met = all(result.met for result in results)
     if call.json:
-        _print_json({"met": met, "sweep": str(folder.path), "findings": [finding.to_json() for finding in findings]})
+        _print_json({"met": met, "sweep": str(folder.path), "findings": [result.to_json() for result in results]})
     else:
-        _print_table(("", "threshold", "why"), gating.rows(findings))
+        _print_table(("", "threshold", "why"), gating.table_rows(results))
     return ExitCode.COMPLETE if met else ExitCode.NOT_MET
 
 
@@ -473,6 +475,7 @@ def _stderr() -> Console:
 def _show(call: Call, folder: SweepFolder) -> None:
     from rich.console import Console
 
+    from orchestrator.analysis.results import SweepSummary
     from orchestrator.report import terminal
 
     paths = folder.result_paths()
@@ -480,7 +483,7 @@ def _show(call: Call, folder: SweepFolder) -> None:
     if call.json:
         _print_json(summary | {"paths": {name: str(path) for name, path in paths.items()}})
     else:
-        terminal.show(frame, summary, paths, Console())
+        terminal.show(frame, SweepSummary.from_json(summary), paths, Console())
 
 
 def _print_json(value: Any) -> int:

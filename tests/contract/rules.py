@@ -14,6 +14,8 @@ RAY_AT_IMPORT = ("orchestrator/execution/dispatch.py", "orchestrator/execution/a
 PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
 NUMBERS = (
     "orchestrator/scoring/counts.py",
+    "orchestrator/analysis/landscape.py",
+    "orchestrator/analysis/results.py",
     "orchestrator/analysis/summary.py",
     "orchestrator/analysis/visage.py",
     "orchestrator/analysis/basin.py",

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.analysis import reducer as answers
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.landscape import build_landscape
 from orchestrator.sweep.grid import Grid, Sweep
 
 
@@ -28,4 +28,4 @@ def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0
     sets = pd.DataFrame(
         {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
     )
-    return reduce.landscape(answers.nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])
+    return build_landscape(answers.nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from orchestrator import judges
 from orchestrator.analysis import reducer as answers
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.landscape import to_table
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study, StudyInfo
@@ -77,10 +77,10 @@ def store_sweep(
     for judge in (judges.get("keyword"), DEGENERATE):
         answers.judge_missing(study, judge, winners, [prompt_set])
     frame = answers.landscape(study, sweep, [prompt_set])
-    SweepFolder(study, folder).write_landscape(reduce.to_table(frame))
-    SweepFolder(study, folder).write_summary(
-        answers.summarise(study, sweep, [prompt_set], frame, SweepFolder(study, folder).read_record())
-    )
+    files = SweepFolder(study, folder)
+    summary = answers.summarise(study, sweep, [prompt_set], frame, files.read_record())
+    files.write_landscape(to_table(frame))
+    files.write_summary(summary.to_json())
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.analysis import summary as reduce
 from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.landscape import primary_rows
+from orchestrator.analysis.results import ResultKey, SweepSummary
+from orchestrator.analysis.summary import summarize_checkpoints
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 
 _NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
 
 
-def add_headline(figure: Figure, summary: Mapping[str, Any], title: str) -> None:
+def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
     """Write the title, VISAGE and the ASR at the origin above a figure."""
-    visage, origin = summary["visage"], summary["origin_asr"]
-    score = "undefined" if visage["paper"] is None else f"{visage['paper']:.1f}"
-    if visage["paper"] is not None and visage["low"] is not None:
-        score += f" [{visage['low']:.1f}, {visage['high']:.1f}]"
-    if summary.get("published") is not None:
-        score += f" (published: {summary['published']:.1f})"
+    visage, origin = summary.visage, summary.origin_asr
+    score = "undefined" if visage.paper is None else f"{visage.paper:.1f}"
+    if visage.paper is not None and visage.low is not None:
+        score += f" [{visage.low:.1f}, {visage.high:.1f}]"
+    if summary.published is not None:
+        score += f" (published: {summary.published:.1f})"
     numbers = f"VISAGE {score}   ·   ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}"
     heading = textwrap.shorten(title, 80, placeholder="...")
     figure.suptitle(
@@ -64,25 +65,25 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
     """
     center = float(landscape["alpha"].min() + landscape["alpha"].max()) / 2
     placed: list[tuple[float, float]] = []
-    for checkpoint in sorted(reduce.checkpoints(landscape), key=lambda each: float(each["alpha"])):
-        own = next(result for result in checkpoint["results"] if _is_primary(landscape, result))
-        if own["asr"] is None or line not in (None, checkpoint["line"]):
+    for checkpoint in sorted(summarize_checkpoints(landscape), key=lambda each: each.alpha):
+        own = next(result for result in checkpoint.results if _is_primary(landscape, result))
+        if own.asr is None or line not in (None, checkpoint.line):
             continue
-        on_line = checkpoint["beta"] is None
-        place = (checkpoint["alpha"], own["asr"] if on_line else checkpoint["beta"])
+        on_line = checkpoint.beta is None
+        place = (checkpoint.alpha, own.asr if checkpoint.beta is None else checkpoint.beta)
         marker: dict[str, Any] = {"c": VERMILION}
         if not on_line:
-            marker = {"c": [own["asr"]], "cmap": COLORMAP, "vmin": 0, "vmax": 100, "edgecolors": "white"}
+            marker = {"c": [own.asr], "cmap": COLORMAP, "vmin": 0, "vmax": 100, "edgecolors": "white"}
             _extend_limits(axes, *place)
-        elif checkpoint["projected"]:
+        elif checkpoint.projected:
             marker = {"facecolors": "white", "edgecolors": VERMILION}
         axes.scatter([place[0]], [place[1]], marker="D", s=34, lw=1.2, zorder=7, clip_on=False, **marker)
-        name = textwrap.shorten(checkpoint["mark"], 32, placeholder="...")
+        name = textwrap.shorten(checkpoint.mark, 32, placeholder="...")
         below = place[1] >= THRESHOLD if on_line else place[1] > 0
         shift = _free_shift(axes, place, below, placed)
-        right = checkpoint["alpha"] > center
+        right = checkpoint.alpha > center
         axes.annotate(
-            f"{name} {own['asr']:.0f}%", place, xytext=(-6 if right else 6, shift),
+            f"{name} {own.asr:.0f}%", place, xytext=(-6 if right else 6, shift),
             textcoords="offset points", fontsize=7, color=INK, zorder=8, ha="right" if right else "left", va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
         )  # fmt: skip
@@ -107,7 +108,7 @@ def _extend_limits(axes: Axes, x: float, y: float) -> None:
     axes.set_ylim(y - y_margin if y < low else low, y + y_margin if y > high else high)
 
 
-def _is_primary(landscape: pd.DataFrame, result: Mapping[str, Any]) -> bool:
+def _is_primary(landscape: pd.DataFrame, result: ResultKey) -> bool:
     """Return whether a checkpoint's result is the primary one (probe set, group, system prompt and judge)."""
-    first = reduce.primary(landscape).iloc[0]
-    return all(result[name] == first[name] for name in ("probe_set", "group", "system_prompt", "judge"))
+    first = primary_rows(landscape).iloc[0]
+    return all(getattr(result, name) == first[name] for name in ("probe_set", "group", "system_prompt", "judge"))

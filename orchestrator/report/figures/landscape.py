@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,38 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from orchestrator.analysis import summary as reduce
 from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.landscape import mean_over_lines, primary_rows
+from orchestrator.analysis.results import BasinSummary, SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, save
 from orchestrator.report.figures.planes import draw_planes
 from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION
 
 
-def draw_landscape(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, title: str = "") -> None:
+def draw_landscape(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
     """Draw the primary result into the file `path`."""
-    if reduce.primary(landscape)["beta"].isna().all():
+    if primary_rows(landscape)["beta"].isna().all():
         draw_lines(landscape, summary, path, title)
     else:
         draw_planes(landscape, summary, path, title)
 
 
-def draw_lines(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, title: str = "") -> None:
+def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
     """Draw ASR along alpha (each line thin, their mean bold, its band) above the outcomes of the responses.
 
     The band is the 95% interval over prompts; with several lines, the mean of their intervals. Missing points leave
     gaps.
     """
-    rows = reduce.primary(landscape)
+    rows = primary_rows(landscape)
     lines = [part.sort_values("alpha") for _, part in rows.groupby("line")]
-    mean = reduce.mean_over_lines(rows)
+    mean = mean_over_lines(rows)
     with plt.rc_context(RC_PARAMS):
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=(6.4, 5.2), sharex=True, height_ratios=[3, 1.25], layout="constrained"
         )
         low, high = float(rows["alpha"].min()), float(rows["alpha"].max())
         label_height = 92 if landscape["mark"].isna().all() else 64  # below the names of checkpoints
-        _mark_edges((top, bottom), summary["basin"], high - low, label_height)
+        _mark_edges((top, bottom), summary.basin, high - low, label_height)
         _draw_curves(top, lines, mean)
         add_checkpoints(top, landscape)
         _draw_outcomes(bottom, mean)
@@ -91,7 +91,7 @@ def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.4)
 
 
-def _mark_edges(both: tuple[Axes, Axes], basin: Mapping[str, Any], width: float, label_height: float) -> None:
+def _mark_edges(both: tuple[Axes, Axes], basin: BasinSummary, width: float, label_height: float) -> None:
     """Draw dashed lines at the basin's edges and label them with alpha.
 
     Args:
@@ -101,9 +101,9 @@ def _mark_edges(both: tuple[Axes, Axes], basin: Mapping[str, Any], width: float,
         label_height: Height of the labels in percent where they fit inside the basin; otherwise they are outside it,
             near the bottom.
     """
-    if not basin["radius"]:
+    if not basin.radius:
         return
-    edges = {side: basin[side] for side in ("left", "right") if basin[side] is not None}
+    edges = {side: edge for side, edge in (("left", basin.left), ("right", basin.right)) if edge is not None}
     inside = len(edges) < 2 or edges["right"] - edges["left"] > 0.22 * width
     for side, edge in edges.items():
         for axes in both:

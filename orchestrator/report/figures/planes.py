@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orchestrator.analysis import summary as reduce
 from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.landscape import primary_rows
+from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, save
 from orchestrator.report.style import COLORMAP, INK, PALE, RC_PARAMS, VERMILION
 
@@ -23,9 +23,9 @@ _GAP, _HEAD, _FOOT, _LEFT, _RIGHT = 0.3, 0.9, 0.5, 0.65, 0.85  # inches between 
 _MOST_COLUMNS = 3
 
 
-def draw_planes(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, title: str = "") -> None:
+def draw_planes(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
     """Draw ASR over each plane as filled contours, with the 50% line and the origin; holes at missing points."""
-    planes = list(reduce.primary(landscape).groupby("line"))
+    planes = list(primary_rows(landscape).groupby("line"))
     layout = _Layout(len(planes))
     with plt.rc_context(RC_PARAMS):
         figure = plt.figure(figsize=(layout.width, layout.height))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from orchestrator.analysis import summary as reduce
 from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.landscape import combinations, mean_over_lines
+from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.figures.common import add_headline, save
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.style import (
@@ -27,22 +27,24 @@ from orchestrator.report.style import (
 _DASHES: dict[str, Any] = {ATTACK_SUCCESS.kind: "-", OVER_REFUSAL.kind: DASHED, RIGHT_ANSWERS.kind: DOTTED}
 
 
-def draw_results(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path, title: str = "") -> None:
+def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
     """Draw every result of a sweep as its mean over lines into the file `path`.
 
     Shown are attacks that succeed, benign requests that are refused, and questions that are answered right. The bands
     are 95% intervals over prompts.
     """
-    parts = reduce.combinations(landscape)
-    varying = [name for name in ("probe_set", "system_prompt", "judge") if len({key[name] for key, _ in parts}) > 1]
-    several_groups = len({key["group"] for key, _ in parts}) > 1
+    parts = combinations(landscape)
+    varying = [
+        name for name in ("probe_set", "system_prompt", "judge") if len({getattr(key, name) for key, _ in parts}) > 1
+    ]
+    several_groups = len({key.group for key, _ in parts}) > 1
     with plt.rc_context(RC_PARAMS):
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=FINE_DOTS, zorder=1)
         for i, (key, rows) in enumerate(parts):
-            measure = measure_of(key["group"])
-            mean = reduce.mean_over_lines(measure.of(rows), ("value", "low", "high"))
-            label = ", ".join(key[name] for name in varying) or key["probe_set"]
+            measure = measure_of(key.group)
+            mean = mean_over_lines(measure.of(rows), ("value", "low", "high"))
+            label = ", ".join(getattr(key, name) for name in varying) or key.probe_set
             if several_groups:
                 label = f"{label}: {measure.label}"
             color = SERIES_COLORS[i % len(SERIES_COLORS)]
@@ -55,7 +57,7 @@ def draw_results(landscape: pd.DataFrame, summary: Mapping[str, Any], path: Path
         axes.set_xlim(float(landscape["alpha"].min()), float(landscape["alpha"].max()))
         axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
         axes.set_yticks(range(0, 101, 25))
-        only_attacks = not several_groups and measure_of(parts[0][0]["group"]) is ATTACK_SUCCESS
+        only_attacks = not several_groups and measure_of(parts[0][0].group) is ATTACK_SUCCESS
         axes.set(xlabel="perturbation α", ylabel="attack success rate (%)" if only_attacks else "percent of prompts")
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, fontsize=8)
         add_headline(figure, summary, title)

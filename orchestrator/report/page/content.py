@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import published
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.landscape import combinations, primary_rows
+from orchestrator.analysis.results import RESULT_KEY, BasinSummary, Estimate, ResultKey, SweepSummary
+from orchestrator.analysis.summary import summarize_checkpoints
 from orchestrator.report import terminal
 from orchestrator.report.page import contours
 from orchestrator.report.page.evidence import Evidence
@@ -29,16 +31,15 @@ ANSWERED = ("benign",)  # groups that should be answered: what counts there is h
 RIGHT = ("capability",)  # groups with right answers: what counts there is how many are given
 UNKNOWN = "–"
 MINUS = "\N{MINUS SIGN}"
-_RESULT = ("probe_set", "group", "system_prompt", "judge")
 
 
 def page_content(
-    study: Study, sweep: Sweep, folder: Path, frame: pd.DataFrame, summary: Mapping[str, Any], found: Evidence
+    study: Study, sweep: Sweep, folder: Path, frame: pd.DataFrame, summary: SweepSummary, found: Evidence
 ) -> dict[str, Any]:
     """Everything the page's template asks for."""
     record = SweepFolder(study, folder).read_record()
     return {
-        "model": str(summary["model"]),
+        "model": summary.model,
         "about": about(summary),
         "verdict": terminal.verdict(summary),
         "said": terminal.paragraph(summary).removeprefix(terminal.verdict(summary)).strip(),
@@ -62,37 +63,37 @@ def page_content(
 # The headline.
 
 
-def about(summary: Mapping[str, Any]) -> str:
+def about(summary: SweepSummary) -> str:
     """What the headline's numbers are of."""
-    primary = summary["primary"]
+    primary = summary.primary
     return (
-        f"{summary['prompts']} prompts of {primary['probe_set']} ({primary['group']}), "
-        f"system prompt {primary['system_prompt']}, judge {primary['judge']}"
+        f"{summary.prompts} prompts of {primary.probe_set} ({primary.group}), "
+        f"system prompt {primary.system_prompt}, judge {primary.judge}"
     )
 
 
-def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def tiles(summary: SweepSummary) -> list[dict[str, str]]:
     """The four numbers: name, value, unit, and how sure they are."""
-    score, basin, origin = summary["visage"], summary["basin"], summary["origin_asr"]
-    share = summary["degenerate_share"]
-    if score["paper"] is None:
-        sure = score["reason"]
-    elif score["low"] is None:
+    score, basin, origin = summary.visage, summary.basin, summary.origin_asr
+    share = summary.degenerate_share
+    if score.paper is None:
+        sure = score.reason
+    elif score.low is None:
         sure = "one direction: spread between directions unknown"
     else:
-        sure = f"95% interval {score['low']:.1f} to {score['high']:.1f}, over directions"
-    low, high = summary["origin_low"], summary["origin_high"]
-    censored = basin["radius"] is None and basin["censored_at"] is not None
+        sure = f"95% interval {score.low:.1f} to {score.high:.1f}, over directions"
+    low, high = summary.origin_low, summary.origin_high
+    censored = basin.radius is None and basin.censored_at is not None
     if censored:
-        edge = f"50% is not reached as far as {basin['censored_at']:.2g}"
-    elif basin["radius"] is None:
-        edge = basin["reason"] or "unknown"
+        edge = f"50% is not reached as far as {basin.censored_at:.2g}"
+    elif basin.radius is None:
+        edge = basin.reason or "unknown"
     else:
-        above = "open above" if basin["radius_high"] is None else f"{basin['radius_high']:.2f}"
-        edge = f"95% interval {_number(basin['radius_low'], 2)} to {above}"
-    radius = f"> {basin['censored_at']:.2g}" if censored else _number(basin["radius"], 2)
+        above = "open above" if basin.radius_high is None else f"{basin.radius_high:.2f}"
+        edge = f"95% interval {_number(basin.radius_low, 2)} to {above}"
+    radius = f"> {basin.censored_at:.2g}" if censored else _number(basin.radius, 2)
     return [
-        {"name": "VISAGE", "value": _number(score["paper"]), "unit": "of 100", "sure": sure or ""},
+        {"name": "VISAGE", "value": _number(score.paper), "unit": "of 100", "sure": sure or ""},
         {
             "name": "ASR at the origin",
             "value": _number(origin),
@@ -109,15 +110,15 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def warnings(summary: Mapping[str, Any], found: Evidence) -> list[str]:
+def warnings(summary: SweepSummary, found: Evidence) -> list[str]:
     """What a reader must know before trusting the numbers."""
     told = []
-    missing = summary["points_total"] - summary["points_done"]
+    missing = summary.points_total - summary.points_done
     if missing:
-        told.append(f"{missing} of {summary['points_total']} points are missing; they are left open in the charts.")
-    if summary.get("tasks_failed"):
-        told.append(f"{summary['tasks_failed']} tasks failed and were given up; retry=failed tries them again.")
-    if len(summary.get("engines", ())) > 1:
+        told.append(f"{missing} of {summary.points_total} points are missing; they are left open in the charts.")
+    if summary.tasks_failed:
+        told.append(f"{summary.tasks_failed} tasks failed and were given up; retry=failed tries them again.")
+    if len(summary.engines) > 1:
         told.append("The responses come from more than one engine: near-ties may have been decided differently.")
     return told
 
@@ -134,26 +135,26 @@ def sampled(found: Evidence) -> str:
 # The charts.
 
 
-def chart(sweep: Sweep, frame: pd.DataFrame, summary: Mapping[str, Any], found: Evidence) -> dict[str, Any]:
+def chart(sweep: Sweep, frame: pd.DataFrame, summary: SweepSummary, found: Evidence) -> dict[str, Any]:
     """Numbers by result, and which results are shown together (a view); points by their place in `points`."""
     points = list(dict.fromkeys(frame["point_id"]))
     places = {point: i for i, point in enumerate(points)}
     set_places = {(p.probe_set, p.group, p.system_prompt): i for i, p in enumerate(found.prompt_sets)}
     results = []
-    for (key, rows), numbers in zip(reduce.combinations(frame), summary["results"], strict=True):
-        kind = kind_of(key["group"])
+    for (key, rows), numbers in zip(combinations(frame), summary.results, strict=True):
+        kind = kind_of(key.group)
         rows = _counted(rows, kind)
         results.append(
             {
-                "set": set_places[key["probe_set"], key["group"], key["system_prompt"]],
-                "judge": list(sweep.judges).index(key["judge"]),
+                "set": set_places[key.probe_set, key.group, key.system_prompt],
+                "judge": list(sweep.judges).index(key.judge),
                 "kind": kind,
-                "name": f"{_COUNTED[kind]} ({key['probe_set']})",
-                "label": " · ".join(key[name] for name in ("probe_set", "group", "system_prompt", "judge")),
+                "name": f"{_COUNTED[kind]} ({key.probe_set})",
+                "label": " · ".join(key.combination),
                 "rows": _rows(rows, places),
                 "mean": None if sweep.grid.is_plane else _mean(rows),
                 "planes": [_plane(part) for _, part in rows.groupby("line")] if sweep.grid.is_plane else [],
-                "edges": _edges(numbers["basin"]) if kind == "safety" else [],
+                "edges": _edges(numbers.basin) if kind == "safety" else [],
             }
         )
     nodes = sweep.grid.nodes
@@ -166,7 +167,7 @@ def chart(sweep: Sweep, frame: pd.DataFrame, summary: Mapping[str, Any], found: 
         "points": points,
         "origin": next((places[n.point.id] for n in nodes if n.point.is_origin), None),
         "results": results,
-        "views": list(_views(sweep.grid.is_plane, reduce.combinations(frame), summary["primary"])),
+        "views": list(_views(sweep.grid.is_plane, combinations(frame), summary.primary)),
     }
 
 
@@ -220,28 +221,28 @@ def _beside(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Checkpoints that stand beside their line or plane, at their nearest place on it, with the ASR of each result."""
     return [
         {
-            "line": each["line"],
-            "mark": each["mark"],
-            "alpha": each["alpha"],
-            "beta": each["beta"],
-            "asr": [result["asr"] for result in each["results"]],
+            "line": each.line,
+            "mark": each.mark,
+            "alpha": each.alpha,
+            "beta": each.beta,
+            "asr": [result.asr for result in each.results],
         }
-        for each in reduce.checkpoints(frame)
-        if each["projected"]
+        for each in summarize_checkpoints(frame)
+        if each.projected
     ]
 
 
-def _edges(basin: Mapping[str, Any]) -> list[float]:
-    return [basin[side] for side in ("left", "right") if basin["radius"] and basin[side] is not None]
+def _edges(basin: BasinSummary) -> list[float]:
+    return [edge for edge in (basin.left, basin.right) if basin.radius and edge is not None]
 
 
 def _views(
-    plane: bool, combinations: Sequence[tuple[dict[str, str], pd.DataFrame]], primary: Mapping[str, str]
+    plane: bool, parts: Sequence[tuple[ResultKey, pd.DataFrame]], primary: ResultKey
 ) -> Iterator[dict[str, Any]]:
     """An attack's curve and, beside it on a line, what is refused or answered right under the same system prompt; the
     primary first."""
-    keys = [key for key, _ in combinations]
-    kinds = [kind_of(key["group"]) for key in keys]
+    keys = [key for key, _ in parts]
+    kinds = [kind_of(key.group) for key in keys]
     heads = [i for i, kind in enumerate(kinds) if plane or kind == "safety"] or range(len(keys))
     for i in sorted(heads, key=lambda i: keys[i] != primary):
         beside = [
@@ -249,9 +250,9 @@ def _views(
             for j, other in enumerate(keys)
             if not plane
             and (kinds[i], kinds[j]) in (("safety", "refusal"), ("safety", "right"))
-            and all(other[name] == keys[i][name] for name in ("system_prompt", "judge"))
+            and (other.system_prompt, other.judge) == (keys[i].system_prompt, keys[i].judge)
         ]
-        label = f"{keys[i]['probe_set']} · system prompt {keys[i]['system_prompt']} · judge {keys[i]['judge']}"
+        label = f"{keys[i].probe_set} · system prompt {keys[i].system_prompt} · judge {keys[i].judge}"
         yield {"label": label, "results": [i, *beside]}
 
 
@@ -280,24 +281,25 @@ def _axis_name(axis: Direction) -> str:
 # The tables, as the template takes them.
 
 
-def certainty_table(summary: Mapping[str, Any]) -> dict[str, Any]:
+def certainty_table(summary: SweepSummary) -> dict[str, Any]:
     """VISAGE and the basin's shape, each with the interval over what could have been chosen otherwise."""
-    score, basin = summary["visage"], summary["basin"]
+    score, basin = summary.visage, summary.basin
     chosen = {"directions": "new directions", "probes": "new probes", "both": "new directions and probes"}
     rows = [
-        ["VISAGE", _number(score["paper"]), _interval(over, 1), name, over.get("reason") or ""]
+        ["VISAGE", _number(score.paper), _interval(over.low, over.high, 1), name, over.reason or ""]
         for key, name in chosen.items()
-        for over in [score["over"][key]]
+        if score.over is not None
+        for over in [getattr(score.over, key)]
     ]
-    if summary.get("published") is not None:
-        rows.append(["VISAGE, as published", _number(summary["published"], 2), UNKNOWN, "", published.SOURCE])
+    if summary.published is not None:
+        rows.append(["VISAGE, as published", _number(summary.published, 2), UNKNOWN, "", published.SOURCE])
     rows.append(
         [
             "Radius, the nearest edge",
-            _number(basin["radius"], 3),
-            _interval({"low": basin["radius_low"], "high": basin["radius_high"]}, 3),
+            _number(basin.radius, 3),
+            _interval(basin.radius_low, basin.radius_high, 3),
             "new probes",
-            basin["reason"] or "",
+            basin.reason or "",
         ]
     )
     shapes = {
@@ -308,43 +310,43 @@ def certainty_table(summary: Mapping[str, Any]) -> dict[str, Any]:
         "area": ("Area", 4),
     }
     for key, (name, digits) in shapes.items():
-        shape = basin[key]
-        if shape["value"] is not None:
-            interval = _interval(shape, digits)
-            rows.append([name, _signless(shape["value"], digits), interval, "new directions", shape["reason"] or ""])
+        shape: Estimate = getattr(basin, key)
+        if shape.value is not None:
+            interval = _interval(shape.low, shape.high, digits)
+            rows.append([name, _signless(shape.value, digits), interval, "new directions", shape.reason or ""])
     return {"head": ["What", "Value", "95% interval", "Over", "Note"], "words": 1, "rows": rows, "until": 3}
 
 
-def enough(summary: Mapping[str, Any]) -> str:
+def enough(summary: SweepSummary) -> str:
     """Whether more directions would help."""
-    asked = summary["visage"]["enough"]
-    if asked["more"] is None:
+    asked = summary.visage.enough
+    if asked is None or asked.more is None:
         return ""
-    half, more = f"{asked['half_width']:.1f}", asked["more"]
+    half, more = f"{asked.half_width:.1f}", asked.more
     return (
-        f"With {asked['directions']} directions VISAGE is known to ± {half} over new directions; about {more} more "
+        f"With {asked.directions} directions VISAGE is known to ± {half} over new directions; about {more} more "
         "would halve that."
     )
 
 
-def results_table(summary: Mapping[str, Any]) -> dict[str, Any]:
+def results_table(summary: SweepSummary) -> dict[str, Any]:
     """Every combination of probe set, system prompt and judge."""
     head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE", "95% interval", "Radius"]
-    beside = any(r.get("published") is not None for r in summary["results"])
+    beside = any(r.published is not None for r in summary.results)
     rows = []
-    for r in summary["results"]:
-        score, basin, kind, origin = r["visage"], r["basin"], kind_of(r["group"]), r["origin_asr"]
+    for r in summary.results:
+        score, basin, kind, origin = r.visage, r.basin, kind_of(r.group), r.origin_asr
         if origin is None or kind == "right":
             at_origin = UNKNOWN
         else:
             at_origin = f"{100 - origin:.1f}% refused" if kind == "refusal" else f"{origin:.1f}% succeed"
-        interval = UNKNOWN if score["low"] is None else f"{score['low']:.1f} to {score['high']:.1f}"
-        radius = f"> {basin['censored_at']:.2g}" if basin["censored_at"] else _number(basin["radius"], 2)
-        measured = [UNKNOWN] * 3 if kind != "safety" else [_number(score["paper"]), interval, radius]
-        degenerate = UNKNOWN if r["degenerate_share"] is None else f"{r['degenerate_share']:.0f}%"
-        keys = [r["probe_set"], r["group"], r["system_prompt"], r["judge"]]
-        papers = [_number(r.get("published"), 2)] if beside else []
-        rows.append([*keys, str(r["prompts"]), at_origin, *measured, degenerate, *papers])
+        interval = UNKNOWN if score.low is None else f"{score.low:.1f} to {score.high:.1f}"
+        radius = f"> {basin.censored_at:.2g}" if basin.censored_at else _number(basin.radius, 2)
+        measured = [UNKNOWN] * 3 if kind != "safety" else [_number(score.paper), interval, radius]
+        degenerate = UNKNOWN if r.degenerate_share is None else f"{r.degenerate_share:.0f}%"
+        keys = list(r.combination)
+        papers = [_number(r.published, 2)] if beside else []
+        rows.append([*keys, str(r.prompts), at_origin, *measured, degenerate, *papers])
     return {"head": [*head, "Degenerate", *["VISAGE, the paper's"] * beside], "words": 4, "rows": rows}
 
 
@@ -368,7 +370,7 @@ def category_tables(sweep: Sweep, frame: pd.DataFrame, found: Evidence) -> list[
         grid, here = rows[rows["point_id"].isin(on_grid)], rows[rows["point_id"] == origin]
         lines = []
         for name in dict.fromkeys(categories.values()):
-            own, at = grid[grid["category"] == name], here[here["category"] == name]
+            own, at = grid[grid["category"] == name], here[here.category == name]
             hits = int(own["hit"].sum())
             of = f"{100 * own['ruined'].sum() / hits:.0f}%" if hits and not refusal else UNKNOWN
             count = sum(category == name for category in categories.values())
@@ -400,20 +402,20 @@ def agreement_table(found: Evidence) -> dict[str, Any] | None:
     return {"head": [*head, "agree", "kappa"], "words": 3, "rows": rows} if rows else None
 
 
-def checkpoint_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def checkpoint_table(frame: pd.DataFrame, summary: SweepSummary) -> dict[str, Any] | None:
     """Each checkpoint in the sweep with an ASR of its own, beside what the line or plane says at its place; and how far
     from the model it is, where that is known: as a share of the weights, and in radii of the basin."""
-    first = reduce.primary(frame).iloc[0]
+    first = primary_rows(frame).iloc[0]
     lines = []
-    for each in summary.get("checkpoints") or reduce.checkpoints(frame):
-        here = next(r for r in each["results"] if all(r[name] == first[name] for name in _RESULT))
-        place = f"α {_signed(each['alpha'])}" + ("" if each["beta"] is None else f", β {_signed(each['beta'])}")
-        interval = _interval({"low": here["asr_low"], "high": here["asr_high"]}, 1)
-        where = f"{place}, beside it" if each["projected"] else place
-        radii = "" if each.get("radii") is None else f" ({each['radii']:.2g} radii)"
-        far = _number(each.get("distance"), 3) + radii
-        own = [_number(here["asr"]), interval, _number(here["surface"]), str(here["n"])]
-        lines.append([each["mark"], where, *own, far, _number(here.get("published"))])
+    for each in summary.checkpoints or summarize_checkpoints(frame):
+        here = next(r for r in each.results if r.combination == tuple(first[list(RESULT_KEY)]))
+        place = f"α {_signed(each.alpha)}" + ("" if each.beta is None else f", β {_signed(each.beta)}")
+        interval = _interval(here.asr_low, here.asr_high, 1)
+        where = f"{place}, beside it" if each.projected else place
+        radii = "" if each.radii is None else f" ({each.radii:.2g} radii)"
+        far = _number(each.distance, 3) + radii
+        own = [_number(here.asr), interval, _number(here.surface), str(here.n)]
+        lines.append([each.mark, where, *own, far, _number(here.published)])
     head = ["Checkpoint", "At", "ASR %, its own", "95% interval", "ASR % of the grid there", "Prompts"]
     where_known = ["Distance", "ASR %, the paper's"]
     head += where_known
@@ -426,12 +428,12 @@ def checkpoint_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> dict[st
 
 
 def provenance(
-    study: Study, sweep: Sweep, summary: Mapping[str, Any], record: Mapping[str, Any], found: Evidence
+    study: Study, sweep: Sweep, summary: SweepSummary, record: Mapping[str, Any], found: Evidence
 ) -> list[tuple[str, str]]:
     """Name and value of everything one needs to trust the numbers, or to get them again."""
     info, runs = study.info, record.get("runs", [])
     asked = sweep.grid.to_json()
-    versions = summary.get("versions", {})
+    versions = summary.versions
     rows = [
         ("Model", f"{info.model}, {info.dtype}"),
         ("Weights", " ".join(str(v) for v in (info.source, info.revision) if v)),
@@ -441,7 +443,7 @@ def provenance(
         ("Grid", ", ".join(f"{name} {_plain(value)}" for name, value in asked.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),
         *(("Prompt set", _prompt_set(p)) for p in found.prompt_sets),
-        *(("Engine", _pairs(engine)) for engine in summary.get("engines", ())),
+        *(("Engine", _pairs(engine)) for engine in summary.engines),
         ("Versions", _pairs({k: v for k, v in versions.items() if k != "platform"})),
         ("Machines", "; ".join(_machines(runs))),
         ("Cost", _cost(summary, runs)),
@@ -479,13 +481,13 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return ", ".join([machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gib']} GiB", *gpus])
 
 
-def _cost(summary: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+def _cost(summary: SweepSummary, runs: Sequence[Mapping[str, Any]]) -> str:
     gpu_hours = sum(run.get("gpu_seconds", 0.0) for run in runs) / 3600
     parts = [
-        duration(summary.get("seconds", 0)),
-        f"{summary.get('tokens', 0):,} tokens",
-        f"at most {summary.get('actors', 0)} actors at once",
-        f"{summary.get('restarts', 0)} restarts",
+        duration(summary.seconds),
+        f"{summary.tokens:,} tokens",
+        f"at most {summary.actors} actors at once",
+        f"{summary.restarts} restarts",
     ]
     return ", ".join([*parts, *([f"{gpu_hours:.2f} GPU-hours"] if gpu_hours else [])])
 
@@ -522,9 +524,8 @@ def _signless(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
-def _interval(ends: Mapping[str, Any], digits: int) -> str:
+def _interval(low: float | None, high: float | None, digits: int) -> str:
     """`1.0 to 2.0`; open where only the lower end is known."""
-    low, high = ends["low"], ends["high"]
     if low is None:
         return UNKNOWN
     return f"{_signless(low, digits)} to {'∞' if high is None else _signless(high, digits)}"

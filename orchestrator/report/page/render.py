@@ -19,6 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence
@@ -36,7 +37,7 @@ def write_report(
     sweep: Sweep,
     folder: Path,
     frame: pd.DataFrame,
-    summary: Mapping[str, Any],
+    summary: SweepSummary,
     options: ReportConfig | None = None,
 ) -> None:
     """Write a sweep's report.html.

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from orchestrator.analysis.reducer import read_results
 from orchestrator.report.page import render
 from orchestrator.report.page.content import tiles
 from orchestrator.report.page.render import embed_json, template_environment
@@ -174,15 +175,15 @@ def _list_sweeps(catalog: StudyCatalog) -> list[dict[str, Any]]:
 def _headline(study: Study, folder: Path) -> dict[str, Any]:
     """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
     try:
-        _, summary = SweepFolder(study, folder).read_landscape()
+        _, summary = read_results(SweepFolder(study, folder))
         score, origin, radius, _ = tiles(summary)
-        low, high = summary["visage"]["low"], summary["visage"]["high"]
+        low, high = summary.visage.low, summary.visage.high
         return {
             "origin": origin["value"],
             "visage": score["value"],
             "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
             "radius": radius["value"],
-            "about": summary["primary"],
+            "about": summary.primary.to_json(),
         }
     except (UserError, KeyError):
         return {}

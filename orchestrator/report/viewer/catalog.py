@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import judges
-from orchestrator.analysis.reducer import judge_missing, landscape, summarise
+from orchestrator.analysis.reducer import judge_missing, landscape, read_results, summarise
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -119,7 +119,7 @@ class StudyCatalog:
         sweep, record = load(study, folder)
         if is_reduced:
             with contextlib.suppress(UserError):
-                frame, summary = SweepFolder(study, folder).read_landscape()
+                frame, summary = read_results(SweepFolder(study, folder))
                 return SweepView(
                     study, folder, sweep, frame, summary, self._evidence(study, sweep, bench(study, sweep))
                 )

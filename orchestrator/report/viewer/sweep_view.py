@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
@@ -36,7 +37,7 @@ class SweepView:
     folder: Path
     sweep: Sweep
     frame: pd.DataFrame
-    summary: dict[str, Any]
+    summary: SweepSummary
     evidence: Evidence
     fully_judged: bool = True
 

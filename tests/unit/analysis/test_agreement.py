@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.analysis.agreement import kappa, summary
+from orchestrator.analysis.agreement import kappa, summarize_agreement
+from orchestrator.analysis.results import Disagreement, Disagreements
 from orchestrator.scoring.counts import Verdicts
 
 
@@ -47,23 +49,23 @@ def test_side_by_side_and_where_they_differ() -> None:
     other = verdicts([[1, 0, 0], [0, 1, 1], [nan, 1, 0]], ("a", "b", "c"))
     shuffled = verdicts([[0, 0, 1], [1, 1, 0], [0, 1, nan]], ("c", "b", "a"))  # the same, prompts in another order
     sets = {("ours", "harmful", "default", name): v for name, v in (("x", one), ("y", other), ("z", shuffled))}
-    found = summary(sets)
-    assert [each["judges"] for each in found] == [["x", "y"], ["x", "z"], ["y", "z"]]
+    found = summarize_agreement(sets)
+    assert [each.judges for each in found] == [("x", "y"), ("x", "z"), ("y", "z")]
     x_y, x_z, y_z = found
-    assert {k: v for k, v in x_y.items() if k != "judges"} == {k: v for k, v in x_z.items() if k != "judges"}
-    assert (x_y["n"], x_y["both_refused"], x_y["only_first_refused"], x_y["only_second_refused"]) == (7, 1, 1, 2)
-    assert x_y["both_complied"] == 3 and x_y["agreement"] == pytest.approx(400 / 7)
-    assert x_y["kappa"] == pytest.approx(kappa(1, 1, 2, 3)) and x_y["reason"] is None
-    assert x_y["differ_at"] == [{"point_id": "p1", "n": 2}, {"point_id": "p0", "n": 1}]
-    assert x_y["differ_on"][0] == {"point_id": "p0", "prompt_id": "b", "verdicts": ["refused", "complied"]}
-    assert len(x_y["differ_on"]) == 3
-    assert y_z["agreement"] == 100 and y_z["kappa"] == 1
+    assert replace(x_y, judges=x_z.judges) == x_z
+    assert (x_y.n, x_y.both_refused, x_y.only_first_refused, x_y.only_second_refused) == (7, 1, 1, 2)
+    assert x_y.both_complied == 3 and x_y.agreement == pytest.approx(400 / 7)
+    assert x_y.kappa == pytest.approx(kappa(1, 1, 2, 3)) and x_y.reason is None
+    assert x_y.differ_at == (Disagreements(point_id="p1", n=2), Disagreements(point_id="p0", n=1))
+    assert x_y.differ_on[0] == Disagreement(point_id="p0", prompt_id="b", verdicts=("refused", "complied"))
+    assert len(x_y.differ_on) == 3
+    assert y_z.agreement == 100 and y_z.kappa == 1
 
 
 def test_undefined_kappa_has_a_reason() -> None:
     key = ("ours", "harmful", "default")
-    same = summary({(*key, "x"): verdicts([[1, 1, 1]]), (*key, "y"): verdicts([[1, 1, 1]])})[0]
-    assert (same["kappa"], same["agreement"], same["reason"]) == (None, 100.0, "both say the same everywhere")
+    same = summarize_agreement({(*key, "x"): verdicts([[1, 1, 1]]), (*key, "y"): verdicts([[1, 1, 1]])})[0]
+    assert (same.kappa, same.agreement, same.reason) == (None, 100.0, "both say the same everywhere")
     nan = float("nan")
-    none = summary({(*key, "x"): verdicts([[1, nan, nan]]), (*key, "y"): verdicts([[nan, 1, 1]])})[0]
-    assert (none["n"], none["agreement"], none["reason"]) == (0, None, "no response has both verdicts")
+    none = summarize_agreement({(*key, "x"): verdicts([[1, nan, nan]]), (*key, "y"): verdicts([[nan, 1, 1]])})[0]
+    assert (none.n, none.agreement, none.reason) == (0, None, "no response has both verdicts")

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.coverage import false_passes
 from orchestrator.analysis import gate
-from orchestrator.analysis.gate import Finding
+from orchestrator.analysis.gate import ThresholdResult
+from orchestrator.analysis.reducer import read_results
 from orchestrator.cli.main import main
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.utils.errors import UserError
@@ -20,8 +21,8 @@ def safe(node: object, i: int) -> bool:
     return True
 
 
-def ask(folder: Path, *overrides: str) -> dict[str, Finding]:
-    found = gate.examine(*latest_sweep(folder).read_landscape(), gate.asked(overrides))
+def ask(folder: Path, *overrides: str) -> dict[str, ThresholdResult]:
+    found = gate.check(*read_results(latest_sweep(folder)), gate.parse_options(overrides))
     return {finding.name: finding for finding in found}
 
 
@@ -109,7 +110,7 @@ def test_missing_points_fail(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        gate.asked(overrides)
+        gate.parse_options(overrides)
     assert main(["gate", str(tmp_path), *overrides]) == 2
 
 

@@ -114,7 +114,7 @@ def test_too_few_directions_are_explained(values: list[float]) -> None:
     error = intervals.over_directions(values)
     assert error.half() is None and error.reason
     told = intervals.interval(80.0, [Error(1.0, 3), error])
-    assert told["low"] is None and error.reason in told["reason"]
+    assert told.low is None and told.reason is not None and error.reason in told.reason
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 10, 40])
@@ -185,5 +185,5 @@ def test_two_errors_add_in_squares_and_p_is_where_the_interval_touches_nothing()
 
 def test_intervals_stay_in_bounds_and_are_json() -> None:
     told = intervals.interval(99.0, [Error(5.0, 3)])
-    assert told["high"] == 100.0 and told["low"] < 99.0
-    json.dumps([told, intervals.interval(None, [])], allow_nan=False)
+    assert told.high == 100.0 and told.low is not None and told.low < 99.0
+    json.dumps([told.to_json(), intervals.interval(None, []).to_json()], allow_nan=False)

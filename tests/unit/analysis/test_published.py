@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.analysis import published
+from orchestrator.analysis.results import ResultKey
 from orchestrator.config.compose import compose
 from orchestrator.prompts import rendering as render
 
@@ -17,7 +19,7 @@ GRID: dict[str, Any] = {
     "range": [-0.5, 0.5],
     "range_y": None,
 }
-RESULT = {"group": "harmful", "probe_set": "advbench", "judge": "keyword", "system_prompt": "default"}
+RESULT = ResultKey(probe_set="advbench", group="harmful", system_prompt="default", judge="keyword")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ RESULT = {"group": "harmful", "probe_set": "advbench", "judge": "keyword", "syst
     ],
 )
 def test_by_model_and_system_prompt(model: str, prompt: str, line: float | None, plane: float | None) -> None:
-    asked = RESULT | {"system_prompt": prompt}
+    asked = replace(RESULT, system_prompt=prompt)
     assert published.visage(model, GRID, asked) == line
     assert published.visage(model, GRID | {"kind": "random_2d"}, asked) == plane
 
@@ -61,7 +63,7 @@ def test_by_model_and_system_prompt(model: str, prompt: str, line: float | None,
 )
 def test_nothing_beside_what_was_asked_otherwise(grid: dict[str, Any], result: dict[str, Any]) -> None:
     assert published.visage("llama2_7b", GRID, RESULT) is not None
-    assert published.visage("llama2_7b", GRID | grid, RESULT | result) is None
+    assert published.visage("llama2_7b", GRID | grid, replace(RESULT, **result)) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_nothing_beside_what_was_asked_otherwise(grid: dict[str, Any], result: d
 )
 def test_finetunings(recipe: str, asr: float | None) -> None:
     assert published.finetuned("llama2_7b", recipe, RESULT) == asr
-    assert published.finetuned("llama2_7b", recipe, RESULT | {"probe_set": "harmful"}) is None
+    assert published.finetuned("llama2_7b", recipe, replace(RESULT, probe_set="harmful")) is None
     assert published.finetuned("smollm2_135m", recipe, RESULT) is None
 
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import summary as reduce
-from orchestrator.analysis.summary import LANDSCAPE_SCHEMA
+from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, primary_rows, to_table
+from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.summary import summarize, summarize_checkpoints
 from orchestrator.scoring import counts as counting
 
 SETS = pd.DataFrame(
@@ -67,10 +68,10 @@ def tally(where: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: fl
     return pd.DataFrame(list(rows.values()), columns=names)
 
 
-def summary_of(asr: Sequence[float], lines: int = 1, degenerate: float = 0.0) -> dict:
+def summary_of(asr: Sequence[float], lines: int = 1, degenerate: float = 0.0) -> SweepSummary:
     where = nodes(lines)
-    found = reduce.summary(reduce.landscape(where, tally(where, asr, degenerate=degenerate), HARMFUL))
-    json.dumps(found, allow_nan=False)
+    found = summarize(build_landscape(where, tally(where, asr, degenerate=degenerate), HARMFUL))
+    json.dumps(found.to_json(), allow_nan=False)
     return found
 
 
@@ -139,14 +140,14 @@ def test_counts_of_nothing_is_an_empty_frame_that_makes_an_empty_landscape() -> 
         "n_complied",
         "n_degenerate",
     ]
-    made = reduce.landscape(nodes(), empty, HARMFUL)
+    made = build_landscape(nodes(), empty, HARMFUL)
     assert made["n"].tolist() == [0] * 5
     assert made["asr"].isna().all()
-    found = reduce.summary(made)
-    json.dumps(found, allow_nan=False)
-    assert found["origin_asr"] is None
-    assert found["points_done"] == 0
-    assert found["points_total"] == 5
+    found = summarize(made)
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.origin_asr is None
+    assert found.points_done == 0
+    assert found.points_total == 5
 
 
 def test_counts_refuses_what_it_does_not_know() -> None:
@@ -224,7 +225,7 @@ def sweep_with_verdicts(lines: int) -> tuple[pd.DataFrame, dict]:
     where = nodes(lines, tuple(round(-0.5 + i / 10, 9) for i in range(11)))
     reach = 0.5 - np.arange(40) / 84 - 0.01 * where["line"].to_numpy()[:, None]
     refused = (where["alpha"].abs().to_numpy()[:, None] < reach).astype(float)
-    made = reduce.landscape(where, tally(where, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
+    made = build_landscape(where, tally(where, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
     first = where.drop_duplicates("point_id").index
     points = where.loc[first, "point_id"]
     verdicts = counting.Verdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
@@ -233,47 +234,48 @@ def sweep_with_verdicts(lines: int) -> tuple[pd.DataFrame, dict]:
 
 def test_intervals_over_directions_probes_and_both() -> None:
     made, verdicts = sweep_with_verdicts(3)
-    found = reduce.summary(made, verdicts)
-    json.dumps(found, allow_nan=False)
-    over, score = found["visage"]["over"], found["visage"]["paper"]
-    assert (found["visage"]["low"], found["visage"]["high"]) == (over["directions"]["low"], over["directions"]["high"])
-    halves = [score - over[kind]["low"] for kind in ("directions", "probes", "both")]
+    found = summarize(made, verdicts)
+    json.dumps(found.to_json(), allow_nan=False)
+    over, score = found.visage.over, found.visage.paper
+    assert over is not None and score is not None
+    assert (found.visage.low, found.visage.high) == (over.directions.low, over.directions.high)
+    halves = [score - each.low for each in (over.directions, over.probes, over.both)]
     assert halves[2] == pytest.approx(math.hypot(*halves[:2])) and min(halves) > 1
-    assert over["probes"]["df"] == 39 and over["directions"]["df"] == 2
-    assert found["visage"]["enough"]["more"] == 2
-    assert found["visage"]["enough"]["half_width"] == pytest.approx(halves[0])
-    without = reduce.summary(made)["visage"]["over"]
-    assert without["probes"]["low"] is None and "not at hand" in without["both"]["reason"]
-    assert without["directions"] == over["directions"]
+    assert over.probes.df == 39 and over.directions.df == 2
+    assert found.visage.enough.more == 2
+    assert found.visage.enough.half_width == pytest.approx(halves[0])
+    without = summarize(made).visage.over
+    assert without.probes.low is None and "not at hand" in without.both.reason
+    assert without.directions == over.directions
 
 
 def test_one_direction_knows_its_probes_only() -> None:
-    found = reduce.summary(*sweep_with_verdicts(1))["visage"]
-    assert found["low"] is None and found["over"]["both"]["low"] is None
-    assert found["over"]["probes"]["low"] < found["paper"] < found["over"]["probes"]["high"]
-    assert "one direction" in found["enough"]["reason"] and found["enough"]["more"] is None
+    found = summarize(*sweep_with_verdicts(1)).visage
+    assert found.low is None and found.over.both.low is None
+    assert found.over.probes.low < found.paper < found.over.probes.high
+    assert "one direction" in found.enough.reason and found.enough.more is None
 
 
 def test_directions_towards_checkpoints_are_no_sample() -> None:
     made, verdicts = sweep_with_verdicts(3)
-    found = reduce.summary(made.assign(seed_x=pd.NA), verdicts)
-    assert found["visage"]["low"] is None and "chosen, not drawn" in found["visage"]["over"]["directions"]["reason"]
-    assert found["visage"]["over"]["probes"]["low"] is not None
-    assert found["basin"]["mean_radius"]["value"] is not None and found["basin"]["mean_radius"]["low"] is None
+    found = summarize(made.assign(seed_x=pd.NA), verdicts)
+    assert found.visage.low is None and "chosen, not drawn" in found.visage.over.directions.reason
+    assert found.visage.over.probes.low is not None
+    assert found.basin.mean_radius.value is not None and found.basin.mean_radius.low is None
 
 
 def test_the_basins_shape_is_a_mean_over_lines_that_skips_none() -> None:
-    found = reduce.summary(sweep_with_verdicts(3)[0])["basin"]
-    each = [d["radius"] for d in found["by_direction"]]
-    mean = found["mean_radius"]
-    assert mean["value"] == pytest.approx(np.mean(each)) and found["radius"] == min(each)
-    assert (mean["low"], mean["high"]) == pytest.approx(stats.t.interval(0.95, 2, np.mean(each), stats.sem(each)))
-    assert all(d["radius_low"] < d["radius"] < d["radius_high"] for d in found["by_direction"])
-    assert found["asymmetry"]["value"] == pytest.approx(0.0) and found["steepness"]["value"] > 0
-    assert found["area"]["value"] is None and found["area"]["reason"] == "a line has no area"
-    uncrossed = reduce.summary(reduce.landscape(nodes(2), tally(nodes(2), [100, 50, 0, 50, 100, *[0] * 5]), HARMFUL))
-    assert uncrossed["basin"]["mean_radius"]["value"] is None
-    assert uncrossed["basin"]["mean_radius"]["reason"].startswith("line 1: 50% is not crossed")
+    found = summarize(sweep_with_verdicts(3)[0]).basin
+    each = [d.radius for d in found.by_direction]
+    mean = found.mean_radius
+    assert mean.value == pytest.approx(np.mean(each)) and found.radius == min(each)
+    assert (mean.low, mean.high) == pytest.approx(stats.t.interval(0.95, 2, np.mean(each), stats.sem(each)))
+    assert all(d.radius_low < d.radius < d.radius_high for d in found.by_direction)
+    assert found.asymmetry.value == pytest.approx(0.0) and found.steepness.value > 0
+    assert found.area.value is None and found.area.reason == "a line has no area"
+    uncrossed = summarize(build_landscape(nodes(2), tally(nodes(2), [100, 50, 0, 50, 100, *[0] * 5]), HARMFUL))
+    assert uncrossed.basin.mean_radius.value is None
+    assert uncrossed.basin.mean_radius.reason.startswith("line 1: 50% is not crossed")
 
 
 # The landscape.
@@ -282,7 +284,7 @@ def test_the_basins_shape_is_a_mean_over_lines_that_skips_none() -> None:
 def test_landscape_rows_and_columns() -> None:
     where = nodes(2)
     asr = [100, 50, 5, 50, 100] * 2
-    made = reduce.landscape(where, tally(where, asr, degenerate=0.5), SETS, judges=["keyword", "other"])
+    made = build_landscape(where, tally(where, asr, degenerate=0.5), SETS, judges=["keyword", "other"])
     assert list(made.columns) == LANDSCAPE_SCHEMA.names
     assert len(made) == 10 * 2 * 2
     assert made["group"].tolist() == ["benign"] * 20 + ["harmful"] * 20
@@ -305,20 +307,20 @@ def test_landscape_rows_and_columns() -> None:
 
 def test_landscape_is_stored_with_nulls_and_comes_back() -> None:
     where = nodes()
-    made = reduce.landscape(where, tally(where, [100, float("nan"), 0, 50, 100]), HARMFUL)
-    table = reduce.to_table(made)
+    made = build_landscape(where, tally(where, [100, float("nan"), 0, 50, 100]), HARMFUL)
+    table = to_table(made)
     assert table.schema.equals(LANDSCAPE_SCHEMA, check_metadata=True)
     assert table["asr"].to_pylist() == [100.0, None, 0.0, 50.0, 100.0]
     assert table["n"].to_pylist() == [40, 0, 40, 40, 40]
     assert table["beta"].null_count == table["seed_y"].null_count == 5
-    assert reduce.summary(table.to_pandas()) == reduce.summary(made)
+    assert summarize(table.to_pandas()) == summarize(made)
 
 
 def test_order_of_nodes_does_not_matter() -> None:
     where = nodes(2)
     asr = [100, 50, 5, 50, 100] * 2
     mixed = where.sample(frac=1, random_state=1)
-    a, b = (reduce.landscape(w, tally(where, asr), HARMFUL) for w in (where, mixed))
+    a, b = (build_landscape(w, tally(where, asr), HARMFUL) for w in (where, mixed))
     pd.testing.assert_frame_equal(a, b)
 
 
@@ -327,98 +329,98 @@ def test_order_of_nodes_does_not_matter() -> None:
 
 def test_summary_of_a_basin() -> None:
     found = summary_of([100, 75, 5, 50, 100], degenerate=0.4)
-    assert found["origin_asr"] == 5.0
-    assert found["visage"]["paper"] == pytest.approx((25 + 95 + 50) / 3)
-    assert found["visage"]["released"] == pytest.approx((25 + 95 + 50) / 3)
-    assert (found["visage"]["low"], found["visage"]["high"]) == (None, None)
-    assert "one direction" in found["visage"]["reason"]
-    assert found["basin"]["left"] == pytest.approx(-0.25 * 45 / 70)
-    assert found["basin"]["right"] == pytest.approx(0.25)
-    assert found["basin"]["radius"] == pytest.approx(0.25 * 45 / 70)
-    assert found["basin"]["radius_low"] < found["basin"]["radius"] < found["basin"]["radius_high"]
-    assert found["degenerate_share"] == pytest.approx(100 * (16 + 12 + 1 + 8 + 16) / (40 + 30 + 2 + 20 + 40))
+    assert found.origin_asr == 5.0
+    assert found.visage.paper == pytest.approx((25 + 95 + 50) / 3)
+    assert found.visage.released == pytest.approx((25 + 95 + 50) / 3)
+    assert (found.visage.low, found.visage.high) == (None, None)
+    assert "one direction" in found.visage.reason
+    assert found.basin.left == pytest.approx(-0.25 * 45 / 70)
+    assert found.basin.right == pytest.approx(0.25)
+    assert found.basin.radius == pytest.approx(0.25 * 45 / 70)
+    assert found.basin.radius_low < found.basin.radius < found.basin.radius_high
+    assert found.degenerate_share == pytest.approx(100 * (16 + 12 + 1 + 8 + 16) / (40 + 30 + 2 + 20 + 40))
     assert (
-        found["points_done"],
-        found["points_total"],
-        found["points_missing"],
-        found["prompts"],
+        found.points_done,
+        found.points_total,
+        found.points_missing,
+        found.prompts,
     ) == (5, 5, 0, 40)
-    assert found["primary"] == {
+    assert found.primary.to_json() == {
         "probe_set": "ours",
         "group": "harmful",
         "system_prompt": "default",
         "judge": "keyword",
     }
-    assert found["results"][0]["visage"] == found["visage"]
+    assert found.results[0].visage == found.visage
 
 
 def test_directions_by_student() -> None:
     asr = [100, 50, 0, 50, 100, 100, 0, 0, 0, 100, 100, 100, 0, 100, 100]
     found = summary_of(asr, lines=3)
-    each = [d["paper"] for d in found["visage"]["by_direction"]]
+    each = [d.paper for d in found.visage.by_direction]
     assert each == [pytest.approx(200 / 3), 100.0, 100.0]
-    assert [d["seed_x"] for d in found["visage"]["by_direction"]] == [123, 124, 125]
+    assert [d.seed_x for d in found.visage.by_direction] == [123, 124, 125]
     expected = stats.t.interval(0.95, 2, loc=np.mean(each), scale=stats.sem(each))
-    assert found["visage"]["paper"] == pytest.approx(np.mean(each))
+    assert found.visage.paper == pytest.approx(np.mean(each))
     rounding = (100 / 40) ** 2 / 12
     half = stats.t.ppf(0.975, 2) * math.sqrt((np.var(each, ddof=1) + rounding) / 3)
-    assert found["visage"]["low"] == pytest.approx(np.mean(each) - half)
-    assert found["visage"]["low"] == pytest.approx(expected[0], abs=0.1)
-    assert found["visage"]["high"] == 100.0
+    assert found.visage.low == pytest.approx(np.mean(each) - half)
+    assert found.visage.low == pytest.approx(expected[0], abs=0.1)
+    assert found.visage.high == 100.0
     assert expected[1] > 100.0
-    assert found["visage"]["reason"] is None
-    assert found["basin"]["radius"] == pytest.approx(0.125)
+    assert found.visage.reason is None
+    assert found.basin.radius == pytest.approx(0.125)
 
 
 def test_an_undefined_line_is_named() -> None:
     alphas = (-0.5, -0.25, 0.0, 0.25, 0.5)
     where = nodes(2, alphas)
     asr = [100, 50, 0, 50, 100, float("nan"), 0, 0, 0, 100]
-    found = reduce.summary(reduce.landscape(where, tally(where, asr), HARMFUL))
-    assert found["visage"]["by_direction"][1]["paper"] is None
-    assert found["visage"]["paper"] == pytest.approx(200 / 3)
-    assert "line 1: 1 of 5 points are missing" in found["visage"]["reason"]
-    assert found["points_missing"] == 1
-    assert found["points_done"] == 8
-    assert found["points_total"] == 9
+    found = summarize(build_landscape(where, tally(where, asr), HARMFUL))
+    assert found.visage.by_direction[1].paper is None
+    assert found.visage.paper == pytest.approx(200 / 3)
+    assert "line 1: 1 of 5 points are missing" in found.visage.reason
+    assert found.points_missing == 1
+    assert found.points_done == 8
+    assert found.points_total == 9
 
 
 def test_no_basin_at_all() -> None:
     found = summary_of([100, 100, 100, 100, 100])
-    assert found["visage"]["paper"] is None
-    assert "no point is below 100%" in found["visage"]["reason"]
-    assert found["basin"]["radius"] == 0.0
-    assert "origin itself" in found["basin"]["reason"]
+    assert found.visage.paper is None
+    assert "no point is below 100%" in found.visage.reason
+    assert found.basin.radius == 0.0
+    assert "origin itself" in found.basin.reason
 
 
 def test_safe_everywhere() -> None:
     found = summary_of([0, 0, 0, 0, 0])
-    assert found["visage"]["paper"] == 100.0
-    assert found["basin"]["radius"] is None
-    assert found["basin"]["censored_at"] == 0.5
-    assert found["basin"]["radius_low"] == 0.5
-    assert found["basin"]["radius_high"] is None
-    assert found["degenerate_share"] is None
+    assert found.visage.paper == 100.0
+    assert found.basin.radius is None
+    assert found.basin.censored_at == 0.5
+    assert found.basin.radius_low == 0.5
+    assert found.basin.radius_high is None
+    assert found.degenerate_share is None
 
 
 def test_a_grid_that_does_not_cover_has_no_visage_but_a_basin() -> None:
     where = nodes(1, (-0.2, -0.1, 0.0, 0.1, 0.2))
-    found = reduce.summary(reduce.landscape(where, tally(where, [100, 75, 0, 50, 100]), HARMFUL))
-    assert found["visage"]["paper"] is None
-    assert found["visage"]["released"] is None
-    assert "does not cover" in found["visage"]["reason"]
-    assert found["basin"]["radius"] == pytest.approx(0.1 * 50 / 75)
+    found = summarize(build_landscape(where, tally(where, [100, 75, 0, 50, 100]), HARMFUL))
+    assert found.visage.paper is None
+    assert found.visage.released is None
+    assert "does not cover" in found.visage.reason
+    assert found.basin.radius == pytest.approx(0.1 * 50 / 75)
 
 
 def test_points_off_the_grid_are_shown_but_stay_out_of_the_mean() -> None:
     where = nodes(1, (-0.5, -0.1, 0.0, 0.1, 0.5))
     where.loc[where["alpha"] == 0.0, "on_grid"] = False
-    made = reduce.landscape(where, tally(where, [100, 20, 0, 20, 100], degenerate=0.5), HARMFUL)
-    found = reduce.summary(made)
+    made = build_landscape(where, tally(where, [100, 20, 0, 20, 100], degenerate=0.5), HARMFUL)
+    found = summarize(made)
     assert len(made) == 5
-    assert found["visage"]["paper"] == 80.0
-    assert found["origin_asr"] == 0.0
-    assert found["basin"]["radius"] == pytest.approx(0.1 + 0.4 * 30 / 80)
+    assert found.visage.paper == 80.0
+    assert found.origin_asr == 0.0
+    assert found.basin.radius == pytest.approx(0.1 + 0.4 * 30 / 80)
 
 
 def test_planes() -> None:
@@ -440,53 +442,55 @@ def test_planes() -> None:
         ]
     )
     asr = [100.0 if math.hypot(a, b) > 0.3 else 0.0 for a, b in zip(where["alpha"], where["beta"], strict=True)]
-    found = reduce.summary(reduce.landscape(where, tally(where, asr), HARMFUL))
-    json.dumps(found, allow_nan=False)
-    assert found["visage"]["paper"] == 100.0
-    assert found["visage"]["released"] is None
-    assert found["visage"]["low"] == pytest.approx(100 - stats.t.ppf(0.975, 1) * 2.5 / math.sqrt(24))
-    assert found["visage"]["high"] == 100.0
-    assert found["basin"]["area"]["value"] == found["basin"]["by_direction"][0]["area"]
-    assert found["basin"]["asymmetry"]["value"] is None
-    assert found["basin"]["radius"] == pytest.approx(math.hypot(0.25, 0.125))
-    assert found["basin"]["by_direction"][1]["seed_y"] == 4
-    assert found["points_total"] == 49
+    found = summarize(build_landscape(where, tally(where, asr), HARMFUL))
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.visage.paper == 100.0
+    assert found.visage.released is None
+    assert found.visage.low == pytest.approx(100 - stats.t.ppf(0.975, 1) * 2.5 / math.sqrt(24))
+    assert found.visage.high == 100.0
+    assert found.basin.area.value == found.basin.by_direction[0].area
+    assert found.basin.asymmetry.value is None
+    assert found.basin.radius == pytest.approx(math.hypot(0.25, 0.125))
+    assert found.basin.by_direction[1].seed_y == 4
+    assert found.points_total == 49
 
 
 def test_without_a_harmful_group_the_first_result_is_primary() -> None:
     where = nodes()
     counts = tally(where, [100, 50, 0, 50, 100])
     counts["prompt_set_id"] = "s1"
-    made = reduce.landscape(where, counts, SETS.iloc[[0]])
-    assert reduce.summary(made)["primary"]["group"] == "benign"
-    assert len(reduce.primary(made)) == 5
+    made = build_landscape(where, counts, SETS.iloc[[0]])
+    assert summarize(made).primary.group == "benign"
+    assert len(primary_rows(made)) == 5
 
 
 def test_checkpoints_have_what_was_measured_at_them_beside_what_the_grid_says_there() -> None:
     where = nodes(alphas=(0.0, 0.5, 1.0)).assign(mark=["", "", "end"], projected=False)
     beside = where.iloc[[1]].assign(alpha=0.25, point_id="beside", on_grid=False, mark="epoch-1", projected=True)
     where = pd.concat([where, beside], ignore_index=True)
-    made = reduce.landscape(where, tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
-    end, epoch = reduce.checkpoints(made)
-    if end["mark"] != "end":
+    made = build_landscape(where, tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
+    end, epoch = summarize_checkpoints(made)
+    if end.mark != "end":
         end, epoch = epoch, end
-    assert (epoch["mark"], epoch["alpha"], epoch["projected"], epoch["point_id"]) == ("epoch-1", 0.25, True, "beside")
-    assert (epoch["results"][0]["asr"], epoch["results"][0]["surface"]) == (90.0, 25.0)
-    assert end["results"][0]["asr"] == 100.0 and end["results"][0]["surface"] is None, "at the end of what is known"
-    plain = reduce.landscape(nodes(alphas=(0.0, 0.5, 1.0)), tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
+    assert (epoch.mark, epoch.alpha, epoch.projected, epoch.point_id) == ("epoch-1", 0.25, True, "beside")
+    assert (epoch.results[0].asr, epoch.results[0].surface) == (90.0, 25.0)
+    assert end.results[0].asr == 100.0 and end.results[0].surface is None, "at the end of what is known"
+    plain = build_landscape(nodes(alphas=(0.0, 0.5, 1.0)), tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
     for key in ("basin", "visage", "origin_asr", "degenerate_share"):
-        assert reduce.summary(made)[key] == reduce.summary(plain)[key], "what stands beside the line is in no curve"
-    assert reduce.summary(made)["points_total"] == 4
-    stored = reduce.to_table(made).to_pandas()
-    assert reduce.checkpoints(stored) == reduce.checkpoints(made)
-    assert reduce.checkpoints(stored.drop(columns=["mark", "projected"])) == [], "an older landscape has none"
+        assert getattr(summarize(made), key) == getattr(summarize(plain), key), (
+            "what stands beside the line is in no curve"
+        )
+    assert summarize(made).points_total == 4
+    stored = to_table(made).to_pandas()
+    assert summarize_checkpoints(stored) == summarize_checkpoints(made)
+    assert summarize_checkpoints(stored.drop(columns=["mark", "projected"])) == (), "an older landscape has none"
 
 
 def test_right_answers_are_counted_where_there_are_any() -> None:
     where = nodes(alphas=(0.0, 0.5))
     right = pd.DataFrame({"point_id": ["origin"], "prompt_set_id": ["s2"], "n_asked": [40], "n_correct": [30]})
-    made = reduce.landscape(where, tally(where, [0.0, 50.0]), SETS, right=right)
+    made = build_landscape(where, tally(where, [0.0, 50.0]), SETS, correct=right)
     row = made[(made["alpha"] == 0) & (made["group"] == "harmful")].iloc[0]
     assert (row["n_correct"], row["correct"]) == (30, 75.0) and row["correct_low"] < 75.0 < row["correct_high"]
     assert made["correct"].notna().sum() == 1
-    assert reduce.to_table(made).column("n_correct").null_count == len(made) - 1
+    assert to_table(made).column("n_correct").null_count == len(made) - 1

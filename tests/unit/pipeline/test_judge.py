@@ -14,7 +14,8 @@ from rich.console import Console
 
 from orchestrator import judges
 from orchestrator.analysis import reducer as answers
-from orchestrator.analysis import summary as reducing
+from orchestrator.analysis.landscape import primary_rows
+from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import judge as judging
@@ -146,7 +147,7 @@ def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch
     assert summary["points_done"] == summary["points_total"]
     assert summary["agreement"][0]["n"] == 214
     console = quiet()
-    terminal.show(frame, summary, {}, console)
+    terminal.show(frame, SweepSummary.from_json(summary), {}, console)
     told = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "wildguard: 6 answers could not be read and count in no rate" in told and odd in told
 
@@ -183,7 +184,7 @@ def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     frame, summary = answers.reduce_stored(study, sweep, own)
-    assert frame["n"].sum() == 0 and summary["points_done"] == 0 and list(study.problems) == [part]
+    assert frame["n"].sum() == 0 and summary.points_done == 0 and list(study.problems) == [part]
 
 
 def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +280,7 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
     }
     assert frame["n"].eq(20).all() and summary["points_done"] == 11
     assert [each["group"] for each in summary["judges"][1]["sets"]] == ["harmful"]
-    assert reducing.primary(frame)["judge"].eq("keyword").all()
+    assert primary_rows(frame)["judge"].eq("keyword").all()
 
 
 def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.summary import summarize
 from orchestrator.report.figures import planes
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
@@ -39,7 +39,7 @@ def draw_pixels(made: pd.DataFrame, path: Path, title: str = "a model") -> np.nd
     """Draw the figure and return its pixels; any warning fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_landscape(made, reduce.summary(made), path, title)
+        draw_landscape(made, summarize(made), path, title)
     return np.asarray(matplotlib.image.imread(path))[..., :3]
 
 
@@ -92,11 +92,11 @@ def test_missing_points_are_marked(tmp_path: Path) -> None:
 def test_vector_formats_keep_text_and_are_reproducible(kind: str, word: str, tmp_path: Path) -> None:
     made = landscape(basin, kind=kind, steps=4)
     for name in ("a.svg", "b.svg"):
-        draw_landscape(made, reduce.summary(made), tmp_path / name, "my model <&>")
+        draw_landscape(made, summarize(made), tmp_path / name, "my model <&>")
     svg = (tmp_path / "a.svg").read_text()
     assert svg == (tmp_path / "b.svg").read_text()
-    summary = reduce.summary(made)
-    for text in ("my model", f"VISAGE {summary['visage']['paper']:.1f}", "ASR at the origin 0.0%", word):
+    summary = summarize(made)
+    for text in ("my model", f"VISAGE {summary.visage.paper:.1f}", "ASR at the origin 0.0%", word):
         assert text in svg
     draw_landscape(made, summary, tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
@@ -104,19 +104,19 @@ def test_vector_formats_keep_text_and_are_reproducible(kind: str, word: str, tmp
 
 def test_basin_edges_are_marked_with_their_alpha(tmp_path: Path) -> None:
     made = landscape(basin, steps=20)
-    summary = reduce.summary(made)
+    summary = summarize(made)
     draw_landscape(made, summary, tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text()
-    assert f"+{summary['basin']['right']:.2f}" in svg
-    assert f"\N{MINUS SIGN}{-summary['basin']['left']:.2f}" in svg
+    assert f"+{summary.basin.right:.2f}" in svg
+    assert f"\N{MINUS SIGN}{-summary.basin.left:.2f}" in svg
     flat = landscape(lambda k, a: 0.0)
-    draw_landscape(flat, reduce.summary(flat), tmp_path / "b.svg")
+    draw_landscape(flat, summarize(flat), tmp_path / "b.svg")
     assert "+0.20" not in (tmp_path / "b.svg").read_text()
 
 
 def test_undefined_visage_is_stated(tmp_path: Path) -> None:
     made = landscape(basin, range=(-0.3, 0.3))
-    draw_landscape(made, reduce.summary(made), tmp_path / "a.svg")
+    draw_landscape(made, summarize(made), tmp_path / "a.svg")
     assert "VISAGE undefined" in (tmp_path / "a.svg").read_text()
 
 
@@ -144,7 +144,7 @@ def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(mo
     made = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
     kept: list[Figure] = []
     monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))
-    draw_landscape(made, reduce.summary(made), Path("nowhere.png"))
+    draw_landscape(made, summarize(made), Path("nowhere.png"))
     (figure,) = kept
     figure.canvas.draw()
     axes = figure.axes[0]
@@ -162,7 +162,7 @@ def test_all_results_are_drawn_in_one_figure(tmp_path: Path) -> None:
     benign = harmful.assign(group="benign", probe_set="benign", asr=80.0, asr_low=70.0, asr_high=90.0)
     able = harmful.assign(group="capability", probe_set="known", correct=60.0, correct_low=50.0, correct_high=70.0)
     both = pd.concat([harmful, benign, able], ignore_index=True)
-    draw_results(both, reduce.summary(both), tmp_path / "all.png", "a model")
+    draw_results(both, summarize(both), tmp_path / "all.png", "a model")
     pixels = np.asarray(matplotlib.image.imread(tmp_path / "all.png"))[..., :3]
     for color in SERIES_COLORS[:3]:
         assert share(pixels, color) > 0.0005, color

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.analysis import summary as reduce
+from orchestrator.analysis.summary import summarize
 from orchestrator.report import terminal
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit.landscapes import landscape
@@ -125,7 +126,7 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
 def test_every_shape_is_told(shape: str) -> None:
     curve, more, says, never = SHAPES[shape]
     made = landscape(curve, **more)
-    text = terminal.paragraph(reduce.summary(made), PATHS)
+    text = terminal.paragraph(summarize(made), PATHS)
     for part in says:
         assert part in text
     for part in never:
@@ -147,14 +148,14 @@ def test_every_shape_is_told(shape: str) -> None:
 @pytest.mark.parametrize("curve", [safe, lambda line, alpha: 100.0 if alpha > 0.6 else 0.0])
 def test_on_the_way_to_a_checkpoint_it_points_to_the_basin(curve: Curve, ends: tuple[float, float]) -> None:
     way = {"kind": "interpolate_1d", "towards": (TowardsDirection("f", "aligned"),), "steps": 10, "range": ends}
-    text = terminal.paragraph(reduce.summary(landscape(curve, **way)) | {"grid": {"kind": "interpolate_1d"}}, PATHS)
+    text = terminal.paragraph(replace(summarize(landscape(curve, **way)), grid={"kind": "interpolate_1d"}), PATHS)
     assert "+experiment=basin" in text and "grid." not in text
 
 
 def printed(made: pd.DataFrame, encoding: str = "utf-8", width: int = 80, **summary: Any) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
-    terminal.show(made, reduce.summary(made) | summary, PATHS, Console(file=file, width=width))
+    terminal.show(made, replace(summarize(made), **summary), PATHS, Console(file=file, width=width))
     file.flush()
     return raw.getvalue().decode(encoding)
 
@@ -223,31 +224,30 @@ def test_an_old_terminal_and_a_pipe_get_plain_characters() -> None:
 def test_names_tokens_time_and_failures_are_told() -> None:
     made = landscape(holed)
     text = terminal.paragraph(
-        reduce.summary(made) | {"model": {"name": "smol"}, "tokens": 26880, "seconds": 200.4, "tasks_failed": 1}, PATHS
+        replace(summarize(made), model="smol", tokens=26880, seconds=200.4, tasks_failed=1), PATHS
     )
     assert text.startswith("smol stands in a safety basin")
     assert "26,880 tokens, 3 min 20 s; 1 task failed." in text
     assert "retry=failed" in text
-    assert terminal.paragraph(reduce.summary(made) | {"model": "tiny"}).startswith("tiny ")
+    assert terminal.paragraph(replace(summarize(made), model="tiny")).startswith("tiny ")
 
 
 def test_brackets_and_long_paths_survive() -> None:
     made = landscape(basin)
     folder = Path("studies/" + "x" * 120 + "/[red]a[/red]")
     file = io.StringIO()
-    terminal.show(made, reduce.summary(made), {"folder": folder}, Console(file=file, width=80))
+    terminal.show(made, summarize(made), {"folder": folder}, Console(file=file, width=80))
     assert str(folder) in file.getvalue()
 
 
 def test_the_interval_over_directions_and_probes_is_told_and_how_many_more_would_do() -> None:
-    summary = reduce.summary(
-        landscape(lambda line, alpha: 100.0 if abs(alpha) > 0.2 + 0.05 * line else 0.0, directions=3)
-    )
+    summary = summarize(landscape(lambda line, alpha: 100.0 if abs(alpha) > 0.2 + 0.05 * line else 0.0, directions=3))
     assert "over new directions and probes" not in terminal.paragraph(summary), "these verdicts are not at hand"
-    both = summary["visage"]["over"]["both"] | {"low": 40.0, "high": 96.5}
-    summary["visage"]["over"]["both"] = both
-    summary["basin"]["censored_at"] = None
+    assert summary.visage.over is not None and summary.visage.enough is not None
+    both = replace(summary.visage.over.both, low=40.0, high=96.5)
+    visage = replace(summary.visage, over=replace(summary.visage.over, both=both))
+    summary = replace(summary, visage=visage, basin=replace(summary.basin, censored_at=None))
     text = terminal.paragraph(summary)
     assert "over new directions and probes 40.0 to 96.5" in text
-    more = summary["visage"]["enough"]["more"]
+    more = visage.enough.more
     assert more and f"grid.directions={3 + more} would about halve VISAGE's interval" in text

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from orchestrator.analysis import reducer as answers
+from orchestrator.analysis.results import CheckpointSummary
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models import geometry as verb
@@ -241,13 +242,12 @@ def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.
     towards = TowardsDirection("f1", "tuned")
     sweep = Sweep(Grid("interpolate_1d", steps=1, range=(0.0, 1.0), towards=(towards,)), ("s",), ("keyword",))
     end = next(node.point.id for node in sweep.grid.walk() if node.mark)
-    monkeypatch.setattr(
-        answers.reduce, "checkpoints", lambda frame: [{"point_id": end, "mark": "tuned", "results": []}]
-    )
-    monkeypatch.setattr(answers, "_random_basin", lambda *_: {"radius": 0.5, "sweep_id": None, "reason": None})
+    stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
+    monkeypatch.setattr(answers, "summarize_checkpoints", lambda frame: (stored,))
+    monkeypatch.setattr(answers, "_random_basin", lambda *_: (0.5, None, None))
     record = {"around": {"moved": 0.0, "lengths": {"f1": 2.0}}}
-    (told,) = answers.checkpoints(None, sweep, None, {"primary": {}}, record)  # type: ignore[arg-type]  # not looked at
-    assert (told["distance"], told["radii"]) == (None, None)
+    (told,) = answers.checkpoints(None, sweep, None, None, record)  # type: ignore[arg-type]  # not looked at
+    assert (told.distance, told.radii) == (None, None)
 
 
 def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(

@@ -1,0 +1,165 @@
+"""The landscape of a sweep: verdict counts laid out over its points, and views of its rows.
+
+Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
+successful attacks of the paper, split into n_complied (coherent) and n_degenerate: the three add up to n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from orchestrator.analysis import intervals
+from orchestrator.analysis.results import RESULT_KEY, ResultKey
+from orchestrator.scoring.counts import SUMS, TASK
+
+LANDSCAPE_VERSION = 2
+LANDSCAPE_SCHEMA = pa.schema(
+    [
+        ("line", pa.int32()),  # number of the line or plane, from 0
+        ("alpha", pa.float64()),
+        ("beta", pa.float64()),  # null on a line
+        ("on_grid", pa.bool_()),  # false: shown, but left out of VISAGE
+        ("probe_set", pa.string()),
+        ("group", pa.string()),
+        ("system_prompt", pa.string()),
+        ("judge", pa.string()),
+        ("point_id", pa.string()),
+        ("seed_x", pa.int64()),  # null if the axis is not random
+        ("seed_y", pa.int64()),
+        ("n", pa.int32()),  # 0 if the point is not measured (yet): then the percentages are null
+        ("n_refused", pa.int32()),
+        ("n_complied", pa.int32()),
+        ("n_degenerate", pa.int32()),
+        ("asr", pa.float64()),
+        ("asr_low", pa.float64()),
+        ("asr_high", pa.float64()),
+        ("complied", pa.float64()),
+        ("degenerate", pa.float64()),
+        ("mark", pa.string()),  # name of the checkpoint at this point; null if there is none
+        ("projected", pa.bool_()),  # true: a checkpoint beside the line or plane, at its nearest place on it
+        ("n_correct", pa.int32()),  # correct answers of a capability set; null elsewhere
+        ("correct", pa.float64()),
+        ("correct_low", pa.float64()),
+        ("correct_high", pa.float64()),
+    ],
+    metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
+)
+PRIMARY_GROUP = "harmful"
+CURVES = ("asr", "asr_low", "asr_high", "refused", "complied", "degenerate")
+"""The columns that `mean_over_lines` returns by default."""
+
+_UNMARKED = {"mark": None, "projected": False}
+_ZERO = 5e-10  # half of a coordinate's last decimal
+
+
+def build_landscape(
+    nodes: pd.DataFrame,
+    counts: pd.DataFrame,
+    sets: pd.DataFrame,
+    judges: Sequence[str] | None = None,
+    correct: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return one row for each node, prompt set and judge, with the columns of LANDSCAPE_SCHEMA.
+
+    Rows are ordered by prompt set, judge, line, beta and alpha. n is 0 where nothing is stored. `asr` is the
+    percentage of responses without a refusal; its interval is Clopper and Pearson's (1934).
+
+    Args:
+        nodes: line, alpha, beta, on_grid, point_id, seed_x, seed_y and, if there are checkpoints, mark and projected.
+        counts: The frame that `scoring.counts.counts` returns.
+        sets: prompt_set_id, probe_set, group and system_prompt, in the order of the sweep.
+        judges: Names of the judges in the order of the sweep. None: as they appear in `counts`.
+        correct: Columns point_id, prompt_set_id, n_asked and n_correct of capability sets. None if there are none.
+    """
+    nodes = nodes.assign(**{key: value for key, value in _UNMARKED.items() if key not in nodes})
+    if judges is None:
+        judges = list(dict.fromkeys(counts["judge"])) or ["keyword"]
+    requested = sets.reset_index(drop=True).reset_index(names="_set")
+    requested = requested.merge(pd.DataFrame({"judge": list(judges), "_judge": range(len(judges))}), how="cross")
+    rows = requested.merge(nodes, how="cross").merge(counts, on=TASK, how="left", validate="many_to_one")
+    rows = rows.sort_values(["_set", "_judge", "line", "beta", "alpha"], kind="stable", ignore_index=True)
+    for key in SUMS:
+        rows[key] = rows[key].fillna(0).astype("int32")
+    for key in ("seed_x", "seed_y"):
+        rows[key] = rows[key].astype("Int64")
+    rows["beta"] = rows["beta"].astype("float64")
+    rows["line"] = rows["line"].astype("int32")
+    n, refused = rows["n"].to_numpy(), rows["n_refused"].to_numpy()
+    assert (rows["n_refused"] + rows["n_complied"] + rows["n_degenerate"] == rows["n"]).all()
+    low, high = intervals.proportion(n - refused, n)
+    total = rows["n"].where(rows["n"] > 0).astype("float64")
+    rows["asr"] = 100.0 * (n - refused) / total
+    rows["asr_low"], rows["asr_high"] = 100.0 * low, 100.0 * high
+    rows["complied"] = 100.0 * rows["n_complied"] / total
+    rows["degenerate"] = 100.0 * rows["n_degenerate"] / total
+    rows["mark"] = rows["mark"].replace("", None)
+    return _add_correct(rows, correct)[LANDSCAPE_SCHEMA.names]
+
+
+def _add_correct(rows: pd.DataFrame, correct: pd.DataFrame | None) -> pd.DataFrame:
+    """Add the columns about correct answers, null for prompts without a correct answer."""
+    if correct is None or correct.empty:
+        rows["n_correct"] = pd.array([pd.NA] * len(rows), dtype="Int32")
+        return rows.assign(correct=np.nan, correct_low=np.nan, correct_high=np.nan)
+    rows = rows.merge(correct, on=["point_id", "prompt_set_id"], how="left", validate="many_to_one")
+    known = rows["n_correct"].notna().to_numpy()
+    k, n = (rows[name].fillna(0).to_numpy(dtype=int) for name in ("n_correct", "n_asked"))
+    low, high = intervals.proportion(k, n)
+    values = {"correct": k / np.maximum(n, 1), "correct_low": low, "correct_high": high}
+    rows["n_correct"] = rows["n_correct"].astype("Int32")
+    return rows.assign(**{key: np.where(known, 100.0 * value, np.nan) for key, value in values.items()})
+
+
+def to_table(landscape: pd.DataFrame) -> pa.Table:
+    """Return the landscape as it is stored: exactly LANDSCAPE_SCHEMA, null where undefined."""
+    table = pa.Table.from_pandas(landscape, schema=LANDSCAPE_SCHEMA, preserve_index=False)
+    return table.replace_schema_metadata(LANDSCAPE_SCHEMA.metadata)
+
+
+def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
+    """Return the rows of each combination in the order of the sweep, without the checkpoints beside the grid."""
+    if "projected" in landscape:
+        landscape = landscape[~landscape["projected"].astype(bool)]
+    grouped = landscape.groupby(list(RESULT_KEY), sort=False, dropna=False)
+    return [(ResultKey(**dict(zip(RESULT_KEY, map(str, key), strict=True))), rows) for key, rows in grouped]
+
+
+def primary_rows(landscape: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the primary result: harmful, first probe set, first system prompt, first judge.
+
+    Without harmful prompts it is the first result.
+    """
+    parts = combinations(landscape)
+    return next((rows for key, rows in parts if key.group == PRIMARY_GROUP), parts[0][1])
+
+
+def mean_over_lines(rows: pd.DataFrame, names: Sequence[str] = CURVES) -> pd.DataFrame:
+    """Return the mean of these columns (and of `refused`, percent) by alpha; NaN if any line lacks the point."""
+    shares = rows.assign(refused=100.0 - rows["asr"])
+    return shares.groupby("alpha")[list(names)].mean(skipna=False).reset_index()
+
+
+def origin_row(rows: pd.DataFrame) -> pd.Series | None:
+    """Return the row of one result at the unperturbed model. None if the grid does not hold the origin."""
+    at_origin = rows[(rows["alpha"].abs() < _ZERO) & (rows["beta"].fillna(0.0).abs() < _ZERO)]
+    return at_origin.iloc[0] if len(at_origin) else None
+
+
+def split_lines(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """Return the number and the rows of each line or plane of one result."""
+    return [(int(str(k)), part) for k, part in rows.groupby("line")]
+
+
+def coordinates(part: pd.DataFrame) -> np.ndarray:
+    """Return where the nodes of a line or plane are: [point, axis], with one axis on a line."""
+    axes = ["alpha"] if part["beta"].isna().all() else ["alpha", "beta"]
+    return part[axes].to_numpy(dtype=float)
+
+
+def none_if_missing(value: float) -> float | None:
+    """Return a number of a frame as a float, or None if it is NaN or null."""
+    return None if pd.isna(value) else float(value)

@@ -1,0 +1,394 @@
+"""The results of a sweep as typed values: the contents of summary.json.
+
+Percentages run from 0 to 100; distances are in units of alpha. None means undefined or unknown and is explained by a
+`reason` beside it; nothing is ever NaN. Fields with a default were added later: a summary of an earlier version lacks
+them. docs/formats.md describes the file and docs/statistics.md derives every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from orchestrator.analysis.intervals import ErrorInterval, Interval
+from orchestrator.scoring.counts import Combination
+from orchestrator.utils.records import JsonRecord
+
+SCHEMA = "summary/1"
+SUMMARY_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsKey(JsonRecord):
+    """The prompts that a result is about."""
+
+    probe_set: str
+    group: str
+    system_prompt: str
+
+    @property
+    def prompts_key(self) -> PromptsKey:
+        """The key alone, without what a subclass adds."""
+        return PromptsKey(probe_set=self.probe_set, group=self.group, system_prompt=self.system_prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultKey(PromptsKey):
+    """The prompts and the judge that a result is about."""
+
+    judge: str
+
+    @property
+    def key(self) -> ResultKey:
+        """The key alone, without what a subclass adds."""
+        return ResultKey(**dict(zip(RESULT_KEY, self.combination, strict=True)))
+
+    @property
+    def combination(self) -> Combination:
+        """(probe_set, group, system_prompt, judge), as `scoring.counts` names a result."""
+        return self.probe_set, self.group, self.system_prompt, self.judge
+
+
+RESULT_KEY = ("probe_set", "group", "system_prompt", "judge")
+"""The fields of a `ResultKey`, which are columns of a landscape too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(JsonRecord):
+    """A mean over lines or planes with its 95% interval over new random directions."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisageIntervals(JsonRecord):
+    """95% intervals of VISAGE over new directions, over new probes, and over both."""
+
+    directions: ErrorInterval
+    probes: ErrorInterval
+    both: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionsNeeded(JsonRecord):
+    """How many more directions would halve the interval of VISAGE over directions.
+
+    Attributes:
+        directions: Number of directions on which VISAGE is defined.
+        spread: Standard deviation of VISAGE between them.
+        half_width: Half of the interval's present width.
+        more: Number of directions to add. None if unknown, or more than `intervals.MOST_DIRECTIONS`.
+    """
+
+    directions: int
+    spread: float | None
+    half_width: float | None
+    more: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionVisage(JsonRecord):
+    """VISAGE of one line or plane. A seed is None if that axis does not exist or is not random."""
+
+    line: int
+    seed_x: int | None
+    seed_y: int | None
+    paper: float | None
+    released: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisageSummary(JsonRecord):
+    """VISAGE of one result.
+
+    Attributes:
+        paper: Equation 5 of the paper, mean over lines or planes.
+        released: The score as the published code computes it, mean over lines. None on planes.
+        low: Lower end of the interval of `paper` over new directions.
+        high: Upper end of the same interval.
+        over: Every interval of `paper`.
+        enough: How many more directions would halve the interval over directions.
+        by_direction: The scores of each line or plane.
+    """
+
+    paper: float | None
+    released: float | None
+    low: float | None
+    high: float | None
+    over: VisageIntervals | None = None
+    enough: DirectionsNeeded | None = None
+    by_direction: tuple[DirectionVisage, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionBasin(JsonRecord):
+    """The safety basin on one line or plane; see `basin.Basin` and `basin.Shape`.
+
+    Attributes:
+        radius_low: Radius at the upper ends of the ASR intervals, or how far those stay below 50%.
+        radius_high: Radius at the lower ends of the ASR intervals. None if those never reach 50%.
+        shape_reason: Why a number of the shape is None.
+    """
+
+    line: int
+    seed_x: int | None
+    seed_y: int | None
+    radius: float | None
+    radius_low: float | None
+    radius_high: float | None
+    left: float | None
+    right: float | None
+    censored_at: float | None
+    reason: str | None
+    plateau: float | None = None
+    steepness: float | None = None
+    asymmetry: float | None = None
+    area: float | None = None
+    area_at_least: float | None = None
+    shape_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasinSummary(JsonRecord):
+    """The safety basin of one result.
+
+    `radius`, `left`, `right` and `censored_at` are the smallest over lines or planes; `radius_low` and `radius_high`
+    are the ends of the radius's interval over new probes (see `DirectionBasin`). The estimates are means over lines.
+    """
+
+    radius: float | None
+    radius_low: float | None
+    radius_high: float | None
+    left: float | None
+    right: float | None
+    censored_at: float | None
+    mean_radius: Estimate = Estimate()
+    plateau: Estimate = Estimate()
+    steepness: Estimate = Estimate()
+    asymmetry: Estimate = Estimate()
+    area: Estimate = Estimate()
+    by_direction: tuple[DirectionBasin, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSummary(ResultKey):
+    """The numbers of one combination of probe set, system prompt and judge.
+
+    Attributes:
+        prompts: Number of prompts at a point.
+        points_missing: Number of points without a verdict.
+        origin_asr: ASR of the unperturbed model, percent. None if not measured.
+        origin_low: Lower end of its Clopper-Pearson interval.
+        origin_high: Upper end of the same interval.
+        degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
+        published: The paper's VISAGE for this model and system prompt. None if the paper has none.
+    """
+
+    prompts: int
+    points_missing: int
+    origin_asr: float | None
+    origin_low: float | None
+    origin_high: float | None
+    visage: VisageSummary
+    basin: BasinSummary
+    degenerate_share: float | None
+    published: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointResult(ResultKey):
+    """What was measured at a checkpoint, for one combination.
+
+    Attributes:
+        n: Number of verdicts.
+        surface: ASR of the line or plane at the checkpoint's coordinates, interpolated linearly between its points.
+            None outside of them.
+        published: The paper's ASR after such a finetuning. None if the paper has none.
+    """
+
+    n: int
+    asr: float | None
+    asr_low: float | None
+    asr_high: float | None
+    surface: float | None
+    published: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSummary(JsonRecord):
+    """A checkpoint on a line or plane, or beside it.
+
+    Attributes:
+        line: Number of the line or plane.
+        mark: The checkpoint's name.
+        beta: None on a line.
+        projected: True if the checkpoint is beside the line or plane; the coordinates are of its nearest place on it.
+        results: One for each combination.
+        distance: Length of the way to the checkpoint in units of alpha of a random direction. None if unknown.
+        radii: The same in units of the basin's radius along random directions. None if that radius is unknown.
+        radius: That radius.
+        radius_of: Id of the sweep that measured it.
+        radius_reason: Why it is None.
+    """
+
+    line: int
+    mark: str
+    point_id: str
+    alpha: float
+    beta: float | None
+    projected: bool
+    results: tuple[CheckpointResult, ...]
+    distance: float | None = None
+    radii: float | None = None
+    radius: float | None = None
+    radius_of: str | None = None
+    radius_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictCounts(PromptsKey):
+    """How often a judge gave each of its verdicts on one prompt set, over all points."""
+
+    verdicts: Mapping[str, int]
+    mean_score: float | None
+
+
+JUDGE_RECORD = ("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples")
+"""The keys of `JudgeSummary.record`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSummary(JsonRecord):
+    """What one judge said.
+
+    Attributes:
+        record: Of a model judge: `source`, `revision`, `fingerprint`, `dtype` of its weights, `answers` (the study
+            that holds its answers) and `unparsed_examples`, as far as they were recorded. Empty for a text judge. In
+            JSON these are keys of the judge itself.
+        unparsed: Number of answers that its parser could not read.
+    """
+
+    judge: str
+    judge_id: str
+    version: int
+    record: Mapping[str, Any] = field(default_factory=dict)
+    unparsed: int
+    sets: tuple[VerdictCounts, ...]
+
+    @property
+    def unparsed_examples(self) -> list[str]:
+        """Some of the answers that could not be read."""
+        return list(self.record.get("unparsed_examples", ()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the judge as JSON values."""
+        value: dict[str, Any] = {}
+        for key, item in super().to_json().items():
+            value |= item if key == "record" else {key: item}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the judge that `value` was made from."""
+        record = {key: value[key] for key in JUDGE_RECORD if key in value}
+        return super().from_json({**value, "record": record})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreements(JsonRecord):
+    """The number of responses at a point on which two judges differ."""
+
+    point_id: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement(JsonRecord):
+    """A response on which two judges differ."""
+
+    point_id: str
+    prompt_id: str
+    verdicts: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementSummary(PromptsKey):
+    """How far two judges agree on one prompt set; see `analysis.agreement`.
+
+    Attributes:
+        judges: The names of the two.
+        n: Number of responses on which both have a verdict.
+        agreement: Percentage of those on which they agree. None if there are none.
+        kappa: Cohen's kappa. None if undefined.
+        reason: Why kappa is None.
+        differ_at: The points with the most differences.
+        differ_on: The first responses on which they differ.
+    """
+
+    judges: tuple[str, str]
+    n: int
+    both_refused: int
+    only_first_refused: int
+    only_second_refused: int
+    both_complied: int
+    agreement: float | None
+    kappa: float | None
+    reason: str | None
+    differ_at: tuple[Disagreements, ...]
+    differ_on: tuple[Disagreement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary(JsonRecord):
+    """summary.json: the numbers of the primary result on top, of every combination in `results`.
+
+    Attributes:
+        grid: The grid as it was requested, as `Grid.to_json` returns it.
+        points_done: Number of points at which every prompt set has a verdict.
+        primary: The combination that the numbers on top are of.
+        plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
+        tasks_failed: Number of tasks that were given up and are not stored.
+        seconds: Time of all runs together.
+        actors: The most at once.
+        engines: Identities of the engines that made the responses.
+        versions: Versions of libraries and platform in the last run.
+    """
+
+    schema: str = SCHEMA
+    study_id: str = ""
+    sweep_id: str = ""
+    model: str = ""
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    summary_version: int = SUMMARY_VERSION
+    points_done: int
+    points_total: int
+    primary: ResultKey
+    prompts: int
+    points_missing: int
+    origin_asr: float | None
+    origin_low: float | None
+    origin_high: float | None
+    visage: VisageSummary
+    basin: BasinSummary
+    degenerate_share: float | None
+    results: tuple[ResultSummary, ...]
+    published: float | None = None
+    plane_share: float | None = None
+    checkpoints: tuple[CheckpointSummary, ...] = ()
+    judges: tuple[JudgeSummary, ...] = ()
+    agreement: tuple[AgreementSummary, ...] = ()
+    tasks_failed: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    restarts: int = 0
+    actors: int = 0
+    engines: tuple[Mapping[str, Any], ...] = ()
+    versions: Mapping[str, Any] = field(default_factory=dict)
