@@ -1,4 +1,4 @@
-"""Actors that fail in every way an actor can, on command: a file in the study's `.tmp` says at which point."""
+"""Actors that fail in every way an actor can, when a file in the study's folder `.tmp` tells them to."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
 
 
-class Told(Actor):
-    """Does what the file named after the point's id says, before or after its visit, as often as it says."""
+class Scripted(Actor):
+    """Follows the instruction in the file named after the point's id: `before|after die|hang|raise|refuse [once]`."""
 
     def visit(self, visit: Visit) -> Receipt:
-        order = self._study.out / visit.point.id
-        what = order.read_text() if order.exists() else ""
-        if what.endswith(" once"):
-            order.unlink()
-        receipt = super().visit(visit) if what.startswith("after") else None
-        match what.split():
+        file = self._study.out / visit.point.id
+        instruction = file.read_text() if file.exists() else ""
+        if instruction.endswith(" once"):
+            file.unlink()
+        receipt = super().visit(visit) if instruction.startswith("after") else None
+        match instruction.split():
             case [_, "die", *_]:
                 os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(60)
@@ -36,8 +36,8 @@ class Told(Actor):
         return receipt or super().visit(visit)
 
 
-class Broken(Told):
-    """Its engine is gone for good after `lasts` visits, while its process lives."""
+class Broken(Scripted):
+    """Its engine breaks for good after `lasts` visits, while its process lives on."""
 
     lasts = 2
 
@@ -49,15 +49,15 @@ class Broken(Told):
 
 
 class OneBroken(Broken):
-    """Only the first one's engine breaks."""
+    """Only the engine of the first actor breaks."""
 
     def load(self) -> dict[str, Any]:
         self.lasts = 2 if is_first(self._study.out) else 1000
         return super().load()
 
 
-class Hopeless(Broken):
-    """Its engine is gone as soon as it is loaded."""
+class BrokenAtOnce(Broken):
+    """Its engine breaks as soon as it is loaded."""
 
     lasts = 0
 
@@ -70,7 +70,7 @@ class Closing(Actor):
         (self._study.out / f"closed-{os.getpid()}").touch()
 
 
-class Blind(Actor):
+class WithoutDisk(Actor):
     """Lives on a machine that does not see the study's disk."""
 
     def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
@@ -78,45 +78,45 @@ class Blind(Actor):
 
 
 class Refused(Actor):
-    """Will not start, for a reason the user must mend."""
+    """Does not start, for a reason that the user has to repair."""
 
     def load(self) -> dict[str, Any]:
-        raise UserError("model.path", "there", "the weights are quantised: use the unquantised model")
+        raise UserError("model.path", "there", "the weights are quantized: use the unquantized model")
 
 
-class Odd(Actor):
-    """All but the first live on machines with another vLLM."""
+class OtherVersions(Actor):
+    """All actors except the first live on machines with another vLLM."""
 
     def load(self) -> dict[str, Any]:
-        described = super().load()
+        description = super().load()
         if not is_first(self._study.out):
-            described["versions"] |= {"vllm": "0.1"}
-        return described
+            description["versions"] |= {"vllm": "0.1"}
+        return description
 
 
-class Bare(Actor):
-    """All but the first, which is soon ready, live on machines without the model."""
+class WithoutModel(Actor):
+    """All actors except the first, which is ready soon, live on machines without the model."""
 
     def load(self) -> dict[str, Any]:
-        described = super().load()
+        description = super().load()
         if not is_first(self._study.out):
             time.sleep(1)
             raise UserError("model.path", "there", "is not on this machine")
-        return described
+        return description
 
 
-def is_first(out: Path) -> bool:
-    """Whether nobody has asked yet for this folder."""
-    with contextlib.suppress(FileExistsError):
-        (out / "first").touch(exist_ok=False)
-        return True
-    return False
-
-
-class Stillborn(Actor):
+class DiesLoading(Actor):
     """Dies while it loads."""
 
     def load(self) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
         return {}
+
+
+def is_first(out: Path) -> bool:
+    """Return True to the first caller for this folder, and False to all others."""
+    with contextlib.suppress(FileExistsError):
+        (out / "first").touch(exist_ok=False)
+        return True
+    return False

@@ -1,4 +1,4 @@
-"""A Ray session for each file that asks for one; a small study with the dummy engine; a dispatch and what it says."""
+"""A Ray session for each test file that needs one, a small study with the dummy engine, and dispatches of its sweep."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def prepare_environment() -> None:
-    """For raylets that tests start."""
-    # Else whatever else this machine does comes first.
+    """Set the environment of raylets that tests start."""
+    # Ray's default niceness would let everything else on this machine come first.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     # Actors unpickle classes of these tests by name.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -52,17 +52,17 @@ def prompt_set(n: int = 6, group: str = "harmful") -> PromptSet:
 
 
 class Job:
-    """A sweep of the dummy in a study of its own, run as often as one likes."""
+    """A sweep with the dummy engine in a study of its own; `run` may be called any number of times."""
 
     def __init__(self, out: Path, steps: int = 10, directions: int = 2) -> None:
         self.sets = [prompt_set(), prompt_set(4, "benign")]
         self.sweep = Sweep(Grid(steps=steps, directions=directions), tuple(s.id for s in self.sets))
         self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
         self.events: list[Event] = []
-        self.described: list[Mapping[str, Any]] = []
 
     @property
-    def left(self) -> list[Visit]:
+    def missing(self) -> list[Visit]:
+        """The visits that are not stored."""
         stored = self.study.generations.stored()
         return visits(task for task in self.sweep.tasks() if task.key not in stored)
 
@@ -70,39 +70,39 @@ class Job:
         self,
         seconds: float = 0.0,
         actor: type[Actor] = Actor,
-        on: Callable[[Event], None] = lambda event: None,
-        admit: Callable[[Mapping[str, Any]], None] = lambda described: None,
+        on_event: Callable[[Event], None] = lambda event: None,
+        admit: Callable[[Mapping[str, Any]], None] = lambda description: None,
         only: Sequence[Visit] | None = None,
         **policy: Any,
     ) -> Outcome:
-        """Run what is left; `on` hears every event as it happens."""
+        """Run the missing visits, or only some; a visit takes `seconds`. `on_event` is called with each event."""
 
         def observe(event: str, **fields: Any) -> None:
             self.events.append({"event": event, **fields})
-            on(self.events[-1])
+            on_event(self.events[-1])
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
         spec = EngineSpec(kind="dummy", seconds=seconds)
-        self.dispatch = Dispatcher(self.study, spec, DispatchPolicy(**settings), admit, observe, actor)
-        wanted = self.left if only is None else only
-        return self.dispatch.run(wanted, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
+        self.dispatcher = Dispatcher(self.study, spec, DispatchPolicy(**settings), admit, observe, actor)
+        todo = self.missing if only is None else only
+        return self.dispatcher.run(todo, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
 
-    def heard(self, name: str) -> list[Event]:
+    def events_named(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]
 
     def pid(self, slot: int) -> int:
-        """The process of the actor that has this slot now."""
+        """Return the process of the actor that has this slot now."""
         return int(next(e["pid"] for e in reversed(self.events) if e["event"] == "actor_ready" and e["slot"] == slot))
 
     def responses(self) -> Responses:
-        """Every stored response once. Fails where a row is doubled."""
-        found: Responses = {}
+        """Return every stored response. Fails if a row is stored twice."""
+        responses: Responses = {}
         for _, table in self.study.generations.rows(self.study.generations.stored()):
             for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
                 key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
-                assert key not in found, "a row counts twice"
-                found[key] = row["response"]
-        return found
+                assert key not in responses, "a row counts twice"
+                responses[key] = row["response"]
+        return responses
 
 
 @pytest.fixture
@@ -110,16 +110,16 @@ def job(tmp_path: Path, ray_session: None) -> Job:
     return Job(tmp_path / "studies")
 
 
-def alone(job: Job) -> Responses:
-    """What the job's study holds when nothing goes wrong: one actor in this process, no Ray."""
+def run_alone(job: Job) -> Responses:
+    """Run the job by one actor in this process, without Ray, and return its responses."""
     actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, create_disk_token(job.study.out))
     actor.load()
     actor.equip({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
-    for visit in job.left:
+    for visit in job.missing:
         actor.visit(visit)
     return job.responses()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Responses:
-    return alone(Job(tmp_path_factory.mktemp("undisturbed") / "studies"))
+    return run_alone(Job(tmp_path_factory.mktemp("undisturbed") / "studies"))

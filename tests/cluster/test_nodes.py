@@ -1,4 +1,4 @@
-"""Nodes that join and leave while a sweep runs, and what every machine of a cluster has to have."""
+"""Nodes that join and leave while a sweep runs, and what every machine of a cluster needs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import cluster
 from orchestrator.models import resolve as models
 from orchestrator.utils.errors import UserError
-from tests.cluster.actors import Odd
-from tests.cluster.conftest import Event, Job, alone, prepare_environment
+from tests.cluster.actors import OtherVersions
+from tests.cluster.conftest import Event, Job, prepare_environment, run_alone
 
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
@@ -24,50 +24,50 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     prepare_environment()
-    found = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+    ray_cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
     try:
-        with cluster.session(cluster.ClusterSpec("ray", found.address)):
-            yield found
+        with cluster.session(cluster.ClusterSpec("ray", ray_cluster.address)):
+            yield ray_cluster
     finally:
-        found.shutdown()
+        ray_cluster.shutdown()
 
 
-def test_actors_come_with_nodes_that_join_and_nothing_is_lost_when_one_leaves(nodes: Any, tmp_path: Path) -> None:
-    expected = alone(Job(tmp_path / "alone", steps=60))
+def test_actors_start_on_nodes_that_join_and_nothing_is_lost_when_one_leaves(nodes: Any, tmp_path: Path) -> None:
+    expected = run_alone(Job(tmp_path / "alone", steps=60))
     job = Job(tmp_path / "studies", steps=60)
     joined: list[Any] = []
 
     def come_and_go(event: Event) -> None:
-        done = job.heard("visit_done")
+        done = job.events_named("visit_done")
         if event["event"] == "visit_done" and len(done) == 4:
             joined.append(nodes.add_node(**SMALL))
         if event["event"] == "visit_done" and event["slot"] == 1 and sum(e["slot"] == 1 for e in done) == 3:
             nodes.remove_node(joined.pop(), allow_graceful=False)
 
-    outcome = job.run(seconds=0.25, on=come_and_go, actors=None, cpus_per_actor=1)
-    first, second = job.heard("actor_ready")[:2]
+    outcome = job.run(seconds=0.25, on_event=come_and_go, actors=None, cpus_per_actor=1)
+    first, second = job.events_named("actor_ready")[:2]
     assert first["node"] != second["node"] and not joined
-    assert [e["slot"] for e in job.heard("visit_done")].count(1) >= 3, "the one that joined is at work"
-    (death,) = job.heard("actor_died")
+    assert [e["slot"] for e in job.events_named("visit_done")].count(1) >= 3, "the one that joined is at work"
+    (death,) = job.events_named("actor_died")
     assert death["slot"] == 1 and not death["blamed"], "no visit is to blame for its node"
-    assert outcome.restarts == 1 and not outcome.failures and job.left == [] and not job.heard("visit_failed")
+    assert outcome.restarts == 1 and not outcome.failures and job.missing == [] and not job.events_named("visit_failed")
     assert job.responses() == expected
 
 
-def test_a_node_that_joins_with_other_versions_is_left_out(nodes: Any, tmp_path: Path) -> None:
+def test_a_node_that_joins_with_other_versions_is_refused(nodes: Any, tmp_path: Path) -> None:
     job = Job(tmp_path / "studies", steps=20)
 
     def come(event: Event) -> None:
-        if event["event"] == "visit_done" and len(job.heard("visit_done")) == 4:
+        if event["event"] == "visit_done" and len(job.events_named("visit_done")) == 4:
             nodes.add_node(**SMALL)
 
-    outcome = job.run(actor=Odd, seconds=0.25, on=come, actors=None, cpus_per_actor=1)
-    (refused,) = job.heard("actor_failed_to_start")
-    assert "has other versions than" in refused["why"] and len(job.heard("actor_starting")) == 2
-    assert outcome.actors == 1 and not outcome.failures and job.left == []
+    outcome = job.run(actor=OtherVersions, seconds=0.25, on_event=come, actors=None, cpus_per_actor=1)
+    (refused,) = job.events_named("actor_failed_to_start")
+    assert "has other versions than" in refused["why"] and len(job.events_named("actor_starting")) == 2
+    assert outcome.actors == 1 and not outcome.failures and job.missing == []
 
 
-def test_a_model_that_is_here_is_not_fetched_and_one_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_here_is_not_fetched_and_a_missing_one_is_refused(tmp_path: Path) -> None:
     models.have(ModelConfig(path="/nowhere"), tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         models.have(ModelConfig(path=str(tmp_path / "none")), tmp_path / "none")

@@ -1,4 +1,4 @@
-"""How many actors a sweep gets and what each takes; and that those which share a GPU load one after another."""
+"""Number of actors, what each takes of the cluster, and that actors which share a GPU load one after another."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ def policy(spec: EngineSpec, *overrides: str, gpus: int = 0, cores: int = 8) -> 
 @pytest.mark.parametrize(
     ("spec", "overrides", "gpus", "expected"),
     [
-        (EngineSpec(), [], 0, (1, 0, 0)),  # this machine alone, without GPUs: one actor with all cores
+        (EngineSpec(), [], 0, (1, 0, 0)),  # one machine without GPUs: one actor with all cores
         (EngineSpec(), ["cluster.actors=3"], 0, (3, 0, 0)),
         (GPU, [], 4, (4, 0, 1)),
-        (GPU, ["cluster=ray"], 4, (None, 1, 1)),  # as many as there is room for, and more when nodes join
+        (GPU, ["cluster=ray"], 4, (None, 1, 1)),  # as many as fit, and more when nodes join
         (GPU, ["cluster=ray", "cluster.actors=2"], 4, (2, 1, 1)),
         (GPU, ["cluster=ray", "cluster.gpus_per_actor=0.25"], 4, (None, 1, 0.25)),
         (GPU, ["cluster.gpus_per_actor=0.25"], 4, (16, 0, 0.25)),
         (EngineSpec(device="cuda", tensor_parallel=4), ["cluster=ray"], 8, (None, 1, 4)),
         (EngineSpec(device="cuda", tensor_parallel=4), [], 8, (2, 0, 4)),
-        (EngineSpec(), ["cluster=ray"], 0, (None, 8, 0)),  # without GPUs: a node each
+        (EngineSpec(), ["cluster=ray"], 0, (None, 8, 0)),  # without GPUs: one actor per node
         (EngineSpec(), ["cluster=ray", "cluster.actors=6"], 0, (6, 1, 0)),
         (EngineSpec(), ["cluster=ray", "cluster.cpus_per_actor=2"], 0, (None, 2, 0)),
     ],
 )
-def test_an_actor_a_gpu_or_a_node(spec: EngineSpec, overrides: list[str], gpus: int, expected: Any) -> None:
-    found = policy(spec, *overrides, gpus=gpus)
-    assert (found.actors, found.cpus_per_actor, found.gpus_per_actor) == expected
+def test_by_default_an_actor_takes_a_gpu_or_a_node(
+    spec: EngineSpec, overrides: list[str], gpus: int, expected: Any
+) -> None:
+    result = policy(spec, *overrides, gpus=gpus)
+    assert (result.actors, result.cpus_per_actor, result.gpus_per_actor) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_an_actor_a_gpu_or_a_node(spec: EngineSpec, overrides: list[str], gpus: 
         (EngineSpec(device="cuda"), ["cluster.gpus_per_actor=0.5"], "engine.kv_cache_gib"),
     ],
 )
-def test_what_cannot_be_is_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:
+def test_contradicting_settings_are_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:
     with pytest.raises(UserError) as refused:
         policy(spec, *overrides, gpus=2)
     assert refused.value.field == field

@@ -1,0 +1,79 @@
+"""The queue of visits: order, directions first, retries and quarantine; and deadlines from earlier visits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.execution.actor_pool import VisitDeadlines
+from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.execution.visit_queue import VisitQueue
+from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.tasks import Visit
+
+DIRECTION = RandomDirection(1)
+AT_ORIGIN = Visit(ORIGIN, ("set",))
+FIRST, SECOND = (Visit(Point.at([(DIRECTION, alpha)]), ("set",)) for alpha in (0.1, 0.2))
+
+
+class Queue(VisitQueue):
+    """A queue that allows two attempts, with its events and outcome."""
+
+    def __init__(self) -> None:
+        self.outcome = Outcome()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        super().__init__(2, self.outcome, lambda event, **fields: self.events.append((event, fields)))
+
+
+def test_visits_away_from_the_origin_wait_until_every_direction_is_measured() -> None:
+    queue = Queue()
+    queue.add([AT_ORIGIN, FIRST], [DIRECTION])
+    assert len(queue) == 3 and queue.n_visits == 2
+    assert queue.take(idle=False) == AT_ORIGIN, "an actor that has something to do gets no direction"
+    assert queue.take(idle=True) == DIRECTION
+    assert queue.take(idle=True) is None and not queue.all_measured
+    queue.mark_measured()
+    assert queue.all_measured and queue.take(idle=False) == FIRST and len(queue) == 0
+
+
+def test_items_of_a_replaced_actor_come_first_again_in_their_order() -> None:
+    queue = Queue()
+    queue.add([SECOND], [])
+    queue.put_back([AT_ORIGIN, FIRST])
+    assert [queue.take(idle=True) for _ in range(4)] == [AT_ORIGIN, FIRST, SECOND, None]
+
+
+def test_a_failed_visit_comes_last_and_is_quarantined_after_the_last_attempt() -> None:
+    queue = Queue()
+    queue.add([SECOND], [])
+    queue.record_failure(FIRST, "Traceback\n  line\nValueError: first\n")
+    assert [queue.take(idle=True), queue.take(idle=True)] == [SECOND, FIRST] and not queue.events
+    queue.record_failure(FIRST, "second")
+    assert queue.take(idle=True) is None
+    (failure,) = queue.outcome.failures
+    assert (failure.visit, failure.story) == (FIRST, ["ValueError: first", "second"])
+    story = {"story": failure.story, "visit": FIRST.id, "point_id": FIRST.point.id, "prompt_set_ids": ["set"]}
+    assert queue.events == [("visit_quarantined", story)]
+
+
+def test_a_direction_that_cannot_be_measured_ends_the_run() -> None:
+    queue = Queue()
+    queue.record_failure(DIRECTION, "it died")
+    assert queue.take(idle=True) == DIRECTION
+    with pytest.raises(RuntimeError, match=f"measuring direction {DIRECTION.id} killed every actor that tried"):
+        queue.record_failure(DIRECTION, "it died")
+
+
+def test_the_deadline_is_a_multiple_of_the_median_time_per_token() -> None:
+    policy = DispatchPolicy(deadline_floor=1.0, deadline_factor=10.0, deadline_after=3)
+    deadlines = VisitDeadlines(policy)
+    for seconds in (1.0, 2.0):
+        deadlines.record(100, seconds)
+        assert deadlines.limit(100) is None, "too few visits are completed"
+    deadlines.record(100, 300.0)
+    assert deadlines.limit(100) == pytest.approx(20.0) and deadlines.limit(200) == pytest.approx(40.0)
+    assert deadlines.limit(1) == 1.0, "the floor"
+    deadlines.record(100, 1.0)
+    assert deadlines.limit(100) == pytest.approx(15.0)
