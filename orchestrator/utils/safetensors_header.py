@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 
 class _Bytes(Protocol):
-    """Bytes that can be sliced: bytes, a memory map."""
+    """Bytes that can be sliced: bytes, a memory map, a memory view."""
 
-    def __getitem__(self, index: slice, /) -> bytes: ...
+    def __getitem__(self, index: slice, /) -> bytes | memoryview: ...
     def __len__(self) -> int: ...
 
 
@@ -47,7 +47,7 @@ def read_entries(data: _Bytes) -> list[TensorEntry]:
     if len(data) < 8 or first > len(data):
         raise HeaderError("is not safetensors, or truncated in its header")
     try:
-        header: Mapping[str, Any] = json.loads(data[8:first])
+        header: Mapping[str, Any] = json.loads(bytes(data[8:first]))
         entries = [_entry(name, value, first) for name, value in header.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HeaderError("has a header that is not safetensors") from error

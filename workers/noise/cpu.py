@@ -1,7 +1,7 @@
-"""The noise on a CPU, on flat numpy arrays. Bit for bit what reference.py says.
+"""Perturbation on a CPU, on flat numpy arrays. The results are those of reference.py, bit for bit.
 
-A slab is written by one thread; `spread` keeps all of them busy with slabs of their own, since to share one costs more
-than a small one takes. Nothing depends on how many there are; `numba.set_num_threads` limits them.
+One thread writes a slab, and `spread` distributes slabs over the threads: splitting a small slab between threads would
+cost more than writing it. Results do not depend on the number of threads, which `limit_threads` limits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def limit_threads(n: int) -> None:
 
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[None]:
-    """One thread where there is one task: waking the others costs more, much more on a busy machine."""
+    """Use one thread for n elements that are a single task: waking others costs more, especially on a busy machine."""
     before = numba.get_num_threads()
     if n > kernels.TASK or before == 1:
         yield
@@ -47,23 +47,25 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
-    """Does every job once, in no order, on as many threads as numba may use; a kernel inside has one to itself.
+    """Do every job once, in any order, on as many threads as numba may use. A kernel inside a job uses one thread.
 
-    `jobs` is drawn from as threads come free, never by two at once. After an error no job is begun; it is raised here.
+    Args:
+        jobs: Drawn from when a thread is free, by one thread at a time.
+        do: Does one job. After it raises, no further job is started, and the error is raised here.
     """
     threads = numba.get_num_threads()
     if threads == 1:
         for job in jobs:
             do(job)
         return
-    left, lock, errors = iter(jobs), threading.Lock(), list[BaseException]()
+    remaining, lock, errors = iter(jobs), threading.Lock(), list[BaseException]()
 
     def work() -> None:
         numba.set_num_threads(1)
         try:
             while not errors:
                 with lock:
-                    job = next(left, None)
+                    job = next(remaining, None)
                 if job is None:
                     return
                 do(job)
@@ -82,7 +84,10 @@ _NO_F32.flags.writeable = _NO_U16.flags.writeable = False
 
 
 def _source(array: Array, dtype: DType) -> tuple[Array, Array]:
-    """A flat array as the kernels read it: (float32, uint16), one of them empty, both read-only (one compiled type)."""
+    """Return a flat array as the kernels read it: (float32, uint16), one of them empty.
+
+    Both are read-only, so that the kernels are compiled for one type.
+    """
     assert array.ndim == 1 and array.itemsize == (4 if dtype == "float32" else 2), (array.shape, array.dtype, dtype)
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.require(array, requirements=["C", "A"])
@@ -98,7 +103,7 @@ def _target(array: Array, dtype: DType) -> tuple[Array, Array]:
 
 
 def _copy(dst: Array, source: Array, slab: Slab) -> None:
-    """The slab, bit for bit."""
+    """Copy the slab, bit for bit."""
 
     def region(array: Array, offset: int, stride: int) -> Array:
         bits = array[offset:].view(np.uint32 if array.itemsize == 4 else np.uint16)
@@ -123,17 +128,26 @@ def write_slab(
     base_dtype: DType,
     blend: Blend | None = None,
 ) -> None:
-    """Writes the perturbed elements of one slab of tensor `name` into `dst`, in one pass, on this thread.
+    """Write the perturbed elements of one slab of a tensor into `dst`, in one pass, on this thread.
 
-    dst, base: flat arrays, `base` the whole checkpoint tensor (a map of the file will do): float32, uint16 bits
-    for bfloat16, float16 or its bits for float16. `terms` are added in the order given. `blend`: up to three
-    (coefficient, whole flat array, its dtype) whose sum, in order, is where it starts instead of `base`; zero
-    coefficients are left out, a lone coefficient 1 copies. Without terms and blend the slab is a (cast) copy.
+    Arrays are flat: float32, uint16 bits for bfloat16, float16 or its bits for float16. Without terms and blend the
+    slab is copied (and cast).
+
+    Args:
+        dst: The destination.
+        base: The whole checkpoint tensor, which may be a map of the file.
+        slab: The elements to write.
+        name: The tensor's name.
+        terms: Terms, which are added in this order.
+        dtype: Dtype of `dst`.
+        base_dtype: Dtype of `base`.
+        blend: Up to three (coefficient, whole array, its dtype), whose sum, in this order, is the start instead of
+            `base`. Zero coefficients are left out; a single coefficient of 1 copies.
     """
     if slab.rows <= 0 or slab.cols <= 0:
         return
-    given = [(1.0, base, base_dtype)] if blend is None else blend
-    sources = [(np.float32(c), array, kind) for c, array, kind in given if np.float32(c) != 0]
+    summands = [(1.0, base, base_dtype)] if blend is None else blend
+    sources = [(np.float32(c), array, kind) for c, array, kind in summands if np.float32(c) != 0]
     assert 1 <= len(sources) <= 3, "base and two checkpoints at most, and coefficients that sum to 1"
     terms = [term for term in terms if term.scale.any()]
     _check(dst, slab.dst_off, slab.dst_stride, slab)
@@ -163,10 +177,20 @@ def write_slab(
 
 
 def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int = 0) -> Array:
-    """Rows first, first + 1, ... of W1 = round(W + s B A), flat, in the tensor's own dtype (16-bit kinds as bits).
+    """Compute rows first, first + 1, ... of W1 = round(W + s B A), as many as `b` has.
 
-    base: the whole tensor (out x in, flat); a: float32 (r, in); b: float32, its rows from `first` on (any number, r).
-    The arithmetic of workers.weights.materialise.lora_merged, bit for bit.
+    The arithmetic is that of workers.weights.materialise.lora_merged, bit for bit.
+
+    Args:
+        base: The whole tensor W (out x in), flat.
+        dtype: Dtype of `base` and of the result.
+        a: float32 (r, in).
+        b: float32 (rows, r), the rows of B from `first` on.
+        scale: s.
+        first: Index of the first row.
+
+    Returns:
+        A flat array in `dtype`; 16-bit dtypes as uint16 bits.
     """
     cols = a.shape[1]
     assert (first + len(b)) * cols <= len(base) and a.shape[0] == b.shape[1] > 0, (a.shape, b.shape, len(base))
@@ -192,7 +216,10 @@ def _block_sums(seeds: Sequence[int], name: str, rows: int, row_size: int) -> np
 
 
 def sums(seed1: int, name: str, n: int, seed2: int | None = None) -> tuple[int, int, int]:
-    """(|z1|^2, <z1, z2>, |z2|^2) of a tensor of n elements, exact, in units of 2^-24. No `seed2`: zeros beside."""
+    """Return (|z1|^2, <z1, z2>, |z2|^2) of a tensor of n elements, exact, in units of 2^-24.
+
+    Without `seed2` the second and third are 0.
+    """
     if n == 0:
         return 0, 0, 0
     seeds = [seed1] if seed2 is None else [seed1, seed2]
@@ -202,7 +229,7 @@ def sums(seed1: int, name: str, n: int, seed2: int | None = None) -> tuple[int, 
 
 
 def row_sums(seed1: int, name: str, rows: int, row_size: int, seed2: int | None = None) -> npt.NDArray[np.int64]:
-    """The same for each of `rows` rows: int64[rows, 3], exact up to 2.9e10 elements a row."""
+    """Return the same as `sums` for each row: int64[rows, 3], exact up to 2.9e10 elements per row."""
     if rows == 0 or row_size == 0:
         return np.zeros((rows, 3), np.int64)
     total: npt.NDArray[np.int64] = _block_sums([seed1] if seed2 is None else [seed1, seed2], name, rows, row_size).sum(
@@ -212,10 +239,11 @@ def row_sums(seed1: int, name: str, rows: int, row_size: int, seed2: int | None 
 
 
 def square_sums(array: Array, dtype: DType, rows: int = 1) -> npt.NDArray[np.float64]:
-    """|W|^2 of each of `rows` equal parts of a flat array, float64[rows]. The same bits for any number of threads.
+    """Return |W|^2 of each of `rows` equal parts of a flat array, float64[rows].
 
-    Blocks of 65,536 elements, 16 running sums in each (element i of a block to sum i % 16, then from the first
-    to the last), blocks added up exactly and rounded once. Squares of these dtypes are exact in float64.
+    Every number of threads gives the same bits: in blocks of 65,536 elements, element i of a block is added to running
+    sum i % 16, then the 16 sums are added from the first to the last; the sums of the blocks are added exactly and
+    rounded once. Squares of these dtypes are exact in float64.
     """
     assert rows > 0 and array.size % rows == 0
     if array.size == 0:

@@ -1,7 +1,7 @@
-"""What runs for every element on a CPU: numba kernels. workers/noise/cpu.py calls them.
+"""numba kernels, which process every element on a CPU. workers/noise/cpu.py calls them.
 
-`write` goes by pieces of 16 chunks: it draws the noise of every term, then reads source and noise, adds, rounds and
-stores. Sums go by blocks. numba infers the types of what bears none.
+`write` works in pieces of 16 chunks: it draws the noise of every term, then reads source and noise, adds, rounds and
+stores. Sums work in blocks. numba infers the types of arguments without annotations.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numba.extending import overload
 
 from workers.noise.definition import CHUNK, COUNTERS, SAMPLES, UNIT, Array
 
-PIECE = 16 * CHUNK  # elements read and stored in one go: enough that the processor fetches ahead
-TASK = 64 * CHUNK  # elements a task of a sum, and a block of it: part of the definition of square_sums
-LANES = 16  # running sums a block: likewise
+PIECE = 16 * CHUNK  # elements read and stored in one go: enough for the processor to prefetch
+TASK = 64 * CHUNK  # elements per task and block of a sum; part of the definition of square_sums
+LANES = 16  # running sums per block; likewise
 
 _F32, _BF16, _F16 = 0, 1, 2
 KINDS: dict[str, int] = {"float32": _F32, "bfloat16": _BF16, "float16": _F16}
 
-# numba turns uint64 with a signed literal into float64: every constant beside a uint64 has to be one.
+# numba converts uint64 with a signed literal to float64: every constant combined with a uint64 must be a uint64.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _HALF, _QUARTER, _SAMPLE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(16), np.uint64(0xFFFF)
@@ -34,13 +34,16 @@ _parallel = numba.njit(cache=True, fastmath=False, nogil=True, parallel=True)
 
 @_jit
 def words_of(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
-    """Philox of counters first..last-1 of a chunk: word w of counter b in the low half of out[128 w + b]; above it
-    lies what is left of the arithmetic, since cutting it off takes half as long again."""
+    """Compute Philox of counters first..last-1 of a chunk.
+
+    Word w of counter b is the low half of out[128 w + b]. The high half holds remains of the arithmetic: clearing it
+    would take 1.5 times as long.
+    """
     base = np.uint64(chunk) * np.uint64(COUNTERS)
-    low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is the same all through a chunk
+    low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is constant within a chunk
     w0, w1, w2, w3 = out[0:128], out[128:256], out[256:384], out[384:512]
     for b in range(first, last):
-        # Masked, so that the compiler knows each factor to have 32 bits: it then multiplies by one instruction.
+        # Masked, so that the compiler knows that each factor has 32 bits and multiplies with one instruction.
         c0, c1, c2, c3 = (low + np.uint64(b)) & _LOW, high, np.uint64(0), np.uint64(0)
         k0, k1 = key[0] & _LOW, key[1] & _LOW
         for _ in range(10):
@@ -52,8 +55,20 @@ def words_of(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
 
 @_jit
 def fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, words: Array) -> int:
-    """Makes out[k % 1024:] hold n quantiles from element k on (of one chunk); returns which chunk `out` now holds
-    whole. `words`: scratch."""
+    """Write n quantiles from element k on (of one chunk) to out[k % 1024:].
+
+    Args:
+        out: The chunk's quantiles.
+        held: Index of the chunk that `out` holds completely, -1 if none. Nothing is done if it is k's chunk.
+        k: First element.
+        n: Number of elements.
+        key: Key of the tensor.
+        quantiles: The table.
+        words: Scratch of 512 words.
+
+    Returns:
+        Index of the chunk that `out` now holds completely, -1 if none.
+    """
     chunk, e = k // CHUNK, k % CHUNK
     if held == chunk:
         return held
@@ -76,7 +91,7 @@ def fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, wo
     return chunk
 
 
-# Each step of these is made 32 bits again: numba widens sums, and half as many would fit a vector.
+# Every intermediate result below is cast to 32 bits: numba widens sums, and then half as many fit into a vector.
 @_jit
 def _from_bf16(bits: Any) -> Any:
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
@@ -94,7 +109,7 @@ def _to_bf16(x: Any) -> Any:
 
 @_jit
 def _from_f16(bits: Any) -> Any:
-    """Shifts the exponent's bias; subnormals are normalised by a subtraction."""
+    """Shift the exponent's bias; normalize subnormals by a subtraction."""
     h = np.uint32(bits)
     magnitude = np.uint32((h & np.uint32(0x7FFF)) << np.uint32(13))
     exponent = magnitude & np.uint32(0x0F800000)
@@ -116,7 +131,9 @@ def _to_f16(x: Any) -> Any:
         h = np.uint32(0x7E00) | ((magnitude >> np.uint32(13)) & np.uint32(0x1FF))
     elif magnitude >= np.uint32(0x47800000):
         h = np.uint32(0x7C00)
-    elif magnitude < np.uint32(0x38800000):  # subnormal: adding 1/2 leaves the rounded multiple of 2^-24 below
+    elif magnitude < np.uint32(
+        0x38800000
+    ):  # subnormal: adding 1/2 leaves the rounded multiple of 2^-24 in the low bits
         h = np.uint32(np.float32(magnitude.view(np.float32) + np.float32(0.5)).view(np.uint32) - np.uint32(0x3F000000))
     else:
         odd = (magnitude >> np.uint32(13)) & np.uint32(1)
@@ -125,11 +142,11 @@ def _to_f16(x: Any) -> Any:
 
 
 def _wide(element: Any) -> Any:
-    """The float32 that an element of a source is, exactly: int16 holds float16's bits, uint16 bfloat16's."""
+    """Convert an element of a source to float32, exactly. int16 holds the bits of float16, uint16 those of bfloat16."""
 
 
 def _narrow(x: Any, array: Any) -> Any:
-    """x as an element of such an array, rounded once, to nearest, ties to even."""
+    """Round x to the element type of the array, to nearest, ties to even."""
 
 
 @overload(_wide)
@@ -154,8 +171,10 @@ def _cast(target: Array, source: Array) -> None:
 
 @_jit
 def _cast_moved(target: Array, source: Array, z1: Array, scale1: float, z2: Array, scale2: float) -> None:
-    """target = round(fl(fl(source + fl(scale1 z1)) + fl(scale2 z2))), less the terms whose scale is zero. A z, which is
-    drawn in units of 2^-12, is exact in float32."""
+    """Set target = round(fl(fl(source + fl(scale1 z1)) + fl(scale2 z2))), without the terms whose scale is zero.
+
+    z is given in units of 2^-12, and exact in float32.
+    """
     if scale1 == np.float32(0) and scale2 == np.float32(0):
         _cast(target, source)
     elif scale1 == np.float32(0) or scale2 == np.float32(0):
@@ -170,7 +189,7 @@ def _cast_moved(target: Array, source: Array, z1: Array, scale1: float, z2: Arra
 
 @_jit
 def _load(x: Array, kind: int, f32: Array, u16: Array, k: int) -> None:
-    """x = elements k, k + 1, ... of a source."""
+    """Set x = elements k, k + 1, ... of a source."""
     if kind == _F32:
         _cast(x, f32[k:])
     elif kind == _BF16:
@@ -181,7 +200,7 @@ def _load(x: Array, kind: int, f32: Array, u16: Array, k: int) -> None:
 
 @_jit
 def _store(x: Array, kind: int, f32: Array, u16: Array, at: int) -> None:
-    """Elements at, at + 1, ... of the destination = x."""
+    """Set elements at, at + 1, ... of the destination = x."""
     if kind == _F32:
         _cast(f32[at : at + len(x)], x)
     elif kind == _BF16:
@@ -202,7 +221,7 @@ def _move_to(
 
 @_jit
 def _move(kind, dst_f, dst_u, at, n, of, f32, u16, z1, scale1, z2, scale2):
-    """Elements at .. at + n - 1 of the destination, of `kind`, = those of a source, of kind `of`, and two terms."""
+    """Set elements at .. at + n - 1 of the destination (of `kind`) = those of a source (of kind `of`) + two terms."""
     if kind == _F32:
         _move_to(dst_f[at : at + n], of, f32, u16, z1, scale1, z2, scale2)
     elif kind == _BF16:
@@ -225,7 +244,7 @@ def _add(x: Array, y: Array) -> None:
 
 @_jit
 def _add_noise(x: Array, drawn: Array, scale: float) -> None:
-    """In place. (`_cast_moved` would find that target and source overlap, and go element by element.)"""
+    """Add in place. (`_cast_moved` would detect that target and source overlap, and not use vectors.)"""
     for i in range(len(x)):
         x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 
@@ -250,12 +269,36 @@ def write(
     row_sizes,
     quantiles,
 ):
-    """One slab. Every array comes as float32 and as uint16, one of them empty: a single compiled kernel serves all."""
+    """Write one slab.
+
+    Every array is passed as float32 and as uint16, one of them empty, so that one compiled kernel serves all dtypes.
+    The function stays in one piece: its two inner loops share twelve arrays and as many offsets, all of which numba
+    would pass to a split function, and it is the innermost code of every write.
+
+    Args:
+        dst_kind: Dtype of the destination (KINDS).
+        dst_f: The destination if it is float32.
+        dst_u: The destination if it has 16 bits.
+        src_kinds: Dtypes of the three sources.
+        f0: First source if it is float32.
+        u0: First source if it has 16 bits.
+        f1: Second source, likewise.
+        u1: Second source, likewise.
+        f2: Third source, likewise.
+        u2: Third source, likewise.
+        coefficients: float32, one per source that is used.
+        geometry: (rows, cols, k_off, k_stride, dst_off, dst_stride) of the slab.
+        keys: uint64[terms, 2].
+        scales: float32, the scales of all terms one after another.
+        first: int64[terms + 1], index of each term's first scale.
+        row_sizes: int64[terms], elements per scale.
+        quantiles: The table.
+    """
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
     n, n_terms = rows * cols, len(row_sizes)
     lone = len(coefficients) == 1 and coefficients[0] == np.float32(1)
-    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16  # float16 apart: three kernels less to compile
-    other = n_terms - 1  # the second term, or again the first
+    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16  # not for float16: three kernels fewer to compile
+    other = n_terms - 1  # index of the second term, or of the first if there is one only
     x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     drawn = np.empty((n_terms, PIECE), np.int16)
     words = np.empty(4 * COUNTERS, np.uint64)
@@ -314,7 +357,7 @@ def write(
 
 @_jit
 def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
-    """dst (rows of b) = round(W + fl(scale fl(B A))) from row `first` of W on; BA summed over the rank in order."""
+    """Set dst (rows of b) = round(W + fl(scale fl(B A))), W from row `first` on; BA is summed in order of the rank."""
     sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     for row in range(b.shape[0]):
         for c in range(0, cols, CHUNK):
@@ -335,10 +378,10 @@ def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
 
 @_parallel
 def sums(n_rows, row_size, keys, quantiles):
-    """int64[rows x blocks, 3]: |z1|^2, <z1, z2>, |z2|^2 of each block of each row (one key: the first only)."""
+    """Return |z1|^2, <z1, z2>, |z2|^2 of each block of each row, int64[rows x blocks, 3]; with one key only |z1|^2."""
     blocks = (row_size + TASK - 1) // TASK
     items = n_rows * blocks
-    group = max(1, TASK // row_size)  # short rows share a task, and its chunks
+    group = max(1, TASK // row_size)  # short rows share a task and its chunks
     out = np.zeros((items, 3), np.int64)
     for task in numba.prange((items + group - 1) // group):
         drawn1, drawn2 = np.empty(CHUNK, np.int16), np.empty(CHUNK, np.int16)
@@ -372,7 +415,7 @@ def sums(n_rows, row_size, keys, quantiles):
 
 @_parallel
 def squares(kind, f32, u16, n_rows, row_size):
-    """float64[rows x blocks]: the sum of squares of each block of each row, in an order of its own."""
+    """Return the sum of squares of each block of each row, float64[rows x blocks], in the order of square_sums."""
     blocks = (row_size + TASK - 1) // TASK
     items = n_rows * blocks
     group = max(1, TASK // row_size)

@@ -1,9 +1,8 @@
-"""What the noise is, apart from how it is computed: version, keys, table. docs/noise.md says it in words.
+"""Definition of the noise, independent of how it is computed: version, keys, table. docs/noise.md is the full text.
 
-z_k, element k of a tensor's noise, is a pure function of (seed, tensor name, k): Philox4x32-10
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives 16 random bits, a table
-of 65,536 normal quantiles turns them into a fixed-point number. Integers all the way: every device
-gets the same bits.
+z_k, element k of a tensor's noise, is a pure function of (seed, tensor name, k). Philox4x32-10 (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives 16 random bits, and a table of 65,536 normal quantiles
+maps them to a fixed-point number. Only integers are involved, so that every device gets the same bits.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import numpy.typing as npt
 
 NOISE_VERSION = 1
 
-CHUNK = 1024  # elements a chunk: 128 counters of 8 samples
+CHUNK = 1024  # elements per chunk: 128 counters of 8 samples
 COUNTERS = 128
 SAMPLES = 8
-UNIT = 2.0**-12  # what one step of the table is worth
-PART = 1 << 22  # elements a CPU writes or compares at once: bounds what a check needs of memory
+UNIT = 2.0**-12  # the value of one step of the table
+PART = 1 << 22  # elements that a CPU writes or compares at once, which bounds a check's memory
 
 TABLE_SHA256 = "1ea009ce409dac97d6bd609266910f809c5fb912f78e16bd89145b08174d6fc5"
 
@@ -33,15 +32,17 @@ DType = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "float16")
 
 Array = npt.NDArray[Any]
-Blend = Sequence[tuple[float, Array, DType]]  # coefficient, a whole tensor, its dtype: what a tensor starts from
+Blend = Sequence[
+    tuple[float, Array, DType]
+]  # (coefficient, whole tensor, its dtype): the weighted sum that a tensor starts from
 
 
 @dataclass(frozen=True)
 class Slab:
-    """The region of one tensor that is written, in elements.
+    """A region of one tensor, and where its elements are written.
 
-    Element (r, c), 0 <= r < rows, 0 <= c < cols, is element k = k_off + r k_stride + c of the (flattened,
-    row-major) checkpoint tensor and goes to dst[dst_off + r dst_stride + c].
+    Element (r, c), 0 <= r < rows, 0 <= c < cols, is element k = k_off + r k_stride + c of the (flattened, row-major)
+    checkpoint tensor and is written to dst[dst_off + r dst_stride + c].
     """
 
     rows: int
@@ -53,18 +54,18 @@ class Slab:
 
     @classmethod
     def whole(cls, n: int) -> Slab:
-        """All n elements, in place."""
+        """Return the slab of all n elements, at the same positions in the destination."""
         return cls(1, n, 0, n, 0, n)
 
-    def parts(self, most: int) -> Iterator[Slab]:
-        """The same elements as slabs of at most `most`."""
-        rows = max(1, most // max(1, self.cols))
+    def parts(self, limit: int) -> Iterator[Slab]:
+        """Split the slab into slabs of at most `limit` elements."""
+        rows = max(1, limit // max(1, self.cols))
         for r in range(0, self.rows, rows):
-            for c in range(0, self.cols, most):
+            for c in range(0, self.cols, limit):
                 yield dataclasses.replace(
                     self,
                     rows=min(rows, self.rows - r),
-                    cols=min(most, self.cols - c),
+                    cols=min(limit, self.cols - c),
                     k_off=self.k_off + r * self.k_stride + c,
                     dst_off=self.dst_off + r * self.dst_stride + c,
                 )
@@ -72,10 +73,13 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One random direction's contribution to a tensor: scale[k // row_size] * z_k(seed).
+    """Contribution of one seed's noise to a tensor: scale[k // row_size] * z_k(seed).
 
-    `scale`: float32, one for each unit of `row_size` elements (one alone: the whole tensor).
-    Where a scale is zero nothing is added, not even a zero.
+    Attributes:
+        seed: The seed of the noise.
+        scale: One value per unit of `row_size` elements; a single value if the whole tensor is one unit. If a scale is
+            zero, nothing is added, not even a zero.
+        row_size: Elements per unit.
     """
 
     seed: int
@@ -84,10 +88,10 @@ class Term:
 
 
 def tensor_key(seed: int, name: str) -> tuple[int, int]:
-    """The two 32-bit words of the Philox key for a tensor.
+    """Return the two 32-bit words of the Philox key for a tensor.
 
-    BLAKE2b, 8 bytes, of the UTF-8 text "<version>\\n<seed in decimal>\\n<tensor name>"; the words are its
-    halves, each read little-endian.
+    They are the halves, each read little-endian, of the 8-byte BLAKE2b digest of the UTF-8 text
+    "<version>\\n<seed in decimal>\\n<tensor name>".
     """
     digest = hashlib.blake2b(f"{NOISE_VERSION}\n{int(seed)}\n{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
@@ -95,9 +99,12 @@ def tensor_key(seed: int, name: str) -> tuple[int, int]:
 
 @functools.cache
 def table() -> npt.NDArray[np.int16]:
-    """T, int16[65536], read-only: T[i] = round_half_even(4096 * inverse_normal_cdf((i + 0.5) / 65536)).
+    """Return the table T, int16[65536], read-only: T[i] = round_half_even(4096 Q((i + 0.5) / 65536)).
 
-    Raises RuntimeError where this machine's arithmetic gives another table than the one defined.
+    Q is the inverse of the standard normal distribution function.
+
+    Raises:
+        RuntimeError: This machine's arithmetic gives another table than the one that docs/noise.md defines.
     """
     quantile = statistics.NormalDist().inv_cdf
     lower = [round(4096 * quantile((i + 0.5) / 65536)) for i in range(32768)]

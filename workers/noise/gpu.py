@@ -1,7 +1,7 @@
-"""The noise on a GPU: one Triton kernel, one pass over memory. Bit for bit what reference.py says.
+"""Perturbation on a GPU: one Triton kernel, one pass over memory. The results are those of reference.py, bit for bit.
 
-One program a chunk of 1,024 elements: 128 counters, of which sample j of all goes to 128 neighbouring elements. Fused
-multiply-add is switched off: a z is rounded before it is added.
+One program per chunk of 1,024 elements: sample j of its 128 counters goes to 128 neighboring elements. Fused
+multiply-add is switched off: the product of scale and z is rounded before it is added.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @triton.jit
-def _philox(c0, c1, k0, k1):  # Triton infers
-    """Ten rounds on (c0, c1, 0, 0), all uint32."""
+def _philox(c0, c1, k0, k1):  # Triton infers the types
+    """Ten rounds of Philox on the counter (c0, c1, 0, 0), all uint32."""
     c2 = c0 * 0
     c3 = c0 * 0
     for _ in tl.static_range(10):
@@ -38,7 +38,7 @@ def _philox(c0, c1, k0, k1):  # Triton infers
 
 @triton.jit
 def _read(source, at, mask):
-    """As float32, exactly: float32, float16, or the bits of bfloat16 as int16."""
+    """Load as float32, exactly. The source is float32, float16, or the bits of bfloat16 as int16."""
     value = tl.load(source + at, mask=mask, other=0)
     if value.dtype == tl.int16:
         value = (value.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
@@ -62,10 +62,27 @@ def write_kernel(
     N_TERMS: tl.constexpr,
     CONTIGUOUS: tl.constexpr,
 ):
-    """One chunk of the tensor, as far as it lies in the slab.
+    """Write the part of one chunk of the tensor that is in the slab.
 
-    keys: int32[terms, 2], bits; units: int64[terms, 2], first scale and row size (0: one scale for the tensor);
-    geometry: int64[8] (Triton would choose an integer argument's width by its value, and make a 1 a constant).
+    The function stays in one piece: Triton compiles it into one kernel, whose steps share the pointers, masks and
+    constants, and split functions would need as many arguments as it has lines.
+
+    Args:
+        dst: The destination; bfloat16 as int16.
+        source0: First tensor of the weighted sum to start from; bfloat16 as int16.
+        source1: Second tensor. Not read if N_SOURCES < 2.
+        source2: Third tensor. Not read if N_SOURCES < 3.
+        coefficients: float32[sources].
+        quantiles: int16[65536], the table.
+        keys: int32[terms, 2], the bits of the Philox keys.
+        scales: float32, the scales of all terms one after another.
+        units: int64[terms, 2], index of a term's first scale, and its row size (0: one scale for the tensor).
+        geometry: int64[8], the slab. An array, because Triton chooses the width of an integer argument by its value,
+            and makes an argument of 1 a constant.
+        N_SOURCES: Number of source tensors, 1 to 3.
+        LONE: Whether the only source has coefficient 1.
+        N_TERMS: Number of terms.
+        CONTIGUOUS: Whether the slab is contiguous everywhere.
     """
     cols = tl.load(geometry)
     k_off = tl.load(geometry + 1)
@@ -79,7 +96,7 @@ def write_kernel(
     b = tl.arange(0, 128)
     counter = chunk * 128 + b
     start = chunk * 1024
-    # 64-bit division once a program; inside the chunk 32 bits will do
+    # one 64-bit division per program; inside the chunk 32 bits suffice
     before = start - k_off  # negative in the first chunk
     row = tl.maximum(before, 0) // k_stride
     column = (before - row * k_stride).to(tl.int32)
@@ -108,7 +125,7 @@ def write_kernel(
             if N_SOURCES > 2:
                 x = x + tl.load(coefficients + 2) * _read(source2, at, mask)
             for t in tl.static_range(N_TERMS):
-                # the four words are made anew for each j in the source; the compiler keeps them
+                # the source computes the four words again for each j; the compiler reuses them
                 k0 = tl.load(keys + 2 * t).to(tl.uint32, bitcast=True)
                 k1 = tl.load(keys + 2 * t + 1).to(tl.uint32, bitcast=True)
                 w0, w1, w2, w3 = _philox(low, high, k0, k1)
@@ -158,10 +175,20 @@ def write_slab(
     blend: Sequence[tuple[float, torch.Tensor]] | None = None,
     place: tuple[int, int] | None = None,
 ) -> None:
-    """What workers.noise.cpu.write_slab does, on flat torch tensors of one device, whose dtypes are their own.
+    """Write the perturbed elements of one slab of a tensor, as workers.noise.cpu.write_slab does.
 
-    `place`: (offset, row stride) of the slab in `base` and in the blended tensors, which then need not be whole.
-    Rows of a slab that is not contiguous, and scaling units but the whole tensor, have fewer than 2^31 - 1024 elements.
+    Rows of a slab that is not contiguous, and scaling units other than the whole tensor, must have fewer than
+    2^31 - 1024 elements.
+
+    Args:
+        dst: The destination: a flat tensor.
+        base: The base: a flat tensor on the same device, in its own dtype.
+        slab: The elements to write.
+        name: The tensor's name.
+        terms: Terms, which are added in this order.
+        blend: Up to three (coefficient, flat tensor), whose sum is the start instead of `base`.
+        place: (offset, row stride) of the slab in `base` and in the blended tensors, which then need not be whole.
+            None: those of the slab in the checkpoint tensor.
     """
     if slab.rows <= 0 or slab.cols <= 0:
         return
@@ -211,9 +238,16 @@ def write_slab(
 
 
 def lora(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """What workers.noise.cpu.lora does: base (out, in) + s B A, in base's dtype; a: (r, in), b: (out, r), float32.
+    """Return base + s B A, rounded to base's dtype, as workers.noise.cpu.lora does.
 
-    Elementwise operations only, each rounded and none fused, in rows of at most 2^24 elements together.
+    Uses elementwise operations only, each rounded and none fused, on groups of rows of at most 2^24 elements (or one
+    row).
+
+    Args:
+        base: (out, in).
+        a: float32 (r, in).
+        b: float32 (out, r).
+        scale: s.
     """
     out = torch.empty_like(base)
     for rows in torch.arange(len(base)).split(max(1, (1 << 24) // base.shape[1])):

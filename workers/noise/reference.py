@@ -1,4 +1,4 @@
-"""The perturbation in plain numpy, written for reading: the oracle that every kernel is held against."""
+"""The perturbation in plain numpy, written to be read: the reference that every kernel is tested against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ _HALF = np.uint64(32)
 
 
 def philox(counter: Sequence[Array], key: tuple[int, int]) -> list[Array]:
-    """Philox4x32-10: four words of the counter (arrays of 32-bit values) -> four arrays of random words, as uint64."""
+    """Compute Philox4x32-10.
+
+    Args:
+        counter: The four words of the counter: arrays of 32-bit values.
+        key: The two words of the key.
+
+    Returns:
+        Four arrays of 32-bit random words, as uint64.
+    """
     c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint64) for word in counter)
     k0, k1 = key
     for _ in range(10):
@@ -25,7 +33,7 @@ def philox(counter: Sequence[Array], key: tuple[int, int]) -> list[Array]:
 
 
 def z_int(seed: int, name: str, start: int, stop: int) -> npt.NDArray[np.int16]:
-    """Elements start..stop-1 of a tensor's noise, int16 in units of 2^-12. Any start, however large."""
+    """Return elements start..stop-1 of a tensor's noise, int16 in units of 2^-12. `start` may exceed 2^32."""
     k = np.arange(start, stop, dtype=np.uint64)
     chunk, within = k // np.uint64(CHUNK), k % np.uint64(CHUNK)
     counter = chunk * np.uint64(COUNTERS) + within % np.uint64(COUNTERS)
@@ -34,19 +42,22 @@ def z_int(seed: int, name: str, start: int, stop: int) -> npt.NDArray[np.int16]:
     words = np.stack(philox([counter & _LOW, counter >> _HALF, zero, zero], tensor_key(seed, name)))
     word = np.take_along_axis(words, (sample // np.uint64(2)).astype(np.intp)[None, :], axis=0)[0]
     bits = (word >> (sample % np.uint64(2) * np.uint64(16))) & np.uint64(0xFFFF)
-    found: npt.NDArray[np.int16] = table()[bits.astype(np.intp)]
-    return found
+    noise: npt.NDArray[np.int16] = table()[bits.astype(np.intp)]
+    return noise
 
 
 def to_float32(values: Array, dtype: DType) -> npt.NDArray[np.float32]:
-    """Exact. bfloat16 comes as its bits (uint16), float16 as itself or as its bits."""
+    """Convert to float32, exactly. bfloat16 is given as its bits (uint16), float16 as itself or as its bits."""
     if dtype == "bfloat16":
         return (values.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
     return values.view(np.float16 if dtype == "float16" else np.float32).astype(np.float32)
 
 
 def from_float32(x: npt.NDArray[np.float32], dtype: DType) -> Array:
-    """One rounding, to nearest, ties to even. bfloat16 and float16 go out as their bits (uint16); NaN stays NaN."""
+    """Round to the dtype, to nearest, ties to even.
+
+    bfloat16 and float16 are returned as their bits (uint16). NaN stays NaN.
+    """
     if dtype == "float32":
         return x
     if dtype == "float16":
@@ -67,12 +78,22 @@ def perturb(
     blend: Blend | None = None,
     start: int = 0,
 ) -> Array:
-    """Elements start, start + 1, ... of the perturbed tensor, as many as `base` (and each blended array) holds.
+    """Compute elements start, start + 1, ... of the perturbed tensor, as many as `base` holds.
 
-    Flat in, flat out, in `dtype` (16-bit kinds as uint16 bits). The terms are added in the order given.
+    Args:
+        base: Flat array of these elements of the base.
+        name: The tensor's name.
+        terms: Terms, which are added in this order.
+        dtype: Dtype of the result.
+        base_dtype: Dtype of `base`.
+        blend: The weighted sum to start from, each array of the same elements. None starts from `base`.
+        start: Index of the first element in the tensor.
+
+    Returns:
+        A flat array in `dtype`; 16-bit dtypes as uint16 bits.
     """
-    given = [(1.0, base, base_dtype)] if blend is None else blend
-    sources = [(np.float32(c), array, kind) for c, array, kind in given if np.float32(c) != 0]
+    summands = [(1.0, base, base_dtype)] if blend is None else blend
+    sources = [(np.float32(c), array, kind) for c, array, kind in summands if np.float32(c) != 0]
     if not terms and len(sources) == 1 and sources[0][0] == 1 and sources[0][2] == dtype:
         return sources[0][1].view(np.float32 if dtype == "float32" else np.uint16).copy()
     x = np.zeros(len(base), dtype=np.float32)

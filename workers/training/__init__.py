@@ -1,1 +1,1 @@
-"""Finetuning in a process of its own."""
+"""Finetuning, in a subprocess of its own."""
