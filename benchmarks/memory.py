@@ -1,7 +1,7 @@
-"""What `plan` says an engine on this CPU will hold at its peak, against what it held.
+"""Compare the peak memory that `plan` predicts for an engine on this CPU with the peak that was measured.
 
-`python -m benchmarks.memory`: tiny to middling random Llamas and, if it is there, the embedded model; each engine in a
-process of its own: load, canary, a write, 40 prompts of 32 tokens. Into RESULTS.md.
+`python -m benchmarks.memory MODEL`: random Llamas of several sizes and the given model. Each engine runs in a
+subprocess: load, check of the writes, one write, 40 prompts of 32 tokens. The table goes to RESULTS.md.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import results
+from orchestrator.utils.choices import EngineKind, WriteChoice
 
-SIZES = {"60M": (512, 8, 1408), "260M": (1024, 12, 2816)}  # hidden, layers, inner
+SIZES = {"60M": (512, 8, 1408), "260M": (1024, 12, 2816)}  # hidden size, layers, inner size
 PROMPTS, TOKENS = 40, 32
-WAYS = (("vllm", "repack"), ("vllm", "inplace"), ("transformers", "inplace"))
+WAYS = (
+    (EngineKind.vllm, WriteChoice.repack),
+    (EngineKind.vllm, WriteChoice.inplace),
+    (EngineKind.transformers, WriteChoice.inplace),
+)
 
 
-def make(folder: Path, hidden: int, layers: int, inner: int, tokenizer: Path) -> Path:
-    """A random Llama in bfloat16 with another model's tokenizer."""
+def make_model(folder: Path, hidden: int, layers: int, inner: int, tokenizer: Path) -> Path:
+    """Save a random Llama in bfloat16 with another model's tokenizer; return its folder."""
     import torch
     import transformers
 
@@ -40,16 +45,15 @@ def make(folder: Path, hidden: int, layers: int, inner: int, tokenizer: Path) ->
     return folder
 
 
-def held(folder: Path, kind: str, write: str) -> int:
-    """Bytes at the peak of this process."""
+def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
+    """Run an engine in this process; return the bytes at its peak."""
     from orchestrator.sweep.points import Point, RandomDirection
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-    from orchestrator.utils.choices import EngineKind, WriteChoice
     from workers.actor import peak_memory
     from workers.engines.base import EngineSpec
     from workers.engines.factory import open_engine
 
-    spec = EngineSpec(EngineKind(kind), str(folder), write=WriteChoice(write), max_model_len=512)
+    spec = EngineSpec(kind, str(folder), write=write, max_model_len=512)
     engine = open_engine(spec)
     engine.verify_writes()
     direction = RandomDirection(123)
@@ -60,8 +64,8 @@ def held(folder: Path, kind: str, write: str) -> int:
     return peak_memory()
 
 
-def predicted(folder: Path, kind: str, write: str) -> int:
-    """Bytes, from the checkpoint's numbers alone."""
+def predicted_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
+    """Return the bytes at the peak that the plan predicts from the checkpoint's headers."""
     from orchestrator.models import resolve as models
     from orchestrator.planning import cost as plan
 
@@ -74,24 +78,27 @@ def predicted(folder: Path, kind: str, write: str) -> int:
 
 
 def main() -> None:
+    """Run the benchmark, or with `--one` a single measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a folder with a tokenizer of 49,152 tokens: the embedded model's")
-    parser.add_argument("--one", nargs=2, help="engine and way: measure one in this process")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(held(asked.model, *asked.one)))
+    parser.add_argument("--one", nargs=2, help="engine and way of writing: measure it in this process")
+    options = parser.parse_args()
+    if options.one:
+        kind, write = options.one
+        print(json.dumps(measured_peak(options.model, EngineKind(kind), WriteChoice(write))))
         return
     machine, rows = results.machine(), []
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {"135M (embedded)": asked.model}
-        folders |= {name: make(Path(scratch) / name, *size, asked.model) for name, size in SIZES.items()}
+        folders = {"135M (embedded)": options.model}
+        folders |= {name: make_model(Path(scratch) / name, *size, options.model) for name, size in SIZES.items()}
         for name, folder in folders.items():
             for kind, write in WAYS:
                 command = [sys.executable, "-m", "benchmarks.memory", str(folder), "--one", kind, write]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                peak, said = json.loads(done.stdout.strip().splitlines()[-1]), predicted(folder, kind, write)
-                figures = (f"{said / 1e9:.2f}", f"{peak / 1e9:.2f}", f"{said / peak:.2f}")
-                rows.append([name, kind if kind != "vllm" else f"vllm, {write}", *figures])
+                peak = json.loads(done.stdout.strip().splitlines()[-1])
+                predicted = predicted_peak(folder, kind, write)
+                numbers = (f"{predicted / 1e9:.2f}", f"{peak / 1e9:.2f}", f"{predicted / peak:.2f}")
+                rows.append([name, kind if kind != EngineKind.vllm else f"vllm, {write}", *numbers])
                 print(rows[-1], file=sys.stderr, flush=True)
     table = results.table(["model", "engine", "planned, GB", "held, GB", "ratio"], rows)
     text = f"## Memory, planned and held\n\n`python -m benchmarks.memory`, {machine}.\n\n{table}"

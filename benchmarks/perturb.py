@@ -1,7 +1,8 @@
-"""How long a perturbation takes, beside the memory's limit and the ways published code does it.
+"""Measure how long a perturbation takes, compared with the memory's limit and with the methods of published code.
 
-`python -m benchmarks.perturb [--model FOLDER] [--rounds N] [--quick]`: tensors of the shapes of a 135M model, all ways
-in turn within each round, medians over the rounds, written to RESULTS.md. With `--model` also through the real engine.
+`python -m benchmarks.perturb [--model FOLDER] [--rounds N] [--quick]`: tensors of the shapes of a 135M model, all
+methods in turn within each round, medians over the rounds, written to RESULTS.md. With `--model` also through the real
+engine.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
@@ -25,125 +27,138 @@ from workers.noise.cpu import spread, write_slab
 from workers.noise.definition import PART, Slab, Term
 from workers.noise.reference import from_float32
 
+if TYPE_CHECKING:
+    from orchestrator.sweep.tasks import PromptSet
+    from workers.engines.vllm import VllmEngine
+
 # SmolLM2-135M's: 30 layers of width 576
 LAYER = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536), (576,), (576,)]
 SHAPES = {"embed": (49152, 576)} | {f"layers.{i}.{j}": shape for i in range(30) for j, shape in enumerate(LAYER)}
 
 FAR, PAPERS_TOKENS = 0.4, 512
 
+OURS_1, OURS_2 = "ours, 1 direction", "ours, 2 directions"
 LIMIT = "copy with add (memory's limit)"
 RANDN = "torch.randn, added to each tensor"
 KEPT = "a stored direction added to kept weights, load_state_dict (Peng et al.)"
 COPIED = "a stored direction times a step, on a deep copy, load_state_dict (Li et al.)"
 RESEEDED = "reseeded randn added and subtracted in place"
 
-Way = Callable[[], None]
+Method = Callable[[], None]
+MeasuredDType = Literal["float32", "bfloat16"]
 
 
-@numba.njit(parallel=True, cache=True)
-def _copy_add(dst, src, addend):  # type: ignore[no-untyped-def]
+@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+def _copy_add(dst: Any, src: Any, addend: Any) -> None:
     for i in numba.prange(len(dst)):
         dst[i] = src[i] + addend
 
 
-def ways(dtype: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Way]:
-    """Each a function that moves the whole model once."""
-    generator = np.random.default_rng(0)
-    flat = {
-        name: generator.standard_normal(int(np.prod(shape))).astype(np.float32) * 0.02 for name, shape in shapes.items()
-    }
-    base = {name: from_float32(w, "float32" if dtype == "float32" else "bfloat16") for name, w in flat.items()}
-    live = {name: np.empty_like(w) for name, w in base.items()}
-    torch_dtype = getattr(torch, dtype)
+class Model:
+    """Random weights of the given shapes, and the methods to perturb all of them once."""
 
-    def as_torch(arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def __init__(self, dtype: MeasuredDType, shapes: dict[str, tuple[int, ...]]) -> None:
+        generator = np.random.default_rng(0)
+        self._dtype: MeasuredDType = dtype
+        self._base = {
+            name: from_float32(generator.standard_normal(int(np.prod(shape))).astype(np.float32) * 0.02, dtype)
+            for name, shape in shapes.items()
+        }
+        self._live = {name: np.empty_like(w) for name, w in self._base.items()}
+        self._tensors, self._module = self._as_torch(self._base), torch.nn.Module()
+        for name, tensor in self._as_torch(self._live).items():
+            self._module.register_parameter(_parameter(name), torch.nn.Parameter(tensor, requires_grad=False))
+        self._parameters: dict[str, torch.Tensor] = dict(self._module.named_parameters())
+        self._direction: dict[str, torch.Tensor] = {}
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def methods(self) -> dict[str, Method]:
+        """Return name -> a function that perturbs the whole model once."""
+        return {
+            OURS_1: lambda: self._ours(1),
+            OURS_2: lambda: self._ours(2),
+            LIMIT: self._copy,
+            RANDN: self._randn,
+            KEPT: self._step_kept_weights,
+            COPIED: self._step_deep_copy,
+            RESEEDED: self._reseed,
+        }
+
+    def _as_torch(self, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
         views = {n: torch.from_numpy(a if a.itemsize == 4 else a.view(np.int16)) for n, a in arrays.items()}
-        return {name: (view if view.dtype == torch.float32 else view.view(torch_dtype)) for name, view in views.items()}
+        dtype = getattr(torch, self._dtype)
+        return {name: (view if view.dtype == torch.float32 else view.view(dtype)) for name, view in views.items()}
 
-    tensors, module = as_torch(base), torch.nn.Module()
-    for name, tensor in as_torch(live).items():
-        module.register_parameter(name.replace(".", "_"), torch.nn.Parameter(tensor, requires_grad=False))
-    parameters = dict(module.named_parameters())
-    stored: dict[str, torch.Tensor] = {}
-    walked: dict[str, torch.Tensor] = {}
-
-    def ours(n: int) -> Way:
+    def _ours(self, directions: int) -> None:
         def put(job: tuple[str, Slab]) -> None:
             name, slab = job
-            terms = [Term(seed, np.array([0.01], np.float32), base[name].size) for seed in range(n)]
-            write_slab(live[name], base[name], slab, name, terms, dtype, dtype)  # type: ignore[arg-type]
+            base = self._base[name]
+            terms = [Term(seed, np.array([0.01], np.float32), base.size) for seed in range(directions)]
+            write_slab(self._live[name], base, slab, name, terms, self._dtype, self._dtype)
 
-        def run() -> None:
-            spread(((name, part) for name, w in base.items() for part in Slab.whole(w.size).parts(PART)), put)
+        spread(((name, part) for name, w in self._base.items() for part in Slab.whole(w.size).parts(PART)), put)
 
-        return run
+    def _copy(self) -> None:
+        for name, w in self._base.items():
+            _copy_add(self._live[name], w, w.dtype.type(1))
 
-    def memory() -> None:
-        for name, w in base.items():
-            _copy_add(live[name], w, w.dtype.type(1))
+    def _randn(self) -> None:
+        for name, tensor in self._tensors.items():
+            torch.add(tensor, torch.randn_like(tensor), alpha=0.01, out=self._parameters[_parameter(name)].data)
 
-    def randn() -> None:
-        for name, tensor in tensors.items():
-            torch.add(tensor, torch.randn_like(tensor), alpha=0.01, out=parameters[name.replace(".", "_")].data)
+    def _stored_direction(self) -> dict[str, torch.Tensor]:
+        if not self._direction:
+            self._direction = {name: torch.randn_like(tensor) * 1e-4 for name, tensor in self._tensors.items()}
+        return self._direction
 
-    def on(states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name.replace(".", "_"): state for name, state in states.items()}
+    def _step_kept_weights(self) -> None:
+        if not self._kept:
+            self._kept = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        for name, step in self._stored_direction().items():
+            self._kept[name] += step
+        self._load(self._kept)
 
-    def direction() -> dict[str, torch.Tensor]:
-        if not stored:
-            stored.update({name: torch.randn_like(tensor) * 1e-4 for name, tensor in tensors.items()})
-        return stored
-
-    def stepped() -> None:
-        if not walked:
-            walked.update({name: tensor.clone() for name, tensor in tensors.items()})
-        for name, step in direction().items():
-            walked[name] += step
-        module.load_state_dict(on(walked))
-
-    def copied() -> None:
-        changes = [step * 0.01 for step in direction().values()]
-        states = copy.deepcopy(tensors)
+    def _step_deep_copy(self) -> None:
+        changes = [step * 0.01 for step in self._stored_direction().values()]
+        states = copy.deepcopy(self._tensors)
         for state, change in zip(states.values(), changes, strict=True):
             state.add_(change.clone())
-        module.load_state_dict(on(states))
+        self._load(states)
 
-    def reseeded() -> None:
+    def _load(self, states: dict[str, torch.Tensor]) -> None:
+        self._module.load_state_dict({_parameter(name): state for name, state in states.items()})
+
+    def _reseed(self) -> None:
         for sign in (1.0, -1.0):
-            for seed, parameter in enumerate(parameters.values()):
+            for seed, parameter in enumerate(self._parameters.values()):
                 torch.manual_seed(seed)
                 parameter.add_(torch.randn_like(parameter), alpha=sign * 0.01)
 
-    return {
-        "ours, 1 direction": ours(1),
-        "ours, 2 directions": ours(2),
-        LIMIT: memory,
-        RANDN: randn,
-        KEPT: stepped,
-        COPIED: copied,
-        RESEEDED: reseeded,
-    }
+
+def _parameter(name: str) -> str:
+    return name.replace(".", "_")
 
 
-def timed(found: dict[str, Way], rounds: int) -> dict[str, float]:
-    """Way -> median seconds; the ways take turns, after one unmeasured turn each."""
-    seconds: dict[str, list[float]] = {name: [] for name in found}
+def median_seconds(methods: dict[str, Method], rounds: int) -> dict[str, float]:
+    """Return method -> median seconds. The methods take turns, after one turn each that is not measured."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_ in range(rounds + 1):
-        for name, way in found.items():
+        for name, method in methods.items():
             start = time.perf_counter()
-            way()
+            method()
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def kernels(rounds: int, shapes: dict[str, tuple[int, ...]]) -> str:
-    """The table."""
+def cpu_section(rounds: int, shapes: dict[str, tuple[int, ...]]) -> str:
+    """Measure the methods on this CPU; return a table and the goals."""
     elements = sum(int(np.prod(shape)) for shape in shapes.values())
     rows, goals = [], []
-    for dtype in ("float32", "bfloat16"):
-        medians = timed(ways(dtype, shapes), rounds)
-        one = medians["ours, 1 direction"]
+    dtypes: tuple[MeasuredDType, ...] = ("float32", "bfloat16")
+    for dtype in dtypes:
+        medians = median_seconds(Model(dtype, shapes).methods(), rounds)
+        one = medians[OURS_1]
         faster = [f"{medians[name] / one:.1f}" for name in (RANDN, KEPT, COPIED, RESEEDED)]
         goals.append(
             f"in {dtype} {one / medians[LIMIT]:.1f} times the memory's limit (4 at most), {faster[0]} times as fast as "
@@ -151,7 +166,7 @@ def kernels(rounds: int, shapes: dict[str, tuple[int, ...]]) -> str:
             "least)"
         )
         for name, seconds in medians.items():
-            moved = 2 * elements * (4 if dtype == "float32" else 2)  # what must be read and written at least
+            moved = 2 * elements * (4 if dtype == "float32" else 2)  # bytes that must be read and written at least
             cells = [
                 dtype,
                 name,
@@ -165,64 +180,72 @@ def kernels(rounds: int, shapes: dict[str, tuple[int, ...]]) -> str:
     return f"{elements / 1e6:.0f}M elements, medians of {rounds} rounds.\n\n{table}\n\nGoals: {'; '.join(goals)}."
 
 
-def on_gpu(rounds: int, n: int = 1 << 28) -> str:
-    """The GPU's kernel beside a plain copy on it: one tensor of n elements."""
+def gpu_section(rounds: int, n: int = 1 << 28) -> str:
+    """Measure the GPU's kernel and a plain copy on one tensor of n elements; return a table."""
     from workers.noise import gpu
 
-    def seconds(way: Way) -> float:
+    def seconds(method: Method) -> float:
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
-        way()
+        method()
         stop.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(stop) / 1e3
+        return float(start.elapsed_time(stop)) / 1e3
 
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         source = torch.randn(n, device="cuda").to(dtype)
         target = torch.empty_like(source)
 
-        def ours(count: int, target: torch.Tensor = target, source: torch.Tensor = source) -> None:
-            terms = [Term(seed, np.array([0.01], np.float32), n) for seed in range(count)]
+        def copy_all(target: torch.Tensor = target, source: torch.Tensor = source) -> None:
+            target.copy_(source)
+
+        def ours(directions: int, target: torch.Tensor = target, source: torch.Tensor = source) -> None:
+            terms = [Term(seed, np.array([0.01], np.float32), n) for seed in range(directions)]
             gpu.write_slab(target, source, Slab.whole(n), "w", terms)
 
-        found: dict[str, Way] = {
-            "copy (memory's limit)": lambda target=target, source=source: target.copy_(source),  # type: ignore[misc]
-            "ours, 1 direction": lambda: ours(1),
-            "ours, 2 directions": lambda: ours(2),
-        }
-        times: dict[str, list[float]] = {name: [] for name in found}
+        limit = "copy (memory's limit)"
+        methods: dict[str, Method] = {limit: copy_all, OURS_1: partial(ours, 1), OURS_2: partial(ours, 2)}
+        times: dict[str, list[float]] = {name: [] for name in methods}
         for _ in range(rounds + 2):
-            for name, way in found.items():
-                times[name].append(seconds(way))
+            for name, method in methods.items():
+                times[name].append(seconds(method))
         medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-        limit = medians["copy (memory's limit)"]
         for name, median in medians.items():
             rate = 2 * n * source.element_size() / median / 1e9
-            rows.append([str(dtype), name, f"{median / n * 1e9:.4f}", f"{rate:.0f}", f"{100 * limit / median:.0f}%"])
+            share = f"{100 * medians[limit] / median:.0f}%"
+            rows.append([str(dtype), name, f"{median / n * 1e9:.4f}", f"{rate:.0f}", share])
     header = ["dtype", "way", "ns an element", "GB/s", "of the copy's bandwidth"]
     return f"{torch.cuda.get_device_name()}, {n / 1e6:.0f}M elements.\n\n{results.table(header, rows)}"
 
 
-def engine(folder: Path, rounds: int) -> str:
-    """Whole-model writes through vLLM, and their share of a visit of 40 prompts: near the origin, where answers are at
-    most 32 tokens and often shorter, and far from it, where each is as long as the paper lets it be."""
-    from orchestrator.sweep.points import Point, RandomDirection
+def _prompt_set(engine: VllmEngine) -> PromptSet:
+    """Return 40 prompts with responses of at most 32 tokens."""
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+
+    prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(40))
+    ids = tuple(tuple(engine._tokenizer.encode(prompt.text)) for prompt in prompts)
+    return PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, Sampling(max_tokens=32))
+
+
+def engine_section(folder: Path, rounds: int) -> str:
+    """Measure whole-model writes through vLLM, and their share of a visit of 40 prompts.
+
+    Near the origin, where responses have at most 32 tokens and often fewer, and far from it, where each is as long as
+    the paper allows.
+    """
+    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.tasks import Sampling
     from workers.engines.base import EngineSpec
-    from workers.engines.factory import open_engine
     from workers.engines.vllm import VllmEngine
 
     spec = EngineSpec(model_dir=str(folder), max_model_len=1024, max_num_seqs=64, kv_cache_gib=1.5)
-    resident = open_engine(spec)
-    assert isinstance(resident, VllmEngine)
+    resident = VllmEngine(spec)
     first, second = RandomDirection(123), RandomDirection(124, orthogonal_to=123)
     start = time.perf_counter()
     scalars = {d.id: resident.measure(d) for d in (first, second)}
     measured = time.perf_counter() - start
-    prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(40))
-    ids = tuple(tuple(resident._tokenizer.encode(prompt.text)) for prompt in prompts)
-    asked = PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, Sampling(max_tokens=32))
+    prompt_set = _prompt_set(resident)
     writes: dict[str, list[float]] = {"1 direction": [], "2 directions": []}
     visits: list[float] = []
     for i in range(rounds + 1):
@@ -235,7 +258,7 @@ def engine(folder: Path, rounds: int) -> str:
             resident.apply_point(point, scalars)
             writes[name].append(time.perf_counter() - start)
         start = time.perf_counter()
-        resident.generate([asked])
+        resident.generate([prompt_set])
         visits.append(writes["1 direction"][-1] + time.perf_counter() - start)
     packing = []
     for _ in range(rounds):
@@ -244,7 +267,7 @@ def engine(folder: Path, rounds: int) -> str:
         packing.append(time.perf_counter() - start)
     start = time.perf_counter()
     resident.apply_point(Point.at([(first, FAR)]), scalars)
-    resident.generate([dataclasses.replace(asked, sampling=Sampling(max_tokens=PAPERS_TOKENS))])
+    resident.generate([dataclasses.replace(prompt_set, sampling=Sampling(max_tokens=PAPERS_TOKENS))])
     far = time.perf_counter() - start
     resident.close()
     one, two = (statistics.median(writes[name][1:]) for name in ("1 direction", "2 directions"))
@@ -263,20 +286,22 @@ def engine(folder: Path, rounds: int) -> str:
 
 
 def main() -> None:
+    """Run the benchmark and write its section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="a checkpoint to measure through vLLM")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="a few layers, nothing written to RESULTS.md")
-    asked = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="measure a few layers and write nothing to RESULTS.md")
+    options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    shapes = dict(list(SHAPES.items())[1:28]) if asked.quick else SHAPES
-    text = f"## Perturbing\n\n`python -m benchmarks.perturb`, {results.machine()}.\n\n{kernels(asked.rounds, shapes)}"
+    shapes = dict(list(SHAPES.items())[1:28]) if options.quick else SHAPES
+    text = f"## Perturbing\n\n`python -m benchmarks.perturb`, {results.machine()}."
+    text += f"\n\n{cpu_section(options.rounds, shapes)}"
     if torch.cuda.is_available():
-        text += f"\n\n{on_gpu(asked.rounds)}"
-    if asked.model:
-        text += f"\n\n{engine(asked.model, asked.rounds)}"
+        text += f"\n\n{gpu_section(options.rounds)}"
+    if options.model:
+        text += f"\n\n{engine_section(options.model, options.rounds)}"
     print(text)
-    if not asked.quick:
+    if not options.quick:
         results.section("perturb", text)
 
 

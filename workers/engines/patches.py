@@ -108,17 +108,10 @@ def _apply_experts(
 ) -> None:
     """Apply a mixture of experts from plain weights, expert by expert.
 
-    The signature is that of vLLM's `CPUUnquantizedExperts.apply`.
-
-    Args:
-        output: (tokens, hidden), overwritten.
-        hidden_states: (tokens, hidden).
-        w1: (experts, 2 x inner, hidden), the gate's rows before those of the up projection.
-        w2: (experts, hidden, inner).
-        topk_weights: (tokens, choices), the router's weights.
-        topk_ids: (tokens, choices), the experts chosen for each token.
-        activation: The activation between the two products.
-        apply_router_weight_on_input: If True, vLLM has weighted the input already.
+    The signature is that of vLLM's `CPUUnquantizedExperts.apply`. Shapes: `output` (overwritten) and `hidden_states`
+    (tokens, hidden); `w1` (experts, 2 x inner, hidden), the rows of the gate before those of the up projection; `w2`
+    (experts, hidden, inner); `topk_weights` and `topk_ids`, the router's weights and experts, (tokens, choices). With
+    `apply_router_weight_on_input` vLLM has weighted the input already.
     """
     from vllm.model_executor.layers.fused_moe.activation import apply_moe_activation
 

@@ -244,7 +244,7 @@ def _add(x: Array, y: Array) -> None:
 
 @_jit
 def _add_noise(x: Array, drawn: Array, scale: float) -> None:
-    """Add in place. (`_cast_moved` would detect that target and source overlap, and not use vectors.)"""
+    """Add in place; `_cast_moved` would detect that target and source overlap, and not use vectors."""
     for i in range(len(x)):
         x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 

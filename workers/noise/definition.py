@@ -88,10 +88,10 @@ class Term:
 
 
 def tensor_key(seed: int, name: str) -> tuple[int, int]:
-    """Return the two 32-bit words of the Philox key for a tensor.
+    r"""Return the two 32-bit words of the Philox key for a tensor.
 
     They are the halves, each read little-endian, of the 8-byte BLAKE2b digest of the UTF-8 text
-    "<version>\\n<seed in decimal>\\n<tensor name>".
+    "<version>\n<seed in decimal>\n<tensor name>".
     """
     digest = hashlib.blake2b(f"{NOISE_VERSION}\n{int(seed)}\n{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")

@@ -12,9 +12,10 @@ LINE_INTERVAL = 15.0  # seconds between two lines if stderr is not a terminal
 
 
 class Advance(Protocol):
-    """Report that `done` units are done, with an optional note beside them."""
+    """A function that reports progress."""
 
-    def __call__(self, done: int, note: str = "") -> None: ...
+    def __call__(self, done: int, note: str = "") -> None:
+        """Report that `done` units are done, with an optional note beside them."""
 
 
 @contextmanager
