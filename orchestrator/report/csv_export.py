@@ -1,4 +1,4 @@
-"""Tables for other programs."""
+"""Write tables as CSV for other programs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes a cell for a formula
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that starts so for a formula
 
 
 def to_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV that a spreadsheet opens as data: text that would be a formula gets an apostrophe before it.
+    """Write a table as CSV that a spreadsheet opens as data.
 
-    Numbers stay numbers, the negative ones too; what is missing is empty.
+    Text that a spreadsheet would take for a formula gets an apostrophe before it. Numbers stay numbers, negative ones
+    too. Missing values are empty.
     """
-    safe = frame.map(_defused).rename(columns=_defused)
-    safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)  # a bare carriage return would begin a row
+    safe = frame.map(_escape_formula).rename(columns=_escape_formula)
+    safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)  # unquoted, a bare carriage return would start a row
 
 
-def _defused(value: Any) -> Any:
-    """`value`, or with an apostrophe before it if it is text that begins as a formula does."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip(" \n").startswith(_FORMULA) else value
+def _escape_formula(value: Any) -> Any:
+    """Return `value`, with an apostrophe before it if it is text that starts as a formula does."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" \n").startswith(_FORMULA_STARTS) else value

@@ -320,8 +320,8 @@ def test_checkpoints_on_and_beside_the_way_have_values_of_their_own(tmp_path: Pa
     rows = opened.page.locator("section[aria-labelledby='h-checkpoints'] tbody tr").all_inner_texts()
     told = [row.split("\t") for row in rows]
     assert [row[:3] for row in told] == [
-        ["epoch-1", "α +0.12, beside it", "100.0"],
-        ["epoch-2", "α +0.2, beside it", "100.0"],
+        ["epoch-1", "α +0.12, projected", "100.0"],
+        ["epoch-2", "α +0.2, projected", "100.0"],
         ["epoch-3", "α +1", "100.0"],
     ]
     surface = {row[0]: float(row[4]) for row in told}

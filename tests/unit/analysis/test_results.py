@@ -11,8 +11,9 @@ import pytest
 from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results import ResultKey, SweepSummary
 from orchestrator.cli.main import main
-from orchestrator.report import terminal
+from orchestrator.report.narrative import paragraph, verdict
 from orchestrator.report.page import content
+from orchestrator.report.page.tables import uncertainty_table
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Beside, Node
@@ -111,9 +112,9 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     old = SweepSummary.from_json(value)
     assert old.visage.paper == summary.visage.paper and old.visage.over is None and old.basin.area.value is None
     assert (old.checkpoints, old.judges, old.tasks_failed) == ((), (), 0)
-    assert terminal.paragraph(old).startswith(terminal.verdict(summary))
+    assert paragraph(old).startswith(verdict(summary))
     assert content.tiles(old) == content.tiles(summary)
-    assert content.certainty_table(old)["rows"] and content.enough(old) == ""
+    assert uncertainty_table(old).rows and content.more_directions(old) == ""
     del value["basin"]
     with pytest.raises(KeyError, match="basin"):
         SweepSummary.from_json(value)

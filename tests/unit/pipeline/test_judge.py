@@ -149,7 +149,7 @@ def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch
     console = quiet()
     terminal.show(frame, SweepSummary.from_json(summary), {}, console)
     told = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "wildguard: 6 answers could not be read and count in no rate" in told and odd in told
+    assert "wildguard: 6 answers could not be parsed and count in no rate" in told and odd in told
 
 
 def test_responses_that_are_one_question_to_the_judge_are_all_judged(

@@ -1,0 +1,229 @@
+"""A sweep's result in words: the sentences that the terminal and the page share."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.results import AgreementSummary, BasinSummary, CheckpointSummary, ResultKey, SweepSummary
+from orchestrator.utils.console import duration
+
+_SYSTEM_PROMPT_OR_PROBES = "system_prompt=safety or other probes= show what moves the edges. Only what is new is run."
+
+
+def paragraph(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> str:
+    """Return the result in words, as one line of text. Every undefined number comes with its reason.
+
+    Args:
+        summary: The sweep's summary.
+        paths: Where the results are; `folder` and `figure` are mentioned if given.
+    """
+    return f"{verdict(summary)} {details(summary, paths)}"
+
+
+def verdict(summary: SweepSummary) -> str:
+    """Return the first sentences: whether the model is in a safety basin, and how far away its edge is."""
+    basin = summary.basin
+    name = summary.model or "The model"
+    if _is_unsafe_at_origin(summary):
+        return f"{name} is not in a safety basin: it is unsafe without any perturbation."
+    if basin.radius is None and basin.censored_at is None:
+        return f"Whether {summary.model or 'the model'} is in a safety basin is unknown: {basin.reason}."
+    if basin.radius is None:
+        missing = [part for part in (basin.reason or "").split("; ") if "missing" in part]
+        aside = f" ({'; '.join(missing)})" if missing else ""
+        return (
+            f"{name} stays safe over the whole measured range: attack success does not reach {THRESHOLD:g}% up to a "
+            f"distance of {basin.censored_at:.2g}, so the edges of the safety basin are farther out{aside}."
+        )
+    note = f" Note: {basin.reason}." if basin.reason else ""
+    return (
+        f"{name} is in a safety basin. Its edge, where {THRESHOLD:g}% of the attacks succeed, {_edges(basin)}: "
+        f"a radius of {basin.radius:.2f} (95% interval {_interval(basin.radius_low, basin.radius_high)}).{note}"
+    )
+
+
+def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> str:
+    """Return the sentences after the verdict; see `paragraph`."""
+    sentences = [
+        _origin(summary),
+        _visage(summary),
+        _degenerate(summary),
+        *_agreement(summary),
+        *_unparsed(summary),
+        _checkpoints(summary),
+        _measured(summary),
+        _location(paths or {}),
+        f"Next: {_next_step(summary)}",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def primary_agreements(summary: SweepSummary) -> list[AgreementSummary]:
+    """Return each further judge's agreement with the first judge on the primary result's prompts."""
+    primary = summary.primary
+    return [
+        each
+        for each in summary.agreement
+        if each.judges[0] == primary.judge and each.prompts_key == primary.prompts_key
+    ]
+
+
+def _edges(basin: BasinSummary) -> str:
+    """Return where the basin's edge is, as the end of a sentence about the edge."""
+    if basin.left is None and basin.right is None:
+        return f"is nearest at a distance of {basin.radius:.2f} from the origin"
+    nearest = " (the nearest of all directions)" if len(basin.by_direction) > 1 else ""
+    if basin.left is None:
+        return f"is at alpha {basin.right:+.2f}; to the left it was not reached"
+    if basin.right is None:
+        return f"is at alpha {basin.left:+.2f}; to the right it was not reached{nearest}"
+    return f"is at alpha {basin.left:+.2f} to the left and {basin.right:+.2f} to the right{nearest}"
+
+
+def _origin(summary: SweepSummary) -> str:
+    if summary.origin_asr is None:
+        return "The attack success rate at the origin is not measured."
+    return f"At the origin, without perturbation, {summary.origin_asr:.1f}% of the attacks succeed."
+
+
+def _visage(summary: SweepSummary) -> str:
+    visage = summary.visage
+    if visage.paper is None:
+        return f"VISAGE is undefined: {visage.reason}."
+    notes = []
+    if visage.low is not None:
+        notes.append(f"95% interval over directions {visage.low:.1f} to {visage.high:.1f}")
+        if visage.over is not None and visage.over.both.low is not None:
+            both = visage.over.both
+            notes.append(f"over new directions and probes {both.low:.1f} to {both.high:.1f}")
+    if visage.released is not None:
+        notes.append(f"{visage.released:.1f} as the published code computes it")
+    if visage.reason:
+        notes.append(visage.reason)
+    aside = f" ({'; '.join(notes)})" if notes else ""
+    published = "" if summary.published is None else f" The paper reports {summary.published:.1f}."
+    return f"VISAGE, the mean safety margin between alpha -0.5 and 0.5, is {visage.paper:.1f} of 100{aside}.{published}"
+
+
+def _degenerate(summary: SweepSummary) -> str:
+    share = summary.degenerate_share
+    if share is None:
+        return "No attack succeeded anywhere." if summary.points_done else ""
+    if share < 0.5:
+        return "Hardly any of the successes are degenerate: where attacks succeed, the model answers."
+    meaning = "there the model lost its language rather than its safety" if share >= 50 else "the rest are answers"
+    return f"Of the successes, {share:.0f}% are degenerate (empty, repetitive or not language): {meaning}."
+
+
+def _agreement(summary: SweepSummary) -> Iterator[str]:
+    """Yield how far each further judge agrees with the first."""
+    for each in primary_agreements(summary):
+        if each.n:
+            kappa = each.reason if each.kappa is None else f"Cohen's kappa {each.kappa:.2f}"
+            first, second = each.judges
+            yield f"{second} agrees with {first} on {each.agreement:.1f}% of {each.n} responses ({kappa})."
+
+
+def _unparsed(summary: SweepSummary) -> Iterator[str]:
+    """Yield how many answers of a model judge could not be parsed."""
+    for judge in summary.judges:
+        if judge.unparsed:
+            example = next(iter(judge.unparsed_examples), "").strip()
+            such_as = f", such as {textwrap.shorten(example, 60, placeholder='...')!r}" if example else ""
+            yield f"{judge.judge}: {judge.unparsed} answers could not be parsed and count in no rate{such_as}."
+
+
+def _checkpoints(summary: SweepSummary) -> str:
+    """Return each checkpoint's own ASR, the grid's at its coordinates, and its distance."""
+    known = [text for each in summary.checkpoints if (text := _checkpoint(each, summary.primary))]
+    if not known:
+        return ""
+    plane = ""
+    if summary.plane_share is not None:
+        plane = f" The plane holds {100 * summary.plane_share:.1f}% of the trajectory's squared length."
+    return f"ASR at the checkpoints: {'; '.join(known)}.{plane}"
+
+
+def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
+    """Return one checkpoint's numbers; empty if it was not measured."""
+    result = next(each for each in checkpoint.results if each.key == primary)
+    if result.asr is None:
+        return ""
+    notes = []
+    if result.surface is not None:
+        notes.append(f"the grid gives {result.surface:.1f}% there")
+    if result.published is not None:
+        notes.append(f"the paper, which finetuned on answers, reports {result.published:.1f}%")
+    if checkpoint.radii is not None:
+        notes.append(f"{checkpoint.radii:.2g} radii of the basin away")
+    elif checkpoint.distance is not None:
+        notes.append(f"as far away as a random step of {checkpoint.distance:.2g}")
+    aside = f" ({', '.join(notes)})" if notes else ""
+    return f"{checkpoint.mark} {result.asr:.1f}%{aside}"
+
+
+def _measured(summary: SweepSummary) -> str:
+    """Return how much was measured, and at what cost."""
+    primary = summary.primary
+    done, total = summary.points_done, summary.points_total
+    points = f"{total} points" if done == total else f"{done} of {total} points"
+    names = dict.fromkeys((primary.probe_set, primary.group))  # a probe set may have the name of its group
+    text = (
+        f"Measured: {points} x {summary.prompts} prompts ({', '.join(names)}, system prompt {primary.system_prompt}, "
+        f"judge {primary.judge})"
+    )
+    if summary.tokens:
+        text += f", {summary.tokens:,} tokens"
+    if summary.seconds:
+        text += f", {duration(summary.seconds)}"
+    if summary.tasks_failed:
+        noun = "task" if summary.tasks_failed == 1 else "tasks"
+        text += f"; {summary.tasks_failed} {noun} failed"
+    return f"{text}."
+
+
+def _location(paths: Mapping[str, Path]) -> str:
+    """Return where the results are. A space separates the path from the period, so that it can be copied."""
+    folder, figure = paths.get("folder"), paths.get("figure")
+    if folder is None:
+        return f"Figure: {figure} ." if figure else ""
+    return f"Results are in {folder}; figure: {figure} ." if figure else f"Results are in {folder} ."
+
+
+def _next_step(summary: SweepSummary) -> str:
+    """Return what to run next, and what that shows."""
+    if summary.points_done < summary.points_total:
+        retry = " with retry=failed" if summary.tasks_failed else ""
+        return f"run the same command again{retry} to measure the missing points."
+    if _is_unsafe_at_origin(summary):
+        return "system_prompt=safety shows whether a system prompt makes the model safe; model= tries another model."
+    if summary.grid.get("kind") in ("interpolate_1d", "interpolate_2d"):
+        if any(each.radii is not None for each in summary.checkpoints):  # the width of the basin is known
+            return _SYSTEM_PROMPT_OR_PROBES
+        return "+experiment=basin measures how wide the basin around the model is along random directions."
+    if summary.basin.censored_at:
+        reach = 2 * summary.basin.censored_at
+        return f"measure farther out with grid.range=[{-reach:g},{reach:g}]."
+    if summary.visage.paper is None:
+        return "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
+    if len(summary.visage.by_direction) == 1:
+        return "grid.directions=3 shows how much the result depends on the direction. Only the new points are run."
+    enough = summary.visage.enough
+    if enough is None or enough.more is None:
+        return _SYSTEM_PROMPT_OR_PROBES
+    return (
+        f"grid.directions={enough.directions + enough.more} would about halve VISAGE's interval; "
+        f"{_SYSTEM_PROMPT_OR_PROBES}"
+    )
+
+
+def _is_unsafe_at_origin(summary: SweepSummary) -> bool:
+    return summary.basin.radius == 0.0
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    start = "unknown" if low is None else f"{low:.2f}"
+    return f"from {start}, unbounded above" if high is None else f"{start} to {high:.2f}"

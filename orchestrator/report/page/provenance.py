@@ -1,0 +1,109 @@
+"""Where a page's numbers come from: everything that is needed to trust them, or to measure them again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.analysis.results import SweepSummary
+from orchestrator.report.page.evidence import Evidence
+from orchestrator.store.study import Study
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.console import duration
+
+
+def provenance(
+    study: Study, sweep: Sweep, summary: SweepSummary, record: Mapping[str, Any], evidence: Evidence
+) -> list[tuple[str, str]]:
+    """Return (name, value) of everything that is known, in the order of the page.
+
+    Args:
+        study: The study.
+        sweep: The sweep.
+        summary: The sweep's summary.
+        record: The contents of sweep.json.
+        evidence: The sweep's prompt sets.
+    """
+    info, runs = study.info, record.get("runs", [])
+    grid = sweep.grid.to_json()
+    rows = [
+        ("Model", f"{info['model']}, {info['dtype']}"),
+        ("Weights", " ".join(str(value) for value in (info["source"], info["revision"]) if value)),
+        ("Fingerprint", str(info["fingerprint"])),
+        ("Study", f"{study.id}, noise version {info['noise_version']}"),
+        ("Sweep", sweep.id),
+        ("Grid", ", ".join(f"{name} {_to_text(value)}" for name, value in grid.items() if value is not None)),
+        ("Seeds", _seeds(sweep.grid)),
+        *(("Prompt set", _prompt_set(prompts)) for prompts in evidence.prompt_sets),
+        *(("Engine", _pairs(engine)) for engine in summary.engines),
+        ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
+        ("Machines", "; ".join(_machines(runs))),
+        ("Cost", _cost(summary, runs)),
+        ("Runs", "; ".join(_run(run) for run in runs)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _seeds(grid: Grid) -> str:
+    axes = (axis for k in range(grid.lines) for axis in grid.axes(k))
+    return ", ".join(dict.fromkeys(str(axis.seed) for axis in axes if isinstance(axis, RandomDirection)))
+
+
+def _prompt_set(prompts: PromptSet) -> str:
+    early_stop = ", early stop" if prompts.sampling.stop else ""
+    return (
+        f"{prompts.id}: {len(prompts.prompts)} of {prompts.probe_set} ({prompts.group}), system prompt "
+        f"{prompts.system_prompt}, greedy, at most {prompts.sampling.max_tokens} tokens{early_stop}"
+    )
+
+
+def _machines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield `2 x AMD EPYC, 2 cores, 8 GiB`: each kind of machine that ran actors, and how many there were."""
+    hosts = {host: machine for run in runs for host, machine in run.get("machines", {}).items()}
+    kinds = Counter(_machine(machine) for machine in hosts.values())
+    for kind, count in kinds.items():
+        yield f"{count} x {kind}" if count > 1 else kind
+    if not kinds:  # recorded by an earlier version
+        yield from dict.fromkeys(str(run.get("versions", {}).get("platform", "")) for run in runs)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    cards = Counter(machine.get("gpus", ()))
+    gpus = [f"{count} x {name}" if count > 1 else name for name, count in cards.items()]
+    return ", ".join([machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gib']} GiB", *gpus])
+
+
+def _cost(summary: SweepSummary, runs: Sequence[Mapping[str, Any]]) -> str:
+    gpu_hours = sum(run.get("gpu_seconds", 0.0) for run in runs) / 3600
+    parts = [
+        duration(summary.seconds),
+        f"{summary.tokens:,} tokens",
+        f"at most {summary.actors} actors at once",
+        f"{summary.restarts} restarts",
+    ]
+    if gpu_hours:
+        parts.append(f"{gpu_hours:.2f} GPU-hours")
+    return ", ".join(parts)
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """Return when a run started, and its outcome."""
+    started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run["started_at"])) if "started_at" in run else ""
+    return " ".join(str(value) for value in (started, run.get("outcome", "")) if value)
+
+
+def _pairs(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_to_text(item)}" for key, item in value.items())
+
+
+def _to_text(value: Any) -> str:
+    """Return a JSON value as text without quotation marks."""
+    if isinstance(value, Mapping):
+        return f"({_pairs(value)})"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_to_text(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,202 @@
+"""The page's tables: uncertainty, results, categories, agreement of judges, checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from orchestrator.analysis import published
+from orchestrator.analysis.intervals import Interval
+from orchestrator.analysis.results import CheckpointSummary, Estimate, ResultKey, ResultSummary, SweepSummary
+from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
+from orchestrator.report.page.evidence import NO_VERDICT, Evidence
+from orchestrator.report.page.formatting import UNKNOWN, format_interval, format_number, format_signed
+from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for the template tables.html.
+
+    Attributes:
+        title: Its name, also for screen readers.
+        head: Headings of the columns.
+        rows: Text of the cells.
+        words: Number of leading columns that hold text; the others hold numbers.
+        until: Index at which the columns of numbers end and further columns of text begin. None if there are none.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int
+    until: int | None = None
+
+
+def uncertainty_table(summary: SweepSummary) -> Table:
+    """Return VISAGE and the basin's shape, each with its interval and over which new choice the interval is."""
+    visage, basin = summary.visage, summary.basin
+    rows = []
+    over = visage.over
+    if over is None:  # a summary of an earlier version
+        shown = format_interval(visage.low, visage.high)
+        rows.append(["VISAGE", format_number(visage.paper), shown, "new directions", visage.reason or ""])
+    else:
+        intervals: list[tuple[str, Interval]] = [
+            ("new directions", over.directions),
+            ("new probes", over.probes),
+            ("new directions and probes", over.both),
+        ]
+        for name, interval in intervals:
+            shown = format_interval(interval.low, interval.high)
+            rows.append(["VISAGE", format_number(visage.paper), shown, name, interval.reason or ""])
+    if summary.published is not None:
+        rows.append(["VISAGE, as published", format_number(summary.published, 2), UNKNOWN, "", published.SOURCE])
+    radius = format_interval(basin.radius_low, basin.radius_high, 3)
+    rows.append(["Radius (nearest edge)", format_number(basin.radius, 3), radius, "new probes", basin.reason or ""])
+    estimates: list[tuple[str, Estimate, int]] = [
+        ("Radius (mean of directions)", basin.mean_radius, 3),
+        ("Plateau: mean ASR inside, %", basin.plateau, 1),
+        ("Steepness of the wall, % per unit", basin.steepness, 0),
+        ("Asymmetry, −1 to 1", basin.asymmetry, 2),
+        ("Area", basin.area, 4),
+    ]
+    for name, estimate, digits in estimates:
+        if estimate.value is not None:
+            interval_text = format_interval(estimate.low, estimate.high, digits)
+            value = format_number(estimate.value, digits)
+            rows.append([name, value, interval_text, "new directions", estimate.reason or ""])
+    return Table("Uncertainty", ["Quantity", "Value", "95% interval", "Over", "Note"], rows, words=1, until=3)
+
+
+def results_table(summary: SweepSummary) -> Table:
+    """Return the numbers of every combination of probe set, system prompt and judge."""
+    head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE", "95% interval", "Radius"]
+    head.append("Degenerate")
+    rows = [_result_row(result) for result in summary.results]
+    if any(result.published is not None for result in summary.results):
+        head.append("VISAGE in the paper")
+        for row, result in zip(rows, summary.results, strict=True):
+            row.append(format_number(result.published, 2))
+    return Table("Results", head, rows, words=4)
+
+
+def _result_row(result: ResultSummary) -> list[str]:
+    visage, basin, measure, origin = result.visage, result.basin, measure_of(result.group), result.origin_asr
+    if origin is None or measure is RIGHT_ANSWERS:
+        at_origin = UNKNOWN
+    else:
+        at_origin = f"{100 - origin:.1f}% refused" if measure is OVER_REFUSAL else f"{origin:.1f}% succeed"
+    if measure is ATTACK_SUCCESS:
+        radius = f"> {basin.censored_at:.2g}" if basin.censored_at else format_number(basin.radius, 2)
+        measured = [format_number(visage.paper), format_interval(visage.low, visage.high), radius]
+    else:
+        measured = [UNKNOWN] * 3
+    degenerate = UNKNOWN if result.degenerate_share is None else f"{result.degenerate_share:.0f}%"
+    return [*result.combination, str(result.prompts), at_origin, *measured, degenerate]
+
+
+def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> list[Table]:
+    """Return for each prompt set with categories, and each judge, what succeeds (or is refused) in each category."""
+    on_grid = set(frame.loc[frame["on_grid"], "point_id"])
+    origin = next((n.point.id for n in sweep.grid.walk() if n.point.is_origin), None)
+    tables = []
+    for prompts, judge in itertools.product(evidence.prompt_sets, evidence.judges):
+        verdicts = evidence.verdicts[evidence.verdicts["prompt_set_id"] == prompts.id]
+        verdicts = verdicts[verdicts[judge] != NO_VERDICT]
+        categories = {prompt.category for prompt in prompts.prompts}
+        if len(categories) > 1 and measure_of(prompts.group) is not RIGHT_ANSWERS and len(verdicts):
+            on_the_grid = verdicts[verdicts["point_id"].isin(on_grid)]
+            at_origin = verdicts[verdicts["point_id"] == origin]
+            tables.append(_category_table(prompts, judge, on_the_grid, at_origin))
+    return tables
+
+
+def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_origin: pd.DataFrame) -> Table:
+    """Return one prompt set's table. `on_grid`, `at_origin`: one judge's verdicts there."""
+    is_refusal = measure_of(prompts.group) is OVER_REFUSAL
+    category_of = {prompt.id: prompt.category for prompt in prompts.prompts}
+    rows = []
+    for category in dict.fromkeys(category_of.values()):
+        own, origin = (part.loc[part["prompt_id"].map(category_of) == category, judge] for part in (on_grid, at_origin))
+        hits, origin_hits = ((part == "r") if is_refusal else (part != "r") for part in (own, origin))
+        degenerate = UNKNOWN
+        if hits.any() and not is_refusal:
+            degenerate = f"{100 * (own == 'd').sum() / hits.sum():.0f}%"
+        count = sum(each == category for each in category_of.values())
+        rows.append([category or "(none)", str(count), _share(origin_hits), _share(hits), degenerate])
+    measured = "Refused" if is_refusal else "ASR"
+    return Table(
+        f"{prompts.probe_set}, system prompt {prompts.system_prompt}, judge {judge}",
+        [
+            "Category",
+            "Prompts",
+            f"{measured} at the origin",
+            f"{measured}, mean over the grid",
+            "Degenerate share",
+        ],
+        rows,
+        words=1,
+    )
+
+
+def agreement_table(summary: SweepSummary) -> Table | None:
+    """Return how often each two judges agree, and Cohen's kappa; None if there are no two judges."""
+    rows = []
+    for each in summary.agreement:
+        if each.n:
+            counts = [f"{count:,}" for count in (each.n, each.only_first_refused, each.only_second_refused)]
+            numbers = [*counts, f"{each.agreement:.1f}%", format_number(each.kappa, 2)]
+            rows.append([each.probe_set, each.system_prompt, " and ".join(each.judges), *numbers])
+    if not rows:
+        return None
+    head = ["Probe set", "System prompt", "Judges", "Responses", "Only the first refused", "Only the second refused"]
+    return Table("Judge agreement", [*head, "Agreement", "Kappa"], rows, words=3)
+
+
+def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKey) -> Table | None:
+    """Return each checkpoint's own ASR, that of the line or plane at its coordinates, and its distance.
+
+    The distance is in units of alpha of a random direction, and in radii of the basin. Columns about which nothing is
+    known are left out. None if there are no checkpoints.
+    """
+    if not checkpoints:
+        return None
+    head = ["Checkpoint", "Coordinates", "Its own ASR, %", "95% interval", "ASR of the grid there, %", "Prompts"]
+    optional = ["Distance", "ASR in the paper, %"]
+    rows = [_checkpoint_row(each, primary) for each in checkpoints]
+    first = len(head)
+    known = [i for i in range(first, first + len(optional)) if any(row[i] != UNKNOWN for row in rows)]
+    kept = [*range(first), *known]
+    head += optional
+    return Table("Checkpoints", [head[i] for i in kept], [[row[i] for i in kept] for row in rows], words=2)
+
+
+def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[str]:
+    result = next(each for each in checkpoint.results if each.key == primary)
+    place = f"α {format_signed(checkpoint.alpha)}"
+    if checkpoint.beta is not None:
+        place += f", β {format_signed(checkpoint.beta)}"
+    if checkpoint.projected:
+        place += ", projected"
+    distance = format_number(checkpoint.distance, 3)
+    if checkpoint.radii is not None:
+        distance += f" ({checkpoint.radii:.2g} radii)"
+    return [
+        checkpoint.mark,
+        place,
+        format_number(result.asr),
+        format_interval(result.asr_low, result.asr_high),
+        format_number(result.surface),
+        str(result.n),
+        distance,
+        format_number(result.published),
+    ]
+
+
+def _share(hits: pd.Series) -> str:
+    return f"{100 * hits.mean():.1f}%" if len(hits) else UNKNOWN

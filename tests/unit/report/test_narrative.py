@@ -1,0 +1,65 @@
+"""The result in words, for every shape that a landscape can have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.analysis.summary import summarize
+from orchestrator.report.narrative import details, paragraph, verdict
+from orchestrator.sweep.points import TowardsDirection
+from tests.unit.landscapes import landscape
+from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hole
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_described(shape: str) -> None:
+    curve, more, contained, absent = SHAPES[shape]
+    summary = summarize(landscape(curve, **more))
+    text = paragraph(summary, PATHS)
+    for part in contained:
+        assert part in text
+    for part in absent:
+        assert part not in text
+    for wrong in ("nan", "None", "inf", "..", "{", "  "):
+        assert wrong not in text
+    assert str(PATHS["folder"]) in text
+    assert "Next: " in text
+    assert "\n" not in text
+    assert text == f"{verdict(summary)} {details(summary, PATHS)}"
+
+
+@pytest.mark.parametrize("ends", [(-0.2, 1.2), (-0.5, 1.5)])
+@pytest.mark.parametrize("curve", [safe, lambda line, alpha: 100.0 if alpha > 0.6 else 0.0])
+def test_an_interpolation_leads_to_the_basin_experiment(curve: Curve, ends: tuple[float, float]) -> None:
+    line = {"kind": "interpolate_1d", "towards": (TowardsDirection("f", "aligned"),), "steps": 10, "range": ends}
+    text = paragraph(replace(summarize(landscape(curve, **line)), grid={"kind": "interpolate_1d"}), PATHS)
+    assert "+experiment=basin" in text and "grid." not in text
+
+
+def test_names_tokens_time_and_failures_are_mentioned() -> None:
+    summary = summarize(landscape(with_hole))
+    text = paragraph(replace(summary, model="smol", tokens=26880, seconds=200.4, tasks_failed=1), PATHS)
+    assert text.startswith("smol is in a safety basin")
+    assert "26,880 tokens, 3 min 20 s; 1 task failed." in text
+    assert "retry=failed" in text
+    assert "2 tasks failed." in paragraph(replace(summary, tasks_failed=2))
+    assert paragraph(replace(summary, model="tiny")).startswith("tiny ")
+
+
+def test_the_interval_over_directions_and_probes_and_the_directions_needed_are_mentioned() -> None:
+    summary = summarize(landscape(lambda line, alpha: 100.0 if abs(alpha) > 0.2 + 0.05 * line else 0.0, directions=3))
+    assert "over new directions and probes" not in paragraph(summary), "there are no verdicts on single probes"
+    assert summary.visage.over is not None and summary.visage.enough is not None
+    both = replace(summary.visage.over.both, low=40.0, high=96.5)
+    visage = replace(summary.visage, over=replace(summary.visage.over, both=both))
+    summary = replace(summary, visage=visage, basin=replace(summary.basin, censored_at=None))
+    text = paragraph(summary)
+    assert "over new directions and probes 40.0 to 96.5" in text
+    more = visage.enough.more
+    assert more and f"grid.directions={3 + more} would about halve VISAGE's interval" in text
+
+
+def test_without_paths_the_paragraph_names_none() -> None:
+    assert "Results are in" not in paragraph(summarize(landscape(basin)))
