@@ -1,4 +1,4 @@
-"""Studies to look at, and a real Chromium to look with."""
+"""Dummy studies, and a real Chromium that opens their pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.sweep.grid import Grid
-from tests.browser.pages import Made, Opened, make_study, prompt_set
+from tests.browser.pages import DummyStudy, OpenedPage, make_study, prompt_set
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -21,7 +21,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One Chromium for all tests."""
+    """Start one Chromium for all tests."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
@@ -32,15 +32,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def look(browser: Any) -> Iterator[Callable[..., Opened]]:
-    """look(path, width=1200, dark=False) -> Opened"""
+def open_page(browser: Any) -> Iterator[Callable[..., OpenedPage]]:
+    """Return a function that opens a file or an address in a new page and records what happens there."""
     contexts = []
 
-    def begin(path: Path | str, width: int = 1200, height: int = 900, dark: bool = False, **options: Any) -> Opened:
+    def open_in_browser(
+        path: Path | str, width: int = 1200, height: int = 900, dark: bool = False, **options: Any
+    ) -> OpenedPage:
         scheme = "dark" if dark else "light"
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
         contexts.append(context)
-        opened = Opened(context.new_page())
+        opened = OpenedPage(context.new_page())
         opened.page.on("console", lambda message: opened.errors.append(message.text))
         opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.page.on("request", lambda request: opened.requests.append(request.url))
@@ -48,14 +50,14 @@ def look(browser: Any) -> Iterator[Callable[..., Opened]]:
         opened.page.goto(path.as_uri() if isinstance(path, Path) else path)
         return opened
 
-    yield begin
+    yield open_in_browser
     for context in contexts:
         context.close()
 
 
 @pytest.fixture(scope="session")
-def line_study(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Three lines, two system prompts, attacks beside innocent questions."""
+def line_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
+    """Three lines, two system prompts, harmful and benign prompts."""
     sets = tuple(
         prompt_set(probes, group, system, 8)
         for probes, group in (("harmful", "harmful"), ("benign", "benign"))
@@ -65,8 +67,8 @@ def line_study(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="session")
-def plane_study(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Two planes of 9 x 9 points with a hole."""
+def plane_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
+    """Two planes of 9 x 9 points, the first with a hole."""
     grid = Grid("random_2d", steps=8, directions=2)
     gone = {grid.at(0, a, b).id for a in (0.25, 0.375) for b in (0.25, 0.375)}
     sets = (prompt_set("harmful", "harmful", "default", 6),)

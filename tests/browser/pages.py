@@ -1,4 +1,4 @@
-"""Studies written straight to disk, by the dummy's answers, and what a page with their report is."""
+"""Studies with the dummy engine's responses, written directly to disk, and the pages opened on them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from workers.engines import dummy
 ENGINE = {"engine": "dummy", "version": 1}
 CATEGORIES = ("fraud", "malware", "privacy")
 
-Say = Callable[[Point, Prompt, PromptSet], str]
+Respond = Callable[[Point, Prompt, PromptSet], str]
 
 
-def dummy_says(point: Point, prompt: Prompt, prompts: PromptSet) -> str:
-    """The system prompt `safety` widens the basin."""
+def dummy_response(point: Point, prompt: Prompt, prompts: PromptSet) -> str:
+    """Return the dummy engine's response; the system prompt `safety` widens the basin."""
     if prompts.system_prompt == "safety":
         point = Point(tuple((direction, c / 2) for direction, c in point.coefficients))
     return dummy.dummy_response(point, prompt.id, prompts.sampling, 8).response
@@ -48,17 +48,17 @@ def prompt_set(
 
 
 @dataclass
-class Made:
-    """A study and its one sweep."""
+class DummyStudy:
+    """A study with one sweep."""
 
     study: Study
     folder: Path
     sweep: Sweep
 
-    def report(self, **look: Any) -> Path:
-        """Write its report.html; where that is."""
-        with mock.patch.object(answers, "draw"):  # the figures are tested elsewhere, and take their time
-            answers.answer(self.study, self.sweep, self.folder, ReportConfig(**look))
+    def write_report(self, **options: Any) -> Path:
+        """Write the sweep's report.html and return its path."""
+        with mock.patch.object(answers, "draw"):  # the figures are slow, and tested elsewhere
+            answers.answer(self.study, self.sweep, self.folder, ReportConfig(**options))
         return self.folder / "report.html"
 
 
@@ -66,12 +66,12 @@ def make_study(
     out: Path,
     grid: Grid,
     sets: tuple[PromptSet, ...],
-    says: Say = dummy_says,
+    respond: Respond = dummy_response,
     without: Callable[[Point], bool] = lambda point: False,
     judges: tuple[str, ...] = ("keyword",),
     model: str = "dummy",
-) -> Made:
-    """A study that holds every task of a sweep, but at the points for which `without` is true."""
+) -> DummyStudy:
+    """Create a study that holds every task of a sweep, except at the points for which `without` returns True."""
     study = Study.create(out, StudyInfo(model, "dummy", "float32", 1, "dummy"))
     for prompts in sets:
         study.prompt_sets.write(prompts)
@@ -89,7 +89,7 @@ def make_study(
                 "prompt_set_id": prompts.id,
                 "prompt_id": prompt.id,
                 "group": prompts.group,
-                "response": says(point, prompt, prompts),
+                "response": respond(point, prompt, prompts),
                 "finish_reason": "stop",
                 "n_tokens": 8,
                 "n_prompt_tokens": 8,
@@ -127,20 +127,20 @@ def make_study(
         "runs": [run],
     }
     SweepFolder(study, folder).write_record(record)
-    return Made(study, folder, sweep)
+    return DummyStudy(study, folder, sweep)
 
 
 @dataclass
-class Opened:
-    """A page with a report in it, and everything it complained about or asked for."""
+class OpenedPage:
+    """A page in the browser, with its console messages, its requests, and the requests that its policy blocked."""
 
     page: Any
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
 
-    def blameless(self, path: Path | str) -> None:
-        """Nothing on the console, nothing asked for but the file itself; of a server's page nothing but that server."""
+    def assert_clean(self, path: Path | str) -> None:
+        """Check that the console is empty and that nothing was requested but the file, or the server, at `path`."""
         assert self.errors == []
         if isinstance(path, Path):
             assert self.requests == [path.as_uri()]
@@ -148,4 +148,5 @@ class Opened:
             assert [url for url in self.requests if not url.startswith((path, "data:,"))] == []
 
     def points(self, kind: str = "") -> Any:
+        """Return the chart's points. `kind`: a CSS selector that narrows them down."""
         return self.page.locator(f"#chart .point{kind}")

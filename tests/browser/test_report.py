@@ -1,4 +1,4 @@
-"""report.html as a reader meets it: in a real browser, offline, by mouse and by keyboard, whatever a model said."""
+"""report.html in a real browser: offline, by mouse and by keyboard, with hostile responses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
 from orchestrator.sweep.grid import Beside, Grid
 from orchestrator.sweep.points import TowardsDirection
-from tests.browser.pages import Made, Opened, dummy_says, make_study, prompt_set
+from tests.browser.pages import DummyStudy, OpenedPage, dummy_response, make_study, prompt_set
 
 pytestmark = pytest.mark.browser
 
-Look = Callable[..., Opened]
+OpenPage = Callable[..., OpenedPage]
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",
@@ -32,39 +32,41 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="session")
-def lines(line_study: Made) -> Path:
-    return line_study.report()
+def lines(line_study: DummyStudy) -> Path:
+    return line_study.write_report()
 
 
 @pytest.fixture(scope="session")
-def planes(plane_study: Made) -> Path:
-    return plane_study.report()
+def planes(plane_study: DummyStudy) -> Path:
+    return plane_study.write_report()
 
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Responses, prompts, categories and a model's name that would like to be markup; shown whole."""
+    """Write a report in which responses, prompts, categories and the model's name look like markup; shown in full."""
     prompts = prompt_set(
         "harmful</script>", "harmful", '"><script>window.pwned=10</script>', 8, dict(enumerate(HOSTILE))
     )
-    said = {prompt.id: text for prompt, text in zip(prompts.prompts, HOSTILE, strict=True)}
-    made = make_study(
+    responses = {prompt.id: text for prompt, text in zip(prompts.prompts, HOSTILE, strict=True)}
+    dummy = make_study(
         tmp_path_factory.mktemp("hostile"),
         Grid(steps=2, directions=1),
         (prompts,),
-        says=lambda point, prompt, prompts: said[prompt.id],
+        respond=lambda point, prompt, prompts: responses[prompt.id],
         model="<b>model</b>",
     )
-    return made.report(reveal=True)
+    return dummy.write_report(reveal=True)
 
 
-def texts(opened: Opened, column: int) -> list[str]:
-    """The responses that the open dialog shows: at the point (0), or at the origin (1)."""
+def texts(opened: OpenedPage, column: int) -> list[str]:
+    """Return the responses in the open dialog: at the point (column 0) or at the origin (column 1)."""
     return opened.page.locator(f".pair > div:nth-child({column + 1}) .response").all_text_contents()  # type: ignore[no-any-return]
 
 
-def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_study: Made, look: Look) -> None:
-    opened = look(lines)
+def test_a_click_shows_the_responses_next_to_those_at_the_origin(
+    lines: Path, line_study: DummyStudy, open_page: OpenPage
+) -> None:
+    opened = open_page(lines)
     page = opened.page
     assert not page.locator("dialog").is_visible()
     for text in (
@@ -79,16 +81,16 @@ def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_s
         assert text in page.locator("main").inner_text()
     far = opened.points(".safety[aria-label^='α +0.5, direction 1']")
     far.hover(force=True)
-    told = page.locator("#tip").inner_text()
-    assert "α +0.5, direction 3 (seed 125)" in told, "the one on top of three"
-    assert "95% interval" in told and "8 prompts" in told
+    tip = page.locator("#tip").inner_text()
+    assert "α +0.5, direction 3 (seed 125)" in tip, "the topmost of three points"
+    assert "95% interval" in tip and "8 prompts" in tip
     far.click(force=True)
     page.locator("#detail-line").select_option("direction 2 (seed 124)")
     assert page.locator("#detail-title").inner_text() == "α +0.5, direction 2 (seed 124)"
-    asked = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
-    assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in asked.prompts]
+    prompts_shown = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
+    assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in prompts_shown.prompts]
     for column, point in enumerate((line_study.sweep.grid.at(1, 0.5), line_study.sweep.grid.at(1, 0.0))):
-        whole = [dummy_says(point, prompt, asked) for prompt in asked.prompts]
+        whole = [dummy_response(point, prompt, prompts_shown) for prompt in prompts_shown.prompts]
         assert texts(opened, column) == [evidence.display_text(text, reveal=False) for text in whole]
     everything = len(texts(opened, 0))
     page.locator("#detail-filter").select_option("changed")
@@ -99,14 +101,14 @@ def test_a_click_shows_what_was_said_there_beside_the_origin(lines: Path, line_s
     )
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    opened.blameless(lines)
+    opened.assert_clean(lines)
 
 
-def test_keyboard_alone(lines: Path, look: Look) -> None:
-    opened = look(lines)
+def test_keyboard_alone(lines: Path, open_page: OpenPage) -> None:
+    opened = open_page(lines)
     page = opened.page
     focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"
-    assert opened.points("[tabindex='0']").count() == 1, "the chart is one stop of the tab key"
+    assert opened.points("[tabindex='0']").count() == 1, "the chart is a single tab stop"
     for _ in range(20):
         page.keyboard.press("Tab")
         if "origin" in page.evaluate(focused):
@@ -121,25 +123,25 @@ def test_keyboard_alone(lines: Path, look: Look) -> None:
     assert page.locator("#detail-title").inner_text().startswith("α +0.1, direction 2")
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    assert page.evaluate(focused).startswith("α +0.1, direction 2"), "one is back where one was"
-    opened.blameless(lines)
+    assert page.evaluate(focused).startswith("α +0.1, direction 2"), "the focus returns to the point"
+    opened.assert_clean(lines)
 
 
-def test_another_system_prompt_is_shown_on_demand(lines: Path, look: Look) -> None:
-    opened = look(lines)
+def test_another_system_prompt_can_be_chosen(lines: Path, open_page: OpenPage) -> None:
+    opened = open_page(lines)
     before = opened.page.locator("#chart").inner_html()
     select = opened.page.locator("#choose-view")
     assert select.locator("option").all_text_contents()[1] == "harmful · system prompt safety · judge keyword"
     select.select_option("1")
     assert opened.page.locator("#chart").inner_html() != before
-    opened.blameless(lines)
+    opened.assert_clean(lines)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_dark_and_light(dark: bool, lines: Path, planes: Path, look: Look) -> None:
-    """Text stands out from its ground: a contrast of 4.5, which WCAG's AA asks for."""
+def test_dark_and_light(dark: bool, lines: Path, planes: Path, open_page: OpenPage) -> None:
+    """Text has a contrast of at least 4.5 with its background, as WCAG level AA requires."""
     for path in (lines, planes):
-        opened = look(path, dark=dark)
+        opened = open_page(path, dark=dark)
         measure = """() => {
           const light = (c) => c.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
             .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
@@ -153,12 +155,14 @@ def test_dark_and_light(dark: bool, lines: Path, planes: Path, look: Look) -> No
         ground, contrast = opened.page.evaluate(measure)
         assert (ground < 0.05) == dark
         assert contrast >= 4.5
-        opened.blameless(path)
+        opened.assert_clean(path)
 
 
 @pytest.mark.parametrize("which", ["lines", "planes", "hostile"])
-def test_narrow_screens_need_no_sideways_scrolling(which: str, look: Look, request: pytest.FixtureRequest) -> None:
-    opened = look(request.getfixturevalue(which), width=360)
+def test_narrow_screens_need_no_sideways_scrolling(
+    which: str, open_page: OpenPage, request: pytest.FixtureRequest
+) -> None:
+    opened = open_page(request.getfixturevalue(which), width=360)
     page = opened.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     opened.points().first.click(force=True)
@@ -169,8 +173,8 @@ def test_narrow_screens_need_no_sideways_scrolling(which: str, look: Look, reque
     assert box["x"] >= 0 and box["x"] + box["width"] <= 360
 
 
-def test_hostile_text_stays_text(hostile: Path, look: Look) -> None:
-    opened = look(hostile)
+def test_hostile_text_stays_text(hostile: Path, open_page: OpenPage) -> None:
+    opened = open_page(hostile)
     page = opened.page
     opened.points().first.click(force=True)
     shown = texts(opened, 0)
@@ -185,12 +189,12 @@ def test_hostile_text_stays_text(hostile: Path, look: Look) -> None:
     isolated = """() => [...document.querySelectorAll(".prompt, .response")]
       .every((e) => /isolate|plaintext/.test(getComputedStyle(e).unicodeBidi))"""
     assert page.evaluate(isolated), "a mark that turns the direction of text ends with that text"
-    opened.blameless(hostile)
+    opened.assert_clean(hostile)
     assert hostile.stat().st_size < 200_000
 
 
-def test_the_policy_lets_no_other_script_run(lines: Path, look: Look) -> None:
-    opened = look(lines)
+def test_the_policy_blocks_every_other_script(lines: Path, open_page: OpenPage) -> None:
+    opened = open_page(lines)
     page = opened.page
     page.evaluate("""() => {
       const script = document.createElement("script");
@@ -201,28 +205,28 @@ def test_the_policy_lets_no_other_script_run(lines: Path, look: Look) -> None:
     page.wait_for_timeout(200)
     assert page.evaluate("window.pwned") is None
     assert opened.requests == [lines.as_uri(), "https://example.com/a.png"]
-    assert opened.blocked == ["https://example.com/a.png"], "it is not even tried"
+    assert opened.blocked == ["https://example.com/a.png"], "the request is blocked"
     assert any("Content Security Policy" in error for error in opened.errors)
     policy = re.search(r'Security-Policy" content="([^"]*)"', lines.read_text(encoding="utf-8"))
     assert policy and "unsafe" not in policy[1] and policy[1].startswith("default-src &#39;none&#39;")
 
 
 def test_responses_are_redacted_unless_revealed(tmp_path: Path) -> None:
-    """What is not to be seen is not in the file."""
+    """Text that must not be shown is not in the file."""
     secret = "one two three four FIVE six"
     prompts = prompt_set("harmful", "harmful", "default", 2)
-    made = make_study(tmp_path, Grid(steps=2, directions=1), (prompts,), says=lambda *_: secret)
-    hidden = made.report().read_text(encoding="utf-8")
+    dummy = make_study(tmp_path, Grid(steps=2, directions=1), (prompts,), respond=lambda *_: secret)
+    hidden = dummy.write_report().read_text(encoding="utf-8")
     assert "one two three four …" in hidden and "FIVE" not in hidden
-    assert secret in made.report(reveal=True).read_text(encoding="utf-8")
-    for look, seen in (([], False), (["report.reveal=true"], True)):
-        assert main(["report", str(made.folder), *look]) == 0
-        assert (secret in (made.folder / "report.html").read_text(encoding="utf-8")) == seen
+    assert secret in dummy.write_report(reveal=True).read_text(encoding="utf-8")
+    for overrides, revealed in (([], False), (["report.reveal=true"], True)):
+        assert main(["report", str(dummy.folder), *overrides]) == 0
+        assert (secret in (dummy.folder / "report.html").read_text(encoding="utf-8")) == revealed
     assert evidence.display_text("x" * 500, reveal=False) == "x" * evidence.FIRST_CHARACTERS + " …"
 
 
-def test_missing_points_are_holes(planes: Path, tmp_path: Path, look: Look) -> None:
-    opened = look(planes)
+def test_missing_points_are_holes(planes: Path, tmp_path: Path, open_page: OpenPage) -> None:
+    opened = open_page(planes)
     page = opened.page
     assert page.locator("#chart path.missing").count() == 4
     assert opened.points().count() == 81 - 4
@@ -231,7 +235,7 @@ def test_missing_points_are_holes(planes: Path, tmp_path: Path, look: Look) -> N
       const size = 1000, at = new DOMPoint((a + 0.5) * size, (0.5 - b) * size);
       return [...document.querySelectorAll("#chart path.filled")].some((p) => p.isPointInFill(at));
     }"""
-    assert not page.evaluate(inside, [0.31, 0.31]), "nothing is made up where nothing was measured"
+    assert not page.evaluate(inside, [0.31, 0.31]), "nothing is interpolated across missing points"
     assert page.evaluate(inside, [-0.31, -0.31])
     painted = page.evaluate("""() => {
       const c = document.querySelector("#surface canvas");
@@ -243,31 +247,31 @@ def test_missing_points_are_holes(planes: Path, tmp_path: Path, look: Look) -> N
     assert page.locator("#chart path.missing").count() == 0 and opened.points().count() == 81
     opened.points("[aria-label^='α +0.25, β −0.5']").click(force=True)
     assert page.locator("#detail-title").inner_text() == "α +0.25, β −0.5, plane 2 (seeds 125, 126)"
-    opened.blameless(planes)
+    opened.assert_clean(planes)
 
-    gone = 0.3
+    missing = 0.3
     prompts = (prompt_set("harmful", "harmful", "default", 4),)
     grid = Grid(steps=10, directions=1)
-    made = make_study(tmp_path, grid, prompts, without=lambda point: point.id == grid.at(0, gone).id)
-    opened = look(made.report())
-    assert opened.page.locator("#chart path.curve.safety").count() == 2, "the curve is open there"
+    dummy = make_study(tmp_path, grid, prompts, without=lambda point: point.id == grid.at(0, missing).id)
+    opened = open_page(dummy.write_report())
+    assert opened.page.locator("#chart path.curve.safety").count() == 2, "the curve has a gap there"
     assert opened.page.locator("#chart path.missing").count() == 1
     assert "1 of 11 points are missing" in opened.page.locator(".warning").inner_text()
 
 
 @pytest.mark.parametrize("kind", ["random_1d", "random_2d"])
-def test_nothing_measured_yet(kind: str, tmp_path: Path, look: Look) -> None:
+def test_nothing_measured_yet(kind: str, tmp_path: Path, open_page: OpenPage) -> None:
     prompts = (prompt_set("harmful", "harmful", "default", 2),)
     grid = Grid(kind, steps=4, directions=1)  # type: ignore[arg-type]
-    path = make_study(tmp_path, grid, prompts, without=lambda point: True).report()
-    opened = look(path)
+    path = make_study(tmp_path, grid, prompts, without=lambda point: True).write_report()
+    opened = open_page(path)
     assert opened.points().count() == 0
     assert opened.page.locator("#chart path.missing").count() == len(grid.nodes)
-    opened.blameless(path)
+    opened.assert_clean(path)
 
 
-def test_keyboard_on_a_plane(planes: Path, look: Look) -> None:
-    opened = look(planes)
+def test_keyboard_on_a_plane(planes: Path, open_page: OpenPage) -> None:
+    opened = open_page(planes)
     page = opened.page
     focused = "document.activeElement.getAttribute('aria-label')"
     opened.points("[tabindex='0']").focus()
@@ -283,68 +287,70 @@ def test_keyboard_on_a_plane(planes: Path, look: Look) -> None:
     canvas.focus()
     page.keyboard.press("ArrowLeft")
     assert canvas.evaluate("c => c.toDataURL()") != before
-    opened.blameless(planes)
+    opened.assert_clean(planes)
 
 
-def test_more_than_fits_is_sampled_and_says_so(
-    line_study: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look
+def test_a_large_sweep_is_sampled_and_the_page_states_it(
+    line_study: DummyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_page: OpenPage
 ) -> None:
-    def held() -> tuple[Any, list[int]]:
-        found = evidence.collect_evidence(line_study.study, line_study.sweep, True, 300)
-        said = found.to_json()
-        return found, [len(rows[0][0]) for rows in said["points"].values()]
+    def collect() -> tuple[Any, list[int]]:
+        collected = evidence.collect_evidence(line_study.study, line_study.sweep, True, 300)
+        responses = collected.to_json()
+        return collected, [len(rows[0][0]) for rows in responses["points"].values()]
 
-    found, at_points = held()
-    assert len(found.responses) <= 300 < found.total
+    collected, at_points = collect()
+    assert len(collected.responses) <= 300 < collected.total
     assert set(at_points) == {2}, "the same prompts at every point, the origin's among them"
-    monkeypatch.setattr(evidence, "MAX_BYTES", evidence._page_bytes(found.responses, found.shown_prompts) * 7 // 10)
-    assert set(held()[1]) == {1}
-    opened = look(line_study.report(max_generations=300))
+    monkeypatch.setattr(
+        evidence, "MAX_BYTES", evidence._page_bytes(collected.responses, collected.shown_prompts) * 7 // 10
+    )
+    assert set(collect()[1]) == {1}
+    opened = open_page(line_study.write_report(max_generations=300))
     assert "a sample, 248 of 992 responses" in opened.page.locator("main").inner_text()
     opened.points().first.click(force=True)
     assert "2 of 2 responses (of 8 measured)" in opened.page.locator("#detail-count").inner_text()
-    line_study.report()
+    line_study.write_report()
 
 
-def test_checkpoints_on_and_beside_the_way_have_values_of_their_own(tmp_path: Path, look: Look) -> None:
+def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, open_page: OpenPage) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
     beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
     grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), beside=beside)
     sets = tuple(prompt_set(name, name, "default", 6) for name in ("harmful", "benign"))
-    made = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))
-    path = made.report()
-    opened = look(path)
+    dummy = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))
+    path = dummy.write_report()
+    opened = open_page(path)
     names = opened.page.locator("#chart .mark-name").all_text_contents()
     assert sorted(names) == ["epoch-1 100%", "epoch-2 100%", "epoch-3 100%"]
     assert opened.page.locator("#chart path.checkpoint").count() == 2
     rows = opened.page.locator("section[aria-labelledby='h-checkpoints'] tbody tr").all_inner_texts()
-    told = [row.split("\t") for row in rows]
-    assert [row[:3] for row in told] == [
+    cells = [row.split("\t") for row in rows]
+    assert [row[:3] for row in cells] == [
         ["epoch-1", "α +0.12, projected", "100.0"],
         ["epoch-2", "α +0.2, projected", "100.0"],
         ["epoch-3", "α +1", "100.0"],
     ]
-    surface = {row[0]: float(row[4]) for row in told}
-    assert surface["epoch-1"] < surface["epoch-2"] < 100 == surface["epoch-3"], "what the line says at their places"
+    surface = {row[0]: float(row[4]) for row in cells}
+    assert surface["epoch-1"] < surface["epoch-2"] < 100 == surface["epoch-3"], "the line's ASR at their coordinates"
     agreement = opened.page.locator("section[aria-labelledby='h-agreement'] tbody tr").all_inner_texts()
     assert len(agreement) == 2 and all("keyword and keyword_plus" in row and "100.0%" in row for row in agreement)
-    opened.blameless(path)
+    opened.assert_clean(path)
 
 
 @pytest.mark.slow
-def test_fifty_thousand_generations(tmp_path: Path, look: Look) -> None:
-    """Size is held to 30 MB; how long it takes to open is printed (`-s`)."""
+def test_fifty_thousand_generations(tmp_path: Path, open_page: OpenPage) -> None:
+    """The file stays below 30 MB; the time it takes to open is printed (`-s`)."""
     long = 'A rather long answer of a talkative model <to> the "question" & more. ' * 30
     prompts = (prompt_set("harmful", "harmful", "default", 114),)
-    made = make_study(
-        tmp_path, Grid("random_2d", steps=20, directions=1), prompts, says=lambda p, q, s: f"{p.id} {q.id} {long}"
+    dummy = make_study(
+        tmp_path, Grid("random_2d", steps=20, directions=1), prompts, respond=lambda p, q, s: f"{p.id} {q.id} {long}"
     )
     for reveal in (False, True):
-        path = made.report(reveal=reveal)
-        opened = look(path)
+        path = dummy.write_report(reveal=reveal)
+        opened = open_page(path)
         timing = opened.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
         opened.points().first.click(force=True)
         assert opened.page.locator("#detail-list li").count() > 0
         print(f"\nreveal={reveal}: {path.stat().st_size / 1e6:.1f} MB, opened in {timing / 1000:.2f} s")
         assert path.stat().st_size < 30e6
-        opened.blameless(path)
+        opened.assert_clean(path)

@@ -31,10 +31,10 @@ def provenance(
     info, runs = study.info, record.get("runs", [])
     grid = sweep.grid.to_json()
     rows = [
-        ("Model", f"{info['model']}, {info['dtype']}"),
-        ("Weights", " ".join(str(value) for value in (info["source"], info["revision"]) if value)),
-        ("Fingerprint", str(info["fingerprint"])),
-        ("Study", f"{study.id}, noise version {info['noise_version']}"),
+        ("Model", f"{info.model}, {info.dtype}"),
+        ("Weights", " ".join(str(value) for value in (info.source, info.revision) if value)),
+        ("Fingerprint", info.fingerprint),
+        ("Study", f"{study.id}, noise version {info.noise_version}"),
         ("Sweep", sweep.id),
         ("Grid", ", ".join(f"{name} {_to_text(value)}" for name, value in grid.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),
