@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_names_every_option_verb_and_table(site: Path) -> None:
-    from orchestrator.cli.main import VERBS
+    from orchestrator.cli.commands import VERBS
     from orchestrator.config.overrides import options
 
     text = html.unescape((site / "reference/config.html").read_text(encoding="utf-8"))

@@ -1,0 +1,92 @@
+"""Parse a command line into calls of one verb."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.utils.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from orchestrator.config.schema import Config
+
+FLAGS = ("--json", "--multirun", "--config-dir", "--help", "--version")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a verb.
+
+    Attributes:
+        overrides: Arguments of the form key=value.
+        places: All other arguments: folders and names.
+        json: Print the result as JSON.
+        config_dir: The user's own folder of presets, or None.
+        sweeps: Filled by `run`: the folders of the sweeps that have results.
+    """
+
+    overrides: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    json: bool = False
+    config_dir: str | None = None
+    sweeps: list[Path] = dataclasses.field(default_factory=list, compare=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the overrides give. Raises UserError."""
+        from orchestrator.config.compose import compose
+
+        return compose(self.overrides, self.config_dir)
+
+    def refuse_places(self, verb: str) -> None:
+        """Raise UserError if there is an argument that is not an override."""
+        if self.places:
+            raise UserError(verb, self.places[0], "takes overrides only, written key=value, such as model=mistral7b")
+
+    def place(self, verb: str) -> Path:
+        """Return the one folder that was named, or else the root of the studies. Raises UserError for several."""
+        if len(self.places) > 1:
+            raise UserError(verb, " ".join(self.places), "takes one folder")
+        if self.places:
+            return Path(self.places[0]).expanduser()
+        return Path(self.config.out).expanduser()
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
+    """Return the calls that a command line stands for, and whether it is a multirun.
+
+    Args:
+        arguments: What follows the verb.
+
+    Raises:
+        UserError: An unknown flag, or one that lacks its value.
+    """
+    overrides: list[str] = []
+    places: list[str] = []
+    config_dir: str | None = None
+    as_json = is_multirun = False
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config-dir" or argument.startswith("--config-dir="):
+            config_dir = argument.partition("=")[2] or next(waiting, None)
+            if config_dir is None:
+                raise UserError("--config-dir", "", "name a folder")
+        elif argument == "--json":
+            as_json = True
+        elif argument in ("-m", "--multirun"):
+            is_multirun = True
+        elif argument.startswith("-"):
+            raise UserError("option", argument, f"there is no such option{did_you_mean(argument, FLAGS)}")
+        elif "=" in argument:
+            overrides.append(argument)
+        else:
+            places.append(argument)
+    combinations = [overrides]
+    if is_multirun:
+        from orchestrator.config.overrides import multirun
+
+        combinations = multirun(overrides)
+    return [Call(tuple(each), tuple(places), as_json, config_dir) for each in combinations], is_multirun

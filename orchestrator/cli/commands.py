@@ -1,0 +1,354 @@
+"""The verbs: each function runs one, prints its result and returns the exit code.
+
+A verb's docstring is its line in `--help`. Heavy modules are imported by the verb that needs them, after the call was
+checked, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.call import Call
+from orchestrator.cli.output import print_json, print_mapping, print_pairs, print_results, print_table, stderr_console
+from orchestrator.utils.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from orchestrator.config.schema import Config
+    from orchestrator.store.study import Study
+
+logger = logging.getLogger(__name__)
+
+
+def run(call: Call) -> int:
+    """plan, run what is missing, judge, reduce, draw; running again resumes"""
+    call.refuse_places("run")
+    config, told = call.config, stderr_console()  # first: a mistake is answered before anything heavy is imported
+    if config.cluster.kind == "slurm":
+        return _submit(call, config)
+    from orchestrator.config.presets import Presets
+    from orchestrator.pipeline import run as job
+    from orchestrator.store.sweep_folder import SweepFolder
+
+    try:
+        ran = job.run(config, Presets(call.config_dir), call.overrides, told)
+    except KeyboardInterrupt:
+        told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
+        return ExitCode.INTERRUPTED
+    if not ran.waits_for:
+        call.sweeps.append(ran.prepared.folder)
+        print_results(SweepFolder(ran.prepared.study, ran.prepared.folder), call.json)
+    elif call.json:
+        print_json({"part": config.cluster.part, "waits_for": ran.waits_for, "points_left": ran.points_left})
+    if ran.code == ExitCode.INTERRUPTED:
+        told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
+    return ran.code
+
+
+def _submit(call: Call, config: Config) -> int:
+    """The same as a SLURM job. Mistakes are found, and the model is fetched, before it waits in the queue."""
+    from orchestrator.execution import slurm
+
+    text = slurm.job_script(config, call.overrides, call.config_dir)
+    if config.cluster.dry_run:
+        if call.json:
+            print_json({"script": text})
+            return ExitCode.COMPLETE
+        print(text, end="")
+        return ExitCode.COMPLETE
+    from orchestrator.config.presets import Presets
+    from orchestrator.pipeline.prepare import prepare
+
+    prepare(config, Presets(call.config_dir), sys.stderr)
+    job = slurm.submit(text)
+    follow = f"python -m orchestrator status {shlex.quote(config.out)}"
+    print_mapping({"job": job, "log": f"slurm-{job}.log", "follow it with": follow}, call.json)
+    return ExitCode.COMPLETE
+
+
+def plan(call: Call) -> int:
+    """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
+    call.refuse_places("plan")
+    config = call.config
+    from orchestrator.config.presets import Presets
+    from orchestrator.pipeline import estimate as pricing
+    from orchestrator.planning import cost as planning
+
+    priced = pricing.price(config, Presets(call.config_dir), sys.stderr)
+    if call.json:
+        print_json(priced.to_json())
+    else:
+        print_pairs(planning.lines(priced))
+    return ExitCode.COMPLETE
+
+
+def status(call: Call) -> int:
+    """progress, time left and failures of every sweep (or of one folder), from disk alone"""
+    from orchestrator.store import discovery
+    from orchestrator.store import status as standing
+
+    sweeps = discovery.find_sweeps(call.place("status"), _warn_passed_over)
+    found = [standing.examine(each.study, each.path) for each in sweeps]
+    if call.json:
+        print_json([each.to_json() for each in found])
+        return ExitCode.COMPLETE
+    for each in found:
+        print_pairs(standing.lines(each))
+    return ExitCode.COMPLETE
+
+
+def judge(call: Call) -> int:
+    """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
+    from orchestrator.pipeline import judge as judging
+    from orchestrator.scoring import panel as seats
+    from orchestrator.store import maintenance as upkeep
+    from orchestrator.store.sweep_folder import SweepFolder
+
+    call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
+    study, folder, sweep, record = _stored(call)
+    study.mends = True
+    wanted = tuple(call.config.judge_names)
+    if any(o.partition("=")[0].lstrip("+") in ("judge", "judges") for o in call.overrides) and wanted != sweep.judges:
+        sweep = dataclasses.replace(sweep, judges=wanted)
+        seats.check_judges(study, sweep)
+        folder = SweepFolder.of(study, sweep).path
+        SweepFolder(study, folder).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
+    asked = dataclasses.replace(call.config, judges=list(sweep.judges))
+    code = judging.answer(asked, study, sweep, folder, stderr_console())
+    if study.problems and code != ExitCode.INTERRUPTED:  # verdicts that were moved aside are given again, once
+        _warn_damaged(study)
+        gone = any(upkeep.kind_of(study, path) != "judgements" for path in study.problems)
+        code = judging.answer(asked, study, sweep, folder, stderr_console())
+        if gone and not code:
+            code = ExitCode.NOT_MET
+    print_results(SweepFolder(study, folder), call.json)
+    return code
+
+
+def reduce(call: Call) -> int:
+    """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
+    from orchestrator.analysis import reducer as answers
+    from orchestrator.store.sweep_folder import SweepFolder
+
+    study, folder, sweep, _ = _stored(call)
+    answers.reduce_stored(study, sweep, folder, call.config.report)
+    _warn_damaged(study)
+    print_results(SweepFolder(study, folder), call.json)
+    return ExitCode.NOT_MET if study.problems else ExitCode.COMPLETE
+
+
+def report(call: Call) -> int:
+    """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
+    from orchestrator.analysis.reducer import read_results
+    from orchestrator.report.page.render import write_report
+    from orchestrator.store.sweep_folder import SweepFolder
+
+    study, folder, sweep, _ = _stored(call)
+    files = SweepFolder(study, folder)
+    frame, summary = read_results(files)
+    write_report(study, sweep, folder, frame, summary, call.config.report)
+    print_mapping({"report": str(files.result_paths()["report"])}, call.json)
+    return ExitCode.COMPLETE
+
+
+def verify(call: Call) -> int:
+    """check every stored byte of a study (or of all), and say what `run` would do; changes nothing"""
+    from orchestrator.store import discovery
+    from orchestrator.store import maintenance as upkeep
+
+    reports = {root: upkeep.verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
+    if call.json:
+        print_json({str(root): dataclasses.asdict(each) | {"findings": [
+            {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in each.findings
+        ]} for root, each in reports.items()})  # fmt: skip
+    else:
+        for root, each in reports.items():
+            found = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in each.findings]
+            size = f"{each.files} files, {each.bytes / 1e6:.1f} MB, {each.tasks} tasks, {each.rows} rows"
+            verdict = f"{len(found)} do not verify" if found else "all verify"
+            print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *found,
+                          *(("note", note) for note in each.notes)])  # fmt: skip
+    return ExitCode.COMPLETE if all(each.is_sound for each in reports.values()) else ExitCode.NOT_MET
+
+
+def compact(call: Call) -> int:
+    """merge a study's (or all studies') small files into few; safe at any moment"""
+    from orchestrator.store import discovery
+    from orchestrator.store import maintenance as upkeep
+
+    studies = discovery.find_studies(call.place("compact"), _warn_passed_over)
+    done = {str(study.root): upkeep.compact(study) for study in studies}
+    if call.json:
+        print_json({root: vars(each) for root, each in done.items()})
+        return ExitCode.COMPLETE
+    for root, each in done.items():
+        print_pairs([("study", root), ("files", f"{each.before} before, {each.after} now")])
+    return ExitCode.COMPLETE
+
+
+def geometry(call: Call) -> int:
+    """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
+    call.refuse_places("geometry")
+    config = call.config
+    from orchestrator.config.presets import Presets
+    from orchestrator.models import geometry as around
+
+    found = around.measure(config, Presets(call.config_dir), sys.stderr)
+    if call.json:
+        print_json(found)
+        return ExitCode.COMPLETE
+    print_table(*around.table(found))
+    return ExitCode.COMPLETE
+
+
+def models(call: Call) -> int:
+    """list the presets; `models NAME`: fetch that one and say where it lies"""
+    from orchestrator.models import catalogue
+
+    if call.places:
+        print_mapping(catalogue.fetch(call.places[0], call.overrides, call.config_dir, sys.stderr), call.json)
+        return ExitCode.COMPLETE
+    presets = catalogue.presets(call.config_dir)
+    if call.json:
+        print_json(presets)
+        return ExitCode.COMPLETE
+    print_table(("preset", "weights", "parameters", "dtype", "gated", "here"), catalogue.rows(presets))
+    return ExitCode.COMPLETE
+
+
+def finetune(call: Call) -> int:
+    """make a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]"""
+    call.refuse_places("finetune")
+    from orchestrator.models import finetune as tuning
+
+    recipe, to = tuning.asked(call.overrides, call.config_dir)
+    report = tuning.run(recipe, to)
+    if call.json:
+        print_json(report)
+        return ExitCode.COMPLETE
+    print_pairs(tuning.lines(report, to))
+    return ExitCode.COMPLETE
+
+
+def doctor(call: Call) -> int:
+    """this machine: GPUs, engine, Ray, memory, disk, versions, and what to do about each problem"""
+    call.refuse_places("doctor")
+    from orchestrator.cli import doctor as examination
+
+    findings = examination.examine(Path(call.config.out).expanduser())
+    if call.json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        rows = [(finding.status, finding.name, finding.found, finding.remedy) for finding in findings]
+        print_table(("", "what", "found", "what to do"), rows)
+    return ExitCode.NOT_MET if any(finding.status == "fail" for finding in findings) else ExitCode.COMPLETE
+
+
+def compare(call: Call) -> int:
+    """sweeps side by side: FOLDER FOLDER ... [html=FILE] [csv=FILE]; each is compared with the first"""
+    from orchestrator.analysis import compare as comparison
+    from orchestrator.report.csv_export import to_csv
+
+    files = comparison.asked(call.overrides)
+    sides = comparison.read([Path(place).expanduser() for place in call.places])
+    found = comparison.compare(sides)
+    if "html" in files:
+        comparison.write_html(found, sides, files["html"])
+    if "csv" in files:
+        to_csv(comparison.table(found), files["csv"])
+    if call.json:
+        print_json(found)
+        return ExitCode.COMPLETE
+    print_table(comparison.SWEEP_HEADINGS, [comparison.headline(sweep) for sweep in found["sweeps"]])
+    for each in found["differences"]:
+        print_table(comparison.HEADINGS, comparison.differences(each, most=20))
+        print(comparison.sentence(each))
+    return ExitCode.COMPLETE
+
+
+def gate(call: Call) -> int:
+    """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
+    from orchestrator.analysis import gate as gating
+    from orchestrator.analysis.reducer import read_results
+    from orchestrator.store import discovery
+
+    options = gating.parse_options(call.overrides)
+    folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
+    results = gating.check(*read_results(folder), options)
+    met = all(result.met for result in results)
+    if call.json:
+        print_json({"met": met, "sweep": str(folder.path), "findings": [result.to_json() for result in results]})
+    else:
+        print_table(("", "threshold", "why"), gating.table_rows(results))
+    return ExitCode.COMPLETE if met else ExitCode.NOT_MET
+
+
+def view(call: Call) -> int:
+    """a web page over all studies: [FOLDER] [view.port=8642] [view.host=NAME: for other machines too, by a token]"""
+    from orchestrator.report.viewer.options import parse_options
+    from orchestrator.report.viewer.serve import serve
+
+    options, rest = parse_options(call.overrides)
+    root = dataclasses.replace(call, overrides=rest).place("view")
+    if call.places and not root.is_dir():
+        raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
+
+    def told(address: str) -> None:
+        print(json.dumps({"address": address}) if call.json else f"{address}  (Ctrl-C ends it)", flush=True)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(root, options, told)
+    return ExitCode.COMPLETE
+
+
+def _stored(call: Call) -> tuple[Any, Path, Any, dict[str, Any]]:
+    """The study, folder, sweep and record that a call is about: the folder named, or the latest sweep."""
+    from orchestrator.store import discovery
+    from orchestrator.store import status as standing
+
+    folder = discovery.latest_sweep(call.place("sweep"))
+    return folder.study, folder.path, *standing.load(folder.study, folder.path)
+
+
+def _warn_passed_over(error: UserError) -> None:
+    logger.warning("passed over: %s", error)
+
+
+def _warn_damaged(study: Study) -> None:
+    """Name the files that do not verify, and what happens to each."""
+    from orchestrator.store import maintenance as upkeep
+
+    for path, why in study.problems.items():
+        remedy = upkeep.AGAIN[upkeep.kind_of(study, path)]
+        reason = why.removeprefix(f"{path}: ")
+        logger.warning("%s does not verify (%s): %s", path.relative_to(study.root), reason, remedy)
+
+
+Verb = Callable[[Call], int]
+VERBS: Mapping[str, Verb] = {
+    verb.__name__: verb
+    for verb in (
+        run,
+        plan,
+        status,
+        judge,
+        reduce,
+        report,
+        verify,
+        compact,
+        compare,
+        gate,
+        view,
+        geometry,
+        models,
+        finetune,
+        doctor,
+    )
+}

@@ -1,0 +1,82 @@
+"""Print results on stdout. Everything else that the command line says goes to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.store.sweep_folder import SweepFolder
+
+
+def stderr_console() -> Console:
+    """Return a console that writes to stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON. NaN and infinity are errors."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_error_json(error: UserError) -> None:
+    """Print the user's mistake as a JSON object."""
+    print(json.dumps({"error": {"field": error.field, "value": str(error.value), "remedy": error.remedy}}))
+
+
+def print_mapping(value: Mapping[str, Any], as_json: bool) -> None:
+    """Print a flat mapping, as JSON or as one line for each key."""
+    if as_json:
+        print_json(value)
+    else:
+        print_pairs([(key, str(each)) for key, each in value.items()])
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns, and an empty line."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)
+    print()
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; cells are plain text without markup."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def print_results(folder: SweepFolder, as_json: bool) -> None:
+    """Print a sweep's results: the picture and numbers of the terminal, or summary.json with the paths of its files."""
+    paths = folder.result_paths()
+    frame, summary = folder.read_landscape()
+    if as_json:
+        print_json(summary | {"paths": {name: str(path) for name, path in paths.items()}})
+        return
+    from rich.console import Console
+
+    from orchestrator.analysis.results import SweepSummary
+    from orchestrator.report import terminal
+
+    terminal.show(frame, SweepSummary.from_json(summary), paths, Console())
