@@ -1,10 +1,12 @@
-"""A sweep on three hosts while everything that can die is killed: `python -m tests.cluster.chaos --seconds 180`; with
-the embedded model in the real engine: `--engine vllm --seconds 400`.
+"""Run a sweep on three hosts while everything that can die is killed.
 
-Real raylets, each in a network namespace with a name, an address and a /tmp/ray of its own, joined by a switch. The
-third host does not see the study's disk. What happens to them, at random: SIGKILL of the driver, of an actor, of a
-raylet, of the head with all it runs; SIGSTOP of an actor past its deadline; a cut cable; a full disk. At the end the
-study must equal an undisturbed one. Needs Linux, root and iproute2.
+    python -m tests.cluster.chaos --seconds 180
+    python -m tests.cluster.chaos --engine vllm --seconds 400    # the embedded model in the real engine
+
+The raylets are real, each in a network namespace with a name, an address and a /tmp/ray of its own (see `hosts.py`).
+The third host does not see the study's disk. Disturbances come at random: SIGKILL of the driver, of an actor, of a
+raylet, of the head with everything on it; SIGSTOP of an actor past its deadline; a cut cable; a full disk. At the end
+the study must equal an undisturbed one. Needs Linux, root and iproute2.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,22 +41,30 @@ from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.errors import UserError
+from tests.cluster.hosts import PORT, ROOT, Host, network, run
 from workers.engines.base import EngineSpec
 
 Responses = dict[tuple[str, str, str], str]
 
-PORT = 6379
-ROOT = Path(__file__).parents[2]
 INTERRUPTED = 130
 
 
-# What is swept.
+# The sweep.
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, what it is asked at `points` points, by how many actors; `deadline`: when a stopped one is given up;
-    `pauses`: the least and the most time between two disturbances. Seconds throughout."""
+    """A sweep to disturb.
+
+    Attributes:
+        info: The model.
+        spec: The engine of each actor.
+        sets: The prompt sets of each point.
+        points: Number of points, about.
+        actors: Number of actors.
+        deadline: Seconds after which a stopped actor is replaced.
+        pauses: Shortest and longest time between two disturbances, in seconds.
+    """
 
     info: StudyInfo
     spec: EngineSpec
@@ -70,7 +80,7 @@ class Subject:
 
 
 def subject(engine: str, seconds: float) -> Subject:
-    """The dummy, quickly; or the embedded model, whose actors take their time to load."""
+    """Return a sweep with the dummy engine, which is fast, or with the embedded model, whose actors load slowly."""
     if engine == "dummy":
         spec = EngineSpec(kind="dummy", seconds=0.3)
         points = max(20, int(seconds * 3)) & ~1
@@ -81,41 +91,42 @@ def subject(engine: str, seconds: float) -> Subject:
     from orchestrator.execution.resources import engine_spec
     from orchestrator.pipeline.prepare import prepare
 
-    asked = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
-    prepared = prepare(asked, Presets(), sys.stderr)
+    config = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
+    prepared = prepare(config, Presets(), sys.stderr)
     spec = engine_spec(prepared.config, prepared.model, "cpu", prepared.targets)
     points = max(20, int(seconds / 4)) & ~1
     return Subject(prepared.info, spec, prepared.prompt_sets, points, actors=2, deadline=30.0, pauses=(20, 50))
 
 
 def prompt_sets() -> list[PromptSet]:
-    def asked(group: str, n: int) -> PromptSet:
+    def prompt_set(group: str, n: int) -> PromptSet:
         prompts = tuple(Prompt(f"{group} question {i}", group) for i in range(n))
         tokens = tuple((i,) for i in range(n))
         return PromptSet(group, prompts, tuple(p.text for p in prompts), tokens, Sampling(16), "made up", "empty")
 
-    return [asked("harmful", 8), asked("benign", 4)]
+    return [prompt_set("harmful", 8), prompt_set("benign", 4)]
 
 
-def left_of(study: Study, sweep: Sweep) -> list[Visit]:
+def missing_visits(study: Study, sweep: Sweep) -> list[Visit]:
+    """Return the visits of the sweep that are not stored."""
     stored = study.generations.stored()
     return visits(task for task in sweep.tasks() if task.key not in stored)
 
 
 def responses(study: Study) -> tuple[Responses, int]:
-    """Every response that counts, and how many rows were met twice."""
-    found: Responses = {}
+    """Return every response that counts, and the number of rows that are stored twice."""
+    stored: Responses = {}
     doubled = 0
     for _, table in study.generations.rows(study.generations.stored()):
         for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
             key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
-            doubled += key in found
-            found[key] = row["response"]
-    return found, doubled
+            doubled += key in stored
+            stored[key] = row["response"]
+    return stored, doubled
 
 
 def undisturbed(out: Path, swept: Subject) -> Responses:
-    """The same sweep by one actor in this process: no Ray, nothing that could go wrong."""
+    """Run the same sweep by one actor in this process, without Ray, and return its responses."""
     from workers.actor import Actor
 
     study = Study.create(out, swept.info)
@@ -123,16 +134,16 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
     actor = Actor(spec, str(study.root), study.id, create_disk_token(study.out))
     actor.load()
     actor.equip({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
-    for visit in left_of(study, swept.sweep):
+    for visit in missing_visits(study, swept.sweep):
         actor.visit(visit)
     return responses(study)[0]
 
 
-# The driver, a process of its own.
+# The driver, which runs in its own process.
 
 
 def drive(out: Path, swept: Subject, address: str) -> int:
-    """What `run` does: what is left of the sweep, and no more. Returns an exit code."""
+    """Run what is missing of the sweep, as the command `run` does. Returns an exit code."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
     from orchestrator.execution.policy import DispatchPolicy
@@ -140,7 +151,7 @@ def drive(out: Path, swept: Subject, address: str) -> int:
 
     sweep = swept.sweep
     console = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray tells at length of every death
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray reports every death at length
     try:
         study = Study.create(out, swept.info)
         for prompts in swept.sets:
@@ -151,113 +162,12 @@ def drive(out: Path, swept: Subject, address: str) -> int:
             policy = DispatchPolicy(
                 actors=swept.actors, cpus_per_actor=1, deadline_floor=swept.deadline, max_attempts=10, grace=5
             )
-            job = Dispatcher(study, swept.spec, policy, lambda described: None, log.write)
-            outcome = job.run(left_of(study, sweep), {s.id: s for s in swept.sets}, sweep.grid.directions_used)
+            job = Dispatcher(study, swept.spec, policy, lambda description: None, log.write)
+            outcome = job.run(missing_visits(study, sweep), {s.id: s for s in swept.sets}, sweep.grid.directions_used)
     except UserError as error:
         print(f"  driver: {error}"[:160], file=console, flush=True)
         return 2
     return INTERRUPTED if outcome.interrupted else 3 if outcome.failures else 0
-
-
-# The hosts.
-
-
-def run(*command: str | Path, check: bool = True) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
-    return done.stdout
-
-
-@dataclass
-class Host:
-    """A network namespace with a raylet, which is started again whenever it is gone."""
-
-    number: int
-    label: str
-    env: dict[str, str]
-    hidden: Path | None = None  # what it does not see
-    process: subprocess.Popen[bytes] | None = None
-    down_until: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}{self.number}"
-
-    @property
-    def address(self) -> str:
-        return f"10.77.0.{self.number}"
-
-    @property
-    def port(self) -> str:
-        """Its port at the switch."""
-        return f"{self.label}p{self.number}"
-
-    def inside(self, script: str) -> subprocess.Popen[bytes]:
-        """Run a shell script on this host."""
-        hide = f"mount -t tmpfs tmpfs {self.hidden} && " if self.hidden else ""
-        prepare = f"mount -t tmpfs tmpfs /tmp/ray && {hide}hostname {self.name} && "
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "unshare", "--uts", "--mount", "sh", "-c", prepare + script],
-            env=self.env,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def tend(self, head: Host) -> None:
-        """Start the raylet if it is not running and the host is not meant to be down."""
-        if (self.process is not None and self.process.poll() is None) or time.monotonic() < self.down_until:
-            return
-        self.kill_all()
-        role = f"--head --port={PORT} --include-dashboard=false" if self is head else f"--address={head.address}:{PORT}"
-        ray = Path(sys.executable).parent / "ray"
-        self.process = self.inside(
-            f"exec {ray} start {role} --node-ip-address={self.address} --num-cpus=2 --disable-usage-stats "
-            "--object-store-memory=80000000 --block"
-        )
-
-    def pids(self) -> list[int]:
-        return [int(pid) for pid in run("ip", "netns", "pids", self.name, check=False).split()]
-
-    def processes(self, named: str) -> list[psutil.Process]:
-        found = []
-        for pid in self.pids():
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if any(named in part for part in process.cmdline()[:1]):
-                    found.append(process)
-        return found
-
-    def kill_all(self) -> None:
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if self.process is not None:
-            self.process.wait()
-
-
-@contextlib.contextmanager
-def network(hosts: list[Host], switch: str) -> Iterator[None]:
-    """The hosts' namespaces, each with a cable to the switch."""
-    try:
-        run("ip", "netns", "add", switch)
-        run("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
-        run("ip", "-n", switch, "link", "set", "bridge", "up")
-        for host in hosts:
-            run("ip", "netns", "add", host.name)
-            run("ip", "link", "add", "eth0", "netns", host.name, "type", "veth", "peer", host.port, "netns", switch)
-            run("ip", "-n", switch, "link", "set", host.port, "master", "bridge", "up")
-            run("ip", "-n", host.name, "addr", "add", f"{host.address}/24", "dev", "eth0")
-            run("ip", "-n", host.name, "link", "set", "eth0", "up")
-            run("ip", "-n", host.name, "link", "set", "lo", "up")
-        yield
-    finally:
-        for host in hosts:
-            host.kill_all()
-            run("ip", "netns", "del", host.name, check=False)
-        run("ip", "netns", "del", switch, check=False)
 
 
 # The disturbances.
@@ -265,13 +175,20 @@ def network(hosts: list[Host], switch: str) -> Iterator[None]:
 
 @dataclass
 class Chaos:
-    """The cluster, the driver, and what is done to them."""
+    """The cluster, the driver, and the disturbances.
+
+    Attributes:
+        options: Options of the driver's command line.
+        codes: How often drivers ended with each exit code.
+        done: How often each disturbance happened.
+        undo: Disturbances to undo: monotonic time and function.
+    """
 
     hosts: list[Host]
     switch: str
     out: Path
     swept: Subject
-    options: list[str]  # with which a driver is called
+    options: list[str]
     random: random.Random
     driver: subprocess.Popen[bytes] | None = None
     drivers: int = 0
@@ -283,21 +200,21 @@ class Chaos:
     def head(self) -> Host:
         return self.hosts[0]
 
-    def tend(self) -> bool:
-        """Keep raylets and driver going; whether a driver said that all is done."""
+    def keep_running(self) -> bool:
+        """Restart raylets and driver if they are gone. Returns whether a driver reported that all is done."""
         now = time.monotonic()
         for entry in [entry for entry in self.undo if entry[0] <= now]:
             self.undo.remove(entry)
             entry[1]()
         for host in self.hosts:
-            host.tend(self.head)
+            host.restart_if_gone(self.head)
         if self.driver is not None and self.driver.poll() is None:
             return False
         if self.driver is not None:
             self.codes[self.driver.returncode] += 1
             if self.driver.returncode == 0:
                 return True
-        if not self.answers():
+        if not self.head_accepts():
             return False
         command = [sys.executable, "-m", "tests.cluster.chaos", "--drive", self.out, *self.options]
         # The driver shares its host's Ray: it must see the session's sockets.
@@ -307,33 +224,34 @@ class Chaos:
             list(map(str, [*inside, *command])),
             env=self.head.env,
             start_new_session=True,
-            stderr=subprocess.DEVNULL,  # Ray tells at length of every death
+            stderr=subprocess.DEVNULL,  # Ray reports every death at length
         )
         self.drivers += 1
         return False
 
-    def answers(self) -> bool:
-        """Whether the head's Ray takes connections."""
+    def head_accepts(self) -> bool:
+        """Whether the head's Ray accepts connections."""
         probe = f"import socket; socket.create_connection(('{self.head.address}', {PORT}), 1)"
         command = ["ip", "netns", "exec", self.head.name, sys.executable, "-S", "-c", probe]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def actors(self) -> list[psutil.Process]:
+        """Return the processes of all actors."""
         return [process for host in self.hosts for process in host.processes("ray::Actor")]
 
-    def later(self, seconds: float, what: Callable[[], Any]) -> None:
-        self.undo.append((time.monotonic() + seconds, what))
+    def undo_later(self, seconds: float, undo: Callable[[], Any]) -> None:
+        self.undo.append((time.monotonic() + seconds, undo))
 
     def disturb(self) -> str | None:
-        """Do something terrible; what it was, or None where there was nothing to do it to."""
-        what = self.random.choices(
+        """Disturb something at random. Returns what was done, or None if there was nothing to disturb."""
+        disturbance = self.random.choices(
             [self.kill_driver, self.kill_actor, self.kill_raylet, self.kill_head, self.stop_actor, self.cut, self.fill],
             weights=[3, 6, 3, 1, 2, 2, 2],
         )[0]
-        told = what()
-        if told:
-            self.done[what.__name__.replace("_", " ")] += 1
-        return told
+        description = disturbance()
+        if description:
+            self.done[disturbance.__name__.replace("_", " ")] += 1
+        return description
 
     def kill_driver(self) -> str | None:
         if self.driver is None or self.driver.poll() is not None:
@@ -357,13 +275,13 @@ class Chaos:
             return None
         for host in self.hosts:
             host.kill_all()
-        return "SIGKILL to the head and everything that hung on it"
+        return "SIGKILL to the head and everything on it"
 
     def cut(self) -> str:
         host = self.random.choice(self.hosts[1:])
         seconds = self.random.choice([1.0, 12.0])
         run("ip", "-n", self.switch, "link", "set", host.port, "down")
-        self.later(seconds, lambda: run("ip", "-n", self.switch, "link", "set", host.port, "up"))
+        self.undo_later(seconds, lambda: run("ip", "-n", self.switch, "link", "set", host.port, "up"))
         return f"cable of {host.name} cut for {seconds:.0f} s"
 
     def fill(self) -> str:
@@ -371,26 +289,26 @@ class Chaos:
         with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(b"\0" * (1 << 16))
-        self.later(3.0, lambda: filler.unlink(missing_ok=True))
+        self.undo_later(3.0, lambda: filler.unlink(missing_ok=True))
         return "disk full for 3 s"
 
-    def _signal(self, candidates: list[psutil.Process], number: signal.Signals, whom: str) -> str | None:
+    def _signal(self, candidates: list[psutil.Process], number: signal.Signals, target: str) -> str | None:
         if not candidates:
             return None
         process = self.random.choice(candidates)
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
-        return f"{number.name} to {whom}"
+        return f"{number.name} to {target}"
 
     def calm(self) -> None:
-        """Undo what is still to be undone."""
+        """Undo the disturbances that are still in effect."""
         for _, undo in self.undo:
             undo()
         self.undo.clear()
 
 
 def chaos(engine: str, seconds: float, seed: int) -> int:
-    """Disturb a sweep for that long, let it end, and compare. Returns an exit code."""
+    """Disturb a sweep, let it end, and compare its study with an undisturbed one. Returns an exit code."""
     swept = subject(engine, seconds)
     label = f"sl{os.getpid() % 10000:x}"
     token = secrets.token_hex(32)
@@ -408,8 +326,8 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
     }
     Path("/tmp/ray").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        apart = multiprocessing.get_context("spawn")  # an engine leaves its memory with its process
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=apart) as pool:
+        spawn = multiprocessing.get_context("spawn")  # an engine's memory is freed only with its process
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
             expected = pool.submit(undisturbed, Path(folder) / "undisturbed", swept).result()
         out = Path(folder) / "studies"
         out.mkdir()
@@ -420,7 +338,7 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
         try:
             with network(hosts, f"{label}s"):
                 survived = _disturb(Chaos(hosts, f"{label}s", out, swept, options, random.Random(seed)), seconds)
-            return _judge(Study.locate(out, swept.info), swept.sweep, expected, survived)
+            return _compare(Study.locate(out, swept.info), swept.sweep, expected, survived)
         finally:
             run("umount", "-l", out, check=False)
 
@@ -428,8 +346,8 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
 def _disturb(chaos: Chaos, seconds: float) -> Chaos:
     study = Study.locate(chaos.out, chaos.swept.info)
     until = time.monotonic() + 3 * seconds + 300
-    began = following = 0.0
-    while not chaos.tend():
+    began = next_disturbance = 0.0
+    while not chaos.keep_running():
         now = time.monotonic()
         stored = len(list((study.root / "generations").glob("*.parquet")))
         if stored and not began:
@@ -439,44 +357,44 @@ def _disturb(chaos: Chaos, seconds: float) -> Chaos:
             break
         if began and now - began >= seconds:
             chaos.calm()
-        elif began and now > following:
-            told = chaos.disturb()
-            following = now + chaos.random.uniform(*chaos.swept.pauses)
-            if told:
-                print(f"  {now - began:5.0f} s  {stored:5d} parts  {told}", flush=True)
+        elif began and now > next_disturbance:
+            description = chaos.disturb()
+            next_disturbance = now + chaos.random.uniform(*chaos.swept.pauses)
+            if description:
+                print(f"  {now - began:5.0f} s  {stored:5d} parts  {description}", flush=True)
         time.sleep(0.2)
     if chaos.driver is not None and chaos.driver.poll() is None:
         chaos.driver.kill()
     return chaos
 
 
-def _judge(located: Study, sweep: Sweep, expected: Responses, survived: Chaos) -> int:
+def _compare(located: Study, sweep: Sweep, expected: Responses, survived: Chaos) -> int:
     study = Study.open(located.root)
-    found, doubled = responses(study)
+    actual, doubled = responses(study)
     report = verify(study)
-    lost = len(expected.keys() - found.keys())
-    different = sum(found.get(key) != text for key, text in expected.items()) - lost
+    lost = len(expected.keys() - actual.keys())
+    different = sum(actual.get(key) != text for key, text in expected.items()) - lost
     unreadable = len(report.findings) + len(study.damaged())
     compact(study)
     merged, _ = responses(Study.open(located.root))
     kills = sum(survived.done.values())
-    told = ", ".join(f"{what} {n}" for what, n in sorted(survived.done.items()))
+    counts = ", ".join(f"{name} {n}" for name, n in sorted(survived.done.items()))
     deaths = sum(event["event"] == "actor_died" for event in read_all_events(study.root))
-    print(f"survived {kills} disturbances ({told}); {survived.drivers} drivers, {deaths} actors replaced")
-    print(f"rows {len(found)} of {len(expected)}: lost {lost}, doubled {doubled}, different {different}; ", end="")
+    print(f"survived {kills} disturbances ({counts}); {survived.drivers} drivers, {deaths} actors replaced")
+    print(f"rows {len(actual)} of {len(expected)}: lost {lost}, doubled {doubled}, different {different}; ", end="")
     print(f"unreadable files {unreadable}; after merging {'equal' if merged == expected else 'NOT EQUAL'}")
-    sound = not (lost or doubled or different or unreadable) and found == expected == merged
+    sound = not (lost or doubled or different or unreadable) and actual == expected == merged
     print("the study equals the undisturbed one" if sound else "THE STUDY DOES NOT EQUAL THE UNDISTURBED ONE")
     return 0 if sound else 1
 
 
 def unavailable() -> str | None:
-    """Why this cannot be done here, or None."""
+    """Return why chaos cannot run on this machine, or None if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return "takes Linux and root"
+        return "needs Linux and root"
     for tool in ("ip", "unshare", "nsenter", "mount"):
         if shutil.which(tool) is None:
-            return f"takes {tool}"
+            return f"needs {tool}"
     probe = f"sl{os.getpid() % 10000:x}probe"
     try:
         run("ip", "netns", "add", probe)
@@ -492,15 +410,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of what is done, when, to whom")
     parser.add_argument("--engine", choices=("dummy", "vllm"), default="dummy", help="vllm: the embedded model")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.drive:
-        return drive(asked.drive, subject(asked.engine, asked.seconds), f"10.77.0.1:{PORT}")
+    options = parser.parse_args()
+    if options.drive:
+        return drive(options.drive, subject(options.engine, options.seconds), f"10.77.0.1:{PORT}")
     why = unavailable()
     if why:
         print(f"skipped: chaos {why}")
         return 0
-    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
-    return chaos(asked.engine, asked.seconds, seed)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    return chaos(options.engine, options.seconds, seed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A cluster started by the scripts, in a network and process space of its own: it is joined with the token only."""
+"""A cluster started by the scripts in its own network and process namespace: only the token admits to it."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ ps -e -o args= >"$HOME/left"
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home folder with a short path: Ray's sockets lie below it, and a socket's path has 107 bytes at most."""
+    """A home folder with a short path: Ray puts its sockets there, and a socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="h-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
-def needs_a_network_of_its_own() -> None:
-    """Skips the test where there cannot be one."""
+def require_network_namespace() -> None:
+    """Skip the test if this machine cannot give it a network of its own."""
     for program in ("unshare", "ip", "ss", "ps"):
         if not shutil.which(program):
             pytest.skip(f"{program} is missing: Debian's util-linux, iproute2 and procps have it")
     if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets nobody make a network of their own")
+        pytest.skip("this machine does not allow network namespaces")
 
 
-def test_a_worker_without_a_token_is_told_what_to_do(home: Path) -> None:
+def test_a_worker_without_a_token_fails_with_advice(home: Path) -> None:
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_TOKEN": ""}
     start = [ROOT / "scripts" / "cluster_start.sh", "worker", "127.0.0.1"]
     done = subprocess.run(start, cwd=home, env=environment, capture_output=True, text=True, check=False)
@@ -58,19 +58,19 @@ def test_a_worker_without_a_token_is_told_what_to_do(home: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_the_scripts_start_join_and_stop_a_cluster(home: Path) -> None:
-    needs_a_network_of_its_own()
+    require_network_namespace()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"HOME": str(home), "RAY_TMPDIR": str(home), "NODE_IP": "127.0.0.1"}
     done = subprocess.run(
         [*ALONE, "bash", "-c", SESSION], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = {name: (home / name).read_text() for name in ("listening", "token", "disabled", "left")}
+    output = {name: (home / name).read_text() for name in ("listening", "token", "disabled", "left")}
     assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
     assert "scripts/cluster_start.sh worker 127.0.0.1:6379" in done.stdout
-    assert (told["token"].strip(), told["disabled"].strip()) == ("2", "refused"), json.dumps(told)
+    assert (output["token"].strip(), output["disabled"].strip()) == ("2", "refused"), json.dumps(output)
     loopback = ("127.0.0.1:", "[::ffff:127.0.0.1]:")
-    everywhere = [place for place in told["listening"].split() if not place.startswith(loopback)]
-    assert not everywhere, "something listens beyond the address that was named"
-    assert "raylet" not in told["left"]
-    assert "gcs_server" not in told["left"]
+    exposed = [address for address in output["listening"].split() if not address.startswith(loopback)]
+    assert not exposed, "something listens on another address than the given one"
+    assert "raylet" not in output["left"]
+    assert "gcs_server" not in output["left"]

@@ -1,6 +1,6 @@
-"""The job's script with Ray's own symmetric-run, on a machine of its own: a wall time, then the rest of the sweep.
+"""The SLURM job's script with Ray's symmetric-run on one node: a wall time ends the first job, a second one finishes.
 
-srun and scontrol are stand-ins for one node; everything below them is real.
+srun and scontrol are stand-ins; everything else is real.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.execution import slurm
-from tests.cluster.test_by_hand import ALONE, ROOT, home, needs_a_network_of_its_own
+from tests.cluster.test_by_hand import ALONE, ROOT, home, require_network_namespace
 
 __all__ = ["home"]
 
@@ -37,8 +37,8 @@ ps -e -o args= >"$HOME/left"
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_wall_time_stops_the_sweep_and_the_next_job_ends_it(home: Path) -> None:
-    needs_a_network_of_its_own()
+def test_a_wall_time_stops_the_sweep_and_the_next_job_finishes_it(home: Path) -> None:
+    require_network_namespace()
     sweep = ["engine=dummy", "engine.seconds=1", "grid.directions=1", "probes.limit=4", f"out={home / 'studies'}"]
     sweep += ["cluster=slurm", "cluster.slurm.gpus_per_node=0"]
     (home / "job.sh").write_text(slurm.job_script(compose(sweep), sweep))
@@ -55,6 +55,6 @@ def test_a_wall_time_stops_the_sweep_and_the_next_job_ends_it(home: Path) -> Non
     assert (home / "requeued").read_text() == "requeue 7\n"
     assert len(list(home.glob("studies/*/generations/*.parquet"))) == 21
     status = [sys.executable, "-m", "orchestrator", "status", str(home / "studies"), "--json"]
-    (told,) = json.loads(subprocess.run(status, capture_output=True, text=True, check=True).stdout)
-    assert told["state"] == "complete"
+    (result,) = json.loads(subprocess.run(status, capture_output=True, text=True, check=True).stdout)
+    assert result["state"] == "complete"
     assert "raylet" not in (home / "left").read_text()

@@ -1,6 +1,6 @@
-"""A sweep as a SLURM job: what the script asks for, how it quotes, what it runs, and what a wall time does to it.
+"""The SLURM job of a sweep: its options, quoting, the driver's arguments, and the end of the wall time.
 
-SLURM and Ray are note-takers here: sbatch keeps the script, srun and ray run what they are given.
+SLURM's and Ray's programs are stand-ins that record their calls: sbatch keeps the script, srun and ray run their command.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ sys.exit(int(os.environ.get("ENDS", "0")))
 
 
 class Site:
-    """A PATH with the programs of a SLURM site, and what they noted."""
+    """A PATH with stand-ins for the programs of a SLURM site, and the calls that they recorded."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.programs, self.notes = folder / "bin", folder / "notes"
         self.programs.mkdir()
         for name, text in {"srun": SRUN, "ray": RAY, "scontrol": SCONTROL, "sbatch": SBATCH}.items():
-            self.has(name, text)
-        self.has("driver", DRIVER.format(python=sys.executable))
+            self.add_program(name, text)
+        self.add_program("driver", DRIVER.format(python=sys.executable))
         monkeypatch.setenv("PATH", f"{self.programs}:{os.environ['PATH']}")
         monkeypatch.setenv("NOTES", str(self.notes))
         monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
@@ -54,18 +54,18 @@ class Site:
         monkeypatch.setenv("SLURM_JOB_ID", "4711")
         monkeypatch.chdir(folder)
 
-    def has(self, program: str, text: str) -> None:
+    def add_program(self, program: str, text: str) -> None:
         (self.programs / program).write_text(text)
         (self.programs / program).chmod(0o755)
 
     def script(self, *overrides: str) -> Path:
-        """The script of a job whose driver takes notes."""
+        """Write the script of a job whose driver records its arguments."""
         path = self.programs.parent / "job.sh"
         text = slurm.job_script(compose(overrides), overrides, python=str(self.programs / "driver"))
         path.write_text(text, encoding="utf-8")
         return path
 
-    def noted(self, name: str = "") -> str:
+    def recorded(self, name: str = "") -> str:
         path = Path(f"{self.notes}{name}")
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -82,13 +82,13 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_it_asks_for_nodes_of_its_own(site: Site) -> None:
+def test_the_job_requests_nodes_of_its_own(site: Site) -> None:
     lines = site.script("cluster=slurm", "cluster.slurm.nodes=3", "cluster.slurm.gpus_per_node=8",
                         "cluster.slurm.time=1-02:00:00", "cluster.slurm.partition=gpu",
                         'cluster.slurm.options=["--constraint=a100"]',
                         'cluster.slurm.setup=["module load cuda"]').read_text().splitlines()  # fmt: skip
-    asked = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
-    assert asked >= {"--nodes=3", "--exclusive", "--gpus-per-node=8", "--time=1-02:00:00", "--partition=gpu",
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
+    assert options >= {"--nodes=3", "--exclusive", "--gpus-per-node=8", "--time=1-02:00:00", "--partition=gpu",
                      "--signal=B:TERM@120", "--requeue", "--constraint=a100"}  # fmt: skip
     assert not [line for line in lines if line.startswith(("#SBATCH --account", "#SBATCH --qos"))]
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
@@ -100,7 +100,7 @@ def test_it_asks_for_nodes_of_its_own(site: Site) -> None:
     "overrides",
     [["cluster=slurm"], ["cluster=slurm", "cluster.slurm.gpus_per_node=0", "cluster.slurm.requeues=0", *ODD]],
 )
-def test_shellcheck_has_no_complaint(site: Site, overrides: list[str]) -> None:
+def test_shellcheck_reports_nothing(site: Site, overrides: list[str]) -> None:
     checker = shutil.which("shellcheck") or Path(sys.executable).parent / "shellcheck"
     if not Path(checker).exists():
         pytest.skip("shellcheck is not installed (extra `dev`)")
@@ -108,31 +108,39 @@ def test_shellcheck_has_no_complaint(site: Site, overrides: list[str]) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_driver_gets_what_was_asked_for_and_joins_the_jobs_ray(site: Site) -> None:
-    asked = ["cluster=slurm", "cluster.slurm.nodes=2", "cluster.dry_run=false", "+model=mistral7b", *ODD]
-    subprocess.run(["bash", site.script(*asked)], check=True, cwd="/")
-    told = json.loads(site.noted(".driver"))
-    assert told == ["-m", "orchestrator", "run", "+model=mistral7b", *ODD, "cluster.kind=ray", "cluster.address=auto"]
-    (srun,) = (line for line in site.noted().splitlines() if line.startswith("srun "))
-    (ray,) = (line for line in site.noted().splitlines() if line.startswith("ray "))
+def test_the_driver_gets_the_overrides_and_joins_the_jobs_ray(site: Site) -> None:
+    overrides = ["cluster=slurm", "cluster.slurm.nodes=2", "cluster.dry_run=false", "+model=mistral7b", *ODD]
+    subprocess.run(["bash", site.script(*overrides)], check=True, cwd="/")
+    arguments = json.loads(site.recorded(".driver"))
+    assert arguments == [
+        "-m",
+        "orchestrator",
+        "run",
+        "+model=mistral7b",
+        *ODD,
+        "cluster.kind=ray",
+        "cluster.address=auto",
+    ]
+    (srun,) = (line for line in site.recorded().splitlines() if line.startswith("srun "))
+    (ray,) = (line for line in site.recorded().splitlines() if line.startswith("ray "))
     assert "--nodes=2" in srun and "--ntasks-per-node=1" in srun
     assert ray.startswith("ray symmetric-run --address node1:6379 --min-nodes 2 --num-gpus 1 -- ")
-    config = compose(told[3:])
+    config = compose(arguments[3:])
     assert (config.cluster.kind, config.cluster.address, config.cluster.part) == ("ray", "auto", None)
 
 
-def test_an_experiment_that_asks_for_slurm_does_not_submit_again(tmp_path: Path) -> None:
+def test_an_experiment_with_slurm_does_not_submit_again(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ncluster: {kind: slurm}\n")
-    told = slurm.driver_arguments(["+experiment=mine", "cluster.slurm.nodes=2"], str(tmp_path))
-    assert compose(told[:-1], told[-1].removeprefix("--config-dir=")).cluster.kind == "ray"
+    arguments = slurm.driver_arguments(["+experiment=mine", "cluster.slurm.nodes=2"], str(tmp_path))
+    assert compose(arguments[:-1], arguments[-1].removeprefix("--config-dir=")).cluster.kind == "ray"
 
 
 @pytest.mark.parametrize("code", ["0", "3"])
 def test_the_jobs_exit_code_is_the_drivers(site: Site, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setenv("ENDS", code)
     assert subprocess.run(["bash", site.script("cluster=slurm")], check=False).returncode == int(code)
-    assert "requeue" not in site.noted()
+    assert "requeue" not in site.recorded()
 
 
 @pytest.mark.parametrize(("restarts", "code"), [("0", 0), ("2", 130)])
@@ -145,20 +153,20 @@ def test_a_wall_time_stops_the_driver_and_the_job_goes_back_into_the_queue(
         wait_for(lambda: Path(f"{site.notes}.waits").exists())
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) == code
-    assert ("scontrol requeue 4711" in site.noted()) == (code == 0)
+    assert ("scontrol requeue 4711" in site.recorded()) == (code == 0)
 
 
-def test_run_submits_the_script_and_tells_the_jobs_number(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_submits_the_script_and_prints_the_jobs_number(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ["run", "cluster=slurm", "engine=dummy", "grid.steps=2", "out=my studies"]
     assert main([*sweep, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["job"] == "4711"
-    assert "'out=my studies'" in site.noted(".script") and "sbatch --parsable" in site.noted()
+    assert "'out=my studies'" in site.recorded(".script") and "sbatch --parsable" in site.recorded()
     assert not Path("my studies").exists()
     assert main([*sweep, "cluster.dry_run=true"]) == 0
-    assert capsys.readouterr().out == site.noted(".script")
+    assert capsys.readouterr().out == site.recorded(".script")
 
 
-def test_a_dry_run_needs_no_sbatch_and_a_submission_does(
+def test_only_a_submission_needs_sbatch(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -168,8 +176,8 @@ def test_a_dry_run_needs_no_sbatch_and_a_submission_does(
     assert capsys.readouterr().err.startswith("error: cluster=slurm: there is no sbatch on this machine")
 
 
-def test_what_sbatch_says_is_passed_on(site: Site) -> None:
-    site.has("sbatch", "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+def test_the_message_of_sbatch_is_passed_on(site: Site) -> None:
+    site.add_program("sbatch", "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
     with pytest.raises(UserError, match="sbatch refused the job: sbatch: error: invalid partition"):
         slurm.submit("#!/bin/sh\n")
 
@@ -184,12 +192,12 @@ def test_what_sbatch_says_is_passed_on(site: Site) -> None:
         (["cluster.grace=100"], "cluster.slurm.warning"),
     ],
 )
-def test_mistakes_are_found_before_the_queue(overrides: list[str], field: str) -> None:
+def test_user_errors_are_found_before_submission(overrides: list[str], field: str) -> None:
     with pytest.raises(UserError) as refused:
         compose(["cluster=slurm", *overrides])
     assert refused.value.field == field
 
 
-def test_a_dry_run_of_something_else_is_refused() -> None:
+def test_a_dry_run_without_slurm_is_refused() -> None:
     with pytest.raises(UserError, match="dry run is `plan`"):
         compose(["cluster.dry_run=true"])
