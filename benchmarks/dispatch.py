@@ -1,7 +1,7 @@
-"""What dispatch and store cost, with the dummy engine: `python -m benchmarks.dispatch [NAME ...]`.
+"""Cost of dispatch and store, measured with the dummy engine: `python -m benchmarks.dispatch [NAME ...]`.
 
-Every name measures one thing and replaces one section of RESULTS.md. All go through real Ray processes and write real
-Parquet, on a disk, flushed; the driver's own share is its process's CPU time.
+Each name measures one thing and replaces one section of RESULTS.md. Dispatches use real Ray processes and write Parquet
+files that are flushed to disk. The driver's share is the CPU time of its process.
 """
 
 from __future__ import annotations
@@ -38,61 +38,65 @@ DIRECTION = RandomDirection(1)
 
 
 def prompt_set(n: int = PROMPTS) -> PromptSet:
+    """Return a prompt set of n short prompts."""
     prompts = tuple(Prompt(f"question {i}") for i in range(n))
     return PromptSet("harmful", prompts, tuple(p.text for p in prompts), tuple((i,) for i in range(n)), Sampling(32))
 
 
-def visits_of(n: int, prompts: PromptSet) -> list[Visit]:
+def make_visits(n: int, prompts: PromptSet) -> list[Visit]:
+    """Return visits of n points on one line."""
     return [Visit(Point.at([(DIRECTION, (k + 1) / n)]), (prompts.id,)) for k in range(n)]
 
 
 class Run:
-    """One dispatch into a study of its own; every event with the time at which the driver heard it."""
+    """One dispatch into a study of its own. `events` has every event with the time at which the driver reported it."""
 
     def __init__(self, out: Path, visits: int, seconds: float = 0.0, prompts: int = PROMPTS, **policy: Any) -> None:
         self.events: list[Event] = []
-        self.on: Callable[[Event], None] = lambda event: None
-        self.asked = prompt_set(prompts)
-        self.visits = visits_of(visits, self.asked)
+        self.on_event: Callable[[Event], None] = lambda event: None
+        self.prompt_set = prompt_set(prompts)
+        self.visits = make_visits(visits, self.prompt_set)
         self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
         spec = EngineSpec(kind="dummy", seconds=seconds)
         settings = DispatchPolicy(**{"cpus_per_actor": 0, **policy})
         self.log = self.study.events("benchmark")
-        self.job = Dispatcher(self.study, spec, settings, lambda described: None, self._observe)
+        self.dispatcher = Dispatcher(self.study, spec, settings, lambda description: None, self._observe)
 
     def _observe(self, event: str, **fields: Any) -> None:
         self.log.write(event, **fields)  # as `run` does
         self.events.append({"event": event, "at": time.monotonic(), **fields})
-        self.on(self.events[-1])
+        self.on_event(self.events[-1])
 
     def go(self) -> Outcome:
-        return self.job.run(self.visits, {self.asked.id: self.asked}, [DIRECTION])
+        """Run all visits."""
+        return self.dispatcher.run(self.visits, {self.prompt_set.id: self.prompt_set}, [DIRECTION])
 
-    def at(self, name: str) -> list[float]:
+    def times(self, name: str) -> list[float]:
+        """Return the times of the events with this name."""
         return [event["at"] for event in self.events if event["event"] == name]
 
 
 def driver(out: Path) -> str:
-    """The driver's CPU time a task, receipts a second with every part written, and whether its memory grows."""
+    """The driver's CPU time per task, receipts per second with every part written, and growth of its memory."""
     header = ["actors", "tasks", "responses a task", "driver CPU, us a task", "receipts a second"]
     header += ["driver's peak, MiB", "its growth, MiB"]
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir="/dev/shm") as memory:
         places = {"disk": out, "memory": Path(memory)}
-        asked = ((2, 1000, 80, "disk"), (4, 3000, 80, "disk"), (2, 20_000, 8, "memory"))
-        rows = [_driven(places, *each) for each in asked]
+        settings = ((2, 1000, 80, "disk"), (4, 3000, 80, "disk"), (2, 20_000, 8, "memory"))
+        rows = [_measure_driver(places, *each) for each in settings]
     capacity = 1e6 / max(float(row[3]) for row in rows)
     return (
         f"{table(header, rows)}\n\nEach part is written as Parquet, flushed and acknowledged. Actors and driver share "
-        "the machine's cores, and these bound the receipts a second: so small tasks in a file system in memory show "
-        "best what the driver takes in while actors write elsewhere. By the largest of its CPU times it is bound at "
-        f"{capacity:.0f} a second; 1,000 GPUs with visits of 4 seconds send 250. Goal: 500."
+        "the machine's cores, which limit the receipts per second. Small tasks in a file system in memory show best "
+        "how fast the driver is while actors write elsewhere. By the largest of its CPU times its limit is "
+        f"{capacity:.0f} receipts per second; 1,000 GPUs with visits of 4 seconds send 250. Goal: 500."
     )
 
 
-def _driven(places: Mapping[str, Path], actors: int, visits: int, prompts: int, place: str) -> list[str]:
-    """One row of `driver`."""
+def _measure_driver(places: Mapping[str, Path], actors: int, visits: int, prompts: int, place: str) -> list[str]:
+    """Return one row of `driver`."""
     run = Run(places[place] / f"{actors}", visits, prompts=prompts, actors=actors)
-    run.events = _Last()
+    run.events = _LastOnly()
     peaks: list[int] = []
     began: list[float] = []
     done: list[float] = []
@@ -102,10 +106,10 @@ def _driven(places: Mapping[str, Path], actors: int, visits: int, prompts: int, 
             began.append(time.process_time())
         if event["event"] == "visit_done":
             done.append(event["at"])
-            if len(done) % 100 == 0:  # asking takes half a millisecond
+            if len(done) % 100 == 0:  # reading it takes half a millisecond
                 peaks.append(peak_memory() >> 20)
 
-    run.on = watch
+    run.on_event = watch
     run.go()
     spent = time.process_time() - began[0]
     rate = (len(done) - 100) / (done[-1] - done[99])  # the first ones wait for the actors' imports
@@ -114,28 +118,36 @@ def _driven(places: Mapping[str, Path], actors: int, visits: int, prompts: int, 
     return [*row, str(peaks[-1]), f"{grown:+d}"]
 
 
-def utilisation(out: Path) -> str:
-    """How busy 64 actors are kept with visits of a second, once all are loaded and until work runs out."""
+def utilization(out: Path) -> str:
+    """Utilization of 64 actors with visits of one second, from the time when all are loaded until work runs out."""
     actors = 64
     run = Run(out, actors * 90, seconds=1.0, actors=actors, deadline_floor=1e6)
     run.go()
-    window = max(run.at("actor_ready")[-1], run.at("visit_done")[actors - 1]), run.at("visit_given")[-1]
+    window = max(run.times("actor_ready")[-1], run.times("visit_done")[actors - 1]), run.times("visit_given")[-1]
     done = [event for event in run.events if event["event"] == "visit_done" and window[0] <= event["at"] < window[1]]
-    busy = sum(event["seconds"] for event in done) / (actors * (window[1] - window[0]))
-    asked = len(done) / (actors * (window[1] - window[0]))
+    seconds = window[1] - window[0]
+    busy = sum(event["seconds"] for event in done) / (actors * seconds)
+    nominal = len(done) / (actors * seconds)
     header = ["actors", "window, s", "visits in it", "busy with visits, %", "visits x 1 s, %", "goal, %"]
-    row = [str(actors), f"{window[1] - window[0]:.1f}", str(len(done)), f"{100 * busy:.1f}", f"{100 * asked:.1f}", "98"]
-    return f"{table(header, [row])}\n\n{PROMPTS} responses a visit, each part written by its actor."
+    row = [
+        str(actors),
+        f"{seconds:.1f}",
+        str(len(done)),
+        f"{100 * busy:.1f}",
+        f"{100 * nominal:.1f}",
+        "98",
+    ]
+    return f"{table(header, [row])}\n\n{PROMPTS} responses per visit; each part is written by its actor."
 
 
 def scan(out: Path) -> str:
-    """The start-up scan of many parts, each written by copying one with another point's id in its metadata."""
+    """The start-up scan of many parts, which are copies of one part with another point's id in the metadata."""
     study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
     actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, create_disk_token(study.out))
     actor.load()
-    asked = prompt_set()
-    (visit,) = visits_of(1, asked)
-    actor.equip({asked.id: asked}, {DIRECTION.id: actor.measure(DIRECTION)})
+    prompts = prompt_set()
+    (visit,) = make_visits(1, prompts)
+    actor.equip({prompts.id: prompts}, {DIRECTION.id: actor.measure(DIRECTION)})
     actor.visit(visit)
     (path,) = (study.root / "generations").iterdir()
     data = path.read_bytes()
@@ -153,25 +165,25 @@ def scan(out: Path) -> str:
             (path.parent / f"{point}.parquet").write_bytes(data[:start] + text + data[start + length :])
         before = peak_memory()
         began, cpu = time.monotonic(), time.process_time()
-        found = len(Study.open(study.root).generations.stored())
+        parts = len(Study.open(study.root).generations.stored())
         seconds, spent = time.monotonic() - began, time.process_time() - cpu
         grown = peak_memory() - before
-        rows.append([f"{found:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 20}"])
+        rows.append([f"{parts:,}", f"{seconds:.1f}", f"{spent:.1f}", f"{grown >> 20}"])
     return table(["parts", "seconds", "CPU seconds", "memory, MiB"], rows) + "\n\nGoal: 100,000 in under 10 s."
 
 
 def replacement(out: Path) -> str:
-    """From the kill of an actor to its replacement's first receipt, less the engine's load."""
+    """Time from the kill of an actor to the first receipt of its replacement, without loading the engine."""
     run = Run(out, 200, seconds=0.2, actors=2)
     kills: list[tuple[float, int]] = []
 
     def kill(event: Event) -> None:
-        if event["event"] == "visit_done" and len(kills) < 5 and len(run.at("visit_done")) % 20 == 0:
+        if event["event"] == "visit_done" and len(kills) < 5 and len(run.times("visit_done")) % 20 == 0:
             pid = next(e["pid"] for e in reversed(run.events) if e.get("pid") and e["slot"] == event["slot"])
             kills.append((time.monotonic(), event["slot"]))
             os.kill(pid, signal.SIGKILL)
 
-    run.on = kill
+    run.on_event = kill
     run.go()
     waits = []
     for at, slot in kills:
@@ -185,12 +197,12 @@ def replacement(out: Path) -> str:
 
 
 def large(out: Path) -> str:
-    """100,000 tasks on 64 actors, from nothing to the last part (takes a quarter of an hour; asked for by name)."""
+    """100,000 tasks on 64 actors, from an empty study to the last part (takes 15 minutes; run by name only)."""
     run = Run(out, 100_000, actors=64, prompts=8)
     peaks: list[int] = []
-    run.on = lambda event: peaks.append(peak_memory() >> 20)
+    run.on_event = lambda event: peaks.append(peak_memory() >> 20)
     began, cpu = time.monotonic(), time.process_time()
-    run.events = _Last()
+    run.events = _LastOnly()
     outcome = run.go()
     seconds, spent = time.monotonic() - began, time.process_time() - cpu
     stored = len(run.study.generations.stored())
@@ -206,28 +218,29 @@ def large(out: Path) -> str:
     return table(header, [[*row, str(peaks[len(peaks) // 10]), str(peaks[-1])]])
 
 
-class _Last(list[Event]):
-    """Forgets what is told, as a driver does."""
+class _LastOnly(list[Event]):
+    """Keeps only the last event, so that the list does not grow as a real driver's memory would not."""
 
     def append(self, event: Event) -> None:
         self[:] = [event]
 
 
-DEFAULT = (driver, utilisation, replacement, scan)
+DEFAULT = (driver, utilization, replacement, scan)
 MEASURES = {f.__name__: f for f in (*DEFAULT, large)}
 
 
 def main() -> None:
+    """Run the named measurements, or the default ones."""
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-    asked = sys.argv[1:] or [f.__name__ for f in DEFAULT]
-    for name in asked:
+    names = sys.argv[1:] or [f.__name__ for f in DEFAULT]
+    for name in names:
         session = contextlib.nullcontext() if name == "scan" else cluster.session(cluster.ClusterSpec())
         with session, tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            where, text = machine(), MEASURES[name](Path(folder) / "studies")
+            this_machine, text = machine(), MEASURES[name](Path(folder) / "studies")
         title = (MEASURES[name].__doc__ or "").strip()
         print(f"{title}\n{text}\n", flush=True)
-        section(f"dispatch {name}", f"## Dispatch: {name}\n\n{title}\n\n{where}\n\n{text}")
+        section(f"dispatch {name}", f"## Dispatch: {name}\n\n{title}\n\n{this_machine}\n\n{text}")
 
 
 if __name__ == "__main__":

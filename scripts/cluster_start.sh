@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Starts a Ray cluster by hand: once as its head, then on each further machine as a worker.
+# Start a Ray cluster by hand: first the head, then a worker on each other machine.
 #
-#   scripts/cluster_start.sh head                  # on the first machine: prints what to do on the others
+#   scripts/cluster_start.sh head                  # on the first machine; prints the commands for the others
 #   scripts/cluster_start.sh worker HEAD[:PORT]    # on every other machine
 #   .venv/bin/python -m orchestrator run cluster=ray cluster.address=auto
 #
-# Every process shows a token (RAY_AUTH_MODE=token): RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token, which the head
-# makes where there is none. The token keeps strangers out but encrypts nothing: use a network that is yours.
+# Processes authenticate with a token (RAY_AUTH_MODE=token) from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token;
+# the head creates the last one if there is none. The token does not encrypt traffic: use a private network.
 #
-# Settings: NODE_IP (the address that the others reach this machine at), PORT (of the head, 6379; the next six are taken too),
-# BLOCK=1 (stay in the foreground, for a service manager or a container). Arguments after `--` go to `ray start`.
+# Environment: NODE_IP is the address at which other machines reach this one. PORT is the head's port (6379); the next six
+# ports are used too. BLOCK=1 stays in the foreground, for a service manager or container. Arguments after `--` go to
+# `ray start`.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -41,7 +42,7 @@ if [ -z "${RAY_AUTH_TOKEN:-}" ] && [ ! -s "$token_file" ]; then
     (umask 077 && "$ray" get-auth-token --generate >/dev/null)
 fi
 
-# Fixed ports, so that a firewall can let the machines of the cluster in, and nobody else.
+# The ports are fixed so that a firewall can admit the machines of the cluster and no others.
 port=${PORT:-6379}
 options=(
     --node-manager-port "$((port + 1))" --object-manager-port "$((port + 2))"
@@ -65,11 +66,11 @@ if [ -n "${BLOCK:-}" ]; then exec "$ray" start "${options[@]}" "$@"; fi
 
 if [ "$role" = head ]; then
     cat <<MESSAGE
-The head runs, its dashboard on this machine only.
+The head is running; its dashboard is reachable from this machine only.
 On every other machine, with the token in ~/.ray/auth_token (mode 600):
     scripts/cluster_start.sh worker ${NODE_IP:-$("$root/.venv/bin/python" -c 'import ray.util; print(ray.util.get_node_ip_address())')}:$port
 Then here:
     RAY_AUTH_MODE=token .venv/bin/python -m orchestrator run cluster=ray cluster.address=auto
-Ports for the firewall: $port to $((port + 6)) and 10002 to 10999. To end it: scripts/cluster_stop.sh
+Ports for the firewall: $port to $((port + 6)) and 10002 to 10999. To stop the cluster: scripts/cluster_stop.sh
 MESSAGE
 fi

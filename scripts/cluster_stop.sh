@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ends Ray on this machine: every Ray process of this user, the driver of a running sweep included (it can be resumed).
-# On a worker the sweep goes on without this machine. Usage: scripts/cluster_stop.sh [--force]
+# Stop Ray on this machine: every Ray process of this user, including the driver of a running sweep, which can be resumed.
+# If this machine is a worker, the sweep continues without it. Usage: scripts/cluster_stop.sh [--force]
 set -euo pipefail
 
 ray="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin/ray"

@@ -1,6 +1,6 @@
 """The SLURM job of a sweep: its options, quoting, the driver's arguments, and the end of the wall time.
 
-SLURM's and Ray's programs are stand-ins that record their calls: sbatch keeps the script, srun and ray run their command.
+SLURM's and Ray's programs are stand-ins that record their calls; sbatch keeps the script, srun and ray run a command.
 """
 
 from __future__ import annotations
