@@ -169,10 +169,11 @@ def _judging(
 
 
 def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
-    engine, cluster = config.engine, config.cluster
+    cluster = config.cluster
+    engine = engine_spec(config, None, "cpu")
     card, actors = cluster.gpu, cluster.actors or 1
-    on_gpu = engine.kind == "vllm" and engine.device != "cpu"
-    base, share, memory = engine.base, min(1.0, cluster.gpus_per_actor or 1.0), None
+    on_gpu = engine.kind == "vllm" and config.engine.device != "cpu"
+    base, share, memory = engine.base, engine.gpu_share, None
     if card is None and on_gpu:
         here = hardware.gpus()
         if here:
@@ -193,11 +194,11 @@ def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
         cores=max(1, hardware.cores() // actors),
         engine=engine.kind,
         eager=engine.eager,
-        max_model_len=config.model.max_model_len,
+        max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         kv_cache_bytes=None if kv is None else int(kv * 2**30),
-        write=resolved_write(dataclasses.replace(engine_spec(config, None, "cpu"), device="cpu")),
+        write=resolved_write(dataclasses.replace(engine, device="cpu")),
         base=base,
         gpu_memory=memory if on_gpu else None,
         host_free=free_host_bytes() if cluster.kind == "local" and cluster.gpu is None else None,
