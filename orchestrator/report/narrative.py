@@ -195,29 +195,28 @@ def _location(paths: Mapping[str, Path]) -> str:
 
 def _next_step(summary: SweepSummary) -> str:
     """Return what to run next, and what that shows."""
+    basin, visage = summary.basin, summary.visage
     if summary.points_done < summary.points_total:
         retry = " with retry=failed" if summary.tasks_failed else ""
-        return f"run the same command again{retry} to measure the missing points."
-    if _is_unsafe_at_origin(summary):
-        return "system_prompt=safety shows whether a system prompt makes the model safe; model= tries another model."
-    if summary.grid.get("kind") in ("interpolate_1d", "interpolate_2d"):
-        if any(each.radii is not None for each in summary.checkpoints):  # the width of the basin is known
-            return _SYSTEM_PROMPT_OR_PROBES
-        return "+experiment=basin measures how wide the basin around the model is along random directions."
-    if summary.basin.censored_at:
-        reach = 2 * summary.basin.censored_at
-        return f"measure farther out with grid.range=[{-reach:g},{reach:g}]."
-    if summary.visage.paper is None:
-        return "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
-    if len(summary.visage.by_direction) == 1:
-        return "grid.directions=3 shows how much the result depends on the direction. Only the new points are run."
-    enough = summary.visage.enough
-    if enough is None or enough.more is None:
-        return _SYSTEM_PROMPT_OR_PROBES
-    return (
-        f"grid.directions={enough.directions + enough.more} would about halve VISAGE's interval; "
-        f"{_SYSTEM_PROMPT_OR_PROBES}"
-    )
+        step = f"run the same command again{retry} to measure the missing points."
+    elif _is_unsafe_at_origin(summary):
+        step = "system_prompt=safety shows whether a system prompt makes the model safe; model= tries another model."
+    elif summary.grid.get("kind") in ("interpolate_1d", "interpolate_2d"):
+        is_width_known = any(each.radii is not None for each in summary.checkpoints)
+        basin_experiment = "+experiment=basin measures how wide the basin around the model is along random directions."
+        step = _SYSTEM_PROMPT_OR_PROBES if is_width_known else basin_experiment
+    elif basin.censored_at:
+        step = f"measure farther out with grid.range=[{-2 * basin.censored_at:g},{2 * basin.censored_at:g}]."
+    elif visage.paper is None:
+        step = "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
+    elif len(visage.by_direction) == 1:
+        step = "grid.directions=3 shows how much the result depends on the direction. Only the new points are run."
+    elif visage.enough is None or visage.enough.more is None:
+        step = _SYSTEM_PROMPT_OR_PROBES
+    else:
+        directions = visage.enough.directions + visage.enough.more
+        step = f"grid.directions={directions} would about halve VISAGE's interval; {_SYSTEM_PROMPT_OR_PROBES}"
+    return step
 
 
 def _is_unsafe_at_origin(summary: SweepSummary) -> bool:

@@ -38,9 +38,9 @@ def chart_data(
     set_index = {(p.probe_set, p.group, p.system_prompt): i for i, p in enumerate(evidence.prompt_sets)}
     parts = combinations(frame)
     results = []
-    for (key, rows), numbers in zip(parts, summary.results, strict=True):
+    for (key, part), numbers in zip(parts, summary.results, strict=True):
         measure = measure_of(key.group)
-        rows = measure.of(rows)
+        rows = measure.of(part)
         results.append(
             {
                 "set": set_index[key.probe_set, key.group, key.system_prompt],
@@ -50,7 +50,7 @@ def chart_data(
                 "label": " · ".join(key.combination),
                 "rows": _rows(rows, point_index),
                 "mean": None if sweep.grid.is_plane else _mean(rows),
-                "planes": [_plane(part) for _, part in rows.groupby("line")] if sweep.grid.is_plane else [],
+                "planes": [_plane(plane) for _, plane in rows.groupby("line")] if sweep.grid.is_plane else [],
                 "edges": _edges(numbers.basin) if measure is ATTACK_SUCCESS else [],
             }
         )

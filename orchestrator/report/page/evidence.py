@@ -66,9 +66,9 @@ class Evidence:
         indices = {set_id: {p.id: i for i, p in enumerate(chosen)} for set_id, chosen in self.shown_prompts.items()}
         order = {prompts.id: i for i, prompts in enumerate(self.prompt_sets)}
         points: dict[str, list[Any]] = {}
-        for key, rows in self.responses.groupby(["point_id", "prompt_set_id"], sort=False):
+        for key, own in self.responses.groupby(["point_id", "prompt_set_id"], sort=False):
             point, set_id = map(str, key)
-            rows = rows.assign(index=rows["prompt_id"].map(indices[set_id])).sort_values("index")
+            rows = own.assign(index=own["prompt_id"].map(indices[set_id])).sort_values("index")
             points.setdefault(point, [None] * len(self.prompt_sets))[order[set_id]] = [
                 rows["index"].tolist(),
                 [texts.setdefault(text, len(texts)) for text in rows["text"]],
@@ -119,20 +119,21 @@ def _stored_verdicts(study: Study, judge_id: str, winners: Mapping[TaskKey, Part
     names = [*RESPONSE_KEY, "verdict"]
     judgements = study.judgements(judge_id)
     tables = [table.select(names) for _, table in judgements.rows(judgements.covering(winners))]
-    return pa.concat_tables([JUDGEMENTS.empty_table().select(names), *tables]).to_pandas()
+    frame: pd.DataFrame = pa.concat_tables([JUDGEMENTS.empty_table().select(names), *tables]).to_pandas()
+    return frame
 
 
 def _read_responses(
     study: Study, winners: Mapping[TaskKey, Part], shown: Mapping[str, Sequence[Prompt]], reveal: bool
 ) -> pd.DataFrame:
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
-    wanted = pa.array([f"{set_id} {p.id}" for set_id, kept in shown.items() for p in kept], pa.string())
+    wanted = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
     frames = [pd.DataFrame({name: pd.Series(dtype="str") for name in [*RESPONSE_KEY, "text"]})]
     for _, table in study.generations.rows(winners):
         own = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
-        table = table.filter(pc.is_in(own, wanted)).select([*RESPONSE_KEY, "response"])
-        columns = {name: table[name].to_pylist() for name in RESPONSE_KEY}
-        texts = [display_text(response, reveal) for response in table["response"].to_pylist()]
+        kept = table.filter(pc.is_in(own, wanted))
+        columns = {name: kept[name].to_pylist() for name in RESPONSE_KEY}
+        texts = [display_text(response, reveal) for response in kept["response"].to_pylist()]
         frames.append(pd.DataFrame(columns | {"text": texts}))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
