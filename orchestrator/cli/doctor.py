@@ -22,7 +22,8 @@ from packaging.specifiers import SpecifierSet
 
 from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import hardware
-from orchestrator.models import resolve as models
+from orchestrator.models.resolve import locate_model
+from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 
@@ -57,7 +58,7 @@ def examine(out: Path, network: bool = True) -> list[Finding]:
         _memory,
         _shared_memory,
         lambda: _disk("out", out, "out"),
-        lambda: _disk("cache", models.cache_dir(), "SAFETY_LANDSCAPE_CACHE"),
+        lambda: _disk("cache", cache_dir(), "SAFETY_LANDSCAPE_CACHE"),
         _embedded,
     ]
     if network:
@@ -164,7 +165,7 @@ def _disk(name: str, folder: Path, field: str) -> Finding:
 
 def _embedded() -> Finding:
     try:
-        path = models.locate(ModelConfig(name="smollm2_135m", dtype=Dtype.float32, embedded=True))
+        path = locate_model(ModelConfig(name="smollm2_135m", dtype=Dtype.float32, embedded=True))
     except UserError as error:
         return Finding("embedded model", "fail", str(error), "install the project again")
     if path is None:

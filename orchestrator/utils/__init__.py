@@ -1,1 +1,1 @@
-"""Helpers without any knowledge of sweeps: errors, hashing, console, subprocesses. They import nothing of ours."""
+"""Helpers without any knowledge of sweeps: errors, hashing, console, subprocesses, cache."""

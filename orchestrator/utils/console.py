@@ -1,47 +1,59 @@
-"""Durations and progress as people read them: a bar on a terminal, now and then a line elsewhere."""
+"""Durations and progress for people: a bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
 
-PLAIN_EVERY = 10.0  # seconds between two plain lines
+PLAIN_EVERY = 10.0
+"""Seconds between two progress lines where there is no terminal."""
+
+Progress = Callable[[float], None]
+"""A callback that takes the fraction of the work that is done, 0 to 1."""
+
+
+def ignore_progress(fraction: float) -> None:
+    """Do nothing: the `Progress` of callers that show none."""
 
 
 @contextlib.contextmanager
-def reading(stream: TextIO, what: str) -> Iterator[Callable[[float], None]]:
-    """Shows `reading WHAT` and the time left to whoever looks at `stream`. Yields what hears the share done; where it
-    hears nothing, since all was remembered, nothing is shown."""
+def file_progress(what: str) -> Iterator[Progress]:
+    """Show `reading WHAT` and the time left on the current `sys.stderr`.
+
+    Yields the callback that takes the fraction read. If it is never called (the result was in a cache), nothing is
+    shown.
+    """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress as ProgressBar
 
+    stream = sys.stderr
     console = Console(file=stream)
-    bar = Progress(console=console, transient=True)
+    bar = ProgressBar(console=console, transient=True)
     task = bar.add_task(f"reading {what}", total=1.0)
-    began = said = time.monotonic()
+    started = last_line = time.monotonic()
 
-    def hear(share: float) -> None:
-        nonlocal said
-        bar.update(task, completed=share)
+    def update(fraction: float) -> None:
+        nonlocal last_line
+        bar.update(task, completed=fraction)
         now = time.monotonic()
         if console.is_terminal:
             bar.start()
-        elif share > 0 and now - said >= PLAIN_EVERY:
-            said = now
-            left = duration((now - began) * (1 - share) / share)
-            print(f"reading {what}: {share:.0%}, {left} left", file=stream, flush=True)
+        elif fraction > 0 and now - last_line >= PLAIN_EVERY:
+            last_line = now
+            left = duration((now - started) * (1 - fraction) / fraction)
+            print(f"reading {what}: {fraction:.0%}, {left} left", file=stream, flush=True)
 
     try:
-        yield hear
+        yield update
     finally:
         if console.is_terminal:  # else it would print an empty line
             bar.stop()
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `5 h 10 min`."""
+    """Format a duration: `0.4 s`, `12 s`, `3 min 20 s`, `5 h 10 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

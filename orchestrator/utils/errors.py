@@ -1,4 +1,4 @@
-"""Errors that only the user can correct, as one sentence each, and exit codes. Assertions are for our own mistakes."""
+"""User errors, each one sentence, and exit codes. Assertions are for programming errors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ class ExitCode(IntEnum):
     """What the command line returns to its caller. Scripts rely on these numbers."""
 
     COMPLETE = 0
-    """Everything that was asked for is done."""
+    """Everything requested is done."""
     NOT_MET = 1
     """A gate is not met, or something stored does not verify."""
     WRONG_INPUT = 2
-    """The user's mistake: one sentence says which."""
+    """A user error, described in one sentence."""
     FAILED_TASKS = 3
-    """Complete but for tasks that were given up."""
+    """Complete except for tasks that failed repeatedly and were given up."""
     INTERRUPTED = 130
     """Interrupted; the same command resumes."""
 
 
 class UserError(Exception):
-    """Something only the user can put right: the field, the value it has, what would be right.
+    """Something only the user can correct. The command line prints it as one sentence and exits with code 2.
 
-    The command line prints it as one sentence and exits with code 2.
+    Args:
+        field: The option or file at fault, such as `model.path`.
+        value: Its value; shown as at most 200 characters.
+        remedy: What is wrong with it and what would be right. It continues the sentence "FIELD=VALUE: ...".
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
@@ -37,11 +40,11 @@ class UserError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, object, str]]:
-        """Crosses process borders whole: an actor's refusal reaches the user as it was said."""
+        """Pickle with all three arguments, so that an error raised in an actor reaches the user unchanged."""
         return type(self), (self.field, self.value, self.remedy)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the known name nearest to `name`, or the empty string."""
+    """Return `, did you mean 'x'?` for the known name most similar to `name`, or the empty string if none is."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean '{near[0]}'?" if near else ""

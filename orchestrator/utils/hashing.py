@@ -11,28 +11,28 @@ ID_BYTES = 8
 
 
 def content_id(value: object) -> str:
-    """16 hexadecimal digits naming a JSON value by its content: equal values, equal ids.
+    """Return 16 hexadecimal digits that identify a JSON value by its content: equal values have equal ids.
 
-    Keys are sorted and floats must already be rounded as their identity demands.
+    Keys are sorted. Floats must already be rounded as their identity requires.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
 
 
 def text_id(text: str) -> str:
-    """16 hexadecimal digits naming a text by its bytes (lone surrogates included)."""
+    """Return 16 hexadecimal digits that identify a text by its UTF-8 bytes (lone surrogates included)."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
 
 
 def blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
-    """The bytes of a file, `size` at a time."""
+    """Yield the bytes of a file, `size` at a time."""
     with open(path, "rb") as file:
         while block := file.read(size):
             yield block
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
     digest = hashlib.sha256()
     for block in blocks(path):
         digest.update(block)

@@ -1,61 +1,77 @@
-"""Read the header of a safetensors file without any library.
+"""Read the header of a safetensors file: its tensors and where their bytes are. Plain Python, no tensor is read.
 
-The format: 8 bytes with the length of the header (little-endian), the header as JSON, the tensors' bytes. The header
-maps each tensor's name to its dtype, its shape and the byte offsets of its data, counted from the header's end.
+Format: 8 bytes (the header's length N, little-endian), N bytes of JSON, then the tensors' bytes without gaps.
+https://huggingface.co/docs/safetensors
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
 
+INDEX_FILE = "model.safetensors.index.json"
+"""In a checkpoint of several files: the file that holds each tensor."""
 
-class _Bytes(Protocol):
-    """Bytes that can be sliced: bytes, a memory map, a memory view."""
+MAX_HEADER_BYTES = 100 << 20
+"""The format's own limit."""
 
-    def __getitem__(self, index: slice, /) -> bytes | memoryview: ...
-    def __len__(self) -> int: ...
-
-
-class HeaderError(ValueError):
-    """The bytes are not a whole safetensors file."""
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of one element, by dtype name. The sizes of tensors of other dtypes are not checked."""
 
 
 @dataclass(frozen=True)
-class TensorEntry:
-    """One tensor: bytes [start, stop) of the file, of safetensors' dtype name (F32, BF16, ...)."""
+class TensorHeader:
+    """One tensor of a file: bytes [start, stop) of `file`, row-major, of safetensors' dtype name (F32, BF16, ...)."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    file: Path
     start: int
     stop: int
 
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
 
-def read_entries(data: _Bytes) -> list[TensorEntry]:
-    """Return the tensors of a file, in the header's order.
 
-    Args:
-        data: All bytes of the file. Only the header is read.
+class HeaderError(ValueError):
+    """The file is not safetensors, or not as long as its header says. The message completes "FILE ..."."""
+
+
+def read_header(file: Path) -> list[TensorHeader]:
+    """Return the tensors of a safetensors file in the order of their bytes.
 
     Raises:
-        HeaderError: The header is not that of safetensors, or a tensor ends beyond the file's end.
+        HeaderError: The file does not agree with its header; usually it is truncated.
+        OSError: The file cannot be read.
     """
-    first = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < 8 or first > len(data):
-        raise HeaderError("is not safetensors, or truncated in its header")
+    total = file.stat().st_size
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if total < 8 or length > min(total - 8, MAX_HEADER_BYTES):
+            raise HeaderError("is not safetensors, or truncated in its header")
+        text = opened.read(length)
     try:
-        header: Mapping[str, Any] = json.loads(bytes(data[8:first]))
-        entries = [_entry(name, value, first) for name, value in header.items() if name != "__metadata__"]
+        entries = sorted(
+            (tuple(map(int, entry["data_offsets"])), name, str(entry["dtype"]), tuple(map(int, entry["shape"])))
+            for name, entry in json.loads(text).items()
+            if name != "__metadata__"
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HeaderError("has a header that is not safetensors") from error
-    if any(entry.stop > len(data) for entry in entries):
-        raise HeaderError("is truncated")
-    return entries
-
-
-def _entry(name: str, value: Mapping[str, Any], first: int) -> TensorEntry:
-    start, stop = map(int, value["data_offsets"])
-    return TensorEntry(name, str(value["dtype"]), tuple(map(int, value["shape"])), first + start, first + stop)
+    first, position = 8 + length, 0
+    tensors = []
+    for offsets, name, dtype, shape in entries:
+        if len(offsets) != 2 or offsets[0] != position or offsets[1] < position or min(shape, default=1) < 0:
+            raise HeaderError(f"has a header that is damaged at {name}")
+        if dtype in ITEM_BYTES and offsets[1] - position != math.prod(shape) * ITEM_BYTES[dtype]:
+            raise HeaderError(f"has a header that is damaged at {name}")
+        position = offsets[1]
+        tensors.append(TensorHeader(name, dtype, shape, file, first + offsets[0], first + position))
+    if total != first + position:
+        raise HeaderError(f"has {total:,} bytes where its header says {first + position:,}")
+    return tensors

@@ -1,7 +1,4 @@
-"""A question to a module of ours in a process of its own, so that what it imports never enters this one.
-
-JSON in, JSON out; whatever libraries print there is no part of the answer.
-"""
+"""Run a Python module in a subprocess, so that its heavy imports stay out of this process."""
 
 from __future__ import annotations
 
@@ -9,30 +6,95 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+QUIET_TRANSFORMERS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+"""Environment of a process that loads a tokenizer or model from a folder: no network, no notes."""
+
+QUIET_TRAINING = QUIET_TRANSFORMERS | {"TQDM_DISABLE": "1"}
+"""The same without progress bars."""
 
 
-def ask(module: str, request: Mapping[str, Any], quiet: Mapping[str, str], time_limit: float) -> Any:
-    """What `python -m module` answers. `quiet`: environment variables besides ours; time_limit: seconds.
+def run_module(module: str, request: Mapping[str, Any], env: Mapping[str, str], timeout: float) -> Any:
+    """Send a JSON request to `python -m module` and return its JSON response. The module calls `serve_module`.
 
-    Raises subprocess.TimeoutExpired, and RuntimeError with its last words where it failed.
+    Args:
+        module: Dotted name.
+        request: JSON object for the module's standard input.
+        env: Environment variables in addition to those of this process.
+        timeout: Limit in seconds.
+
+    Raises:
+        RuntimeError: The process failed; the message ends with what it wrote to stderr.
+        subprocess.TimeoutExpired: It took longer than `timeout`.
     """
-    command = [sys.executable, "-P", "-m", module]
-    written = json.dumps(request).encode()
-    done = subprocess.run(command, input=written, env=os.environ | quiet, capture_output=True, timeout=time_limit)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace")
-        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{said[-4000:]}")
+    done = run_python(module, stdin=json.dumps(request).encode(), env=env, timeout=timeout)
     return json.loads(done.stdout)
 
 
-def serve(answer: Callable[[dict[str, Any]], Any]) -> None:
-    """The other side: answer one request."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    json.dump(answer(json.load(sys.stdin)), answers)
+def serve_module(respond: Callable[[dict[str, Any]], Any]) -> None:
+    """Answer the one request of `run_module`: read it from stdin, write the response to stdout.
+
+    What libraries print goes to stderr meanwhile.
+    """
+    stdout, sys.stdout = sys.stdout, sys.stderr
+    json.dump(respond(json.load(sys.stdin)), stdout)
 
 
-def reason(error: Exception, length: int = 160) -> str:
-    """An error of some library in a line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+def run_python(
+    module: str,
+    arguments: Sequence[object] = (),
+    *,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    show: Literal["stdout", "stderr"] | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -P -m module arguments` to its end and return what it wrote.
+
+    Args:
+        module: Dotted name.
+        arguments: Command-line arguments, converted to text.
+        stdin: Bytes for its standard input.
+        env: Environment variables in addition to those of this process.
+        timeout: Limit in seconds. None: no limit.
+        show: The stream of the child that appears on this process's stderr while it runs, instead of being captured.
+        check: Whether an exit code other than 0 raises RuntimeError.
+
+    Raises:
+        RuntimeError: The process failed; the message ends with what it wrote to stderr, if that was captured.
+        subprocess.TimeoutExpired: It took longer than `timeout`.
+    """
+    command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        input=stdin,
+        env=os.environ | dict(env or {}),
+        timeout=timeout,
+        stdout=_stderr_descriptor() if show == "stdout" else subprocess.PIPE,
+        stderr=_stderr_descriptor() if show == "stderr" else subprocess.PIPE,
+        check=False,
+    )
+    if check and done.returncode:
+        message = f"{' '.join(command)} failed with {done.returncode}"
+        if show == "stderr":
+            raise RuntimeError(f"{message}; its messages are above")
+        raise RuntimeError(f"{message}:\n{done.stderr.decode(errors='replace')[-4000:]}")
+    return done
+
+
+def _stderr_descriptor() -> int:
+    """The file descriptor of the current `sys.stderr`; DEVNULL if that is no file (a buffer, a notebook)."""
+    try:
+        sys.stderr.flush()
+        return sys.stderr.fileno()
+    except (OSError, ValueError):
+        return subprocess.DEVNULL
+
+
+def first_line(error: Exception, length: int = 160) -> str:
+    """Return the first line of an error's message, at most `length` characters; its class's name if it has none."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:length]

@@ -42,8 +42,6 @@ import each other."""
 
 PENDING: dict[str, tuple[str, ...]] = {
     "analysis": ("orchestrator.report.page.render", "orchestrator.report.figures"),
-    "models": ("orchestrator.pipeline.prepare",),
-    "prompts": ("orchestrator.models.checkpoint",),
     "store": ("orchestrator.analysis.reducer",),
 }
 """Upward imports that still have to go: package -> modules."""

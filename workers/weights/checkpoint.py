@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.safetensors_header import HeaderError, read_entries
+from orchestrator.utils.safetensors_header import INDEX_FILE, HeaderError, read_header
 from workers.noise.definition import DType
 
 MODEL_FIELD = "model.path"
@@ -139,7 +139,7 @@ class MappedCheckpoint:
 
     def files(self) -> list[Path]:
         """Return the files with weights."""
-        index = self.folder / "model.safetensors.index.json"
+        index = self.folder / INDEX_FILE
         if index.exists():
             return [self.folder / name for name in sorted(set(read_json(index, self._field)["weight_map"].values()))]
         if (whole := self.folder / "model.safetensors").exists():
@@ -160,19 +160,22 @@ class MappedCheckpoint:
 
     def _read_header(self, file: Path) -> None:
         try:
-            entries = read_entries(self._map(file))
-        except HeaderError:
-            raise UserError(self._field, file, "is not a whole safetensors file: fetch it again") from None
+            tensors = read_header(file)
+        except HeaderError as error:
+            remedy = f"is not a whole safetensors file ({error}): fetch it again"
+            raise UserError(self._field, file, remedy) from None
+        except OSError as error:
+            raise UserError(self._field, file, f"cannot be read ({error}): fetch it again") from None
         has_encoders = "text_config" in self.config
-        for entry in entries:
-            if entry.name.endswith(DERIVED_TENSORS) or (has_encoders and any(e in entry.name for e in ENCODERS)):
+        for tensor in tensors:
+            if tensor.name.endswith(DERIVED_TENSORS) or (has_encoders and any(encoder in tensor.name for encoder in ENCODERS)):
                 continue
-            if entry.dtype not in DTYPES_BY_HEADER:
-                problem = f"tensor {entry.name} is stored as {entry.dtype}"
+            if tensor.dtype not in DTYPES_BY_HEADER:
+                problem = f"tensor {tensor.name} is stored as {tensor.dtype}"
                 remedy = f"{problem}; only float32, bfloat16 and float16 can be perturbed"
                 raise UserError(self._field, self.folder, remedy)
-            self._tensors[entry.name] = TensorInfo(entry.name, entry.shape, DTYPES_BY_HEADER[entry.dtype])
-            self._locations[entry.name] = _Location(file, entry.start)
+            self._tensors[tensor.name] = TensorInfo(tensor.name, tensor.shape, DTYPES_BY_HEADER[tensor.dtype])
+            self._locations[tensor.name] = _Location(file, tensor.start)
 
 
 def config_integer(config: Mapping[str, Any], *fields: str) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.utils.safetensors_header import read_entries
+from orchestrator.utils.safetensors_header import read_header
 from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX
 
 BASE_VERSION = 1  # of `convert_base`; incremented when its bytes change
@@ -78,8 +78,8 @@ def read_safetensors(path: Path) -> dict[str, tuple[str, NDArray[Any]]]:
     data = np.memmap(path, np.uint8, mode="r")
     kinds = {"F32": np.float32, "BF16": np.uint16}
     return {
-        entry.name: (entry.dtype, data[entry.start : entry.stop].view(kinds[entry.dtype]).reshape(entry.shape))
-        for entry in read_entries(data.data)
+        tensor.name: (tensor.dtype, data[tensor.start : tensor.stop].view(kinds[tensor.dtype]).reshape(tensor.shape))
+        for tensor in read_header(path)
     }
 
 

@@ -14,7 +14,6 @@ import pytest
 from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Finding
 from orchestrator.execution import hardware
-from orchestrator.models import resolve as models
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -137,9 +136,9 @@ def test_the_cpu(flags: set[str], says: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_embedded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "locate", lambda model: None)
+    monkeypatch.setattr(doctor, "locate_model", lambda model: None)
     assert "first run" in find("embedded model", tmp_path).found
-    monkeypatch.setattr(models, "locate", lambda model: tmp_path)
+    monkeypatch.setattr(doctor, "locate_model", lambda model: tmp_path)
     assert find("embedded model", tmp_path).found == str(tmp_path)
 
 

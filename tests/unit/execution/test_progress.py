@@ -15,7 +15,7 @@ from rich.console import Console
 
 import orchestrator.utils.console
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
-from orchestrator.utils.console import reading
+from orchestrator.utils.console import file_progress
 from tests.unit.execution.test_live_curve import stored_curve
 from tests.unit.stored import basin, store_sweep
 
@@ -128,18 +128,21 @@ def test_a_console_that_is_not_stderr_is_not_redirected(tmp_path: Path) -> None:
 
 def test_a_pass_over_the_weights_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
-    with reading(screen, "the weights of m") as progress:
+    monkeypatch.setattr(sys, "stderr", screen)
+    with file_progress("the weights of m") as progress:
         progress(0.5)
         progress(0.75)
     assert "reading the weights of m" in screen.getvalue() and screen.lines == [], "gone at the end"
     pipe = io.StringIO()
-    with reading(pipe, "the weights of m") as progress:
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with file_progress("the weights of m") as progress:
         progress(0.25)
         assert pipe.getvalue() == "", "too early for a line"
         monkeypatch.setattr(orchestrator.utils.console, "PLAIN_EVERY", 0.0)
         progress(0.5)
     assert re.fullmatch(r"reading the weights of m: 50%, 0\.\d s left\n", pipe.getvalue())
     quiet = io.StringIO()
-    with reading(quiet, "what was remembered"):
+    monkeypatch.setattr(sys, "stderr", quiet)
+    with file_progress("remembered results"):
         pass
     assert quiet.getvalue() == ""

@@ -1,0 +1,58 @@
+"""The user's cache folder: fetched and derived files that can be made again, and a lock between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Return this user's cache folder: $SAFETY_LANDSCAPE_CACHE, or safety-landscape in the platform's cache folder."""
+    if own := os.environ.get("SAFETY_LANDSCAPE_CACHE"):
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "safety-landscape"
+
+
+def write_json(path: Path, value: Any) -> bool:
+    """Write a JSON file atomically, making its folder first. Return False if that is not possible.
+
+    For files that speed up the next run: a cache that cannot be written is no error.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, waiting for another process that has it.
+
+    The operating system releases the lock when its owner dies, so a stale lock file does no harm.
+    """
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            logger.info("waiting for process %s, which is doing the same work", file.read().strip() or "?")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
