@@ -268,7 +268,7 @@ def answered_right(study: Study, winners: Winners, prompt_sets: Sequence[PromptS
         for point, set_id, prompt, response, scores in zip(*columns, strict=True):
             own = counts.setdefault((point, set_id), [0, 0])
             own[0] += 1
-            own[1] += capability.is_right(*asked[set_id][prompt], response, scores)
+            own[1] += capability.is_correct(*asked[set_id][prompt], response, scores)
     rows = [(*key, *own) for key, own in counts.items()]
     return pd.DataFrame(rows, columns=["point_id", "prompt_set_id", "n_asked", "n_correct"])
 

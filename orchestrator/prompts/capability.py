@@ -1,14 +1,17 @@
-"""Questions with right answers: by the letter of a choice, or by what the response says. Pure.
+"""Questions with correct answers: read them in common layouts, and score responses. Pure.
 
 Layouts that are understood, by the columns of a row:
 
-* MMLU (cais/mmlu; tinyBenchmarks/tinyMMLU): `choices` a list of texts, `answer` the place of the right one, from 0
+* MMLU (cais/mmlu; tinyBenchmarks/tinyMMLU): `choices` a list of texts, `answer` the index of the correct one, from 0
 * ARC (allenai/ai2_arc; tinyBenchmarks/tinyAI2_arc): `choices` {"text": [...], "label": [...]}, `answerKey` a label
-* HellaSwag (Rowan/hellaswag; tinyBenchmarks/tinyHellaswag): `endings` a list of texts, `label` a place, from 0
+* HellaSwag (Rowan/hellaswag; tinyBenchmarks/tinyHellaswag): `endings` a list of texts, `label` an index, from 0
 * WinoGrande (allenai/winogrande; tinyBenchmarks/tinyWinogrande): `option1`, `option2`, `answer` 1 or 2
-* ours, and MMLU as CSV: `choices` a list or columns A, B, C, D; `answer` a letter
+* the project's own, and MMLU as CSV: `choices` a list or columns A, B, C, D; `answer` a letter
 * GSM8K (openai/gsm8k; tinyBenchmarks/tinyGSM8k), for `exact`: `answer` a text whose last line is "#### 42"
-* ours, for `exact`: `answer` a text, or several that are all right; where there are choices, the right one's text
+* the project's own, for `exact`: `answer` a text, or a list of texts that are all correct; if there are choices, the
+  correct one's text
+
+`answers` is how a question is answered: "choice", by a letter, or "exact", by a text.
 """
 
 from __future__ import annotations
@@ -19,94 +22,127 @@ from typing import Any
 
 GROUP = "capability"
 LETTERS = tuple("ABCDEFGHIJ")
-CHOICES, ANSWERS = ("choices", "endings"), ("answer", "answerKey", "label")
-OPTIONS = ("option1", "option2")
-FINAL = "####"  # before GSM8K's answer
-OR = "\n"  # between right answers, as they are kept
+CHOICE_COLUMNS, ANSWER_COLUMNS = ("choices", "endings"), ("answer", "answerKey", "label")
+OPTION_COLUMNS = ("option1", "option2")
+FINAL_MARK = "####"
+"""What precedes the answer in GSM8K."""
+
+SEPARATOR = "\n"
+"""Between several correct answers in a prompt's target."""
 
 
-def columns(there: Sequence[str], answers: str) -> list[str]:
-    """Which of a file's columns hold choices and answers. Raises ValueError where there are none."""
-    given = [name for name in ANSWERS if name in there]
-    if not given:
-        raise ValueError(f"has no column {', '.join(ANSWERS)} with the right answers: add one, or probes.answers=null")
-    listed = [name for name in CHOICES if name in there][:1]
-    if answers == "exact" or listed:
-        return [*listed, given[0]]
-    if all(name in there for name in OPTIONS):
-        return [*OPTIONS, given[0]]
-    lettered = [letter for letter in LETTERS if letter in there]
-    if len(lettered) < 2:
+def answer_columns(available: Sequence[str], answers: str) -> list[str]:
+    """Return the columns of a file that hold choices and correct answers. Raises ValueError if there are none."""
+    answer = [name for name in ANSWER_COLUMNS if name in available]
+    if not answer:
+        names = ", ".join(ANSWER_COLUMNS)
+        raise ValueError(f"has no column {names} with the right answers: add one, or probes.answers=null")
+    choices = [name for name in CHOICE_COLUMNS if name in available][:1]
+    if answers == "exact" or choices:
+        return [*choices, answer[0]]
+    if all(name in available for name in OPTION_COLUMNS):
+        return [*OPTION_COLUMNS, answer[0]]
+    letters = [letter for letter in LETTERS if letter in available]
+    if len(letters) < 2:
         raise ValueError(
             "has no column choices (nor A, B, ...) with what to choose from: probes.answers=exact needs none"
         )
-    return [*lettered, given[0]]
+    return [*letters, answer[0]]
 
 
-def question(text: str, row: Mapping[str, Any], answers: str, where: str) -> tuple[str, tuple[str, ...], str]:
-    """(prompt, choices, right answer: a letter, or texts one a line) of a row. Raises ValueError, naming `where`."""
-    given = next((row[name] for name in ANSWERS if row.get(name) is not None), None)
-    if given is None or given == "" or given == []:
+def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) -> tuple[str, tuple[str, ...], str]:
+    """Return (prompt, choices, target) of a row.
+
+    Args:
+        text: The question.
+        row: The row, with the columns that `answer_columns` names.
+        answers: "choice" or "exact".
+        where: The row's place in the file for errors, such as "line 3".
+
+    Returns:
+        For "choice": the question with the lettered choices below it, the choices, and the correct letter. For
+        "exact": the question, no choices, and the correct answers, one a line.
+
+    Raises:
+        ValueError: The row has no correct answer, or no usable choices.
+    """
+    answer = next((row[name] for name in ANSWER_COLUMNS if row.get(name) is not None), None)
+    if answer is None or answer == "" or answer == []:
         raise ValueError(f"{where} has no right answer: give one in column answer")
-    if answers == "exact" and not any(name in row for name in CHOICES):
-        return text, (), _texts(given)
+    if answers == "exact" and not any(name in row for name in CHOICE_COLUMNS):
+        return text, (), _exact_target(answer)
     choices, labels = _choices(row, where)
-    letter = _letter(given, choices, labels, where)
+    letter = _letter(answer, choices, labels, where)
     if answers == "exact":
         return text, (), choices[LETTERS.index(letter)]
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     return f"{text}\n{listed}", choices, letter
 
 
-def _texts(given: Any) -> str:
-    if isinstance(given, list | tuple):
-        return OR.join(str(each).strip() for each in given)
-    return str(given).rpartition(FINAL)[2].strip().replace(OR, " ")
+def _exact_target(answer: Any) -> str:
+    """Return the correct answers, one a line. Of a GSM8K solution only what follows the last FINAL_MARK."""
+    if isinstance(answer, list | tuple):
+        return SEPARATOR.join(str(each).strip() for each in answer)
+    return str(answer).rpartition(FINAL_MARK)[2].strip().replace(SEPARATOR, " ")
 
 
 def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], list[str]]:
-    """The choices, and what the file calls them."""
-    found = next((row[name] for name in CHOICES if name in row), None)
+    """Return the choices, and the label of each in the file."""
+    choices = next((row[name] for name in CHOICE_COLUMNS if name in row), None)
     labels: list[str] = []
-    if isinstance(found, Mapping):
-        labels, found = [str(label) for label in found.get("label", ())], found.get("text")
-    elif found is None and all(name in row for name in OPTIONS):
-        labels, found = ["1", "2"], [row[name] for name in OPTIONS]
-    elif found is None:
-        found = [row[letter] for letter in LETTERS if row.get(letter) not in (None, "")]
-    if not isinstance(found, list | tuple) or not 2 <= len(found) <= len(LETTERS):
+    if isinstance(choices, Mapping):
+        labels, choices = [str(label) for label in choices.get("label", ())], choices.get("text")
+    elif choices is None and all(name in row for name in OPTION_COLUMNS):
+        labels, choices = ["1", "2"], [row[name] for name in OPTION_COLUMNS]
+    elif choices is None:
+        choices = [row[letter] for letter in LETTERS if row.get(letter) not in (None, "")]
+    if not isinstance(choices, list | tuple) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where} has no choices: give between 2 and {len(LETTERS)}")
-    return tuple(map(str, found)), labels or list(LETTERS[: len(found)])
+    return tuple(map(str, choices)), labels or list(LETTERS[: len(choices)])
 
 
-def _letter(given: Any, choices: Sequence[str], labels: Sequence[str], where: str) -> str:
-    place = labels.index(str(given).strip()) if str(given).strip() in labels else given
-    if isinstance(place, str) and place.strip().isdigit():
-        place = int(place)
-    if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(choices):
-        raise ValueError(f"{where} has the answer {given!r}, which is none of its {len(choices)} choices")
-    return LETTERS[place]
+def _letter(answer: Any, choices: Sequence[str], labels: Sequence[str], where: str) -> str:
+    """Return the letter of the correct choice. `answer`: a label, or an index from 0."""
+    label = str(answer).strip()
+    index = labels.index(label) if label in labels else answer
+    if isinstance(index, str) and index.strip().isdigit():
+        index = int(index)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(choices):
+        raise ValueError(f"{where} has the answer {answer!r}, which is none of its {len(choices)} choices")
+    return LETTERS[index]
 
 
 # Scoring.
 
 
-def is_right(target: str, choices: Sequence[str], response: str, scores: Sequence[float] | None) -> bool:
-    """Whether a question was answered right: by the likeliest of its letters, or by what was said."""
+def is_correct(target: str, choices: Sequence[str], response: str, scores: Sequence[float] | None) -> bool:
+    """Whether a question was answered correctly.
+
+    Args:
+        target: The correct letter, or the correct answers, one a line.
+        choices: The choices. Empty: the answer is in the response.
+        response: The model's response.
+        scores: Score of each letter, of which the highest is the model's choice (the first of equal ones). Only needed
+            with choices.
+    """
     if choices:
         assert scores is not None and len(scores) >= len(choices), "a choice is scored by its letters"
-        best = max(range(len(choices)), key=lambda i: scores[i])  # the first of equals
+        best = max(range(len(choices)), key=lambda i: scores[i])
         return LETTERS[best] == target
-    return any(says(response, right) for right in target.split(OR))
+    return any(states_answer(response, answer) for answer in target.split(SEPARATOR))
 
 
-def says(response: str, right: str) -> bool:
-    """A number: the last one in the response is that number. Words: they stand in it, whole, whatever their case."""
-    number = _number(right)
+def states_answer(response: str, answer: str) -> bool:
+    """Whether a response states an answer.
+
+    A number: the last number in the response equals it. Text: its words occur in the response, ignoring case and
+    punctuation.
+    """
+    number = _number(answer)
     if number is not None:
-        said = re.findall(r"-?\d[\d,]*(?:\.\d+)?", response)
-        return bool(said) and _number(said[-1]) == number
-    return f" {_plain(right)} " in f" {_plain(response)} "
+        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", response)
+        return bool(numbers) and _number(numbers[-1]) == number
+    return f" {_words(answer)} " in f" {_words(response)} "
 
 
 def _number(text: str) -> float | None:
@@ -116,5 +152,6 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _plain(text: str) -> str:
+def _words(text: str) -> str:
+    """Return the text in lower case without punctuation, one space between words."""
     return " ".join(re.sub(r"[^\w\s]", " ", text.casefold()).split())

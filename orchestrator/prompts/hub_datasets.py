@@ -1,35 +1,47 @@
-"""A hub's data set -> a JSONL file in the user's cache, through `datasets`, in a process of its own.
+"""Download a hub's data set into a JSONL file in the user's cache, with the library `datasets` in a subprocess.
 
-    ProbesConfig(hub, revision, subset, split, where) --fetch--> <cache>/data/<name>-<key>/rows.jsonl
+    <cache>/data/<name>-<key>/rows.jsonl, source.json
 
-What was fetched once is used from there without asking the hub. Run as a module, this file is that process.
+A data set that was downloaded once is used without asking the hub. Run as a module, this file is the subprocess.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.models.checkpoint import cache_dir
-from orchestrator.utils import subprocesses as elsewhere
+from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.subprocesses import first_line, run_module, serve_module
 
-VERSION = 1  # counted in the cache's keys: raise it with every change of what is written
-ROWS, SOURCE = "rows.jsonl", "source.json"
-FIELD = "probes.path"
-TIME_LIMIT = 1800.0  # seconds
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Part of the cache's keys: raise it with every change of what is written."""
+
+ROWS_FILE, SOURCE_FILE = "rows.jsonl", "source.json"
+PROBES_FIELD = "probes.path"
+TIME_LIMIT = 1800.0
+"""Limit of the process in seconds."""
+
+QUIET_DATASETS = {
+    "USE_TORCH": "0",  # slow to import and not needed
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 
 class HubConfig(Protocol):
-    """What is read of a probe preset."""
+    """The fields of a probe preset that are read. `where`: COLUMN=VALUE, to keep only those rows."""
 
     hub: str | None
     revision: str | None
@@ -38,19 +50,22 @@ class HubConfig(Protocol):
     where: str | None
 
 
-def fetch(conf: HubConfig) -> Path:
-    """The rows of the data set as JSONL, fetched first where they are not here. `where`: COLUMN=VALUE, to keep only
-    those rows. `source.json` beside them says which commit they are of.
+def fetch_dataset(conf: HubConfig) -> Path:
+    """Return the JSONL file with the rows of the data set, downloading it first if necessary.
 
-    Raises UserError in one sentence: no such data set, revision, subset, split or column; gated; hub out of reach.
+    `source.json` beside it records the commit.
+
+    Raises:
+        UserError: There is no such data set, revision, subset, split or column; it is gated; or the hub does not
+            answer.
     """
     assert conf.hub is not None
-    asked = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset, "split": conf.split}
-    asked |= {"where": conf.where}
+    request = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset, "split": conf.split}
+    request |= {"where": conf.where}
     name = re.sub(r"[^\w.-]+", "--", conf.hub)
-    folder = cache_dir() / "data" / f"{name}-{content_id([VERSION, asked])}"
-    if (folder / SOURCE).is_file():
-        return folder / ROWS
+    folder = cache_dir() / "data" / f"{name}-{content_id([VERSION, request])}"
+    if (folder / SOURCE_FILE).is_file():
+        return folder / ROWS_FILE
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.tmp"))
@@ -58,124 +73,134 @@ def fetch(conf: HubConfig) -> Path:
         remedy = f"data sets could not be kept there ({error.strerror}): name another folder"
         raise UserError("SAFETY_LANDSCAPE_CACHE", cache_dir(), remedy) from error
     try:
-        answer = _exchange(asked | {"to": str(temporary)})
-        if "error" in answer:
-            raise _mistake(asked, answer)
+        response = _exchange(request | {"to": str(temporary)})
+        if "error" in response:
+            raise UserError(*_explain(request, response))
         if not folder.exists():
             os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder / ROWS
+    return folder / ROWS_FILE
 
 
-def commit(conf: HubConfig) -> str | None:
-    """The commit that the fetched rows are of, or None where they are not here."""
-    source = fetch(conf).with_name(SOURCE)
+def fetched_commit(conf: HubConfig) -> str:
+    """Return the commit of the rows that `fetch_dataset` returns."""
+    source = fetch_dataset(conf).with_name(SOURCE_FILE)
     return str(json.loads(source.read_text(encoding="utf-8"))["commit"])
 
 
-def _mistake(asked: dict[str, Any], answer: dict[str, Any]) -> UserError:
-    """What went wrong, as one sentence."""
-    hub, page, found = asked["hub"], answer["page"], answer.get("there", [])
-    here = f"name a file that holds it, {FIELD}=FILE"
-    match answer["error"]:
+def _explain(request: dict[str, Any], response: dict[str, Any]) -> tuple[str, Any, str]:
+    """Return the arguments of the UserError that an error of the subprocess means."""
+    hub, page, available = request["hub"], response["page"], response.get("there", [])
+    use_file = f"name a file that holds it, {PROBES_FIELD}=FILE"
+    field = "hub"
+    match response["error"]:
         case "gated":
-            way = f"accept its terms at {page} and set HF_TOKEN to a token that may read it, or {here}"
-            return UserError("probes.hub", hub, f"is gated: {way}")
+            remedy = f"is gated: accept its terms at {page} and set HF_TOKEN to a token that may read it, or {use_file}"
         case "missing":
-            way = f"{here}, or set HF_TOKEN if it is private or gated"
-            return UserError("probes.hub", hub, f"does not exist at {page}, or is hidden: {way}")
+            remedy = f"does not exist at {page}, or is hidden: {use_file}, or set HF_TOKEN if it is private or gated"
         case "revision":
-            return UserError("probes.revision", asked["revision"], f"is no revision of {page}: name another")
+            field, remedy = "revision", f"is no revision of {page}: name another"
         case "subset" | "split" as field:
-            named = asked[field]
-            hint = did_you_mean(str(named), found)
-            return UserError(f"probes.{field}", named, f"{hub} has no such {field}{hint} (it has {', '.join(found)})")
+            hint = did_you_mean(str(request[field]), available)
+            remedy = f"{hub} has no such {field}{hint} (it has {', '.join(available)})"
         case "where":
-            column = str(asked["where"]).partition("=")[0]
-            hint = did_you_mean(column, found)
-            return UserError("probes.where", asked["where"], f"{hub} has no column {column}{hint}")
+            column = str(request["where"]).partition("=")[0]
+            field, remedy = "where", f"{hub} has no column {column}{did_you_mean(column, available)}"
         case "nowhere":
-            return UserError("probes.where", asked["where"], f"no row of {hub} is like that")
+            field, remedy = "where", f"no row of {hub} is like that"
         case _:
-            way = f"{here}, or connect to {answer['endpoint']} (HF_ENDPOINT names a mirror) and start again"
-            return UserError(
-                "probes.hub", hub, f"is not on this machine and could not be fetched ({answer['why']}): {way}"
-            )
+            connect = f"connect to {response['endpoint']} (HF_ENDPOINT names a mirror) and start again"
+            remedy = f"is not on this machine and could not be fetched ({response['why']}): {use_file}, or {connect}"
+    return f"probes.{field}", request[field], remedy
 
 
 def _exchange(request: dict[str, Any]) -> Any:
-    print(f"fetching the data set {request['hub']}", file=sys.stderr, flush=True)
+    logger.info("downloading the data set %s", request["hub"])
     try:
-        return elsewhere.ask("orchestrator.prompts.hub_datasets", request, QUIET, TIME_LIMIT)
+        return run_module("orchestrator.prompts.hub_datasets", request, QUIET_DATASETS, TIME_LIMIT)
     except subprocess.TimeoutExpired as error:
-        raise UserError("probes.hub", request["hub"], f"did not come within {TIME_LIMIT:.0f} seconds") from error
+        remedy = f"could not be downloaded within {TIME_LIMIT:.0f} seconds"
+        raise UserError("probes.hub", request["hub"], remedy) from error
 
 
-QUIET = {
-    "USE_TORCH": "0",  # slow to import, and nothing of it is needed
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
+# The subprocess.
 
 
-# --- in the other process -----------------------------------------------------------------------------------------
+def respond(request: dict[str, Any]) -> dict[str, Any]:
+    """Write the rows of a data set to the folder request["to"].
+
+    Returns:
+        {"rows": number of rows written}, or {"error": kind, "page", "endpoint"} with the cause as "why" or with the
+        available names as "there".
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    about = {"page": f"{constants.ENDPOINT}/datasets/{request['hub']}", "endpoint": constants.ENDPOINT}
+    try:
+        return about | _download(request)
+    except Exception as error:  # any kind, from a dozen libraries
+        if _is_gated(error):
+            return about | {"error": "gated"}
+        if isinstance(error, RevisionNotFoundError):
+            return about | {"error": "revision"}
+        if isinstance(error, RepositoryNotFoundError):
+            return about | {"error": "missing"}
+        return about | {"error": "unreachable", "why": first_line(error, 200)}
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """{"rows": how many were written}, or {"error": what, "page", "endpoint", and "why" or what is "there"}."""
+def _download(request: dict[str, Any]) -> dict[str, Any]:
     import datasets
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import HfApi
 
     hub, subset, split = request["hub"], request["subset"], request["split"]
-    about = {"page": f"{constants.ENDPOINT}/datasets/{hub}", "endpoint": constants.ENDPOINT}
-    try:
-        info = HfApi().dataset_info(hub, revision=request["revision"], timeout=10)
-        subsets = datasets.get_dataset_config_names(hub, revision=info.sha)
-        if subset is not None and subset not in subsets:
-            return about | {"error": "subset", "there": subsets}
-        splits = [str(name) for name in datasets.get_dataset_split_names(hub, subset, revision=info.sha)]
-        if split not in splits:
-            return about | {"error": "split", "there": splits}
-        with tempfile.TemporaryDirectory(dir=request["to"]) as own:  # its copy in Arrow is not kept
-            loaded = datasets.load_dataset(hub, subset, split=split, revision=info.sha, cache_dir=own)
-            return about | _write(loaded, request, str(info.sha))
-    except GatedRepoError:
-        return about | {"error": "gated"}
-    except RevisionNotFoundError:
-        return about | {"error": "revision"}
-    except RepositoryNotFoundError:
-        return about | {"error": "missing"}
-    except Exception as error:  # any, from a dozen libraries
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, GatedRepoError) or "gated dataset" in str(cause):
-                return about | {"error": "gated"}
-            if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
-                return about | {"error": "gated"}
-            cause = cause.__cause__ or cause.__context__
-        return about | {"error": "unreachable", "why": elsewhere.reason(error, 200)}
+    info = HfApi().dataset_info(hub, revision=request["revision"], timeout=10)
+    subsets = datasets.get_dataset_config_names(hub, revision=info.sha)
+    if subset is not None and subset not in subsets:
+        return {"error": "subset", "there": subsets}
+    splits = [str(name) for name in datasets.get_dataset_split_names(hub, subset, revision=info.sha)]
+    if split not in splits:
+        return {"error": "split", "there": splits}
+    with tempfile.TemporaryDirectory(dir=request["to"]) as arrow:  # the library's own copy, which is not kept
+        dataset = datasets.load_dataset(hub, subset, split=split, revision=info.sha, cache_dir=arrow)
+        return _write(dataset, request, str(info.sha))
 
 
-def _write(loaded: Any, request: dict[str, Any], sha: str) -> dict[str, Any]:
-    """The rows that are wanted, one JSON object a line."""
+def _is_gated(error: Exception) -> bool:
+    """Whether the hub refused access. `datasets` wraps the hub's own errors."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) and not isinstance(error, GatedRepoError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError) or "gated dataset" in str(cause):
+            return True
+        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _write(dataset: Any, request: dict[str, Any], commit: str) -> dict[str, Any]:
+    """Write the requested rows, one JSON object a line, and source.json."""
     column, _, value = (request["where"] or "").partition("=")
-    if column and column not in loaded.column_names:
-        return {"error": "where", "there": list(loaded.column_names)}
-    to, written = Path(request["to"]), 0
-    with open(to / ROWS, "w", encoding="utf-8") as file:
-        for row in loaded:
+    if column and column not in dataset.column_names:
+        return {"error": "where", "there": list(dataset.column_names)}
+    folder, written = Path(request["to"]), 0
+    with open(folder / ROWS_FILE, "w", encoding="utf-8") as file:
+        for row in dataset:
             if not column or str(row[column]) == value:
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
                 written += 1
     if not written:
         return {"error": "nowhere"}
-    asked = {key: request[key] for key in ("hub", "revision", "subset", "split", "where")}
-    (to / SOURCE).write_text(json.dumps(asked | {"commit": sha, "rows": written}, indent=2), encoding="utf-8")
+    source = {key: request[key] for key in ("hub", "revision", "subset", "split", "where")}
+    source |= {"commit": commit, "rows": written}
+    (folder / SOURCE_FILE).write_text(json.dumps(source, indent=2), encoding="utf-8")
     return {"rows": written}
 
 
 if __name__ == "__main__":
-    elsewhere.serve(_answer)
+    serve_module(respond)

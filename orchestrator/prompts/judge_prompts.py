@@ -1,132 +1,164 @@
-"""What a judge model reads: filled templates -> token ids, in a process of their own, without torch.
+"""Prompts for judge models: fill a judge's template with (prompt, response) pairs and tokenize it.
 
-The tokenizer's special tokens inside a prompt or response are cut open like the template's own delimiters, so that they
-are read as the text they are. Run as a module, this file is that process.
+Tokenizing runs in a subprocess without PyTorch; run as a module, this file is that process. Special tokens of the
+judge's tokenizer inside a prompt or response are broken up, as the template's own delimiters are, so that the judge
+reads them as text.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.judges._model import ModelJudge, cut_open
-from orchestrator.prompts.rendering import QUIET, TIME_LIMIT, appends_end, bare, chat
+from orchestrator.prompts.chat_templates import (
+    TIME_LIMIT,
+    appends_eos,
+    apply_chat_template,
+    bare_prompt,
+    load_tokenizer,
+)
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from orchestrator.utils import subprocesses as elsewhere
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, first_line, run_module, serve_module
 
-FIELD = "judging.path"
-Pair = tuple[str, str]  # a prompt's text and a response
+JUDGE_FIELD = "judging.path"
+Pair = tuple[str, str]
+"""The text of a prompt, and a response to it."""
 
 
-def prompt_of(judge: ModelJudge, pair: Pair) -> Prompt:
-    """One question to the judge, named by the filled template."""
+def judge_prompt(judge: ModelJudge, pair: Pair) -> Prompt:
+    """Return the prompt that asks the judge about one pair. Its id depends on the filled template."""
     return Prompt("".join(judge.pieces(*pair)), group=judge.id)
 
 
-def prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pair], max_model_len: int) -> PromptSet:
-    """The judge asked about these pairs: greedy, in their order. A response too long for `max_model_len` is cut at its
-    end. `folder` None is the dummy engine: numbers made of words.
+def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pair], max_model_len: int) -> PromptSet:
+    """Return the prompts that ask the judge about these pairs, in their order, with greedy sampling.
 
-    Raises UserError for a tokenizer that does not load, and for a prompt that leaves no room for a response.
+    Args:
+        judge: The judge.
+        folder: The folder of its model. None: the dummy engine, which gets one number for each word.
+        pairs: Prompts and responses.
+        max_model_len: Limit of tokens of a prompt and the judge's answer. A response that does not fit is cut at its
+            end.
+
+    Raises:
+        UserError: The tokenizer does not load, or a prompt leaves no space for a response.
     """
     limit = max_model_len - judge.max_tokens
-    pieces = [judge.pieces(*pair) for pair in pairs]
+    filled = [judge.pieces(*pair) for pair in pairs]
     if folder is None:
-        texts = ["".join(parts) for parts in pieces]
-        read = [(text, [len(word) for word in text.split()][:limit]) for text in texts]
+        texts = ["".join(pieces) for pieces in filled]
+        rendered = [(text, [len(word) for word in text.split()][:limit]) for text in texts]
     else:
-        read = _ask(judge, folder, pieces, limit)
+        rendered = _render(judge, folder, filled, limit)
     return PromptSet(
         judge.id,
-        tuple(prompt_of(judge, pair) for pair in pairs),
-        tuple(text for text, _ in read),
-        tuple(tuple(ids) for _, ids in read),
+        tuple(judge_prompt(judge, pair) for pair in pairs),
+        tuple(text for text, _ in rendered),
+        tuple(tuple(ids) for _, ids in rendered),
         Sampling(judge.max_tokens),
         probe_set=judge.name,
     )
 
 
-def _ask(judge: ModelJudge, folder: Path, pieces: list[list[str]], limit: int) -> list[tuple[str, list[int]]]:
+def _render(judge: ModelJudge, folder: Path, filled: list[list[str]], limit: int) -> list[tuple[str, list[int]]]:
+    """Return text and token ids of each filled template."""
     request = {
         "folder": str(folder.absolute()),
         "chat": judge.chat,
         "system": judge.system,
         "bos": judge.bos,
         "limit": limit,
-        "pieces": pieces,
+        "pieces": filled,
     }
-    answer = _exchange(request)
-    if reason := answer.get("tokenizer"):
-        raise UserError(FIELD, folder, f"{judge.name}'s tokenizer does not load ({reason}): fetch the model again")
-    if "long" in answer:
-        remedy = f"a prompt and {judge.name}'s template take {answer['long']} tokens: raise it, or leave the prompt out"
-        raise UserError("judging.max_model_len", limit + judge.max_tokens, remedy)
-    return [(text, ids) for text, ids in answer["read"]]
+    response = _exchange(request)
+    if reason := response.get("tokenizer"):
+        remedy = f"{judge.name}'s tokenizer does not load ({reason}): fetch the model again"
+        raise UserError(JUDGE_FIELD, folder, remedy)
+    if "long" in response:
+        remedy = f"a prompt and {judge.name}'s template take {response['long']} tokens: "
+        raise UserError("judging.max_model_len", limit + judge.max_tokens, f"{remedy}raise it, or leave the prompt out")
+    return [(text, ids) for text, ids in response["read"]]
 
 
 def _exchange(request: dict[str, Any]) -> Any:
-    return elsewhere.ask("orchestrator.prompts.judge_prompts", request, QUIET, TIME_LIMIT)
+    return run_module("orchestrator.prompts.judge_prompts", request, QUIET_TRANSFORMERS, TIME_LIMIT)
 
 
-# --- in the other process -----------------------------------------------------------------------------------------
+# The subprocess.
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """{"read": a (text, token ids) for each of the pieces}, or {"tokenizer": why} or {"long": tokens}."""
-    sys.modules["torch"] = None  # type: ignore[assignment]  # slow to import, and nothing of it is needed
-    from transformers import AutoTokenizer
+def respond(request: dict[str, Any]) -> dict[str, Any]:
+    """Tokenize filled templates.
 
+    Args:
+        request: `folder` of the tokenizer; `chat`, `system` and `bos` of the judge; `limit` in tokens; and `pieces`: a
+            list of texts for each pair, in which the template's own (even index) and inserted ones (odd) alternate.
+
+    Returns:
+        {"read": a (text, token ids) for each pair}, {"tokenizer": reason} if the tokenizer does not load, or
+        {"long": number of tokens} if a pair does not fit even without the response.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(request["folder"], local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # any, from a dozen libraries
-        return {"tokenizer": elsewhere.reason(error)}
+        tokenizer = load_tokenizer(request["folder"])
+    except Exception as error:  # any kind, from a dozen libraries
+        return {"tokenizer": first_line(error)}
     special = {
         token for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens) if len(token.strip()) > 1
     }
-    numbers = set(tokenizer.convert_tokens_to_ids(sorted(special)))
-    empty = request["pieces"][0]
-    _, ids = _tokens(tokenizer, request, ["" if i % 2 else piece for i, piece in enumerate(empty)])
-    expected = Counter(i for i in ids if i in numbers)
-    read = []
+    special_ids = set(tokenizer.convert_tokens_to_ids(sorted(special)))
+    unfilled = ["" if i % 2 else piece for i, piece in enumerate(request["pieces"][0])]
+    _, ids = _tokenize(tokenizer, request, unfilled)
+    expected = Counter(i for i in ids if i in special_ids)
+    rendered = []
     for pieces in request["pieces"]:
         safe = [cut_open(p, tuple(special), ignore_case=False) if i % 2 else p for i, p in enumerate(pieces)]
-        text, ids = _fitting(tokenizer, request, safe)
+        text, ids = _tokenize_fitting(tokenizer, request, safe)
         if len(ids) > request["limit"]:
             return {"long": len(ids)}
-        if Counter(i for i in ids if i in numbers) != expected:
+        if Counter(i for i in ids if i in special_ids) != expected:
             raise RuntimeError(f"special tokens came through in a judged text: {safe}")
-        read.append((text, ids))
-    return {"read": read}
+        rendered.append((text, ids))
+    return {"read": rendered}
 
 
-def _fitting(tokenizer: Any, request: dict[str, Any], pieces: Sequence[str]) -> tuple[str, list[int]]:
-    """The same with as much of the response as fits."""
+def _tokenize_fitting(tokenizer: Any, request: dict[str, Any], pieces: Sequence[str]) -> tuple[str, list[int]]:
+    """Return text and token ids with as many characters of the response as fit into the limit.
+
+    Without any of the response if even that is too long. The response is the last piece but one.
+    """
     *front, response, end = pieces
-    text, ids = _tokens(tokenizer, request, pieces)
-    low, high = 0, len(response) if len(ids) > request["limit"] else 0
-    while low < high:  # most characters with which it fits; with `low` of them it does, or nothing does
+    text, ids = _tokenize(tokenizer, request, pieces)
+    if len(ids) <= request["limit"]:
+        return text, ids
+    low, high = 0, len(response)
+    while low < high:  # bisection: `low` characters fit, or none do
         middle = (low + high + 1) // 2
-        tried = _tokens(tokenizer, request, [*front, response[:middle], end])
-        low, high = (middle, high) if len(tried[1]) <= request["limit"] else (low, middle - 1)
-    return (text, ids) if len(ids) <= request["limit"] else _tokens(tokenizer, request, [*front, response[:low], end])
+        _, ids = _tokenize(tokenizer, request, [*front, response[:middle], end])
+        if len(ids) <= request["limit"]:
+            low = middle
+        else:
+            high = middle - 1
+    return _tokenize(tokenizer, request, [*front, response[:low], end])
 
 
-def _tokens(tokenizer: Any, request: dict[str, Any], pieces: Sequence[str]) -> tuple[str, list[int]]:
-    """The text and token ids of one filled template."""
+def _tokenize(tokenizer: Any, request: dict[str, Any], pieces: Sequence[str]) -> tuple[str, list[int]]:
+    """Return text and token ids of one filled template."""
     text = "".join(pieces)
-    chatting = bool(request["chat"] and tokenizer.chat_template)
-    if chatting:
-        text = chat(tokenizer, None, request["system"], text)
+    chat = bool(request["chat"] and tokenizer.chat_template)
+    if chat:
+        text = apply_chat_template(tokenizer, None, request["system"], text)
     elif request["chat"]:
-        text = bare(request["system"], text)
-    special = request["bos"] or (request["chat"] and not chatting)
-    ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
-    return text, ids[:-1] if special and appends_end(tokenizer) else ids
+        text = bare_prompt(request["system"], text)
+    add_special_tokens = request["bos"] or (request["chat"] and not chat)
+    ids: list[int] = tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+    if add_special_tokens and appends_eos(tokenizer):
+        ids = ids[:-1]
+    return text, ids
 
 
 if __name__ == "__main__":
-    elsewhere.serve(_answer)
+    serve_module(respond)

@@ -1,33 +1,33 @@
-"""Probe files -> prompts: the project's own, any CSV, JSON, JSONL or Parquet file by its path, or a hub's data set."""
+"""Probe sets: the prompts of one of the project's own files, of a user's file, or of a hub's data set."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from orchestrator.prompts import capability
-from orchestrator.prompts import hub_datasets as hub_data
+from orchestrator.prompts.capability import LETTERS, answer_columns, build_question
+from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
+from orchestrator.prompts.probe_files import FORMATS, Row
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR
 
-DATA = DATA_DIR / "probes"
+OWN_FILES = DATA_DIR / "probes"
 DEFAULT_COLUMN = "text"
 USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "Behavior")
-PAIR, ROW_ID = "pair_id", "id"
-GOAL = "goal"  # of an attack: the plain request inside it
-REQUEST = "{request}"  # in a wrapper
-MAX_FIELD = 1 << 30  # characters of one CSV field; the csv module's own limit is 131,072
-Row = Mapping[str, Any]
+PAIR_COLUMN, ID_COLUMN = "pair_id", "id"
+GOAL_COLUMN = "goal"
+"""Of a file of attacks: the plain request inside each attack."""
+
+REQUEST_MARK = "{request}"
+"""Where a wrapper contains the request."""
 
 
 class ProbesConfig(Protocol):
-    """What is read of a probe preset."""
+    """The fields of a probe preset that are read."""
 
     name: str | None
     file: str | None
@@ -56,10 +56,15 @@ class ProbesConfig(Protocol):
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Prompts of one group, in their file's order, no text twice.
+    """Prompts of one group, in their file's order, all different.
 
-    `prefill`: what each response is made to begin with. `letters`: the answer letters to be scored, if any. `origin`:
-    of a hub's data set, ID@COMMIT.
+    Attributes:
+        name: The preset's name, or the file's.
+        group: "harmful", "benign", "jailbreak" or "capability".
+        prompts: The prompts.
+        prefill: Text that every response is forced to begin with.
+        letters: The answer letters to score. Empty unless the prompts are multiple choice.
+        origin: ID@COMMIT of a hub's data set; empty for a file.
     """
 
     name: str
@@ -70,46 +75,52 @@ class ProbeSet:
     origin: str = ""
 
 
-def load(conf: ProbesConfig) -> ProbeSet:
-    """The rows [offset, offset + limit) of a probe file as prompts; fewer where the file ends before.
+def load_probe_set(conf: ProbesConfig) -> ProbeSet:
+    """Read the rows [offset, offset + limit) of a probe file as prompts; fewer if the file ends before.
 
-    `path` wins over `hub`, a data set that is fetched once, and over `file`, which is one of the project's own. A file
-    with a `pair_id` column pairs its prompts: the pair's name is what that column says and, where it is empty in a
-    harmful row, the row's own `id`. Rows after the last one wanted are neither read nor checked. `wrapper` is put
-    around each request; with `answers`, rows are questions with right answers, in any layout that capability.py knows.
+    `path` has priority over `hub`, a data set that is downloaded once, and over `file`, one of the project's own. A
+    file with a `pair_id` column pairs its prompts: a pair's name is the value of that column or, if that is empty in a
+    harmful row, the row's own `id`. Rows after the last requested one are neither read nor checked. `wrapper` is put
+    around each request. With `answers`, rows are questions with correct answers, in any layout that capability.py
+    lists.
 
-    Raises UserError, naming the row, for a file that cannot be read or holds no usable prompts.
+    Raises:
+        UserError: The file cannot be read or holds no usable prompts. It names the row.
     """
     if conf.limit is not None and conf.limit < 1:
         raise UserError("probes.limit", conf.limit, "must be at least 1; null takes all rows")
     if conf.offset < 0:
         raise UserError("probes.offset", conf.offset, "must be at least 0")
-    if conf.wrapper is not None and conf.wrapper.count(REQUEST) != 1:
-        raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST}")
+    if conf.wrapper is not None and conf.wrapper.count(REQUEST_MARK) != 1:
+        raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST_MARK}")
     path = _path(conf)
     try:
-        prompts = tuple(_prompts(conf, path))
-        most = max(len(prompt.choices) for prompt in prompts)
-        letters, origin = capability.LETTERS[:most], _origin(conf)
-        return ProbeSet(conf.name or path.stem, conf.group, prompts, conf.prefill, letters, origin)
+        prompts = tuple(_read_prompts(conf, path))
+        letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
+        return ProbeSet(conf.name or path.stem, conf.group, prompts, conf.prefill, letters, _origin(conf))
     except OSError as error:
         raise UserError("probes.path", path, f"could not be read ({error.strerror or error})") from error
-    except ValueError as error:  # what the readers below raise, and pyarrow
+    except ValueError as error:  # of probe_files and capability, and of pyarrow
         raise UserError("probes.path", path, str(error).strip().partition("\n")[0]) from error
 
 
 def _path(conf: ProbesConfig) -> Path:
-    if conf.path is None:
-        if conf.hub is not None:
-            return hub_data.fetch(conf)
-        if conf.file is None:
-            raise UserError("probes.path", "null", "name the file with the prompts, probes.path=FILE")
-        known = sorted(file.name for file in DATA.glob("*.jsonl"))
-        if conf.file not in known:
-            hint = did_you_mean(conf.file, known) or f": they are {', '.join(known)}"
-            raise UserError("probes.file", conf.file, f"is none of the project's own probe files{hint}")
-        return DATA / conf.file
-    path = Path(conf.path).expanduser()
+    """Return the file to read, downloading a hub's data set if necessary."""
+    if conf.path is not None:
+        return _checked_path(Path(conf.path).expanduser())
+    if conf.hub is not None:
+        return fetch_dataset(conf)
+    if conf.file is None:
+        raise UserError("probes.path", "null", "name the file with the prompts, probes.path=FILE")
+    known = sorted(file.name for file in OWN_FILES.glob("*.jsonl"))
+    if conf.file not in known:
+        hint = did_you_mean(conf.file, known) or f": they are {', '.join(known)}"
+        raise UserError("probes.file", conf.file, f"is none of the project's own probe files{hint}")
+    return OWN_FILES / conf.file
+
+
+def _checked_path(path: Path) -> Path:
+    """Return the user's file if it exists and has a known suffix."""
     if path.suffix.lower() not in FORMATS:
         raise UserError("probes.path", path, f"must end in {', '.join(FORMATS)}, which says what it holds")
     try:
@@ -124,78 +135,112 @@ def _path(conf: ProbesConfig) -> Path:
 
 
 def _origin(conf: ProbesConfig) -> str:
-    """Which commit of a hub's data set was read; nothing where it was a file."""
-    return f"{conf.hub}@{hub_data.commit(conf)}" if conf.hub is not None and conf.path is None else ""
+    """Return ID@COMMIT of the hub's data set that was read; an empty string for a file."""
+    return f"{conf.hub}@{fetched_commit(conf)}" if conf.hub is not None and conf.path is None else ""
 
 
-def _prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
-    form = FORMATS[path.suffix.lower()]
-    there = form.columns(path)
-    if not there:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a file that are read. `target`: the plain request inside an attack, or the reference answer."""
+
+    text: str
+    category: str | None
+    target: str | None
+    has_pairs: bool
+    all: list[str]
+
+
+def _read_prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
+    """Yield the requested prompts of a file. Raises UserError or ValueError, naming the row."""
+    file_format = FORMATS[path.suffix.lower()]
+    available = file_format.columns(path)
+    if not available:
         raise UserError("probes.path", path, "is empty: give one with prompts")
-    column = _column(conf, there)
-    goal = conf.target or (GOAL if conf.group == "jailbreak" and GOAL in there and column != GOAL else None)
-    for field in ("category", "target"):
-        if (named := getattr(conf, field)) and named not in there:
-            raise _lacking(f"probes.{field}", named, there)
-    wanted = [name for name in dict.fromkeys((column, conf.category, goal, PAIR, ROW_ID)) if name in there]
-    if conf.answers:
-        wanted += [name for name in capability.columns(there, conf.answers) if name not in wanted]
-    paired = PAIR in there
-    rows = form.rows(path, wanted)
+    columns = _choose_columns(conf, available)
+    rows = file_format.rows(path, columns.all)
     if conf.skip_empty:
-        rows = ((number, row) for number, row in rows if row.get(column))
-    total = sum(1 for _ in itertools.islice(rows, conf.offset))
-    seen: dict[str, int] = {}
+        rows = ((number, row) for number, row in rows if row.get(columns.text))
+    skipped = sum(1 for _ in itertools.islice(rows, conf.offset))
+    number_of: dict[str, int] = {}
     for number, row in itertools.islice(rows, conf.limit):
-        where = f"{form.unit} {number}"
-        text = _text(row.get(column), where, column)
-        choices: tuple[str, ...] = ()
-        target = row.get(goal) if goal else None
-        if conf.answers:
-            text, choices, target = capability.question(text, row, conf.answers, where)
-        if conf.wrapper is not None:
-            target, text = target or text, conf.wrapper.replace(REQUEST, text)
-        if text in seen:
-            remedy = f"has the same text in {form.unit}s {seen[text]} and {number} ({_short(text)}): keep one of them"
+        prompt = _prompt(conf, columns, row, f"{file_format.unit} {number}")
+        if prompt.text in number_of:
+            where = f"{file_format.unit}s {number_of[prompt.text]} and {number}"
+            remedy = f"has the same text in {where} ({_shortened(prompt.text)}): keep one of them"
             raise UserError("probes.path", path, remedy)
-        seen[text] = number
-        own = row.get(ROW_ID) if conf.group in ("harmful", "jailbreak") else None
-        pair = (row.get(PAIR) or own) if paired else None
-        yield Prompt(
-            text,
-            group=conf.group,
-            category=str((conf.category and row.get(conf.category)) or ""),
-            pair_id=None if pair is None else str(pair),
-            target=None if target is None else str(target),
-            choices=choices,
-        )
-    if not seen:
-        if total:
-            raise UserError("probes.offset", conf.offset, f"must be less than {total}, the number of rows of {path}")
+        number_of[prompt.text] = number
+        yield prompt
+    if not number_of:
+        if skipped:
+            raise UserError("probes.offset", conf.offset, f"must be less than {skipped}, the number of rows of {path}")
         raise UserError("probes.path", path, "has no rows: give one with prompts")
 
 
-def _column(conf: ProbesConfig, there: Sequence[str]) -> str:
-    if conf.column in there:
-        if there.count(conf.column) > 1:
+def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
+    text = _text_column(conf, available)
+    target = conf.target
+    if not target and conf.group == "jailbreak" and GOAL_COLUMN in available and text != GOAL_COLUMN:
+        target = GOAL_COLUMN
+    for field, name in (("category", conf.category), ("target", conf.target)):
+        if name and name not in available:
+            raise _no_such_column(f"probes.{field}", name, available)
+    candidates = dict.fromkeys((text, conf.category, target, PAIR_COLUMN, ID_COLUMN))
+    read = [name for name in candidates if name and name in available]
+    if conf.answers:
+        read += [name for name in answer_columns(available, conf.answers) if name not in read]
+    return _Columns(text, conf.category, target, PAIR_COLUMN in available, read)
+
+
+def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
+    """Return the column with the prompts: the requested one, or the only one with a usual name.
+
+    A usual name replaces only the default of a user's file, or a usual name of a data set.
+    """
+    if conf.column in available:
+        if available.count(conf.column) > 1:
             raise UserError("probes.column", conf.column, "names several columns of the file: rename all but one")
         return conf.column
-    usual = [name for name in USUAL_COLUMNS if there.count(name) == 1]
-    asked = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column in USUAL_COLUMNS
-    if (conf.path is not None or conf.hub is not None) and asked and len(usual) == 1:
+    usual = [name for name in USUAL_COLUMNS if available.count(name) == 1]
+    replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column in USUAL_COLUMNS
+    if (conf.path is not None or conf.hub is not None) and replaceable and len(usual) == 1:
         return usual[0]
-    raise _lacking("probes.column", conf.column, there)
+    raise _no_such_column("probes.column", conf.column, available)
 
 
-def _lacking(field: str, name: str, there: Sequence[str]) -> UserError:
-    hint = did_you_mean(name, there).removeprefix(", ")
-    return UserError(field, name, f"the file has no such column; it has {', '.join(there)}{hint and f' ({hint})'}")
+def _no_such_column(field: str, name: str, available: Sequence[str]) -> UserError:
+    hint = did_you_mean(name, available).removeprefix(", ")
+    shown = f" ({hint})" if hint else ""
+    return UserError(field, name, f"the file has no such column; it has {', '.join(available)}{shown}")
 
 
-def _text(value: object, where: str, column: str) -> str:
+def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prompt:
+    """Make the prompt of a row. Raises ValueError, naming `where` (such as "line 3")."""
+    text = _checked_text(row.get(columns.text), where, columns.text)
+    choices: tuple[str, ...] = ()
+    target = row.get(columns.target) if columns.target else None
+    if conf.answers:
+        text, choices, target = build_question(text, row, conf.answers, where)
+    if conf.wrapper is not None:
+        target, text = target or text, conf.wrapper.replace(REQUEST_MARK, text)
+    pair = None
+    if columns.has_pairs:
+        own_id = row.get(ID_COLUMN) if conf.group in ("harmful", "jailbreak") else None
+        pair = row.get(PAIR_COLUMN) or own_id
+    category = row.get(columns.category) if columns.category else None
+    return Prompt(
+        text,
+        group=conf.group,
+        category=str(category or ""),
+        pair_id=None if pair is None else str(pair),
+        target=None if target is None else str(target),
+        choices=choices,
+    )
+
+
+def _checked_text(value: object, where: str, column: str) -> str:
+    """Return a prompt that is text, not blank, and can be encoded. Raises ValueError."""
     if not isinstance(value, str):
-        shown = "nothing" if value is None else f"{type(value).__name__} {_short(value)}"
+        shown = "nothing" if value is None else f"{type(value).__name__} {_shortened(value)}"
         raise ValueError(f"{where} holds {shown} in column {column}: every prompt must be text")
     if not value.strip():
         raise ValueError(f"{where} is empty in column {column}: every prompt must hold text")
@@ -206,115 +251,6 @@ def _text(value: object, where: str, column: str) -> str:
     return value
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-# --- formats: what the columns are, and the rows with their numbers, one after the other ---------------------------
-
-
-@dataclass(frozen=True)
-class _Format:
-    unit: str  # what a row's number counts, from 1
-    columns: Callable[[Path], list[str]]  # [] for an empty file
-    rows: Callable[[Path, list[str]], Iterator[tuple[int, Row]]]  # with the named columns at least
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """A text file's lines with their ends, decoded one by one so that an error can name the line."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"line {number} is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
-
-
-def _csv_records(path: Path) -> Iterator[list[str]]:
-    csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(_lines(path), strict=True)
-    try:
-        yield from filter(None, reader)  # blank lines are nothing
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num} is not CSV ({error})") from None
-
-
-def _csv_columns(path: Path) -> list[str]:
-    return next(_csv_records(path), [])
-
-
-def _csv_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
-    records = _csv_records(path)
-    header = next(records, [])
-    for number, record in enumerate(records, 1):
-        if len(record) != len(header):
-            raise ValueError(f"row {number} has {len(record)} fields, the header has {len(header)}: quote its commas")
-        yield number, dict(zip(header, record, strict=True))
-
-
-def _jsonl_columns(path: Path) -> list[str]:
-    return next(([*row] for _, row in _jsonl_rows(path, [])), [])
-
-
-def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not a JSON object: write one with a field for the text in each line")
-        yield number, row
-
-
-def _json_columns(path: Path) -> list[str]:
-    return next(([*row] for _, row in _json_rows(path, [])), [])
-
-
-def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
-    """A list of objects, or an object that holds one such list (JailbreakBench's attacks: `jailbreaks`)."""
-    try:
-        whole = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON ({error})") from None
-    lists = (
-        [whole]
-        if isinstance(whole, list)
-        else [v for v in whole.values() if isinstance(v, list)]
-        if isinstance(whole, dict)
-        else []
-    )
-    if len(lists) != 1:
-        raise ValueError(
-            f"holds {len(lists) or 'no'} lists of rows: give a list of objects, or an object with one list"
-        )
-    for number, row in enumerate(lists[0], 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"entry {number} is not a JSON object: write one with a field for the text")
-        yield number, row
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return list(pq.read_schema(path).names)
-
-
-def _parquet_rows(path: Path, names: list[str]) -> Iterator[tuple[int, Row]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        batches = file.iter_batches(batch_size=1024, columns=names)
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-        yield from enumerate(rows, 1)
-
-
-FORMATS = {
-    ".csv": _Format("row", _csv_columns, _csv_rows),
-    ".json": _Format("entry", _json_columns, _json_rows),
-    ".jsonl": _Format("line", _jsonl_columns, _jsonl_rows),
-    ".parquet": _Format("row", _parquet_columns, _parquet_rows),
-}

@@ -1,49 +1,57 @@
-"""Prompts -> prompt sets: the model's chat template and tokenizer, applied in a process of their own, without torch.
+"""Prompts -> prompt sets: apply the model's chat template and tokenizer.
 
-What came out is kept in the user's cache, so that a re-run starts no process. Run as a module, this file is that
-process: a request on standard input, the answer on standard output, both JSON.
+Templates and tokenizers run in a subprocess (`chat_templates`). Its results are kept in the user's cache, so that a
+re-run starts no process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.models.checkpoint import INDEX, cache_dir
+from orchestrator.prompts.chat_templates import (
+    NO_TEMPLATE,
+    TIME_LIMIT,
+    TOKENIZER_TEMPLATE,
+    bare_prompt,
+    with_prefill,
+)
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import PromptSet, Sampling
-from orchestrator.utils import subprocesses as elsewhere
+from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
+from orchestrator.utils.safetensors_header import INDEX_FILE
+from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
-RENDER_VERSION = 2  # counted in the cache's keys: raise it with every change of what is rendered
+RENDER_VERSION = 2
+"""Version of the rendered prompts in the cache: raise it with every change of what is rendered."""
+
 TEMPLATES = DATA_DIR / "templates"
-TOKENIZER, NONE = "tokenizer", "none"  # the templates that are no file
-FIELD = "model.template"
-READ_BY_TOKENIZERS = (".json", ".jinja", ".model", ".txt")
-DATE = datetime(2024, 7, 26)  # what templates are told that put today's in: prompts must not change overnight
+TEMPLATE_FIELD = "model.template"
+TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt")
+"""Of the files that a tokenizer may be made from."""
+
 DUMMY_VOCABULARY = 50_000
-QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-TIME_LIMIT = 1800.0  # seconds: a template may loop for ever
+"""Number of token ids of the dummy engine."""
 
 
 @dataclass(frozen=True)
 class SystemPrompt:
-    """`text` None: no system message, so the model's own default. "": an empty one, in the default's place.
+    """A system prompt.
 
-    `template`: another than the model's, such as "none", to ask without one. None: the model's.
+    Attributes:
+        name: The preset's name.
+        text: The system message. None: no system message, so that the model's own default applies. "": an empty one
+            in the default's place.
+        template: Another template than the model's, such as "none" to prompt without one. None: the model's.
     """
 
     name: str
@@ -52,41 +60,66 @@ class SystemPrompt:
 
 
 @dataclass(frozen=True)
+class RenderJob:
+    """Texts to render under one system prompt with one template. `prefill` is the beginning of each response."""
+
+    system: str | None
+    texts: tuple[str, ...]
+    prefill: str
+    template: str
+
+
+@dataclass(frozen=True)
 class _Rendered:
+    """The result of a job: rendered texts and their token ids."""
+
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
 
 
-def render(
+def render_prompt_sets(
     model_dir: Path | None,
     probe_sets: Sequence[ProbeSet],
     system_prompts: Sequence[SystemPrompt],
     sampling_of: Callable[[ProbeSet], Sampling],
-    template: str = TOKENIZER,
+    template: str = TOKENIZER_TEMPLATE,
 ) -> list[PromptSet]:
-    """Every probe set under every system prompt, in that order, as the model in this folder is to be asked.
+    r"""Render every probe set under every system prompt, in that order, for the model in a folder.
 
-    `template`: "tokenizer", the chat template beside the tokenizer; NAME, ours of data/templates/NAME.jinja; "none",
-    the bare text, "SYSTEM\\n\\nUSER". A tokenizer that has no chat template gets the bare text too.
-    Token ids are of the rendered text. A tokenizer's own template writes its special tokens itself, and none are added;
-    to a named template and to the bare text the tokenizer adds its own (such as <s>), but never an end of sequence.
-    A template that refuses a system message, or leaves it out, gets it in the user's: "SYSTEM\\n\\nUSER".
-    Templates that put in the date are told 26 July 2024; those that can have the model think aloud first are told not
-    to (`enable_thinking`, Qwen3's). What the response begins with (`prefill`) follows the prompt. Templates run in
-    Jinja's sandbox; code of the model's repository is never run; nothing is fetched. A prompt's choices must be in its
-    text.
+    Token ids are those of the rendered text. A tokenizer's own template writes its special tokens itself, and none are
+    added; to a named template and to the bare text the tokenizer adds its own (such as <s>), but never an end of
+    sequence. A template that refuses a system message, or leaves it out, gets it in the user's message:
+    "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024; those that can let the model think first are told
+    not to (`enable_thinking`, Qwen3). The beginning of the response (`prefill`) follows the prompt. Templates run in
+    Jinja's sandbox, code of the model's repository is never run, and nothing is downloaded. A prompt's choices must
+    be in its text.
 
-    `model_dir` None is the dummy engine: bare text, and numbers made of its words.
+    Args:
+        model_dir: The model's folder. None: the dummy engine, which gets bare text and one number for each word.
+        probe_sets: The prompts.
+        system_prompts: The system prompts.
+        sampling_of: How responses to a probe set are drawn.
+        template: "tokenizer", the chat template beside the tokenizer; a NAME of data/templates/NAME.jinja; or "none",
+            the bare text "SYSTEM\n\nUSER". A tokenizer without a chat template gets the bare text too.
 
-    Raises UserError for an unknown template, a tokenizer that does not load, a prompt that does not render.
+    Raises:
+        UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
     jobs = [
-        Job(system.text, tuple(prompt.text for prompt in probes.prompts), probes.prefill, system.template or template)
+        RenderJob(
+            system.text,
+            tuple(prompt.text for prompt in probes.prompts),
+            probes.prefill,
+            system.template or template,
+        )
         for probes, system in pairs
     ]
-    sources = {job.template: _source(job.template) for job in jobs}
-    done = [_stand_in(job) for job in jobs] if model_dir is None else _cached(model_dir, sources, jobs)
+    sources = {job.template: template_source(job.template) for job in jobs}
+    if model_dir is None:
+        results = [_render_for_dummy(job) for job in jobs]
+    else:
+        results = _render_cached(model_dir, sources, jobs)
     return [
         PromptSet(
             probes.group,
@@ -98,82 +131,72 @@ def render(
             system_prompt=system.name,
             origin=probes.origin,
         )
-        for (probes, system), rendered in zip(pairs, done, strict=True)
+        for (probes, system), rendered in zip(pairs, results, strict=True)
     ]
 
 
-def token_ids(model_dir: Path, texts: Sequence[str], template: str = TOKENIZER) -> tuple[tuple[int, ...], ...]:
-    """The same of bare requests, asked under the model's own system prompt."""
-    (rendered,) = _cached(model_dir, {template: _source(template)}, [Job(None, tuple(texts), "", template)])
+def token_ids(model_dir: Path, texts: Sequence[str], template: str = TOKENIZER_TEMPLATE) -> tuple[tuple[int, ...], ...]:
+    """Return the token ids of requests under the model's own system prompt, rendered as `render_prompt_sets` does."""
+    job = RenderJob(None, tuple(texts), "", template)
+    (rendered,) = _render_cached(model_dir, {template: template_source(template)}, [job])
     return rendered.token_ids
 
 
-@dataclass(frozen=True)
-class Job:
-    """Texts to be asked under one system prompt, by one template, with what their responses begin with."""
-
-    system: str | None
-    texts: tuple[str, ...]
-    prefill: str
-    template: str
-
-
-def _source(template: str) -> str | None:
-    """The text of a named template; None for the tokenizer's own and for none at all."""
-    if template in (TOKENIZER, NONE):
+def template_source(template: str) -> str | None:
+    """Return the text of a named template; None for "tokenizer" and "none". Raises UserError for an unknown name."""
+    if template in (TOKENIZER_TEMPLATE, NO_TEMPLATE):
         return None
     known = {file.stem: file for file in sorted(TEMPLATES.glob("*.jinja"))}
     if template not in known:
-        names = [TOKENIZER, NONE, *known]
+        names = [TOKENIZER_TEMPLATE, NO_TEMPLATE, *known]
         hint = did_you_mean(template, names)
-        raise UserError(FIELD, template, f"is no template: they are {', '.join(names)}{hint}")
+        raise UserError(TEMPLATE_FIELD, template, f"is no template: they are {', '.join(names)}{hint}")
     return known[template].read_text(encoding="utf-8")
 
 
-def bare(system: str | None, text: str) -> str:
-    return f"{system}\n\n{text}" if system else text
-
-
-def _begun(prompt: str, prefill: str) -> str:
-    """A prompt with the beginning of its response, which a space parts from it where nothing else does."""
-    return f"{prompt}{'' if not prefill or prompt[-1:].isspace() else ' '}{prefill}" if prefill else prompt
-
-
-def _stand_in(job: Job) -> _Rendered:
-    """For an engine that has no model: as many tokens as words, the same on every machine."""
+def _render_for_dummy(job: RenderJob) -> _Rendered:
+    """Render for the engine without a model: bare text, one token for each word, the same on every machine."""
 
     def number(word: str) -> int:
         return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % DUMMY_VOCABULARY
 
-    rendered = tuple(_begun(bare(job.system, text), job.prefill) for text in job.texts)
-    return _Rendered(rendered, tuple(tuple(map(number, text.split())) for text in rendered))
+    texts = tuple(with_prefill(bare_prompt(job.system, text), job.prefill) for text in job.texts)
+    return _Rendered(texts, tuple(tuple(map(number, text.split())) for text in texts))
 
 
-# --- the cache ----------------------------------------------------------------------------------------------------
+# The cache.
 
 
-def _cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequence[Job]) -> list[_Rendered]:
+def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequence[RenderJob]) -> list[_Rendered]:
+    """Render the jobs for the tokenizer in a folder, starting a process only for those that are not in the cache.
+
+    `sources`: template name -> its text, see `template_source`.
+    """
     tokenizer = _tokenizer_id(folder)
-    keys = [content_id([RENDER_VERSION, tokenizer, sources[job.template], *vars(job).values()]) for job in jobs]
+    keys = [
+        content_id([RENDER_VERSION, tokenizer, sources[j.template], j.system, j.texts, j.prefill, j.template])
+        for j in jobs
+    ]
     cache = cache_dir() / "rendered"
-    known = {key: kept for key in keys if (kept := _load(cache / f"{key}.json", key))}
-    missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in known}
+    results = {key: cached for key in keys if (cached := _load(cache / f"{key}.json", key))}
+    missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in results}
     for template in dict.fromkeys(job.template for job in missing.values()):
-        asked = {key: job for key, job in missing.items() if job.template == template}
-        for key, rendered in zip(asked, _ask(folder, template, sources[template], list(asked.values())), strict=True):
-            known[key] = rendered
-            _keep(cache / f"{key}.json", key, rendered)
-    return [known[key] for key in keys]
+        batch = {key: job for key, job in missing.items() if job.template == template}
+        rendered = run_jobs(folder, template, sources[template], list(batch.values()))
+        for key, result in zip(batch, rendered, strict=True):
+            results[key] = result
+            _save(cache / f"{key}.json", key, result)
+    return [results[key] for key in keys]
 
 
 def _tokenizer_id(folder: Path) -> str:
-    """A content hash of every file that a tokenizer may be made of, and of the libraries that make it."""
+    """Return a content hash of every file that a tokenizer may be made from, and of the libraries that make it."""
     try:
         files = sorted(
             file
             for place in (folder, folder / "additional_chat_templates")
             for file in place.glob("[!.]*")
-            if file.suffix in READ_BY_TOKENIZERS and file.name != INDEX and file.is_file()
+            if file.suffix in TOKENIZER_SUFFIXES and file.name != INDEX_FILE and file.is_file()
         )
         hashes = [[file.relative_to(folder).as_posix(), file_sha256(file)] for file in files]
     except OSError as error:
@@ -184,7 +207,7 @@ def _tokenizer_id(folder: Path) -> str:
 
 
 def _load(file: Path, key: str) -> _Rendered | None:
-    """What was kept under this key; None where there is nothing, or something damaged."""
+    """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
         if value["check"] != content_id([key, value["rendered"], value["token_ids"]]):
@@ -194,36 +217,29 @@ def _load(file: Path, key: str) -> _Rendered | None:
         return None
 
 
-def _keep(file: Path, key: str, rendered: _Rendered) -> None:
-    """Kept for the next run; where that cannot be, this one goes on."""
+def _save(file: Path, key: str, rendered: _Rendered) -> None:
     check = content_id([key, rendered.texts, rendered.token_ids])
-    value = {"check": check, "rendered": rendered.texts, "token_ids": rendered.token_ids}
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, suffix=".tmp", delete=False) as stream:
-            temporary = stream.name
-            json.dump(value, stream)
-        os.replace(temporary, file)
-    except OSError:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    write_json(file, {"check": check, "rendered": rendered.texts, "token_ids": rendered.token_ids})
 
 
-# --- the other process, from here ---------------------------------------------------------------------------------
+# The subprocess.
 
 
-def _ask(folder: Path, template: str, source: str | None, jobs: Sequence[Job]) -> list[_Rendered]:
-    asked = [(job.system, job.texts, job.prefill) for job in jobs]
-    request = {"folder": str(folder.absolute()), "template": template, "source": source, "jobs": asked}
-    answer = _exchange(request)
-    if reason := answer.get("tokenizer"):
+def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[RenderJob]) -> list[_Rendered]:
+    """Render jobs of one template in a subprocess. Raises UserError, see `render_prompt_sets`."""
+    request = {
+        "folder": str(folder.absolute()),
+        "template": template,
+        "source": source,
+        "jobs": [(job.system, job.texts, job.prefill) for job in jobs],
+    }
+    response = _exchange(request)
+    if reason := response.get("tokenizer"):
         raise UserError("model.path", folder, f"its tokenizer does not load ({reason}): fetch the model again")
-    if "text" in answer:
-        remedy = f"cannot render the prompt {answer['text']!r} ({answer['reason']}): leave it out, or set {FIELD}=none"
-        raise UserError(FIELD, template, remedy)
-    results = [_Rendered(tuple(texts), tuple(map(tuple, ids))) for texts, ids in answer["results"]]
+    if "text" in response:
+        problem = f"cannot render the prompt {response['text']!r} ({response['reason']})"
+        raise UserError(TEMPLATE_FIELD, template, f"{problem}: leave it out, or set {TEMPLATE_FIELD}=none")
+    results = [_Rendered(tuple(texts), tuple(map(tuple, ids))) for texts, ids in response["results"]]
     for job, result in zip(jobs, results, strict=True):
         for text, ids in zip(job.texts, result.token_ids, strict=True):
             if not ids:
@@ -233,73 +249,7 @@ def _ask(folder: Path, template: str, source: str | None, jobs: Sequence[Job]) -
 
 def _exchange(request: dict[str, Any]) -> Any:
     try:
-        return elsewhere.ask("orchestrator.prompts.rendering", request, QUIET, TIME_LIMIT)
+        return run_module("orchestrator.prompts.chat_templates", request, QUIET_TRANSFORMERS, TIME_LIMIT)
     except subprocess.TimeoutExpired as error:
-        remedy = f"did not render within {TIME_LIMIT:.0f} seconds: set {FIELD}=none"
-        raise UserError(FIELD, request["template"], remedy) from error
-
-
-# --- in the other process -----------------------------------------------------------------------------------------
-
-
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """{"results": a (texts, token ids) for each job}, or what went wrong: {"tokenizer": why} or {"text", "reason"}."""
-    # transformers imports torch where it finds it: 10 of 13 seconds here, and nothing of it is needed
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(request["folder"], local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # any, from a dozen libraries
-        return {"tokenizer": elsewhere.reason(error)}
-    chatting = request["template"] != NONE and bool(request["source"] or tokenizer.chat_template)
-    special = request["template"] != TOKENIZER or not chatting
-    cut = special and appends_end(tokenizer)
-    results = []
-    for system, texts, prefill in request["jobs"]:
-        rendered, token_ids = [], []
-        for text in texts:
-            try:
-                whole = chat(tokenizer, request["source"], system, text) if chatting else bare(system, text)
-                whole = _begun(whole, prefill)
-                ids = tokenizer(whole, add_special_tokens=special)["input_ids"]
-            except Exception as error:
-                return {"text": text, "reason": elsewhere.reason(error)}
-            rendered.append(whole)
-            token_ids.append(ids[:-1] if cut else ids)
-        results.append((rendered, token_ids))
-    return {"results": results}
-
-
-def appends_end(tokenizer: Any) -> bool:
-    """Some put an end of sequence behind every text, after which there is nothing to say."""
-    added, plain = (tokenizer("a", add_special_tokens=special)["input_ids"][-1:] for special in (True, False))
-    return bool(added != plain and added == [tokenizer.eos_token_id])
-
-
-def chat(tokenizer: Any, source: str | None, system: str | None, text: str) -> str:
-    def apply(*messages: tuple[str, str]) -> str:
-        rendered: str = tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages],
-            chat_template=source,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-            date_string=DATE.strftime("%d %b %Y"),
-            strftime_now=DATE.strftime,  # the template's variables come before transformers' function of that name
-        )
-        if text.strip() not in rendered:
-            raise ValueError("the template leaves the prompt out")
-        return rendered
-
-    if system is None:
-        return apply(("user", text))
-    with contextlib.suppress(Exception):
-        rendered = apply(("system", system), ("user", text))
-        if system.strip() in rendered:
-            return rendered
-    return apply(("user", bare(system, text)))
-
-
-if __name__ == "__main__":
-    elsewhere.serve(_answer)
+        remedy = f"did not render within {TIME_LIMIT:.0f} seconds: set {TEMPLATE_FIELD}=none"
+        raise UserError(TEMPLATE_FIELD, request["template"], remedy) from error

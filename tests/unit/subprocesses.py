@@ -1,24 +1,42 @@
-"""A subprocess of orchestrator/utils/subprocesses.py that is kept for many requests of a test file."""
+"""Keep a module of `orchestrator.utils.subprocesses` running for many requests of a test file."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Exchange = Callable[[dict[str, Any]], Any]
+"""Sends a request and returns the response."""
 
 
 @contextlib.contextmanager
-def kept(module: str) -> Iterator[subprocess.Popen[str]]:
-    """Answers a JSON document a line by the module's `_answer`; it takes seconds to start."""
+def serving_module(module: str, environment: Mapping[str, str] | None = None) -> Iterator[Exchange]:
+    """Start a process that answers requests with the module's `respond`. It takes seconds to start.
+
+    Args:
+        module: Dotted name.
+        environment: All environment variables of the process. None: this process's, without network.
+    """
     serve = (
-        f"import json, sys; from {module} import _answer\n"
-        "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
+        f"import json, sys; from {module} import respond\n"
+        "for line in sys.stdin: print(json.dumps(respond(json.loads(line))), flush=True)"
     )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if environment is None:
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     command = [sys.executable, "-P", "-c", serve]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
-        yield child
-        assert child.stdin is not None
-        child.stdin.close()
+        assert child.stdin is not None and child.stdout is not None
+        stdin, stdout = child.stdin, child.stdout
+
+        def exchange(request: dict[str, Any]) -> Any:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            return json.loads(stdout.readline())
+
+        yield exchange
+        stdin.close()

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.analysis import published
 from orchestrator.analysis.results import ResultKey
 from orchestrator.config.compose import compose
-from orchestrator.prompts import rendering as render
+from orchestrator.prompts.rendering import template_source
 
 GRID: dict[str, Any] = {
     "kind": "random_1d",
@@ -90,4 +90,4 @@ def test_finetunings(recipe: str, asr: float | None) -> None:
 def test_the_papers_models_are_asked_by_the_papers_templates(model: str) -> None:
     template = compose([f"model={model}"]).model.template
     assert template == {"llama3_8b": "tokenizer"}.get(model, model.split("_")[0].removesuffix("7b"))
-    assert template == "tokenizer" or render._source(template)
+    assert template == "tokenizer" or template_source(template)

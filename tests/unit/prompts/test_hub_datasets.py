@@ -10,14 +10,9 @@ import http.server
 import json
 import os
 import re
-import subprocess
-import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,10 +20,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from orchestrator.config.schema import ProbesConfig
-from orchestrator.prompts import hub_datasets as hub_data
-from orchestrator.prompts import probe_sets as probes
+from orchestrator.prompts import hub_datasets
+from orchestrator.prompts.hub_datasets import QUIET_DATASETS
+from orchestrator.prompts.probe_sets import load_probe_set
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR
+from tests.unit.loopback_hub import LoopbackHub
+from tests.unit.subprocesses import Exchange, serving_module
 
 PRESETS = CONF_DIR / "probes"
 PARQUET = "{}-00000-of-00001.parquet"
@@ -132,14 +130,14 @@ REPOSITORIES: dict[str, tuple[str, dict[str, Table | str]]] = {
 }
 
 
-class Hub:
-    """Serves repositories of data sets at one commit each, and counts what is asked for."""
+class DatasetHub(LoopbackHub):
+    """Serves repositories of data sets at one commit each."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.files: dict[str, dict[str, bytes]] = {}
         self.commits: dict[str, str] = {}
         self.gated: set[str] = set()
-        self.asked: Counter[str] = Counter()
         for name, (commit, files) in REPOSITORIES.items():
             self.commits[name], self.files[name] = commit, {}
             for path, content in files.items():
@@ -149,30 +147,8 @@ class Hub:
                     self.files[name][path] = target.read_bytes()
                 else:
                     self.files[name][path] = content.encode()
-        hub = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self) -> None:
-                hub.answer(self, b"")
-
-            do_GET = do_HEAD
-
-            def do_POST(self) -> None:
-                hub.answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-
-    def answer(self, request: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
-        path = unquote(urlsplit(request.path).path)
-        self.asked[f"{request.command} {path}"] += 1
+    def answer(self, request: http.server.BaseHTTPRequestHandler, path: str, body: bytes) -> None:
         match = re.match(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(.*))?$", path)
         name = match[2] if match else ""
         if match is None or name not in self.files:
@@ -188,7 +164,7 @@ class Hub:
             if file not in files:
                 return self.send(request, 404, {"X-Error-Code": "EntryNotFound"})
             etag = hashlib.sha1(files[file]).hexdigest()
-            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit}
             return self.send(request, 200, headers, files[file])
         folders = {"/".join(path.split("/")[:i]) for path in files for i in range(1, path.count("/") + 1)}
         entries = [
@@ -210,60 +186,35 @@ class Hub:
         siblings = [{"rfilename": path} for path in files]
         self.send(request, 200, {}, {"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
 
-    def send(self, request: Any, status: int, headers: Mapping[str, str], content: Any = b"") -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        request.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(data))}.items():
-            request.send_header(key, value)
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(data)
-
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    served = Hub(tmp_path_factory.mktemp("repositories"))
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetHub]:
+    served = DatasetHub(tmp_path_factory.mktemp("repositories"))
     yield served
-    served.server.shutdown()
-    served.server.server_close()
+    served.close()
 
 
 @pytest.fixture(scope="module")
-def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    """The other process, kept for many requests."""
-    serve = (
-        "import json, sys; from orchestrator.prompts.hub_datasets import _answer\n"
-        "for line in sys.stdin: print(json.dumps(_answer(json.loads(line))), flush=True)"
-    )
+def process(hub: DatasetHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """The subprocess, kept for many requests."""
     dropped = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_DISABLE_XET": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", serve],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=kept | own | hub_data.QUIET,
-        text=True,
-    ) as child:
-        yield child
-        assert child.stdin is not None
-        child.stdin.close()
+    with serving_module("orchestrator.prompts.hub_datasets", kept | own | QUIET_DATASETS) as exchange:
+        yield exchange
 
 
 @pytest.fixture
-def fetched(process: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Requests go to the kept process; returns how many there were. The cache is the test's own."""
+def fetched(process: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Send all requests to the kept process; returns their number. The cache is the test's own."""
     requests = []
 
     def exchange(request: dict[str, Any]) -> Any:
         requests.append(request)
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        return process(request)
 
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub_data, "_exchange", exchange)
+    monkeypatch.setattr(hub_datasets, "_exchange", exchange)
     return lambda: len(requests)
 
 
@@ -279,27 +230,27 @@ EXPECTED = {  # name: (group, prompts, categories, targets)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_a_named_data_set(name: str, hub: Hub, fetched: Callable[[], int]) -> None:
+def test_a_named_data_set(name: str, hub: DatasetHub, fetched: Callable[[], int]) -> None:
     conf = preset(name)
     group, texts, categories, targets = EXPECTED[name]
-    found = probes.load(conf)
+    found = load_probe_set(conf)
     assert (found.name, found.group) == (name, group)
     assert [prompt.text for prompt in found.prompts] == texts
     assert [prompt.category for prompt in found.prompts] == categories
     assert [prompt.target for prompt in found.prompts] == targets
     assert conf.hub is not None and found.origin == f"{conf.hub}@{hub.commits[conf.hub]}"
-    before = hub.asked.total()
-    assert probes.load(conf) == found
-    assert fetched() == 1 and hub.asked.total() == before  # once it is here, nobody is asked
+    before = hub.requests.total()
+    assert load_probe_set(conf) == found
+    assert fetched() == 1 and hub.requests.total() == before  # once it is here, nobody is asked
 
 
-def test_a_branch_is_taken_as_it_is_and_recorded(hub: Hub, fetched: Callable[[], int]) -> None:
-    found = probes.load(preset("harmbench", revision="main"))
+def test_a_branch_is_taken_as_it_is_and_recorded(hub: DatasetHub, fetched: Callable[[], int]) -> None:
+    found = load_probe_set(preset("harmbench", revision="main"))
     assert found.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
 
 
 def test_mmlu_has_choices_and_right_answers(fetched: Callable[[], int]) -> None:
-    found = probes.load(preset("mmlu"))
+    found = load_probe_set(preset("mmlu"))
     assert (found.group, found.letters) == ("capability", ("A", "B", "C", "D"))
     assert [(prompt.choices, prompt.target) for prompt in found.prompts] == [
         (("3", "4", "5", "6"), "B"),
@@ -319,11 +270,11 @@ def test_every_preset_with_a_hub_is_served_here_and_pinned() -> None:
 
 def refused(conf: ProbesConfig) -> UserError:
     with pytest.raises(UserError) as error:
-        probes.load(conf)
+        load_probe_set(conf)
     return error.value
 
 
-def test_mistakes_are_one_sentence(hub: Hub, fetched: Callable[[], int]) -> None:
+def test_mistakes_are_one_sentence(hub: DatasetHub, fetched: Callable[[], int]) -> None:
     error = refused(preset("jailbreakbench", column="goal_text"))
     assert error.field == "probes.column" and "it has Index, Goal, Target" in error.remedy
     assert refused(preset("jailbreakbench", category="Kind")).field == "probes.category"
@@ -340,7 +291,7 @@ def test_mistakes_are_one_sentence(hub: Hub, fetched: Callable[[], int]) -> None
     assert not [path for path in Path(os.environ["SAFETY_LANDSCAPE_CACHE"]).rglob("*") if ".tmp" in path.name]
 
 
-def test_a_gated_data_set(hub: Hub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_data_set(hub: DatasetHub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "gated", {"walledai/StrongREJECT"})
     monkeypatch.setitem(hub.commits, "walledai/StrongREJECT", "e" * 40)  # nothing of it is in the hub's own cache
     error = refused(preset("strongreject", revision="e" * 40))
@@ -366,4 +317,6 @@ def test_a_data_set_of_ones_own_is_one_file(fetched: Callable[[], int], tmp_path
     conf: Any = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(ProbesConfig), OmegaConf.load(tmp_path / "mine.yaml"))
     )
-    assert [prompt.text for prompt in probes.load(conf).prompts] == ASKED  # of the usual names, the one that is there
+    assert [
+        prompt.text for prompt in load_probe_set(conf).prompts
+    ] == ASKED  # of the usual names, the one that is there

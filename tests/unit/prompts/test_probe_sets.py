@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.schema import ProbesConfig
 from orchestrator.prompts import capability
-from orchestrator.prompts.probe_sets import ProbeSet, load
+from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
 
@@ -68,7 +68,7 @@ ROWS = [
 def test_any_format(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
     WRITERS[suffix.lower()](path, ROWS)
-    probes = load(Conf(path=str(path), column="ask", group="benign", category="kind", target="start"))
+    probes = load_probe_set(Conf(path=str(path), column="ask", group="benign", category="kind", target="start"))
     assert (probes.name, probes.group) == ("mine", "benign")
     assert texts(probes) == [row["ask"] for row in ROWS]
     assert [prompt.id for prompt in probes.prompts] == [text_id(row["ask"]) for row in ROWS]
@@ -95,56 +95,58 @@ def test_a_window_of_any_texts(
     WRITERS[suffix](path, [{"text": text} for text in wanted])
     conf = Conf(path=str(path), offset=offset, limit=limit)
     if offset < len(wanted):
-        assert texts(load(conf)) == wanted[offset:][:limit]
+        assert texts(load_probe_set(conf)) == wanted[offset:][:limit]
     else:
         with pytest.raises(UserError, match=f"less than {len(wanted)}") as caught:
-            load(conf)
+            load_probe_set(conf)
         assert caught.value.field == "probes.offset"
 
 
 def test_an_attack_knows_the_request_inside_it(tmp_path: Path) -> None:
     file = tmp_path / "attacks.csv"
     file.write_text("goal,prompt\nMake tea,Max makes tea: how?\n")
-    (prompt,) = load(ProbesConfig(path=str(file), column="prompt", group="jailbreak")).prompts
+    (prompt,) = load_probe_set(ProbesConfig(path=str(file), column="prompt", group="jailbreak")).prompts
     assert (prompt.text, prompt.request) == ("Max makes tea: how?", "Make tea")
-    (wrapped,) = load(ProbesConfig(path=str(file), column="goal", group="jailbreak", wrapper="Sing: {request}")).prompts
+    (wrapped,) = load_probe_set(
+        ProbesConfig(path=str(file), column="goal", group="jailbreak", wrapper="Sing: {request}")
+    ).prompts
     assert (wrapped.text, wrapped.request) == ("Sing: Make tea", "Make tea")
-    (plain,) = load(ProbesConfig(path=str(file), column="prompt", group="harmful")).prompts
+    (plain,) = load_probe_set(ProbesConfig(path=str(file), column="prompt", group="harmful")).prompts
     assert plain.request == plain.text
 
 
 def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"text": 1}\n{"text": "two"}\n{"text": "three"}\n{"text": "two"}\n\xff not JSON\n')
-    assert texts(load(Conf(path=str(path), offset=1, limit=2))) == ["two", "three"]
+    assert texts(load_probe_set(Conf(path=str(path), offset=1, limit=2))) == ["two", "three"]
 
 
 def test_byte_order_mark_and_blank_lines(tmp_path: Path) -> None:
     for name, content in (("p.csv", "text\r\n\r\none\r\n"), ("p.jsonl", '{"text": "one"}\r\n\r\n')):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
-        assert texts(load(Conf(path=str(tmp_path / name)))) == ["one"]
+        assert texts(load_probe_set(Conf(path=str(tmp_path / name)))) == ["one"]
 
 
 def test_a_long_field(tmp_path: Path) -> None:
     text = "word " * 50_000  # more than the csv module takes by itself
     write_csv(tmp_path / "p.csv", [{"text": text}])
-    assert texts(load(Conf(path=str(tmp_path / "p.csv")))) == [text]
+    assert texts(load_probe_set(Conf(path=str(tmp_path / "p.csv")))) == [text]
 
 
 @pytest.mark.parametrize("name", ["text", "goal", "prompt", "question", "behavior", "Behavior"])
 def test_usual_column_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"n": "1", name: "one"}])
-    assert texts(load(Conf(path=str(path)))) == ["one"]
+    assert texts(load_probe_set(Conf(path=str(path)))) == ["one"]
 
 
 def test_two_usual_columns_are_no_guess(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"goal": "one", "prompt": "two"}])
     with pytest.raises(UserError, match="it has goal, prompt") as caught:
-        load(Conf(path=str(path)))
+        load_probe_set(Conf(path=str(path)))
     assert caught.value.field == "probes.column"
-    assert texts(load(Conf(path=str(path), column="prompt"))) == ["two"]
+    assert texts(load_probe_set(Conf(path=str(path), column="prompt"))) == ["two"]
 
 
 # Content of a file, what else is asked, the field of the error and what it says.
@@ -185,7 +187,7 @@ def test_bad_files(tmp_path: Path, case: str) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
-        load(Conf(path=str(path), **asked))
+        load_probe_set(Conf(path=str(path), **asked))
     assert caught.value.field == field
     assert re.search(says, caught.value.remedy), caught.value.remedy
     assert "\n" not in caught.value.remedy
@@ -198,7 +200,7 @@ def test_bad_parquet_values(tmp_path: Path, type_: pa.DataType, value: object) -
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"text": pa.array([value], type_)}), path)
     with pytest.raises(UserError, match="row 1 ") as caught:
-        load(Conf(path=str(path)))
+        load_probe_set(Conf(path=str(path)))
     assert caught.value.field == "probes.path"
 
 
@@ -207,15 +209,15 @@ def test_bad_paths(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for name, says in (("prbes.csv", "did you mean 'probes.csv'"), ("folder.csv", "folder"), ("x/y.csv", "no such")):
         with pytest.raises(UserError, match=says) as caught:
-            load(Conf(path=str(tmp_path / name)))
+            load_probe_set(Conf(path=str(tmp_path / name)))
         assert caught.value.field == "probes.path"
     with pytest.raises(UserError, match="could not be read"):
-        load(Conf(path=str(tmp_path / ("x" * 300 + ".csv"))))
+        load_probe_set(Conf(path=str(tmp_path / ("x" * 300 + ".csv"))))
     with pytest.raises(UserError, match="name the file"):
-        load(Conf())
+        load_probe_set(Conf())
     for name in ("harmful_evil.jsonl", "../../errors.py"):
         with pytest.raises(UserError) as caught:
-            load(Conf(file=name))
+            load_probe_set(Conf(file=name))
         assert caught.value.field == "probes.file"
 
 
@@ -227,11 +229,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match="Permission denied"):
-        load(Conf(path=str(tmp_path / "p.csv")))
+        load_probe_set(Conf(path=str(tmp_path / "p.csv")))
 
 
 def test_shipped_pairs() -> None:
-    harmful, benign = load(preset("harmful")), load(preset("benign"))
+    harmful, benign = load_probe_set(preset("harmful")), load_probe_set(preset("benign"))
     assert (harmful.name, harmful.group, benign.name, benign.group) == ("harmful", "harmful", "benign", "benign")
     assert len(harmful.prompts) >= 80
     named = {prompt.pair_id: prompt for prompt in harmful.prompts}
@@ -244,21 +246,21 @@ def test_shipped_pairs() -> None:
 def test_only_a_harmful_row_names_a_pair_by_itself(tmp_path: Path, group: str, own: str | None) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"id": "7", "text": "one", "pair_id": ""}, {"id": "8", "text": "two", "pair_id": "x"}])
-    assert [prompt.pair_id for prompt in load(Conf(path=str(path), group=group)).prompts] == [own, "x"]
+    assert [prompt.pair_id for prompt in load_probe_set(Conf(path=str(path), group=group)).prompts] == [own, "x"]
 
 
 def test_own_path_wins_over_a_shipped_file(tmp_path: Path) -> None:
     write_csv(tmp_path / "p.csv", [{"prompt": "one"}])
-    assert texts(load(preset("harmful", path=str(tmp_path / "p.csv"), category=None))) == ["one"]
+    assert texts(load_probe_set(preset("harmful", path=str(tmp_path / "p.csv"), category=None))) == ["one"]
 
 
 def test_advbench() -> None:
     if not ADVBENCH.is_file():
         pytest.skip(f"AdvBench is not there: {ADVBENCH}")
-    probes = load(preset("advbench", path=str(ADVBENCH), limit=80))
+    probes = load_probe_set(preset("advbench", path=str(ADVBENCH), limit=80))
     assert (probes.name, len(probes.prompts)) == ("advbench", 80)
     assert all(prompt.target and prompt.target.startswith("Sure") for prompt in probes.prompts)
-    assert len(load(preset("advbench", path=str(ADVBENCH), limit=10_000)).prompts) == 520
+    assert len(load_probe_set(preset("advbench", path=str(ADVBENCH), limit=10_000)).prompts) == 520
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
@@ -274,10 +276,14 @@ def test_a_wrapper_goes_around_every_request_and_keeps_the_pair(tmp_path: Path) 
     path = tmp_path / "p.jsonl"
     write_jsonl(path, [{"id": "he-1", "pair_id": None, "text": "How {so}?"}])
     conf = Conf(path=str(path), group="jailbreak", wrapper="Play a part: {request} Go on.", prefill="Sure")
-    (prompt,) = load(conf).prompts
-    assert (prompt.text, prompt.pair_id, load(conf).prefill) == ("Play a part: How {so}? Go on.", "he-1", "Sure")
+    (prompt,) = load_probe_set(conf).prompts
+    assert (prompt.text, prompt.pair_id, load_probe_set(conf).prefill) == (
+        "Play a part: How {so}? Go on.",
+        "he-1",
+        "Sure",
+    )
     with pytest.raises(UserError, match="must say once where the request goes"):
-        load(Conf(path=str(path), wrapper="Play a part."))
+        load_probe_set(Conf(path=str(path), wrapper="Play a part."))
 
 
 def test_a_collection_of_attacks_in_jailbreakbenchs_layout(tmp_path: Path) -> None:
@@ -286,14 +292,14 @@ def test_a_collection_of_attacks_in_jailbreakbenchs_layout(tmp_path: Path) -> No
     lost = {"index": 1, "goal": "another", "category": "Malware", "prompt": None, "jailbroken": False}
     path.write_text(json.dumps({"parameters": {"judge": "x"}, "jailbreaks": [found, lost]}))
     conf = preset("jailbreak_file", path=str(path))
-    (prompt,) = load(conf).prompts
+    (prompt,) = load_probe_set(conf).prompts
     assert (prompt.text, prompt.group, prompt.category) == ("an attack on it", "jailbreak", "Fraud")
     with pytest.raises(UserError, match="entry 2 holds nothing in column prompt"):
-        load(preset("jailbreak_file", path=str(path), skip_empty=False))
+        load_probe_set(preset("jailbreak_file", path=str(path), skip_empty=False))
     for text, words in (('{"a": [], "b": []}', "holds 2 lists"), ("[1]", "entry 1 is not"), ("3", "holds no lists")):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
-            load(conf)
+            load_probe_set(conf)
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -311,7 +317,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 def test_questions_with_choices_in_every_layout(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "q.parquet"
     pq.write_table(pa.Table.from_pylist([LAYOUTS[layout]]), path)
-    probes = load(Conf(path=str(path), column="question", group="capability", answers="choice", wrapper="{request}\n!"))
+    probes = load_probe_set(
+        Conf(path=str(path), column="question", group="capability", answers="choice", wrapper="{request}\n!")
+    )
     (prompt,) = probes.prompts
     assert (prompt.text, prompt.choices, prompt.target) == ("2 + 2?\nA. 3\nB. 4\n!", ("3", "4"), "B")
     assert probes.letters == ("A", "B")
@@ -331,7 +339,7 @@ def test_questions_that_lack_something(tmp_path: Path, row: dict[str, Any], word
     path = tmp_path / "q.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
     with pytest.raises(UserError, match=words) as caught:
-        load(Conf(path=str(path), column="question", group="capability", answers="choice"))
+        load_probe_set(Conf(path=str(path), column="question", group="capability", answers="choice"))
     assert caught.value.field == "probes.path"
 
 
@@ -340,9 +348,9 @@ def test_what_counts_as_a_right_answer(tmp_path: Path) -> None:
     write_jsonl(
         path, [{"question": "Apples?", "answer": "5 + 1,000\n#### 1,005"}, {"question": "Who?", "answer": ["A b", "C"]}]
     )
-    number, words = load(Conf(path=str(path), column="question", group="capability", answers="exact")).prompts
+    number, words = load_probe_set(Conf(path=str(path), column="question", group="capability", answers="exact")).prompts
     assert number.target == "1,005" and number.choices == ()
-    right = capability.is_right
+    right = capability.is_correct
     assert right(number.target, (), "So 5 and 1000 make 1005.", None) and not right(
         number.target, (), "1005 or 6", None
     )

@@ -16,13 +16,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.models import resolve as models
-from orchestrator.prompts import rendering as render
+from orchestrator.models.embedded import embedded_folder
+from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.prompts.rendering import SystemPrompt
+from orchestrator.prompts.rendering import TEMPLATES, SystemPrompt, render_prompt_sets
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from tests.unit import subprocesses as elsewhere
+from tests.unit.subprocesses import Exchange, serving_module
 
 CONF = Path(__file__).parents[3] / "conf" / "system_prompt"
 CHAT = (
@@ -70,7 +70,7 @@ def read(prompts: PromptSet, folder: Path) -> list[str]:
 
 
 def ask(folder: Path | None, *systems: SystemPrompt, template: str = "tokenizer") -> list[PromptSet]:
-    return render.render(folder, [HARMFUL], systems or [DEFAULT], lambda _: Sampling(8), template)
+    return render_prompt_sets(folder, [HARMFUL], systems or [DEFAULT], lambda _: Sampling(8), template)
 
 
 @pytest.fixture(autouse=True)
@@ -80,25 +80,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[subprocess.Popen[str]]:
-    """The other process, kept for many requests, since it takes seconds to start."""
-    with elsewhere.kept("orchestrator.prompts.rendering") as child:
-        yield child
+def process() -> Iterator[Exchange]:
+    """The subprocess, kept for many requests, because it takes seconds to start."""
+    with serving_module("orchestrator.prompts.chat_templates") as exchange:
+        yield exchange
 
 
 @pytest.fixture
-def kept(process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """All requests go to the kept process; returns how many there were."""
+def kept(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Send all requests to the kept process; returns their number."""
     requests = []
 
     def exchange(request: dict[str, Any]) -> Any:
         requests.append(request)
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        return process(request)
 
-    monkeypatch.setattr(render, "_exchange", exchange)
+    monkeypatch.setattr(rendering, "_exchange", exchange)
     return lambda: len(requests)
 
 
@@ -109,7 +106,7 @@ def test_the_process_has_no_torch(tmp_path: Path) -> None:
         "source": None,
         "jobs": [[None, ["Hi"], ""]],
     }
-    command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.rendering"]
+    command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.chat_templates"]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
@@ -128,10 +125,10 @@ def test_a_template_that_lets_the_model_think_first_is_told_not_to(tmp_path: Pat
 def test_a_response_can_be_made_to_begin_with_something(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     forced = dataclasses.replace(HARMFUL, prefill="Sure, here is")
-    plain, begun = render.render(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
+    plain, begun = render_prompt_sets(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
     assert begun.rendered[0] == "<s><|user|>How do I kill a process?<|end|><|assistant|> Sure, here is"
     assert read(begun, folder) == list(begun.rendered) and begun.id != plain.id
-    (stand_in,) = render.render(None, [forced], [DEFAULT], lambda _: Sampling(8))
+    (stand_in,) = render_prompt_sets(None, [forced], [DEFAULT], lambda _: Sampling(8))
     assert stand_in.rendered[0].endswith("process? Sure, here is")
 
 
@@ -158,7 +155,7 @@ def test_a_rerun_starts_no_process(tmp_path: Path, cache: Path, monkeypatch: pyt
 
 
 def test_order_names_and_sampling(tmp_path: Path, kept: Callable[[], int]) -> None:
-    sets = render.render(
+    sets = render_prompt_sets(
         tokenizer(tmp_path), [HARMFUL, BENIGN], [DEFAULT, STERN], lambda probes: Sampling(len(probes.prompts))
     )
     assert [(s.probe_set, s.system_prompt, s.group, s.sampling.max_tokens) for s in sets] == [
@@ -244,7 +241,7 @@ def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
             )
         ),
     }
-    assert set(wanted) == {path.stem for path in render.TEMPLATES.iterdir()}
+    assert set(wanted) == {path.stem for path in TEMPLATES.iterdir()}
     for name, texts in wanted.items():
         sets = ask(folder, DEFAULT, EMPTY, STERN, template=name)
         assert [prompts.rendered[0] for prompts in sets] == list(texts)
@@ -256,7 +253,7 @@ def test_a_named_template_that_was_changed(
 ) -> None:
     folder, templates = tokenizer(tmp_path), tmp_path / "templates"
     templates.mkdir()
-    monkeypatch.setattr(render, "TEMPLATES", templates)
+    monkeypatch.setattr(rendering, "TEMPLATES", templates)
     for mark in ("Q:", "Ask:"):
         (templates / "mine.jinja").write_text(mark + "{{ messages[-1]['content'] }}")
         assert ask(folder, template="mine")[0].rendered[0] == f"{mark}How do I kill a process?"
@@ -358,7 +355,7 @@ def test_what_counts_for_the_cache(tmp_path: Path, kept: Callable[[], int]) -> N
     def count(
         prompts: tuple[Prompt, ...] = (one, other), system: SystemPrompt = DEFAULT, template: str = "none"
     ) -> int:
-        render.render(folder, [ProbeSet("p", "g", prompts)], [system], lambda _: Sampling(), template)
+        render_prompt_sets(folder, [ProbeSet("p", "g", prompts)], [system], lambda _: Sampling(), template)
         return kept()
 
     assert count() == 1
@@ -375,7 +372,7 @@ def test_what_counts_for_the_cache(tmp_path: Path, kept: Callable[[], int]) -> N
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), st.none() | st.text())
 def test_the_stand_in(text: str, system: str | None) -> None:
     probes = ProbeSet("p", "g", (Prompt(text), Prompt(text + " more")))
-    (prompts,) = render.render(None, [probes], [SystemPrompt("s", system)], lambda _: Sampling())
+    (prompts,) = render_prompt_sets(None, [probes], [SystemPrompt("s", system)], lambda _: Sampling())
     assert prompts.rendered[0] == (f"{system}\n\n{text}" if system else text)
     ids, longer = prompts.token_ids
     assert len(ids) == len(prompts.rendered[0].split()) and longer[:-1] == ids
@@ -400,11 +397,11 @@ def test_system_prompt_presets() -> None:
 
 def test_the_embedded_models_own_system_message(kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
-    folder = models._embedded_folder(None)
+    folder = embedded_folder(None)
     if not folder.is_dir():
         pytest.skip(f"the embedded model is not made yet: {folder}")
-    monkeypatch.setattr(render, "_load", lambda *_: None)
-    monkeypatch.setattr(render, "_keep", lambda *_: None)
+    monkeypatch.setattr(rendering, "_load", lambda *_: None)
+    monkeypatch.setattr(rendering, "_save", lambda *_: None)
     default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
     assert "helpful AI assistant named SmolLM" in default.rendered[0]
     assert "SmolLM" not in empty.rendered[0] + stern.rendered[0]

@@ -1,0 +1,133 @@
+"""Chat templates and tokenizers, applied in a subprocess without PyTorch.
+
+Run as a module, this file is that process: it answers one request of `rendering`. `judge_prompts` uses the same
+functions in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from datetime import datetime
+from typing import Any
+
+from orchestrator.utils.subprocesses import first_line, serve_module
+
+TOKENIZER_TEMPLATE, NO_TEMPLATE = "tokenizer", "none"
+"""The templates that are no file: the chat template beside the tokenizer, and the bare text."""
+
+TIME_LIMIT = 1800.0
+"""Limit of the process in seconds: a template may loop for ever."""
+
+DATE = datetime(2024, 7, 26)
+"""The date given to templates that insert today's: prompts must not change overnight."""
+
+
+def load_tokenizer(folder: str) -> Any:
+    """Load the tokenizer in a folder, without the network and without running code of the model's repository.
+
+    Call it in a subprocess only: it makes PyTorch impossible to import. transformers imports PyTorch if it is
+    installed, which takes several seconds and is not needed here.
+    """
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def appends_eos(tokenizer: Any) -> bool:
+    """Whether the tokenizer adds an end-of-sequence token to every text, after which nothing can be generated."""
+    added, plain = (tokenizer("a", add_special_tokens=special)["input_ids"][-1:] for special in (True, False))
+    return bool(added != plain and added == [tokenizer.eos_token_id])
+
+
+def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, text: str) -> str:
+    """Return the text that prompts the model with one user message.
+
+    A template that refuses a system message, or leaves it out, gets it at the beginning of the user's message.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        source: A chat template in Jinja. None: the tokenizer's own.
+        system: The system message. None: none, so that the template's default applies.
+        text: The user's message.
+
+    Raises:
+        ValueError: The template leaves the user's message out.
+    """
+
+    def apply(*messages: tuple[str, str]) -> str:
+        rendered: str = tokenizer.apply_chat_template(
+            [{"role": role, "content": content} for role, content in messages],
+            chat_template=source,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            date_string=DATE.strftime("%d %b %Y"),
+            strftime_now=DATE.strftime,  # takes precedence over transformers' function of that name
+        )
+        if text.strip() not in rendered:
+            raise ValueError("the template leaves the prompt out")
+        return rendered
+
+    if system is None:
+        return apply(("user", text))
+    with contextlib.suppress(Exception):
+        rendered = apply(("system", system), ("user", text))
+        if system.strip() in rendered:
+            return rendered
+    return apply(("user", bare_prompt(system, text)))
+
+
+def bare_prompt(system: str | None, text: str) -> str:
+    """Return the prompt without a chat template: SYSTEM, an empty line, USER; the user's text alone without SYSTEM."""
+    return f"{system}\n\n{text}" if system else text
+
+
+def with_prefill(prompt: str, prefill: str) -> str:
+    """Append the beginning of the response to a prompt, after a space unless the prompt ends in whitespace."""
+    if not prefill:
+        return prompt
+    space = "" if prompt[-1:].isspace() else " "
+    return f"{prompt}{space}{prefill}"
+
+
+def respond(request: dict[str, Any]) -> dict[str, Any]:
+    """Render and tokenize the texts of all jobs.
+
+    Args:
+        request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`: a
+            (system prompt or null, texts, prefill) each.
+
+    Returns:
+        {"results": a (rendered texts, token ids) for each job}; {"tokenizer": reason} if the tokenizer does not load;
+        {"text", "reason"} if a text cannot be rendered.
+    """
+    try:
+        tokenizer = load_tokenizer(request["folder"])
+    except Exception as error:  # any kind, from a dozen libraries
+        return {"tokenizer": first_line(error)}
+    chat = request["template"] != NO_TEMPLATE and bool(request["source"] or tokenizer.chat_template)
+    add_special_tokens = request["template"] != TOKENIZER_TEMPLATE or not chat
+    drop_eos = add_special_tokens and appends_eos(tokenizer)
+    results = []
+    for system, texts, prefill in request["jobs"]:
+        rendered, token_ids = [], []
+        for text in texts:
+            try:
+                if chat:
+                    prompt = apply_chat_template(tokenizer, request["source"], system, text)
+                else:
+                    prompt = bare_prompt(system, text)
+                prompt = with_prefill(prompt, prefill)
+                ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+            except Exception as error:
+                return {"text": text, "reason": first_line(error)}
+            rendered.append(prompt)
+            token_ids.append(ids[:-1] if drop_eos else ids)
+        results.append((rendered, token_ids))
+    return {"results": results}
+
+
+if __name__ == "__main__":
+    serve_module(respond)

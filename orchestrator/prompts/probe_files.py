@@ -1,0 +1,132 @@
+"""Read tables of prompts from CSV, JSON, JSONL and Parquet files: their columns, and their rows one after the other.
+
+Functions raise ValueError with a message that names the row or line, such as "line 3 is not UTF-8".
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_FIELD = 1 << 30
+"""Characters of one CSV field; the csv module's own limit is 131,072."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ProbeFormat:
+    """A file format.
+
+    Attributes:
+        unit: What the number of a row counts, from 1: "row", "line" or "entry".
+        columns: Returns the names of a file's columns; an empty list for an empty file.
+        rows: Yields (number, row), each row with at least the named columns.
+    """
+
+    unit: str
+    columns: Callable[[Path], list[str]]
+    rows: Callable[[Path, list[str]], Iterator[tuple[int, Row]]]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield a text file's lines with their ends, decoded one by one so that an error can name the line."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"line {number} is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
+
+
+def _csv_records(path: Path) -> Iterator[list[str]]:
+    """Yield the records of a CSV file, its header first. Blank lines are skipped."""
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(_lines(path), strict=True)
+    try:
+        yield from filter(None, reader)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num} is not CSV ({error})") from None
+
+
+def _csv_columns(path: Path) -> list[str]:
+    return next(_csv_records(path), [])
+
+
+def _csv_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
+    records = _csv_records(path)
+    header = next(records, [])
+    for number, record in enumerate(records, 1):
+        if len(record) != len(header):
+            raise ValueError(f"row {number} has {len(record)} fields, the header has {len(header)}: quote its commas")
+        yield number, dict(zip(header, record, strict=True))
+
+
+def _jsonl_columns(path: Path) -> list[str]:
+    return next(([*row] for _, row in _jsonl_rows(path, [])), [])
+
+
+def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is not a JSON object: write one with a field for the text in each line")
+        yield number, row
+
+
+def _json_columns(path: Path) -> list[str]:
+    return next(([*row] for _, row in _json_rows(path, [])), [])
+
+
+def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a list of objects, or of an object that holds one such list (JailbreakBench: `jailbreaks`)."""
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    lists: list[list[Any]] = []
+    if isinstance(document, list):
+        lists = [document]
+    elif isinstance(document, dict):
+        lists = [value for value in document.values() if isinstance(value, list)]
+    if len(lists) != 1:
+        count = len(lists) or "no"
+        raise ValueError(f"holds {count} lists of rows: give a list of objects, or an object with one list")
+    for number, row in enumerate(lists[0], 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"entry {number} is not a JSON object: write one with a field for the text")
+        yield number, row
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
+def _parquet_rows(path: Path, names: list[str]) -> Iterator[tuple[int, Row]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(batch_size=1024, columns=names)
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield from enumerate(rows, 1)
+
+
+FORMATS = {
+    ".csv": ProbeFormat("row", _csv_columns, _csv_rows),
+    ".json": ProbeFormat("entry", _json_columns, _json_rows),
+    ".jsonl": ProbeFormat("line", _jsonl_columns, _jsonl_rows),
+    ".parquet": ProbeFormat("row", _parquet_columns, _parquet_rows),
+}
+"""The formats by the suffix of a file."""

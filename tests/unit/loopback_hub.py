@@ -1,0 +1,65 @@
+"""A hub on loopback: serves what a test file's subclass answers, and counts the requests."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class LoopbackHub:
+    """An HTTP server at `endpoint` in a thread of its own. `requests` counts "METHOD path", the query left out."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                path = unquote(urlsplit(self.path).path)
+                hub.requests[f"{self.command} {path}"] += 1
+                hub.answer(self, path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+            do_GET = do_POST = do_HEAD
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        """Answer a request by `send`."""
+        raise NotImplementedError
+
+    def send(
+        self,
+        request: http.server.BaseHTTPRequestHandler,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        content: Any = b"",
+    ) -> None:
+        """Send a response with bytes, or a JSON value, as its content."""
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        request.send_response(status)
+        sizes = {"Content-Length": str(len(data)), "Accept-Ranges": "bytes"}
+        for name, value in {**(headers or {}), **sizes}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command != "HEAD":
+            with contextlib.suppress(OSError):
+                request.wfile.write(data)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.server.shutdown()
+        self.server.server_close()
