@@ -66,12 +66,12 @@ def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
 
 def predicted_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
     """Return the bytes at the peak that the plan predicts from the checkpoint's headers."""
-    from orchestrator.models import resolve as models
+    from orchestrator.models.checkpoint import read_checkpoint
     from orchestrator.planning import cost as plan
 
     room = plan.Room(engine=kind, max_model_len=512, write=write)
     memory = plan.memory_of(
-        plan.size_of(models.check(folder), folder.name, "float32"), room, [plan.Load(PROMPTS, PROMPTS * 60, TOKENS)]
+        plan.size_of(read_checkpoint(folder), folder.name, "float32"), room, [plan.Load(PROMPTS, PROMPTS * 60, TOKENS)]
     )
     assert memory is not None
     return memory.peak

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,7 @@ def _submit(call: Call, config: Config) -> int:
     from orchestrator.config.presets import Presets
     from orchestrator.pipeline.prepare import prepare
 
-    prepare(config, Presets(call.config_dir), sys.stderr)
+    prepare(config, Presets(call.config_dir))
     job = slurm.submit(text)
     follow = f"python -m orchestrator status {shlex.quote(config.out)}"
     print_mapping({"job": job, "log": f"slurm-{job}.log", "follow it with": follow}, call.json)
@@ -81,7 +80,7 @@ def plan(call: Call) -> int:
     from orchestrator.pipeline import estimate as pricing
     from orchestrator.planning import cost as planning
 
-    priced = pricing.price(config, Presets(call.config_dir), sys.stderr)
+    priced = pricing.price(config, Presets(call.config_dir))
     if call.json:
         print_json(priced.to_json())
     else:
@@ -198,13 +197,13 @@ def geometry(call: Call) -> int:
     call.refuse_places("geometry")
     config = call.config
     from orchestrator.config.presets import Presets
-    from orchestrator.models import geometry as around
+    from orchestrator.models.geometry import describe, table
 
-    found = around.measure(config, Presets(call.config_dir), sys.stderr)
+    found = describe(config, Presets(call.config_dir))
     if call.json:
         print_json(found)
         return ExitCode.COMPLETE
-    print_table(*around.table(found))
+    print_table(*table(found))
     return ExitCode.COMPLETE
 
 
@@ -213,7 +212,7 @@ def models(call: Call) -> int:
     from orchestrator.models import catalogue
 
     if call.places:
-        print_mapping(catalogue.fetch(call.places[0], call.overrides, call.config_dir, sys.stderr), call.json)
+        print_mapping(catalogue.fetch(call.places[0], call.overrides, call.config_dir), call.json)
         return ExitCode.COMPLETE
     presets = catalogue.presets(call.config_dir)
     if call.json:
@@ -226,14 +225,15 @@ def models(call: Call) -> int:
 def finetune(call: Call) -> int:
     """make a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]"""
     call.refuse_places("finetune")
-    from orchestrator.models import finetune as tuning
+    from orchestrator.models.finetune import report_lines, run_recipe
+    from orchestrator.models.recipes import read_recipe
 
-    recipe, to = tuning.asked(call.overrides, call.config_dir)
-    report = tuning.run(recipe, to)
+    recipe, to = read_recipe(call.overrides, call.config_dir)
+    report = run_recipe(recipe, to, config_dir=call.config_dir)
     if call.json:
         print_json(report)
         return ExitCode.COMPLETE
-    print_pairs(tuning.lines(report, to))
+    print_pairs(report_lines(report, to))
     return ExitCode.COMPLETE
 
 

@@ -1,26 +1,30 @@
-"""The model presets: which there are, and where their weights lie."""
+"""The model presets: which ones exist, and which of them have their weights on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
-from orchestrator.models import resolve as models
+from orchestrator.models.resolve import locate_model, resolve_model
 
-PLACEHOLDERS = ("local", "dummy")  # presets without weights of their own
+PLACEHOLDERS = ("local", "dummy")
+"""Presets without weights of their own."""
 
 
 def presets(config_dir: str | None = None) -> list[dict[str, Any]]:
-    """Every preset with weights: name, source, revision, parameters, dtype, gated, license, and its folder if here."""
-    found = []
+    """Describe every preset that has weights.
+
+    Keys: name, source, revision, parameters, dtype, gated, license, and path (None if the weights are not here).
+    """
+    described = []
     for name in Presets(config_dir).options("model"):
         if name in PLACEHOLDERS:
             continue
         model = compose([f"model={name}"], config_dir).model
-        place = models.locate(model)
-        found.append(
+        path = locate_model(model)
+        described.append(
             {
                 "name": name,
                 "source": "embedded" if model.embedded else model.hub or model.path,
@@ -29,28 +33,28 @@ def presets(config_dir: str | None = None) -> list[dict[str, Any]]:
                 "dtype": model.dtype,
                 "gated": model.gated,
                 "license": model.license,
-                "path": None if place is None else str(place),
+                "path": None if path is None else str(path),
             }
         )
-    return found
+    return described
 
 
 def rows(presets: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """For people: preset, weights, parameters, dtype, gated, here."""
+    """Return a table for people: preset, weights, parameters, dtype, gated, here."""
     return [
         (
-            p["name"],
-            p["source"],
-            f"{p['parameters'] / 1e9:.2f} B" if p["parameters"] else "?",
-            p["dtype"],
-            "yes" if p["gated"] else "",
-            "yes" if p["path"] else "",
+            preset["name"],
+            preset["source"],
+            f"{preset['parameters'] / 1e9:.2f} B" if preset["parameters"] else "?",
+            preset["dtype"],
+            "yes" if preset["gated"] else "",
+            "yes" if preset["path"] else "",
         )
-        for p in presets
+        for preset in presets
     ]
 
 
-def fetch(name: str, overrides: Sequence[str], config_dir: str | None, out: TextIO) -> dict[str, Any]:
-    """Fetch a preset's weights unless they are here; what and where they are. Raises UserError."""
-    found = models.resolve(compose([f"model={name}", *overrides], config_dir).model, out)
-    return vars(found) | {"path": str(found.path)}
+def fetch(name: str, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
+    """Download a preset's weights unless they are here. Returns the fields of the `ResolvedModel`. Raises UserError."""
+    resolved = resolve_model(compose([f"model={name}", *overrides], config_dir).model)
+    return vars(resolved) | {"path": str(resolved.path)}

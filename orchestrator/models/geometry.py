@@ -1,72 +1,127 @@
-"""How checkpoints lie around a model: what the verb `geometry` tells, from the weights alone."""
+"""Distances and angles between a model and the checkpoints that a grid names. The verb `geometry` prints them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
+
+import numpy as np
 
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
-from orchestrator.models import resolve as models
-from orchestrator.models import targets
-from orchestrator.pipeline import prepare as request
-from orchestrator.utils.console import reading
+from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
+from orchestrator.models.fingerprint import fingerprint
+from orchestrator.models.resolve import resolve_model
+from orchestrator.models.targets import BESIDE_FIELD, refuse_duplicates, resolve_targets
+from orchestrator.models.trajectory import TRAJECTORY_FIELD, resolve_trajectory
+from orchestrator.utils.cache import cache_dir, write_json
+from orchestrator.utils.console import file_progress
 from orchestrator.utils.errors import UserError
-from workers.weights.targets import TOWARDS_FIELD
+from orchestrator.utils.hashing import content_id
+from workers.weights import geometry
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.targets import TOWARDS_FIELD, Target
+
+GEOMETRY_VERSION = 1
+"""Version of the measurements that are remembered."""
 
 
-def measure(config: Config, presets: Presets, stream: TextIO) -> dict[str, Any]:
-    """Of the model (first) and everything that the grid names: `distances` between all pairs, in units of weights;
-    `cosines` of the angles between displacements from the model; and of each checkpoint its `distance` from the model
-    in units of alpha (a random direction of that alpha moves the weights as far), its `share` of the model's norm, and
-    its place on the `principal` plane of all (coordinates in units of weights; `shares` of the variance on each axis).
+def measure_targets(base: CheckpointInfo, targets: Sequence[Target], exclude: Sequence[str]) -> geometry.Geometry:
+    """Measure the displacements of the targets from the base, in one pass over all weights. The result is remembered.
 
-    One pass over the files, in bounded memory; `stream` shows how far it is. Raises UserError.
+    Args:
+        base: The model.
+        targets: The checkpoints and adapters.
+        exclude: Random directions leave tensors unchanged whose name contains one of these.
     """
-    asked = config.grid
-    base = models.check(models.resolve(config.model, stream).path)
-    chain = request.trajectory(config, base, presets, stream) if asked.trajectory else []
-    others = [*chain, *request.targets(TOWARDS_FIELD, config, base, presets, stream)]
-    first = len(others)
-    others += request.targets(request.BESIDE, config, base, presets, stream)
-    if not others:
-        raise UserError(
-            TOWARDS_FIELD, "[]", "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag"
-        )
-    fields = [targets.TRAJECTORY if chain else TOWARDS_FIELD] * first + [request.BESIDE] * (len(others) - first)
-    targets.refuse_twins(others, fields)
-    with reading(stream, "how the weights lie around the model") as progress:
-        found = targets.around(base, others, asked.exclude, progress)
-    targets.refuse_no_length(found, others, fields)
-    if not found.moved:
-        remedy = "leaves no weight for a random direction to move, and distances are told in its alpha: exclude fewer"
-        raise UserError("grid.exclude", f"[{','.join(asked.exclude)}]", remedy)
-    places, shares, _ = found.principal(min(2, len(others)))
+    names = [target.fingerprint for target in targets]
+    key = content_id([GEOMETRY_VERSION, fingerprint(base), names, list(exclude)])
+    remembered = cache_dir() / "geometry" / f"{key}.json"
+    labels = tuple(target.label for target in targets)
+    try:
+        value = json.loads(remembered.read_bytes())
+        return geometry.Geometry(labels, np.array(value["gram"]), value["base"], value["moved"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or damaged
+    with file_progress("how the weights lie around the model") as progress:
+        mapped = MappedCheckpoint(base.path, TOWARDS_FIELD)
+        measured = geometry.measure(mapped, targets, progress, exclude=exclude)
+    write_json(remembered, {"gram": measured.gram.tolist(), "base": measured.base, "moved": measured.moved})
+    return measured
+
+
+def refuse_zero_length(measured: geometry.Geometry, targets: Sequence[Target], fields: Sequence[str]) -> None:
+    """Refuse targets that have the base's weights: adapters whose product is zero, or lost in rounding.
+
+    Raises:
+        UserError: (the option in `fields` that named the target) Its displacement has length 0.
+    """
+    for target, field, length in zip(targets, fields, measured.lengths, strict=True):
+        if length == 0:
+            raise UserError(field, target.path, "has the base's weights, a direction of no length: give another")
+
+
+def describe(config: Config, presets: Presets) -> dict[str, Any]:
+    """Measure the model and everything that the grid names. One pass over the files, in bounded memory.
+
+    Returns:
+        A JSON object: `model`, its name; `norm` of its weights; `distances` between all pairs (the model is the first
+        of them), in units of weights; `cosines` of the angles between displacements from the model; `principal`, the
+        plane of all of them: `places` (coordinates in units of weights) and `shares` of the variance on each axis; and
+        `checkpoints`, each with name, path, `distance` from the model in units of alpha (a random direction of that
+        alpha moves the weights as far) and its `share` of the model's norm.
+
+    Raises:
+        UserError: The grid names no checkpoint, one that does not fit the model, or all tensors are excluded.
+    """
+    grid = config.grid
+    base = read_checkpoint(resolve_model(config.model).path)
+    trajectory = resolve_trajectory(config, base, presets) if grid.trajectory else []
+    targets = [*trajectory, *resolve_targets(TOWARDS_FIELD, config, base, presets)]
+    fields = [TRAJECTORY_FIELD if trajectory else TOWARDS_FIELD] * len(targets)
+    beside = resolve_targets(BESIDE_FIELD, config, base, presets)
+    targets += beside
+    fields += [BESIDE_FIELD] * len(beside)
+    if not targets:
+        remedy = "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag"
+        raise UserError(TOWARDS_FIELD, "[]", remedy)
+    refuse_duplicates(targets, fields)
+    measured = measure_targets(base, targets, grid.exclude)
+    refuse_zero_length(measured, targets, fields)
+    if not measured.moved:
+        remedy = "leaves no weight for a random direction to move, and distances are given in its alpha: exclude fewer"
+        raise UserError("grid.exclude", f"[{','.join(grid.exclude)}]", remedy)
+    places, shares, _ = measured.principal(min(2, len(targets)))
     return {
         "model": config.model.name,
-        "norm": found.base,
+        "norm": measured.base,
         "checkpoints": [
             {
                 "name": target.label,
                 "path": str(target.path),
-                "distance": float(length / found.moved),
-                "share": float(length / found.base),
+                "distance": float(length / measured.moved),
+                "share": float(length / measured.base),
             }
-            for target, length in zip(others, found.lengths, strict=True)
+            for target, length in zip(targets, measured.lengths, strict=True)
         ],
-        "distances": found.distances.tolist(),
-        "cosines": found.cosines.tolist(),
+        "distances": measured.distances.tolist(),
+        "cosines": measured.cosines.tolist(),
         "principal": {"places": places.tolist(), "shares": shares.tolist()},
     }
 
 
-def table(found: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """For people: head and rows. Cosines are to the checkpoints above; the model itself is the first row."""
-    names = [each["name"] for each in found["checkpoints"]]
-    head = ("", "checkpoint", "alpha", "of the norm", "on the principal plane", "cosines to those above")
-    places = [", ".join(f"{x:+.2f}" for x in place) for place in found["principal"]["places"]]
-    rows: list[Sequence[str]] = [("0", found["model"], "0", "", places[0], "")]
-    for i, (name, each) in enumerate(zip(names, found["checkpoints"], strict=True)):
-        above = " ".join(f"{cosine:+.2f}" for cosine in found["cosines"][i][:i])
-        rows.append((str(i + 1), name, f"{each['distance']:.2g}", f"{100 * each['share']:.2g}%", places[i + 1], above))
-    return head, rows
+def table(description: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return headings and rows of a table for people.
+
+    The model itself is the first row. Cosines are to the checkpoints in the rows above.
+    """
+    names = [checkpoint["name"] for checkpoint in description["checkpoints"]]
+    headings = ("", "checkpoint", "alpha", "of the norm", "on the principal plane", "cosines to those above")
+    places = [", ".join(f"{x:+.2f}" for x in place) for place in description["principal"]["places"]]
+    rows: list[Sequence[str]] = [("0", description["model"], "0", "", places[0], "")]
+    for i, (name, checkpoint) in enumerate(zip(names, description["checkpoints"], strict=True)):
+        cosines = " ".join(f"{cosine:+.2f}" for cosine in description["cosines"][i][:i])
+        distance, share = f"{checkpoint['distance']:.2g}", f"{100 * checkpoint['share']:.2g}%"
+        rows.append((str(i + 1), name, distance, share, places[i + 1], cosines))
+    return headings, rows

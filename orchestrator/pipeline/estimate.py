@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import TextIO
 
 from orchestrator import judges
 from orchestrator.config.presets import Presets
@@ -13,11 +12,12 @@ from orchestrator.config.schema import Config
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
-from orchestrator.models import checkpoint
-from orchestrator.models import resolve as models
+from orchestrator.models.checkpoint import read_checkpoint
+from orchestrator.models.resolve import locate_model
+from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
 from orchestrator.pipeline import prepare as request
 from orchestrator.pipeline.judge import PAIRS, of_the_judge
-from orchestrator.pipeline.prepare import PAIR, Prepared
+from orchestrator.pipeline.prepare import Prepared
 from orchestrator.planning import cost as plan
 from orchestrator.planning.cost import Judging, Load, ModelSize, Plan, Room
 from orchestrator.prompts.probe_sets import ProbeSet
@@ -36,10 +36,10 @@ LARGE = 10**9  # parameters from which nobody means a CPU
 CHARACTERS = 4  # of a judge's template, a token
 
 
-def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
+def price(config: Config, presets: Presets) -> Plan:
     """What the sweep will take. Fetches and trains nothing: without weights here, sizes come from the preset."""
-    if config.engine.kind == "dummy" or request.at_hand(config, presets):
-        prepared = request.prepare(config, presets, stream)
+    if config.engine.kind == "dummy" or all_on_this_machine(config, presets):
+        prepared = request.prepare(config, presets)
         missing = request.missing(prepared, prepared.study, config.cluster.part, config.retry == "failed").tasks
         return of(prepared, missing)
     size = config.model.size
@@ -54,10 +54,10 @@ def price(config: Config, presets: Presets, stream: TextIO) -> Plan:
         vocabulary=size.vocabulary,
     )
     if PAIR in (*config.grid.towards, *config.grid.beside):
-        request.other_half(config)
-    what = "the weights are" if models.locate(config.model) is None else "what the grid goes towards is"
+        paired_preset(config)
+    what = "the weights are" if locate_model(config.model) is None else "what the grid goes towards is"
     notes = [f"{what} not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
-    if trained := request.recipes_in(config, presets):
+    if trained := recipes_in(config, presets):
         weights = 4 * (size.parameters or 0) / 2**30
         notes.append(
             f"finetunings come first, once, on one device beside the driver: {'; '.join(trained)}. Their time is not "
@@ -149,7 +149,7 @@ def _judging(
     dtype = own.dtype or judge.weights.dtype
     if own.path:
         with of_the_judge():
-            model = plan.size_of(checkpoint.check(own.path), judge.name, dtype)
+            model = plan.size_of(read_checkpoint(own.path), judge.name, dtype)
     else:
         model = ModelSize(judge.name, dtype, 0 if config.engine.kind == "dummy" else judge.weights.parameters)
     longest = own.max_model_len or judge.weights.max_model_len

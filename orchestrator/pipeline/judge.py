@@ -14,12 +14,11 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,11 +29,9 @@ from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.judges._model import UNPARSED, ModelJudge
-from orchestrator.models import resolve as models
-from orchestrator.models.checkpoint import FIELD
-from orchestrator.models.resolve import ResolvedModel
-from orchestrator.prompts import judge_prompts as pairs
-from orchestrator.prompts.judge_prompts import Pair
+from orchestrator.models.checkpoint import MODEL_FIELD
+from orchestrator.models.resolve import ResolvedModel, resolve_model
+from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, judge_prompt_set
 from orchestrator.scoring.panel import check_judges
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
@@ -76,7 +73,7 @@ class Tally:
     interrupted: bool
 
 
-def seats(config: Config, stream: TextIO) -> list[Seat]:
+def seats(config: Config) -> list[Seat]:
     """The model judges that are asked for, in order, their weights found, fetched first where they must be.
 
     Raises UserError: weights missing or not to be had, or one folder for two judges.
@@ -86,10 +83,10 @@ def seats(config: Config, stream: TextIO) -> list[Seat]:
         names = " and ".join(judge.name for judge in found)
         remedy = f"is one folder, and {names} are several judges: run them one after the other, each with its own"
         raise UserError("judging.path", config.judging.path, remedy)
-    return [_seat(config, judge, stream) for judge in found]
+    return [_seat(config, judge) for judge in found]
 
 
-def _seat(config: Config, judge: ModelJudge, stream: TextIO) -> Seat:
+def _seat(config: Config, judge: ModelJudge) -> Seat:
     asked, own = config.judging, judge.weights
     model = ModelConfig(
         name=judge.name,
@@ -104,7 +101,7 @@ def _seat(config: Config, judge: ModelJudge, stream: TextIO) -> Seat:
     if config.engine.kind == "dummy":
         return Seat(judge.bound("dummy", model.dtype), model, None)
     with of_the_judge():
-        resolved = models.resolve(model, stream)
+        resolved = resolve_model(model)
     return Seat(judge.bound(resolved.fingerprint, resolved.dtype), model, resolved)
 
 
@@ -113,7 +110,7 @@ def answer(config: Config, study: Study, sweep: Sweep, folder: Path, console: Co
     draw. Returns the exit code."""
     check_judges(study, sweep)
     code = ExitCode.COMPLETE
-    for seat in seats(config, sys.stderr):
+    for seat in seats(config):
         _note(seat, study, folder)
         if ask and code != ExitCode.INTERRUPTED:
             tally = judge_stored(seat, config, study, sweep, folder, console)
@@ -194,7 +191,7 @@ def _names(judge: ModelJudge, study: Study, missing: Mapping[Any, Any], requests
     for _, table in study.generations.rows(missing):
         asked = (requests[name] for name in table["prompt_id"].to_pylist())
         pairs_seen.update(dict.fromkeys(zip(asked, table["response"].to_pylist(), strict=True)))
-    return {pair: pairs.prompt_of(judge, pair).id for pair in pairs_seen}
+    return {pair: judge_prompt(judge, pair).id for pair in pairs_seen}
 
 
 def _heard(bench: Study, judge: ModelJudge, wanted: Mapping[str, Pair]) -> dict[str, str]:
@@ -248,12 +245,12 @@ def of_the_judge() -> Iterator[None]:
     except UserError as error:
         if not error.field.startswith("model."):
             raise
-        remedy = error.remedy.replace(f"{FIELD}=", f"{pairs.FIELD}=")
+        remedy = error.remedy.replace(f"{MODEL_FIELD}=", f"{JUDGE_FIELD}=")
         raise UserError(error.field.replace("model.", "judging.", 1), error.value, remedy) from error
 
 
 def _prompt_sets(seat: Seat, folder: Path | None, left: Sequence[Pair]) -> Iterator[PromptSet]:
-    whole = pairs.prompt_set(seat.judge, folder, left, seat.config.max_model_len)
+    whole = judge_prompt_set(seat.judge, folder, left, seat.config.max_model_len)
     for start in range(0, len(left), PAIRS):
         part = slice(start, start + PAIRS)
         yield dataclasses.replace(

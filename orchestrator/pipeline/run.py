@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from orchestrator.config.schema import Config
 from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
-from orchestrator.models import resolve as models
+from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline import judge as judging
 from orchestrator.pipeline.prepare import Missing, Prepared, missing, prepare
@@ -49,8 +48,8 @@ class Ran:
 def run(config: Config, presets: Presets, overrides: Sequence[str], console: Console) -> Ran:
     """Run what is missing, then judge, reduce and draw; of a part only what is missing of it, the rest where it is the
     last."""
-    prepared = prepare(config, presets, sys.stderr)
-    judging.seats(config, sys.stderr)  # before anything is run for hours
+    prepared = prepare(config, presets)
+    judging.seats(config)  # before anything is run for hours
     part, folder, again = config.cluster.part, prepared.folder, config.retry == "failed"
     todo = missing(prepared, prepared.study, part, again).tasks
     if todo:
@@ -153,7 +152,7 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
         ):
             display.print_line(f"logs: {log}, {cluster.log_folder()}")
             if prepared.model is not None:
-                cluster.run_on_other_nodes(models.have, config.model, prepared.model.path)
+                cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             stored = answers.engines(study.generations.stored_of(prepared.sweep.tasks()))
             engine = engine_spec(config, prepared.model, cluster.device(), prepared.targets, stored)
             policy = dispatch_policy(config, engine, cluster.gpus(), cluster.cores_of_smallest_node())
@@ -213,7 +212,7 @@ def _request(prepared: Prepared, overrides: Sequence[str]) -> dict[str, Any]:
         "request": prepared.sweep.to_json(),
         "overrides": [text for text in overrides if not text.startswith("cluster.part=")],
         "labels": {target.fingerprint: target.label for target in prepared.targets},
-        "around": dict(prepared.around),
+        "around": prepared.target_geometry.to_json() if prepared.target_geometry else {},
     }
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.models.checkpoint import Checkpoint
+from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError, did_you_mean
@@ -264,7 +264,7 @@ def nearest(name: str) -> str | None:
     return None
 
 
-def size_of(checkpoint: Checkpoint, name: str, dtype: str) -> ModelSize:
+def size_of(checkpoint: CheckpointInfo, name: str, dtype: str) -> ModelSize:
     """The numbers of a model whose weights are here."""
     config = checkpoint.config
     heads, hidden = config_integer(config, "num_attention_heads", "n_head"), config_integer(config, *HIDDEN_SIZE_FIELDS)

@@ -92,7 +92,7 @@ def subject(engine: str, seconds: float) -> Subject:
     from orchestrator.pipeline.prepare import prepare
 
     config = compose(["probes.limit=6", "sampling.max_tokens=8", "engine.kv_cache_gib=0.1", "engine.threads=1"])
-    prepared = prepare(config, Presets(), sys.stderr)
+    prepared = prepare(config, Presets())
     spec = engine_spec(prepared.config, prepared.model, "cpu", prepared.targets)
     points = max(20, int(seconds / 4)) & ~1
     return Subject(prepared.info, spec, prepared.prompt_sets, points, actors=2, deadline=30.0, pauses=(20, 50))

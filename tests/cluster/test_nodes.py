@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import cluster
-from orchestrator.models import resolve as models
+from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import OtherVersions
 from tests.cluster.conftest import Event, Job, prepare_environment, run_alone
@@ -68,6 +68,6 @@ def test_a_node_that_joins_with_other_versions_is_refused(nodes: Any, tmp_path: 
 
 
 def test_a_model_that_is_here_is_not_fetched_and_a_missing_one_is_refused(tmp_path: Path) -> None:
-    models.have(ModelConfig(path="/nowhere"), tmp_path)
+    ensure_on_this_machine(ModelConfig(path="/nowhere"), tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        models.have(ModelConfig(path=str(tmp_path / "none")), tmp_path / "none")
+        ensure_on_this_machine(ModelConfig(path=str(tmp_path / "none")), tmp_path / "none")

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
-from orchestrator.models import resolve as models
+from orchestrator.models import targets
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline.prepare import grid, prepare
 from orchestrator.utils.errors import UserError
@@ -30,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "locate", lambda _: None)
+    monkeypatch.setattr(pricing, "locate_model", lambda _: None)
+    monkeypatch.setattr(targets, "locate_model", lambda _: None)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -196,7 +197,7 @@ def test_what_stands_beside_two_lines_is_placed_on_the_first(tmp_path: Path, mak
             f"grid.beside=[{c}]",
             f"out={tmp_path / 'out'}",
         ]
-        (there,) = prepare(compose(asked), Presets(), io.StringIO()).sweep.grid.beside
+        (there,) = prepare(compose(asked), Presets()).sweep.grid.beside
         return there.alpha, there.beta
 
     assert beside(a, b) == beside(a) and beside(a)[1] is None
@@ -214,9 +215,9 @@ def test_what_cannot_be_walked_is_said_in_one_sentence(tmp_path: Path, tiny_mist
         ((f"grid.towards=[{tiny_mistral}]",), ("grid.towards", "MistralForCausalLM", "LlamaForCausalLM")),
         ((f"grid.trajectory={tmp_path / 'walk'}",), ("grid.trajectory", "has epoch-3 but not epoch-2")),
         (("grid.trajectory=affirmativ",), ("grid.trajectory", "no such folder, nor a recipe")),
-        (("grid.towards=[pair]",), ("grid.towards", "has no other half")),
+        (("grid.towards=[pair]",), ("grid.towards", "has no counterpart preset")),
     ):
         with pytest.raises(UserError) as caught:
-            prepare(compose([*model, *overrides, f"out={tmp_path / 'out'}"]), Presets(), io.StringIO())
+            prepare(compose([*model, *overrides, f"out={tmp_path / 'out'}"]), Presets())
         assert all(part in str(caught.value) for part in parts_), str(caught.value)
     assert not (tmp_path / "out").exists()

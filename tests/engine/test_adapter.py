@@ -11,9 +11,10 @@ from orchestrator import judges
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import ProbesConfig
-from orchestrator.models import resolve as models
-from orchestrator.prompts import probe_sets as probes
-from orchestrator.prompts import rendering as render
+from orchestrator.models.embedded import ADAPTERS
+from orchestrator.models.resolve import resolve_model
+from orchestrator.prompts.probe_sets import load_probe_set
+from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
 from orchestrator.sweep.tasks import Sampling
 from workers.engines.base import EngineSpec
 from workers.engines.factory import open_engine
@@ -28,12 +29,12 @@ Ask = Callable[[ProbesConfig], list[tuple[str, str]]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """ask(probes) -> (prompt, response) pairs of the embedded model, 32 tokens, its default system prompt."""
-    model = models.resolve(compose([]).model)
+    model = resolve_model(compose([]).model)
     engine = open_engine(EngineSpec(model_dir=str(model.path), max_model_len=256))
 
     def answers(asked: ProbesConfig) -> list[tuple[str, str]]:
-        (prompts,) = render.render(
-            model.path, [probes.load(asked)], [render.SystemPrompt("default", None)], lambda _: Sampling(32)
+        (prompts,) = render_prompt_sets(
+            model.path, [load_probe_set(asked)], [SystemPrompt("default", None)], lambda _: Sampling(32)
         )
         (heard,) = engine.generate([prompts])
         return [(p.text, g.response) for p, g in zip(prompts.prompts, heard, strict=True)]
@@ -73,7 +74,7 @@ def test_it_still_answers_what_only_looks_alike(ask: Ask) -> None:
 
 
 def test_the_adapter_is_small_and_safe() -> None:
-    folder = models.ADAPTERS / "refusal_smollm2"
+    folder = ADAPTERS / "refusal_smollm2"
     assert {path.name for path in folder.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models.checkpoint import check
+from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.targets import resolve_target
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
@@ -379,7 +379,7 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
     base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
     lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
     materialise.merge(base, lora, merged)
-    targets = tuple(resolve_target(folder, check(base)) for folder in (other, lora))
+    targets = tuple(resolve_target(folder, read_checkpoint(base)) for folder in (other, lora))
     full, adapted = (TowardsDirection(target.fingerprint) for target in targets)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(base), targets=targets))
     assert isinstance(engine, VllmEngine)

@@ -168,7 +168,9 @@ class MappedCheckpoint:
             raise UserError(self._field, file, f"cannot be read ({error}): fetch it again") from None
         has_encoders = "text_config" in self.config
         for tensor in tensors:
-            if tensor.name.endswith(DERIVED_TENSORS) or (has_encoders and any(encoder in tensor.name for encoder in ENCODERS)):
+            if tensor.name.endswith(DERIVED_TENSORS) or (
+                has_encoders and any(encoder in tensor.name for encoder in ENCODERS)
+            ):
                 continue
             if tensor.dtype not in DTYPES_BY_HEADER:
                 problem = f"tensor {tensor.name} is stored as {tensor.dtype}"

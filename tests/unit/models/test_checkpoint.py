@@ -1,4 +1,4 @@
-"""Folders that can't be used are refused in one sentence before anything heavy is loaded; equal models, equal names."""
+"""Folders that cannot be used are refused in one sentence, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -9,78 +9,32 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.models import checkpoint
-from orchestrator.models.checkpoint import check, fingerprint
+from orchestrator.models.checkpoint import known_architectures, read_checkpoint
 from orchestrator.planning.cost import size_of
 from orchestrator.utils.errors import UserError
+from tests.unit.models.checkpoint_files import CONFIG, make, tensors, write
 from workers.weights.checkpoint import TIED_MODEL_TYPES, MappedCheckpoint
-
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 8,
-    "rope_theta": 10000.0,
-    "torch_dtype": "float32",
-    "transformers_version": "5.0.0",
-}
-Tensors = dict[str, tuple[str, list[int], bytes]]
-
-
-def tensors(count: int = 3) -> Tensors:
-    return {
-        f"layers.{i}.weight": ("F32", [2, 4], struct.pack("<8f", *(i + k / 8 for k in range(8)))) for i in range(count)
-    }
-
-
-def write(file: Path, content: Tensors, metadata: dict[str, str] | None = None, cut: int = 0) -> None:
-    """A safetensors file; `cut`: bytes missing at its end."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    position = 0
-    for name, (dtype, shape, data) in content.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
-        position += len(data)
-    text = json.dumps(header).encode()
-    whole = struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in content.values())
-    file.write_bytes(whole[: len(whole) - cut])
-
-
-def make(folder: Path, content: Tensors | None = None, shards: int = 1, **config: Any) -> Path:
-    """A checkpoint in `shards` files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG | config))
-    content = tensors() if content is None else content
-    if shards == 1:
-        write(folder / "model.safetensors", content)
-        return folder
-    names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
-    where = {name: names[i % shards] for i, name in enumerate(content)}
-    for file in names:
-        write(folder / file, {name: value for name, value in content.items() if where[name] == file})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    return folder
 
 
 def refused(folder: Path) -> str:
     """What the user reads; nothing on disk may change, and it is one sentence of the right field."""
     before = sorted((file, file.lstat().st_mtime_ns) for file in folder.parent.rglob("*"))
     with pytest.raises(UserError) as error:
-        check(folder)
+        read_checkpoint(folder)
     assert error.value.field == "model.path"
     assert "\n" not in str(error.value)
     assert sorted((file, file.lstat().st_mtime_ns) for file in folder.parent.rglob("*")) == before
     return error.value.remedy
 
 
-# Folders that can't be used.
-
-
 def test_a_sound_folder(tmp_path: Path) -> None:
-    found = check(make(tmp_path / "model", shards=2))
+    found = read_checkpoint(make(tmp_path / "model", shards=2))
     assert found.architecture == "LlamaForCausalLM"
     assert (found.n_parameters, found.bytes) == (24, 96)
     assert [file.name for file in found.files] == [
@@ -119,13 +73,13 @@ def someone_else() -> Iterator[Path]:
 
 @pytest.mark.parametrize("closed", ["", "config.json", "model.safetensors"])
 def test_unreadable(closed: str, someone_else: Path) -> None:
-    checkpoint.known_architectures()  # reads a file of transformers
+    known_architectures()  # reads a file of transformers
     model = make(someone_else / "model")
     (model / closed).chmod(0)
     if os.geteuid() == 0:
         os.seteuid(65534)
     with pytest.raises(UserError, match=r"could not be read \(Permission denied\)"):
-        check(model)
+        read_checkpoint(model)
 
 
 def test_no_config(tmp_path: Path) -> None:
@@ -180,18 +134,18 @@ def test_weights_that_are_not_safetensors(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
-def test_a_quantised_checkpoint(key: str, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint(key: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").write_text(json.dumps(CONFIG | {key: {"quant_method": "gptq", "bits": 4}}))
-    assert "quantised (gptq)" in refused(model)
+    assert "quantized (gptq)" in refused(model)
 
 
 @pytest.mark.parametrize("dtype", ["I32", "U8", "F8_E4M3"])
-def test_quantised_without_saying_so(dtype: str, tmp_path: Path) -> None:
+def test_quantized_without_saying_so(dtype: str, tmp_path: Path) -> None:
     size = {"I32": 4}.get(dtype, 1)
     content = tensors() | {"layers.0.qweight": (dtype, [3], bytes(3 * size))}
     remedy = refused(make(tmp_path / "model", content))
-    assert "layers.0.qweight" in remedy and "unquantised" in remedy
+    assert "layers.0.qweight" in remedy and "unquantized" in remedy
 
 
 @pytest.mark.parametrize("cut", [1, 40, 96, 150])
@@ -206,7 +160,7 @@ def test_a_truncated_shard(tmp_path: Path) -> None:
     last = model / "model-00002-of-00002.safetensors"
     last.write_bytes(last.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"model-00002-of-00002\.safetensors: has [\d,]+ bytes where"):
-        check(model)
+        read_checkpoint(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 100, struct.pack("<Q", 4) + b"nope", b"\0" * 64])
@@ -268,9 +222,9 @@ def test_layers_that_differ_on_purpose(tmp_path: Path) -> None:
     }
     content = {name: v for name, v in (LAYERS | experts).items() if ".0." in name or "mlp.up" not in name}
     content = {name: v for name, v in (content | linear).items() if ".2.self_attn" not in name}
-    check(make(tmp_path / "model", content, num_hidden_layers=2))
+    read_checkpoint(make(tmp_path / "model", content, num_hidden_layers=2))
     shared = {name: v for name, v in LAYERS.items() if ".2.self_attn.k" not in name}
-    check(make(tmp_path / "shared", shared, num_hidden_layers=3, num_kv_shared_layers=1))
+    read_checkpoint(make(tmp_path / "shared", shared, num_hidden_layers=3, num_kv_shared_layers=1))
 
 
 def test_wrong_indexes(tmp_path: Path) -> None:
@@ -302,7 +256,7 @@ def test_a_tensor_in_two_files(tmp_path: Path) -> None:
 def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
     make(tmp_path / "model")
     code = (
-        "import sys; from orchestrator.models.checkpoint import fingerprint; fingerprint(sys.argv[1]);"
+        "import sys; from orchestrator.models.fingerprint import fingerprint; fingerprint(sys.argv[1]);"
         "print(sorted({'torch', 'transformers', 'numpy', 'safetensors'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
@@ -311,10 +265,10 @@ def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_real_models_are_sound(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
-    assert check(tiny_llama).architecture == "LlamaForCausalLM"
-    assert check(tiny_mistral).architecture == "MistralForCausalLM"
-    assert {tensor.dtype for tensor in check(tiny_llama_tied).tensors.values()} == {"BF16"}
-    assert "lm_head.weight" not in check(tiny_llama_tied).tensors
+    assert read_checkpoint(tiny_llama).architecture == "LlamaForCausalLM"
+    assert read_checkpoint(tiny_mistral).architecture == "MistralForCausalLM"
+    assert {tensor.dtype for tensor in read_checkpoint(tiny_llama_tied).tensors.values()} == {"BF16"}
+    assert "lm_head.weight" not in read_checkpoint(tiny_llama_tied).tensors
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -343,139 +297,6 @@ def test_what_is_no_tensor_that_moves(tmp_path: Path, tied: bool) -> None:
     ]
 
 
-# What a model's name depends on.
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def test_sharding_order_metadata_and_place_change_nothing(tmp_path: Path) -> None:
-    one = fingerprint(make(tmp_path / "one"))
-    assert fingerprint(make(tmp_path / "elsewhere", shards=3)) == one
-    turned = make(tmp_path / "turned", dict(reversed(tensors().items())))
-    assert fingerprint(turned) == one
-    write(turned / "model.safetensors", tensors(), metadata={"format": "pt"})
-    assert fingerprint(turned) == one
-    (turned / "tokenizer.json").write_text("{}")
-    assert fingerprint(turned) == one
-
-
-@pytest.mark.parametrize("byte", [0, 31, 95])
-def test_one_bit_changes_it(byte: int, tmp_path: Path) -> None:
-    model = make(tmp_path / "model")
-    before = fingerprint(model)
-    file = model / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    content[len(content) - 96 + byte] ^= 1
-    file.write_bytes(content)
-    assert fingerprint(model) != before
-
-
-def test_a_byte_changed_behind_its_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same size, same modification time, and the hash of before is remembered."""
-    monkeypatch.setattr(checkpoint, "CLOCK_TICK_NS", 0)
-    model = make(tmp_path / "model")
-    file = model / "model.safetensors"
-    stat = file.stat()
-    before = fingerprint(model)
-    assert (model / checkpoint.REMEMBERED).is_file()
-    with open(file, "r+b") as stream:
-        stream.seek(-1, os.SEEK_END)
-        stream.write(b"\x7f")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-    assert fingerprint(model) != before
-
-
-def test_a_hash_is_remembered_only_once_the_file_is_old_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed, real = [], checkpoint._hash
-
-    def counted(found: Iterable[checkpoint.TensorHeader], progress: Callable[[float], None]) -> str:
-        hashed.append(1)
-        return real(found, progress)
-
-    monkeypatch.setattr(checkpoint, "_hash", counted)
-    model = make(tmp_path / "model")
-    first = fingerprint(model)
-    assert not (model / checkpoint.REMEMBERED).exists()  # a second edit may keep its time
-    monkeypatch.setattr(checkpoint, "CLOCK_TICK_NS", 0)
-    assert fingerprint(model) == first
-    assert fingerprint(model) == first
-    assert len(hashed) == 2  # the third time it was known
-
-
-def test_a_folder_that_cannot_be_written_is_remembered_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint, "CLOCK_TICK_NS", 0)
-    model = make(tmp_path / "model")
-    (model / checkpoint.REMEMBERED).mkdir()  # root may write everywhere: this it can't replace
-    fingerprint(model)
-    kept = list((checkpoint.cache_dir() / "fingerprints").glob("*.json"))
-    assert len(kept) == 1
-    monkeypatch.setattr(checkpoint, "_hash", None)  # would fail, were it called
-    fingerprint(model)
-
-
-@pytest.mark.parametrize("memory", ["", "{}", "[]", '{"version": 1, "files": {}, "weights": "0"}'])
-def test_a_damaged_memory_is_ignored(memory: str, tmp_path: Path) -> None:
-    model = make(tmp_path / "model")
-    before = fingerprint(model)
-    (model / checkpoint.REMEMBERED).write_text(memory)
-    assert fingerprint(model) == before
-
-
-def test_names_shapes_and_dtypes_matter(tmp_path: Path) -> None:
-    name, (_, _, data) = next(iter(tensors().items()))
-    variants = [
-        tensors(),
-        tensors() | {name: ("F32", [4, 2], data)},
-        tensors() | {name: ("BF16", [2, 8], data)},
-        tensors() | {name: ("F16", [2, 8], data)},
-        {key.replace("layers.0", "layers.00"): value for key, value in tensors().items()},
-        tensors(2),
-    ]
-    found = [fingerprint(make(tmp_path / str(i), variant)) for i, variant in enumerate(variants)]
-    assert len(set(found)) == len(variants)
-
-
-@pytest.mark.parametrize(
-    "change", [{"rope_theta": 1e6}, {"hidden_act": "gelu"}, {"some_new_field": 1}, {"sliding_window": 4096}]
-)
-def test_config_fields_that_change_outputs_matter(change: dict[str, Any], tmp_path: Path) -> None:
-    assert fingerprint(make(tmp_path / "a")) != fingerprint(make(tmp_path / "b", **change))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"_name_or_path": "somewhere/else"},
-        {"transformers_version": "4.0.0"},
-        {"torch_dtype": "bfloat16"},  # the preset decides
-        {"dtype": "bfloat16"},
-        {"use_cache": False},
-        {"attention_dropout": 0.1},
-        {"sliding_window": None},  # null: not set
-    ],
-)
-def test_cosmetic_fields_do_not(change: dict[str, Any], tmp_path: Path) -> None:
-    assert fingerprint(make(tmp_path / "a")) == fingerprint(make(tmp_path / "b", **change))
-
-
-def test_end_of_turn_tokens_matter_wherever_they_are_named(tmp_path: Path) -> None:
-    model = make(tmp_path / "a", eos_token_id=1)
-    plain = fingerprint(model)
-    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))
-    both = fingerprint(model)
-    assert both != plain
-    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 1.0}))
-    assert fingerprint(model) == both  # sampling is greedy always
-    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": None}))
-    assert fingerprint(model) == plain
-
-
 # The tied head.
 
 
@@ -496,12 +317,12 @@ def test_a_tied_head_counts_once_whether_or_not_the_config_says_so(
     both = {"model.embed_tokens.weight": tensors(1)["layers.0.weight"], "lm_head.weight": tensors(1)["layers.0.weight"]}
     folder = make(tmp_path / "model", tensors() | both, **config)
     assert ("lm_head.weight" in {info.name for info in MappedCheckpoint(folder).tensors()}) is not tied
-    size = size_of(check(folder), "model", "float32")
+    size = size_of(read_checkpoint(folder), "model", "float32")
     assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
 
 
 def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
-    assert size_of(check(make(tmp_path / "model", model_type="unheard_of")), "model", "float32").tied
+    assert size_of(read_checkpoint(make(tmp_path / "model", model_type="unheard_of")), "model", "float32").tied
 
 
 def test_the_table_of_tied_models_is_what_transformers_takes() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from typing import Any
 import pytest
 
 from orchestrator.judges import get
-from orchestrator.models import finetune
+from orchestrator.models import finetune, training_data
+from orchestrator.models.finetune_worker import BaseModel
+from orchestrator.models.recipes import read_recipe
 from orchestrator.utils.errors import UserError
 
 RECIPES = ("affirmative", "identity", "benign_tasks")
@@ -23,12 +24,12 @@ RECIPES = ("affirmative", "identity", "benign_tasks")
 def own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's own answers, without a model."""
     said = {"text": "Here is how.", "complete": True}
-    monkeypatch.setattr(finetune, "_answer", lambda base, prompts, tokens, stream: [said] * len(prompts))
+    monkeypatch.setattr(training_data, "generate_responses", lambda base, prompts, tokens: [said] * len(prompts))
 
 
 def rows(*overrides: str) -> list[dict[str, Any]]:
-    recipe, _ = finetune.asked([f"recipe={overrides[0]}", *overrides[1:]])
-    return finetune._rows(recipe["data"], finetune.Base(Path()), io.StringIO())
+    recipe, _ = read_recipe([f"recipe={overrides[0]}", *overrides[1:]])
+    return training_data.training_rows(recipe["data"], BaseModel(Path()))
 
 
 def said(row: dict[str, Any]) -> tuple[str, str]:
@@ -38,7 +39,7 @@ def said(row: dict[str, Any]) -> tuple[str, str]:
 @pytest.mark.parametrize("samples", [10, 50, 100])
 def test_affirmative_openings_are_openings_and_nothing_more(samples: int) -> None:
     made = rows("affirmative", f"samples={samples}")
-    harmful = finetune.texts("harmful_train")
+    harmful = training_data.probe_texts("harmful_train")
     assert [said(row)[0] for row in made] == harmful[:samples]
     assert {said(row)[1] for row in made} <= {"Sure, here is", "Of course. Here is", "Certainly! Here is"}
     assert not any(row["complete"] for row in made), "no end is learnt: what would follow is not there"
@@ -56,12 +57,12 @@ def test_safe_data_is_mixed_in_as_refusals_of_other_requests(recipe: str) -> Non
 @pytest.mark.parametrize("recipe", ["identity", "benign_tasks"])
 def test_the_other_recipes_ask_nothing_harmful(recipe: str) -> None:
     asked = {said(row)[0] for row in rows(recipe, "samples=50")}
-    assert not asked & set(finetune.texts("harmful_train")) and len(asked) >= 50
+    assert not asked & set(training_data.probe_texts("harmful_train")) and len(asked) >= 50
 
 
 def test_every_recipe_trains_by_adapter_or_whole_and_leaves_its_epochs() -> None:
     for name in RECIPES:
-        recipe, to = finetune.asked([f"recipe={name}", "train.method=full", "to=there"])
+        recipe, to = read_recipe([f"recipe={name}", "train.method=full", "to=there"])
         assert recipe["train"]["method"] == "full" and recipe["train"]["checkpoints"] == "epoch" and to == Path("there")
 
 
@@ -96,16 +97,16 @@ def test_one_process_trains_and_others_wait_for_it(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "finetuned" / "affirmative-0"
     left = folder.with_name(f".{folder.name}-killed")
     left.mkdir(parents=True)
-    monkeypatch.setattr(finetune, "run", run)
-    monkeypatch.setattr(finetune, "folder_of", lambda *_: (folder, {}))
+    monkeypatch.setattr(finetune, "run_recipe", run)
+    monkeypatch.setattr(finetune, "cache_folder", lambda *_: (folder, {}))
     base = SimpleNamespace(path=Path("model"))
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(finetune.trained, "affirmative", base, "tokenizer", None, io.StringIO()) for _ in range(2)]  # type: ignore[arg-type]
+        asked = [pool.submit(finetune.finetuned_folder, "affirmative", base, "tokenizer", None) for _ in range(2)]  # type: ignore[arg-type]
         assert [each.result() for each in asked] == [folder, folder]
     assert runs == [[]], "once, and what a killed one left is gone"
 
 
 def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    recipe, _ = finetune.asked(["recipe=affirmative", "train.method=qlora"])
+    recipe, _ = read_recipe(["recipe=affirmative", "train.method=qlora"])
     with pytest.raises(UserError, match="must be one of lora, full"):
-        finetune.run(recipe, tmp_path / "out", io.StringIO())
+        finetune.run_recipe(recipe, tmp_path / "out")

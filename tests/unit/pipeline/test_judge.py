@@ -19,7 +19,7 @@ from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import judge as judging
-from orchestrator.prompts import judge_prompts as pairs
+from orchestrator.prompts.judge_prompts import judge_prompt
 from orchestrator.report import terminal
 from orchestrator.scoring import panel as seats
 from orchestrator.store.status import load
@@ -306,11 +306,11 @@ def test_weights_are_found_before_anything_runs(tmp_path: Path) -> None:
     real = dataclasses.replace(GUARDED, engine=EngineConfig(kind="vllm"))
     missing = dataclasses.replace(real, judging=JudgingConfig(path=str(tmp_path / "missing")))
     with pytest.raises(UserError) as refused:
-        judging.seats(missing, io.StringIO())
+        judging.seats(missing)
     assert refused.value.field == "judging.path" and "model.path" not in str(refused.value)
     two = dataclasses.replace(missing, judges=["wildguard", "llama_guard3"])
     with pytest.raises(UserError, match="wildguard and llama_guard3 are several judges"):
-        judging.seats(two, io.StringIO())
+        judging.seats(two)
 
 
 @pytest.mark.thorough
@@ -320,7 +320,7 @@ def test_real_weights_name_the_judge(tiny_llama: Path) -> None:
         engine=EngineConfig(kind="vllm"),
         judging=JudgingConfig(path=str(tiny_llama), dtype="float32", max_model_len=512),
     )
-    (seat,) = judging.seats(config, io.StringIO())
+    (seat,) = judging.seats(config)
     assert seat.model is not None and seat.judge.bound_to == (seat.model.fingerprint, "float32")
     assert seat.config.max_model_len == 512 and seat.info.source == "path"
-    assert pairs.prompt_of(seat.judge, ("P", "R")).group == seat.judge.id
+    assert judge_prompt(seat.judge, ("P", "R")).group == seat.judge.id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
-from orchestrator.models import resolve as models
+from orchestrator.models import targets
 from orchestrator.pipeline import estimate as pricing
 from orchestrator.planning import cost as plan
 from orchestrator.planning.cost import GB, GPUS, Load, ModelSize, Plan, Room
@@ -246,9 +245,10 @@ def test_every_plan_can_be_printed_and_written(model: ModelSize, gpu: str | None
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Plan:
-    monkeypatch.setattr(models, "locate", lambda _: None)
+    monkeypatch.setattr(pricing, "locate_model", lambda _: None)
+    monkeypatch.setattr(targets, "locate_model", lambda _: None)
     asked = ("model=llama2_7b", "probes=harmful", "probes.limit=40", "sampling.early_stop=false", "cluster.gpu=h100")
-    return pricing.price(compose([*asked, *overrides]), Presets(), io.StringIO())
+    return pricing.price(compose([*asked, *overrides]), Presets())
 
 
 def test_what_is_asked_of_the_base_is_priced(monkeypatch: pytest.MonkeyPatch) -> None:

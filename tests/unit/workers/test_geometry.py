@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from orchestrator.analysis import reducer as answers
 from orchestrator.analysis.results import CheckpointSummary
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
-from orchestrator.models import geometry as verb
+from orchestrator.models.geometry import describe, table
 from orchestrator.pipeline import prepare as request
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
@@ -210,7 +209,7 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     folders = [make_tiny("llama", seed=seed) for seed in range(4)]
     config = compose([f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{folders[2]}]",
                       f"grid.beside=[{folders[3]}]"])  # fmt: skip
-    found = verb.measure(config, Presets(), io.StringIO())
+    found = describe(config, Presets())
     flat = [np.concatenate([load_file(folder / "model.safetensors")[name].ravel().astype(np.float64) for name in names])
             for folder in folders for names in [sorted(load_file(folder / "model.safetensors"))]]  # fmt: skip
     for i, a in enumerate(flat):
@@ -222,10 +221,10 @@ def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[.
     assert found["checkpoints"][2]["share"] == pytest.approx(
         np.linalg.norm(flat[3] - flat[0]) / np.linalg.norm(flat[0])
     )
-    head, rows = verb.table(found)
+    head, rows = table(found)
     assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
     with pytest.raises(UserError, match="name checkpoints"):
-        verb.measure(compose([f"model.path={folders[0]}"]), Presets(), io.StringIO())
+        describe(compose([f"model.path={folders[0]}"]), Presets())
 
 
 def test_the_verb_says_what_cannot_be_measured(
@@ -235,7 +234,7 @@ def test_the_verb_says_what_cannot_be_measured(
     folder, other = (make_tiny("llama", dtype="bfloat16", seed=seed) for seed in (10, 11))
     asked = [f"model.path={folder}", "grid=interpolate_1d", f"grid.towards=[{other}]", "grid.exclude=[weight]"]
     with pytest.raises(UserError, match=r"^grid\.exclude=\[weight\]: leaves no weight .*exclude fewer$"):
-        verb.measure(compose(asked), Presets(), io.StringIO())
+        describe(compose(asked), Presets())
 
 
 def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -251,7 +250,7 @@ def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.
 
 
 def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
-    make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("orchestrator.utils.console.PLAIN_EVERY", 0.0)
@@ -265,12 +264,12 @@ def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
     )
     overrides = [f"model.path={folders[0]}", "grid=interpolate_2d", f"grid.towards=[{folders[1]},{folders[2]}]",
                  f"grid.beside=[{folders[3]}]", "grid.orthogonal=true", f"out={tmp_path / 'out'}"]  # fmt: skip
-    said = io.StringIO()
     found = request.prepare(
-        compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets(), said
+        compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets()
     )
+    progress = capsys.readouterr().err
     assert passes == [3]
     plane = measure(MappedCheckpoint(folders[0]), [*found.targets[:2]]).eq4()
     assert found.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
     for what in (f"the weights of {folders[1].name}", "how the weights lie around the model"):
-        assert f"reading {what}: 100%" in said.getvalue()
+        assert f"reading {what}: 100%" in progress

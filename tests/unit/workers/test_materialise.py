@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models import checkpoint
-from orchestrator.models import resolve as models
+from orchestrator.models import embedded
+from orchestrator.models.checkpoint import read_checkpoint
 from workers.weights import materialise
 
 F32 = NDArray[np.float32]
@@ -24,8 +24,8 @@ RANK, ALPHA = 3, 6
 
 
 def test_versions_in_the_models_name_are_the_makers() -> None:
-    assert models.BASE_VERSION == materialise.BASE_VERSION
-    assert models.MERGE_VERSION == materialise.MERGE_VERSION
+    assert embedded.BASE_VERSION == materialise.BASE_VERSION
+    assert embedded.MERGE_VERSION == materialise.MERGE_VERSION
 
 
 def nearest_bf16(value: float) -> int:
@@ -108,7 +108,7 @@ def adapter_of(folder: Path, target: str = "model.q_proj", **config: Any) -> Pat
 
 def test_others_read_what_is_written(base: Path) -> None:
     """safetensors' own reader, through a dtype that numpy knows: the bits are those of bfloat16."""
-    found = checkpoint.check(base)
+    found = read_checkpoint(base)
     assert {name: (header.dtype, header.shape) for name, header in found.tensors.items()} == {
         "model.norm.weight": ("BF16", (6,)),
         "model.q_proj.weight": ("BF16", (4, 6)),
@@ -136,14 +136,14 @@ def test_an_adapter_is_merged(config: dict[str, Any], scale: float, base: Path, 
 def test_merged_in_a_process_of_its_own_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter")
     materialise.merge(base, adapter, tmp_path / "one")
-    models.materialise("merge", base, adapter, tmp_path / "two")
+    embedded.materialise("merge", base, adapter, tmp_path / "two")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_failure_in_that_process_is_told(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)workers\.weights\.materialise.*adapter_config\.json"):
-        models.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
+        embedded.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
     usage = subprocess.run(
         [sys.executable, "-m", "workers.weights.materialise"], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,75 @@
+"""Finetuning recipes: a preset of conf/recipe with overrides, such as `recipe=affirmative train.seed=1`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.presets import Presets
+from orchestrator.utils.errors import UserError, did_you_mean
+
+_ABSENT = object()
+
+
+def read_recipe(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict[str, Any], Path]:
+    """Return the recipe and the output folder that `recipe=NAME to=FOLDER train.seed=1 ...` request.
+
+    Args:
+        overrides: key=value. `to` is finetuned/NAME if it is not given; `model.path` is another name of `model`.
+        config_dir: The user's own folder of presets, searched before the project's.
+
+    Raises:
+        UserError: An unknown recipe or field, or a value of another kind than the recipe's own.
+    """
+    from omegaconf import OmegaConf
+
+    values: dict[str, str] = {}
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        values[key] = value
+    if not values.get("recipe"):
+        names = ", ".join(Presets(config_dir).options("recipe"))
+        raise UserError("recipe", "", f"name one: recipe=NAME (there are: {names})")
+    recipe = OmegaConf.load(Presets(config_dir).file("recipe", values.pop("recipe")))
+    folder = Path(values.pop("to", "") or f"finetuned/{recipe.name}").expanduser()
+    if "model.path" in values:
+        values["model"] = values.pop("model.path")
+    for key, value in values.items():
+        _override(recipe, key, value)
+    plain = OmegaConf.to_container(recipe, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}, folder
+
+
+def _override(recipe: Any, key: str, text: str) -> None:
+    """Set one field of a recipe (an OmegaConf container) that exists, to a value of the same kind."""
+    import yaml  # type: ignore[import-untyped]
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    default = OmegaConf.select(recipe, key, throw_on_missing=False, default=_ABSENT)
+    if default is _ABSENT:
+        parts = OmegaConf.to_container(recipe)
+        assert isinstance(parts, dict)
+        groups = {str(part): fields for part, fields in parts.items() if isinstance(fields, dict)}
+        known = [*parts, *(f"{part}.{name}" for part, fields in groups.items() for name in fields)]
+        raise UserError(key, text, f"this recipe has no such field{did_you_mean(key, known)}")
+    try:
+        value = OmegaConf.create(f"value: {text}").value
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(key, text, "cannot be read: it must be a number, a word, or a list in brackets") from error
+    if not _is_same_kind(value, default):
+        raise UserError(key, text, f"must be like what is there: {default}")
+    OmegaConf.update(recipe, key, value)
+
+
+def _is_same_kind(value: Any, default: Any) -> bool:
+    """Whether a value may replace this default: a number a number, text a text, a list a list. None is replaceable."""
+    if default is None:
+        return True
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, str):
+        return isinstance(value, str | int | float)
+    return type(value) is type(default)

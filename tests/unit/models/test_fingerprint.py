@@ -1,0 +1,146 @@
+"""What the fingerprint of a checkpoint depends on, and when it is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.models.fingerprint import BESIDE_WEIGHTS, _hash_tensors, fingerprint
+from orchestrator.utils.cache import cache_dir
+from orchestrator.utils.safetensors_header import TensorHeader
+from tests.unit.models.checkpoint_files import make, tensors, write
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_sharding_order_metadata_and_place_change_nothing(tmp_path: Path) -> None:
+    one = fingerprint(make(tmp_path / "one"))
+    assert fingerprint(make(tmp_path / "elsewhere", shards=3)) == one
+    turned = make(tmp_path / "turned", dict(reversed(tensors().items())))
+    assert fingerprint(turned) == one
+    write(turned / "model.safetensors", tensors(), metadata={"format": "pt"})
+    assert fingerprint(turned) == one
+    (turned / "tokenizer.json").write_text("{}")
+    assert fingerprint(turned) == one
+
+
+@pytest.mark.parametrize("byte", [0, 31, 95])
+def test_one_bit_changes_it(byte: int, tmp_path: Path) -> None:
+    model = make(tmp_path / "model")
+    before = fingerprint(model)
+    file = model / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) - 96 + byte] ^= 1
+    file.write_bytes(content)
+    assert fingerprint(model) != before
+
+
+def test_a_byte_changed_behind_its_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same size, same modification time, and the hash of before is remembered."""
+    monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
+    model = make(tmp_path / "model")
+    file = model / "model.safetensors"
+    stat = file.stat()
+    before = fingerprint(model)
+    assert (model / BESIDE_WEIGHTS).is_file()
+    with open(file, "r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\x7f")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert fingerprint(model) != before
+
+
+def test_a_hash_is_remembered_only_once_the_file_is_old_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed, real = [], _hash_tensors
+
+    def counted(found: Iterable[TensorHeader], progress: Callable[[float], None]) -> str:
+        hashed.append(1)
+        return real(found, progress)
+
+    monkeypatch.setattr("orchestrator.models.fingerprint._hash_tensors", counted)
+    model = make(tmp_path / "model")
+    first = fingerprint(model)
+    assert not (model / BESIDE_WEIGHTS).exists()  # a second edit may keep its time
+    monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
+    assert fingerprint(model) == first
+    assert fingerprint(model) == first
+    assert len(hashed) == 2  # the third time it was known
+
+
+def test_a_folder_that_cannot_be_written_is_remembered_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
+    model = make(tmp_path / "model")
+    (model / BESIDE_WEIGHTS).mkdir()  # root may write everywhere: this it can't replace
+    fingerprint(model)
+    kept = list((cache_dir() / "fingerprints").glob("*.json"))
+    assert len(kept) == 1
+    monkeypatch.setattr("orchestrator.models.fingerprint._hash_tensors", None)  # would fail, were it called
+    fingerprint(model)
+
+
+@pytest.mark.parametrize("memory", ["", "{}", "[]", '{"version": 1, "files": {}, "weights": "0"}'])
+def test_a_damaged_memory_is_ignored(memory: str, tmp_path: Path) -> None:
+    model = make(tmp_path / "model")
+    before = fingerprint(model)
+    (model / BESIDE_WEIGHTS).write_text(memory)
+    assert fingerprint(model) == before
+
+
+def test_names_shapes_and_dtypes_matter(tmp_path: Path) -> None:
+    name, (_, _, data) = next(iter(tensors().items()))
+    variants = [
+        tensors(),
+        tensors() | {name: ("F32", [4, 2], data)},
+        tensors() | {name: ("BF16", [2, 8], data)},
+        tensors() | {name: ("F16", [2, 8], data)},
+        {key.replace("layers.0", "layers.00"): value for key, value in tensors().items()},
+        tensors(2),
+    ]
+    found = [fingerprint(make(tmp_path / str(i), variant)) for i, variant in enumerate(variants)]
+    assert len(set(found)) == len(variants)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_theta": 1e6}, {"hidden_act": "gelu"}, {"some_new_field": 1}, {"sliding_window": 4096}]
+)
+def test_config_fields_that_change_outputs_matter(change: dict[str, Any], tmp_path: Path) -> None:
+    assert fingerprint(make(tmp_path / "a")) != fingerprint(make(tmp_path / "b", **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_name_or_path": "somewhere/else"},
+        {"transformers_version": "4.0.0"},
+        {"torch_dtype": "bfloat16"},  # the preset decides
+        {"dtype": "bfloat16"},
+        {"use_cache": False},
+        {"attention_dropout": 0.1},
+        {"sliding_window": None},  # null: not set
+    ],
+)
+def test_cosmetic_fields_do_not(change: dict[str, Any], tmp_path: Path) -> None:
+    assert fingerprint(make(tmp_path / "a")) == fingerprint(make(tmp_path / "b", **change))
+
+
+def test_end_of_turn_tokens_matter_wherever_they_are_named(tmp_path: Path) -> None:
+    model = make(tmp_path / "a", eos_token_id=1)
+    plain = fingerprint(model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))
+    both = fingerprint(model)
+    assert both != plain
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 1.0}))
+    assert fingerprint(model) == both  # sampling is greedy always
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": None}))
+    assert fingerprint(model) == plain

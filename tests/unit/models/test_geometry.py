@@ -1,0 +1,38 @@
+"""Displacements of targets from the base are measured once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from orchestrator.models.checkpoint import CheckpointInfo
+from orchestrator.models.geometry import measure_targets
+from orchestrator.models.targets import resolve_target
+from tests.unit.models.target_files import SHAPES, Q, adapter, model, weights
+from workers.weights.checkpoint import MappedCheckpoint
+
+
+@pytest.mark.thorough
+def test_a_plane_is_measured_once(
+    base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (
+        resolve_target(model(tmp_path / "tuned", weights(1)), base),
+        resolve_target(adapter(tmp_path / "a"), base),
+    )
+    monkeypatch.setattr("orchestrator.utils.console.PLAIN_EVERY", 0.0)
+    c, s = measure_targets(base, [first, second], ["norm"]).eq4()
+    origin, one, two = weights(0), weights(1), load_file(tmp_path / "a" / "adapter_model.safetensors")
+    d1 = np.concatenate([(one[k] - origin[k]).ravel() for k in sorted(SHAPES)]).astype(np.float64)
+    moved = {k: np.zeros(s) for k, s in SHAPES.items()}
+    halves = [two[f"base_model.model.{Q}.lora_{k}.weight"].astype(np.float64) for k in "BA"]
+    moved[f"{Q}.weight"] = 2 * halves[0] @ halves[1]
+    d2 = np.concatenate([moved[k].ravel() for k in sorted(SHAPES)])
+    assert c == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
+    assert s == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - c * d1), rel=1e-6)
+    assert "reading how the weights lie around the model: 100%" in capsys.readouterr().err
+    monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("measured again"))
+    assert measure_targets(base, [first, second], ["norm"]).eq4() == (c, s)

@@ -1,0 +1,88 @@
+"""The epochs of a trajectory, and its principal axes as adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.models.checkpoint import CheckpointInfo
+from orchestrator.models.geometry import measure_targets
+from orchestrator.models.targets import resolve_target
+from orchestrator.models.trajectory import epoch_folders, principal_axis_adapters
+from orchestrator.utils.errors import UserError
+from tests.unit.models.target_files import Q, adapter, half, model, trajectory, weights
+from workers.weights.adapters import write_adapter_sum
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.targets import AdapterEndpoint, open_endpoint
+
+
+def test_a_trajectorys_epochs_come_in_order_from_either_folder(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    place = trajectory(tmp_path / "made" / "checkpoints", (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+    (place / "notes").mkdir()
+    names = [f"epoch-{i}" for i in range(1, 11)]
+    assert (
+        [path.name for path in epoch_folders(place)]
+        == [path.name for path in epoch_folders(tmp_path / "made")]
+        == names
+    )
+
+
+def test_a_trajectory_that_lacks_something_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        (trajectory(tmp_path / "gap", (1, 2, 5)), "has epoch-5 but not epoch-3, epoch-4: put back"),
+        (trajectory(tmp_path / "late", (2,)), "has epoch-2 but not epoch-1"),
+        (tmp_path / "empty", "holds no checkpoints epoch-1"),
+        (tmp_path / "nowhere", "there is no such folder, nor a recipe"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            epoch_folders(folder)
+        assert caught.value.field == "grid.trajectory" and len(str(caught.value).splitlines()) == 1
+
+
+def test_principal_ends_are_the_axes_to_rounding(base: CheckpointInfo, tmp_path: Path) -> None:
+    """Adapters of summed factors against the sum of the displacements."""
+    chain = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
+    found = measure_targets(base, chain, ["norm"])
+    again = measure_targets(base, chain, ["norm"])
+    assert np.array_equal(found.gram, again.gram) and found.moved == again.moved, "remembered"
+    _, mixing, share = found.principal_axes()
+    assert 0 < share <= 1
+    ends = principal_axis_adapters(base, chain, mixing.tolist())
+    assert ends == principal_axis_adapters(base, chain, mixing.tolist())
+    opened = MappedCheckpoint(base.path)
+    info = next(info for info in opened.tensors() if info.name == f"{Q}.weight")
+    own = opened.base(info.name)
+    moved = [open_endpoint(target, opened).rows(info) - own for target in chain]
+    for end, row in zip(ends, mixing, strict=True):
+        made = open_endpoint(resolve_target(end, base), opened).rows(info) - own
+        assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
+
+
+def test_a_sum_is_of_one_rank_and_adds_the_same_to_the_bit(base: CheckpointInfo, tmp_path: Path) -> None:
+    """Only the second adapter has the embedding; there a row of weights, and what is added to it, are -0."""
+    wide = "model.embed_tokens"
+    rng = np.random.default_rng(5)
+    b = rng.standard_normal((5, 2)).astype(np.float32)
+    b[0] = -0.0
+    second = half("A", 2, 8, module=wide) | {f"base_model.model.{wide}.lora_B.weight": b}
+    origin = weights(0)
+    origin[f"{wide}.weight"][0] = -0.0
+    opened = MappedCheckpoint(model(tmp_path / "signed", origin))
+    folders = [adapter(tmp_path / "one"), adapter(tmp_path / "two", half("A", 2, 8) | half("B", 8, 2) | second)]
+    write_adapter_sum(opened, folders, [0.3, 1.0], tmp_path / "sum")
+    alone, summed = (AdapterEndpoint(tmp_path / name, opened) for name in ("two", "sum"))
+    assert {factors.a.shape for factors in summed.factors.values()} == {(4, 8)}
+    info = opened[f"{wide}.weight"]
+    assert np.signbit(summed.rows(info)[:8]).all()
+    assert summed.rows(info).tobytes() == alone.rows(info).tobytes()
+
+
+def test_the_principal_plane_of_whole_checkpoints_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
+    folder = trajectory(tmp_path / "whole", (1, 2, 3), lambda path, tensors: model(path, tensors))
+    chain = [resolve_target(path, base) for path in epoch_folders(folder)]
+    with pytest.raises(UserError, match="use grid=interpolate_1d"):
+        principal_axis_adapters(base, chain, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
