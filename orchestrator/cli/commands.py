@@ -253,23 +253,24 @@ def doctor(call: Call) -> int:
 
 def compare(call: Call) -> int:
     """sweeps side by side: FOLDER FOLDER ... [html=FILE] [csv=FILE]; each is compared with the first"""
-    from orchestrator.analysis import compare as comparison
+    from orchestrator.analysis.compare import compare, parse_options, read_sweeps
+    from orchestrator.report import comparison as shown
     from orchestrator.report.csv_export import to_csv
 
-    files = comparison.asked(call.overrides)
-    sides = comparison.read([Path(place).expanduser() for place in call.places])
-    found = comparison.compare(sides)
+    files = parse_options(call.overrides)
+    sweeps = read_sweeps([Path(place).expanduser() for place in call.places])
+    comparison = compare(sweeps)
     if "html" in files:
-        comparison.write_html(found, sides, files["html"])
+        shown.write_page(comparison, sweeps, files["html"])
     if "csv" in files:
-        to_csv(comparison.table(found), files["csv"])
+        to_csv(shown.point_table(comparison), files["csv"])
     if call.json:
-        print_json(found)
+        print_json(comparison.to_json())
         return ExitCode.COMPLETE
-    print_table(comparison.SWEEP_HEADINGS, [comparison.headline(sweep) for sweep in found["sweeps"]])
-    for each in found["differences"]:
-        print_table(comparison.HEADINGS, comparison.differences(each, most=20))
-        print(comparison.sentence(each))
+    print_table(shown.SWEEP_HEADINGS, [shown.sweep_row(sweep) for sweep in comparison.sweeps])
+    for pair in comparison.differences:
+        print_table(shown.DIFFERENCE_HEADINGS, shown.difference_rows(pair, most=20))
+        print(shown.describe(pair))
     return ExitCode.COMPLETE
 
 

@@ -6,48 +6,47 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from orchestrator.analysis import compare
-from orchestrator.cli.main import main
-from orchestrator.report import csv_export as export
+from orchestrator.analysis.compare import Comparison
+from orchestrator.report import comparison
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
 QUESTIONS = tuple(f"question {i}" for i in range(20))
 
 
-def compared(*folders: Path) -> dict[str, Any]:
-    found = compare.compare(compare.read(folders))
-    json.dumps(found, allow_nan=False)
+def compared(*folders: Path) -> Comparison:
+    found = compare.compare(compare.read_sweeps(folders))
+    json.dumps(found.to_json(), allow_nan=False)
     return found
 
 
 def test_the_same_sweep_under_another_name_does_not_differ(tmp_path: Path) -> None:
     found = compared(*(store_sweep(tmp_path, basin(0.25), model) for model in ("one", "two")))
-    (difference,) = found["differences"]
-    score = difference["visage"]
-    assert score["difference"] == 0.0 and score["p"] == 1.0 and score["low"] < 0 < score["high"]
-    assert score["about"] == "both" and score["paired_lines"] == 3
-    assert difference["paired_probes"] == 20 and difference["paired_points"] == 31 == len(difference["points"])
-    assert all(p["difference"] == 0 and p["p"] == 1 and p["low"] < 0 < p["high"] for p in difference["points"])
-    assert difference["reason"] is None
-    assert "does not differ beyond chance" in compare.sentence(difference)
+    (difference,) = found.differences
+    score = difference.visage
+    assert score.difference == 0.0 and score.p == 1.0 and score.low < 0 < score.high
+    assert score.about == "both" and score.paired_lines == 3
+    assert difference.paired_probes == 20 and difference.paired_points == 31 == len(difference.points)
+    assert all(p.difference == 0 and p.p == 1 and p.low < 0 < p.high for p in difference.points)
+    assert difference.reason is None
+    assert "does not differ beyond chance" in comparison.describe(difference)
 
 
 def test_a_wider_basin_is_safer_where_it_is_wider_and_nowhere_else(tmp_path: Path) -> None:
     found = compared(store_sweep(tmp_path, basin(0.15), "one"), store_sweep(tmp_path, basin(0.35), "two"))
-    (difference,) = found["differences"]
-    sure = {abs(p["alpha"]) for p in difference["points"] if p["p_corrected"] < 0.05}
+    (difference,) = found.differences
+    sure = {abs(p.alpha) for p in difference.points if p.p_corrected < 0.05}
     assert {0.2, 0.3} <= sure <= {0.2, 0.3, 0.4}
-    for point in difference["points"]:
-        assert point["p_corrected"] >= point["p"]
-        assert point["low"] <= point["difference"] <= point["high"]
-        if abs(point["alpha"]) == 0.2:
-            assert point["difference"] <= -60 and point["high"] < 0
-    one, two = (sweep["visage"]["paper"] for sweep in found["sweeps"])
-    assert difference["visage"]["difference"] == pytest.approx(two - one)
+    for point in difference.points:
+        assert point.p_corrected >= point.p
+        assert point.low <= point.difference <= point.high
+        if abs(point.alpha) == 0.2:
+            assert point.difference <= -60 and point.high < 0
+    one, two = (sweep.visage.paper for sweep in found.sweeps)
+    assert difference.visage.difference == pytest.approx(two - one)
 
 
 def test_pairing_is_by_question_not_by_place(tmp_path: Path) -> None:
@@ -55,96 +54,66 @@ def test_pairing_is_by_question_not_by_place(tmp_path: Path) -> None:
     other = tuple(f"other {i}" for i in range(10)) + QUESTIONS[::-1]
     first = store_sweep(tmp_path, lambda node, i: i % 3 > 0 and abs(node.alpha) < 0.3, "one")
     second = store_sweep(tmp_path, lambda node, i: i >= 10 and (29 - i) % 3 > 0 and abs(node.alpha) < 0.3, "two", other)
-    (difference,) = compared(first, second)["differences"]
-    assert difference["paired_probes"] == 20
-    assert "only the 20 probes in common" in difference["reason"]
-    assert {p["difference"] for p in difference["points"]} == {0.0}
-    assert difference["visage"]["difference"] == 0.0
+    (difference,) = compared(first, second).differences
+    assert difference.paired_probes == 20
+    assert "only the 20 probes in common" in difference.reason
+    assert {p.difference for p in difference.points} == {0.0}
+    assert difference.visage.difference == 0.0
 
 
 def test_without_a_question_in_common_errors_add_up(tmp_path: Path) -> None:
     other = tuple(f"other {i}" for i in range(20))
     paired = compared(store_sweep(tmp_path, basin(0.2), "one"), store_sweep(tmp_path, basin(0.24), "two"))
     apart = compared(store_sweep(tmp_path, basin(0.2), "three"), store_sweep(tmp_path, basin(0.24), "four", other))
-    near, far = (found["differences"][0] for found in (paired, apart))
-    assert far["paired_probes"] == 0 and "not paired" in far["reason"]
-    assert far["visage"]["difference"] == pytest.approx(near["visage"]["difference"])
-    assert far["visage"]["over"]["probes"]["se"] > near["visage"]["over"]["probes"]["se"]
-    assert all(p["low"] < p["difference"] < p["high"] or abs(p["difference"]) == 100 for p in far["points"])
+    near, far = (found.differences[0] for found in (paired, apart))
+    assert far.paired_probes == 0 and "not paired" in far.reason
+    assert far.visage.difference == pytest.approx(near.visage.difference)
+    assert far.visage.over.probes.se > near.visage.over.probes.se
+    assert all(p.low < p.difference < p.high or abs(p.difference) == 100 for p in far.points)
 
 
 def test_lines_pair_by_seed(tmp_path: Path) -> None:
     """Of seeds 123 to 125 and 124 to 126, two are shared."""
     first = store_sweep(tmp_path, basin(0.2), "one")
     second = store_sweep(tmp_path, lambda node, i: abs(node.alpha) < 0.2, "two", seed=124)
-    (difference,) = compared(first, second)["differences"]
-    assert difference["visage"]["paired_lines"] == 2
-    assert difference["paired_points"] == 21
+    (difference,) = compared(first, second).differences
+    assert difference.visage.paired_lines == 2
+    assert difference.paired_points == 21
     unlike = store_sweep(tmp_path, basin(0.3), "three", seed=900)
-    (difference,) = compared(first, unlike)["differences"]
-    assert difference["visage"]["paired_lines"] == 0 and difference["paired_points"] == 1
-    assert difference["visage"]["low"] is not None
+    (difference,) = compared(first, unlike).differences
+    assert difference.visage.paired_lines == 0 and difference.paired_points == 1
+    assert difference.visage.low is not None
 
 
 def test_one_direction_says_what_is_unknown(tmp_path: Path) -> None:
     folders = [store_sweep(tmp_path, basin(r), m, directions=1) for r, m in ((0.15, "one"), (0.35, "two"))]
-    score = compared(*folders)["differences"][0]["visage"]
-    assert score["about"] == "probes" and "one direction" in score["reason"]
-    assert score["over"]["directions"]["low"] is None and score["low"] is not None
+    score = compared(*folders).differences[0].visage
+    assert score.about == "probes" and "one direction" in score.reason
+    assert score.over.directions.low is None and score.low is not None
 
 
 def test_missing_points_and_undefined_scores(tmp_path: Path) -> None:
     first = store_sweep(tmp_path, basin(0.2), "one", leave_out=lambda node: node.alpha == 0.2)
     second = store_sweep(tmp_path, lambda node, i: False, "two")
-    (difference,) = compared(first, second)["differences"]
-    assert difference["paired_points"] == 28
-    assert difference["visage"]["difference"] is None and "two" in difference["visage"]["reason"]
-    assert "can't be compared by VISAGE" in compare.sentence(difference)
+    (difference,) = compared(first, second).differences
+    assert difference.paired_points == 28
+    assert difference.visage.difference is None and "two" in difference.visage.reason
+    assert "can't be compared by VISAGE" in comparison.describe(difference)
 
 
 def test_planes(tmp_path: Path) -> None:
     how: dict[str, Any] = {"kind": "random_2d", "directions": 2, "steps": 4}
     first, second = (store_sweep(tmp_path, basin(r, 0.3), m, **how) for r, m in ((0.2, "one"), (0.5, "two")))
-    (difference,) = compared(first, second)["differences"]
-    assert difference["paired_points"] == 49 and difference["visage"]["difference"] is not None
-    compare.write_html(compared(first, second), compare.read([first, second]), tmp_path / "a.html")
+    (difference,) = compared(first, second).differences
+    assert difference.paired_points == 49 and difference.visage.difference is not None
+    comparison.write_page(compared(first, second), compare.read_sweeps([first, second]), tmp_path / "a.html")
     assert "<img" not in (tmp_path / "a.html").read_text()
-
-
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "<script>alert(1)<script>$x_1$"
-    first = store_sweep(tmp_path / "out", basin(0.15), hostile)
-    second = store_sweep(tmp_path / "out", basin(0.35), "@SUM(A1)")
-    page, sheet = tmp_path / "page.html", tmp_path / "sheet.csv"
-    assert main(["compare", str(first), str(second), f"html={page}", f"csv={sheet}"]) == 0
-    told = capsys.readouterr().out
-    assert "VISAGE" in told and "95% interval" in told and "differ beyond chance" in told
-    html = page.read_text(encoding="utf-8")
-    assert "<script" not in html and "&lt;script&gt;" in html
-    assert "Content-Security-Policy" in html and "data:image/svg+xml;base64," in html and "http://" not in html
-    cells = pd.read_csv(sheet)
-    assert len(cells) == 31 and cells["second_sweep"].str.startswith("'@SUM(A1)").all()
-    assert cells["difference"].min() < -80
-    assert main(["compare", str(first), str(second), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema"] == "comparison/1"
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two sweeps"):
-        compare.read([tmp_path])
+        compare.read_sweeps([tmp_path])
     with pytest.raises(UserError, match="did you mean 'html'"):
-        compare.asked(["htm=x"])
+        compare.parse_options(["htm=x"])
     with pytest.raises(UserError, match="name a file"):
-        compare.asked(["html="])
-
-
-def test_csv_is_no_formula(tmp_path: Path) -> None:
-    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "plain", "a=b", ""]
-    frame = pd.DataFrame({"=text": texts, "number": [-1.5, None, *range(8)]})
-    export.to_csv(frame, tmp_path / "a.csv")
-    back = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
-    assert list(back.columns) == ["'=text", "number"]
-    assert back["'=text"].tolist()[:4] == ["'=1+1", "'+1", "'-1", "'@SUM(A1)"]
-    assert back["'=text"].tolist()[6:] == ["' =1", "plain", "a=b", ""]
-    assert not back["'=text"].str.startswith(("=", "+", "-", "@", "\t", "\r", " ")).any()
-    assert back["number"].tolist()[:2] == ["-1.5", ""]
+        compare.parse_options(["html="])
