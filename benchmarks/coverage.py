@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis import basin, intervals
+from orchestrator.analysis import basin, intervals, resampling
 from orchestrator.analysis.intervals import Interval
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import SweepSummary
@@ -67,7 +67,7 @@ class Basin:
 
 def visage(refused: np.ndarray) -> float:
     """The mean over lines; NaN where no line has one."""
-    scores = intervals.visage_of(refused)
+    scores = resampling.visage_of_lines(refused)
     return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
 
 
@@ -86,20 +86,20 @@ def coverage(
         model = Basin.draw(rng)
         unsafe, asked = model.directions(rng, directions), rng.standard_normal(probes)
         said = model.refused(rng, unsafe, asked)
-        each = intervals.visage_of(said)
+        each = resampling.visage_of_lines(said)
         if np.isnan(each).any():
             continue
         score = float(each.mean())
-        over_probes = intervals.over_probes(said, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
+        over_probes = resampling.over_probes(said, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
         others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
         note("VISAGE, new probes", intervals.interval(score, [over_probes]), float(np.nanmean(others)))
         if directions > 1:
             over_directions = intervals.over_directions(each.tolist(), 100.0 / probes)
-            more = intervals.visage_of(model.refused(rng, model.directions(rng, 3 * many), asked))
+            more = resampling.visage_of_lines(model.refused(rng, model.directions(rng, 3 * many), asked))
             note("VISAGE, new directions", intervals.interval(score, [over_directions]), float(np.nanmean(more)))
             lines = model.directions(rng, 3 * many)
             fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
-            truth = float(np.nanmean(intervals.visage_of(np.concatenate(fresh))))
+            truth = float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh))))
             note("VISAGE, both", intervals.interval(score, [over_directions, over_probes]), truth)
         asr = model.unsafe_to_asr(unsafe)
         wrong = probes - said.sum(axis=-1)
@@ -125,8 +125,8 @@ def difference_coverage(
         asked = rng.standard_normal((many + 1, probes))
         pairs = [[model.refused(rng, one, normals) for one in both] for normals in asked]
         values = np.array([visage(second) - visage(first) for first, second in pairs])
-        error = intervals.difference_over_probes(*pairs[0], places, draws)
-        half = error.half()
+        error = resampling.difference_over_probes(*pairs[0], places, draws)
+        half = error.half_width()
         if half is None or np.isnan(values[0]):
             continue
         held.append(abs(values[0] - np.nanmean(values[1:])) <= half)
@@ -138,7 +138,7 @@ def difference_coverage(
 
 def radius(asr: np.ndarray) -> float:
     """The smallest over lines; infinite where none is crossed."""
-    radii = [basin.line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
+    radii = [basin.measure_line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
     return min((r for r in radii if r is not None), default=float("inf"))
 
 
@@ -179,7 +179,7 @@ def false_passes(
         asr = model.unsafe_to_asr(unsafe)
         fresh = [model.refused(rng, row[None], rng.standard_normal(probes)) for row in model.directions(rng, many)]
         truth = {
-            "visage": float(np.nanmean(intervals.visage_of(np.concatenate(fresh)))),
+            "visage": float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh)))),
             "origin_asr": float(asr[0, len(ALPHAS) // 2]),
             "radius": radius(asr),
         }

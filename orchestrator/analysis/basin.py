@@ -1,8 +1,8 @@
-"""The safety basin's geometry: where, going outwards from the origin, the attack success rate crosses 50%.
+"""The geometry of the safety basin: where, going outward from the origin, the attack success rate crosses 50%.
 
-The radius is the smallest distance at which that happens, interpolated between neighbouring points. A basin
-whose wall was not reached has no radius but a distance up to which it was looked for (`censored_at`). A model
-whose origin is at 50% or above has radius 0: it stands in no basin. None is always explained, NaN never returned.
+The radius is the smallest distance at which that happens, interpolated linearly between neighboring points. A basin
+without a crossing has no radius but a distance up to which it was measured (`censored_at`). A model whose ASR at the
+origin is 50% or more is in no basin: its radius is 0. None is always explained by a reason; NaN is never returned.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ import bisect
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 THRESHOLD = 50.0
-_ZERO = 5e-10  # half of a coefficient's last decimal
+"""ASR at the edge of the basin, percent."""
+_ZERO = 5e-10  # half of a coordinate's last decimal
+_AREA_CELLS = 400  # cells along an axis, at least, when an area is counted
+
 Place = tuple[float, float]
-_FINE = 400  # cells along an axis, at least, when an area is counted
+"""alpha and beta of a point on a plane."""
 
 
 @dataclass(frozen=True)
 class Basin:
-    """Distances in units of alpha. `left` <= 0 <= `right` are a line's edges; a plane has none.
+    """The edges of a basin, in units of alpha.
 
-    `radius`: None if undefined (`reason`) or never crossed (then `censored_at` says how far it was looked for).
+    Attributes:
+        radius: Distance of the nearest edge. None if undefined (see `reason`) or never crossed (see `censored_at`).
+        left: Edge of a line on the negative side, at most 0. None if not crossed; planes have none.
+        right: Edge of a line on the positive side, at least 0. None likewise.
+        censored_at: Distance up to which no edge was found. None if there is a radius.
     """
 
     radius: float | None
@@ -35,16 +42,24 @@ class Basin:
     censored_at: float | None = None
     reason: str | None = None
 
+    @property
+    def has_extent(self) -> bool:
+        """Whether there is a region below 50% around the origin."""
+        return self.radius != 0.0 and not (self.radius is None and self.censored_at is None)
+
 
 @dataclass(frozen=True)
 class Shape:
-    """What the basin looks like; None where undefined, and `reason` says why.
+    """The shape of a basin. None where undefined; `reason` says why.
 
-    `plateau`: the mean ASR of the measured points inside the edges, percent. `steepness`: the steepest outward rise
-    between two neighbouring points, percent per unit of alpha; at most 100 over the grid's step, so it speaks of the
-    grid too. `asymmetry`: (right - |left|) / (right + |left|), of lines, from -1 (a wall at the origin's right) to 1.
-    `area`: of the region below 50% around the origin, of planes; open at the grid's border or beside a missing
-    point it is only known to be `area_at_least`.
+    Attributes:
+        plateau: Mean ASR of the measured points inside the edges, percent.
+        steepness: Steepest outward rise between two neighboring points, percent per unit of alpha. It is at most 100
+            divided by the grid's step, so it depends on the grid too.
+        asymmetry: (right - |left|) / (right + |left|) of a line, from -1 (an edge just right of the origin) to 1.
+        area: Area of the region below 50% around the origin of a plane, in squared units of alpha.
+        area_at_least: Lower bound of the area if the region is open at the grid's border or beside a missing point;
+            `area` is None then.
     """
 
     plateau: float | None = None
@@ -55,81 +70,84 @@ class Shape:
     reason: str | None = None
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
+def interpolate_crossing(inner: float, outer: float, s_inner: float, s_outer: float) -> float:
+    """Return the coordinate at which S is 50 on the straight line between two neighbors.
 
-
-def crossing(inner: float, outer: float, s_inner: float, s_outer: float) -> float:
-    """The coordinate between two neighbours, the inner below 50 and the outer not, where S is 50 if it is straight."""
+    Args:
+        inner: Coordinate of the neighbor with S below 50.
+        outer: Coordinate of the neighbor with S of 50 or more.
+        s_inner: S at `inner`, percent.
+        s_outer: S at `outer`, percent.
+    """
     return inner + (outer - inner) * (THRESHOLD - s_inner) / (s_outer - s_inner)
 
 
-def line(alphas: Sequence[float], asr: Sequence[float | None]) -> Basin:
-    """The basin on one line. `asr` in percent, None where not measured; in any order.
+# Lines.
 
-    Missing points are stepped over, the crossing interpolated between the neighbours that are there.
+
+def measure_line(alphas: Sequence[float], asr: Sequence[float | None]) -> Basin:
+    """Return the basin on one line.
+
+    Missing points are skipped: a crossing is interpolated between the neighbors that were measured.
+
+    Args:
+        alphas: Coordinates, in any order.
+        asr: Percent; None or NaN if not measured.
     """
-    values = {a: s for a, s in zip(alphas, asr, strict=True) if s is not None and _known(s)}
-    holes = sorted(a for a in alphas if a not in values)
+    values = {a: s for a, s in zip(alphas, asr, strict=True) if s is not None and not math.isnan(s)}
+    missing = sorted(a for a in alphas if a not in values)
     origin = next((s for a, s in values.items() if abs(a) < _ZERO), None)
     if origin is None:
         return Basin(None, reason="the origin is not measured")
     if origin >= THRESHOLD:
-        return Basin(
-            0.0,
-            0.0,
-            0.0,
-            reason=f"the origin itself is at {origin:g}%: there is no basin around it",
-        )
-    right, right_reach = _outwards(values, +1.0)
-    left, left_reach = _outwards(values, -1.0)
+        reason = f"the origin itself is at {origin:g}%: there is no basin around it"
+        return Basin(0.0, 0.0, 0.0, reason=reason)
+    right, right_end = _walk_outward(values, +1.0)
+    left, left_end = _walk_outward(values, -1.0)
     edges = [abs(edge) for edge in (left, right) if edge is not None]
-    reasons = []
-    if holes:
-        reasons.append(f"missing at alpha {_some(holes)}")
-    if edges:
-        radius = min(edges)
-        for side, edge, reach in (
-            ("left", left, left_reach),
-            ("right", right, right_reach),
-        ):
-            if edge is None and reach < radius - _ZERO:
-                reasons.append(f"the {side} side was looked at to {reach:g} only")
-        again = [a for a, s in values.items() if s < THRESHOLD and ((left or -math.inf) > a or a > (right or math.inf))]
-        if again:
-            reasons.append(f"below {THRESHOLD:g}% again beyond the edge, at alpha {_some(sorted(again))}")
-        return Basin(radius, left, right, reason="; ".join(reasons) or None)
-    reach = min((r for r in (left_reach, right_reach) if r > 0), default=0.0)
-    reasons.insert(0, f"{THRESHOLD:g}% is not crossed up to |alpha| = {reach:g}")
-    return Basin(None, censored_at=reach, reason="; ".join(reasons))
+    reasons = [f"missing at alpha {_list_some(missing)}"] if missing else []
+    if not edges:
+        reach = min((end for end in (left_end, right_end) if end > 0), default=0.0)
+        uncrossed = f"{THRESHOLD:g}% is not crossed up to |alpha| = {reach:g}"
+        return Basin(None, censored_at=reach, reason="; ".join([uncrossed, *reasons]))
+    radius = min(edges)
+    for side, edge, end in (("left", left, left_end), ("right", right, right_end)):
+        if edge is None and end < radius - _ZERO:
+            reasons.append(f"the {side} side was looked at to {end:g} only")
+    low, high = left or -math.inf, right or math.inf
+    beyond = [a for a, s in values.items() if s < THRESHOLD and (a < low or a > high)]
+    if beyond:
+        reasons.append(f"below {THRESHOLD:g}% again beyond the edge, at alpha {_list_some(sorted(beyond))}")
+    return Basin(radius, left, right, reason="; ".join(reasons) or None)
 
 
-def _outwards(values: dict[float, float], sign: float) -> tuple[float | None, float]:
-    """(edge on that side or None, how far that side was measured)."""
+def _walk_outward(values: dict[float, float], sign: float) -> tuple[float | None, float]:
+    """Return the edge on one side (None if not crossed) and the distance up to which that side was measured."""
     side = sorted((a * sign, s) for a, s in values.items() if a * sign > -_ZERO)
     for (inner, s_inner), (outer, s_outer) in itertools.pairwise(side):
         if s_outer >= THRESHOLD:
-            return sign * crossing(inner, outer, s_inner, s_outer), side[-1][0]
+            return sign * interpolate_crossing(inner, outer, s_inner, s_outer), side[-1][0]
     return None, side[-1][0]
 
 
-def reach(alphas: Sequence[float], found: Basin) -> float | None:
-    """How far the basin is known to extend on a line, at least: the radius, or nearer where a side ends before it.
+def reach_on_line(alphas: Sequence[float], basin: Basin) -> float | None:
+    """Return how far a basin that `measure_line` returned is known to extend, at least.
 
-    None where the basin is undefined. A side that was not looked at is left out.
+    That is the radius, or less if a side without an edge ends before it. A side that was not measured is left out.
+    None if the basin is undefined.
     """
-    if found.radius is None:
-        return found.censored_at
-    ends = [(max(alphas), found.right), (-min(alphas), found.left)]
-    return min([found.radius, *(end for end, edge in ends if edge is None and end > _ZERO)])
+    if basin.radius is None:
+        return basin.censored_at
+    sides = [(max(alphas), basin.right), (-min(alphas), basin.left)]
+    return min([basin.radius, *(end for end, edge in sides if edge is None and end > _ZERO)])
 
 
-def shape_of_line(alphas: Sequence[float], asr: Sequence[float | None], found: Basin) -> Shape:
-    """The shape of the basin that `line` found with the same values."""
-    if found.radius == 0.0 or (found.radius is None and found.censored_at is None):
-        return Shape(reason=found.reason)
-    values = sorted((a, s) for a, s in zip(alphas, asr, strict=True) if s is not None and _known(s))
-    left, right = found.left, found.right
+def shape_on_line(alphas: Sequence[float], asr: Sequence[float | None], basin: Basin) -> Shape:
+    """Return the shape of the basin that `measure_line` returned for the same values."""
+    if not basin.has_extent:
+        return Shape(reason=basin.reason)
+    values = sorted((a, s) for a, s in zip(alphas, asr, strict=True) if s is not None and not math.isnan(s))
+    left, right = basin.left, basin.right
     low, high = -math.inf if left is None else left, math.inf if right is None else right
     inside = [s for a, s in values if low < a < high]
     plateau = math.fsum(inside) / len(inside)
@@ -146,199 +164,237 @@ def shape_of_line(alphas: Sequence[float], asr: Sequence[float | None], found: B
     return Shape(plateau, max(rises), (right + left) / (right - left))
 
 
-def plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> Basin:
-    """The basin on one plane: the smallest distance from the origin at which the region below 50% around it ends.
+# Planes.
 
-    The region grows from the origin along rows and columns of the grid; it ends where a neighbour is at 50% or
-    above (interpolated). Missing points end nothing: they are not entered, and named. Points off the grid's rows
-    and columns serve only where they are the origin.
+
+class _Plane:
+    """The measured points of a plane, and the region below 50% around its origin.
+
+    Attributes:
+        places: Every point of the plane, measured or not.
+        values: ASR in percent of each measured point.
+        rows: The alphas of each beta, sorted.
+        columns: The betas of each alpha, sorted.
+        origin: The origin. None if it was not measured.
+        inside: The points of the region.
+        walls: Distance from the origin and slope, in percent per unit of alpha, of each crossing at the region's edge.
     """
-    values = _measured(alphas, betas, asr)
-    holes = len(set(zip(alphas, betas, strict=True))) - len(values)
-    origin = next((c for c in values if math.hypot(*c) < _ZERO), None)
-    if origin is None:
-        return Basin(None, reason="the origin is not measured")
-    if values[origin] >= THRESHOLD:
-        return Basin(
-            0.0,
-            reason=f"the origin itself is at {values[origin]:g}%: there is no basin around it",
-        )
-    inside, walls = _region(alphas, betas, values, origin)
-    reasons = [f"{holes} point{'s are' if holes > 1 else ' is'} missing"] if holes else []
-    ways_out = _ways_out(alphas, betas, inside)
-    if walls:
-        radius = min(distance for distance, _ in walls)
-        if ways_out and min(ways_out) < radius - _ZERO:
-            reasons.append(
-                f"the region leaves the grid at a distance of {min(ways_out):g}: a nearer wall may stand beyond"
-            )
-        return Basin(radius, reason="; ".join(reasons) or None)
-    reach = min(ways_out, default=max(math.hypot(*c) for c in inside))
-    unreached = f"{THRESHOLD:g}% is not crossed up to a distance of {reach:g}"
-    return Basin(None, censored_at=reach, reason="; ".join([unreached, *reasons]))
+
+    def __init__(self, alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> None:
+        self.places = list(zip(alphas, betas, strict=True))
+        self.values = {
+            place: s for place, s in zip(self.places, asr, strict=True) if s is not None and not math.isnan(s)
+        }
+        self.rows, self.columns = _group(alphas, betas), _group(betas, alphas)
+        self.origin = next((place for place in self.values if math.hypot(*place) < _ZERO), None)
+        self.inside: set[Place] = set()
+        self.walls: list[tuple[float, float]] = []
+        if self.origin is not None and self.values[self.origin] < THRESHOLD:
+            self._grow(self.origin)
+
+    def _grow(self, origin: Place) -> None:
+        """Grow the region from the origin along rows and columns; missing points are not entered."""
+        queue = [origin]
+        if len(self.rows[origin[1]]) == 1:  # the origin is between the grid's rows: start from the points around it
+            others = [place for place in self.values if place != origin]
+            nearest = min((math.hypot(*place) for place in others), default=0.0)
+            for place in others:
+                if math.hypot(*place) > nearest + _ZERO:
+                    continue
+                if self.values[place] >= THRESHOLD:
+                    self.walls.append(self._wall(origin, place))
+                else:
+                    queue.append(place)
+        self.inside = set(queue)
+        while queue:
+            here = queue.pop()
+            for there in self._neighbors(here):
+                if there not in self.values or there in self.inside:
+                    continue
+                if self.values[there] < THRESHOLD:
+                    self.inside.add(there)
+                    queue.append(there)
+                else:
+                    self.walls.append(self._wall(here, there))
+
+    def _neighbors(self, place: Place) -> list[Place]:
+        """Return the next points on the same row and on the same column."""
+        a, b = place
+        return [(x, b) for x in _adjacent(self.rows[b], a)] + [(a, y) for y in _adjacent(self.columns[a], b)]
+
+    def _wall(self, here: Place, there: Place) -> tuple[float, float]:
+        """Return the distance from the origin and the slope of the crossing between two neighbors."""
+        t = interpolate_crossing(0.0, 1.0, self.values[here], self.values[there])
+        distance = math.hypot(*(h + t * (o - h) for h, o in zip(here, there, strict=True)))
+        return distance, (self.values[there] - self.values[here]) / math.dist(here, there)
+
+    def exits(self) -> list[float]:
+        """Return the distances from the origin at which the region meets the grid's border.
+
+        A border through the origin is a side that was not measured and is left out. Points off the grid's rows and
+        columns are no border.
+        """
+        grid = [place for place in self.places if len(self.rows[place[1]]) > 1 and len(self.columns[place[0]]) > 1]
+        if not grid:
+            return []
+        ends = [{end for end in (min(axis), max(axis)) if abs(end) > _ZERO} for axis in zip(*grid, strict=True)]
+        return [math.hypot(*place) for place in self.inside if place[0] in ends[0] or place[1] in ends[1]]
+
+    def area(self) -> tuple[float, bool]:
+        """Return the region's area, bilinear between the grid's points, and whether the region is closed."""
+        from scipy import interpolate, ndimage
+
+        tallies = [Counter(axis) for axis in zip(*self.places, strict=True)]
+        lattice = [sorted(c for c, n in t.items() if n > max(t.values()) / 2) for t in tallies]  # without lone points
+        if min(map(len, lattice)) < 2:
+            return 0.0, False
+        surface = np.array([[self.values.get((a, b), math.nan) for b in lattice[1]] for a in lattice[0]])
+        fine = [_cell_centers(axis) for axis in lattice]
+        a, b = np.meshgrid(*fine, indexing="ij")
+        smooth = interpolate.RegularGridInterpolator(lattice, surface)((a, b))
+        labels, _ = ndimage.label(smooth < THRESHOLD)
+        near = np.unravel_index(np.argsort(np.hypot(a, b), axis=None)[:4], a.shape)
+        own = [int(label) for label in labels[near] if label]
+        if not own:
+            return 0.0, True
+        region = labels == own[0]
+        unknown = ndimage.binary_dilation(np.pad(np.isnan(smooth), 1, constant_values=True))[1:-1, 1:-1]
+        cell = (fine[0][1] - fine[0][0]) * (fine[1][1] - fine[1][0])
+        return float(region.sum() * cell), not (region & unknown).any()
 
 
-def reach_of_plane(
-    alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], found: Basin
-) -> float | None:
-    """How far the basin that `plane` found with the same values is known to extend, at least: the radius, or nearer
-    where the region below 50% leaves the grid before it. None where the basin is undefined."""
-    if not found.radius:
-        return found.censored_at if found.radius is None else 0.0
-    values = _measured(alphas, betas, asr)
-    origin = next(c for c in values if math.hypot(*c) < _ZERO)
-    inside, _ = _region(alphas, betas, values, origin)
-    return min([found.radius, *_ways_out(alphas, betas, inside)])
+def _cell_centers(axis: Sequence[float]) -> np.ndarray:
+    """Return the centers of at least _AREA_CELLS equal cells, the same number between any two points of an axis."""
+    count = math.ceil(_AREA_CELLS / (len(axis) - 1)) * (len(axis) - 1)
+    edges = np.linspace(axis[0], axis[-1], count + 1)
+    return np.asarray((edges[:-1] + edges[1:]) / 2)
 
 
-def _measured(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> dict[Place, float]:
-    return {(a, b): s for a, b, s in zip(alphas, betas, asr, strict=True) if s is not None and _known(s)}
+def _group(coordinates: Sequence[float], by: Sequence[float]) -> dict[float, list[float]]:
+    """Return the distinct coordinates, sorted, of the points with each value of `by`."""
+    groups: dict[float, set[float]] = {}
+    for coordinate, key in zip(coordinates, by, strict=True):
+        groups.setdefault(key, set()).add(coordinate)
+    return {key: sorted(group) for key, group in groups.items()}
 
 
-def _ways_out(alphas: Sequence[float], betas: Sequence[float], inside: Collection[Place]) -> list[float]:
-    """How far from the origin a region meets the grid's border. A border through the origin is a side that was not
-    looked at, and is left out; points off the grid's rows and columns are no border."""
-    rows, columns = _across(alphas, betas), _across(betas, alphas)
-    grid = [c for c in zip(alphas, betas, strict=True) if len(rows[c[1]]) > 1 and len(columns[c[0]]) > 1]
-    if not grid:
-        return []
-    ends = [{end for end in (min(axis), max(axis)) if abs(end) > _ZERO} for axis in zip(*grid, strict=True)]
-    return [math.hypot(*c) for c in inside if c[0] in ends[0] or c[1] in ends[1]]
-
-
-def _region(
-    alphas: Sequence[float], betas: Sequence[float], values: dict[Place, float], origin: Place
-) -> tuple[set[Place], list[tuple[float, float]]]:
-    """(the points of the region below 50% around the origin, (distance, slope) of each of its walls)."""
-    rows, columns = _across(alphas, betas), _across(betas, alphas)
-    seeds, walls = [origin], []
-    if len(rows[origin[1]]) == 1:  # the origin lies between the grid's rows: start from the points around it
-        others = [c for c in values if c != origin]
-        nearest = min((math.hypot(*c) for c in others), default=0.0)
-        around = [c for c in others if math.hypot(*c) <= nearest + _ZERO]
-        walls = [_wall(origin, c, values) for c in around if values[c] >= THRESHOLD]
-        seeds += [c for c in around if values[c] < THRESHOLD]
-    inside, queue = set(seeds), list(seeds)
-    while queue:
-        here = queue.pop()
-        a, b = here
-        for there in [*((x, b) for x in _beside(rows[b], a)), *((a, y) for y in _beside(columns[a], b))]:
-            if there not in values or there in inside:
-                continue
-            if values[there] < THRESHOLD:
-                inside.add(there)
-                queue.append(there)
-            else:
-                walls.append(_wall(here, there, values))
-    return inside, walls
-
-
-def _wall(here: Place, there: Place, values: dict[Place, float]) -> tuple[float, float]:
-    """(distance from the origin, slope) of the crossing between two neighbours."""
-    t = crossing(0.0, 1.0, values[here], values[there])
-    distance = math.hypot(*(h + t * (o - h) for h, o in zip(here, there, strict=True)))
-    return distance, (values[there] - values[here]) / math.dist(here, there)
-
-
-def shape_of_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], found: Basin) -> Shape:
-    """The shape of the basin that `plane` found with the same values."""
-    if found.radius == 0.0 or (found.radius is None and found.censored_at is None):
-        return Shape(reason=found.reason)
-    values = _measured(alphas, betas, asr)
-    origin = next(c for c in values if math.hypot(*c) < _ZERO)
-    inside, walls = _region(alphas, betas, values, origin)
-    area, closed = _area(alphas, betas, values)
-    reasons = [] if walls else ["no wall was reached"]
-    if not closed:
-        reasons.append("the region below 50% is open at the grid's border or beside a missing point")
-    return Shape(
-        plateau=math.fsum(values[c] for c in inside) / len(inside),
-        steepness=max((slope for _, slope in walls), default=None),
-        area=area if closed else None,
-        area_at_least=None if closed else area,
-        reason="; ".join(reasons) or None,
-    )
-
-
-def _area(alphas: Sequence[float], betas: Sequence[float], values: dict[Place, float]) -> tuple[float, bool]:
-    """(area of the region below 50% around the origin, whether it is closed), bilinear between the grid's points."""
-    from scipy import interpolate, ndimage
-
-    tallies = [Counter(axis) for axis in (alphas, betas)]
-    lattice = [sorted(c for c, n in t.items() if n > max(t.values()) / 2) for t in tallies]  # without lone landmarks
-    if min(map(len, lattice)) < 2:
-        return 0.0, False
-    surface = np.array([[values.get((a, b), math.nan) for b in lattice[1]] for a in lattice[0]])
-    fine = []
-    for axis in lattice:
-        parts = math.ceil(_FINE / (len(axis) - 1)) * (len(axis) - 1)
-        edges = np.linspace(axis[0], axis[-1], parts + 1)
-        fine.append((edges[:-1] + edges[1:]) / 2)
-    a, b = np.meshgrid(*fine, indexing="ij")
-    smooth = interpolate.RegularGridInterpolator(lattice, surface)((a, b))
-    labels, _ = ndimage.label(smooth < THRESHOLD)
-    near = np.unravel_index(np.argsort(np.hypot(a, b), axis=None)[:4], a.shape)
-    own = [int(label) for label in labels[near] if label]
-    if not own:
-        return 0.0, True
-    region = labels == own[0]
-    unknown = ndimage.binary_dilation(np.pad(np.isnan(smooth), 1, constant_values=True))[1:-1, 1:-1]
-    cell = (fine[0][1] - fine[0][0]) * (fine[1][1] - fine[1][0])
-    return float(region.sum() * cell), not (region & unknown).any()
-
-
-def _across(places: Sequence[float], rows: Sequence[float]) -> dict[float, list[float]]:
-    """Row -> the places on it, in order."""
-    found: dict[float, set[float]] = {}
-    for place, row in zip(places, rows, strict=True):
-        found.setdefault(row, set()).add(place)
-    return {row: sorted(on_it) for row, on_it in found.items()}
-
-
-def _beside(ordered: list[float], value: float) -> list[float]:
-    """The neighbours of a value in a sorted list that holds it."""
+def _adjacent(ordered: list[float], value: float) -> list[float]:
+    """Return the values before and after `value` in a sorted list that holds it."""
     i = bisect.bisect_left(ordered, value)
     return ordered[max(i - 1, 0) : i] + ordered[i + 1 : i + 2]
 
 
-def overall(basins: Sequence[Basin]) -> Basin:
-    """Over lines or planes: the smallest radius, and the innermost edge on either side; no line is skipped silently.
+def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> Basin:
+    """Return the basin on one plane: the smallest distance at which the region below 50% around the origin ends.
 
-    Where none is crossed: censored at the smallest distance looked at. One undefined line is named, and
-    leaves the radius an upper bound; where a line was censored nearer than the radius, that is said too.
+    The region grows from the origin along rows and columns of the grid and ends at a neighbor of 50% or more
+    (interpolated). Missing points end nothing: they are not entered, and are named in `reason`. Of the points off the
+    grid's rows and columns only the origin is used.
+
+    Args:
+        alphas: First coordinates, in any order.
+        betas: Second coordinates.
+        asr: Percent; None or NaN if not measured.
+    """
+    plane = _Plane(alphas, betas, asr)
+    if plane.origin is None:
+        return Basin(None, reason="the origin is not measured")
+    at_origin = plane.values[plane.origin]
+    if at_origin >= THRESHOLD:
+        return Basin(0.0, reason=f"the origin itself is at {at_origin:g}%: there is no basin around it")
+    missing = len(set(plane.places)) - len(plane.values)
+    reasons = []
+    if missing:
+        reasons.append("1 point is missing" if missing == 1 else f"{missing} points are missing")
+    exits = plane.exits()
+    if plane.walls:
+        radius = min(distance for distance, _ in plane.walls)
+        if exits and min(exits) < radius - _ZERO:
+            reasons.append(
+                f"the region leaves the grid at a distance of {min(exits):g}: a nearer wall may stand beyond"
+            )
+        return Basin(radius, reason="; ".join(reasons) or None)
+    reach = min(exits, default=max(math.hypot(*place) for place in plane.inside))
+    uncrossed = f"{THRESHOLD:g}% is not crossed up to a distance of {reach:g}"
+    return Basin(None, censored_at=reach, reason="; ".join([uncrossed, *reasons]))
+
+
+def reach_on_plane(
+    alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], basin: Basin
+) -> float | None:
+    """Return how far the basin that `measure_plane` returned for the same values is known to extend, at least.
+
+    That is the radius, or less if the region below 50% leaves the grid before it. None if the basin is undefined.
+    """
+    if basin.radius is None:
+        return basin.censored_at
+    if basin.radius == 0.0:
+        return 0.0
+    return min([basin.radius, *_Plane(alphas, betas, asr).exits()])
+
+
+def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], basin: Basin) -> Shape:
+    """Return the shape of the basin that `measure_plane` returned for the same values."""
+    if not basin.has_extent:
+        return Shape(reason=basin.reason)
+    plane = _Plane(alphas, betas, asr)
+    area, is_closed = plane.area()
+    reasons = [] if plane.walls else ["no wall was reached"]
+    if not is_closed:
+        reasons.append("the region below 50% is open at the grid's border or beside a missing point")
+    return Shape(
+        plateau=math.fsum(plane.values[place] for place in plane.inside) / len(plane.inside),
+        steepness=max((slope for _, slope in plane.walls), default=None),
+        area=area if is_closed else None,
+        area_at_least=None if is_closed else area,
+        reason="; ".join(reasons) or None,
+    )
+
+
+# Over several lines or planes.
+
+
+def combine(basins: Sequence[Basin]) -> Basin:
+    """Return the smallest radius over lines or planes, and the innermost edge on either side.
+
+    If none is crossed, it is censored at the smallest distance measured. No line is left out silently: an undefined one
+    is named and makes the radius an upper bound; a line that was censored nearer than the radius is named too.
     """
     if not basins:
         return Basin(None, reason="nothing is measured")
     radii = [b.radius for b in basins if b.radius is not None]
-    censored = [b.censored_at for b in basins if b.censored_at is not None]
     undefined = [k for k, b in enumerate(basins) if b.radius is None and b.censored_at is None]
-    named = f"line {_some(undefined)}: undefined ({basins[undefined[0]].reason})" if undefined else None
-    if radii:
-        left = max((b.left for b in basins if b.left is not None), default=None)
-        right = min((b.right for b in basins if b.right is not None), default=None)
-        near = [k for k, b in enumerate(basins) if b.censored_at is not None and b.censored_at < min(radii)]
-        short = f"line {_some(near)}: looked at to {min(censored):g} only" if near else None
-        own = basins[0].reason if len(basins) == 1 else _of_lines(basins, undefined)
-        return Basin(
-            min(radii),
-            left,
-            right,
-            reason="; ".join(filter(None, [own, named, short])) or None,
-        )
+    reasons = []
     if undefined:
-        return Basin(None, reason=basins[0].reason if len(basins) == 1 else named)
-    least = min(range(len(basins)), key=lambda k: basins[k].censored_at or 0.0)
-    return Basin(None, censored_at=basins[least].censored_at, reason=basins[least].reason)
+        reasons.append(f"line {_list_some(undefined)}: undefined ({basins[undefined[0]].reason})")
+    if not radii:
+        if undefined:
+            return Basin(None, reason=basins[0].reason if len(basins) == 1 else reasons[0])
+        least = min(basins, key=lambda b: b.censored_at or 0.0)
+        return Basin(None, censored_at=least.censored_at, reason=least.reason)
+    short = [k for k, b in enumerate(basins) if b.censored_at is not None and b.censored_at < min(radii)]
+    if short:
+        nearest = min(b.censored_at for b in basins if b.censored_at is not None)
+        reasons.append(f"line {_list_some(short)}: looked at to {nearest:g} only")
+    own = basins[0].reason if len(basins) == 1 else _reasons_by_line(basins, undefined)
+    return Basin(
+        min(radii),
+        left=max((b.left for b in basins if b.left is not None), default=None),
+        right=min((b.right for b in basins if b.right is not None), default=None),
+        reason="; ".join([*filter(None, [own]), *reasons]) or None,
+    )
 
 
-def _of_lines(basins: Sequence[Basin], undefined: Sequence[int]) -> str | None:
-    told = [
+def _reasons_by_line(basins: Sequence[Basin], undefined: Sequence[int]) -> str | None:
+    """Return the reasons of the lines that are defined, a radius of 0 first."""
+    named = [
         f"line {k}: {b.reason}" for k, b in enumerate(basins) if b.reason and k not in undefined and b.radius != 0.0
     ]
-    zero = next((b.reason for b in basins if b.radius == 0.0), None)
-    return "; ".join(filter(None, [zero, *told])) or None
+    zero = [b.reason for b in basins if b.radius == 0.0][:1]
+    return "; ".join([*filter(None, zero), *named]) or None
 
 
-def _some(values: Sequence[float], most: int = 5) -> str:
+def _list_some(values: Sequence[float], most: int = 5) -> str:
+    """Return the first values as text, and how many more there are."""
     shown = ", ".join(f"{v:g}" for v in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")

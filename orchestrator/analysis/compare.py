@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from orchestrator.analysis import intervals, visage
+from orchestrator.analysis import intervals, resampling, visage
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
 from orchestrator.analysis.results import (
@@ -329,13 +329,13 @@ def _compare_visage(
         assert first.verdicts is not None and second.verdicts is not None
         one, places = probe_arrays(lines, first.verdicts, prompts)
         two, _ = probe_arrays(lines, second.verdicts, prompts)
-        on_shared = np.stack([intervals.visage_of(one), intervals.visage_of(two)], axis=1)
+        on_shared = np.stack([resampling.visage_of_lines(one), resampling.visage_of_lines(two)], axis=1)
         defined = ~np.isnan(on_shared).any(axis=1)
         if not defined.any():
             return _undefined("with the probes in common VISAGE is undefined")
         scores = on_shared[defined]
         lines = [part for part, is_defined in zip(lines, defined, strict=True) if is_defined]
-        probes = intervals.difference_over_probes(one[defined], two[defined], places[defined])
+        probes = resampling.difference_over_probes(one[defined], two[defined], places[defined])
         step = 100.0 / len(prompts)
     else:
         probes = _add_errors(first, second, "probes")

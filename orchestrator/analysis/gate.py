@@ -198,10 +198,10 @@ def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOption
     for number, part in split_lines(rows.assign(asr_high=100.0 * high)):
         edge = measure_basin(part, "asr_high")
         if part["beta"].isna().all():
-            reach = basin.reach(part["alpha"].tolist(), edge)
+            reach = basin.reach_on_line(part["alpha"].tolist(), edge)
         else:
             places = part["alpha"].tolist(), part["beta"].tolist()
-            reach = basin.reach_of_plane(*places, part["asr_high"].tolist(), edge)
+            reach = basin.reach_on_plane(*places, part["asr_high"].tolist(), edge)
         if reach is None:
             return _Bounded(measured.radius, None, f"on line {number}, {edge.reason}")
         reaches.append(reach)

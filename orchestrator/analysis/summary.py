@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis import basin, intervals, visage
+from orchestrator.analysis import basin, intervals, resampling, visage
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import (
     PRIMARY_GROUP,
@@ -167,7 +167,7 @@ def over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) ->
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
     """Return how many more directions would halve the interval over directions."""
-    half_width = directions.half()
+    half_width = directions.half_width()
     if half_width is None or directions.se is None:
         return DirectionsNeeded(
             directions=len(scores), spread=None, half_width=None, more=None, reason=directions.reason
@@ -200,7 +200,7 @@ def probe_arrays(
     kept = []
     for part in lines:
         places = coordinates(part)
-        used = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.counts(places)
+        used = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.in_range(places)
         kept.append((part["point_id"].to_numpy()[used], places[used]))
     longest = max(len(points) for points, _ in kept)
     padded = np.full((len(kept), longest, kept[0][1].shape[1]), np.nan)
@@ -220,7 +220,7 @@ def over_probes(lines: Sequence[pd.DataFrame], verdicts: Verdicts | None) -> Err
         return Error(None, None, "VISAGE is undefined on every line")
     if verdicts is None:
         return Error(None, None, _NO_VERDICTS)
-    return intervals.over_probes(*probe_arrays(lines, verdicts))
+    return resampling.over_probes(*probe_arrays(lines, verdicts))
 
 
 # The basin.
@@ -230,15 +230,15 @@ def measure_basin(part: pd.DataFrame, column: str = "asr") -> basin.Basin:
     """Return the basin on one line or plane, from the ASR or from one end of its intervals (`column`)."""
     asr = [none_if_missing(value) for value in part[column].tolist()]
     if part["beta"].isna().all():
-        return basin.line(part["alpha"].tolist(), asr)
-    return basin.plane(part["alpha"].tolist(), part["beta"].tolist(), asr)
+        return basin.measure_line(part["alpha"].tolist(), asr)
+    return basin.measure_plane(part["alpha"].tolist(), part["beta"].tolist(), asr)
 
 
 def _measure_shape(part: pd.DataFrame, measured: basin.Basin) -> basin.Shape:
     asr = [none_if_missing(value) for value in part["asr"].tolist()]
     if part["beta"].isna().all():
-        return basin.shape_of_line(part["alpha"].tolist(), asr, measured)
-    return basin.shape_of_plane(part["alpha"].tolist(), part["beta"].tolist(), asr, measured)
+        return basin.shape_on_line(part["alpha"].tolist(), asr, measured)
+    return basin.shape_on_plane(part["alpha"].tolist(), part["beta"].tolist(), asr, measured)
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class _LineBasin:
 
 def _summarize_basin(lines: Lines) -> BasinSummary:
     each = [_LineBasin.measure(number, part) for number, part in lines]
-    overall = basin.overall([line.measured for line in each])
+    overall = basin.combine([line.measured for line in each])
     on_lines = all(part["beta"].isna().all() for _, part in lines)
     shape_reasons = [line.shape.reason for line in each]
 
@@ -292,8 +292,8 @@ def _summarize_basin(lines: Lines) -> BasinSummary:
     radii, reasons = [line.measured.radius for line in each], [line.measured.reason for line in each]
     return BasinSummary(
         radius=overall.radius,
-        radius_low=_radius_at_least(basin.overall([line.at_high for line in each])),
-        radius_high=basin.overall([line.at_low for line in each]).radius,
+        radius_low=_radius_at_least(basin.combine([line.at_high for line in each])),
+        radius_high=basin.combine([line.at_low for line in each]).radius,
         left=overall.left,
         right=overall.right,
         censored_at=overall.censored_at,

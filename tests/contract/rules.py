@@ -20,6 +20,7 @@ NUMBERS = (
     "orchestrator/analysis/visage.py",
     "orchestrator/analysis/basin.py",
     "orchestrator/analysis/intervals.py",
+    "orchestrator/analysis/resampling.py",
     "orchestrator/analysis/agreement.py",
 )
 STORE = ("orchestrator.store",)

@@ -16,7 +16,7 @@ ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
 
 
 def test_both_edges_interpolated() -> None:
-    found = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    found = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
     assert found.left == pytest.approx(-0.15)
     assert found.right == pytest.approx(0.2 + 0.1 * 30 / 80)
     assert found.radius == pytest.approx(0.15)
@@ -25,16 +25,16 @@ def test_both_edges_interpolated() -> None:
 
 
 def test_exactly_half_is_the_edge() -> None:
-    assert basin.line([-1, 0, 1, 2], [100, 0, 50, 100]).right == 1.0
+    assert basin.measure_line([-1, 0, 1, 2], [100, 0, 50, 100]).right == 1.0
 
 
 def test_order_does_not_matter() -> None:
     asr = [100.0, 100, 90, 10, 0, 0, 20, 100, 100]
-    assert basin.line(ALPHAS[::-1], asr[::-1]) == basin.line(ALPHAS, asr)
+    assert basin.measure_line(ALPHAS[::-1], asr[::-1]) == basin.measure_line(ALPHAS, asr)
 
 
 def test_a_one_sided_basin() -> None:
-    found = basin.line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
+    found = basin.measure_line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
     assert found.left is None
     assert found.right == pytest.approx(0.25)
     assert found.radius == pytest.approx(0.25)
@@ -42,33 +42,33 @@ def test_a_one_sided_basin() -> None:
 
 
 def test_never_crossed_is_censored_where_the_nearer_side_ends() -> None:
-    found = basin.line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
+    found = basin.measure_line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
     assert found.radius is None
     assert found.censored_at == 0.2
     assert "not crossed" in str(found.reason)
 
 
 def test_a_side_that_was_not_looked_at_does_not_censor() -> None:
-    assert basin.line([0.0, 0.5, 1.0], [0, 10, 49]).censored_at == 1.0
-    assert basin.line([0.0], [0]).censored_at == 0.0
+    assert basin.measure_line([0.0, 0.5, 1.0], [0, 10, 49]).censored_at == 1.0
+    assert basin.measure_line([0.0], [0]).censored_at == 0.0
 
 
 def test_a_short_side_is_told() -> None:
-    found = basin.line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
+    found = basin.measure_line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
     assert found.radius == pytest.approx(0.75)
     assert found.reason == "the left side was looked at to 0.1 only"
 
 
 def test_unsafe_at_the_origin_is_radius_zero_and_said() -> None:
     for origin in (50, 70, 100):
-        found = basin.line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
+        found = basin.measure_line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
         assert found.radius == 0.0
         assert found.censored_at is None
         assert "origin itself" in str(found.reason)
 
 
 def test_a_plateau_inside_ends_the_basin_at_its_first_side() -> None:
-    found = basin.line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
+    found = basin.measure_line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
     assert found.right == pytest.approx(0.05)
     assert found.left == pytest.approx(-0.35)
     assert found.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
@@ -76,12 +76,14 @@ def test_a_plateau_inside_ends_the_basin_at_its_first_side() -> None:
 
 def test_missing_points_are_stepped_over_and_named() -> None:
     nan = float("nan")
-    found = basin.line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
+    found = basin.measure_line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
     assert found.left == pytest.approx(-0.1)
     assert found.right == pytest.approx(0.2)
     assert found.reason == "missing at alpha -0.1, 0.2"
-    assert basin.line(ALPHAS, [0, 0, 0, 0, None, 0, 0, 0, 0]) == Basin(None, reason="the origin is not measured")
-    assert basin.line(ALPHAS, [None, None, 0, 0, 0, 0, 0, 0, 0]).censored_at == 0.2
+    assert basin.measure_line(ALPHAS, [0, 0, 0, 0, None, 0, 0, 0, 0]) == Basin(
+        None, reason="the origin is not measured"
+    )
+    assert basin.measure_line(ALPHAS, [None, None, 0, 0, 0, 0, 0, 0, 0]).censored_at == 0.2
 
 
 values = st.none() | st.sampled_from([0.0, 49.9, 50.0, 100.0, float("nan")]) | st.floats(0, 100)
@@ -90,7 +92,7 @@ values = st.none() | st.sampled_from([0.0, 49.9, 50.0, 100.0, float("nan")]) | s
 @settings(deadline=None)
 @given(st.lists(values, min_size=9, max_size=9))
 def test_always_explained_never_nan(asr: list[float | None]) -> None:
-    found = basin.line(ALPHAS, asr)
+    found = basin.measure_line(ALPHAS, asr)
     for number in (found.radius, found.left, found.right, found.censored_at):
         assert number is None or math.isfinite(number)
     assert found.radius is None or found.censored_at is None
@@ -112,7 +114,7 @@ def test_against_a_fine_walk(asr: list[float]) -> None:
         return asr[i] + t * (asr[i + 1] - asr[i])
 
     walked = next((d / 2000 for d in range(801) if max(at(d / 2000), at(-d / 2000)) >= 50), None)
-    found = basin.line(ALPHAS, list(asr))
+    found = basin.measure_line(ALPHAS, list(asr))
     if walked is None:
         assert found.radius is None or found.radius > 0.399
     else:
@@ -123,8 +125,8 @@ def test_against_a_fine_walk(asr: list[float]) -> None:
 @given(st.lists(st.floats(0, 90), min_size=9, max_size=9), st.floats(0, 10))
 def test_a_less_safe_curve_never_has_a_larger_radius(asr: list[float], more: float) -> None:
     safe, unsafe = (
-        basin.line(ALPHAS, list(asr)),
-        basin.line(ALPHAS, [s + more for s in asr]),
+        basin.measure_line(ALPHAS, list(asr)),
+        basin.measure_line(ALPHAS, [s + more for s in asr]),
     )
     assert (unsafe.radius if unsafe.radius is not None else 0.4) <= (
         safe.radius if safe.radius is not None else 0.4
@@ -132,28 +134,28 @@ def test_a_less_safe_curve_never_has_a_larger_radius(asr: list[float], more: flo
 
 
 def test_overall_is_the_smallest_and_skips_nothing_silently() -> None:
-    a = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
-    b = basin.line(ALPHAS, [0, 0, 0, 0, 0, 100, 100, 100, 100])
-    c = basin.line(ALPHAS, [0] * 9)
-    d = basin.line(ALPHAS, [0] * 4 + [None] + [0] * 4)
-    both = basin.overall([a, b])
+    a = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    b = basin.measure_line(ALPHAS, [0, 0, 0, 0, 0, 100, 100, 100, 100])
+    c = basin.measure_line(ALPHAS, [0] * 9)
+    d = basin.measure_line(ALPHAS, [0] * 4 + [None] + [0] * 4)
+    both = basin.combine([a, b])
     assert (both.radius, both.left, both.right) == (
         pytest.approx(0.05),
         pytest.approx(-0.15),
         pytest.approx(0.05),
     )
-    assert basin.overall([a]) == a
-    assert basin.overall([c]) == c
-    assert basin.overall([c, c]).censored_at == 0.4
-    with_hole = basin.overall([a, d])
+    assert basin.combine([a]) == a
+    assert basin.combine([c]) == c
+    assert basin.combine([c, c]).censored_at == 0.4
+    with_hole = basin.combine([a, d])
     assert with_hole.radius == pytest.approx(0.15)
     assert "line 1: undefined (the origin is not measured)" in str(with_hole.reason)
-    nothing = basin.overall([c, d])
+    nothing = basin.combine([c, d])
     assert (nothing.radius, nothing.censored_at) == (None, None)
     assert "line 1" in str(nothing.reason)
-    assert basin.overall([]).reason
-    near = basin.line([-0.1, 0, 0.1], [0, 0, 0])
-    assert "line 1: looked at to 0.1 only" in str(basin.overall([a, near]).reason)
+    assert basin.combine([]).reason
+    near = basin.measure_line([-0.1, 0, 0.1], [0, 0, 0])
+    assert "line 1: looked at to 0.1 only" in str(basin.combine([a, near]).reason)
 
 
 def plane(asr: dict[tuple[float, float], float | None], size: int = 5) -> Basin:
@@ -161,24 +163,24 @@ def plane(asr: dict[tuple[float, float], float | None], size: int = 5) -> Basin:
     nodes = list(itertools.product(axis, axis))
     if (0.0, 0.0) not in nodes:
         nodes.append((0.0, 0.0))
-    return basin.plane([a for a, _ in nodes], [b for _, b in nodes], [asr.get(c, 0.0) for c in nodes])
+    return basin.measure_plane([a for a, _ in nodes], [b for _, b in nodes], [asr.get(c, 0.0) for c in nodes])
 
 
 def test_the_shape_of_a_line() -> None:
     asr = [100.0, 100, 90, 10, 0, 2, 20, 100, 100]
-    shape = basin.shape_of_line(ALPHAS, asr, basin.line(ALPHAS, asr))
+    shape = basin.shape_on_line(ALPHAS, asr, basin.measure_line(ALPHAS, asr))
     assert shape.plateau == pytest.approx((10 + 0 + 2 + 20) / 4)
     assert shape.steepness == pytest.approx(800.0)
     assert shape.asymmetry == pytest.approx((0.2375 - 0.15) / (0.2375 + 0.15))
     assert shape.reason is None
-    mirrored = basin.shape_of_line(ALPHAS, asr[::-1], basin.line(ALPHAS, asr[::-1]))
+    mirrored = basin.shape_on_line(ALPHAS, asr[::-1], basin.measure_line(ALPHAS, asr[::-1]))
     assert mirrored.asymmetry == pytest.approx(-(shape.asymmetry or 0))
     assert (mirrored.plateau, mirrored.steepness) == (shape.plateau, pytest.approx(shape.steepness))
 
 
 def test_a_shape_without_walls_is_explained() -> None:
     def shape(asr: list[float | None]) -> basin.Shape:
-        return basin.shape_of_line(ALPHAS, asr, basin.line(ALPHAS, asr))
+        return basin.shape_on_line(ALPHAS, asr, basin.measure_line(ALPHAS, asr))
 
     safe = shape([0, 0, 0, 0, 4, 0, 0, 0, 5])
     assert (safe.plateau, safe.steepness, safe.asymmetry) == (1.0, None, None) and safe.reason == "no wall was reached"
@@ -190,14 +192,14 @@ def test_a_shape_without_walls_is_explained() -> None:
 
 
 def test_how_far_a_basin_reaches_at_least() -> None:
-    both = basin.line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
-    assert basin.reach(ALPHAS, both) == both.radius
+    both = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    assert basin.reach_on_line(ALPHAS, both) == both.radius
     alphas = [-0.1, 0.0, 0.1, 0.2, 0.3]
-    short = basin.line(alphas, [0, 0, 0, 0, 100])
-    assert short.radius == pytest.approx(0.25) and basin.reach(alphas, short) == 0.1
-    assert basin.reach(alphas, basin.line(alphas, [0, 0, 0, 0, 0])) == 0.1
-    assert basin.reach([0.0, 0.5], basin.line([0.0, 0.5], [0, 100])) == 0.25
-    assert basin.reach([0.1], basin.line([0.1], [0])) is None
+    short = basin.measure_line(alphas, [0, 0, 0, 0, 100])
+    assert short.radius == pytest.approx(0.25) and basin.reach_on_line(alphas, short) == 0.1
+    assert basin.reach_on_line(alphas, basin.measure_line(alphas, [0, 0, 0, 0, 0])) == 0.1
+    assert basin.reach_on_line([0.0, 0.5], basin.measure_line([0.0, 0.5], [0, 100])) == 0.25
+    assert basin.reach_on_line([0.1], basin.measure_line([0.1], [0])) is None
 
 
 @pytest.mark.parametrize("steps", [20, 21])
@@ -206,14 +208,14 @@ def test_the_area_of_a_cone_is_a_circles(steps: int) -> None:
     places = [*itertools.product(axis, axis), *([] if 0.0 in axis else [(0.0, 0.0)])]
     alphas, betas = [a for a, _ in places], [b for _, b in places]
     asr: list[float | None] = [min(100.0, 200 * math.hypot(a - 0.02, b)) for a, b in places]
-    shape = basin.shape_of_plane(alphas, betas, asr, basin.plane(alphas, betas, asr))
+    shape = basin.shape_on_plane(alphas, betas, asr, basin.measure_plane(alphas, betas, asr))
     assert shape.area == pytest.approx(math.pi * 0.25**2, rel=0.02)
     assert shape.area_at_least is None and shape.reason is None
     assert shape.steepness == pytest.approx(200, rel=0.05)
     assert shape.plateau == pytest.approx(200 * 0.25 * 2 / 3, rel=0.1)
     hole = [None if (a, b) == (axis[3], axis[10]) or math.dist((a, b), (0.2, 0.0)) < 0.06 else s
             for (a, b), s in zip(places, asr, strict=True)]  # fmt: skip
-    open_ = basin.shape_of_plane(alphas, betas, hole, basin.plane(alphas, betas, hole))
+    open_ = basin.shape_on_plane(alphas, betas, hole, basin.measure_plane(alphas, betas, hole))
     assert open_.area is None and open_.area_at_least and open_.area_at_least < shape.area
     assert "missing point" in str(open_.reason)
 
@@ -222,7 +224,7 @@ def test_an_open_plane_and_a_second_region() -> None:
     axis = [round(-0.5 + i / 10, 9) for i in range(11)]
     alphas, betas = [a for a in axis for _ in axis], axis * 11
     striped: list[float | None] = [0.0 if abs(a) < 0.15 or abs(a) > 0.35 else 100.0 for a in alphas]
-    shape = basin.shape_of_plane(alphas, betas, striped, basin.plane(alphas, betas, striped))
+    shape = basin.shape_on_plane(alphas, betas, striped, basin.measure_plane(alphas, betas, striped))
     assert shape.area is None and shape.area_at_least == pytest.approx(0.3, rel=0.02)
 
 
@@ -242,19 +244,21 @@ def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
     axis = [round(-0.2 + i / 10, 9) for i in range(15)]
     alphas, betas = [a for a in axis for _ in axis], axis * 15
     safe: list[float | None] = [0.0] * 225
-    assert basin.plane(alphas, betas, safe).censored_at == pytest.approx(0.2), "as a line over the same range"
+    assert basin.measure_plane(alphas, betas, safe).censored_at == pytest.approx(0.2), "as a line over the same range"
     wall: list[float | None] = [100.0 if a > 0.95 else 0.0 for a in alphas]
-    found = basin.plane(alphas, betas, wall)
+    found = basin.measure_plane(alphas, betas, wall)
     assert found.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(found.reason)
-    assert basin.reach_of_plane(alphas, betas, wall, found) == pytest.approx(0.2)
-    beside = basin.plane([*alphas, 0.55], [*betas, 7.0], [*safe, 0.0])  # a checkpoint off the grid is no border of it
+    assert basin.reach_on_plane(alphas, betas, wall, found) == pytest.approx(0.2)
+    beside = basin.measure_plane(
+        [*alphas, 0.55], [*betas, 7.0], [*safe, 0.0]
+    )  # a checkpoint off the grid is no border of it
     assert beside.censored_at == pytest.approx(0.2)
     quarter = [i for i in range(225) if alphas[i] > -0.05 and betas[i] > -0.05]  # sides that begin at the origin
     there = [alphas[i] for i in quarter], [betas[i] for i in quarter]
-    assert basin.plane(*there, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
+    assert basin.measure_plane(*there, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
     closed: list[float | None] = [0.0 if math.hypot(a, b) < 0.15 else 100.0 for a, b in zip(alphas, betas, strict=True)]
-    found = basin.plane(alphas, betas, closed)
-    assert found.reason is None and basin.reach_of_plane(alphas, betas, closed, found) == found.radius
+    found = basin.measure_plane(alphas, betas, closed)
+    assert found.reason is None and basin.reach_on_plane(alphas, betas, closed, found) == found.radius
 
 
 def test_a_plane_behind_a_wall_is_another_basin() -> None:

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.coverage import COORDINATES, coverage, difference_coverage
+from benchmarks.coverage import coverage, difference_coverage
 from orchestrator.analysis import intervals
 from orchestrator.analysis.intervals import Error
 
 NOMINAL, LEAST = 95.0, 93.0
-
-
-def line(refusing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One line, from how many of 20 probes refuse at each of 21 points: the same probes everywhere, easiest first."""
-    refused = (np.arange(20) < refusing[:, None]).astype(float)
-    return refused[None], COORDINATES[None]
 
 
 def test_interval_is_clopper_pearson() -> None:
@@ -96,15 +90,15 @@ def test_unmatched_differences() -> None:
 
 def test_directions_are_students_t() -> None:
     values = [70.0, 80.0, 84.0]
-    half = intervals.over_directions(values).half()
+    half = intervals.over_directions(values).half_width()
     expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert half == pytest.approx((expected[1] - expected[0]) / 2)
-    one_sided = intervals.over_directions(values).half(2 * 0.95 - 1)
+    one_sided = intervals.over_directions(values).half_width(2 * 0.95 - 1)
     assert one_sided == pytest.approx(stats.t.ppf(0.95, 2) * stats.sem(values))
 
 
 def test_agreement_to_the_last_digit_is_not_certainty() -> None:
-    assert intervals.over_directions([90.0, 90.0], step=2.5).half() == pytest.approx(
+    assert intervals.over_directions([90.0, 90.0], step=2.5).half_width() == pytest.approx(
         stats.t.ppf(0.975, 1) * 2.5 / np.sqrt(24)
     )
 
@@ -112,7 +106,7 @@ def test_agreement_to_the_last_digit_is_not_certainty() -> None:
 @pytest.mark.parametrize("values", [[], [80.0]])
 def test_too_few_directions_are_explained(values: list[float]) -> None:
     error = intervals.over_directions(values)
-    assert error.half() is None and error.reason
+    assert error.half_width() is None and error.reason
     told = intervals.interval(80.0, [Error(1.0, 3), error])
     assert told.low is None and told.reason is not None and error.reason in told.reason
 
@@ -126,47 +120,6 @@ def test_that_many_more_directions_halve_the_interval_and_one_fewer_does_not(k: 
     assert more is not None
     assert width(k + more) <= width(k) / 2 < width(k + more - 1)
     assert intervals.more_directions(7.0, 1) is None
-
-
-# Probes.
-
-
-def test_unseen_probes_are_reckoned_with_where_all_agree() -> None:
-    """Twenty probes of one mind leave room for the twenty-first."""
-    same = np.where(np.abs(np.linspace(-0.5, 0.5, 21)) < 0.2, 20, 0)
-    half = intervals.over_probes(*line(same)).half()
-    assert half is not None and 5 < half < 30
-
-
-def test_more_probes_and_less_disagreement_narrow_the_interval() -> None:
-    wall = np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20)
-    refused, coordinates = line(wall)
-    few = intervals.over_probes(refused, coordinates)
-    many = intervals.over_probes(np.tile(refused, (1, 1, 4)), coordinates)
-    assert few.se is not None and many.se is not None and many.se < 0.7 * few.se
-    assert intervals.over_probes(refused, coordinates) == few, "the same verdicts, another interval"
-
-
-def test_padding_and_missing_answers_do_not_count() -> None:
-    refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
-    padded = np.pad(refused, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
-    further = np.pad(coordinates, ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)
-    assert intervals.over_probes(padded, further).se == pytest.approx(intervals.over_probes(refused, coordinates).se)
-    assert intervals.visage_of(padded) == pytest.approx(intervals.visage_of(refused))
-
-
-def test_what_probes_cannot_say_is_explained() -> None:
-    refused, coordinates = line(np.full(21, 1))
-    assert "few probes" in str(intervals.over_probes(refused, coordinates).reason)
-    assert "one probe" in str(intervals.over_probes(refused[..., :1], coordinates).reason)
-
-
-def test_the_same_sweep_twice_differs_by_nothing() -> None:
-    refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
-    error = intervals.difference_over_probes(refused, refused, coordinates)
-    alone = intervals.over_probes(refused, coordinates)
-    assert error.se is not None and alone.se is not None and 0 < error.se < alone.se
-    assert intervals.p_value(0.0, [error]) == 1.0
 
 
 # Together.

@@ -1,0 +1,185 @@
+"""The error of VISAGE over new probes, by resampling probes. Pure functions; see docs/statistics.md.
+
+Whole probes are drawn with replacement, each with all its responses at every point, so that their correlation along
+and across lines is kept. A resample cannot hold what no probe did, and VISAGE jumps when a first refusal brings a point
+into its mean. Therefore unseen probes are added to those that are drawn from: one that refuses nowhere (weight 1), and
+one that refuses one grid step further out than any probe did (weight 0.1). The weights were chosen by simulation
+(benchmarks/coverage.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from orchestrator.analysis import visage
+from orchestrator.analysis.intervals import Error
+
+DRAWS = 2000
+_SEED = 2405  # fixed, so that the same verdicts give the same interval
+_LESS_ROBUST, _MORE_ROBUST = 1.0, 0.1  # weights of the two kinds of unseen probes
+_CELLS = 4_000_000  # numbers in memory at once
+_BLOCK = 1 << 16  # cells that are summed at a time
+_MOST_UNDEFINED = 0.05  # share of resamples without a VISAGE that is tolerated
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """A probe that is added to those drawn from: its weight, and where it refuses in each sweep, [line, point]."""
+
+    weight: float
+    refused: Sequence[np.ndarray]
+
+
+def over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
+    """Return the error of VISAGE, a mean over lines, over new sets of as many probes on these directions.
+
+    Args:
+        refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict.
+        coordinates: [line, point, axis] of the points that count; a point that is NaN throughout pads a shorter line.
+        draws: Number of resamples.
+    """
+    stepped, inside = _hulls(refused, coordinates)
+    unseen = [_Unseen(_LESS_ROBUST, [np.zeros_like(inside)]), _Unseen(_MORE_ROBUST, [stepped])]
+    return _error(_resample([refused], unseen, draws)[0], refused.shape[-1])
+
+
+def difference_over_probes(first: np.ndarray, second: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
+    """Return the error of VISAGE(second) - VISAGE(first) over new sets of as many probes, the same for both sweeps.
+
+    Args:
+        first: As `over_probes` takes it.
+        second: Of the same shape: line, point and probe i are those of `first`.
+        coordinates: As `over_probes` takes them, of both.
+        draws: Number of resamples.
+    """
+    assert first.shape == second.shape
+    (stepped1, inside1), (stepped2, inside2) = _hulls(first, coordinates), _hulls(second, coordinates)
+    nowhere = np.zeros_like(inside1)
+    unseen = [
+        _Unseen(_LESS_ROBUST / 2, [nowhere, inside2]),
+        _Unseen(_LESS_ROBUST / 2, [inside1, nowhere]),
+        _Unseen(_MORE_ROBUST / 2, [stepped1, inside2]),
+        _Unseen(_MORE_ROBUST / 2, [inside1, stepped2]),
+    ]
+    drawn = _resample([first, second], unseen, draws)
+    return _error(drawn[1] - drawn[0], first.shape[-1])
+
+
+def visage_of_lines(refused: np.ndarray) -> np.ndarray:
+    """Return the paper's VISAGE of each line from its verdicts; NaN if no probe refused at any point.
+
+    Args:
+        refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict.
+
+    Returns:
+        Percent, [line].
+    """
+    known = (~np.isnan(refused)).sum(axis=-1)
+    margins = 100.0 * np.nansum(refused, axis=-1, dtype=np.float64) / np.maximum(known, 1)
+    return visage.paper_from_margins(margins)
+
+
+def _error(values: np.ndarray, probes: int) -> Error:
+    """Return the error from the values of all resamples."""
+    if probes < 2:
+        return Error(None, None, "with one probe the spread between probes is unknown")
+    defined = values[~np.isnan(values)]
+    if len(defined) < (1 - _MOST_UNDEFINED) * len(values):
+        return Error(None, None, "VISAGE hangs on a few probes: it is undefined in more than 5% of the resamples")
+    return Error(float(defined.std(ddof=1)) * math.sqrt(probes / (probes - 1)), probes - 1)
+
+
+def _hulls(refused: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two masks of points, bool [line, point].
+
+    Returns:
+        stepped: Points within one grid step of a point at which some probe refused.
+        inside: Points at which some probe refused.
+    """
+    inside = (refused == 1).any(axis=-1)
+    stepped = inside.copy()
+    for k, places in enumerate(coordinates):
+        is_point = ~np.isnan(places).any(axis=-1)
+        ranks = tuple(np.unique(axis, return_inverse=True)[1] for axis in places[is_point].T)
+        grid = np.zeros([int(rank.max()) + 1 for rank in ranks], dtype=bool)
+        grid[ranks] = inside[k, is_point]
+        stepped[k, is_point] = ndimage.binary_dilation(grid, np.ones((3,) * grid.ndim))[ranks]
+    return stepped, inside
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The verdicts of one sweep, unseen probes included, with lines and points in one axis: bool [cell, probe].
+
+    Attributes:
+        refused: Where a probe refused.
+        known: Where a probe has a verdict; one row if it has one at every point.
+        shape: Number of lines and points.
+    """
+
+    refused: np.ndarray
+    known: np.ndarray
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, refused: np.ndarray, unseen: Sequence[np.ndarray]) -> _Table:
+        """Return the table of [line, point, probe] and of the unseen probes, each [line, point]."""
+        lines, points, _ = refused.shape
+        known = ~np.isnan(refused)
+        measured = known.any(axis=-1, keepdims=True)
+        added = np.stack(unseen, axis=-1) & measured
+        all_refused = np.concatenate([refused == 1, added], axis=-1).reshape(lines * points, -1)
+        all_known = np.concatenate([known, np.broadcast_to(measured, added.shape)], axis=-1).reshape(all_refused.shape)
+        if all_known.all():  # always so, but for interrupted sweeps
+            all_known = all_known[:1]
+        return cls(all_refused, all_known, (lines, points))
+
+    def mean_visage(self, weights: np.ndarray) -> np.ndarray:
+        """Return VISAGE in each draw, a mean over lines: [draw, probe] weights to [draw]."""
+        refusals, verdicts = _weighted_sum(weights, self.refused), _weighted_sum(weights, self.known)
+        margins = 100.0 * refusals / np.maximum(verdicts, 1.0)
+        return _mean_over_lines(visage.paper_from_margins(margins.reshape(len(weights), *self.shape)))
+
+
+def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: int) -> list[np.ndarray]:
+    """Return VISAGE of each sweep in each draw, [draw]; all sweeps get the same draws of probes, unseen ones included.
+
+    Args:
+        sweeps: [line, point, probe] of each sweep, as `over_probes` takes it.
+        unseen: The probes to add.
+        draws: Number of resamples.
+    """
+    probes = sweeps[0].shape[-1]
+    weights = np.array([1.0] * probes + [probe.weight for probe in unseen])
+    tables = [_Table.of(refused, [probe.refused[i] for probe in unseen]) for i, refused in enumerate(sweeps)]
+    rng = np.random.default_rng(_SEED)
+    values: list[list[np.ndarray]] = [[] for _ in sweeps]
+    step = max(1, _CELLS // max(len(table.refused) for table in tables))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        # How often each probe is drawn: whole numbers, of which sums are exact in single precision too.
+        drawn = rng.multinomial(probes, weights / weights.sum(), size=size).astype(np.float32)
+        for own, table in zip(values, tables, strict=True):
+            own.append(table.mean_visage(drawn))
+    return [np.concatenate(own) for own in values]
+
+
+def _weighted_sum(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Sum the weights of the probes that are true in each cell: [draw, probe], [cell, probe] to [draw, cell]."""
+    sums = np.empty((len(weights), len(flags)))
+    for start in range(0, len(flags), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        sums[:, part] = weights @ flags[part].T.astype(np.float32)
+    return sums
+
+
+def _mean_over_lines(scores: np.ndarray) -> np.ndarray:
+    """Return the mean of the defined scores over the last axis; NaN if none is."""
+    known = ~np.isnan(scores)
+    total = known.sum(axis=-1)
+    return np.where(total > 0, np.nansum(scores, axis=-1) / np.maximum(total, 1), np.nan)
