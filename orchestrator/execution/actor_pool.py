@@ -1,4 +1,4 @@
-"""Ray actors of a dispatch: start them, refuse unsuitable ones, retire them, and measure which of them are late.
+"""Ray actors of a dispatch: start them, refuse unsuitable ones, wait for their results, and retire them.
 
 An actor has a numbered slot, which its replacement takes over. A slot holds the items that were assigned to its actor,
 in order: the first one runs, the others wait in the actor's own queue, so that its device never waits for the driver.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release what would outlive them
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
-DURATIONS = 1000  # number of the latest visits from which deadlines are computed
 
 Admit = Callable[[Mapping[str, Any]], None]
 """Called with the description of each new actor; raises UserError to refuse it."""
@@ -104,28 +102,6 @@ class ActorSlot:
             return False
         finished, _ = ray.wait([self.next_result], timeout=LATE_TIMEOUT)
         return not finished
-
-
-class VisitDeadlines:
-    """How long a visit may take, from the durations of earlier visits. A visit's size is its token budget."""
-
-    def __init__(self, policy: DispatchPolicy) -> None:
-        self._policy = policy
-        self._seconds_per_token: collections.deque[float] = collections.deque(maxlen=DURATIONS)
-        self._median: float | None = None  # of the above; None if it has to be computed
-
-    def record(self, tokens: int, seconds: float) -> None:
-        """Take the duration of a completed visit into account."""
-        self._seconds_per_token.append(seconds / tokens)
-        self._median = None
-
-    def limit(self, tokens: int) -> float | None:
-        """Return the seconds allowed for a visit, or None while too few visits are completed."""
-        if len(self._seconds_per_token) < self._policy.deadline_after:
-            return None
-        if self._median is None:
-            self._median = statistics.median(self._seconds_per_token)
-        return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)
 
 
 class ActorPool:

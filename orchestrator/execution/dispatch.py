@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.execution.actor_pool import ActorPool, ActorSlot, Admit, VisitDeadlines
+from orchestrator.execution.actor_pool import ActorPool, ActorSlot, Admit
+from orchestrator.execution.deadlines import VisitDeadlines
 from orchestrator.execution.events import Observer, item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.actor_pool import VisitDeadlines
+from orchestrator.execution.deadlines import VisitDeadlines
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.visit_queue import VisitQueue

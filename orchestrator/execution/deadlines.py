@@ -1,0 +1,32 @@
+"""Deadlines of visits, computed from the durations of earlier visits of the same run."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+from orchestrator.execution.policy import DispatchPolicy
+
+DURATIONS = 1000  # number of the latest visits from which deadlines are computed
+
+
+class VisitDeadlines:
+    """The time that a visit may take: a multiple of the median time for the same number of tokens."""
+
+    def __init__(self, policy: DispatchPolicy) -> None:
+        self._policy = policy
+        self._seconds_per_token: deque[float] = deque(maxlen=DURATIONS)
+        self._median: float | None = None  # of the above; None if it has to be computed
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """Take the duration of a completed visit into account."""
+        self._seconds_per_token.append(seconds / tokens)
+        self._median = None
+
+    def limit(self, tokens: int) -> float | None:
+        """Return the seconds allowed for a visit, or None while too few visits are completed."""
+        if len(self._seconds_per_token) < self._policy.deadline_after:
+            return None
+        if self._median is None:
+            self._median = statistics.median(self._seconds_per_token)
+        return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)
