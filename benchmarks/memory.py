@@ -67,12 +67,13 @@ def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
 def predicted_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
     """Return the bytes at the peak that the plan predicts from the checkpoint's headers."""
     from orchestrator.models.checkpoint import read_checkpoint
-    from orchestrator.planning import cost as plan
+    from orchestrator.planning.inputs import EngineSetup, PromptLoad, size_of_checkpoint
+    from orchestrator.planning.memory import estimate_memory
+    from orchestrator.utils.choices import Dtype, EngineKind, WriteChoice
 
-    room = plan.Room(engine=kind, max_model_len=512, write=write)
-    memory = plan.memory_of(
-        plan.size_of(read_checkpoint(folder), folder.name, "float32"), room, [plan.Load(PROMPTS, PROMPTS * 60, TOKENS)]
-    )
+    setup = EngineSetup(engine=EngineKind(kind), max_model_len=512, write=WriteChoice(write))
+    size = size_of_checkpoint(read_checkpoint(folder), folder.name, Dtype.float32)
+    memory = estimate_memory(size, setup, [PromptLoad(PROMPTS, PROMPTS * 60, TOKENS)])
     assert memory is not None
     return memory.peak
 

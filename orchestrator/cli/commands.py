@@ -76,15 +76,15 @@ def plan(call: Call) -> int:
     """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
     call.refuse_places("plan")
     config = call.config
+    from orchestrator.cli.plan_table import plan_rows
     from orchestrator.config.presets import Presets
-    from orchestrator.pipeline import estimate as pricing
-    from orchestrator.planning import cost as planning
+    from orchestrator.pipeline.estimate import estimate_sweep
 
-    priced = pricing.price(config, Presets(call.config_dir))
+    estimated = estimate_sweep(config, Presets(call.config_dir))
     if call.json:
-        print_json(priced.to_json())
+        print_json(estimated.to_json())
     else:
-        print_pairs(planning.lines(priced))
+        print_pairs(plan_rows(estimated))
     return ExitCode.COMPLETE
 
 

@@ -1,10 +1,12 @@
-"""What a request takes, held against the machine: plan.py fed from a prepared request or, without weights, a preset."""
+"""Estimate what a sweep takes on this machine or cluster, from a prepared sweep or from a preset without weights."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator import judges
 from orchestrator.config.presets import Presets
@@ -15,33 +17,151 @@ from orchestrator.judges._model import ModelJudge
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.resolve import locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
-from orchestrator.pipeline import prepare as request
+from orchestrator.pipeline.grid import build_grid
 from orchestrator.pipeline.judge import PAIRS, of_the_judge
-from orchestrator.pipeline.prepare import Prepared
-from orchestrator.planning import cost as plan
-from orchestrator.planning.cost import Judging, Load, ModelSize, Plan, Room
+from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
+from orchestrator.pipeline.prompt_sets import load_probe_sets, load_system_prompts, sampling_of
+from orchestrator.planning import cost
+from orchestrator.planning.cost import JudgePlan, Plan
+from orchestrator.planning.gpus import find_gpu, key_of_installed
+from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
+from orchestrator.planning.limits import check_disk, check_memory
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.runs import totals
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
-from orchestrator.utils.choices import BaseChoice
+from orchestrator.utils.choices import BaseChoice, ClusterKind, DeviceChoice, Dtype, EngineKind, GridKind, Retry
 from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import Target, sample_id
+from workers.weights.targets import sample_id
 
-LARGE = 10**9  # parameters from which nobody means a CPU
-CHARACTERS = 4  # of a judge's template, a token
+LARGE_MODEL = 10**9
+"""Number of parameters from which a model is planned for a GPU even if this machine has none."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of a judge's template, whose tokenizer may not be on this machine."""
+
+TEMPLATE_PROMPT_TOKENS = 60
+"""Assumed tokens of a prompt in its chat template, if the tokenizer is not on this machine."""
+
+ASSUMED_EPOCHS = 3
+"""Number of checkpoints of a trajectory that is not trained yet."""
 
 
-def price(config: Config, presets: Presets) -> Plan:
-    """What the sweep will take. Fetches and trains nothing: without weights here, sizes come from the preset."""
-    if config.engine.kind == "dummy" or all_on_this_machine(config, presets):
-        prepared = request.prepare(config, presets)
-        missing = request.missing(prepared, prepared.study, config.cluster.part, config.retry == "failed").tasks
-        return of(prepared, missing)
+def estimate_sweep(config: Config, presets: Presets) -> Plan:
+    """Estimate what a sweep takes. Downloads and trains nothing.
+
+    If the weights are not on this machine, sizes come from the model's preset and prompt tokens are assumed.
+
+    Raises:
+        UserError: A mistake in the configuration.
+    """
+    if config.engine.kind == EngineKind.dummy or all_on_this_machine(config, presets):
+        prepared = prepare(config, presets)
+        missing = find_missing(prepared, prepared.study, config.cluster.part, config.retry == Retry.failed)
+        return estimate_prepared(prepared, missing.tasks)
+    return _estimate_from_preset(config, presets)
+
+
+def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
+    """Estimate what the missing tasks of a prepared sweep take."""
+    config, host_copy = prepared.config, None
+    if prepared.checkpoint is None:
+        model = ModelSize(config.model.name, config.model.dtype, 0, 0, 0, 0, 0, 0, 0)
+    else:
+        model = size_of_checkpoint(prepared.checkpoint, config.model.name, config.model.dtype)
+        if config.engine.kind == EngineKind.vllm:
+            folder = prepared.checkpoint.path.absolute()
+            host_copy = missing_host_bytes(MappedCheckpoint(folder), sample_id(folder))
+    prompts = {
+        p.id: _Prompts(PromptLoad(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens), p.group)
+        for p in prepared.prompt_sets
+    }
+    missing_work = _MissingWork(prompts, prepared.sweep, missing)
+    return _estimate(config, model, missing_work, _measured_visit_seconds(prepared), host_copy=host_copy)
+
+
+def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
+    """Check that the disk, and the memory of a local run, hold a sweep. Raises UserError before anything is loaded.
+
+    Copies of weights in shared memory that killed processes have left are removed first, as an actor does.
+    """
+    if prepared.checkpoint is not None and prepared.config.engine.kind == EngineKind.vllm:
+        remove_stale_copies(keep=sample_id(prepared.checkpoint.path.absolute()))
+    plan = estimate_prepared(prepared, missing)
+    check_disk(prepared.out, plan)
+    if prepared.config.cluster.kind == ClusterKind.local:
+        check_memory(plan, hardware.available_memory())
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The size of a prompt set, and its group."""
+
+    load: PromptLoad
+    group: str
+
+
+@dataclass(frozen=True)
+class _MissingWork:
+    """The tasks of a sweep that are to be run, with the size of each prompt set by its id."""
+
+    prompts: Mapping[str, _Prompts]
+    sweep: Sweep
+    tasks: Sequence[Task]
+
+    def workload(self) -> Workload:
+        """Return the visits that are left, and the size of the whole sweep."""
+        points = len(self.sweep.grid.points())
+        return Workload(
+            loads={set_id: prompts.load for set_id, prompts in self.prompts.items()},
+            visits=[visit.prompt_set_ids for visit in visits(self.tasks)],
+            points=points,
+            tasks=points * len(self.sweep.prompt_set_ids),
+        )
+
+
+def _estimate(
+    config: Config,
+    model: ModelSize,
+    missing: _MissingWork,
+    measured: float | None = None,
+    notes: Sequence[str] = (),
+    host_copy: int | None = None,
+) -> Plan:
+    """Estimate the sweep, then each model judge.
+
+    Args:
+        config: The validated configuration.
+        model: Size of the model.
+        missing: What is left of the sweep.
+        measured: Seconds of a visit of this sweep so far. None before the first visit.
+        notes: Remarks for the user.
+        host_copy: Bytes that a copy of the base still takes in shared memory. None: the whole base.
+    """
+    gpu = _choose_gpu(config, model)
+    setup = dataclasses.replace(_engine_setup(config, gpu), host_copy=host_copy)
+    remarks = [*notes, gpu.note] if gpu.note else notes
+    plan = cost.estimate(model, setup, missing.workload(), measured, remarks)
+    model_judges = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
+    return dataclasses.replace(plan, judging=tuple(_judge_plan(config, judge, missing) for judge in model_judges))
+
+
+def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
+    """Return the mean seconds of a visit of this sweep so far; None before the first visit."""
+    runs = totals(prepared.study, SweepFolder(prepared.study, prepared.folder).read_record().get("runs", []))
+    done = sum(run.get("visits", 0) for run in runs)
+    return sum(run.get("visit_seconds", 0.0) for run in runs) / done if done else None
+
+
+# Without weights: sizes from the preset, assumed prompt tokens, placeholders for checkpoints.
+
+
+def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
+    """Estimate a whole sweep whose weights, or those of its targets, are not on this machine."""
     size = config.model.size
     model = ModelSize(
         name=config.model.name,
@@ -54,169 +174,165 @@ def price(config: Config, presets: Presets) -> Plan:
         vocabulary=size.vocabulary,
     )
     if PAIR in (*config.grid.towards, *config.grid.beside):
-        paired_preset(config)
-    what = "the weights are" if locate_model(config.model) is None else "what the grid goes towards is"
-    notes = [f"{what} not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
-    if trained := recipes_in(config, presets):
+        paired_preset(config)  # raises if the model has none
+    absent = "the weights are" if locate_model(config.model) is None else "what the grid goes towards is"
+    notes = [f"{absent} not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
+    recipes = recipes_in(config, presets)
+    if recipes:
         weights = 4 * (size.parameters or 0) / 2**30
         notes.append(
-            f"finetunings come first, once, on one device beside the driver: {'; '.join(trained)}. Their time is not "
+            f"finetunings come first, once, on one device beside the driver: {'; '.join(recipes)}. Their time is not "
             f"in this. Each holds the weights in float32, {weights:.1f} GiB (whole weights with Adam: 4 times that)"
         )
-    loads, groups = {}, {}
-    for asked in _asked(config, presets, notes):
-        for system in request.system_prompts(config, presets):
-            length = plan.PROMPT_TOKENS + len((system.text or "").split()) * 4 // 3
-            key = f"{asked.name} {system.name}"
-            most = request.sampling(config, asked).max_tokens
-            loads[key], groups[key] = Load(len(asked.prompts), len(asked.prompts) * length, most), asked.group
-    sweep = Sweep(_guessed(config), tuple(loads), tuple(config.judge_names))
-    return _estimate(config, model, loads, groups, sweep, sweep.tasks(), None, notes)
+    probe_sets, note = _assumed_probe_sets(config, presets)
+    if note:
+        notes.append(note)
+    prompts = _assumed_prompts(config, presets, probe_sets)
+    sweep = Sweep(_assumed_grid(config), tuple(prompts), tuple(config.judge_names))
+    return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
 
 
-def _asked(config: Config, presets: Presets, notes: list[str]) -> list[ProbeSet]:
-    """The questions; as many stand-ins as are asked for where their file is not named yet."""
+def _assumed_probe_sets(config: Config, presets: Presets) -> tuple[list[ProbeSet], str | None]:
+    """Read the probe sets, or make up `probes.limit` prompts and a note if no file is named yet."""
     probes = config.probes
     if config.probe_sets or probes.path or probes.file or probes.limit is None:
-        return request.probe_sets(config, presets)
-    notes.append(f"{probes.limit} prompts of {probes.name} are assumed: a run takes their file, probes.path=FILE")
-    stand_ins = tuple(Prompt(f"prompt {i}", probes.group) for i in range(probes.limit))
-    return [ProbeSet(probes.name or "probes", probes.group, stand_ins)]
+        return load_probe_sets(config, presets), None
+    prompts = tuple(Prompt(f"prompt {i}", probes.group) for i in range(probes.limit))
+    note = f"{probes.limit} prompts of {probes.name} are assumed: a run takes their file, probes.path=FILE"
+    return [ProbeSet(probes.name or "probes", probes.group, prompts)], note
 
 
-GUESSED_EPOCHS = 3  # of a trajectory that is not trained yet
+def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[ProbeSet]) -> dict[str, _Prompts]:
+    """Return the assumed size of each probe set under each system prompt, by a name that stands for its id."""
+    prompts = {}
+    for probe_set in probe_sets:
+        for system in load_system_prompts(config, presets):
+            count = len(probe_set.prompts)
+            tokens = TEMPLATE_PROMPT_TOKENS + len((system.text or "").split()) * 4 // 3  # four tokens for three words
+            load = PromptLoad(count, count * tokens, sampling_of(config, probe_set).max_tokens)
+            prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group)
+    return prompts
 
 
-def _guessed(config: Config) -> Grid:
-    """The grid with as many checkpoints on and beside it as are asked for, wherever they will be."""
-    asked, flat = config.grid, config.grid.kind == "interpolate_1d"
-    names = asked.towards or [f"axis {i}" for i in range(1 if flat else 2) if asked.trajectory]
-    epochs = [f"epoch-{i + 1}" for i in range(GUESSED_EPOCHS - flat) if asked.trajectory]
-    beside = [Beside(TowardsDirection(name), 0.5, None if flat else 0.5) for name in [*epochs, *asked.beside]]
-    towards = [Target(name, "checkpoint", name, name) for name in names]
-    return request.grid(config, towards, beside=beside, hidden=bool(asked.trajectory) and not flat)
-
-
-def of(prepared: Prepared, missing: Sequence[Task]) -> Plan:
-    """What the missing tasks of a prepared request will take."""
-    config = prepared.config
-    if prepared.checkpoint is None:
-        model = ModelSize(config.model.name, config.model.dtype, 0, 0, 0, 0, 0, 0, 0)
-    else:
-        model = plan.size_of(prepared.checkpoint, config.model.name, config.model.dtype)
-    loads = {
-        p.id: Load(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens) for p in prepared.prompt_sets
-    }
-    groups = {p.id: p.group for p in prepared.prompt_sets}
-    copy = None
-    if prepared.checkpoint is not None and config.engine.kind == "vllm":
-        folder = prepared.checkpoint.path.absolute()
-        copy = missing_host_bytes(MappedCheckpoint(folder), sample_id(folder))
-    return _estimate(config, model, loads, groups, prepared.sweep, missing, _measured(prepared), [], copy)
-
-
-def _estimate(
-    config: Config,
-    model: ModelSize,
-    loads: dict[str, Load],
-    groups: dict[str, str],
-    sweep: Sweep,
-    missing: Sequence[Task],
-    measured: float | None,
-    notes: list[str],
-    host_copy: int | None = None,
-) -> Plan:
-    points = len(sweep.grid.points())
-    priced = plan.estimate(
-        model,
-        dataclasses.replace(_room(config, model, notes), host_copy=host_copy),
-        loads,
-        [visit.prompt_set_ids for visit in visits(missing)],
-        points=points,
-        tasks=points * len(sweep.prompt_set_ids),
-        measured=measured,
-        notes=notes,
+def _assumed_grid(config: Config) -> Grid:
+    """Return the grid with as many checkpoints as are requested, at assumed coordinates."""
+    options, is_line = config.grid, config.grid.kind == GridKind.interpolate_1d
+    towards, beside = list(options.towards), list(options.beside)
+    if options.trajectory:
+        towards = towards or [f"axis {i}" for i in range(1 if is_line else 2)]
+        extra_epochs = ASSUMED_EPOCHS - 1 if is_line else ASSUMED_EPOCHS  # the line leads to the last one
+        beside = [*(f"epoch-{i + 1}" for i in range(extra_epochs)), *beside]
+    return build_grid(
+        config,
+        [TowardsDirection(name, name) for name in towards],
+        beside=[Beside(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in beside],
+        hidden=bool(options.trajectory) and not is_line,
     )
-    bench = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
-    return dataclasses.replace(priced, judging=tuple(_judging(config, j, loads, groups, missing) for j in bench))
 
 
-def _judging(
-    config: Config, judge: ModelJudge, loads: dict[str, Load], groups: dict[str, str], missing: Sequence[Task]
-) -> Judging:
-    """What a model judge will take for the responses of these tasks. Its weights may be nowhere near."""
-    own = config.judging
-    dtype = own.dtype or judge.weights.dtype
-    if own.path:
-        with of_the_judge():
-            model = plan.size_of(read_checkpoint(own.path), judge.name, dtype)
-    else:
-        model = ModelSize(judge.name, dtype, 0 if config.engine.kind == "dummy" else judge.weights.parameters)
-    longest = own.max_model_len or judge.weights.max_model_len
-    around = len("".join(judge.pieces("", ""))) // CHARACTERS
-    responses = tokens = 0
-    for key, tasks in Counter(task.prompt_set_id for task in missing).items():
-        load = loads[key]
-        if judge.tells(groups[key]) and load.prompts:
-            most = min(longest, around + load.prompt_tokens // load.prompts + load.max_tokens)
-            responses += tasks * load.prompts
-            tokens += tasks * load.prompts * most
-    visits_left = -(-responses // PAIRS)
-    asked = {"pairs": Load(PAIRS, PAIRS * tokens // responses, judge.max_tokens)} if responses else {}
-    placed = dataclasses.replace(_room(config, model, []), max_model_len=longest, tensor_parallel=own.tensor_parallel)
-    priced = plan.estimate(model, placed, asked, [tuple(asked)] * visits_left, points=1, tasks=visits_left)
-    return Judging(judge.name, model.dtype, responses, tokens, priced.memory, priced.gpu_hours, priced.wall_hours)
+# The engine and its device.
 
 
-def _room(config: Config, model: ModelSize, notes: list[str]) -> Room:
+@dataclass(frozen=True)
+class _ChosenGpu:
+    """The device that a plan is made for.
+
+    Attributes:
+        key: The GPU's key in the table. None for a CPU, or for a GPU that is not in the table.
+        actors: Number of actors.
+        memory: Bytes of each GPU that belong to an actor. None if unknown.
+        base: Requested place of the base.
+        note: Remark for the user.
+    """
+
+    key: str | None
+    actors: int
+    memory: int | None
+    base: BaseChoice
+    note: str | None = None
+
+
+def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
+    """Return the GPU of `cluster.gpu`, else that of this machine, else an H100 for a large model."""
+    engine, cluster = config.engine, config.cluster
+    actors = cluster.actors or 1
+    if engine.kind != EngineKind.vllm or engine.device == DeviceChoice.cpu:
+        return _ChosenGpu(None, actors, None, engine.base)
+    share = min(1.0, cluster.gpus_per_actor or 1.0)
+    if cluster.gpu is not None:
+        return _ChosenGpu(cluster.gpu, actors, int(find_gpu(cluster.gpu).memory * share), engine.base)
+    installed = hardware.gpus()
+    if installed:
+        gpus_per_actor = cluster.gpus_per_actor or engine.tensor_parallel
+        actors = count_actors(cluster, len(installed), gpus_per_actor) or 1
+        key = key_of_installed(installed[0].name)
+        base = engine.base if key else BaseChoice.auto  # nothing is known of a GPU that is not in the table
+        return _ChosenGpu(key, actors, int(installed[0].memory * share), base)
+    if (model.parameters or 0) >= LARGE_MODEL:
+        note = "priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU"
+        return _ChosenGpu("h100", actors, None, engine.base, note)
+    # Actors of a cluster may have GPUs that are not known yet.
+    base = engine.base if cluster.kind == ClusterKind.local else BaseChoice.auto
+    return _ChosenGpu(None, actors, None, base)
+
+
+def _engine_setup(config: Config, gpu: _ChosenGpu) -> EngineSetup:
+    """Return the settings of the engine that the actors will open."""
+    spec = engine_spec(config, None, "cpu")
     cluster = config.cluster
-    engine = engine_spec(config, None, "cpu")
-    card, actors = cluster.gpu, cluster.actors or 1
-    on_gpu = engine.kind == "vllm" and config.engine.device != "cpu"
-    base, share, memory = engine.base, engine.gpu_share, None
-    if card is None and on_gpu:
-        here = hardware.gpus()
-        if here:
-            actors = count_actors(cluster, len(here), cluster.gpus_per_actor or engine.tensor_parallel) or 1
-            card, memory = plan.nearest(here[0].name), int(here[0].memory * share)
-        elif (model.parameters or 0) >= LARGE:
-            card = "h100"
-            notes.append("priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU")
-        if card is None and (here or cluster.kind != "local"):
-            base = BaseChoice.auto  # of a GPU that is not in the table, or not known yet, nothing can be said
-    elif card is not None and on_gpu:
-        memory = int(plan.gpu(card).memory * share)
-    kv = engine.kv_cache_gib
-    return Room(
-        gpu=card if on_gpu else None,
-        tensor_parallel=engine.tensor_parallel,
-        actors=actors,
-        cores=max(1, hardware.cores() // actors),
-        engine=engine.kind,
-        eager=engine.eager,
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        kv_cache_bytes=None if kv is None else int(kv * 2**30),
-        write=resolved_write(dataclasses.replace(engine, device="cpu")),
-        base=base,
-        gpu_memory=memory if on_gpu else None,
-        host_free=free_host_bytes() if cluster.kind == "local" and cluster.gpu is None else None,
+    shares_memory = cluster.kind == ClusterKind.local and cluster.gpu is None
+    return EngineSetup(
+        gpu=gpu.key,
+        tensor_parallel=spec.tensor_parallel,
+        actors=gpu.actors,
+        cores=max(1, hardware.cores() // gpu.actors),
+        engine=spec.kind,
+        eager=spec.eager,
+        max_model_len=spec.max_model_len,
+        max_num_seqs=spec.max_num_seqs,
+        max_num_batched_tokens=spec.max_num_batched_tokens,
+        kv_cache_bytes=None if spec.kv_cache_gib is None else int(spec.kv_cache_gib * 2**30),
+        write=resolved_write(dataclasses.replace(spec, device="cpu")),  # on a GPU it has no effect
+        base=gpu.base,
+        gpu_memory=gpu.memory,
+        host_free=free_host_bytes() if shares_memory else None,
     )
 
 
-def _measured(prepared: Prepared) -> float | None:
-    """Seconds a visit of this very sweep took so far."""
-    runs = totals(prepared.study, SweepFolder(prepared.study, prepared.folder).read_record().get("runs", []))
-    done = sum(run.get("visits", 0) for run in runs)
-    return sum(run.get("visit_seconds", 0.0) for run in runs) / done if done else None
+# Model judges.
 
 
-def check_machine(prepared: Prepared, missing: Sequence[Task]) -> None:
-    """Raises UserError where disk or memory will not do, before anything is loaded."""
-    if prepared.checkpoint is not None and prepared.config.engine.kind == "vllm":  # as an actor does, before it asks
-        remove_stale_copies(keep=sample_id(prepared.checkpoint.path.absolute()))
-    priced = of(prepared, missing)
-    plan.check_disk(prepared.out, priced)
-    if prepared.config.cluster.kind == "local":
-        plan.check_memory(priced, hardware.available_memory())
+def _judge_plan(config: Config, judge: ModelJudge, missing: _MissingWork) -> JudgePlan:
+    """Estimate what a model judge takes for the responses of the missing tasks. Its weights need not be here."""
+    options = config.judging
+    model = _judge_size(config, judge)
+    max_model_len = options.max_model_len or judge.weights.max_model_len
+    template_tokens = len("".join(judge.pieces("", ""))) // CHARACTERS_PER_TOKEN
+    responses = tokens = 0
+    for set_id, count in Counter(task.prompt_set_id for task in missing.tasks).items():
+        prompts = missing.prompts[set_id]
+        load = prompts.load
+        if judge.tells(prompts.group) and load.prompts:
+            longest = template_tokens + load.prompt_tokens // load.prompts + load.max_tokens
+            responses += count * load.prompts
+            tokens += count * load.prompts * min(max_model_len, longest)
+    loads = {}
+    if responses:
+        loads["pairs"] = PromptLoad(PAIRS, PAIRS * tokens // responses, judge.max_tokens)
+    visits_left = math.ceil(responses / PAIRS)
+    setup = dataclasses.replace(
+        _engine_setup(config, _choose_gpu(config, model)),
+        max_model_len=max_model_len,
+        tensor_parallel=options.tensor_parallel,
+    )
+    plan = cost.estimate(model, setup, Workload(loads, [tuple(loads)] * visits_left, points=1, tasks=visits_left))
+    return JudgePlan(judge.name, model.dtype, responses, tokens, plan.memory, plan.gpu_hours, plan.wall_hours)
+
+
+def _judge_size(config: Config, judge: ModelJudge) -> ModelSize:
+    """Return the size of a judge: from the weights in `judging.path`, else from the judge's own description."""
+    dtype = config.judging.dtype or Dtype(judge.weights.dtype)
+    if config.judging.path:
+        with of_the_judge():
+            return size_of_checkpoint(read_checkpoint(config.judging.path), judge.name, dtype)
+    return ModelSize(judge.name, dtype, 0 if config.engine.kind == EngineKind.dummy else judge.weights.parameters)

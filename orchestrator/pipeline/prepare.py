@@ -1,54 +1,49 @@
-"""From a configuration to a request that can be run: questions rendered, model found, every mistake said.
+"""First stage: turn a configuration into a sweep that can be run, and find out which of its tasks are missing.
 
-    Config --prepare--> Prepared: model, prompt sets, sweep, study --missing--> tasks
-
-Nothing here writes below `out`, and nothing loads an engine.
+Every mistake of the user is found here. Nothing is written below `out`, and no engine is loaded.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from orchestrator import judges
-from orchestrator.analysis import reducer as answers
+from orchestrator.analysis import reducer
 from orchestrator.config.presets import Presets
-from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
+from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.finite import refuse_nonfinite
-from orchestrator.models.geometry import measure_targets, refuse_zero_length
 from orchestrator.models.resolve import ResolvedModel, resolve_model
-from orchestrator.models.targets import BESIDE_FIELD, is_recipe, read_target, refuse_duplicates, resolve_targets
-from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
-from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
-from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.pipeline.checks import check_image_encoder, check_lengths
+from orchestrator.pipeline.grid import resolve_grid
+from orchestrator.pipeline.prompt_sets import load_probe_sets, render, without_duplicates
 from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Beside, Grid, Sweep
-from orchestrator.sweep.points import DECIMALS, TowardsDirection
+from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
-from orchestrator.sweep.tasks import PromptSet, Sampling, Task, parse_part, shares
+from orchestrator.sweep.tasks import PromptSet, Task, parse_part, shares
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import file_progress
-from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
-from workers.weights.targets import TOWARDS_FIELD, Target
-
-logger = logging.getLogger(__name__)
-
-CROWD = 5  # prompt sets at each point, from which on `grid.crowded_steps` applies
-STOPPING_GROUPS = ("harmful", "jailbreak")  # where a refusal is the answer, and settled by its first keyword
+from workers.weights.targets import Target
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A request with all its mistakes found. `model` is None for the dummy engine."""
+class PreparedSweep:
+    """A sweep that can be run.
+
+    Attributes:
+        config: The validated configuration.
+        model: The model's weights. None for the dummy engine.
+        checkpoint: The config and headers of these weights. None for the dummy engine.
+        targets: The checkpoints and adapters that directions of the sweep lead to.
+        prompt_sets: The rendered prompts.
+        sweep: The grid, the prompt sets and the judges.
+        info: The identity of the study.
+        target_geometry: Distances of the targets from the model. None without targets.
+    """
 
     config: Config
     model: ResolvedModel | None
@@ -57,238 +52,107 @@ class Prepared:
     prompt_sets: tuple[PromptSet, ...]
     sweep: Sweep
     info: StudyInfo
-    target_geometry: TargetGeometry | None = None  # None without targets
+    target_geometry: TargetGeometry | None = None
 
     @property
     def out(self) -> Path:
+        """Folder of all studies."""
         return Path(self.config.out).expanduser()
 
     @property
     def study(self) -> Study:
-        """Where the study is or would be."""
+        """The study. Its folder need not exist yet."""
         return Study.locate(self.out, self.info)
 
     @property
     def folder(self) -> Path:
-        """The sweep's folder in it."""
+        """Folder of the sweep in the study."""
         return SweepFolder.of(self.study, self.sweep).path
 
 
-def prepare(config: Config, presets: Presets) -> Prepared:
-    """Everything that can be known before an engine is loaded. Fetches the model if need be; writes nothing to `out`.
+def prepare(config: Config, presets: Presets) -> PreparedSweep:
+    """Prepare a sweep: read its probes, fetch and check its model, render its prompts, build its grid.
 
-    Raises UserError for whatever the user has to mend.
+    Weights that are not on this machine are downloaded, and recipes that the grid names are trained.
+
+    Raises:
+        UserError: Anything that the user has to change.
     """
     check_writable(Path(config.out).expanduser())
-    asked = probe_sets(config, presets)
-    dummy = config.engine.kind == "dummy"
-    model = None if dummy else resolve_model(config.model)
-    checkpoint = None if model is None else read_checkpoint(model.path)
-    if checkpoint is not None:
-        _check_encoder(config, checkpoint)
-        with file_progress(f"the weights of {config.model.name}") as progress:
-            refuse_nonfinite(checkpoint, progress=progress)
-    prompt_sets = render_prompt_sets(
-        None if model is None else model.path,
-        asked,
-        system_prompts(config, presets),
-        lambda probe_set: sampling(config, probe_set),
-        config.model.template,
+    probe_sets = load_probe_sets(config, presets)
+    model, checkpoint = _resolve_checked_model(config)
+    prompt_sets = render(config, presets, probe_sets, model)
+    check_lengths(config, checkpoint, prompt_sets)
+    prompt_sets = without_duplicates(prompt_sets)
+    grid = resolve_grid(config, checkpoint, presets)
+    set_ids = tuple(prompts.id for prompts in prompt_sets)
+    return PreparedSweep(
+        config=config,
+        model=model,
+        checkpoint=checkpoint,
+        targets=grid.targets,
+        prompt_sets=tuple(prompt_sets),
+        sweep=Sweep(grid.grid, set_ids, tuple(config.judge_names), config.name or "sweep"),
+        info=_study_info(config, model),
+        target_geometry=grid.geometry,
     )
-    _check_length(config, checkpoint, prompt_sets)
-    prompt_sets = _once(prompt_sets)
-    laid, towards, target_geometry = _grid_towards(config, checkpoint, presets)
-    sweep = Sweep(laid, tuple(p.id for p in prompt_sets), tuple(config.judge_names), config.name or "sweep")
+
+
+def _resolve_checked_model(config: Config) -> tuple[ResolvedModel | None, CheckpointInfo | None]:
+    """Fetch the model and check its weights. Returns (None, None) for the dummy engine. Raises UserError."""
+    if config.engine.kind == EngineKind.dummy:
+        return None, None
+    model = resolve_model(config.model)
+    checkpoint = read_checkpoint(model.path)
+    check_image_encoder(config, checkpoint)
+    with file_progress(f"the weights of {config.model.name}") as progress:
+        refuse_nonfinite(checkpoint, progress=progress)
+    return model, checkpoint
+
+
+def _study_info(config: Config, model: ResolvedModel | None) -> StudyInfo:
     if model is None:
-        info = StudyInfo(config.model.name, "dummy", config.model.dtype, NOISE_VERSION, "dummy")
-    else:
-        info = StudyInfo(model.name, model.fingerprint, model.dtype, NOISE_VERSION, model.source, model.revision)
-    return Prepared(config, model, checkpoint, towards, tuple(prompt_sets), sweep, info, target_geometry)
-
-
-def _once(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:
-    """Each prompt set once: to some models two system prompts are the same (a template without a default one)."""
-    found: dict[str, PromptSet] = {}
-    for prompts in prompt_sets:
-        first = found.setdefault(prompts.id, prompts)
-        if first is not prompts:
-            names = (
-                f"{first.probe_set} under {first.system_prompt}",
-                f"{prompts.probe_set} under {prompts.system_prompt}",
-            )
-            logger.info("%s is the same to this model as %s: it is run once, under that name", names[1], names[0])
-    return list(found.values())
-
-
-def probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
-    """The questions, in the order in which they were asked for."""
-    if not config.probe_sets:
-        return [load_probe_set(config.probes)]
-    chosen = [presets.read("probes", name, ProbesConfig, "probe_sets") for name in config.probe_sets]
-    chosen = [config.probes if each.name == config.probes.name else each for each in chosen]  # its path and column
-    for each in chosen:
-        each.limit, each.offset = config.probes.limit, config.probes.offset
-    return [load_probe_set(each) for each in chosen]
-
-
-def system_prompts(config: Config, presets: Presets) -> list[SystemPrompt]:
-    """The system prompts, in the order in which they were asked for."""
-    chosen = [config.system_prompt]
-    if config.system_prompts:
-        chosen = [
-            presets.read("system_prompt", name, SystemPromptConfig, "system_prompts") for name in config.system_prompts
-        ]
-    return [SystemPrompt(each.name, each.text, each.template) for each in chosen]
-
-
-def sampling(config: Config, probe_set: ProbeSet) -> Sampling:
-    """How responses to a probe set are drawn: early stopping belongs to groups that are to be refused, and a choice
-    takes a single token."""
-    if probe_set.letters:
-        return Sampling(1, (), probe_set.letters)
-    stops = config.sampling.early_stop and probe_set.group in STOPPING_GROUPS
-    return Sampling(config.sampling.max_tokens, judges.get(config.judge_names[0]).stops if stops else ())
-
-
-def grid(
-    config: Config,
-    towards: Sequence[Target] = (),
-    eq4: tuple[float, float] | None = None,
-    beside: Sequence[Beside] = (),
-    hidden: bool = False,
-) -> Grid:
-    """The grid as a pure value. `eq4`: what `Geometry.eq4` gives for a plane of two."""
-    asked = config.grid
-    plane = asked.kind not in ("random_1d", "interpolate_1d")
-    crowded = max(1, len(config.probe_sets)) * max(1, len(config.system_prompts)) >= CROWD
-    fewer = asked.plane_steps if plane else asked.crowded_steps if crowded else None
-    return Grid(
-        kind=asked.kind,
-        steps=fewer or asked.steps,
-        range=(asked.range[0], asked.range[1]),
-        range_y=(asked.range_y[0], asked.range_y[1]) if asked.range_y else None,
-        directions=asked.directions,
-        seed=asked.seed,
-        norm=asked.norm,
-        exclude=tuple(asked.exclude),
-        orthogonal=asked.orthogonal,
-        towards=tuple(TowardsDirection(target.fingerprint, target.label) for target in towards),
-        eq4=eq4,
-        beside=tuple(beside),
-        hidden=hidden,
-    )
-
-
-Laid = tuple[Grid, tuple[Target, ...], TargetGeometry | None]
-
-
-def _grid_towards(config: Config, base: CheckpointInfo | None, presets: Presets) -> Laid:
-    """The grid with everything it goes towards looked up and measured."""
-    asked = config.grid
-    if not (asked.towards or asked.trajectory or asked.beside):
-        return grid(config), (), None
-    if base is None:
-        shown = asked.trajectory or f"[{','.join(asked.towards or asked.beside)}]"
-        field = TRAJECTORY_FIELD if asked.trajectory else TOWARDS_FIELD
-        raise UserError(field, shown, "the dummy has no weights: name a model")
-    chain = resolve_trajectory(config, base, presets) if asked.trajectory else []
-    others = resolve_targets(BESIDE_FIELD, config, base, presets)
-    plane: tuple[float, float] | None = None
-    plane_share: float | None = None
-    if chain and asked.kind == "interpolate_2d":
-        walked = measure_targets(base, chain, asked.exclude)
-        refuse_zero_length(walked, chain, [TRAJECTORY_FIELD] * len(chain))
-        _, weights, plane_share = walked.principal_axes()
-        ends = principal_axis_adapters(base, chain, weights.tolist())
-        axes = [
-            dataclasses.replace(read_target(end, base, TOWARDS_FIELD), label=f"principal {end.name}") for end in ends
-        ]
-        others = [*chain, *others]
-    elif chain:
-        axes, others = chain[-1:], [*chain[:-1], *others]
-    else:
-        axes = resolve_targets(TOWARDS_FIELD, config, base, presets)
-    everything = [*axes, *others]
-    named = len(everything) - len(asked.beside)
-    fields = [TRAJECTORY_FIELD if chain else TOWARDS_FIELD] * named + [BESIDE_FIELD] * len(asked.beside)
-    refuse_duplicates(everything, fields)
-    found = measure_targets(base, everything, asked.exclude)
-    refuse_zero_length(found, everything, fields)
-    spanning = 1 if asked.kind == "interpolate_1d" else len(axes)  # further lines are lines of their own
-    if spanning == 2:
-        eq4 = found.eq4()  # refuses what makes no plane
-        plane = eq4 if asked.orthogonal and not chain else None
-    beside = [
-        Beside(TowardsDirection(target.fingerprint, target.label), *_place(found.gram, len(axes) + i, spanning, plane))
-        for i, target in enumerate(others)
-    ]
-    recipes = {}
-    if asked.trajectory and is_recipe(asked.trajectory, presets):
-        recipes[chain[-1].label] = asked.trajectory  # the recipe's result is the last epoch
-    lengths = {t.fingerprint: float(length) for t, length in zip(everything, found.lengths, strict=True)}
-    geometry = TargetGeometry(found.base, found.moved, lengths, plane_share, recipes)
-    return grid(config, axes, plane, beside, hidden=bool(plane_share)), tuple(everything), geometry
-
-
-def _place(gram: Any, i: int, axes: int, plane: tuple[float, float] | None) -> tuple[float, float | None]:
-    """The coordinates of the place nearest to displacement i on the line or plane of the first one or two (`axes`)."""
-    import numpy as np
-
-    pair = list(range(axes))
-    a, *rest = (float(x) for x in np.linalg.solve(gram[np.ix_(pair, pair)], gram[pair, i]))
-    if not rest:
-        return round(a, DECIMALS), None
-    c, s = plane or (0.0, 1.0)  # alpha d1 + beta s (d2 - c d1)
-    return round(a + rest[0] * c, DECIMALS), round(rest[0] / s, DECIMALS)
-
-
-def _check_encoder(config: Config, checkpoint: CheckpointInfo) -> None:
-    """vLLM 0.32 imports torchvision for gemma3 beside its image encoder, though no image is ever shown to it."""
-    needs = config.engine.kind == "vllm" and config.cluster.kind == "local"
-    if needs and checkpoint.architecture == "Gemma3ForConditionalGeneration" and find_spec("torchvision") is None:
-        remedy = "has an image encoder, for which vLLM needs torchvision, and that is not installed: install the one "
-        raise UserError("model.path", checkpoint.path, f"{remedy}for your PyTorch, or take a model of text alone")
-
-
-def _check_length(config: Config, checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
-    limit = config.model.max_model_len
-    made_for = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
-    if isinstance(made_for, int) and limit > made_for:
-        raise UserError("model.max_model_len", limit, f"the model was made for {made_for} tokens: lower it to that")
-    longest = max((len(ids) for p in prompt_sets for ids in p.token_ids), default=0)
-    if longest + config.sampling.max_tokens > limit:
-        raise UserError(
-            "model.max_model_len",
-            limit,
-            f"the longest prompt has {longest} tokens and its response may have {config.sampling.max_tokens}: "
-            f"raise it to {longest + config.sampling.max_tokens}, or lower sampling.max_tokens",
-        )
+        return StudyInfo(config.model.name, "dummy", config.model.dtype, NOISE_VERSION, "dummy")
+    return StudyInfo(model.name, model.fingerprint, model.dtype, NOISE_VERSION, model.source, model.revision)
 
 
 @dataclass(frozen=True)
-class Missing:
-    """What of a sweep, or of a part of it, is to be run. `given_up`: what earlier runs gave up, which stays undone."""
+class MissingTasks:
+    """The tasks of a sweep, or of a part of it, that are to be run.
+
+    Attributes:
+        total: Number of tasks, stored ones included.
+        tasks: The tasks that are to be run.
+        given_up: Tasks that earlier runs gave up and that are not run again.
+    """
 
     total: int
     tasks: list[Task]
     given_up: set[TaskKey]
 
 
-def missing(prepared: Prepared, study: Study, part: str | None = None, again: bool = False) -> Missing:
-    """What is missing in the study. `part`: i/n, of that share of the sweep alone. `again`: what was given up is to be
-    tried again."""
+def find_missing(
+    prepared: PreparedSweep, study: Study, part: str | None = None, retry_failed: bool = False
+) -> MissingTasks:
+    """Return the tasks that are not stored in the study.
+
+    Args:
+        prepared: The sweep.
+        study: The study. It need not exist yet.
+        part: `i/n` for the i-th of n parts of the sweep. None for the whole sweep.
+        retry_failed: Whether to run again what earlier runs gave up.
+    """
     tasks = prepared.sweep.tasks()
     if part is not None:
         i, n = parse_part(part)
-        places = shares(tasks, n)
-        tasks = [task for task in tasks if places[task.point] == i]
+        part_of_point = shares(tasks, n)
+        tasks = [task for task in tasks if part_of_point[task.point] == i]
     if not study.exists:
-        return Missing(len(tasks), tasks, set())
+        return MissingTasks(len(tasks), tasks, set())
     stored = study.generations.stored()
-    undone = [task for task in tasks if task.key not in stored]
-    given_up = (
-        set()
-        if again
-        else answers.given_up(SweepFolder(study, prepared.folder).read_record()) & {task.key for task in undone}
-    )
-    return Missing(len(tasks), [task for task in undone if task.key not in given_up], given_up)
+    missing = [task for task in tasks if task.key not in stored]
+    given_up: set[TaskKey] = set()
+    if not retry_failed:
+        record = SweepFolder(study, prepared.folder).read_record()
+        given_up = reducer.given_up(record) & {task.key for task in missing}
+    return MissingTasks(len(tasks), [task for task in missing if task.key not in given_up], given_up)

@@ -1,6 +1,6 @@
 """The main job: a configuration -> a sweep -> what is missing of it is run -> its answers.
 
-Prepared --measure--> generations --answers--> landscape, summary, figures
+PreparedSweep --measure--> generations --answers--> landscape, summary, figures
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models.resolve import ensure_on_this_machine
-from orchestrator.pipeline import estimate as pricing
 from orchestrator.pipeline import judge as judging
-from orchestrator.pipeline.prepare import Missing, Prepared, missing, prepare
+from orchestrator.pipeline.estimate import check_machine
+from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing, prepare
 from orchestrator.store.events import EventLog
 from orchestrator.store.lease import Lease
 from orchestrator.store.runs import RunRecord
@@ -40,7 +40,7 @@ class Ran:
     where it has."""
 
     code: int
-    prepared: Prepared
+    prepared: PreparedSweep
     waits_for: tuple[int, ...] = ()
     points_left: int = 0
 
@@ -51,9 +51,9 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
     prepared = prepare(config, presets)
     judging.seats(config)  # before anything is run for hours
     part, folder, again = config.cluster.part, prepared.folder, config.retry == "failed"
-    todo = missing(prepared, prepared.study, part, again).tasks
+    todo = find_missing(prepared, prepared.study, part, again).tasks
     if todo:
-        pricing.check_machine(prepared, todo)
+        check_machine(prepared, todo)
     study = Study.create(prepared.out, prepared.info)
     for prompts in prepared.prompt_sets:
         study.prompt_sets.write(prompts)
@@ -61,11 +61,11 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         remove_stale_files(study.out)
         if not SweepFolder(study, folder).read_record():
             SweepFolder(study, folder).write_record(_request(prepared, overrides))
-        found = missing(prepared, study, part, again)
+        found = find_missing(prepared, study, part, again)
         _say_what_is_missing(console, found, part)
         _say_what_was_damaged(console, study)
         code = measure(prepared, study, found.tasks, console) if found.tasks else ExitCode.COMPLETE
-        left = missing(prepared, study) if found.tasks or part else found
+        left = find_missing(prepared, study) if found.tasks or part else found
         if part is not None and left.tasks:
             return _part_of(prepared, code, part, left, console)
         code = _answer(prepared, study, console, code)
@@ -74,10 +74,10 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         return Ran(code or (ExitCode.FAILED_TASKS if left.given_up else ExitCode.COMPLETE), prepared)
 
 
-def _heal(prepared: Prepared, study: Study, console: Console) -> int:
+def _heal(prepared: PreparedSweep, study: Study, console: Console) -> int:
     """Some of what was read to answer did not verify and was moved aside: run it again, once, and answer anew."""
     _say_what_was_damaged(console, study)
-    found = missing(prepared, study)
+    found = find_missing(prepared, study)
     code: int = ExitCode.COMPLETE
     if found.tasks:
         _say_what_is_missing(console, found)
@@ -85,14 +85,14 @@ def _heal(prepared: Prepared, study: Study, console: Console) -> int:
     return _answer(prepared, study, console, code)
 
 
-def _answer(prepared: Prepared, study: Study, console: Console, code: int) -> int:
+def _answer(prepared: PreparedSweep, study: Study, console: Console, code: int) -> int:
     """Judge, reduce and draw what is stored; model judges are not asked any more where the run was interrupted."""
     asked = code != ExitCode.INTERRUPTED
     judged = judging.answer(prepared.config, study, prepared.sweep, prepared.folder, console, asked)
     return ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in (code, judged) else code or judged
 
 
-def _part_of(prepared: Prepared, code: int, part: str, left: Missing, console: Console) -> Ran:
+def _part_of(prepared: PreparedSweep, code: int, part: str, left: MissingTasks, console: Console) -> Ran:
     """The end of a part that is not the last: which others there are still to run, and that there is no answer yet."""
     places = shares(prepared.sweep.tasks(), parse_part(part)[1])
     points = {task.point for task in left.tasks}
@@ -108,7 +108,7 @@ def _part_of(prepared: Prepared, code: int, part: str, left: Missing, console: C
     return Ran(code, prepared, waits_for, len(points))
 
 
-def _say_what_is_missing(console: Console, found: Missing, part: str | None = None) -> None:
+def _say_what_is_missing(console: Console, found: MissingTasks, part: str | None = None) -> None:
     total, to_run, given_up = found.total, len(found.tasks), len(found.given_up)
     points = len({task.point for task in found.tasks})
     of = f" of part {part}" if part else ""
@@ -132,7 +132,7 @@ def _say_what_was_damaged(console: Console, study: Study) -> None:
     study.problems.clear()
 
 
-def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Console) -> int:
+def measure(prepared: PreparedSweep, study: Study, tasks: Sequence[Task], console: Console) -> int:
     """Run these tasks on a cluster and record the run. Returns the exit code."""
     from orchestrator.execution import cluster, dispatch
 
@@ -176,7 +176,7 @@ def measure(prepared: Prepared, study: Study, tasks: Sequence[Task], console: Co
 
 
 def _admission(
-    prepared: Prepared, stored: Sequence[Mapping[str, Any]], record: RunRecord
+    prepared: PreparedSweep, stored: Sequence[Mapping[str, Any]], record: RunRecord
 ) -> Callable[[Mapping[str, Any]], None]:
     """Refuses an actor whose engine differs from the one that made the sweep's stored rows."""
     known = {content_id(e): e for e in stored}
@@ -203,7 +203,7 @@ def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]
     return observe
 
 
-def _request(prepared: Prepared, overrides: Sequence[str]) -> dict[str, Any]:
+def _request(prepared: PreparedSweep, overrides: Sequence[str]) -> dict[str, Any]:
     """sweep.json: the request, and how to ask for it again."""
     return {
         "schema": "sweep/1",

@@ -15,8 +15,9 @@ import pytest
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models import targets
-from orchestrator.pipeline import estimate as pricing
-from orchestrator.pipeline.prepare import grid, prepare
+from orchestrator.pipeline import estimate
+from orchestrator.pipeline.grid import build_grid
+from orchestrator.pipeline.prepare import prepare
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.paths import CONF_DIR
 from tests.e2e.conftest import call
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "locate_model", lambda _: None)
+    monkeypatch.setattr(estimate, "locate_model", lambda _: None)
     monkeypatch.setattr(targets, "locate_model", lambda _: None)
 
 
@@ -42,7 +43,7 @@ def test_every_preset_is_priced_for_the_embedded_model_and_the_papers_four(name:
             continue  # its base is not published in the layout of its successor: grid.towards= names a folder
         config = compose([f"experiment={name}", *([] if model is None else [f"model={model}"])])
         assert config.name == name.replace("_", "-")
-        priced = pricing.price(config, presets, io.StringIO())
+        priced = estimate.estimate_sweep(config, presets, io.StringIO())
         assert priced.points > 1 and priced.tasks % priced.points == 0 and (priced.wall_hours or 0) > 0
         sizes[model] = priced.responses * config.sampling.max_tokens
         if model is not None:
@@ -61,8 +62,8 @@ def test_an_experiment_goes_before_a_models_preset_and_behind_the_command_line()
     plane, finer = compose(["experiment=basin_2d"]), compose(["experiment=basin_2d", "grid.steps=30"])
     assert (plane.grid.plane_steps, finer.grid.plane_steps, finer.grid.steps) == (6, None, 30)
     crowded = [compose(["experiment=system_prompt", *more]) for more in ([], ["grid.steps=30"], ["model=llama2_7b"])]
-    assert [grid(config).steps for config in crowded] == [10, 30, 20]
-    assert grid(compose(["experiment=jailbreak"])).steps == 20
+    assert [build_grid(config).steps for config in crowded] == [10, 30, 20]
+    assert build_grid(compose(["experiment=jailbreak"])).steps == 20
 
 
 def test_paper_asks_for_what_was_published() -> None:

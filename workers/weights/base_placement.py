@@ -77,7 +77,7 @@ def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, 
 
 
 def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -> Placement:
-    """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/cost.py).
+    """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/memory.py).
 
     `auto` takes the GPU's memory if both copies and the KV cache fit, else host memory if a copy fits, else the mapped
     file. On a CPU it takes the mapped file, whose pages are in this machine's memory, and shared, already.

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from orchestrator.models.checkpoint import known_architectures, read_checkpoint
-from orchestrator.planning.cost import size_of
+from orchestrator.planning.inputs import size_of_checkpoint
+from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 from tests.unit.models.checkpoint_files import CONFIG, make, tensors, write
 from workers.weights.checkpoint import TIED_MODEL_TYPES, MappedCheckpoint
@@ -317,12 +318,14 @@ def test_a_tied_head_counts_once_whether_or_not_the_config_says_so(
     both = {"model.embed_tokens.weight": tensors(1)["layers.0.weight"], "lm_head.weight": tensors(1)["layers.0.weight"]}
     folder = make(tmp_path / "model", tensors() | both, **config)
     assert ("lm_head.weight" in {info.name for info in MappedCheckpoint(folder).tensors()}) is not tied
-    size = size_of(read_checkpoint(folder), "model", "float32")
+    size = size_of_checkpoint(read_checkpoint(folder), "model", Dtype.float32)
     assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
 
 
 def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
-    assert size_of(read_checkpoint(make(tmp_path / "model", model_type="unheard_of")), "model", "float32").tied
+    assert size_of_checkpoint(
+        read_checkpoint(make(tmp_path / "model", model_type="unheard_of")), "model", Dtype.float32
+    ).tied
 
 
 def test_the_table_of_tied_models_is_what_transformers_takes() -> None:

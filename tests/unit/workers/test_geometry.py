@@ -17,7 +17,7 @@ from orchestrator.analysis.results import CheckpointSummary
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models.geometry import describe, table
-from orchestrator.pipeline import prepare as request
+from orchestrator.pipeline.prepare import prepare
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.utils.errors import UserError
@@ -264,7 +264,7 @@ def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
     )
     overrides = [f"model.path={folders[0]}", "grid=interpolate_2d", f"grid.towards=[{folders[1]},{folders[2]}]",
                  f"grid.beside=[{folders[3]}]", "grid.orthogonal=true", f"out={tmp_path / 'out'}"]  # fmt: skip
-    found = request.prepare(
+    found = prepare(
         compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets()
     )
     progress = capsys.readouterr().err

@@ -1,8 +1,7 @@
-"""What is refused while a sweep is prepared."""
+"""What a grid names: mistakes are refused, and attributed to the option that made them."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.geometry import describe
-from orchestrator.pipeline import prepare as request
+from orchestrator.pipeline.grid import ResolvedGrid, resolve_grid
 from orchestrator.utils.errors import UserError
 from tests.unit.models.target_files import Q, adapter, half, model, trajectory, weights
 
@@ -24,28 +23,11 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointInfo:
     return read_checkpoint(model(tmp_path / "base", weights(0)))
 
 
-def test_an_image_encoder_that_vllm_could_not_open(base: CheckpointInfo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before the load; where torchvision is, or another engine, nothing stands in the way."""
-    seeing = dataclasses.replace(base, config={**base.config, "architectures": ["Gemma3ForConditionalGeneration"]})
-    local = compose([f"model.path={base.path}"])
-    monkeypatch.setattr(request, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^model\.path=.*needs torchvision"):
-        request._check_encoder(local, seeing)
-    request._check_encoder(local, base)
-    request._check_encoder(compose([f"model.path={base.path}", "engine=transformers"]), seeing)
-    monkeypatch.setattr(request, "find_spec", lambda name: name)
-    request._check_encoder(local, seeing)
+def resolve(base: CheckpointInfo, *overrides: str) -> ResolvedGrid:
+    return resolve_grid(compose([f"model.path={base.path}", *overrides]), base, Presets())
 
 
-# What a grid asks for.
-
-
-def asked(base: CheckpointInfo, *overrides: str) -> request.Laid:
-    config = compose([f"model.path={base.path}", *overrides])
-    return request._grid_towards(config, base, Presets())
-
-
-def test_a_mistake_is_said_of_the_field_that_names_it(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_a_mistake_is_attributed_to_the_option_that_names_it(base: CheckpointInfo, tmp_path: Path) -> None:
     good, same = model(tmp_path / "good", weights(1)), model(tmp_path / "same", weights(1))
     chain = trajectory(tmp_path / "chain", (1, 2))
     odd = adapter(tmp_path / "odd", use_dora=True)
@@ -63,18 +45,18 @@ def test_a_mistake_is_said_of_the_field_that_names_it(base: CheckpointInfo, tmp_
         ((f"grid.trajectory={chain}", f"grid.beside=[{chain / 'epoch-1'}]"), "grid.beside=["),
     ):
         with pytest.raises(UserError) as caught:
-            asked(base, "grid=interpolate_1d", *overrides)
+            resolve(base, "grid=interpolate_1d", *overrides)
         assert str(caught.value).startswith(words), str(caught.value)
-    assert len(asked(base, "grid=interpolate_1d", towards, f"grid.beside=[{chain / 'epoch-1'}]")[1]) == 2
+    assert len(resolve(base, "grid=interpolate_1d", towards, f"grid.beside=[{chain / 'epoch-1'}]").targets) == 2
 
 
 def cancelling(folder: Path) -> Path:
-    """Factors that are not zero, and their product is."""
+    """Return an adapter whose factors are not zero but whose product is."""
     b = np.tile(np.array([[1, -1]], np.float32), (8, 1))
     return adapter(folder, half("A", 2, 8) | {f"base_model.model.{Q}.lora_B.weight": b})
 
 
-def test_a_direction_of_no_length_is_refused_before_it_divides(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_a_direction_of_length_zero_is_refused_before_the_division(base: CheckpointInfo, tmp_path: Path) -> None:
     nothing, lost = (
         cancelling(tmp_path / "nothing"),
         adapter(tmp_path / "lost", half("A", 2, 8, fill=1e-20) | half("B", 8, 2, fill=1e-20)),
@@ -91,7 +73,7 @@ def test_a_direction_of_no_length_is_refused_before_it_divides(base: CheckpointI
         (("grid=interpolate_2d", f"grid.trajectory={chain}"), "grid.trajectory"),
     ):
         with pytest.raises(UserError, match="a direction of no length") as caught:
-            asked(base, *overrides)
+            resolve(base, *overrides)
         assert caught.value.field == field, str(caught.value)
     for other, words in (
         (lost, "a direction of no length"),
@@ -104,4 +86,4 @@ def test_a_direction_of_no_length_is_refused_before_it_divides(base: CheckpointI
     line = f"grid.towards=[{adapter(tmp_path / 'once')},{twice}]"
     for beside in ("grid.beside=[]", f"grid.beside=[{one}]"):
         with pytest.raises(UserError, match=r"^grid\.towards=.*lie on one line through the base and make no plane"):
-            asked(base, "grid=interpolate_2d", line, "grid.orthogonal=false", beside)
+            resolve(base, "grid=interpolate_2d", line, "grid.orthogonal=false", beside)

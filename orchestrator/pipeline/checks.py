@@ -1,0 +1,45 @@
+"""Refuse a sweep that the model or the engine cannot run, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from orchestrator.config.schema import Config
+from orchestrator.models.checkpoint import CheckpointInfo
+from orchestrator.sweep.tasks import PromptSet
+from orchestrator.utils.choices import ClusterKind, EngineKind
+from orchestrator.utils.errors import UserError
+
+NEEDS_TORCHVISION = "Gemma3ForConditionalGeneration"
+"""Architecture for which vLLM 0.32 imports torchvision, although no image is ever given to it."""
+
+
+def check_image_encoder(config: Config, checkpoint: CheckpointInfo) -> None:
+    """Refuse a model with an image encoder if vLLM on this machine lacks torchvision. Raises UserError (model.path)."""
+    if config.engine.kind != EngineKind.vllm or config.cluster.kind != ClusterKind.local:
+        return
+    if checkpoint.architecture == NEEDS_TORCHVISION and find_spec("torchvision") is None:
+        remedy = "has an image encoder, for which vLLM needs torchvision, and that is not installed: install the one "
+        raise UserError("model.path", checkpoint.path, f"{remedy}for your PyTorch, or take a model of text alone")
+
+
+def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
+    """Refuse a `model.max_model_len` that is too large for the model or too small for a prompt and its response.
+
+    Raises:
+        UserError: (model.max_model_len)
+    """
+    limit, max_tokens = config.model.max_model_len, config.sampling.max_tokens
+    model_limit = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
+    if isinstance(model_limit, int) and limit > model_limit:
+        remedy = f"the model was made for {model_limit} tokens: lower it to that"
+        raise UserError("model.max_model_len", limit, remedy)
+    longest = max((len(ids) for prompts in prompt_sets for ids in prompts.token_ids), default=0)
+    if longest + max_tokens > limit:
+        remedy = f"raise it to {longest + max_tokens}, or lower sampling.max_tokens"
+        raise UserError(
+            "model.max_model_len",
+            limit,
+            f"the longest prompt has {longest} tokens and its response may have {max_tokens}: {remedy}",
+        )

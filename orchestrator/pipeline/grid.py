@@ -1,0 +1,220 @@
+"""Build a sweep's grid: resolve the checkpoints that it leads to, measure them, and place the extra ones on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.config.presets import Presets
+from orchestrator.config.schema import Config
+from orchestrator.models.checkpoint import CheckpointInfo
+from orchestrator.models.geometry import measure_targets, refuse_zero_length
+from orchestrator.models.targets import BESIDE_FIELD, is_recipe, read_target, refuse_duplicates, resolve_targets
+from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
+from orchestrator.sweep.grid import Beside, Grid
+from orchestrator.sweep.points import DECIMALS, TowardsDirection
+from orchestrator.sweep.target_geometry import TargetGeometry
+from orchestrator.utils.choices import GridKind
+from orchestrator.utils.errors import UserError
+from workers.weights.geometry import Geometry
+from workers.weights.targets import TOWARDS_FIELD, Target
+
+MANY_PROMPT_SETS = 5
+"""Number of prompt sets at each point from which `grid.crowded_steps` applies to a line."""
+
+
+@dataclass(frozen=True)
+class ResolvedGrid:
+    """A grid and the checkpoints and adapters that its directions lead to.
+
+    Attributes:
+        grid: The grid.
+        targets: First those that span its axes, then the extra ones.
+        geometry: Their distances from the model. None without targets.
+    """
+
+    grid: Grid
+    targets: tuple[Target, ...] = ()
+    geometry: TargetGeometry | None = None
+
+
+def build_grid(
+    config: Config,
+    towards: Sequence[TowardsDirection] = (),
+    eq4: tuple[float, float] | None = None,
+    beside: Sequence[Beside] = (),
+    hidden: bool = False,
+) -> Grid:
+    """Return the grid of a configuration. Reads no files.
+
+    Args:
+        config: The validated configuration.
+        towards: Directions to the checkpoints that span the grid.
+        eq4: The coefficients (c, s) of `Geometry.eq4` for a plane of two checkpoints with orthogonal axes.
+        beside: Extra checkpoints, with their coordinates.
+        hidden: Whether the checkpoints in `towards` are axes only and not measured.
+    """
+    options = config.grid
+    steps = options.steps
+    if options.kind not in (GridKind.random_1d, GridKind.interpolate_1d):
+        steps = options.plane_steps or steps
+    elif max(1, len(config.probe_sets)) * max(1, len(config.system_prompts)) >= MANY_PROMPT_SETS:
+        steps = options.crowded_steps or steps
+    return Grid(
+        kind=options.kind,
+        steps=steps,
+        range=(options.range[0], options.range[1]),
+        range_y=(options.range_y[0], options.range_y[1]) if options.range_y else None,
+        directions=options.directions,
+        seed=options.seed,
+        norm=options.norm,
+        exclude=tuple(options.exclude),
+        orthogonal=options.orthogonal,
+        towards=tuple(towards),
+        eq4=eq4,
+        beside=tuple(beside),
+        hidden=hidden,
+    )
+
+
+def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) -> ResolvedGrid:
+    """Build the grid. Resolve and measure the checkpoints and adapters that it names.
+
+    Args:
+        config: The validated configuration.
+        base: The model. None for the dummy engine.
+        presets: The presets that a grid may name.
+
+    Raises:
+        UserError: (grid.towards, grid.trajectory or grid.beside) A name cannot be resolved, or what it names does not
+            fit the model, has its weights, is named twice, or spans no plane.
+    """
+    options = config.grid
+    if not (options.towards or options.trajectory or options.beside):
+        return ResolvedGrid(build_grid(config))
+    if base is None:
+        field = TRAJECTORY_FIELD if options.trajectory else TOWARDS_FIELD
+        names = options.trajectory or f"[{','.join(options.towards or options.beside)}]"
+        raise UserError(field, names, "the dummy has no weights: name a model")
+    named = _resolve_named(config, base, presets)
+    measured = _measure(named.targets, named.fields, base, options.exclude)
+    # Further axes of interpolate_1d are lines of their own: coordinates are those on the first.
+    spanning = 1 if options.kind == GridKind.interpolate_1d else len(named.axes)
+    eq4: tuple[float, float] | None = None
+    if spanning == 2:
+        coefficients = measured.eq4()  # raises if the two span no plane
+        if options.orthogonal and not named.trajectory:
+            eq4 = coefficients
+    beside = [
+        Beside(_direction(target), *nearest_coordinates(measured.gram, len(named.axes) + i, spanning, eq4))
+        for i, target in enumerate(named.extra)
+    ]
+    recipes = {}
+    if options.trajectory and is_recipe(options.trajectory, presets):
+        recipes[named.trajectory[-1].label] = options.trajectory  # the recipe's result is the last epoch
+    lengths = {t.fingerprint: float(length) for t, length in zip(named.targets, measured.lengths, strict=True)}
+    return ResolvedGrid(
+        build_grid(config, [_direction(target) for target in named.axes], eq4, beside, bool(named.plane_share)),
+        named.targets,
+        TargetGeometry(measured.base, measured.moved, lengths, named.plane_share, recipes),
+    )
+
+
+@dataclass(frozen=True)
+class _NamedTargets:
+    """What the options of a grid name: the targets that span its axes, and the extra ones.
+
+    Attributes:
+        axes: The targets that span the axes.
+        extra: The other targets.
+        fields: The option that named each target, axes first.
+        trajectory: The checkpoints of grid.trajectory, in order.
+        plane_share: Share of the trajectory's squared displacements in its principal plane. None if the axes are not
+            those of such a plane.
+    """
+
+    axes: tuple[Target, ...]
+    extra: tuple[Target, ...]
+    fields: tuple[str, ...]
+    trajectory: tuple[Target, ...] = ()
+    plane_share: float | None = None
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All targets, axes first."""
+        return (*self.axes, *self.extra)
+
+
+def _resolve_named(config: Config, base: CheckpointInfo, presets: Presets) -> _NamedTargets:
+    """Resolve grid.trajectory (or grid.towards) and grid.beside.
+
+    A trajectory spans a line to its last checkpoint, or its principal plane; the other checkpoints are extra ones.
+    """
+    options = config.grid
+    trajectory = tuple(resolve_trajectory(config, base, presets)) if options.trajectory else ()
+    beside = tuple(resolve_targets(BESIDE_FIELD, config, base, presets))
+    beside_fields = (BESIDE_FIELD,) * len(beside)
+    if not trajectory:
+        axes = tuple(resolve_targets(TOWARDS_FIELD, config, base, presets))
+        return _NamedTargets(axes, beside, (TOWARDS_FIELD,) * len(axes) + beside_fields)
+    if options.kind != GridKind.interpolate_2d:
+        fields = (TRAJECTORY_FIELD,) * len(trajectory) + beside_fields
+        return _NamedTargets(trajectory[-1:], (*trajectory[:-1], *beside), fields, trajectory)
+    axes, plane_share = _principal_axes(trajectory, base, options.exclude)
+    fields = (TRAJECTORY_FIELD,) * (len(axes) + len(trajectory)) + beside_fields
+    return _NamedTargets(axes, (*trajectory, *beside), fields, trajectory, plane_share)
+
+
+def _principal_axes(
+    trajectory: Sequence[Target], base: CheckpointInfo, exclude: Sequence[str]
+) -> tuple[tuple[Target, ...], float]:
+    """Return two adapters that span a trajectory's principal plane, and the share of the trajectory in that plane."""
+    measured = measure_targets(base, trajectory, exclude)
+    refuse_zero_length(measured, trajectory, [TRAJECTORY_FIELD] * len(trajectory))
+    _, weights, plane_share = measured.principal_axes()
+    adapters = principal_axis_adapters(base, trajectory, weights.tolist())
+    axes = [
+        dataclasses.replace(read_target(adapter, base, TOWARDS_FIELD), label=f"principal {adapter.name}")
+        for adapter in adapters
+    ]
+    return tuple(axes), plane_share
+
+
+def _measure(
+    targets: Sequence[Target], fields: Sequence[str], base: CheckpointInfo, exclude: Sequence[str]
+) -> Geometry:
+    """Measure the targets. Raises UserError (the option in `fields`) if two are equal or one has the base's weights."""
+    refuse_duplicates(targets, fields)
+    measured = measure_targets(base, targets, exclude)
+    refuse_zero_length(measured, targets, fields)
+    return measured
+
+
+def _direction(target: Target) -> TowardsDirection:
+    return TowardsDirection(target.fingerprint, target.label)
+
+
+def nearest_coordinates(
+    gram: npt.NDArray[np.float64], i: int, axes: int, eq4: tuple[float, float] | None
+) -> tuple[float, float | None]:
+    """Return the coordinates of the place on a line or plane that is nearest to a displacement.
+
+    Args:
+        gram: Dot products of all displacements, float64[n, n].
+        i: The displacement.
+        axes: 1 for the line of displacement 0, 2 for the plane of displacements 0 and 1.
+        eq4: (c, s) if the second axis is s (d_1 - c d_0), as in Peng et al. 2024, Eq. 4; None if it is d_1.
+
+    Returns:
+        The coordinates, rounded as those of points are. The second one is None on a line.
+    """
+    span = list(range(axes))
+    on_first, *on_second = (float(x) for x in np.linalg.solve(gram[np.ix_(span, span)], gram[span, i]))
+    if not on_second:
+        return round(on_first, DECIMALS), None
+    c, s = eq4 or (0.0, 1.0)
+    return round(on_first + on_second[0] * c, DECIMALS), round(on_second[0] / s, DECIMALS)

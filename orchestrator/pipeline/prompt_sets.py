@@ -1,0 +1,89 @@
+"""The prompts of a sweep: probe sets, system prompts and sampling of a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from orchestrator import judges
+from orchestrator.config.presets import Presets
+from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
+from orchestrator.models.resolve import ResolvedModel
+from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
+from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.sweep.tasks import PromptSet, Sampling
+
+logger = logging.getLogger(__name__)
+
+EARLY_STOP_GROUPS = ("harmful", "jailbreak")
+"""Groups in which a refusal is the right response, and its first keyword decides the verdict."""
+
+
+def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
+    """Read the probe sets, in the order of the configuration. Raises UserError."""
+    if not config.probe_sets:
+        return [load_probe_set(config.probes)]
+    loaded = []
+    for name in config.probe_sets:
+        probes = presets.read("probes", name, ProbesConfig, "probe_sets")
+        if probes.name == config.probes.name:
+            probes = config.probes  # with its path and column
+        probes.limit, probes.offset = config.probes.limit, config.probes.offset
+        loaded.append(probes)
+    return [load_probe_set(probes) for probes in loaded]
+
+
+def load_system_prompts(config: Config, presets: Presets) -> list[SystemPrompt]:
+    """Return the system prompts, in the order of the configuration. Raises UserError."""
+    chosen = [config.system_prompt]
+    if config.system_prompts:
+        chosen = [
+            presets.read("system_prompt", name, SystemPromptConfig, "system_prompts") for name in config.system_prompts
+        ]
+    return [SystemPrompt(prompt.name, prompt.text, prompt.template) for prompt in chosen]
+
+
+def sampling_of(config: Config, probe_set: ProbeSet) -> Sampling:
+    """Return how responses to a probe set are generated.
+
+    Multiple choice takes one token. With `sampling.early_stop`, responses to requests that should be refused end at
+    the primary judge's stop strings.
+    """
+    if probe_set.letters:
+        return Sampling(1, (), probe_set.letters)
+    stops: tuple[str, ...] = ()
+    if config.sampling.early_stop and probe_set.group in EARLY_STOP_GROUPS:
+        stops = judges.get(config.judge_names[0]).stops
+    return Sampling(config.sampling.max_tokens, stops)
+
+
+def render(
+    config: Config, presets: Presets, probe_sets: Sequence[ProbeSet], model: ResolvedModel | None
+) -> list[PromptSet]:
+    """Render every probe set under every system prompt. `model` is None for the dummy engine. Raises UserError."""
+    return render_prompt_sets(
+        None if model is None else model.path,
+        probe_sets,
+        load_system_prompts(config, presets),
+        lambda probe_set: sampling_of(config, probe_set),
+        config.model.template,
+    )
+
+
+def without_duplicates(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:
+    """Drop prompt sets that are equal to an earlier one, with a message.
+
+    Two system prompts are the same to some models, such as none and the default if a template has no default.
+    """
+    first_of: dict[str, PromptSet] = {}
+    for prompts in prompt_sets:
+        first = first_of.setdefault(prompts.id, prompts)
+        if first is not prompts:
+            logger.info(
+                "%s under %s is the same to this model as %s under %s: it is run once, under that name",
+                prompts.probe_set,
+                prompts.system_prompt,
+                first.probe_set,
+                first.system_prompt,
+            )
+    return list(first_of.values())

@@ -1,0 +1,187 @@
+"""Time of a visit and of the whole sweep.
+
+The time of a visit is a roofline (Williams, Waterman, Patterson 2009, "Roofline: An Insightful Visual Performance
+Model"): the weights are written, the prompts are read at the speed of arithmetic, and the responses are generated at
+the speed at which weights and KV cache pass through memory. Constants state how far engines stay below the datasheets'
+peaks. Expect the truth within a factor of two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.planning.gpus import find_gpu
+from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, batch_size, sequence_tokens
+from orchestrator.planning.memory import MemoryEstimate, estimate_memory
+from orchestrator.utils.choices import Dtype, EngineKind
+
+Basis = Literal["measured", "roofline", "assumed", "unknown"]
+
+# GPUs: what engines reach of a datasheet's peaks.
+BANDWIDTH_EFFICIENCY = 0.65  # of the memory's bandwidth, during decoding
+FLOPS_EFFICIENCY = 0.45  # of the tensor cores' operations, during prefill
+HOST_LINK_BANDWIDTH = 20e9  # bytes per second and GPU, if the base is in the host's memory (PCIe 4.0 x16)
+EAGER_LAYER_SECONDS = 1e-4  # launching the kernels of a layer: a step is never faster
+GRAPH_LAYER_SECONDS = 1e-5  # the same with CUDA graphs
+STEP_SECONDS = 2e-3  # scheduling and sampling of a step
+ALL_REDUCE_SECONDS = 4e-5  # two all-reduces per layer, if tensors are split
+
+# CPUs: measured with vLLM without AVX-512 on 2 cores, SmolLM2-135M in float32: 125 to 165 tokens per second in batches
+# of 40 to 160.
+CPU_DECODE_FLOPS, CPU_PREFILL_FLOPS = 20e9, 100e9  # operations per second and core
+CPU_16_BIT_SPEED = 0.18  # relative speed of 16-bit arithmetic, which is emulated
+CPU_WRITE_SECONDS = 2.5e-9  # per weight and core: making the noise and adding it
+
+LOAD_BANDWIDTH = 1.5e9  # bytes of weights per second, from disk
+GPU_START_SECONDS, CPU_START_SECONDS = 60.0, 30.0  # start of an engine, without loading its weights
+
+
+@dataclass(frozen=True)
+class VisitSeconds:
+    """Seconds of one visit: writing the weights, reading the prompts, generating the responses."""
+
+    write: float
+    prefill: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """All three together."""
+        return self.write + self.prefill + self.decode
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """Time of the visits that are left. None means unknown.
+
+    Attributes:
+        seconds: Mean of the visits according to the model of their time.
+        seconds_per_visit: The same in total, or the measured time if there is one. None if no visit is left.
+        basis: Where `seconds_per_visit` comes from.
+        start_seconds: Start of an engine, with loading its weights.
+        gpu_hours: Time of all GPUs. None on a CPU.
+        wall_hours: Time until the sweep is complete.
+    """
+
+    seconds: VisitSeconds | None
+    seconds_per_visit: float | None
+    basis: Basis
+    start_seconds: float
+    gpu_hours: float | None
+    wall_hours: float | None
+
+
+def estimate_time(
+    model: ModelSize, setup: EngineSetup, workload: Workload, tensor_parallel: int, measured: float | None = None
+) -> TimeEstimate:
+    """Estimate the time of the visits that are left.
+
+    Args:
+        model: Size of the model.
+        setup: Settings of the engine.
+        workload: The visits.
+        tensor_parallel: Number of GPUs of an actor, instead of that in `setup`. 0 if the model fits on none.
+        measured: Seconds of a visit in this study so far; takes precedence over the estimate.
+    """
+    visits = len(workload.visits)
+    seconds = None
+    if tensor_parallel:
+        seconds = mean_visit_seconds(model, dataclasses.replace(setup, tensor_parallel=tensor_parallel), workload)
+    basis: Basis = "unknown"
+    per_visit = None
+    if measured is not None:
+        per_visit, basis = measured, "measured"
+    elif seconds is not None:
+        per_visit, basis = seconds.total, "roofline" if setup.gpu else "assumed"
+    if not visits:
+        gpu_hours = 0.0 if setup.gpu else None
+        return TimeEstimate(seconds, None, basis, 0.0, gpu_hours, 0.0)
+    start = start_seconds(model, setup)
+    wall_hours = gpu_hours = None
+    if per_visit is not None:
+        actors = max(1, min(setup.actors, visits))
+        wall_hours = (math.ceil(visits / actors) * per_visit + start) / 3600
+        if setup.gpu:
+            gpu_hours = (visits * per_visit + actors * start) * tensor_parallel / 3600
+    return TimeEstimate(seconds, per_visit, basis, start, gpu_hours, wall_hours)
+
+
+def start_seconds(model: ModelSize, setup: EngineSetup) -> float:
+    """Return the seconds until an engine has started and loaded its weights."""
+    if setup.engine == EngineKind.dummy:
+        return 0.0
+    start = CPU_START_SECONDS if setup.gpu is None else GPU_START_SECONDS
+    return start + (model.base or 0) / LOAD_BANDWIDTH
+
+
+def mean_visit_seconds(model: ModelSize, setup: EngineSetup, workload: Workload) -> VisitSeconds | None:
+    """Return the mean time of the visits that are left; None if none is left or the model's size is unknown."""
+    memory = estimate_memory(model, setup, list(workload.loads.values()))
+    if memory is None or not workload.visits:
+        return None
+    parts = [(count, visit_seconds(model, setup, memory, loads)) for count, loads in workload.visits_by_load]
+    visits = len(workload.visits)
+    return VisitSeconds(
+        write=sum(count * part.write for count, part in parts) / visits,
+        prefill=sum(count * part.prefill for count, part in parts) / visits,
+        decode=sum(count * part.decode for count, part in parts) / visits,
+    )
+
+
+def visit_seconds(
+    model: ModelSize, setup: EngineSetup, memory: MemoryEstimate, loads: Sequence[PromptLoad]
+) -> VisitSeconds:
+    """Return the time of one visit that generates these prompt sets in one batch, every response of maximum length."""
+    if setup.gpu:
+        return _gpu_visit_seconds(model, setup, memory, loads)
+    parameters = model.parameters or 0
+    prompt_tokens, generated = _tokens(loads)
+    speed = setup.cores * (1.0 if model.dtype == Dtype.float32 else CPU_16_BIT_SPEED)
+    return VisitSeconds(
+        write=parameters * CPU_WRITE_SECONDS / setup.cores,
+        prefill=2 * parameters * prompt_tokens / (CPU_PREFILL_FLOPS * speed),
+        decode=2 * parameters * generated / (CPU_DECODE_FLOPS * speed),
+    )
+
+
+def _gpu_visit_seconds(
+    model: ModelSize, setup: EngineSetup, memory: MemoryEstimate, loads: Sequence[PromptLoad]
+) -> VisitSeconds:
+    """Return the time of one visit on a GPU or a group of GPUs.
+
+    A decoding step reads the weights and the batch's KV cache once. It is as slow as the slowest of that, its
+    arithmetic (two operations for each weight and sequence) and launching its kernels.
+    """
+    assert setup.gpu is not None
+    gpu, group, parameters = find_gpu(setup.gpu), setup.tensor_parallel, model.parameters or 0
+    prompt_tokens, generated = _tokens(loads)
+    flops = (gpu.flops32 if model.dtype == Dtype.float32 else gpu.flops16) * FLOPS_EFFICIENCY * group
+    bandwidth = gpu.bandwidth * BANDWIDTH_EFFICIENCY
+    if memory.base_at == "gpu":
+        write = (memory.base + memory.weights) / bandwidth
+    else:
+        write = memory.base / HOST_LINK_BANDWIDTH + memory.weights / bandwidth
+    kv_sequence = sequence_tokens(loads) * (model.kv_token or 0) / group
+    batch = batch_size(setup, loads)
+    if kv_sequence:
+        batch = max(1, min(batch, int(memory.kv / kv_sequence)))
+    layer_seconds = EAGER_LAYER_SECONDS if setup.eager else GRAPH_LAYER_SECONDS
+    if group > 1:
+        layer_seconds += ALL_REDUCE_SECONDS
+    launching = STEP_SECONDS + (model.layers or 0) * layer_seconds
+    reading = (memory.weights + batch * kv_sequence) / bandwidth
+    step = max(reading, 2 * parameters * batch / flops, launching)
+    return VisitSeconds(
+        write=write,
+        prefill=2 * parameters * prompt_tokens / flops,
+        decode=step * math.ceil(generated / batch) if batch else 0.0,
+    )
+
+
+def _tokens(loads: Sequence[PromptLoad]) -> tuple[int, int]:
+    """Return the tokens of all prompts, and those of all responses at their maximum length."""
+    return sum(load.prompt_tokens for load in loads), sum(load.prompts * load.max_tokens for load in loads)

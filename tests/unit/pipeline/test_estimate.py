@@ -1,0 +1,61 @@
+"""Plans of configurations whose weights are not on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.cli.plan_table import plan_rows
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
+from orchestrator.models import targets
+from orchestrator.pipeline import estimate
+from orchestrator.planning.cost import Plan
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "locate_model", lambda _: None)
+    monkeypatch.setattr(targets, "locate_model", lambda _: None)
+
+
+def planned(*overrides: str) -> Plan:
+    defaults = ("model=llama2_7b", "probes=harmful", "probes.limit=40", "sampling.early_stop=false", "cluster.gpu=h100")
+    return estimate.estimate_sweep(compose([*defaults, *overrides]), Presets())
+
+
+def test_the_requested_place_of_the_base_is_planned_for() -> None:
+    plan = planned("cluster.gpu=rtx4090", "engine.base=gpu")
+    assert plan.memory and plan.memory.base_at is None
+    assert any(note.startswith("engine.base=gpu: ") for note in plan.notes)
+    plan = planned("engine.base=gpu", "engine.device=cpu")
+    assert any("there is no GPU" in note for note in plan.notes)
+    shared = planned("cluster.gpus_per_actor=0.25", "engine.kv_cache_gib=1")
+    assert shared.memory and shared.memory.base_at != "gpu", "a quarter of an H100"
+
+
+def test_model_judges_are_planned_beside_the_sweep() -> None:
+    plan = planned("judges=[keyword,wildguard,harmbench_llama2]", "sampling.max_tokens=100")
+    wildguard, harmbench = plan.judging  # the keyword judge costs nothing
+    assert wildguard.responses == harmbench.responses == plan.responses == 40 * plan.points
+    for judge, parameters in ((wildguard, 7_241_732_096), (harmbench, 13_015_864_320)):
+        assert judge.memory is not None and judge.memory.fits and judge.memory.weights == 2 * parameters
+        # It reads its template, the prompt and the whole response, at the speed of its arithmetic or slower.
+        assert judge.responses * (100 + estimate.TEMPLATE_PROMPT_TOKENS) < judge.tokens < judge.responses * 1000
+        assert judge.gpu_hours is not None and judge.gpu_hours * 3600 > 2 * parameters * judge.tokens / 989e12
+    rows = dict(plan_rows(plan))
+    assert "at most 2,440 responses" in rows["judge wildguard"] and "GPU-hours" in rows["judge harmbench_llama2"]
+    written = json.loads(json.dumps(plan.to_json()))
+    assert written["judging"][0]["judge"] == "wildguard"
+    assert Plan.from_json(written) == plan
+    assert planned().judging == ()
+
+
+def test_a_judge_is_planned_for_the_groups_that_it_applies_to() -> None:
+    wildguard, llama_guard = planned(
+        "probe_sets=[harmful,benign,capability_choice]",
+        "probes.limit=10",
+        "judges=[keyword,wildguard,llama_guard3]",
+    ).judging
+    assert wildguard.responses == 2 * llama_guard.responses > 0  # harm and refusals, against harm alone

@@ -1,0 +1,62 @@
+"""Memory of an actor: by hand, against measured processes, and by the rule of the actor itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from orchestrator.planning.gpus import GB
+from orchestrator.planning.inputs import EngineSetup, ModelSize
+from orchestrator.planning.memory import place_base
+from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
+from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, SMOL, planned
+
+
+def test_memory_by_hand() -> None:
+    memory = planned(MISTRAL, EngineSetup(gpu="h100")).memory
+    assert memory is not None
+    assert memory.weights == 2 * 7241732096
+    assert memory.base == 2 * 7241732096
+    # sequences, tokens, keys and values, layers, heads, head size, bytes
+    assert memory.kv == 80 * (60 + 512) * 2 * 32 * 8 * 128 * 2
+    assert memory.base_at == "gpu"
+    assert memory.peak == memory.weights + memory.base + memory.kv + memory.overhead <= 0.9 * 80 * GB
+
+
+def test_a_small_gpu_keeps_the_base_in_host_memory_and_a_smaller_kv_cache() -> None:
+    small, large = planned(MISTRAL, EngineSetup(gpu="rtx3090")), planned(MISTRAL, EngineSetup(gpu="h100"))
+    assert small.memory and large.memory and small.seconds and large.seconds
+    assert small.memory.fits and small.memory.base_at == "host"
+    assert small.memory.kv < large.memory.kv
+    assert small.seconds.write > 5 * large.seconds.write
+
+
+@pytest.mark.parametrize(
+    ("engine", "write", "measured_gb"),
+    [
+        (EngineKind.vllm, WriteChoice.repack, 4.01),
+        (EngineKind.vllm, WriteChoice.inplace, 3.37),
+        (EngineKind.transformers, WriteChoice.inplace, 1.66),
+    ],
+)
+def test_memory_on_a_cpu_is_what_was_measured(engine: EngineKind, write: WriteChoice, measured_gb: float) -> None:
+    """Within 10% of the memory of one process, as measured by benchmarks/memory.py."""
+    tied = dataclasses.replace(SMOL, tied=True)
+    memory = planned(tied, EngineSetup(engine=engine, write=write, max_model_len=512), LAPTOP).memory
+    assert memory is not None and memory.peak == pytest.approx(measured_gb * GB, rel=0.1)
+
+
+def test_the_plan_and_the_actor_choose_the_same_place() -> None:
+    def place(model: ModelSize, gpu: str, **settings: object) -> str:
+        return place_base(model, dataclasses.replace(EngineSetup(gpu=gpu), **settings))
+
+    llama8 = ModelSize("llama3_8b", Dtype.bfloat16, 8030261248, 32, 4096, 8, 128, 128256)
+    assert place(llama8, "a100_40") == "gpu"
+    assert place(llama8, "a100_40", max_num_batched_tokens=16384) == "host"  # activations come first
+    assert place(llama8, "a100_40", kv_cache_bytes=8 * GB) == "host"
+    assert place(MISTRAL, "rtx4090", host_free=GB) == "mmap"
+    # another actor has made the copy
+    assert place(MISTRAL, "rtx4090", base=BaseChoice.host, host_free=GB, host_copy=0) == "host"
+    assert place(MISTRAL, "rtx4090", base=BaseChoice.gpu, tensor_parallel=2) == "gpu"
+    assert place(LLAMA70, "h100", tensor_parallel=4, gpu_memory=85 * GB) == "gpu"

@@ -1,0 +1,54 @@
+"""Time of visits and sweeps: bounds by hand, scaling with actors, measured times first."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.planning.gpus import GPUS
+from orchestrator.planning.inputs import EngineSetup
+from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, PAPER, SMOL, planned
+
+
+def test_nothing_left_takes_no_time() -> None:
+    plan = planned(MISTRAL, EngineSetup(gpu="h100"), left=0)
+    assert (plan.tasks_stored, plan.responses, plan.wall_hours, plan.gpu_hours) == (61, 0, 0.0, 0.0)
+    assert plan.seconds_per_visit is None
+
+
+def test_times_of_a_model_that_does_not_fit_are_those_of_the_gpus_that_hold_it() -> None:
+    one = planned(LLAMA70, EngineSetup(gpu="h100"))
+    four = planned(LLAMA70, EngineSetup(gpu="h100", tensor_parallel=4))
+    assert one.seconds == four.seconds
+    assert one.gpu_hours == four.gpu_hours
+    assert planned(LLAMA70, EngineSetup(gpu="t4")).wall_hours is None
+
+
+def test_a_visit_is_no_faster_than_the_weights_pass_through_memory() -> None:
+    seconds = planned(MISTRAL, EngineSetup(gpu="h100", eager=False)).seconds
+    assert seconds is not None
+    assert seconds.decode >= 512 * 2 * 7241732096 / GPUS["h100"].bandwidth
+    assert seconds.prefill >= 2 * 7241732096 * 4800 / GPUS["h100"].flops16
+
+
+def test_five_system_prompts_cost_less_than_five_sweeps() -> None:
+    five_sets = {f"prompt{i}": PAPER["harmful"] for i in range(5)}
+    one = planned(MISTRAL, EngineSetup(gpu="h100"))
+    five = planned(MISTRAL, EngineSetup(gpu="h100", max_num_seqs=512), five_sets)
+    assert one.seconds_per_visit and five.seconds_per_visit
+    assert one.seconds_per_visit < five.seconds_per_visit < 4 * one.seconds_per_visit
+
+
+def test_actors_share_the_visits_and_the_gpu_hours_stay() -> None:
+    one, four = (planned(MISTRAL, EngineSetup(gpu="h100", actors=n), points=200, left=200) for n in (1, 4))
+    assert one.wall_hours and four.wall_hours and one.gpu_hours and four.gpu_hours
+    assert 3 < one.wall_hours / four.wall_hours < 4
+    assert one.gpu_hours < four.gpu_hours < 1.5 * one.gpu_hours  # three more starts
+    split = planned(MISTRAL, EngineSetup(gpu="h100", tensor_parallel=2), points=200, left=200)
+    assert split.gpu_hours and split.wall_hours
+    assert split.gpu_hours == pytest.approx(2 * split.wall_hours)
+
+
+def test_a_measured_time_has_precedence() -> None:
+    plan = planned(SMOL, EngineSetup(cores=2), LAPTOP, points=10, left=10, measured=4.0)
+    assert (plan.seconds_per_visit, plan.basis) == (4.0, "measured")
+    assert plan.wall_hours == pytest.approx((10 * 4.0 + plan.start_seconds) / 3600)
