@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable
@@ -43,7 +42,7 @@ def test_every_preset_is_priced_for_the_embedded_model_and_the_papers_four(name:
             continue  # its base is not published in the layout of its successor: grid.towards= names a folder
         config = compose([f"experiment={name}", *([] if model is None else [f"model={model}"])])
         assert config.name == name.replace("_", "-")
-        priced = estimate.estimate_sweep(config, presets, io.StringIO())
+        priced = estimate.estimate_sweep(config, presets)
         assert priced.points > 1 and priced.tasks % priced.points == 0 and (priced.wall_hours or 0) > 0
         sizes[model] = priced.responses * config.sampling.max_tokens
         if model is not None:
