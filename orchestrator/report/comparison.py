@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.compare import (
     ComparedSweep,
     Comparison,
@@ -20,8 +16,6 @@ from orchestrator.analysis.compare import (
     SweepHeadline,
     VisageDifference,
 )
-from orchestrator.analysis.landscape import mean_over_lines
-from orchestrator.report.style import LINE_MARGIN, PALE, SERIES_COLORS, SERIES_MARKERS
 
 SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "ASR at the origin", "radius")
 DIFFERENCE_HEADINGS = ("", "first", "second", "difference", "95% interval", "p", "p, corrected")
@@ -125,49 +119,16 @@ def point_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Path) -> None:
-    """Write the comparison as one HTML file that opens offline and loads nothing."""
+    """Write the comparison as one HTML file that works offline and requests nothing."""
+    from orchestrator.report.figures.comparison import draw_comparison
     from orchestrator.report.page.render import render_comparison
+    from orchestrator.report.page.tables import Table
 
     rows = [sweep_row(sweep) for sweep in comparison.sweeps]
-    table = {"title": "The sweeps", "head": SWEEP_HEADINGS, "words": 1, "rows": rows}
     pairs = [
-        {
-            "words": describe(pair),
-            "table": {"title": "By point", "head": DIFFERENCE_HEADINGS, "words": 1, "rows": difference_rows(pair)},
-        }
+        (describe(pair), Table("By point", DIFFERENCE_HEADINGS, difference_rows(pair), words=1))
         for pair in comparison.differences
     ]
+    page = render_comparison(Table("The sweeps", SWEEP_HEADINGS, rows, words=1), pairs, draw_comparison(sweeps))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_comparison(table, pairs, _draw_curves(sweeps)), encoding="utf-8")
-
-
-def _draw_curves(sweeps: Sequence[ComparedSweep]) -> str:
-    """Draw the mean curves of the sweeps on one pair of axes.
-
-    Returns:
-        An SVG in base64; empty if one of the sweeps is over planes.
-    """
-    if any(sweep.rows["beta"].notna().any() for sweep in sweeps):
-        return ""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "compare", "font.size": 9, "text.parse_math": False}):
-        figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-        for i, sweep in enumerate(sweeps):
-            color = SERIES_COLORS[i % len(SERIES_COLORS)]
-            mean = mean_over_lines(sweep.rows)
-            label = textwrap.shorten(f"{i + 1}: {sweep.name}", 60, placeholder="...")
-            marker = SERIES_MARKERS[i % len(SERIES_MARKERS)]
-            axes.plot(mean["alpha"], mean["asr"], color=color, marker=marker, ms=4, label=label)
-            axes.fill_between(mean["alpha"], mean["asr_low"], mean["asr_high"], color=color, alpha=0.12, lw=0)
-        axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=":")
-        axes.set(ylim=(-LINE_MARGIN, 100 + LINE_MARGIN), xlabel="perturbation α", ylabel="attack success rate (%)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0))
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-        plt.close(figure)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    path.write_text(page, encoding="utf-8")

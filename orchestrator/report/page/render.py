@@ -23,6 +23,7 @@ from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence
+from orchestrator.report.page.tables import Table
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
@@ -76,18 +77,24 @@ def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str
     )
 
 
-def render_comparison(sweeps: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], figure: str) -> str:
+def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure: bytes) -> str:
     """Return the HTML page of `compare`.
 
     Args:
         sweeps: The table of sweeps.
-        pairs: For each compared sweep its `words` (a paragraph) and a `table`.
-        figure: An SVG in base64; empty for none.
+        pairs: For each sweep but the first, how it differs from the first: a paragraph and a table.
+        figure: An SVG; empty for none.
     """
     style = _read("page.css")
     policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {_BASE_POLICY}"
     template = template_environment().get_template("compare.html")
-    return template.render(sweeps=sweeps, pairs=pairs, figure=figure, policy=policy, style=Markup(style))
+    return template.render(
+        sweeps=sweeps,
+        pairs=pairs,
+        figure=base64.b64encode(figure).decode("ascii"),
+        policy=policy,
+        style=Markup(style),
+    )
 
 
 def template_environment(*folders: Path) -> jinja2.Environment:
