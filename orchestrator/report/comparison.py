@@ -84,7 +84,7 @@ def describe(pair: SweepDifference) -> str:
     """Return the difference of two sweeps in plain words."""
     visage = pair.visage
     if visage.difference is None:
-        return f"{pair.second} and {pair.first} can't be compared by VISAGE: {visage.reason}."
+        return f"{pair.second} and {pair.first} cannot be compared by VISAGE: {visage.reason}."
     differs = visage.p_corrected is not None and visage.p_corrected < _SIGNIFICANT
     word = "safer" if visage.difference > 0 else "less safe"
     verdict = f"is {word}" if differs else "does not differ beyond chance"

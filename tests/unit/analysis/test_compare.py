@@ -98,7 +98,7 @@ def test_missing_points_and_undefined_scores(tmp_path: Path) -> None:
     (difference,) = compared(first, second).differences
     assert difference.paired_points == 28
     assert difference.visage.difference is None and "two" in difference.visage.reason
-    assert "can't be compared by VISAGE" in comparison.describe(difference)
+    assert "cannot be compared by VISAGE" in comparison.describe(difference)
 
 
 def test_planes(tmp_path: Path) -> None:
