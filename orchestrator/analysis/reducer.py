@@ -41,6 +41,7 @@ from orchestrator.store.schemas import JUDGEMENTS
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, text_id
@@ -287,6 +288,7 @@ def summarise(
     verdicts_by_probe = by_probe(study, sweep, prompt_sets, stored)
     numbers = summarize(frame, verdicts_by_probe)
     model, grid = study.info.model, sweep.grid.to_json()
+    geometry = TargetGeometry.from_json(record.get("around", {}))
     results = tuple(
         dataclasses.replace(result, published=published.visage(model, grid, result)) for result in numbers.results
     )
@@ -298,7 +300,7 @@ def summarise(
         grid=grid,
         results=results,
         published=published.visage(model, grid, numbers.primary),
-        plane_share=record.get("around", {}).get("plane_share"),
+        plane_share=geometry.plane_share if geometry else None,
         checkpoints=checkpoints(study, sweep, frame, numbers.primary, record),
         judges=told(study, sweep, prompt_sets, stored),
         agreement=summarize_agreement(verdicts_by_probe) if len(sweep.judges) > 1 else (),
@@ -320,7 +322,7 @@ def checkpoints(
     found = summarize_checkpoints(frame)
     if not found:
         return ()
-    around = record.get("around", {})
+    geometry = TargetGeometry.from_json(record.get("around", {}))
     ends = {
         node.point.id: direction for node in sweep.grid.walk() if node.mark for direction, _ in node.point.coefficients
     }
@@ -328,9 +330,8 @@ def checkpoints(
     placed = []
     for each in found:
         end = ends[each.point_id]
-        length = around.get("lengths", {}).get(getattr(end, "fingerprint", ""))
-        distance = None if length is None or not around["moved"] else length / around["moved"]
-        recipe = around.get("recipes", {}).get(each.mark, each.mark)
+        distance = geometry.alpha_of(getattr(end, "fingerprint", "")) if geometry else None
+        recipe = geometry.recipes.get(each.mark, each.mark) if geometry else each.mark
         results = tuple(
             dataclasses.replace(result, published=published.finetuned(study.info.model, recipe, result))
             for result in each.results

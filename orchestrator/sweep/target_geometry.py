@@ -45,8 +45,10 @@ class TargetGeometry:
         return value | {"base": self.base_norm, "moved": self.moved_norm, "lengths": dict(self.lengths)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TargetGeometry:
-        """Read what `to_json` wrote."""
+    def from_json(cls, value: Mapping[str, Any]) -> TargetGeometry | None:
+        """Read what `to_json` wrote. None for an empty object: the sweep has no targets."""
+        if not value:
+            return None
         return cls(
             base_norm=value["base"],
             moved_norm=value["moved"],

@@ -244,7 +244,7 @@ def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.
     stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
     monkeypatch.setattr(answers, "summarize_checkpoints", lambda frame: (stored,))
     monkeypatch.setattr(answers, "_random_basin", lambda *_: (0.5, None, None))
-    record = {"around": {"moved": 0.0, "lengths": {"f1": 2.0}}}
+    record = {"around": {"base": 1.0, "moved": 0.0, "lengths": {"f1": 2.0}}}
     (told,) = answers.checkpoints(None, sweep, None, None, record)  # type: ignore[arg-type]  # not looked at
     assert (told.distance, told.radii) == (None, None)
 

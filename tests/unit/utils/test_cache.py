@@ -1,0 +1,45 @@
+"""The cache folder, atomic JSON files in it, and its locks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.utils.cache import cache_dir, locked, write_json
+
+
+def test_the_folder_is_the_users_own_or_the_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "own"))
+    assert cache_dir() == tmp_path / "own"
+    monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "safety-landscape"
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "folder" / "value.json"
+    assert write_json(file, {"a": 1}) and file.read_text() == '{"a": 1}'
+    (tmp_path / "taken.json").mkdir()
+    assert not write_json(tmp_path / "taken.json", 1)
+    assert not write_json(file / "below a file.json", 1)
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def test_a_second_holder_waits_and_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    entered = threading.Event()
+
+    def second() -> None:
+        with locked(tmp_path / "lock"):
+            entered.set()
+
+    with locked(tmp_path / "lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    thread.join()
+    assert "waiting for process" in caplog.text
