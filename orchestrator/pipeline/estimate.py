@@ -175,14 +175,19 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
     )
     if PAIR in (*config.grid.towards, *config.grid.beside):
         paired_preset(config)  # raises if the model has none
-    absent = "the weights are" if locate_model(config.model) is None else "what the grid goes towards is"
-    notes = [f"{absent} not here: prompt tokens are estimated, sizes are the preset's, all tasks count as new"]
+    absent = "a checkpoint that the grid names is"
+    if locate_model(config.model) is None:
+        absent = "the weights are"
+    notes = [
+        f"{absent} not on this machine: prompt tokens are estimated, sizes are the preset's, all tasks count as new"
+    ]
     recipes = recipes_in(config, presets)
     if recipes:
         weights = 4 * (size.parameters or 0) / 2**30
         notes.append(
-            f"finetunings come first, once, on one device beside the driver: {'; '.join(recipes)}. Their time is not "
-            f"in this. Each holds the weights in float32, {weights:.1f} GiB (whole weights with Adam: 4 times that)"
+            f"these recipes are trained first, once, on one device of the driver's machine: {'; '.join(recipes)}. "
+            f"Their time is not included. Each holds the weights in float32, {weights:.1f} GiB (4 times that if all "
+            "weights are trained with Adam)"
         )
     probe_sets, note = _assumed_probe_sets(config, presets)
     if note:
@@ -198,7 +203,7 @@ def _assumed_probe_sets(config: Config, presets: Presets) -> tuple[list[ProbeSet
     if config.probe_sets or probes.path or probes.file or probes.limit is None:
         return load_probe_sets(config, presets), None
     prompts = tuple(Prompt(f"prompt {i}", probes.group) for i in range(probes.limit))
-    note = f"{probes.limit} prompts of {probes.name} are assumed: a run takes their file, probes.path=FILE"
+    note = f"{probes.limit} prompts of {probes.name} are assumed: a run needs their file, probes.path=FILE"
     return [ProbeSet(probes.name or "probes", probes.group, prompts)], note
 
 
@@ -258,7 +263,7 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
     actors = cluster.actors or 1
     if engine.kind != EngineKind.vllm or engine.device == DeviceChoice.cpu:
         return _ChosenGpu(None, actors, None, engine.base)
-    share = min(1.0, cluster.gpus_per_actor or 1.0)
+    share = engine_spec(config, None, "cpu").gpu_share
     if cluster.gpu is not None:
         return _ChosenGpu(cluster.gpu, actors, int(find_gpu(cluster.gpu).memory * share), engine.base)
     installed = hardware.gpus()
@@ -269,7 +274,7 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
         base = engine.base if key else BaseChoice.auto  # nothing is known of a GPU that is not in the table
         return _ChosenGpu(key, actors, int(installed[0].memory * share), base)
     if (model.parameters or 0) >= LARGE_MODEL:
-        note = "priced for an H100; cluster.gpu= prices for another GPU, engine.device=cpu for this CPU"
+        note = "estimated for an H100; cluster.gpu= estimates for another GPU, engine.device=cpu for this CPU"
         return _ChosenGpu("h100", actors, None, engine.base, note)
     # Actors of a cluster may have GPUs that are not known yet.
     base = engine.base if cluster.kind == ClusterKind.local else BaseChoice.auto

@@ -186,13 +186,14 @@ def _remarks(model: ModelSize, setup: EngineSetup, memory: MemoryEstimate | None
     """Return remarks on a model that does not fit, the GPU's dtypes, unknown sizes and the place of the base."""
     remarks = []
     if setup.gpu and memory is not None and not memory.fits:
-        remarks.append(
-            f"times are those of engine.tensor_parallel={fitting_tp}" if fitting_tp else "no times: it does not fit"
-        )
+        remark = "no times: the model does not fit"
+        if fitting_tp:
+            remark = f"times are those of engine.tensor_parallel={fitting_tp}"
+        remarks.append(remark)
     if setup.gpu and model.dtype == Dtype.bfloat16 and not find_gpu(setup.gpu).bfloat16:
         remarks.append(f"the {find_gpu(setup.gpu).name} has no bfloat16: set model.dtype=float16")
     if memory is None:
-        remarks.append("the model's size is unknown: no memory and no time can be told")
+        remarks.append("the model's size is unknown: memory and time cannot be estimated")
     elif memory.base_at is None:
         try:
             place_base(model, setup)
