@@ -59,8 +59,8 @@ def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | No
     """
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
     same_directions = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
-    ranges = [grid.get("range"), grid.get("range_y") or grid.get("range")]
-    same_grid = same_directions and all(each == [-0.5, 0.5] for each in ranges)
+    ranges = (grid["range"], grid.get("range_y") or grid["range"])
+    same_grid = same_directions and all(list(each) == [-0.5, 0.5] for each in ranges)
     if table is None or not same_grid or not _is_papers_request(result):
         return None
     name, prompt = PRESETS.get(model, ""), result.system_prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,12 @@ def test_by_model_and_system_prompt(model: str, prompt: str, line: float | None,
     asked = replace(RESULT, system_prompt=prompt)
     assert published.visage(model, GRID, asked) == line
     assert published.visage(model, GRID | {"kind": "random_2d"}, asked) == plane
+
+
+def test_a_grid_of_a_sweep_is_recognized_before_and_after_it_is_stored() -> None:
+    grid = Grid(range=(-0.5, 0.5)).to_json()
+    assert published.visage("llama2_7b", grid, RESULT) == 85.32
+    assert published.visage("llama2_7b", json.loads(json.dumps(grid)), RESULT) == 85.32
 
 
 @pytest.mark.parametrize(
