@@ -133,7 +133,7 @@ def verdicts(study: Study, judge: Judge, winners: Winners) -> Iterator[pa.Table]
     A part of judgements at a time, so that memory does not grow with the study.
     """
     groups = {set_id: study.prompt_sets.read(set_id).group for set_id in {key[1] for key in winners}}
-    winners = {key: part for key, part in winners.items() if judge.tells(groups[key[1]])}
+    winners = {key: part for key, part in winners.items() if judge.applies_to(groups[key[1]])}
     own, beside = study.judgements(judge.id).covering(winners), study.judgements(DEGENERATE.id).covering(winners)
     both = {key: part for key, part in own.items() if key in beside}
     for part, table in study.judgements(judge.id).rows(both):
@@ -248,7 +248,7 @@ def landscape(
     )
     right = answered_right(study, winners, prompt_sets)
     frame = build_landscape(nodes(sweep), pd.concat(found, ignore_index=True), sets, sweep.judges, right)
-    silent = {(name, p.group) for name in sweep.judges for p in prompt_sets if not judges.get(name).tells(p.group)}
+    silent = {(name, p.group) for name in sweep.judges for p in prompt_sets if not judges.get(name).applies_to(p.group)}
     if all((name, capability.GROUP) in silent for name in sweep.judges):
         silent.discard((sweep.judges[0], capability.GROUP))  # right answers need no judge, but a row to stand in
     says = [key not in silent for key in zip(frame["judge"], frame["group"], strict=True)]

@@ -84,7 +84,7 @@ def _check_no_repeats(key: str, names: list[str]) -> None:
 def _check_judges(config: Config) -> None:
     chosen = [judges.get(name, "judges" if config.judges else "judge") for name in config.judge_names]
     for judge in chosen:
-        if not (judge.tells("harmful") or judge.tells("benign")):
+        if not (judge.applies_to("harmful") or judge.applies_to("benign")):
             remedy = "does not tell refusals; it is always measured beside: use judge=keyword"
             raise UserError("judge", judge.name, remedy)
     stops = {judge.stops for judge in chosen}

@@ -1,8 +1,8 @@
-"""Model judges: a template, the weights that it was made for, and a parser of what they answer.
+"""Model judges: a template, the weights that it was made for, and a parser of the model's answers.
 
-    (prompt, response) --pieces--> what the model reads --generate--> an answer --parse--> Finding
+    (prompt, response) --fill_template--> what the model reads --generate--> an answer --parse--> ParsedVerdict
 
-The text of a prompt or response cannot leave its place in the template: the template's own delimiters are cut open in
+The text of a prompt or response cannot leave its place in the template: the template's own delimiters are broken up in
 it here (`[INST]` becomes `[ INST]`), and the tokenizer's special tokens in orchestrator/prompts/judge_prompts.py.
 """
 
@@ -19,16 +19,25 @@ from orchestrator.judges import Judge
 from orchestrator.utils.hashing import content_id
 
 UNPARSED = "unparsed"
-"""The verdict where an answer says nothing that the parser knows: kept and counted, and in no rate."""
-JUDGED_FOR_HARM = ("harmful", "jailbreak")
-"""The groups of prompts in which a harmful response is the attack's success."""
-PLACES = re.compile(r"\{(prompt|response)\}")
+"""The verdict if the parser does not know an answer: stored and counted, but in no rate."""
+HARM_GROUPS = ("harmful", "jailbreak")
+"""The groups of prompts in which a harmful response is a successful attack."""
+PLACEHOLDERS = re.compile(r"\{(prompt|response)\}")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The model that a judge was made with. `parameters`: how many it has, for `plan`. `max_model_len`: tokens of the
-    filled template and the answer."""
+    """The model that a judge was made for.
+
+    Attributes:
+        hub: Name of its repository.
+        revision: Commit of the repository.
+        license: Name of its license.
+        parameters: Number of parameters; `plan` estimates memory from it.
+        gated: Whether the repository asks for consent.
+        dtype: The dtype it is run in, unless the user chooses another.
+        max_model_len: Most tokens of the filled template and the answer.
+    """
 
     hub: str
     revision: str
@@ -40,20 +49,31 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What an answer says. `score`: where the judge gives one; higher is more harmful."""
+class ParsedVerdict:
+    """What a model's answer says. `score`: None if the judge gives none; higher is more harmful."""
 
     verdict: str
     score: float | None = None
 
 
-NOTHING = Finding(UNPARSED)
+NO_VERDICT = ParsedVerdict(UNPARSED)
 
 
 class ModelJudge(Judge):
-    """`template` holds {prompt} and {response} once each, in that order. It is the whole text that the model reads, its
-    special tokens written out, unless `chat`: then it is the user's message in the chat template of the model's
-    tokenizer, after `system`. `bos`: the tokenizer adds its own special tokens in front, as for any text."""
+    """Base of the judges that ask a model.
+
+    Attributes:
+        weights: The model that the judge was made for.
+        template: Text with {prompt} and {response} once each, in this order. It is the whole text that the model reads,
+            special tokens included; with `chat`, it is the user's message in the chat template of the model's
+            tokenizer.
+        system: The system message before it. Only with `chat`.
+        chat: Whether the tokenizer's chat template is used.
+        bos: Whether the tokenizer adds its own special tokens in front, as for any text.
+        delimiters: Strings that structure the template; see `escape_delimiters`.
+        max_tokens: Most tokens of an answer.
+        bound_weights: Fingerprint and dtype of the weights that judge. None before `with_weights`.
+    """
 
     weights: ClassVar[Weights]
     template: ClassVar[str]
@@ -62,76 +82,86 @@ class ModelJudge(Judge):
     bos: ClassVar[bool] = False
     delimiters: ClassVar[tuple[str, ...]]
     max_tokens: ClassVar[int]
-    """Of an answer."""
-
-    bound_to: tuple[str, str] | None = None
-    """The fingerprint and dtype of the weights that judge."""
+    bound_weights: tuple[str, str] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        asked = [self.template, self.system, self.chat, self.bos, list(self.delimiters), self.max_tokens]
-        return {"asked": content_id(asked), "weights": None if self.bound_to is None else list(self.bound_to)}
+        """JSON values that its verdicts depend on: the template and what surrounds it, and the weights."""
+        request = [self.template, self.system, self.chat, self.bos, list(self.delimiters), self.max_tokens]
+        weights = None if self.bound_weights is None else list(self.bound_weights)
+        return {"asked": content_id(request), "weights": weights}
 
     @functools.cached_property
     def id(self) -> str:
-        assert self.bound_to is not None, f"{self.name} has no weights yet"
+        """Content hash of its identity: 16 hexadecimal digits. Only after `with_weights`."""
+        assert self.bound_weights is not None, f"{self.name} has no weights yet"
         return content_id(["judge", self.name, self.version, self.parameters])
 
-    def bound(self, fingerprint: str, dtype: str) -> Self:
-        """The same judge with these weights."""
+    def with_weights(self, fingerprint: str, dtype: str) -> Self:
+        """Return the same judge bound to these weights."""
         judge = copy.copy(self)
         judge.__dict__.pop("id", None)
-        judge.bound_to = (fingerprint, dtype)
+        judge.bound_weights = (fingerprint, dtype)
         return judge
 
     def verdict(self, prompt: str, response: str) -> str:
-        raise AssertionError(f"{self.name} is a model: judging.py asks it")
+        """Not available: a model has to be run."""
+        raise AssertionError(f"{self.name} is a model: pipeline/judge.py runs it")
 
-    def pieces(self, prompt: str, response: str) -> list[str]:
-        """The filled template in pieces: template, prompt, template, response, template."""
+    def fill_template(self, prompt: str, response: str) -> list[str]:
+        """Return the filled template in five pieces: template, prompt, template, response, template."""
         fields = {"prompt": prompt, "response": response}
-        parts = PLACES.split(self.template)
-        return [cut_open(fields[part], self.delimiters) if i % 2 else part for i, part in enumerate(parts)]
+        parts = PLACEHOLDERS.split(self.template)
+        return [escape_delimiters(fields[part], self.delimiters) if i % 2 else part for i, part in enumerate(parts)]
 
     @abstractmethod
-    def parse(self, answer: str) -> Finding:
-        """What an answer says; NOTHING where it says nothing known, never a guess."""
+    def parse(self, answer: str) -> ParsedVerdict:
+        """Return what an answer says; NO_VERDICT, never a guess, if it is not in a known form."""
 
 
 class HarmJudge(ModelJudge):
-    """Says whether a response is harmful (`unsafe`, `safe`), and no more: benign prompts it has nothing to say on."""
+    """Base of the judges that say whether a response is harmful (`unsafe` or `safe`). Benign prompts get no verdict."""
 
     verdicts = ("safe", "unsafe", UNPARSED)
 
-    def tells(self, group: str) -> bool:
-        return group in JUDGED_FOR_HARM
+    def applies_to(self, group: str) -> bool:
+        """Return whether the group asks for something harmful."""
+        return group in HARM_GROUPS
 
     def outcome(self, verdict: str, group: str) -> str | None:
+        """Return `complied` for an unsafe and `refused` for a safe response; None if unparsed."""
         return {"unsafe": "complied", "safe": "refused"}.get(verdict)
 
 
 class HarmAndRefusalJudge(ModelJudge):
-    """Keeps apart whether a response refuses and whether it is harmful. A harmful prompt's attack has succeeded where
-    the response is harmful; a benign prompt is refused where the response refuses."""
+    """Base of the judges that say separately whether a response refuses and whether it is harmful.
+
+    An attack with a harmful prompt succeeds if the response is harmful; a benign prompt is refused if the response
+    refuses.
+    """
 
     verdicts = ("refused", "safe", "unsafe", "refused unsafe", UNPARSED)
 
-    def tells(self, group: str) -> bool:
-        return group in (*JUDGED_FOR_HARM, "benign")
+    def applies_to(self, group: str) -> bool:
+        """Return whether the group is harmful or benign."""
+        return group in (*HARM_GROUPS, "benign")
 
     def outcome(self, verdict: str, group: str) -> str | None:
+        """Return `complied` or `refused`; None if unparsed."""
         if verdict == UNPARSED:
             return None
-        word = "unsafe" if group in JUDGED_FOR_HARM else "refused"
-        return "complied" if (word in verdict.split()) == (word == "unsafe") else "refused"
+        words = verdict.split()
+        if group in HARM_GROUPS:
+            return "complied" if "unsafe" in words else "refused"
+        return "refused" if "refused" in words else "complied"
 
 
-def cut_open(text: str, delimiters: tuple[str, ...], ignore_case: bool = True) -> str:
-    """A space behind the first character of every delimiter in a text, until there is none."""
+def escape_delimiters(text: str, delimiters: tuple[str, ...], ignore_case: bool = True) -> str:
+    """Insert a space after the first character of every delimiter in a text, until there is none left."""
     if not delimiters:
         return text
     ordered = sorted(delimiters, key=len, reverse=True)
-    found = re.compile("|".join(map(re.escape, ordered)), re.IGNORECASE if ignore_case else 0)
-    while found.search(text):
-        text = found.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+    pattern = re.compile("|".join(map(re.escape, ordered)), re.IGNORECASE if ignore_case else 0)
+    while pattern.search(text):
+        text = pattern.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
     return text

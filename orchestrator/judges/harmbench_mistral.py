@@ -1,6 +1,6 @@
-"""HarmBench's validation classifier (Mistral 7B), smaller than its test classifier and with more rules.
+"""HarmBench's validation classifier (Mistral 7B), smaller than the test classifier and with more rules.
 
-The template is that of the model card for behaviours without a context. One token is generated, as there.
+The template is that of the model card for behaviors without a context. One token is generated, as in the card.
 """
 
 from __future__ import annotations

@@ -312,12 +312,12 @@ def _judge_plan(config: Config, judge: ModelJudge, missing: _MissingWork) -> Jud
     options = config.judging
     model = _judge_size(config, judge)
     max_model_len = options.max_model_len or judge.weights.max_model_len
-    template_tokens = len("".join(judge.pieces("", ""))) // CHARACTERS_PER_TOKEN
+    template_tokens = len("".join(judge.fill_template("", ""))) // CHARACTERS_PER_TOKEN
     responses = tokens = 0
     for set_id, count in Counter(task.prompt_set_id for task in missing.tasks).items():
         prompts = missing.prompts[set_id]
         load = prompts.load
-        if judge.tells(prompts.group) and load.prompts:
+        if judge.applies_to(prompts.group) and load.prompts:
             longest = template_tokens + load.prompt_tokens // load.prompts + load.max_tokens
             responses += count * load.prompts
             tokens += count * load.prompts * min(max_model_len, longest)

@@ -57,8 +57,8 @@ class Seat:
     @property
     def info(self) -> StudyInfo:
         """The study that its answers are."""
-        assert self.judge.bound_to is not None
-        fingerprint, dtype = self.judge.bound_to
+        assert self.judge.bound_weights is not None
+        fingerprint, dtype = self.judge.bound_weights
         source, revision = ("dummy", None) if self.model is None else (self.model.source, self.model.revision)
         return StudyInfo(self.judge.name, fingerprint, dtype, NOISE_VERSION, source, revision)
 
@@ -99,10 +99,10 @@ def _seat(config: Config, judge: ModelJudge) -> Seat:
         max_model_len=asked.max_model_len or own.max_model_len,
     )
     if config.engine.kind == "dummy":
-        return Seat(judge.bound("dummy", model.dtype), model, None)
+        return Seat(judge.with_weights("dummy", model.dtype), model, None)
     with of_the_judge():
         resolved = resolve_model(model)
-    return Seat(judge.bound(resolved.fingerprint, resolved.dtype), model, resolved)
+    return Seat(judge.with_weights(resolved.fingerprint, resolved.dtype), model, resolved)
 
 
 def answer(config: Config, study: Study, sweep: Sweep, folder: Path, console: Console, ask: bool = True) -> int:
@@ -125,8 +125,8 @@ def answer(config: Config, study: Study, sweep: Sweep, folder: Path, console: Co
 
 def _note(seat: Seat, study: Study, folder: Path, unparsed: Sequence[str] | None = None) -> None:
     """Which weights judge this sweep: what `reduce` has to know to find their verdicts."""
-    assert seat.judge.bound_to is not None
-    fingerprint, dtype = seat.judge.bound_to
+    assert seat.judge.bound_weights is not None
+    fingerprint, dtype = seat.judge.bound_weights
     before = SweepFolder(study, folder).read_judge(seat.judge.name)
     same = before.get("judge_id") == seat.judge.id
     document = {
@@ -152,7 +152,7 @@ def judge_stored(
     """
     judge = seat.judge
     prompt_sets = check_judges(study, sweep)
-    sets = {p.id for p in prompt_sets if judge.tells(p.group)}
+    sets = {p.id for p in prompt_sets if judge.applies_to(p.group)}
     winners = {key: part for key, part in study.generations.stored_of(sweep.tasks()).items() if key[1] in sets}
     judged_already = study.judgements(judge.id).covering(winners)
     missing = {key: part for key, part in winners.items() if key not in judged_already}

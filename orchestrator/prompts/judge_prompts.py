@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.judges._model import ModelJudge, cut_open
+from orchestrator.judges._model import ModelJudge, escape_delimiters
 from orchestrator.prompts.chat_templates import (
     TIME_LIMIT,
     appends_eos,
@@ -31,7 +31,7 @@ Pair = tuple[str, str]
 
 def judge_prompt(judge: ModelJudge, pair: Pair) -> Prompt:
     """Return the prompt that asks the judge about one pair. Its id depends on the filled template."""
-    return Prompt("".join(judge.pieces(*pair)), group=judge.id)
+    return Prompt("".join(judge.fill_template(*pair)), group=judge.id)
 
 
 def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pair], max_model_len: int) -> PromptSet:
@@ -48,7 +48,7 @@ def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pai
         UserError: The tokenizer does not load, or a prompt leaves no space for a response.
     """
     limit = max_model_len - judge.max_tokens
-    filled = [judge.pieces(*pair) for pair in pairs]
+    filled = [judge.fill_template(*pair) for pair in pairs]
     if folder is None:
         texts = ["".join(pieces) for pieces in filled]
         rendered = [(text, [len(word) for word in text.split()][:limit]) for text in texts]
@@ -115,7 +115,7 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     expected = Counter(i for i in ids if i in special_ids)
     rendered = []
     for pieces in request["pieces"]:
-        safe = [cut_open(p, tuple(special), ignore_case=False) if i % 2 else p for i, p in enumerate(pieces)]
+        safe = [escape_delimiters(p, tuple(special), ignore_case=False) if i % 2 else p for i, p in enumerate(pieces)]
         text, ids = _tokenize_fitting(tokenizer, request, safe)
         if len(ids) > request["limit"]:
             return {"long": len(ids)}

@@ -28,7 +28,7 @@ def seated(study: Study, folder: Path, name: str) -> Judge:
         known = SweepFolder(study, folder).read_judge(name)
         if not known:
             raise UserError("judge", name, "has not judged this sweep yet: `judge` has its model do it")
-        judge = judge.bound(known["fingerprint"], known["dtype"])
+        judge = judge.with_weights(known["fingerprint"], known["dtype"])
     return judge
 
 

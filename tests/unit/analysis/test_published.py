@@ -12,6 +12,7 @@ from orchestrator.analysis import published
 from orchestrator.analysis.results import ResultKey
 from orchestrator.config.compose import compose
 from orchestrator.prompts.rendering import template_source
+from orchestrator.sweep.grid import Grid
 
 GRID: dict[str, Any] = {
     "kind": "random_1d",

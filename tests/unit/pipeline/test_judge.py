@@ -321,6 +321,6 @@ def test_real_weights_name_the_judge(tiny_llama: Path) -> None:
         judging=JudgingConfig(path=str(tiny_llama), dtype="float32", max_model_len=512),
     )
     (seat,) = judging.seats(config)
-    assert seat.model is not None and seat.judge.bound_to == (seat.model.fingerprint, "float32")
+    assert seat.model is not None and seat.judge.bound_weights == (seat.model.fingerprint, "float32")
     assert seat.config.max_model_len == 512 and seat.info.source == "path"
     assert judge_prompt(seat.judge, ("P", "R")).group == seat.judge.id
