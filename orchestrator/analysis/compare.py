@@ -18,6 +18,7 @@ from scipy.stats import false_discovery_control
 from orchestrator.analysis import intervals, resampling, visage
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
+from orchestrator.analysis.reducer import by_probe, read_results
 from orchestrator.analysis.results import (
     RESULT_KEY,
     BasinSummary,
@@ -28,6 +29,8 @@ from orchestrator.analysis.results import (
 )
 from orchestrator.analysis.summary import over_directions, probe_arrays
 from orchestrator.scoring.counts import Verdicts
+from orchestrator.store.discovery import latest_sweep
+from orchestrator.store.status import load
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.records import JsonRecord
 
@@ -189,21 +192,17 @@ def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:
     Raises:
         UserError: If there are fewer than two folders, or one holds no reduced sweep.
     """
-    from orchestrator.analysis import reducer as answers
-    from orchestrator.store import discovery
-    from orchestrator.store import status as standing
-
     if len(places) < 2:
         raise UserError("compare", " ".join(map(str, places)), "name two sweeps or more: compare FOLDER FOLDER")
     sweeps = []
     for place in places:
-        folder = discovery.latest_sweep(place)
+        folder = latest_sweep(place)
         study = folder.study
-        sweep, _ = standing.load(study, folder.path)
-        frame, summary = answers.read_results(folder)
+        sweep, _ = load(study, folder.path)
+        frame, summary = read_results(folder)
         sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
         name = f"{summary.model or study.id} / {folder.path.name}"
-        verdicts = answers.by_probe(study, sweep, sets).get(summary.primary.combination)
+        verdicts = by_probe(study, sweep, sets).get(summary.primary.combination)
         sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts))
     return sweeps
 

@@ -337,10 +337,11 @@ def _merge_reasons(reasons: Sequence[tuple[int, str | None]], lines: int) -> lis
             about.setdefault(reason, []).append(number)
     merged = []
     for reason, numbers in about.items():
-        if len(numbers) < lines:
+        if len(numbers) == lines:
+            merged.append(reason)
+        else:
             word = "line" if len(numbers) == 1 else "lines"
-            reason = f"{word} {', '.join(map(str, numbers))}: {reason}"
-        merged.append(reason)
+            merged.append(f"{word} {', '.join(map(str, numbers))}: {reason}")
     return merged
 
 

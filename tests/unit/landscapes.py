@@ -1,4 +1,4 @@
-"""Landscapes made of a curve, for tests of what people look at: nothing is run, judged or stored."""
+"""Landscapes made from a curve, for tests of reports: nothing is run, judged or stored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from orchestrator.sweep.grid import Grid, Sweep
 
 
 def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:
-    """A landscape of 40 prompts whose ASR is `curve(line, alpha)`, on a plane `curve(plane, distance from the origin)`;
-    None: not measured. `degenerate`: that share of the successes."""
+    """Return a landscape of 40 prompts with the ASR that `curve` gives.
+
+    Args:
+        curve: ASR in percent, from (line, alpha), or on a plane from (plane, distance from the origin). None: not
+            measured.
+        degenerate: Share of the successes that are degenerate.
+        grid: Fields of `Grid`; one direction by default.
+    """
     sweep = Sweep(Grid(**{"directions": 1, **grid}), ("s",))
     rows = []
     for node in {node.point.id: node for node in sweep.grid.nodes}.values():
