@@ -168,7 +168,7 @@ class TransformersEngine(Engine):
             yield Generation(response.text, reason, len(response.tokens), len(prompt), scores)
 
     def _refuse_invented_weights(self, loading_info: Mapping[str, Any]) -> None:
-        """Raise UserError (model.path) if transformers made up a parameter that the checkpoint does not hold."""
+        """Raise UserError (model.path) if transformers initialized a parameter that the checkpoint does not hold."""
         for name in sorted(loading_info["missing_keys"]):
             remedy = f"lacks tensor {name}, which its architecture has: fetch it again"
             raise UserError("model.path", self.spec.model_dir, remedy)

@@ -431,13 +431,13 @@ def squares(kind, f32, u16, n_rows, row_size):
             while k < end:
                 piece = min(end - k, CHUNK)
                 _load(x[:piece], kind, f32, u16, k)
-                whole = piece // LANES * LANES
-                for i in range(0, whole, LANES):
+                full = piece // LANES * LANES
+                for i in range(0, full, LANES):
                     for lane in range(LANES):
                         value = np.float64(x[i + lane])
                         lanes[lane] += value * value
-                for lane in range(piece - whole):
-                    value = np.float64(x[whole + lane])
+                for lane in range(piece - full):
+                    value = np.float64(x[full + lane])
                     lanes[lane] += value * value
                 k += piece
             total = 0.0

@@ -32,9 +32,8 @@ DType = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "float16")
 
 Array = npt.NDArray[Any]
-Blend = Sequence[
-    tuple[float, Array, DType]
-]  # (coefficient, whole tensor, its dtype): the weighted sum that a tensor starts from
+Blend = Sequence[tuple[float, Array, DType]]
+"""Weighted sum that a tensor starts from: (coefficient, whole tensor, its dtype)."""
 
 
 @dataclass(frozen=True)

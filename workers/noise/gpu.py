@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from workers.noise.definition import CHUNK, Slab, Term, table, tensor_key
+from workers.noise.definition import CHUNK, Array, Slab, Term, table, tensor_key
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
@@ -166,6 +166,30 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
 
 
+def _copy(dst: torch.Tensor, source: torch.Tensor, slab: Slab, src_off: int, src_stride: int) -> None:
+    """Copy the slab, bit for bit. `source` has the dtype of `dst`."""
+    region = (slab.rows, slab.cols)
+    target, origin = _bits(dst), _bits(source)
+    window = target.as_strided(region, (slab.dst_stride, 1), target.storage_offset() + slab.dst_off)
+    window.copy_(origin.as_strided(region, (src_stride, 1), origin.storage_offset() + src_off))
+
+
+def _term_arrays(terms: Sequence[Term], sizes: Sequence[int], name: str) -> tuple[Array, Array, Array]:
+    """Return the kernel's keys, scales and units; one element of zeros if there are no terms.
+
+    Args:
+        terms: The terms.
+        sizes: Row size of each term; 0 if it has one scale for the tensor.
+        name: The tensor's name.
+    """
+    if not terms:
+        return np.zeros((1, 2), np.int32), np.zeros(1, np.float32), np.zeros((1, 2), np.int64)
+    starts = np.cumsum([0, *(len(term.scale) for term in terms)])[: len(terms)]
+    keys = np.array([tensor_key(term.seed, name) for term in terms], np.uint32).view(np.int32)
+    scales = np.concatenate([term.scale for term in terms]).astype(np.float32)
+    return keys, scales, np.array(list(zip(starts, sizes, strict=True)), np.int64)
+
+
 def write_slab(
     dst: torch.Tensor,
     base: torch.Tensor,
@@ -204,18 +228,11 @@ def write_slab(
     contiguous = slab.rows == 1 or slab.cols == slab.k_stride == slab.dst_stride == src_stride
     lone = len(sources) == 1 and sources[0][0] == 1.0
     if not terms and lone and dst.dtype == sources[0][1].dtype:
-        region = (slab.rows, slab.cols)
-        target = _bits(dst).as_strided(region, (slab.dst_stride, 1), dst.storage_offset() + slab.dst_off)
-        origin = _bits(sources[0][1])
-        target.copy_(origin.as_strided(region, (src_stride, 1), origin.storage_offset() + src_off))
+        _copy(dst, sources[0][1], slab, src_off, src_stride)
         return
     limit = 2**31 - CHUNK
     sizes = [0 if len(term.scale) == 1 else term.row_size for term in terms]
     assert (contiguous or max(slab.k_stride, slab.cols) < limit) and all(size < limit for size in sizes), slab
-    starts = np.cumsum([0, *(len(term.scale) for term in terms)])[: len(terms)]
-    keys = np.array([tensor_key(term.seed, name) for term in terms] or [(0, 0)], np.uint32).view(np.int32)
-    units = np.array(list(zip(starts, sizes, strict=True)) or [(0, 0)], np.int64)
-    scales = np.concatenate([np.zeros(0, np.float32), *(term.scale for term in terms)] if terms else [np.zeros(1)])
     device = dst.device
     arrays = [_bits(a) for _, a in sources] + [_bits(sources[0][1])] * (3 - len(sources))
     k_stride = max(1, k_end - slab.k_off if contiguous else slab.k_stride)
@@ -225,9 +242,7 @@ def write_slab(
         *arrays,
         torch.tensor([c for c, _ in sources], dtype=torch.float32, device=device),
         _table(device),
-        torch.from_numpy(keys).to(device),
-        torch.from_numpy(scales.astype(np.float32)).to(device),
-        torch.from_numpy(units).to(device),
+        *(torch.from_numpy(array).to(device) for array in _term_arrays(terms, sizes, name)),
         torch.tensor(geometry, device=device),
         N_SOURCES=len(sources),
         LONE=lone,

@@ -148,7 +148,7 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
         point: The point.
         name: The tensor's name.
         shape: The tensor's shape.
-        scalars: Direction id -> its table, or `by_tensor` of it (faster if many tensors are asked for).
+        scalars: Direction id -> its table, or `by_tensor` of it (faster for many tensors).
     """
     total: dict[int, npt.NDArray[np.float64]] = {}
     for direction, coefficient in point.coefficients:
