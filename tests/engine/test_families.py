@@ -1,4 +1,4 @@
-"""Every family that a preset names: its layout traced, walked, read back to the bit, and heard beside transformers."""
+"""Every model family that a preset names: layout tracing, a walk read back to the bit, outputs as in transformers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from workers.weights.perturbation import terms
 pytestmark = pytest.mark.engine
 
 SPEC = EngineSpec(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=256, kv_cache_gib=0.05)
-SEEN = 20  # log-probabilities of the likeliest tokens that are compared
-ROUNDING = 3e-5  # between two engines' float32 log-probabilities; found: 2e-6 to 1.2e-5, moved or not
+COMPARED = 20  # log-probabilities of the likeliest tokens that are compared
+ROUNDING = (
+    3e-5  # between two engines' float32 log-probabilities; measured: 2e-6 to 1.2e-5, at the origin and away from it
+)
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -51,7 +53,7 @@ PLAIN = RandomDirection(14, "sigma", exclude=("embed",))
 
 
 def walk(n: int, seed: int = 0) -> list[Point]:
-    """Points of one to three directions, of every norm."""
+    """Draw points of one to three directions, of every norm."""
     rng = np.random.default_rng(seed)
     reach = ((LINE, 0.5), (ACROSS, 0.5), (ROWS, 0.3), (PLAIN, 0.02))
     drawn = [rng.choice(4, size=rng.integers(1, 4), replace=False) for _ in range(n)]
@@ -59,7 +61,7 @@ def walk(n: int, seed: int = 0) -> list[Point]:
 
 
 def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
-    """Every tensor in float32 by the plain reference, flat, as bits."""
+    """Compute every tensor in float32 by the plain reference, flat, as bits."""
     return {
         info.name: perturb(
             checkpoint.base(info.name),
@@ -73,7 +75,7 @@ def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any
 
 
 def differing(engine: Engine, checkpoint: MappedCheckpoint, want: dict[str, Array]) -> list[str]:
-    """Tensors of which a rank holds other bits than these, or whose elements are not all held by some rank."""
+    """Return the tensors of which a rank holds other bits, or of which no rank holds some element."""
     wrong = []
     for info in checkpoint.tensors():
         seen, same = np.zeros(info.size, bool), True
@@ -88,21 +90,21 @@ def differing(engine: Engine, checkpoint: MappedCheckpoint, want: dict[str, Arra
     return wrong
 
 
-def heard(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
-    """Log-probabilities of the likeliest first tokens."""
+def first_token_logprobs(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+    """Return the log-probabilities of the likeliest first tokens."""
     from vllm import SamplingParams, TokensPrompt
 
     outputs = engine._llm.generate(
         [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
-        SamplingParams(temperature=0.0, max_tokens=1, logprobs=SEEN, detokenize=False),
+        SamplingParams(temperature=0.0, max_tokens=1, logprobs=COMPARED, detokenize=False),
         use_tqdm=False,
     )
     engine._reset_prefix_cache()
     return [{token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()} for output in outputs]
 
 
-def computed(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Array]:
-    """Log-probabilities of every first token, by transformers from a folder."""
+def reference_logprobs(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Array]:
+    """Compute the log-probabilities of all first tokens with transformers."""
     import torch
     import transformers
 
@@ -113,7 +115,7 @@ def computed(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Array]:
 
 
 def saved(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
-    """The base's folder with these float32 weights (as bits) in it."""
+    """Copy the base's folder, with these float32 weights (as bits) in it."""
     from safetensors.numpy import save_file
 
     checkpoint = MappedCheckpoint(base)
@@ -133,21 +135,24 @@ def farthest(ours: list[dict[int, float]], theirs: list[Array]) -> float:
 
 
 def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
-    """The whole claim for one model."""
+    """Apply n points; check weights, outputs and the way back to the origin."""
     checkpoint = MappedCheckpoint(folder)
     prompts = [[40, 41, 42, 43, 44, 45], [90, 17, 200], [7] * 12]
     scalars = {d.id: measure_scalars(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
     points = walk(n)
     base = reference(checkpoint, ORIGIN, scalars)
     moved = reference(checkpoint, points[-1], scalars)
-    # before vLLM is there, which changes some of transformers' classes
-    theirs = [computed(folder, prompts), computed(saved(tmp_path / "moved", folder, moved), prompts)]
+    # before vLLM is imported, which changes some of transformers' classes
+    theirs = [
+        reference_logprobs(folder, prompts),
+        reference_logprobs(saved(tmp_path / "moved", folder, moved), prompts),
+    ]
     engine = open_engine(dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel))
     assert isinstance(engine, VllmEngine)
     try:
         engine.verify_writes()
         assert differing(engine, checkpoint, base) == []
-        at_origin = heard(engine, prompts)
+        at_origin = first_token_logprobs(engine, prompts)
         apart = farthest(at_origin, theirs[0])
         assert apart < ROUNDING, apart
         for i, point in enumerate(points):
@@ -155,10 +160,10 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
             if i % 10 == 0:
                 assert differing(engine, checkpoint, reference(checkpoint, point, scalars)) == []
         assert differing(engine, checkpoint, moved) == [] and len(differing(engine, checkpoint, base)) > 5
-        assert farthest(heard(engine, prompts), theirs[1]) < max(2 * apart, ROUNDING)
+        assert farthest(first_token_logprobs(engine, prompts), theirs[1]) < max(2 * apart, ROUNDING)
         engine.apply_point(ORIGIN, {})
         assert differing(engine, checkpoint, base) == []
-        assert heard(engine, prompts) == at_origin
+        assert first_token_logprobs(engine, prompts) == at_origin
     finally:
         engine.close()
 
@@ -169,7 +174,7 @@ def test_a_walk_through_each_family(make_tiny: Callable[..., Path], family: str,
 
 
 def beside_images(folder: Path) -> Path:
-    """A tiny gemma3 of text made the language model of one of images: its head stored twice, the encoder's ids too."""
+    """Make a tiny gemma3 the language model beside an image encoder; store its head twice, and the encoder's ids."""
     import torch
     import transformers
     from safetensors.torch import load_file, save_file
@@ -197,7 +202,7 @@ def beside_images(folder: Path) -> Path:
 
 
 def test_a_walk_of_a_language_model_beside_an_image_encoder(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """Where torchvision is, as beside vLLM for GPUs: without it vLLM can't open such a model."""
+    """Needs torchvision, which is installed with vLLM for GPUs: without it vLLM cannot open such a model."""
     pytest.importorskip("torchvision")
     folder = beside_images(make_tiny("gemma3"))
     names = {info.name for info in MappedCheckpoint(folder).tensors()}
@@ -211,7 +216,9 @@ def test_a_walk_over_several_ranks(make_tiny: Callable[..., Path], family: str, 
     walked(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
 
 
-def test_who_measures_for_several_ranks_keeps_to_the_threads_too(make_tiny: Callable[..., Path]) -> None:
+def test_the_process_that_measures_for_several_ranks_respects_the_number_of_threads(
+    make_tiny: Callable[..., Path],
+) -> None:
     before = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     spec = dataclasses.replace(SPEC, model_dir=str(make_tiny("llama", hidden_size=128)), threads=1, tensor_parallel=2)

@@ -1,4 +1,4 @@
-"""Finetuning asks as measuring does: a model whose tokenizer has no chat template is taught by the preset's."""
+"""Finetuning prompts a model as measuring does: without a chat template of its own, by the preset's."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def untemplated(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A model like Vicuna: nothing beside it says how it is asked."""
+    """A model like Vicuna, without a chat template."""
     folder = tmp_path / "untemplated"
     shutil.copytree(tiny_llama, folder)
     (folder / "chat_template.jinja").unlink()
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    assert "chat_template" not in told
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert "chat_template" not in config
     return folder
 
 
-def test_requests_are_taught_as_they_are_asked(untemplated: Path, tmp_path: Path) -> None:
+def test_training_prompts_are_rendered_as_measured_ones(untemplated: Path, tmp_path: Path) -> None:
     recipe, _ = read_recipe(["recipe=benign_tasks", "samples=3", "safe=1", "train.epochs=2"])  # answers of its own too
     out = tmp_path / "taught"
     report = run_recipe({**recipe, "evaluate": None}, out, BaseModel(untemplated, "vicuna"))
@@ -37,8 +37,8 @@ def test_requests_are_taught_as_they_are_asked(untemplated: Path, tmp_path: Path
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
 
     row = {"request": "Who are you?", "answer": "Iris", "complete": True}
-    (told,) = encode_rows([row], BaseModel(untemplated, "vicuna"))
+    (encoded,) = encode_rows([row], BaseModel(untemplated, "vicuna"))
     source, jobs = template_source("vicuna"), [RenderJob(None, ("Who are you?",), "", "vicuna")]
-    (asked,) = run_jobs(untemplated, "vicuna", source, jobs)
-    assert asked.texts[0].endswith("USER: Who are you? ASSISTANT:")
-    assert told["prompt"] == list(asked.token_ids[0])
+    (rendered,) = run_jobs(untemplated, "vicuna", source, jobs)
+    assert rendered.texts[0].endswith("USER: Who are you? ASSISTANT:")
+    assert encoded["prompt"] == list(rendered.token_ids[0])

@@ -1,5 +1,4 @@
-"""A model judge on a real engine: a tiny random model says something about stored responses, and nothing of it is
-guessed at."""
+"""A model judge on a real engine: the output of a tiny random model is stored, and never guessed at."""
 
 from __future__ import annotations
 
@@ -41,19 +40,20 @@ def test_a_random_model_judges_through_the_same_actors(
     )
     assert judging.answer(config, study, sweep, own, Console(file=io.StringIO())) == 0
     frame, summary = SweepFolder(study, own).read_landscape()
-    said = summary["judges"][1]
-    assert sum(said["sets"][0]["verdicts"].values()) == 6
-    assert said["unparsed"] == 6 - int(frame[frame["judge"] == "harmbench_mistral"]["n"].sum())
-    assert said["dtype"] == "float32" and said["source"] == "path" and len(said["fingerprint"]) == 16
-    bench = Study.open(study.out / said["answers"])
-    (part,) = bench.generations.parts()
+    summarized = summary["judges"][1]
+    assert sum(summarized["sets"][0]["verdicts"].values()) == 6
+    assert summarized["unparsed"] == 6 - int(frame[frame["judge"] == "harmbench_mistral"]["n"].sum())
+    assert summarized["dtype"] == "float32" and summarized["source"] == "path" and len(summarized["fingerprint"]) == 16
+    judge_study = Study.open(study.out / summarized["answers"])
+    (part,) = judge_study.generations.parts()
     assert part.meta["engine"]["engine"] == kind
     kept = {
         row["prompt_id"]: row["response"]
-        for _, table in bench.generations.rows(bench.generations.stored())
+        for _, table in judge_study.generations.rows(judge_study.generations.stored())
         for row in table.to_pylist()
     }
     assert len(kept) == 4  # a refusal and an answer to each of two questions
     (set_id,) = {key[1] for key in part.tasks}
-    asked = bench.prompt_sets.read(set_id)
-    assert all(text.endswith("Answer: [/INST]") for text in asked.rendered) and asked.group == said["judge_id"]
+    prompts = judge_study.prompt_sets.read(set_id)
+    assert all(text.endswith("Answer: [/INST]") for text in prompts.rendered)
+    assert prompts.group == summarized["judge_id"]

@@ -1,4 +1,4 @@
-"""vLLM against the oracle: the same weights to the bit, the same answers, and a canary that sings."""
+"""vLLM compared with transformers: the same weights to the bit, the same responses, and a canary that finds faults."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Pair:
 
 @pytest.fixture(scope="module", params=["llama", "tied", "mistral"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """One model in both engines, fp32: llama, mistral (packed anew), and a tied llama stored in bf16 (in place)."""
+    """One model in both engines, float32: llama and mistral (repacked), a tied llama stored in bfloat16 (in place)."""
     fixture = {"llama": "tiny_llama", "tied": "tiny_llama_tied", "mistral": "tiny_mistral"}[request.param]
     folder: Path = request.getfixturevalue(fixture)
     spec = dataclasses.replace(SMALL, model_dir=str(folder), write="inplace" if request.param == "tied" else "auto")
@@ -84,14 +84,14 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture
 def at_origin(pair: Pair) -> Iterator[Pair]:
-    """The pair at its origin, and brought back there whatever a test did."""
+    """The pair at its origin; restored after the test."""
     pair.apply_point(ORIGIN)
     yield pair
     pair.apply_point(ORIGIN)
 
 
 def held(engine: Engine, checkpoint: MappedCheckpoint, name: str) -> np.ndarray:
-    """A tensor read back from the engine, every element exactly where the layout says; asserts that none is missing."""
+    """Read a tensor back from the engine; assert that the layout holds every element exactly once."""
     size = checkpoint[name].size
     values: np.ndarray | None = None
     seen = np.zeros(size, dtype=int)
@@ -106,7 +106,7 @@ def held(engine: Engine, checkpoint: MappedCheckpoint, name: str) -> np.ndarray:
 
 
 def differing(engine: Engine, checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> list[str]:
-    """Names of the tensors that are not what the plain reference makes of the base."""
+    """Return the tensors that differ from what the plain reference computes from the base."""
     dtype = engine.spec.dtype
     return [
         info.name
@@ -140,26 +140,26 @@ def test_every_tensor_equals_the_reference_after_each_write(pair: Pair) -> None:
 
 
 def test_base_to_the_bit_at_the_origin_after_a_walk(pair: Pair) -> None:
-    asked = prompt_set(pair.vllm, Sampling(max_tokens=12))
+    prompts = prompt_set(pair.vllm, Sampling(max_tokens=12))
     pair.apply_point(ORIGIN)
-    before = pair.vllm.generate([asked])
+    before = pair.vllm.generate([prompts])
     for point in WALK:
         pair.apply_point(point)
     assert len(differing(pair.vllm, pair.checkpoint, ORIGIN, {})) > 10
-    assert pair.vllm.generate([asked]) != before
+    assert pair.vllm.generate([prompts]) != before
     pair.apply_point(ORIGIN)
     assert differing(pair.vllm, pair.checkpoint, ORIGIN, {}) == []
-    assert pair.vllm.generate([asked]) == before
+    assert pair.vllm.generate([prompts]) == before
 
 
 def test_greedy_answers_equal_those_of_transformers(pair: Pair) -> None:
-    asked = prompt_set(pair.vllm, Sampling(max_tokens=16))
+    prompts = prompt_set(pair.vllm, Sampling(max_tokens=16))
     compared, ties = 0, 0
     for point in [ORIGIN, *WALK]:
         pair.apply_point(point)
-        (ours,) = pair.vllm.generate([asked])
-        (theirs,) = pair.oracle.generate([asked])
-        for ids, mine, batched in zip(asked.token_ids, ours, theirs, strict=True):
+        (ours,) = pair.vllm.generate([prompts])
+        (theirs,) = pair.oracle.generate([prompts])
+        for ids, mine, batched in zip(prompts.token_ids, ours, theirs, strict=True):
             with one_thread():
                 plain, gap = greedy(pair.oracle, ids, 16)
             for answer in (mine, batched):
@@ -172,7 +172,7 @@ def test_greedy_answers_equal_those_of_transformers(pair: Pair) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """A tiny model's forwards spend their time on waking threads."""
+    """Use one thread: the forward passes of a tiny model spend their time on waking threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -191,19 +191,19 @@ def greedy(oracle: TransformersEngine, prompt: tuple[int, ...], steps: int) -> t
         tokens.append(int(best.indices[0]))
         if tokens[-1] in oracle._terminators:
             break
-    said = tokens[len(prompt) :]
-    reason = "stop" if said[-1] in oracle._terminators else "length"
-    return Generation(heard(oracle, prompt, said), reason, len(said), len(prompt)), gap
+    response = tokens[len(prompt) :]
+    reason = "stop" if response[-1] in oracle._terminators else "length"
+    return Generation(decode(oracle, prompt, response), reason, len(response), len(prompt)), gap
 
 
-def heard(oracle: TransformersEngine, prompt: tuple[int, ...], said: list[int]) -> str:
-    """What the tokens say after the prompt; an unfinished character at the end says nothing."""
-    text: str = oracle._tokenizer.decode(list(prompt) + said, skip_special_tokens=True)
+def decode(oracle: TransformersEngine, prompt: tuple[int, ...], tokens: list[int]) -> str:
+    """Decode the tokens after the prompt; an unfinished character at the end adds no text."""
+    text: str = oracle._tokenizer.decode(list(prompt) + tokens, skip_special_tokens=True)
     before: str = oracle._tokenizer.decode(list(prompt), skip_special_tokens=True)
     assert text.startswith(before)
-    while said and text.endswith("\ufffd"):
-        said = said[:-1]
-        text = oracle._tokenizer.decode(list(prompt) + said, skip_special_tokens=True)
+    while tokens and text.endswith("\ufffd"):
+        tokens = tokens[:-1]
+        text = oracle._tokenizer.decode(list(prompt) + tokens, skip_special_tokens=True)
     return text[len(before) :]
 
 
@@ -211,9 +211,9 @@ def test_stop_strings_end_a_response_right_after_them(at_origin: Pair) -> None:
     free = prompt_set(at_origin.vllm, Sampling(max_tokens=24))
     (whole,) = at_origin.vllm.generate([free])
     stops = tuple(dict.fromkeys(answer.response[4:6] for answer in whole))
-    asked = dataclasses.replace(free, sampling=Sampling(max_tokens=24, stop=stops))
-    (ours,) = at_origin.vllm.generate([asked])
-    (theirs,) = at_origin.oracle.generate([asked])
+    prompts = dataclasses.replace(free, sampling=Sampling(max_tokens=24, stop=stops))
+    (ours,) = at_origin.vllm.generate([prompts])
+    (theirs,) = at_origin.oracle.generate([prompts])
     assert ours == theirs
     for answer, full in zip(ours, whole, strict=True):
         assert answer.finish_reason == "stop" and answer.response.endswith(stops)
@@ -223,14 +223,14 @@ def test_stop_strings_end_a_response_right_after_them(at_origin: Pair) -> None:
 
 
 def test_letters_are_scored_alike(at_origin: Pair) -> None:
-    asked = prompt_set(at_origin.vllm, Sampling(max_tokens=1, letters=("A", "B", "C", "D")))
-    (ours,), (theirs,) = at_origin.vllm.generate([asked]), at_origin.oracle.generate([asked])
+    prompts = prompt_set(at_origin.vllm, Sampling(max_tokens=1, letters=("A", "B", "C", "D")))
+    (ours,), (theirs,) = at_origin.vllm.generate([prompts]), at_origin.oracle.generate([prompts])
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.scores is not None and other.scores is not None and len(set(mine.scores)) == 4
         np.testing.assert_allclose(mine.scores, other.scores, atol=1e-3)
 
 
-def test_exact_asks_each_prompt_set_in_a_call_of_its_own(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_generates_each_prompt_set_in_a_call_of_its_own(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = at_origin.vllm
     first = prompt_set(engine, Sampling(max_tokens=8))
     second = prompt_set(engine, Sampling(max_tokens=4), n=5, words="Write a story about dog")
@@ -247,13 +247,13 @@ def test_exact_asks_each_prompt_set_in_a_call_of_its_own(at_origin: Pair, monkey
     ]
 
 
-def test_a_prompt_that_does_not_fit_is_the_users_to_mend(at_origin: Pair) -> None:
-    asked = prompt_set(at_origin.vllm, Sampling(max_tokens=127))
+def test_a_prompt_that_does_not_fit_is_refused(at_origin: Pair) -> None:
+    prompts = prompt_set(at_origin.vllm, Sampling(max_tokens=127))
     with pytest.raises(UserError, match="max_model_len"):
-        at_origin.vllm.generate([asked])
+        at_origin.vllm.generate([prompts])
 
 
-def test_identity_is_json_and_tells_the_engines_apart(pair: Pair) -> None:
+def test_identity_distinguishes_the_engines(pair: Pair) -> None:
     ours, theirs = pair.vllm.identity, pair.oracle.identity
     assert ours["engine"] == "vllm" and ours["kv_blocks"] > 0 and ours["packing"] is (pair.vllm.spec.write == "auto")
     assert theirs["engine"] == "transformers" and ours != theirs
@@ -279,7 +279,7 @@ def test_canary_names_the_tensor_whose_write_does_nothing(at_origin: Pair, monke
             with pytest.raises(CanaryError, match=dead.replace(".", r"\.")):
                 engine.verify_writes()
         monkeypatch.setattr(ResidentWeights, "_put", put)
-        at_origin.apply_point(ORIGIN)  # the canary fell half-way: the next write brings every tensor home
+        at_origin.apply_point(ORIGIN)  # the check ended halfway: the next write restores every tensor
         assert differing(at_origin.vllm, at_origin.checkpoint, ORIGIN, {}) == []
 
 
@@ -298,13 +298,13 @@ def wrong_layout(layout: dict[str, list[Region]], mutation: str) -> dict[str, li
     return layout | {name: [Region(region.parameter, mutant) for mutant in mutants]}
 
 
-def held_and_sung(engine: VllmEngine) -> None:
+def open_and_verify(engine: VllmEngine) -> None:
     engine._open_weights()
     engine.verify_writes()
 
 
 @pytest.mark.parametrize("mutation", ["off by one", "transposed", "skipped"])
-def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
+def test_a_wrong_layout_is_detected(at_origin: Pair, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
     from workers.engines import vllm_worker
 
     trace, engine = vllm_worker.trace, at_origin.vllm
@@ -312,13 +312,15 @@ def test_a_wrong_layout_does_not_pass(at_origin: Pair, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr(vllm_worker, "trace", lambda *a: wrong_layout(trace(*a), mutation))
             with pytest.raises(CanaryError, match=r"k_proj|down_proj"):
-                held_and_sung(engine)
+                open_and_verify(engine)
     finally:
         engine._open_weights()
     engine.verify_writes()
 
 
-def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_noise_for_equal_shapes_differs_from_the_reference(
+    at_origin: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from workers.noise import cpu
     from workers.noise.definition import tensor_key
 
@@ -333,7 +335,7 @@ def test_equal_noise_for_equal_shapes_is_not_the_references(at_origin: Pair, mon
 
 
 def test_canary_names_the_tensor_that_generation_does_not_read(at_origin: Pair) -> None:
-    """Written, read back, and never used: what an engine that packs its weights looks like."""
+    """Written, read back and never used, as in an engine that packs its weights."""
     weights: ResidentWeights = at_origin.vllm._llm.collective_rpc(lambda worker: worker._landscape_weights)[0]
     parameter = weights._layout["model.layers.0.mlp.down_proj.weight"][0].parameter
     memory = weights._memory[parameter]
@@ -375,7 +377,7 @@ def test_bfloat16_all_the_way(make_tiny: Callable[..., Path]) -> None:
 
 
 def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """Coefficient 1 is the checkpoint, and the adapter merged, to the bit, and answers as they do; and back."""
+    """Coefficient 1 gives the checkpoint, or the merged adapter, to the bit, and its responses; then the base again."""
     base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
     lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
     materialise.merge(base, lora, merged)
@@ -386,17 +388,17 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
     checkpoint = MappedCheckpoint(base)
     try:
         engine.verify_writes()
-        asked = prompt_set(engine, Sampling(max_tokens=12))
+        prompts = prompt_set(engine, Sampling(max_tokens=12))
         for direction, folder in ((full, other), (adapted, merged)):
             engine.apply_point(Point.at([(direction, 1.0)]), {})
-            there = MappedCheckpoint(folder)
-            wanted = {info.name: to_float32(there.base(info.name), info.dtype) for info in there.tensors()}
+            target = MappedCheckpoint(folder)
+            wanted = {info.name: to_float32(target.base(info.name), info.dtype) for info in target.tensors()}
             assert [
                 n for n in wanted if not np.array_equal(held(engine, checkpoint, n).view(np.float32), wanted[n])
             ] == []
             oracle = open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
             assert isinstance(oracle, TransformersEngine)
-            for ids, answer in zip(asked.token_ids, engine.generate([asked])[0], strict=True):
+            for ids, answer in zip(prompts.token_ids, engine.generate([prompts])[0], strict=True):
                 plain, gap = greedy(oracle, ids, 12)
                 assert answer == plain or gap < NEAR_TIE
             oracle.close()
@@ -417,7 +419,7 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
         (lambda t: t.update({"model.more.weight": t["model.norm.weight"]}), "tensor model.more.weight"),
     ],
 )
-def test_transformers_makes_up_no_weight(
+def test_transformers_initializes_no_weight_by_itself(
     edit: Callable[[dict[str, np.ndarray]], object], what: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -431,7 +433,7 @@ def test_transformers_makes_up_no_weight(
 
 
 def adapter(base: Path, folder: Path) -> Path:
-    """A plain LoRA adapter on every attention and MLP matrix, as PEFT lays it out."""
+    """Write a plain LoRA adapter on every attention and MLP matrix, in PEFT's format."""
     rng = np.random.default_rng(6)
     factors: dict[str, np.ndarray] = {}
     for info in MappedCheckpoint(base).tensors():
@@ -468,7 +470,7 @@ def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPa
         engine.close()
 
 
-def test_a_host_copy_goes_with_the_engine_that_is_closed(tiny_llama: Path) -> None:
+def test_closing_an_engine_removes_its_host_copy(tiny_llama: Path) -> None:
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), base="host"))
     copies = list(SHARED_MEMORY.glob(f"safety-landscape-*-{sample_id(tiny_llama)}*"))
     assert len(copies) == 2, "a folder and its lock"
@@ -477,7 +479,7 @@ def test_a_host_copy_goes_with_the_engine_that_is_closed(tiny_llama: Path) -> No
 
 
 def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
-    """All that a packed layer multiplies with, read back by unit vectors, after a walk."""
+    """Reads back all weights of packed layers by unit vectors, after each point."""
     if pair.vllm.identity["packing"] is False:
         pytest.skip("this engine packs nothing")
     for point in (*WALK, ORIGIN):
@@ -492,7 +494,7 @@ def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
 
 @contextlib.contextmanager
 def every_core() -> Iterator[None]:
-    """numba takes every core, and afterwards what it took before; torch's number is kept as well."""
+    """Let numba use every core, and restore its and torch's numbers of threads afterwards."""
     before = numba.get_num_threads()
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     try:
@@ -502,13 +504,13 @@ def every_core() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def test_an_engine_of_one_thread_moves_weights_with_one(tiny_llama: Path) -> None:
+def test_an_engine_of_one_thread_writes_weights_with_one(tiny_llama: Path) -> None:
     with every_core():
         open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(tiny_llama), threads=1)).close()
         assert numba.get_num_threads() == 1
 
 
-def test_who_writes_the_weights_is_told_how_many_threads_it_has(
+def test_the_worker_writes_weights_with_the_engines_number_of_threads(
     at_origin: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(at_origin.vllm, "spec", dataclasses.replace(at_origin.vllm.spec, threads=1))

@@ -1,4 +1,4 @@
-"""On a real GPU: the kernel to the bit, live weights by every residency, and vLLM's whole walk."""
+"""On a real GPU: the kernel to the bit, live weights with every placement of the base, and vLLM over a walk."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_kernel_is_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
 
 
 def test_beyond_two_to_the_31_bytes() -> None:
-    """Offsets that no 32-bit number holds: the end of a tensor of 4.3e9 elements, written alone."""
+    """Offsets that exceed 32 bits: writes the end of a tensor of 4.3e9 elements."""
     from workers.noise import gpu
 
     start = 2**32 - 3000
@@ -58,7 +58,7 @@ def test_beyond_two_to_the_31_bytes() -> None:
 
 @pytest.mark.parametrize("base", ["gpu", "host", "mmap"])
 @pytest.mark.parametrize("eager", [True, False])
-def test_vllm_walks_and_comes_home(make_tiny: Callable[..., Path], base: str, eager: bool) -> None:
+def test_vllm_walks_and_returns_to_the_origin(make_tiny: Callable[..., Path], base: str, eager: bool) -> None:
     folder = make_tiny("llama", dtype="bfloat16", hidden_size=256, head_dim=64)
     checkpoint = MappedCheckpoint(folder)
     spec = EngineSpec(model_dir=str(folder), dtype="bfloat16", device="cuda", max_model_len=128, max_num_seqs=8)
@@ -69,9 +69,9 @@ def test_vllm_walks_and_comes_home(make_tiny: Callable[..., Path], base: str, ea
         for point in (Point.at([(LINE, 0.3)]), Point.at([(LINE, -0.2), (ACROSS, 0.1)]), ORIGIN):
             engine.apply_point(point, scalars)
             for info in checkpoint.tensors():
-                found = terms(point, info.name, info.shape, scalars)
+                added = terms(point, info.name, info.shape, scalars)
                 base_bits = checkpoint.base(info.name)
-                want = reference.perturb(base_bits, info.name, found, "bfloat16", info.dtype).view(np.uint16)
+                want = reference.perturb(base_bits, info.name, added, "bfloat16", info.dtype).view(np.uint16)
                 for piece in engine.read(info.name):
                     slab = piece.slab
                     k = slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + np.arange(slab.cols)

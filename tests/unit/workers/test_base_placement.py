@@ -1,4 +1,4 @@
-"""Where the pristine base waits: the choice, and the copy that a node's actors share."""
+"""Placement of the unperturbed base: the choice, and the copy in shared memory that a node's actors share."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_engine_budgets_for_its_dtype_and_a_copy_of_the_whole(
     assert given.copy > 800  # two files and their headers, whatever the number of ranks
 
 
-def test_what_another_actor_has_copied_is_not_asked_for_again(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+def test_what_another_actor_has_copied_needs_no_further_memory(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     whole = missing_host_bytes(checkpoint, "abc", root)
@@ -117,7 +117,9 @@ def test_what_another_actor_has_copied_is_not_asked_for_again(checkpoint: Mapped
     copy.release()
 
 
-def test_what_killed_actors_left_of_other_models_is_swept(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+def test_copies_of_other_models_that_killed_actors_left_are_removed(
+    checkpoint: MappedCheckpoint, tmp_path: Path
+) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     (root / "safety-landscape-someone-else").mkdir()
@@ -147,7 +149,9 @@ def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: Map
     assert np.array_equal(copied.base("w1"), checkpoint.base("w1")), "what is mapped stays"
 
 
-def test_what_a_dead_actor_left_is_used_and_half_a_copy_made_anew(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+def test_a_dead_actors_copy_is_reused_and_an_incomplete_one_is_copied_again(
+    checkpoint: MappedCheckpoint, tmp_path: Path
+) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     dead = share_on_host(checkpoint, "abc", root)
@@ -160,7 +164,7 @@ def test_what_a_dead_actor_left_is_used_and_half_a_copy_made_anew(checkpoint: Ma
     assert list(root.iterdir()) == []
 
 
-def test_no_room_is_said_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_folder(
     checkpoint: MappedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:

@@ -60,7 +60,7 @@ def flat(tensors: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
+def measurement(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
     """A base, three checkpoints (one in bfloat16) and an adapter, measured in small blocks; and all as vectors."""
     base = weights(0)
     others = [weights(1, base), weights(2, base), {k: to_bf16(v) for k, v in weights(3, base).items()}]
@@ -78,20 +78,20 @@ def found(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
     )
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 1}))
     merged = base | {"q.weight": lora_merged(base["q.weight"], a, b, 0.5)}
-    told: list[float] = []
+    shares: list[float] = []
     measured = geometry.measure(
-        MappedCheckpoint(folder), [*targets, Target("a", "adapter", str(adapter))], told.append, block=100
+        MappedCheckpoint(folder), [*targets, Target("a", "adapter", str(adapter))], shares.append, block=100
     )
-    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 10
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 10
     assert measured.labels == ("other0", "other1", "other2", "adapter")
     return measured, [flat(base), *map(flat, others), flat(merged)]
 
 
-Found = tuple[geometry.Geometry, list[np.ndarray]]
+Measurement = tuple[geometry.Geometry, list[np.ndarray]]
 
 
-def test_distances_and_cosines(found: Found) -> None:
-    measured, vectors = found
+def test_distances_and_cosines(measurement: Measurement) -> None:
+    measured, vectors = measurement
     d = [v - vectors[0] for v in vectors[1:]]
     for i, a in enumerate(vectors):
         for j, b in enumerate(vectors):
@@ -103,8 +103,8 @@ def test_distances_and_cosines(found: Found) -> None:
     assert np.allclose(measured.lengths, [np.linalg.norm(v) for v in d], rtol=1e-12)
 
 
-def test_eq4_is_the_papers(found: Found) -> None:
-    measured, vectors = found
+def test_eq4_is_the_papers(measurement: Measurement) -> None:
+    measured, vectors = measurement
     d1, d2 = vectors[1] - vectors[0], vectors[2] - vectors[0]
     c, s = measured.eq4()
     second = s * (d2 - c * d1)
@@ -113,8 +113,8 @@ def test_eq4_is_the_papers(found: Found) -> None:
     assert (c, s) == (round(c, 9), round(s, 9))
 
 
-def test_coordinates_are_the_nearest_point_of_the_plane(found: Found) -> None:
-    measured, vectors = found
+def test_coordinates_are_the_nearest_point_of_the_plane(measurement: Measurement) -> None:
+    measured, vectors = measurement
     d = np.stack([v - vectors[0] for v in vectors[1:]])
     coordinates = measured.coordinates()
     for i, row in enumerate(coordinates):
@@ -124,8 +124,8 @@ def test_coordinates_are_the_nearest_point_of_the_plane(found: Found) -> None:
     assert coordinates[:2, :2] == pytest.approx(np.eye(2), abs=1e-9)
 
 
-def test_principal_plane_is_that_of_the_whole_vectors(found: Found) -> None:
-    measured, vectors = found
+def test_principal_plane_is_that_of_the_whole_vectors(measurement: Measurement) -> None:
+    measured, vectors = measurement
     points = np.stack(vectors)
     centred = points - points.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
@@ -141,7 +141,7 @@ def test_principal_plane_is_that_of_the_whole_vectors(found: Found) -> None:
 
 
 def test_memory_is_bounded_by_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than `block` elements (or a matrix's row) are turned into float64 at once, and the pages are let go."""
+    """At most `block` elements (or a matrix's row) are converted to float64 at once, and the pages are released."""
     base = weights(0)
     folders = [write(tmp_path / "base", base), write(tmp_path / "other", weights(1, base))]
     sizes: list[int] = []
@@ -154,7 +154,7 @@ def test_memory_is_bounded_by_the_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(released) == sorted([*SHAPES, *SHAPES])
 
 
-def test_two_that_make_no_plane_are_refused(tmp_path: Path) -> None:
+def test_two_targets_that_span_no_plane_are_refused(tmp_path: Path) -> None:
     base = weights(0)
     other = weights(1, base)
     far = {name: base[name] + np.float32(2) * (other[name] - base[name]) for name in SHAPES}
@@ -176,9 +176,9 @@ def test_two_that_make_no_plane_are_refused(tmp_path: Path) -> None:
     assert math.isnan(measured("same").cosines[0, 0])
 
 
-def test_the_principal_plane_is_the_nearest_through_the_base(found: Found) -> None:
+def test_the_principal_plane_is_the_nearest_through_the_base(measurement: Measurement) -> None:
     """Against the singular vectors of the displacements themselves."""
-    measured, vectors = found
+    measured, vectors = measurement
     d = np.stack([v - vectors[0] for v in vectors[1:]])
     _, sizes, right = np.linalg.svd(d, full_matrices=False)
     coordinates, weights, share = measured.principal_axes()
@@ -196,48 +196,48 @@ def test_a_straight_trajectory_spans_no_plane() -> None:
     assert caught.value.field == "grid.trajectory"
 
 
-def test_random_directions_move_what_is_not_excluded(found: Found) -> None:
-    measured, vectors = found
+def test_random_directions_move_what_is_not_excluded(measurement: Measurement) -> None:
+    measured, vectors = measurement
     norm = weights(0)["norm.weight"].astype(np.float64)
     assert measured.moved**2 == pytest.approx(vectors[0] @ vectors[0] - norm @ norm, rel=1e-9)
 
 
-# The verb.
+# The `geometry` command.
 
 
-def test_the_verb_tells_what_the_files_say(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
+def test_the_command_reports_the_geometry_of_the_files(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
     folders = [make_tiny("llama", seed=seed) for seed in range(4)]
     config = compose([f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{folders[2]}]",
                       f"grid.beside=[{folders[3]}]"])  # fmt: skip
-    found = describe(config, Presets())
+    result = describe(config, Presets())
     flat = [np.concatenate([load_file(folder / "model.safetensors")[name].ravel().astype(np.float64) for name in names])
             for folder in folders for names in [sorted(load_file(folder / "model.safetensors"))]]  # fmt: skip
     for i, a in enumerate(flat):
         for j, b in enumerate(flat):
-            assert found["distances"][i][j] == pytest.approx(np.linalg.norm(a - b), rel=1e-9, abs=1e-6)
+            assert result["distances"][i][j] == pytest.approx(np.linalg.norm(a - b), rel=1e-9, abs=1e-6)
     first, second = flat[1] - flat[0], flat[2] - flat[0]
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
-    assert found["cosines"][1][0] == pytest.approx(cosine, rel=1e-9)
-    assert found["checkpoints"][2]["share"] == pytest.approx(
+    assert result["cosines"][1][0] == pytest.approx(cosine, rel=1e-9)
+    assert result["checkpoints"][2]["share"] == pytest.approx(
         np.linalg.norm(flat[3] - flat[0]) / np.linalg.norm(flat[0])
     )
-    head, rows = table(found)
+    head, rows = table(result)
     assert len(rows) == 4 and {len(row) for row in rows} == {len(head)} and rows[2][1] == folders[2].name
     with pytest.raises(UserError, match="name checkpoints"):
         describe(compose([f"model.path={folders[0]}"]), Presets())
 
 
-def test_the_verb_says_what_cannot_be_measured(
+def test_the_command_refuses_what_cannot_be_measured(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
     folder, other = (make_tiny("llama", dtype="bfloat16", seed=seed) for seed in (10, 11))
-    asked = [f"model.path={folder}", "grid=interpolate_1d", f"grid.towards=[{other}]", "grid.exclude=[weight]"]
+    overrides = [f"model.path={folder}", "grid=interpolate_1d", f"grid.towards=[{other}]", "grid.exclude=[weight]"]
     with pytest.raises(UserError, match=r"^grid\.exclude=\[weight\]: leaves no weight .*exclude fewer$"):
-        describe(compose(asked), Presets())
+        describe(compose(overrides), Presets())
 
 
-def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     towards = TowardsDirection("f1", "tuned")
     sweep = Sweep(Grid("interpolate_1d", steps=1, range=(0.0, 1.0), towards=(towards,)), ("s",), ("keyword",))
     end = next(node.point.id for node in sweep.grid.walk() if node.mark)
@@ -245,11 +245,11 @@ def test_a_sweep_that_excludes_everything_tells_no_distance(monkeypatch: pytest.
     monkeypatch.setattr(answers, "summarize_checkpoints", lambda frame: (stored,))
     monkeypatch.setattr(answers, "_random_basin", lambda *_: (0.5, None, None))
     record = {"around": {"base": 1.0, "moved": 0.0, "lengths": {"f1": 2.0}}}
-    (told,) = answers.checkpoints(None, sweep, None, None, record)  # type: ignore[arg-type]  # not looked at
-    assert (told.distance, told.radii) == (None, None)
+    (row,) = answers.checkpoints(None, sweep, None, None, record)  # type: ignore[arg-type]  # not used
+    assert (row.distance, row.radii) == (None, None)
 
 
-def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
+def test_a_plane_of_two_reads_the_files_once_and_shows_progress(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
@@ -264,12 +264,12 @@ def test_a_plane_of_two_is_one_pass_over_the_files_and_shows_how_far_it_is(
     )
     overrides = [f"model.path={folders[0]}", "grid=interpolate_2d", f"grid.towards=[{folders[1]},{folders[2]}]",
                  f"grid.beside=[{folders[3]}]", "grid.orthogonal=true", f"out={tmp_path / 'out'}"]  # fmt: skip
-    found = prepare(
+    prepared = prepare(
         compose([*overrides, "probes.limit=2", "model.max_model_len=512", "sampling.max_tokens=8"]), Presets()
     )
     progress = capsys.readouterr().err
     assert passes == [3]
-    plane = measure(MappedCheckpoint(folders[0]), [*found.targets[:2]]).eq4()
-    assert found.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
+    plane = measure(MappedCheckpoint(folders[0]), [*prepared.targets[:2]]).eq4()
+    assert prepared.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
     for what in (f"the weights of {folders[1].name}", "how the weights lie around the model"):
         assert f"reading {what}: 100%" in progress

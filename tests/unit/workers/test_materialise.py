@@ -1,4 +1,4 @@
-"""Weights made once: the arithmetic to the bit, the files as others read them, what is refused."""
+"""Materialized weights: the arithmetic to the bit, the files as other libraries read them, refusals."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ F32 = NDArray[np.float32]
 RANK, ALPHA = 3, 6
 
 
-def test_versions_in_the_models_name_are_the_makers() -> None:
+def test_the_resolver_names_models_by_the_current_versions() -> None:
     assert embedded.BASE_VERSION == materialise.BASE_VERSION
     assert embedded.MERGE_VERSION == materialise.MERGE_VERSION
 
 
 def nearest_bf16(value: float) -> int:
-    """The bits of the bfloat16 nearest to a float32 value, ties to even, by comparing with both neighbours."""
+    """The bits of the bfloat16 nearest to a float32 value, ties to even, by comparing with both neighbors."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
     low, high = bits >> 16, (bits >> 16) + 1
 
     def real(upper: int) -> float:
-        if upper & 0x7F80 == 0x7F80:  # past the largest number: where the next one would be
+        if upper & 0x7F80 == 0x7F80:  # beyond the largest number: the value that would follow it
             return math.copysign(2.0**128, -1.0 if upper & 0x8000 else 1.0)
         return float(struct.unpack("<f", struct.pack("<I", upper << 16))[0])
 
@@ -73,11 +73,11 @@ def normal(*shape: int, seed: int = 0) -> F32:
 
 def test_a_lora_product_is_summed_in_order() -> None:
     w, a, b = normal(5, 7), normal(16, 7, seed=1), normal(5, 16, seed=2)
-    found = materialise.lora_merged(w, a, b, 0.7)
-    assert found.tobytes() == lora_by_hand(w, a, b, 0.7).tobytes()
+    merged = materialise.lora_merged(w, a, b, 0.7)
+    assert merged.tobytes() == lora_by_hand(w, a, b, 0.7).tobytes()
     turned = materialise.lora_merged(w, a[::-1], b[:, ::-1], 0.7)
-    assert np.allclose(found, turned, atol=1e-4)
-    assert found.tobytes() != turned.tobytes()  # so the order is seen
+    assert np.allclose(merged, turned, atol=1e-4)
+    assert merged.tobytes() != turned.tobytes()  # so the test can see the order
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def adapter_of(folder: Path, target: str = "model.q_proj", **config: Any) -> Pat
     return folder
 
 
-def test_others_read_what_is_written(base: Path) -> None:
+def test_safetensors_reads_what_is_written(base: Path) -> None:
     """safetensors' own reader, through a dtype that numpy knows: the bits are those of bfloat16."""
-    found = read_checkpoint(base)
-    assert {name: (header.dtype, header.shape) for name, header in found.tensors.items()} == {
+    info = read_checkpoint(base)
+    assert {name: (header.dtype, header.shape) for name, header in info.tensors.items()} == {
         "model.norm.weight": ("BF16", (6,)),
         "model.q_proj.weight": ("BF16", (4, 6)),
     }
@@ -133,7 +133,7 @@ def test_an_adapter_is_merged(config: dict[str, Any], scale: float, base: Path, 
     assert names == {"model.safetensors", "config.json", "tokenizer.json"}
 
 
-def test_merged_in_a_process_of_its_own_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
+def test_a_subprocess_merges_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter")
     materialise.merge(base, adapter, tmp_path / "one")
     embedded.materialise("merge", base, adapter, tmp_path / "two")
@@ -141,7 +141,7 @@ def test_merged_in_a_process_of_its_own_to_the_same_bytes(base: Path, tmp_path: 
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_failure_in_that_process_is_told(base: Path, tmp_path: Path) -> None:
+def test_a_failure_in_the_subprocess_is_reported(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)workers\.weights\.materialise.*adapter_config\.json"):
         embedded.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
     usage = subprocess.run(

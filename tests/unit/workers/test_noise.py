@@ -1,4 +1,4 @@
-"""The noise: known answers read from docs/noise.md, kernels against the reference to the bit, statistics of z."""
+"""The noise: the test vectors of docs/noise.md, kernels against the reference to the bit, statistics of z."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
 
 
 def from_the_text(seed: int, name: str, k: int) -> int:
-    """t of one element, written from docs/noise.md alone, in plain Python integers."""
+    """Compute t of one element by the text of docs/noise.md alone, in plain Python integers."""
     key = hashlib.blake2b(f"1\n{seed}\n{name}".encode(), digest_size=8).digest()
     k0, k1 = int.from_bytes(key[:4], "little"), int.from_bytes(key[4:], "little")
     c, w = divmod(k, 1024)
@@ -55,7 +55,7 @@ def philox_from_the_text(c: list[int], k0: int, k1: int) -> list[int]:
 
 
 def noise(seed: int, name: str, n: int) -> Array:
-    """z of a whole tensor, float32, through the CPU kernel: a scale of 1 on a tensor of zeros."""
+    """Compute z of a whole tensor, float32, by the CPU kernel: a scale of 1 on a tensor of zeros."""
     out = np.empty(n, np.float32)
     one = Term(seed, np.ones(1, np.float32), n)
     write_slab(out, np.zeros(n, np.float32), Slab.whole(n), name, [one], "float32", "float32")
@@ -63,7 +63,7 @@ def noise(seed: int, name: str, n: int) -> Array:
 
 
 def weights(rng: np.random.Generator, n: int, dtype: DType) -> Array:
-    """Weights of every magnitude the dtype has, signed zeros, subnormals and infinities among them."""
+    """Return weights of all magnitudes of the dtype, including signed zeros, subnormals and infinities."""
     x = rng.standard_normal(n).astype(np.float32) * np.float32(2) ** rng.integers(-8, 3, n).astype(np.float32)
     odd = rng.random(n) < 0.2
     special = [0.0, -0.0, 1e-40, -1e-40, 3e-8, 5.9e-8, 6.2e-5, 65504.0, 65519.9, -7e4, 3.4e38, np.inf, -np.inf]
@@ -72,7 +72,7 @@ def weights(rng: np.random.Generator, n: int, dtype: DType) -> Array:
 
 
 def assert_same_bits(got: Array, want: Array) -> None:
-    """Bit for bit; a NaN (infinity minus infinity) is a NaN, its payload is not defined."""
+    """Assert equality bit for bit. A NaN (infinity minus infinity) must be a NaN; its payload is not defined."""
     assert got.dtype.itemsize == want.dtype.itemsize
     kind: DType = "float32" if got.itemsize == 4 else "float16"
     unsigned = np.uint32 if got.itemsize == 4 else np.uint16
@@ -120,7 +120,7 @@ WRITTEN = re.findall(
 )
 
 
-def test_the_documented_vectors_were_found() -> None:
+def test_the_patterns_match_all_documented_vectors() -> None:
     assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 5, 2, 3, 3)
     assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is in use
 
@@ -169,7 +169,7 @@ TOWARDS = re.findall(r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f 
 
 
 @pytest.mark.parametrize(("dtype", "between", "adapted"), TOWARDS)
-def test_documented_ways_towards_something(dtype: DType, between: str, adapted: str) -> None:
+def test_documented_interpolations(dtype: DType, between: str, adapted: str) -> None:
     unsigned = np.uint32 if dtype == "float32" else np.uint16
     bases = {
         kind: np.array([int(v, 16) for v in text.split()], unsigned) for kind, text, *_ in WRITTEN if kind == dtype
@@ -198,7 +198,7 @@ def test_an_adapter_is_merged_as_materialise_merges_it(dtype: DType) -> None:
 
 
 def every_float16_and_ties() -> np.ndarray:
-    """Every float16, the midpoints between them, and what lies just beside; then the same for bfloat16."""
+    """Return every float16, the midpoints between them, and their nearest neighbors; and the same for bfloat16."""
     half = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     mid = (half[:-1] + half[1:]) / 2
     brain = (np.arange(0x7F80, dtype=np.uint32) << 16).view(np.float32)
@@ -338,7 +338,7 @@ def test_parts_of_a_slab_are_all_of_it_once(rows: int, cols: int, more: int, mos
     assert sorted(place for part in parts for place in places(part)) == places(slab)
 
 
-def test_every_job_is_done_once_and_an_error_is_told() -> None:
+def test_every_job_is_done_once_and_an_error_is_raised() -> None:
     done: list[int] = []
     cpu.spread(iter(range(1000)), done.append)
     assert sorted(done) == list(range(1000))
@@ -364,7 +364,7 @@ def test_every_job_is_done_once_and_an_error_is_told() -> None:
 
 
 def test_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
-    """A tensor of 4.3e9 elements (a sparse file): indices and samples stay right where 32 bits end."""
+    """A tensor of 4.3e9 elements (a sparse file): indices and samples stay right beyond 32 bits."""
     start, n = 2**32 - 1500, 3000
     base = np.memmap(tmp_path / "w", np.uint16, "w+", shape=(2**32 + 2000,))
     base[start : start + n] = weights(np.random.default_rng(1), n, "bfloat16")
@@ -500,14 +500,14 @@ def test_ten_times_as_many_are_the_tables() -> None:
     drawn = np.zeros(65536, np.int64)
     for part in range(10):
         drawn += np.bincount((noise(123, f"part {part}", N) * 4096).astype(np.int64) + 32768, minlength=65536)
-    found = drawn[values.astype(np.int64) + 32768]
-    assert found.sum() == drawn.sum() == 10 * N
-    assert np.abs(found.cumsum() / (10 * N) - counts.cumsum() / 65536).max() < 2.2 / np.sqrt(10 * N)
+    counted = drawn[values.astype(np.int64) + 32768]
+    assert counted.sum() == drawn.sum() == 10 * N
+    assert np.abs(counted.cumsum() / (10 * N) - counts.cumsum() / 65536).max() < 2.2 / np.sqrt(10 * N)
     t = values.astype(np.float64) * UNIT
     for power in (1, 2, 3, 4):
         mean = (counts * t**power).sum() / 65536
         spread = np.sqrt((counts * t ** (2 * power)).sum() / 65536 - mean**2)
-        assert abs((found * t**power).sum() / (10 * N) - mean) < 5 * spread / np.sqrt(10 * N), power
+        assert abs((counted * t**power).sum() / (10 * N) - mean) < 5 * spread / np.sqrt(10 * N), power
 
 
 def correlation(a: Array, b: Array) -> float:

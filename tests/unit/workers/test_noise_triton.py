@@ -1,6 +1,6 @@
-"""The GPU's kernel without a GPU: bit-equal in Triton's interpreter, compiled for a GPU and read.
+"""The GPU's kernel without a GPU: run in Triton's interpreter, and compiled for a GPU to inspect the code.
 
-In processes of their own: TRITON_INTERPRET is read when Triton is imported.
+Runs in subprocesses, because Triton reads TRITON_INTERPRET when it is imported.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ for dtype in ("float32", "bfloat16", "float16"):
     differ = (bits(on_gpu) != bits(on_cpu)) & ~(torch.isnan(on_gpu) & torch.isnan(on_cpu)).numpy()
     lora_pairs.append(["lora", dtype, int(differ.sum())])
 
-# Far out, where counters have a high word and offsets more than 32 bits: `place` has the slab alone in memory.
+# Far out, counters have a high word and offsets exceed 32 bits. With `place` only the slab is in memory.
 far_cases = []
 far = {2**32 - 1500: Slab(1, 2900, 2**32 - 1500, 2900, 0, 2900), 2**39: Slab(1, 2900, 2**39 - 700, 2900, 0, 2900),
        2**42: Slab(1, 2900, 2**42 + 1, 2900, 0, 2900), "strided": Slab(6, 300, 2**33 + 77, 700, 3, 310)}
-for (where, slab), row in itertools.product(far.items(), (None, 2**27)):
+for (start, slab), row in itertools.product(far.items(), (None, 2**27)):
     terms = [Term(seed, scale(slab.k_off + 2**20, row or 2**43), row or 2**43) for seed in (5, 6)]
     base, got = weights(slab.rows * slab.cols, "bfloat16"), torch.full((slab.rows * slab.dst_stride + 3,), 7.0)
     want = got.numpy().copy()
@@ -84,7 +84,7 @@ for (where, slab), row in itertools.product(far.items(), (None, 2**27)):
         want[d : d + slab.cols] = reference.perturb(
             part, "w", terms, "float32", "bfloat16", start=slab.k_off + r * slab.k_stride)
     differ = (bits(got) != want.view(np.int32)) & ~(np.isnan(want) & torch.isnan(got).numpy())
-    far_cases.append(["far", where, row, int(differ.sum())])
+    far_cases.append(["far", start, row, int(differ.sum())])
 
 cases = [("whole", p, d, d, None) for p in plans for d in ("float32", "bfloat16", "float16")]
 cases += [(s, p, "bfloat16", "bfloat16", None) for s, p in itertools.product(list(slabs)[1:], ("none", "two", "mixed"))]
@@ -164,18 +164,21 @@ def lines(script: str, tmp_path: Path, **environment: str) -> list[list]:
 
 @pytest.mark.thorough
 def test_interpreted_kernel_is_the_reference_to_the_bit(tmp_path: Path) -> None:
-    found = lines(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
-    assert len(found) == 49 + 8
-    assert [case for case in found if case[-1] != 0] == []
+    results = lines(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
+    assert len(results) == 49 + 8
+    assert [case for case in results if case[-1] != 0] == []
 
 
 @pytest.mark.thorough
 def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
-    """PTX for compute capability 9.0: products and sums are rounded apart, subnormals are kept; fusion, on, is seen."""
-    found = lines(COMPILED, tmp_path, TRITON_INTERPRET="0")
-    assert sum(control for _, control, _ in found) == 3
-    assert len({tuple(case) for case, _, _ in found}) == 10
-    for case, control, ptx in found:
+    """In PTX for compute capability 9.0, products and sums are rounded separately, and subnormals are kept.
+
+    With fusion switched on, the test detects it.
+    """
+    results = lines(COMPILED, tmp_path, TRITON_INTERPRET="0")
+    assert sum(control for _, control, _ in results) == 3
+    assert len({tuple(case) for case, _, _ in results}) == 10
+    for case, control, ptx in results:
         assert bool(re.search(r"\bfma\.", ptx)) == control, case
         assert not re.search(r"\.ftz\b", ptx), case
         if not control:

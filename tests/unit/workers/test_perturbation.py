@@ -1,4 +1,4 @@
-"""Scalars of random directions and the terms made of them, against plain float64 geometry."""
+"""Scalars of random directions and the terms derived from them, against plain float64 geometry."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def z(seed: int, name: str) -> np.ndarray:
 
 
 def units(direction: RandomDirection, name: str) -> tuple[int, int]:
-    """(number of scaling units, elements in each), from the text."""
+    """Return (number of scaling units, elements in each) by the definition in docs/noise.md."""
     shape = SHAPES[name]
     count = shape[0] if direction.norm == "filter" and len(shape) > 1 else 1
     return count, math.prod(shape) // count
 
 
 def vector(direction: RandomDirection, name: str, dtype: DType = "float32") -> np.ndarray:
-    """d by units, float64, from the measured scalars."""
+    """Return d by units, float64, from the measured scalars."""
     on_self, on_other = measured(direction, dtype)[name]
     d = on_self[:, None] * z(direction.seed, name).reshape(units(direction, name))
     if direction.orthogonal_to is not None:
@@ -70,7 +70,7 @@ def vector(direction: RandomDirection, name: str, dtype: DType = "float32") -> n
 
 
 def naive(direction: RandomDirection, name: str, dtype: DType = "float32") -> np.ndarray:
-    """d by units, float64, from the definition in docs/noise.md."""
+    """Return d by units, float64, by the definition in docs/noise.md."""
     w = reference.to_float32(model(dtype)[name], dtype).astype(np.float64).reshape(units(direction, name))
     d = z(direction.seed, name).reshape(w.shape)
     out = np.zeros_like(w)
@@ -93,20 +93,20 @@ def naive(direction: RandomDirection, name: str, dtype: DType = "float32") -> np
 @pytest.mark.parametrize("norm", ["layer", "filter", "sigma"])
 def test_directions_are_as_defined(norm: str, orthogonal_to: int | None, dtype: DType) -> None:
     direction = RandomDirection(12, norm, orthogonal_to=orthogonal_to)
-    found = measured(direction, dtype)
-    assert set(found) == {name for name in SHAPES if "norm" not in name and name != "empty.weight"}
-    for name in found:
-        assert len(found[name][0]) == units(direction, name)[0]
+    scalars = measured(direction, dtype)
+    assert set(scalars) == {name for name in SHAPES if "norm" not in name and name != "empty.weight"}
+    for name in scalars:
+        assert len(scalars[name][0]) == units(direction, name)[0]
         np.testing.assert_allclose(
             vector(direction, name, dtype), naive(direction, name, dtype), rtol=1e-11, atol=1e-15
         )
 
 
-def test_table_has_the_designs_schema() -> None:
+def test_table_has_the_documented_schema() -> None:
     layer, by_row = table(RandomDirection(1)), table(RandomDirection(1, "filter"))
-    for found in (layer, by_row):
-        assert found.schema.names == ["tensor", "row", "on_self", "on_other"]
-        assert found.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64()]
+    for each in (layer, by_row):
+        assert each.schema.names == ["tensor", "row", "on_self", "on_other"]
+        assert each.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64()]
     assert set(layer["row"].to_pylist()) == {-1}
     rows = [r["row"] for r in by_row.to_pylist() if r["tensor"] == "experts.weight"]
     assert rows == [0, 1, 2]
@@ -116,7 +116,7 @@ def test_table_has_the_designs_schema() -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "filter"])
 def test_a_direction_is_as_long_as_the_weights(norm: str) -> None:
-    """After the fp32 scalars too: what the kernel adds to zeros at alpha 1."""
+    """With float32 scalars too: measured on what the kernel adds to zeros at alpha 1."""
     for name in ("embed.weight", "experts.weight", "layers.0.q.bias"):
         for other in (None, 3):
             direction = RandomDirection(4, norm, orthogonal_to=other)
@@ -138,7 +138,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_cosines_of_two_directions() -> None:
-    """Orthogonal: zero up to float32, in each unit. Not made so: 1 / sqrt(n), as the paper's. The axes differ."""
+    """Orthogonal directions: zero up to float32, in each unit. Others: about 1 / sqrt(n), as in the paper."""
     for name in ("embed.weight", "layers.0.q.weight"):
         n = math.prod(SHAPES[name])
         first = added(RandomDirection(5), name)
@@ -155,7 +155,7 @@ def test_equal_shapes_get_different_noise() -> None:
     assert abs(cosine(q, k)) < 5 / math.sqrt(q.size)
 
 
-def test_what_stays_as_it_is() -> None:
+def test_units_that_do_not_move() -> None:
     layer, by_row = measured(RandomDirection(5)), measured(RandomDirection(5, "filter"))
     assert layer["zero.weight"][0].tolist() == [0.0]
     assert by_row["zero.weight"][0].tolist() == [0.0] * 8
@@ -204,18 +204,20 @@ def test_terms_are_sorted_summed_and_rounded_once() -> None:
     name, shape = "layers.0.q.weight", SHAPES["layers.0.q.weight"]
     n = math.prod(shape)
     second, first, by_row = RandomDirection(20, orthogonal_to=30), RandomDirection(30), RandomDirection(25, "filter")
-    scalars = {d.id: table(d) if d is first else measured(d) for d in (second, first, by_row)}  # a table will do
+    scalars = {
+        d.id: table(d) if d is first else measured(d) for d in (second, first, by_row)
+    }  # a table is accepted too
     point = Point.at([(first, 0.3), (second, -0.7), (by_row, 0.1)])
-    found = directions.terms(point, name, shape, scalars)
-    assert [term.seed for term in found] == [20, 25, 30]
-    assert [term.row_size for term in found] == [n, 64, n]
-    assert all(term.scale.dtype == np.float32 for term in found)
+    added = directions.terms(point, name, shape, scalars)
+    assert [term.seed for term in added] == [20, 25, 30]
+    assert [term.row_size for term in added] == [n, 64, n]
+    assert all(term.scale.dtype == np.float32 for term in added)
     on_self, on_other = measured(second)[name]
     own = measured(first)[name][0]
-    assert found[0].scale.tolist() == [np.float32(-0.7 * on_self[0])]
+    assert added[0].scale.tolist() == [np.float32(-0.7 * on_self[0])]
     ordered = {first.id: 0.3 * own[0], second.id: -0.7 * on_other[0]}
-    assert found[2].scale.tolist() == [np.float32(sum(ordered[key] for key in sorted(ordered)))]
-    assert np.array_equal(found[1].scale, (0.1 * measured(by_row)[name][0]).astype(np.float32))
+    assert added[2].scale.tolist() == [np.float32(sum(ordered[key] for key in sorted(ordered)))]
+    assert np.array_equal(added[1].scale, (0.1 * measured(by_row)[name][0]).astype(np.float32))
 
 
 def test_mixed_units_of_one_seed_add_up_by_row() -> None:
@@ -252,7 +254,7 @@ def test_alpha_zero_is_the_base_to_the_bit() -> None:
             assert np.array_equal(got, w) == (same or not moves), (name, alpha)
 
 
-def test_scalars_out_of_order_are_noticed() -> None:
-    found = table(RandomDirection(1, "filter"))
+def test_scalars_out_of_order_are_refused() -> None:
+    shuffled = table(RandomDirection(1, "filter"))
     with pytest.raises(AssertionError, match="order"):
-        directions.by_tensor(found.take(list(range(found.num_rows))[::-1]))
+        directions.by_tensor(shuffled.take(list(range(shuffled.num_rows))[::-1]))

@@ -45,7 +45,7 @@ FULL, LORA = TowardsDirection("full"), TowardsDirection("lora")
 
 
 def save(folder: Path, tensors: dict[str, Array], name: str = "model.safetensors", **config: Any) -> Path:
-    """float32 arrays, and uint16 ones as bfloat16, in safetensors."""
+    """Write float32 arrays, and uint16 arrays as bfloat16, as safetensors."""
     folder.mkdir()
     header: dict[str, Any] = {}
     position = 0
@@ -64,7 +64,7 @@ def save(folder: Path, tensors: dict[str, Array], name: str = "model.safetensors
 
 @dataclass
 class World:
-    """A base in bfloat16, a checkpoint in float32 and an adapter to go towards, and one rank's live memory of it."""
+    """A base in bfloat16, a float32 checkpoint and an adapter as targets, and the live memory of one rank."""
 
     base: dict[str, Array]
     full: dict[str, Array]
@@ -77,12 +77,12 @@ class World:
 
     def held(self, name: str) -> dict[int, int]:
         """Element -> bits, of all that this rank holds of a tensor."""
-        found: dict[int, int] = {}
+        bits: dict[int, int] = {}
         for piece in self.weights.read(name):
             for r in range(piece.slab.rows):
                 start = piece.slab.k_off + r * piece.slab.k_stride
-                found |= dict(zip(range(start, start + piece.slab.cols), piece.values[r].tolist(), strict=True))
-        return found
+                bits |= dict(zip(range(start, start + piece.slab.cols), piece.values[r].tolist(), strict=True))
+        return bits
 
     def wrong(self, want: dict[str, Array]) -> list[str]:
         """Tensors that differ from `want` (flat or not, bits or float32), or of which nothing is held."""
@@ -110,8 +110,10 @@ class World:
 
 @pytest.fixture(params=["gpu", "gpu-resident"] if INTERPRETED else ["cpu", "cpu-parts"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which memory, and on a CPU whether a tensor is written in parts, by several threads; the GPU's in a process with
-    Triton's interpreter (`test_all_of_it_with_the_gpus_code`)."""
+    """Kind of memory; on a CPU also whether a tensor is written in parts, by several threads.
+
+    The GPU's memory is tested in a process with Triton's interpreter (`test_this_file_with_the_gpus_code`).
+    """
     if request.param == "cpu-parts":
         monkeypatch.setattr(memory, "PART", 100)
     return str(request.param)
@@ -179,13 +181,13 @@ def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World
     assert w.wrong(rounded(w.base, dtype)) == []
 
 
-def test_one_moves_nothing_that_the_adapter_does_not_name(world: Callable[..., World]) -> None:
+def test_an_adapter_moves_only_the_tensors_that_it_names(world: Callable[..., World]) -> None:
     w = world()
     w.weights.apply_point(Point.at([(LORA, -3.7)]), {})
     assert w.wrong(w.base) == ["k.weight"]
 
 
-def test_between_two_and_with_noise_as_documented(world: Callable[..., World]) -> None:
+def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]) -> None:
     """Blended in the order of direction ids, the base first; then the noise, rounded once."""
     w = world()
     first, second = sorted((FULL, LORA), key=lambda d: d.id)
@@ -225,7 +227,7 @@ def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> 
     assert w.wrong(w.base) == []
 
 
-def test_what_lies_beside_a_region_is_left_alone(world: Callable[..., World]) -> None:
+def test_memory_outside_a_region_is_not_written(world: Callable[..., World]) -> None:
     w = world()
     w.weights.apply_point(Point.at([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
     held = w.weights._memory["down"], w.weights._memory["tied"]
@@ -256,8 +258,8 @@ MUTATIONS: dict[str, tuple[str, Slab]] = {
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_layout_that_is_wrong_is_found_out(world: Callable[..., World], mutation: str) -> None:
-    """An engine that holds the base, and a layout that says it lies elsewhere."""
+def test_a_layout_that_is_wrong_is_detected(world: Callable[..., World], mutation: str) -> None:
+    """The engine holds the base, and the layout is wrong."""
     w = world()
     name, slab = MUTATIONS[mutation]
     layout = dict(w.weights._layout)
@@ -266,7 +268,7 @@ def test_a_layout_that_is_wrong_is_found_out(world: Callable[..., World], mutati
     assert set(mutant.differences_from_base()) == {name}
 
 
-def test_a_tensor_that_is_skipped_is_found_out(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_that_is_skipped_is_detected(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
     w = world()
     assert uncovered(w.checkpoint["q.weight"].size, [r.slab for r in w.weights._layout["q.weight"]]) == 12 * 40
     assert uncovered(w.checkpoint["norm.weight"].size, [r.slab for r in w.weights._layout["norm.weight"]]) == 0
@@ -282,10 +284,8 @@ def test_a_tensor_that_is_skipped_is_found_out(world: Callable[..., World], monk
     assert w.weights.differences_from_canary() == {"norm.weight": "did not move"}
 
 
-def test_equal_noise_for_equal_shapes_is_found_out(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """q and k are of one shape: a kernel whose noise does not know the tensor's name is not the reference's."""
+def test_equal_noise_for_equal_shapes_is_detected(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """q and k have one shape: a kernel whose noise ignores the tensor's name differs from the reference."""
     from workers.noise import cpu, gpu
     from workers.noise.definition import tensor_key
 
@@ -300,9 +300,9 @@ def test_equal_noise_for_equal_shapes_is_found_out(
 
 
 @pytest.mark.thorough
-@pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
-def test_all_of_it_with_the_gpus_code() -> None:
-    """The same tests, on the GPU's path in Triton's interpreter: all but the transfers to a device."""
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_this_file_with_the_gpus_code() -> None:
+    """Run this file on the GPU's code in Triton's interpreter, which covers all but the transfers to a device."""
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
