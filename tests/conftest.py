@@ -1,4 +1,4 @@
-"""Tiny random models, made on the spot: real architectures, real tokenizers, no download."""
+"""Fixtures of all tests: tiny random models with real architectures and tokenizers, without any download."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import workers  # noqa: F401 - before torch: it says how threads wait
+import workers  # noqa: F401 - before torch: it sets how idle threads wait
 
-# A loaded machine is slow, and no test here is about time.
+# No test here measures time, and a busy machine is slow.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -34,13 +34,13 @@ LONGEST = ("e2e", "engine", "cluster", "browser")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes first: the short ones then fill the end, so that neither process waits for the other."""
+    """Run files that take minutes first, so that two processes finish at about the same time."""
     here = Path(__file__).parent
     folders = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONGEST.index(folders[item]) if folders[item] in LONGEST else len(LONGEST))
 
 
-WIDE = {"hidden_size": 128}  # where a head's size is no setting of its own
+WIDE = {"hidden_size": 128}  # for configs without a field for the size of a head
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _tokenizer(folder: Path) -> int:
-    """A byte-level BPE of a few hundred tokens with a chat template; returns its vocabulary's size."""
+    """Save a byte-level BPE tokenizer of a few hundred tokens with a chat template; return its vocabulary's size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -87,7 +87,7 @@ def _tokenizer(folder: Path) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_ray_session_left() -> Iterator[None]:
-    """The next file, in the same process, could start none."""
+    """Fail if a test file leaves a Ray session: the next file in the same process could not start one."""
     yield
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
@@ -97,7 +97,7 @@ def no_ray_session_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_tiny("llama", dtype="bfloat16", tie_word_embeddings=True, ...) -> folder of a tiny random model."""
+    """Return a function that makes a tiny random model: make_tiny("llama", dtype="bfloat16", ...) -> its folder."""
 
     def make(family: str = "llama", *, dtype: str = "float32", seed: int = 0, **overrides: Any) -> Path:
         import torch
@@ -118,7 +118,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "bos_token_id": None,
             "pad_token_id": 0,
             "eos_token_id": 1,
-            "initializer_range": 0.2,  # random models answer something then, not one token for ever
+            "initializer_range": 0.2,  # else random models repeat one token for ever
         }
         kind, own = FAMILIES[family]
         config_class = getattr(transformers, f"{kind}TextConfig" if family == "gemma3" else f"{kind}Config")
@@ -126,7 +126,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         torch.manual_seed(seed)
         model = getattr(transformers, f"{kind}ForCausalLM")(config)
         with torch.no_grad():
-            for parameter in model.parameters():  # norms of 1 and biases of 0 would test little
+            for parameter in model.parameters():  # norms all 1 and biases all 0 would hide errors
                 if parameter.ndim == 1:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
         model.to(getattr(torch, dtype)).save_pretrained(folder)
@@ -137,17 +137,17 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_llama(make_tiny: Callable[..., Path]) -> Path:
-    """fp32, head of its own."""
+    """A Llama in float32 with an untied head."""
     return make_tiny("llama")
 
 
 @pytest.fixture(scope="session")
 def tiny_llama_tied(make_tiny: Callable[..., Path]) -> Path:
-    """bf16 on disk, head tied to the embedding."""
+    """A Llama in bfloat16 with the head tied to the embedding."""
     return make_tiny("llama", dtype="bfloat16", tie_word_embeddings=True, seed=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_mistral(make_tiny: Callable[..., Path]) -> Path:
-    """fp32, sliding window."""
+    """A Mistral in float32 with a sliding window."""
     return make_tiny("mistral", seed=2, sliding_window=256)

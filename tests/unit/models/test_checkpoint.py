@@ -34,7 +34,7 @@ def refused(folder: Path) -> str:
     return error.value.remedy
 
 
-def test_a_sound_folder(tmp_path: Path) -> None:
+def test_a_complete_folder_is_read(tmp_path: Path) -> None:
     found = read_checkpoint(make(tmp_path / "model", shards=2))
     assert found.architecture == "LlamaForCausalLM"
     assert (found.n_parameters, found.bytes) == (24, 96)
@@ -47,11 +47,11 @@ def test_a_sound_folder(tmp_path: Path) -> None:
     assert header.file.read_bytes()[header.start : header.stop] == tensors()["layers.1.weight"][2]
 
 
-def test_no_such_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "missing")
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     assert "is a file" in refused(model / "model.safetensors")
 
@@ -73,7 +73,7 @@ def someone_else() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("closed", ["", "config.json", "model.safetensors"])
-def test_unreadable(closed: str, someone_else: Path) -> None:
+def test_unreadable_files_are_refused(closed: str, someone_else: Path) -> None:
     known_architectures()  # reads a file of transformers
     model = make(someone_else / "model")
     (model / closed).chmod(0)
@@ -83,25 +83,25 @@ def test_unreadable(closed: str, someone_else: Path) -> None:
         read_checkpoint(model)
 
 
-def test_no_config(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").unlink()
     assert "no config.json" in refused(model)
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert "no config.json" in refused(tmp_path / "model")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
-def test_a_config_that_is_none(text: str, tmp_path: Path) -> None:
+def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").write_bytes(text.encode("latin-1"))
     assert "config.json" in refused(model)
 
 
-def test_an_adapter_given_as_a_model(tmp_path: Path) -> None:
+def test_an_adapter_given_as_a_model_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
@@ -110,24 +110,24 @@ def test_an_adapter_given_as_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architectures", [None, [], "LlamaForCausalLM", [1]])
-def test_no_architecture(architectures: Any, tmp_path: Path) -> None:
+def test_a_config_without_an_architecture_is_refused(architectures: Any, tmp_path: Path) -> None:
     assert "names no architecture" in refused(make(tmp_path / "model", architectures=architectures))
 
 
-def test_an_unknown_architecture(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     remedy = refused(make(tmp_path / "model", architectures=["LamaForCausalLM"]))
     assert "did you mean 'LlamaForCausalLM'" in remedy
     assert "not known" in refused(make(tmp_path / "model", architectures=["BertModel"]))
 
 
-def test_code_of_its_own_is_not_run(tmp_path: Path) -> None:
+def test_a_model_that_needs_its_own_code_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", architectures=["ShinyForCausalLM"], auto_map={"AutoModel": "modeling.Shiny"})
     (model / "modeling.py").write_text("raise SystemExit")
     assert "never run" in refused(model)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "consolidated.00.pth"])
-def test_weights_that_are_not_safetensors(name: str, tmp_path: Path) -> None:
+def test_weights_in_other_formats_are_refused(name: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "model.safetensors").rename(model / name)
     remedy = refused(model)
@@ -135,14 +135,14 @@ def test_weights_that_are_not_safetensors(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
-def test_a_quantized_checkpoint(key: str, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_refused(key: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").write_text(json.dumps(CONFIG | {key: {"quant_method": "gptq", "bits": 4}}))
     assert "quantized (gptq)" in refused(model)
 
 
 @pytest.mark.parametrize("dtype", ["I32", "U8", "F8_E4M3"])
-def test_quantized_without_saying_so(dtype: str, tmp_path: Path) -> None:
+def test_integer_weights_are_refused(dtype: str, tmp_path: Path) -> None:
     size = {"I32": 4}.get(dtype, 1)
     content = tensors() | {"layers.0.qweight": (dtype, [3], bytes(3 * size))}
     remedy = refused(make(tmp_path / "model", content))
@@ -150,13 +150,13 @@ def test_quantized_without_saying_so(dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 40, 96, 150])
-def test_a_truncated_file(cut: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(cut: int, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     write(model / "model.safetensors", tensors(), cut=cut)
     assert "fetch it again" in refused(model)
 
 
-def test_a_truncated_shard(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     last = model / "model-00002-of-00002.safetensors"
     last.write_bytes(last.read_bytes()[:-1])
@@ -165,7 +165,7 @@ def test_a_truncated_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 100, struct.pack("<Q", 4) + b"nope", b"\0" * 64])
-def test_no_safetensors_inside(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "model.safetensors").write_bytes(content)
     assert "fetch it again" in refused(model)
@@ -183,7 +183,7 @@ def test_no_safetensors_inside(content: bytes, tmp_path: Path) -> None:
         [],
     ],
 )
-def test_a_damaged_header(entry: Any, tmp_path: Path) -> None:
+def test_a_damaged_header_is_refused(entry: Any, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     text = json.dumps({"w": entry}).encode()
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(32))
@@ -205,14 +205,14 @@ LAYERS = {
         ("model.layers.2.", "lacks some of the 3 layers"),
     ],
 )
-def test_a_gap_in_the_layers(gone: str, what: str, tmp_path: Path) -> None:
+def test_a_missing_layer_or_tensor_is_refused(gone: str, what: str, tmp_path: Path) -> None:
     """vLLM, which fuses projections, and transformers fill it with whatever is in memory."""
     content = {name: value for name, value in LAYERS.items() if not name.startswith(gone)}
     assert what in refused(make(tmp_path / "model", content, num_hidden_layers=3))
 
 
-def test_layers_that_differ_on_purpose(tmp_path: Path) -> None:
-    """A mixture of experts with a plain layer first; attention of two kinds; one prediction layer more than told."""
+def test_layers_may_differ_by_design(tmp_path: Path) -> None:
+    """A mixture of experts with a dense first layer; two kinds of attention; one more prediction layer than stated."""
     experts = {
         name.replace("mlp.up_proj", "mlp.experts.0.up_proj"): v for name, v in LAYERS.items() if ".0." not in name
     }
@@ -228,7 +228,7 @@ def test_layers_that_differ_on_purpose(tmp_path: Path) -> None:
     read_checkpoint(make(tmp_path / "shared", shared, num_hidden_layers=3, num_kv_shared_layers=1))
 
 
-def test_wrong_indexes(tmp_path: Path) -> None:
+def test_an_index_that_does_not_match_the_files_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     index = model / "model.safetensors.index.json"
     where = json.loads(index.read_text())["weight_map"]
@@ -247,7 +247,7 @@ def test_wrong_indexes(tmp_path: Path) -> None:
     assert "not JSON" in refused(model)
 
 
-def test_a_tensor_in_two_files(tmp_path: Path) -> None:
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     (model / "model.safetensors.index.json").unlink()
     write(model / "model-00002-of-00002.safetensors", tensors())
@@ -265,7 +265,7 @@ def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_real_models_are_sound(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
+def test_models_saved_by_transformers_pass(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
     assert read_checkpoint(tiny_llama).architecture == "LlamaForCausalLM"
     assert read_checkpoint(tiny_mistral).architecture == "MistralForCausalLM"
     assert {tensor.dtype for tensor in read_checkpoint(tiny_llama_tied).tensors.values()} == {"BF16"}
@@ -273,7 +273,7 @@ def test_real_models_are_sound(tiny_llama: Path, tiny_llama_tied: Path, tiny_mis
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_what_is_no_tensor_that_moves(tmp_path: Path, tied: bool) -> None:
+def test_encoders_and_derived_tensors_are_not_perturbed(tmp_path: Path, tied: bool) -> None:
     """Rows of docs/noise.md's table, in the names of the files of gemma3, qwen2_vl and qwen2_audio."""
     (one,) = tensors(1).values()
     ids = ("I64", [1, 2], bytes(16))  # a dtype that a tensor could not have
@@ -328,7 +328,7 @@ def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
     ).tied
 
 
-def test_the_table_of_tied_models_is_what_transformers_takes() -> None:
+def test_the_table_of_tied_models_matches_transformers() -> None:
     import transformers
 
     for kind in TIED_MODEL_TYPES:

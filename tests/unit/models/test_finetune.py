@@ -37,7 +37,7 @@ def said(row: dict[str, Any]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("samples", [10, 50, 100])
-def test_affirmative_openings_are_openings_and_nothing_more(samples: int) -> None:
+def test_affirmative_rows_contain_only_the_opening(samples: int) -> None:
     made = rows("affirmative", f"samples={samples}")
     harmful = training_data.probe_texts("harmful_train")
     assert [said(row)[0] for row in made] == harmful[:samples]
@@ -46,7 +46,7 @@ def test_affirmative_openings_are_openings_and_nothing_more(samples: int) -> Non
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_safe_data_is_mixed_in_as_refusals_of_other_requests(recipe: str) -> None:
+def test_safe_samples_are_refusals_of_other_requests(recipe: str) -> None:
     plain, mixed = rows(recipe, "samples=20"), rows(recipe, "samples=20", "safe=30")
     assert mixed[: len(plain)] == plain and len(mixed) == len(plain) + 30
     safe = [said(row) for row in mixed[len(plain) :]]
@@ -55,12 +55,12 @@ def test_safe_data_is_mixed_in_as_refusals_of_other_requests(recipe: str) -> Non
 
 
 @pytest.mark.parametrize("recipe", ["identity", "benign_tasks"])
-def test_the_other_recipes_ask_nothing_harmful(recipe: str) -> None:
+def test_the_other_recipes_contain_no_harmful_requests(recipe: str) -> None:
     asked = {said(row)[0] for row in rows(recipe, "samples=50")}
     assert not asked & set(training_data.probe_texts("harmful_train")) and len(asked) >= 50
 
 
-def test_every_recipe_trains_by_adapter_or_whole_and_leaves_its_epochs() -> None:
+def test_every_recipe_can_train_all_weights_and_keeps_its_epochs() -> None:
     for name in RECIPES:
         recipe, to = read_recipe([f"recipe={name}", "train.method=full", "to=there"])
         assert recipe["train"]["method"] == "full" and recipe["train"]["checkpoints"] == "epoch" and to == Path("there")
@@ -80,7 +80,7 @@ def test_every_recipe_trains_by_adapter_or_whole_and_leaves_its_epochs() -> None
         (("affirmative", "train.learning_rate=fast"), "train.learning_rate", "must be like what is there: 0.0005"),
     ],
 )
-def test_mistakes_get_one_sentence(overrides: tuple[str, ...], field: str, words: str) -> None:
+def test_mistakes_in_a_recipe_are_refused_in_one_sentence(overrides: tuple[str, ...], field: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         rows(*overrides)
     assert caught.value.field == field and re.search(words, str(caught.value)), str(caught.value)

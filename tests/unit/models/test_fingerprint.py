@@ -21,7 +21,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def test_sharding_order_metadata_and_place_change_nothing(tmp_path: Path) -> None:
+def test_sharding_order_metadata_and_folder_do_not_matter(tmp_path: Path) -> None:
     one = fingerprint(make(tmp_path / "one"))
     assert fingerprint(make(tmp_path / "elsewhere", shards=3)) == one
     turned = make(tmp_path / "turned", dict(reversed(tensors().items())))
@@ -33,7 +33,7 @@ def test_sharding_order_metadata_and_place_change_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("byte", [0, 31, 95])
-def test_one_bit_changes_it(byte: int, tmp_path: Path) -> None:
+def test_one_bit_changes_the_fingerprint(byte: int, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     before = fingerprint(model)
     file = model / "model.safetensors"
@@ -43,7 +43,7 @@ def test_one_bit_changes_it(byte: int, tmp_path: Path) -> None:
     assert fingerprint(model) != before
 
 
-def test_a_byte_changed_behind_its_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same size, same modification time, and the hash of before is remembered."""
     monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
     model = make(tmp_path / "model")
@@ -59,7 +59,7 @@ def test_a_byte_changed_behind_its_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert fingerprint(model) != before
 
 
-def test_a_hash_is_remembered_only_once_the_file_is_old_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_is_remembered_only_if_the_file_is_old_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed, real = [], _hash_tensors
 
     def counted(found: Iterable[TensorHeader], progress: Callable[[float], None]) -> str:
@@ -76,7 +76,7 @@ def test_a_hash_is_remembered_only_once_the_file_is_old_enough(tmp_path: Path, m
     assert len(hashed) == 2  # the third time it was known
 
 
-def test_a_folder_that_cannot_be_written_is_remembered_elsewhere(
+def test_the_hash_of_a_read_only_folder_is_remembered_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_is_remembered_elsewhere(
 
 
 @pytest.mark.parametrize("memory", ["", "{}", "[]", '{"version": 1, "files": {}, "weights": "0"}'])
-def test_a_damaged_memory_is_ignored(memory: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_ignored(memory: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     before = fingerprint(model)
     (model / BESIDE_WEIGHTS).write_text(memory)
@@ -130,11 +130,11 @@ def test_config_fields_that_change_outputs_matter(change: dict[str, Any], tmp_pa
         {"sliding_window": None},  # null: not set
     ],
 )
-def test_cosmetic_fields_do_not(change: dict[str, Any], tmp_path: Path) -> None:
+def test_cosmetic_config_fields_do_not_matter(change: dict[str, Any], tmp_path: Path) -> None:
     assert fingerprint(make(tmp_path / "a")) == fingerprint(make(tmp_path / "b", **change))
 
 
-def test_end_of_turn_tokens_matter_wherever_they_are_named(tmp_path: Path) -> None:
+def test_end_of_turn_tokens_matter_in_either_file(tmp_path: Path) -> None:
     model = make(tmp_path / "a", eos_token_id=1)
     plain = fingerprint(model)
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))

@@ -16,7 +16,7 @@ from workers.weights.checkpoint import MappedCheckpoint
 
 
 @pytest.mark.thorough
-def test_a_plane_is_measured_once(
+def test_displacements_are_measured_once(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = (

@@ -90,7 +90,7 @@ TINY: dict[str, Any] = {"name": "tiny", "hub": HUB, "revision": COMMIT, "archite
 
 
 class Asking:
-    """Processes that ask a hub, with a hub's cache of their own."""
+    """Processes that download from a hub, with a hub's cache of their own."""
 
     def __init__(self, hub: ModelHub, folder: Path) -> None:
         self.hub = hub
@@ -145,7 +145,9 @@ def ask(repository: Path, tmp_path: Path) -> Iterator[Asking]:
     hub.close()
 
 
-def test_fetched_once_then_used_without_asking(ask: Asking, repository: Path, tmp_path: Path) -> None:
+def test_a_snapshot_is_downloaded_once_and_then_used_without_the_hub(
+    ask: Asking, repository: Path, tmp_path: Path
+) -> None:
     assert ask.locate() == "None"
     path, source, revision, identity = ask()
     assert (source, revision) == (f"hub:{HUB}", COMMIT)
@@ -169,7 +171,7 @@ def test_a_branch_is_resolved_to_its_commit(ask: Asking) -> None:
     assert ask(revision="main")[2] == COMMIT
 
 
-def test_fetching_goes_on_after_a_kill(ask: Asking) -> None:
+def test_a_download_is_resumed_after_a_kill(ask: Asking) -> None:
     ask.hub.slow = "model.safetensors"
     process = subprocess.Popen(ask.command(), env=ask.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     weights = f"GET /{HUB}/resolve/{COMMIT}/model.safetensors"
@@ -185,7 +187,7 @@ def test_fetching_goes_on_after_a_kill(ask: Asking) -> None:
     assert ask.hub.requests[f"GET /{HUB}/resolve/{COMMIT}/tokenizer.json"] == before  # that was here
 
 
-def test_nobody_answers(ask: Asking) -> None:
+def test_a_hub_that_does_not_answer_is_refused_with_the_ways_out(ask: Asking) -> None:
     field, _, remedy = ask(environment={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert field == "model.path"
     assert remedy.startswith("tiny is not on this machine and could not be fetched (")
@@ -194,13 +196,13 @@ def test_nobody_answers(ask: Asking) -> None:
     assert not list(ask.home.rglob("*.safetensors"))
 
 
-def test_offline_by_choice(ask: Asking) -> None:
+def test_offline_mode_sends_no_request(ask: Asking) -> None:
     field, _, remedy = ask(environment={"HF_HUB_OFFLINE": "1"})
     assert field == "model.path" and "model.path=DIR" in remedy
     assert not ask.hub.requests
 
 
-def test_a_gated_model(ask: Asking) -> None:
+def test_a_gated_model_is_refused_with_its_terms(ask: Asking) -> None:
     """The hub tells everybody what is in a gated repository, and refuses the files."""
     ask.hub.gated = True
     field, _, remedy = ask(gated=True)
@@ -210,14 +212,14 @@ def test_a_gated_model(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_a_hidden_repository(gated: bool, ask: Asking) -> None:
+def test_a_hidden_repository_is_refused(gated: bool, ask: Asking) -> None:
     ask.hub.hidden = True
     _, _, remedy = ask(gated=gated)
     assert "does not exist or is hidden" in remedy
     assert ("accept its license" if gated else "model.hub=") in remedy
 
 
-def test_a_repository_or_revision_that_is_not_there(ask: Asking) -> None:
+def test_a_missing_repository_or_revision_is_refused(ask: Asking) -> None:
     assert "does not exist or is hidden" in ask(hub="someone/else")[2]
     assert "has no revision " + "f" * 40 in ask(revision="f" * 40)[2]
     field, value, remedy = ask(hub="no such//name")
@@ -225,14 +227,14 @@ def test_a_repository_or_revision_that_is_not_there(ask: Asking) -> None:
     assert "no name of a repository" in remedy
 
 
-def test_a_repository_without_safetensors(ask: Asking, repository: Path) -> None:
+def test_a_repository_without_safetensors_is_refused(ask: Asking, repository: Path) -> None:
     (repository / "model.safetensors").unlink()
     (repository / "consolidated.safetensors").unlink()
     assert "no safetensors" in ask()[2]
     assert not list(ask.home.rglob("tokenizer.json"))  # and nothing was fetched
 
 
-def test_no_room_for_a_snapshot(ask: Asking, repository: Path) -> None:
+def test_a_full_disk_is_refused_before_the_download(ask: Asking, repository: Path) -> None:
     weights = (repository / "model.safetensors").stat().st_size
     field, _, remedy = ask(free=weights // 2)
     assert field == "HF_HOME"
@@ -240,5 +242,5 @@ def test_no_room_for_a_snapshot(ask: Asking, repository: Path) -> None:
     assert not list(ask.home.rglob("*.safetensors"))
 
 
-def test_the_wrong_architecture_is_told_after_fetching(ask: Asking) -> None:
+def test_a_wrong_architecture_is_refused_after_the_download(ask: Asking) -> None:
     assert "holds a LlamaForCausalLM" in ask(architecture="MistralForCausalLM")[2]

@@ -88,7 +88,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def test_the_papers_models_and_todays_are_there() -> None:
+def test_the_papers_models_and_current_ones_have_presets() -> None:
     assert {"smollm2_135m", "smollm2_135m_base", "local", "dummy"} <= set(NAMES)
     assert {"mistral7b", "llama2_7b", "llama3_8b", "vicuna7b"} <= set(NAMES)
     assert len(WITH_HUB) >= 10
@@ -96,7 +96,7 @@ def test_the_papers_models_and_todays_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_is_sound(name: str) -> None:
+def test_a_preset_is_complete_and_pinned(name: str) -> None:
     text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# @package _global_\n")
     model = preset(name)["model"]
@@ -145,7 +145,7 @@ def built_sizes() -> dict[str, dict[str, int]]:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_sizes_are_those_of_the_architecture(name: str, built_sizes: dict[str, dict[str, int]]) -> None:
+def test_sizes_match_the_architecture(name: str, built_sizes: dict[str, dict[str, int]]) -> None:
     """Built without memory from the published numbers: as many parameters as the preset says."""
     assert preset(name)["model"]["size"] == built_sizes[name]
 

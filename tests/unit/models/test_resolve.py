@@ -14,7 +14,7 @@ from orchestrator.models.resolve import locate_model, resolve_model
 from orchestrator.utils.errors import UserError
 
 
-def test_a_folder(tiny_llama: Path) -> None:
+def test_a_folder_is_resolved(tiny_llama: Path) -> None:
     found = resolve_model(ModelConfig(name="local", path=str(tiny_llama), dtype="float32"))
     assert found.path == tiny_llama
     assert (found.source, found.revision, found.dtype) == ("path", None, "float32")
@@ -24,7 +24,7 @@ def test_a_folder(tiny_llama: Path) -> None:
     assert locate_model(ModelConfig(path=str(tiny_llama))) == tiny_llama
 
 
-def test_a_folder_of_the_presets_architecture(tiny_llama: Path, tiny_mistral: Path) -> None:
+def test_a_folder_must_have_the_presets_architecture(tiny_llama: Path, tiny_mistral: Path) -> None:
     mistral = ModelConfig(name="mistral7b", hub="x/y", architecture="MistralForCausalLM")
     assert resolve_model(dataclasses.replace(mistral, path=str(tiny_mistral))).architecture == "MistralForCausalLM"
     with pytest.raises(UserError, match="holds a LlamaForCausalLM where model=mistral7b is a Mistral") as refused:
@@ -32,13 +32,13 @@ def test_a_folder_of_the_presets_architecture(tiny_llama: Path, tiny_mistral: Pa
     assert refused.value.field == "model.path"
 
 
-def test_a_folder_without_a_tokenizer(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(tiny_llama, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(UserError, match="has no tokenizer"):
         resolve_model(ModelConfig(name="local", path=str(bare)))
 
 
-def test_no_folder_and_no_hub(tmp_path: Path) -> None:
+def test_a_preset_without_folder_and_hub_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither a folder nor a hub id: name a folder, model\.path=DIR"):
         resolve_model(ModelConfig(name="local"))
     assert locate_model(ModelConfig(name="local")) is None

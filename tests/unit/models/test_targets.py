@@ -24,7 +24,7 @@ from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import CHECKED_LORA_FIELDS, HARMLESS_LORA_FIELDS, open_endpoint
 
 
-def test_a_checkpoint_is_known_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_a_checkpoint_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
     told: list[float] = []
     found = resolve_target(model(tmp_path / "tuned", weights(1), eos_token_id=3), base, told.append)
     again = resolve_target(model(tmp_path / "copy", weights(1), eos_token_id=3), base)
@@ -38,7 +38,7 @@ def test_a_checkpoint_is_known_by_its_content(base: CheckpointInfo, tmp_path: Pa
         refuse_duplicates((found, other, again))
 
 
-def test_an_adapter_is_known_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_an_adapter_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
     found = resolve_target(adapter(tmp_path / "tuned"), base)
     assert (found.kind, found.label) == ("adapter", "tuned")
     assert resolve_target(adapter(tmp_path / "copy", lora_dropout=0.5), base).fingerprint == found.fingerprint
@@ -105,7 +105,7 @@ CHECKPOINTS |= {
 
 
 @pytest.mark.parametrize("what", CHECKPOINTS)
-def test_checkpoints_that_do_not_fit(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
+def test_checkpoints_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
     make, story = CHECKPOINTS[what]
     with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
         resolve_target(make(tmp_path / "other"), base)
@@ -188,7 +188,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("what", ADAPTERS)
-def test_adapters_that_do_not_fit(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
+def test_adapters_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
     make, story = ADAPTERS[what]
     with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
         resolve_target(make(tmp_path / "other"), base)
@@ -196,7 +196,7 @@ def test_adapters_that_do_not_fit(base: CheckpointInfo, tmp_path: Path, what: st
 
 
 @pytest.mark.parametrize("start", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
-def test_adapters_that_began_beside_the_base_are_plain(
+def test_initializations_that_leave_the_base_unchanged_are_accepted(
     base: CheckpointInfo, tmp_path: Path, start: str | bool | None
 ) -> None:
     assert resolve_target(adapter(tmp_path / "lora", init_lora_weights=start), base).kind == "adapter"
@@ -210,7 +210,7 @@ UNUSUAL = (  # noqa: SIM905
 ).split()
 
 
-def test_every_field_of_the_installed_peft_is_known(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_every_field_of_the_installed_peft_is_classified(base: CheckpointInfo, tmp_path: Path) -> None:
     """A field that is neither free nor refused here is new: read what it does. PEFT is read: loading takes seconds."""
     (package,) = importlib.util.find_spec("peft").submodule_search_locations
     found = set()
@@ -226,7 +226,7 @@ def test_every_field_of_the_installed_peft_is_known(base: CheckpointInfo, tmp_pa
             resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)
 
 
-def test_an_adapter_that_may_not_be_read_is_refused(
+def test_an_unreadable_adapter_is_refused(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(file: Path) -> None:
@@ -237,7 +237,7 @@ def test_an_adapter_that_may_not_be_read_is_refused(
         resolve_target(adapter(tmp_path / "lora"), base)
 
 
-def test_a_node_where_something_else_lies_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_a_node_with_other_content_in_the_folder_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
     mapped = MappedCheckpoint(base.path)
     for made, name in ((model(tmp_path / "tuned", weights(1)), "model"), (adapter(tmp_path / "lora"), "adapter_model")):
         target = resolve_target(made, base)
@@ -250,7 +250,7 @@ def test_a_node_where_something_else_lies_is_refused(base: CheckpointInfo, tmp_p
             open_endpoint(target, mapped)
 
 
-def test_the_bases_weights_in_another_dtype_are_no_direction(tmp_path: Path, base: CheckpointInfo) -> None:
+def test_the_bases_weights_in_another_dtype_are_refused(tmp_path: Path, base: CheckpointInfo) -> None:
     exact = {name: w.astype(np.float16) for name, w in weights(0).items()}
     rounded = read_checkpoint(model(tmp_path / "rounded", {name: w.astype(np.float32) for name, w in exact.items()}))
     with pytest.raises(UserError, match=r"^grid\.towards=.*has the base's weights, a direction of no length"):
@@ -258,7 +258,7 @@ def test_the_bases_weights_in_another_dtype_are_no_direction(tmp_path: Path, bas
     assert resolve_target(tmp_path / "half", base).kind == "checkpoint", "here it rounds the base"
 
 
-def test_a_base_with_nan_is_refused_and_a_sound_one_read_once(
+def test_a_base_with_nan_is_refused_and_a_finite_one_read_once(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_nonfinite(base)

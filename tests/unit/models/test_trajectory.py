@@ -18,7 +18,7 @@ from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import AdapterEndpoint, open_endpoint
 
 
-def test_a_trajectorys_epochs_come_in_order_from_either_folder(tmp_path: Path) -> None:
+def test_epochs_are_found_in_order_in_either_folder(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     place = trajectory(tmp_path / "made" / "checkpoints", (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
     (place / "notes").mkdir()
@@ -30,7 +30,7 @@ def test_a_trajectorys_epochs_come_in_order_from_either_folder(tmp_path: Path) -
     )
 
 
-def test_a_trajectory_that_lacks_something_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_an_incomplete_trajectory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, words in (
         (trajectory(tmp_path / "gap", (1, 2, 5)), "has epoch-5 but not epoch-3, epoch-4: put back"),
@@ -43,7 +43,7 @@ def test_a_trajectory_that_lacks_something_is_refused_in_one_sentence(tmp_path: 
         assert caught.value.field == "grid.trajectory" and len(str(caught.value).splitlines()) == 1
 
 
-def test_principal_ends_are_the_axes_to_rounding(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_principal_axis_adapters_equal_the_axes_up_to_rounding(base: CheckpointInfo, tmp_path: Path) -> None:
     """Adapters of summed factors against the sum of the displacements."""
     chain = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
     found = measure_targets(base, chain, ["norm"])
@@ -62,7 +62,7 @@ def test_principal_ends_are_the_axes_to_rounding(base: CheckpointInfo, tmp_path:
         assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
 
 
-def test_a_sum_is_of_one_rank_and_adds_the_same_to_the_bit(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_a_sum_of_adapters_is_exact(base: CheckpointInfo, tmp_path: Path) -> None:
     """Only the second adapter has the embedding; there a row of weights, and what is added to it, are -0."""
     wide = "model.embed_tokens"
     rng = np.random.default_rng(5)
@@ -81,7 +81,7 @@ def test_a_sum_is_of_one_rank_and_adds_the_same_to_the_bit(base: CheckpointInfo,
     assert summed.rows(info).tobytes() == alone.rows(info).tobytes()
 
 
-def test_the_principal_plane_of_whole_checkpoints_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
+def test_the_principal_plane_of_full_checkpoints_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
     folder = trajectory(tmp_path / "whole", (1, 2, 3), lambda path, tensors: model(path, tensors))
     chain = [resolve_target(path, base) for path in epoch_folders(folder)]
     with pytest.raises(UserError, match="use grid=interpolate_1d"):

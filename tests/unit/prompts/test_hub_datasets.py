@@ -230,7 +230,9 @@ EXPECTED = {  # name: (group, prompts, categories, targets)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_a_named_data_set(name: str, hub: DatasetHub, fetched: Callable[[], int]) -> None:
+def test_each_preset_reads_its_data_set_in_the_hubs_layout(
+    name: str, hub: DatasetHub, fetched: Callable[[], int]
+) -> None:
     conf = preset(name)
     group, texts, categories, targets = EXPECTED[name]
     found = load_probe_set(conf)
@@ -244,12 +246,12 @@ def test_a_named_data_set(name: str, hub: DatasetHub, fetched: Callable[[], int]
     assert fetched() == 1 and hub.requests.total() == before  # once it is here, nobody is asked
 
 
-def test_a_branch_is_taken_as_it_is_and_recorded(hub: DatasetHub, fetched: Callable[[], int]) -> None:
+def test_a_branch_is_accepted_and_its_commit_recorded(hub: DatasetHub, fetched: Callable[[], int]) -> None:
     found = load_probe_set(preset("harmbench", revision="main"))
     assert found.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
 
 
-def test_mmlu_has_choices_and_right_answers(fetched: Callable[[], int]) -> None:
+def test_mmlu_has_choices_and_correct_answers(fetched: Callable[[], int]) -> None:
     found = load_probe_set(preset("mmlu"))
     assert (found.group, found.letters) == ("capability", ("A", "B", "C", "D"))
     assert [(prompt.choices, prompt.target) for prompt in found.prompts] == [
@@ -274,7 +276,7 @@ def refused(conf: ProbesConfig) -> UserError:
     return error.value
 
 
-def test_mistakes_are_one_sentence(hub: DatasetHub, fetched: Callable[[], int]) -> None:
+def test_each_mistake_is_refused_in_one_sentence(hub: DatasetHub, fetched: Callable[[], int]) -> None:
     error = refused(preset("jailbreakbench", column="goal_text"))
     assert error.field == "probes.column" and "it has Index, Goal, Target" in error.remedy
     assert refused(preset("jailbreakbench", category="Kind")).field == "probes.category"
@@ -291,7 +293,9 @@ def test_mistakes_are_one_sentence(hub: DatasetHub, fetched: Callable[[], int]) 
     assert not [path for path in Path(os.environ["SAFETY_LANDSCAPE_CACHE"]).rglob("*") if ".tmp" in path.name]
 
 
-def test_a_gated_data_set(hub: DatasetHub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_data_set_is_refused_with_its_terms(
+    hub: DatasetHub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "gated", {"walledai/StrongREJECT"})
     monkeypatch.setitem(hub.commits, "walledai/StrongREJECT", "e" * 40)  # nothing of it is in the hub's own cache
     error = refused(preset("strongreject", revision="e" * 40))
@@ -300,7 +304,9 @@ def test_a_gated_data_set(hub: DatasetHub, fetched: Callable[[], int], monkeypat
     assert "probes.path=FILE" in error.remedy and "\n" not in error.remedy
 
 
-def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer_is_refused_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a process of its own, which reads another endpoint."""
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -310,7 +316,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "connect to http://127.0.0.1:9 (HF_ENDPOINT names a mirror)" in error.remedy
 
 
-def test_a_data_set_of_ones_own_is_one_file(fetched: Callable[[], int], tmp_path: Path) -> None:
+def test_a_users_own_preset_of_a_data_set_is_one_file(fetched: Callable[[], int], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"name: mine\nhub: walledai/StrongREJECT\nrevision: {'df54272b395ce9e584d2f8140519935425d8549f'}\n"
     )

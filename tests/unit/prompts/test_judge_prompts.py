@@ -103,7 +103,7 @@ def test_templates_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_judge_is_sound(name: str) -> None:
+def test_a_model_judge_is_complete_and_pinned(name: str) -> None:
     judge = model_judge(name)
     assert len(judge.weights.revision) == 40, "a moving revision is another judge tomorrow"
     pieces = judge.fill_template("a question", "an answer")
@@ -146,7 +146,7 @@ PARSED: list[tuple[str, str, str, float | None]] = [
 
 
 @pytest.mark.parametrize(("name", "answer", "verdict", "score"), PARSED)
-def test_answers_are_read_or_left(name: str, answer: str, verdict: str, score: float | None) -> None:
+def test_answers_are_parsed_or_left_unparsed(name: str, answer: str, verdict: str, score: float | None) -> None:
     found = model_judge(name).parse(answer)
     assert (found.verdict, found.score) == (verdict, score)
     assert verdict in model_judge(name).verdicts
@@ -170,7 +170,7 @@ def test_what_a_verdict_counts_as() -> None:
 
 
 @given(st.text("[]/INSTs<>|", max_size=40))
-def test_nothing_is_left_of_a_delimiter(text: str) -> None:
+def test_no_delimiter_survives_in_a_judged_text(text: str) -> None:
     cut = escape_delimiters(text, ("[INST]", "[/INST]", "<s>", "<|s|>"))
     assert not any(delimiter in cut for delimiter in ("[INST]", "[/INST]", "<s>", "<|s|>"))
     assert cut.replace(" ", "") == text
@@ -195,7 +195,7 @@ def kept(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("kept")
-def test_special_tokens_in_a_response_are_text(tmp_path: Path) -> None:
+def test_special_tokens_in_a_response_become_text(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
     folder = tokenizer(tmp_path)
@@ -217,7 +217,7 @@ def test_special_tokens_in_a_response_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_judges_own_chat_template(tmp_path: Path) -> None:
+def test_a_judges_own_chat_template_is_applied(tmp_path: Path) -> None:
     judge = model_judge("strongreject")
     prompts = judge_prompt_set(judge, tokenizer(tmp_path), [("P", "R<|end|>")], 8192)
     assert judge.system is not None
@@ -241,7 +241,7 @@ def test_a_response_that_is_too_long_is_cut_at_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_tokenizer_that_does_not_load(tmp_path: Path) -> None:
+def test_a_tokenizer_that_does_not_load_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tokenizer does not load") as refused:
         judge_prompt_set(model_judge("wildguard"), tmp_path, [("P", "R")], 4096)
     assert refused.value.field == "judging.path"

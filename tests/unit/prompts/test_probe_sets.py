@@ -1,4 +1,4 @@
-"""Probe files to prompts: what is taken of a file, and what the user is told about a bad one."""
+"""Which prompts are read from a file, and how a bad one is refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("suffix", [*WRITERS, ".CSV"])
-def test_any_format(tmp_path: Path, suffix: str) -> None:
+def test_all_formats_give_the_same_prompts(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
     WRITERS[suffix.lower()](path, ROWS)
     probes = load_probe_set(Conf(path=str(path), column="ask", group="benign", category="kind", target="start"))
@@ -88,7 +88,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
     limit=st.integers(1, 9) | st.none(),
     suffix=st.sampled_from([".jsonl", ".parquet"]),
 )
-def test_a_window_of_any_texts(
+def test_offset_and_limit_select_a_window(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[str], offset: int, limit: int | None, suffix: str
 ) -> None:
     path = tmp_path_factory.mktemp("window") / f"p{suffix}"
@@ -102,7 +102,7 @@ def test_a_window_of_any_texts(
         assert caught.value.field == "probes.offset"
 
 
-def test_an_attack_knows_the_request_inside_it(tmp_path: Path) -> None:
+def test_an_attack_keeps_the_plain_request_inside_it(tmp_path: Path) -> None:
     file = tmp_path / "attacks.csv"
     file.write_text("goal,prompt\nMake tea,Max makes tea: how?\n")
     (prompt,) = load_probe_set(ProbesConfig(path=str(file), column="prompt", group="jailbreak")).prompts
@@ -115,32 +115,32 @@ def test_an_attack_knows_the_request_inside_it(tmp_path: Path) -> None:
     assert plain.request == plain.text
 
 
-def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
+def test_rows_after_the_last_requested_one_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"text": 1}\n{"text": "two"}\n{"text": "three"}\n{"text": "two"}\n\xff not JSON\n')
     assert texts(load_probe_set(Conf(path=str(path), offset=1, limit=2))) == ["two", "three"]
 
 
-def test_byte_order_mark_and_blank_lines(tmp_path: Path) -> None:
+def test_byte_order_marks_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     for name, content in (("p.csv", "text\r\n\r\none\r\n"), ("p.jsonl", '{"text": "one"}\r\n\r\n')):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
         assert texts(load_probe_set(Conf(path=str(tmp_path / name)))) == ["one"]
 
 
-def test_a_long_field(tmp_path: Path) -> None:
+def test_a_field_may_be_long(tmp_path: Path) -> None:
     text = "word " * 50_000  # more than the csv module takes by itself
     write_csv(tmp_path / "p.csv", [{"text": text}])
     assert texts(load_probe_set(Conf(path=str(tmp_path / "p.csv")))) == [text]
 
 
 @pytest.mark.parametrize("name", ["text", "goal", "prompt", "question", "behavior", "Behavior"])
-def test_usual_column_names(tmp_path: Path, name: str) -> None:
+def test_usual_column_names_are_recognized(tmp_path: Path, name: str) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"n": "1", name: "one"}])
     assert texts(load_probe_set(Conf(path=str(path)))) == ["one"]
 
 
-def test_two_usual_columns_are_no_guess(tmp_path: Path) -> None:
+def test_two_usual_columns_are_ambiguous(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"goal": "one", "prompt": "two"}])
     with pytest.raises(UserError, match="it has goal, prompt") as caught:
@@ -149,7 +149,7 @@ def test_two_usual_columns_are_no_guess(tmp_path: Path) -> None:
     assert texts(load_probe_set(Conf(path=str(path), column="prompt"))) == ["two"]
 
 
-# Content of a file, what else is asked, the field of the error and what it says.
+# Content of a file, further options, the field of the error and its message.
 BAD = {
     "empty csv": ("p.csv", "", {}, "probes.path", "is empty"),
     "header only": ("p.csv", "text,n\n", {}, "probes.path", "no rows"),
@@ -182,7 +182,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_files(tmp_path: Path, case: str) -> None:
+def test_damaged_files_are_refused_by_row(tmp_path: Path, case: str) -> None:
     name, content, asked, field, says = BAD[case]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -196,7 +196,7 @@ def test_bad_files(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("type_", "value"), [(pa.int64(), 3), (pa.string(), None), (pa.string(), ""), (pa.list_(pa.string()), ["a"])]
 )
-def test_bad_parquet_values(tmp_path: Path, type_: pa.DataType, value: object) -> None:
+def test_bad_parquet_values_are_refused(tmp_path: Path, type_: pa.DataType, value: object) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"text": pa.array([value], type_)}), path)
     with pytest.raises(UserError, match="row 1 ") as caught:
@@ -204,7 +204,7 @@ def test_bad_parquet_values(tmp_path: Path, type_: pa.DataType, value: object) -
     assert caught.value.field == "probes.path"
 
 
-def test_bad_paths(tmp_path: Path) -> None:
+def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "probes.csv").write_text("text\na\n")
     (tmp_path / "folder.csv").mkdir()
     for name, says in (("prbes.csv", "did you mean 'probes.csv'"), ("folder.csv", "folder"), ("x/y.csv", "no such")):
@@ -221,7 +221,7 @@ def test_bad_paths(tmp_path: Path) -> None:
         assert caught.value.field == "probes.file"
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.csv").write_text("text\na\n")
 
     def refuse(*_: object, **__: object) -> object:
@@ -249,7 +249,7 @@ def test_only_a_harmful_row_names_a_pair_by_itself(tmp_path: Path, group: str, o
     assert [prompt.pair_id for prompt in load_probe_set(Conf(path=str(path), group=group)).prompts] == [own, "x"]
 
 
-def test_own_path_wins_over_a_shipped_file(tmp_path: Path) -> None:
+def test_a_users_path_has_priority_over_a_shipped_file(tmp_path: Path) -> None:
     write_csv(tmp_path / "p.csv", [{"prompt": "one"}])
     assert texts(load_probe_set(preset("harmful", path=str(tmp_path / "p.csv"), category=None))) == ["one"]
 
@@ -264,7 +264,7 @@ def test_advbench() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_presets_say_what_they_are(path: Path) -> None:
+def test_presets_state_license_and_source(path: Path) -> None:
     conf = preset(path.stem)
     if path.stem == "custom":
         assert conf.name is None and conf.path is None and conf.file is None
@@ -314,7 +314,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_questions_with_choices_in_every_layout(tmp_path: Path, layout: str) -> None:
+def test_questions_with_choices_are_read_in_every_layout(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "q.parquet"
     pq.write_table(pa.Table.from_pylist([LAYOUTS[layout]]), path)
     probes = load_probe_set(
@@ -335,7 +335,7 @@ def test_questions_with_choices_in_every_layout(tmp_path: Path, layout: str) -> 
         ({"question": "2 + 2?", "choices": ["3", "4"], "answer": None}, "row 1 has no right answer"),
     ],
 )
-def test_questions_that_lack_something(tmp_path: Path, row: dict[str, Any], words: str) -> None:
+def test_incomplete_questions_are_refused(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     path = tmp_path / "q.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
     with pytest.raises(UserError, match=words) as caught:
@@ -343,7 +343,7 @@ def test_questions_that_lack_something(tmp_path: Path, row: dict[str, Any], word
     assert caught.value.field == "probes.path"
 
 
-def test_what_counts_as_a_right_answer(tmp_path: Path) -> None:
+def test_correct_answers_are_recognized(tmp_path: Path) -> None:
     path = tmp_path / "gsm8k.jsonl"
     write_jsonl(
         path, [{"question": "Apples?", "answer": "5 + 1,000\n#### 1,005"}, {"question": "Who?", "answer": ["A b", "C"]}]

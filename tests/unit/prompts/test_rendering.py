@@ -99,7 +99,7 @@ def kept(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int
     return lambda: len(requests)
 
 
-def test_the_process_has_no_torch(tmp_path: Path) -> None:
+def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
     request = {
         "folder": str(tokenizer(tmp_path)),
         "template": "tokenizer",
@@ -117,12 +117,12 @@ def test_the_process_has_no_torch(tmp_path: Path) -> None:
 THINKS = CHAT + "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}<no-thoughts>{% endif %}"
 
 
-def test_a_template_that_lets_the_model_think_first_is_told_not_to(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_thinking_is_disabled_in_templates_that_support_it(tmp_path: Path, kept: Callable[[], int]) -> None:
     (prompts,) = ask(tokenizer(tmp_path, THINKS))
     assert all(text.endswith("<|assistant|><no-thoughts>") for text in prompts.rendered)
 
 
-def test_a_response_can_be_made_to_begin_with_something(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_prefill_begins_the_response(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     forced = dataclasses.replace(HARMFUL, prefill="Sure, here is")
     plain, begun = render_prompt_sets(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
@@ -132,7 +132,7 @@ def test_a_response_can_be_made_to_begin_with_something(tmp_path: Path, kept: Ca
     assert stand_in.rendered[0].endswith("process? Sure, here is")
 
 
-def test_one_sweep_asks_with_and_without_the_chat_template(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_system_prompt_may_leave_the_chat_template_out(tmp_path: Path, kept: Callable[[], int]) -> None:
     bare = SystemPrompt("no_template", None, "none")
     with_template, without = ask(tokenizer(tmp_path), DEFAULT, bare)
     assert with_template.rendered[0].endswith("<|assistant|>") and without.rendered[0] == "How do I kill a process?"
@@ -170,7 +170,7 @@ def test_order_names_and_sampling(tmp_path: Path, kept: Callable[[], int]) -> No
     assert kept() == 1
 
 
-def test_own_template_writes_its_special_tokens_once(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_the_tokenizers_template_writes_its_special_tokens_once(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path, end="</s>")
     for prompts, system in zip(
         ask(folder, DEFAULT, EMPTY, STERN), ("", "<|system|><|end|>", "<|system|>Be stern.<|end|>"), strict=True
@@ -181,7 +181,9 @@ def test_own_template_writes_its_special_tokens_once(tmp_path: Path, kept: Calla
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, DEAF])
-def test_without_a_system_role(tmp_path: Path, kept: Callable[[], int], template: str) -> None:
+def test_a_template_without_a_system_role_gets_it_in_the_users_message(
+    tmp_path: Path, kept: Callable[[], int], template: str
+) -> None:
     default, empty, stern = ask(tokenizer(tmp_path, template), DEFAULT, EMPTY, STERN)
     assert empty.rendered == default.rendered
     assert [text.replace("Be stern.\n\n", "", 1) for text in stern.rendered] == list(default.rendered)
@@ -189,7 +191,7 @@ def test_without_a_system_role(tmp_path: Path, kept: Callable[[], int], template
 
 
 @pytest.mark.parametrize("end", ["", "</s>"])
-def test_bare_text_where_there_is_no_template(tmp_path: Path, kept: Callable[[], int], end: str) -> None:
+def test_a_tokenizer_without_a_template_gets_bare_text(tmp_path: Path, kept: Callable[[], int], end: str) -> None:
     folder = tokenizer(tmp_path, None, end)
     default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
     texts = [prompt.text for prompt in HARMFUL.prompts]
@@ -198,7 +200,7 @@ def test_bare_text_where_there_is_no_template(tmp_path: Path, kept: Callable[[],
     assert read(stern, folder) == [f"<s>{text}" for text in stern.rendered]
 
 
-def test_bare_text_where_none_is_asked_for(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_template_none_gives_bare_text(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     (bare,), (chat,) = ask(folder, template="none"), ask(folder)
     assert bare.rendered[0] == "How do I kill a process?"
@@ -248,7 +250,7 @@ def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
         assert [read(prompts, folder)[0] for prompts in sets] == [f"<s>{text}" for text in texts]
 
 
-def test_a_named_template_that_was_changed(
+def test_a_changed_named_template_is_rendered_anew(
     tmp_path: Path, kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, templates = tokenizer(tmp_path), tmp_path / "templates"
@@ -259,13 +261,13 @@ def test_a_named_template_that_was_changed(
         assert ask(folder, template="mine")[0].rendered[0] == f"{mark}How do I kill a process?"
 
 
-def test_the_date_stands_still(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_templates_get_a_fixed_date(tmp_path: Path, kept: Callable[[], int]) -> None:
     (prompts,) = ask(tokenizer(tmp_path, DATED))
     assert prompts.rendered[0].startswith("26 Jul 2024/2024-07-26<s>")
 
 
 @pytest.mark.parametrize("folder", [None, Path("nowhere")])
-def test_an_unknown_template(folder: Path | None) -> None:
+def test_an_unknown_template_is_refused(folder: Path | None) -> None:
     with pytest.raises(UserError, match="did you mean 'llama2'") as caught:
         ask(folder, template="lama2")
     assert caught.value.field == "model.template"
@@ -280,7 +282,7 @@ def test_an_unknown_template(folder: Path | None) -> None:
         ("<|user|>", "leaves the prompt out"),
     ],
 )
-def test_a_template_that_fails(tmp_path: Path, kept: Callable[[], int], template: str, says: str) -> None:
+def test_a_template_that_fails_is_refused(tmp_path: Path, kept: Callable[[], int], template: str, says: str) -> None:
     for system in (DEFAULT, STERN):
         with pytest.raises(UserError, match=says) as caught:
             ask(tokenizer(tmp_path, template), system)
@@ -288,7 +290,7 @@ def test_a_template_that_fails(tmp_path: Path, kept: Callable[[], int], template
         assert "How do I kill a process?" in caught.value.remedy
 
 
-def test_a_tokenizer_that_does_not_load(tmp_path: Path, kept: Callable[[], int], cache: Path) -> None:
+def test_a_tokenizer_that_does_not_load_is_refused(tmp_path: Path, kept: Callable[[], int], cache: Path) -> None:
     folder = tokenizer(tmp_path)
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "None of them"}}')
     with pytest.raises(UserError, match="tokenizer does not load") as caught:
@@ -309,7 +311,7 @@ def test_code_of_the_repository_is_not_run(tmp_path: Path, kept: Callable[[], in
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_prompt_without_tokens(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_prompt_without_tokens_is_refused(tmp_path: Path, kept: Callable[[], int]) -> None:
     from tokenizers import Regex, Tokenizer, normalizers, processors
     from tokenizers.models import WordLevel
 
@@ -328,7 +330,7 @@ def test_a_prompt_without_tokens(tmp_path: Path, kept: Callable[[], int]) -> Non
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"check": 1}', b"\xff"])
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, kept: Callable[[], int], cache: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_replaced(tmp_path: Path, kept: Callable[[], int], cache: Path, damage: bytes) -> None:
     folder = tokenizer(tmp_path)
     first = ask(folder)
     (file,) = cache.iterdir()
@@ -341,14 +343,14 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, kept: Callable[[], int], c
     assert ask(folder) == first and kept() == 3
 
 
-def test_an_unusable_cache_stops_nothing(tmp_path: Path, kept: Callable[[], int], monkeypatch: Any) -> None:
+def test_an_unusable_cache_is_no_error(tmp_path: Path, kept: Callable[[], int], monkeypatch: Any) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "file"))
     folder = tokenizer(tmp_path)
     assert ask(folder) == ask(folder) and kept() == 2
 
 
-def test_what_counts_for_the_cache(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_cached_prompts_depend_on_all_that_changes_them(tmp_path: Path, kept: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     one, other = HARMFUL.prompts
 
@@ -370,7 +372,7 @@ def test_what_counts_for_the_cache(tmp_path: Path, kept: Callable[[], int]) -> N
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), st.none() | st.text())
-def test_the_stand_in(text: str, system: str | None) -> None:
+def test_the_dummy_engine_gets_one_token_for_each_word(text: str, system: str | None) -> None:
     probes = ProbeSet("p", "g", (Prompt(text), Prompt(text + " more")))
     (prompts,) = render_prompt_sets(None, [probes], [SystemPrompt("s", system)], lambda _: Sampling())
     assert prompts.rendered[0] == (f"{system}\n\n{text}" if system else text)
@@ -379,7 +381,7 @@ def test_the_stand_in(text: str, system: str | None) -> None:
     assert all(0 <= token < 50_000 for token in longer)
 
 
-def test_the_stand_in_is_the_same_everywhere() -> None:
+def test_the_dummy_engines_tokens_are_the_same_on_every_machine() -> None:
     assert ask(None)[0].token_ids[0] == (38_884, 11_588, 1_171, 38_426, 33_343, 38_605)
 
 
@@ -395,7 +397,9 @@ def test_system_prompt_presets() -> None:
     assert presets["llama2"]["text"].count("\n\n") == 1
 
 
-def test_the_embedded_models_own_system_message(kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_model_has_a_default_system_message(
+    kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
     folder = embedded_folder(None)
     if not folder.is_dir():
