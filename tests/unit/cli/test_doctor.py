@@ -169,7 +169,7 @@ def test_a_silent_network_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
         raise TimeoutError("too late")
 
     hold = threading.Event()
-    monkeypatch.setattr(doctor, "PATIENCE", 0.05)
+    monkeypatch.setattr(doctor, "HUB_TIMEOUT", 0.05)
     monkeypatch.setattr(socket, "create_connection", silent)
     assert "no answer" in find("hub", tmp_path, network=True).found
     hold.set()
