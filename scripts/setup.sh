@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv with this project in it. Usage: scripts/setup.sh [EXTRA...], such as `scripts/setup.sh finetune dev`.
+# Install this project into .venv. Usage: scripts/setup.sh [EXTRA...], such as `scripts/setup.sh finetune dev`.
 #
-# Needs python3 (3.11 to 3.13) with pip or venv; uv is put into .uv/ where the machine has none.
-# The engine's extra is found out: `gpu` where nvidia-smi lists a GPU, else `cpu`; ENGINE=cpu or ENGINE=gpu decides otherwise.
+# Needs python3 (3.11 to 3.13) with pip or venv; installs uv into .uv/ if the machine has none.
+# The engine's extra is `gpu` if nvidia-smi lists a GPU, else `cpu`; ENGINE=cpu or ENGINE=gpu overrides this.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,7 +12,7 @@ unfinished=.venv/.setup-unfinished
 say() { printf 'set-up: %s\n' "$*" >&2; }
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 
-# One set-up at a time in this folder; the second waits, then finds little to do.
+# Only one set-up runs in this folder at a time. A second one waits for it, and then has little left to do.
 if [ -z "${SETUP_LOCKED:-}" ] && command -v flock >/dev/null; then
     SETUP_LOCKED=1 exec flock pyproject.toml "$BASH" scripts/setup.sh "$@"
 fi
@@ -22,7 +22,8 @@ for candidate in python3 python3.13 python3.12 python3.11; do
     if fits "$candidate"; then python=$candidate && break; fi
 done
 
-install_uv() { # into .uv/, private: --target needs no permission and is allowed where the system's Python is "externally managed"
+# --target needs no permission, and is allowed even if the system's Python is "externally managed".
+install_uv() {
     say "installing uv into .uv/"
     for candidate in "$python" python3; do
         if "$candidate" -m pip --version >/dev/null 2>&1; then
@@ -37,17 +38,17 @@ install_uv() { # into .uv/, private: --target needs no permission and is allowed
 export PATH="$PWD/.uv/bin:$PATH"
 uv --version >/dev/null 2>&1 || install_uv
 
-# A folder of wheels that pip is told of is good for uv too: a CPU build of torch may lie there.
+# uv does not read pip's configuration. A folder of wheels named there may hold a CPU build of torch: pass it on.
 if [ -z "${UV_FIND_LINKS:-}" ]; then
     links=
-    told=$("${python:-python3}" -m pip config list 2>/dev/null | sed -n "s/^.*\\.find-links='\\(.*\\)'$/\\1/p" || true)
-    for place in ${told//\\n/ }; do
+    folders=$("${python:-python3}" -m pip config list 2>/dev/null | sed -n "s/^.*\\.find-links='\\(.*\\)'$/\\1/p" || true)
+    for place in ${folders//\\n/ }; do
         if [ -d "$place" ]; then links="${links:+$links,}$place"; fi
     done
     if [ -n "$links" ]; then export UV_FIND_LINKS="$links"; fi
 fi
 
-# What an earlier set-up was killed in may hold half a package: it is made anew, from uv's cache.
+# A set-up that was killed may have left half a package: make .venv again, from uv's cache.
 if [ -e "$unfinished" ] || { [ -e .venv ] && ! fits .venv/bin/python; }; then
     say "an earlier set-up was interrupted: starting .venv anew"
     rm -rf .venv
@@ -71,7 +72,7 @@ if [ "${extras[0]:-}" = cpu ]; then overrides=(--override scripts/cpu-overrides.
 target=".${extras[*]+[$(IFS=, && echo "${extras[*]}")]}"
 say "installing $target into .venv"
 if ! uv pip install --python .venv ${overrides[@]+"${overrides[@]}"} --editable "$target"; then
-    [ -n "$first" ] || rm -f "$unfinished" # what was there before still works: uv downloads first, then installs
+    [ -n "$first" ] || rm -f "$unfinished" # the old environment still works: uv downloads everything before it installs
     exit 1
 fi
 rm -f "$unfinished"
