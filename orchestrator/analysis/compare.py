@@ -18,7 +18,7 @@ from scipy.stats import false_discovery_control
 from orchestrator.analysis import intervals, resampling, visage
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
-from orchestrator.analysis.reducer import by_probe, read_results
+from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results import (
     RESULT_KEY,
     BasinSummary,
@@ -29,8 +29,9 @@ from orchestrator.analysis.results import (
 )
 from orchestrator.analysis.summary import over_directions, probe_arrays
 from orchestrator.scoring.counts import Verdicts
+from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
-from orchestrator.store.status import load
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.records import JsonRecord
 
@@ -196,13 +197,10 @@ def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:
         raise UserError("compare", " ".join(map(str, places)), "name two sweeps or more: compare FOLDER FOLDER")
     sweeps = []
     for place in places:
-        folder = latest_sweep(place)
-        study = folder.study
-        sweep, _ = load(study, folder.path)
-        frame, summary = read_results(folder)
-        sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
-        name = f"{summary.model or study.id} / {folder.path.name}"
-        verdicts = by_probe(study, sweep, sets).get(summary.primary.combination)
+        stored = StoredSweep.open(latest_sweep(place))
+        frame, summary = read_results(stored.folder)
+        name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
+        verdicts = refusals_by_probe(stored).get(summary.primary.combination)
         sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts))
     return sweeps
 

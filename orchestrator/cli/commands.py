@@ -13,7 +13,7 @@ import logging
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.output import print_json, print_mapping, print_pairs, print_results, print_table, stderr_console
@@ -21,7 +21,7 @@ from orchestrator.utils.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from orchestrator.config.schema import Config
-    from orchestrator.store.study import Study
+    from orchestrator.store.sweep_folder import StoredSweep
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +29,27 @@ logger = logging.getLogger(__name__)
 def run(call: Call) -> int:
     """plan, run what is missing, judge, reduce, draw; running again resumes"""
     call.refuse_places("run")
-    config, told = call.config, stderr_console()  # first: a mistake is answered before anything heavy is imported
+    config = call.config  # first: a mistake is answered before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
     from orchestrator.config.presets import Presets
-    from orchestrator.pipeline import run as job
-    from orchestrator.store.sweep_folder import SweepFolder
+    from orchestrator.pipeline.run import resume_hint
+    from orchestrator.pipeline.run import run as run_sweep
 
+    console = stderr_console()
     try:
-        ran = job.run(config, Presets(call.config_dir), call.overrides, told)
+        result = run_sweep(config, Presets(call.config_dir), call.overrides, console)
     except KeyboardInterrupt:
-        told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
+        console.print(resume_hint(call.overrides), soft_wrap=True, highlight=False)
         return ExitCode.INTERRUPTED
-    if not ran.waits_for:
-        call.sweeps.append(ran.prepared.folder)
-        print_results(SweepFolder(ran.prepared.study, ran.prepared.folder), call.json)
+    if not result.waits_for:
+        call.sweeps.append(result.stored.folder.path)
+        print_results(result.stored.folder, call.json)
     elif call.json:
-        print_json({"part": config.cluster.part, "waits_for": ran.waits_for, "points_left": ran.points_left})
-    if ran.code == ExitCode.INTERRUPTED:
-        told.print(job.how_to_go_on(call.overrides), soft_wrap=True, highlight=False)
-    return ran.code
+        print_json({"part": config.cluster.part, "waits_for": result.waits_for, "points_left": result.points_left})
+    if result.code == ExitCode.INTERRUPTED:
+        console.print(resume_hint(call.overrides), soft_wrap=True, highlight=False)
+    return result.code
 
 
 def _submit(call: Call, config: Config) -> int:
@@ -92,9 +93,10 @@ def status(call: Call) -> int:
     """progress, time left and failures of every sweep (or of one folder), from disk alone"""
     from orchestrator.store import discovery
     from orchestrator.store import status as standing
+    from orchestrator.store.sweep_folder import StoredSweep
 
     sweeps = discovery.find_sweeps(call.place("status"), _warn_passed_over)
-    found = [standing.examine(each.study, each.path) for each in sweeps]
+    found = [standing.examine(StoredSweep.open(folder)) for folder in sweeps]
     if call.json:
         print_json([each.to_json() for each in found])
         return ExitCode.COMPLETE
@@ -105,55 +107,38 @@ def status(call: Call) -> int:
 
 def judge(call: Call) -> int:
     """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
-    from orchestrator.pipeline import judge as judging
-    from orchestrator.scoring import panel as seats
-    from orchestrator.store import maintenance as upkeep
-    from orchestrator.store.sweep_folder import SweepFolder
+    from orchestrator.pipeline.rejudge import rejudge, with_judges
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
-    study, folder, sweep, record = _stored(call)
-    study.mends = True
-    wanted = tuple(call.config.judge_names)
-    if any(o.partition("=")[0].lstrip("+") in ("judge", "judges") for o in call.overrides) and wanted != sweep.judges:
-        sweep = dataclasses.replace(sweep, judges=wanted)
-        seats.check_judges(study, sweep)
-        folder = SweepFolder.of(study, sweep).path
-        SweepFolder(study, folder).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
-    asked = dataclasses.replace(call.config, judges=list(sweep.judges))
-    code = judging.answer(asked, study, sweep, folder, stderr_console())
-    if study.problems and code != ExitCode.INTERRUPTED:  # verdicts that were moved aside are given again, once
-        _warn_damaged(study)
-        gone = any(upkeep.kind_of(study, path) != "judgements" for path in study.problems)
-        code = judging.answer(asked, study, sweep, folder, stderr_console())
-        if gone and not code:
-            code = ExitCode.NOT_MET
-    print_results(SweepFolder(study, folder), call.json)
+    stored = _stored(call)
+    if any(override.partition("=")[0].lstrip("+") in ("judge", "judges") for override in call.overrides):
+        stored = with_judges(stored, tuple(call.config.judge_names))
+    code = rejudge(call.config, stored, stderr_console())
+    print_results(stored.folder, call.json)
     return code
 
 
 def reduce(call: Call) -> int:
     """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
-    from orchestrator.analysis import reducer as answers
-    from orchestrator.store.sweep_folder import SweepFolder
+    from orchestrator.pipeline.reduce import reduce_stored
+    from orchestrator.store.maintenance import log_damage
 
-    study, folder, sweep, _ = _stored(call)
-    answers.reduce_stored(study, sweep, folder, call.config.report)
-    _warn_damaged(study)
-    print_results(SweepFolder(study, folder), call.json)
-    return ExitCode.NOT_MET if study.problems else ExitCode.COMPLETE
+    stored = _stored(call)
+    reduce_stored(stored, call.config.report)
+    log_damage(stored.study)
+    print_results(stored.folder, call.json)
+    return ExitCode.NOT_MET if stored.study.problems else ExitCode.COMPLETE
 
 
 def report(call: Call) -> int:
     """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
     from orchestrator.analysis.reducer import read_results
     from orchestrator.report.page.render import write_report
-    from orchestrator.store.sweep_folder import SweepFolder
 
-    study, folder, sweep, _ = _stored(call)
-    files = SweepFolder(study, folder)
-    frame, summary = read_results(files)
-    write_report(study, sweep, folder, frame, summary, call.config.report)
-    print_mapping({"report": str(files.result_paths()["report"])}, call.json)
+    stored = _stored(call)
+    frame, summary = read_results(stored.folder)
+    write_report(stored, frame, summary, call.config.report)
+    print_mapping({"report": str(stored.folder.result_paths()["report"])}, call.json)
     return ExitCode.COMPLETE
 
 
@@ -309,27 +294,16 @@ def view(call: Call) -> int:
     return ExitCode.COMPLETE
 
 
-def _stored(call: Call) -> tuple[Any, Path, Any, dict[str, Any]]:
-    """The study, folder, sweep and record that a call is about: the folder named, or the latest sweep."""
-    from orchestrator.store import discovery
-    from orchestrator.store import status as standing
+def _stored(call: Call) -> StoredSweep:
+    """Return the sweep that a call is about: the one in the named folder, or the latest."""
+    from orchestrator.store.discovery import latest_sweep
+    from orchestrator.store.sweep_folder import StoredSweep
 
-    folder = discovery.latest_sweep(call.place("sweep"))
-    return folder.study, folder.path, *standing.load(folder.study, folder.path)
+    return StoredSweep.open(latest_sweep(call.place("sweep")))
 
 
 def _warn_passed_over(error: UserError) -> None:
     logger.warning("passed over: %s", error)
-
-
-def _warn_damaged(study: Study) -> None:
-    """Name the files that do not verify, and what happens to each."""
-    from orchestrator.store import maintenance as upkeep
-
-    for path, why in study.problems.items():
-        remedy = upkeep.AGAIN[upkeep.kind_of(study, path)]
-        reason = why.removeprefix(f"{path}: ")
-        logger.warning("%s does not verify (%s): %s", path.relative_to(study.root), reason, remedy)
 
 
 Verb = Callable[[Call], int]

@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import judges
-from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
 ROWS = 4  # height of the curve
@@ -25,18 +24,17 @@ class LiveCurve:
     Reads visits from the study as they are stored, a few at a time, so that the display stays responsive.
     """
 
-    def __init__(self, study: Study, sweep: Sweep, prompt_sets: Sequence[PromptSet]) -> None:
-        harmful = [prompts for prompts in prompt_sets if prompts.group == "harmful"]
-        self._study = study
-        self._prompt_set = harmful[0] if harmful else prompt_sets[0]
+    def __init__(self, stored: StoredSweep) -> None:
+        harmful = [prompts for prompts in stored.prompt_sets if prompts.group == "harmful"]
+        self._study = stored.study
+        self._prompt_set = harmful[0] if harmful else stored.prompt_sets[0]
         self._judge = judges.get("keyword")
         self._texts = {prompt.id: prompt.text for prompt in self._prompt_set.prompts}
         self._asr: dict[str, float] = {}  # percent, by point id
-        self._is_plane = sweep.grid.is_plane
-        self._points = _points_by_position(sweep)
-        own = {task.key for task in sweep.tasks() if task.prompt_set_id == self._prompt_set.id}
-        stored = {part.path.stem for key, part in study.generations.stored().items() if key in own}
-        self._unread = collections.deque(sorted(stored))
+        self._is_plane = stored.sweep.grid.is_plane
+        self._points = _points_by_position(stored.sweep)
+        names = {part.path.stem for key, part in stored.generations.items() if key[1] == self._prompt_set.id}
+        self._unread = collections.deque(sorted(names))
 
     def add_visit(self, visit: str) -> None:
         """Have a visit read that is now stored, by its id."""

@@ -27,8 +27,8 @@ from orchestrator.planning.gpus import find_gpu, key_of_installed
 from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
 from orchestrator.planning.limits import check_disk, check_memory
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.store.runs import totals
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.files import DamagedFile
+from orchestrator.store.runs import with_totals
 from orchestrator.sweep.grid import Beside, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
@@ -61,7 +61,7 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
     """
     if config.engine.kind == EngineKind.dummy or all_on_this_machine(config, presets):
         prepared = prepare(config, presets)
-        missing = find_missing(prepared, prepared.study, config.cluster.part, config.retry == Retry.failed)
+        missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
         return estimate_prepared(prepared, missing.tasks)
     return _estimate_from_preset(config, presets)
 
@@ -152,9 +152,13 @@ def _estimate(
 
 def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
     """Return the mean seconds of a visit of this sweep so far; None before the first visit."""
-    runs = totals(prepared.study, SweepFolder(prepared.study, prepared.folder).read_record().get("runs", []))
-    done = sum(run.get("visits", 0) for run in runs)
-    return sum(run.get("visit_seconds", 0.0) for run in runs) / done if done else None
+    stored = prepared.stored
+    try:
+        runs = with_totals(stored.study, stored.record.runs)
+    except DamagedFile:  # it has not run yet
+        return None
+    done = sum(run.totals.visits for run in runs)
+    return sum(run.totals.visit_seconds for run in runs) / done if done else None
 
 
 # Without weights: sizes from the preset, assumed prompt tokens, placeholders for checkpoints.

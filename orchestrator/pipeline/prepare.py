@@ -5,10 +5,10 @@ Every mistake of the user is found here. Nothing is written below `out`, and no 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.analysis import reducer
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
@@ -17,10 +17,11 @@ from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.pipeline.checks import check_image_encoder, check_lengths
 from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import load_probe_sets, render, without_duplicates
-from orchestrator.store.files import check_writable
+from orchestrator.store.files import DamagedFile, check_writable
 from orchestrator.store.parts import TaskKey
+from orchestrator.store.runs import given_up
 from orchestrator.store.study import Study, StudyInfo
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import PromptSet, Task, parse_part, shares
@@ -60,14 +61,9 @@ class PreparedSweep:
         return Path(self.config.out).expanduser()
 
     @property
-    def study(self) -> Study:
-        """The study. Its folder need not exist yet."""
-        return Study.locate(self.out, self.info)
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the sweep in the study."""
-        return SweepFolder.of(self.study, self.sweep).path
+    def stored(self) -> StoredSweep:
+        """The sweep as it is stored. Its folder need not exist yet."""
+        return StoredSweep(SweepFolder.of(Study.locate(self.out, self.info), self.sweep), self.sweep)
 
 
 def prepare(config: Config, presets: Presets) -> PreparedSweep:
@@ -132,13 +128,13 @@ class MissingTasks:
 
 
 def find_missing(
-    prepared: PreparedSweep, study: Study, part: str | None = None, retry_failed: bool = False
+    prepared: PreparedSweep, stored: StoredSweep, part: str | None = None, retry_failed: bool = False
 ) -> MissingTasks:
-    """Return the tasks that are not stored in the study.
+    """Return the tasks of a sweep that are not stored.
 
     Args:
         prepared: The sweep.
-        study: The study. It need not exist yet.
+        stored: The same as it is stored. It need not exist yet.
         part: `i/n` for the i-th of n parts of the sweep. None for the whole sweep.
         retry_failed: Whether to run again what earlier runs gave up.
     """
@@ -147,12 +143,11 @@ def find_missing(
         i, n = parse_part(part)
         part_of_point = shares(tasks, n)
         tasks = [task for task in tasks if part_of_point[task.point] == i]
-    if not study.exists:
+    if not stored.study.exists:
         return MissingTasks(len(tasks), tasks, set())
-    stored = study.generations.stored()
-    missing = [task for task in tasks if task.key not in stored]
-    given_up: set[TaskKey] = set()
+    missing = [task for task in tasks if task.key not in stored.generations]
+    failed: set[TaskKey] = set()
     if not retry_failed:
-        record = SweepFolder(study, prepared.folder).read_record()
-        given_up = reducer.given_up(record) & {task.key for task in missing}
-    return MissingTasks(len(tasks), [task for task in missing if task.key not in given_up], given_up)
+        with contextlib.suppress(DamagedFile):  # no record yet, so nothing was run
+            failed = given_up(stored.record.runs) & {task.key for task in missing}
+    return MissingTasks(len(tasks), [task for task in missing if task.key not in failed], failed)

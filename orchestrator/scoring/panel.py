@@ -1,47 +1,49 @@
-"""A sweep's judges: who sits, with which weights, and whether its responses can be judged by them."""
+"""The judges of a stored sweep: bind model judges to the weights they used, and check that they can judge."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from orchestrator import judges
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
 
-def bench(study: Study, sweep: Sweep) -> list[Judge]:
-    """The sweep's judges, in order; a model judge with the weights that have judged the sweep. Raises UserError where
-    one has not yet."""
-    return [seated(study, SweepFolder.of(study, sweep).path, name) for name in sweep.judges]
+def load_panel(stored: StoredSweep) -> list[Judge]:
+    """Return the sweep's judges in order, model judges with the weights that have judged the sweep.
+
+    Raises:
+        UserError: A model judge has not judged the sweep yet.
+    """
+    return [load_judge(stored.folder, name) for name in stored.sweep.judges]
 
 
-def seated(study: Study, folder: Path, name: str) -> Judge:
-    """One of the judges of the sweep in `folder`, likewise."""
+def load_judge(folder: SweepFolder, name: str) -> Judge:
+    """Return one of the judges of the sweep in `folder`, a model judge with the weights that have judged the sweep.
+
+    Raises:
+        UserError: The model judge has not judged the sweep yet.
+    """
     judge = judges.get(name)
     if isinstance(judge, ModelJudge):
-        known = SweepFolder(study, folder).read_judge(name)
-        if not known:
+        weights = folder.read_judge(name)
+        if not weights:
             raise UserError("judge", name, "has not judged this sweep yet: `judge` has its model do it")
-        judge = judge.with_weights(known["fingerprint"], known["dtype"])
+        judge = judge.with_weights(weights["fingerprint"], weights["dtype"])
     return judge
 
 
-def check_judges(study: Study, sweep: Sweep) -> list[PromptSet]:
-    """The sweep's prompt sets, on whose responses each of its judges can judge. Raises UserError."""
-    prompt_sets = [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
-    for name in sweep.judges:
-        _check_whole(judges.get(name), prompt_sets)
-    return prompt_sets
+def check_judges(stored: StoredSweep) -> None:
+    """Raise UserError if one of the sweep's judges cannot judge the stored responses."""
+    for name in stored.sweep.judges:
+        _check_complete(judges.get(name), stored.prompt_sets)
 
 
-def _check_whole(judge: Judge, prompt_sets: Sequence[PromptSet]) -> None:
-    """Raises UserError where early stopping has cut responses that this judge needs whole."""
+def _check_complete(judge: Judge, prompt_sets: Sequence[PromptSet]) -> None:
+    """Raise UserError if early stopping has cut responses that this judge needs complete."""
     for prompts in prompt_sets:
         stop = prompts.sampling.stop
         if stop and stop != judge.stops:

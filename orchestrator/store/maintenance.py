@@ -11,6 +11,7 @@ import collections
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MERGED_TASKS = 2000  # tasks a merged part holds: 10^6 tasks are 500 files
 MERGED_ROWS = 500_000  # rows it holds at most: bounds the memory that merging and reading take
@@ -173,7 +176,7 @@ class Report:
         return not self.findings
 
 
-AGAIN = {
+REMEDIES = {
     "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
     "judgements": "`run` and `judge` move it aside and judge again",
     "directions": "`run` moves it aside and measures the direction again",
@@ -185,10 +188,18 @@ AGAIN = {
 }
 
 
-def kind_of(study: Study, path: Path) -> str:
-    """Which of these a file of a study is."""
+def file_kind(study: Study, path: Path) -> str:
+    """Return the key of REMEDIES that a file of a study belongs to."""
     inside = path.relative_to(study.root).parts
-    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in AGAIN), "answers")
+    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in REMEDIES), "answers")
+
+
+def log_damage(study: Study) -> None:
+    """Log the files that do not verify, and what is done about each."""
+    for path, why in study.problems.items():
+        reason = why.removeprefix(f"{path}: ")
+        remedy = REMEDIES[file_kind(study, path)]
+        logger.warning("%s does not verify (%s): %s", path.relative_to(study.root), reason, remedy)
 
 
 def verify_folder(root: Path) -> Report:
@@ -199,7 +210,7 @@ def verify_folder(root: Path) -> Report:
         path = root / "study.json"
         why = str(error.__cause__).removeprefix(f"{path}: ")
         rest = "nothing else was read: whose it is stands in study.json"
-        return Report(files=1, findings=[Finding(path, why, AGAIN["study.json"])], notes=[rest])
+        return Report(files=1, findings=[Finding(path, why, REMEDIES["study.json"])], notes=[rest])
     return verify(study)
 
 
@@ -219,7 +230,9 @@ def verify(study: Study, advance: Advance | None = None) -> Report:
         except MissingFile:
             pass  # merged away a moment ago
         except DamagedFile as error:
-            report.findings.append(Finding(path, str(error).removeprefix(f"{path}: "), AGAIN[kind_of(study, path)]))
+            report.findings.append(
+                Finding(path, str(error).removeprefix(f"{path}: "), REMEDIES[file_kind(study, path)])
+            )
         if advance:
             advance(1)
     report.tasks = len(seen.get("generations", ()))

@@ -1,133 +1,181 @@
-"""A run of a sweep as it is recorded: what was begun, what it took, how it ended.
+"""The runs of a sweep: recorded as they begin and end, and completed from their events where a driver died.
 
-One file for each run, so that drivers of several parts do not overwrite each other's. What a driver that died could not
-tell any more is in its events.
+Each run has its own file, so that drivers of several parts do not overwrite each other's. What a driver that died could
+not record any more is in its events.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from orchestrator.store.events import EventLog
+from orchestrator.store.parts import TaskKey, TaskParts
+from orchestrator.store.records import RUNNING, FailedVisit, RunRecord, RunTotals
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.utils.hashing import content_id
 
 
-class RunRecord:
-    """The record of a run under way: written as it begins, when an actor of another kind is taken on, and at its end.
+class RunRecorder:
+    """Writes the record of a run under way: as it begins, when an actor of another kind is admitted, and at its end."""
 
-    `outcome` in it: running (or died), complete, interrupted, refused (the user has to mend something), broken.
-    """
-
-    def __init__(self, study: Study, folder: Path, tasks: int, part: str | None = None) -> None:
-        self._study, self._folder = study, folder
-        self._entry: dict[str, Any] = {
-            "run": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}",
-            "part": part,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started_at": time.time(),
-            "outcome": "running",
-            "tasks": tasks,
-        }
+    def __init__(self, folder: SweepFolder, tasks: int, part: str | None = None) -> None:
+        self._folder = folder
+        self._started = time.time()
+        self._record = RunRecord(
+            run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+            part=part,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started,
+            outcome=RUNNING,
+            tasks=tasks,
+        )
         self._write()
 
     @property
     def run(self) -> str:
-        """Its name, which its events have too."""
-        return str(self._entry["run"])
+        """The run's name."""
+        return self._record.run
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
-        return round(time.time() - float(self._entry["started_at"]), 1)
+        """Seconds since the run began."""
+        return round(time.time() - self._started, 1)
 
-    def admitted(self, described: Mapping[str, Any]) -> None:
-        """An actor was taken on: what it says of its engine, versions and machine."""
-        engines = self._entry.setdefault("engines", {})
-        machines = self._entry.setdefault("machines", {})
-        known = described["engine_id"] in engines and described["host"] in machines
-        machines[described["host"]] = described["machine"]
-        engines[described["engine_id"]] = described["engine"]
-        self._entry["versions"] = described["versions"]
+    def admit(self, description: Mapping[str, Any]) -> None:
+        """Record an actor. `description`: its engine, versions and machine, as the actor reports them."""
+        engine_id, host = description["engine_id"], description["host"]
+        known = engine_id in self._record.engines and host in self._record.machines
+        self._record = dataclasses.replace(
+            self._record,
+            engines={**self._record.engines, engine_id: description["engine"]},
+            machines={**self._record.machines, host: description["machine"]},
+            versions=description["versions"],
+        )
         if not known:
             self._write()
 
-    def ended(self, outcome: str, totals: Mapping[str, Any]) -> None:
-        """The run is over. `totals`: what dispatch counted until then."""
-        self._entry |= {"outcome": outcome, "seconds": self.seconds, **totals}
+    def end(self, outcome: str, totals: RunTotals | None = None, failures: Sequence[FailedVisit] = ()) -> None:
+        """Record the end of the run. `totals`: None if nothing was dispatched."""
+        self._record = dataclasses.replace(
+            self._record,
+            outcome=outcome,
+            seconds=self.seconds,
+            totals=totals or RunTotals(),
+            failures=tuple(failures),
+        )
         self._write()
 
     def _write(self) -> None:
-        SweepFolder(self._study, self._folder).write_run(self._entry)
+        self._folder.write_run(self._record)
 
 
-def totals(study: Study, runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A sweep's runs; those under way, and those that died before they could tell, with what their events add up to."""
-    return [{**run, **(vars(Tally.of(study, run["run"])) if run.get("outcome") == "running" else {})} for run in runs]
+@dataclass(frozen=True)
+class RunProgress:
+    """The progress of a run according to its events.
 
-
-@dataclass
-class Tally:
-    """What a run's events add up to, as far as they go.
-
-    `visits`, `given`: done and under way; `seconds`: from the first event to the last; `busy`: of these, since an actor
-    was ready. The others as dispatch's Outcome has them.
+    Attributes:
+        totals: What the run has done.
+        in_progress: Visits that actors are at.
+        seconds: Time from the first event to the last.
+        busy_seconds: The part of it since an actor was ready.
     """
 
-    visits: int = 0
-    given: int = 0
-    responses: int = 0
-    tokens: int = 0
-    restarts: int = 0
-    actors: int = 0
-    gpu_seconds: float = 0.0
-    visit_seconds: float = 0.0
-    seconds: float = 0.0
-    busy: float = 0.0
+    totals: RunTotals
+    in_progress: int
+    seconds: float
+    busy_seconds: float
 
     @property
     def rate(self) -> float:
-        """Visits a second; 0 while nothing is known."""
-        return self.visits / self.busy if self.busy > 0 else 0.0
+        """Visits per second. 0 while nothing is known."""
+        return self.totals.visits / self.busy_seconds if self.busy_seconds > 0 else 0.0
 
     @classmethod
-    def of(cls, study: Study, run: str) -> Tally:
-        tally, began, first, last = cls(), None, None, None
-        given: set[str] = set()
-        held: dict[int, tuple[float, float]] = {}  # since when each slot's actor holds how many GPUs
-        for event in study.events(run).read():
-            at = float(event["at"])
-            began, last = began or at, at
-            match event["event"]:
-                case "actor_ready":
-                    first = first or at
-                    tally.actors += 1
-                    held[event["slot"]] = at - event["load_seconds"], event["gpus"]
-                case "visit_given":
-                    given.add(event["visit"])
-                case "visit_done":
-                    given.discard(event["visit"])
-                    tally.visits += 1
-                    tally.responses += event["responses"]
-                    tally.tokens += event["tokens"]
-                    tally.visit_seconds += event["seconds"]
-                case "visit_failed" | "visit_quarantined":
-                    given.discard(event["visit"])
-                case "actor_died":
-                    tally.restarts += 1
-                    since, gpus = held.pop(event["slot"], (at, 0.0))
-                    tally.gpu_seconds += gpus * (at - since)
-        if last is not None:
-            tally.gpu_seconds += sum(gpus * (last - since) for since, gpus in held.values())
-        if began is not None and last is not None:
-            tally.seconds = last - began
-            tally.busy = last - (first or began)
-        tally.given = len(given)
-        return tally
+    def from_events(cls, events: EventLog) -> RunProgress:
+        """Add up the events of a run, as far as they go."""
+        counter = _EventCounter()
+        for event in events.read():
+            counter.add(event)
+        return counter.progress()
+
+
+class _EventCounter:
+    def __init__(self) -> None:
+        self._totals = RunTotals()
+        self._begun: float | None = None
+        self._first_ready: float | None = None
+        self._last: float | None = None
+        self._in_progress: set[str] = set()
+        self._held: dict[int, tuple[float, float]] = {}  # slot -> (since when its actor holds GPUs, how many)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        at = float(event["at"])
+        if self._begun is None:
+            self._begun = at
+        self._last = at
+        match event["event"]:
+            case "actor_ready":
+                if self._first_ready is None:
+                    self._first_ready = at
+                self._totals.actors += 1
+                self._held[event["slot"]] = at - event["load_seconds"], event["gpus"]
+            case "visit_given":
+                self._in_progress.add(event["visit"])
+            case "visit_done":
+                self._in_progress.discard(event["visit"])
+                self._add_visit(event)
+            case "visit_failed" | "visit_quarantined":
+                self._in_progress.discard(event["visit"])
+            case "actor_died":
+                self._totals.restarts += 1
+                since, gpus = self._held.pop(event["slot"], (at, 0.0))
+                self._totals.gpu_seconds += gpus * (at - since)
+
+    def _add_visit(self, event: Mapping[str, Any]) -> None:
+        totals = self._totals
+        totals.visits += 1
+        totals.responses += event["responses"]
+        totals.tokens += event["tokens"]
+        totals.visit_seconds += event["seconds"]
+        totals.write_seconds += event.get("write_seconds", 0.0)
+        totals.peak_memory_bytes = max(totals.peak_memory_bytes, event.get("peak_memory_bytes", 0))
+
+    def progress(self) -> RunProgress:
+        totals = dataclasses.replace(self._totals)
+        if self._begun is None or self._last is None:
+            return RunProgress(totals, len(self._in_progress), 0.0, 0.0)
+        totals.gpu_seconds += sum(gpus * (self._last - since) for since, gpus in self._held.values())
+        began_work = self._begun if self._first_ready is None else self._first_ready
+        return RunProgress(totals, len(self._in_progress), self._last - self._begun, self._last - began_work)
+
+
+def with_totals(study: Study, runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return a sweep's runs, with the totals of those under way or dead taken from their events."""
+    complete = []
+    for run in runs:
+        if run.outcome == RUNNING:
+            progress = RunProgress.from_events(study.events(run.run))
+            run = dataclasses.replace(run, totals=progress.totals, seconds=progress.seconds)
+        complete.append(run)
+    return complete
+
+
+def given_up(runs: Iterable[RunRecord]) -> set[TaskKey]:
+    """Return the tasks that runs of a sweep gave up, whatever became of them later."""
+    failures = (failure for run in runs for failure in run.failures)
+    return {(failure.point_id, set_id) for failure in failures for set_id in failure.prompt_set_ids}
+
+
+def engines_of(generations: TaskParts) -> list[dict[str, Any]]:
+    """Return the identities of the engines that made these parts, each once."""
+    engines = {content_id(part.meta["engine"]): part.meta["engine"] for part in generations.values()}
+    return [engines[key] for key in sorted(engines)]

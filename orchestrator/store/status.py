@@ -1,28 +1,42 @@
-"""How a sweep stands, from disk alone: while it runs, after it ended, after it died."""
+"""The progress of a sweep, from disk alone: while it runs, after it ended, after its driver died."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis import reducer as answers
 from orchestrator.store.lease import holders
-from orchestrator.store.runs import Tally, totals
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.records import RUNNING, RunRecord
+from orchestrator.store.runs import RunProgress, given_up, with_totals
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.console import duration
-from orchestrator.utils.errors import UserError
+
+SHOWN_FAILURES = 10  # in the text; all are in the JSON
 
 
 @dataclass(frozen=True)
 class Status:
     """One sweep's tasks and totals.
 
-    `state`: running, complete, incomplete (a run ended before its time, or never began), failed (tasks were given up).
-    `seconds`, `tokens`, `restarts`, `gpu_hours`: over all runs, those under way and those that died included.
-    `points_per_second` and `eta_seconds`: of the runs under way together, else of the latest; None where unknown.
+    Attributes:
+        folder: The sweep's folder.
+        model: The model's name.
+        state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up).
+        tasks: The tasks of the sweep.
+        done: Those that are stored.
+        running: Visits that actors are at.
+        failed: Tasks that were given up and are not stored.
+        seconds: Duration of all runs together, including those under way and those that died. So are the next three.
+        tokens: Generated tokens.
+        restarts: Actors that were replaced.
+        gpu_hours: Time for which GPUs were held, times the GPUs of an actor.
+        points_per_second: Speed of the runs under way together, else of the latest run. None if unknown.
+        eta_seconds: Time until the missing points are done, at that speed. None if unknown.
+        driver: The processes that are at work. None if there is none.
+        failures: One line for each visit that was given up.
     """
 
     folder: Path
@@ -42,57 +56,57 @@ class Status:
     failures: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
         return {**vars(self), "folder": str(self.folder), "failures": list(self.failures)}
 
 
-def load(study: Study, folder: Path) -> tuple[Sweep, dict[str, Any]]:
-    """A stored sweep and its record. Raises UserError where the record is unreadable."""
-    record = SweepFolder(study, folder).read_record()
-    try:
-        return Sweep.from_json(record["request"], record["name"], record.get("labels")), record
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("sweep", folder, f"its sweep.json cannot be read ({error}): run it again") from error
-
-
-def examine(study: Study, folder: Path) -> Status:
-    """How the sweep in `folder` stands."""
-    sweep, record = load(study, folder)
-    tasks = sweep.tasks()
-    stored = study.generations.stored_of(tasks)
-    failed = answers.given_up(record) - stored.keys()
-    runs = totals(study, record.get("runs", []))
-    drivers = holders(folder)
-    working = {(held["host"], held["pid"]) for held in drivers}
-    alive = [run for run in runs if run["outcome"] == "running" and (run.get("host"), run.get("pid")) in working]
-    rate = sum(Tally.of(study, run["run"]).rate for run in alive or runs[-1:]) or None
-    left = len({task.point for task in tasks if task.key not in stored and task.key not in failed})
-    complete = len(stored) == len(tasks)
+def examine(stored: StoredSweep) -> Status:
+    """Return the status of a stored sweep."""
+    tasks = stored.sweep.tasks()
+    runs = with_totals(stored.study, stored.record.runs)
+    failed = given_up(runs) - stored.generations.keys()
+    drivers = holders(stored.folder.path)
+    at_work = {(driver["host"], driver["pid"]) for driver in drivers}
+    alive = [run for run in runs if run.outcome == RUNNING and (run.host, run.pid) in at_work]
+    progress = [RunProgress.from_events(stored.study.events(run.run)) for run in alive or runs[-1:]]
+    rate = sum(each.rate for each in progress) or None
+    left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
+    if alive:
+        state = "running"
+    elif len(stored.generations) == len(tasks):
+        state = "complete"
+    elif failed and not left:
+        state = "failed"
+    else:
+        state = "incomplete"
     return Status(
-        folder=folder,
-        model=study.info.model,
-        state="running" if alive else "complete" if complete else "failed" if failed and not left else "incomplete",
+        folder=stored.folder.path,
+        model=stored.study.info.model,
+        state=state,
         tasks=len(tasks),
-        done=len(stored),
-        running=sum(run["given"] for run in alive),
+        done=len(stored.generations),
+        running=sum(each.in_progress for each in progress) if alive else 0,
         failed=len(failed),
-        seconds=round(sum(run.get("seconds", 0.0) for run in runs), 1),
-        tokens=sum(run.get("tokens", 0) for run in runs),
-        restarts=sum(run.get("restarts", 0) for run in runs),
-        gpu_hours=round(sum(run.get("gpu_seconds", 0.0) for run in runs) / 3600, 3),
+        seconds=round(sum(run.seconds for run in runs), 1),
+        tokens=sum(run.totals.tokens for run in runs),
+        restarts=sum(run.totals.restarts for run in runs),
+        gpu_hours=round(sum(run.totals.gpu_seconds for run in runs) / 3600, 3),
         points_per_second=rate,
         eta_seconds=left / rate if rate and left else None,
-        driver=", ".join(f"process {held['pid']} on {held['host']}" for held in drivers) if alive else None,
-        failures=tuple(
-            f"point {f['point_id']}: {f['story'][-1]}"
-            for run in runs
-            for f in run.get("failures", [])
-            if f["story"] and any((f["point_id"], set_id) in failed for set_id in f["prompt_set_ids"])
-        ),
+        driver=", ".join(f"process {driver['pid']} on {driver['host']}" for driver in drivers) if alive else None,
+        failures=tuple(_failure_lines(runs, failed)),
     )
 
 
+def _failure_lines(runs: Sequence[RunRecord], failed: set[TaskKey]) -> Iterator[str]:
+    for run in runs:
+        for failure in run.failures:
+            if failure.story and any((failure.point_id, set_id) in failed for set_id in failure.prompt_set_ids):
+                yield f"point {failure.point_id}: {failure.story[-1]}"
+
+
 def lines(status: Status) -> list[tuple[str, str]]:
-    """For people: what, and how much of it."""
+    """Return the status as pairs of a name and a text, for people."""
     rows = [
         ("sweep", str(status.folder)),
         ("model", status.model),
@@ -106,7 +120,8 @@ def lines(status: Status) -> list[tuple[str, str]]:
         rows.append(("speed", f"{60 * status.points_per_second:.1f} points a minute"))
     if status.eta_seconds:
         rows.append(("time left", duration(status.eta_seconds)))
-    rows += [("failed", failure) for failure in status.failures[:10]]
-    if len(status.failures) > 10:
-        rows.append(("failed", f"and {len(status.failures) - 10} more, in {status.folder / 'runs'}"))
+    rows += [("failed", failure) for failure in status.failures[:SHOWN_FAILURES]]
+    if len(status.failures) > SHOWN_FAILURES:
+        more = len(status.failures) - SHOWN_FAILURES
+        rows.append(("failed", f"and {more} more, in {status.folder / 'runs'}"))
     return rows

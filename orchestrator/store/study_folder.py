@@ -37,8 +37,9 @@ class StudyFolder:
 
     def reject(self, path: Path, why: object) -> None:
         """Note a file that does not verify. If this study is mended, move the file out of the way."""
+        if path not in self.problems:
+            self.rejected += 1
         self.problems[path] = str(why)
-        self.rejected += 1
         if self.mends:
             self.set_aside(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from orchestrator.store.files import DamagedFile, publish, publish_json, publish_table, read_json, read_table
+from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,25 +52,26 @@ class SweepFolder:
 
     # The request and its runs.
 
-    def write_record(self, document: Mapping[str, Any]) -> None:
+    def write_record(self, record: SweepRecord) -> None:
         """Write sweep.json."""
-        publish_json(self.study.out, self.path / "sweep.json", document)
+        publish_json(self.study.out, self.path / "sweep.json", record.to_json())
 
-    def read_record(self) -> dict[str, Any]:
-        """Return sweep.json with all runs in their order. Empty if there is none that can be read."""
-        try:
-            record = read_json(self.path / "sweep.json")
-        except DamagedFile:
-            return {}
+    def read_record(self) -> SweepRecord:
+        """Return the sweep's record with all runs in their order. Runs that cannot be read are left out.
+
+        Raises:
+            DamagedFile: There is no sweep.json, or it does not verify.
+        """
+        record = SweepRecord.from_json(read_json(self.path / "sweep.json"))
+        runs = list(record.runs)
         for path in sorted(self.path.glob("runs/*.json")):  # their names begin with the time
             with contextlib.suppress(DamagedFile):
-                record.setdefault("runs", []).append(read_json(path))
-        return record
+                runs.append(RunRecord.from_json(read_json(path)))
+        return dataclasses.replace(record, runs=tuple(runs))
 
-    def write_run(self, run: Mapping[str, Any]) -> None:
-        """Write the record of a run. Each run has its own file, so that drivers of several parts do not overwrite each
-        other's."""
-        publish_json(self.study.out, self.path / "runs" / f"{run['run']}.json", run)
+    def write_run(self, run: RunRecord) -> None:
+        """Write the record of a run, to a file of its own: drivers of several parts do not overwrite each other's."""
+        publish_json(self.study.out, self.path / "runs" / f"{run.run}.json", run.to_json())
 
     def lease_path(self, part: str | None = None) -> Path:
         """Return the path of the lease on the sweep, or on its part `i/n`."""
@@ -129,3 +134,86 @@ class SweepFolder:
             "summary": self.path / "summary.json",
             "report": self.path / "report.html",
         }
+
+
+class StoredSweep:
+    """A sweep and what a study holds of it.
+
+    What is read from the disk is read on first use and kept. `refresh` forgets it, after new parts were stored; it is
+    forgotten by itself once a file of the study turns out not to verify.
+
+    Attributes:
+        folder: The sweep's folder.
+        sweep: The sweep.
+    """
+
+    def __init__(self, folder: SweepFolder, sweep: Sweep) -> None:
+        self.folder = folder
+        self.sweep = sweep
+        self._prompt_sets: tuple[PromptSet, ...] | None = None
+        self._record: SweepRecord | None = None
+        self._generations: dict[TaskKey, Part] | None = None
+        self._judged: dict[str, dict[TaskKey, Part]] = {}
+        self._rejected = folder.study.rejected
+
+    @classmethod
+    def open(cls, folder: SweepFolder) -> StoredSweep:
+        """Open the sweep stored in a folder. Raises UserError if its sweep.json cannot be read."""
+        try:
+            record = folder.read_record()
+            return cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
+        except (DamagedFile, KeyError, TypeError, ValueError) as error:
+            remedy = f"its sweep.json cannot be read ({error}): run it again"
+            raise UserError("sweep", folder.path, remedy) from error
+
+    @property
+    def study(self) -> Study:
+        """The study the sweep belongs to."""
+        return self.folder.study
+
+    @property
+    def record(self) -> SweepRecord:
+        """The sweep's record with its runs. Raises DamagedFile."""
+        if self._record is None:
+            self._record = self.folder.read_record()
+        return self._record
+
+    @property
+    def prompt_sets(self) -> tuple[PromptSet, ...]:
+        """The sweep's prompt sets, in its order. Raises DamagedFile."""
+        if self._prompt_sets is None:
+            self._prompt_sets = tuple(self.study.prompt_sets.read(set_id) for set_id in self.sweep.prompt_set_ids)
+        return self._prompt_sets
+
+    @property
+    def generations(self) -> dict[TaskKey, Part]:
+        """The part that counts for each task of the sweep that is stored, in the sweep's order."""
+        self._forget_if_damaged()
+        if self._generations is None:
+            self._generations = self.study.generations.stored_of(self.sweep.tasks())
+            self._rejected = self.study.rejected  # files that the scan itself rejected are not in its result
+        return self._generations
+
+    def judged(self, judge_id: str) -> dict[TaskKey, Part]:
+        """Return the part that holds a judge's verdicts on each stored task of the sweep that it has judged."""
+        self._forget_if_damaged()
+        if judge_id not in self._judged:
+            self._judged[judge_id] = self.study.judgements(judge_id).covering(self.generations)
+            self._rejected = self.study.rejected
+        return self._judged[judge_id]
+
+    def refresh(self) -> None:
+        """Forget what was read: new parts or runs may have been stored since."""
+        self._record = None
+        self._generations = None
+        self._judged.clear()
+
+    def refresh_judgements(self, judge_id: str) -> None:
+        """Forget where a judge's verdicts are: new ones were stored."""
+        self._judged.pop(judge_id, None)
+
+    def _forget_if_damaged(self) -> None:
+        if self._rejected != self.study.rejected:
+            self._rejected = self.study.rejected
+            self._generations = None
+            self._judged.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,16 +15,12 @@ from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.evidence import Evidence
 from orchestrator.report.page.formatting import format_number
 from orchestrator.report.page.provenance import provenance
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.sweep_folder import StoredSweep
 
 
-def page_content(
-    study: Study, sweep: Sweep, folder: Path, frame: pd.DataFrame, summary: SweepSummary, evidence: Evidence
-) -> dict[str, Any]:
+def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary, evidence: Evidence) -> dict[str, Any]:
     """Return the values of the page's template by name."""
-    record = SweepFolder(study, folder).read_record()
+    sweep = stored.sweep
     checkpoints = summary.checkpoints or summarize_checkpoints(frame)  # earlier versions did not store them
     return {
         "model": summary.model,
@@ -44,8 +39,8 @@ def page_content(
         "results": tables.results_table(summary),
         "categories": tables.category_tables(sweep, frame, evidence),
         "agreement": tables.agreement_table(summary),
-        "command": shlex.join(["python", "-m", "orchestrator", "run", *record.get("overrides", [])]),
-        "provenance": provenance(study, sweep, summary, record, evidence),
+        "command": shlex.join(["python", "-m", "orchestrator", "run", *stored.record.overrides]),
+        "provenance": provenance(stored, summary, evidence),
     }
 
 

@@ -17,11 +17,9 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.scoring.panel import bench
-from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.schemas import JUDGEMENTS
-from orchestrator.store.study import Study
-from orchestrator.sweep.grid import Sweep
+from orchestrator.scoring.panel import load_panel
+from orchestrator.scoring.verdicts import read_verdicts
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 
 MAX_BYTES = 20_000_000  # of responses and prompts in one report
@@ -78,30 +76,29 @@ class Evidence:
         return {"texts": list(texts), "prompts": prompts, "points": points}
 
 
-def collect_evidence(study: Study, sweep: Sweep, reveal: bool, max_responses: int) -> Evidence:
+def collect_evidence(stored: StoredSweep, reveal: bool, max_responses: int) -> Evidence:
     """Return all verdicts of a sweep and at most `max_responses` of its responses, in at most MAX_BYTES."""
-    winners = study.generations.stored_of(sweep.tasks())
-    prompt_sets = tuple(study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids)
-    verdicts = read_verdicts(study, bench(study, sweep), prompt_sets, winners)
-    stored_tasks = {prompts.id: sum(key[1] == prompts.id for key in winners) for prompts in prompt_sets}
+    prompt_sets = stored.prompt_sets
+    verdicts = verdict_letters(stored, load_panel(stored))
+    stored_tasks = {prompts.id: sum(key[1] == prompts.id for key in stored.generations) for prompts in prompt_sets}
     total = sum(stored_tasks[prompts.id] * len(prompts.prompts) for prompts in prompt_sets)
     share = min(1.0, max_responses / total) if total else 1.0
     shown = {prompts.id: _sample_evenly(prompts.prompts, share) for prompts in prompt_sets}
-    responses = _read_responses(study, winners if max_responses else {}, shown, reveal).merge(verdicts, on=RESPONSE_KEY)
+    responses = _read_responses(stored, shown, reveal) if max_responses else _no_responses()
+    responses = responses.merge(verdicts, on=RESPONSE_KEY)
     while (size := _page_bytes(responses, shown)) > MAX_BYTES:
         shown = {set_id: _sample_evenly(kept, 0.95 * MAX_BYTES / size) for set_id, kept in shown.items()}
         responses = responses[_is_to(responses, shown)]
-    return Evidence(prompt_sets, sweep.judges, shown, responses, verdicts, total, reveal)
+    return Evidence(prompt_sets, stored.sweep.judges, shown, responses, verdicts, total, reveal)
 
 
-def read_verdicts(
-    study: Study, panel: Sequence[Judge], prompt_sets: Sequence[PromptSet], winners: Mapping[TaskKey, Part]
-) -> pd.DataFrame:
-    """Return one row per judged response of these tasks: RESPONSE_KEY and a column of letters for each judge."""
-    groups = {prompts.id: prompts.group for prompts in prompt_sets}
-    frame = _stored_verdicts(study, DEGENERATE.id, winners).rename(columns={"verdict": "degeneracy"})
+def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame:
+    """Return one row per judged response of a sweep: RESPONSE_KEY and a column of letters for each judge."""
+    groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
+    study = stored.study
+    frame = read_verdicts(study.judgements(DEGENERATE.id), stored.judged(DEGENERATE.id), "degeneracy")
     for judge in panel:
-        own = _stored_verdicts(study, judge.id, winners).rename(columns={"verdict": judge.name})
+        own = read_verdicts(study.judgements(judge.id), stored.judged(judge.id), judge.name)
         frame = frame.merge(own, on=RESPONSE_KEY, how="left")
         group = frame["prompt_set_id"].map(groups)
         frame[judge.name] = [
@@ -115,21 +112,15 @@ def _letter(outcome: str | None, degeneracy: str) -> str:
     return {"refused": "r", "complied": "d" if degeneracy == "degenerate" else "c", None: NO_VERDICT}[outcome]
 
 
-def _stored_verdicts(study: Study, judge_id: str, winners: Mapping[TaskKey, Part]) -> pd.DataFrame:
-    names = [*RESPONSE_KEY, "verdict"]
-    judgements = study.judgements(judge_id)
-    tables = [table.select(names) for _, table in judgements.rows(judgements.covering(winners))]
-    frame: pd.DataFrame = pa.concat_tables([JUDGEMENTS.empty_table().select(names), *tables]).to_pandas()
-    return frame
+def _no_responses() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in [*RESPONSE_KEY, "text"]})
 
 
-def _read_responses(
-    study: Study, winners: Mapping[TaskKey, Part], shown: Mapping[str, Sequence[Prompt]], reveal: bool
-) -> pd.DataFrame:
+def _read_responses(stored: StoredSweep, shown: Mapping[str, Sequence[Prompt]], reveal: bool) -> pd.DataFrame:
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
     wanted = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
-    frames = [pd.DataFrame({name: pd.Series(dtype="str") for name in [*RESPONSE_KEY, "text"]})]
-    for _, table in study.generations.rows(winners):
+    frames = [_no_responses()]
+    for _, table in stored.study.generations.rows(stored.generations):
         own = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
         kept = table.filter(pc.is_in(own, wanted))
         columns = {name: kept[name].to_pylist() for name in RESPONSE_KEY}

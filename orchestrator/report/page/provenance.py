@@ -9,26 +9,24 @@ from typing import Any
 
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.page.evidence import Evidence
-from orchestrator.store.study import Study
-from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.store.records import RunRecord
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.console import duration
 
 
-def provenance(
-    study: Study, sweep: Sweep, summary: SweepSummary, record: Mapping[str, Any], evidence: Evidence
-) -> list[tuple[str, str]]:
+def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -> list[tuple[str, str]]:
     """Return (name, value) of everything that is known, in the order of the page.
 
     Args:
-        study: The study.
-        sweep: The sweep.
+        stored: The sweep and its runs.
         summary: The sweep's summary.
-        record: The contents of sweep.json.
         evidence: The sweep's prompt sets.
     """
-    info, runs = study.info, record.get("runs", [])
+    study, sweep, runs = stored.study, stored.sweep, stored.record.runs
+    info = study.info
     grid = sweep.grid.to_json()
     rows = [
         ("Model", f"{info.model}, {info.dtype}"),
@@ -61,14 +59,14 @@ def _prompt_set(prompts: PromptSet) -> str:
     )
 
 
-def _machines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _machines(runs: Sequence[RunRecord]) -> Iterator[str]:
     """Yield `2 x AMD EPYC, 2 cores, 8 GiB`: each kind of machine that ran actors, and how many there were."""
-    hosts = {host: machine for run in runs for host, machine in run.get("machines", {}).items()}
+    hosts = {host: machine for run in runs for host, machine in run.machines.items()}
     kinds = Counter(_machine(machine) for machine in hosts.values())
     for kind, count in kinds.items():
         yield f"{count} x {kind}" if count > 1 else kind
     if not kinds:  # recorded by an earlier version
-        yield from dict.fromkeys(str(run.get("versions", {}).get("platform", "")) for run in runs)
+        yield from dict.fromkeys(str(run.versions.get("platform", "")) for run in runs)
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -77,8 +75,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return ", ".join([machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gib']} GiB", *gpus])
 
 
-def _cost(summary: SweepSummary, runs: Sequence[Mapping[str, Any]]) -> str:
-    gpu_hours = sum(run.get("gpu_seconds", 0.0) for run in runs) / 3600
+def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:
+    gpu_hours = sum(run.totals.gpu_seconds for run in runs) / 3600
     parts = [
         duration(summary.seconds),
         f"{summary.tokens:,} tokens",
@@ -90,10 +88,12 @@ def _cost(summary: SweepSummary, runs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def _run(run: Mapping[str, Any]) -> str:
+def _run(run: RunRecord) -> str:
     """Return when a run started, and its outcome."""
-    started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run["started_at"])) if "started_at" in run else ""
-    return " ".join(str(value) for value in (started, run.get("outcome", "")) if value)
+    started = ""
+    if run.started_at is not None:
+        started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.started_at))
+    return " ".join(text for text in (started, run.outcome) if text)
 
 
 def _pairs(value: Mapping[str, Any]) -> str:

@@ -24,9 +24,7 @@ from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.report.page.tables import Table
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.sweep_folder import StoredSweep
 
 HERE = Path(__file__).parent
 _BASE_POLICY = "base-uri 'none'; form-action 'none'"
@@ -34,9 +32,7 @@ _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def write_report(
-    study: Study,
-    sweep: Sweep,
-    folder: Path,
+    stored: StoredSweep,
     frame: pd.DataFrame,
     summary: SweepSummary,
     options: ReportConfig | None = None,
@@ -44,17 +40,15 @@ def write_report(
     """Write a sweep's report.html.
 
     Args:
-        study: The study that holds the responses and verdicts.
-        sweep: The sweep to report.
-        folder: The sweep's folder in the study.
+        stored: The sweep, with its responses and verdicts.
         frame: The sweep's landscape.
         summary: The sweep's summary.
         options: How many responses to include, and whether as whole texts. None takes the defaults.
     """
     options = options or ReportConfig()
-    evidence = collect_evidence(study, sweep, options.reveal, options.max_generations)
-    content = page_content(study, sweep, folder, frame, summary, evidence)
-    SweepFolder(study, folder).write_report(render_page(content, evidence.to_json()))
+    evidence = collect_evidence(stored, options.reveal, options.max_generations)
+    content = page_content(stored, frame, summary, evidence)
+    stored.folder.write_report(render_page(content, evidence.to_json()))
 
 
 def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str:

@@ -22,8 +22,7 @@ from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.status import examine
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 
 HERE = Path(__file__).parent
@@ -99,7 +98,7 @@ class _Pages:
         return HTMLResponse(
             page.render(
                 **content,
-                name=view.folder.name,
+                name=view.stored.folder.path.name,
                 groups=list(dict.fromkeys(prompts.group for prompts in prompt_sets)),
                 prompt_categories=list(categories),
                 chart_data=embed_json(content["chart"]),
@@ -136,21 +135,21 @@ class _Pages:
         found = self._catalog.find(request.path_params["study"], request.path_params["sweep"])
         if found is None:
             raise _NotFoundError
-        return self._catalog.view(*found)
+        return self._catalog.view(found)
 
 
 def _state(view: SweepView) -> dict[str, Any]:
     """Return what changes on a sweep's page while it runs."""
     content = view.content()
     keys = ("tiles", "verdict", "said", "warnings", "chart")
-    status = _status(view.study, view.folder)
+    status = _status(view.stored.folder)
     return {**{key: content[key] for key in keys}, "status": status, "whole": view.fully_judged}
 
 
-def _status(study: Study, folder: Path) -> dict[str, Any]:
+def _status(folder: SweepFolder) -> dict[str, Any]:
     """Return a sweep's progress; `why` explains why it cannot be read, and is empty if it can."""
     try:
-        status = examine(study, folder)
+        status = examine(StoredSweep.open(folder))
     except UserError as error:
         return {"state": "unreadable", "why": str(error), "done": 0, "tasks": 0, "failed": 0, "eta_seconds": None}
     keys = ("state", "done", "tasks", "failed", "eta_seconds", "points_per_second")
@@ -161,21 +160,21 @@ def _list_sweeps(catalog: StudyCatalog) -> list[dict[str, Any]]:
     """Return every sweep with its place, its progress and, if it has been reduced, its headline numbers."""
     return [
         {
-            "study": study.root.name,
-            "sweep": folder.name,
-            "model": study.info.model,
-            "used": (folder / "sweep.json").stat().st_mtime,
-            **_status(study, folder),
-            **_headline(study, folder),
+            "study": folder.study.root.name,
+            "sweep": folder.path.name,
+            "model": folder.study.info.model,
+            "used": (folder.path / "sweep.json").stat().st_mtime,
+            **_status(folder),
+            **_headline(folder),
         }
-        for study, folder in catalog.sweeps()
+        for folder in catalog.sweeps()
     ]
 
 
-def _headline(study: Study, folder: Path) -> dict[str, Any]:
+def _headline(folder: SweepFolder) -> dict[str, Any]:
     """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
     try:
-        _, summary = read_results(SweepFolder(study, folder))
+        _, summary = read_results(folder)
         score, origin, radius, _ = tiles(summary)
         low, high = summary.visage.low, summary.visage.high
         return {

@@ -17,22 +17,20 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import judges
-from orchestrator.analysis.reducer import judge_missing, landscape, read_results, summarise
+from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.report.page.evidence import Evidence, read_verdicts
+from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.sweep_view import SweepView
-from orchestrator.scoring.panel import bench
+from orchestrator.scoring.panel import load_panel
+from orchestrator.scoring.text_judges import score_missing
 from orchestrator.store.discovery import find_sweeps
 from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.schemas import RESPONSE_KEY
-from orchestrator.store.status import load
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import PromptSet
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 
 BATCH = 4000  # responses that are judged for one view: a sweep with many more needs several views to catch up
@@ -86,78 +84,77 @@ class StudyCatalog:
         self._cache: dict[Path, _CachedView] = {}
         self._lock = threading.Lock()
 
-    def sweeps(self) -> list[tuple[Study, Path]]:
-        """Return every sweep as (study, folder), the most recently used first; empty if there is no study yet."""
+    def sweeps(self) -> list[SweepFolder]:
+        """Return every sweep, the most recently used first; empty if there is no study yet."""
         with contextlib.suppress(UserError):
-            found = [(folder.study, folder.path) for folder in find_sweeps(self._root)]
-            return sorted(found, key=lambda pair: -_modified(pair[1] / "sweep.json"))
+            return sorted(find_sweeps(self._root), key=lambda folder: -_modified(folder.path / "sweep.json"))
         return []
 
-    def find(self, study: str, sweep: str) -> tuple[Study, Path] | None:
+    def find(self, study: str, sweep: str) -> SweepFolder | None:
         """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
-        return next((pair for pair in self.sweeps() if (pair[0].root.name, pair[1].name) == (study, sweep)), None)
+        for folder in self.sweeps():
+            if (folder.study.root.name, folder.path.name) == (study, sweep):
+                return folder
+        return None
 
-    def view(self, study: Study, folder: Path) -> SweepView:
+    def view(self, folder: SweepFolder) -> SweepView:
         """Return the current state of a sweep; cached until its files change.
 
         Raises:
             UserError: If the sweep cannot be read.
         """
         with self._lock:
-            cached = self._cache.setdefault(folder, _CachedView())
+            cached = self._cache.setdefault(folder.path, _CachedView())
         with cached.lock:
-            files = (study.root / "generations", folder / "sweep.json", folder / "landscape.parquet")
+            files = (
+                folder.study.root / "generations",
+                folder.path / "sweep.json",
+                folder.path / "landscape.parquet",
+            )
             modified = tuple(_modified(path) for path in files)
             if cached.view is None or cached.modified != modified or not cached.view.fully_judged:
                 is_reduced = modified[2] > modified[0]
-                cached.view = self._read(study, folder, is_reduced)
+                cached.view = self._read(folder, is_reduced)
                 cached.modified = modified
             return cached.view
 
-    def _read(self, study: Study, folder: Path, is_reduced: bool) -> SweepView:
+    def _read(self, folder: SweepFolder, is_reduced: bool) -> SweepView:
         """Read a sweep; if `is_reduced`, its stored landscape is newer than its responses and is used."""
-        sweep, record = load(study, folder)
+        stored = StoredSweep.open(folder)
         if is_reduced:
             with contextlib.suppress(UserError):
-                frame, summary = read_results(SweepFolder(study, folder))
-                return SweepView(
-                    study, folder, sweep, frame, summary, self._evidence(study, sweep, bench(study, sweep))
-                )
-        scratch = ScratchStudy(study, self._scratch)
+                frame, summary = read_results(folder)
+                return SweepView(stored, frame, summary, self._evidence(stored, load_panel(stored)))
         # Model judges answer only after the run has ended.
-        names = tuple(name for name in sweep.judges if not isinstance(judges.get(name), ModelJudge)) or ("keyword",)
-        sweep = dataclasses.replace(sweep, judges=names)
-        panel = [judges.get(name) for name in names]
-        prompt_sets = [scratch.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids]
-        judged = [self._judge_batch(scratch, sweep, judge, prompt_sets) for judge in [*panel, DEGENERATE]]
-        frame = landscape(scratch, sweep, prompt_sets)
-        summary = summarise(scratch, sweep, prompt_sets, frame, record)
-        evidence = self._evidence(scratch, sweep, panel)
-        return SweepView(scratch, folder, sweep, frame, summary, evidence, fully_judged=all(judged))
+        names = tuple(name for name in stored.sweep.judges if not isinstance(judges.get(name), ModelJudge))
+        sweep = dataclasses.replace(stored.sweep, judges=names or ("keyword",))
+        scratch = StoredSweep(SweepFolder(ScratchStudy(folder.study, self._scratch), folder.path), sweep)
+        panel = load_panel(scratch)
+        judged = [self._judge_batch(scratch, judge) for judge in [*panel, DEGENERATE]]
+        frame = reduce_landscape(scratch)
+        summary = reduce_summary(scratch, frame)
+        return SweepView(scratch, frame, summary, self._evidence(scratch, panel), fully_judged=all(judged))
 
-    def _judge_batch(self, study: Study, sweep: Sweep, judge: Judge, prompt_sets: list[PromptSet]) -> bool:
+    def _judge_batch(self, stored: StoredSweep, judge: Judge) -> bool:
         """Judge up to BATCH responses that have no verdict; return whether these were all."""
-        winners = study.generations.stored_of(sweep.tasks())
-        judged = study.judgements(judge.id).covering(winners)
-        size = {prompts.id: len(prompts.prompts) for prompts in prompt_sets}
-        missing = [key for key in winners if key not in judged]
+        judged = stored.judged(judge.id)
+        size = {prompts.id: len(prompts.prompts) for prompts in stored.prompt_sets}
+        missing = [key for key in stored.generations if key not in judged]
         batch: dict[TaskKey, Part] = {}
         for key in missing:
             if sum(size[set_id] for _, set_id in batch) >= BATCH:
                 break
-            batch[key] = winners[key]
-        judge_missing(study, judge, batch, prompt_sets)
+            batch[key] = stored.generations[key]
+        score_missing(stored, judge, batch)
         return len(batch) == len(missing)
 
-    def _evidence(self, study: Study, sweep: Sweep, panel: Sequence[Judge]) -> Evidence:
+    def _evidence(self, stored: StoredSweep, panel: Sequence[Judge]) -> Evidence:
         """Return all verdicts and no responses."""
-        winners = study.generations.stored_of(sweep.tasks())
-        prompt_sets = tuple(study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids)
-        verdicts = read_verdicts(study, panel, prompt_sets, winners)
+        verdicts = verdict_letters(stored, panel)
         names = tuple(judge.name for judge in panel)
-        prompts = {each.id: each.prompts for each in prompt_sets}
+        prompts = {each.id: each.prompts for each in stored.prompt_sets}
         no_responses = pd.DataFrame(columns=[*RESPONSE_KEY, "text", *names])
-        return Evidence(prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
+        return Evidence(stored.prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
 
 
 def _modified(path: Path) -> int:

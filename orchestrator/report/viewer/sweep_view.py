@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,8 +12,7 @@ from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
-from orchestrator.store.study import Study
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.sweep_folder import StoredSweep
 
 MAX_HITS = 200  # responses that a search returns
 
@@ -24,18 +22,14 @@ class SweepView:
     """A sweep at one moment.
 
     Attributes:
-        study: The study of the sweep.
-        folder: The sweep's folder.
-        sweep: The sweep, with those of its judges whose verdicts are shown.
+        stored: The sweep, with those of its judges whose verdicts are shown.
         frame: The landscape.
         summary: The summary.
         evidence: All verdicts, without responses: these are read when they are requested.
         fully_judged: Whether every stored response has been judged.
     """
 
-    study: Study
-    folder: Path
-    sweep: Sweep
+    stored: StoredSweep
     frame: pd.DataFrame
     summary: SweepSummary
     evidence: Evidence
@@ -43,7 +37,7 @@ class SweepView:
 
     def content(self) -> dict[str, Any]:
         """Return everything that the page's template needs."""
-        return page_content(self.study, self.sweep, self.folder, self.frame, self.summary, self.evidence)
+        return page_content(self.stored, self.frame, self.summary, self.evidence)
 
     def prompts(self) -> list[list[list[str]]]:
         """Return [text, category] of each prompt, by prompt set."""
@@ -56,8 +50,8 @@ class SweepView:
         is stored.
         """
         keys = [(point_id, prompts.id) for prompts in self.evidence.prompt_sets]
-        stored = self.study.generations.stored()
-        tables = [table for _, table in self.study.generations.rows({k: stored[k] for k in keys if k in stored})]
+        parts = {key: self.stored.generations[key] for key in keys if key in self.stored.generations}
+        tables = [table for _, table in self.stored.study.generations.rows(parts)]
         frame = self._with_verdicts(pa.concat_tables([GENERATIONS.empty_table(), *tables]).to_pandas())
         by_set: list[list[Any] | None] = []
         for prompts in self.evidence.prompt_sets:
@@ -85,12 +79,10 @@ class SweepView:
         """
         prompts = self._prompt_table(group, category)
         wanted = set(prompts["prompt_set_id"])
-        winners = {
-            k: part for k, part in self.study.generations.stored_of(self.sweep.tasks()).items() if k[1] in wanted
-        }
+        parts = {key: part for key, part in self.stored.generations.items() if key[1] in wanted}
         total = 0
         hits: list[Any] = []
-        for _, table in self.study.generations.rows(winners):
+        for _, table in self.stored.study.generations.rows(parts):
             rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
             rows = self._with_verdicts(rows)
             if outcome:

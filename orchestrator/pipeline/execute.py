@@ -1,0 +1,223 @@
+"""The stage that runs the missing tasks of a sweep on a cluster and records the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from orchestrator.execution.live_curve import LiveCurve
+from orchestrator.execution.progress import ProgressDisplay, redirect_output
+from orchestrator.execution.resources import dispatch_policy, engine_spec
+from orchestrator.models.resolve import ensure_on_this_machine
+from orchestrator.pipeline.estimate import check_machine
+from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
+from orchestrator.store.events import EventLog
+from orchestrator.store.files import DamagedFile
+from orchestrator.store.lease import Lease
+from orchestrator.store.records import FailedVisit, SweepRecord
+from orchestrator.store.runs import RunRecorder, engines_of
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.temporary import remove_stale_files
+from orchestrator.sweep.tasks import Task, visits
+from orchestrator.utils.choices import Retry
+from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.hashing import content_id
+
+if TYPE_CHECKING:
+    from orchestrator.execution.dispatch import Dispatcher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The result of this stage.
+
+    Attributes:
+        code: COMPLETE, FAILED_TASKS or INTERRUPTED.
+        missing: What of the whole sweep is missing now.
+    """
+
+    code: ExitCode
+    missing: MissingTasks
+
+
+@contextlib.contextmanager
+def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[StoredSweep]:
+    """Create or open the sweep to add to it, and hold its lease meanwhile.
+
+    Raises:
+        UserError: The machine cannot run a new study, the study cannot be written, or another driver is at work.
+    """
+    part = prepared.config.cluster.part
+    if not prepared.stored.study.exists:  # else this is checked when it is known what is missing
+        check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks)
+    study = Study.create(prepared.out, prepared.info)
+    for prompts in prepared.prompt_sets:
+        study.prompt_sets.write(prompts)
+    stored = StoredSweep(SweepFolder.of(study, prepared.sweep), prepared.sweep)
+    with Lease(prepared.out, stored.folder.lease_path(part), part):
+        remove_stale_files(study.out)
+        try:
+            stored.folder.read_record()
+        except DamagedFile:
+            stored.folder.write_record(_new_record(prepared, overrides))
+        yield stored
+
+
+def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecord:
+    return SweepRecord(
+        sweep_id=prepared.sweep.id,
+        name=prepared.sweep.name,
+        request=prepared.sweep.to_json(),
+        overrides=tuple(text for text in overrides if not text.startswith("cluster.part=")),
+        labels={target.fingerprint: target.label for target in prepared.targets},
+        target_geometry=prepared.target_geometry,
+    )
+
+
+def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> Execution:
+    """Run what is missing of the sweep, or of the part of it that was requested.
+
+    Raises:
+        UserError: The machine or an actor cannot run it.
+    """
+    part = prepared.config.cluster.part
+    todo = find_missing(prepared, stored, part, retry_failed=prepared.config.retry == Retry.failed)
+    _log_missing(todo, part)
+    _log_damage(stored.study)
+    if not todo.tasks:
+        return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
+    check_machine(prepared, todo.tasks)
+    code = _run_tasks(prepared, stored, todo.tasks, console)
+    return Execution(code, find_missing(prepared, stored))
+
+
+def execute_again(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> ExitCode:
+    """Run again what was found damaged and moved aside."""
+    _log_damage(stored.study)
+    todo = find_missing(prepared, stored)
+    if not todo.tasks:
+        return ExitCode.COMPLETE
+    _log_missing(todo)
+    return _run_tasks(prepared, stored, todo.tasks, console)
+
+
+def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console) -> ExitCode:
+    """Run these tasks on a cluster and record the run."""
+    from orchestrator.execution import cluster
+    from orchestrator.execution.dispatch import Dispatcher
+
+    config, todo, study = prepared.config, visits(tasks), stored.study
+    recorder = RunRecorder(stored.folder, len(tasks), config.cluster.part)
+    events = study.events(recorder.run)
+    events.write("run_started", sweep_id=stored.sweep.id, tasks=len(tasks), visits=len(todo), pid=os.getpid())
+    dispatcher: Dispatcher | None = None
+    ending = "broken"
+    try:
+        log = stored.folder.log_path(recorder.run)
+        with (
+            redirect_output(console, log) as terminal,
+            ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
+            cluster.session(cluster.ClusterSpec.from_config(config.cluster)),
+        ):
+            display.print_line(f"logs: {log}, {cluster.log_folder()}")
+            if prepared.model is not None:
+                cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
+            engines = engines_of(stored.generations)
+            spec = engine_spec(config, prepared.model, cluster.device(), prepared.targets, engines)
+            policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
+            admit = _Admission(engines, config.engine.mix, recorder)
+            dispatcher = Dispatcher(study, spec, policy, admit, _observer(events, display))
+            prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
+            outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used)
+        ending = "interrupted" if outcome.interrupted else "complete"
+    except KeyboardInterrupt:
+        ending = "interrupted"
+    except UserError:
+        ending = "refused"
+        raise
+    finally:
+        _end(recorder, ending, dispatcher)
+        events.write("run_finished", outcome=ending, seconds=recorder.seconds)
+        stored.refresh()
+    if ending == "interrupted":
+        return ExitCode.INTERRUPTED
+    if dispatcher is not None and dispatcher.outcome.failures:
+        return ExitCode.FAILED_TASKS
+    return ExitCode.COMPLETE
+
+
+def _end(recorder: RunRecorder, ending: str, dispatcher: Dispatcher | None) -> None:
+    """Record the end of a run."""
+    if dispatcher is None:
+        recorder.end(ending)
+        return
+    failures = [
+        FailedVisit(
+            point_id=failure.visit.point.id,
+            prompt_set_ids=failure.visit.prompt_set_ids,
+            story=tuple(failure.story),
+        )
+        for failure in dispatcher.outcome.failures
+    ]
+    recorder.end(ending, dispatcher.outcome, failures)
+
+
+class _Admission:
+    """Refuses an actor whose engine differs from the one that made the sweep's stored rows."""
+
+    def __init__(self, engines: Sequence[Mapping[str, Any]], mix: bool, recorder: RunRecorder) -> None:
+        self._engines = {content_id(engine): engine for engine in engines}
+        self._mix = mix
+        self._recorder = recorder
+
+    def __call__(self, description: Mapping[str, Any]) -> None:
+        """Record an actor. Raises UserError to refuse it."""
+        self._recorder.admit(description)
+        engine_id, engine = description["engine_id"], description["engine"]
+        other = next((known for known_id, known in self._engines.items() if known_id != engine_id), None)
+        if other is not None and not self._mix:
+            names = sorted(name for name in {*engine, *other} if engine.get(name) != other.get(name))
+            differing = ", ".join(f"{name} {other.get(name)} before and {engine.get(name)} now" for name in names)
+            remedy = f"stored rows of this sweep come from another engine ({differing}): ask for that one, or mix them"
+            raise UserError("engine.mix", "false", f"{remedy} with engine.mix=true")
+        self._engines.setdefault(engine_id, engine)
+
+
+def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]:
+    def observe(event: str, **fields: Any) -> None:
+        events.write(event, **fields)
+        display.observe(event, **fields)
+
+    return observe
+
+
+def _log_missing(todo: MissingTasks, part: str | None = None) -> None:
+    given_up, to_run = len(todo.given_up), len(todo.tasks)
+    points = len({task.point for task in todo.tasks})
+    of_part = f" of part {part}" if part else ""
+    if given_up:
+        logger.info("%d tasks were given up before: retry=failed tries them again.", given_up)
+    if to_run == 0:
+        logger.info("Nothing to run: %d of %d tasks%s are stored.", todo.total - given_up, todo.total, of_part)
+    elif to_run == todo.total:
+        logger.info("%d tasks%s at %d points to run.", todo.total, of_part, points)
+    else:
+        done = todo.total - to_run
+        logger.info("%d of %d tasks%s are stored; %d at %d points to run.", done, todo.total, of_part, to_run, points)
+
+
+def _log_damage(study: Study) -> None:
+    """Name the files that do not verify, and forget them: they were moved aside."""
+    for path, why in study.problems.items():
+        reason = why.removeprefix(f"{path}: ")
+        logger.warning("%s does not verify (%s): moved to damaged/", path.relative_to(study.root), reason)
+    study.problems.clear()

@@ -1,0 +1,63 @@
+"""The stage that turns stored verdicts into results: landscape.parquet, summary.json, figures and report.html."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+
+from orchestrator.analysis.landscape import to_table
+from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.results import SweepSummary
+from orchestrator.config.schema import Config, ReportConfig
+from orchestrator.pipeline.judge import judge_sweep
+from orchestrator.report.figures.landscape import draw_landscape
+from orchestrator.report.figures.results import draw_results
+from orchestrator.report.page.render import write_report
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.utils.errors import ExitCode
+
+
+def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_models: bool = True) -> ExitCode:
+    """Judge what has no verdict yet, then reduce, draw and report the sweep.
+
+    Args:
+        config: The judges' weights and engine, and the report's options.
+        stored: The sweep.
+        console: Where progress is shown.
+        run_models: Whether model judges are run. If not, their stored verdicts are used.
+
+    Returns:
+        COMPLETE, FAILED_TASKS if a model judge gave no verdict on some responses, or INTERRUPTED.
+    """
+    code = judge_sweep(config, stored, console, run_models)
+    with console.status("reducing"):
+        reduce_stored(stored, config.report)
+    return code
+
+
+def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> tuple[pd.DataFrame, SweepSummary]:
+    """Reduce, draw and report a sweep from its stored verdicts.
+
+    Args:
+        stored: The sweep.
+        options: The report's options. None takes the defaults.
+
+    Returns:
+        The landscape and the summary, which are stored too.
+    """
+    frame = reduce_landscape(stored)
+    summary = reduce_summary(stored, frame)
+    stored.folder.write_landscape(to_table(frame))
+    stored.folder.write_summary(summary.to_json())
+    draw_figures(stored, frame, summary)
+    write_report(stored, frame, summary, options)
+    return frame, summary
+
+
+def draw_figures(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary) -> None:
+    """Draw the sweep's figures, each as PNG, SVG and PDF."""
+    title = f"{summary.model}: {summary.primary.probe_set}"
+    for suffix in ("png", "svg", "pdf"):
+        stored.folder.write_figure(f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
+        if frame["beta"].isna().all() and len(summary.results) > 1:
+            stored.folder.write_figure(f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))

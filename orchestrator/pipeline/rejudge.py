@@ -1,0 +1,53 @@
+"""The verb `judge`: judge a stored sweep again, by its own judges or by others."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.console import Console
+
+from orchestrator.config.schema import Config
+from orchestrator.pipeline.reduce import judge_and_reduce
+from orchestrator.scoring.panel import check_judges
+from orchestrator.store.maintenance import file_kind, log_damage
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.utils.errors import ExitCode
+
+
+def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
+    """Judge a stored sweep by its judges, then reduce and report it. Corrupt files are moved aside.
+
+    Returns:
+        COMPLETE, FAILED_TASKS if a model judge gave no verdict on some responses, INTERRUPTED, or NOT_MET if files
+        other than verdicts did not verify.
+
+    Raises:
+        UserError: A judge cannot judge the responses, or its weights cannot be used.
+    """
+    study = stored.study
+    study.mends = True
+    config = dataclasses.replace(config, judges=list(stored.sweep.judges))
+    code = judge_and_reduce(config, stored, console)
+    if not study.problems or code == ExitCode.INTERRUPTED:
+        return code
+    log_damage(study)  # verdicts that were moved aside are given again, once
+    lost_more = any(file_kind(study, path) != "judgements" for path in study.problems)
+    code = judge_and_reduce(config, stored, console)
+    if lost_more and code == ExitCode.COMPLETE:
+        return ExitCode.NOT_MET
+    return code
+
+
+def with_judges(stored: StoredSweep, names: tuple[str, ...]) -> StoredSweep:
+    """Return the sweep as judged by other judges, which is a sweep of its own. Stores it.
+
+    Raises:
+        UserError: A judge cannot judge the responses.
+    """
+    if names == stored.sweep.judges:
+        return stored
+    sweep = dataclasses.replace(stored.sweep, judges=names)
+    other = StoredSweep(SweepFolder.of(stored.study, sweep), sweep)
+    check_judges(other)
+    other.folder.write_record(dataclasses.replace(stored.record, sweep_id=sweep.id, request=sweep.to_json()))
+    return other

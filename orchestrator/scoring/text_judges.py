@@ -1,0 +1,117 @@
+"""Score stored responses: a judge's verdict on every response that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from orchestrator.judges import Judge
+from orchestrator.judges._model import ModelJudge
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.scoring.panel import load_panel
+from orchestrator.store.parts import TaskKey, TaskParts
+from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.tasks import Prompt
+from orchestrator.utils.hashing import text_id
+
+FLUSH_ROWS = 50_000  # judgements in a part
+
+Verdict = tuple[str, float | None]
+"""(verdict, score)."""
+
+VerdictOf = Callable[[Prompt, str], Verdict | None]
+"""(prompt, response) -> the verdict; None if it is not known."""
+
+
+def score_with_text_judges(stored: StoredSweep) -> None:
+    """Store the verdicts that the sweep's text judges and the judge of degeneracy have not given yet."""
+    for judge in [*load_panel(stored), DEGENERATE]:
+        if not isinstance(judge, ModelJudge):
+            score_missing(stored, judge)
+
+
+def score_missing(
+    stored: StoredSweep, judge: Judge, tasks: TaskParts | None = None, verdict_of: VerdictOf | None = None
+) -> int:
+    """Store a judge's verdict on every response that has none.
+
+    Args:
+        stored: The sweep.
+        judge: The judge.
+        tasks: The tasks whose responses are judged, with their parts. None: all stored tasks of the sweep.
+        verdict_of: Where verdicts come from. None: the judge itself. A task with an unknown verdict is left out whole.
+
+    Returns:
+        The number of responses that were judged.
+    """
+    if tasks is None:
+        tasks = stored.generations
+    if verdict_of is None:
+        verdict_of = _text_verdicts(judge)
+    judged = stored.judged(judge.id)
+    missing = {key: part for key, part in tasks.items() if key not in judged}
+    if not missing:
+        return 0
+    writer = _JudgementWriter(stored, judge)
+    prompts = {prompt.id: prompt for prompt_set in stored.prompt_sets for prompt in prompt_set.prompts}
+    for part, responses in stored.study.generations.rows(missing):
+        verdicts = _score(judge, responses, prompts, verdict_of)
+        writer.add(verdicts, part.tasks)
+    writer.flush()
+    stored.refresh_judgements(judge.id)
+    return writer.total
+
+
+def _text_verdicts(judge: Judge) -> VerdictOf:
+    def verdict_of(prompt: Prompt, response: str) -> Verdict:
+        return judge.verdict(prompt.text, response), None
+
+    return verdict_of
+
+
+class _JudgementWriter:
+    """Gathers verdicts and stores them in parts of FLUSH_ROWS or a little more."""
+
+    def __init__(self, stored: StoredSweep, judge: Judge) -> None:
+        self.total = 0
+        self._judgements = stored.study.judgements(judge.id)
+        self._tables: list[pa.Table] = []
+        self._judged: dict[TaskKey, str] = {}
+
+    def add(self, verdicts: pa.Table, observed: Mapping[TaskKey, str]) -> None:
+        """Add verdicts. `observed`: the hash of the responses of each task."""
+        self._tables.append(verdicts)
+        keys = zip(verdicts["point_id"].to_pylist(), verdicts["prompt_set_id"].to_pylist(), strict=True)
+        self._judged |= {key: observed[key] for key in keys}
+        self.total += verdicts.num_rows
+        if sum(table.num_rows for table in self._tables) >= FLUSH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what was added since the last time."""
+        if self._tables:
+            self._judgements.write(pa.concat_tables(self._tables), self._judged)
+            self._tables.clear()
+            self._judged.clear()
+
+
+def _score(judge: Judge, responses: pa.Table, prompts: Mapping[str, Prompt], verdict_of: VerdictOf) -> pa.Table:
+    """Return rows of JUDGEMENTS for these responses, without the tasks of which a verdict is not known."""
+    texts = responses["response"].to_pylist()
+    pairs = zip(responses["prompt_id"].to_pylist(), texts, strict=True)
+    verdicts = [verdict_of(prompts[prompt_id], text) for prompt_id, text in pairs]
+    columns = {
+        "judge_id": [judge.id] * responses.num_rows,
+        **{name: responses[name] for name in RESPONSE_KEY},
+        "response_id": [text_id(text) for text in texts],
+        "verdict": [None if verdict is None else verdict[0] for verdict in verdicts],
+        "score": [None if verdict is None else verdict[1] for verdict in verdicts],
+    }
+    table = pa.table(columns, schema=JUDGEMENTS)
+    if None not in verdicts:
+        return table
+    tasks = list(zip(table["point_id"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True))
+    incomplete = {task for task, verdict in zip(tasks, verdicts, strict=True) if verdict is None}
+    return table.filter(pa.array([task not in incomplete for task in tasks]))

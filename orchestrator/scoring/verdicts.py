@@ -1,0 +1,118 @@
+"""Join stored verdicts: with the prompts they are on, and with the verdict on degeneracy.
+
+Everything that counts verdicts or shows them goes through this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.judges import Judge
+from orchestrator.judges._model import ModelJudge
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.scoring import counts
+from orchestrator.scoring.panel import load_panel
+from orchestrator.store.observations import Judgements
+from orchestrator.store.parts import TaskParts
+from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
+from orchestrator.store.sweep_folder import StoredSweep
+
+
+def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.DataFrame:
+    """Return a judge's stored verdicts: RESPONSE_KEY and a column of this name."""
+    names = [*RESPONSE_KEY, "verdict"]
+    tables = [table.select(names) for _, table in judgements.rows(parts)]
+    frame = pa.concat_tables([JUDGEMENTS.empty_table().select(names), *tables]).to_pandas()
+    return frame.rename(columns={"verdict": column})
+
+
+def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
+    """Yield a judge's stored outcomes on the responses of a sweep, as `counts.counts` takes them.
+
+    The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and degenerate (bool). Left out are prompt
+    groups to which the judge does not apply, verdicts that are neither (such as `unparsed`), and responses without a
+    verdict on degeneracy.
+
+    One part of judgements is read at a time, so that memory does not grow with the study.
+    """
+    groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
+    degenerate = stored.judged(DEGENERATE.id)
+    judged = {
+        key: part
+        for key, part in stored.judged(judge.id).items()
+        if key in degenerate and judge.applies_to(groups[key[1]])
+    }
+    degeneracy = stored.study.judgements(DEGENERATE.id)
+    for part, table in stored.study.judgements(judge.id).rows(judged):
+        same_tasks = {key: degenerate[key] for key in part.tasks if key in judged}
+        joined = _with_degeneracy(table, [other for _, other in degeneracy.rows(same_tasks)])
+        joined = joined.append_column("judge", pa.repeat(judge.name, joined.num_rows))
+        yield _as_outcomes(judge, groups, joined)
+
+
+def _with_degeneracy(table: pa.Table, others: list[pa.Table]) -> pa.Table:
+    """Return RESPONSE_KEY, verdict and degenerate (bool) of the responses that are in both.
+
+    Args:
+        table: A judge's verdicts.
+        others: Verdicts on degeneracy. None if the part that held them is damaged.
+    """
+    degeneracy = pa.concat_tables([JUDGEMENTS.empty_table(), *others])
+    if all(table[name].equals(degeneracy[name]) for name in RESPONSE_KEY):
+        verdicts = degeneracy["verdict"]
+    else:
+        columns = [*RESPONSE_KEY, "verdict"]
+        renamed = degeneracy.select(columns).rename_columns([*RESPONSE_KEY, "degeneracy"])
+        table = table.join(renamed, keys=RESPONSE_KEY, join_type="inner")
+        verdicts = table["degeneracy"]
+    return table.select([*RESPONSE_KEY, "verdict"]).append_column("degenerate", pc.equal(verdicts, "degenerate"))
+
+
+def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
+    """Turn a judge's own verdicts into `refused` and `complied`. Rows that are neither are left out."""
+    if not isinstance(judge, ModelJudge):
+        return table
+    verdicts = zip(table["verdict"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
+    column = pa.array([judge.outcome(verdict, groups[set_id]) for verdict, set_id in verdicts], pa.string())
+    table = table.set_column(table.column_names.index("verdict"), "verdict", column)
+    return table.filter(pc.is_valid(column))
+
+
+def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.Verdicts]:
+    """Return which probe was refused at which point, for each of the sweep's results that has verdicts.
+
+    This is what intervals over new probes need.
+    """
+    refusals: dict[counts.Combination, counts.Verdicts] = {}
+    for judge in load_panel(stored):
+        by_set = counts.by_probe(outcomes(stored, judge), judge.name)
+        for prompts in stored.prompt_sets:
+            if (prompts.id, judge.name) in by_set:
+                key = (prompts.probe_set, prompts.group, prompts.system_prompt, judge.name)
+                refusals[key] = by_set[prompts.id, judge.name]
+    return refusals
+
+
+def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[str, int]], dict[str, float]]:
+    """Count a judge's own verdicts over all points.
+
+    Returns:
+        For each prompt set id the count of each verdict, and the mean score if the judge gives scores.
+    """
+    verdicts: dict[str, dict[str, int]] = {}
+    score_sums: dict[str, float] = {}
+    score_counts: dict[str, int] = {}
+    for _, table in stored.study.judgements(judge.id).rows(stored.judged(judge.id)):
+        sums = [("response_id", "count"), ("score", "sum"), ("score", "count")]
+        for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
+            set_id = row["prompt_set_id"]
+            own = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
+            own[row["verdict"]] += row["response_id_count"]
+            if row["score_count"]:
+                score_sums[set_id] = score_sums.get(set_id, 0.0) + row["score_sum"]
+                score_counts[set_id] = score_counts.get(set_id, 0) + row["score_count"]
+    return verdicts, {set_id: total / score_counts[set_id] for set_id, total in score_sums.items()}

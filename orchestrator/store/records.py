@@ -1,0 +1,261 @@
+"""The record of a sweep, as stored in sweep.json and in a file for each of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+from orchestrator.store.files import DamagedFile
+from orchestrator.sweep.target_geometry import TargetGeometry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedVisit:
+    """A visit that a run gave up, with its story: one line for each attempt."""
+
+    point_id: str
+    prompt_set_ids: tuple[str, ...]
+    story: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry in a run's file."""
+        return {"point_id": self.point_id, "prompt_set_ids": list(self.prompt_set_ids), "story": list(self.story)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> FailedVisit:
+        """Read an entry. Raises DamagedFile."""
+        return cls(
+            point_id=read_field(document, "point_id", str),
+            prompt_set_ids=tuple(read_field(document, "prompt_set_ids", list)),
+            story=tuple(read_field(document, "story", list)),
+        )
+
+
+@dataclass(kw_only=True)
+class RunTotals:
+    """What a run has done so far.
+
+    Attributes:
+        visits: Completed visits.
+        responses: Stored responses.
+        tokens: Generated tokens.
+        restarts: Actors that were replaced after they had become ready.
+        gpu_seconds: Time for which GPUs were held, loading included, times the GPUs of an actor.
+        actors: Actors that became ready, replacements included.
+        peak_memory_bytes: The largest peak of any actor's process.
+        write_seconds: Time spent writing weights, summed over visits.
+        visit_seconds: Duration of visits, summed.
+    """
+
+    visits: int = 0
+    responses: int = 0
+    tokens: int = 0
+    restarts: int = 0
+    gpu_seconds: float = 0.0
+    actors: int = 0
+    peak_memory_bytes: int = 0
+    write_seconds: float = 0.0
+    visit_seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of a run's file. Seconds are rounded to milliseconds."""
+        return {
+            "visits": self.visits,
+            "responses": self.responses,
+            "tokens": self.tokens,
+            "restarts": self.restarts,
+            "gpu_seconds": round(self.gpu_seconds, 3),
+            "actors": self.actors,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "write_seconds": round(self.write_seconds, 3),
+            "visit_seconds": round(self.visit_seconds, 3),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RunTotals:
+        """Read the totals in a run's file. Missing ones are 0. Raises DamagedFile."""
+        return cls(
+            visits=read_field(document, "visits", int, 0),
+            responses=read_field(document, "responses", int, 0),
+            tokens=read_field(document, "tokens", int, 0),
+            restarts=read_field(document, "restarts", int, 0),
+            gpu_seconds=read_field(document, "gpu_seconds", float, 0.0),
+            actors=read_field(document, "actors", int, 0),
+            peak_memory_bytes=read_field(document, "peak_memory_bytes", int, 0),
+            write_seconds=read_field(document, "write_seconds", float, 0.0),
+            visit_seconds=read_field(document, "visit_seconds", float, 0.0),
+        )
+
+
+RUNNING = "running"
+"""The outcome of a run that is under way, or whose driver died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run of a sweep.
+
+    Attributes:
+        run: The run's name, which its event log has too.
+        part: `i/n` if only that share of the sweep was run. None: the whole sweep.
+        host: The driver's host.
+        pid: The driver's process id.
+        started_at: Seconds since 1970. None in records of earlier versions.
+        outcome: running (or died), complete, interrupted, refused (the user has to correct something) or broken.
+        tasks: The tasks that were to be run.
+        engines: Descriptions of the actors' engines, by engine id.
+        machines: Descriptions of the actors' machines, by host.
+        versions: Versions of the libraries that decide a response.
+        seconds: Duration of the run.
+        totals: What the run did. Zero while the outcome is `running`.
+        failures: Visits that were given up.
+    """
+
+    run: str
+    part: str | None = None
+    host: str = ""
+    pid: int | None = None
+    started_at: float | None = None
+    outcome: str = ""
+    tasks: int = 0
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    totals: RunTotals = field(default_factory=RunTotals)
+    failures: tuple[FailedVisit, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of the run's file."""
+        document: dict[str, Any] = {
+            "run": self.run,
+            "part": self.part,
+            "host": self.host,
+            "pid": self.pid,
+            "started_at": self.started_at,
+            "outcome": self.outcome,
+            "tasks": self.tasks,
+        }
+        if self.engines:
+            document |= {"engines": self.engines, "machines": self.machines, "versions": self.versions}
+        if self.outcome != RUNNING:
+            document["seconds"] = self.seconds
+            document |= self.totals.to_json()
+            document["failures"] = [failure.to_json() for failure in self.failures]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RunRecord:
+        """Read a run's file, or an entry of `runs` in sweep.json. Raises DamagedFile."""
+        return cls(
+            run=read_field(document, "run", str, ""),
+            part=read_optional(document, "part", str),
+            host=read_field(document, "host", str, ""),
+            pid=read_optional(document, "pid", int),
+            started_at=read_optional(document, "started_at", float),
+            outcome=read_field(document, "outcome", str, ""),
+            tasks=read_field(document, "tasks", int, 0),
+            engines=read_field(document, "engines", dict, {}),
+            machines=read_field(document, "machines", dict, {}),
+            versions=read_field(document, "versions", dict, {}),
+            seconds=read_field(document, "seconds", float, 0.0),
+            totals=RunTotals.from_json(document),
+            failures=tuple(FailedVisit.from_json(each) for each in read_field(document, "failures", list, [])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """A sweep's request, how to repeat it, and its runs.
+
+    Attributes:
+        sweep_id: The sweep's id.
+        name: The sweep's name.
+        request: The sweep as JSON.
+        overrides: The command line's overrides of the first run.
+        labels: The labels of checkpoints and adapters, by fingerprint.
+        target_geometry: How far the targets are from the model, stored as `around`. None without targets.
+        runs: All runs, in their order.
+    """
+
+    sweep_id: str
+    name: str
+    request: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target_geometry: TargetGeometry | None = None
+    runs: tuple[RunRecord, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of sweep.json. `runs` is in it only for a sweep that was copied with its runs."""
+        document: dict[str, Any] = {
+            "schema": "sweep/1",
+            "sweep_id": self.sweep_id,
+            "name": self.name,
+            "request": self.request,
+            "overrides": list(self.overrides),
+            "labels": self.labels,
+            "around": {} if self.target_geometry is None else self.target_geometry.to_json(),
+        }
+        if self.runs:
+            document["runs"] = [run.to_json() for run in self.runs]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SweepRecord:
+        """Read sweep.json. Raises DamagedFile."""
+        return cls(
+            sweep_id=read_field(document, "sweep_id", str, ""),
+            name=read_field(document, "name", str),
+            request=read_field(document, "request", dict),
+            overrides=tuple(read_field(document, "overrides", list, [])),
+            labels=read_field(document, "labels", dict, {}),
+            target_geometry=_read_geometry(read_field(document, "around", dict, {})),
+            runs=tuple(RunRecord.from_json(each) for each in read_field(document, "runs", list, [])),
+        )
+
+
+def _read_geometry(document: Mapping[str, Any]) -> TargetGeometry | None:
+    """Read `around` of sweep.json, which is empty without targets. Raises DamagedFile."""
+    try:
+        return TargetGeometry.from_json(document)
+    except KeyError as error:
+        raise DamagedFile(f"around lacks {error}") from error
+
+
+@overload
+def read_field(document: Mapping[str, Any], key: str, kind: type[T]) -> T: ...
+@overload
+def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T) -> T: ...
+def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    """Return a field of a stored document.
+
+    Args:
+        document: The document.
+        key: The field's key.
+        kind: The type the value must have. An int is taken for a float.
+        default: Returned if the field is missing. None: the field is required.
+
+    Raises:
+        DamagedFile: The field is missing, or of another type.
+    """
+    if not isinstance(document, Mapping):
+        raise DamagedFile(f"an object was expected instead of {document!r}")
+    if key not in document:
+        if default is None:
+            raise DamagedFile(f"{key} is missing")
+        return default
+    value = document[key]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return kind(value)  # type: ignore[call-arg]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise DamagedFile(f"{key} is {value!r}, which is not of type {kind.__name__}")
+    return value
+
+
+def read_optional(document: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+    """Return a field of a stored document, or None if it is missing or null. Raises DamagedFile for another type."""
+    return None if document.get(key) is None else read_field(document, key, kind)
