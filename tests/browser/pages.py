@@ -12,11 +12,13 @@ from unittest import mock
 
 import pyarrow as pa
 
-from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import ReportConfig
+from orchestrator.pipeline import reduce
+from orchestrator.scoring.text_judges import score_with_text_judges
+from orchestrator.store.records import RunRecord, RunTotals, SweepRecord
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study, StudyInfo
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
@@ -57,8 +59,10 @@ class DummyStudy:
 
     def write_report(self, **options: Any) -> Path:
         """Write the sweep's report.html and return its path."""
-        with mock.patch.object(answers, "draw"):  # the figures are slow, and tested elsewhere
-            answers.answer(self.study, self.sweep, self.folder, ReportConfig(**options))
+        stored = StoredSweep(SweepFolder(self.study, self.folder), self.sweep)
+        score_with_text_judges(stored)
+        with mock.patch.object(reduce, "draw_figures"):  # the figures are slow, and tested elsewhere
+            reduce.reduce_stored(stored, ReportConfig(**options))
         return self.folder / "report.html"
 
 
@@ -103,31 +107,27 @@ def make_study(
             for prompt in prompts.prompts
         ]
     study.generations.write("all", pa.Table.from_pylist(rows, schema=GENERATIONS), ENGINE)
-    folder = SweepFolder.of(study, sweep).path
-    run = {
-        "run": "r",
-        "started_at": now.timestamp(),
-        "outcome": "complete",
-        "seconds": 75.2,
-        "tokens": 12_345,
-        "actors": 2,
-        "restarts": 0,
-        "versions": {"python": "3.11.9", "platform": "Linux-6.1-x86_64", "vllm": "0.32.0"},
-        "machines": {
-            host: {"cpu": "Some CPU", "cores": 8, "memory_gib": 64, "gpus": ["H100", "H100"]} for host in "ab"
-        },
-    }
-    record = {
-        "schema": "sweep/1",
-        "sweep_id": sweep.id,
-        "name": sweep.name,
-        "request": sweep.to_json(),
-        "overrides": ["engine=dummy", "probe_sets=[harmful,benign]", 'system_prompt.text="be kind"'],
-        "labels": {end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.beside))},
-        "runs": [run],
-    }
-    SweepFolder(study, folder).write_record(record)
-    return DummyStudy(study, folder, sweep)
+    folder = SweepFolder.of(study, sweep)
+    run = RunRecord(
+        run="r",
+        started_at=now.timestamp(),
+        outcome="complete",
+        seconds=75.2,
+        totals=RunTotals(tokens=12_345, actors=2),
+        engines={"e": ENGINE},
+        machines={host: {"cpu": "Some CPU", "cores": 8, "memory_gib": 64, "gpus": ["H100", "H100"]} for host in "ab"},
+        versions={"python": "3.11.9", "platform": "Linux-6.1-x86_64", "vllm": "0.32.0"},
+    )
+    record = SweepRecord(
+        sweep_id=sweep.id,
+        name=sweep.name,
+        request=sweep.to_json(),
+        overrides=("engine=dummy", "probe_sets=[harmful,benign]", 'system_prompt.text="be kind"'),
+        labels={end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.beside))},
+        runs=(run,),
+    )
+    folder.write_record(record)
+    return DummyStudy(study, folder.path, sweep)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -135,11 +136,13 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
     dummy = make_study(tmp_path / "studies", grid, (prompts,), without=lambda point: not point.is_origin)
     whole = make_study(tmp_path / "other", grid, (prompts,))
     rest = read_table(whole.study.generations.parts()[0].path, GENERATIONS)
-    record = SweepFolder(dummy.study, dummy.folder).read_record()
-    record["runs"][0] |= {"outcome": "running", "host": socket.gethostname(), "pid": os.getpid()}
-    SweepFolder(dummy.study, dummy.folder).write_record(record)
+    folder = SweepFolder(dummy.study, dummy.folder)
+    record = folder.read_record()
+    (run,) = record.runs
+    running = dataclasses.replace(run, outcome="running", host=socket.gethostname(), pid=os.getpid())
+    folder.write_record(dataclasses.replace(record, runs=(running,)))
     with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
-        with Lease(dummy.study.out, dummy.study.lease_path(dummy.folder)):
+        with Lease(dummy.study.out, folder.lease_path()):
             listed = open_page(address)
             assert "running · 1 of 11 tasks" in listed.page.locator("#sweeps tr").inner_text()
             opened = open_page(f"{address}{path_of(dummy)}")
@@ -152,8 +155,7 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
             assert opened.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("The origin")
             wait(listed, "document.querySelector('#sweeps').textContent.includes('6 of 11 tasks')")
             dummy.study.generations.write("all", rest, ENGINE)
-        record["runs"][0]["outcome"] = "complete"
-        SweepFolder(dummy.study, dummy.folder).write_record(record)
+        folder.write_record(record)
         dummy.write_report()
         opened.points().nth(10).wait_for(state="attached")
         opened.page.locator("#h-uncertainty").wait_for()

@@ -70,7 +70,7 @@ def test_the_real_engine_killed_and_resumed_gives_the_same(
     said = call(*sweep, f"out={broken}")
     assert said.code == 0, said.err
     assert responses(broken) == responses(whole) and len(responses(whole)) == 9 * 8
-    assert record(broken)["runs"][0]["outcome"] == "running", "the first run died before it could tell"
+    assert record(broken).runs[0].outcome == "running", "the first run died before it could tell"
 
 
 def test_a_laptop_without_vllm_runs_the_same_sweep(tmp_path: Path, tiny_llama: Path) -> None:

@@ -56,9 +56,9 @@ def test_parts_run_at_once_and_the_last_one_answers(tmp_path: Path, start: Start
     assert said.code == 0, said.err
     assert responses(tmp_path) == responses(whole)
     assert answer(tmp_path) == answer(whole)
-    runs = record(tmp_path)["runs"]
-    assert sorted(run["part"] for run in runs) == ["1/3", "1/3", "2/3", "3/3"]
-    assert [run["visits"] for run in runs if run["outcome"] == "complete"] == [3, 3, 3]
+    runs = record(tmp_path).runs
+    assert sorted(str(run.part) for run in runs) == ["1/3", "1/3", "2/3", "3/3"]
+    assert [run.totals.visits for run in runs if run.outcome == "complete"] == [3, 3, 3]
     assert not list(sweep_folder(tmp_path).glob("lease*"))
 
 

@@ -11,15 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 
 from orchestrator.store.discovery import latest_sweep
-from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.records import SweepRecord
 from tests.e2e.conftest import Driver, call, parts, refused, responses, tree, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -33,14 +31,13 @@ def sweep_folder(out: Path) -> Path:
     return latest_sweep(out).path
 
 
-def record(out: Path) -> dict[str, Any]:
+def record(out: Path) -> SweepRecord:
     """The latest sweep's record, its runs included."""
-    folder = sweep_folder(out)
-    return SweepFolder(Study.open(folder.parents[1]), folder).read_record()
+    return latest_sweep(out).read_record()
 
 
 def visits_of_last_run(out: Path) -> int:
-    return int(record(out)["runs"][-1]["visits"])
+    return record(out).runs[-1].totals.visits
 
 
 def actors_of(driver: Driver) -> list[psutil.Process]:
@@ -100,8 +97,7 @@ def test_only_what_is_new_is_run(tmp_path: Path) -> None:
     ):
         said = call(*sweep, *overrides)
         assert said.code == 0, (overrides, said.err)
-        runs = record(tmp_path).get("runs", [])
-        assert (runs[-1]["visits"] if runs else 0) == visits, overrides
+        assert visits_of_last_run(tmp_path) == visits, overrides
         now = responses(tmp_path)
         assert stored.items() <= now.items(), overrides
         stored = now
@@ -158,7 +154,7 @@ def test_an_actor_killed_while_it_works_is_replaced(tmp_path: Path, start: Start
     actor.kill()
     said = driver.wait()
     assert said.code == 0, said.err
-    assert len(responses(tmp_path)) == 9 * 6 and record(tmp_path)["runs"][-1]["restarts"] == 1
+    assert len(responses(tmp_path)) == 9 * 6 and record(tmp_path).runs[-1].totals.restarts == 1
 
 
 def test_ctrl_c_leaves_a_resumable_study_and_says_how_to_go_on(tmp_path: Path, start: Start) -> None:

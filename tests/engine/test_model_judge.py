@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.analysis import reducer as answers
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
-from orchestrator.pipeline import judge as judging
-from orchestrator.store.status import load
+from orchestrator.pipeline.reduce import judge_and_reduce
+from orchestrator.pipeline.rejudge import with_judges
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import store_sweep
 
 pytestmark = pytest.mark.engine
@@ -25,21 +23,18 @@ pytestmark = pytest.mark.engine
 def test_a_random_model_judges_through_the_same_actors(
     kind: str, make_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "draw", lambda *_: None)
+    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
     model = make_tiny("llama", max_position_embeddings=2048)
     folder = store_sweep(tmp_path, lambda node, i: abs(node.alpha) < 0.2, directions=1, steps=2, probes=("one", "two"))
     study = Study.open(folder.parents[1])
-    sweep, record = load(study, folder)
-    sweep = dataclasses.replace(sweep, judges=("keyword", "harmbench_mistral"))
-    own = SweepFolder.of(study, sweep).path
-    SweepFolder(study, own).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
+    stored = with_judges(StoredSweep.open(SweepFolder(study, folder)), ("keyword", "harmbench_mistral"))
     config = Config(
-        judges=list(sweep.judges),
+        judges=list(stored.sweep.judges),
         engine=EngineConfig(kind=kind, device="cpu", max_num_seqs=8, max_num_batched_tokens=2048, kv_cache_gib=0.05),
         judging=JudgingConfig(path=str(model), dtype="float32", max_model_len=2048),
     )
-    assert judging.answer(config, study, sweep, own, Console(file=io.StringIO())) == 0
-    frame, summary = SweepFolder(study, own).read_landscape()
+    assert judge_and_reduce(config, stored, Console(file=io.StringIO())) == 0
+    frame, summary = stored.folder.read_landscape()
     summarized = summary["judges"][1]
     assert sum(summarized["sets"][0]["verdicts"].values()) == 6
     assert summarized["unparsed"] == 6 - int(frame[frame["judge"] == "harmbench_mistral"]["n"].sum())

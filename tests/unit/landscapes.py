@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis import reducer as answers
 from orchestrator.analysis.landscape import build_landscape
+from orchestrator.analysis.reducer import nodes
 from orchestrator.sweep.grid import Grid, Sweep
 
 
@@ -34,4 +34,4 @@ def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0
     sets = pd.DataFrame(
         {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
     )
-    return build_landscape(answers.nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])
+    return build_landscape(nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])

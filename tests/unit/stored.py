@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator import judges
-from orchestrator.analysis import reducer as answers
 from orchestrator.analysis.landscape import to_table
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.scoring.text_judges import score_with_text_judges
+from orchestrator.store.records import SweepRecord
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study, StudyInfo
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
@@ -69,19 +69,20 @@ def store_sweep(
     study.generations.write(
         f"{sweep.id}{system_prompt}", pa.Table.from_pylist(rows, schema=GENERATIONS), {"engine": "dummy"}
     )
-    folder = SweepFolder.of(study, sweep).path
     ends = [*sweep.grid.towards, *(each.direction for each in sweep.grid.beside)]
-    request = {"sweep_id": sweep.id, "name": sweep.name, "request": sweep.to_json(), "runs": []}
-    SweepFolder(study, folder).write_record(request | {"labels": {end.fingerprint: end.label for end in ends}})
-    winners = study.generations.stored_of(sweep.tasks())
-    for judge in (judges.get("keyword"), DEGENERATE):
-        answers.judge_missing(study, judge, winners, [prompt_set])
-    frame = answers.landscape(study, sweep, [prompt_set])
-    files = SweepFolder(study, folder)
-    summary = answers.summarise(study, sweep, [prompt_set], frame, files.read_record())
-    files.write_landscape(to_table(frame))
-    files.write_summary(summary.to_json())
-    return folder
+    record = SweepRecord(
+        sweep_id=sweep.id,
+        name=sweep.name,
+        request=sweep.to_json(),
+        labels={end.fingerprint: end.label for end in ends},
+    )
+    stored = StoredSweep(SweepFolder.of(study, sweep), sweep)
+    stored.folder.write_record(record)
+    score_with_text_judges(stored)
+    frame = reduce_landscape(stored)
+    stored.folder.write_landscape(to_table(frame))
+    stored.folder.write_summary(reduce_summary(stored, frame).to_json())
+    return stored.folder.path
 
 
 def basin(radius: float, slack: float = 0.1) -> Refuses:

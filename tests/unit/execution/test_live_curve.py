@@ -8,17 +8,13 @@ import pytest
 
 from orchestrator.execution.live_curve import LiveCurve, draw_bars
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import basin, store_sweep
 
 
 def stored_curve(folder: Path) -> LiveCurve:
     """Return the curve of a stored sweep; nothing is read yet."""
-    study = Study.open(folder.parents[1])
-    record = SweepFolder(study, folder).read_record()
-    sweep = Sweep.from_json(record["request"], record["name"])
-    return LiveCurve(study, sweep, [study.prompt_sets.read(set_id) for set_id in sweep.prompt_set_ids])
+    return LiveCurve(StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder)))
 
 
 def test_the_curve_has_the_means_of_the_stored_landscape(tmp_path: Path) -> None:

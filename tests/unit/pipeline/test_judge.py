@@ -13,18 +13,20 @@ import pytest
 from rich.console import Console
 
 from orchestrator import judges
-from orchestrator.analysis import reducer as answers
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import judge as judging
+from orchestrator.pipeline.judge import resolve_model_judges
+from orchestrator.pipeline.reduce import judge_and_reduce, reduce_stored
+from orchestrator.pipeline.rejudge import with_judges
 from orchestrator.prompts.judge_prompts import judge_prompt
 from orchestrator.report import terminal
-from orchestrator.scoring import panel as seats
-from orchestrator.store.status import load
+from orchestrator.scoring.panel import check_judges
+from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
@@ -54,13 +56,13 @@ class Asked:
     def __init__(self, says: Any = Scripted.says, visits: int | None = None) -> None:
         self.says, self.visits, self.pairs, self.calls = says, visits, 0, 0
 
-    def __call__(self, seat: Any, config: Any, bench: Study, left: Any, console: Any, actor: Any = None) -> bool:
+    def __call__(self, bound: Any, config: Any, study: Study, pairs: Any, console: Any, actor: Any = None) -> bool:
         self.calls += 1
-        sets = list(judging._prompt_sets(seat, None, left))
+        sets = list(judging._prompt_sets(bound, pairs))
         for prompts in sets:
-            bench.prompt_sets.write(prompts)
-        token = create_disk_token(bench.out)
-        one = Actor(EngineSpec(kind="dummy"), str(bench.root), bench.id, token)
+            study.prompt_sets.write(prompts)
+        token = create_disk_token(study.out)
+        one = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, token)
         one.load()
         one._engine = Scripted(EngineSpec(kind="dummy"))
         one._engine.says = self.says
@@ -68,15 +70,20 @@ class Asked:
         one.equip({p.id: p for p in sets}, {})
         for visit in todo[: self.visits]:
             self.pairs += one.visit(visit).n_responses
-        remove_disk_token(bench.out, token)
+        remove_disk_token(study.out, token)
         return self.visits is not None and self.visits < len(todo)
+
+
+def use_answers(monkeypatch: pytest.MonkeyPatch, answers: Asked) -> None:
+    """Have the judges' models answer by this function."""
+    monkeypatch.setattr(judging, "_generate_answers", answers)
 
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no report: they take longer than all the rest."""
-    monkeypatch.setattr(answers, "draw", lambda *_: None)
-    monkeypatch.setattr("orchestrator.report.page.render.write_report", lambda *_: None)
+    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
+    monkeypatch.setattr("orchestrator.pipeline.reduce.write_report", lambda *_: None)
 
 
 @pytest.fixture
@@ -85,14 +92,10 @@ def folder(tmp_path: Path) -> Path:
     return store_sweep(tmp_path, lambda node, i: abs(node.alpha) < 0.25 or i % 5 > 0, directions=1)
 
 
-def opened(folder: Path, names: Sequence[str] = ("keyword", "wildguard")) -> tuple[Study, Sweep, Path]:
-    """The stored sweep, asked of these judges."""
-    study = Study.open(folder.parents[1])
-    sweep, record = load(study, folder)
-    sweep = dataclasses.replace(sweep, judges=tuple(names))
-    own = SweepFolder.of(study, sweep).path
-    SweepFolder(study, own).write_record(record | {"sweep_id": sweep.id, "request": sweep.to_json()})
-    return study, sweep, own
+def opened(folder: Path, names: Sequence[str] = ("keyword", "wildguard")) -> StoredSweep:
+    """The stored sweep, judged by these judges."""
+    stored = StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder))
+    return with_judges(stored, tuple(names))
 
 
 def quiet() -> Console:
@@ -104,38 +107,40 @@ def generations(study: Study) -> dict[str, bytes]:
 
 
 def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, own = opened(folder)
-    before, asked = generations(study), Asked()
-    monkeypatch.setattr(judging, "_ask", asked)
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
-    assert generations(study) == before
+    stored = opened(folder)
+    before, asked = generations(stored.study), Asked()
+    use_answers(monkeypatch, asked)
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    assert generations(stored.study) == before
     assert (asked.calls, asked.pairs) == (1, 24)  # 220 responses, but 20 refusals and 4 answers are all that differs
-    frame, summary = SweepFolder(study, own).read_landscape()
+    frame, summary = stored.folder.read_landscape()
     by_judge = {name: rows.set_index("alpha")["asr"] for name, rows in frame.groupby("judge")}
     assert (by_judge["keyword"] == by_judge["wildguard"]).all() and by_judge["wildguard"].max() == 20
     said = {each["judge"]: each for each in summary["judges"]}
     assert said["wildguard"]["sets"][0]["verdicts"]["unsafe"] == 6 * 4
     assert said["wildguard"]["unparsed"] == 0 and said["wildguard"]["source"] == "dummy"
     assert (summary["agreement"][0]["kappa"], summary["agreement"][0]["n"]) == (1, 220)
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     assert asked.calls == 1  # all is stored
-    assert SweepFolder(study, own).read_landscape()[1] == summary
-    answers.reduce_stored(study, sweep, own)  # and needs no judge
-    assert SweepFolder(study, own).read_landscape()[1] == summary
+    assert stored.folder.read_landscape()[1] == summary
+    reduce_stored(stored)  # and needs no judge
+    assert stored.folder.read_landscape()[1] == summary
 
 
 def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, own = opened(folder)
+    stored = opened(folder)
     odd = "Well, [bold]that depends"
     monkeypatch.setattr(
-        judging, "_ask", Asked(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text))
+        judging,
+        "_generate_answers",
+        Asked(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text)),
     )
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
-    frame, summary = SweepFolder(study, own).read_landscape()
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    frame, summary = stored.folder.read_landscape()
     said = next(each for each in summary["judges"] if each["judge"] == "wildguard")
     assert said["unparsed"] == 6 and said["sets"][0]["verdicts"]["unparsed"] == 6
     assert said["unparsed_examples"] == [odd]
-    bench = Study.open(study.out / said["answers"])
+    bench = Study.open(stored.study.out / said["answers"])
     kept = [
         text
         for _, table in bench.generations.rows(bench.generations.stored())
@@ -158,89 +163,87 @@ def test_responses_that_are_one_question_to_the_judge_are_all_judged(
     config = Config(judges=["keyword", "llama_guard3"], engine=EngineConfig(kind="dummy"))  # it strips what it is given
     words = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
     folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: words[round(10 * node.alpha + i) % 3], directions=1)
-    study, sweep, own = opened(folder, config.judges)
+    stored = opened(folder, config.judges)
     asked = Asked(lambda text: "safe")
-    monkeypatch.setattr(judging, "_ask", asked)
-    assert judging.answer(config, study, sweep, own, quiet()) == 0
-    frame, _ = SweepFolder(study, own).read_landscape()
+    use_answers(monkeypatch, asked)
+    assert judge_and_reduce(config, stored, quiet()) == 0
+    frame, _ = stored.folder.read_landscape()
     assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and asked.pairs == 20
 
 
 def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attacks = [Prompt(f"A story: question {i}", "jailbreak", target=f"question {i}") for i in range(20)]
-    study, sweep, own = opened(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
+    stored = opened(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
     heard: list[str] = []
-    monkeypatch.setattr(judging, "_ask", Asked(lambda text: heard.append(text) or REFUSED))
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
-    frame, _ = SweepFolder(study, own).read_landscape()
+    use_answers(monkeypatch, Asked(lambda text: heard.append(text) or REFUSED))
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    frame, _ = stored.folder.read_landscape()
     assert (frame[frame["judge"] == "wildguard"]["n"] == 20).all()
     assert heard and not any("A story" in text for text in heard)
 
 
 def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder: Path) -> None:
-    study, sweep, own = opened(folder, ("keyword",))
-    (part,) = (study.root / "judgements" / DEGENERATE.id).glob("*.parquet")
+    stored = opened(folder, ("keyword",))
+    (part,) = (stored.study.root / "judgements" / DEGENERATE.id).glob("*.parquet")
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
-    frame, summary = answers.reduce_stored(study, sweep, own)
-    assert frame["n"].sum() == 0 and summary.points_done == 0 and list(study.problems) == [part]
+    frame, summary = reduce_stored(stored)
+    assert frame["n"].sum() == 0 and summary.points_done == 0 and list(stored.study.problems) == [part]
 
 
 def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, own = opened(folder)
+    stored = opened(folder)
     monkeypatch.setattr(judging, "PAIRS", 10)
     first, second = Asked(visits=1), Asked()
-    monkeypatch.setattr(judging, "_ask", first)
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 130
-    frame, _ = SweepFolder(study, own).read_landscape()
+    use_answers(monkeypatch, first)
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 130
+    frame, _ = stored.folder.read_landscape()
     judged = frame[frame["judge"] == "wildguard"]["n"]
     assert first.pairs == 10 and judged.sum() < 220  # a point that is judged in part has no row yet
     assert set(judged) <= {0, 20}
-    monkeypatch.setattr(judging, "_ask", second)
-    assert judging.answer(GUARDED, study, sweep, own, quiet()) == 0
+    use_answers(monkeypatch, second)
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     assert second.pairs == 14
-    frame, summary = SweepFolder(study, own).read_landscape()
+    frame, summary = stored.folder.read_landscape()
     assert (frame["n"] == 20).all() and summary["agreement"][0]["n"] == 220
 
 
 def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, own = opened(folder)
+    stored = opened(folder)
     asked = Asked()
-    monkeypatch.setattr(judging, "_ask", asked)
-    assert judging.answer(GUARDED, study, sweep, own, quiet(), ask=False) == 0
+    use_answers(monkeypatch, asked)
+    assert judge_and_reduce(GUARDED, stored, quiet(), run_models=False) == 0
     assert asked.calls == 0
-    frame, _ = SweepFolder(study, own).read_landscape()
+    frame, _ = stored.folder.read_landscape()
     assert (
         frame[frame["judge"] == "keyword"]["n"].eq(20).all() and frame[frame["judge"] == "wildguard"]["n"].eq(0).all()
     )
 
 
 def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, own = opened(folder)
+    stored = opened(folder)
     asked = Asked()
-    monkeypatch.setattr(judging, "_ask", asked)
-    judging.answer(GUARDED, study, sweep, own, quiet())
+    use_answers(monkeypatch, asked)
+    judge_and_reduce(GUARDED, stored, quiet())
     finer = dataclasses.replace(GUARDED, judging=JudgingConfig(dtype="float32"))
     asked.says = lambda text: REFUSED
-    assert judging.answer(finer, study, sweep, own, quiet()) == 0
+    assert judge_and_reduce(finer, stored, quiet()) == 0
     assert asked.calls == 2
-    frame, summary = SweepFolder(study, own).read_landscape()
+    frame, summary = stored.folder.read_landscape()
     assert frame[frame["judge"] == "wildguard"]["asr"].max() == 0  # the last that judged counts
     assert summary["judges"][1]["dtype"] == "float32"
-    judging.answer(GUARDED, study, sweep, own, quiet())
-    assert (
-        asked.calls == 2 and SweepFolder(study, own).read_landscape()[0]["asr"].max() == 20
-    )  # and the first is still there
+    judge_and_reduce(GUARDED, stored, quiet())
+    assert asked.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20  # and the first is still there
     monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
-    judging.answer(GUARDED, study, sweep, own, quiet())
+    judge_and_reduce(GUARDED, stored, quiet())
     assert asked.calls == 3  # the same weights asked in another way are another judge too
 
 
-def beside(study: Study, sweep: Sweep, group: str, names: Sequence[str]) -> tuple[Sweep, Path]:
-    """The sweep with the same questions and responses in another group too, asked of these judges."""
-    asked = study.prompt_sets.read(sweep.prompt_set_ids[0])
-    other = dataclasses.replace(asked, group=group, probe_set="others")
+def with_another_set(stored: StoredSweep, group: str, names: Sequence[str]) -> StoredSweep:
+    """Return the sweep with the same questions and responses in another group too, judged by these judges."""
+    study, prompts = stored.study, stored.prompt_sets[0]
+    other = dataclasses.replace(prompts, group=group, probe_set="others")
     study.prompt_sets.write(other)
     for _, table in list(study.generations.rows(study.generations.stored())):
         columns = {name: table[name] for name in table.column_names} | {
@@ -248,31 +251,30 @@ def beside(study: Study, sweep: Sweep, group: str, names: Sequence[str]) -> tupl
             "group": pa.array([group] * table.num_rows),
         }
         study.generations.write(group, pa.table(columns, schema=table.schema), {"engine": "dummy"})
-    sweep = Sweep(sweep.grid, (asked.id, other.id), tuple(names))
-    own = SweepFolder.of(study, sweep).path
-    SweepFolder(study, own).write_record({"sweep_id": sweep.id, "request": sweep.to_json(), "runs": []})
-    return sweep, own
+    sweep = Sweep(stored.sweep.grid, (prompts.id, other.id), tuple(names))
+    folder = SweepFolder.of(study, sweep)
+    folder.write_record(SweepRecord(sweep_id=sweep.id, name=sweep.name, request=sweep.to_json()))
+    return StoredSweep(folder, sweep)
 
 
 def test_right_answers_need_no_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, _ = opened(folder)
-    sweep, own = beside(study, sweep, "capability", ["wildguard"])
+    stored = with_another_set(opened(folder), "capability", ["wildguard"])
     asked = Asked()
-    monkeypatch.setattr(judging, "_ask", asked)
-    assert judging.answer(dataclasses.replace(GUARDED, judges=["wildguard"]), study, sweep, own, quiet()) == 0
-    frame, summary = SweepFolder(study, own).read_landscape()
+    use_answers(monkeypatch, asked)
+    assert judge_and_reduce(dataclasses.replace(GUARDED, judges=["wildguard"]), stored, quiet()) == 0
+    frame, summary = stored.folder.read_landscape()
     assert asked.pairs == 24  # nothing of the other set
     assert frame[frame["group"] == "capability"]["n_correct"].notna().all()
     assert summary["points_done"] == 11
 
 
 def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, sweep, _ = opened(folder)
-    sweep, own = beside(study, sweep, "benign", ["keyword", "llama_guard3"])
-    monkeypatch.setattr(judging, "_ask", Asked(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2"))
+    stored = with_another_set(opened(folder), "benign", ["keyword", "llama_guard3"])
+    answers = Asked(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2")
+    use_answers(monkeypatch, answers)
     config = dataclasses.replace(GUARDED, judges=["keyword", "llama_guard3"])
-    assert judging.answer(config, study, sweep, own, quiet()) == 0
-    frame, summary = SweepFolder(study, own).read_landscape()
+    assert judge_and_reduce(config, stored, quiet()) == 0
+    frame, summary = stored.folder.read_landscape()
     assert {key: len(rows) for key, rows in frame.groupby(["group", "judge"])} == {
         ("harmful", "keyword"): 11,
         ("harmful", "llama_guard3"): 11,
@@ -284,33 +286,33 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
 
 
 def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, folder: Path) -> None:
-    study, sweep, _ = opened(folder)
-    asked = study.prompt_sets.read(sweep.prompt_set_ids[0])
+    stored = opened(folder)
+    asked = stored.prompt_sets[0]
     sampling = dataclasses.replace(asked.sampling, stop=judges.get("keyword").stops)
     cut = dataclasses.replace(asked, sampling=sampling)
-    study.prompt_sets.write(cut)
+    stored.study.prompt_sets.write(cut)
     for name in ("keyword_plus", "wildguard"):
-        other = Sweep(sweep.grid, (cut.id,), (name,))
+        other = StoredSweep(stored.folder, Sweep(stored.sweep.grid, (cut.id,), (name,)))
         with pytest.raises(UserError, match=r"sampling\.early_stop=false, which generates 20 responses a point anew"):
-            judging.answer(dataclasses.replace(GUARDED, judges=[name]), study, other, folder, quiet())
-    assert seats.check_judges(study, Sweep(sweep.grid, (cut.id,), ("keyword",)))
+            judge_and_reduce(dataclasses.replace(GUARDED, judges=[name]), other, quiet())
+    check_judges(StoredSweep(stored.folder, Sweep(stored.sweep.grid, (cut.id,), ("keyword",))))
 
 
 def test_reduce_before_the_judge(folder: Path) -> None:
-    study, sweep, own = opened(folder)
+    stored = opened(folder)
     with pytest.raises(UserError, match="has not judged this sweep yet"):
-        answers.reduce_stored(study, sweep, own)
+        reduce_stored(stored)
 
 
 def test_weights_are_found_before_anything_runs(tmp_path: Path) -> None:
     real = dataclasses.replace(GUARDED, engine=EngineConfig(kind="vllm"))
     missing = dataclasses.replace(real, judging=JudgingConfig(path=str(tmp_path / "missing")))
     with pytest.raises(UserError) as refused:
-        judging.seats(missing)
+        resolve_model_judges(missing)
     assert refused.value.field == "judging.path" and "model.path" not in str(refused.value)
     two = dataclasses.replace(missing, judges=["wildguard", "llama_guard3"])
     with pytest.raises(UserError, match="wildguard and llama_guard3 are several judges"):
-        judging.seats(two)
+        resolve_model_judges(two)
 
 
 @pytest.mark.thorough
@@ -320,7 +322,7 @@ def test_real_weights_name_the_judge(tiny_llama: Path) -> None:
         engine=EngineConfig(kind="vllm"),
         judging=JudgingConfig(path=str(tiny_llama), dtype="float32", max_model_len=512),
     )
-    (seat,) = judging.seats(config)
-    assert seat.model is not None and seat.judge.bound_weights == (seat.model.fingerprint, "float32")
-    assert seat.config.max_model_len == 512 and seat.info.source == "path"
-    assert judge_prompt(seat.judge, ("P", "R")).group == seat.judge.id
+    (bound,) = resolve_model_judges(config)
+    assert bound.model is not None and bound.judge.bound_weights == (bound.model.fingerprint, "float32")
+    assert bound.config.max_model_len == 512 and bound.info.source == "path"
+    assert judge_prompt(bound.judge, ("P", "R")).group == bound.judge.id

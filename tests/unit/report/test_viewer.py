@@ -161,7 +161,7 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
     catalog = StudyCatalog(tmp_path / "studies", tmp_path / "scratch")
 
     def measured() -> Any:
-        return catalog.view(*catalog.sweeps()[0]).summary.points_done
+        return catalog.view(catalog.sweeps()[0]).summary.points_done
 
     before = files(study.root)
     assert measured() == 0
@@ -171,8 +171,8 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
             f"part {rows.start}", table.slice(rows.start, rows.stop - rows.start), part.meta["engine"]
         )
         assert measured() == rows.stop / len(PROBES)
-    view = catalog.view(*catalog.sweeps()[0])
-    assert view.fully_judged and view is catalog.view(*catalog.sweeps()[0]), "nothing new: nothing is computed again"
+    view = catalog.view(catalog.sweeps()[0])
+    assert view.fully_judged and view is catalog.view(catalog.sweeps()[0]), "nothing new: nothing is computed again"
     assert not list(study.root.glob("judgements/*/*")) and list((tmp_path / "scratch").rglob("*.parquet"))
     assert view.summary.origin_asr == 0.0 and view.content()["tiles"]
 
@@ -184,7 +184,7 @@ def test_many_responses_are_judged_in_batches(tmp_path: Path, monkeypatch: pytes
     (folder / "landscape.parquet").unlink()
     monkeypatch.setattr("orchestrator.report.viewer.catalog.BATCH", 5 * len(PROBES))
     catalog = StudyCatalog(tmp_path / "studies", tmp_path / "scratch")
-    views = [catalog.view(*catalog.sweeps()[0]) for _ in range(4)]
+    views = [catalog.view(catalog.sweeps()[0]) for _ in range(4)]
     assert [view.summary.points_done for view in views] == [5, 10, 11, 11]
     assert [view.fully_judged for view in views] == [False, False, True, True]
 

@@ -23,6 +23,7 @@ import pytest
 
 from orchestrator.store.files import TMP
 from orchestrator.store.maintenance import compact, verify
+from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import remove_stale_files
@@ -56,7 +57,9 @@ def store_verdicts(study: Study) -> None:
 
 
 def record_sweep(study: Study) -> None:
-    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": [1, 2]})
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record(
+        SweepRecord(sweep_id="0", name="s", request={"version": 2})
+    )
 
 
 def merge(study: Study) -> None:
@@ -82,7 +85,9 @@ def prepare(out: Path) -> Study:
     winners = study.generations.stored()
     for point in ("point0", "point2"):
         judge(study, {point: winners[point, "set"].tasks[point, "set"]})
-    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": [1]})
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record(
+        SweepRecord(sweep_id="0", name="s", request={"version": 1})
+    )
     return study
 
 

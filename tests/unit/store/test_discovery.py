@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store.discovery import find_studies, find_study_roots, find_sweeps, latest_sweep
+from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
@@ -24,10 +25,10 @@ def sweep(tmp_path: Path) -> tuple[Study, Path]:
 def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> None:
     study, folder = sweep
     other = SweepFolder(study, study.root / "sweeps" / "other-00000000")
-    other.write_record({})
+    other.write_record(SweepRecord(sweep_id="0", name="other", request={}))
     assert latest_sweep(study.out).path == other.path
     os.utime(other.path / "sweep.json", (1, 1))
-    SweepFolder(study, folder).write_run({"run": "run100", "started_at": 100, "outcome": "running"})
+    SweepFolder(study, folder).write_run(RunRecord(run="run100", started_at=100, outcome="running"))
     assert latest_sweep(study.out).path == folder
 
 

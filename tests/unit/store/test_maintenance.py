@@ -17,6 +17,7 @@ from orchestrator.store.files import DamagedFile
 from orchestrator.store.maintenance import compact, verify, verify_folder
 from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
@@ -260,7 +261,9 @@ def test_parts_of_a_task_that_the_scan_did_not_meet_stay(study: Study, monkeypat
 def test_a_sound_study_is_found_sound_and_counted(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
     study.prompt_sets.write(asked)
-    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record({"runs": []})
+    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record(
+        SweepRecord(sweep_id="0", name="s", request={})
+    )
     study.events("run").write("run_started")
     before = snapshot(study)
     report = verify(looking(study))
@@ -274,7 +277,7 @@ def test_every_damage_is_found_named_and_left_where_it_is(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
     study.prompt_sets.write(asked)
     folder = study.root / "sweeps" / "s-00000000"
-    SweepFolder(study, folder).write_record({"runs": []})
+    SweepFolder(study, folder).write_record(SweepRecord(sweep_id="0", name="s", request={}))
     SweepFolder(study, folder).write_summary({"points_done": 1})
     study.directions.write("d", {}, pa.table({"tensor": ["a"]}))
     victims = [

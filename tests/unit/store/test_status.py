@@ -13,25 +13,32 @@ import pytest
 
 from orchestrator.store import status
 from orchestrator.store.lease import Lease
-from orchestrator.store.runs import RunRecord
+from orchestrator.store.records import FailedVisit, RunRecord, RunTotals
+from orchestrator.store.runs import RunRecorder
+from orchestrator.store.status import Status
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import basin, store_sweep
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> tuple[Study, Path]:
-    """11 points, of which 8 are stored."""
-    folder = store_sweep(tmp_path, basin(0.3), leave_out=lambda node: node.alpha > 0.25, directions=1)
-    return Study.open(folder.parents[1]), folder
+def folder(tmp_path: Path) -> SweepFolder:
+    """A sweep of 11 points, of which 8 are stored."""
+    path = store_sweep(tmp_path, basin(0.3), leave_out=lambda node: node.alpha > 0.25, directions=1)
+    return SweepFolder(Study.open(path.parents[1]), path)
 
 
-def begin(study: Study, folder: Path, at: float, *events: tuple[float, str, dict[str, Any]], **about: Any) -> str:
+def examine(folder: SweepFolder) -> Status:
+    """Return the sweep's status as it is on disk now."""
+    return status.examine(StoredSweep.open(folder))
+
+
+def begin(folder: SweepFolder, at: float, *events: tuple[float, str, dict[str, Any]], **about: Any) -> str:
     """A run that began at `at`, and its events: (seconds later, name, fields). It has not ended."""
     run = f"run{at:09.0f}"
     about = {"host": socket.gethostname(), "pid": -1, **about}
-    SweepFolder(study, folder).write_run({"run": run, "started_at": at, "outcome": "running", "tasks": 9, **about})
-    log = study.events(run)
+    folder.write_run(RunRecord(run=run, started_at=at, outcome="running", tasks=9, **about))
+    log = folder.study.events(run)
     for later, name, fields in [(0.0, "run_started", {}), *events]:
         log.path.parent.mkdir(exist_ok=True)
         with open(log.path, "a") as file:
@@ -50,14 +57,13 @@ def given(later: float, visit: str) -> tuple[float, str, dict[str, Any]]:
     return later, "visit_given", {"slot": 0, "visit": visit}
 
 
-def test_runs_that_died_count_with_those_that_ended(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    begin(study, folder, 100, (20, "actor_ready", READY), given(20, "a"), done(30, "a"), given(30, "b"))
-    begin(study, folder, 200, (20, "actor_ready", READY), done(30, "b"), (40, "actor_died", {"slot": 0}),
+def test_runs_that_died_count_with_those_that_ended(folder: SweepFolder) -> None:
+    begin(folder, 100, (20, "actor_ready", READY), given(20, "a"), done(30, "a"), given(30, "b"))
+    begin(folder, 200, (20, "actor_ready", READY), done(30, "b"), (40, "actor_died", {"slot": 0}),
           (70, "actor_ready", READY), done(80, "c"))  # fmt: skip
-    record = RunRecord(study, folder, 3)
-    record.ended("complete", {"tokens": 7, "restarts": 1, "gpu_seconds": 3600.0})
-    found = status.examine(study, folder)
+    record = RunRecorder(folder, 3)
+    record.end("complete", RunTotals(tokens=7, restarts=1, gpu_seconds=3600.0))
+    found = examine(folder)
     assert (found.state, found.done, found.tasks, found.running) == ("incomplete", 8, 11, 0)
     assert (found.tokens, found.restarts) == (100 + 200 + 7, 0 + 1 + 1)
     assert found.seconds == pytest.approx(30 + 80, abs=5)
@@ -66,49 +72,45 @@ def test_runs_that_died_count_with_those_that_ended(sweep: tuple[Study, Path]) -
     assert found.driver is None and ("GPU-hours", "1.04") in status.lines(found)
 
 
-def test_parts_under_way_are_told_together(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
+def test_parts_under_way_are_told_together(folder: SweepFolder) -> None:
     now = time.time()
     for part, at in (("1/3", now - 100), ("2/3", now - 60)):
-        begin(study, folder, at, (0, "actor_ready", READY), given(0, "a"), done(10, "a"), given(10, "b"), done(20, "b"),
+        begin(folder, at, (0, "actor_ready", READY), given(0, "a"), done(10, "a"), given(10, "b"), done(20, "b"),
               given(20, f"c{part}"), part=part, pid=os.getpid())  # fmt: skip
-    begin(study, folder, now - 500, given(1, "z"), part="3/3")  # died
-    first, second = (Lease(study.out, SweepFolder(study, folder).lease_path(part), part) for part in ("1/3", "2/3"))
+    begin(folder, now - 500, given(1, "z"), part="3/3")  # died
+    first, second = (Lease(folder.study.out, folder.lease_path(part), part) for part in ("1/3", "2/3"))
     with first, second:
-        found = status.examine(study, folder)
+        found = examine(folder)
     assert (found.state, found.running) == ("running", 2)
     assert found.points_per_second == pytest.approx(2 * 2 / 20)
     assert found.eta_seconds == pytest.approx(3 / 0.2)
     assert found.driver is not None and found.driver.count(f"process {os.getpid()} ") == 2
-    assert status.examine(study, folder).state == "incomplete", "nobody is at work any more"
+    assert examine(folder).state == "incomplete", "nobody is at work any more"
 
 
-def test_what_was_given_up_is_named(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    loaded, _ = status.load(study, folder)
-    missing = [task.key for task in loaded.tasks() if task.key not in study.generations.stored()]
-    failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["once", "it broke"]} for p, s in missing]
-    RunRecord(study, folder, 3).ended("complete", {"failures": failures})
-    found = status.examine(study, folder)
+def test_what_was_given_up_is_named(folder: SweepFolder) -> None:
+    stored = StoredSweep.open(folder)
+    missing = [task.key for task in stored.sweep.tasks() if task.key not in stored.generations]
+    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), story=("once", "it broke")) for p, s in missing]
+    RunRecorder(folder, 3).end("complete", failures=failures)
+    found = examine(folder)
     assert (found.state, found.failed, len(found.failures)) == ("failed", 3, 3)
     assert all(failure.endswith(": it broke") for failure in found.failures)
 
 
-def test_a_failure_that_was_mended_is_named_no_more(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    loaded, _ = status.load(study, folder)
-    keys = [task.key for task in loaded.tasks()]
-    missing = [key for key in keys if key not in study.generations.stored()]
-    mended = next(key for key in keys if key in study.generations.stored())  # by a later run
-    failures = [{"point_id": p, "prompt_set_ids": [s], "story": ["it broke"]} for p, s in (mended, missing[0])]
-    RunRecord(study, folder, 3).ended("complete", {"failures": failures})
-    found = status.examine(study, folder)
+def test_a_failure_that_was_mended_is_named_no_more(folder: SweepFolder) -> None:
+    stored = StoredSweep.open(folder)
+    keys = [task.key for task in stored.sweep.tasks()]
+    missing = [key for key in keys if key not in stored.generations]
+    repaired = next(key for key in keys if key in stored.generations)  # by a later run
+    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), story=("it broke",)) for p, s in (repaired, missing[0])]
+    RunRecorder(folder, 3).end("complete", failures=failures)
+    found = examine(folder)
     assert found.failed == 1 and found.failures == (f"point {missing[0][0]}: it broke",)
 
 
-def test_a_run_whose_record_is_damaged_is_passed_over(sweep: tuple[Study, Path]) -> None:
-    study, folder = sweep
-    RunRecord(study, folder, 3).ended("complete", {"tokens": 7})
-    other = RunRecord(study, folder, 3)
-    (folder / "runs" / f"{other.run}.json").write_text("{")
-    assert status.examine(study, folder).tokens == 7
+def test_a_run_whose_record_is_damaged_is_passed_over(folder: SweepFolder) -> None:
+    RunRecorder(folder, 3).end("complete", RunTotals(tokens=7))
+    other = RunRecorder(folder, 3)
+    (folder.path / "runs" / f"{other.run}.json").write_text("{")
+    assert examine(folder).tokens == 7

@@ -38,6 +38,7 @@ from orchestrator.store.files import (
 )
 from orchestrator.store.observations import describe_tasks
 from orchestrator.store.parts import TaskKey
+from orchestrator.store.records import SweepRecord
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS, OBSERVED
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
@@ -265,7 +266,9 @@ def test_no_flipped_bit_is_let_through(study: Study) -> None:
 def test_no_flipped_bit_in_a_document_is_let_through(study: Study, document: str) -> None:
     path = study.root / document
     if not path.exists():
-        SweepFolder(study, path.parent).write_record({"request": {"grid": {"seed": 123}}, "runs": []})
+        SweepFolder(study, path.parent).write_record(
+            SweepRecord(sweep_id="0", name="s", request={"grid": {"seed": 123}})
+        )
     whole, expected = path.read_bytes(), read_json(path)
     for at in range(len(whole)):
         for bit in range(8):
@@ -561,13 +564,13 @@ def test_readers_see_the_old_or_the_new(study: Study, monkeypatch: pytest.Monkey
     """A document written again and again while it is read: never half, never missing."""
     monkeypatch.setattr(files, "_flush", lambda path: None)  # a busy disk takes a minute for it
     path = study.root / "sweeps" / "s" / "sweep.json"
-    SweepFolder(study, path.parent).write_record({"runs": [0] * 500})
+    publish_json(study.out, path, {"runs": [0] * 500})
     stop = threading.Event()
 
     def write() -> None:
         n = 1
         while not stop.is_set():
-            SweepFolder(study, path.parent).write_record({"runs": [n] * 500})
+            publish_json(study.out, path, {"runs": [n] * 500})
             n += 1
 
     writer = threading.Thread(target=write)
@@ -643,11 +646,12 @@ def test_studies_are_found_and_looking_changes_nothing(study: Study, tmp_path: P
 def test_the_latest_used_sweep_is_last(study: Study) -> None:
     for name, at in (("a", 2), ("b", 3), ("c", 1)):
         folder = study.root / "sweeps" / f"{name}-01234567"
-        SweepFolder(study, folder).write_record({"name": name})
+        SweepFolder(study, folder).write_record(SweepRecord(sweep_id="0", name=name, request={}))
         os.utime(folder / "sweep.json", (at, at))
     assert [folder.path.name for folder in SweepFolder.all_of(study)] == ["c-01234567", "a-01234567", "b-01234567"]
-    assert SweepFolder.all_of(study)[0].read_record() == {"name": "c"}
-    assert SweepFolder(study, study.root / "sweeps" / "none").read_record() == {}
+    assert SweepFolder.all_of(study)[0].read_record().name == "c"
+    with pytest.raises(MissingFile):
+        SweepFolder(study, study.root / "sweeps" / "none").read_record()
 
 
 def test_answers_are_stored_whole(study: Study) -> None:

@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator.analysis import reducer as answers
+from orchestrator.analysis import reducer
 from orchestrator.analysis.results import CheckpointSummary
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models.geometry import describe, table
 from orchestrator.pipeline.prepare import prepare
+from orchestrator.store.records import SweepRecord
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
+from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.errors import UserError
 from workers.noise.reference import to_float32
 from workers.weights import geometry
@@ -242,11 +246,16 @@ def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.
     sweep = Sweep(Grid("interpolate_1d", steps=1, range=(0.0, 1.0), towards=(towards,)), ("s",), ("keyword",))
     end = next(node.point.id for node in sweep.grid.walk() if node.mark)
     stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
-    monkeypatch.setattr(answers, "summarize_checkpoints", lambda frame: (stored,))
-    monkeypatch.setattr(answers, "_random_basin", lambda *_: (0.5, None, None))
-    record = {"around": {"base": 1.0, "moved": 0.0, "lengths": {"f1": 2.0}}}
-    (row,) = answers.checkpoints(None, sweep, None, None, record)  # type: ignore[arg-type]  # not used
-    assert (row.distance, row.radii) == (None, None)
+    monkeypatch.setattr(reducer, "summarize_checkpoints", lambda frame: (stored,))
+    monkeypatch.setattr(reducer, "_random_basin", lambda *_: (0.5, None, None))
+    study = Study.create(tmp_path, StudyInfo("tiny", "fingerprint", "float32", 1))
+    stored_sweep = StoredSweep(SweepFolder.of(study, sweep), sweep)
+    geometry = TargetGeometry(1.0, 0.0, {"f1": 2.0})
+    stored_sweep.folder.write_record(
+        SweepRecord(sweep_id=sweep.id, name=sweep.name, request=sweep.to_json(), target_geometry=geometry)
+    )
+    (checkpoint,) = reducer._checkpoints(stored_sweep, None, None)  # type: ignore[arg-type]  # not used
+    assert (checkpoint.distance, checkpoint.radii) == (None, None)
 
 
 def test_a_plane_of_two_reads_the_files_once_and_shows_progress(
