@@ -29,7 +29,7 @@ from orchestrator.planning.limits import check_disk, check_memory
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFile
 from orchestrator.store.runs import with_totals
-from orchestrator.sweep.grid import Beside, Grid, Sweep
+from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils.choices import BaseChoice, ClusterKind, DeviceChoice, Dtype, EngineKind, GridKind, Retry
@@ -234,7 +234,7 @@ def _assumed_grid(config: Config) -> Grid:
     return build_grid(
         config,
         [TowardsDirection(name, name) for name in towards],
-        beside=[Beside(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in beside],
+        beside=[ExtraCheckpoint(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in beside],
         hidden=bool(options.trajectory) and not is_line,
     )
 

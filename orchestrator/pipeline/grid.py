@@ -15,7 +15,7 @@ from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.geometry import measure_targets, refuse_zero_length
 from orchestrator.models.targets import BESIDE_FIELD, is_recipe, read_target, refuse_duplicates, resolve_targets
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
-from orchestrator.sweep.grid import Beside, Grid
+from orchestrator.sweep.grid import ExtraCheckpoint, Grid
 from orchestrator.sweep.points import DECIMALS, TowardsDirection
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.choices import GridKind
@@ -46,7 +46,7 @@ def build_grid(
     config: Config,
     towards: Sequence[TowardsDirection] = (),
     eq4: tuple[float, float] | None = None,
-    beside: Sequence[Beside] = (),
+    beside: Sequence[ExtraCheckpoint] = (),
     hidden: bool = False,
 ) -> Grid:
     """Return the grid of a configuration. Reads no files.
@@ -110,7 +110,7 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         if options.orthogonal and not named.trajectory:
             eq4 = coefficients
     beside = [
-        Beside(_direction(target), *nearest_coordinates(measured.gram, len(named.axes) + i, spanning, eq4))
+        ExtraCheckpoint(_direction(target), *nearest_coordinates(measured.gram, len(named.axes) + i, spanning, eq4))
         for i, target in enumerate(named.extra)
     ]
     recipes = {}

@@ -24,7 +24,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
-from orchestrator.sweep.tasks import PromptSet, Task, parse_part, shares
+from orchestrator.sweep.tasks import PromptSet, Task, assign_parts, parse_part
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import file_progress
 from workers.noise.definition import NOISE_VERSION
@@ -141,7 +141,7 @@ def find_missing(
     tasks = prepared.sweep.tasks()
     if part is not None:
         i, n = parse_part(part)
-        part_of_point = shares(tasks, n)
+        part_of_point = assign_parts(tasks, n)
         tasks = [task for task in tasks if part_of_point[task.point] == i]
     if not stored.study.exists:
         return MissingTasks(len(tasks), tasks, set())

@@ -19,7 +19,7 @@ from orchestrator.pipeline.judge import resolve_model_judges
 from orchestrator.pipeline.prepare import prepare
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.store.sweep_folder import StoredSweep
-from orchestrator.sweep.tasks import parse_part, shares
+from orchestrator.sweep.tasks import assign_parts, parse_part
 from orchestrator.utils.errors import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _judge_and_reduce(config: Config, stored: StoredSweep, console: Console, exe
 def _wait_for_other_parts(stored: StoredSweep, execution: Execution, part: str) -> RunResult:
     """Return the result of a part that is not the last one to end."""
     _, parts = parse_part(part)
-    part_of = shares(stored.sweep.tasks(), parts)
+    part_of = assign_parts(stored.sweep.tasks(), parts)
     points = {task.point for task in execution.missing.tasks}
     waits_for = tuple(sorted({part_of[point] for point in points}))
     if execution.code != ExitCode.INTERRUPTED:

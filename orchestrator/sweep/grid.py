@@ -1,7 +1,7 @@
-"""One request: a grid x prompt sets x judges. Pure values; answers are views of what is stored.
+"""Grids and sweeps. A sweep is one request: a grid x prompt sets x judges. Pure values.
 
-A grid lays lines or planes of nodes; a node is a point with coordinates. Two nodes may share a
-point (every line's origin is one point), so points are measured once and coordinates belong here.
+A grid consists of lines or planes of nodes; a node is a point with its coordinates. Several nodes may share a point
+(the origin is on every line), so coordinates belong to nodes and each point is measured once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.sweep.tasks import Task
 from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.hashing import content_id
 
-# Fields that change nothing under a kind of grid: they stay out of its identity.
+# Fields without an effect in a kind of grid: they are not part of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude")
 _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
     GridKind.random_1d: ("range_y", "orthogonal", "towards", "eq4"),
@@ -29,9 +29,18 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A point with its coordinates on line or plane `line`; `beta` and `seed_y` are None on a line, a seed where the
-    axis is not random. `mark` names what stands there: a checkpoint's label, or nothing. `projected`: it stands beside
-    the line or plane, and the coordinates are of the nearest place on it."""
+    """A point with its coordinates.
+
+    Attributes:
+        line: Number of the line or plane, from 0.
+        alpha: First coordinate.
+        beta: Second coordinate. None on a line.
+        on_grid: Whether it is one of the grid's equally spaced nodes. Others are left out of VISAGE.
+        seed_x: Seed of the first axis. None if that axis is not random.
+        seed_y: Seed of the second axis. None likewise, and on a line.
+        mark: Label of the checkpoint at this point; empty if there is none.
+        projected: True if the checkpoint is beside the line or plane; the coordinates are of its nearest place on it.
+    """
 
     line: int
     alpha: float
@@ -45,27 +54,39 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A checkpoint that is measured and shown, but spans no axis: its coordinates on the first line or plane."""
+class ExtraCheckpoint:
+    """A checkpoint that is measured and shown but is not an axis, with its coordinates on the first line or plane."""
 
     direction: TowardsDirection
     alpha: float
     beta: float | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
         return {"direction": self.direction.to_json(), "alpha": self.alpha, "beta": self.beta}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a sweep looks: lines or planes of `steps` + 1 points an axis, over `range` (and `range_y`).
+    """The points of a sweep: lines or planes of `steps` + 1 points on each axis.
 
-    random_1d, random_2d: `directions` of them; line k has the random direction of seed + k, plane k those of
-    seed + 2k and seed + 2k + 1 (the second made `orthogonal` to the first). interpolate_1d: a line from the base
-    towards each of `towards`, coordinate 1 being that checkpoint. interpolate_2d: one plane, towards two of them:
-    their coefficients, or with `eq4` = (c, s) the paper's Eq. 4, where the second axis is s (d2 - c d1).
-    interpolate_random: planes of the way towards one beside the random direction of seed + k. `beside`: checkpoints
-    of a trajectory, shown at their projections. `hidden`: ends that are axes only (a principal plane's): not measured.
+    Kinds of grids:
+
+    * random_1d: Line k is along the random direction of seed + k.
+    * random_2d: Plane k is spanned by the random directions of seed + 2k and seed + 2k + 1.
+    * interpolate_1d: Line k goes from the base toward checkpoint k of `towards`, which is at coordinate 1.
+    * interpolate_2d: One plane toward the two checkpoints d1, d2 of `towards`. Coordinates are their coefficients,
+      or with `eq4` those of the paper's Equation 4 (arXiv 2405.17374).
+    * interpolate_random: Plane k is spanned by the checkpoint of `towards` and the random direction of seed + k.
+
+    Attributes:
+        steps: Number of intervals on each axis.
+        range: Ends of the first axis, and of the second unless `range_y` is given.
+        directions: Number of lines or planes, in kinds with random directions.
+        orthogonal: Whether the second random direction of a plane is made orthogonal to the first.
+        eq4: (c, s): the second axis is s (d2 - c d1). None: it is d2.
+        beside: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
+        hidden: True if the checkpoints of `towards` are only axes (those of a principal plane) and are not measured.
     """
 
     kind: GridKind = GridKind.random_1d
@@ -79,7 +100,7 @@ class Grid:
     orthogonal: bool = True
     towards: tuple[TowardsDirection, ...] = ()
     eq4: tuple[float, float] | None = None
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[ExtraCheckpoint, ...] = ()
     hidden: bool = False
 
     def __post_init__(self) -> None:
@@ -89,15 +110,16 @@ class Grid:
 
     @property
     def is_plane(self) -> bool:
+        """Whether the grid consists of planes, not lines."""
         return self.kind not in (GridKind.random_1d, GridKind.interpolate_1d)
 
     @property
     def lines(self) -> int:
-        """How many lines or planes there are."""
+        """Number of lines or planes."""
         return {GridKind.interpolate_1d: len(self.towards), GridKind.interpolate_2d: 1}.get(self.kind, self.directions)
 
     def to_json(self) -> dict[str, Any]:
-        """What of it has an effect."""
+        """Return the fields that have an effect: the grid's identity."""
         value = asdict(self) | {
             "kind": str(self.kind),
             "norm": str(self.norm),
@@ -109,7 +131,7 @@ class Grid:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> Grid:
-        """The grid that `to_json` described, JSON's lists turned back into tuples. `labels`: fingerprint -> label."""
+        """Return the grid that `to_json` described. `labels`: label of each checkpoint, by fingerprint."""
         fields: dict[str, Any] = {k: tuple(item) if isinstance(item, list) else item for k, item in value.items()}
 
         def towards(d: Mapping[str, Any]) -> TowardsDirection:
@@ -118,17 +140,17 @@ class Grid:
         fields |= {key: choices(value[key]) for key, choices in (("kind", GridKind), ("norm", Norm)) if key in value}
         fields["towards"] = tuple(map(towards, value.get("towards", ())))
         fields["beside"] = tuple(
-            Beside(towards(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
+            ExtraCheckpoint(towards(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
         )
         return cls(**fields)
 
     def axes(self, k: int) -> tuple[Direction, Direction | None]:
-        """The direction of line k, or the two directions of plane k."""
+        """Return the direction of line k and None, or the two directions of plane k."""
         return self._axes[k]
 
     @functools.cached_property
     def _axes(self) -> tuple[tuple[Direction, Direction | None], ...]:
-        """Made once, so that a million points hold one direction, not a million."""
+        """The axes of every line or plane, made once so that a million points share one direction object."""
         return tuple(self._axes_of(k) for k in range(self.lines))
 
     def _axes_of(self, k: int) -> tuple[Direction, Direction | None]:
@@ -137,8 +159,8 @@ class Grid:
                 return RandomDirection(self.seed + k, self.norm, self.exclude), None
             case GridKind.random_2d:
                 x = RandomDirection(self.seed + 2 * k, self.norm, self.exclude)
-                beside = x.seed if self.orthogonal else None
-                return x, RandomDirection(self.seed + 2 * k + 1, self.norm, self.exclude, beside)
+                orthogonal_to = x.seed if self.orthogonal else None
+                return x, RandomDirection(self.seed + 2 * k + 1, self.norm, self.exclude, orthogonal_to)
             case GridKind.interpolate_1d:
                 return self.towards[k], None
             case GridKind.interpolate_2d:
@@ -147,7 +169,7 @@ class Grid:
                 return self.towards[0], RandomDirection(self.seed + k, self.norm, self.exclude)
 
     def at(self, k: int, alpha: float, beta: float | None = None) -> Point:
-        """The point with these coordinates on line or plane k."""
+        """Return the point with these coordinates on line or plane k."""
         x, y = self.axes(k)
         if y is None or beta is None:
             return Point.at([(x, alpha)])
@@ -158,12 +180,15 @@ class Grid:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Every node in the order of the picture, made anew each time: a million of them take half a gigabyte."""
+        """Every node, line by line. Not cached: a million nodes take half a gigabyte."""
         return tuple(self.walk())
 
     def walk(self) -> Iterator[Node]:
-        """The nodes, one after another. The origin is on every line, off the grid if need be, and so are the
-        checkpoints that a line or plane goes towards."""
+        """Yield the nodes, line by line.
+
+        Every line or plane includes the origin and the checkpoints that it goes toward; where these are not among the
+        equally spaced nodes, they are added off the grid.
+        """
         return (node for k in range(self.lines) for node in self._nodes_of(k))
 
     def _nodes_of(self, k: int) -> Iterator[Node]:
@@ -184,31 +209,32 @@ class Grid:
             yield Node(k, each.alpha, each.beta, False, seed_x, seed_y, point, each.direction.label, projected=True)
 
     def landmarks(self, k: int) -> list[tuple[float, float | None, Point, str]]:
-        """(alpha, beta, point, label) of the origin of line or plane k and of each checkpoint on it."""
+        """Return alpha, beta, point and label of the origin of line or plane k and of each checkpoint on it."""
         x, y = self.axes(k)
         zero = None if y is None else 0.0
-        found: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.at(k, 0.0, zero), "")]
+        marks: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.at(k, 0.0, zero), "")]
         if self.hidden:
-            return found
+            return marks
         if isinstance(x, TowardsDirection):
-            found.append((1.0, zero, self.at(k, 1.0, zero), x.label))
+            marks.append((1.0, zero, self.at(k, 1.0, zero), x.label))
         if isinstance(y, TowardsDirection):
             c, s = self.eq4 or (0.0, 1.0)  # d2 = c d1 + d2' / s
-            found.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.at([(y, 1.0)]), y.label))
-        return found
+            marks.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.at([(y, 1.0)]), y.label))
+        return marks
 
     @property
     def directions_used(self) -> tuple[RandomDirection, ...]:
-        """Every random direction that a point of this grid needs, once: those whose scalars are measured."""
+        """Every random direction of this grid, once. Their scale factors are measured and stored."""
         axes = (d for k in range(self.lines) for d in self.axes(k))
         return tuple(dict.fromkeys(d for d in axes if isinstance(d, RandomDirection)))
 
     def points(self) -> list[Point]:
-        """Every point once, origin first, then coarse to fine: an interrupted sweep is still a landscape."""
+        """Return every point once, origin first, then coarse to fine, so that an interrupted sweep is a landscape."""
         nodes = sorted(self.nodes, key=self._fineness)
         return list(dict.fromkeys(node.point for node in nodes))
 
     def _fineness(self, node: Node) -> tuple[int, int]:
+        """Return the sort key of a node: its level (the origin, checkpoints, the grid from coarse to fine) and line."""
         if node.point.is_origin:
             return -2, 0
         if node.mark or not node.on_grid:
@@ -219,7 +245,7 @@ class Grid:
         return max(levels), node.line
 
     def _level(self, value: float, bounds: tuple[float, float]) -> int:
-        """0 for the ends and the middle, then one more for every halving of the distance between neighbours."""
+        """Return 0 for the ends and the middle, then one more for every halving of the distance between neighbors."""
         index = round((value - bounds[0]) / (bounds[1] - bounds[0]) * self.steps)
         offset = index - self.steps // 2
         if index in (0, self.steps) or offset == 0:
@@ -229,14 +255,14 @@ class Grid:
 
 
 def spaced(bounds: tuple[float, float], steps: int) -> tuple[float, ...]:
-    """`steps` + 1 equally spaced values, ends included, rounded as a point's coefficients are."""
+    """Return `steps` + 1 equally spaced values, ends included, rounded as a point's coefficients are."""
     low, high = bounds
     return tuple(round(low + (high - low) * i / steps, DECIMALS) + 0.0 for i in range(steps + 1))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid x prompt sets x judges. `name` is for people and in the folder's name only."""
+    """One request: a grid x prompt sets x judges. `name` is for people and is only in the folder's name."""
 
     grid: Grid
     prompt_set_ids: tuple[str, ...]
@@ -244,17 +270,19 @@ class Sweep:
     name: str = field(default="sweep", compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The request: all that is needed to know the tasks again."""
+        """Return the request, from which the tasks can be derived again."""
         return {"grid": self.grid.to_json(), "prompt_set_ids": list(self.prompt_set_ids), "judges": list(self.judges)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any], name: str = "sweep", labels: Mapping[str, str] | None = None) -> Sweep:
+        """Return the sweep that `to_json` described. `labels`: label of each checkpoint, by fingerprint."""
         return cls(Grid.from_json(value["grid"], labels), tuple(value["prompt_set_ids"]), tuple(value["judges"]), name)
 
     @functools.cached_property
     def id(self) -> str:
+        """Content hash of the request: 16 hexadecimal digits."""
         return content_id(self.to_json())
 
     def tasks(self) -> list[Task]:
-        """Every task once, in the order in which it is to be run."""
+        """Return every task once, in the order in which they are to be run."""
         return [Task(point, set_id) for point in self.grid.points() for set_id in self.prompt_set_ids]

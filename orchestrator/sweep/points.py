@@ -1,7 +1,7 @@
-"""Where the model stands: coefficients on directions. Pure values, named by their content.
+"""Directions and points in weight space. Pure values, identified by their content.
 
-A direction is a movement in weight space; a point is a set of coefficients on directions. No
-coefficient at all is the origin, the unperturbed model, so every line and plane shares one origin.
+A direction is a movement in weight space; a point is a set of coefficients on directions. A point without coefficients
+is the origin, the unperturbed model, so all lines and planes share one origin.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from orchestrator.utils.choices import Norm
 from orchestrator.utils.hashing import content_id
 
 DECIMALS = 9
+"""Decimals to which coefficients are rounded."""
 
 
 @dataclass(frozen=True)
 class RandomDirection:
-    """A seeded random direction: d = z |W| / |z| for each tensor (`layer`; Peng et al. 2024, Eq. 2),
-    for each output row (`filter`; Li et al. 2018), or plain z (`sigma`).
+    """A seeded random direction, normalized to the weights.
 
-    `exclude`: tensors whose name contains one of these stay as they are.
-    `orthogonal_to`: the seed of the random direction (same norm and exclusions) this one is made orthogonal to.
+    With normal random numbers z and weights W, the direction is d = z |W| / |z| for each tensor (norm `layer`; Peng et
+    al. 2024, arXiv 2405.17374, Eq. 2), the same for each output row (`filter`; Li et al. 2018, arXiv 1712.09913), or
+    plain z (`sigma`).
+
+    Attributes:
+        exclude: Tensors whose names contain one of these strings do not move.
+        orthogonal_to: Seed of a random direction, with the same norm and exclusions, to which this one is made
+            orthogonal. None: it is not.
     """
 
     seed: int
@@ -32,7 +38,7 @@ class RandomDirection:
     orthogonal_to: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are its identity."""
+        """Return the fields that are its identity."""
         return {
             "kind": "random",
             "seed": self.seed,
@@ -43,35 +49,39 @@ class RandomDirection:
 
     @functools.cached_property
     def id(self) -> str:
+        """Content hash: 16 hexadecimal digits."""
         return content_id(self.to_json())
 
     @property
     def label(self) -> str:
-        """For people."""
-        beside = f" orthogonal to {self.orthogonal_to}" if self.orthogonal_to is not None else ""
-        return f"random {self.seed} ({self.norm}){beside}"
+        """A name for people."""
+        suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
+        return f"random {self.seed} ({self.norm}){suffix}"
 
     def covers(self, tensor: str) -> bool:
-        """Whether this direction moves the tensor of that name."""
+        """Return whether this direction moves the tensor of that name."""
         return not any(pattern in tensor for pattern in self.exclude)
 
 
 @dataclass(frozen=True)
 class TowardsDirection:
-    """The way from the base to a checkpoint or adapter: coefficient 1 is that checkpoint to the bit.
+    """The direction from the base to a checkpoint or adapter. Coefficient 1 is that checkpoint, bit for bit.
 
-    `fingerprint` names the target's content; `label` is for people and in no identity.
+    Attributes:
+        fingerprint: Content hash of the checkpoint or adapter.
+        label: A name for people, which is not part of the identity.
     """
 
     fingerprint: str
     label: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are its identity."""
+        """Return the fields that are its identity."""
         return {"kind": "towards", "fingerprint": self.fingerprint}
 
     @functools.cached_property
     def id(self) -> str:
+        """Content hash: 16 hexadecimal digits."""
         return content_id(self.to_json())
 
 
@@ -79,7 +89,7 @@ Direction = RandomDirection | TowardsDirection
 
 
 def direction_from_json(value: Mapping[str, Any]) -> Direction:
-    """The direction that `to_json` described. Raises ValueError on any other kind."""
+    """Return the direction that `to_json` described. Raises ValueError for an unknown kind."""
     match value["kind"]:
         case "random":
             return RandomDirection(
@@ -103,7 +113,7 @@ class Point:
 
     @classmethod
     def at(cls, coefficients: Iterable[tuple[Direction, float]]) -> Point:
-        """The point with these coefficients; those on the same direction add up."""
+        """Return the point with these coefficients; those on the same direction add up."""
         total: dict[Direction, float] = {}
         for direction, coefficient in coefficients:
             total[direction] = total.get(direction, 0.0) + coefficient
@@ -111,22 +121,24 @@ class Point:
         return cls(tuple(sorted(((d, c) for d, c in kept if c != 0.0), key=lambda term: term[0].id)))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Readable, and enough to go there again: `[{"direction": {...}, "coefficient": 0.05}, ...]`."""
+        """Return the point as JSON: `[{"direction": {...}, "coefficient": 0.05}, ...]`."""
         return [{"direction": d.to_json(), "coefficient": c} for d, c in self.coefficients]
 
     @classmethod
     def from_json(cls, value: Iterable[Mapping[str, Any]]) -> Point:
-        """The point that `to_json` described."""
+        """Return the point that `to_json` described."""
         return cls.at((direction_from_json(term["direction"]), term["coefficient"]) for term in value)
 
     @property
     def id(self) -> str:
-        if not self._id:  # kept without a dictionary: a large grid has a million points
+        """Content hash: 16 hexadecimal digits."""
+        if not self._id:  # cached without a dictionary: a large grid has a million points
             object.__setattr__(self, "_id", content_id([[d.id, f"{c:.{DECIMALS}f}"] for d, c in self.coefficients]))
         return self._id
 
     @property
     def is_origin(self) -> bool:
+        """Whether this is the unperturbed model."""
         return not self.coefficients
 
 

@@ -1,7 +1,7 @@
-"""What is stored, counted and retried (task), and what is scheduled (visit). Pure values.
+"""Prompts, prompt sets, tasks and visits. Pure values.
 
-A task is one point asked one prompt set. A visit is one point with all its missing prompt sets:
-the weights are written once and everything is generated in one batch.
+A task is one point with one prompt set: what is stored, counted and retried. A visit is one point with all its missing
+prompt sets: what is scheduled. In a visit the weights are written once and everything is generated in one batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from orchestrator.utils.hashing import content_id, text_id
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question, named by its raw text (and choices), so that two models' prompts pair.
+    """One prompt, identified by its raw text (and choices), so that the prompts of two models pair.
 
-    `target`: what its response is held against: of a question the right answer, of an attack the plain request.
+    Attributes:
+        group: harmful, benign, jailbreak or capability.
+        category: A name for tables; empty for none.
+        pair_id: Prompts with the same id belong together. None: no pair.
+        target: What the response is compared with: the correct answer of a question, the plain request of an attack.
+        choices: The answers to choose from; empty for an open question.
     """
 
     text: str
@@ -33,23 +38,31 @@ class Prompt:
 
     @functools.cached_property
     def id(self) -> str:
+        """Content hash: 16 hexadecimal digits."""
         return content_id([self.text, list(self.choices)]) if self.choices else text_id(self.text)
 
     @property
     def request(self) -> str:
-        """What a judge is told was asked for: of an attack the plain request inside it, where that is known."""
+        """The request that a judge sees: of an attack the plain request inside it, if that is known."""
         return self.target if self.group == "jailbreak" and self.target else self.text
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. Greedy: the landscape is a function of the weights alone."""
+    """How responses are generated. Sampling is greedy, so the landscape depends on the weights alone.
+
+    Attributes:
+        max_tokens: Most tokens of a response.
+        stop: Strings that end a response.
+        letters: Answer letters whose log-probabilities are stored, for multiple-choice questions.
+    """
 
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
         return {"max_tokens": self.max_tokens, "stop": list(self.stop), "letters": list(self.letters)}
 
 
@@ -57,8 +70,12 @@ class Sampling:
 class PromptSet:
     """Prompts of one group, rendered for one model, with their sampling.
 
-    `probe_set`, `system_prompt` and `origin` name where it came from, for people; what they change is already
-    in the token ids, which are the identity together with group, prompt ids and sampling.
+    Its identity is group, prompt ids, token ids and sampling. `probe_set`, `system_prompt` and `origin` are names for
+    people; what they change is in the token ids already.
+
+    Attributes:
+        rendered: The text of each prompt in the model's chat template.
+        token_ids: The same as token ids.
     """
 
     group: str
@@ -72,6 +89,7 @@ class PromptSet:
 
     @functools.cached_property
     def id(self) -> str:
+        """Content hash: 16 hexadecimal digits."""
         return content_id(
             [
                 self.group,
@@ -84,14 +102,14 @@ class PromptSet:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One point asked one prompt set."""
+    """One point with one prompt set."""
 
     point: Point
     prompt_set_id: str
 
     @property
     def key(self) -> tuple[str, str]:
-        """(point id, prompt set id): the task's identity."""
+        """The task's identity: (point id, prompt set id)."""
         return self.point.id, self.prompt_set_id
 
 
@@ -106,18 +124,20 @@ def parse_part(part: str | None) -> tuple[int, int]:
     return i, n
 
 
-def shares(tasks: Iterable[Task], n: int) -> dict[Point, int]:
-    """Which of n shares, 1 to n, each point is in: every n-th is in the same, so that each share goes from coarse to
-    fine as the whole does."""
-    found: dict[Point, int] = {}
+def assign_parts(tasks: Iterable[Task], n: int) -> dict[Point, int]:
+    """Return which of n parts, 1 to n, each point belongs to.
+
+    Every n-th point is in the same part, so that each part goes from coarse to fine as the whole sweep does.
+    """
+    parts: dict[Point, int] = {}
     for task in tasks:
-        found.setdefault(task.point, len(found) % n + 1)
-    return found
+        parts.setdefault(task.point, len(parts) % n + 1)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One point with all the prompt sets to be asked there, in the sweep's order."""
+    """One point with all the prompt sets to be generated there, in the order of the sweep."""
 
     point: Point
     prompt_set_ids: tuple[str, ...]
@@ -125,14 +145,15 @@ class Visit:
 
     @property
     def id(self) -> str:
-        if not self._id:  # kept without a dictionary, as a point's is
+        """Content hash: 16 hexadecimal digits."""
+        if not self._id:  # cached without a dictionary, as in `Point`
             object.__setattr__(self, "_id", content_id([self.point.id, list(self.prompt_set_ids)]))
         return self._id
 
 
 def visits(tasks: Iterable[Task]) -> list[Visit]:
-    """Tasks gathered by point, both in the order in which they came."""
-    gathered: dict[Point, list[str]] = {}
+    """Group tasks by point. Points and prompt sets keep the order of the tasks."""
+    grouped: dict[Point, list[str]] = {}
     for task in tasks:
-        gathered.setdefault(task.point, []).append(task.prompt_set_id)
-    return [Visit(point, tuple(ids)) for point, ids in gathered.items()]
+        grouped.setdefault(task.point, []).append(task.prompt_set_id)
+    return [Visit(point, tuple(ids)) for point, ids in grouped.items()]

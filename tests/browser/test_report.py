@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
-from orchestrator.sweep.grid import Beside, Grid
+from orchestrator.sweep.grid import ExtraCheckpoint, Grid
 from orchestrator.sweep.points import TowardsDirection
 from tests.browser.pages import DummyStudy, OpenedPage, dummy_response, make_study, prompt_set
 
@@ -314,7 +314,7 @@ def test_a_large_sweep_is_sampled_and_the_page_states_it(
 
 def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, open_page: OpenPage) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
-    beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
+    beside = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
     grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), beside=beside)
     sets = tuple(prompt_set(name, name, "default", 6) for name in ("harmful", "benign"))
     dummy = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from orchestrator.sweep.grid import Beside
+from orchestrator.sweep.grid import ExtraCheckpoint
 from orchestrator.sweep.points import TowardsDirection
 from tests.contract.rules import ROOT
 from tests.unit.stored import basin, store_sweep
@@ -50,7 +50,7 @@ def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.thorough
 def test_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
-    beside = tuple(Beside(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
+    beside = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
     folder = store_sweep(tmp_path, basin(0.5), kind="interpolate_1d", range=(0.0, 1.0), towards=(end,), beside=beside)
     outputs = run("the_drag_of_finetuning", folder, monkeypatch)
     said = words(outputs)

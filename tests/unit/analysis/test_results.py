@@ -16,7 +16,7 @@ from orchestrator.report.page import content
 from orchestrator.report.page.tables import uncertainty_table
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.grid import Beside, Node
+from orchestrator.sweep.grid import ExtraCheckpoint, Node
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit.stored import basin, store_sweep
 
@@ -27,7 +27,7 @@ TEXTS = ("I cannot do that.", "I won\u2019t help with that.", "Here is a list of
 
 def store_plane_with_checkpoints(out: Path) -> Path:
     ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
-    beside = (Beside(ends[2], 0.7, 0.3),)
+    beside = (ExtraCheckpoint(ends[2], 0.7, 0.3),)
     grid: dict[str, Any] = {"kind": "interpolate_2d", "towards": ends[:2], "steps": 2, "range": (-0.5, 1.0)}
     return store_sweep(out, basin(0.4), "plane", PROBES, beside=beside, **grid)
 

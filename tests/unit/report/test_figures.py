@@ -24,7 +24,7 @@ from orchestrator.report.figures import planes
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.style import BLUE, SERIES_COLORS, VERMILION
-from orchestrator.sweep.grid import Beside
+from orchestrator.sweep.grid import ExtraCheckpoint
 from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
 
@@ -140,7 +140,11 @@ def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
 
 def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
-    beside = (Beside(ends[0], 0.7, -0.45), Beside(ends[1], 0.38, 0.1), Beside(ends[2], 0.39, 0.12))
+    beside = (
+        ExtraCheckpoint(ends[0], 0.7, -0.45),
+        ExtraCheckpoint(ends[1], 0.38, 0.1),
+        ExtraCheckpoint(ends[2], 0.39, 0.12),
+    )
     made = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
     kept: list[Figure] = []
     monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))

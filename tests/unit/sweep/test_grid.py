@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.sweep.grid import Beside, Grid, Node, Sweep
+from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Node, Sweep
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
 
 A, B = TowardsDirection("aa", "first"), TowardsDirection("bb", "second")
+C = TowardsDirection("cc", "c")
 RANGE = (-0.5, 1.5)
 
 
@@ -98,8 +99,13 @@ def test_one_axis_towards_a_checkpoint_one_random() -> None:
         Grid("interpolate_1d", towards=(A, B)),
         Grid("interpolate_2d", towards=(A, B), eq4=(0.25, 1.5)),
         Grid("interpolate_random", towards=(A,), norm="sigma", exclude=("norm", "embed")),
-        Grid("interpolate_1d", towards=(A,), beside=(Beside(B, 0.4),)),
-        Grid("interpolate_2d", towards=(A, B), beside=(Beside(TowardsDirection("cc", "c"), 0.4, -0.1),), hidden=True),
+        Grid("interpolate_1d", towards=(A,), beside=(ExtraCheckpoint(B, 0.4),)),
+        Grid(
+            "interpolate_2d",
+            towards=(A, B),
+            beside=(ExtraCheckpoint(TowardsDirection("cc", "c"), 0.4, -0.1),),
+            hidden=True,
+        ),
     ],
     ids=lambda grid: grid.kind,
 )
@@ -130,7 +136,7 @@ def test_the_number_of_targets_must_fit(kind: str, towards: tuple[TowardsDirecti
 
 
 def test_checkpoints_beside_a_line_are_measured_themselves_and_shown_where_they_are_nearest() -> None:
-    grid = Grid("interpolate_1d", steps=2, range=(0.0, 1.0), towards=(A,), beside=(Beside(B, 0.4),))
+    grid = Grid("interpolate_1d", steps=2, range=(0.0, 1.0), towards=(A,), beside=(ExtraCheckpoint(B, 0.4),))
     (node,) = (node for node in grid.nodes if node.projected)
     assert (node.line, node.alpha, node.beta, node.mark, node.on_grid) == (0, 0.4, None, "second", False)
     assert coefficients(node.point) == {"bb": 1.0}, "the checkpoint itself, not the place on the line"
