@@ -23,11 +23,15 @@ class LoopbackHub:
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
                 path = unquote(urlsplit(self.path).path)
                 hub.requests[f"{self.command} {path}"] += 1
                 hub.answer(self, path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-            do_GET = do_POST = do_HEAD
 
             def log_message(self, *args: Any) -> None:
                 pass
