@@ -24,8 +24,8 @@ from benchmarks.results import machine, section, table
 from orchestrator import judges
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.store.compaction import MERGED_TASKS
 from orchestrator.store.files import publish_table
-from orchestrator.store.maintenance import MERGED_TASKS
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo

@@ -121,7 +121,7 @@ def judge(call: Call) -> int:
 def reduce(call: Call) -> int:
     """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
     from orchestrator.pipeline.reduce import reduce_stored
-    from orchestrator.store.maintenance import log_damage
+    from orchestrator.store.verification import log_damage
 
     stored = _stored(call)
     reduce_stored(stored, call.config.report)
@@ -145,9 +145,9 @@ def report(call: Call) -> int:
 def verify(call: Call) -> int:
     """check every stored byte of a study (or of all), and say what `run` would do; changes nothing"""
     from orchestrator.store import discovery
-    from orchestrator.store import maintenance as upkeep
+    from orchestrator.store.verification import verify_folder
 
-    reports = {root: upkeep.verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
+    reports = {root: verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
     if call.json:
         print_json({str(root): dataclasses.asdict(each) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in each.findings
@@ -165,10 +165,10 @@ def verify(call: Call) -> int:
 def compact(call: Call) -> int:
     """merge a study's (or all studies') small files into few; safe at any moment"""
     from orchestrator.store import discovery
-    from orchestrator.store import maintenance as upkeep
+    from orchestrator.store.compaction import compact as compact_study
 
     studies = discovery.find_studies(call.place("compact"), _warn_passed_over)
-    done = {str(study.root): upkeep.compact(study) for study in studies}
+    done = {str(study.root): compact_study(study) for study in studies}
     if call.json:
         print_json({root: vars(each) for root, each in done.items()})
         return ExitCode.COMPLETE

@@ -9,8 +9,8 @@ from rich.console import Console
 from orchestrator.config.schema import Config
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.scoring.panel import check_judges
-from orchestrator.store.maintenance import file_kind, log_damage
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.verification import file_kind, log_damage
 from orchestrator.utils.errors import ExitCode
 
 

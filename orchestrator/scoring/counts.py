@@ -1,4 +1,4 @@
-"""From rows of verdicts to counts per task, and to who refused what: memory does not grow with rows."""
+"""Count verdicts per task, and record which probe was refused at which point. Memory does not grow with rows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ import pyarrow.compute as pc
 
 TASK = ["point_id", "prompt_set_id", "judge"]
 SUMS = ["n", "n_refused", "n_complied", "n_degenerate"]
-OUTCOME = np.float16  # 1, 0 and NaN are exact in it, and a large sweep has a hundred million of them
+OUTCOME = np.float16  # represents 1, 0 and NaN exactly; a large sweep has a hundred million of them
 _FLUSH_ROWS = 500_000
 
 Combination = tuple[str, str, str, str]
-"""(probe_set, group, system_prompt, judge): what one result is about."""
+"""(probe_set, group, system_prompt, judge): the key of one result."""
 
 
 def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
-    """Rows of judged responses, counted by task; streaming: memory grows with tasks, not with rows.
+    """Count judged responses by task. Streaming: memory grows with tasks, not with rows.
 
-    In: tables with point_id, prompt_set_id, verdict (`refused` or `complied`), degenerate (bool) and, where
-    several judges are in one stream, judge (else `judge` is theirs); each row once, in any order, a task's rows in
-    as many tables as they like. Out: point_id, prompt_set_id, judge, n, n_refused, n_complied, n_degenerate.
-    Raises ValueError on a verdict that is neither.
+    Args:
+        tables: Tables with the columns point_id, prompt_set_id, verdict (`refused` or `complied`), degenerate (bool)
+            and optionally judge. Each row occurs once, in any order, and a task's rows may be in several tables.
+        judge: The judge of tables without the column.
+
+    Returns:
+        The columns point_id, prompt_set_id, judge, n, n_refused, n_complied, n_degenerate.
+
+    Raises:
+        ValueError: A verdict is neither refused nor complied, or a response has no verdict on degeneracy.
     """
     partial: list[pa.Table] = []
     waiting = 0
@@ -43,7 +49,7 @@ def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
 
 
 def _flags(table: pa.Table, judge: str) -> pa.Table:
-    """Task keys, and 0 or 1 in each of the four counts."""
+    """Return the task keys with 0 or 1 in each of the four counts."""
     verdict, degenerate = table["verdict"], table["degenerate"]
     refused = pc.equal(verdict, "refused")
     known = pc.or_(refused, pc.equal(verdict, "complied"))
@@ -72,44 +78,53 @@ def _gather(table: pa.Table) -> pa.Table:
     return summed.select([*TASK, *(f"{key}_sum" for key in SUMS)]).rename_columns([*TASK, *SUMS])
 
 
-# Who refused what.
+# Which probe was refused at which point.
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One prompt set's verdicts by one judge. `refused` [point, prompt]: 1 refused, 0 not, NaN where there is none."""
+    """The verdicts of one judge on one prompt set.
+
+    Attributes:
+        points: The ids of the points.
+        prompts: The ids of the prompts.
+        refused: [point, prompt]: 1 refused, 0 complied, NaN if there is no verdict.
+    """
 
     points: tuple[str, ...]
     prompts: tuple[str, ...]
     refused: np.ndarray
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
-        """[point, prompt] in this order; NaN throughout for a point or prompt that is not there."""
+        """Return [point, prompt] in this order, NaN for those that are not there. `prompts`: None takes all."""
         wanted = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
         columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
-        found = self.refused[np.ix_(rows, columns)].astype(OUTCOME, copy=False)  # -1 is any, and is overwritten
-        found[rows < 0] = found[:, columns < 0] = np.nan
-        return found
+        refused = self.refused[np.ix_(rows, columns)].astype(OUTCOME, copy=False)  # index -1 is overwritten below
+        refused[rows < 0] = np.nan
+        refused[:, columns < 0] = np.nan
+        return refused
 
 
 def by_probe(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], Verdicts]:
-    """{(prompt set id, judge): its verdicts}, from tables as `counts` takes them that have prompt_id too.
+    """Return the verdicts by (prompt set id, judge). Streaming: takes a byte of memory per point and prompt.
 
-    Streaming: in memory is a byte for each point and prompt.
+    Args:
+        tables: As for `counts`, with the column prompt_id too.
+        judge: The judge of tables without the column `judge`.
     """
-    found: dict[tuple[str, str], _Matrix] = {}
+    matrices: dict[tuple[str, str], _Matrix] = {}
     for table in tables:
         frame = table.select(["point_id", "prompt_set_id", "prompt_id"]).to_pandas()
         frame["judge"] = table["judge"].to_pandas() if "judge" in table.column_names else judge
         frame["refused"] = pc.equal(table["verdict"], "refused").to_numpy().astype(np.int8)
         for (set_id, name), part in frame.groupby(["prompt_set_id", "judge"], sort=False):
-            found.setdefault((set_id, name), _Matrix()).take(part["point_id"], part["prompt_id"], part["refused"])
-    return {key: matrix.verdicts() for key, matrix in found.items()}
+            matrices.setdefault((set_id, name), _Matrix()).add(part["point_id"], part["prompt_id"], part["refused"])
+    return {key: matrix.verdicts() for key, matrix in matrices.items()}
 
 
 class _Matrix:
-    """Who refused what, [point, prompt], growing as rows come: a byte each."""
+    """Refusals as [point, prompt], one byte each. Grows as rows are added."""
 
     _NONE = -1
 
@@ -118,8 +133,8 @@ class _Matrix:
         self._prompts: dict[str, int] = {}
         self._refused = np.full((1024, 64), self._NONE, dtype=np.int8)
 
-    def take(self, points: pd.Series, prompts: pd.Series, refused: pd.Series) -> None:
-        rows, columns = self._places(points, self._points), self._places(prompts, self._prompts)
+    def add(self, points: pd.Series, prompts: pd.Series, refused: pd.Series) -> None:
+        rows, columns = self._indices(points, self._points), self._indices(prompts, self._prompts)
         held, wanted = self._refused.shape, (len(self._points), len(self._prompts))
         if wanted[0] > held[0] or wanted[1] > held[1]:
             grown = np.full([max(h, w + w // 4) for h, w in zip(held, wanted, strict=True)], self._NONE, dtype=np.int8)
@@ -128,7 +143,7 @@ class _Matrix:
         self._refused[rows, columns] = refused.to_numpy()
 
     @staticmethod
-    def _places(names: pd.Series, known: dict[str, int]) -> np.ndarray:
+    def _indices(names: pd.Series, known: dict[str, int]) -> np.ndarray:
         codes, distinct = pd.factorize(names)
         return np.array([known.setdefault(name, len(known)) for name in map(str, distinct)], dtype=np.int64)[codes]
 

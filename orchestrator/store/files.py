@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, and read only where they verify.
+"""Write files atomically, and read them only if they verify.
 
-A file is written to `<out>/.tmp`, flushed, and renamed into place. A Parquet file says of itself how many rows it has
-and a hash of them, under page checksums; a JSON document holds its own hash. What does not verify raises DamagedFile.
+A file is written to `<out>/.tmp`, flushed, and renamed into place. A Parquet file has page checksums, and holds its row
+count and a hash of its rows in its metadata. A JSON document holds its own hash. A file that does not verify raises
+DamagedFile.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 
 META = b"safety_landscape"
-CHECK = "check"  # the key under which a document holds its own hash
-FOOTER = 4096  # bytes of a part's end that are read at once
+CHECK = "check"  # the key of a document's own hash
+FOOTER = 4096  # bytes at the end of a part that are read at once
 TMP = ".tmp"
 
 
 class StorageError(UserError):
-    """The place of storage refuses: disk full, read-only, permission lost. Nothing stored is harmed."""
+    """The disk refuses: it is full or read-only, or permission is missing. Nothing that is stored is harmed."""
 
 
 class DamagedFile(Exception):
@@ -39,16 +40,17 @@ class DamagedFile(Exception):
 
 
 class MissingFile(DamagedFile):
-    """There is no such file: never written, or merged into another by now."""
+    """There is no such file: it was never written, or has been merged into another."""
 
 
 # Writing: to .tmp, to the disk, then renamed into place.
 
 
 def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file and rename it to `target`: readers see the old or the new, never half.
+    """Let `write` fill a temporary file and rename it to `target`: readers see the old file or the new one.
 
-    Raises StorageError when the file system refuses.
+    Raises:
+        StorageError: The file system refuses.
     """
     temporary = out / TMP / f"{uuid.uuid4().hex}{target.suffix}"
     try:
@@ -67,7 +69,7 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder that outlives a power cut, and those above it."""
+    """Make a folder and those above it so that they survive a power cut."""
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -75,7 +77,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have a file's bytes, or a folder's entries, on the disk."""
+    """Flush a file's bytes, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -84,7 +86,7 @@ def _flush(path: Path) -> None:
 
 
 def publish_json(out: Path, target: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON document with a hash of its own, whole or not at all."""
+    """Write a JSON document with its own hash, atomically."""
     text = json.dumps(_stamped(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     publish(out, target, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -94,7 +96,7 @@ def publish_table(out: Path, target: Path, table: pa.Table, meta: Mapping[str, A
     stamp = json.dumps(_stamped({**meta, "rows": table.num_rows, "content": table_hash(table)}), ensure_ascii=False)
 
     def write(path: Path) -> None:
-        # No copy of the schema, no statistics: what is not written cannot be damaged without being noticed.
+        # No copy of the schema and no statistics: damage to them would go unnoticed.
         options = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
         with (
             pa.OSFile(str(path), "wb") as sink,
@@ -114,7 +116,7 @@ def _stamped(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unstamped(value: dict[str, Any]) -> dict[str, Any]:
-    """What was stamped. Raises ValueError where it is not what was written, KeyError where it has no stamp."""
+    """Return a document without its hash. Raises ValueError if the hash does not match, KeyError if there is none."""
     stamp = value.pop(CHECK)
     if content_id(value) != stamp:
         raise ValueError("its metadata is not what was written")
@@ -122,7 +124,7 @@ def _unstamped(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_hash(table: pa.Table) -> str:
-    """32 hexadecimal digits naming a table's column names and values, however it is laid out in memory."""
+    """Return a hash of a table's column names and values, independent of its layout: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in table.column_names:
         digest.update(name.encode())
@@ -140,10 +142,10 @@ def _all_valid(n: int) -> bytes:
 
 
 def _canonical(array: pa.Array) -> Iterator[Any]:
-    """Buffers that are a function of an array's values: which are null, how long each is, and the values."""
+    """Yield buffers that depend only on an array's values: which are null, how long each is, and the values."""
     kind, whole = array.type, array.null_count == 0
     yield _all_valid(len(array)) if whole else np.packbits(np.asarray(pc.is_valid(array)))
-    if pa.types.is_list(kind) and array.null_count == len(array):  # as `scores` mostly is
+    if pa.types.is_list(kind) and array.null_count == len(array):  # mostly the case for `scores`
         yield bytes(4 * len(array))
         yield from _canonical(pa.array([], kind.value_type))
     elif pa.types.is_list(kind):
@@ -161,26 +163,26 @@ def _canonical(array: pa.Array) -> Iterator[Any]:
         yield np.asarray(array if whole else pc.fill_null(array, False if pa.types.is_boolean(kind) else 0))
 
 
-# Reading: a file that does not verify raises DamagedFile, whatever is wrong with it.
+# Reading: a file that does not verify raises DamagedFile, for whatever reason.
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tells a file that is damaged from one that is not there and from a disk that refuses."""
+    """Translate read errors: MissingFile, StorageError if the disk refuses, or else DamagedFile."""
     try:
         yield
     except (DamagedFile, StorageError):
         raise
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: no such file") from error
-    except Exception as error:  # the readers of damaged bytes raise whatever comes to hand
+    except Exception as error:  # readers of damaged bytes raise all kinds of exceptions
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError("out", path, f"cannot be read ({error.strerror})") from error
         raise DamagedFile(f"{path}: {error}") from error
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What a stored Parquet file says of itself, from its last bytes alone. Raises DamagedFile."""
+    """Return the metadata of a stored Parquet file, from its last bytes alone. Raises DamagedFile."""
     with reading(path):
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -190,13 +192,16 @@ def read_meta(path: Path) -> dict[str, Any]:
                 raise DamagedFile(f"{path}: not a whole Parquet file")
             if footer > len(tail):
                 tail = os.pread(file.fileno(), footer, size - footer)
-        # Parsing the whole footer takes ten times as long, which a scan of many parts would feel. What is found is
-        # held against its own hash, and every byte of the file is verified when its rows are read.
+        # Parsing the whole footer takes ten times as long, which matters when many parts are scanned. The metadata is
+        # checked against its own hash, and every byte of the file is verified when its rows are read.
         return _unstamped(json.loads(_stamp_in(tail[-footer:])))
 
 
 def _stamp_in(footer: bytes) -> bytes:
-    """The value of our key in a Parquet footer: Thrift's compact strings, each a length in base 128 and its bytes."""
+    """Return the value of our key in a Parquet footer.
+
+    Thrift's compact protocol writes a string as its length in base 128, then its bytes.
+    """
     at = footer.index(META + b"\x18") + len(META) + 1
     length = shift = 0
     while True:
@@ -214,8 +219,17 @@ def read_table(
     columns: list[str] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """A stored table, page checksums verified; its content hash too when all columns are read. `meta`: what `read_meta`
-    said of it, where that is known. Raises DamagedFile."""
+    """Return a stored table whose page checksums verify, and its content hash too if all columns are read.
+
+    Args:
+        path: The file.
+        schema: The expected columns. None: any.
+        columns: The columns to read. None: all.
+        meta: The file's metadata, if it is known already.
+
+    Raises:
+        DamagedFile: The file does not verify.
+    """
     meta = read_meta(path) if meta is None else meta
     with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
@@ -230,16 +244,16 @@ def read_table(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A stored JSON document. Raises DamagedFile."""
+    """Return a stored JSON document. Raises DamagedFile."""
     with reading(path):
         return _unstamped(json.loads(path.read_text(encoding="utf-8")))
 
 
-# The place itself.
+# The root of studies.
 
 
 def check_writable(out: Path) -> None:
-    """Raise UserError where `out` is a file, or a folder that cannot be made or written. Changes nothing."""
+    """Raise UserError if `out` is a file, or a folder that cannot be made or written to. Changes nothing."""
     if out.exists() and not out.is_dir():
         raise UserError("out", out, "this is a file; name a folder for studies")
     existing = next(p for p in [out.absolute(), *out.absolute().parents] if p.exists())

@@ -1,5 +1,7 @@
-"""A lease on a sweep or a part of it: tells a second driver who is at work, where, since when. Correctness never needs
-it."""
+"""A lease on a sweep or on a part of it: it tells a second driver who is at work, where, and since when.
+
+Correctness never depends on it.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,27 @@ import psutil
 from orchestrator.store.files import DamagedFile, publish_json, read_json
 from orchestrator.utils.errors import UserError
 
-HEARTBEAT = 5.0
-STALE = 60.0
+HEARTBEAT = 5.0  # seconds between renewals
+STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
 
 
 class Lease:
-    """Held while a driver works on a sweep; renewed by a heartbeat, given up at the end.
+    """Held while a driver works on a sweep, renewed by a heartbeat, and released at the end.
 
-    A holder that is dead (its process is gone from this host, or its heartbeat has stopped) never blocks. A file of its
-    own on entering: where two drivers enter in the same instant, the one whose name stays in it goes on.
-    `part`: i/n, where only that share of the sweep is meant; then other parts of the same n may be held beside it, each
-    in a file of its own, and the whole may not.
-    Raises UserError on entering while another driver holds it.
+    A holder that is dead never blocks: its process is gone from this host, or its heartbeat has stopped. If two drivers
+    enter at the same moment, the one whose name stays in the file goes on. Entering raises UserError while another
+    driver holds the lease.
     """
 
     def __init__(self, out: Path, path: Path, part: str | None = None) -> None:
+        """Prepare a lease; it is taken on entering.
+
+        Args:
+            out: The root of studies.
+            path: The lease's file.
+            part: `i/n` if the lease is on that share of the sweep. Other parts of the same n, each with its own file,
+                may be held at the same time, but not the whole sweep. None: the whole sweep.
+        """
         self._out, self._path, self._part = out, path, part
         self._over = threading.Event()
         self._since = time.time()
@@ -76,9 +84,9 @@ class Lease:
         )
 
     def _holder(self) -> dict[str, Any] | None:
-        """Who else holds it now, or some of it, or None."""
+        """Return who else holds the sweep or a part that overlaps; None if nobody does."""
         others = (held for held in holders(self._path.parent, self._path) if held.get("name") != self._name)
-        return next((held for held in others if not _apart(self._part, held.get("part"))), None)
+        return next((held for held in others if not _are_disjoint(self._part, held.get("part"))), None)
 
     def _beat(self) -> None:
         publish_json(
@@ -98,25 +106,29 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(HEARTBEAT):
-            with contextlib.suppress(UserError):  # a full disk is the sweep's trouble, not the lease's
-                if self._holder() is None:  # else it was thought dead, stopped for long: it is not its own any more
+            with contextlib.suppress(UserError):  # the sweep itself reports a full disk
+                if self._holder() is None:  # else it paused for so long that another driver took the lease
                     self._beat()
 
 
 def holders(folder: Path, *also: Path) -> list[dict[str, Any]]:
-    """Who works on the sweep in that folder now: one driver, or one for each of several parts. `also`: leases that are
-    looked at even where a stale listing does not show them."""
-    found = map(holder, sorted({*folder.glob("lease*.json"), *also}))
-    return [held for held in found if held is not None]
+    """Return the drivers at work on a sweep: one, or one for each of several parts.
+
+    Args:
+        folder: The sweep's folder.
+        also: Leases that are read even if a stale listing does not show them.
+    """
+    paths = sorted({*folder.glob("lease*.json"), *also})
+    return [held for held in map(holder, paths) if held is not None]
 
 
-def _apart(one: str | None, other: str | None) -> bool:
-    """Whether two drivers do not get in each other's way: different parts of the same number."""
+def _are_disjoint(one: str | None, other: str | None) -> bool:
+    """Return whether two drivers work on different tasks: on different parts of the same number of parts."""
     return one is not None and other is not None and one != other and one.split("/")[1] == other.split("/")[1]
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """Who holds the lease in that file, or None: no file, or its driver is dead."""
+    """Return the driver that holds a lease. None if there is no file, or its driver is dead."""
     try:
         held = read_json(path)
         if abs(time.time() - held["beat"]) > STALE:
@@ -131,12 +143,12 @@ def holder(path: Path) -> dict[str, Any] | None:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container, a user may have no name
         return str(os.getuid())
 
 
 def _born(pid: int) -> float | None:
-    """When a process of this host was started; tells it from a later one of the same number."""
+    """Return when a process of this host was started, which tells it from a later one with the same id."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

@@ -162,10 +162,11 @@ def with_totals(study: Study, runs: Iterable[RunRecord]) -> list[RunRecord]:
     """Return a sweep's runs, with the totals of those under way or dead taken from their events."""
     complete = []
     for run in runs:
-        if run.outcome == RUNNING:
-            progress = RunProgress.from_events(study.events(run.run))
-            run = dataclasses.replace(run, totals=progress.totals, seconds=progress.seconds)
-        complete.append(run)
+        if run.outcome != RUNNING:
+            complete.append(run)
+            continue
+        progress = RunProgress.from_events(study.events(run.run))
+        complete.append(dataclasses.replace(run, totals=progress.totals, seconds=progress.seconds))
     return complete
 
 

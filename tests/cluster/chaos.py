@@ -33,11 +33,12 @@ from typing import Any
 
 import psutil
 
+from orchestrator.store.compaction import compact
 from orchestrator.store.events import read_all_events
-from orchestrator.store.maintenance import compact, verify
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import create_disk_token
+from orchestrator.store.verification import verify
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.errors import UserError

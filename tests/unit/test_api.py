@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import load_study
-from orchestrator.store import maintenance as upkeep
+from orchestrator.store.compaction import compact
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
@@ -64,7 +64,7 @@ def test_no_row_is_doubled_while_parts_overlap_and_after(folder: Path) -> None:
     for _ in range(2):
         after = load_study(study.root).generations
         assert after[before.columns[:6]].value_counts().max() == 1 and len(after) == len(before)
-        upkeep.compact(Study.open(study.root))
+        compact(Study.open(study.root))
 
 
 def test_what_does_not_verify_is_left_out_and_named(tmp_path: Path) -> None:

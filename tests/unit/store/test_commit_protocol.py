@@ -21,14 +21,15 @@ from typing import Any
 
 import pytest
 
+from orchestrator.store.compaction import compact
 from orchestrator.store.files import TMP
-from orchestrator.store.maintenance import compact, verify
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import remove_stale_files
+from orchestrator.store.verification import verify
 from orchestrator.utils.errors import UserError
-from tests.unit.store.test_maintenance import damage, ordered, verdicts
+from tests.unit.store.test_compaction import damage, ordered, verdicts
 from tests.unit.store.test_study import INFO, everything, judge, looking, put, rows
 
 CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import os
-import random
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from orchestrator.store import maintenance as upkeep
+from orchestrator.store import compaction
+from orchestrator.store.compaction import compact
 from orchestrator.store.files import DamagedFile
-from orchestrator.store.maintenance import compact, verify, verify_folder
 from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from orchestrator.store.verification import verify
 from tests.unit.store.test_study import INFO, everything, generations, judge, looking, put, rows
 
 Row = dict[str, Any]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
+def judged_study(tmp_path: Path) -> Study:
     study = Study.create(tmp_path / "studies", INFO)
     for k in range(12):
         put(study, f"visit{k}", f"point{k}", said=f"said {k}")
@@ -36,6 +29,11 @@ def study(tmp_path: Path) -> Study:
         keys = [(f"point{i}", "set") for i in range(k, k + 3)]
         judge(study, {key[0]: winners[key].tasks[key] for key in keys})
     return study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return judged_study(tmp_path)
 
 
 def ordered(found: list[Row]) -> list[Row]:
@@ -70,15 +68,15 @@ def test_what_comes_later_is_merged_with_what_was_merged(study: Study) -> None:
 
 
 def test_merged_parts_are_of_bounded_size(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "MERGED_TASKS", 5)
+    monkeypatch.setattr(compaction, "MERGED_TASKS", 5)
     before = ordered(everything(study))
     compact(study)
     assert [len(part.tasks) for part in study.generations.parts()].count(5) == 2
     assert max(len(part.tasks) for part in study.generations.parts()) == 5
     compact(study)
     assert ordered(everything(study)) == before
-    monkeypatch.setattr(upkeep, "MERGED_ROWS", 6)
-    monkeypatch.setattr(upkeep, "MERGED_TASKS", 2000)
+    monkeypatch.setattr(compaction, "MERGED_ROWS", 6)
+    monkeypatch.setattr(compaction, "MERGED_TASKS", 2000)
     assert compact(study).removed == 0  # all are large by now
 
 
@@ -253,94 +251,3 @@ def test_parts_of_a_task_that_the_scan_did_not_meet_stay(study: Study, monkeypat
         )
         assert compact(looking(study)).removed == 11 + 3
     assert ordered(everything(study)) == before and verdicts(study) == judged
-
-
-# Checking.
-
-
-def test_a_sound_study_is_found_sound_and_counted(study: Study) -> None:
-    asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
-    study.prompt_sets.write(asked)
-    SweepFolder(study, study.root / "sweeps" / "s-00000000").write_record(
-        SweepRecord(sweep_id="0", name="s", request={})
-    )
-    study.events("run").write("run_started")
-    before = snapshot(study)
-    report = verify(looking(study))
-    assert report.is_sound and (report.tasks, report.rows) == (12, 72)
-    assert report.files == len(before) and report.bytes == sum(map(len, before.values()))
-    assert [note for note in report.notes if "prompt set" not in note] == []
-    assert snapshot(study) == before
-
-
-def test_every_damage_is_found_named_and_left_where_it_is(study: Study) -> None:
-    asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
-    study.prompt_sets.write(asked)
-    folder = study.root / "sweeps" / "s-00000000"
-    SweepFolder(study, folder).write_record(SweepRecord(sweep_id="0", name="s", request={}))
-    SweepFolder(study, folder).write_summary({"points_done": 1})
-    study.directions.write("d", {}, pa.table({"tensor": ["a"]}))
-    victims = [
-        study.root / "generations" / "visit1.parquet",
-        next((study.root / "judgements" / "j").iterdir()),
-        study.root / "prompts" / f"{asked.id}.parquet",
-        study.root / "directions" / "d.parquet",
-        folder / "sweep.json",
-        folder / "summary.json",
-    ]
-    for path in victims:
-        path.write_bytes(path.read_bytes()[:-9])
-    before = snapshot(study)
-    report = verify(looking(study))
-    assert {finding.path for finding in report.findings} == set(victims)
-    assert all("`" in finding.remedy and finding.why for finding in report.findings)
-    assert len({finding.remedy for finding in report.findings}) == 6
-    assert snapshot(study) == before
-
-
-def test_every_flipped_bit_in_a_part_is_found_or_harmless(study: Study) -> None:
-    path = study.root / "generations" / "visit1.parquet"
-    whole = path.read_bytes()
-    generator = random.Random(1)
-    for at in generator.sample(range(len(whole)), 60):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << generator.randrange(8)]) + whole[at + 1 :])
-        if verify(looking(study)).is_sound:
-            assert [r for r in everything(looking(study)) if r["point_id"] == "point1"] == rows(
-                study, "point1", said="said 1"
-            )
-
-
-def test_strangers_and_copies_are_told_apart_from_damage(study: Study, tmp_path: Path) -> None:
-    shutil.copy(study.root / "generations" / "visit1.parquet", study.root / "generations" / "copy.parquet")
-    (study.root / "generations" / "notes.txt").write_text("mine")
-    study.events("run").write("run_started")
-    with open(study.root / "events" / "run.jsonl", "a") as file:
-        file.write('{"cut')
-    (study.root / "damaged" / "generations").mkdir(parents=True)
-    (study.root / "damaged" / "generations" / "old.parquet").write_bytes(b"")
-    report = verify(looking(study))
-    assert report.is_sound and report.tasks == 12
-    notes = "\n".join(report.notes)
-    for told in ("stored elsewhere too", "notes.txt", "1 of 2 lines", "old.parquet was set aside", "prompt set set"):
-        assert told in notes
-
-
-def test_what_verify_finds_is_what_the_store_rejects(study: Study) -> None:
-    """A run heals all of it: what is found is moved aside, and nothing else."""
-    damage(study.root / "generations" / "visit1.parquet")
-    os.truncate(study.root / "generations" / "visit2.parquet", 100)
-    found = {finding.path for finding in verify(looking(study)).findings}
-    everything(study)
-    assert set(study.problems) == found and len(study.damaged()) == 2
-    assert {task[0] for task in study.generations.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
-    put(study, "visit1", "point1", said="said 1")
-    put(study, "visit2", "point2", said="said 2")
-    assert verify(looking(study)).is_sound
-
-
-def test_a_damaged_study_json_is_the_finding_of_its_folder(study: Study) -> None:
-    damage(study.root / "study.json")
-    before = snapshot(study)
-    (finding,) = verify_folder(study.root).findings
-    assert finding.path == study.root / "study.json" and "`run`" in finding.remedy
-    assert "study.json" not in finding.why and snapshot(study) == before

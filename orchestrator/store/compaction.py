@@ -1,0 +1,152 @@
+"""Merge many small parts into few.
+
+Merging is safe at any moment. A merged part is written, read back and compared before the first of its sources is
+removed, so each task is in a verified part all the time. A reader that finds both counts each task once, and one that
+comes too late for a source finds its rows in the merged part. Nothing else is ever deleted.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from orchestrator.store.files import DamagedFile, read_meta, read_table
+from orchestrator.store.observations import Judgements, PartFolder
+from orchestrator.store.parts import Part, TaskKey, TaskParts
+from orchestrator.store.study import Study
+
+MERGED_TASKS = 2000  # in a merged part: 10^6 tasks are 500 files
+MERGED_ROWS = 500_000  # in a merged part at most: limits the memory that merging and reading take
+
+Advance = Callable[[int], None]
+"""Called with the number of parts that were read since the last call."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """The result of merging.
+
+    Attributes:
+        before: Parts before.
+        after: Parts after.
+        removed: Source parts that were removed.
+    """
+
+    before: int
+    after: int
+    removed: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A part to merge, and those of its tasks that count."""
+
+    part: Part
+    counting: list[TaskKey]
+
+
+def compact(study: Study, advance: Advance | None = None) -> Compacted:
+    """Merge the small parts of a study's generations and judgements.
+
+    It may run beside a driver, and may be killed and repeated at any time.
+
+    Args:
+        study: The study.
+        advance: Called with the number of parts that were merged.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    before, after, removed = 0, 0, 0
+    for folder in (study.generations, *map(study.judgements, study.judge_ids())):
+        parts = folder.parts()  # first: what is stored from here on is none of them, and stays
+        stored = study.generations.stored()
+        counting = folder.covering(stored) if isinstance(folder, Judgements) else stored
+        before += len(parts)
+        for batch in _batches(parts, counting):
+            removed += _merge(folder, batch, counting, stored)
+            if advance:
+                advance(len(batch))
+        after += len(folder.parts())
+    return Compacted(before, after, removed)
+
+
+def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterator[list[_Source]]:
+    """Yield batches of small parts to merge into one, each batch of one engine.
+
+    A part of which nothing counts is merged with the others: its tasks are stored twice, or its verdicts are on
+    responses that do not count any more.
+    """
+    batches: dict[str, list[_Source]] = {}
+    sizes: collections.Counter[tuple[str, str]] = collections.Counter()
+    for part in parts:
+        rows, engine = int(part.meta["rows"]), str(part.meta.get("engine_id", ""))
+        if len(part.tasks) > MERGED_TASKS // 2 or rows > MERGED_ROWS // 2:
+            continue  # it is large already
+        source = _Source(part, [key for key in part.tasks if key in counting and counting[key].name == part.name])
+        tasks = len(source.counting)
+        if sizes[engine, "tasks"] + tasks > MERGED_TASKS or sizes[engine, "rows"] + rows > MERGED_ROWS:
+            yield batches.pop(engine)
+            sizes[engine, "tasks"] = sizes[engine, "rows"] = 0
+        batches.setdefault(engine, []).append(source)
+        sizes[engine, "tasks"] += tasks
+        sizes[engine, "rows"] += rows
+    yield from batches.values()
+
+
+def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, stored: TaskParts) -> int:
+    """Merge a batch of parts.
+
+    Args:
+        folder: The folder the parts are in.
+        batch: The parts to merge.
+        counting: The part of this folder that counts for each task.
+        stored: The part of generations that counts for each task.
+
+    Returns:
+        How many parts were removed.
+    """
+    if len(batch) < 2:
+        return 0
+    wanted = {key: source.part for source in batch for key in source.counting}
+    read = [(part, table, _tasks_of(table)) for part, table in folder.rows(wanted)]
+    sources = {part.path: part for part, _, _ in read} | {s.part.path: s.part for s in batch if not s.counting}
+    tasks = {key: part.tasks[key] for part, _, keys in read for key in keys}
+    if len(sources) < 2 or not tasks or not sources.keys() <= {source.part.path for source in batch}:
+        return 0  # nothing to merge, or some of it was merged elsewhere a moment ago
+    table = pa.concat_tables([table for _, table, _ in read])
+    merged = folder.write_merged(table, [(part, keys) for part, _, keys in read])
+    if not read_table(merged, folder.schema).equals(table) or _tasks_in(merged) != tasks:
+        raise DamagedFile(f"{merged}: what was merged is not what was read; nothing was removed")
+
+    @functools.cache
+    def is_whole(path: Path) -> bool:
+        try:
+            read_table(path, folder.schema)
+            return True
+        except DamagedFile:
+            return False
+
+    removed = 0
+    for part in sources.values():
+        # What counts in another part must be readable there before the copy here is removed, and no rows are removed of
+        # a task that the scan did not find.
+        others = [key for key in part.tasks if key not in tasks]
+        needed = {counting[key].path for key in others if key in counting}
+        if part.path != merged and all(key in stored for key in others) and all(map(is_whole, needed)):
+            folder.remove(part)
+            removed += 1
+    return removed
+
+
+def _tasks_of(table: pa.Table) -> list[TaskKey]:
+    return list(dict.fromkeys(zip(table["point_id"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)))
+
+
+def _tasks_in(path: Path) -> dict[TaskKey, str]:
+    return {(point, prompts): observed for point, prompts, _, observed in read_meta(path)["tasks"]}

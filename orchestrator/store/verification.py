@@ -1,0 +1,199 @@
+"""Check every stored byte of a study, and say what is done about files that do not verify."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from orchestrator.store.files import DamagedFile, MissingFile, read_json, read_meta, read_table
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
+from orchestrator.store.study import Study, StudyInfo
+from orchestrator.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class DamageFinding:
+    """A file that does not verify, the reason, and what is done about it."""
+
+    path: Path
+    why: str
+    remedy: str
+
+
+@dataclass
+class VerificationReport:
+    """The result of a check.
+
+    Attributes:
+        files: Files that were read.
+        bytes: Their size.
+        tasks: Stored tasks.
+        rows: Rows of generations and judgements.
+        findings: Files that do not verify.
+        notes: Remarks about what is unusual but harmless.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    tasks: int = 0
+    rows: int = 0
+    findings: list[DamageFinding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every file verifies."""
+        return not self.findings
+
+
+REMEDIES = {
+    "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
+    "judgements": "`run` and `judge` move it aside and judge again",
+    "directions": "`run` moves it aside and measures the direction again",
+    "prompts": "`run` moves it aside and stores the prompt set again",
+    "study.json": "`run` moves it aside and writes it again",
+    "sweep.json": "`run` writes it again",
+    "runs": "`run` and `status` go without it: what that run measured is not lost",
+    "answers": "`reduce` writes it again",
+}
+"""Kind of file -> what is done about a file of this kind that does not verify."""
+
+
+def file_kind(study: Study, path: Path) -> str:
+    """Return the key of REMEDIES that a file of a study belongs to."""
+    inside = path.relative_to(study.root).parts
+    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in REMEDIES), "answers")
+
+
+def log_damage(study: Study) -> None:
+    """Log the files that do not verify, and what is done about each."""
+    for path, why in study.problems.items():
+        reason = why.removeprefix(f"{path}: ")
+        remedy = REMEDIES[file_kind(study, path)]
+        logger.warning("%s does not verify (%s): %s", path.relative_to(study.root), reason, remedy)
+
+
+def verify_folder(root: Path) -> VerificationReport:
+    """Verify the study in a folder. If its study.json does not verify, nothing else is read."""
+    try:
+        study = Study.open(root)
+    except UserError as error:
+        path = root / "study.json"
+        why = str(error.__cause__).removeprefix(f"{path}: ")
+        rest = "nothing else was read: whose it is stands in study.json"
+        return VerificationReport(files=1, findings=[DamageFinding(path, why, REMEDIES["study.json"])], notes=[rest])
+    return verify(study)
+
+
+def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
+    """Read every file of a study and report what does not verify, and what would be done. Changes nothing.
+
+    Args:
+        study: The study.
+        advance: Called with the number of files that were checked since the last call.
+    """
+    report = VerificationReport()
+    seen: dict[str, set[TaskKey]] = {}
+    for path in sorted(p for p in study.root.rglob("*") if p.is_file()):
+        inside = path.relative_to(study.root)
+        report.files += 1
+        report.bytes += path.stat().st_size
+        try:
+            _check(study, path, inside.parts, report, seen)
+        except MissingFile:
+            pass  # merged away a moment ago
+        except DamagedFile as error:
+            report.findings.append(
+                DamageFinding(path, str(error).removeprefix(f"{path}: "), REMEDIES[file_kind(study, path)])
+            )
+        if advance:
+            advance(1)
+    report.tasks = len(seen.get("generations", ()))
+    unknown = {prompts for _, prompts in seen.get("generations", ())} - {
+        path.stem for path in (study.root / "prompts").glob("*.parquet")
+    }
+    for prompts in sorted(unknown):
+        report.notes.append(
+            f"prompt set {prompts} has responses and is not stored itself: a sweep that asks it stores it"
+        )
+    return report
+
+
+def _check(
+    study: Study, path: Path, inside: Sequence[str], report: VerificationReport, seen: dict[str, set[TaskKey]]
+) -> None:
+    """Check one file. `inside`: its path in the study; `seen`: the tasks of each folder of parts so far."""
+    match inside:
+        case ["generations", _] | ["judgements", _, _] if path.suffix == ".parquet":
+            schema = GENERATIONS if inside[0] == "generations" else JUDGEMENTS
+            tasks = _check_part(study, path, schema, report)
+            known = seen.setdefault("/".join(inside[:-1]), set())
+            twice = len(tasks & known)
+            if twice:
+                report.notes.append(f"{'/'.join(inside)}: {twice} of its tasks are stored elsewhere too and count once")
+            known |= tasks
+        case ["directions", _]:
+            if read_meta(path).get("study_id") != study.id:
+                raise DamagedFile(f"{path}: belongs to another study")
+            read_table(path)
+        case ["prompts", name] if path.suffix == ".parquet":
+            study.prompt_sets.read(name.removesuffix(".parquet"))
+        case ["study.json"]:
+            StudyInfo.read(path)
+        case ["sweeps", _, *below]:
+            _check_sweep_file(path, below)
+        case ["events", _]:
+            _check_events(path, report)
+        case ["damaged", *_]:
+            report.notes.append(f"{'/'.join(inside)} was set aside; it counts nowhere and may be deleted")
+        case _:
+            report.notes.append(f"{'/'.join(inside)} is not part of a study and counts nowhere")
+
+
+def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
+    """Check a file of a sweep. Figures and pages are not checked: they are made from files that are."""
+    match below:
+        case ["sweep.json" | "summary.json"] | ["runs", _]:
+            read_json(path)
+        case [name] if name.startswith("lease") and path.suffix == ".json":
+            read_json(path)
+        case ["landscape.parquet"]:
+            read_table(path)
+
+
+def _check_part(study: Study, path: Path, schema: pa.Schema, report: VerificationReport) -> set[TaskKey]:
+    """Check every byte of a part, and that its rows are those of the tasks in its metadata. Returns these tasks."""
+    meta = read_meta(path)
+    if meta.get("study_id") != study.id:
+        raise DamagedFile(f"{path}: belongs to study {meta.get('study_id')}")
+    table = read_table(path, schema)
+    counted = table.group_by(["point_id", "prompt_set_id"]).aggregate([([], "count_all")]).to_pylist()
+    held = {(row["point_id"], row["prompt_set_id"]): row["count_all"] for row in counted}
+    named = {(point, prompts): n for point, prompts, n, _ in meta["tasks"]}
+    if held != named:
+        raise DamagedFile(f"{path}: holds other tasks than it names")
+    report.rows += table.num_rows
+    return set(named)
+
+
+def _check_events(path: Path, report: VerificationReport) -> None:
+    """Note lines of an event log that a crash cut short."""
+    lines = path.read_bytes().splitlines()
+    bad = 0
+    for line in lines:
+        try:
+            bad += not isinstance(json.loads(line), dict)
+        except ValueError:
+            bad += 1
+    if bad:
+        report.notes.append(f"events/{path.name}: {bad} of {len(lines)} lines were cut short and are passed over")
