@@ -28,9 +28,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return ExitCode.COMPLETE
     except Exception as error:
-        from orchestrator.store.files import DamagedFile  # heavy, and needed only here
+        from orchestrator.store.files import DamagedFileError  # heavy, and needed only here
 
-        if not isinstance(error, DamagedFile):
+        if not isinstance(error, DamagedFileError):
             raise
         print(f"error: {error}: `verify` says what can be done", file=sys.stderr)
         return ExitCode.NOT_MET

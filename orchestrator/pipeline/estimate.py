@@ -27,7 +27,7 @@ from orchestrator.planning.gpus import find_gpu, key_of_installed
 from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
 from orchestrator.planning.limits import check_disk, check_memory
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.store.files import DamagedFile
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import with_totals
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.points import TowardsDirection
@@ -155,7 +155,7 @@ def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
     stored = prepared.stored
     try:
         runs = with_totals(stored.study, stored.record.runs)
-    except DamagedFile:  # it has not run yet
+    except DamagedFileError:  # it has not run yet
         return None
     done = sum(run.totals.visits for run in runs)
     return sum(run.totals.visit_seconds for run in runs) / done if done else None

@@ -18,7 +18,7 @@ from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.pipeline.estimate import check_machine
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
 from orchestrator.store.events import EventLog
-from orchestrator.store.files import DamagedFile
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.lease import Lease
 from orchestrator.store.records import FailedVisit, SweepRecord
 from orchestrator.store.runs import RunRecorder, engines_of
@@ -67,7 +67,7 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
         remove_stale_files(study.out)
         try:
             stored.folder.read_record()
-        except DamagedFile:
+        except DamagedFileError:
             stored.folder.write_record(_new_record(prepared, overrides))
         yield stored
 

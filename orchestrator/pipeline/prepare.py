@@ -17,7 +17,7 @@ from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.pipeline.checks import check_image_encoder, check_lengths
 from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import load_probe_sets, render, without_duplicates
-from orchestrator.store.files import DamagedFile, check_writable
+from orchestrator.store.files import DamagedFileError, check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.runs import given_up
 from orchestrator.store.study import Study, StudyInfo
@@ -148,6 +148,6 @@ def find_missing(
     missing = [task for task in tasks if task.key not in stored.generations]
     failed: set[TaskKey] = set()
     if not retry_failed:
-        with contextlib.suppress(DamagedFile):  # no record yet, so nothing was run
+        with contextlib.suppress(DamagedFileError):  # no record yet, so nothing was run
             failed = given_up(stored.record.runs) & {task.key for task in missing}
     return MissingTasks(len(tasks), [task for task in missing if task.key not in failed], failed)

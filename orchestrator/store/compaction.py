@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFile, read_meta, read_table
+from orchestrator.store.files import DamagedFileError, read_meta, read_table
 from orchestrator.store.observations import Judgements, PartFolder
 from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.study import Study
@@ -122,14 +122,14 @@ def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, st
     table = pa.concat_tables([table for _, table, _ in read])
     merged = folder.write_merged(table, [(part, keys) for part, _, keys in read])
     if not read_table(merged, folder.schema).equals(table) or _tasks_in(merged) != tasks:
-        raise DamagedFile(f"{merged}: what was merged is not what was read; nothing was removed")
+        raise DamagedFileError(f"{merged}: what was merged is not what was read; nothing was removed")
 
     @functools.cache
     def is_whole(path: Path) -> bool:
         try:
             read_table(path, folder.schema)
             return True
-        except DamagedFile:
+        except DamagedFileError:
             return False
 
     removed = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFile, MissingFile, publish_table, read_meta, read_table
+from orchestrator.store.files import DamagedFileError, MissingFileError, publish_table, read_meta, read_table
 from orchestrator.store.study_folder import StudyFolder
 
 
@@ -23,11 +23,11 @@ class Directions:
         path = self._path(direction_id)
         try:
             if read_meta(path).get("study_id") != self._folder.id:
-                raise DamagedFile(f"{path}: belongs to another study")
+                raise DamagedFileError(f"{path}: belongs to another study")
             return read_table(path)
-        except MissingFile:
+        except MissingFileError:
             return None
-        except DamagedFile as error:
+        except DamagedFileError as error:
             self._folder.reject(path, error)
             return None
 

@@ -2,7 +2,7 @@
 
 A file is written to `<out>/.tmp`, flushed, and renamed into place. A Parquet file has page checksums, and holds its row
 count and a hash of its rows in its metadata. A JSON document holds its own hash. A file that does not verify raises
-DamagedFile.
+DamagedFileError.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class StorageError(UserError):
     """The disk refuses: it is full or read-only, or permission is missing. Nothing that is stored is harmed."""
 
 
-class DamagedFile(Exception):
+class DamagedFileError(Exception):
     """A stored file does not verify."""
 
 
-class MissingFile(DamagedFile):
+class MissingFileError(DamagedFileError):
     """There is no such file: it was never written, or has been merged into another."""
 
 
@@ -163,33 +163,33 @@ def _canonical(array: pa.Array) -> Iterator[Any]:
         yield np.asarray(array if whole else pc.fill_null(array, False if pa.types.is_boolean(kind) else 0))
 
 
-# Reading: a file that does not verify raises DamagedFile, for whatever reason.
+# Reading: a file that does not verify raises DamagedFileError, for whatever reason.
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Translate read errors: MissingFile, StorageError if the disk refuses, or else DamagedFile."""
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Translate read errors: MissingFileError, StorageError if the disk refuses, or else DamagedFileError."""
     try:
         yield
-    except (DamagedFile, StorageError):
+    except (DamagedFileError, StorageError):
         raise
     except FileNotFoundError as error:
-        raise MissingFile(f"{path}: no such file") from error
+        raise MissingFileError(f"{path}: no such file") from error
     except Exception as error:  # readers of damaged bytes raise all kinds of exceptions
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError("out", path, f"cannot be read ({error.strerror})") from error
-        raise DamagedFile(f"{path}: {error}") from error
+        raise DamagedFileError(f"{path}: {error}") from error
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return the metadata of a stored Parquet file, from its last bytes alone. Raises DamagedFile."""
-    with reading(path):
+    """Return the metadata of a stored Parquet file, from its last bytes alone. Raises DamagedFileError."""
+    with translate_read_errors(path):
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             tail = os.pread(file.fileno(), FOOTER, max(0, size - FOOTER))
             footer = int.from_bytes(tail[-8:-4], "little") + 8
             if tail[-4:] != b"PAR1" or footer > size:
-                raise DamagedFile(f"{path}: not a whole Parquet file")
+                raise DamagedFileError(f"{path}: not a whole Parquet file")
             if footer > len(tail):
                 tail = os.pread(file.fileno(), footer, size - footer)
         # Parsing the whole footer takes ten times as long, which matters when many parts are scanned. The metadata is
@@ -228,24 +228,24 @@ def read_table(
         meta: The file's metadata, if it is known already.
 
     Raises:
-        DamagedFile: The file does not verify.
+        DamagedFileError: The file does not verify.
     """
     meta = read_meta(path) if meta is None else meta
-    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with translate_read_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
     if table.num_rows != meta["rows"]:
-        raise DamagedFile(f"{path}: {table.num_rows} rows where {meta['rows']} were written")
+        raise DamagedFileError(f"{path}: {table.num_rows} rows where {meta['rows']} were written")
     if columns is None:
         if schema is not None and not table.schema.equals(schema):
-            raise DamagedFile(f"{path}: not the expected columns")
+            raise DamagedFileError(f"{path}: not the expected columns")
         if table_hash(table) != meta["content"]:
-            raise DamagedFile(f"{path}: its content is not what was written")
+            raise DamagedFileError(f"{path}: its content is not what was written")
     return table
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a stored JSON document. Raises DamagedFile."""
-    with reading(path):
+    """Return a stored JSON document. Raises DamagedFileError."""
+    with translate_read_errors(path):
         return _unstamped(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.store.files import DamagedFile, publish_json, read_json
+from orchestrator.store.files import DamagedFileError, publish_json, read_json
 from orchestrator.utils.errors import UserError
 
 HEARTBEAT = 5.0  # seconds between renewals
@@ -67,7 +67,7 @@ class Lease:
         self._leave()
 
     def _leave(self) -> None:
-        with contextlib.suppress(OSError, UserError, DamagedFile):
+        with contextlib.suppress(OSError, UserError, DamagedFileError):
             if read_json(self._path).get("name") == self._name:
                 self._path.unlink()
 
@@ -136,7 +136,7 @@ def holder(path: Path) -> dict[str, Any] | None:
         if held["host"] == socket.gethostname() and _born(held["pid"]) != held["born"]:
             return None
         return held
-    except (DamagedFile, UserError, KeyError):
+    except (DamagedFileError, UserError, KeyError):
         return None
 
 

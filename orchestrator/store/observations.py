@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.store.files import (
-    DamagedFile,
-    MissingFile,
+    DamagedFileError,
+    MissingFileError,
     StorageError,
     publish_table,
     read_meta,
     read_table,
-    reading,
     table_hash,
+    translate_read_errors,
 )
 from orchestrator.store.parts import Hashes, Part, TaskKey, TaskParts, group_by_part
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS, OBSERVED
@@ -84,8 +84,8 @@ class PartFolder:
             for part, keys in group_by_part(left):
                 try:
                     table = self._rows_of(part, keys)
-                except DamagedFile as error:
-                    if not isinstance(error, MissingFile):  # merged into another by now
+                except DamagedFileError as error:
+                    if not isinstance(error, MissingFileError):  # merged into another by now
                         self._study.reject(part.path, error)
                         bad.add(part.path)
                     missed.append((part, keys))
@@ -126,17 +126,17 @@ class PartFolder:
     def _read_part(self, name: str) -> Part | None:
         path = self.path / name
         try:
-            with reading(path):
+            with translate_read_errors(path):
                 return self._describe(name, read_meta(path))
-        except MissingFile:
+        except MissingFileError:
             return None
-        except DamagedFile as error:
+        except DamagedFileError as error:
             self._study.reject(path, error)
             return None
 
     def _describe(self, name: str, meta: dict[str, Any]) -> Part:
         if meta["study_id"] != self._study.id:
-            raise DamagedFile(f"{self.path / name}: belongs to study {meta['study_id']}")
+            raise DamagedFileError(f"{self.path / name}: belongs to study {meta['study_id']}")
         intern = self._study.task_keys.intern
         tasks = Hashes([(intern(point, prompts), observed) for point, prompts, _, observed in meta.pop("tasks")])
         judged = Hashes([(intern(point, prompts), observed) for point, prompts, observed in meta.pop("judged", ())])
@@ -150,7 +150,7 @@ class PartFolder:
         if meta["content"] != part.content:  # written again since it was scanned
             now = self._describe(part.name, meta)
             if any(now.tasks.get(key) != part.tasks[key] for key in keys):
-                raise MissingFile(f"{part.path}: holds other rows by now")
+                raise MissingFileError(f"{part.path}: holds other rows by now")
         if len(keys) < len(part.tasks):
             names = pa.array([f"{point} {prompts}" for point, prompts in keys])
             own = pc.binary_join_element_wise(table["point_id"], table["prompt_set_id"], " ")
@@ -189,7 +189,7 @@ class Generations(PartFolder):
         """Return the rows stored under this name, or None if there are none that verify."""
         try:
             return read_table(self.part_path(name), GENERATIONS)
-        except DamagedFile:
+        except DamagedFileError:
             return None
 
     def expect(self, name: str) -> None:
@@ -299,6 +299,6 @@ def describe_tasks(table: pa.Table, observed: Sequence[str]) -> list[list[Any]]:
 
 
 def _file_names(folder: Path) -> set[str]:
-    with contextlib.suppress(MissingFile), reading(folder), os.scandir(folder) as entries:
+    with contextlib.suppress(MissingFileError), translate_read_errors(folder), os.scandir(folder) as entries:
         return {entry.name for entry in entries}
     return set()

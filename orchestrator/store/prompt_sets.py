@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFile, MissingFile, publish_table, read_meta, read_table, reading
+from orchestrator.store.files import (
+    DamagedFileError,
+    MissingFileError,
+    publish_table,
+    read_meta,
+    read_table,
+    translate_read_errors,
+)
 from orchestrator.store.schemas import PROMPTS
 from orchestrator.store.study_folder import StudyFolder
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
@@ -24,9 +31,9 @@ class PromptSets:
         try:
             self.read(prompts.id)
             return
-        except MissingFile:
+        except MissingFileError:
             pass
-        except DamagedFile as error:
+        except DamagedFileError as error:
             self._folder.reject(path, error)
         columns = {
             "prompt_id": [p.id for p in prompts.prompts],
@@ -52,11 +59,11 @@ class PromptSets:
         publish_table(self._folder.out, path, pa.table(columns, schema=PROMPTS), meta)
 
     def read(self, prompt_set_id: str) -> PromptSet:
-        """Return a stored prompt set. Raises DamagedFile if its content does not give its id again."""
+        """Return a stored prompt set. Raises DamagedFileError if its content does not give its id again."""
         path = self._path(prompt_set_id)
         meta = read_meta(path)
         rows = read_table(path, PROMPTS, meta=meta).to_pylist()
-        with reading(path):
+        with translate_read_errors(path):
             sampling = meta["sampling"]
             prompts = PromptSet(
                 group=meta["group"],
@@ -72,7 +79,7 @@ class PromptSets:
                 origin=meta.get("origin", ""),
             )
         if prompts.id != prompt_set_id:
-            raise DamagedFile(f"{path}: holds another prompt set")
+            raise DamagedFileError(f"{path}: holds another prompt set")
         return prompts
 
     def _path(self, prompt_set_id: str) -> Path:

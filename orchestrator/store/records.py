@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
-from orchestrator.store.files import DamagedFile
+from orchestrator.store.files import DamagedFileError
 from orchestrator.sweep.target_geometry import TargetGeometry
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class FailedVisit:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FailedVisit:
-        """Read an entry. Raises DamagedFile."""
+        """Read an entry. Raises DamagedFileError."""
         return cls(
             point_id=read_field(document, "point_id", str),
             prompt_set_ids=tuple(read_field(document, "prompt_set_ids", list)),
@@ -76,7 +76,7 @@ class RunTotals:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunTotals:
-        """Read the totals in a run's file. Missing ones are 0. Raises DamagedFile."""
+        """Read the totals in a run's file. Missing ones are 0. Raises DamagedFileError."""
         return cls(
             visits=read_field(document, "visits", int, 0),
             responses=read_field(document, "responses", int, 0),
@@ -149,7 +149,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunRecord:
-        """Read a run's file, or an entry of `runs` in sweep.json. Raises DamagedFile."""
+        """Read a run's file, or an entry of `runs` in sweep.json. Raises DamagedFileError."""
         return cls(
             run=read_field(document, "run", str, ""),
             part=read_optional(document, "part", str),
@@ -206,7 +206,7 @@ class SweepRecord:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SweepRecord:
-        """Read sweep.json. Raises DamagedFile."""
+        """Read sweep.json. Raises DamagedFileError."""
         return cls(
             sweep_id=read_field(document, "sweep_id", str, ""),
             name=read_field(document, "name", str),
@@ -219,11 +219,11 @@ class SweepRecord:
 
 
 def _read_geometry(document: Mapping[str, Any]) -> TargetGeometry | None:
-    """Read `around` of sweep.json, which is empty without targets. Raises DamagedFile."""
+    """Read `around` of sweep.json, which is empty without targets. Raises DamagedFileError."""
     try:
         return TargetGeometry.from_json(document)
     except KeyError as error:
-        raise DamagedFile(f"around lacks {error}") from error
+        raise DamagedFileError(f"around lacks {error}") from error
 
 
 @overload
@@ -240,22 +240,22 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
         default: Returned if the field is missing. None: the field is required.
 
     Raises:
-        DamagedFile: The field is missing, or of another type.
+        DamagedFileError: The field is missing, or of another type.
     """
     if not isinstance(document, Mapping):
-        raise DamagedFile(f"an object was expected instead of {document!r}")
+        raise DamagedFileError(f"an object was expected instead of {document!r}")
     if key not in document:
         if default is None:
-            raise DamagedFile(f"{key} is missing")
+            raise DamagedFileError(f"{key} is missing")
         return default
     value = document[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return kind(value)  # type: ignore[call-arg]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DamagedFile(f"{key} is {value!r}, which is not of type {kind.__name__}")
+        raise DamagedFileError(f"{key} is {value!r}, which is not of type {kind.__name__}")
     return value
 
 
 def read_optional(document: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
-    """Return a field of a stored document, or None if it is missing or null. Raises DamagedFile for another type."""
+    """Return a field of a document, or None if it is missing or null. Raises DamagedFileError for another type."""
     return None if document.get(key) is None else read_field(document, key, kind)

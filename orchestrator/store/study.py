@@ -17,7 +17,14 @@ from typing import Any
 
 from orchestrator.store.directions import Directions
 from orchestrator.store.events import EventLog
-from orchestrator.store.files import DamagedFile, MissingFile, check_writable, publish_json, read_json, reading
+from orchestrator.store.files import (
+    DamagedFileError,
+    MissingFileError,
+    check_writable,
+    publish_json,
+    read_json,
+    translate_read_errors,
+)
 from orchestrator.store.observations import Generations, Judgements
 from orchestrator.store.prompt_sets import PromptSets
 from orchestrator.store.study_folder import StudyFolder
@@ -56,11 +63,11 @@ class StudyInfo:
 
     @classmethod
     def read(cls, path: Path) -> StudyInfo:
-        """Read a study.json. Raises DamagedFile if it does not verify or its fields do not give its id again."""
+        """Read a study.json. Raises DamagedFileError if it does not verify or its fields do not give its id again."""
         document = read_json(path)
-        with reading(path):
+        with translate_read_errors(path):
             if content_id([document[key] for key in ("fingerprint", "dtype", "noise_version")]) != document["study_id"]:
-                raise DamagedFile(f"{path}: its study_id is not that of its model")
+                raise DamagedFileError(f"{path}: its study_id is not that of its model")
             return cls(
                 model=str(document["model"]),
                 fingerprint=document["fingerprint"],
@@ -104,10 +111,10 @@ class Study(StudyFolder):
         try:
             if StudyInfo.read(path).id == info.id:
                 return study
-            raise DamagedFile(f"{path}: belongs to another study")
-        except MissingFile:
+            raise DamagedFileError(f"{path}: belongs to another study")
+        except MissingFileError:
             pass
-        except DamagedFile as error:
+        except DamagedFileError as error:
             study.reject(path, error)
         publish_json(out, path, info.to_json())
         return study
@@ -117,9 +124,9 @@ class Study(StudyFolder):
         """Open the study stored in folder `root` for reading. Raises UserError if there is none."""
         try:
             return cls(root, StudyInfo.read(root / "study.json").id)
-        except MissingFile as error:
+        except MissingFileError as error:
             raise UserError("study", root, "no study.json in that folder; name a study's folder") from error
-        except DamagedFile as error:
+        except DamagedFileError as error:
             remedy = f"its study.json does not verify ({error}); `run` writes it again"
             raise UserError("study", root, remedy) from error
 
@@ -130,7 +137,7 @@ class Study(StudyFolder):
 
     @functools.cached_property
     def info(self) -> StudyInfo:
-        """The stored study.json. Raises DamagedFile."""
+        """The stored study.json. Raises DamagedFileError."""
         return StudyInfo.read(self.root / "study.json")
 
     def judgements(self, judge_id: str) -> Judgements:

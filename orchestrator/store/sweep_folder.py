@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFile, publish, publish_json, publish_table, read_json, read_table
+from orchestrator.store.files import DamagedFileError, publish, publish_json, publish_table, read_json, read_table
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study
@@ -60,12 +60,12 @@ class SweepFolder:
         """Return the sweep's record with all runs in their order. Runs that cannot be read are left out.
 
         Raises:
-            DamagedFile: There is no sweep.json, or it does not verify.
+            DamagedFileError: There is no sweep.json, or it does not verify.
         """
         record = SweepRecord.from_json(read_json(self.path / "sweep.json"))
         runs = list(record.runs)
         for path in sorted(self.path.glob("runs/*.json")):  # their names begin with the time
-            with contextlib.suppress(DamagedFile):
+            with contextlib.suppress(DamagedFileError):
                 runs.append(RunRecord.from_json(read_json(path)))
         return dataclasses.replace(record, runs=tuple(runs))
 
@@ -91,7 +91,7 @@ class SweepFolder:
         """Return which weights of a model judge have judged the sweep. Empty if it has not judged the sweep."""
         try:
             return read_json(self.path / "judges" / f"{name}.json")
-        except DamagedFile:
+        except DamagedFileError:
             return {}
 
     # Results.
@@ -109,7 +109,7 @@ class SweepFolder:
         """Return the stored landscape and summary. Raises UserError if they are not there or cannot be read."""
         try:
             return read_table(self.path / "landscape.parquet").to_pandas(), read_json(self.path / "summary.json")
-        except DamagedFile as error:
+        except DamagedFileError as error:
             remedy = f"has no landscape that can be read ({error}): `reduce` makes it"
             raise UserError("sweep", self.path, remedy) from error
 
@@ -162,7 +162,7 @@ class StoredSweep:
         try:
             record = folder.read_record()
             return cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
-        except (DamagedFile, KeyError, TypeError, ValueError) as error:
+        except (DamagedFileError, KeyError, TypeError, ValueError) as error:
             remedy = f"its sweep.json cannot be read ({error}): run it again"
             raise UserError("sweep", folder.path, remedy) from error
 
@@ -173,14 +173,14 @@ class StoredSweep:
 
     @property
     def record(self) -> SweepRecord:
-        """The sweep's record with its runs. Raises DamagedFile."""
+        """The sweep's record with its runs. Raises DamagedFileError."""
         if self._record is None:
             self._record = self.folder.read_record()
         return self._record
 
     @property
     def prompt_sets(self) -> tuple[PromptSet, ...]:
-        """The sweep's prompt sets, in its order. Raises DamagedFile."""
+        """The sweep's prompt sets, in its order. Raises DamagedFileError."""
         if self._prompt_sets is None:
             self._prompt_sets = tuple(self.study.prompt_sets.read(set_id) for set_id in self.sweep.prompt_set_ids)
         return self._prompt_sets

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFile, MissingFile, read_json, read_meta, read_table
+from orchestrator.store.files import DamagedFileError, MissingFileError, read_json, read_meta, read_table
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo
@@ -110,9 +110,9 @@ def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
         report.bytes += path.stat().st_size
         try:
             _check(study, path, inside.parts, report, seen)
-        except MissingFile:
+        except MissingFileError:
             pass  # merged away a moment ago
-        except DamagedFile as error:
+        except DamagedFileError as error:
             report.findings.append(
                 DamageFinding(path, str(error).removeprefix(f"{path}: "), REMEDIES[file_kind(study, path)])
             )
@@ -144,7 +144,7 @@ def _check(
             known |= tasks
         case ["directions", _]:
             if read_meta(path).get("study_id") != study.id:
-                raise DamagedFile(f"{path}: belongs to another study")
+                raise DamagedFileError(f"{path}: belongs to another study")
             read_table(path)
         case ["prompts", name] if path.suffix == ".parquet":
             study.prompt_sets.read(name.removesuffix(".parquet"))
@@ -175,13 +175,13 @@ def _check_part(study: Study, path: Path, schema: pa.Schema, report: Verificatio
     """Check every byte of a part, and that its rows are those of the tasks in its metadata. Returns these tasks."""
     meta = read_meta(path)
     if meta.get("study_id") != study.id:
-        raise DamagedFile(f"{path}: belongs to study {meta.get('study_id')}")
+        raise DamagedFileError(f"{path}: belongs to study {meta.get('study_id')}")
     table = read_table(path, schema)
     counted = table.group_by(["point_id", "prompt_set_id"]).aggregate([([], "count_all")]).to_pylist()
     held = {(row["point_id"], row["prompt_set_id"]): row["count_all"] for row in counted}
     named = {(point, prompts): n for point, prompts, n, _ in meta["tasks"]}
     if held != named:
-        raise DamagedFile(f"{path}: holds other tasks than it names")
+        raise DamagedFileError(f"{path}: holds other tasks than it names")
     report.rows += table.num_rows
     return set(named)
 

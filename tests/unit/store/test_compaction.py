@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.store import compaction
 from orchestrator.store.compaction import compact
-from orchestrator.store.files import DamagedFile
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import Study
@@ -197,7 +197,7 @@ def test_nothing_is_removed_where_the_merged_part_does_not_verify(
         return path
 
     monkeypatch.setattr(PartFolder, "write_merged", spoil)
-    with pytest.raises(DamagedFile):
+    with pytest.raises(DamagedFileError):
         compact(looking(study))
     assert len(everything(looking(study))) == 36
 

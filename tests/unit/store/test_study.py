@@ -26,8 +26,8 @@ from orchestrator.store import files, observations
 from orchestrator.store.discovery import find_study_roots
 from orchestrator.store.events import read_all_events
 from orchestrator.store.files import (
-    DamagedFile,
-    MissingFile,
+    DamagedFileError,
+    MissingFileError,
     StorageError,
     publish,
     publish_json,
@@ -273,7 +273,7 @@ def test_no_flipped_bit_in_a_document_is_let_through(study: Study, document: str
     for at in range(len(whole)):
         for bit in range(8):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            with contextlib.suppress(DamagedFile):
+            with contextlib.suppress(DamagedFileError):
                 assert read_json(path) == expected
 
 
@@ -367,12 +367,12 @@ def test_a_stranger_with_a_stamp_of_its_own_is_not_a_study(study: Study) -> None
 
 def test_a_damaged_prompt_set_is_stored_again(study: Study) -> None:
     asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
-    with pytest.raises(MissingFile):
+    with pytest.raises(MissingFileError):
         study.prompt_sets.read(asked.id)
     study.prompt_sets.write(asked)
     path = study.root / "prompts" / f"{asked.id}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DamagedFile):
+    with pytest.raises(DamagedFileError):
         study.prompt_sets.read(asked.id)
     study.prompt_sets.write(asked)
     assert study.prompt_sets.read(asked.id) == asked and len(study.damaged()) == 1
@@ -650,7 +650,7 @@ def test_the_latest_used_sweep_is_last(study: Study) -> None:
         os.utime(folder / "sweep.json", (at, at))
     assert [folder.path.name for folder in SweepFolder.all_of(study)] == ["c-01234567", "a-01234567", "b-01234567"]
     assert SweepFolder.all_of(study)[0].read_record().name == "c"
-    with pytest.raises(MissingFile):
+    with pytest.raises(MissingFileError):
         SweepFolder(study, study.root / "sweeps" / "none").read_record()
 
 
@@ -691,7 +691,7 @@ def test_a_table_of_other_columns_is_not_a_part(study: Study) -> None:
     table = pa.table({"point_id": ["p"], "prompt_set_id": ["set"]})
     meta = {"study_id": study.id, "tasks": [["p", "set", 1, "x"]]}
     publish_table(study.out, path, table, meta)
-    with pytest.raises(DamagedFile, match="columns"):
+    with pytest.raises(DamagedFileError, match="columns"):
         read_table(path, GENERATIONS)
     looker = looking(study)
     assert list(looker.generations.rows(looker.generations.stored())) == [] and path in looker.problems

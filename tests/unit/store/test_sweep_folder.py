@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store.files import DamagedFile, publish_json, read_json
+from orchestrator.store.files import DamagedFileError, publish_json, read_json
 from orchestrator.store.observations import PartFolder
 from orchestrator.store.records import FailedVisit, RunRecord, RunTotals, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
@@ -103,7 +103,7 @@ def test_a_run_under_way_has_no_totals(folder: SweepFolder) -> None:
 )
 def test_a_record_of_wrong_types_is_damaged(folder: SweepFolder, wrong: dict[str, Any]) -> None:
     publish_json(folder.study.out, folder.path / "sweep.json", RECORD.to_json() | wrong)
-    with pytest.raises(DamagedFile):
+    with pytest.raises(DamagedFileError):
         folder.read_record()
     with pytest.raises(UserError, match=r"its sweep\.json cannot be read"):
         StoredSweep.open(folder)
