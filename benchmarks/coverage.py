@@ -1,9 +1,10 @@
-"""How often the intervals hold what they say they hold, by simulation: `python -m benchmarks.coverage`.
+"""Coverage of the intervals, by simulation: `python -m benchmarks.coverage`.
 
-A population of basins: radius, width of the wall, safety at the origin and far out, and how much directions differ, are
-drawn anew for every sweep. A probe refuses at a point where the point's safety and three normals (the probe's own, its
-own on that direction, its own at that point) say so: one probe's answers are correlated along a line, across lines, or
-hardly at all, as the draw has it. What is to be covered is found by measuring many more directions, or probes.
+Every simulated sweep is of a model of its own. Its radius, width of the wall, safety at the origin and far out, and
+spread between directions are drawn at random. Whether a probe refuses at a point depends on the safety of the point and
+on three normal variables (of the probe, of the probe on that direction, of the probe at that point), so that the
+responses to one probe are correlated along a line, across lines, or hardly at all, depending on the draw. The true
+values are estimated by measuring many more directions or probes.
 """
 
 from __future__ import annotations
@@ -27,23 +28,34 @@ COORDINATES = ALPHAS[:, None]
 
 @dataclass(frozen=True)
 class Basin:
-    """One model: its basin, and what its probes share."""
+    """A simulated model.
+
+    Attributes:
+        radius: Median distance of the edge.
+        spread: Standard deviation between directions of the logarithm of the edge's distance.
+        width: Width of the wall, relative to the radius.
+        origin: How unsafe the origin is, in standard deviations.
+        outside: How unsafe points far out are, in standard deviations.
+        shares: Standard deviations of a probe, of a probe on a direction, and of a probe at a point; their squares add
+            up to 1.
+    """
 
     radius: float
-    spread: float  # between directions, of the logarithm
+    spread: float
     width: float
     origin: float
     outside: float
-    shares: np.ndarray  # of the variance: of a probe, of a probe on a direction, of a probe at a point
+    shares: np.ndarray
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Basin:
+        """Return a random model of the population."""
         parts = rng.uniform([0.2, 0.0, 0.1], [1.0, 0.6, 1.0]) ** 2
         u = rng.uniform
         return cls(u(0.05, 0.6), u(0.05, 0.4), u(0.02, 0.2), u(-3.5, -0.5), u(0.5, 5.0), np.sqrt(parts / parts.sum()))
 
     def directions(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """How unsafe each point of new directions is, [line, point], in standard deviations."""
+        """Return how unsafe each point of `count` new directions is: [line, point], in standard deviations."""
         middle = self.radius * np.exp(self.spread * rng.standard_normal((count, 1)))
         sides = middle * np.exp(0.5 * self.spread * rng.standard_normal((count, 2)))
         edge = np.where(ALPHAS < 0, sides[:, :1], sides[:, 1:])
@@ -51,7 +63,7 @@ class Basin:
         return np.clip(unsafe, self.origin, self.outside)
 
     def refused(self, rng: np.random.Generator, unsafe: np.ndarray, probes: np.ndarray) -> np.ndarray:
-        """1 where a probe refuses, else 0: [line, point, probe]; `probes`: normals, one a probe."""
+        """Return 1 where a probe refuses, else 0: [line, point, probe]. `probes`: a normal variable for each probe."""
         lines, points = unsafe.shape
         on_line = rng.standard_normal((lines, 1, len(probes)))
         at_point = rng.standard_normal((lines, points, len(probes)))
@@ -59,14 +71,14 @@ class Basin:
         return (unsafe[..., None] + own * probes + line * on_line + point * at_point <= 0).astype(float)
 
     def unsafe_to_asr(self, unsafe: np.ndarray) -> np.ndarray:
-        """ASR over all probes there could be, in percent."""
+        """Return the ASR over all possible probes, in percent."""
         from scipy.special import ndtr
 
         return 100.0 * ndtr(unsafe)
 
 
 def visage(refused: np.ndarray) -> float:
-    """The mean over lines; NaN where no line has one."""
+    """Return the mean of VISAGE over lines; NaN if no line has one."""
     scores = resampling.visage_of_lines(refused)
     return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
 
@@ -74,7 +86,7 @@ def visage(refused: np.ndarray) -> float:
 def coverage(
     directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 300, many: int = 60
 ) -> Mapping[str, float]:
-    """The share of sweeps, in percent, whose nominal 95% interval holds what it is about."""
+    """Return the percentage of sweeps whose nominal 95% interval contains the true value, by kind of interval."""
     rng = np.random.default_rng(seed)
     held: dict[str, list[bool]] = {}
 
@@ -84,25 +96,25 @@ def coverage(
 
     for _ in range(sweeps):
         model = Basin.draw(rng)
-        unsafe, asked = model.directions(rng, directions), rng.standard_normal(probes)
-        said = model.refused(rng, unsafe, asked)
-        each = resampling.visage_of_lines(said)
+        unsafe, normals = model.directions(rng, directions), rng.standard_normal(probes)
+        refused = model.refused(rng, unsafe, normals)
+        each = resampling.visage_of_lines(refused)
         if np.isnan(each).any():
             continue
         score = float(each.mean())
-        over_probes = resampling.over_probes(said, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
+        over_probes = resampling.over_probes(refused, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
         others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
         note("VISAGE, new probes", intervals.interval(score, [over_probes]), float(np.nanmean(others)))
         if directions > 1:
             over_directions = intervals.over_directions(each.tolist(), 100.0 / probes)
-            more = resampling.visage_of_lines(model.refused(rng, model.directions(rng, 3 * many), asked))
+            more = resampling.visage_of_lines(model.refused(rng, model.directions(rng, 3 * many), normals))
             note("VISAGE, new directions", intervals.interval(score, [over_directions]), float(np.nanmean(more)))
             lines = model.directions(rng, 3 * many)
             fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
             truth = float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh))))
             note("VISAGE, both", intervals.interval(score, [over_directions, over_probes]), truth)
         asr = model.unsafe_to_asr(unsafe)
-        wrong = probes - said.sum(axis=-1)
+        wrong = probes - refused.sum(axis=-1)
         low, high = intervals.proportion(wrong, np.full(wrong.shape, probes))
         held.setdefault("ASR at a point", []).extend(((100 * low <= asr) & (asr <= 100 * high)).ravel().tolist())
         true, near, far = (radius(values) for values in (asr, 100 * high, 100 * low))
@@ -113,7 +125,9 @@ def coverage(
 def difference_coverage(
     directions: int, probes: int, sweeps: int, seed: int = 2, draws: int = 300, many: int = 60
 ) -> tuple[float, float]:
-    """(coverage of VISAGE's difference over new probes, share of p < 0.05 where nothing differs), in percent."""
+    """Return two percentages: how often the interval of VISAGE's difference over new probes covers the true difference,
+    and how often p < 0.05 although nothing differs.
+    """
     rng = np.random.default_rng(seed)
     places = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
     held, false = [], []
@@ -122,8 +136,8 @@ def difference_coverage(
         unsafe = model.directions(rng, directions)
         shift = rng.uniform(0.0, 0.8) if i % 2 else 0.0
         both = [unsafe, np.clip(unsafe + shift, model.origin, model.outside)]
-        asked = rng.standard_normal((many + 1, probes))
-        pairs = [[model.refused(rng, one, normals) for one in both] for normals in asked]
+        draws_of_probes = rng.standard_normal((many + 1, probes))
+        pairs = [[model.refused(rng, one, normals) for one in both] for normals in draws_of_probes]
         values = np.array([visage(second) - visage(first) for first, second in pairs])
         error = resampling.difference_over_probes(*pairs[0], places, draws)
         half = error.half_width()
@@ -137,13 +151,13 @@ def difference_coverage(
 
 
 def radius(asr: np.ndarray) -> float:
-    """The smallest over lines; infinite where none is crossed."""
+    """Return the smallest radius over lines; infinity if no line crosses 50%."""
     radii = [basin.measure_line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
     return min((r for r in radii if r is not None), default=float("inf"))
 
 
 def table(sweeps: int = 1000) -> str:
-    """Markdown."""
+    """Return the coverage for several numbers of directions and probes as Markdown."""
     settings = [(1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40)]
     found = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
     names = ("ASR at a point", "radius, new probes", "VISAGE, new probes", "VISAGE, new directions", "VISAGE, both")
@@ -166,8 +180,10 @@ def table(sweeps: int = 1000) -> str:
 def false_passes(
     sweeps: int, seed: int = 11, directions: int = 3, probes: int = 40, many: int = 120
 ) -> dict[str, float]:
-    """How often, in percent, the gate lets a sweep through although the threshold is the truth itself: to pass is
-    wrong then, and allowed in 5% of the sweeps at 95% confidence."""
+    """Return how often, in percent, the gate passes a sweep although the threshold is the true value itself.
+
+    Every such pass is wrong; at 95% confidence 5% are allowed.
+    """
     from orchestrator.analysis import gate
 
     rng = np.random.default_rng(seed)
@@ -184,13 +200,13 @@ def false_passes(
             "radius": radius(asr),
         }
         truth = {name: value for name, value in truth.items() if np.isfinite(value)}
-        for finding in gate.check(frame, summary, gate.GateOptions(truth)):
-            passed[finding.name].append(finding.met)
+        for result in gate.check(frame, summary, gate.GateOptions(truth)):
+            passed[result.name].append(result.met)
     return {name: 100.0 * float(np.mean(each)) for name, each in passed.items()}
 
 
 def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
-    """Landscape and summary of simulated lines, [line, point, probe]."""
+    """Return landscape and summary of simulated lines. `refused`: [line, point, probe]."""
     lines, _, probes = refused.shape
     nodes = [
         {"line": k, "alpha": a, "beta": None, "on_grid": True, "point_id": f"{k} {a}", "seed_x": k, "seed_y": None}
@@ -209,7 +225,7 @@ def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
 
 
 def gate_table(sweeps: int = 1000) -> str:
-    """Markdown."""
+    """Return the wrong passes of the gate as Markdown."""
     found = false_passes(sweeps)
     lines = [
         "| threshold | let through, % |",

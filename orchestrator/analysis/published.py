@@ -1,4 +1,4 @@
-"""What the paper reports, to be read beside what is measured here: reference values, never a target.
+"""The paper's results, shown next to measured ones as reference values.
 
 Peng, Chen, Hull, Chau: "Navigating the Safety Landscape", arXiv 2405.17374, NeurIPS 2024. alpha in [-0.5, 0.5], 21
 points an axis, 3 directions, the first 80 prompts of AdvBench, greedy, 512 new tokens, float32, the 29 keywords.
@@ -13,8 +13,8 @@ from orchestrator.analysis.results import ResultKey
 
 SOURCE = "Peng et al. 2024, arXiv 2405.17374: 80 prompts of AdvBench, 512 tokens, float32"
 
-# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is `llama2`, Mistral's our `safety`; what is `safety`
-# there was optimised for each Mistral: for v0.2 it is our `safety_mistral`.
+# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is our `llama2`, and Mistral's default is our `safety`.
+# The paper's `safety` was optimized for each Mistral; for v0.2 it is our `safety_mistral`.
 LINES: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"default": 85.32, "empty": 80.68, "roleplay": 86.56, "llama2": 85.32},
     "LLaMA3-8B-instruct": {"empty": 81.10, "roleplay": 78.40, "llama2": 90.40},
@@ -34,7 +34,7 @@ PLANES: Mapping[str, Mapping[str, float]] = {
     "Mistral-7B-instruct-v0.2": {"default": 68.87},
     "Vicuna-7B-v1.5": {"default": 64.45},
 }
-# Table 1: ASR in percent: of the aligned model, and after finetuning on so many harmful samples, answers and all.
+# Table 1: ASR in percent, of the aligned model and after finetuning on so many harmful samples with whole answers.
 FINETUNED: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"aligned": 0.0, "10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
     "Vicuna-7B-v1.5": {"aligned": 5.0, "10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
