@@ -13,7 +13,7 @@ from orchestrator.analysis.results import ResultKey
 
 SOURCE = "Peng et al. 2024, arXiv 2405.17374: 80 prompts of AdvBench, 512 tokens, float32"
 
-# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is our `llama2`, and Mistral's default is our `safety`.
+# Table 2: VISAGE along lines, by system prompt. LLaMA2's default is our `llama2`, Mistral's default our `safety`.
 # The paper's `safety` was optimized for each Mistral; for v0.2 it is our `safety_mistral`.
 LINES: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"default": 85.32, "empty": 80.68, "roleplay": 86.56, "llama2": 85.32},

@@ -24,7 +24,7 @@ THE_PAPERS = (  # noqa: SIM905
 ).split("|")
 
 
-# A judge's id names the verdicts stored under it: another id would orphan them. Model judges as bound to ("f", "float32").
+# Verdicts are stored under their judge's id: another id would orphan them. Model judges as bound to ("f", "float32").
 IDS = {
     "degenerate": "c0d7322904530a92",
     "harmbench_llama2": "6864719804cf5114",
