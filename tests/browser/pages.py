@@ -57,9 +57,13 @@ class DummyStudy:
     folder: Path
     sweep: Sweep
 
+    def stored(self) -> StoredSweep:
+        """Return the sweep with what is stored of it now."""
+        return StoredSweep(SweepFolder(self.study, self.folder), self.sweep)
+
     def write_report(self, **options: Any) -> Path:
         """Write the sweep's report.html and return its path."""
-        stored = StoredSweep(SweepFolder(self.study, self.folder), self.sweep)
+        stored = self.stored()
         score_with_text_judges(stored)
         with mock.patch.object(reduce, "draw_figures"):  # the figures are slow, and tested elsewhere
             reduce.reduce_stored(stored, ReportConfig(**options))

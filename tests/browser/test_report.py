@@ -294,7 +294,7 @@ def test_a_large_sweep_is_sampled_and_the_page_states_it(
     line_study: DummyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_page: OpenPage
 ) -> None:
     def collect() -> tuple[Any, list[int]]:
-        collected = evidence.collect_evidence(line_study.study, line_study.sweep, True, 300)
+        collected = evidence.collect_evidence(line_study.stored(), reveal=True, max_responses=300)
         responses = collected.to_json()
         return collected, [len(rows[0][0]) for rows in responses["points"].values()]
 

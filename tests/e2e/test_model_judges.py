@@ -30,6 +30,6 @@ def test_judging_again_generates_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (study / "generations").iterdir()} == before
     again = call("judge", out, "engine=dummy")
     assert again.code == 0 and "different responses" not in again.err  # nothing is asked twice
-    assert "judges side by side" in again.out and "20 answers could not be read" in " ".join(again.out.split())
+    assert "judges side by side" in again.out and "20 answers could not be parsed" in " ".join(again.out.split())
     refused(call("judge", out, "judge=wildgard"), "wildgard", "did you mean 'wildguard'")
     refused(call("run", *DUMMY, out, "judge=wildguard", "sampling.early_stop=true"), "sampling.early_stop=false")

@@ -35,11 +35,11 @@ def basin(line: int, alpha: float) -> float:
     return 100 / (1 + math.exp(-(abs(alpha) * (1 + line / 8) - 0.2) / 0.03))
 
 
-def draw_pixels(made: pd.DataFrame, path: Path, title: str = "a model") -> np.ndarray:
+def draw_pixels(frame: pd.DataFrame, path: Path, title: str = "a model") -> np.ndarray:
     """Draw the figure and return its pixels; any warning fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_landscape(made, summarize(made), path, title)
+        draw_landscape(frame, summarize(frame), path, title)
     return np.asarray(matplotlib.image.imread(path))[..., :3]
 
 
@@ -90,22 +90,22 @@ def test_missing_points_are_marked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "word"), [("random_1d", "degenerate"), ("random_2d", "origin")])
 def test_vector_formats_keep_text_and_are_reproducible(kind: str, word: str, tmp_path: Path) -> None:
-    made = landscape(basin, kind=kind, steps=4)
+    frame = landscape(basin, kind=kind, steps=4)
     for name in ("a.svg", "b.svg"):
-        draw_landscape(made, summarize(made), tmp_path / name, "my model <&>")
+        draw_landscape(frame, summarize(frame), tmp_path / name, "my model <&>")
     svg = (tmp_path / "a.svg").read_text()
     assert svg == (tmp_path / "b.svg").read_text()
-    summary = summarize(made)
+    summary = summarize(frame)
     for text in ("my model", f"VISAGE {summary.visage.paper:.1f}", "ASR at the origin 0.0%", word):
         assert text in svg
-    draw_landscape(made, summary, tmp_path / "a.pdf")
+    draw_landscape(frame, summary, tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_basin_edges_are_marked_with_their_alpha(tmp_path: Path) -> None:
-    made = landscape(basin, steps=20)
-    summary = summarize(made)
-    draw_landscape(made, summary, tmp_path / "a.svg")
+    frame = landscape(basin, steps=20)
+    summary = summarize(frame)
+    draw_landscape(frame, summary, tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text()
     assert f"+{summary.basin.right:.2f}" in svg
     assert f"\N{MINUS SIGN}{-summary.basin.left:.2f}" in svg
@@ -115,8 +115,8 @@ def test_basin_edges_are_marked_with_their_alpha(tmp_path: Path) -> None:
 
 
 def test_undefined_visage_is_stated(tmp_path: Path) -> None:
-    made = landscape(basin, range=(-0.3, 0.3))
-    draw_landscape(made, summarize(made), tmp_path / "a.svg")
+    frame = landscape(basin, range=(-0.3, 0.3))
+    draw_landscape(frame, summarize(frame), tmp_path / "a.svg")
     assert "VISAGE undefined" in (tmp_path / "a.svg").read_text()
 
 
@@ -132,9 +132,9 @@ def test_no_heavy_library_is_imported_with_the_numbers() -> None:
 
 
 def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
-    made = landscape(basin)
-    marked = made.assign(mark=["epoch-1" if a == 0.2 else None for a in made["alpha"]])
-    plain, shown = draw_pixels(made, tmp_path / "plain.png"), draw_pixels(marked, tmp_path / "marked.png")
+    frame = landscape(basin)
+    marked = frame.assign(mark=["epoch-1" if a == 0.2 else None for a in frame["alpha"]])
+    plain, shown = draw_pixels(frame, tmp_path / "plain.png"), draw_pixels(marked, tmp_path / "marked.png")
     assert share(shown, VERMILION) > share(plain, VERMILION)
 
 
@@ -145,10 +145,10 @@ def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(mo
         ExtraCheckpoint(ends[1], 0.38, 0.1),
         ExtraCheckpoint(ends[2], 0.39, 0.12),
     )
-    made = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
+    frame = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
     kept: list[Figure] = []
     monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))
-    draw_landscape(made, summarize(made), Path("nowhere.png"))
+    draw_landscape(frame, summarize(frame), Path("nowhere.png"))
     (figure,) = kept
     figure.canvas.draw()
     axes = figure.axes[0]
