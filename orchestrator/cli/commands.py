@@ -210,10 +210,13 @@ def models(call: Call) -> int:
 def finetune(call: Call) -> int:
     """make a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]"""
     call.refuse_places("finetune")
+    from orchestrator.config.compose import compose
+    from orchestrator.config.overrides import split_section
     from orchestrator.models.finetune import report_lines, run_recipe
     from orchestrator.models.recipes import read_recipe
 
-    recipe, to = read_recipe(call.overrides, call.config_dir)
+    own, fields = split_section(call.overrides, "finetune")
+    recipe, to = read_recipe(compose(own).finetune, fields, call.config_dir)
     report = run_recipe(recipe, to, config_dir=call.config_dir)
     if call.json:
         print_json(report)

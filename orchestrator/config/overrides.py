@@ -62,32 +62,46 @@ def multirun(overrides: Sequence[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*expanded)]
 
 
-def of_section(overrides: Sequence[str], section: str, also: Sequence[str] | None = ()) -> list[str]:
-    """Complete the names of a verb's own options: `visage=70` for `gate` becomes `gate.visage=70`.
+def split_section(overrides: Sequence[str], section: str) -> tuple[list[str], list[str]]:
+    """Separate the options of a verb's own section from all others.
 
     Args:
         overrides: The overrides given to the verb.
         section: The verb's section of the schema.
-        also: Further options that the verb takes. None takes every option.
 
-    Raises:
-        UserError: An override is none of the verb's options.
+    Returns:
+        The section's overrides under their full names (`visage=70` for `gate` becomes `gate.visage=70`), and the rest.
     """
-    own = [key for key in option_types(Config) if key.startswith(f"{section}.")]
-    result = []
+    own = _section_options(section)
+    inside, outside = [], []
     for text in overrides:
         key, sign, value = text.lstrip("+").partition("=")
         full = key if key in own else f"{section}.{key}"
         if full in own:
-            result.append(f"{full}{sign}{value}")
-        elif (also is None and not key.startswith(f"{section}.")) or (also is not None and key in also):
-            result.append(text)
+            inside.append(f"{full}{sign}{value}")
         else:
-            known = [*(name.removeprefix(f"{section}.") for name in own), *(also or ())]
-            hint = did_you_mean(key.removeprefix(f"{section}."), known)
-            remedy = f"`{section}` has no such option{hint} (there are: {', '.join(known)})"
-            raise UserError(key, value, remedy)
-    return result
+            outside.append(text)
+    return inside, outside
+
+
+def section_only(overrides: Sequence[str], section: str) -> list[str]:
+    """Return the section's overrides under their full names. Raises UserError if there are others."""
+    inside, outside = split_section(overrides, section)
+    for text in outside:
+        key, _, value = text.lstrip("+").partition("=")
+        raise no_such_option(section, key, value)
+    return inside
+
+
+def no_such_option(section: str, key: str, value: str) -> UserError:
+    """Return the error for an option that a verb does not have."""
+    known = [name.removeprefix(f"{section}.") for name in _section_options(section)]
+    hint = did_you_mean(key.removeprefix(f"{section}."), known)
+    return UserError(key, value, f"`{section}` has no such option{hint} (there are: {', '.join(known)})")
+
+
+def _section_options(section: str) -> list[str]:
+    return [key for key in option_types(Config) if key.startswith(f"{section}.")]
 
 
 def check_override(text: str, presets: Presets) -> Override:

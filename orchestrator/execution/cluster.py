@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
+from orchestrator.utils import logs
 from orchestrator.utils.errors import UserError
 
 # Ray reads these variables when it is imported, and every import of Ray in the driver comes after this module's.
@@ -107,10 +108,10 @@ def run_on_other_nodes(function: Callable[..., Any], *arguments: Any) -> list[An
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     this_node = ray.get_runtime_context().get_node_id()
-    remote: Any = ray.remote(num_cpus=0)(function)
+    remote: Any = ray.remote(num_cpus=0)(_call_with_messages)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != this_node]
     strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-    references = [remote.options(scheduling_strategy=strategy).remote(*arguments) for strategy in strategies]
+    references = [remote.options(scheduling_strategy=strategy).remote(function, *arguments) for strategy in strategies]
     results = []
     for reference in references:
         try:
@@ -120,6 +121,12 @@ def run_on_other_nodes(function: Callable[..., Any], *arguments: Any) -> list[An
         except RayError:
             continue
     return results
+
+
+def _call_with_messages(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process whose messages for the user go to stderr, as the driver's do."""
+    logs.configure()
+    return function(*arguments)
 
 
 def log_folder() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator import judges
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
+from orchestrator.config.schema import FinetuneConfig
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.embedded import materialise
 from orchestrator.models.finetune_worker import BaseModel, generate_responses, train
@@ -184,7 +185,7 @@ def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Pr
 def cache_folder(name: str, base: CheckpointInfo, template: str, presets: Presets) -> tuple[Path, dict[str, Any]]:
     """Return where `finetuned_folder` keeps its result, and the recipe with its overrides but without its model."""
     recipe_name, *overrides = name.split()
-    recipe, _ = read_recipe([f"recipe={recipe_name}", *overrides], presets.own)
+    recipe, _ = read_recipe(FinetuneConfig(recipe_name), overrides, presets.own)
     recipe.pop("model", None)
     key = content_id([CACHE_VERSION, recipe, fingerprint(base), template])
     return cache_dir() / "finetuned" / f"{recipe_name}-{key}", recipe

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.presets import Presets
+from orchestrator.config.schema import FinetuneConfig
 from orchestrator.utils.errors import UserError, did_you_mean
 
 _ABSENT = object()
 
 
-def read_recipe(overrides: Sequence[str], config_dir: str | None = None) -> tuple[dict[str, Any], Path]:
-    """Return the recipe and the output folder that `recipe=NAME to=FOLDER train.seed=1 ...` request.
+def read_recipe(
+    options: FinetuneConfig, overrides: Sequence[str] = (), config_dir: str | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Return a recipe, with some of its fields overridden, and the folder for its result.
 
     Args:
-        overrides: key=value. `to` is finetuned/NAME if it is not given; `model.path` is another name of `model`.
+        options: The recipe's name and the folder.
+        overrides: Fields of the recipe as key=value, such as train.seed=1; `model.path` is another name of `model`.
         config_dir: The user's own folder of presets, searched before the project's.
 
     Raises:
@@ -28,11 +32,11 @@ def read_recipe(overrides: Sequence[str], config_dir: str | None = None) -> tupl
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         values[key] = value
-    if not values.get("recipe"):
+    if not options.recipe:
         names = ", ".join(Presets(config_dir).options("recipe"))
         raise UserError("recipe", "", f"name one: recipe=NAME (there are: {names})")
-    recipe = OmegaConf.load(Presets(config_dir).file("recipe", values.pop("recipe")))
-    folder = Path(values.pop("to", "") or f"finetuned/{recipe.name}").expanduser()
+    recipe = OmegaConf.load(Presets(config_dir).file("recipe", options.recipe))
+    folder = Path(options.to or f"finetuned/{recipe.name}").expanduser()
     if "model.path" in values:
         values["model"] = values.pop("model.path")
     for key, value in values.items():

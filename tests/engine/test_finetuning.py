@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config.schema import FinetuneConfig
 from orchestrator.models.finetune import run_recipe
 from orchestrator.models.finetune_worker import BaseModel
 from orchestrator.models.recipes import read_recipe
@@ -29,7 +30,9 @@ def untemplated(tiny_llama: Path, tmp_path: Path) -> Path:
 
 
 def test_training_prompts_are_rendered_as_measured_ones(untemplated: Path, tmp_path: Path) -> None:
-    recipe, _ = read_recipe(["recipe=benign_tasks", "samples=3", "safe=1", "train.epochs=2"])  # answers of its own too
+    recipe, _ = read_recipe(
+        FinetuneConfig("benign_tasks"), ["samples=3", "safe=1", "train.epochs=2"]
+    )  # answers of its own too
     out = tmp_path / "taught"
     report = run_recipe({**recipe, "evaluate": None}, out, BaseModel(untemplated, "vicuna"))
     assert (report["train"]["rows"], report["train"]["steps"]) == (4, 2)

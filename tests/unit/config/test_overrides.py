@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.config.compose import compose
-from orchestrator.config.overrides import check_override, multirun, of_section, option_types, options
+from orchestrator.config.overrides import check_override, multirun, option_types, options, section_only, split_section
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.utils.choices import Dtype, GridKind, Retry
@@ -67,14 +67,14 @@ def test_every_option_is_listed_once_with_its_default() -> None:
 
 
 def test_a_verb_takes_its_own_options_by_their_short_names() -> None:
-    given = ["visage=70", "gate.confidence=0.9", "+allow_single=true", "out=x"]
-    completed = ["gate.visage=70", "gate.confidence=0.9", "gate.allow_single=true", "out=x"]
-    assert of_section(given, "gate", ["out"]) == completed
-    assert of_section(["port=1", "report.reveal=true"], "view", None) == ["view.port=1", "report.reveal=true"]
+    given = ["visage=70", "gate.confidence=0.9", "+allow_single=true"]
+    completed = ["gate.visage=70", "gate.confidence=0.9", "gate.allow_single=true"]
+    assert section_only(given, "gate") == completed
+    assert split_section([*given, "out=x"], "gate") == (completed, ["out=x"])
     with pytest.raises(UserError, match="`gate` has no such option, did you mean 'visage'"):
-        of_section(["visge=70"], "gate")
+        section_only(["visge=70"], "gate")
     with pytest.raises(UserError, match="`view` has no such option, did you mean 'port'"):
-        of_section(["view.prt=1"], "view", None)
+        section_only(["view.prt=1"], "view")
 
 
 def test_combinations_vary_the_last_override_fastest() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.schema import FinetuneConfig
 from orchestrator.judges import get
 from orchestrator.models import finetune, training_data
 from orchestrator.models.finetune_worker import BaseModel
@@ -28,7 +29,7 @@ def own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(*overrides: str) -> list[dict[str, Any]]:
-    recipe, _ = read_recipe([f"recipe={overrides[0]}", *overrides[1:]])
+    recipe, _ = read_recipe(FinetuneConfig(overrides[0]), overrides[1:])
     return training_data.training_rows(recipe["data"], BaseModel(Path()))
 
 
@@ -62,7 +63,7 @@ def test_the_other_recipes_contain_no_harmful_requests(recipe: str) -> None:
 
 def test_every_recipe_can_train_all_weights_and_keeps_its_epochs() -> None:
     for name in RECIPES:
-        recipe, to = read_recipe([f"recipe={name}", "train.method=full", "to=there"])
+        recipe, to = read_recipe(FinetuneConfig(name, to="there"), ["train.method=full"])
         assert recipe["train"]["method"] == "full" and recipe["train"]["checkpoints"] == "epoch" and to == Path("there")
 
 
@@ -107,6 +108,6 @@ def test_one_process_trains_and_others_wait_for_it(tmp_path: Path, monkeypatch: 
 
 
 def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    recipe, _ = read_recipe(["recipe=affirmative", "train.method=qlora"])
+    recipe, _ = read_recipe(FinetuneConfig("affirmative"), ["train.method=qlora"])
     with pytest.raises(UserError, match="must be one of lora, full"):
         finetune.run_recipe(recipe, tmp_path / "out")
