@@ -29,8 +29,8 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.store.verification import verify
 from orchestrator.utils.errors import UserError
+from tests.unit.store.studies import INFO, everything, judge, looking, put, rows
 from tests.unit.store.test_compaction import damage, ordered, verdicts
-from tests.unit.store.test_study import INFO, everything, judge, looking, put, rows
 
 CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"
 STRACE = shutil.which("strace")

@@ -15,7 +15,7 @@ from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import Study
 from orchestrator.store.verification import verify
-from tests.unit.store.test_study import INFO, everything, generations, judge, looking, put, rows
+from tests.unit.store.studies import INFO, everything, generations, judge, looking, put, rows
 
 Row = dict[str, Any]
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.store.files import DamagedFileError, publish_json, read_json
+from orchestrator.store.files import (
+    DamagedFileError,
+    MissingFileError,
+    publish_json,
+    read_json,
+)
 from orchestrator.store.observations import PartFolder
 from orchestrator.store.records import FailedVisit, RunRecord, RunTotals, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
@@ -154,3 +161,28 @@ def test_a_damaged_file_that_stays_in_place_is_not_scanned_again_and_again(
         assert len(stored.generations) == 11
         stored.judged(DEGENERATE.id)
     assert scans == ["generations", DEGENERATE.id]
+
+
+def test_the_latest_used_sweep_is_last(study: Study) -> None:
+    for name, at in (("a", 2), ("b", 3), ("c", 1)):
+        folder = study.root / "sweeps" / f"{name}-01234567"
+        SweepFolder(study, folder).write_record(SweepRecord(sweep_id="0", name=name, request={}))
+        os.utime(folder / "sweep.json", (at, at))
+    assert [folder.path.name for folder in SweepFolder.all_of(study)] == ["c-01234567", "a-01234567", "b-01234567"]
+    assert SweepFolder.all_of(study)[0].read_record().name == "c"
+    with pytest.raises(MissingFileError):
+        SweepFolder(study, study.root / "sweeps" / "none").read_record()
+
+
+def test_answers_are_stored_whole(study: Study) -> None:
+    folder = study.root / "sweeps" / "s-00000000"
+    table = pa.table({"alpha": [0.0, 0.5], "asr": [None, 100.0]})
+    SweepFolder(study, folder).write_landscape(table)
+    SweepFolder(study, folder).write_summary({"points_done": 2})
+    frame, summary = SweepFolder(study, folder).read_landscape()
+    assert frame["asr"].isna().tolist() == [True, False] and summary == {"points_done": 2}
+    picture = SweepFolder(study, folder).write_figure("landscape.png", lambda path: path.write_bytes(b"png") and None)
+    assert picture.read_bytes() == b"png"
+    with pytest.raises(ValueError):
+        SweepFolder(study, folder).write_summary({"asr": float("nan")})
+    assert SweepFolder(study, folder).read_landscape()[1] == {"points_done": 2}

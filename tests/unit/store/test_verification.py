@@ -15,8 +15,8 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.verification import verify, verify_folder
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from tests.unit.store.studies import everything, looking, put, rows
 from tests.unit.store.test_compaction import damage, judged_study, snapshot
-from tests.unit.store.test_study import everything, looking, put, rows
 
 
 @pytest.fixture
