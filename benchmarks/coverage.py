@@ -159,10 +159,10 @@ def radius(asr: np.ndarray) -> float:
 def table(sweeps: int = 1000) -> str:
     """Return the coverage for several numbers of directions and probes as Markdown."""
     settings = [(1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40)]
-    found = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
+    by_setting = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
     names = ("ASR at a point", "radius, new probes", "VISAGE, new probes", "VISAGE, new directions", "VISAGE, both")
     lines = [f"| directions | probes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    for (directions, probes), shares in found.items():
+    for (directions, probes), shares in by_setting.items():
         cells = [f"{shares[name]:.1f}" if name in shares else "" for name in names]
         lines.append(f"| {directions} | {probes} | {' | '.join(cells)} |")
     held, false = difference_coverage(3, 40, sweeps)
@@ -226,11 +226,11 @@ def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
 
 def gate_table(sweeps: int = 1000) -> str:
     """Return the wrong passes of the gate as Markdown."""
-    found = false_passes(sweeps)
+    passes = false_passes(sweeps)
     lines = [
         "| threshold | let through, % |",
         "|---|---|",
-        *(f"| `{name}=` | {share:.1f} |" for name, share in found.items()),
+        *(f"| `{name}=` | {share:.1f} |" for name, share in passes.items()),
     ]
     return "\n".join(
         [

@@ -267,7 +267,7 @@ JUDGE_RECORD = ("source", "revision", "fingerprint", "dtype", "answers", "unpars
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSummary(JsonRecord):
-    """What one judge said.
+    """The verdicts of one judge.
 
     Attributes:
         record: Of a model judge: `source`, `revision`, `fingerprint`, `dtype` of its weights, `answers` (the study

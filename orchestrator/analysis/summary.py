@@ -325,8 +325,8 @@ def _mean_over(
         lacking = [(number, reason) for (number, _), value, reason in pairs if value is None]
         return Estimate(reason="; ".join(_merge_reasons(lacking, len(lines))))
     mean = _mean(known)
-    found = intervals.interval(mean, [over_directions(lines, known)], bounds)
-    return Estimate(value=mean, low=found.low, high=found.high, reason=found.reason)
+    interval = intervals.interval(mean, [over_directions(lines, known)], bounds)
+    return Estimate(value=mean, low=interval.low, high=interval.high, reason=interval.reason)
 
 
 def _merge_reasons(reasons: Sequence[tuple[int, str | None]], lines: int) -> list[str]:

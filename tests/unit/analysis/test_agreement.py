@@ -30,13 +30,13 @@ def test_known_values() -> None:
 def test_kappa_is_agreement_beyond_that_of_shuffled_judges(pairs: list[tuple[bool, bool]]) -> None:
     """Chance as the mean over every pairing of one judge's verdicts with the other's."""
     counts = [sum(pair == kind for pair in pairs) for kind in itertools.product((True, False), repeat=2)]
-    found = kappa(*counts)
+    value = kappa(*counts)
     chance = np.mean([first == second for first, _ in pairs for _, second in pairs])
     observed = np.mean([first == second for first, second in pairs])
     if chance == 1:
-        assert found is None
+        assert value is None
     else:
-        assert found == pytest.approx((observed - chance) / (1 - chance))
+        assert value == pytest.approx((observed - chance) / (1 - chance))
 
 
 def verdicts(rows: list[list[float]], prompts: tuple[str, ...] = ("a", "b", "c")) -> Verdicts:
@@ -49,9 +49,9 @@ def test_side_by_side_and_where_they_differ() -> None:
     other = verdicts([[1, 0, 0], [0, 1, 1], [nan, 1, 0]], ("a", "b", "c"))
     shuffled = verdicts([[0, 0, 1], [1, 1, 0], [0, 1, nan]], ("c", "b", "a"))  # the same, prompts in another order
     sets = {("ours", "harmful", "default", name): v for name, v in (("x", one), ("y", other), ("z", shuffled))}
-    found = summarize_agreement(sets)
-    assert [each.judges for each in found] == [("x", "y"), ("x", "z"), ("y", "z")]
-    x_y, x_z, y_z = found
+    agreements = summarize_agreement(sets)
+    assert [each.judges for each in agreements] == [("x", "y"), ("x", "z"), ("y", "z")]
+    x_y, x_z, y_z = agreements
     assert replace(x_y, judges=x_z.judges) == x_z
     assert (x_y.n, x_y.both_refused, x_y.only_first_refused, x_y.only_second_refused) == (7, 1, 1, 2)
     assert x_y.both_complied == 3 and x_y.agreement == pytest.approx(400 / 7)

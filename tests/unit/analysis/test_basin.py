@@ -16,12 +16,12 @@ ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
 
 
 def test_both_edges_interpolated() -> None:
-    found = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
-    assert found.left == pytest.approx(-0.15)
-    assert found.right == pytest.approx(0.2 + 0.1 * 30 / 80)
-    assert found.radius == pytest.approx(0.15)
-    assert found.censored_at is None
-    assert found.reason is None
+    measured = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
+    assert measured.left == pytest.approx(-0.15)
+    assert measured.right == pytest.approx(0.2 + 0.1 * 30 / 80)
+    assert measured.radius == pytest.approx(0.15)
+    assert measured.censored_at is None
+    assert measured.reason is None
 
 
 def test_exactly_half_is_the_edge() -> None:
@@ -34,18 +34,18 @@ def test_order_does_not_matter() -> None:
 
 
 def test_a_one_sided_basin() -> None:
-    found = basin.measure_line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
-    assert found.left is None
-    assert found.right == pytest.approx(0.25)
-    assert found.radius == pytest.approx(0.25)
-    assert found.censored_at is None
+    measured = basin.measure_line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
+    assert measured.left is None
+    assert measured.right == pytest.approx(0.25)
+    assert measured.radius == pytest.approx(0.25)
+    assert measured.censored_at is None
 
 
 def test_never_crossed_is_censored_where_the_nearer_side_ends() -> None:
-    found = basin.measure_line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
-    assert found.radius is None
-    assert found.censored_at == 0.2
-    assert "not crossed" in str(found.reason)
+    measured = basin.measure_line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
+    assert measured.radius is None
+    assert measured.censored_at == 0.2
+    assert "not crossed" in str(measured.reason)
 
 
 def test_a_side_that_was_not_looked_at_does_not_censor() -> None:
@@ -54,32 +54,32 @@ def test_a_side_that_was_not_looked_at_does_not_censor() -> None:
 
 
 def test_a_short_side_is_told() -> None:
-    found = basin.measure_line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
-    assert found.radius == pytest.approx(0.75)
-    assert found.reason == "the left side was looked at to 0.1 only"
+    measured = basin.measure_line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
+    assert measured.radius == pytest.approx(0.75)
+    assert measured.reason == "the left side was looked at to 0.1 only"
 
 
 def test_unsafe_at_the_origin_is_radius_zero_and_said() -> None:
     for origin in (50, 70, 100):
-        found = basin.measure_line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
-        assert found.radius == 0.0
-        assert found.censored_at is None
-        assert "origin itself" in str(found.reason)
+        measured = basin.measure_line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
+        assert measured.radius == 0.0
+        assert measured.censored_at is None
+        assert "origin itself" in str(measured.reason)
 
 
 def test_a_plateau_inside_ends_the_basin_at_its_first_side() -> None:
-    found = basin.measure_line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
-    assert found.right == pytest.approx(0.05)
-    assert found.left == pytest.approx(-0.35)
-    assert found.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
+    measured = basin.measure_line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
+    assert measured.right == pytest.approx(0.05)
+    assert measured.left == pytest.approx(-0.35)
+    assert measured.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
 
 
 def test_missing_points_are_stepped_over_and_named() -> None:
     nan = float("nan")
-    found = basin.measure_line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
-    assert found.left == pytest.approx(-0.1)
-    assert found.right == pytest.approx(0.2)
-    assert found.reason == "missing at alpha -0.1, 0.2"
+    measured = basin.measure_line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
+    assert measured.left == pytest.approx(-0.1)
+    assert measured.right == pytest.approx(0.2)
+    assert measured.reason == "missing at alpha -0.1, 0.2"
     assert basin.measure_line(ALPHAS, [0, 0, 0, 0, None, 0, 0, 0, 0]) == Basin(
         None, reason="the origin is not measured"
     )
@@ -92,14 +92,14 @@ values = st.none() | st.sampled_from([0.0, 49.9, 50.0, 100.0, float("nan")]) | s
 @settings(deadline=None)
 @given(st.lists(values, min_size=9, max_size=9))
 def test_always_explained_never_nan(asr: list[float | None]) -> None:
-    found = basin.measure_line(ALPHAS, asr)
-    for number in (found.radius, found.left, found.right, found.censored_at):
+    measured = basin.measure_line(ALPHAS, asr)
+    for number in (measured.radius, measured.left, measured.right, measured.censored_at):
         assert number is None or math.isfinite(number)
-    assert found.radius is None or found.censored_at is None
-    assert found.radius is not None or found.reason
-    if found.radius:
-        edges = [abs(e) for e in (found.left, found.right) if e is not None]
-        assert found.radius == min(edges)
+    assert measured.radius is None or measured.censored_at is None
+    assert measured.radius is not None or measured.reason
+    if measured.radius:
+        edges = [abs(e) for e in (measured.left, measured.right) if e is not None]
+        assert measured.radius == min(edges)
 
 
 @settings(deadline=None)
@@ -114,11 +114,11 @@ def test_against_a_fine_walk(asr: list[float]) -> None:
         return asr[i] + t * (asr[i + 1] - asr[i])
 
     walked = next((d / 2000 for d in range(801) if max(at(d / 2000), at(-d / 2000)) >= 50), None)
-    found = basin.measure_line(ALPHAS, list(asr))
+    measured = basin.measure_line(ALPHAS, list(asr))
     if walked is None:
-        assert found.radius is None or found.radius > 0.399
+        assert measured.radius is None or measured.radius > 0.399
     else:
-        assert found.radius == pytest.approx(walked, abs=0.0011)
+        assert measured.radius == pytest.approx(walked, abs=0.0011)
 
 
 @settings(deadline=None)
@@ -246,9 +246,9 @@ def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
     safe: list[float | None] = [0.0] * 225
     assert basin.measure_plane(alphas, betas, safe).censored_at == pytest.approx(0.2), "as a line over the same range"
     wall: list[float | None] = [100.0 if a > 0.95 else 0.0 for a in alphas]
-    found = basin.measure_plane(alphas, betas, wall)
-    assert found.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(found.reason)
-    assert basin.reach_on_plane(alphas, betas, wall, found) == pytest.approx(0.2)
+    measured = basin.measure_plane(alphas, betas, wall)
+    assert measured.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(measured.reason)
+    assert basin.reach_on_plane(alphas, betas, wall, measured) == pytest.approx(0.2)
     beside = basin.measure_plane(
         [*alphas, 0.55], [*betas, 7.0], [*safe, 0.0]
     )  # a checkpoint off the grid is no border of it
@@ -257,8 +257,8 @@ def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
     there = [alphas[i] for i in quarter], [betas[i] for i in quarter]
     assert basin.measure_plane(*there, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
     closed: list[float | None] = [0.0 if math.hypot(a, b) < 0.15 else 100.0 for a, b in zip(alphas, betas, strict=True)]
-    found = basin.measure_plane(alphas, betas, closed)
-    assert found.reason is None and basin.reach_on_plane(alphas, betas, closed, found) == found.radius
+    measured = basin.measure_plane(alphas, betas, closed)
+    assert measured.reason is None and basin.reach_on_plane(alphas, betas, closed, measured) == measured.radius
 
 
 def test_a_plane_behind_a_wall_is_another_basin() -> None:

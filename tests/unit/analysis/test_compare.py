@@ -18,14 +18,14 @@ QUESTIONS = tuple(f"question {i}" for i in range(20))
 
 
 def compared(*folders: Path) -> Comparison:
-    found = compare.compare(compare.read_sweeps(folders))
-    json.dumps(found.to_json(), allow_nan=False)
-    return found
+    result = compare.compare(compare.read_sweeps(folders))
+    json.dumps(result.to_json(), allow_nan=False)
+    return result
 
 
 def test_the_same_sweep_under_another_name_does_not_differ(tmp_path: Path) -> None:
-    found = compared(*(store_sweep(tmp_path, basin(0.25), model) for model in ("one", "two")))
-    (difference,) = found.differences
+    result = compared(*(store_sweep(tmp_path, basin(0.25), model) for model in ("one", "two")))
+    (difference,) = result.differences
     score = difference.visage
     assert score.difference == 0.0 and score.p == 1.0 and score.low < 0 < score.high
     assert score.about == "both" and score.paired_lines == 3
@@ -36,8 +36,8 @@ def test_the_same_sweep_under_another_name_does_not_differ(tmp_path: Path) -> No
 
 
 def test_a_wider_basin_is_safer_where_it_is_wider_and_nowhere_else(tmp_path: Path) -> None:
-    found = compared(store_sweep(tmp_path, basin(0.15), "one"), store_sweep(tmp_path, basin(0.35), "two"))
-    (difference,) = found.differences
+    result = compared(store_sweep(tmp_path, basin(0.15), "one"), store_sweep(tmp_path, basin(0.35), "two"))
+    (difference,) = result.differences
     sure = {abs(p.alpha) for p in difference.points if p.p_corrected < 0.05}
     assert {0.2, 0.3} <= sure <= {0.2, 0.3, 0.4}
     for point in difference.points:
@@ -45,7 +45,7 @@ def test_a_wider_basin_is_safer_where_it_is_wider_and_nowhere_else(tmp_path: Pat
         assert point.low <= point.difference <= point.high
         if abs(point.alpha) == 0.2:
             assert point.difference <= -60 and point.high < 0
-    one, two = (sweep.visage.paper for sweep in found.sweeps)
+    one, two = (sweep.visage.paper for sweep in result.sweeps)
     assert difference.visage.difference == pytest.approx(two - one)
 
 
@@ -65,7 +65,7 @@ def test_without_a_question_in_common_errors_add_up(tmp_path: Path) -> None:
     other = tuple(f"other {i}" for i in range(20))
     paired = compared(store_sweep(tmp_path, basin(0.2), "one"), store_sweep(tmp_path, basin(0.24), "two"))
     apart = compared(store_sweep(tmp_path, basin(0.2), "three"), store_sweep(tmp_path, basin(0.24), "four", other))
-    near, far = (found.differences[0] for found in (paired, apart))
+    near, far = (result.differences[0] for result in (paired, apart))
     assert far.paired_probes == 0 and "not paired" in far.reason
     assert far.visage.difference == pytest.approx(near.visage.difference)
     assert far.visage.over.probes.se > near.visage.over.probes.se

@@ -107,8 +107,8 @@ def test_agreement_to_the_last_digit_is_not_certainty() -> None:
 def test_too_few_directions_are_explained(values: list[float]) -> None:
     error = intervals.over_directions(values)
     assert error.half_width() is None and error.reason
-    told = intervals.interval(80.0, [Error(1.0, 3), error])
-    assert told.low is None and told.reason is not None and error.reason in told.reason
+    interval = intervals.interval(80.0, [Error(1.0, 3), error])
+    assert interval.low is None and interval.reason is not None and error.reason in interval.reason
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 10, 40])
@@ -137,6 +137,6 @@ def test_two_errors_add_in_squares_and_p_is_where_the_interval_touches_nothing()
 
 
 def test_intervals_stay_in_bounds_and_are_json() -> None:
-    told = intervals.interval(99.0, [Error(5.0, 3)])
-    assert told.high == 100.0 and told.low is not None and told.low < 99.0
-    json.dumps([told.to_json(), intervals.interval(None, []).to_json()], allow_nan=False)
+    interval = intervals.interval(99.0, [Error(5.0, 3)])
+    assert interval.high == 100.0 and interval.low is not None and interval.low < 99.0
+    json.dumps([interval.to_json(), intervals.interval(None, []).to_json()], allow_nan=False)

@@ -120,13 +120,13 @@ def test_keyword_plus_cases(response: str, verdict: str, why: str) -> None:
     assert judges.get("keyword_plus").verdict("I cannot", response) == verdict, why
 
 
-LABELLED = Path(__file__).parents[2] / "data" / "labelled_responses.jsonl"
+LABELED = Path(__file__).parents[2] / "data" / "labelled_responses.jsonl"
 DOCS = Path(__file__).parents[3] / "docs" / "judges.md"
 
 
-def test_confusion_tables_in_docs_are_those_of_the_labelled_responses() -> None:
-    """Responses of ours that were read and labelled before `keyword_plus` was written and `degenerate` changed."""
-    rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
+def test_confusion_tables_in_docs_are_those_of_the_labeled_responses() -> None:
+    """Responses of ours that were read and labeled before `keyword_plus` was written and `degenerate` changed."""
+    rows = [json.loads(line) for line in LABELED.read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 200
     text = DOCS.read_text(encoding="utf-8")
     for name in ("keyword", "keyword_plus", "degenerate"):

@@ -123,8 +123,8 @@ def test_what_has_no_effect_is_in_no_identity() -> None:
 
     assert sweep_id() == sweep_id(seed=5, directions=9, norm="sigma", orthogonal=False)
     assert sweep_id() != sweep_id(steps=5)
-    relabelled = Grid("interpolate_1d", towards=(TowardsDirection("aa", "another name"),))
-    assert Sweep(relabelled, ("p",)).id == sweep_id()
+    relabeled = Grid("interpolate_1d", towards=(TowardsDirection("aa", "another name"),))
+    assert Sweep(relabeled, ("p",)).id == sweep_id()
 
 
 @pytest.mark.parametrize(
