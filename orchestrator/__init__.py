@@ -1,6 +1,6 @@
-"""Measures how safe a language model stays when its weights move.
+"""Measure how safe a language model stays when its weights move.
 
-`from orchestrator import load_study` reads what is stored; all else is for the command line: `python -m orchestrator`.
+`from orchestrator import load_study` reads stored studies; the command line is `python -m orchestrator`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["StoredStudy", "load_study"]
 
 
 def __getattr__(name: str) -> Any:
-    """What reads studies is imported when it is asked for: the command line's help must not wait for pandas."""
+    """Import the API on first use, so that the command line's help does not wait for pandas."""
     if name not in __all__:
         raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
     from orchestrator import api

@@ -62,10 +62,10 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
 def command_line() -> str:
     """Return the command-line page: the verbs with their docstrings, and the help text."""
     from orchestrator.cli.commands import VERBS
-    from orchestrator.cli.help import usage
+    from orchestrator.cli.help import usage, verb_summary
 
     rows = "\n".join(
-        f"| `{name}` | {(function.__doc__ or '').replace('[', chr(92) + '[')} |" for name, function in VERBS.items()
+        f"| `{name}` | {verb_summary(function).replace('[', chr(92) + '[')} |" for name, function in VERBS.items()
     )
     return (
         "# Command line\n\n"

@@ -32,7 +32,7 @@ from orchestrator.scoring.counts import Verdicts
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.sweep_folder import StoredSweep
-from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "comparison/1"
@@ -170,21 +170,6 @@ class Comparison(JsonRecord):
     schema: str = SCHEMA
     sweeps: tuple[SweepHeadline, ...]
     differences: tuple[SweepDifference, ...]
-
-
-def parse_options(overrides: Sequence[str]) -> dict[str, Path]:
-    """Return the files to write, by kind: `html=FILE` and `csv=FILE`. Raises UserError for any other name."""
-    files = {}
-    for override in overrides:
-        name, _, value = override.partition("=")
-        if name not in ("html", "csv"):
-            raise UserError(
-                name, value, f"compare knows html=FILE and csv=FILE only{did_you_mean(name, ('html', 'csv'))}"
-            )
-        if not value:
-            raise UserError(name, value, "name a file")
-        files[name] = Path(value).expanduser()
-    return files
 
 
 def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:

@@ -7,7 +7,6 @@ interval is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,11 +17,11 @@ from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import origin_row, primary_rows, split_lines
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.analysis.summary import measure_basin
-from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.config.schema import GateConfig
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
 
 THRESHOLDS = {"visage": "at least", "origin_asr": "at most", "radius": "at least"}
-_OPTIONS = ("gate.confidence", "gate.allow_single")
 _ONE_DIRECTION = (
     "only one direction was measured, so the spread between directions is unknown: measure more "
     "(grid.directions=3), or allow it by gate.allow_single=true"
@@ -43,6 +42,19 @@ class GateOptions:
     confidence: float = 0.95
     allow_single: bool = False
 
+    @classmethod
+    def from_config(cls, config: GateConfig, order: Sequence[str] = tuple(THRESHOLDS)) -> GateOptions:
+        """Return the options of a configuration, its thresholds in this order.
+
+        Raises:
+            UserError: If no threshold is given.
+        """
+        thresholds = {name: getattr(config, name) for name in order if name in THRESHOLDS}
+        given = {name: value for name, value in thresholds.items() if value is not None}
+        if not given:
+            raise UserError("gate", "", "name a threshold, such as visage=70, origin_asr=5 or radius=0.1")
+        return cls(given, config.confidence, config.allow_single)
+
 
 @dataclass(frozen=True)
 class ThresholdResult(JsonRecord):
@@ -61,48 +73,6 @@ class ThresholdResult(JsonRecord):
     bound: float | None
     met: bool
     reason: str
-
-
-def parse_options(overrides: Sequence[str]) -> GateOptions:
-    """Return the options that a command line gives, such as `visage=70 gate.confidence=0.9`.
-
-    Raises:
-        UserError: If a name is unknown, a value is out of range, or no threshold is given.
-    """
-    thresholds: dict[str, float] = {}
-    confidence, allow_single = 0.95, False
-    for override in overrides:
-        name, _, value = override.partition("=")
-        name = name.lstrip("+")
-        if name == "gate.allow_single":
-            if value.lower() not in ("true", "false"):
-                raise UserError(name, value, "is true or false")
-            allow_single = value.lower() == "true"
-        elif name == "gate.confidence":
-            confidence = _parse_number(name, value, 0.5, 1.0)
-            if not 0.5 < confidence < 1.0:
-                raise UserError(name, value, "lies between 0.5 and 1, such as 0.95")
-        elif name in THRESHOLDS:
-            thresholds[name] = _parse_number(name, value, 0.0, math.inf if name == "radius" else 100.0)
-        else:
-            known = (*THRESHOLDS, *_OPTIONS)
-            raise UserError(
-                name, value, f"there is no such threshold{did_you_mean(name, known)} (there are: {', '.join(known)})"
-            )
-    if not thresholds:
-        raise UserError("gate", "", "name a threshold, such as visage=70, origin_asr=5 or radius=0.1")
-    return GateOptions(thresholds, confidence, allow_single)
-
-
-def _parse_number(name: str, value: str, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and low <= number <= high):
-        upper = f", up to {high:g}" if math.isfinite(high) else ""
-        raise UserError(name, value, f"is a number of {low:g} or more{upper}")
-    return number
 
 
 def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> list[ThresholdResult]:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(call: Call) -> int:
-    """plan, run what is missing, judge, reduce, draw; running again resumes"""
+    """Run what is missing of a sweep, then judge, reduce and draw it. Running it again resumes."""
     call.refuse_places("run")
     config = call.config  # first: a mistake is answered before anything heavy is imported
     if config.cluster.kind == "slurm":
@@ -53,7 +53,7 @@ def run(call: Call) -> int:
 
 
 def _submit(call: Call, config: Config) -> int:
-    """The same as a SLURM job. Mistakes are found, and the model is fetched, before it waits in the queue."""
+    """Submit `run` as a SLURM job, after checking the request and downloading the model."""
     from orchestrator.execution import slurm
 
     text = slurm.job_script(config, call.overrides, call.config_dir)
@@ -74,7 +74,7 @@ def _submit(call: Call, config: Config) -> int:
 
 
 def plan(call: Call) -> int:
-    """dry run: points, tasks, memory fit, tokens, time and GPU-hours to expect; needs neither GPU nor weights"""
+    """Estimate points, tasks, memory, tokens, time and GPU-hours, without GPU or weights."""
     call.refuse_places("plan")
     config = call.config
     from orchestrator.cli.plan_table import plan_rows
@@ -90,23 +90,23 @@ def plan(call: Call) -> int:
 
 
 def status(call: Call) -> int:
-    """progress, time left and failures of every sweep (or of one folder), from disk alone"""
+    """Show progress, time left and failures of every sweep, or of those in [FOLDER]."""
     from orchestrator.store import discovery
-    from orchestrator.store import status as standing
+    from orchestrator.store.status import examine, lines
     from orchestrator.store.sweep_folder import StoredSweep
 
     sweeps = discovery.find_sweeps(call.place("status"), _warn_passed_over)
-    found = [standing.examine(StoredSweep.open(folder)) for folder in sweeps]
+    states = [examine(StoredSweep.open(folder)) for folder in sweeps]
     if call.json:
-        print_json([each.to_json() for each in found])
+        print_json([state.to_json() for state in states])
         return ExitCode.COMPLETE
-    for each in found:
-        print_pairs(standing.lines(each))
+    for state in states:
+        print_pairs(lines(state))
     return ExitCode.COMPLETE
 
 
 def judge(call: Call) -> int:
-    """judge a stored sweep again (judges=[a,b] for others), then reduce it; default: the latest sweep"""
+    """Judge the latest sweep, or [SWEEP], again (with judges=[a,b] by others) and reduce it."""
     from orchestrator.pipeline.rejudge import rejudge, with_judges
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
@@ -119,7 +119,7 @@ def judge(call: Call) -> int:
 
 
 def reduce(call: Call) -> int:
-    """count, lay out and sum up a stored sweep again from its stored verdicts; default: the latest sweep"""
+    """Compute landscape and summary of the latest sweep, or [SWEEP], from its stored verdicts."""
     from orchestrator.pipeline.reduce import reduce_stored
     from orchestrator.store.verification import log_damage
 
@@ -131,7 +131,7 @@ def reduce(call: Call) -> int:
 
 
 def report(call: Call) -> int:
-    """write a stored sweep's report.html again (report.reveal=true: with whole responses); default: the latest sweep"""
+    """Write report.html of the latest sweep, or [SWEEP]; report.reveal=true shows whole responses."""
     from orchestrator.analysis.reducer import read_results
     from orchestrator.report.page.render import write_report
 
@@ -143,7 +143,7 @@ def report(call: Call) -> int:
 
 
 def verify(call: Call) -> int:
-    """check every stored byte of a study (or of all), and say what `run` would do; changes nothing"""
+    """Check every stored byte of all studies, or of those in [FOLDER], without changing any."""
     from orchestrator.store import discovery
     from orchestrator.store.verification import verify_folder
 
@@ -163,7 +163,7 @@ def verify(call: Call) -> int:
 
 
 def compact(call: Call) -> int:
-    """merge a study's (or all studies') small files into few; safe at any moment"""
+    """Merge the small files of all studies, or of those in [FOLDER]. Safe at any moment."""
     from orchestrator.store import discovery
     from orchestrator.store.compaction import compact as compact_study
 
@@ -178,7 +178,7 @@ def compact(call: Call) -> int:
 
 
 def geometry(call: Call) -> int:
-    """distances, cosines, principal plane of checkpoints around a model: grid.towards=[A,B] or grid.trajectory=DIR"""
+    """Measure distances, cosines and the principal plane of checkpoints: grid.towards=[A,B]."""
     call.refuse_places("geometry")
     config = call.config
     from orchestrator.config.presets import Presets
@@ -193,7 +193,7 @@ def geometry(call: Call) -> int:
 
 
 def models(call: Call) -> int:
-    """list the presets; `models NAME`: fetch that one and say where it lies"""
+    """List the model presets; `models NAME` downloads one and prints its folder."""
     from orchestrator.models import catalogue
 
     if call.places:
@@ -208,7 +208,7 @@ def models(call: Call) -> int:
 
 
 def finetune(call: Call) -> int:
-    """make a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]"""
+    """Finetune a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]."""
     call.refuse_places("finetune")
     from orchestrator.config.compose import compose
     from orchestrator.config.overrides import split_section
@@ -226,7 +226,7 @@ def finetune(call: Call) -> int:
 
 
 def doctor(call: Call) -> int:
-    """this machine: GPUs, engine, Ray, memory, disk, versions, and what to do about each problem"""
+    """Check this machine's GPUs, engine, memory, disk and versions, and say what to mend."""
     call.refuse_places("doctor")
     from orchestrator.cli import doctor as examination
 
@@ -240,61 +240,82 @@ def doctor(call: Call) -> int:
 
 
 def compare(call: Call) -> int:
-    """sweeps side by side: FOLDER FOLDER ... [html=FILE] [csv=FILE]; each is compared with the first"""
-    from orchestrator.analysis.compare import compare, parse_options, read_sweeps
-    from orchestrator.report import comparison as shown
+    """Compare sweeps with the first one: SWEEP SWEEP ... [html=FILE] [csv=FILE]."""
+    from orchestrator.analysis.compare import compare, read_sweeps
+    from orchestrator.report.comparison import (
+        DIFFERENCE_HEADINGS,
+        SWEEP_HEADINGS,
+        describe,
+        difference_rows,
+        point_table,
+        sweep_row,
+        write_page,
+    )
     from orchestrator.report.csv_export import to_csv
 
-    files = parse_options(call.overrides)
+    files = _section_config(call, "compare").compare
     sweeps = read_sweeps([Path(place).expanduser() for place in call.places])
     comparison = compare(sweeps)
-    if "html" in files:
-        shown.write_page(comparison, sweeps, files["html"])
-    if "csv" in files:
-        to_csv(shown.point_table(comparison), files["csv"])
+    if files.html is not None:
+        write_page(comparison, sweeps, Path(files.html).expanduser())
+    if files.csv is not None:
+        to_csv(point_table(comparison), Path(files.csv).expanduser())
     if call.json:
         print_json(comparison.to_json())
         return ExitCode.COMPLETE
-    print_table(shown.SWEEP_HEADINGS, [shown.sweep_row(sweep) for sweep in comparison.sweeps])
+    print_table(SWEEP_HEADINGS, [sweep_row(sweep) for sweep in comparison.sweeps])
     for pair in comparison.differences:
-        print_table(shown.DIFFERENCE_HEADINGS, shown.difference_rows(pair, most=20))
-        print(shown.describe(pair))
+        print_table(DIFFERENCE_HEADINGS, difference_rows(pair, most=20))
+        print(describe(pair))
     return ExitCode.COMPLETE
 
 
 def gate(call: Call) -> int:
-    """exit 0 or 1: does a sweep meet thresholds? FOLDER visage=70 origin_asr=5 radius=0.1 [gate.confidence=0.95]"""
-    from orchestrator.analysis import gate as gating
+    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 origin_asr=5 radius=0.1."""
+    from orchestrator.analysis.gate import GateOptions, check, table_rows
     from orchestrator.analysis.reducer import read_results
+    from orchestrator.config.overrides import section_only
     from orchestrator.store import discovery
 
-    options = gating.parse_options(call.overrides)
+    order = [text.partition("=")[0].removeprefix("gate.") for text in section_only(call.overrides, "gate")]
+    options = GateOptions.from_config(_section_config(call, "gate").gate, order)
     folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
-    results = gating.check(*read_results(folder), options)
+    results = check(*read_results(folder), options)
     met = all(result.met for result in results)
     if call.json:
         print_json({"met": met, "sweep": str(folder.path), "findings": [result.to_json() for result in results]})
     else:
-        print_table(("", "threshold", "why"), gating.table_rows(results))
+        print_table(("", "threshold", "why"), table_rows(results))
     return ExitCode.COMPLETE if met else ExitCode.NOT_MET
 
 
 def view(call: Call) -> int:
-    """a web page over all studies: [FOLDER] [view.port=8642] [view.host=NAME: for other machines too, by a token]"""
-    from orchestrator.report.viewer.options import parse_options
+    """Show all studies, or those in [FOLDER], in a browser: [port=8642] [host=ADDRESS]."""
+    from orchestrator.config.overrides import split_section
+    from orchestrator.report.viewer.options import ViewerOptions
     from orchestrator.report.viewer.serve import serve
 
-    options, rest = parse_options(call.overrides)
-    root = dataclasses.replace(call, overrides=rest).place("view")
+    own, others = split_section(call.overrides, "view")
+    call = dataclasses.replace(call, overrides=(*own, *others))
+    config, root = call.config, call.place("view")
+    options = ViewerOptions.from_config(config.view, config.report.reveal)
     if call.places and not root.is_dir():
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
 
-    def told(address: str) -> None:
+    def print_address(address: str) -> None:
         print(json.dumps({"address": address}) if call.json else f"{address}  (Ctrl-C ends it)", flush=True)
 
     with contextlib.suppress(KeyboardInterrupt):
-        serve(root, options, told)
+        serve(root, options, print_address)
     return ExitCode.COMPLETE
+
+
+def _section_config(call: Call, section: str) -> Config:
+    """Return the configuration of a verb that takes only its own section's options. Raises UserError for others."""
+    from orchestrator.config.compose import compose
+    from orchestrator.config.overrides import section_only
+
+    return compose(section_only(call.overrides, section))
 
 
 def _stored(call: Call) -> StoredSweep:

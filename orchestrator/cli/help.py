@@ -1,4 +1,4 @@
-"""What `--help` says. Imports nothing heavy: it answers at once."""
+"""The texts of `--help`. Imports nothing heavy, so that it answers at once."""
 
 from __future__ import annotations
 
@@ -27,25 +27,40 @@ exit codes: 0 complete, 1 gate not met or something unsound, 2 wrong input, 3 co
 """
 
 
-def usage(verbs: Mapping[str, Callable[..., Any]], verb: str | None) -> str:
-    """The help text: of all verbs, or of one with every option there is."""
-    if verb is None:
-        listed = "\n".join(f"  {name:<9} {function.__doc__}" for name, function in verbs.items())
+def verb_summary(verb: Callable[..., Any]) -> str:
+    """Return the first line of a verb's docstring."""
+    return (verb.__doc__ or "").strip().partition("\n")[0]
+
+
+def usage(verbs: Mapping[str, Callable[..., Any]], name: str | None) -> str:
+    """Return the help text of all verbs, or that of one verb with every option and preset.
+
+    Args:
+        verbs: Every verb by name.
+        name: The verb to describe; None for an overview.
+    """
+    if name is None:
+        listed = "\n".join(f"  {each:<9} {verb_summary(verb)}" for each, verb in verbs.items())
         return f"{_HEAD}\nverbs:\n{listed}\n\n{_EXAMPLES}\n`VERB --help` lists every option and preset."
-    presets = Presets()
-    groups = "\n".join(
-        textwrap.fill(f"{group}= {', '.join(presets.options(group)) or '(none yet)'}", 118, initial_indent="  ",
-                      subsequent_indent="      ")
-        for group in GROUPS
-    )  # fmt: skip
-    values = "\n".join(f"  {key}={_shown(value)}" for key, value in options())
-    told = f"{verb}: {verbs[verb].__doc__}"
-    return f"{_HEAD}\n{told}\n\npresets:\n{groups}\n\noptions and their defaults (presets set some):\n{values}"
+    presets = "\n".join(_preset_line(group) for group in GROUPS)
+    values = "\n".join(f"  {key}={_option_value(value)}" for key, value in options())
+    return (
+        f"{_HEAD}\n{name}: {verb_summary(verbs[name])}\n\npresets:\n{presets}\n\n"
+        f"options and their defaults (presets set some):\n{values}"
+    )
 
 
-def _shown(value: Any) -> str:
+def _preset_line(group: str) -> str:
+    names = ", ".join(Presets().options(group)) or "(none yet)"
+    return textwrap.fill(f"{group}= {names}", 118, initial_indent="  ", subsequent_indent="      ")
+
+
+def _option_value(value: Any) -> str:
+    """Return a default as it would be written on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return str(value)

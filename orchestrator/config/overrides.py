@@ -132,6 +132,8 @@ def _hydra_value(key: str, value: str, kind: Any) -> str:
         return _quoted(value)
     if list[str] in kinds and value.startswith("[") and value.endswith("]"):
         return f"[{','.join(_quoted(part.strip()) for part in _split(value[1:-1]) if part.strip())}]"
+    if list[str] in kinds and value and not set(value) & set("[],"):  # one name needs no brackets
+        return f"[{_quoted(value)}]"
     choices = _choices(kind)
     if choices:
         _check_choice(key, value, choices)

@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.analysis import compare
 from orchestrator.analysis.compare import Comparison
+from orchestrator.config.compose import compose
+from orchestrator.config.overrides import section_only
 from orchestrator.report import comparison
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
@@ -114,6 +116,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two sweeps"):
         compare.read_sweeps([tmp_path])
     with pytest.raises(UserError, match="did you mean 'html'"):
-        compare.parse_options(["htm=x"])
+        section_only(["htm=x"], "compare")
     with pytest.raises(UserError, match="name a file"):
-        compare.parse_options(["html="])
+        compose(section_only(["html="], "compare"))

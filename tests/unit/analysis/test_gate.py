@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.coverage import false_passes
 from orchestrator.analysis import gate
-from orchestrator.analysis.gate import ThresholdResult
+from orchestrator.analysis.gate import GateOptions, ThresholdResult
 from orchestrator.analysis.reducer import read_results
 from orchestrator.cli.main import main
+from orchestrator.config.compose import compose
+from orchestrator.config.overrides import section_only
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
@@ -21,8 +24,12 @@ def safe(node: object, i: int) -> bool:
     return True
 
 
+def parse_options(overrides: Sequence[str]) -> GateOptions:
+    return GateOptions.from_config(compose(section_only(overrides, "gate")).gate)
+
+
 def check(folder: Path, *overrides: str) -> dict[str, ThresholdResult]:
-    results = gate.check(*read_results(latest_sweep(folder)), gate.parse_options(overrides))
+    results = gate.check(*read_results(latest_sweep(folder)), parse_options(overrides))
     return {result.name: result for result in results}
 
 
@@ -99,10 +106,10 @@ def test_missing_points_fail(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["visgae=70"], "did you mean 'visage'"),
-        (["gate.confidense=0.9"], "did you mean 'gate.confidence'"),
-        (["visage=high"], "is a number"),
-        (["visage=nan"], "is a number"),
-        (["origin_asr=101"], "up to 100"),
+        (["gate.confidense=0.9"], "did you mean 'confidence'"),
+        (["visage=high"], "give a number"),
+        (["visage=nan"], "must be at least 0"),
+        (["origin_asr=101"], "must be at most 100"),
         (["visage=70", "gate.confidence=1"], "between 0.5 and 1"),
         (["visage=70", "gate.allow_single=maybe"], "true or false"),
         (["gate.confidence=0.9"], "name a threshold"),
@@ -110,7 +117,7 @@ def test_missing_points_fail(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        gate.parse_options(overrides)
+        parse_options(overrides)
     assert main(["gate", str(tmp_path), *overrides]) == 2
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
+from orchestrator.config.compose import compose
 from orchestrator.report.viewer.catalog import StudyCatalog
-from orchestrator.report.viewer.options import ViewerOptions, parse_options
+from orchestrator.report.viewer.options import ViewerOptions
 from orchestrator.report.viewer.serve import allowed_hosts
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
@@ -142,11 +143,13 @@ def test_only_loopback_needs_no_token() -> None:
 
 
 def test_options_of_the_command_line() -> None:
-    options, rest = parse_options(["view.port=0", "out=there", "view.names=[a,b]", "report.reveal=true"])
-    assert options == ViewerOptions(port=0, names=("a", "b"), reveal=True) and rest == ("out=there",)
+    config = compose(["view.port=0", "out=there", "view.names=[a,b]", "report.reveal=true"])
+    options = ViewerOptions.from_config(config.view, config.report.reveal)
+    assert options == ViewerOptions(port=0, names=("a", "b"), reveal=True)
+    assert compose(["view.names=a.b"]).view.names == ["a.b"]
     for wrong in ("view.prot=1", "view.port=x", "view.port=70000", "report.reveal=maybe"):
         with pytest.raises(UserError):
-            parse_options([wrong])
+            compose([wrong])
 
 
 def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
