@@ -125,8 +125,9 @@ def coverage(
 def difference_coverage(
     directions: int, probes: int, sweeps: int, seed: int = 2, draws: int = 300, many: int = 60
 ) -> tuple[float, float]:
-    """Return two percentages: how often the interval of VISAGE's difference over new probes covers the true difference,
-    and how often p < 0.05 although nothing differs.
+    """Return the coverage of the interval of VISAGE's difference over new probes, and its rate of false alarms.
+
+    Both are percentages. A false alarm is p < 0.05 although nothing differs.
     """
     rng = np.random.default_rng(seed)
     places = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
@@ -139,7 +140,7 @@ def difference_coverage(
         draws_of_probes = rng.standard_normal((many + 1, probes))
         pairs = [[model.refused(rng, one, normals) for one in both] for normals in draws_of_probes]
         values = np.array([visage(second) - visage(first) for first, second in pairs])
-        error = resampling.difference_over_probes(*pairs[0], places, draws)
+        error = resampling.difference_over_probes(pairs[0][0], pairs[0][1], places, draws)
         half = error.half_width()
         if half is None or np.isnan(values[0]):
             continue

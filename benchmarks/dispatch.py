@@ -27,6 +27,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.points import Point, RandomDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, peak_memory
 from workers.engines.base import EngineSpec
@@ -57,7 +58,7 @@ class Run:
         self.prompt_set = prompt_set(prompts)
         self.visits = make_visits(visits, self.prompt_set)
         self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
-        spec = EngineSpec(kind="dummy", seconds=seconds)
+        spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
         settings = DispatchPolicy(**{"cpus_per_actor": 0, **policy})
         self.log = self.study.events("benchmark")
         self.dispatcher = Dispatcher(self.study, spec, settings, lambda description: None, self._observe)
@@ -143,7 +144,7 @@ def utilization(out: Path) -> str:
 def scan(out: Path) -> str:
     """The start-up scan of many parts, which are copies of one part with another point's id in the metadata."""
     study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
-    actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, create_disk_token(study.out))
+    actor = Actor(EngineSpec(kind=EngineKind.dummy), str(study.root), study.id, create_disk_token(study.out))
     actor.load()
     prompts = prompt_set()
     (visit,) = make_visits(1, prompts)

@@ -32,6 +32,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils.choices import GridKind
 from orchestrator.utils.hashing import text_id
 from workers.actor import peak_memory
 
@@ -45,7 +46,7 @@ def make_sweep(rows: int) -> tuple[Sweep, PromptSet]:
     prompts = tuple(Prompt(f"question {i}") for i in range(PROMPTS))
     texts, tokens = tuple(p.text for p in prompts), tuple((i,) for i in range(PROMPTS))
     prompt_set = PromptSet("harmful", prompts, texts, tokens, Sampling(32))
-    grid = Grid("random_2d", steps=math.isqrt(rows // PROMPTS) - 1, directions=1)
+    grid = Grid(GridKind.random_2d, steps=math.isqrt(rows // PROMPTS) - 1, directions=1)
     return Sweep(grid, (prompt_set.id,)), prompt_set
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.sweep.grid import Grid
+from orchestrator.utils.choices import GridKind
 from tests.browser.pages import DummyStudy, OpenedPage, make_study, prompt_set
 
 CHROMIUM = shutil.which("chromium")
@@ -43,10 +44,15 @@ def open_page(browser: Any) -> Iterator[Callable[..., OpenedPage]]:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
         contexts.append(context)
         opened = OpenedPage(context.new_page())
+
+        def keep_blocked(request: Any) -> None:
+            if request.failure == "csp":
+                opened.blocked.append(request.url)
+
         opened.page.on("console", lambda message: opened.errors.append(message.text))
         opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.on("requestfailed", lambda request: request.failure == "csp" and opened.blocked.append(request.url))
+        opened.page.on("requestfailed", keep_blocked)
         opened.page.goto(path.as_uri() if isinstance(path, Path) else path)
         return opened
 
@@ -69,7 +75,7 @@ def line_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
 @pytest.fixture(scope="session")
 def plane_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
     """Two planes of 9 x 9 points, the first with a hole."""
-    grid = Grid("random_2d", steps=8, directions=2)
+    grid = Grid(GridKind.random_2d, steps=8, directions=2)
     missing = {grid.at(0, a, b).id for a in (0.25, 0.375) for b in (0.25, 0.375)}
     sets = (prompt_set("harmful", "harmful", "default", 6),)
     return make_study(tmp_path_factory.mktemp("plane"), grid, sets, without=lambda point: point.id in missing)

@@ -41,6 +41,7 @@ from orchestrator.store.temporary import create_disk_token
 from orchestrator.store.verification import verify
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.errors import UserError
 from tests.cluster.hosts import PORT, ROOT, Host, network, run
 from workers.engines.base import EngineSpec
@@ -83,7 +84,7 @@ class Subject:
 def subject(engine: str, seconds: float) -> Subject:
     """Return a sweep with the dummy engine, which is fast, or with the embedded model, whose actors load slowly."""
     if engine == "dummy":
-        spec = EngineSpec(kind="dummy", seconds=0.3)
+        spec = EngineSpec(kind=EngineKind.dummy, seconds=0.3)
         points = max(20, int(seconds * 3)) & ~1
         info = StudyInfo("dummy", "dummy", "float32", 1)
         return Subject(info, spec, tuple(prompt_sets()), points, actors=4, deadline=4.0, pauses=(2, 7))

@@ -17,6 +17,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
+from orchestrator.utils.choices import EngineKind
 from workers.actor import Actor
 from workers.engines.base import EngineSpec
 
@@ -82,7 +83,7 @@ class Job:
             on_event(self.events[-1])
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
-        spec = EngineSpec(kind="dummy", seconds=seconds)
+        spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
         self.dispatcher = Dispatcher(self.study, spec, DispatchPolicy(**settings), admit, observe, actor)
         todo = self.missing if only is None else only
         return self.dispatcher.run(todo, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
@@ -112,7 +113,9 @@ def job(tmp_path: Path, ray_session: None) -> Job:
 
 def run_alone(job: Job) -> Responses:
     """Run the job by one actor in this process, without Ray, and return its responses."""
-    actor = Actor(EngineSpec(kind="dummy"), str(job.study.root), job.study.id, create_disk_token(job.study.out))
+    actor = Actor(
+        EngineSpec(kind=EngineKind.dummy), str(job.study.root), job.study.id, create_disk_token(job.study.out)
+    )
     actor.load()
     actor.equip({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
     for visit in job.missing:

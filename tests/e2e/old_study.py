@@ -151,18 +151,21 @@ def tables(folder: Path) -> Any:
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, Any]:
-    return {name: {"type": str(frame[name].dtype), "values": _values(frame[name])} for name in frame}
+    return {str(name): {"type": str(frame[name].dtype), "values": _values(frame[name])} for name in frame}
 
 
 def _digests(frame: pd.DataFrame) -> dict[str, str]:
     """How many rows, and the type and a hash of each column; rows in the order of their ids."""
     frame = frame.sort_values([name for name in ("point_id", "prompt_set_id", "prompt_id") if name in frame])
-    columns = {name: f"{frame[name].dtype} {digest(json.dumps(_values(frame[name])))[:16]}" for name in frame}
+    columns = {str(name): f"{frame[name].dtype} {digest(json.dumps(_values(frame[name])))[:16]}" for name in frame}
     return {"rows": str(len(frame)), **columns}
 
 
 def _values(column: pd.Series) -> list[Any]:
-    return json.loads(column.to_json(orient="values", date_format="iso", date_unit="us", double_precision=12))
+    text = column.to_json(  # type: ignore[call-overload]  # the type stubs lack orient="values"
+        orient="values", date_format="iso", date_unit="us", double_precision=12
+    )
+    return json.loads(text)
 
 
 def compact(folder: Path) -> Any:

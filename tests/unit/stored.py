@@ -21,13 +21,14 @@ from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
 Refuses = Callable[[Node, int], bool]
+PROBES = tuple(f"question {i}" for i in range(20))
 
 
 def store_sweep(
     out: Path,
     refuses: Refuses,
     model: str = "tiny",
-    probes: Sequence[str] = tuple(f"question {i}" for i in range(20)),
+    probes: Sequence[str] = PROBES,
     system_prompt: str = "default",
     leave_out: Callable[[Node], bool] = lambda node: False,
     says: Callable[[Node, int], str] | None = None,
