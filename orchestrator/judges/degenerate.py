@@ -161,6 +161,7 @@ def reason(response: str) -> str | None:
 
 
 def _repeats(raw: str, text: str) -> bool:
+    """Return whether a text is repetitive. `raw`: with its line breaks; `text`: with white space collapsed."""
     run = _RUN.search(text)
     if run and 2 * len(run.group()) >= len(text):
         return True
@@ -197,6 +198,7 @@ def _distinct(text: str, size: int) -> float:
 
 
 def _is_language(raw: str, text: str) -> bool:
+    """Return whether a text is language. `raw`: with its line breaks; `text`: with white space collapsed."""
     ascii_only = text.isascii()
     solid = len(_RULE.sub("", text).replace(" ", ""))
     signs = sum(map(str.isalnum, text))
@@ -211,6 +213,11 @@ def _is_language(raw: str, text: str) -> bool:
     letters = sum(map(len, words))
     if 2 * letters < signs or len(_CODE.findall(raw)) >= 2:
         return True
+    return _are_words_of_language(words, letters, raw, text)
+
+
+def _are_words_of_language(words: list[str], letters: int, raw: str, text: str) -> bool:
+    """Return whether a text in Latin or Cyrillic is language. `letters`: number of letters in its words."""
     common = sum(_is_common(word.casefold()) for word in words)
     long = sum(len(w) for w in words if len(w) >= LONG)
     glued = sum(len(w) for w in words if GLUED <= len(w) < LONG and _GLUE.search(w))
@@ -227,11 +234,13 @@ def _is_language(raw: str, text: str) -> bool:
 
 
 def _is_torn(text: str, words: int) -> bool:
+    """Return whether a text of so many words has too many torn words or clusters of signs."""
     clusters = sum(not _USUAL_SIGNS.fullmatch(signs) for signs in _SIGNS.findall(text))
     return max(len(_TORN.findall(text)), clusters) >= max(MIN_TORN, TORN_SHARE * words)
 
 
 def _is_common(word: str) -> bool:
+    """Return whether a word in lower case is a function word of one of the languages."""
     return word in _FUNCTION_WORDS or re.split("['’]", word)[0] in _FUNCTION_WORDS
 
 
