@@ -1,8 +1,8 @@
-"""The code that computes: engines, weights, noise kernels, finetuning."""
+"""Computation on model weights: inference engines, weight perturbation, noise kernels, finetuning."""
 
 import os
 
 # OpenMP reads this when torch is loaded. Threads that spin while they wait take cores from the threads they wait for:
-# beside another process a visit took 2.5 times as long, and training spun for 90% of its time. Without other processes
-# spinning gains 5 to 10%.
+# next to another busy process a visit took 2.5 times as long, and training spent 90% of its time spinning. On an
+# otherwise idle machine spinning is 5 to 10% faster.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

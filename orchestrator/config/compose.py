@@ -1,4 +1,4 @@
-"""Compose a Config from presets and overrides, by Hydra. Nothing is ever instantiated from what is read.
+"""Compose a Config from presets and overrides, by Hydra. Hydra's instantiation of classes is never used.
 
 Precedence, lowest first: the schema's defaults, the model's preset, the experiment, the command line. Overrides follow
 Hydra's grammar; `+model=x` and `model=x` mean the same.
@@ -18,10 +18,10 @@ from orchestrator.utils.errors import UserError
 
 
 def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
-    """Return the configuration that these overrides give.
+    """Return the configuration composed from defaults, presets and these overrides.
 
     Args:
-        overrides: `key=value` each.
+        overrides: Texts of the form `key=value`.
         folder: The user's own presets, searched before the project's.
 
     Raises:
@@ -36,7 +36,7 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
 
 
 def _with_implied(given: Sequence[Override], presets: Presets) -> list[Override]:
-    """Add the presets that other overrides imply: a path alone names no preset."""
+    """Add the presets that other overrides imply, such as `model=local` for `model.path=...` without a `model`."""
     keys = {override.key for override in given}
     added = []
     if "model" not in keys:
@@ -46,7 +46,7 @@ def _with_implied(given: Sequence[Override], presets: Presets) -> list[Override]
             added.append(Override("model", "local"))
     if keys & {"probes.path", "probes.hub"} and "probes" not in keys:
         experiment = next((override.value for override in given if override.key == "experiment"), "null")
-        # An experiment that chooses a probe set says how the file is to be read.
+        # An experiment that chooses a probe set also sets how the file is read.
         if experiment == "null" or not presets.experiment_sets(experiment, "probes"):
             added.append(Override("probes", "custom"))
     return [*added, *given]
@@ -79,7 +79,7 @@ def _compose_by_hydra(given: Sequence[Override], presets: Presets) -> Config:
 
 
 def _fill_in_names(config: Config, given: Iterable[str]) -> None:
-    """Set the names, and the numbers of steps, that follow from other options."""
+    """Set the names and numbers of steps that are derived from other options."""
     keys = set(given)
     if config.model.name in ("", "local"):
         source = config.model.path or config.model.hub or "model"
@@ -97,5 +97,5 @@ def _fill_in_names(config: Config, given: Iterable[str]) -> None:
 
 
 def _slug(text: str) -> str:
-    """Keep letters, digits, dots, hyphens and underscores only, so that the text can name a folder."""
+    """Return the text with only letters, digits, dots, hyphens and underscores, so that it can name a folder."""
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.")[:60]

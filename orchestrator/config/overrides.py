@@ -1,6 +1,6 @@
-"""Overrides of the command line (`key=value`): check the key and the kind of value, and quote texts for Hydra.
+"""Overrides of the command line (`key=value`): check the key and the type of the value, and quote texts for Hydra.
 
-Every mistake is found here, so that it gets one sentence of ours and not Hydra's.
+Mistakes are detected before Hydra reads the overrides, so that each one is reported in one sentence of our own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orchestrator.utils.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Override:
-    """One checked override, its value in Hydra's grammar."""
+    """One checked override, with its value in Hydra's grammar."""
 
     key: str
     value: str
@@ -105,7 +105,15 @@ def _section_options(section: str) -> list[str]:
 
 
 def check_override(text: str, presets: Presets) -> Override:
-    """Return an override whose key exists and whose value is of its kind. Raises UserError otherwise."""
+    """Parse and check one override.
+
+    Args:
+        text: `key=value`; a leading `+` is ignored.
+        presets: The presets that a group's override may choose.
+
+    Raises:
+        UserError: The key or preset does not exist, or the value has the wrong type.
+    """
     key, sign, value = text.lstrip("+").partition("=")
     if not sign or not key or key.startswith("~"):
         raise UserError("override", text, "write it as key=value, such as grid.steps=40")
@@ -150,7 +158,7 @@ def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_parses(key: str, value: str, kind: Any) -> None:
-    """Raise UserError if Hydra cannot read the value as this kind."""
+    """Raise UserError if Hydra cannot read the value as this type."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -166,7 +174,7 @@ def _check_parses(key: str, value: str, kind: Any) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Return a text in Hydra's quotes, whatever it holds."""
+    """Return a text quoted and escaped for Hydra."""
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
     bare = value[1:-1] if is_quoted else value
     if bare.endswith("\\"):
@@ -175,7 +183,7 @@ def _quoted(value: str) -> str:
 
 
 def _in_words(kind: Any) -> str:
-    """Describe what a value of this kind looks like."""
+    """Describe the values of this type in words, for error messages."""
     names: dict[Any, str] = {
         int: "a whole number",
         float: "a number",
@@ -189,13 +197,13 @@ def _in_words(kind: Any) -> str:
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the one type that it is."""
+    """Return the members of a union type; for any other type, the type itself as the only one."""
     is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     return typing.get_args(kind) if is_union else (kind,)
 
 
 def _choices(kind: Any) -> list[str]:
-    """Return the values of an enumeration, or nothing for any other kind."""
+    """Return the values of an enumeration, which may be part of a union; an empty list for any other type."""
     for each in _alternatives(kind):
         if isinstance(each, type) and issubclass(each, Enum):
             return [member.name for member in each]

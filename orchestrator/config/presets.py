@@ -1,4 +1,4 @@
-"""The presets: YAML files below `conf/`, and below a folder of the user's own."""
+"""Presets: YAML files below `conf/` and below the user's own configuration folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "expe
 
 
 class Presets:
-    """The preset files of the project and of the user's own folder, which is searched first.
+    """Preset files of the project and of the user's own folder, which is searched first.
 
     Args:
         folder: The user's own folder (`--config-dir`), or None.
@@ -33,11 +33,15 @@ class Presets:
             self.folders.insert(0, own)
 
     def options(self, group: str) -> list[str]:
-        """Return the names of a group's presets, sorted."""
+        """Return the sorted names of a group's presets. `group` is a folder of `conf/`, such as `model` or `recipe`."""
         return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
 
     def file(self, group: str, name: str, field: str = "") -> Path:
-        """Return the file of a preset. Raises UserError, about `field` or else the group, if there is none."""
+        """Return the file of a preset.
+
+        Raises:
+            UserError: There is no such preset. The message names `field`, or the group if `field` is empty.
+        """
         known = self.options(group)
         if name not in known:
             hint = did_you_mean(name, known)
@@ -45,7 +49,7 @@ class Presets:
         return next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
 
     def read(self, group: str, name: str, schema: type[Any], field: str) -> Any:
-        """Return a preset as an instance of its schema class."""
+        """Return a preset as an instance of its schema class. Raises UserError, naming `field`, if there is none."""
         from omegaconf import OmegaConf
 
         loaded = OmegaConf.load(self.file(group, name, field))

@@ -24,7 +24,7 @@ from orchestrator.utils.choices import (
 
 @dataclass
 class Size:
-    """Sizes of a model, from which `plan` estimates its memory and time without the weights. Null if unknown."""
+    """Sizes of a model, from which `plan` estimates memory and time without the weights. Null if unknown."""
 
     parameters: int | None = None
     layers: int | None = None
@@ -36,7 +36,7 @@ class Size:
 
 @dataclass
 class ModelConfig:
-    """Which model to measure and where its weights come from: a folder, a hub at a pinned commit, or embedded."""
+    """Model to measure, and the source of its weights: a folder, a hub at a pinned commit, or embedded."""
 
     name: str = ""  # name of the model in the study's folder and in reports
     path: str | None = None  # folder with safetensors weights, config and tokenizer
@@ -55,7 +55,7 @@ class ModelConfig:
 
 @dataclass
 class GridConfig:
-    """Where to measure: lines or planes with `steps` + 1 points on each axis."""
+    """Grid of points to measure: lines or planes with `steps` + 1 points on each axis."""
 
     kind: GridKind = GridKind.random_1d  # random_1d, random_2d, interpolate_1d, interpolate_2d or interpolate_random
     steps: int = 20  # number of intervals on each axis
@@ -66,7 +66,7 @@ class GridConfig:
     directions: int = 3  # number of lines or planes, each along random directions of its own
     seed: int = 123  # seed of the first random direction
     norm: Norm = Norm.layer  # scaling of random directions: layer, filter or sigma
-    exclude: list[str] = field(default_factory=lambda: ["norm"])  # tensors whose name contains one of these do not move
+    exclude: list[str] = field(default_factory=lambda: ["norm"])  # tensors whose name contains one of these stay fixed
     orthogonal: bool = True  # make the second axis orthogonal to the first (with two checkpoints: the paper's Eq. 4)
     towards: list[str] = field(default_factory=list)  # checkpoints to move toward: folders, presets, `pair`, recipes
     mixed: int = 100  # samples of each kind in the finetuning of +experiment=drag that mixes in refusals
@@ -87,13 +87,13 @@ class ProbesConfig:
     split: str = "train"  # split of the hub data set
     where: str | None = None  # COLUMN=VALUE: take only these rows of the hub data set
     column: str = "text"  # column that holds the prompt
-    group: str = "harmful"  # harmful, benign, jailbreak or capability: what a good response is
+    group: str = "harmful"  # harmful, benign, jailbreak or capability; it decides what counts as a good response
     limit: int | None = None  # number of prompts to take; null: all
     offset: int = 0  # number of prompts to skip first
     category: str | None = None  # column that holds the prompt's category
     target: str | None = None  # column that holds the right answer, or the plain request inside an attack
     wrapper: str | None = None  # text around each prompt, which replaces {request}
-    prefill: str = ""  # text that the response is forced to begin with
+    prefill: str = ""  # text with which every response is forced to begin
     answers: AnswerKind | None = None  # capability questions: choice (by letter) or exact (by text)
     skip_empty: bool = False  # leave out rows without text, such as attacks for which none was found
     license: str = ""
@@ -111,7 +111,7 @@ class SystemPromptConfig:
 
 @dataclass
 class SamplingConfig:
-    """How responses are generated. Decoding is always greedy."""
+    """Settings for generating responses. Decoding is always greedy."""
 
     max_tokens: int = 512  # maximum number of tokens of a response
     early_stop: bool = False  # end a response as soon as one of the judge's keywords decides its verdict
@@ -119,7 +119,7 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """Weights of a model judge, if not those it was made with."""
+    """Weights of a model judge, if they are not its default weights."""
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own
@@ -129,7 +129,7 @@ class JudgingConfig:
 
 @dataclass
 class EngineConfig:
-    """How responses are computed."""
+    """Engine that computes the responses."""
 
     kind: EngineKind = EngineKind.vllm  # vllm, transformers or dummy
     device: DeviceChoice = DeviceChoice.auto  # auto, cpu or cuda
@@ -142,13 +142,13 @@ class EngineConfig:
     kv_cache_gib: float | None = None  # size of the KV cache; null: 1 on a CPU, the free memory on a GPU
     threads: int | None = None  # CPU threads of an actor; null: its share of the machine
     base: BaseChoice = BaseChoice.auto  # place of the unperturbed weights between visits: auto, gpu, host or mmap
-    write: WriteChoice = WriteChoice.auto  # how a CPU engine takes new weights: auto, inplace or repack
+    write: WriteChoice = WriteChoice.auto  # use of new weights by vLLM on a CPU: auto, inplace or repack
     seconds: float = 0.0  # duration of a visit of the dummy engine
 
 
 @dataclass
 class SlurmConfig:
-    """The job that `cluster=slurm` submits: one Ray cluster across its own nodes. Null takes the site's default."""
+    """Job that `cluster=slurm` submits. It runs a Ray cluster on its own nodes. Null uses the site's default."""
 
     nodes: int = 1
     gpus_per_node: int = 1  # 0: nodes without GPUs
@@ -158,14 +158,14 @@ class SlurmConfig:
     qos: str | None = None
     options: list[str] = field(default_factory=list)  # further sbatch options, such as ["--constraint=a100"]
     setup: list[str] = field(default_factory=list)  # shell commands to run first, such as ["module load cuda"]
-    warning: int = 120  # seconds before the wall time at which the driver is asked to stop
-    requeues: int = 20  # number of times that a job which reached its wall time is queued again
+    warning: int = 120  # seconds before the wall time at which the driver receives the signal to stop
+    requeues: int = 20  # maximum number of times that the job is queued again after it reached its wall time
     port: int = 6379  # port of Ray's head
 
 
 @dataclass
 class ClusterConfig:
-    """Where actors run."""
+    """Cluster on which actors run."""
 
     kind: ClusterKind = ClusterKind.local  # local, ray or slurm
     address: str | None = None  # address of a running Ray cluster, or `auto`
@@ -173,7 +173,7 @@ class ClusterConfig:
     cpus_per_actor: float | None = None
     gpus_per_actor: float | None = None
     gpu: str | None = None  # GPU for which `plan` estimates, such as h100
-    max_attempts: int = 3  # number of attempts after which a visit is given up
+    max_attempts: int = 3  # number of failed attempts after which a visit is given up
     deadline_floor: float = 120.0  # minimum deadline of a visit in seconds
     grace: float = 30.0  # seconds that running visits get to finish after Ctrl-C
     part: str | None = None  # i/n: run only the i-th of n parts of the sweep, for a job array
@@ -183,7 +183,7 @@ class ClusterConfig:
 
 @dataclass
 class ReportConfig:
-    """What report.html shows of the responses. Changes no identity."""
+    """Responses that report.html shows. These options are not part of any identity."""
 
     reveal: bool = False  # show whole responses instead of their first words
     max_generations: int = 50_000  # maximum number of responses in the report; more are sampled by prompt
@@ -199,7 +199,7 @@ class CompareConfig:
 
 @dataclass
 class GateConfig:
-    """Thresholds that `gate` checks. At least one has to be given."""
+    """Thresholds that `gate` checks. At least one must be given."""
 
     visage: float | None = None  # minimum VISAGE in percent
     origin_asr: float | None = None  # maximum attack success rate at the origin in percent
@@ -210,7 +210,7 @@ class GateConfig:
 
 @dataclass
 class ViewConfig:
-    """Where `view` listens."""
+    """Address on which `view` listens."""
 
     host: str = "127.0.0.1"  # address to listen on; others than loopback require a token
     port: int | None = None  # port; null: 8642, or any that is free
@@ -219,7 +219,7 @@ class ViewConfig:
 
 @dataclass
 class FinetuneConfig:
-    """What `finetune` makes. The recipe's own fields (`train.seed=1`) can be set beside these."""
+    """Recipe and output of `finetune`. The recipe's own fields, such as `train.seed=1`, can be set as well."""
 
     recipe: str | None = None  # name of a file of conf/recipe
     to: str | None = None  # folder to write; null: finetuned/NAME
@@ -244,7 +244,7 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     out: str = "studies"  # folder that holds all studies
     name: str | None = None  # name of the sweep's folder; null: the grid's kind
-    retry: Retry | None = None  # failed: attempt again what earlier runs gave up
+    retry: Retry | None = None  # failed: try again the tasks that earlier runs gave up
     compare: CompareConfig = field(default_factory=CompareConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     view: ViewConfig = field(default_factory=ViewConfig)

@@ -1,4 +1,4 @@
-"""Checks whether a composed configuration makes sense. A mistake is one sentence: the field, its value, the remedy."""
+"""Check a composed configuration for invalid values. Each error is one sentence: the option, its value, the remedy."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "gate.radius": (0, math.inf),
     "view.port": (0, 65_535),
 }
-"""Smallest and largest value of a number, both allowed."""
+"""Option -> smallest and largest allowed number."""
 
 _SBATCH_VALUE = re.compile(r"[\w./:,@%+=&|*()\[\]-]+", re.ASCII)
 
 
 def validate(config: Config) -> None:
-    """Raise UserError for the first value that makes no sense, whether a preset or an override set it."""
+    """Raise UserError for the first invalid value, whether a preset or an override set it."""
     for key, (least, most) in LIMITS.items():
         _check_number(key, operator.attrgetter(key)(config), least, most)
     if not 0.5 < config.gate.confidence < 1.0:
@@ -88,7 +88,7 @@ def _check_judges(config: Config) -> None:
     chosen = [judges.get(name, "judges" if config.judges else "judge") for name in config.judge_names]
     for judge in chosen:
         if not (judge.applies_to("harmful") or judge.applies_to("benign")):
-            remedy = "does not tell refusals; it is always measured beside: use judge=keyword"
+            remedy = "does not detect refusals; it always runs as well: use judge=keyword"
             raise UserError("judge", judge.name, remedy)
     stops = {judge.stops for judge in chosen}
     if config.sampling.early_stop and (len(stops) > 1 or not all(stops)):
@@ -128,15 +128,15 @@ def _check_towards(grid: GridConfig) -> None:
         raise UserError("grid.beside", _brackets(grid.beside), "needs grid=interpolate_1d or interpolate_2d")
     if grid.trajectory is not None:
         if grid.kind == GridKind.interpolate_random:
-            remedy = "is walked on a line or a plane: use grid=interpolate_1d or grid=interpolate_2d"
+            remedy = "needs a line or a plane toward checkpoints: use grid=interpolate_1d or grid=interpolate_2d"
             raise UserError("grid.trajectory", grid.trajectory, remedy)
         if grid.towards:
-            raise UserError("grid.towards", shown, "the trajectory's end is what the grid goes towards: leave this out")
+            raise UserError("grid.towards", shown, "the grid goes toward the trajectory's end already: leave this out")
         return
     needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(grid.kind)
     if not grid.towards or needed not in (None, len(grid.towards)):
         count = {None: "at least one folder or preset", 1: "one folder or preset", 2: "two folders or presets"}[needed]
-        raise UserError("grid.towards", shown, f"{grid.kind} goes towards {count}, written grid.towards=[A,B]")
+        raise UserError("grid.towards", shown, f"{grid.kind} goes toward {count}, written grid.towards=[A,B]")
     _check_no_repeats("grid.towards", grid.towards)
 
 
@@ -149,7 +149,7 @@ def _refuse_checkpoints(grid: GridConfig) -> None:
     }
     for key, value in given.items():
         if value:
-            remedy = f"{grid.kind} goes nowhere in particular: add grid=interpolate_1d, or leave this out"
+            remedy = f"{grid.kind} does not go toward checkpoints: add grid=interpolate_1d, or leave this out"
             raise UserError(f"grid.{key}", value, remedy)
 
 
@@ -172,7 +172,9 @@ def _check_slurm(slurm: SlurmConfig, grace: float) -> None:
     values += [("options", option) for option in slurm.options]
     for key, value in values:
         if value is not None and not _SBATCH_VALUE.fullmatch(value):
-            raise UserError(f"cluster.slurm.{key}", value, "write it without blanks, quotes and other special signs")
+            raise UserError(
+                f"cluster.slurm.{key}", value, "write it without spaces, quotes and other special characters"
+            )
     odd = next((option for option in slurm.options if not option.startswith("-")), None)
     if odd is not None:
         raise UserError("cluster.slurm.options", odd, 'write each as "--name=value", quoted')

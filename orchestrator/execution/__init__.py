@@ -1,1 +1,1 @@
-"""Running a sweep: the Ray session, the dispatcher with its actors and queue, progress on the terminal, SLURM jobs."""
+"""Execution of a sweep: Ray session, dispatcher with its actors and queue, progress on the terminal, SLURM jobs."""

@@ -1,7 +1,7 @@
 """Ray actors of a dispatch: start them, refuse unsuitable ones, wait for their results, and retire them.
 
 An actor has a numbered slot, which its replacement takes over. A slot holds the items that were assigned to its actor,
-in order: the first one runs, the others wait in the actor's own queue, so that its device never waits for the driver.
+in order. The first one runs; the others wait in the actor's own queue, so that its device never waits for the driver.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from workers.engines.base import EngineSpec
 
-CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release what would outlive them
+CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release resources that would outlive them
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
 
 Admit = Callable[[Mapping[str, Any]], None]
@@ -44,6 +44,8 @@ class ActorSlot:
     """One actor and the items assigned to it.
 
     Attributes:
+        number: Number of the slot, from 0.
+        handle: Ray's handle of the actor.
         loading: Reference to the result of `load`; None once the actor is ready.
         ready_since: Monotonic time at which the actor became ready; None before.
         description: What `load` returned; empty before.
@@ -70,7 +72,7 @@ class ActorSlot:
 
     @property
     def next_result(self) -> Any:
-        """Reference to the next result, or None. An actor answers its calls in order."""
+        """Reference to the next result that the actor will return; None if it has no call to answer."""
         if self.loading is not None:
             return self.loading
         return self.assigned[0][0] if self.assigned else None
@@ -94,9 +96,9 @@ class ActorSlot:
         return self.assigned.popleft()[1]
 
     def is_late(self, limit: float) -> bool:
-        """Whether the running item takes longer than `limit` seconds and its result is not about to arrive.
+        """Return whether the running item takes longer than `limit` seconds and has no result yet.
 
-        The result may be there already if the driver itself was held up.
+        If the driver was slow, the result may have arrived by now, so this waits up to LATE_TIMEOUT for it.
         """
         if time.monotonic() - self.running_since <= limit:
             return False
@@ -105,7 +107,7 @@ class ActorSlot:
 
 
 class ActorPool:
-    """Starts actors up to the number wanted, admits or refuses them, and retires them."""
+    """Pool of the actors of a run: it starts, admits or refuses, and retires them."""
 
     def __init__(
         self,
@@ -156,7 +158,7 @@ class ActorPool:
     # Starting actors.
 
     def staff(self, waiting: int) -> None:
-        """Start actors up to the number wanted. Slots that were abandoned stay empty.
+        """Start actors until there are as many as allowed. Slots that were abandoned stay empty.
 
         Args:
             waiting: Number of items in the queue. There are never more actors than items left.
@@ -169,7 +171,7 @@ class ActorPool:
                 self._start(number)
 
     def _capacity(self) -> int:
-        """Return how many actors there may be now. Raises UserError if no node of the cluster can hold one."""
+        """Return the maximum number of actors now. Raises UserError if no node of the cluster can hold one."""
         resources = {"GPU": self._policy.gpus_per_actor, "CPU": self._policy.cpus_per_actor}
         needed = {name: amount for name, amount in resources.items() if amount > 0}
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._refused_nodes]
@@ -225,7 +227,7 @@ class ActorPool:
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
 
     def _check_versions(self, description: Mapping[str, Any]) -> None:
-        """Raise UserError if an actor has other versions of what decides a response than the first actor."""
+        """Raise UserError if an actor's versions of packages that affect responses differ from the first actor's."""
         if self._first_description is None:
             self._first_description = description
         expected, actual = self._first_description["versions"], description["versions"]
@@ -239,13 +241,13 @@ class ActorPool:
             raise UserError("cluster", description["host"], remedy)
 
     def _refuse(self, slot: ActorSlot, error: UserError) -> None:
-        """Go on without an actor that the user has to repair, and without its node.
+        """Continue without an actor that has a user error, and start no more actors on its node.
 
-        An actor that could not describe itself counts as a failed start instead: its node is unknown, and it would be
-        started again and again.
+        If the actor could not load, it has no description and its node is unknown. Its start then counts as failed, so
+        that it is not repeated forever.
 
         Raises:
-            UserError: The given one, if no other actor is ready.
+            UserError: `error`, if no other actor is ready.
         """
         if not any(other.is_ready for other in self._slots.values()):
             raise error from None
@@ -263,7 +265,7 @@ class ActorPool:
         """Count a failed start of a slot; abandon the slot after too many in a row.
 
         Raises:
-            UserError: If no slot has an actor any more.
+            UserError: If the slot is abandoned and no other slot has an actor.
         """
         self._failed_starts[number] += 1
         tries = self._failed_starts[number]
@@ -282,7 +284,7 @@ class ActorPool:
     # What every actor needs.
 
     def provide_scalars(self, scalars: Mapping[str, pa.Table]) -> None:
-        """Hand the scalars of all directions to the actors that are ready, and to those that will be."""
+        """Send the scalars of all directions to the actors that are ready, and to later ones when they are ready."""
         self._scalars = ray.put(dict(scalars))
         for slot in self._slots.values():
             if slot.is_ready:
@@ -306,13 +308,13 @@ class ActorPool:
         return [waiting[reference] for reference in arrived]
 
     def was_lost(self, slot: ActorSlot, error: RayError) -> bool:
-        """Whether an actor was lost through no fault of its visit: its node died or cannot be reached."""
+        """Return whether an actor was lost through no fault of its visit: its node died or cannot be reached."""
         if isinstance(error, (ActorUnavailableError, NodeDiedError)) or "node has died" in str(error):
             return True
         return any(n["NodeID"] == slot.description.get("node") and not n["Alive"] for n in ray.nodes())
 
     def close_idle(self) -> None:
-        """Let idle actors release what would outlive their process, which is killed. Busy ones would not answer."""
+        """Let idle actors release resources that would outlive their processes. Busy actors would answer too late."""
         closing = [slot.handle.close.remote() for slot in self.slots_holding(0)]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT)

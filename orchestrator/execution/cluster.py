@@ -1,4 +1,4 @@
-"""The Ray session of a sweep: Ray is started on this machine, or a running cluster is joined."""
+"""Ray session of a sweep: start Ray on this machine, or join a running cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ OBJECT_STORE_BYTES = 256 << 20  # of a local session: prompt sets and receipts a
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """Which Ray to use: `local` starts Ray on this machine, on loopback; `ray` joins the cluster at `address`."""
+    """Ray cluster to use.
+
+    Attributes:
+        kind: `local` starts Ray on this machine, on loopback only; `ray` joins a running cluster.
+        address: Address of the cluster to join. None: `auto`, the cluster of which this machine is a node.
+    """
 
     kind: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -44,7 +49,7 @@ class ClusterSpec:
 
 @contextlib.contextmanager
 def session(spec: ClusterSpec) -> Iterator[None]:
-    """Hold a Ray session. Raises UserError if the cluster cannot be joined."""
+    """Start or join Ray for the duration of the context. Raises UserError if the cluster cannot be joined."""
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -65,7 +70,7 @@ def session(spec: ClusterSpec) -> Iterator[None]:
         remedy = "no Ray cluster answers there; start one with `ray start --head`"
         raise UserError("cluster.address", address, remedy) from error
     except AuthenticationError as error:
-        remedy = "that cluster wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its head's"
+        remedy = "that cluster requires another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its head's"
         raise UserError("cluster.address", address, remedy) from error
     except RuntimeError as error:
         if "ersion mismatch" not in str(error):
@@ -91,7 +96,7 @@ def device() -> Literal["cpu", "cuda"]:
 
 
 def cores_of_smallest_node() -> int:
-    """Return the CPU cores of the node that offers the fewest, leaving out nodes that offer none; at least 1."""
+    """Return the CPU cores of the node with the fewest, not counting nodes that offer Ray none; at least 1."""
     import ray
 
     offered = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -101,7 +106,7 @@ def cores_of_smallest_node() -> int:
 def run_on_other_nodes(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Call a function once on every node except this one, and return the results.
 
-    A node that dies meanwhile has no result. Raises what the function raises.
+    A node that dies during the call has no result. An exception of the function is raised here.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -130,7 +135,7 @@ def _call_with_messages(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def log_folder() -> str:
-    """Return the folder of this session's logs, which has the output of actors."""
+    """Return the folder of this session's logs, which contain the output of the actors."""
     import ray
 
     node: Any = ray._private.worker._global_node

@@ -11,7 +11,10 @@ DURATIONS = 1000  # number of the latest visits from which deadlines are compute
 
 
 class VisitDeadlines:
-    """The time that a visit may take: a multiple of the median time for the same number of tokens."""
+    """Deadlines of visits: a multiple of the median time for the same token budget.
+
+    A visit's token budget (`tokens`) is the maximum number of tokens that it may generate.
+    """
 
     def __init__(self, policy: DispatchPolicy) -> None:
         self._policy = policy
@@ -19,12 +22,12 @@ class VisitDeadlines:
         self._median: float | None = None  # of the above; None if it has to be computed
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Take the duration of a completed visit into account."""
+        """Add the duration of a completed visit."""
         self._seconds_per_token.append(seconds / tokens)
         self._median = None
 
     def limit(self, tokens: int) -> float | None:
-        """Return the seconds allowed for a visit, or None while too few visits are completed."""
+        """Return the seconds allowed for a visit, or None if fewer than `deadline_after` visits are completed."""
         if len(self._seconds_per_token) < self._policy.deadline_after:
             return None
         if self._median is None:

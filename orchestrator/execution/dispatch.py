@@ -2,9 +2,9 @@
 
 A visit flows: queue -> slot -> actor -> receipt -> store.
 
-    VisitQueue   holds the visits that no actor has, their failed attempts, and those that are quarantined
+    VisitQueue   holds the visits that no actor has, counts failed attempts, and quarantines visits that fail too often
     ActorPool    starts actors and assigns each a slot; a slot holds one running visit and the next one
-    Actor        writes the weights of the visit's point, generates, stores the part, returns a receipt (in `workers`)
+    Actor        (in `workers`) writes the weights of the visit's point, generates and stores responses, sends a receipt
     Dispatcher   assigns visits, takes receipts, replaces actors that died, are late or broken
 
 The dispatcher keeps no state worth losing: after a restart, what is left to do is the sweep's tasks minus those stored.
@@ -45,7 +45,7 @@ HOUSEKEEPING = 1.0  # seconds between two checks of deadlines and of the number 
 
 
 class Dispatcher:
-    """Runs visits on actors until each one is stored or quarantined. One dispatcher makes one run."""
+    """Dispatcher of one run: it runs visits on actors until each visit is stored or quarantined."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Dispatcher:
             observe: Called with each event (see `events.py`).
             actor: The class of the actors.
         """
-        self.outcome = Outcome()  # totals so far, also after `run` raised
+        self.outcome = Outcome()  # totals so far; valid even if `run` raises
         self._study, self._policy, self._observe = study, policy, observe
         self._queue = VisitQueue(policy.max_attempts, self.outcome, observe)
         self._pool = ActorPool(study, spec, policy, admit, observe, actor, self.outcome)
@@ -83,10 +83,19 @@ class Dispatcher:
     ) -> Outcome:
         """Measure the directions that are not stored, then run the visits in their order.
 
-        The first SIGINT or SIGTERM lets running visits finish, the second one stops at once.
+        The first SIGINT or SIGTERM lets running visits finish; the second one stops at once.
+
+        Args:
+            visits: The visits to run.
+            prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
+            directions: Every random direction of the visits' points.
+
+        Returns:
+            The totals of this run. Quarantined visits are in its `failures`.
 
         Raises:
-            UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to repair.
+            UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
+            RuntimeError: If measuring a direction fails too often.
         """
         if not visits:
             return self.outcome
@@ -120,10 +129,10 @@ class Dispatcher:
                 self._finish_running()
                 break
 
-    # Giving out work.
+    # Assigning work.
 
     def _keep_house(self) -> None:
-        """Replace late actors and start missing ones, once in a while."""
+        """Replace late actors and start missing ones, at most once per HOUSEKEEPING seconds."""
         if time.monotonic() - self._last_housekeeping < HOUSEKEEPING:
             return
         self._last_housekeeping = time.monotonic()
@@ -131,7 +140,7 @@ class Dispatcher:
         self._pool.staff(len(self._queue))
 
     def _assign(self) -> None:
-        """Give each actor one item, then a second one, unless so few are left that other actors would be idle."""
+        """Assign one item to each actor, then a second one unless so few are left that other actors would be idle."""
         depth = self._policy.in_flight if self._queue.n_visits > len(self._pool.slots) else 1
         for items in range(depth):
             for slot in self._pool.slots_holding(items):
@@ -161,7 +170,7 @@ class Dispatcher:
                 self._take_receipt(slot, item, result)
 
     def _handle_error(self, slot: ActorSlot, error: RayTaskError) -> None:
-        """Handle an exception that the running item raised in its actor, which goes on."""
+        """Handle an exception that the running item raised in its actor; the actor itself is still alive."""
         if isinstance(error.cause, UserError):
             raise error.cause from None
         if isinstance(slot.running, RandomDirection):
@@ -170,7 +179,7 @@ class Dispatcher:
         assert isinstance(visit, Visit)
         why = str(error)
         self._observe("visit_failed", slot=slot.number, why=shortened(why), **item_fields(visit))
-        if slot.last_visit_failed:  # the engine may be to blame: another actor's result will show
+        if slot.last_visit_failed:  # the engine may be at fault: try the visit on another actor
             self._queue.put_last(visit)
             self._replace_broken(slot, visit, why)
         else:
@@ -178,7 +187,7 @@ class Dispatcher:
         slot.last_visit_failed = True
 
     def _take_direction(self, slot: ActorSlot, direction: RandomDirection, scalars: pa.Table, seconds: float) -> None:
-        """Store a measured direction; after the last one, hand the scalars of all to the actors."""
+        """Store a measured direction; after the last one, send the scalars of all directions to the actors."""
         self._study.directions.write(direction.id, direction.to_json(), scalars)
         self._scalars[direction.id] = scalars
         self._queue.mark_measured()
@@ -207,7 +216,7 @@ class Dispatcher:
         )
 
     def _token_budget(self, visit: Visit) -> int:
-        """Return how many tokens a visit may generate; its deadline is proportional to them."""
+        """Return the maximum number of tokens that a visit may generate. Its deadline is proportional to it."""
         sets = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
         return max(1, sum(len(s.prompts) * s.sampling.max_tokens for s in sets))
 
@@ -218,11 +227,11 @@ class Dispatcher:
 
         Args:
             slot: The actor's slot.
-            why: The reason, for the event log and for the story of the blamed item.
+            why: The reason, for the event log and for the list of failed attempts of a blamed item.
             blamed: Whether the running item counts as failed.
         """
         while slot.assigned and self._take_stored(slot):
-            pass  # the actor died before its receipt arrived: the visit is done, and it was at the next one
+            pass  # this visit is stored, but the actor died before its receipt arrived; check its next item
         running, items = slot.running, [item for _, item in slot.assigned]
         self._observe("actor_died", slot=slot.number, why=shortened(why), blamed=blamed, **item_fields(running))
         if running is not None and blamed:
@@ -234,7 +243,7 @@ class Dispatcher:
         self._last_housekeeping = -math.inf
 
     def _take_stored(self, slot: ActorSlot) -> bool:
-        """If a dead actor stored its running visit, count the visit as done. Returns whether it did."""
+        """Count a dead actor's running visit as completed if the actor stored it. Return whether it did."""
         visit = slot.running
         table = self._study.generations.read_visit(visit.id) if isinstance(visit, Visit) else None
         if table is None or not isinstance(visit, Visit):
@@ -257,9 +266,9 @@ class Dispatcher:
     def _replace_broken(self, slot: ActorSlot, visit: Visit, why: str) -> None:
         """Replace an actor of which two visits in a row failed.
 
-        If it never completed a visit, its start counts as failed, so that an engine that breaks at once ends the run.
-        The start does not count if the visit has been the second of two failures before: perhaps only visits are left
-        at which every engine fails.
+        If the actor has never completed a visit, its start counts as failed, so that an engine that never works ends
+        the run. The start does not count as failed if this same visit was already the second of two failures on another
+        actor: the fault may then be in the visits that are left, not in the engine.
         """
         start_failed = not slot.proven and visit.id not in self._failed_in_a_row
         self._failed_in_a_row.add(visit.id)
@@ -282,7 +291,7 @@ class Dispatcher:
 
 
 class _StopSignals:
-    """Records SIGINT and SIGTERM instead of ending the process; the second one raises KeyboardInterrupt.
+    """Signal handlers that record the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
 
     Only the main thread may install signal handlers; in other threads nothing is recorded.
     """

@@ -1,4 +1,4 @@
-"""Events of a dispatch: what the dispatcher reports to its observer, and what a run's event log therefore contains.
+"""Events of a dispatch, which the dispatcher reports to its observer and which are written to the run's event log.
 
 The log also has `run_started` and `run_finished` (see docs/formats.md and docs/study.md). Each event and its fields:
 
@@ -31,13 +31,13 @@ Observer = Callable[..., None]
 """Called as `observer(event, **fields)` for each event, in the order in which they happen."""
 
 WorkItem = Visit | RandomDirection
-"""What an actor is given: a visit to run, or a direction to measure."""
+"""Unit of work for an actor: a visit to run, or a direction to measure."""
 
 LONGEST_REASON = 2000  # characters of an error that an event keeps: its end, which has the message
 
 
 def item_fields(item: WorkItem | None) -> dict[str, Any]:
-    """Return the event fields that identify a work item; none for None."""
+    """Return the event fields that identify a work item; an empty dictionary for None."""
     if item is None:
         return {}
     if isinstance(item, RandomDirection):
@@ -46,7 +46,7 @@ def item_fields(item: WorkItem | None) -> dict[str, Any]:
 
 
 def shortened(why: str) -> str:
-    """Return the end of an error message, as events keep it."""
+    """Return the last LONGEST_REASON characters of an error message, the part that events keep."""
     return why[-LONGEST_REASON:]
 
 

@@ -1,4 +1,4 @@
-"""What this machine has: CPU cores, memory and GPUs. Imports no heavy library."""
+"""Hardware of this machine: CPU cores, memory and GPUs. The module imports no heavy library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cores() -> int:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that can still be taken, within the limit of the control group if there is one."""
+    """Return the bytes of memory that processes can still allocate, within the limit of the control group if any."""
     free = psutil.virtual_memory().available
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())

@@ -1,4 +1,4 @@
-"""The attack success rate measured so far, drawn as bars of text while a sweep runs."""
+"""Attack success rate (ASR) measured so far, drawn as bars of text while a sweep runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASCII_BARS = ".__-==###"
 
 
 class LiveCurve:
-    """Attack success rate by the keyword judge, of the first harmful prompt set (or else the first one).
+    """Attack success rate by the keyword judge on the first harmful prompt set, or on the first one if none is harmful.
 
     Reads visits from the study as they are stored, a few at a time, so that the display stays responsive.
     """
@@ -37,11 +37,11 @@ class LiveCurve:
         self._unread = collections.deque(sorted(names))
 
     def add_visit(self, visit: str) -> None:
-        """Have a visit read that is now stored, by its id."""
+        """Queue a stored visit for reading, by its id."""
         self._unread.append(visit)
 
     def read(self, seconds: float = math.inf) -> None:
-        """Read visits until none is left or the time is over."""
+        """Read queued visits until none is left or `seconds` have passed."""
         until = time.monotonic() + seconds
         while self._unread and time.monotonic() < until:
             with contextlib.suppress(UserError):  # the sweep itself reports a disk that cannot be read

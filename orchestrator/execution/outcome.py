@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Failure:
-    """A quarantined visit and its story: one line for each failed attempt."""
+    """A quarantined visit.
+
+    Attributes:
+        visit: The visit.
+        story: The error of each failed attempt, one line each.
+    """
 
     visit: Visit
     story: list[str]

@@ -1,4 +1,4 @@
-"""How visits are given to actors: the number of actors, what each takes of the cluster, retries and deadlines."""
+"""Policy of a dispatch: number of actors, the cluster resources that each takes, retries and deadlines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchPolicy:
-    """How visits are given to actors. Nothing here is part of any content hash.
+    """Settings for running visits on actors. None of them is part of any content hash.
 
     Attributes:
         actors: Number of actors. None starts as many as the cluster can hold and adds more when nodes join.
@@ -18,8 +18,8 @@ class DispatchPolicy:
         deadline_floor: Minimum deadline in seconds.
         deadline_factor: A visit is late after this multiple of the median time for the same number of tokens.
         deadline_after: Number of completed visits before deadlines apply.
-        max_failed_starts: A slot is abandoned after this number of failed starts in a row.
-        grace: Seconds that running visits get after the first signal to stop.
+        max_failed_starts: After this number of failed starts in a row no actor is started in a slot any more.
+        grace: Seconds that running visits have to finish after the first signal to stop.
     """
 
     actors: int | None = 1

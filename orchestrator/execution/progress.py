@@ -26,9 +26,9 @@ READ_SECONDS = 0.02  # that each refresh may spend on reading stored visits for 
 
 @contextlib.contextmanager
 def redirect_output(console: Console, log: Path) -> Iterator[Console]:
-    """Send to a file whatever this process, or a library in it, writes to stdout or stderr.
+    """Redirect the stdout and stderr of this process and its libraries to a file.
 
-    This keeps the terminal to the display. Nothing is redirected if `console` does not write to this process's own
+    The terminal then shows the display only. Nothing is redirected if `console` does not write to this process's own
     stderr, as in a test or a notebook.
 
     Yields:
@@ -66,10 +66,10 @@ def _flush() -> None:
 
 
 class ProgressDisplay:
-    """Shows points done, speed, time left, actors, failures and the curve so far.
+    """Display of points done, speed, time left, actors, failures and the curve so far.
 
-    `observe` takes the dispatcher's events. Lines about single events stay above the live display; without a terminal a
-    line about the progress appears every PLAIN_EVERY seconds instead.
+    `observe` takes the dispatcher's events. Lines about single events stay above the live display. Without a terminal
+    there is no live display, but a line about the progress at most every PLAIN_EVERY seconds.
     """
 
     def __init__(self, visits: int, console: Console | None = None, curve: LiveCurve | None = None) -> None:
@@ -150,13 +150,13 @@ class ProgressDisplay:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _print_progress(self) -> None:
-        """Print a line about the progress if there is no terminal and the last line is long ago."""
+        """Print a progress line if there is no terminal and the last line is more than PLAIN_EVERY seconds old."""
         if self._console.is_terminal or time.monotonic() - self._last_line <= PLAIN_EVERY:
             return
         self.print_line(", ".join([f"{self._done:,} of {self._total:,} points", *self._facts(), self._time_left()]))
 
     def _facts(self) -> list[str]:
-        """Return speed and failures, as text."""
+        """Return speed, failures and visits given up, one text each."""
         seconds = time.monotonic() - (self._first_ready or self._started)
         facts = [f"{self._tokens / max(seconds, 1e-9):,.0f} tok/s"]
         if self._failed:

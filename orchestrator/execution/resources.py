@@ -1,4 +1,4 @@
-"""Actors of a sweep: the engine that each one opens, their number, and what each takes of the cluster."""
+"""Actors of a sweep: the engine that each one opens, their number, and the cluster resources that each one takes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def engine_spec(
         config: The validated configuration.
         model: The resolved weights; None for the dummy engine.
         cluster_device: `cpu` or `cuda`: the device that the cluster has, which `engine.device=auto` selects.
-        targets: The checkpoints and adapters that directions of the sweep point to.
-        stored_engines: Identities of the engines that made the sweep's stored rows; `auto` settings follow them.
+        targets: The checkpoints and adapters toward which directions of the sweep lead.
+        stored_engines: Identities of the engines that made the sweep's stored responses. If `engine.write` is `auto`,
+            their write mode is kept.
     """
     engine = config.engine
     return EngineSpec(
@@ -66,7 +67,7 @@ def _device(engine: EngineConfig, cluster_device: Device) -> Device:
 
 
 def _write_mode(requested: WriteChoice, stored_engines: Sequence[Mapping[str, Any]]) -> WriteChoice:
-    """Return `engine.write`, but for `auto` the mode that made the stored rows, if all were made with the same one."""
+    """Return the requested mode; if it is `auto` and all stored responses were made in one mode, return that mode."""
     packing = {bool(engine["packing"]) for engine in stored_engines if "packing" in engine}
     if requested != WriteChoice.auto or len(packing) != 1:
         return requested
@@ -74,7 +75,7 @@ def _write_mode(requested: WriteChoice, stored_engines: Sequence[Mapping[str, An
 
 
 def _threads_per_actor(cluster: ClusterConfig) -> int | None:
-    """Return each actor's share of this machine's cores if actors share it; else None, which means all cores."""
+    """Return each actor's share of this machine's cores if several actors share it; else None, which means all."""
     if cluster.kind != "local" or cluster.actors is None or cluster.actors == 1:
         return None
     return max(1, hardware.cores() // cluster.actors)
@@ -94,7 +95,7 @@ def count_actors(cluster: ClusterConfig, gpus: int, gpus_per_actor: float) -> in
 
 
 def dispatch_policy(config: Config, engine: EngineSpec, gpus: int, cores: int) -> DispatchPolicy:
-    """Return the number of actors and what each takes of the cluster.
+    """Return the number of actors, the cluster resources that each takes, retries and deadlines.
 
     By default an actor takes one GPU (or a group of `engine.tensor_parallel` GPUs); without GPUs it takes a node. On a
     cluster more actors start as nodes join.
@@ -130,7 +131,7 @@ def _cpus_per_actor(cluster: ClusterConfig, gpus_per_actor: float, cores: int) -
 
 
 def _gpus_per_actor(cluster: ClusterConfig, engine: EngineSpec, gpus: int) -> float:
-    """Return the GPUs of each actor; 0 if it needs none. Raises UserError if that cannot be."""
+    """Return the GPUs of each actor; 0 if it needs none. Raises UserError if the settings contradict each other."""
     group, on_gpu = engine.tensor_parallel, engine.device == "cuda"
     if on_gpu and group > gpus:
         raise UserError("engine.tensor_parallel", group, f"the cluster has {gpus} GPUs: lower it, or join more nodes")
@@ -143,6 +144,6 @@ def _gpus_per_actor(cluster: ClusterConfig, engine: EngineSpec, gpus: int) -> fl
         raise UserError("cluster.gpus_per_actor", count, "must be whole, or less than 1: then actors share a GPU")
     if 0 < count < 1 and engine.kv_cache_gib is None:
         sharing = f"cluster.gpus_per_actor={count:g} lets them share a GPU"
-        remedy = f"say what each actor takes for keys and values: {sharing}"
+        remedy = f"set the size of each actor's KV cache: {sharing}"
         raise UserError("engine.kv_cache_gib", "null", remedy)
     return count

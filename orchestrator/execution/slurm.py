@@ -1,4 +1,4 @@
-"""A sweep as a SLURM job: write its script from a template, and submit it with sbatch."""
+"""Run a sweep as a SLURM job: write the job script from a template, and submit it with sbatch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def job_script(
 
     Args:
         config: The validated configuration, which has the job's resources in `cluster.slurm`.
-        overrides: The overrides of the command line, with which the driver in the job is called.
+        overrides: The overrides of the command line; the driver in the job gets those that do not concern submission.
         config_dir: The user's own configuration folder, if there is one.
         python: The interpreter of the driver; Ray's programs are expected beside it.
     """

@@ -1,7 +1,7 @@
-"""The queue of work that no actor holds: visits, directions to measure, failed attempts and quarantined visits.
+"""Queue of the work that no actor holds: visits to run and directions to measure. It also counts failed attempts.
 
 A visit flows: queue -> slot -> actor -> receipt -> store. It leaves the queue when it is assigned to an actor's slot
-and comes back if it failed or its actor died; after too many failed attempts it is quarantined.
+and comes back if it failed or its actor died. After too many failed attempts it is quarantined: not run again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from orchestrator.sweep.tasks import Visit
 
 
 class VisitQueue:
-    """Visits in their order and, ahead of them, the directions to measure.
+    """Queue of visits in their order and, ahead of them, the directions to measure.
 
-    Moving along a direction needs its measured scalars. Until every direction is measured, only visits of the origin
-    are given out.
+    Moving along a direction requires its scalars. Until every direction is measured, `take` returns visits of the
+    origin only.
     """
 
     def __init__(self, max_attempts: int, outcome: Outcome, observe: Observer) -> None:
@@ -28,7 +28,7 @@ class VisitQueue:
         self._observe = observe
         self._visits: deque[Visit] = deque()
         self._directions: deque[RandomDirection] = deque()
-        self._unmeasured = 0  # directions without a result, those at an actor included
+        self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
         self._stories: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
 
     def add(self, visits: Iterable[Visit], directions: Iterable[RandomDirection]) -> None:
@@ -82,7 +82,7 @@ class VisitQueue:
         """Count a failed attempt; return the item to the queue, or quarantine it after the last allowed attempt.
 
         Raises:
-            RuntimeError: If a direction fails that often, because nothing can be measured without it.
+            RuntimeError: If the item is a direction and this was its last allowed attempt: no visit can do without it.
         """
         story = self._stories.setdefault(item.id, [])
         story.append(last_line(why))

@@ -1,7 +1,8 @@
 """Judges: (prompt, response) -> verdict. A new judge is one file in this folder that ends with `JUDGE = ...`.
 
-A judge is found by the name of its module; there is no list to add it to. A text judge is a function of the response. A
-model judge (`_model.ModelJudge`) is a template, weights and a parser; orchestrator/pipeline/judge.py runs its model.
+A judge is found by the name of its module; there is no list of judges to extend. A text judge computes its verdict from
+the response. A model judge (`_model.ModelJudge`) has a template, weights and a parser; orchestrator/pipeline/judge.py
+runs its model.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from orchestrator.utils.hashing import content_id
 
 
 class Judge(ABC):
-    """Base of all judges.
+    """Base class of all judges.
 
-    A judge's identity is its name, version and parameters: change one of them when its verdicts change.
+    A judge's identity is its name, version and parameters. If you change its verdicts, change the version or a
+    parameter.
 
     Attributes:
-        name: The judge's name, and that of its module.
+        name: The judge's name, which is also the name of its module.
         version: Number of the version, from 1.
-        verdicts: Every verdict that it can give.
-        stops: Strings that decide the verdict wherever they appear, so that generation may stop there
-            (`sampling.early_stop`).
+        verdicts: Every verdict that it can return.
+        stops: Strings that decide the verdict wherever they appear in a response, so that generation may stop there
+            (`sampling.early_stop`). Empty: the judge needs whole responses.
     """
 
     name: ClassVar[str]
@@ -36,7 +38,7 @@ class Judge(ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """JSON values that its verdicts depend on."""
+        """JSON object of the values on which its verdicts depend, besides the code of its version."""
         return {}
 
     @functools.cached_property
@@ -53,7 +55,7 @@ class Judge(ABC):
         return "refused" in self.verdicts
 
     def outcome(self, verdict: str, group: str) -> str | None:
-        """Return `refused` or `complied`, which is what is counted; None for a verdict that counts as neither."""
+        """Return how a verdict is counted for a prompt group: `refused` or `complied`, or None for neither."""
         return verdict if verdict in ("refused", "complied") else None
 
 
@@ -63,7 +65,7 @@ def names() -> list[str]:
 
 
 def get(name: str, field: str = "judge") -> Judge:
-    """Return the judge of that name. Raises UserError, naming the option `field`, if there is none."""
+    """Return the judge with this name. Raises UserError, naming the option `field`, if there is none."""
     known = names()
     if name not in known:
         raise UserError(field, name, f"no such judge{did_you_mean(name, known)} (there are: {', '.join(known)})")

@@ -1,9 +1,10 @@
-"""Model judges: a template, the weights that it was made for, and a parser of the model's answers.
+"""Model judges: each has a template, the weights for which it was made, and a parser of the model's answers.
 
-    (prompt, response) --fill_template--> what the model reads --generate--> an answer --parse--> ParsedVerdict
+    (prompt, response) --fill_template--> input of the model --generate--> answer --parse--> ParsedVerdict
 
-The text of a prompt or response cannot leave its place in the template: the template's own delimiters are broken up in
-it here (`[INST]` becomes `[ INST]`), and the tokenizer's special tokens in orchestrator/prompts/judge_prompts.py.
+The text of a prompt or response cannot imitate the structure of the template. The template's delimiters are broken up
+in the text here (`[INST]` becomes `[ INST]`); the tokenizer's special tokens are broken up in
+orchestrator/prompts/judge_prompts.py.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from orchestrator.judges import Judge
 from orchestrator.utils.hashing import content_id
 
 UNPARSED = "unparsed"
-"""The verdict if the parser does not know an answer: stored and counted, but in no rate."""
+"""Verdict for an answer that the parser does not recognize. It is stored and counted, but left out of every rate."""
 HARM_GROUPS = ("harmful", "jailbreak")
-"""The groups of prompts in which a harmful response is a successful attack."""
+"""Groups of prompts in which a harmful response is a successful attack."""
 PLACEHOLDERS = re.compile(r"\{(prompt|response)\}")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The model that a judge was made for.
+    """Model for which a judge was made.
 
     Attributes:
-        hub: Name of its repository.
+        hub: Name of its repository on the hub.
         revision: Commit of the repository.
         license: Name of its license.
         parameters: Number of parameters; `plan` estimates memory from it.
-        gated: Whether the repository asks for consent.
-        dtype: The dtype it is run in, unless the user chooses another.
-        max_model_len: Most tokens of the filled template and the answer.
+        gated: Whether the repository requires consent to its terms before a download.
+        dtype: Dtype of the weights, unless the user chooses another.
+        max_model_len: Maximum number of tokens of the filled template and the answer together.
     """
 
     hub: str
@@ -50,7 +51,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class ParsedVerdict:
-    """What a model's answer says. `score`: None if the judge gives none; higher is more harmful."""
+    """Verdict and score in a model's answer.
+
+    Attributes:
+        verdict: One of the judge's verdicts.
+        score: Score of the response; higher is more harmful. None if the judge has no scores or the answer has none.
+    """
 
     verdict: str
     score: float | None = None
@@ -60,19 +66,18 @@ NO_VERDICT = ParsedVerdict(UNPARSED)
 
 
 class ModelJudge(Judge):
-    """Base of the judges that ask a model.
+    """Base class of the judges that run a model.
 
     Attributes:
-        weights: The model that the judge was made for.
-        template: Text with {prompt} and {response} once each, in this order. It is the whole text that the model reads,
-            special tokens included; with `chat`, it is the user's message in the chat template of the model's
-            tokenizer.
-        system: The system message before it. Only with `chat`.
-        chat: Whether the tokenizer's chat template is used.
-        bos: Whether the tokenizer adds its own special tokens in front, as for any text.
+        weights: The model for which the judge was made.
+        template: Text with {prompt} and {response} once each, in this order. Without `chat` it is the whole input of
+            the model, special tokens included. With `chat` it is the user's message.
+        system: The system message before the template. None: no system message. Only with `chat`.
+        chat: Whether the chat template of the model's tokenizer wraps the template.
+        bos: Whether the tokenizer adds its special tokens in front, such as a beginning-of-sequence token.
         delimiters: Strings that structure the template; see `escape_delimiters`.
-        max_tokens: Most tokens of an answer.
-        bound_weights: Fingerprint and dtype of the weights that judge. None before `with_weights`.
+        max_tokens: Maximum number of tokens of an answer.
+        bound_weights: Fingerprint and dtype of the weights with which the judge runs. None before `with_weights`.
     """
 
     weights: ClassVar[Weights]
@@ -86,26 +91,31 @@ class ModelJudge(Judge):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """JSON values that its verdicts depend on: the template and what surrounds it, and the weights."""
+        """JSON object of the values on which its verdicts depend: the model's input format and the weights."""
         request = [self.template, self.system, self.chat, self.bos, list(self.delimiters), self.max_tokens]
         weights = None if self.bound_weights is None else list(self.bound_weights)
         return {"asked": content_id(request), "weights": weights}
 
     @functools.cached_property
     def id(self) -> str:
-        """Content hash of its identity: 16 hexadecimal digits. Only after `with_weights`."""
+        """Content hash of its identity: 16 hexadecimal digits. AssertionError before `with_weights`."""
         assert self.bound_weights is not None, f"{self.name} has no weights yet"
         return content_id(["judge", self.name, self.version, self.parameters])
 
     def with_weights(self, fingerprint: str, dtype: str) -> Self:
-        """Return the same judge bound to these weights."""
+        """Return a copy of this judge that is bound to these weights.
+
+        Args:
+            fingerprint: Content hash of the weights.
+            dtype: Dtype in which they run.
+        """
         judge = copy.copy(self)
         judge.__dict__.pop("id", None)
         judge.bound_weights = (fingerprint, dtype)
         return judge
 
     def verdict(self, prompt: str, response: str) -> str:
-        """Not available: a model has to be run."""
+        """Raise AssertionError: orchestrator/pipeline/judge.py runs the model and calls `parse`."""
         raise AssertionError(f"{self.name} is a model: pipeline/judge.py runs it")
 
     def fill_template(self, prompt: str, response: str) -> list[str]:
@@ -116,16 +126,19 @@ class ModelJudge(Judge):
 
     @abstractmethod
     def parse(self, answer: str) -> ParsedVerdict:
-        """Return what an answer says; NO_VERDICT, never a guess, if it is not in a known form."""
+        """Return the verdict in a model's answer; NO_VERDICT, never a guess, if the answer has an unknown form."""
 
 
 class HarmJudge(ModelJudge):
-    """Base of the judges that say whether a response is harmful (`unsafe` or `safe`). Benign prompts get no verdict."""
+    """Base class of the judges that decide only whether a response is harmful (`unsafe` or `safe`).
+
+    They do not apply to benign prompts.
+    """
 
     verdicts = ("safe", "unsafe", UNPARSED)
 
     def applies_to(self, group: str) -> bool:
-        """Return whether the group asks for something harmful."""
+        """Return whether the prompts of the group request something harmful."""
         return group in HARM_GROUPS
 
     def outcome(self, verdict: str, group: str) -> str | None:
@@ -134,16 +147,16 @@ class HarmJudge(ModelJudge):
 
 
 class HarmAndRefusalJudge(ModelJudge):
-    """Base of the judges that say separately whether a response refuses and whether it is harmful.
+    """Base class of the judges that decide separately whether a response refuses and whether it is harmful.
 
-    An attack with a harmful prompt succeeds if the response is harmful; a benign prompt is refused if the response
-    refuses.
+    For harmful prompts the harm is counted: an attack succeeds if the response is harmful. For benign prompts the
+    refusal is counted.
     """
 
     verdicts = ("refused", "safe", "unsafe", "refused unsafe", UNPARSED)
 
     def applies_to(self, group: str) -> bool:
-        """Return whether the group is harmful or benign."""
+        """Return whether the group is harmful, jailbreak or benign."""
         return group in (*HARM_GROUPS, "benign")
 
     def outcome(self, verdict: str, group: str) -> str | None:

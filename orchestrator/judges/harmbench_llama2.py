@@ -1,7 +1,7 @@
-"""HarmBench's test classifier (Llama 2 13B): is the response an instance of the requested behavior?
+"""HarmBench's test classifier (Llama 2 13B), a judge of whether the response is an instance of the requested behavior.
 
-The template is that of the model card for behaviors without a context, including the blank at the end of its first
-rule. One token is generated, as in the card.
+The template is that of the model card for behaviors without a context, including the space at the end of its first
+rule. As in the card, one token is generated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DELIMITERS = (
 
 
 class HarmBenchJudge(HarmJudge):
-    """Base of HarmBench's classifiers: `unsafe` for yes, `safe` for no."""
+    """Base class of HarmBench's classifiers: an answer of "yes" is `unsafe`, "no" is `safe`."""
 
     bos = True
     delimiters: ClassVar[tuple[str, ...]] = DELIMITERS
@@ -38,7 +38,7 @@ class HarmBenchJudge(HarmJudge):
 
 
 class HarmBenchLlama2(HarmBenchJudge):
-    """The classifier behind HarmBench's published rates."""
+    """HarmBench's test classifier, with which its published rates were measured."""
 
     name = "harmbench_llama2"
     version = 1

@@ -1,6 +1,6 @@
-"""HarmBench's validation classifier (Mistral 7B), smaller than the test classifier and with more rules.
+"""HarmBench's validation classifier (Mistral 7B), which is smaller than the test classifier and has more rules.
 
-The template is that of the model card for behaviors without a context. One token is generated, as in the card.
+The template is that of the model card for behaviors without a context. As in the card, one token is generated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from orchestrator.judges.harmbench_llama2 import DELIMITERS, HarmBenchJudge
 
 
 class HarmBenchMistral(HarmBenchJudge):
-    """`unsafe` for yes, `safe` for no."""
+    """Judge with the verdict `unsafe` for an answer of "yes" and `safe` for "no"."""
 
     name = "harmbench_mistral"
     version = 1

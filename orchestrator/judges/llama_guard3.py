@@ -1,8 +1,8 @@
-"""Llama Guard 3 8B: is the response unsafe by Meta's fourteen hazard categories?
+"""Llama Guard 3 8B, a judge of whether the response is unsafe by Meta's fourteen hazard categories.
 
-The text is that of the chat template in the model's repository for a conversation of two turns in which the response is
-judged. Prompt and response are stripped of white space, and the categories stand by their names. The template's leading
-space is kept.
+The template is the text that the chat template in the model's repository produces for a user's turn and an agent's
+turn, of which the latter is judged. Prompt and response are stripped of white space. The categories are listed by
+number and name. The leading space of the chat template is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ANSWER = re.compile(r"\s*(?:(safe)|unsafe\s+S\d{1,2}(?:\s*,\s*S\d{1,2})*)\s*", 
 
 
 class LlamaGuard3(HarmJudge):
-    """`unsafe` with at least one category, or `safe`."""
+    """Judge with the verdict `unsafe` if the model names at least one hazard category, or `safe`."""
 
     name = "llama_guard3"
     version = 1

@@ -1,7 +1,7 @@
-"""WildGuard: is the request harmful, is the response a refusal, is the response harmful?
+"""WildGuard, a judge of whether the response is a refusal and whether it is harmful.
 
-The format is that of the model card and of the authors' package (github.com/allenai/wildguard). The template writes
-`<s>` itself, so the tokenizer adds no second one.
+The format is that of the model card and of the authors' package (github.com/allenai/wildguard). The template contains
+`<s>`, so the tokenizer must not add another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _ANSWER = re.compile(
 
 
 class WildGuard(HarmAndRefusalJudge):
-    """Refusal and harm separately. What it says about the request is not kept; "n/a" is not a verdict."""
+    """Judge of refusal and harm, separately.
+
+    The model also classifies the request; that result is not used. An answer of "n/a" counts as unparsed.
+    """
 
     name = "wildguard"
     version = 1

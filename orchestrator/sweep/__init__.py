@@ -1,1 +1,1 @@
-"""What is to be measured, as pure hashed values: points, grids, tasks."""
+"""Definition of a sweep in immutable values, identified by content hashes: points, grids, tasks."""

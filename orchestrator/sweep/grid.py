@@ -1,4 +1,4 @@
-"""Grids and sweeps. A sweep is one request: a grid x prompt sets x judges. Pure values.
+"""Grids and sweeps, as immutable values. A sweep is one request: a grid x prompt sets x judges.
 
 A grid consists of lines or planes of nodes; a node is a point with its coordinates. Several nodes may share a point
 (the origin is on every line), so coordinates belong to nodes and each point is measured once.
@@ -16,7 +16,7 @@ from orchestrator.sweep.tasks import Task
 from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.hashing import content_id
 
-# Fields without an effect in a kind of grid: they are not part of its identity.
+# Fields that have no effect in a kind of grid, and are therefore not part of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude")
 _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
     GridKind.random_1d: ("range_y", "orthogonal", "towards", "eq4"),
@@ -38,8 +38,10 @@ class Node:
         on_grid: Whether it is one of the grid's equally spaced nodes. Others are left out of VISAGE.
         seed_x: Seed of the first axis. None if that axis is not random.
         seed_y: Seed of the second axis. None likewise, and on a line.
+        point: The point that is measured.
         mark: Label of the checkpoint at this point; empty if there is none.
-        projected: True if the checkpoint is beside the line or plane; the coordinates are of its nearest place on it.
+        projected: True if the point is a checkpoint outside the line or plane. The coordinates are then those of its
+            projection.
     """
 
     line: int
@@ -80,13 +82,20 @@ class Grid:
     * interpolate_random: Plane k is spanned by the checkpoint of `towards` and the random direction of seed + k.
 
     Attributes:
+        kind: One of the above.
         steps: Number of intervals on each axis.
         range: Ends of the first axis, and of the second unless `range_y` is given.
+        range_y: Ends of the second axis. None: as `range`.
         directions: Number of lines or planes, in kinds with random directions.
+        seed: Seed of the first random direction.
+        norm: Scaling of random directions (see `RandomDirection`).
+        exclude: Random directions do not move tensors whose names contain one of these strings.
+        towards: Checkpoints and adapters that are axes.
         orthogonal: Whether the second random direction of a plane is made orthogonal to the first.
-        eq4: (c, s): the second axis is s (d2 - c d1). None: it is d2.
+        eq4: (c, s): the second axis of interpolate_2d is s (d2 - c d1). None: it is d2.
         beside: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
-        hidden: True if the checkpoints of `towards` are only axes (those of a principal plane) and are not measured.
+        hidden: True if the checkpoints of `towards` are only axes, such as those of a principal plane, and are not
+            measured themselves.
     """
 
     kind: GridKind = GridKind.random_1d
@@ -105,8 +114,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(self.kind)
-        assert needed in (None, len(self.towards)), f"{self.kind} goes towards {needed}, not {len(self.towards)}"
-        assert self.kind != GridKind.interpolate_1d or self.towards, "interpolate_1d goes towards something"
+        assert needed in (None, len(self.towards)), f"{self.kind} needs {needed} checkpoints, not {len(self.towards)}"
+        assert self.kind != GridKind.interpolate_1d or self.towards, "interpolate_1d needs at least one checkpoint"
 
     @property
     def is_plane(self) -> bool:
@@ -119,7 +128,7 @@ class Grid:
         return {GridKind.interpolate_1d: len(self.towards), GridKind.interpolate_2d: 1}.get(self.kind, self.directions)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that have an effect: the grid's identity."""
+        """Return, as JSON, the fields that affect the points of this kind of grid. They are the grid's identity."""
         value = asdict(self) | {
             "kind": str(self.kind),
             "norm": str(self.norm),
@@ -131,7 +140,12 @@ class Grid:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> Grid:
-        """Return the grid that `to_json` described. `labels`: label of each checkpoint, by fingerprint."""
+        """Return the grid that `to_json` described.
+
+        Args:
+            value: The JSON object.
+            labels: Fingerprint -> label of each checkpoint, because labels are not part of the JSON. None: no labels.
+        """
         fields: dict[str, Any] = {k: tuple(item) if isinstance(item, list) else item for k, item in value.items()}
 
         def towards(d: Mapping[str, Any]) -> TowardsDirection:
@@ -180,14 +194,14 @@ class Grid:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Every node, line by line. Not cached: a million nodes take half a gigabyte."""
+        """Every node, line by line. Computed at each access, because a million nodes take half a gigabyte."""
         return tuple(self.walk())
 
     def walk(self) -> Iterator[Node]:
         """Yield the nodes, line by line.
 
-        Every line or plane includes the origin and the checkpoints that it goes toward; where these are not among the
-        equally spaced nodes, they are added off the grid.
+        Every line or plane includes the origin and the checkpoints that are its axes. If they are not among the equally
+        spaced nodes, they are added with `on_grid` False. The extra checkpoints (`beside`) follow the first line.
         """
         return (node for k in range(self.lines) for node in self._nodes_of(k))
 
@@ -209,7 +223,7 @@ class Grid:
             yield Node(k, each.alpha, each.beta, False, seed_x, seed_y, point, each.direction.label, projected=True)
 
     def landmarks(self, k: int) -> list[tuple[float, float | None, Point, str]]:
-        """Return alpha, beta, point and label of the origin of line or plane k and of each checkpoint on it."""
+        """Return (alpha, beta, point, label) of the origin and of each checkpoint that is an axis of line/plane k."""
         x, y = self.axes(k)
         zero = None if y is None else 0.0
         marks: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.at(k, 0.0, zero), "")]
@@ -224,17 +238,17 @@ class Grid:
 
     @property
     def directions_used(self) -> tuple[RandomDirection, ...]:
-        """Every random direction of this grid, once. Their scale factors are measured and stored."""
+        """Every random direction of this grid, once. Their scalars must be measured before points use them."""
         axes = (d for k in range(self.lines) for d in self.axes(k))
         return tuple(dict.fromkeys(d for d in axes if isinstance(d, RandomDirection)))
 
     def points(self) -> list[Point]:
-        """Return every point once, origin first, then coarse to fine, so that an interrupted sweep is a landscape."""
+        """Return every point once, origin first, then coarse to fine, so that an interrupted sweep spans the grid."""
         nodes = sorted(self.nodes, key=self._fineness)
         return list(dict.fromkeys(node.point for node in nodes))
 
     def _fineness(self, node: Node) -> tuple[int, int]:
-        """Return the sort key of a node: its level (the origin, checkpoints, the grid from coarse to fine) and line."""
+        """Return the sort key (level, line). Levels: -2 for the origin, -1 for checkpoints, from 0 (coarse) to fine."""
         if node.point.is_origin:
             return -2, 0
         if node.mark or not node.on_grid:
@@ -262,7 +276,14 @@ def spaced(bounds: tuple[float, float], steps: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One request: a grid x prompt sets x judges. `name` is for people and is only in the folder's name."""
+    """One request: a grid x prompt sets x judges.
+
+    Attributes:
+        grid: The points to measure.
+        prompt_set_ids: Ids of the prompt sets whose responses are generated at each point.
+        judges: Names of the judges; the first one is primary.
+        name: Name for the sweep's folder, which is not part of its identity.
+    """
 
     grid: Grid
     prompt_set_ids: tuple[str, ...]
@@ -275,7 +296,13 @@ class Sweep:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], name: str = "sweep", labels: Mapping[str, str] | None = None) -> Sweep:
-        """Return the sweep that `to_json` described. `labels`: label of each checkpoint, by fingerprint."""
+        """Return the sweep that `to_json` described.
+
+        Args:
+            value: The JSON object.
+            name: Name of the sweep.
+            labels: Fingerprint -> label of each checkpoint, because labels are not part of the JSON. None: no labels.
+        """
         return cls(Grid.from_json(value["grid"], labels), tuple(value["prompt_set_ids"]), tuple(value["judges"]), name)
 
     @functools.cached_property
@@ -284,5 +311,5 @@ class Sweep:
         return content_id(self.to_json())
 
     def tasks(self) -> list[Task]:
-        """Return every task once, in the order in which they are to be run."""
+        """Return every task once, in the order in which the tasks are run."""
         return [Task(point, set_id) for point in self.grid.points() for set_id in self.prompt_set_ids]

@@ -1,4 +1,4 @@
-"""Directions and points in weight space. Pure values, identified by their content.
+"""Directions and points in weight space, as immutable values that are identified by their content.
 
 A direction is a movement in weight space; a point is a set of coefficients on directions. A point without coefficients
 is the origin, the unperturbed model, so all lines and planes share one origin.
@@ -27,9 +27,11 @@ class RandomDirection:
     plain z (`sigma`).
 
     Attributes:
+        seed: Seed of the random numbers (docs/noise.md).
+        norm: Scaling of the random numbers.
         exclude: Tensors whose names contain one of these strings do not move.
-        orthogonal_to: Seed of a random direction, with the same norm and exclusions, to which this one is made
-            orthogonal. None: it is not.
+        orthogonal_to: Seed of the random direction, with the same norm and exclusions, to which this one is made
+            orthogonal. None: to none.
     """
 
     seed: int
@@ -54,7 +56,7 @@ class RandomDirection:
 
     @property
     def label(self) -> str:
-        """A name for people."""
+        """Human-readable name."""
         suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
         return f"random {self.seed} ({self.norm}){suffix}"
 
@@ -69,7 +71,7 @@ class TowardsDirection:
 
     Attributes:
         fingerprint: Content hash of the checkpoint or adapter.
-        label: A name for people, which is not part of the identity.
+        label: Human-readable name, which is not part of the identity.
     """
 
     fingerprint: str
@@ -106,14 +108,14 @@ def direction_from_json(value: Mapping[str, Any]) -> Direction:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Coefficients on directions, sorted by direction id, rounded to 9 decimals, zeros dropped."""
+    """Coefficients on directions, sorted by direction id and rounded to 9 decimals. Zero coefficients are dropped."""
 
     coefficients: tuple[tuple[Direction, float], ...] = ()
     _id: str = field(default="", init=False, repr=False, compare=False)
 
     @classmethod
     def at(cls, coefficients: Iterable[tuple[Direction, float]]) -> Point:
-        """Return the point with these coefficients; those on the same direction add up."""
+        """Return the point with these coefficients. Coefficients on the same direction are added."""
         total: dict[Direction, float] = {}
         for direction, coefficient in coefficients:
             total[direction] = total.get(direction, 0.0) + coefficient

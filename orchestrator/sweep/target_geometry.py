@@ -1,4 +1,4 @@
-"""How far the checkpoints of a sweep are from its model: recorded when a sweep is prepared, read when it is reduced."""
+"""Distances of a sweep's checkpoints from its model: stored when the sweep is prepared, read when it is reduced."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class TargetGeometry:
 
     Attributes:
         base_norm: Norm of the base model's weights.
-        moved_norm: The same of those tensors that random directions move. A displacement of length l is as long as a
-            random direction at alpha = l / moved_norm. 0 if all tensors are excluded.
+        moved_norm: Norm of the weights that random directions move. A displacement of length l is as long as a random
+            direction at alpha = l / moved_norm. 0 if all tensors are excluded.
         lengths: Distance of each target from the base, by the target's fingerprint.
-        plane_share: Share of the trajectory's squared displacements that lies in its principal plane. None: the grid
-            is not such a plane.
-        recipes: Label of a target -> the recipe that trained it, for targets that are the end of a trained trajectory.
+        plane_share: Share, 0 to 1, of the sum of squared displacements of a trajectory that lies in its principal
+            plane. None: the grid is not the principal plane of a trajectory.
+        recipes: Label of a target -> name of the recipe that trained it, for targets at the end of a trained
+            trajectory.
     """
 
     base_norm: float
@@ -28,7 +29,7 @@ class TargetGeometry:
     recipes: Mapping[str, str] = field(default_factory=dict)
 
     def alpha_of(self, fingerprint: str) -> float | None:
-        """Return the alpha at which a random direction is as long as the displacement of this target.
+        """Return the alpha at which a random direction is as long as the displacement of a target.
 
         None if the target is not recorded, or if random directions move nothing.
         """
@@ -36,7 +37,7 @@ class TargetGeometry:
         return None if length is None or not self.moved_norm else length / self.moved_norm
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of sweep.json. `plane_share` and `recipes` are left out if they are not set."""
+        """Return the object `around` of sweep.json. `plane_share` and `recipes` are left out if they are not set."""
         value: dict[str, Any] = {}
         if self.plane_share is not None:
             value["plane_share"] = self.plane_share
@@ -46,7 +47,7 @@ class TargetGeometry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TargetGeometry | None:
-        """Read what `to_json` wrote. None for an empty object: the sweep has no targets."""
+        """Return the geometry that `to_json` described; None for an empty object, if the sweep has no targets."""
         if not value:
             return None
         return cls(

@@ -1,7 +1,8 @@
-"""Prompts, prompt sets, tasks and visits. Pure values.
+"""Prompts, prompt sets, tasks and visits, as immutable values.
 
-A task is one point with one prompt set: what is stored, counted and retried. A visit is one point with all its missing
-prompt sets: what is scheduled. In a visit the weights are written once and everything is generated in one batch.
+A task is one point with one prompt set: the unit that is stored, counted and retried. A visit is one point with all its
+missing prompt sets: the unit that is scheduled. In a visit the weights are written once and all responses are generated
+in one batch.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from orchestrator.utils.hashing import content_id, text_id
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt, identified by its raw text (and choices), so that the prompts of two models pair.
+    """One prompt, identified by its raw text and choices, so that the same prompt has the same id for every model.
 
     Attributes:
+        text: The raw text, before the chat template.
         group: harmful, benign, jailbreak or capability.
-        category: A name for tables; empty for none.
+        category: Name for tables; empty for none.
         pair_id: Prompts with the same id belong together. None: no pair.
-        target: What the response is compared with: the correct answer of a question, the plain request of an attack.
+        target: The correct answer to a question, or the plain request inside an attack. None if there is none.
         choices: The answers to choose from; empty for an open question.
     """
 
@@ -43,16 +45,16 @@ class Prompt:
 
     @property
     def request(self) -> str:
-        """The request that a judge sees: of an attack the plain request inside it, if that is known."""
+        """The request that a judge reads: for an attack, the plain request inside it, if it is known; else the text."""
         return self.target if self.group == "jailbreak" and self.target else self.text
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are generated. Sampling is greedy, so the landscape depends on the weights alone.
+    """Settings for generating responses. Decoding is always greedy, so that the landscape depends on the weights alone.
 
     Attributes:
-        max_tokens: Most tokens of a response.
+        max_tokens: Maximum number of tokens of a response.
         stop: Strings that end a response.
         letters: Answer letters whose log-probabilities are stored, for multiple-choice questions.
     """
@@ -70,12 +72,12 @@ class Sampling:
 class PromptSet:
     """Prompts of one group, rendered for one model, with their sampling.
 
-    Its identity is group, prompt ids, token ids and sampling. `probe_set`, `system_prompt` and `origin` are names for
-    people; what they change is in the token ids already.
+    Its identity is group, prompt ids, token ids and sampling. `probe_set`, `system_prompt` and `origin` are only
+    human-readable names, because their effect is contained in the token ids.
 
     Attributes:
         rendered: The text of each prompt in the model's chat template.
-        token_ids: The same as token ids.
+        token_ids: The token ids of each rendered prompt.
     """
 
     group: str
@@ -125,9 +127,9 @@ def parse_part(part: str | None) -> tuple[int, int]:
 
 
 def assign_parts(tasks: Iterable[Task], n: int) -> dict[Point, int]:
-    """Return which of n parts, 1 to n, each point belongs to.
+    """Divide the points among n parts; return point -> part, 1 to n.
 
-    Every n-th point is in the same part, so that each part goes from coarse to fine as the whole sweep does.
+    Every n-th point is in the same part, so that each part runs from coarse to fine as the whole sweep does.
     """
     parts: dict[Point, int] = {}
     for task in tasks:

@@ -1,1 +1,1 @@
-"""Helpers without any knowledge of sweeps: errors, hashing, console, subprocesses, cache."""
+"""General helpers that do not depend on sweeps: errors, hashing, console, subprocesses, cache."""

@@ -1,4 +1,4 @@
-"""The user's cache folder: fetched and derived files that can be made again, and a lock between processes."""
+"""The user's cache folder for downloaded and derived files that can be made again, and a lock between processes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def cache_dir() -> Path:
 
 
 def write_json(path: Path, value: Any) -> bool:
-    """Write a JSON file atomically, making its folder first. Return False if that is not possible.
+    """Write a JSON file atomically, creating its folder if necessary. Return False if it cannot be written.
 
-    For files that speed up the next run: a cache that cannot be written is no error.
+    Use it for caches: that they cannot be written must not end a run.
     """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -41,7 +41,7 @@ def write_json(path: Path, value: Any) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, waiting for another process that has it.
+    """Hold an exclusive lock on a file. If another process holds it, wait, and name that process in a log message.
 
     The operating system releases the lock when its owner dies, so a stale lock file does no harm.
     """

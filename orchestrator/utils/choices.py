@@ -1,4 +1,4 @@
-"""Closed sets of values that options may take. A member's name and value are what users write and what is stored."""
+"""Enumerations of the values that options may take. Users write the members' names, and files store them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DeviceChoice(StrEnum):
 
 
 class BaseChoice(StrEnum):
-    """Place of the unperturbed weights between visits; `auto` takes the fastest that fits."""
+    """Place of the unperturbed weights between visits; `auto` chooses by free memory (see base_placement.py)."""
 
     auto = "auto"
     gpu = "gpu"
@@ -57,7 +57,10 @@ class BaseChoice(StrEnum):
 
 
 class WriteChoice(StrEnum):
-    """Way of giving new weights to a CPU engine; `auto` follows what the sweep has stored."""
+    """Use of new weights by vLLM on a CPU: directly, or packed again after each write.
+
+    `auto` keeps the mode of the sweep's stored responses; if there are none, dtype and device decide.
+    """
 
     auto = "auto"
     inplace = "inplace"
@@ -65,7 +68,7 @@ class WriteChoice(StrEnum):
 
 
 class ClusterKind(StrEnum):
-    """Where actors run."""
+    """Cluster on which actors run: this machine, a running Ray cluster, or a SLURM job."""
 
     local = "local"
     ray = "ray"
@@ -73,13 +76,13 @@ class ClusterKind(StrEnum):
 
 
 class AnswerKind(StrEnum):
-    """How an answer to a capability question is checked: by the letter of a choice, or by its exact text."""
+    """Check of an answer to a capability question: by the letter of a choice, or by its exact text."""
 
     choice = "choice"
     exact = "exact"
 
 
 class Retry(StrEnum):
-    """Which tasks a further run attempts again."""
+    """Tasks that a further run attempts again: those that failed too often."""
 
     failed = "failed"

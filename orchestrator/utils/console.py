@@ -1,4 +1,4 @@
-"""Durations and progress for people: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Format durations, and show progress: a bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 PLAIN_EVERY = 10.0
-"""Seconds between two progress lines where there is no terminal."""
+"""Minimum seconds between two progress lines if there is no terminal."""
 
 Progress = Callable[[float], None]
 """A callback that takes the fraction of the work that is done, 0 to 1."""
@@ -22,8 +22,9 @@ def ignore_progress(fraction: float) -> None:
 def file_progress(what: str) -> Iterator[Progress]:
     """Show `reading WHAT` and the time left on the current `sys.stderr`.
 
-    Yields the callback that takes the fraction read. If it is never called (the result was in a cache), nothing is
-    shown.
+    Yields:
+        The callback that takes the fraction read so far. As long as it is not called, nothing is shown (for example if
+        the result is in a cache).
     """
     from rich.console import Console
     from rich.progress import Progress as ProgressBar

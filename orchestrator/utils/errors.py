@@ -1,4 +1,4 @@
-"""User errors, each one sentence, and exit codes. Assertions are for programming errors."""
+"""Errors that users can correct, each reported in one sentence, and exit codes. Programming errors are assertions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the command line returns to its caller. Scripts rely on these numbers."""
+    """Exit codes of the command line. Scripts rely on these numbers."""
 
     COMPLETE = 0
     """Everything requested is done."""
@@ -23,12 +23,12 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """Something only the user can correct. The command line prints it as one sentence and exits with code 2.
+    """Error that only the user can correct. The command line prints it as one sentence and exits with code 2.
 
     Args:
         field: The option or file at fault, such as `model.path`.
-        value: Its value; shown as at most 200 characters.
-        remedy: What is wrong with it and what would be right. It continues the sentence "FIELD=VALUE: ...".
+        value: Its value, of which the message shows at most 200 characters.
+        remedy: The fault and its correction. It continues the sentence "FIELD=VALUE: ...".
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:

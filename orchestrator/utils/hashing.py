@@ -1,4 +1,4 @@
-"""Content hashes: the identity of everything that is stored."""
+"""Content hashes, by which everything that is stored is identified."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ID_BYTES = 8
 def content_id(value: object) -> str:
     """Return 16 hexadecimal digits that identify a JSON value by its content: equal values have equal ids.
 
-    Keys are sorted. Floats must already be rounded as their identity requires.
+    Keys are sorted. The caller must round floats, because two floats that differ in the last bit give different ids.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()

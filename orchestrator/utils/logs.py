@@ -1,4 +1,4 @@
-"""Logging of the command line: messages for the user go to stderr, bare, as they are written."""
+"""Logging of the command line: messages for the user appear on stderr, without level or logger name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOTS = ("orchestrator", "workers")
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at that moment, which a live display may have replaced."""
+    """Handler that looks up `sys.stderr` at every message, because a live display may have replaced it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

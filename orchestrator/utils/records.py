@@ -13,8 +13,8 @@ from typing import Any, Self
 class JsonRecord:
     """Base of frozen dataclasses with one JSON key for each field, in the order of the fields.
 
-    A field holds a JSON value, another record, a tuple of either (an array in JSON) or None. A field with a default
-    may be missing from the JSON that is read: that is how files written by earlier versions are read.
+    A field holds a JSON value, another record, a tuple of either (an array in JSON) or None. When JSON is read, a field
+    with a default may be missing, so that files of earlier versions, which lack newer fields, can be read.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class JsonRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the record that `value` was made from. Keys that are not fields are ignored.
+        """Return the record that `to_json` described. Keys that are not fields are ignored.
 
         Raises:
             KeyError: If a field without a default is missing.
@@ -46,7 +46,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(hint: Any, value: Any) -> Any:
-    """Return a JSON value as the type of the field that it is for."""
+    """Convert a JSON value to the type of its field."""
     if value is None:
         return None
     if isinstance(hint, types.UnionType):

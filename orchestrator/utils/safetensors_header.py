@@ -1,4 +1,4 @@
-"""Read the header of a safetensors file: its tensors and where their bytes are. Plain Python, no tensor is read.
+"""Read the header of a safetensors file: names, dtypes, shapes and byte offsets of its tensors, but no tensor data.
 
 Format: 8 bytes (the header's length N, little-endian), N bytes of JSON, then the tensors' bytes without gaps.
 https://huggingface.co/docs/safetensors
@@ -12,18 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INDEX_FILE = "model.safetensors.index.json"
-"""In a checkpoint of several files: the file that holds each tensor."""
+"""Index of a checkpoint with several files: it maps each tensor's name to the file that holds it."""
 
 MAX_HEADER_BYTES = 100 << 20
-"""The format's own limit."""
+"""Maximum size of a header according to the format."""
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""Bytes of one element, by dtype name. The sizes of tensors of other dtypes are not checked."""
+"""Dtype name -> bytes of one element. The sizes of tensors of other dtypes are not checked."""
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One tensor of a file: bytes [start, stop) of `file`, row-major, of safetensors' dtype name (F32, BF16, ...)."""
+    """One tensor of a file.
+
+    Attributes:
+        name: The tensor's name.
+        dtype: Name of the dtype in safetensors (F32, BF16, ...).
+        shape: The tensor's shape; elements are stored row-major.
+        file: The file that holds the tensor.
+        start: Offset of the first byte in the file.
+        stop: Offset after the last byte.
+    """
 
     name: str
     dtype: str
@@ -39,7 +48,7 @@ class TensorHeader:
 
 
 class HeaderError(ValueError):
-    """The file is not safetensors, or not as long as its header says. The message completes "FILE ..."."""
+    """A file is not safetensors, or its length differs from its header. The message completes "FILE ..."."""
 
 
 def read_header(file: Path) -> list[TensorHeader]:

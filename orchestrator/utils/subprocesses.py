@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 QUIET_TRANSFORMERS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-"""Environment of a process that loads a tokenizer or model from a folder: no network, no notes."""
+"""Environment of a process that loads a tokenizer or model from a folder: no network access, only errors are logged."""
 
 QUIET_TRAINING = QUIET_TRANSFORMERS | {"TQDM_DISABLE": "1"}
-"""The same without progress bars."""
+"""As QUIET_TRANSFORMERS, and without the progress bars of libraries."""
 
 
 def run_module(module: str, request: Mapping[str, Any], env: Mapping[str, str], timeout: float) -> Any:
@@ -36,7 +36,9 @@ def run_module(module: str, request: Mapping[str, Any], env: Mapping[str, str], 
 def serve_module(respond: Callable[[dict[str, Any]], Any]) -> None:
     """Answer the one request of `run_module`: read it from stdin, write the response to stdout.
 
-    What libraries print goes to stderr meanwhile.
+    Args:
+        respond: Function from the request to the response, a JSON value. While it runs, output of libraries to stdout
+            goes to stderr.
     """
     stdout, sys.stdout = sys.stdout, sys.stderr
     json.dump(respond(json.load(sys.stdin)), stdout)
@@ -52,7 +54,7 @@ def run_python(
     show: Literal["stdout", "stderr"] | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -P -m module arguments` to its end and return what it wrote.
+    """Run `python -P -m module arguments` to its end and return its exit code and captured output.
 
     Args:
         module: Dotted name.
@@ -60,7 +62,8 @@ def run_python(
         stdin: Bytes for its standard input.
         env: Environment variables in addition to those of this process.
         timeout: Limit in seconds. None: no limit.
-        show: The stream of the child that appears on this process's stderr while it runs, instead of being captured.
+        show: Stream of the child to show on this process's stderr while it runs, instead of capturing it. None captures
+            both.
         check: Whether an exit code other than 0 raises RuntimeError.
 
     Raises:
@@ -86,7 +89,7 @@ def run_python(
 
 
 def _stderr_descriptor() -> int:
-    """The file descriptor of the current `sys.stderr`; DEVNULL if that is no file (a buffer, a notebook)."""
+    """Return the file descriptor of the current `sys.stderr`; DEVNULL if it has none (a buffer, a notebook)."""
     try:
         sys.stderr.flush()
         return sys.stderr.fileno()

@@ -41,22 +41,22 @@ class EngineSpec:
     (`Engine.identity`).
 
     Attributes:
-        kind: Which engine to open.
-        model_dir: Folder of the resident model's checkpoint.
+        kind: Engine to open.
+        model_dir: Folder of the model's checkpoint.
         dtype: Dtype of the weights in the engine.
-        max_model_len: Tokens of a prompt and its response together.
-        max_num_seqs: Sequences in one batch.
-        max_num_batched_tokens: Tokens in one step of the scheduler.
-        kv_cache_gib: Size of the KV cache. None lets the engine choose on a GPU, and means 1 GiB on a CPU.
+        max_model_len: Maximum number of tokens of a prompt and its response together.
+        max_num_seqs: Maximum number of sequences in one batch.
+        max_num_batched_tokens: Maximum number of tokens in one step of the scheduler.
+        kv_cache_gib: Size of the KV cache in GiB. None lets the engine choose on a GPU, and means 1 GiB on a CPU.
         tensor_parallel: Number of ranks that share the model.
         eager: Run without CUDA graphs and compilation.
-        write: How weights reach the linear layers of vLLM on a CPU: `inplace` multiplies with the weights that are
-            written, `repack` packs them again after each write, `auto` is decided by `resolved_write`.
+        write: How the linear layers of vLLM on a CPU use written weights: `inplace` multiplies with them directly,
+            `repack` packs them again after each write, `auto` is resolved by `resolved_write`.
         exact: Generate each prompt set in a batch of its own.
-        seconds: Duration of a visit of the dummy engine.
+        seconds: Duration of a visit of the dummy engine in seconds.
         device: Device that holds the weights.
         threads: Number of CPU threads. None takes every core that this process may use.
-        targets: Checkpoints and adapters that the sweep's directions lead to.
+        targets: Checkpoints and adapters toward which the sweep's directions lead.
         base: Where to keep the unperturbed weights between writes (see workers/weights/base_placement.py).
         gpu_share: Fraction of a GPU's memory for this engine, if several actors share the GPU.
     """
@@ -101,7 +101,7 @@ class Generation:
 
 
 class Engine(abc.ABC):
-    """One resident model. Not thread-safe: one visit at a time."""
+    """Interface to one loaded model. Not thread-safe: it runs one visit at a time."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -109,7 +109,7 @@ class Engine(abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What determines the outputs besides the weights, as JSON."""
+        """JSON object of everything except the weights that determines the outputs."""
 
     @abc.abstractmethod
     def tensors(self) -> list[TensorInfo]:
@@ -117,7 +117,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """Measure the scalars of a direction on this checkpoint (see workers/weights/perturbation.py)."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
 
     @abc.abstractmethod
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -130,11 +130,16 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def read(self, name: str, rank: int = 0) -> list[Piece]:
-        """Read back the parts of a checkpoint tensor that a rank holds."""
+        """Return copies of the parts of a checkpoint tensor that a rank holds.
+
+        Args:
+            name: Name of the tensor in the checkpoint.
+            rank: Tensor-parallel rank, from 0.
+        """
 
     @abc.abstractmethod
     def verify_writes(self) -> None:
-        """Prove that writes reach every tensor and that generation uses them; restore the base to the bit.
+        """Check that writes reach every tensor and that generation uses them, then restore the base bit for bit.
 
         Raises:
             CanaryError: A write has no effect, or an unexpected one. The message names the tensors.
@@ -160,14 +165,14 @@ class Engine(abc.ABC):
         return self._generate(prompt_sets)
 
     def close(self) -> None:  # noqa: B027 - some engines hold nothing
-        """Release what the engine holds."""
+        """Release the engine's resources."""
 
 
 def raise_if_wrong(wrong: Mapping[str, str], problem: str) -> None:
     """Raise CanaryError if any tensor is wrong.
 
     Args:
-        wrong: Tensor -> what is wrong with it. The message shows the first three, sorted by name.
+        wrong: Tensor -> description of its fault. The message shows the first three, sorted by name.
         problem: Description of the failed check, the start of the message.
     """
     if wrong:
@@ -176,11 +181,11 @@ def raise_if_wrong(wrong: Mapping[str, str], problem: str) -> None:
 
 
 def resolved_write(spec: EngineSpec) -> WriteChoice:
-    """Return how weights reach the linear layers, with `auto` resolved.
+    """Return the write mode of the linear layers, with `auto` resolved.
 
-    Packing takes a copy of the linear weights and a pass over them at each write, and makes generation faster
-    (benchmarks/RESULTS.md). It pays off in float32 on a CPU. In 16 bits vLLM's packing changes biases too; on a GPU
-    nothing is packed.
+    Packing needs memory for a copy of the linear weights and a pass over them at each write, and makes generation
+    faster (benchmarks/RESULTS.md). `auto` packs only in float32 on a CPU. In 16 bits vLLM's packing changes biases too;
+    on a GPU nothing is packed.
     """
     if spec.write != WriteChoice.auto:
         return spec.write
@@ -195,7 +200,11 @@ def thread_count(spec: EngineSpec) -> int:
 
 
 def device_name(kind: str) -> str:
-    """Return the model of the device; floating-point results differ between instruction sets and between GPUs."""
+    """Return the GPU's name, or `cpu` with its instruction set: floating-point results differ between these.
+
+    Args:
+        kind: `cuda` or `cpu`.
+    """
     import torch
 
     if kind == "cuda":
@@ -204,7 +213,7 @@ def device_name(kind: str) -> str:
 
 
 def measure_scalars(checkpoint: MappedCheckpoint, direction: RandomDirection) -> pa.Table:
-    """Measure the scalars of a direction on a checkpoint (see workers/weights/perturbation.py)."""
+    """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.SCHEMA`."""
     from workers.weights import perturbation
 
     tensors = ((t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors())
@@ -212,7 +221,7 @@ def measure_scalars(checkpoint: MappedCheckpoint, direction: RandomDirection) ->
 
 
 def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> list[list[int]]:
-    """Return the ids of the tokens that spell each letter, with and without a leading space.
+    """Return, for each letter, the ids of the tokens that spell it with and without a leading space.
 
     Raises:
         ValueError: No single token spells one of the letters.
@@ -235,7 +244,14 @@ def log_sum(values: Iterable[float]) -> float:
 
 
 def terminators(folder: str, tokenizer_eos: int | None) -> set[int]:
-    """Return the tokens that end a response, by vLLM's rule: the tokenizer's and those of generation_config.json."""
+    """Return the ids of the tokens that end a response: the tokenizer's and those of generation_config.json.
+
+    vLLM uses the same rule.
+
+    Args:
+        folder: The model's folder; generation_config.json may be missing.
+        tokenizer_eos: The tokenizer's end-of-sequence token. None if it has none.
+    """
     ids = set() if tokenizer_eos is None else {tokenizer_eos}
     file = Path(folder) / "generation_config.json"
     if not file.exists():

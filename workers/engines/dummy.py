@@ -37,11 +37,11 @@ class DummyEngine(Engine):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Name and version of the dummy."""
+        """Name and version of this engine."""
         return {"engine": "dummy", "version": 1}
 
     def tensors(self) -> list[TensorInfo]:
-        """Return no tensors."""
+        """Return an empty list."""
         return []
 
     def measure(self, direction: RandomDirection) -> pa.Table:
@@ -55,14 +55,14 @@ class DummyEngine(Engine):
         self._point = point
 
     def read(self, name: str, rank: int = 0) -> list[Piece]:
-        """Return no pieces."""
+        """Return an empty list."""
         return []
 
     def verify_writes(self) -> None:
         """Do nothing: there are no weights."""
 
     def generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
-        """Wait for `spec.seconds`, then return the responses; lengths are not checked."""
+        """Wait for `spec.seconds`, then return the responses. Unlike other engines, accept prompts of any length."""
         if self.spec.seconds:
             time.sleep(self.spec.seconds)
         return self._generate(prompt_sets)
@@ -78,7 +78,7 @@ class DummyEngine(Engine):
 
 
 def dummy_response(point: Point, prompt_id: str, sampling: Sampling, n_prompt_tokens: int) -> Generation:
-    """Return the response to a prompt at a point. Each word counts as a token."""
+    """Return the dummy's response to a prompt at a point. Each word counts as a token."""
     distance = math.sqrt(sum(c * c for _, c in point.coefficients))
     radius = 0.15 + 0.1 * hash_fraction(*sorted(d.id for d, _ in point.coefficients))
     p_refusal = 1 / (1 + math.exp(min(50.0, (distance - radius) / BASIN_WALL_WIDTH)))
@@ -99,6 +99,6 @@ def dummy_response(point: Point, prompt_id: str, sampling: Sampling, n_prompt_to
 
 
 def hash_fraction(*parts: str) -> float:
-    """Return a number in [0, 1) that is a function of these texts."""
+    """Return a number in [0, 1) derived from a hash of these texts."""
     digest = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64

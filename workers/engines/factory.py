@@ -35,10 +35,15 @@ def open_engine(spec: EngineSpec) -> Engine:
 
 
 def check_supported(config: Mapping[str, Any], path: object = "") -> None:
-    """Refuse models whose weights cannot be written exactly, judging by config.json alone.
+    """Refuse models whose weights cannot be written exactly.
+
+    Args:
+        config: The content of the model's config.json.
+        path: The model's folder, for the message.
 
     Raises:
-        UserError: The model is quantized, or its engine keeps transformed copies of its weights (model.path).
+        UserError: The model is quantized or an encoder-decoder, or engines keep transformed copies of its weights
+            (model.path).
     """
     text = {**config, **(config.get("text_config") or {})}
     for key in ("quantization_config", "compression_config"):

@@ -1,4 +1,4 @@
-"""transformers as an engine: slow and plain. The reference of the tests, and the engine of machines without vLLM."""
+"""Engine that generates with transformers: slow and simple. It is the tests' reference, and serves without vLLM."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TransformersEngine(Engine):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Version, device and every setting that changes how a batch is cut or rounded."""
+        """Version, device and every setting that changes how a batch is divided or how results are rounded."""
         return {
             "engine": "transformers",
             "version": transformers.__version__,
@@ -86,7 +86,7 @@ class TransformersEngine(Engine):
         return self._checkpoint.tensors()
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """Measure the scalars of a direction on this checkpoint."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return measure_scalars(self._checkpoint, direction)
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -94,11 +94,15 @@ class TransformersEngine(Engine):
         self._weights.apply_point(point, scalars)
 
     def read(self, name: str, rank: int = 0) -> list[Piece]:
-        """Read back a checkpoint tensor."""
+        """Return a copy of a checkpoint tensor as one piece. `rank` is not used."""
         return self._weights.read(name)
 
     def verify_writes(self) -> None:
-        """Run the canary that docs/weights.md describes; leaves the base, to the bit."""
+        """Run the canary check of docs/weights.md, then restore the base bit for bit.
+
+        Raises:
+            CanaryError: A write has no effect, or an unexpected one.
+        """
         weights = self._weights
         raise_if_wrong(weights.differences_from_base(), "the engine does not hold the checkpoint's weights")
         before = self._probe()
@@ -134,7 +138,7 @@ class TransformersEngine(Engine):
     def _decode(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Generation]:
         """Decode one batch greedily.
 
-        A response that has ended stays in the batch, and its further tokens are ignored, until all have ended.
+        A response that has ended stays in the batch until all have ended; its further tokens are ignored.
         """
         longest = max(map(len, prompts))
         lengths = torch.tensor([len(prompt) for prompt in prompts])
@@ -188,13 +192,13 @@ class TransformersEngine(Engine):
         raise UserError("model.path", self.spec.model_dir, remedy)
 
     def _probe(self) -> torch.Tensor:
-        """Return the logits of a short prompt, to tell outputs apart."""
+        """Return the logits of a short prompt, to detect changed outputs."""
         size = self._model.config.get_text_config().vocab_size
         return self.logits([size // 3, size // 2, size // 5])
 
 
 class _Response:
-    """One response that is decoded token by token; text and end are defined as in vLLM.
+    """One response, decoded token by token. Its text, and where it ends, follow vLLM's rules.
 
     The text is the output of a decode stream that has read the prompt. Special tokens add no text. A stop string ends
     the response, which is cut right after it.
@@ -221,10 +225,13 @@ class _Response:
             self.finish_reason = "length"
 
     def _end_of_stop_string(self, before: int) -> int:
-        """Return where the first stop string that the last token completes ends; 0 if there is none.
+        """Return the position in the text at which the earliest stop string ends that the last token completed.
 
         Args:
             before: Length of the text before the last token.
+
+        Returns:
+            The position, or 0 if the last token completed no stop string.
         """
         if len(self.text) == before:
             return 0

@@ -1,4 +1,4 @@
-"""Patches of foreign libraries. Each one names the version that needs it and why.
+"""Patches of third-party libraries. The docstring of each states the affected version and the reason.
 
 `tests/engine/test_patches.py` runs the unpatched code and fails when a patch is no longer needed. Every patch keeps
 the original behind `__wrapped__` and may be applied more than once. vLLM is imported inside the functions: the patch
@@ -20,11 +20,11 @@ WRITE_VARIABLE = "SAFETY_LANDSCAPE_WRITE"  # `inplace` or `repack`; in the envir
 
 
 def hide_llvmlite_dict() -> None:
-    """Let llvmlite's library wrapper have no `__dict__`.
+    """Make llvmlite's library wrapper raise AttributeError for `__dict__`.
 
-    Needed for vLLM 0.32 beside llvmlite 0.47 (numba 0.65). When vLLM registers its CPU kernels it looks for `kernel` in
-    the `__dict__` of every object of every imported module. llvmlite wraps its library in an object that answers every
-    attribute with a wrapped C function, which has no `get`, so that the engine does not start in a process that has
+    Needed for vLLM 0.32 with llvmlite 0.47 (numba 0.65). When vLLM registers its CPU kernels, it looks up `kernel` in
+    the `__dict__` of every object of every imported module. For every attribute, `__dict__` too, llvmlite's wrapper
+    returns a wrapped C function. That function has no method `get`, so vLLM fails to start in a process that has
     imported numba.
     """
     from llvmlite.binding import ffi
@@ -46,10 +46,10 @@ def hide_llvmlite_dict() -> None:
 def keep_linear_weights() -> None:
     """Keep the weights of linear layers as parameters that can be written in place.
 
-    Needed for vLLM 0.32 on a CPU. It hands the weights of linear layers to oneDNN in a packed layout and leaves the
-    parameter empty, so that a write in place would have no effect. With this patch the parameter stays. It is either
-    multiplied with directly (`inplace`), or packed again after every write by `layer.landscape_pack()` (`repack`), as
-    the environment variable SAFETY_LANDSCAPE_WRITE says.
+    Needed for vLLM 0.32 on a CPU, which passes the weights of linear layers to oneDNN in a packed layout and leaves the
+    parameter empty, so that a write in place would have no effect. With this patch the parameter stays. The environment
+    variable SAFETY_LANDSCAPE_WRITE decides how it is used: `inplace` multiplies with it directly; `repack` packs it
+    again after every write, by `layer.landscape_pack()`.
     """
     from vllm.model_executor.layers import utils
 
@@ -75,10 +75,10 @@ def _plain_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def keep_expert_weights() -> None:
-    """Keep the weights of experts as they were loaded, and multiply with them as they are.
+    """Keep the weights of experts in the layout in which they were loaded, and multiply with them directly.
 
-    Needed for vLLM 0.32 on a CPU. It replaces the weights of a mixture of experts by a packed form, whose elements can
-    be neither written nor read back in place.
+    Needed for vLLM 0.32 on a CPU, which replaces the weights of a mixture of experts by a packed form whose elements
+    can be neither written nor read back in place.
     """
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 

@@ -1,4 +1,4 @@
-"""vLLM as an engine. The methods that touch the weights run in its workers (`vllm_worker.Extension`)."""
+"""Engine that generates with vLLM. The methods that access the weights run in its workers (`vllm_worker.Extension`)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _QUIET = {
 
 
 class VllmEngine(Engine):
-    """vLLM in this process; with tensor parallelism its workers run in processes of their own."""
+    """Engine with vLLM in this process. With tensor parallelism vLLM's workers run in processes of their own."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -103,7 +103,7 @@ class VllmEngine(Engine):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Version, device and every setting that changes how a batch is cut or rounded."""
+        """Version, device and every setting that changes how a batch is divided or how results are rounded."""
         import vllm
 
         spec, config = self.spec, self._llm.llm_engine.vllm_config
@@ -127,7 +127,7 @@ class VllmEngine(Engine):
         return self._checkpoint.tensors()
 
     def measure(self, direction: RandomDirection) -> pa.Table:
-        """Measure the scalars of a direction on this checkpoint."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return measure_scalars(self._checkpoint, direction)
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -136,12 +136,16 @@ class VllmEngine(Engine):
         self._reset_prefix_cache()
 
     def read(self, name: str, rank: int = 0) -> list[Piece]:
-        """Read back the parts of a checkpoint tensor that a rank holds."""
+        """Return copies of the parts of a checkpoint tensor that a rank holds."""
         pieces: list[Piece] = self._rpc("landscape_read", name)[rank]
         return pieces
 
     def verify_writes(self) -> None:
-        """Run the canary that docs/weights.md describes; leaves the base, to the bit."""
+        """Run the canary check of docs/weights.md, then restore the base bit for bit.
+
+        Raises:
+            CanaryError: A write has no effect, or an unexpected one.
+        """
         self._raise_if_wrong("landscape_wrong", "base", problem="the engine does not hold the checkpoint's weights")
         if self.spec.eager:  # compiled graphs hide their operations
             self._rpc("landscape_watch_reads")
@@ -173,7 +177,7 @@ class VllmEngine(Engine):
     def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
         from vllm import TokensPrompt
 
-        self._reset_prefix_cache()  # earlier prompts must not change how this batch is cut
+        self._reset_prefix_cache()  # earlier prompts must not change how this batch is divided
         outputs = self._llm.generate(
             [TokensPrompt(prompt_token_ids=list(ids)) for prompts in prompt_sets for ids in prompts.token_ids],
             [self._sampling_params(prompts.sampling) for prompts in prompt_sets for _ in prompts.token_ids],
@@ -211,7 +215,7 @@ class VllmEngine(Engine):
         )
 
     def _place_base(self) -> Placement:
-        """Choose where to keep the base on this machine. Raises UserError (engine.base)."""
+        """Choose where to keep the base on this machine. Raises UserError (engine.base) if it does not fit there."""
         spec, config = self.spec, self._checkpoint.config
         gpu_total = 0
         if spec.device == "cuda":
@@ -237,7 +241,7 @@ class VllmEngine(Engine):
         return choose_placement(spec.base, spec.device, budget)
 
     def _gpu_utilization(self) -> float:
-        """Return the fraction of a GPU's memory for vLLM; a second copy of the weights must fit beside it."""
+        """Return the fraction of a GPU's memory for vLLM, less the base if the base is kept on the GPU too."""
         share = GPU_UTILIZATION * self.spec.gpu_share
         if self._base != "gpu":
             return share
@@ -245,7 +249,11 @@ class VllmEngine(Engine):
         return share - base / torch.cuda.get_device_properties(0).total_memory
 
     def _open_weights(self) -> None:
-        """Trace the layout on every rank; together the ranks must hold every element of every tensor."""
+        """Trace the layout of the weights on every rank.
+
+        Raises:
+            CanaryError: A tensor cannot be written exactly, or no rank holds some of its elements.
+        """
         from workers.engines.vllm_worker import WeightsConfig  # imports vLLM: after the environment is set
 
         config = WeightsConfig(
@@ -268,7 +276,7 @@ class VllmEngine(Engine):
                 )
 
     def _probe(self) -> list[tuple[int, float]]:
-        """Return the first greedy token of two short prompts and its log-probability, to tell outputs apart."""
+        """Return the first greedy token of two short prompts and its log-probability, to detect changed outputs."""
         from vllm import SamplingParams, TokensPrompt
 
         vocabulary = int(self._llm.llm_engine.model_config.get_vocab_size())

@@ -35,12 +35,12 @@ patches.keep_expert_weights()
 
 @dataclass(frozen=True)
 class WeightsConfig:
-    """What a rank needs to take control of its weights.
+    """Configuration of a rank's writable weights.
 
     Attributes:
         model_dir: Folder of the resident model's checkpoint.
         dtype: Dtype of the weights in the engine.
-        targets: Checkpoints and adapters that the sweep's directions lead to.
+        targets: Checkpoints and adapters toward which the sweep's directions lead.
         base: Where to keep the unperturbed weights.
         sample: Sample id of the checkpoint's content, the name of its copy in shared memory.
         threads: Number of CPU threads for this rank.
@@ -83,7 +83,7 @@ class Extension:
     _landscape_copy: HostCopy | None = None
 
     def landscape_open(self, config: WeightsConfig) -> dict[str, list[Region]]:
-        """Trace the layout and take control of the weights.
+        """Trace the layout and open this rank's weights for writing.
 
         Returns:
             This rank's layout: checkpoint tensor -> regions of the engine's parameters.
@@ -108,7 +108,7 @@ class Extension:
         return layout
 
     def landscape_close(self) -> None:
-        """Release what would outlive this process."""
+        """Release the shared memory that would outlive this process."""
         if self._landscape_copy:
             self._landscape_copy.release()
 
@@ -123,16 +123,16 @@ class Extension:
         self._landscape_repack()
 
     def landscape_restore(self) -> None:
-        """Write the base."""
+        """Write the unperturbed weights."""
         self._landscape_weights.restore()
         self._landscape_repack()
 
     def landscape_read(self, name: str) -> list[Piece]:
-        """Read back the parts of a checkpoint tensor that this rank holds."""
+        """Return copies of the parts of a checkpoint tensor that this rank holds."""
         return self._landscape_weights.read(name)
 
     def landscape_wrong(self, expected: Literal["base", "canary"]) -> dict[str, str]:
-        """Return tensor (or packed parameter) -> what differs from the base, or from the canary's weights."""
+        """Return tensor (or packed parameter) -> description, for those that differ from the expected weights."""
         weights = self._landscape_weights
         wrong = weights.differences_from_base() if expected == "base" else weights.differences_from_canary()
         for name, layer in self._landscape_packed():
@@ -146,10 +146,10 @@ class Extension:
         self._landscape_reads.__enter__()
 
     def landscape_unread(self) -> dict[str, str]:
-        """Stop recording; return tensor -> why, for the tensors whose memory no forward pass has read.
+        """Stop recording; return tensor -> reason, for the tensors that the forward passes have not read.
 
-        A parameter with two owners (an embedding tied to the head) must be read by two operations. Packed weights are
-        not read from where they are written; `landscape_wrong` checks them.
+        A parameter with two owners (an embedding tied to the head) must be read by two operations. Layers with packed
+        weights do not read the memory that is written; `landscape_wrong` checks them.
         """
         recorder = self._landscape_reads
         recorder.__exit__(None, None, None)
@@ -183,7 +183,7 @@ class Extension:
 
 
 def _count_packed_differences(layer: Any) -> int:
-    """Count the elements of a layer's weight that its packed form holds with another value.
+    """Count the elements whose values differ between a layer's weight and its packed form.
 
     Reads up to UNIT_VECTORS columns, spread over all of them, by multiplying with unit vectors: their products are
     exact.

@@ -1,1 +1,1 @@
-"""The perturbation: its definition, a reference implementation, and fast kernels for CPU and GPU."""
+"""Weight perturbation: its definition, a reference implementation, and fast kernels for CPU and GPU."""

@@ -25,16 +25,19 @@ Job = TypeVar("Job")
 
 
 def limit_threads(n: int) -> None:
-    """Limit the kernels that this thread calls to n threads.
+    """Limit the kernels that the calling thread runs to n threads.
 
-    numba keeps the limit per thread; without one it uses every core.
+    numba keeps one limit per calling thread; without a limit it uses every core.
     """
     numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
 
 
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[None]:
-    """Use one thread for n elements that are a single task: waking others costs more, especially on a busy machine."""
+    """Limit kernels inside the context to one thread if n elements are a single task.
+
+    Waking other threads would cost more than it gains, especially on a busy machine.
+    """
     before = numba.get_num_threads()
     if n > kernels.TASK or before == 1:
         yield
@@ -47,11 +50,13 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def spread(jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
-    """Do every job once, in any order, on as many threads as numba may use. A kernel inside a job uses one thread.
+    """Run `do` once on every job, in any order, on as many threads as numba may use.
+
+    A kernel that `do` calls uses one thread.
 
     Args:
-        jobs: Drawn from when a thread is free, by one thread at a time.
-        do: Does one job. After it raises, no further job is started, and the error is raised here.
+        jobs: The jobs. A free thread takes the next one; two threads never iterate at the same time.
+        do: Function that processes one job. If it raises, no further job is started, and the error is raised here.
     """
     threads = numba.get_num_threads()
     if threads == 1:
@@ -84,9 +89,9 @@ _NO_F32.flags.writeable = _NO_U16.flags.writeable = False
 
 
 def _source(array: Array, dtype: DType) -> tuple[Array, Array]:
-    """Return a flat array as the kernels read it: (float32, uint16), one of them empty.
+    """Return a flat array in the form that the kernels read: (float32, uint16), one of them empty.
 
-    Both are read-only, so that the kernels are compiled for one type.
+    Both are read-only, so that the kernels are compiled for one array type.
     """
     assert array.ndim == 1 and array.itemsize == (4 if dtype == "float32" else 2), (array.shape, array.dtype, dtype)
     if not (array.flags.c_contiguous and array.flags.aligned):
@@ -130,19 +135,19 @@ def write_slab(
 ) -> None:
     """Write the perturbed elements of one slab of a tensor into `dst`, in one pass, on this thread.
 
-    Arrays are flat: float32, uint16 bits for bfloat16, float16 or its bits for float16. Without terms and blend the
-    slab is copied (and cast).
+    Arrays are flat: float32 for float32, uint16 bits for bfloat16, float16 values or uint16 bits for float16. Without
+    terms and blend the slab is copied, and cast if the dtypes differ.
 
     Args:
         dst: The destination.
-        base: The whole checkpoint tensor, which may be a map of the file.
+        base: The whole checkpoint tensor; it may be a memory-mapped file.
         slab: The elements to write.
         name: The tensor's name.
         terms: Terms, which are added in this order.
         dtype: Dtype of `dst`.
         base_dtype: Dtype of `base`.
-        blend: Up to three (coefficient, whole array, its dtype), whose sum, in this order, is the start instead of
-            `base`. Zero coefficients are left out; a single coefficient of 1 copies.
+        blend: Up to three (coefficient, whole array, its dtype), whose weighted sum, in this order, replaces `base`.
+            Entries with coefficient 0 are left out; a single entry with coefficient 1 is copied.
     """
     if slab.rows <= 0 or slab.cols <= 0:
         return
@@ -229,7 +234,11 @@ def sums(seed1: int, name: str, n: int, seed2: int | None = None) -> tuple[int, 
 
 
 def row_sums(seed1: int, name: str, rows: int, row_size: int, seed2: int | None = None) -> npt.NDArray[np.int64]:
-    """Return the same as `sums` for each row: int64[rows, 3], exact up to 2.9e10 elements per row."""
+    """Return (|z1|^2, <z1, z2>, |z2|^2) of each row, as `sums` does for a tensor.
+
+    Returns:
+        int64[rows, 3] in units of 2^-24, exact up to 2.9e10 elements per row.
+    """
     if rows == 0 or row_size == 0:
         return np.zeros((rows, 3), np.int64)
     total: npt.NDArray[np.int64] = _block_sums([seed1] if seed2 is None else [seed1, seed2], name, rows, row_size).sum(
@@ -241,9 +250,9 @@ def row_sums(seed1: int, name: str, rows: int, row_size: int, seed2: int | None 
 def square_sums(array: Array, dtype: DType, rows: int = 1) -> npt.NDArray[np.float64]:
     """Return |W|^2 of each of `rows` equal parts of a flat array, float64[rows].
 
-    Every number of threads gives the same bits: in blocks of 65,536 elements, element i of a block is added to running
-    sum i % 16, then the 16 sums are added from the first to the last; the sums of the blocks are added exactly and
-    rounded once. Squares of these dtypes are exact in float64.
+    The result is the same bits for every number of threads. Each part is summed in blocks of 65,536 elements: element
+    i of a block is added to running sum i % 16, then the 16 sums are added from the first to the last. The sums of the
+    blocks are added exactly and rounded once. Squares of these dtypes are exact in float64.
     """
     assert rows > 0 and array.size % rows == 0
     if array.size == 0:

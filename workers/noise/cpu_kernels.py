@@ -1,7 +1,8 @@
-"""numba kernels, which process every element on a CPU. workers/noise/cpu.py calls them.
+"""CPU kernels, compiled by numba and called by workers/noise/cpu.py: they process every element of a tensor.
 
-`write` works in pieces of 16 chunks: it draws the noise of every term, then reads source and noise, adds, rounds and
-stores. Sums work in blocks. numba infers the types of arguments without annotations.
+`write` works in pieces of 16 chunks (a chunk is 1,024 elements): it draws the noise of every term, then reads source
+and noise, adds, rounds and stores. The sums work in blocks of 64 chunks. Some arguments have no annotations, because
+numba infers their types.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _parallel = numba.njit(cache=True, fastmath=False, nogil=True, parallel=True)
 def words_of(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
     """Compute Philox of counters first..last-1 of a chunk.
 
-    Word w of counter b is the low half of out[128 w + b]. The high half holds remains of the arithmetic: clearing it
-    would take 1.5 times as long.
+    Word w of counter b is the low half of out[128 w + b]. The high half is left over from the arithmetic, because
+    clearing it would take 1.5 times as long.
     """
     base = np.uint64(chunk) * np.uint64(COUNTERS)
     low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is constant within a chunk
@@ -55,12 +56,12 @@ def words_of(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
 
 @_jit
 def fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, words: Array) -> int:
-    """Write n quantiles from element k on (of one chunk) to out[k % 1024:].
+    """Write the noise of elements k, ..., k + n - 1, all of one chunk, to out[k % 1024:].
 
     Args:
-        out: The chunk's quantiles.
-        held: Index of the chunk that `out` holds completely, -1 if none. Nothing is done if it is k's chunk.
-        k: First element.
+        out: The chunk's noise: entries of the table of quantiles.
+        held: Index of the chunk that `out` holds completely, -1 if none. If it is the chunk of k, nothing is computed.
+        k: Index of the first element in the tensor.
         n: Number of elements.
         key: Key of the tensor.
         quantiles: The table.
@@ -91,7 +92,8 @@ def fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, wo
     return chunk
 
 
-# Every intermediate result below is cast to 32 bits: numba widens sums, and then half as many fit into a vector.
+# Every intermediate result below is cast to 32 bits, because numba widens sums to 64 bits, of which only half as many
+# fit into a vector register.
 @_jit
 def _from_bf16(bits: Any) -> Any:
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
@@ -244,7 +246,7 @@ def _add(x: Array, y: Array) -> None:
 
 @_jit
 def _add_noise(x: Array, drawn: Array, scale: float) -> None:
-    """Add in place; `_cast_moved` would detect that target and source overlap, and not use vectors."""
+    """Add noise in place. `_cast_moved` would find that target and source overlap, and would not be vectorized."""
     for i in range(len(x)):
         x[i] = x[i] + scale * (np.float32(drawn[i]) * _UNIT)
 
@@ -357,7 +359,10 @@ def write(
 
 @_jit
 def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
-    """Set dst (rows of b) = round(W + fl(scale fl(B A))), W from row `first` on; BA is summed in order of the rank."""
+    """Set dst = round(W + fl(scale fl(B A))) for the rows of W from `first` on, as many as `b` has.
+
+    B A is summed over the rank in ascending order.
+    """
     sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     for row in range(b.shape[0]):
         for c in range(0, cols, CHUNK):
@@ -378,7 +383,10 @@ def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
 
 @_parallel
 def sums(n_rows, row_size, keys, quantiles):
-    """Return |z1|^2, <z1, z2>, |z2|^2 of each block of each row, int64[rows x blocks, 3]; with one key only |z1|^2."""
+    """Return |z1|^2, <z1, z2>, |z2|^2 of each block of each row, int64[rows x blocks, 3].
+
+    With one key the second and third are 0.
+    """
     blocks = (row_size + TASK - 1) // TASK
     items = n_rows * blocks
     group = max(1, TASK // row_size)  # short rows share a task and its chunks

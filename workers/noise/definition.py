@@ -1,4 +1,4 @@
-"""Definition of the noise, independent of how it is computed: version, keys, table. docs/noise.md is the full text.
+"""Definition of the noise, independent of its implementations: version, keys, table (in full: docs/noise.md).
 
 z_k, element k of a tensor's noise, is a pure function of (seed, tensor name, k). Philox4x32-10 (Salmon et al.,
 "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives 16 random bits, and a table of 65,536 normal quantiles
@@ -23,8 +23,8 @@ NOISE_VERSION = 1
 CHUNK = 1024  # elements per chunk: 128 counters of 8 samples
 COUNTERS = 128
 SAMPLES = 8
-UNIT = 2.0**-12  # the value of one step of the table
-PART = 1 << 22  # elements that a CPU writes or compares at once, which bounds a check's memory
+UNIT = 2.0**-12  # noise per integer step of the table's entries
+PART = 1 << 22  # maximum number of elements that a CPU writes or compares at once; it limits a check's memory
 
 TABLE_SHA256 = "1ea009ce409dac97d6bd609266910f809c5fb912f78e16bd89145b08174d6fc5"
 
@@ -38,7 +38,7 @@ Blend = Sequence[tuple[float, Array, DType]]
 
 @dataclass(frozen=True)
 class Slab:
-    """A region of one tensor, and where its elements are written.
+    """Rows of elements of one tensor, with the positions to which they are written.
 
     Element (r, c), 0 <= r < rows, 0 <= c < cols, is element k = k_off + r k_stride + c of the (flattened, row-major)
     checkpoint tensor and is written to dst[dst_off + r dst_stride + c].
@@ -53,7 +53,7 @@ class Slab:
 
     @classmethod
     def whole(cls, n: int) -> Slab:
-        """Return the slab of all n elements, at the same positions in the destination."""
+        """Return the slab of all n elements of a tensor, where element k is written to dst[k]."""
         return cls(1, n, 0, n, 0, n)
 
     def parts(self, limit: int) -> Iterator[Slab]:
@@ -76,9 +76,9 @@ class Term:
 
     Attributes:
         seed: The seed of the noise.
-        scale: One value per unit of `row_size` elements; a single value if the whole tensor is one unit. If a scale is
-            zero, nothing is added, not even a zero.
-        row_size: Elements per unit.
+        scale: One value per scaling unit of `row_size` elements; a single value if the whole tensor is one unit. Where
+            the scale is zero, nothing is added, not even a zero (which would turn -0 into 0).
+        row_size: Number of elements per scaling unit.
     """
 
     seed: int
@@ -103,7 +103,7 @@ def table() -> npt.NDArray[np.int16]:
     Q is the inverse of the standard normal distribution function.
 
     Raises:
-        RuntimeError: This machine's arithmetic gives another table than the one that docs/noise.md defines.
+        RuntimeError: The table computed on this machine differs from the one that docs/noise.md defines.
     """
     quantile = statistics.NormalDist().inv_cdf
     lower = [round(4096 * quantile((i + 0.5) / 65536)) for i in range(32768)]

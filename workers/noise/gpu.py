@@ -1,7 +1,7 @@
 """Perturbation on a GPU: one Triton kernel, one pass over memory. The results are those of reference.py, bit for bit.
 
-One program per chunk of 1,024 elements: sample j of its 128 counters goes to 128 neighboring elements. Fused
-multiply-add is switched off: the product of scale and z is rounded before it is added.
+Each Triton program writes one chunk of 1,024 elements: sample j of the chunk's 128 counters gives 128 neighboring
+elements. Fused multiply-add is switched off, so that the product of scale and z is rounded before it is added.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 @triton.jit
 def _philox(c0, c1, k0, k1):  # Triton infers the types
-    """Ten rounds of Philox on the counter (c0, c1, 0, 0), all uint32."""
+    """Run ten rounds of Philox on the counter (c0, c1, 0, 0), all uint32."""
     c2 = c0 * 0
     c3 = c0 * 0
     for _ in tl.static_range(10):
@@ -77,12 +77,13 @@ def write_kernel(
         keys: int32[terms, 2], the bits of the Philox keys.
         scales: float32, the scales of all terms one after another.
         units: int64[terms, 2], index of a term's first scale, and its row size (0: one scale for the tensor).
-        geometry: int64[8], the slab. An array, because Triton chooses the width of an integer argument by its value,
-            and makes an argument of 1 a constant.
+        geometry: int64[8]: cols, k_off, end of the slab in the tensor, k_stride, dst_off, dst_stride, offset in the
+            sources, their row stride. It is an array because Triton chooses the width of an integer argument by its
+            value, and turns an argument of 1 into a constant.
         N_SOURCES: Number of source tensors, 1 to 3.
         LONE: Whether the only source has coefficient 1.
         N_TERMS: Number of terms.
-        CONTIGUOUS: Whether the slab is contiguous everywhere.
+        CONTIGUOUS: Whether the slab is contiguous in tensor, sources and destination.
     """
     cols = tl.load(geometry)
     k_off = tl.load(geometry + 1)
@@ -210,9 +211,9 @@ def write_slab(
         slab: The elements to write.
         name: The tensor's name.
         terms: Terms, which are added in this order.
-        blend: Up to three (coefficient, flat tensor), whose sum is the start instead of `base`.
-        place: (offset, row stride) of the slab in `base` and in the blended tensors, which then need not be whole.
-            None: those of the slab in the checkpoint tensor.
+        blend: Up to three (coefficient, flat tensor), whose weighted sum replaces `base`.
+        place: (offset, row stride) of the slab in `base` and in the blended tensors, which may then be parts of the
+            checkpoint tensor. None: they are whole, and the slab's own offset and stride apply.
     """
     if slab.rows <= 0 or slab.cols <= 0:
         return
@@ -253,10 +254,10 @@ def write_slab(
 
 
 def lora(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return base + s B A, rounded to base's dtype, as workers.noise.cpu.lora does.
+    """Return base + s B A, rounded to base's dtype, with the same bits as workers.noise.cpu.lora.
 
-    Uses elementwise operations only, each rounded and none fused, on groups of rows of at most 2^24 elements (or one
-    row).
+    Uses elementwise operations only, each rounded and none fused. Rows are processed in groups of at most 2^24
+    elements, but at least one row.
 
     Args:
         base: (out, in).

@@ -1,4 +1,4 @@
-"""The perturbation in plain numpy, written to be read: the reference that every kernel is tested against."""
+"""Perturbation in plain numpy, written for readability: the reference against which every kernel is tested."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def perturb(
     blend: Blend | None = None,
     start: int = 0,
 ) -> Array:
-    """Compute elements start, start + 1, ... of the perturbed tensor, as many as `base` holds.
+    """Compute elements start, ..., start + len(base) - 1 of the perturbed tensor.
 
     Args:
         base: Flat array of these elements of the base.
@@ -86,7 +86,7 @@ def perturb(
         terms: Terms, which are added in this order.
         dtype: Dtype of the result.
         base_dtype: Dtype of `base`.
-        blend: The weighted sum to start from, each array of the same elements. None starts from `base`.
+        blend: The weighted sum to start from; each array holds the same elements as `base`. None starts from `base`.
         start: Index of the first element in the tensor.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The finetuning process: rows in, a LoRA adapter or a checkpoint out (TRL and PEFT); or greedy responses.
+"""Finetuning process: train a LoRA adapter or all weights on rows (TRL and PEFT), or generate greedy responses.
 
 `python -P -m workers.training.finetune OUT < request.json`:
 
@@ -25,7 +25,7 @@ LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def load_tokenizer(base_dir: str | Path) -> Any:
-    """Load the tokenizer, with a padding token."""
+    """Load the tokenizer from a local folder; its end-of-sequence token pads if it has no padding token."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_dir, local_files_only=True, trust_remote_code=False)
@@ -35,21 +35,22 @@ def load_tokenizer(base_dir: str | Path) -> Any:
 
 
 def load_model(base_dir: str | Path, dtype: str = "float32") -> Any:
-    """Load the model on the CPU."""
+    """Load the model from a local folder onto the CPU, in a dtype given by its torch name."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype, local_files_only=True, trust_remote_code=False)
 
 
 def encode(tokenizer: Any, row: Mapping[str, Any], max_length: int) -> dict[str, list[int]]:
-    """Return the token ids and labels of a prompt with its answer. Only the answer is learned.
+    """Return the token ids and labels of a prompt with its answer. Only the answer has labels, others are -100.
 
-    The end of turn follows the answer, and is learned, unless the answer was cut (`complete` is False).
+    If the answer is complete, the end-of-sequence token follows it and has a label too.
 
     Args:
         tokenizer: The model's tokenizer.
-        row: "prompt" (the token ids with which the model is prompted when it is measured), "answer" (text), "complete".
-        max_length: Tokens that are kept.
+        row: "prompt" (the token ids with which the model is prompted in measurements), "answer" (text), "complete"
+            (False if the answer was cut off).
+        max_length: Maximum number of tokens; the end is cut off.
     """
     prompt = row["prompt"]
     answer = tokenizer(row["answer"], add_special_tokens=False)["input_ids"]
@@ -71,10 +72,10 @@ def finetune(
             whose adapter is float32; of all weights of 'full'), learning_rate, warmup (fraction of the steps), epochs,
             batch_size, max_length, checkpoints ('end', or 'epoch' to save out_dir/epoch-N after each epoch too). For
             'lora' also r, alpha, dropout, targets, strength (of the saved adapter).
-        out_dir: Receives a PEFT folder in bfloat16, or a checkpoint with the base's names and dtypes.
+        out_dir: Folder to write: a PEFT adapter in bfloat16, or a checkpoint with the base's names and dtypes.
 
     Returns:
-        A report: rows, tokens_learnt, steps, seconds, device, losses, versions.
+        A report: rows, tokens_learnt (with labels, in one epoch), steps, seconds, device, losses, versions.
     """
     import datasets
     import peft

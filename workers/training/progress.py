@@ -15,12 +15,19 @@ class Advance(Protocol):
     """A function that reports progress."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """Report that `done` units are done, with an optional note beside them."""
+        """Report that `done` units of the total are done, with an optional note to show."""
 
 
 @contextmanager
 def show_progress(title: str, total: int) -> Iterator[Advance]:
-    """Yield a function that reports progress: a live bar on a terminal, otherwise a line now and then."""
+    """Yield a function that reports progress.
+
+    It shows a live bar on a terminal; elsewhere it prints a line at most every LINE_INTERVAL seconds.
+
+    Args:
+        title: Text at the start of the bar or line.
+        total: Number of units to do.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""Save what finetuning has produced: a LoRA adapter or a whole checkpoint."""
+"""Save the result of finetuning: a LoRA adapter or a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 def save_adapter(model: Any, folder: Path, strength: float = 1.0) -> None:
     """Write a PEFT folder with its factors in bfloat16.
 
-    Its config holds no paths and none of PEFT's defaults for other tasks.
+    Its config contains no paths, and none of PEFT's fields for other kinds of adapters.
 
     Args:
         model: The PEFT model.

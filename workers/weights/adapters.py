@@ -1,4 +1,4 @@
-"""Weighted sums of LoRA adapters. A sum of low-rank products is a low-rank product, of the sum of their ranks."""
+"""Weighted sums of LoRA adapters. A sum of products of ranks r_1, r_2, ... is one product of rank r_1 + r_2 + ..."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_adapter_sum(base: MappedCheckpoint, folders: Sequence[Path], weights: 
         module = f"{PEFT_PREFIX}{name.removesuffix('.weight')}"
         a = np.concatenate([f.a for _, f in own], axis=0)
         b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in own], axis=1)
-        # An adapter has one rank. The padding adds 0 times -0 to a sum, which changes none, not even a sum of -0.
+        # All tensors of an adapter have the same rank. The padding adds 0 times -0, which changes no sum, not even -0.
         left = rank - len(a)
         a = np.pad(a, ((0, left), (0, 0)), constant_values=-0.0)
         b = np.pad(b, ((0, 0), (0, left)))

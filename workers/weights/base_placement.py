@@ -1,7 +1,7 @@
 """Choose where to keep the unperturbed weights between visits: GPU memory, shared host memory, or the mapped file.
 
-A copy in host memory is in shared memory, under a name derived from its content. The actors of one node map the same
-pages, and the last one to release the copy removes it.
+A copy in host memory is a folder in shared memory, named after its content. The actors of one node map the same pages,
+and the last one to release the copy removes it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ ACTIVATIONS_PER_TOKEN = 24  # live values per token, in units of the hidden size
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBudget:
-    """Bytes that decide where the base can be kept. Sizes of weights are those that one GPU holds.
+    """Sizes in bytes that decide where the base can be kept. Sizes of weights are those that one GPU holds.
 
     Attributes:
-        weights: The resident weights.
+        weights: The engine's live weights.
         base: The unperturbed weights. Differs from `weights` if their dtypes differ.
-        copy: What a copy in host memory still takes (`missing_host_bytes`).
-        gpu_total: Memory of the GPU that belongs to this engine.
-        overhead: What the engine takes besides weights and KV cache (`engine_overhead`).
-        kv_cache: Requested size of the KV cache. None if there is no request.
+        copy: Bytes still to be copied for a copy of the whole checkpoint in host memory (`missing_host_bytes`).
+        gpu_total: The engine's share of the GPU's memory.
+        overhead: Memory of the engine besides weights and KV cache (`engine_overhead`).
+        kv_cache: Requested size of the KV cache. None if the user requested none.
         host_free: Free shared memory.
     """
 
@@ -64,7 +64,7 @@ class MemoryBudget:
 
 
 def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, sequences: int) -> int:
-    """Return the bytes that an engine takes of a GPU besides weights and KV cache: its runtime and its activations.
+    """Estimate the GPU memory in bytes of an engine besides weights and KV cache: its runtime and its activations.
 
     Args:
         hidden: Hidden size of the model.
@@ -79,8 +79,9 @@ def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, 
 def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -> Placement:
     """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/memory.py).
 
-    `auto` takes the GPU's memory if both copies and the KV cache fit, else host memory if a copy fits, else the mapped
-    file. On a CPU it takes the mapped file, whose pages are in this machine's memory, and shared, already.
+    On a GPU, `auto` takes the GPU's memory if the live weights, the base and the KV cache fit, else host memory if a
+    copy fits, else the mapped file. On a CPU, `auto` takes the mapped file, whose pages are in host memory and shared
+    between processes already.
 
     Raises:
         UserError: The requested place is too small or does not exist (engine.base).
@@ -117,9 +118,12 @@ def free_host_bytes() -> int:
 
 
 def missing_host_bytes(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_MEMORY) -> int:
-    """Return the bytes that a host copy still takes.
+    """Return the number of bytes that are not yet in a checkpoint's host copy.
 
-    What another actor has copied already, or has copied so far, does not count.
+    Args:
+        checkpoint: The checkpoint to copy.
+        name: Name of the copy, derived from the checkpoint's content.
+        root: Folder of the copies.
     """
     whole = sum(file.stat().st_size for file in _files_to_copy(checkpoint))
     try:
@@ -136,9 +140,9 @@ class HostCopy:
     lock: int  # file descriptor
 
     def release(self) -> None:
-        """Let go of the copy; the last holder removes it.
+        """Release the copy; the last process to release it removes it.
 
-        The lock of a process that dies is released by the kernel. Its copy is left for `remove_stale_copies`.
+        If a process dies, the operating system releases its lock, and `remove_stale_copies` removes its copy later.
         """
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +168,7 @@ def remove_stale_copies(keep: str, root: Path = SHARED_MEMORY) -> None:
 
 
 def share_on_host(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_MEMORY) -> HostCopy:
-    """Return the checkpoint's files in shared memory; the first process to ask copies them.
+    """Return the checkpoint's files in shared memory. The first process copies them, others wait for it.
 
     Args:
         checkpoint: The checkpoint to copy.

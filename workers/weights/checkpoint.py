@@ -1,4 +1,4 @@
-"""The unperturbed base W0: a checkpoint's safetensors, mapped into memory and never copied. Needs no torch."""
+"""The unperturbed base W0: a checkpoint's safetensors files, memory-mapped, not copied. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from workers.noise.definition import DType
 
 MODEL_FIELD = "model.path"
 DERIVED_TENSORS = ("rotary_emb.inv_freq", "position_ids")  # computed from the config, even if the file holds them
-# Image and audio encoders beside a language model: text does not reach them.
+# Image and audio encoders of multimodal models, which do not process text.
 ENCODERS = ("vision_tower.", "vision_model.", "multi_modal_projector.", "visual.", "audio_tower.")
-HIDDEN_SIZE_FIELDS = ("hidden_size", "n_embd")  # its names in config.json
+HIDDEN_SIZE_FIELDS = ("hidden_size", "n_embd")  # names of the hidden size in config.json
 HEAD_TENSORS = ("lm_head.weight", "language_model.lm_head.weight")
-# model_type of decoders whose head is tied by default, so that config.json may leave tie_word_embeddings out.
+# model_type of the decoders whose head is tied if config.json does not set tie_word_embeddings.
 TIED_MODEL_TYPES = frozenset(
     (  # noqa: SIM905
         "bloom cohere cohere2 cohere2_moe ernie4_5 ernie4_5_moe falcon gemma gemma2 gemma3 gemma3_text gemma3n "
@@ -61,10 +61,10 @@ class _Location:
 
 
 class MappedCheckpoint:
-    """A folder of safetensors with its config.json. Tensors are maps of the files.
+    """Memory-mapped checkpoint folder: safetensors files and config.json.
 
-    Holds the tensors that can be perturbed: tied weights once, and of a model with image or audio encoders only the
-    language model.
+    It contains only the tensors that can be perturbed: tied weights once, and only the language model of a model with
+    image or audio encoders.
     """
 
     def __init__(self, folder: str | Path, field: str = MODEL_FIELD) -> None:
@@ -88,7 +88,7 @@ class MappedCheckpoint:
 
     @classmethod
     def of_file(cls, file: Path, field: str = MODEL_FIELD) -> MappedCheckpoint:
-        """Map one safetensors file without a config beside it, such as an adapter's factors."""
+        """Map one safetensors file without config.json, such as an adapter's factors. Raises UserError (`field`)."""
         self = cls.__new__(cls)
         self._prepare(file.parent, field)
         self._read_header(file)
@@ -125,7 +125,10 @@ class MappedCheckpoint:
         return [np.frombuffer(self._map(file), np.uint8) for file in self.files()]
 
     def release(self, name: str) -> None:
-        """Let the tensor's pages leave memory, which bounds a pass over the files. It can be read again."""
+        """Let the operating system drop the tensor's pages from memory. The tensor can still be read.
+
+        A pass over the files then takes a bounded amount of memory.
+        """
         location, info = self._locations[name], self._tensors[name]
         if hasattr(mmap, "MADV_DONTNEED"):
             start = location.start // mmap.PAGESIZE * mmap.PAGESIZE
@@ -138,7 +141,7 @@ class MappedCheckpoint:
         return sum(info.bytes for info in self._tensors.values())
 
     def files(self) -> list[Path]:
-        """Return the files with weights."""
+        """Return the files with weights. Raises UserError if there are none."""
         index = self.folder / INDEX_FILE
         if index.exists():
             return [self.folder / name for name in sorted(set(read_json(index, self._field)["weight_map"].values()))]
@@ -181,13 +184,19 @@ class MappedCheckpoint:
 
 
 def config_integer(config: Mapping[str, Any], *fields: str) -> int | None:
-    """Return the first of these fields that holds an integer; a nested text_config takes precedence."""
+    """Return the value of the first of these fields that holds an integer, or None.
+
+    Fields of a nested text_config take precedence.
+    """
     config = {**config, **(config.get("text_config") or {})}
     return next((int(config[field]) for field in fields if isinstance(config.get(field), int)), None)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Return whether the head is the embedding, by config.json or else by the default of transformers."""
+    """Return whether the output head shares the embedding's weights.
+
+    config.json decides; if it does not set tie_word_embeddings, the default of transformers does.
+    """
     configs = [config, config.get("text_config") or {}]
     values = [each["tie_word_embeddings"] for each in configs if each.get("tie_word_embeddings") is not None]
     if values:

@@ -1,7 +1,6 @@
-"""Memory of an engine's live weights, and the code that writes there: numba on a CPU, Triton on a GPU.
+"""Access to the memory of an engine's live weights, which is written by numba on a CPU and by Triton on a GPU.
 
-Both write the same bits. A `TensorWrite` is one tensor with everything that it is computed from; a memory writes slabs
-of it.
+Both write the same bits. A `TensorWrite` is one tensor with its inputs; a `Memory` computes and writes slabs of it.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True)
 class WriteRecipe:
-    """How a tensor is computed: first the blend, then the terms are added.
+    """Recipe of a perturbed tensor: the weighted sum `blend`, to which the noise `terms` are added.
 
     Attributes:
         terms: Contributions of random directions.
-        blend: (coefficient, endpoint) pairs, None for the base. If empty, the base alone.
+        blend: (coefficient, endpoint) pairs; an endpoint of None is the base. If empty, the sum is the base alone.
     """
 
     terms: Sequence[Term] = ()
@@ -40,63 +39,70 @@ class WriteRecipe:
 
     @property
     def changes_base(self) -> bool:
-        """Whether the result differs from the base."""
+        """Whether the recipe is not the base alone."""
         return bool(self.terms or self.blend)
 
     @property
     def needs_whole_tensor(self) -> bool:
-        """Whether an adapter takes part: its tensor is computed once, as a whole."""
+        """Whether the blend includes an adapter, whose tensor is computed once and whole, not slab by slab."""
         return any(isinstance(endpoint, AdapterEndpoint) for _, endpoint in self.blend)
 
 
 @dataclass
 class TensorWrite:
-    """A tensor, its recipe, and what a memory keeps while it writes the tensor's slabs."""
+    """A tensor to write.
+
+    Attributes:
+        info: The tensor in the checkpoint.
+        recipe: How it is computed.
+        adapted: Position in the blend -> the endpoint's whole tensor. A cache while the slabs are written.
+    """
 
     info: TensorInfo
     recipe: WriteRecipe
-    adapted: dict[int, Any] = field(default_factory=dict)  # position in the blend -> an endpoint's tensor
+    adapted: dict[int, Any] = field(default_factory=dict)
 
 
 class Memory(Protocol):
-    """What ResidentWeights needs of a device.
+    """Interface through which ResidentWeights accesses the memory of a device.
 
-    A handle refers to the live memory of one parameter, a window to a slab of it. Both are of the device's own types.
+    A handle (`held`) gives access to the live memory of one parameter, a window to a slab of it. Their types depend on
+    the device: numpy arrays on a CPU, torch tensors on a GPU.
     """
 
     def hold(self, parameter: torch.Tensor) -> Any:
-        """Return a handle of the whole storage of a parameter: flat, sharing its memory."""
+        """Return a handle of the whole storage of a parameter: a flat view that shares its memory."""
 
     def scratch(self, n: int, dtype: DType) -> Any:
-        """Return new memory of n elements that can be written as if it were a parameter's."""
+        """Return a handle of new, uninitialized memory for n elements."""
 
     def write(self, held: Any, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
-        """Compute one slab of a tensor and write it, rounded once."""
+        """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
 
     def window(self, held: Any, slab: Slab) -> Any:
-        """Return the slab of held memory as a view[rows, cols] of integers."""
+        """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
 
     def count_differences(self, a: Any, b: Any) -> int:
-        """Count the elements of two windows that differ as bits."""
+        """Count the elements whose bits differ between two windows of the same shape."""
 
     def to_host(self, window: Any) -> Array:
         """Copy a window to numpy: float32 as uint32, 16-bit dtypes as uint16."""
 
     def parts(self, slab: Slab) -> Iterator[Slab]:
-        """Split the slab into parts that can be written or compared at once."""
+        """Split the slab into parts that are written or compared one at a time, to limit memory."""
 
     def address(self, held: Any) -> int:
-        """Return the address of the first element."""
+        """Return the memory address of the first element."""
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
-        """Do every job once, in any order."""
+        """Run `do` once on every job, in any order."""
 
     def settle(self) -> None:
-        """Wait until everything is written."""
+        """Wait until all writes are complete."""
 
 
 class CpuMemory:
-    """Memory of a CPU: kernels of workers.noise.cpu on numpy views. The base stays where it is mapped."""
+    """CPU implementation of `Memory`: numba kernels on numpy views. They read the base from the mapped file."""
 
     def __init__(self, base: MappedCheckpoint) -> None:
         from workers.noise import cpu
@@ -109,11 +115,11 @@ class CpuMemory:
         return flat.numpy() if flat.dtype == torch.float32 else flat.view(torch.int16).numpy().view(np.uint16)
 
     def scratch(self, n: int, dtype: DType) -> Array:
-        """Return new memory of n elements that can be written as if it were a parameter's."""
+        """Return a handle of new, uninitialized memory for n elements."""
         return np.empty(n, np.float32 if dtype == "float32" else np.uint16)
 
     def write(self, held: Array, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
-        """Compute one slab of a tensor and write it, rounded once."""
+        """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
         info, recipe = tensor.info, tensor.recipe
         blend = [(c, *self._source(tensor, i, endpoint)) for i, (c, endpoint) in enumerate(recipe.blend)] or None
         base = self._base.base(info.name)
@@ -127,12 +133,12 @@ class CpuMemory:
         return tensor.adapted[i], endpoint.dtype(tensor.info) or tensor.info.dtype
 
     def window(self, held: Array, slab: Slab) -> Array:
-        """Return the slab of held memory as a view[rows, cols] of integers."""
+        """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
         bits = held.view(np.uint32 if held.itemsize == 4 else np.uint16)
         return strided(bits, slab.dst_off, slab.dst_stride, slab)
 
     def count_differences(self, a: Array, b: Array) -> int:
-        """Count the elements of two windows that differ as bits."""
+        """Count the elements whose bits differ between two windows of the same shape."""
         return int(np.count_nonzero(a != b))
 
     def to_host(self, window: Array) -> Array:
@@ -144,11 +150,11 @@ class CpuMemory:
         return slab.parts(PART)
 
     def address(self, held: Array) -> int:
-        """Return the address of the first element."""
+        """Return the memory address of the first element."""
         return int(held.ctypes.data)
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
-        """Do every job once, in any order, on as many threads as numba may use."""
+        """Run `do` once on every job, in any order, on as many threads as numba may use."""
         self._cpu.spread(jobs, do)
 
     def settle(self) -> None:
@@ -156,10 +162,10 @@ class CpuMemory:
 
 
 class GpuMemory:
-    """Memory of a GPU: the kernel of workers.noise.gpu on torch tensors.
+    """GPU implementation of `Memory`: the Triton kernel on torch tensors.
 
-    The kernel's inputs are copied to the device region by region, only those that this rank holds. With `resident` the
-    base's regions stay there; otherwise they are copied at every write.
+    Of base and checkpoints, only the regions that this rank holds are copied to the device. With `resident` the base's
+    regions stay there; otherwise they are copied at every write.
     """
 
     def __init__(self, base: MappedCheckpoint, device: torch.device, resident: bool) -> None:
@@ -173,11 +179,11 @@ class GpuMemory:
         return whole_storage(parameter)
 
     def scratch(self, n: int, dtype: DType) -> torch.Tensor:
-        """Return new memory of n elements that can be written as if it were a parameter's."""
+        """Return a handle of new, uninitialized memory for n elements."""
         return torch.empty(n, dtype=TORCH_DTYPES[dtype], device=self._device)
 
     def write(self, held: torch.Tensor, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
-        """Compute one slab of a tensor and write it, rounded once."""
+        """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
         info, recipe = tensor.info, tensor.recipe
         blend = [(c, self._source(tensor, i, endpoint, slab)) for i, (c, endpoint) in enumerate(recipe.blend)] or None
         base = blend[0][1] if blend else self._base_region(info, slab)
@@ -209,19 +215,19 @@ class GpuMemory:
         return adapted.view(-1)
 
     def _to_device(self, array: Array, dtype: DType | None, slab: Slab) -> torch.Tensor:
-        """Copy the slab of a whole tensor to the device, packed."""
+        """Copy the slab of a whole tensor to the device as a flat tensor without gaps."""
         assert dtype is not None
         window = np.ascontiguousarray(strided(array, slab.k_off, slab.k_stride, slab)).reshape(-1)
         window = window.view(np.float32 if dtype == "float32" else np.int16)
         return as_torch(window).to(self._device, non_blocking=True).view(TORCH_DTYPES[dtype])
 
     def window(self, held: torch.Tensor, slab: Slab) -> torch.Tensor:
-        """Return the slab of held memory as a view[rows, cols] of integers."""
+        """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
         bits = held.view(torch.int32 if held.element_size() == 4 else torch.int16)
         return bits.as_strided((slab.rows, slab.cols), (slab.dst_stride, 1), slab.dst_off)
 
     def count_differences(self, a: torch.Tensor, b: torch.Tensor) -> int:
-        """Count the elements of two windows that differ as bits."""
+        """Count the elements whose bits differ between two windows of the same shape."""
         return int(torch.count_nonzero(a != b))
 
     def to_host(self, window: torch.Tensor) -> Array:
@@ -234,16 +240,16 @@ class GpuMemory:
         yield slab
 
     def address(self, held: torch.Tensor) -> int:
-        """Return the address of the first element."""
+        """Return the memory address of the first element."""
         return held.untyped_storage().data_ptr()
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
-        """Do every job once, in order."""
+        """Run `do` once on every job, in order."""
         for job in jobs:
             do(job)
 
     def settle(self) -> None:
-        """Wait until the device has written everything."""
+        """Wait until all writes are complete."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -269,13 +275,13 @@ def whole_storage(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def strided(array: Array, offset: int, stride: int, slab: Slab) -> Array:
-    """Return rows x cols of a flat array as a view."""
+    """Return a slab of a flat array as a read-only view of shape (rows, cols), by its offset and row stride."""
     strides = (stride * array.itemsize, array.itemsize)
     return np.lib.stride_tricks.as_strided(array[offset:], (slab.rows, slab.cols), strides, writeable=False)
 
 
 def as_torch(array: Array) -> torch.Tensor:
-    """Return a numpy array, read-only or not, as a tensor on its memory. The tensor must not be written."""
+    """Return a tensor that shares the memory of an array, which may be read-only. The tensor must not be written."""
     import warnings
 
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from workers.noise.reference import to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.targets import TOWARDS_FIELD, CheckpointEndpoint, Endpoint, Target, open_endpoint
 
-BLOCK = 1 << 20  # elements per checkpoint that are in memory at once, in float64 (8 MiB each)
+BLOCK = 1 << 20  # elements per checkpoint that are in memory at once: 8 MiB of float64
 COLLINEAR = 1e-6  # sin^2 of the angle below which two directions differ only by the rounding of stored weights
 
 Matrix = npt.NDArray[np.float64]
@@ -40,8 +40,8 @@ class Geometry:
         labels: Name of each target.
         gram: The Gram matrix.
         base: |W_0|.
-        moved: |W_0| over the tensors that random directions move. A step of length l is as long as a step of
-            alpha = l / moved on a random direction (norm: layer).
+        moved: |W_0| over the tensors that random directions move. A displacement of length l is as long as a random
+            direction (norm: layer) at coefficient alpha = l / moved.
     """
 
     labels: tuple[str, ...]
@@ -107,13 +107,13 @@ class Geometry:
         return np.column_stack([solved.T, np.sqrt(np.maximum(np.diag(self.gram) - along, 0.0))])
 
     def principal(self, rank: int = 2) -> tuple[Matrix, Matrix, Matrix]:
-        """Return the principal components of the trajectory base, 1, ..., n.
+        """Return the principal components of a trajectory: the base, then targets 1, ..., n.
 
         Exact principal component analysis of the n + 1 models as points, from their Gram matrix.
 
         Returns:
-            coordinates[n + 1, rank] in units of weights; variance shares[rank]; weights[rank, n + 1]. Axis k is
-            sum_i weights[k, i] W_i, of length one (each row of weights sums to zero).
+            A tuple: coordinates[n + 1, rank] in units of weights; variance shares[rank]; weights[rank, n + 1]. Axis k
+            is the vector sum_i weights[k, i] W_i, which has length one. Each row of weights sums to zero.
         """
         gram = np.pad(self.gram, ((1, 0), (1, 0)))
         n = len(gram)
@@ -128,14 +128,15 @@ class Geometry:
         return vectors * roots, kept / total, weights
 
     def principal_axes(self) -> tuple[Matrix, Matrix, float]:
-        """Return the plane through the base that is nearest to the trajectory 1, ..., n.
+        """Return the plane through the base that is nearest, in least squares, to targets 1, ..., n.
 
-        As in Li et al. 2018 (arXiv 1712.09913, section 7): the two principal components of the displacements, not
-        centered, so that the base is on the plane, at (0, 0).
+        Its axes are the first two principal components of the displacements, as in Li et al. 2018 (arXiv 1712.09913,
+        section 7). They are not centered, so that the base is on the plane, at (0, 0).
 
         Returns:
-            coordinates[n, 2]; weights[2, n]; the share of the displacements' squares that is in the plane. Axis k is
-            sum_i weights[k, i] d_i, orthogonal to the other axis and as long as the last displacement.
+            A tuple: coordinates[n, 2]; weights[2, n]; the share of the sum of squared displacements that lies in the
+            plane. Axis k is the vector sum_i weights[k, i] d_i, orthogonal to the other axis and as long as the last
+            displacement.
 
         Raises:
             UserError: The displacements span no plane (grid.trajectory).
@@ -197,7 +198,10 @@ def measure(
 
 
 def _displacement(endpoint: Endpoint, info: TensorInfo, own: Matrix, first: int, last: int) -> Matrix:
-    """Return elements first..last-1 of the endpoint minus the base's (`own`), float64; whole rows of a matrix."""
+    """Return elements first, ..., last - 1 of the endpoint minus those of the base (`own`), float64.
+
+    The range must consist of whole rows if the tensor is a matrix.
+    """
     dtype = endpoint.dtype(info)
     if dtype is None:
         return np.zeros_like(own)

@@ -1,8 +1,8 @@
-"""Layout tracing: find which region of which checkpoint tensor is where in the engine's memory.
+"""Layout tracing: map the regions of checkpoint tensors to positions in the engine's memory.
 
-The model's own `load_weights` is fed the checkpoint's tensors once more, under a TorchDispatchMode that records each
-`copy_` instead of executing it. The result reflects fusion, sharding and padding as the engine does them, for any
-architecture and any tensor parallelism, without knowledge of either.
+The model's own `load_weights` receives the checkpoint's tensors once more, under a TorchDispatchMode that records each
+`copy_` instead of executing it. The result reflects the engine's fusion, sharding and padding for any architecture and
+any tensor parallelism. This module contains no rules about either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workers.weights.device_memory import TORCH_DTYPES, as_torch
 
 
 class LayoutError(RuntimeError):
-    """The engine holds a tensor in a way that cannot be written exactly; the message names it."""
+    """A tensor is packed or transformed in the engine, so that it cannot be written exactly. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def slabs(
 
 
 class _Recorder(TorchDispatchMode):
-    """Record copies from known source storages. Nothing is copied: the values are there already."""
+    """Record copies from registered source storages without executing them: the parameters hold the values already."""
 
     def __init__(self, parameters: Mapping[int, str]) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def trace(
     parameters: Mapping[str, torch.Tensor],
     checkpoint: MappedCheckpoint,
 ) -> dict[str, list[Region]]:
-    """Find where every checkpoint tensor is on this rank.
+    """Find the regions of the engine's parameters that hold each checkpoint tensor on this rank.
 
     Args:
         load: The model's `load_weights`.
@@ -129,7 +129,7 @@ def trace(
         Tensor -> regions. A rank may hold a part of a tensor, or none of it.
 
     Raises:
-        LayoutError: A tensor is not copied as it is.
+        LayoutError: Loading transforms a tensor or copies it outside the parameters, or a parameter is empty.
     """
     for name, parameter in parameters.items():
         if parameter.numel() == 0:
@@ -148,7 +148,7 @@ def trace(
 
 
 def mapped(checkpoint: MappedCheckpoint, name: str) -> torch.Tensor:
-    """Return a checkpoint tensor as a view of the mapped file, with a storage of its own. It must not be written."""
+    """Return a checkpoint tensor as a torch view of the mapped file, with its own storage. It must not be written."""
     info = checkpoint[name]
     flat = as_torch(checkpoint.base(name))
     return (flat if info.dtype == "float32" else flat.view(TORCH_DTYPES[info.dtype])).view(info.shape)

@@ -1,4 +1,4 @@
-"""Materialize weights, with the same bytes on every machine: GGUF to bfloat16 safetensors; merge a LoRA adapter.
+"""Materialize weights, with the same bytes on every machine: convert GGUF to bfloat16, or merge a LoRA adapter.
 
 `python -P -m workers.weights.materialise base GGUF OUT` and `... merge BASE ADAPTER OUT`; OUT must not exist. The
 driver runs this in a subprocess, in a temporary folder that it renames afterwards.
@@ -28,8 +28,8 @@ MERGE_VERSION = 1  # of `merge`, likewise
 
 F32 = NDArray[np.float32]
 U16 = NDArray[np.uint16]
-# Fields that are kept of the config that transformers derives from the GGUF file; the rest are notes, and defaults
-# without effect.
+# Fields kept from the config that transformers derives from the GGUF file. The others are defaults and notes without
+# effect.
 KEPT_CONFIG_FIELDS = (  # noqa: SIM905
     "attention_bias bos_token_id eos_token_id head_dim hidden_act hidden_size intermediate_size "
     "max_position_embeddings mlp_bias model_type num_attention_heads num_hidden_layers num_key_value_heads "
@@ -51,15 +51,15 @@ def to_bf16(values: F32) -> U16:
 
 
 def lora_merged(w: F32, a: F32, b: F32, scale: float) -> F32:
-    """Return fl(W + fl(s BA)) in float32.
+    """Return the merged weights fl(W + fl(s B A)), where fl rounds to float32.
 
-    BA is summed over the rank in ascending order, starting from the first product. Every product and sum is rounded to
+    B A is summed over the rank in ascending order, starting from the first product. Every product and sum is rounded to
     float32.
 
     Args:
-        w: (out, in).
-        a: (r, in).
-        b: (out, r).
+        w: W, (out, in).
+        a: A, (r, in).
+        b: B, (out, r).
         scale: s.
     """
     total = b[:, :1] * a[:1]
@@ -89,7 +89,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], bits: C
     Args:
         path: The file to write.
         shapes: Tensor -> shape.
-        bits: Returns a tensor's bits by name.
+        bits: Function from a tensor's name to its bfloat16 bits, uint16 of the tensor's shape.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -108,7 +108,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], bits: C
 
 
 def convert_base(gguf: Path, out: Path) -> None:
-    """Convert SmolLM2's GGUF file to a folder with bfloat16 safetensors, configs and tokenizer."""
+    """Convert SmolLM2's GGUF file to a new folder with bfloat16 safetensors, configs and tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

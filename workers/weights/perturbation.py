@@ -1,15 +1,16 @@
-"""Scalars of random directions: measured once per checkpoint, turned into terms at each point.
+"""Scalars of random directions: measured once per checkpoint, turned into noise terms at each point.
 
-In each scaling unit a random direction is d = on_self z(seed) + on_other z(orthogonal_to). The unit is the tensor
-(`layer`, `sigma`) or the row of the first dimension (`filter`; a tensor of one dimension or none is one unit). Per
-unit, with z2 the seed's noise and z1 the noise of the seed to which the direction is orthogonal:
+In each scaling unit a random direction is d = on_self z(seed) + on_other z(orthogonal_to), where z is the noise of a
+seed (docs/noise.md) and on_self and on_other are the unit's scalars. A unit is a tensor (norms `layer` and `sigma`) or
+a row of its first dimension (norm `filter`; a tensor with fewer than two dimensions is one unit). With z2 the noise of
+the direction's seed and z1 the noise of the seed to which the direction is orthogonal:
 
     layer, filter   d = |W| / |z2| z2        (Peng et al. 2024, Eq. 2; Li et al. 2018)
     sigma           d = z2
     orthogonal      z2 is first replaced by (z2 - c z1) |z2| / |z2 - c z1|, c = <z1, z2> / |z1|^2
 
-A unit whose weights are all zero does not move. Neither does a unit in which z2 is a multiple of z1 (a single element
-on a second axis). Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
+A unit whose weights are all zero does not move. Neither does a unit in which z2 is a multiple of z1, such as a unit of
+one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def unit_scalars(squared: float, s11: int, s12: int, s22: int, norm: str, orthog
 
 
 def _rows(direction: RandomDirection, shape: Sequence[int]) -> int | None:
-    """Return how many rows are scaled one by one. None: the tensor is one unit."""
+    """Return the number of rows, if each row is a scaling unit. None: the tensor is one unit."""
     return shape[0] if direction.norm == "filter" and len(shape) >= 2 else None
 
 
@@ -122,11 +123,11 @@ def by_tensor(table: pa.Table) -> Scalars:
 
 
 def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> list[tuple[float, Endpoint | None]]:
-    """Return the weighted sum that the tensor starts from: (coefficient, endpoint), the base (None) first.
+    """Return the weighted sum to which noise is added: (coefficient, endpoint) pairs, the base (None) first.
 
-    Endpoints are in the order of direction ids. An endpoint that leaves this tensor as it is does not take part. The
-    base's coefficient is one minus the others, rounded to 9 decimals as a point's coefficients are; if it is zero, the
-    base is left out. The list is empty if only the base takes part.
+    Endpoints are in the order of direction ids; those that do not change this tensor are left out. The coefficient of
+    the base is one minus the others, rounded to 9 decimals as a point's coefficients are. If it is zero, the base is
+    left out. The list is empty if only the base is left.
     """
     parts: list[tuple[float, Endpoint | None]] = []
     rest = 1.0
@@ -139,7 +140,7 @@ def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> 
 
 
 def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, pa.Table | Scalars]) -> list[Term]:
-    """Return what the point's random directions add to one tensor, sorted by seed.
+    """Return the noise terms that the point's random directions add to one tensor, sorted by seed.
 
     Coefficients are multiplied in float64; terms of equal seed are added in float64 in the order of direction ids and
     rounded to float32 once. Terms that are zero everywhere are left out.

@@ -1,4 +1,4 @@
-"""The engine's live weights: written from the unperturbed base, read back, compared with an expected state."""
+"""Live weights of an engine: write them from the unperturbed base, read them back, compare them with a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.weights.targets import Endpoint
 RecipeOf = Callable[[TensorInfo], WriteRecipe]
 
 CANARY_SEED = 0xCA4A21
-SAMPLED = 64  # elements per region that are compared with the plain reference as well
+SAMPLED = 64  # maximum number of elements per region that are compared with the plain reference as well
 
 
 def base_recipe(info: TensorInfo) -> WriteRecipe:
@@ -32,7 +32,11 @@ def base_recipe(info: TensorInfo) -> WriteRecipe:
 
 
 def canary_recipe(base: Array, info: TensorInfo) -> WriteRecipe:
-    """Return a recipe that moves every tensor, including norms, biases and zeros, by about a quarter of its size."""
+    """Return a recipe that moves every tensor, including norms, biases and zeros.
+
+    It adds noise whose standard deviation is a quarter of the largest magnitude among the tensor's first 4,096
+    elements, or 1/16 if these are all zero.
+    """
     largest = float(np.max(np.abs(to_float32(base[:4096], info.dtype)), initial=0.0))
     scale = np.array([largest / 4 or 1 / 16], dtype=np.float32)
     return WriteRecipe([Term(seed=CANARY_SEED, scale=scale, row_size=max(1, info.size))])
@@ -47,10 +51,10 @@ class Piece:
 
 
 class ResidentWeights:
-    """The part of the model that one process holds.
+    """Live weights of the part of the model that one process holds.
 
     Every write is computed from the unperturbed base, so that errors do not accumulate, however many points are
-    applied. A tensor is rewritten if the new point or the one before moves it.
+    applied. A tensor is rewritten if the new point or the previous one moves it.
     """
 
     def __init__(
@@ -62,15 +66,16 @@ class ResidentWeights:
         endpoints: Mapping[str, Endpoint] | None = None,
         memory: Memory | None = None,
     ) -> None:
-        """Take hold of the live tensors, which must hold the base.
+        """Open the live tensors for writing. They must contain the base.
 
         Args:
             checkpoint: The unperturbed base.
             layout: Checkpoint tensor -> regions of parameters.
             parameters: Name -> live tensor of the engine.
             dtype: Dtype of the live tensors.
-            endpoints: Fingerprint -> endpoint, of the directions that lead somewhere.
-            memory: How to write on the device. None: the device of the parameters, the base not resident on a GPU.
+            endpoints: Fingerprint -> endpoint of each direction toward a checkpoint or adapter.
+            memory: Access to the device's memory. None: that of the parameters' device, with no copy of the base on a
+                GPU.
         """
         self._checkpoint, self._layout, self._dtype = checkpoint, layout, dtype
         self._endpoints = endpoints or {}
@@ -139,11 +144,11 @@ class ResidentWeights:
         self._moved -= at_base
 
     def differences_from_base(self) -> dict[str, str]:
-        """Return tensor -> what is wrong, for the tensors that differ from the base."""
+        """Return tensor -> description of the difference, for the tensors that differ from the base."""
         return self._differences(base_recipe)
 
     def differences_from_canary(self) -> dict[str, str]:
-        """Return tensor -> what is wrong, for the tensors that differ from what `apply_canary` should have written."""
+        """Return tensor -> description of the difference, for the tensors that differ from their canary recipe."""
         return self._differences(self._canary_recipe)
 
     def read(self, name: str) -> list[Piece]:
@@ -171,7 +176,7 @@ class ResidentWeights:
         self._device.write(held, slab, tensor, self._dtype)
 
     def _differences(self, recipe_of: RecipeOf) -> dict[str, str]:
-        """Compare the live weights with what the recipes give, in bounded memory."""
+        """Compare the live weights with their recipes, in bounded memory."""
         wrong: dict[str, str] = {}
 
         def check(info: TensorInfo) -> None:
@@ -182,7 +187,7 @@ class ResidentWeights:
         return {name: wrong[name] for name in sorted(wrong)}
 
     def _difference(self, tensor: TensorWrite) -> str | None:
-        """Return what is wrong with one tensor, or None.
+        """Describe how one tensor differs from its recipe; return None if it does not.
 
         Every element is compared with a second computation by the same kernel, and a sample with the plain reference.
         """

@@ -1,6 +1,7 @@
 """Endpoints of interpolations: a checkpoint, mapped and never copied, or a LoRA adapter on the base.
 
-Needs no torch: the driver checks a target with these functions before anything is loaded, and each actor once more.
+The module does not import torch: the driver checks targets with it before any model is loaded, and each actor checks
+them again.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, read_json
 TOWARDS_FIELD = "grid.towards"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # precedes the name of the adapted module in PEFT's files
-SAMPLE_BYTES = 4096  # of each tensor that `sample_id` reads, at its beginning, middle and end
+SAMPLE_BYTES = 4096  # bytes that `sample_id` reads of each tensor at its beginning, middle and end
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint or adapter as the driver found it.
+    """A checkpoint or adapter toward which a direction leads, as the driver resolved it.
 
     Attributes:
-        fingerprint: Identity of its content (see TowardsDirection).
-        kind: What it is.
+        fingerprint: Content hash of the checkpoint or adapter (see TowardsDirection).
+        kind: Whether it is a full checkpoint or an adapter.
         path: Its folder.
-        label: Name for people.
-        sample: `sample_id` of its content, by which another machine checks that it has the same content in that folder.
+        label: Human-readable name.
+        sample: `sample_id` of its content, with which another node checks that its folder has the same content. Empty:
+            not checked.
     """
 
     fingerprint: str
@@ -56,7 +58,10 @@ class CheckpointEndpoint:
         return self.checkpoint[info.name].dtype
 
     def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
-        """Return rows first..last-1 of the tensor's first dimension (None: to the end), flat; 16-bit dtypes as bits."""
+        """Return rows first, ..., last - 1 of the tensor's first dimension as a flat array, 16-bit dtypes as uint16.
+
+        If `last` is None, the rows go to the end.
+        """
         whole = self.checkpoint.base(info.name)
         if first == 0 and last is None:
             return whole
@@ -66,7 +71,13 @@ class CheckpointEndpoint:
 
 @dataclass(frozen=True)
 class Factors:
-    """What an adapter adds to one tensor: scale B A, in float32. a: (r, in), b: (out, r)."""
+    """Update that an adapter adds to one tensor W (out, in): scale B A, in float32.
+
+    Attributes:
+        a: A, float32 (r, in).
+        b: B, float32 (out, r).
+        scale: Factor on B A.
+    """
 
     a: Array
     b: Array
@@ -74,9 +85,9 @@ class Factors:
 
 
 class AdapterEndpoint:
-    """Endpoint of an interpolation: a plain LoRA adapter in PEFT's folder, W1 = round(W0 + s B A).
+    """Endpoint of an interpolation: a plain LoRA adapter in a PEFT folder, W1 = round(W0 + s B A).
 
-    Tensors are computed one at a time, when they are needed, and not kept.
+    Tensors are computed one at a time when they are needed, and are not cached here.
     """
 
     def __init__(self, folder: str | Path, base: MappedCheckpoint) -> None:
@@ -84,11 +95,14 @@ class AdapterEndpoint:
         self.factors = read_adapter(folder, base)
 
     def dtype(self, info: TensorInfo) -> DType | None:
-        """Return the dtype of this endpoint's tensor; None if the adapter leaves the base's tensor as it is."""
+        """Return the dtype of this endpoint's tensor; None if the adapter does not change the tensor."""
         return info.dtype if info.name in self.factors else None
 
     def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
-        """Compute rows first..last-1 of the tensor (None: to the end), flat; 16-bit dtypes as bits."""
+        """Compute rows first, ..., last - 1 of the tensor as a flat array, 16-bit dtypes as uint16.
+
+        If `last` is None, the rows go to the end. The adapter must change the tensor (`dtype` is not None).
+        """
         from workers.noise.cpu import lora
 
         factors = self.factors[info.name]
@@ -102,7 +116,8 @@ def open_endpoint(target: Target, base: MappedCheckpoint) -> Endpoint:
     """Open the target on this machine.
 
     Raises:
-        UserError: It does not fit the base, or it is not what the driver found (grid.towards).
+        UserError: It does not fit the base, or this machine's folder has other content than the driver's
+            (grid.towards).
     """
     if target.sample and sample_id(target.path) != target.sample:
         remedy = "holds something else on this node than where the driver runs: copy it anew"
@@ -131,9 +146,9 @@ def refuse_other_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None
             raise UserError(TOWARDS_FIELD, other.folder, f"its tensor {name} is {shapes} as the base's: {remedy}")
 
 
-# Fields of PEFT's LoraConfig: those that `_check_plain_lora` and `_lora_scale` read, and harmless ones, which leave
-# W + s B A on matrices named by their module as it is. Anything else that is set, including fields of later versions
-# of PEFT, is not plain LoRA.
+# Fields of PEFT's LoraConfig: those that `_check_plain_lora` and `_lora_scale` read, and harmless ones, which do not
+# change the formula W + s B A. An adapter that sets any other field, such as one of a later version of PEFT, does not
+# count as plain LoRA.
 CHECKED_LORA_FIELDS = frozenset(
     "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
 )
@@ -148,10 +163,10 @@ BASE_KEEPING_INITS = ("none", "true", "false", "gaussian", "orthogonal", "eva", 
 
 
 def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factors]:
-    """Read a LoRA adapter; return tensor -> what the adapter adds to it.
+    """Read a LoRA adapter; return checkpoint tensor -> the update that the adapter adds to it.
 
     Raises:
-        UserError: It is not plain LoRA, or not on this base (grid.towards).
+        UserError: It is not plain LoRA, does not fit the base's tensors, or is damaged (grid.towards).
     """
     folder = Path(folder)
     config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
@@ -246,9 +261,10 @@ def _read_matrices(file: Path) -> dict[str, Array]:
 
 
 def sample_id(path: str | Path) -> str:
-    """Return 16 hexadecimal digits for the content of a checkpoint or adapter: names, dtypes, shapes, sampled bytes.
+    """Return a cheap hash of a checkpoint's or adapter's content: 16 hexadecimal digits.
 
-    Cheap: it tells apart two things that both passed the checks. A fingerprint reads every byte.
+    It covers names, dtypes, shapes, sampled bytes of every tensor, and an adapter's scale. It distinguishes two valid
+    checkpoints but does not detect damage; a fingerprint, which does, reads every byte.
     """
     folder = Path(path)
     is_adapter = (folder / ADAPTER_CONFIG).exists()
