@@ -68,8 +68,8 @@ class Actor:
             spec: The engine to load.
             study_root: Folder of the study.
             study_id: Id of the study.
-            token: Token that the driver shows in the study's folder. The actor writes to the study itself only if it
-                sees the token, that is, if it sees the same disk.
+            token: Random token that the driver has written into the study's folder. The actor writes to the study only
+                if it finds the token, because it then sees the same disk.
         """
         self._spec = spec
         self._study = Study(Path(study_root), study_id)
@@ -83,11 +83,11 @@ class Actor:
         self._peak_bytes, self._peak_read_at = 0, -math.inf
 
     def load(self) -> dict[str, Any]:
-        """Load the model, prove that writes reach it, and return a description of this actor.
+        """Load the model, check that writes reach it, and return a description of this actor.
 
         Raises:
-            UserError: The user must correct something.
-            CanaryError: The weights cannot be written.
+            UserError: The model or a setting of the engine cannot be used.
+            CanaryError: Writes do not reach the weights that generation uses.
         """
         from workers.engines.factory import open_engine
 

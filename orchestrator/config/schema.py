@@ -227,7 +227,7 @@ class FinetuneConfig:
 
 @dataclass
 class Config:
-    """One sweep and how to run it; the last four sections belong to the verbs of the same name."""
+    """Options of one sweep. The last four sections belong to the commands (verbs) of the same name."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     grid: GridConfig = field(default_factory=GridConfig)

@@ -130,7 +130,12 @@ class ActorPool:
         self._first_description: Mapping[str, Any] | None = None  # of the first actor: the others must match it
 
     def open(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
-        """Prepare what actors need before the first one starts; `scalars` is empty until all are measured."""
+        """Publish, before the first actor starts, what every actor needs.
+
+        Args:
+            prompt_sets: Prompt set id -> prompt set.
+            scalars: Direction id -> scalars. Empty if a direction has yet to be measured.
+        """
         self._token = create_disk_token(self._study.out)
         self._prompt_sets = ray.put(dict(prompt_sets))
         self._scalars = ray.put(dict(scalars))
@@ -277,11 +282,11 @@ class ActorPool:
             raise UserError("engine", self._spec.kind, remedy)
 
     def mark_proven(self, slot: ActorSlot) -> None:
-        """Note that the slot's actor has completed a visit."""
+        """Record that the slot's actor has completed a visit, so that failures before it no longer count."""
         slot.proven, slot.last_visit_failed = True, False
         self._failed_starts[slot.number] = 0
 
-    # What every actor needs.
+    # Sending prompt sets and scalars.
 
     def provide_scalars(self, scalars: Mapping[str, pa.Table]) -> None:
         """Send the scalars of all directions to the actors that are ready, and to later ones when they are ready."""

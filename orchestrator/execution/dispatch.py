@@ -7,7 +7,7 @@ A visit flows: queue -> slot -> actor -> receipt -> store.
     Actor        (in `workers`) writes the weights of the visit's point, generates and stores responses, sends a receipt
     Dispatcher   assigns visits, takes receipts, replaces actors that died, are late or broken
 
-The dispatcher keeps no state worth losing: after a restart, what is left to do is the sweep's tasks minus those stored.
+The dispatcher has no state that must survive it: after a restart, the sweep's tasks minus those stored remain to do.
 `events.py` lists the events that it reports.
 """
 
@@ -196,7 +196,7 @@ class Dispatcher:
         self._observe("direction_measured", slot=slot.number, direction=direction.id, seconds=seconds)
 
     def _take_receipt(self, slot: ActorSlot, visit: Visit, receipt: Receipt) -> None:
-        """Count a completed visit, and store its rows if its actor could not."""
+        """Count a completed visit, and store its rows if they are in the receipt."""
         if receipt.table is not None:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
         self._study.generations.expect(visit.id)
@@ -267,8 +267,8 @@ class Dispatcher:
         """Replace an actor of which two visits in a row failed.
 
         If the actor has never completed a visit, its start counts as failed, so that an engine that never works ends
-        the run. The start does not count as failed if this same visit was already the second of two failures on another
-        actor: the fault may then be in the visits that are left, not in the engine.
+        the run. Its start does not count if the same visit has led to a replacement before: perhaps only visits are left
+        that fail on every actor.
         """
         start_failed = not slot.proven and visit.id not in self._failed_in_a_row
         self._failed_in_a_row.add(visit.id)

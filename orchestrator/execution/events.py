@@ -5,7 +5,7 @@ The log also has `run_started` and `run_finished` (see docs/formats.md and docs/
     actor_starting         slot
     actor_ready            slot, gpus, and the description from `Actor.load`: actor, pid, host, node, engine, engine_id,
                            versions, machine, load_seconds
-    actor_failed_to_start  slot, why: the start failed, or the actor is refused and its node with it
+    actor_failed_to_start  slot, why: the start failed, or the actor and its node are refused
     actor_abandoned        slot: it failed to start too often; the other slots go on
     actor_died             slot, why, blamed, and the visit or direction that was running. The actor died, was late, or
                            its engine was broken; in the last two cases the dispatcher ended it

@@ -16,7 +16,8 @@ class DispatchPolicy:
         in_flight: Visits that an actor holds at a time: one runs, the others wait in the actor's own queue.
         max_attempts: A visit is quarantined after this number of failed attempts.
         deadline_floor: Minimum deadline in seconds.
-        deadline_factor: A visit is late after this multiple of the median time for the same number of tokens.
+        deadline_factor: A visit is late after this multiple of the usual time for its maximum number of tokens
+            (see `VisitDeadlines`).
         deadline_after: Number of completed visits before deadlines apply.
         max_failed_starts: After this number of failed starts in a row no actor is started in a slot any more.
         grace: Seconds that running visits have to finish after the first signal to stop.

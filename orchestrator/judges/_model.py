@@ -170,7 +170,7 @@ class HarmAndRefusalJudge(ModelJudge):
 
 
 def escape_delimiters(text: str, delimiters: tuple[str, ...], ignore_case: bool = True) -> str:
-    """Insert a space after the first character of every delimiter in a text, until there is none left."""
+    """Break up every delimiter in a text by a space after its first character, until no delimiter is left."""
     if not delimiters:
         return text
     ordered = sorted(delimiters, key=len, reverse=True)

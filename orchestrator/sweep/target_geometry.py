@@ -11,6 +11,8 @@ from typing import Any
 class TargetGeometry:
     """Lengths in weight space (Euclidean norms over all tensors), stored as `around` in sweep.json.
 
+    A target is a checkpoint or adapter toward which the sweep's directions lead.
+
     Attributes:
         base_norm: Norm of the base model's weights.
         moved_norm: Norm of the weights that random directions move. A displacement of length l is as long as a random

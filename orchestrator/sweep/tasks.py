@@ -139,7 +139,7 @@ def assign_parts(tasks: Iterable[Task], n: int) -> dict[Point, int]:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One point with all the prompt sets to be generated there, in the order of the sweep."""
+    """One point with all the prompt sets to which responses are generated there, in the order of the sweep."""
 
     point: Point
     prompt_set_ids: tuple[str, ...]

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return this user's cache folder: $SAFETY_LANDSCAPE_CACHE, or safety-landscape in the platform's cache folder."""
+    """Return this user's cache folder: $SAFETY_LANDSCAPE_CACHE, or safety-landscape in $XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("SAFETY_LANDSCAPE_CACHE"):
         return Path(own).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "safety-landscape"
@@ -25,7 +25,7 @@ def cache_dir() -> Path:
 def write_json(path: Path, value: Any) -> bool:
     """Write a JSON file atomically, creating its folder if necessary. Return False if it cannot be written.
 
-    Use it for caches: that they cannot be written must not end a run.
+    Use it for caches only, because a failure raises no error.
     """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -48,7 +48,7 @@ class DeviceChoice(StrEnum):
 
 
 class BaseChoice(StrEnum):
-    """Place of the unperturbed weights between visits; `auto` chooses by free memory (see base_placement.py)."""
+    """Place of the unperturbed weights between visits (see workers/weights/base_placement.py)."""
 
     auto = "auto"
     gpu = "gpu"

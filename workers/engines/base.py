@@ -150,7 +150,10 @@ class Engine(abc.ABC):
         """Generate responses for all the prompt sets in one batch."""
 
     def generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
-        """Generate greedy responses for each prompt set, in the order of its prompts.
+        """Generate greedy responses to the prompts of each prompt set.
+
+        Returns:
+            One list per prompt set, with one response per prompt, in their order.
 
         Raises:
             UserError: A prompt with its response does not fit into model.max_model_len.

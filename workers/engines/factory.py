@@ -18,7 +18,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     """Load the model into the engine that `spec.kind` names.
 
     Raises:
-        UserError: The model cannot be loaded or written exactly. Raised before the load.
+        UserError: The model cannot be loaded or written exactly. Most causes are found before the load.
     """
     if spec.kind == EngineKind.dummy:
         from workers.engines.dummy import DummyEngine

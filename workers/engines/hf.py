@@ -172,7 +172,10 @@ class TransformersEngine(Engine):
             yield Generation(response.text, reason, len(response.tokens), len(prompt), scores)
 
     def _refuse_invented_weights(self, loading_info: Mapping[str, Any]) -> None:
-        """Raise UserError (model.path) if transformers initialized a parameter that the checkpoint does not hold."""
+        """Raise UserError (model.path) if transformers initialized a parameter for which the checkpoint has no tensor.
+
+        A tensor of another shape counts as none.
+        """
         for name in sorted(loading_info["missing_keys"]):
             remedy = f"lacks tensor {name}, which its architecture has: fetch it again"
             raise UserError("model.path", self.spec.model_dir, remedy)
@@ -182,7 +185,11 @@ class TransformersEngine(Engine):
             raise UserError("model.path", self.spec.model_dir, remedy)
 
     def _region(self, info: TensorInfo, parameters: Mapping[str, torch.Tensor]) -> Region:
-        """Return the parameter of that name as one region. Raises UserError if transformers converts the tensor."""
+        """Return the whole parameter that holds a checkpoint tensor.
+
+        Raises:
+            UserError: No parameter has the tensor's name and shape, because transformers converts it (model.path).
+        """
         prefix = f"{self._model.base_model_prefix}."
         for name in (info.name, prefix + info.name, info.name.removeprefix(prefix)):
             if name in parameters and tuple(parameters[name].shape) == info.shape:

@@ -38,11 +38,11 @@ class WeightsConfig:
     """Configuration of a rank's writable weights.
 
     Attributes:
-        model_dir: Folder of the resident model's checkpoint.
+        model_dir: Folder of the model's checkpoint.
         dtype: Dtype of the weights in the engine.
         targets: Checkpoints and adapters toward which the sweep's directions lead.
         base: Where to keep the unperturbed weights.
-        sample: Sample id of the checkpoint's content, the name of its copy in shared memory.
+        sample: `targets.sample_id` of the checkpoint, which names its copy in shared memory.
         threads: Number of CPU threads for this rank.
     """
 
@@ -89,7 +89,7 @@ class Extension:
             This rank's layout: checkpoint tensor -> regions of the engine's parameters.
 
         Raises:
-            LayoutError: The engine holds a tensor in a way that cannot be written exactly.
+            LayoutError: A tensor is packed or transformed in the engine, so that it cannot be written exactly.
         """
         limit_threads(config.threads)
         model = self.model_runner.get_model()

@@ -64,8 +64,8 @@ def fill(out: Array, held: int, k: int, n: int, key: Array, quantiles: Array, wo
         k: Index of the first element in the tensor.
         n: Number of elements.
         key: Key of the tensor.
-        quantiles: The table.
-        words: Scratch of 512 words.
+        quantiles: The table of quantiles (`definition.table`).
+        words: uint64[512], overwritten.
 
     Returns:
         Index of the chunk that `out` now holds completely, -1 if none.
@@ -111,7 +111,7 @@ def _to_bf16(x: Any) -> Any:
 
 @_jit
 def _from_f16(bits: Any) -> Any:
-    """Shift the exponent's bias; normalize subnormals by a subtraction."""
+    """Convert float16 bits to float32, exactly: shift the exponent's bias; normalize subnormals by a subtraction."""
     h = np.uint32(bits)
     magnitude = np.uint32((h & np.uint32(0x7FFF)) << np.uint32(13))
     exponent = magnitude & np.uint32(0x0F800000)
@@ -294,7 +294,7 @@ def write(
         scales: float32, the scales of all terms one after another.
         first: int64[terms + 1], index of each term's first scale.
         row_sizes: int64[terms], elements per scale.
-        quantiles: The table.
+        quantiles: The table of quantiles (`definition.table`).
     """
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
     n, n_terms = rows * cols, len(row_sizes)
@@ -383,9 +383,16 @@ def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
 
 @_parallel
 def sums(n_rows, row_size, keys, quantiles):
-    """Return |z1|^2, <z1, z2>, |z2|^2 of each block of each row, int64[rows x blocks, 3].
+    """Return |z1|^2, <z1, z2>, |z2|^2 of each block of each row of a tensor, in units of 2^-24.
 
-    With one key the second and third are 0.
+    Args:
+        n_rows: Number of rows.
+        row_size: Elements per row. A row is split into blocks of TASK elements.
+        keys: uint64[1 or 2, 2]: the Philox keys of z1 and z2. With one key the second and third result are 0.
+        quantiles: The table of quantiles (`definition.table`).
+
+    Returns:
+        int64[rows x blocks, 3].
     """
     blocks = (row_size + TASK - 1) // TASK
     items = n_rows * blocks
@@ -423,7 +430,10 @@ def sums(n_rows, row_size, keys, quantiles):
 
 @_parallel
 def squares(kind, f32, u16, n_rows, row_size):
-    """Return the sum of squares of each block of each row, float64[rows x blocks], in the order of square_sums."""
+    """Return the sum of squares of each block of TASK elements of each row: float64[rows x blocks].
+
+    `cpu.square_sums` documents the order of the additions.
+    """
     blocks = (row_size + TASK - 1) // TASK
     items = n_rows * blocks
     group = max(1, TASK // row_size)

@@ -25,7 +25,7 @@ LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def load_tokenizer(base_dir: str | Path) -> Any:
-    """Load the tokenizer from a local folder; its end-of-sequence token pads if it has no padding token."""
+    """Load the tokenizer from a local folder. If it has no padding token, it uses the end-of-sequence token."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_dir, local_files_only=True, trust_remote_code=False)

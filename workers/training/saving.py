@@ -18,7 +18,7 @@ def save_adapter(model: Any, folder: Path, strength: float = 1.0) -> None:
 
     Args:
         model: The PEFT model.
-        folder: Where to write.
+        folder: Folder to write.
         strength: Factor on the adapter's scale; 1 applies it as it was trained.
     """
     import peft

@@ -64,7 +64,7 @@ class Geometry:
 
     @cached_property
     def cosines(self) -> Matrix:
-        """Cosines of the angles between displacements: float64[n, n], NaN if one of the two has no length."""
+        """Cosines of the angles between displacements: float64[n, n], NaN if one of the two has length 0."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.gram / np.outer(self.lengths, self.lengths)
 

@@ -112,7 +112,7 @@ class ResidentWeights:
         self._write(self._canary_recipe)
 
     def restore(self) -> None:
-        """Write the base."""
+        """Write the unperturbed base."""
         self._write(base_recipe)
 
     def _write(self, recipe_of: RecipeOf) -> None:
@@ -152,7 +152,7 @@ class ResidentWeights:
         return self._differences(self._canary_recipe)
 
     def read(self, name: str) -> list[Piece]:
-        """Copy the live regions of a checkpoint tensor."""
+        """Return copies of the live regions of a checkpoint tensor; none if this process holds no part of it."""
         return [
             Piece(region.slab, self._device.to_host(self._device.window(self._memory[region.parameter], region.slab)))
             for region in self._layout.get(name, ())

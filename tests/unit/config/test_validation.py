@@ -26,7 +26,7 @@ from orchestrator.utils.errors import UserError
         (["judge=degenerate"], "judge", "does not detect refusals"),
         (["cluster.part=0/4"], "cluster.part", "i-th of n parts"),
         (["cluster.dry_run=true"], "cluster.dry_run", "`plan`"),
-        (["cluster=slurm", "cluster.slurm.time=1 h"], "cluster.slurm.time", "without blanks"),
+        (["cluster=slurm", "cluster.slurm.time=1 h"], "cluster.slurm.time", "without spaces"),
         (["cluster=slurm", "cluster.slurm.options=[A100]"], "cluster.slurm.options", "--name=value"),
         (["cluster=slurm", "cluster.slurm.warning=40"], "cluster.slurm.warning", "must be at least 60"),
     ],
