@@ -267,8 +267,8 @@ class Dispatcher:
         """Replace an actor of which two visits in a row failed.
 
         If the actor has never completed a visit, its start counts as failed, so that an engine that never works ends
-        the run. Its start does not count if the same visit has led to a replacement before: perhaps only visits are left
-        that fail on every actor.
+        the run. Its start does not count if the same visit has led to a replacement before: perhaps the visits that are
+        left fail on every actor.
         """
         start_failed = not slot.proven and visit.id not in self._failed_in_a_row
         self._failed_in_a_row.add(visit.id)
