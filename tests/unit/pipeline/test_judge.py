@@ -1,4 +1,4 @@
-"""Model judges on a stored sweep, their answers scripted: nothing is generated anew, nothing asked twice or guessed."""
+"""Model judges on a stored sweep with scripted answers: no response is generated again, no judge asked twice."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Scripted(DummyEngine):
         return [[Generation(self.says(text), "stop", 9, 9) for text in p.rendered] for p in prompt_sets]
 
 
-class Asked:
-    """Stands in for dispatch: visits are made in this process, by the real actor. Counts what is asked."""
+class ScriptedAnswers:
+    """Stands in for dispatch: visits are made in this process, by the real actor. Counts the answers."""
 
     def __init__(self, says: Any = Scripted.says, visits: int | None = None) -> None:
         self.says, self.visits, self.pairs, self.calls = says, visits, 0, 0
@@ -74,7 +74,7 @@ class Asked:
         return self.visits is not None and self.visits < len(todo)
 
 
-def use_answers(monkeypatch: pytest.MonkeyPatch, answers: Asked) -> None:
+def use_answers(monkeypatch: pytest.MonkeyPatch, answers: ScriptedAnswers) -> None:
     """Have the judges' models answer by this function."""
     monkeypatch.setattr(judging, "_generate_answers", answers)
 
@@ -108,20 +108,23 @@ def generations(study: Study) -> dict[str, bytes]:
 
 def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = opened(folder)
-    before, asked = generations(stored.study), Asked()
-    use_answers(monkeypatch, asked)
+    before, scripted = generations(stored.study), ScriptedAnswers()
+    use_answers(monkeypatch, scripted)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     assert generations(stored.study) == before
-    assert (asked.calls, asked.pairs) == (1, 24)  # 220 responses, but 20 refusals and 4 answers are all that differs
+    assert (scripted.calls, scripted.pairs) == (
+        1,
+        24,
+    )  # 220 responses, of which 20 refusals and 4 answers differ
     frame, summary = stored.folder.read_landscape()
     by_judge = {name: rows.set_index("alpha")["asr"] for name, rows in frame.groupby("judge")}
     assert (by_judge["keyword"] == by_judge["wildguard"]).all() and by_judge["wildguard"].max() == 20
-    said = {each["judge"]: each for each in summary["judges"]}
-    assert said["wildguard"]["sets"][0]["verdicts"]["unsafe"] == 6 * 4
-    assert said["wildguard"]["unparsed"] == 0 and said["wildguard"]["source"] == "dummy"
+    summaries = {each["judge"]: each for each in summary["judges"]}
+    assert summaries["wildguard"]["sets"][0]["verdicts"]["unsafe"] == 6 * 4
+    assert summaries["wildguard"]["unparsed"] == 0 and summaries["wildguard"]["source"] == "dummy"
     assert (summary["agreement"][0]["kappa"], summary["agreement"][0]["n"]) == (1, 220)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
-    assert asked.calls == 1  # all is stored
+    assert scripted.calls == 1  # all is stored
     assert stored.folder.read_landscape()[1] == summary
     reduce_stored(stored)  # and needs no judge
     assert stored.folder.read_landscape()[1] == summary
@@ -133,17 +136,17 @@ def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch
     monkeypatch.setattr(
         judging,
         "_generate_answers",
-        Asked(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text)),
+        ScriptedAnswers(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text)),
     )
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     frame, summary = stored.folder.read_landscape()
-    said = next(each for each in summary["judges"] if each["judge"] == "wildguard")
-    assert said["unparsed"] == 6 and said["sets"][0]["verdicts"]["unparsed"] == 6
-    assert said["unparsed_examples"] == [odd]
-    bench = Study.open(stored.study.out / said["answers"])
+    summarized = next(each for each in summary["judges"] if each["judge"] == "wildguard")
+    assert summarized["unparsed"] == 6 and summarized["sets"][0]["verdicts"]["unparsed"] == 6
+    assert summarized["unparsed_examples"] == [odd]
+    answer_study = Study.open(stored.study.out / summarized["answers"])
     kept = [
         text
-        for _, table in bench.generations.rows(bench.generations.stored())
+        for _, table in answer_study.generations.rows(answer_study.generations.stored())
         for text in table["response"].to_pylist()
     ]
     assert kept.count(odd) == 1
@@ -164,22 +167,22 @@ def test_responses_that_are_one_question_to_the_judge_are_all_judged(
     words = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
     folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: words[round(10 * node.alpha + i) % 3], directions=1)
     stored = opened(folder, config.judges)
-    asked = Asked(lambda text: "safe")
-    use_answers(monkeypatch, asked)
+    scripted = ScriptedAnswers(lambda text: "safe")
+    use_answers(monkeypatch, scripted)
     assert judge_and_reduce(config, stored, quiet()) == 0
     frame, _ = stored.folder.read_landscape()
-    assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and asked.pairs == 20
+    assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and scripted.pairs == 20
 
 
 def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attacks = [Prompt(f"A story: question {i}", "jailbreak", target=f"question {i}") for i in range(20)]
     stored = opened(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
-    heard: list[str] = []
-    use_answers(monkeypatch, Asked(lambda text: heard.append(text) or REFUSED))
+    texts: list[str] = []
+    use_answers(monkeypatch, ScriptedAnswers(lambda text: texts.append(text) or REFUSED))
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     frame, _ = stored.folder.read_landscape()
     assert (frame[frame["judge"] == "wildguard"]["n"] == 20).all()
-    assert heard and not any("A story" in text for text in heard)
+    assert texts and not any("A story" in text for text in texts)
 
 
 def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder: Path) -> None:
@@ -195,7 +198,7 @@ def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder
 def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = opened(folder)
     monkeypatch.setattr(judging, "PAIRS", 10)
-    first, second = Asked(visits=1), Asked()
+    first, second = ScriptedAnswers(visits=1), ScriptedAnswers()
     use_answers(monkeypatch, first)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 130
     frame, _ = stored.folder.read_landscape()
@@ -211,10 +214,10 @@ def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: py
 
 def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = opened(folder)
-    asked = Asked()
-    use_answers(monkeypatch, asked)
+    scripted = ScriptedAnswers()
+    use_answers(monkeypatch, scripted)
     assert judge_and_reduce(GUARDED, stored, quiet(), run_models=False) == 0
-    assert asked.calls == 0
+    assert scripted.calls == 0
     frame, _ = stored.folder.read_landscape()
     assert (
         frame[frame["judge"] == "keyword"]["n"].eq(20).all() and frame[frame["judge"] == "wildguard"]["n"].eq(0).all()
@@ -223,21 +226,21 @@ def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.Mo
 
 def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = opened(folder)
-    asked = Asked()
-    use_answers(monkeypatch, asked)
+    scripted = ScriptedAnswers()
+    use_answers(monkeypatch, scripted)
     judge_and_reduce(GUARDED, stored, quiet())
     finer = dataclasses.replace(GUARDED, judging=JudgingConfig(dtype="float32"))
-    asked.says = lambda text: REFUSED
+    scripted.says = lambda text: REFUSED
     assert judge_and_reduce(finer, stored, quiet()) == 0
-    assert asked.calls == 2
+    assert scripted.calls == 2
     frame, summary = stored.folder.read_landscape()
     assert frame[frame["judge"] == "wildguard"]["asr"].max() == 0  # the last that judged counts
     assert summary["judges"][1]["dtype"] == "float32"
     judge_and_reduce(GUARDED, stored, quiet())
-    assert asked.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20  # and the first is still there
+    assert scripted.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20  # and the first is still there
     monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
     judge_and_reduce(GUARDED, stored, quiet())
-    assert asked.calls == 3  # the same weights asked in another way are another judge too
+    assert scripted.calls == 3  # the same weights with another template are another judge too
 
 
 def with_another_set(stored: StoredSweep, group: str, names: Sequence[str]) -> StoredSweep:
@@ -259,18 +262,18 @@ def with_another_set(stored: StoredSweep, group: str, names: Sequence[str]) -> S
 
 def test_right_answers_need_no_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = with_another_set(opened(folder), "capability", ["wildguard"])
-    asked = Asked()
-    use_answers(monkeypatch, asked)
+    scripted = ScriptedAnswers()
+    use_answers(monkeypatch, scripted)
     assert judge_and_reduce(dataclasses.replace(GUARDED, judges=["wildguard"]), stored, quiet()) == 0
     frame, summary = stored.folder.read_landscape()
-    assert asked.pairs == 24  # nothing of the other set
+    assert scripted.pairs == 24  # nothing of the other set
     assert frame[frame["group"] == "capability"]["n_correct"].notna().all()
     assert summary["points_done"] == 11
 
 
 def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = with_another_set(opened(folder), "benign", ["keyword", "llama_guard3"])
-    answers = Asked(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2")
+    answers = ScriptedAnswers(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2")
     use_answers(monkeypatch, answers)
     config = dataclasses.replace(GUARDED, judges=["keyword", "llama_guard3"])
     assert judge_and_reduce(config, stored, quiet()) == 0
@@ -287,9 +290,9 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
 
 def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, folder: Path) -> None:
     stored = opened(folder)
-    asked = stored.prompt_sets[0]
-    sampling = dataclasses.replace(asked.sampling, stop=judges.get("keyword").stops)
-    cut = dataclasses.replace(asked, sampling=sampling)
+    prompts = stored.prompt_sets[0]
+    sampling = dataclasses.replace(prompts.sampling, stop=judges.get("keyword").stops)
+    cut = dataclasses.replace(prompts, sampling=sampling)
     stored.study.prompt_sets.write(cut)
     for name in ("keyword_plus", "wildguard"):
         other = StoredSweep(stored.folder, Sweep(stored.sweep.grid, (cut.id,), (name,)))
