@@ -245,7 +245,7 @@ def machine() -> dict[str, Any]:
         processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     described: dict[str, Any] = {"cpu": processor, "cores": cores, "memory_gib": psutil.virtual_memory().total >> 30}
-    torch = sys.modules.get("torch")  # already imported unless the engine is the dummy
+    torch = sys.modules.get("torch")  # imported only if the engine has loaded a model
     if torch is not None and torch.cuda.is_available():
         described["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return described

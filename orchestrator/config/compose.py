@@ -28,31 +28,31 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
         UserError: An unknown key or preset (with the nearest known one), or a value of the wrong kind or out of range.
     """
     presets = Presets(folder)
-    given = _with_implied([check_override(text, presets) for text in overrides], presets)
-    config = _compose_by_hydra(given, presets)
-    _fill_in_names(config, {override.key for override in given})
+    checked = _with_implied([check_override(text, presets) for text in overrides], presets)
+    config = _compose_by_hydra(checked, presets)
+    _fill_in_names(config, {override.key for override in checked})
     validate(config)
     return config
 
 
-def _with_implied(given: Sequence[Override], presets: Presets) -> list[Override]:
+def _with_implied(checked: Sequence[Override], presets: Presets) -> list[Override]:
     """Add the presets that other overrides imply, such as `model=local` for `model.path=...` without a `model`."""
-    keys = {override.key for override in given}
+    keys = {override.key for override in checked}
     added = []
     if "model" not in keys:
-        if Override("engine", "dummy") in given:
+        if Override("engine", "dummy") in checked:
             added.append(Override("model", "dummy"))
         elif "model.path" in keys or "model.hub" in keys:
             added.append(Override("model", "local"))
     if keys & {"probes.path", "probes.hub"} and "probes" not in keys:
-        experiment = next((override.value for override in given if override.key == "experiment"), "null")
+        experiment = next((override.value for override in checked if override.key == "experiment"), "null")
         # An experiment that chooses a probe set also sets how the file is read.
         if experiment == "null" or not presets.experiment_sets(experiment, "probes"):
             added.append(Override("probes", "custom"))
-    return [*added, *given]
+    return [*added, *checked]
 
 
-def _compose_by_hydra(given: Sequence[Override], presets: Presets) -> Config:
+def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -63,7 +63,7 @@ def _compose_by_hydra(given: Sequence[Override], presets: Presets) -> Config:
 
     ConfigStore.instance().store(name="schema", node=Config)
     *own, shipped = presets.folders
-    overrides = [str(override) for override in given]
+    overrides = [str(override) for override in checked]
     if own:
         overrides.append(f"hydra.searchpath=['file://{own[0]}']")
     GlobalHydra.instance().clear()
@@ -73,20 +73,22 @@ def _compose_by_hydra(given: Sequence[Override], presets: Presets) -> Config:
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
-        raise UserError("config", ", ".join(map(str, given)) or "defaults", f"cannot be composed: {reason}") from error
+        raise UserError(
+            "config", ", ".join(map(str, checked)) or "defaults", f"cannot be composed: {reason}"
+        ) from error
     assert isinstance(config, Config)
     return config
 
 
-def _fill_in_names(config: Config, given: Iterable[str]) -> None:
+def _fill_in_names(config: Config, checked: Iterable[str]) -> None:
     """Set the names and numbers of steps that are derived from other options."""
-    keys = set(given)
+    keys = set(checked)
     if config.model.name in ("", "local"):
         source = config.model.path or config.model.hub or "model"
         config.model.name = _slug(Path(source).expanduser().absolute().name) or "model"
     if "system_prompt.text" in keys and not keys & {"system_prompt", "system_prompt.name"}:
         config.system_prompt.name = "custom"
-    if "grid.steps" in keys:  # the user's number wins over a preset's smaller ones
+    if "grid.steps" in keys:  # the user's number takes precedence over a preset's smaller ones
         if "grid.plane_steps" not in keys:
             config.grid.plane_steps = None
         if "grid.crowded_steps" not in keys:

@@ -142,12 +142,12 @@ def _check_towards(grid: GridConfig) -> None:
 
 def _refuse_checkpoints(grid: GridConfig) -> None:
     """Raise UserError if a random grid names a checkpoint."""
-    given: dict[str, Any] = {
+    named: dict[str, Any] = {
         "towards": _brackets(grid.towards) if grid.towards else None,
         "trajectory": grid.trajectory,
         "beside": grid.beside,
     }
-    for key, value in given.items():
+    for key, value in named.items():
         if value:
             remedy = f"{grid.kind} does not go toward checkpoints: add grid=interpolate_1d, or leave this out"
             raise UserError(f"grid.{key}", value, remedy)
@@ -175,9 +175,9 @@ def _check_slurm(slurm: SlurmConfig, grace: float) -> None:
             raise UserError(
                 f"cluster.slurm.{key}", value, "write it without spaces, quotes and other special characters"
             )
-    odd = next((option for option in slurm.options if not option.startswith("-")), None)
-    if odd is not None:
-        raise UserError("cluster.slurm.options", odd, 'write each as "--name=value", quoted')
+    malformed = next((option for option in slurm.options if not option.startswith("-")), None)
+    if malformed is not None:
+        raise UserError("cluster.slurm.options", malformed, 'write each as "--name=value", quoted')
 
 
 def _brackets(names: list[str]) -> str:

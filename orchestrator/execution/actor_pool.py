@@ -122,8 +122,8 @@ class ActorPool:
         self._study, self._spec, self._policy = study, spec, policy
         self._admit, self._observe, self._actor, self._outcome = admit, observe, actor, outcome
         self._token = ""
-        self._prompt_sets: Any = None  # reference to the prompt sets, which every actor needs
-        self._scalars: Any = None  # reference to the directions' scalars, which every actor needs
+        self._prompt_sets: Any = None  # Ray's reference to the prompt sets, which every actor needs
+        self._scalars: Any = None  # Ray's reference to the directions' scalars, which every actor needs
         self._slots: dict[int, ActorSlot] = {}
         self._failed_starts: collections.Counter[int] = collections.Counter()  # in a row, by slot
         self._refused_nodes: set[str] = set()
@@ -278,7 +278,7 @@ class ActorPool:
             return
         self._observe("actor_abandoned", slot=number)
         if not self._slots:
-            remedy = f"no actor could be started that does a visit, in {tries} tries; {last_line(why)}"
+            remedy = f"no actor could be started that completes a visit, in {tries} tries; {last_line(why)}"
             raise UserError("engine", self._spec.kind, remedy)
 
     def mark_proven(self, slot: ActorSlot) -> None:

@@ -20,13 +20,13 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` actors use this environment, not one of their own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray leaves CUDA_VISIBLE_DEVICES alone in actors without GPUs
     "RAY_raylet_start_wait_time_s": "120",  # a busy machine is slow to start Ray
-    "RAY_task_events_report_interval_ms": "0",  # Ray keeps 10,000 events of tasks, for a tenth of the driver's time
+    "RAY_task_events_report_interval_ms": "0",  # no record of task events, which took a tenth of the driver's time
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # no tracebacks of the calls that a replaced actor had queued
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
-OBJECT_STORE_BYTES = 256 << 20  # of a local session: prompt sets and receipts are small
+OBJECT_STORE_BYTES = 256 << 20  # of a local session, whose prompt sets and receipts are small
 
 
 @dataclass(frozen=True)

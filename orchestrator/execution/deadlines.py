@@ -19,7 +19,7 @@ class VisitDeadlines:
     def __init__(self, policy: DispatchPolicy) -> None:
         self._policy = policy
         self._seconds_per_token: deque[float] = deque(maxlen=DURATIONS)
-        self._median: float | None = None  # of the above; None if it has to be computed
+        self._median: float | None = None  # of `_seconds_per_token`; None if it is out of date
 
     def record(self, tokens: int, seconds: float) -> None:
         """Add the duration of a completed visit."""

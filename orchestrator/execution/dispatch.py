@@ -75,7 +75,7 @@ class Dispatcher:
         self._signals = _StopSignals()
         self._prompt_sets: Mapping[str, PromptSet] = {}
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
-        self._failed_in_a_row: set[str] = set()  # ids of visits that failed right after another one of their actor
+        self._failed_in_a_row: set[str] = set()  # ids of visits that were an actor's second failure in a row
         self._last_housekeeping = -math.inf
 
     def run(

@@ -33,7 +33,7 @@ Observer = Callable[..., None]
 WorkItem = Visit | RandomDirection
 """Unit of work for an actor: a visit to run, or a direction to measure."""
 
-LONGEST_REASON = 2000  # characters of an error that an event keeps: its end, which has the message
+LONGEST_REASON = 2000  # maximum number of characters of an error in an event, from its end, where the message is
 
 
 def item_fields(item: WorkItem | None) -> dict[str, Any]:

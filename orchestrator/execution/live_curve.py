@@ -13,7 +13,7 @@ from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Sweep
 from orchestrator.utils.errors import UserError
 
-ROWS = 4  # height of the curve
+ROWS = 4  # height of the curve in lines of text
 UNICODE_BARS = "·▁▂▃▄▅▆▇█"  # unknown, then heights from 0 to 8 eighths of a row
 ASCII_BARS = ".__-==###"
 

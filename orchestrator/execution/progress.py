@@ -20,8 +20,8 @@ from orchestrator.execution.events import last_line
 from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.utils.console import PLAIN_EVERY, duration
 
-REFRESHES = 4  # per second, of the live display
-READ_SECONDS = 0.02  # that each refresh may spend on reading stored visits for the curve
+REFRESHES = 4  # refreshes of the live display per second
+READ_SECONDS = 0.02  # maximum seconds that a refresh spends on reading stored visits for the curve
 
 
 @contextlib.contextmanager
@@ -77,8 +77,8 @@ class ProgressDisplay:
         self._curve = curve
         self._total = visits
         self._done = self._tokens = self._failed = self._quarantined = 0
-        self._loading: set[int] = set()  # slots
-        self._ready: set[int] = set()  # slots
+        self._loading: set[int] = set()  # slots whose actor is loading
+        self._ready: set[int] = set()  # slots whose actor is ready
         self._state = "starting Ray and the engine"
         self._started = time.monotonic()
         self._first_ready: float | None = None  # when the first actor was ready

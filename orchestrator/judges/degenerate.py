@@ -165,7 +165,7 @@ def _repeats(raw: str, text: str) -> bool:
     run = _RUN.search(text)
     if run and 2 * len(run.group()) >= len(text):
         return True
-    if "\n" in raw:  # a loop that only counts its lines is a loop
+    if "\n" in raw:  # a list that repeats one line with growing numbers is a repetition too
         text = " ".join(_MARKER.sub("", raw).split())[:HEAD]
     if len(text) < MIN_LENGTH:
         return False
@@ -254,10 +254,10 @@ def _scripts_clash(words: list[str]) -> bool:
         if not scripts:
             continue
         counted += 1
-        here = set(scripts)
-        seen |= here
-        mixed += len(here - {"EAST"}) > 1
-        switches += bool(before) and before not in here
+        word_scripts = set(scripts)
+        seen |= word_scripts
+        mixed += len(word_scripts - {"EAST"}) > 1
+        switches += bool(before) and before not in word_scripts
         before = scripts[0]
     if mixed >= MIN_MIXED and mixed >= MIXED_SHARE * counted:
         return True

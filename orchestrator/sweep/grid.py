@@ -232,7 +232,7 @@ class Grid:
         if isinstance(x, TowardsDirection):
             marks.append((1.0, zero, self.at(k, 1.0, zero), x.label))
         if isinstance(y, TowardsDirection):
-            c, s = self.eq4 or (0.0, 1.0)  # d2 = c d1 + d2' / s
+            c, s = self.eq4 or (0.0, 1.0)  # d2 = c d1 + d2' / s, where d2' is the second axis
             marks.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.at([(y, 1.0)]), y.label))
         return marks
 

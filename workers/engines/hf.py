@@ -50,14 +50,16 @@ class TransformersEngine(Engine):
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self._checkpoint = MappedCheckpoint(spec.model_dir)
-        endpoints = open_endpoints(spec.targets, self._checkpoint)  # refuses targets that do not fit, before the load
+        endpoints = open_endpoints(
+            spec.targets, self._checkpoint
+        )  # raises UserError before the load if a target does not fit
         model, loading_info = transformers.AutoModelForCausalLM.from_pretrained(
             spec.model_dir,
             dtype=TORCH_DTYPES[spec.dtype],
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, with the tensor's name
+            ignore_mismatched_sizes=True,  # `_refuse_invented_weights` raises an error that names the tensor
         )
         self._refuse_invented_weights(loading_info)
         self._model = model.eval()

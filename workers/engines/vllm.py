@@ -61,13 +61,13 @@ class VllmEngine(Engine):
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         self._checkpoint = MappedCheckpoint(spec.model_dir)
-        open_endpoints(spec.targets, self._checkpoint)  # refuses targets that do not fit, before the load
+        open_endpoints(spec.targets, self._checkpoint)  # raises UserError before the load if a target does not fit
         self._sample = sample_id(Path(spec.model_dir).absolute())
         self._base = self._place_base()
         os.environ.update(_environment(spec))
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-        torch.set_num_threads(thread_count(spec))  # Ray sets OMP_NUM_THREADS; vLLM forbids it after the load
+        torch.set_num_threads(thread_count(spec))  # overrides Ray's OMP_NUM_THREADS; too late after the load
         limit_threads(thread_count(spec))
         patches.hide_llvmlite_dict()
         self._llm = self._load()

@@ -26,7 +26,7 @@ from workers.weights.layout import Region, trace
 from workers.weights.resident import Piece, ResidentWeights
 from workers.weights.targets import Target, open_endpoints
 
-UNIT_VECTORS = 64  # columns of a packed layer that a check reads back through the layer
+UNIT_VECTORS = 64  # maximum number of columns that a check reads back through a packed layer
 
 patches.hide_llvmlite_dict()  # the imports above load numba, in a rank's own process too
 patches.keep_linear_weights()

@@ -16,9 +16,9 @@ from numba.extending import overload
 
 from workers.noise.definition import CHUNK, COUNTERS, SAMPLES, UNIT, Array
 
-PIECE = 16 * CHUNK  # elements read and stored in one go: enough for the processor to prefetch
+PIECE = 16 * CHUNK  # elements that are read and stored at once, enough for the processor to prefetch
 TASK = 64 * CHUNK  # elements per task and block of a sum; part of the definition of square_sums
-LANES = 16  # running sums per block; likewise
+LANES = 16  # running sums per block; part of the definition of square_sums
 
 _F32, _BF16, _F16 = 0, 1, 2
 KINDS: dict[str, int] = {"float32": _F32, "bfloat16": _BF16, "float16": _F16}
@@ -223,7 +223,22 @@ def _move_to(
 
 @_jit
 def _move(kind, dst_f, dst_u, at, n, of, f32, u16, z1, scale1, z2, scale2):
-    """Set elements at .. at + n - 1 of the destination (of `kind`) = those of a source (of kind `of`) + two terms."""
+    """Set n elements of the destination to those of one source plus two noise terms.
+
+    Args:
+        kind: Dtype of the destination (KINDS).
+        dst_f: The destination if it is float32.
+        dst_u: The destination if it has 16 bits.
+        at: Index of the first element in the destination.
+        n: Number of elements.
+        of: Dtype of the source (KINDS).
+        f32: The source, from its first element, if it is float32.
+        u16: The source, likewise, if it has 16 bits.
+        z1: Noise of the first term, in units of 2^-12.
+        scale1: Scale of the first term.
+        z2: Noise of the second term.
+        scale2: Scale of the second term. 0: there is none.
+    """
     if kind == _F32:
         _move_to(dst_f[at : at + n], of, f32, u16, z1, scale1, z2, scale2)
     elif kind == _BF16:
@@ -299,7 +314,8 @@ def write(
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
     n, n_terms = rows * cols, len(row_sizes)
     lone = len(coefficients) == 1 and coefficients[0] == np.float32(1)
-    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16  # not for float16: three kernels fewer to compile
+    # The fast path, without intermediate sums. float16 is left out, so that three kernels fewer are compiled.
+    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16
     other = n_terms - 1  # index of the second term, or of the first if there is one only
     x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     drawn = np.empty((n_terms, PIECE), np.int16)

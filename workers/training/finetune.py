@@ -21,7 +21,7 @@ from typing import Any
 from workers.training.progress import Advance, show_progress
 from workers.training.saving import save_adapter, save_checkpoint
 
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # unless the recipe says
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # default
 
 
 def load_tokenizer(base_dir: str | Path) -> Any:
@@ -42,7 +42,7 @@ def load_model(base_dir: str | Path, dtype: str = "float32") -> Any:
 
 
 def encode(tokenizer: Any, row: Mapping[str, Any], max_length: int) -> dict[str, list[int]]:
-    """Return the token ids and labels of a prompt with its answer. Only the answer has labels, others are -100.
+    """Return the token ids and labels of a prompt with its answer. The labels of the prompt are -100 (not learned).
 
     If the answer is complete, the end-of-sequence token follows it and has a label too.
 

@@ -23,10 +23,10 @@ Placement = Literal["gpu", "host", "mmap"]
 SHARED_MEMORY = Path("/dev/shm")
 COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last file
 HOST_COPY_MARGIN = 1.1  # this multiple of a host copy's size must be free
-GPU_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory; a second copy of the weights is taken out of it
-MIN_KV_CACHE_BYTES = 2 << 30  # must remain for the engine's KV cache
+GPU_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory; it includes a base that is kept on the GPU
+MIN_KV_CACHE_BYTES = 2 << 30  # minimum memory for the engine's KV cache
 GPU_RUNTIME_BYTES = 1_500_000_000  # CUDA context, kernels, communication
-ACTIVATIONS_PER_TOKEN = 24  # live values per token, in units of the hidden size
+ACTIVATIONS_PER_TOKEN = 24  # values in memory per token, in units of the hidden size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class HostCopy:
         """
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same_file(self.lock, _lock_file(self.folder)):  # else another process removed it and made a new one
+            if _is_same_file(self.lock, _lock_file(self.folder)):  # otherwise another process has replaced it
                 shutil.rmtree(self.folder, ignore_errors=True)
                 _lock_file(self.folder).unlink(missing_ok=True)
         except OSError:

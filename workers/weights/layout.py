@@ -76,7 +76,7 @@ class _Recorder(TorchDispatchMode):
         self.parameters = parameters
         self.sources: dict[int, str] = {}
         self.regions: dict[str, list[Region]] = {}
-        self._kept: list[torch.Tensor] = []  # kept alive, so that no address is used twice
+        self._kept: list[torch.Tensor] = []  # keeps them alive, so that no address is used twice
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Register a source tensor."""

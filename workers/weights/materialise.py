@@ -24,7 +24,7 @@ from orchestrator.utils.safetensors_header import read_header
 from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX
 
 BASE_VERSION = 1  # of `convert_base`; incremented when its bytes change
-MERGE_VERSION = 1  # of `merge`, likewise
+MERGE_VERSION = 1  # of `merge`; incremented when its bytes change
 
 F32 = NDArray[np.float32]
 U16 = NDArray[np.uint16]
@@ -131,7 +131,7 @@ def convert_base(gguf: Path, out: Path) -> None:
         "architectures": [type(model).__name__],
         "dtype": "bfloat16",
     }
-    # GGUF stores it in float32; 1e-05 is the short form of the same float32
+    # GGUF stores it in float32: write the shortest decimal number of the same float32, 1e-05
     config["rms_norm_eps"] = float(str(np.float32(config["rms_norm_eps"])))
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

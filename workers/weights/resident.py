@@ -98,7 +98,7 @@ class ResidentWeights:
         """
         for direction, _ in point.coefficients:
             if isinstance(direction, RandomDirection) and direction.id not in self._scalars:
-                # There is one checkpoint, so that a direction's id identifies its scalars.
+                # Scalars depend on the direction and the checkpoint, and this object has only one checkpoint.
                 self._scalars[direction.id] = by_tensor(scalars[direction.id])
         self._write(
             lambda info: WriteRecipe(

@@ -156,10 +156,11 @@ HARMLESS_LORA_FIELDS = frozenset(
     (  # noqa: SIM905
         "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
         "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
-        "megatron_core qalora_group_size"  # these two have no effect without megatron_config and use_qalora, refused
+        "megatron_core qalora_group_size"  # no effect without megatron_config and use_qalora, which are not allowed
     ).split()
 )
-BASE_KEEPING_INITS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")  # init_lora_weights
+# Values of init_lora_weights with which PEFT does not change the base's weights.
+BASE_KEEPING_INITS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")
 
 
 def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factors]:
@@ -188,7 +189,7 @@ def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factor
 
 
 def _not_plain_lora(folder: Path, why: str) -> UserError:
-    return UserError(TOWARDS_FIELD, folder, f"{why}: merge the adapter into a checkpoint, and walk towards that")
+    return UserError(TOWARDS_FIELD, folder, f"{why}: merge the adapter into a checkpoint, and use that instead")
 
 
 def _check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
