@@ -99,5 +99,8 @@ def _fill_in_names(config: Config, checked: Iterable[str]) -> None:
 
 
 def _slug(text: str) -> str:
-    """Return the text with only letters, digits, dots, hyphens and underscores, so that it can name a folder."""
+    """Return a name for a folder: at most 60 letters, digits, dots, hyphens and underscores of the text.
+
+    Hyphens replace other characters.
+    """
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.")[:60]

@@ -27,9 +27,9 @@ HEAD = 400
 """Number of characters that are judged, with white space collapsed."""
 MIN_LENGTH = 24
 WINDOWS = ((8, 0.65), (3, 0.45))
-"""`repetition`: in a text of at least 24 characters, fewer than 0.65 of the windows of 8 characters are distinct, or
-fewer than 0.45 of those of 3 characters. Windows of 3 are counted in the first 160 characters only, because long texts
-repeat them."""
+"""`repetition`: in a text of at least 24 characters, a share of less than 0.65 of the windows of 8 characters is
+distinct, or less than 0.45 of those of 3 characters. Windows of 3 are counted in the first 160 characters only, because
+long texts repeat them."""
 SHORT_HEAD = 160
 LONGEST_UNIT, MIN_TAIL, TAIL_SHARE, TWICE_SHARE = 120, 16, 0.3, 0.5
 """`repetition`: in a text of at least 24 characters, the end repeats one piece of up to 120 characters over at least 16
@@ -41,25 +41,28 @@ RUN = 12
 MIN_LETTERS = 0.4
 """`not language`: of at least 12 characters that are not spaces, fewer than 0.4 are letters or digits."""
 MAX_BROKEN = 0
-"""`not language`: more broken characters (U+FFFD) than this. Those at the end do not count: a cut may leave them."""
+"""`not language`: more broken characters (U+FFFD) than this. Those at the end do not count, because cutting a response
+may leave them."""
 MIN_TORN, TORN_SHARE = 3, 0.12
-"""`not language`: at least 3 torn words, and 0.12 of all words. Torn words are a single small consonant, a capital
-inside a word, digits next to letters, and a full stop or semicolon between two words without a space. The same numbers
-apply to clusters of signs that do not occur in sentences."""
+"""`not language`: at least 3 words, and a share of at least 0.12 of all words, are torn. A torn word is a single
+lowercase consonant, has a capital inside or digits next to letters, or is joined to the next word by a full stop or
+semicolon without a space. The same numbers apply to clusters of punctuation that do not occur in sentences."""
 MIN_MIXED, MIXED_SHARE = 3, 0.1
-"""`not language`: at least 3 words, and 0.1 of all words, mix letters of several scripts (Latin, Greek, Cyrillic,
-...)."""
+"""`not language`: at least 3 words, and a share of at least 0.1 of all words, mix letters of several scripts (Latin,
+Greek, Cyrillic, ...)."""
 MIN_SWITCHES, SWITCH_SHARE = 8, 0.3
-"""`not language`: with 3 or more scripts, at least 8 changes of script between words, at 0.3 of the words."""
+"""`not language`: the text has 3 or more scripts, and the script changes before at least 8 words, and before a share of
+at least 0.3 of the words."""
 LONG, GLUED, GLUED_SHARE, COMPOUND_SHARE, COMPOUND_LONG = 28, 16, 0.3, 0.3, 0.5
-"""`not language`: at least 0.3 of the letters are in words of 28 letters or more, or of 16 with a capital after a small
-letter. At least 0.5 if 0.3 of the words are common ones, because German has such words."""
+"""`not language`: a share of at least 0.3 of the letters is in words of 28 letters or more, or of 16 or more with a
+capital after a lowercase letter. The share must be at least 0.5 if at least 0.3 of the words are common ones, because
+German has such words."""
 MIN_JOINTS, JOINT_SHARE = 3, 0.2
-"""`not language`: symbols join letters (`scwon//disc$$the`) at 3 places or more, and at 0.2 of the words."""
+"""`not language`: symbols join letters (`scwon//disc$$the`) at 3 places or more, and at 0.2 places per word or more."""
 MIN_WORDS, COMMON_SHARE, LISTED = 12, 0.12, 0.4
-"""`not language`: of at least 12 words, fewer than 0.12 are common words of any of 25 languages. Lists (commas, bullets
-or line breaks at 0.4 of the words) are exempt. Program code is exempt from this rule and from those on torn, long and
-joined words."""
+"""`not language`: of at least 12 words, a share of less than 0.12 are common words of any of 25 languages. Lists are
+exempt: texts with at least 0.4 times as many commas, bullets and line breaks as words. Program code is exempt from this
+rule and from those on torn, long and joined words."""
 
 _FUNCTION_WORDS = frozenset(
     # en, de, nl, sv/da/no, fr, es, it, pt, ro, pl, cs, hr, hu, fi, et, tr, id, tl, sw, vi; ru, uk, bg, sr
@@ -234,7 +237,12 @@ def _are_words_of_language(words: list[str], letters: int, raw: str, text: str) 
 
 
 def _is_torn(text: str, words: int) -> bool:
-    """Return whether a text of so many words has too many torn words or clusters of signs."""
+    """Return whether a text has too many torn words or clusters of punctuation (see MIN_TORN).
+
+    Args:
+        text: The text.
+        words: Number of its words.
+    """
     clusters = sum(not _USUAL_SIGNS.fullmatch(signs) for signs in _SIGNS.findall(text))
     return max(len(_TORN.findall(text)), clusters) >= max(MIN_TORN, TORN_SHARE * words)
 

@@ -259,7 +259,10 @@ class Grid:
         return max(levels), node.line
 
     def _level(self, value: float, bounds: tuple[float, float]) -> int:
-        """Return 0 for the ends and the middle, then one more for every halving of the distance between neighbors."""
+        """Return the refinement level of a coordinate.
+
+        Level 0 has the ends and the middle. Each further level halves the distance between neighboring coordinates.
+        """
         index = round((value - bounds[0]) / (bounds[1] - bounds[0]) * self.steps)
         offset = index - self.steps // 2
         if index in (0, self.steps) or offset == 0:

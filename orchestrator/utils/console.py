@@ -15,7 +15,7 @@ Progress = Callable[[float], None]
 
 
 def ignore_progress(fraction: float) -> None:
-    """Do nothing: the `Progress` of callers that show none."""
+    """Ignore the fraction. This is the `Progress` callback for work whose progress is not shown."""
 
 
 @contextlib.contextmanager

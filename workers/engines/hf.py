@@ -234,13 +234,13 @@ class _Response:
             self.finish_reason = "length"
 
     def _end_of_stop_string(self, before: int) -> int:
-        """Return the position in the text at which the earliest stop string ends that the last token completed.
+        """Return the end of the first stop string in the text that the last token has completed.
 
         Args:
             before: Length of the text before the last token.
 
         Returns:
-            The position, or 0 if the last token completed no stop string.
+            Position after the stop string, or 0 if the last token has completed none.
         """
         if len(self.text) == before:
             return 0

@@ -175,7 +175,7 @@ def _cast(target: Array, source: Array) -> None:
 def _cast_moved(target: Array, source: Array, z1: Array, scale1: float, z2: Array, scale2: float) -> None:
     """Set target = round(fl(fl(source + fl(scale1 z1)) + fl(scale2 z2))), without the terms whose scale is zero.
 
-    z is given in units of 2^-12, and exact in float32.
+    fl rounds to float32, `round` to the dtype of the target. z is given in units of 2^-12, and exact in float32.
     """
     if scale1 == np.float32(0) and scale2 == np.float32(0):
         _cast(target, source)
