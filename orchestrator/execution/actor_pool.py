@@ -185,7 +185,7 @@ class ActorPool:
             raise UserError(
                 "cluster",
                 " and ".join(f"{amount:g} {name}" for name, amount in needed.items()),
-                "no node of the cluster has room for one actor: ask for less each, or join a larger node",
+                "no node of the cluster has room for one actor: request less per actor, or join a larger node",
             )
         abandoned = sum(n >= self._policy.max_failed_starts for n in self._failed_starts.values())
         return (sum(fits) if self._policy.actors is None else self._policy.actors) - abandoned

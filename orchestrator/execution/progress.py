@@ -142,7 +142,7 @@ class ProgressDisplay:
                 self.print_line(f"given up after {len(fields['story'])} tries: point {fields['point_id']}")
             case "stopping":
                 self._state = "stopping"
-                self.print_line(f"{fields['signal']}: letting running visits finish; once more stops at once")
+                self.print_line(f"{fields['signal']}: running visits may finish; a second signal stops at once")
 
     def print_line(self, text: str) -> None:
         """Print a line that stays, above the live display."""

@@ -183,7 +183,7 @@ class TransformersEngine(Engine):
             raise UserError("model.path", self.spec.model_dir, remedy)
         for name, stored, expected in sorted(loading_info["mismatched_keys"]):
             shapes = f"{list(stored)} and not {list(expected)}"
-            remedy = f"its tensor {name} is {shapes}, as its config.json says: fetch it again"
+            remedy = f"its tensor {name} is {shapes}, the shape that its config.json requires: fetch it again"
             raise UserError("model.path", self.spec.model_dir, remedy)
 
     def _region(self, info: TensorInfo, parameters: Mapping[str, torch.Tensor]) -> Region:

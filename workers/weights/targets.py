@@ -143,7 +143,7 @@ def refuse_other_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None
             raise UserError(TOWARDS_FIELD, other.folder, f"has tensor {name}, which the base lacks: {remedy}")
         if ours[name] != theirs[name]:
             shapes = f"{_shape_text(theirs[name])} and not {_shape_text(ours[name])}"
-            raise UserError(TOWARDS_FIELD, other.folder, f"its tensor {name} is {shapes} as the base's: {remedy}")
+            raise UserError(TOWARDS_FIELD, other.folder, f"its tensor {name} is {shapes}, the base's shape: {remedy}")
 
 
 # Fields of PEFT's LoraConfig: those that `_check_plain_lora` and `_lora_scale` read, and harmless ones, which do not
