@@ -154,10 +154,10 @@ def verify(call: Call) -> int:
         ]} for root, each in reports.items()})  # fmt: skip
     else:
         for root, each in reports.items():
-            found = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in each.findings]
+            findings = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in each.findings]
             size = f"{each.files} files, {each.bytes / 1e6:.1f} MB, {each.tasks} tasks, {each.rows} rows"
-            verdict = f"{len(found)} do not verify" if found else "all verify"
-            print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *found,
+            verdict = f"{len(findings)} do not verify" if findings else "all verify"
+            print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *findings,
                           *(("note", note) for note in each.notes)])  # fmt: skip
     return ExitCode.COMPLETE if all(each.is_sound for each in reports.values()) else ExitCode.NOT_MET
 
@@ -184,11 +184,11 @@ def geometry(call: Call) -> int:
     from orchestrator.config.presets import Presets
     from orchestrator.models.geometry import describe, table
 
-    found = describe(config, Presets(call.config_dir))
+    description = describe(config, Presets(call.config_dir))
     if call.json:
-        print_json(found)
+        print_json(description)
         return ExitCode.COMPLETE
-    print_table(*table(found))
+    print_table(*table(description))
     return ExitCode.COMPLETE
 
 

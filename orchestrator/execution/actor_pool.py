@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release resources that would outlive them
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
 
-Admit = Callable[[Mapping[str, Any]], None]
+CheckActor = Callable[[Mapping[str, Any]], None]
 """Called with the description of each new actor; raises UserError to refuse it."""
 
 
@@ -51,7 +51,7 @@ class ActorSlot:
         description: What `load` returned; empty before.
         assigned: References and items in order; the first item runs.
         running_since: Monotonic time since which the first item runs.
-        proven: Whether the actor has completed a visit.
+        has_completed_visit: Whether the actor has completed a visit.
         last_visit_failed: Whether the latest visit failed.
     """
 
@@ -62,7 +62,7 @@ class ActorSlot:
     description: Mapping[str, Any] = field(default_factory=dict)
     assigned: collections.deque[tuple[Any, WorkItem]] = field(default_factory=collections.deque)
     running_since: float = 0.0
-    proven: bool = False
+    has_completed_visit: bool = False
     last_visit_failed: bool = False
 
     @property
@@ -114,13 +114,13 @@ class ActorPool:
         study: Study,
         spec: EngineSpec,
         policy: DispatchPolicy,
-        admit: Admit,
+        check_actor: CheckActor,
         observe: Observer,
         actor: type[Actor],
         outcome: Outcome,
     ) -> None:
         self._study, self._spec, self._policy = study, spec, policy
-        self._admit, self._observe, self._actor, self._outcome = admit, observe, actor, outcome
+        self._check_actor, self._observe, self._actor, self._outcome = check_actor, observe, actor, outcome
         self._token = ""
         self._prompt_sets: Any = None  # Ray's reference to the prompt sets, which every actor needs
         self._scalars: Any = None  # Ray's reference to the directions' scalars, which every actor needs
@@ -162,7 +162,7 @@ class ActorPool:
 
     # Starting actors.
 
-    def staff(self, waiting: int) -> None:
+    def start_missing(self, waiting: int) -> None:
         """Start actors until there are as many as allowed. Slots that were abandoned stay empty.
 
         Args:
@@ -215,7 +215,7 @@ class ActorPool:
         try:
             slot.description = ray.get(slot.loading)
             self._check_versions(slot.description)
-            self._admit(slot.description)
+            self._check_actor(slot.description)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 self._refuse(slot, error.cause)
@@ -281,9 +281,9 @@ class ActorPool:
             remedy = f"no actor could be started that completes a visit, in {tries} tries; {last_line(why)}"
             raise UserError("engine", self._spec.kind, remedy)
 
-    def mark_proven(self, slot: ActorSlot) -> None:
+    def record_success(self, slot: ActorSlot) -> None:
         """Record that the slot's actor has completed a visit, so that failures before it no longer count."""
-        slot.proven, slot.last_visit_failed = True, False
+        slot.has_completed_visit, slot.last_visit_failed = True, False
         self._failed_starts[slot.number] = 0
 
     # Sending prompt sets and scalars.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.execution.actor_pool import ActorPool, ActorSlot, Admit
+from orchestrator.execution.actor_pool import ActorPool, ActorSlot, CheckActor
 from orchestrator.execution.deadlines import VisitDeadlines
 from orchestrator.execution.events import Observer, item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from workers.engines.base import EngineSpec
 
-HOUSEKEEPING = 1.0  # seconds between two checks of deadlines and of the number of actors
+CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the number of actors
 
 
 class Dispatcher:
@@ -52,7 +52,7 @@ class Dispatcher:
         study: Study,
         spec: EngineSpec,
         policy: DispatchPolicy,
-        admit: Admit,
+        check_actor: CheckActor,
         observe: Observer,
         actor: type[Actor] = Actor,
     ) -> None:
@@ -62,21 +62,21 @@ class Dispatcher:
             study: Where responses and measured directions are stored.
             spec: The engine that each actor opens.
             policy: Number of actors, retries and deadlines.
-            admit: Called with the description of each new actor; raises UserError to refuse it. That ends the run if no
-                other actor is ready.
+            check_actor: Called with the description of each new actor; raises UserError to refuse it. That ends the run
+                if no other actor is ready.
             observe: Called with each event (see `events.py`).
             actor: The class of the actors.
         """
         self.outcome = Outcome()  # totals so far; valid even if `run` raises
         self._study, self._policy, self._observe = study, policy, observe
         self._queue = VisitQueue(policy.max_attempts, self.outcome, observe)
-        self._pool = ActorPool(study, spec, policy, admit, observe, actor, self.outcome)
+        self._pool = ActorPool(study, spec, policy, check_actor, observe, actor, self.outcome)
         self._deadlines = VisitDeadlines(policy)
         self._signals = _StopSignals()
         self._prompt_sets: Mapping[str, PromptSet] = {}
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
         self._failed_in_a_row: set[str] = set()  # ids of visits that were an actor's second failure in a row
-        self._last_housekeeping = -math.inf
+        self._last_check = -math.inf
 
     def run(
         self, visits: Sequence[Visit], prompt_sets: Mapping[str, PromptSet], directions: Sequence[RandomDirection]
@@ -118,7 +118,7 @@ class Dispatcher:
     def _loop(self) -> None:
         """Keep actors at work until nothing is left, or until a signal arrives."""
         while len(self._queue) > 0 or self._pool.busy > 0:
-            self._keep_house()
+            self._check_actors()
             self._assign()
             for slot in self._pool.wait():
                 if slot.is_ready:
@@ -131,13 +131,13 @@ class Dispatcher:
 
     # Assigning work.
 
-    def _keep_house(self) -> None:
-        """Replace late actors and start missing ones, at most once per HOUSEKEEPING seconds."""
-        if time.monotonic() - self._last_housekeeping < HOUSEKEEPING:
+    def _check_actors(self) -> None:
+        """Replace late actors and start missing ones, at most once per CHECK_INTERVAL seconds."""
+        if time.monotonic() - self._last_check < CHECK_INTERVAL:
             return
-        self._last_housekeeping = time.monotonic()
+        self._last_check = time.monotonic()
         self._replace_late()
-        self._pool.staff(len(self._queue))
+        self._pool.start_missing(len(self._queue))
 
     def _assign(self) -> None:
         """Assign one item to each actor, then a second one unless so few are left that other actors would be idle."""
@@ -201,7 +201,7 @@ class Dispatcher:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
         self._study.generations.expect(visit.id)
         self._deadlines.record(self._token_budget(visit), receipt.seconds)
-        self._pool.mark_proven(slot)
+        self._pool.record_success(slot)
         self.outcome.add_visit(receipt)
         self._observe(
             "visit_done",
@@ -223,7 +223,7 @@ class Dispatcher:
     # Replacing actors.
 
     def _replace(self, slot: ActorSlot, why: str, blamed: bool = True) -> None:
-        """End an actor and return its items to the queue; the next housekeeping starts another one.
+        """End an actor and return its items to the queue; the next `_check_actors` starts another one.
 
         Args:
             slot: The actor's slot.
@@ -240,7 +240,7 @@ class Dispatcher:
         self._queue.put_back(items)
         self._pool.retire(slot)
         self.outcome.restarts += 1
-        self._last_housekeeping = -math.inf
+        self._last_check = -math.inf
 
     def _take_stored(self, slot: ActorSlot) -> bool:
         """Count a dead actor's running visit as completed if the actor stored it. Return whether it did."""
@@ -270,7 +270,7 @@ class Dispatcher:
         the run. Its start does not count if the same visit has led to a replacement before: perhaps the visits that are
         left fail on every actor.
         """
-        start_failed = not slot.proven and visit.id not in self._failed_in_a_row
+        start_failed = not slot.has_completed_visit and visit.id not in self._failed_in_a_row
         self._failed_in_a_row.add(visit.id)
         self._replace(slot, f"two visits in a row failed: {last_line(why)}", blamed=False)
         if start_failed:

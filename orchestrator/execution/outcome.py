@@ -18,11 +18,11 @@ class Failure:
 
     Attributes:
         visit: The visit.
-        story: The error of each failed attempt, one line each.
+        errors: The error of each failed attempt, one line each.
     """
 
     visit: Visit
-    story: list[str]
+    errors: list[str]
 
 
 @dataclass(kw_only=True)

@@ -29,7 +29,7 @@ class VisitQueue:
         self._visits: deque[Visit] = deque()
         self._directions: deque[RandomDirection] = deque()
         self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
-        self._stories: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
+        self._errors: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
 
     def add(self, visits: Iterable[Visit], directions: Iterable[RandomDirection]) -> None:
         """Append visits, and directions that have to be measured before them."""
@@ -84,15 +84,15 @@ class VisitQueue:
         Raises:
             RuntimeError: If the item is a direction and this was its last allowed attempt: no visit can do without it.
         """
-        story = self._stories.setdefault(item.id, [])
-        story.append(last_line(why))
-        exhausted = len(story) >= self._max_attempts
+        errors = self._errors.setdefault(item.id, [])
+        errors.append(last_line(why))
+        exhausted = len(errors) >= self._max_attempts
         if isinstance(item, RandomDirection):
             if exhausted:
                 raise RuntimeError(f"measuring direction {item.id} killed every actor that tried: {why}")
             self._directions.appendleft(item)
         elif exhausted:
-            self._outcome.failures.append(Failure(item, story))
-            self._observe("visit_quarantined", story=story, **item_fields(item))
+            self._outcome.failures.append(Failure(item, errors))
+            self._observe("visit_quarantined", story=errors, **item_fields(item))
         else:
             self.put_last(item)

@@ -134,8 +134,8 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
             engines = engines_of(stored.generations)
             spec = engine_spec(config, prepared.model, cluster.device(), prepared.targets, engines)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
-            admit = _Admission(engines, config.engine.mix, recorder)
-            dispatcher = Dispatcher(study, spec, policy, admit, _observer(events, display))
+            check_actor = _Admission(engines, config.engine.mix, recorder)
+            dispatcher = Dispatcher(study, spec, policy, check_actor, _observer(events, display))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used)
         ending = "interrupted" if outcome.interrupted else "complete"
@@ -164,7 +164,7 @@ def _end(recorder: RunRecorder, ending: str, dispatcher: Dispatcher | None) -> N
         FailedVisit(
             point_id=failure.visit.point.id,
             prompt_set_ids=failure.visit.prompt_set_ids,
-            story=tuple(failure.story),
+            story=tuple(failure.errors),
         )
         for failure in dispatcher.outcome.failures
     ]

@@ -275,13 +275,13 @@ def _generate_answers(
             if event in ("actor_starting", "visit_done"):
                 status.update(f"{bound.judge.name}: {done} of {len(todo)} visits")
 
-        def admit(description: Mapping[str, Any]) -> None:
+        def check_actor(description: Mapping[str, Any]) -> None:
             """Admit every actor."""
 
         spec = engine_spec(own, bound.model, cluster.device())
         policy = dispatch_policy(own, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         options = {} if actor is None else {"actor": actor}
-        dispatcher = Dispatcher(answer_study, spec, policy, admit, observe, **options)
+        dispatcher = Dispatcher(answer_study, spec, policy, check_actor, observe, **options)
         outcome = dispatcher.run(todo, {prompts.id: prompts for prompts in prompt_sets}, [])
     return outcome.interrupted
 

@@ -19,8 +19,8 @@ def ignore_progress(fraction: float) -> None:
 
 
 @contextlib.contextmanager
-def file_progress(what: str) -> Iterator[Progress]:
-    """Show `reading WHAT` and the time left on the current `sys.stderr`.
+def file_progress(label: str) -> Iterator[Progress]:
+    """Show `reading LABEL` and the time left on the current `sys.stderr`.
 
     Yields:
         The callback that takes the fraction read so far. As long as it is not called, nothing is shown (for example if
@@ -32,7 +32,7 @@ def file_progress(what: str) -> Iterator[Progress]:
     stream = sys.stderr
     console = Console(file=stream)
     bar = ProgressBar(console=console, transient=True)
-    task = bar.add_task(f"reading {what}", total=1.0)
+    task = bar.add_task(f"reading {label}", total=1.0)
     started = last_line = time.monotonic()
 
     def update(fraction: float) -> None:
@@ -44,7 +44,7 @@ def file_progress(what: str) -> Iterator[Progress]:
         elif fraction > 0 and now - last_line >= PLAIN_EVERY:
             last_line = now
             left = duration((now - started) * (1 - fraction) / fraction)
-            print(f"reading {what}: {fraction:.0%}, {left} left", file=stream, flush=True)
+            print(f"reading {label}: {fraction:.0%}, {left} left", file=stream, flush=True)
 
     try:
         yield update

@@ -72,7 +72,7 @@ class Job:
         seconds: float = 0.0,
         actor: type[Actor] = Actor,
         on_event: Callable[[Event], None] = lambda event: None,
-        admit: Callable[[Mapping[str, Any]], None] = lambda description: None,
+        check_actor: Callable[[Mapping[str, Any]], None] = lambda description: None,
         only: Sequence[Visit] | None = None,
         **policy: Any,
     ) -> Outcome:
@@ -84,7 +84,7 @@ class Job:
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
         spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
-        self.dispatcher = Dispatcher(self.study, spec, DispatchPolicy(**settings), admit, observe, actor)
+        self.dispatcher = Dispatcher(self.study, spec, DispatchPolicy(**settings), check_actor, observe, actor)
         todo = self.missing if only is None else only
         return self.dispatcher.run(todo, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
 

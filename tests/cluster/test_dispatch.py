@@ -108,14 +108,14 @@ def test_a_poisoned_visit_is_quarantined_with_its_story_and_the_rest_goes_on(job
     instruct(job, poisoned.id, "before die")
     outcome = job.run(actor=Scripted, max_attempts=3)
     (failure,) = outcome.failures
-    assert failure.visit.point == poisoned and len(failure.story) == 3
+    assert failure.visit.point == poisoned and len(failure.errors) == 3
     assert outcome.restarts == 3
     assert [visit.point for visit in job.missing] == [poisoned]
     assert job.responses() == {key: text for key, text in undisturbed.items() if key[0] != poisoned.id}
     # Only the visit that ran is blamed, though each actor had another one in its queue.
     assert {e["point_id"] for e in job.events_named("actor_died")} == {poisoned.id}
     (given_up,) = job.events_named("visit_quarantined")
-    assert given_up["story"] == failure.story
+    assert given_up["story"] == failure.errors
     (job.study.out / poisoned.id).unlink()
     assert not job.run().failures  # what was given up is tried again by the next run
     assert job.responses() == undisturbed
@@ -128,7 +128,7 @@ def test_a_visit_that_raises_is_tried_again_without_losing_its_actor(job: Job, u
     outcome = job.run(actor=Scripted, actors=1, max_attempts=2)  # of two actors one might get these two in a row
     assert outcome.restarts == 0
     assert [f.visit.point for f in outcome.failures] == [points[12]]
-    assert outcome.failures[0].story == ["RuntimeError: this point is beyond me"] * 2
+    assert outcome.failures[0].errors == ["RuntimeError: this point is beyond me"] * 2
     assert [e["point_id"] for e in job.events_named("visit_failed")].count(points[3].id) == 1
     assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {points[12].id}
 
@@ -152,7 +152,7 @@ def test_points_in_a_row_at_which_every_engine_fails_are_quarantined(job: Job, u
         instruct(job, point.id, "before raise")
     outcome = job.run(actor=Scripted, actors=1)
     assert {f.visit.point for f in outcome.failures} == set(poisoned) and outcome.restarts > 0
-    assert all(len(f.story) == 3 for f in outcome.failures)
+    assert all(len(f.errors) == 3 for f in outcome.failures)
     assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {p.id for p in poisoned}
 
 
@@ -242,11 +242,11 @@ def test_a_user_error_in_an_actor_reaches_the_driver_unchanged(job: Job) -> None
 
 
 def test_an_actor_that_is_not_admitted_ends_the_run(job: Job) -> None:
-    def admit(description: Mapping[str, Any]) -> None:
+    def check_actor(description: Mapping[str, Any]) -> None:
         raise UserError("engine.mix", "false", description["engine"]["engine"])
 
     with pytest.raises(UserError, match="dummy"):
-        job.run(admit=admit)
+        job.run(check_actor=check_actor)
     assert job.study.generations.stored() == {}
 
 

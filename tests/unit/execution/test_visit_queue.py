@@ -53,8 +53,8 @@ def test_a_failed_visit_comes_last_and_is_quarantined_after_the_last_attempt() -
     queue.record_failure(FIRST, "second")
     assert queue.take(idle=True) is None
     (failure,) = queue.outcome.failures
-    assert (failure.visit, failure.story) == (FIRST, ["ValueError: first", "second"])
-    story = {"story": failure.story, "visit": FIRST.id, "point_id": FIRST.point.id, "prompt_set_ids": ["set"]}
+    assert (failure.visit, failure.errors) == (FIRST, ["ValueError: first", "second"])
+    story = {"story": failure.errors, "visit": FIRST.id, "point_id": FIRST.point.id, "prompt_set_ids": ["set"]}
     assert queue.events == [("visit_quarantined", story)]
 
 
