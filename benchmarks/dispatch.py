@@ -148,7 +148,7 @@ def scan(out: Path) -> str:
     actor.load()
     prompts = prompt_set()
     (visit,) = make_visits(1, prompts)
-    actor.equip({prompts.id: prompts}, {DIRECTION.id: actor.measure(DIRECTION)})
+    actor.set_inputs({prompts.id: prompts}, {DIRECTION.id: actor.measure(DIRECTION)})
     actor.visit(visit)
     (path,) = (study.root / "generations").iterdir()
     data = path.read_bytes()

@@ -119,7 +119,7 @@ class Actor:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return self.engine.measure(direction)
 
-    def equip(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
+    def set_inputs(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
         """Set the prompt sets and the scalars that visits use. A second call replaces those of the first.
 
         Args:

@@ -227,7 +227,7 @@ class ActorPool:
             self._refuse(slot, error)
         else:
             slot.loading, slot.ready_since = None, time.monotonic()
-            self._equip(slot)
+            self._send_inputs(slot)
             self._outcome.actors += 1
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
 
@@ -293,11 +293,11 @@ class ActorPool:
         self._scalars = ray.put(dict(scalars))
         for slot in self._slots.values():
             if slot.is_ready:
-                self._equip(slot)
+                self._send_inputs(slot)
 
-    def _equip(self, slot: ActorSlot) -> None:
+    def _send_inputs(self, slot: ActorSlot) -> None:
         """Send prompt sets and scalars to a ready actor. Visits that are sent later run with them."""
-        slot.handle.equip.remote(self._prompt_sets, self._scalars)
+        slot.handle.set_inputs.remote(self._prompt_sets, self._scalars)
 
     # Waiting for results, and ending actors.
 

@@ -1,7 +1,7 @@
 """What must match between a base model and a checkpoint that a grid goes toward: settings, tokenizer, and not weights.
 
 Weights between two models that compute differently belong to neither of them. Tensors and their shapes are compared
-by `workers.weights.targets.refuse_other_shapes`, which actors call too.
+by `workers.weights.targets.check_same_shapes`, which actors call too.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from workers.weights.targets import (
     ADAPTER_WEIGHTS,
     TOWARDS_FIELD,
     Target,
+    check_same_shapes,
     read_adapter,
-    refuse_other_shapes,
     sample_id,
 )
 
@@ -166,7 +166,7 @@ def _resolve_checkpoint(folder: Path, base: CheckpointInfo, progress: Progress) 
         remedy = "is the base itself, a direction of no length: give another checkpoint"
         raise UserError(TOWARDS_FIELD, folder, remedy)
     ours, theirs = MappedCheckpoint(base.path, TOWARDS_FIELD), MappedCheckpoint(folder, TOWARDS_FIELD)
-    refuse_other_shapes(ours, theirs)
+    check_same_shapes(ours, theirs)
     refuse_other_settings(base, checkpoint)
     refuse_other_tokenizer(base.path, folder)
     refuse_nonfinite(checkpoint, TOWARDS_FIELD, lambda fraction: progress((1 + fraction) / 2))

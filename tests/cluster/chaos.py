@@ -135,7 +135,7 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
     spec = dataclasses.replace(swept.spec, seconds=0.0)
     actor = Actor(spec, str(study.root), study.id, create_disk_token(study.out))
     actor.load()
-    actor.equip({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
+    actor.set_inputs({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
     for visit in missing_visits(study, swept.sweep):
         actor.visit(visit)
     return responses(study)[0]

@@ -117,7 +117,7 @@ def run_alone(job: Job) -> Responses:
         EngineSpec(kind=EngineKind.dummy), str(job.study.root), job.study.id, create_disk_token(job.study.out)
     )
     actor.load()
-    actor.equip({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
+    actor.set_inputs({s.id: s for s in job.sets}, {d.id: actor.measure(d) for d in job.sweep.grid.directions_used})
     for visit in job.missing:
         actor.visit(visit)
     return job.responses()

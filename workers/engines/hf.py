@@ -59,9 +59,9 @@ class TransformersEngine(Engine):
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # `_refuse_invented_weights` raises an error that names the tensor
+            ignore_mismatched_sizes=True,  # `_check_all_weights_loaded` raises an error that names the tensor
         )
-        self._refuse_invented_weights(loading_info)
+        self._check_all_weights_loaded(loading_info)
         self._model = model.eval()
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model_dir, local_files_only=True)
         self._terminators = terminators(spec.model_dir, self._tokenizer.eos_token_id)
@@ -173,7 +173,7 @@ class TransformersEngine(Engine):
             reason = response.finish_reason or "length"
             yield Generation(response.text, reason, len(response.tokens), len(prompt), scores)
 
-    def _refuse_invented_weights(self, loading_info: Mapping[str, Any]) -> None:
+    def _check_all_weights_loaded(self, loading_info: Mapping[str, Any]) -> None:
         """Raise UserError (model.path) if transformers initialized a parameter for which the checkpoint has no tensor.
 
         A tensor of another shape counts as none.

@@ -146,7 +146,9 @@ class VllmEngine(Engine):
         Raises:
             CanaryError: A write has no effect, or an unexpected one.
         """
-        self._raise_if_wrong("landscape_wrong", "base", problem="the engine does not hold the checkpoint's weights")
+        self._raise_if_wrong(
+            "landscape_differences", "base", problem="the engine does not hold the checkpoint's weights"
+        )
         if self.spec.eager:  # compiled graphs hide their operations
             self._rpc("landscape_watch_reads")
         before = self._probe()
@@ -154,11 +156,11 @@ class VllmEngine(Engine):
             self._raise_if_wrong("landscape_unread", problem="generation does not use the weights that are written")
         self._rpc("landscape_apply_canary")
         self._reset_prefix_cache()
-        self._raise_if_wrong("landscape_wrong", "canary", problem="a write did not reach the weights")
+        self._raise_if_wrong("landscape_differences", "canary", problem="a write did not reach the weights")
         moved = self._probe()
         self._rpc("landscape_restore")
         self._reset_prefix_cache()
-        self._raise_if_wrong("landscape_wrong", "base", problem="the way back to the origin is not exact")
+        self._raise_if_wrong("landscape_differences", "base", problem="the way back to the origin is not exact")
         if moved == before:
             raise CanaryError("every tensor was written, and the model's output did not change")
         if self._probe() != before:

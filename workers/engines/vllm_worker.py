@@ -131,7 +131,7 @@ class Extension:
         """Return copies of the parts of a checkpoint tensor that this rank holds."""
         return self._landscape_weights.read(name)
 
-    def landscape_wrong(self, expected: Literal["base", "canary"]) -> dict[str, str]:
+    def landscape_differences(self, expected: Literal["base", "canary"]) -> dict[str, str]:
         """Return tensor (or packed parameter) -> description, for those that differ from the expected weights."""
         weights = self._landscape_weights
         wrong = weights.differences_from_base() if expected == "base" else weights.differences_from_canary()
@@ -149,7 +149,7 @@ class Extension:
         """Stop recording; return tensor -> reason, for the tensors that the forward passes have not read.
 
         A parameter with two owners (an embedding tied to the head) must be read by two operations. Layers with packed
-        weights do not read the memory that is written; `landscape_wrong` checks them.
+        weights do not read the memory that is written; `landscape_differences` checks them.
         """
         recorder = self._landscape_reads
         recorder.__exit__(None, None, None)

@@ -313,9 +313,9 @@ def write(
     """
     rows, cols, k_off, k_stride, dst_off, dst_stride = geometry
     n, n_terms = rows * cols, len(row_sizes)
-    lone = len(coefficients) == 1 and coefficients[0] == np.float32(1)
+    is_plain_copy = len(coefficients) == 1 and coefficients[0] == np.float32(1)
     # The fast path, without intermediate sums. float16 is left out, so that three kernels fewer are compiled.
-    straight = lone and 1 <= n_terms <= 2 and src_kinds[0] != _F16
+    fast_path = is_plain_copy and 1 <= n_terms <= 2 and src_kinds[0] != _F16
     other = n_terms - 1  # index of the second term, or of the first if there is one only
     x, y = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     drawn = np.empty((n_terms, PIECE), np.int16)
@@ -337,7 +337,7 @@ def write(
                 held[t] = fill(out, held[t], now, part, keys[t], quantiles, words)
                 now += part
         while k < stop:
-            if straight:
+            if fast_path:
                 part = min(stop - k, row_sizes[0] - k % row_sizes[0], row_sizes[other] - k % row_sizes[other])
                 z1, z2, scale2 = drawn[0, k % PIECE :], drawn[other, k % PIECE :], np.float32(0)
                 scale1 = scales[first[0] + k // row_sizes[0]]

@@ -58,7 +58,7 @@ def write_kernel(
     units,
     geometry,
     N_SOURCES: tl.constexpr,
-    LONE: tl.constexpr,
+    IS_PLAIN_COPY: tl.constexpr,
     N_TERMS: tl.constexpr,
     CONTIGUOUS: tl.constexpr,
 ):
@@ -81,7 +81,7 @@ def write_kernel(
             sources, their row stride. It is an array because Triton chooses the width of an integer argument by its
             value, and turns an argument of 1 into a constant.
         N_SOURCES: Number of source tensors, 1 to 3.
-        LONE: Whether the only source has coefficient 1.
+        IS_PLAIN_COPY: Whether the sum to start from is a copy of one tensor: its only source has coefficient 1.
         N_TERMS: Number of terms.
         CONTIGUOUS: Whether the slab is contiguous in tensor, sources and destination.
     """
@@ -119,7 +119,7 @@ def write_kernel(
                 to = dst_off + (row + down) * dst_stride + c
                 at = src_off + (row + down) * src_stride + c
             x = _read(source0, at, mask)
-            if not LONE:
+            if not IS_PLAIN_COPY:
                 x = tl.load(coefficients) * x
             if N_SOURCES > 1:
                 x = x + tl.load(coefficients + 1) * _read(source1, at, mask)
@@ -227,8 +227,8 @@ def write_slab(
     assert min(slab.k_off, slab.dst_off, src_off) >= 0 and last <= len(dst), slab
     assert all(read <= len(a) for _, a in sources), (slab, place)
     contiguous = slab.rows == 1 or slab.cols == slab.k_stride == slab.dst_stride == src_stride
-    lone = len(sources) == 1 and sources[0][0] == 1.0
-    if not terms and lone and dst.dtype == sources[0][1].dtype:
+    is_plain_copy = len(sources) == 1 and sources[0][0] == 1.0
+    if not terms and is_plain_copy and dst.dtype == sources[0][1].dtype:
         _copy(dst, sources[0][1], slab, src_off, src_stride)
         return
     limit = 2**31 - CHUNK
@@ -246,7 +246,7 @@ def write_slab(
         *(torch.from_numpy(array).to(device) for array in _term_arrays(terms, sizes, name)),
         torch.tensor(geometry, device=device),
         N_SOURCES=len(sources),
-        LONE=lone,
+        IS_PLAIN_COPY=is_plain_copy,
         N_TERMS=len(terms),
         CONTIGUOUS=contiguous,
         **OPTIONS,

@@ -1,6 +1,7 @@
 """Access to the memory of an engine's live weights, which is written by numba on a CPU and by Triton on a GPU.
 
-Both write the same bits. A `TensorWrite` is one tensor with its inputs; a `Memory` computes and writes slabs of it.
+Both write the same bits. A `TensorWrite` is one tensor with its inputs; a `DeviceMemory` computes and writes slabs of
+it.
 """
 
 from __future__ import annotations
@@ -63,23 +64,23 @@ class TensorWrite:
     adapted: dict[int, Any] = field(default_factory=dict)
 
 
-class Memory(Protocol):
+class DeviceMemory(Protocol):
     """Interface through which ResidentWeights accesses the memory of a device.
 
-    A handle (`held`) gives access to the live memory of one parameter, a window to a slab of it. Their types depend on
-    the device: numpy arrays on a CPU, torch tensors on a GPU.
+    A handle gives access to the live memory of one parameter, a window to a slab of it. Their types depend on the
+    device: numpy arrays on a CPU, torch tensors on a GPU.
     """
 
-    def hold(self, parameter: torch.Tensor) -> Any:
+    def open_parameter(self, parameter: torch.Tensor) -> Any:
         """Return a handle of the whole storage of a parameter: a flat view that shares its memory."""
 
     def scratch(self, n: int, dtype: DType) -> Any:
         """Return a handle of new, uninitialized memory for n elements."""
 
-    def write(self, held: Any, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
+    def write(self, handle: Any, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
         """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
 
-    def window(self, held: Any, slab: Slab) -> Any:
+    def window(self, handle: Any, slab: Slab) -> Any:
         """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
 
     def count_differences(self, a: Any, b: Any) -> int:
@@ -91,25 +92,25 @@ class Memory(Protocol):
     def parts(self, slab: Slab) -> Iterator[Slab]:
         """Split the slab into parts that are written or compared one at a time, to limit memory."""
 
-    def address(self, held: Any) -> int:
+    def address(self, handle: Any) -> int:
         """Return the memory address of the first element."""
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         """Run `do` once on every job, in any order."""
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all writes are complete."""
 
 
 class CpuMemory:
-    """CPU implementation of `Memory`: numba kernels on numpy views. They read the base from the mapped file."""
+    """CPU implementation of `DeviceMemory`: numba kernels on numpy views. They read the base from the mapped file."""
 
     def __init__(self, base: MappedCheckpoint) -> None:
         from workers.noise import cpu
 
         self._base, self._cpu = base, cpu
 
-    def hold(self, parameter: torch.Tensor) -> Array:
+    def open_parameter(self, parameter: torch.Tensor) -> Array:
         """Return a handle of the whole storage of a parameter."""
         flat = whole_storage(parameter)
         return flat.numpy() if flat.dtype == torch.float32 else flat.view(torch.int16).numpy().view(np.uint16)
@@ -118,12 +119,12 @@ class CpuMemory:
         """Return a handle of new, uninitialized memory for n elements."""
         return np.empty(n, np.float32 if dtype == "float32" else np.uint16)
 
-    def write(self, held: Array, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
+    def write(self, handle: Array, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
         """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
         info, recipe = tensor.info, tensor.recipe
         blend = [(c, *self._source(tensor, i, endpoint)) for i, (c, endpoint) in enumerate(recipe.blend)] or None
         base = self._base.base(info.name)
-        self._cpu.write_slab(held, base, slab, info.name, recipe.terms, dtype, info.dtype, blend)
+        self._cpu.write_slab(handle, base, slab, info.name, recipe.terms, dtype, info.dtype, blend)
 
     def _source(self, tensor: TensorWrite, i: int, endpoint: Endpoint | None) -> tuple[Array, DType]:
         if endpoint is None:
@@ -132,9 +133,9 @@ class CpuMemory:
             tensor.adapted[i] = endpoint.rows(tensor.info)
         return tensor.adapted[i], endpoint.dtype(tensor.info) or tensor.info.dtype
 
-    def window(self, held: Array, slab: Slab) -> Array:
+    def window(self, handle: Array, slab: Slab) -> Array:
         """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
-        bits = held.view(np.uint32 if held.itemsize == 4 else np.uint16)
+        bits = handle.view(np.uint32 if handle.itemsize == 4 else np.uint16)
         return strided(bits, slab.dst_off, slab.dst_stride, slab)
 
     def count_differences(self, a: Array, b: Array) -> int:
@@ -149,20 +150,20 @@ class CpuMemory:
         """Split the slab into parts of at most PART elements."""
         return slab.parts(PART)
 
-    def address(self, held: Array) -> int:
+    def address(self, handle: Array) -> int:
         """Return the memory address of the first element."""
-        return int(held.ctypes.data)
+        return int(handle.ctypes.data)
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         """Run `do` once on every job, in any order, on as many threads as numba may use."""
         self._cpu.spread(jobs, do)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Return at once: writes are synchronous."""
 
 
 class GpuMemory:
-    """GPU implementation of `Memory`: the Triton kernel on torch tensors.
+    """GPU implementation of `DeviceMemory`: the Triton kernel on torch tensors.
 
     Of base and checkpoints, only the regions that this rank holds are copied to the device. With `resident` the base's
     regions stay there; otherwise they are copied at every write.
@@ -174,7 +175,7 @@ class GpuMemory:
         self._base, self._device, self._gpu = base, device, gpu
         self._resident: dict[tuple[str, Slab], torch.Tensor] | None = {} if resident else None
 
-    def hold(self, parameter: torch.Tensor) -> torch.Tensor:
+    def open_parameter(self, parameter: torch.Tensor) -> torch.Tensor:
         """Return a handle of the whole storage of a parameter."""
         return whole_storage(parameter)
 
@@ -182,12 +183,12 @@ class GpuMemory:
         """Return a handle of new, uninitialized memory for n elements."""
         return torch.empty(n, dtype=TORCH_DTYPES[dtype], device=self._device)
 
-    def write(self, held: torch.Tensor, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
+    def write(self, handle: torch.Tensor, slab: Slab, tensor: TensorWrite, dtype: DType) -> None:
         """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
         info, recipe = tensor.info, tensor.recipe
         blend = [(c, self._source(tensor, i, endpoint, slab)) for i, (c, endpoint) in enumerate(recipe.blend)] or None
         base = blend[0][1] if blend else self._base_region(info, slab)
-        self._gpu.write_slab(held, base, slab, info.name, recipe.terms, blend, (0, slab.cols))
+        self._gpu.write_slab(handle, base, slab, info.name, recipe.terms, blend, (0, slab.cols))
 
     def _source(self, tensor: TensorWrite, i: int, endpoint: Endpoint | None, slab: Slab) -> torch.Tensor:
         if endpoint is None:
@@ -221,9 +222,9 @@ class GpuMemory:
         window = window.view(np.float32 if dtype == "float32" else np.int16)
         return as_torch(window).to(self._device, non_blocking=True).view(TORCH_DTYPES[dtype])
 
-    def window(self, held: torch.Tensor, slab: Slab) -> torch.Tensor:
+    def window(self, handle: torch.Tensor, slab: Slab) -> torch.Tensor:
         """Return the slab's elements in live memory as integers: a view of shape (rows, cols), not a copy."""
-        bits = held.view(torch.int32 if held.element_size() == 4 else torch.int16)
+        bits = handle.view(torch.int32 if handle.element_size() == 4 else torch.int16)
         return bits.as_strided((slab.rows, slab.cols), (slab.dst_stride, 1), slab.dst_off)
 
     def count_differences(self, a: torch.Tensor, b: torch.Tensor) -> int:
@@ -239,16 +240,16 @@ class GpuMemory:
         """Return the slab as its only part."""
         yield slab
 
-    def address(self, held: torch.Tensor) -> int:
+    def address(self, handle: torch.Tensor) -> int:
         """Return the memory address of the first element."""
-        return held.untyped_storage().data_ptr()
+        return handle.untyped_storage().data_ptr()
 
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         """Run `do` once on every job, in order."""
         for job in jobs:
             do(job)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all writes are complete."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

@@ -15,7 +15,7 @@ from orchestrator.sweep.points import Point, RandomDirection
 from workers.noise.definition import Array, DType, Slab, Term
 from workers.noise.reference import perturb, to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
-from workers.weights.device_memory import Memory, TensorWrite, WriteRecipe, memory_for
+from workers.weights.device_memory import DeviceMemory, TensorWrite, WriteRecipe, memory_for
 from workers.weights.layout import Layout
 from workers.weights.perturbation import blend, by_tensor, terms
 from workers.weights.targets import Endpoint
@@ -64,7 +64,7 @@ class ResidentWeights:
         parameters: Mapping[str, torch.Tensor],
         dtype: DType,
         endpoints: Mapping[str, Endpoint] | None = None,
-        memory: Memory | None = None,
+        memory: DeviceMemory | None = None,
     ) -> None:
         """Open the live tensors for writing. They must contain the base.
 
@@ -80,9 +80,9 @@ class ResidentWeights:
         self._checkpoint, self._layout, self._dtype = checkpoint, layout, dtype
         self._endpoints = endpoints or {}
         device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
-        self._device: Memory = memory or memory_for(device, checkpoint, resident=False)
+        self._device: DeviceMemory = memory or memory_for(device, checkpoint, resident=False)
         self._memory = {
-            region.parameter: self._device.hold(parameters[region.parameter])
+            region.parameter: self._device.open_parameter(parameters[region.parameter])
             for regions in layout.values()
             for region in regions
         }
@@ -136,11 +136,11 @@ class ResidentWeights:
 
         def put(job: tuple[TensorWrite, list[tuple[Any, Slab]]]) -> None:
             tensor, parts = job
-            for held, part in parts:
-                self._put(held, part, tensor)
+            for handle, part in parts:
+                self._put(handle, part, tensor)
 
         self._device.spread(jobs(), put)
-        self._device.settle()
+        self._device.synchronize()
         self._moved -= at_base
 
     def differences_from_base(self) -> dict[str, str]:
@@ -172,8 +172,8 @@ class ResidentWeights:
     def _canary_recipe(self, info: TensorInfo) -> WriteRecipe:
         return canary_recipe(self._checkpoint.base(info.name), info)
 
-    def _put(self, held: Any, slab: Slab, tensor: TensorWrite) -> None:
-        self._device.write(held, slab, tensor, self._dtype)
+    def _put(self, handle: Any, slab: Slab, tensor: TensorWrite) -> None:
+        self._device.write(handle, slab, tensor, self._dtype)
 
     def _differences(self, recipe_of: RecipeOf) -> dict[str, str]:
         """Compare the live weights with their recipes, in bounded memory."""

@@ -51,7 +51,7 @@ class CheckpointEndpoint:
 
     def __init__(self, folder: str | Path, base: MappedCheckpoint) -> None:
         self.checkpoint = MappedCheckpoint(folder, field=TOWARDS_FIELD)
-        refuse_other_shapes(base, self.checkpoint)
+        check_same_shapes(base, self.checkpoint)
 
     def dtype(self, info: TensorInfo) -> DType | None:
         """Return the dtype of this endpoint's tensor."""
@@ -132,7 +132,7 @@ def open_endpoints(targets: Iterable[Target], base: MappedCheckpoint) -> dict[st
     return {target.fingerprint: open_endpoint(target, base) for target in targets}
 
 
-def refuse_other_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
+def check_same_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
     """Raise UserError (grid.towards) unless the two have the same tensors of the same shapes; dtypes may differ."""
     ours, theirs = ({info.name: info.shape for info in c.tensors()} for c in (base, other))
     remedy = "give a checkpoint finetuned from the same base"

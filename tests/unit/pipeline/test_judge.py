@@ -67,7 +67,7 @@ class ScriptedAnswers:
         one._engine = Scripted(EngineSpec(kind="dummy"))
         one._engine.says = self.says
         todo = judging.visits_of(sets)
-        one.equip({p.id: p for p in sets}, {})
+        one.set_inputs({p.id: p for p in sets}, {})
         for visit in todo[: self.visits]:
             self.pairs += one.visit(visit).n_responses
         remove_disk_token(study.out, token)

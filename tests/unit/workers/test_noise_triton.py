@@ -133,13 +133,13 @@ most = ((3, False), 2, False)
 cases = [("*i16", *case) for case in itertools.product(blends, (1, 2), (True, False))]
 cases += [("*fp32", *most), ("*fp16", *most)]
 fused = gpu.OPTIONS | {"enable_fp_fusion": True}
-for dtype, (sources, lone), terms, contiguous in cases:
-    constants = {"N_SOURCES": sources, "LONE": lone, "N_TERMS": terms, "CONTIGUOUS": contiguous}
+for dtype, (sources, is_plain_copy), terms, contiguous in cases:
+    constants = {"N_SOURCES": sources, "IS_PLAIN_COPY": is_plain_copy, "N_TERMS": terms, "CONTIGUOUS": contiguous}
     signature = dict.fromkeys(("dst", "source0", "source1", "source2"), dtype)
     signature |= {"coefficients": "*fp32", "quantiles": "*i16", "keys": "*i32", "scales": "*fp32"}
     signature |= {"units": "*i64", "geometry": "*i64"} | dict.fromkeys(constants, "constexpr")
     source = ASTSource(gpu.write_kernel, signature, constants)
-    for control in [False, True] if ((sources, lone), terms, contiguous) == most else [False]:
+    for control in [False, True] if ((sources, is_plain_copy), terms, contiguous) == most else [False]:
         options = fused if control else gpu.OPTIONS
         compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
         print(json.dumps([[dtype, *constants.values()], control, compiled.asm["ptx"]]))
