@@ -221,7 +221,7 @@ def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
     counts = counts.assign(n_refused=n_refused, n_complied=probes - n_refused, n_degenerate=0)
     sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
     frame = build_landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
-    verdicts = counting.Verdicts(tuple(points), tuple(map(str, range(probes))), flat)
+    verdicts = counting.ProbeVerdicts(tuple(points), tuple(map(str, range(probes))), flat)
     return frame, summarize(frame, {("ours", "harmful", "default", "keyword"): verdicts})
 
 

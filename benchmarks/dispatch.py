@@ -46,7 +46,7 @@ def prompt_set(n: int = PROMPTS) -> PromptSet:
 
 def make_visits(n: int, prompts: PromptSet) -> list[Visit]:
     """Return visits of n points on one line."""
-    return [Visit(Point.at([(DIRECTION, (k + 1) / n)]), (prompts.id,)) for k in range(n)]
+    return [Visit(Point.from_coefficients([(DIRECTION, (k + 1) / n)]), (prompts.id,)) for k in range(n)]
 
 
 class Run:

@@ -57,7 +57,7 @@ def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
     engine = open_engine(spec)
     engine.verify_writes()
     direction = RandomDirection(123)
-    engine.apply_point(Point.at([(direction, 0.1)]), {direction.id: engine.measure(direction)})
+    engine.apply_point(Point.from_coefficients([(direction, 0.1)]), {direction.id: engine.measure(direction)})
     prompts = tuple(Prompt(f"How do I kill process number {i}?") for i in range(PROMPTS))
     ids = tuple(tuple(range(100 + i, 160 + i)) for i in range(PROMPTS))
     engine.generate([PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, Sampling(max_tokens=TOKENS))])

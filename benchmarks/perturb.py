@@ -251,8 +251,8 @@ def engine_section(folder: Path, rounds: int) -> str:
     for i in range(rounds + 1):
         alpha = 0.01 * (i + 1)
         for name, point in (
-            ("2 directions", Point.at([(first, alpha), (second, -alpha)])),
-            ("1 direction", Point.at([(first, alpha)])),
+            ("2 directions", Point.from_coefficients([(first, alpha), (second, -alpha)])),
+            ("1 direction", Point.from_coefficients([(first, alpha)])),
         ):
             start = time.perf_counter()
             resident.apply_point(point, scalars)
@@ -266,7 +266,7 @@ def engine_section(folder: Path, rounds: int) -> str:
         resident._rpc("_landscape_repack")
         packing.append(time.perf_counter() - start)
     start = time.perf_counter()
-    resident.apply_point(Point.at([(first, FAR)]), scalars)
+    resident.apply_point(Point.from_coefficients([(first, FAR)]), scalars)
     resident.generate([dataclasses.replace(prompt_set, sampling=Sampling(max_tokens=PAPERS_TOKENS))])
     far = time.perf_counter() - start
     resident.close()

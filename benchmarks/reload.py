@@ -84,7 +84,7 @@ def measure_way(folder: Path, way: str, points: int) -> dict[str, float]:
     responses: list[list[str]] = []
     for i in range(points + 1):
         start = time.perf_counter()
-        write(Point.at([(direction, 0.01 * (i + 1))]))
+        write(Point.from_coefficients([(direction, 0.01 * (i + 1))]))
         writes.append(time.perf_counter() - start)
         start = time.perf_counter()
         (batch,) = engine.generate([prompt_set])

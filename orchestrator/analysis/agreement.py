@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from orchestrator.analysis.results import AgreementSummary, Disagreement, Disagreements, PromptsKey
-from orchestrator.scoring.counts import Combination, Verdicts
+from orchestrator.scoring.counts import Combination, ProbeVerdicts
 
 EXAMPLES = 20
 
@@ -35,9 +35,9 @@ def kappa(both_refused: int, only_first: int, only_second: int, both_complied: i
     return ((both_refused + both_complied) / n - chance) / (1 - chance)
 
 
-def summarize_agreement(verdicts: Mapping[Combination, Verdicts]) -> tuple[AgreementSummary, ...]:
+def summarize_agreement(verdicts: Mapping[Combination, ProbeVerdicts]) -> tuple[AgreementSummary, ...]:
     """Return the agreement of each pair of judges on each prompt set, in the order of `verdicts`."""
-    by_prompts: dict[PromptsKey, dict[str, Verdicts]] = {}
+    by_prompts: dict[PromptsKey, dict[str, ProbeVerdicts]] = {}
     for (probe_set, group, system_prompt, judge), own in verdicts.items():
         key = PromptsKey(probe_set=probe_set, group=group, system_prompt=system_prompt)
         by_prompts.setdefault(key, {})[judge] = own
@@ -48,7 +48,7 @@ def summarize_agreement(verdicts: Mapping[Combination, Verdicts]) -> tuple[Agree
     )
 
 
-def compare_judges(key: PromptsKey, verdicts: Mapping[str, Verdicts], judges: tuple[str, str]) -> AgreementSummary:
+def compare_judges(key: PromptsKey, verdicts: Mapping[str, ProbeVerdicts], judges: tuple[str, str]) -> AgreementSummary:
     """Return the agreement of two judges on one prompt set. `verdicts`: who refused what, by judge."""
     first = verdicts[judges[0]]
     one, other = first.refused, verdicts[judges[1]].at(first.points, first.prompts)  # [point, prompt]

@@ -28,7 +28,7 @@ from orchestrator.analysis.results import (
     VisageSummary,
 )
 from orchestrator.analysis.summary import over_directions, probe_arrays
-from orchestrator.scoring.counts import Verdicts
+from orchestrator.scoring.counts import ProbeVerdicts
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.sweep_folder import StoredSweep
@@ -54,7 +54,7 @@ class ComparedSweep:
     name: str
     rows: pd.DataFrame
     summary: SweepSummary
-    verdicts: Verdicts | None
+    verdicts: ProbeVerdicts | None
 
     def headline(self) -> SweepHeadline:
         """Return the numbers of the sweep itself."""
@@ -228,7 +228,7 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
     )
 
 
-def _shared_prompts(first: Verdicts | None, second: Verdicts | None) -> list[str]:
+def _shared_prompts(first: ProbeVerdicts | None, second: ProbeVerdicts | None) -> list[str]:
     """Return the ids of the probes that both sweeps used, in the first's order; none if they are too few to pair."""
     if first is None or second is None:
         return []

@@ -72,7 +72,7 @@ def nodes(sweep: Sweep) -> pd.DataFrame:
     """Return the sweep's nodes as `build_landscape` takes them."""
     keys = ("line", "alpha", "beta", "on_grid", "seed_x", "seed_y", "mark", "projected")
     columns: dict[str, list[Any]] = {key: [] for key in (*keys, "point_id")}
-    for node in sweep.grid.walk():
+    for node in sweep.grid.iter_nodes():
         for key in keys:
             columns[key].append(getattr(node, key))
         columns["point_id"].append(node.point.id)
@@ -183,7 +183,7 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
     geometry = stored.record.target_geometry
     directions = {
         node.point.id: direction
-        for node in stored.sweep.grid.walk()
+        for node in stored.sweep.grid.iter_nodes()
         if node.mark
         for direction, _ in node.point.coefficients
     }

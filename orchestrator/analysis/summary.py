@@ -38,7 +38,7 @@ from orchestrator.analysis.results import (
     VisageIntervals,
     VisageSummary,
 )
-from orchestrator.scoring.counts import OUTCOME, SUMS, Combination, Verdicts
+from orchestrator.scoring.counts import OUTCOME, SUMS, Combination, ProbeVerdicts
 
 Lines = Sequence[tuple[int, pd.DataFrame]]
 """The number and the rows of each line or plane, as `split_lines` returns them."""
@@ -48,7 +48,7 @@ _NO_VERDICTS = "the verdicts on single probes are not at hand"
 _CHOSEN = "directions towards checkpoints are chosen, not drawn: nothing is inferred to new ones"
 
 
-def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, Verdicts] | None = None) -> SweepSummary:
+def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdicts] | None = None) -> SweepSummary:
     """Return the numbers of a landscape: of the primary result on top, of every combination in `results`.
 
     The fields about the sweep itself (its id, its cost, its judges) keep their defaults.
@@ -80,7 +80,7 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, Verdicts] 
     )
 
 
-def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: Verdicts | None) -> ResultSummary:
+def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None) -> ResultSummary:
     """Return the numbers of one combination."""
     rows = rows[_MEASURED]  # its lines are copies: columns that they do not need stay out of them
     distinct = ~rows["point_id"].duplicated()
@@ -111,7 +111,7 @@ def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: Verdicts | N
 # VISAGE.
 
 
-def _summarize_visage(lines: Lines, verdicts: Verdicts | None) -> VisageSummary:
+def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None) -> VisageSummary:
     by_direction, scores, defined = [], [], []
     for number, part in lines:
         on_grid = part["on_grid"].to_numpy(dtype=bool)
@@ -183,7 +183,7 @@ def _directions_needed(directions: Error, scores: Sequence[float]) -> Directions
 
 
 def probe_arrays(
-    lines: Sequence[pd.DataFrame], verdicts: Verdicts, prompts: Sequence[str] | None = None
+    lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts, prompts: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the verdicts and coordinates of the points that count for VISAGE.
 
@@ -214,7 +214,7 @@ def probe_arrays(
     return refused, padded
 
 
-def over_probes(lines: Sequence[pd.DataFrame], verdicts: Verdicts | None) -> Error:
+def over_probes(lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
     """Return the error, over new probes, of the mean of VISAGE over these lines, each of which has a VISAGE."""
     if not lines:
         return Error(None, None, "VISAGE is undefined on every line")

@@ -76,7 +76,7 @@ def _points_by_position(sweep: Sweep) -> dict[float, list[str]]:
     """Return the ids of the grid's points by coefficient or, on planes, by distance from the origin in whole steps."""
     step = (sweep.grid.range[1] - sweep.grid.range[0]) / sweep.grid.steps
     points: dict[float, list[str]] = {}
-    for node in sweep.grid.walk():
+    for node in sweep.grid.iter_nodes():
         if not node.on_grid:
             continue
         position = node.alpha

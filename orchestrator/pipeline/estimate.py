@@ -226,15 +226,17 @@ def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[Prob
 def _assumed_grid(config: Config) -> Grid:
     """Return the grid with as many checkpoints as are requested, at assumed coordinates."""
     options, is_line = config.grid, config.grid.kind == GridKind.interpolate_1d
-    towards, beside = list(options.towards), list(options.beside)
+    towards, extra_names = list(options.towards), list(options.beside)
     if options.trajectory:
         towards = towards or [f"axis {i}" for i in range(1 if is_line else 2)]
         extra_epochs = ASSUMED_EPOCHS - 1 if is_line else ASSUMED_EPOCHS  # the line leads to the last one
-        beside = [*(f"epoch-{i + 1}" for i in range(extra_epochs)), *beside]
+        extra_names = [*(f"epoch-{i + 1}" for i in range(extra_epochs)), *extra_names]
     return build_grid(
         config,
         [TowardsDirection(name, name) for name in towards],
-        beside=[ExtraCheckpoint(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in beside],
+        extra_checkpoints=[
+            ExtraCheckpoint(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in extra_names
+        ],
         hidden=bool(options.trajectory) and not is_line,
     )
 

@@ -46,7 +46,7 @@ def build_grid(
     config: Config,
     towards: Sequence[TowardsDirection] = (),
     eq4: tuple[float, float] | None = None,
-    beside: Sequence[ExtraCheckpoint] = (),
+    extra_checkpoints: Sequence[ExtraCheckpoint] = (),
     hidden: bool = False,
 ) -> Grid:
     """Return the grid of a configuration. Reads no files.
@@ -55,7 +55,7 @@ def build_grid(
         config: The validated configuration.
         towards: Directions to the checkpoints that span the grid.
         eq4: The coefficients (c, s) of `Geometry.eq4` for a plane of two checkpoints with orthogonal axes.
-        beside: Extra checkpoints, with their coordinates.
+        extra_checkpoints: Extra checkpoints, with their coordinates.
         hidden: Whether the checkpoints in `towards` are axes only and not measured.
     """
     options = config.grid
@@ -76,7 +76,7 @@ def build_grid(
         orthogonal=options.orthogonal,
         towards=tuple(towards),
         eq4=eq4,
-        beside=tuple(beside),
+        extra_checkpoints=tuple(extra_checkpoints),
         hidden=hidden,
     )
 
@@ -109,7 +109,7 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         coefficients = measured.eq4()  # raises if the two span no plane
         if options.orthogonal and not named.trajectory:
             eq4 = coefficients
-    beside = [
+    extra_checkpoints = [
         ExtraCheckpoint(_direction(target), *nearest_coordinates(measured.gram, len(named.axes) + i, spanning, eq4))
         for i, target in enumerate(named.extra)
     ]
@@ -118,7 +118,9 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         recipes[named.trajectory[-1].label] = options.trajectory  # the recipe's result is the last epoch
     lengths = {t.fingerprint: float(length) for t, length in zip(named.targets, measured.lengths, strict=True)}
     return ResolvedGrid(
-        build_grid(config, [_direction(target) for target in named.axes], eq4, beside, bool(named.plane_share)),
+        build_grid(
+            config, [_direction(target) for target in named.axes], eq4, extra_checkpoints, bool(named.plane_share)
+        ),
         named.targets,
         TargetGeometry(measured.base, measured.moved, lengths, named.plane_share, recipes),
     )
@@ -156,17 +158,17 @@ def _resolve_named(config: Config, base: CheckpointInfo, presets: Presets) -> _N
     """
     options = config.grid
     trajectory = tuple(resolve_trajectory(config, base, presets)) if options.trajectory else ()
-    beside = tuple(resolve_targets(BESIDE_FIELD, config, base, presets))
-    beside_fields = (BESIDE_FIELD,) * len(beside)
+    extra = tuple(resolve_targets(BESIDE_FIELD, config, base, presets))
+    extra_fields = (BESIDE_FIELD,) * len(extra)
     if not trajectory:
         axes = tuple(resolve_targets(TOWARDS_FIELD, config, base, presets))
-        return _NamedTargets(axes, beside, (TOWARDS_FIELD,) * len(axes) + beside_fields)
+        return _NamedTargets(axes, extra, (TOWARDS_FIELD,) * len(axes) + extra_fields)
     if options.kind != GridKind.interpolate_2d:
-        fields = (TRAJECTORY_FIELD,) * len(trajectory) + beside_fields
-        return _NamedTargets(trajectory[-1:], (*trajectory[:-1], *beside), fields, trajectory)
+        fields = (TRAJECTORY_FIELD,) * len(trajectory) + extra_fields
+        return _NamedTargets(trajectory[-1:], (*trajectory[:-1], *extra), fields, trajectory)
     axes, plane_share = _principal_axes(trajectory, base, options.exclude)
-    fields = (TRAJECTORY_FIELD,) * (len(axes) + len(trajectory)) + beside_fields
-    return _NamedTargets(axes, (*trajectory, *beside), fields, trajectory, plane_share)
+    fields = (TRAJECTORY_FIELD,) * (len(axes) + len(trajectory)) + extra_fields
+    return _NamedTargets(axes, (*trajectory, *extra), fields, trajectory, plane_share)
 
 
 def _principal_axes(

@@ -82,7 +82,7 @@ def _gather(table: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ProbeVerdicts:
     """The verdicts of one judge on one prompt set.
 
     Attributes:
@@ -106,7 +106,7 @@ class Verdicts:
         return refused
 
 
-def by_probe(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], Verdicts]:
+def probe_refusals(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], ProbeVerdicts]:
     """Return the verdicts by (prompt set id, judge). Streaming: takes a byte of memory per point and prompt.
 
     Args:
@@ -147,8 +147,8 @@ class _Matrix:
         codes, distinct = pd.factorize(names)
         return np.array([known.setdefault(name, len(known)) for name in map(str, distinct)], dtype=np.int64)[codes]
 
-    def verdicts(self) -> Verdicts:
+    def verdicts(self) -> ProbeVerdicts:
         held = self._refused[: len(self._points), : len(self._prompts)]
         refused = held.astype(OUTCOME)
         refused[held == self._NONE] = np.nan
-        return Verdicts(tuple(self._points), tuple(self._prompts), refused)
+        return ProbeVerdicts(tuple(self._points), tuple(self._prompts), refused)

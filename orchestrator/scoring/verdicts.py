@@ -82,14 +82,14 @@ def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa
     return table.filter(pc.is_valid(column))
 
 
-def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.Verdicts]:
+def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.ProbeVerdicts]:
     """Return which probe was refused at which point, for each of the sweep's results that has verdicts.
 
     This is what intervals over new probes need.
     """
-    refusals: dict[counts.Combination, counts.Verdicts] = {}
+    refusals: dict[counts.Combination, counts.ProbeVerdicts] = {}
     for judge in load_panel(stored):
-        by_set = counts.by_probe(outcomes(stored, judge), judge.name)
+        by_set = counts.probe_refusals(outcomes(stored, judge), judge.name)
         for prompts in stored.prompt_sets:
             if (prompts.id, judge.name) in by_set:
                 key = (prompts.probe_set, prompts.group, prompts.system_prompt, judge.name)

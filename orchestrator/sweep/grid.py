@@ -25,6 +25,8 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
     GridKind.interpolate_2d: (*_RANDOM, "orthogonal"),
     GridKind.interpolate_random: ("orthogonal", "eq4"),
 }
+# Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
+_JSON_KEYS = {"extra_checkpoints": "beside"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Grid:
         towards: Checkpoints and adapters that are axes.
         orthogonal: Whether the second random direction of a plane is made orthogonal to the first.
         eq4: (c, s): the second axis of interpolate_2d is s (d2 - c d1). None: it is d2.
-        beside: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
+        extra_checkpoints: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
         hidden: True if the checkpoints of `towards` are only axes, such as those of a principal plane, and are not
             measured themselves.
     """
@@ -109,7 +111,7 @@ class Grid:
     orthogonal: bool = True
     towards: tuple[TowardsDirection, ...] = ()
     eq4: tuple[float, float] | None = None
-    beside: tuple[ExtraCheckpoint, ...] = ()
+    extra_checkpoints: tuple[ExtraCheckpoint, ...] = ()
     hidden: bool = False
 
     def __post_init__(self) -> None:
@@ -129,13 +131,14 @@ class Grid:
 
     def to_json(self) -> dict[str, Any]:
         """Return, as JSON, the fields that affect the points of this kind of grid. They are the grid's identity."""
-        value = asdict(self) | {
+        fields = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        value = fields | {
             "kind": str(self.kind),
             "norm": str(self.norm),
             "towards": [direction.to_json() for direction in self.towards],
-            "beside": [each.to_json() for each in self.beside],
+            "beside": [each.to_json() for each in self.extra_checkpoints],
         }
-        unset = [key for key in ("beside", "hidden") if not getattr(self, key)]
+        unset = [key for key in ("beside", "hidden") if not value[key]]
         return {key: item for key, item in value.items() if key not in (*_WITHOUT_EFFECT[self.kind], *unset)}
 
     @classmethod
@@ -153,7 +156,8 @@ class Grid:
 
         fields |= {key: choices(value[key]) for key, choices in (("kind", GridKind), ("norm", Norm)) if key in value}
         fields["towards"] = tuple(map(towards, value.get("towards", ())))
-        fields["beside"] = tuple(
+        fields.pop("beside", None)
+        fields["extra_checkpoints"] = tuple(
             ExtraCheckpoint(towards(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
         )
         return cls(**fields)
@@ -182,26 +186,26 @@ class Grid:
             case GridKind.interpolate_random:
                 return self.towards[0], RandomDirection(self.seed + k, self.norm, self.exclude)
 
-    def at(self, k: int, alpha: float, beta: float | None = None) -> Point:
+    def point_at(self, k: int, alpha: float, beta: float | None = None) -> Point:
         """Return the point with these coordinates on line or plane k."""
         x, y = self.axes(k)
         if y is None or beta is None:
-            return Point.at([(x, alpha)])
+            return Point.from_coefficients([(x, alpha)])
         if self.kind == GridKind.interpolate_2d and self.eq4 is not None:
             c, s = self.eq4
-            return Point.at([(x, alpha - beta * s * c), (y, beta * s)])
-        return Point.at([(x, alpha), (y, beta)])
+            return Point.from_coefficients([(x, alpha - beta * s * c), (y, beta * s)])
+        return Point.from_coefficients([(x, alpha), (y, beta)])
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """Every node, line by line. Computed at each access, because a million nodes take half a gigabyte."""
-        return tuple(self.walk())
+        return tuple(self.iter_nodes())
 
-    def walk(self) -> Iterator[Node]:
+    def iter_nodes(self) -> Iterator[Node]:
         """Yield the nodes, line by line.
 
         Every line or plane includes the origin and the checkpoints that are its axes. If they are not among the equally
-        spaced nodes, they are added with `on_grid` False. The extra checkpoints (`beside`) follow the first line.
+        spaced nodes, they are added with `on_grid` False. `extra_checkpoints` follow the first line.
         """
         return (node for k in range(self.lines) for node in self._nodes_of(k))
 
@@ -213,27 +217,27 @@ class Grid:
         off_grid = {point.id: mark for *_, point, mark in self.landmarks(k)}
         for beta in betas:
             for alpha in alphas:
-                point = self.at(k, alpha, beta)
+                point = self.point_at(k, alpha, beta)
                 yield Node(k, alpha, beta, True, seed_x, seed_y, point, off_grid.pop(point.id, ""))
         for alpha, beta, point, mark in self.landmarks(k):
             if point.id in off_grid:
                 yield Node(k, alpha, beta, False, seed_x, seed_y, point, mark)
-        for each in self.beside if k == 0 else ():
-            point = Point.at([(each.direction, 1.0)])
+        for each in self.extra_checkpoints if k == 0 else ():
+            point = Point.from_coefficients([(each.direction, 1.0)])
             yield Node(k, each.alpha, each.beta, False, seed_x, seed_y, point, each.direction.label, projected=True)
 
     def landmarks(self, k: int) -> list[tuple[float, float | None, Point, str]]:
         """Return (alpha, beta, point, label) of the origin and of each checkpoint that is an axis of line/plane k."""
         x, y = self.axes(k)
         zero = None if y is None else 0.0
-        marks: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.at(k, 0.0, zero), "")]
+        marks: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.point_at(k, 0.0, zero), "")]
         if self.hidden:
             return marks
         if isinstance(x, TowardsDirection):
-            marks.append((1.0, zero, self.at(k, 1.0, zero), x.label))
+            marks.append((1.0, zero, self.point_at(k, 1.0, zero), x.label))
         if isinstance(y, TowardsDirection):
             c, s = self.eq4 or (0.0, 1.0)  # d2 = c d1 + d2' / s, where d2' is the second axis
-            marks.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.at([(y, 1.0)]), y.label))
+            marks.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.from_coefficients([(y, 1.0)]), y.label))
         return marks
 
     @property

@@ -114,7 +114,7 @@ class Point:
     _id: str = field(default="", init=False, repr=False, compare=False)
 
     @classmethod
-    def at(cls, coefficients: Iterable[tuple[Direction, float]]) -> Point:
+    def from_coefficients(cls, coefficients: Iterable[tuple[Direction, float]]) -> Point:
         """Return the point with these coefficients. Coefficients on the same direction are added."""
         total: dict[Direction, float] = {}
         for direction, coefficient in coefficients:
@@ -129,7 +129,7 @@ class Point:
     @classmethod
     def from_json(cls, value: Iterable[Mapping[str, Any]]) -> Point:
         """Return the point that `to_json` described."""
-        return cls.at((direction_from_json(term["direction"]), term["coefficient"]) for term in value)
+        return cls.from_coefficients((direction_from_json(term["direction"]), term["coefficient"]) for term in value)
 
     @property
     def id(self) -> str:

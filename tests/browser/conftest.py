@@ -76,6 +76,6 @@ def line_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
 def plane_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
     """Two planes of 9 x 9 points, the first with a hole."""
     grid = Grid(GridKind.random_2d, steps=8, directions=2)
-    missing = {grid.at(0, a, b).id for a in (0.25, 0.375) for b in (0.25, 0.375)}
+    missing = {grid.point_at(0, a, b).id for a in (0.25, 0.375) for b in (0.25, 0.375)}
     sets = (prompt_set("harmful", "harmful", "default", 6),)
     return make_study(tmp_path_factory.mktemp("plane"), grid, sets, without=lambda point: point.id in missing)

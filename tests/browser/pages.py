@@ -127,7 +127,9 @@ def make_study(
         name=sweep.name,
         request=sweep.to_json(),
         overrides=("engine=dummy", "probe_sets=[harmful,benign]", 'system_prompt.text="be kind"'),
-        labels={end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.beside))},
+        labels={
+            end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.extra_checkpoints))
+        },
         runs=(run,),
     )
     folder.write_record(record)

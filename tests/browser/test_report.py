@@ -89,7 +89,7 @@ def test_a_click_shows_the_responses_next_to_those_at_the_origin(
     assert page.locator("#detail-title").inner_text() == "α +0.5, direction 2 (seed 124)"
     prompts_shown = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
     assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in prompts_shown.prompts]
-    for column, point in enumerate((line_study.sweep.grid.at(1, 0.5), line_study.sweep.grid.at(1, 0.0))):
+    for column, point in enumerate((line_study.sweep.grid.point_at(1, 0.5), line_study.sweep.grid.point_at(1, 0.0))):
         whole = [dummy_response(point, prompt, prompts_shown) for prompt in prompts_shown.prompts]
         assert texts(opened, column) == [evidence.display_text(text, reveal=False) for text in whole]
     everything = len(texts(opened, 0))
@@ -252,7 +252,7 @@ def test_missing_points_are_holes(planes: Path, tmp_path: Path, open_page: OpenP
     missing = 0.3
     prompts = (prompt_set("harmful", "harmful", "default", 4),)
     grid = Grid(steps=10, directions=1)
-    dummy = make_study(tmp_path, grid, prompts, without=lambda point: point.id == grid.at(0, missing).id)
+    dummy = make_study(tmp_path, grid, prompts, without=lambda point: point.id == grid.point_at(0, missing).id)
     opened = open_page(dummy.write_report())
     assert opened.page.locator("#chart path.curve.safety").count() == 2, "the curve has a gap there"
     assert opened.page.locator("#chart path.missing").count() == 1
@@ -314,8 +314,8 @@ def test_a_large_sweep_is_sampled_and_the_page_states_it(
 
 def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, open_page: OpenPage) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
-    beside = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
-    grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), beside=beside)
+    extra = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
+    grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), extra_checkpoints=extra)
     sets = tuple(prompt_set(name, name, "default", 6) for name in ("harmful", "benign"))
     dummy = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))
     path = dummy.write_report()

@@ -71,10 +71,10 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Dumm
             for prompt in prompts_shown.prompts
         ]
 
-    assert responses(opened, 0) == whole(grid.at(1, 0.5)) and responses(opened, 1) == whole(grid.at(1, 0.0))
+    assert responses(opened, 0) == whole(grid.point_at(1, 0.5)) and responses(opened, 1) == whole(grid.point_at(1, 0.0))
     page.locator("#detail-other").select_option("α −0.3, direction 3 (seed 125)")
     wait(opened, "document.querySelector('.pair > div:nth-child(2) h3').textContent.startsWith('α −0.3, direction 3')")
-    assert responses(opened, 1) == whole(grid.at(2, -0.3))
+    assert responses(opened, 1) == whole(grid.point_at(2, -0.3))
     page.locator("#detail-category").select_option("fraud")
     assert page.locator("#detail-list li").count() == 3
     page.locator("#detail-search").fill("question 3")

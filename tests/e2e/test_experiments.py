@@ -197,7 +197,7 @@ def test_what_stands_beside_two_lines_is_placed_on_the_first(tmp_path: Path, mak
             f"grid.beside=[{c}]",
             f"out={tmp_path / 'out'}",
         ]
-        (there,) = prepare(compose(asked), Presets()).sweep.grid.beside
+        (there,) = prepare(compose(asked), Presets()).sweep.grid.extra_checkpoints
         return there.alpha, there.beta
 
     assert beside(a, b) == beside(a) and beside(a)[1] is None

@@ -57,7 +57,9 @@ def walk(n: int, seed: int = 0) -> list[Point]:
     rng = np.random.default_rng(seed)
     reach = ((LINE, 0.5), (ACROSS, 0.5), (ROWS, 0.3), (PLAIN, 0.02))
     drawn = [rng.choice(4, size=rng.integers(1, 4), replace=False) for _ in range(n)]
-    return [Point.at((reach[i][0], float(rng.uniform(-1, 1)) * reach[i][1]) for i in some) for some in drawn]
+    return [
+        Point.from_coefficients((reach[i][0], float(rng.uniform(-1, 1)) * reach[i][1]) for i in some) for some in drawn
+    ]
 
 
 def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:

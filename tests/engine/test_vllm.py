@@ -48,10 +48,10 @@ OTHER = RandomDirection(seed=12, orthogonal_to=11)
 ROWS = RandomDirection(seed=13, norm="filter", exclude=())
 PLAIN = RandomDirection(seed=14, norm="sigma", exclude=("embed", "norm"))
 WALK = [
-    Point.at([(LINE, 0.35)]),
-    Point.at([(LINE, -0.2), (OTHER, 0.15)]),
-    Point.at([(ROWS, 0.1), (PLAIN, 0.02)]),
-    Point.at([(LINE, -0.5)]),
+    Point.from_coefficients([(LINE, 0.35)]),
+    Point.from_coefficients([(LINE, -0.2), (OTHER, 0.15)]),
+    Point.from_coefficients([(ROWS, 0.1), (PLAIN, 0.02)]),
+    Point.from_coefficients([(LINE, -0.5)]),
 ]
 
 
@@ -324,7 +324,7 @@ def test_equal_noise_for_equal_shapes_differs_from_the_reference(
     from workers.noise import cpu
     from workers.noise.definition import tensor_key
 
-    point = Point.at([(LINE, 0.3)])
+    point = Point.from_coefficients([(LINE, 0.3)])
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "tensor_key", lambda seed, name: tensor_key(seed, ""))
         with pytest.raises(CanaryError, match="a write did not reach the weights"):
@@ -390,7 +390,7 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
         engine.verify_writes()
         prompts = prompt_set(engine, Sampling(max_tokens=12))
         for direction, folder in ((full, other), (adapted, merged)):
-            engine.apply_point(Point.at([(direction, 1.0)]), {})
+            engine.apply_point(Point.from_coefficients([(direction, 1.0)]), {})
             target = MappedCheckpoint(folder)
             wanted = {info.name: to_float32(target.base(info.name), info.dtype) for info in target.tensors()}
             assert [
@@ -403,7 +403,7 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
                 assert answer == plain or gap < NEAR_TIE
             oracle.close()
         scalars = {LINE.id: engine.measure(LINE)}
-        engine.apply_point(Point.at([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
+        engine.apply_point(Point.from_coefficients([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
         assert len(differing(engine, checkpoint, ORIGIN, {})) == len(checkpoint.tensors())
         engine.apply_point(ORIGIN, {})
         assert differing(engine, checkpoint, ORIGIN, {}) == []

@@ -66,7 +66,11 @@ def test_vllm_walks_and_returns_to_the_origin(make_tiny: Callable[..., Path], ba
     try:
         engine.verify_writes()
         scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS)}
-        for point in (Point.at([(LINE, 0.3)]), Point.at([(LINE, -0.2), (ACROSS, 0.1)]), ORIGIN):
+        for point in (
+            Point.from_coefficients([(LINE, 0.3)]),
+            Point.from_coefficients([(LINE, -0.2), (ACROSS, 0.1)]),
+            ORIGIN,
+        ):
             engine.apply_point(point, scalars)
             for info in checkpoint.tensors():
                 added = terms(point, info.name, info.shape, scalars)

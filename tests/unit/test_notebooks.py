@@ -50,8 +50,10 @@ def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.thorough
 def test_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
-    beside = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
-    folder = store_sweep(tmp_path, basin(0.5), kind="interpolate_1d", range=(0.0, 1.0), towards=(end,), beside=beside)
+    extra = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
+    folder = store_sweep(
+        tmp_path, basin(0.5), kind="interpolate_1d", range=(0.0, 1.0), towards=(end,), extra_checkpoints=extra
+    )
     outputs = run("the_drag_of_finetuning", folder, monkeypatch)
     said = words(outputs)
     assert pictures(outputs) == 2

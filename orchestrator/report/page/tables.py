@@ -103,7 +103,7 @@ def _result_row(result: ResultSummary) -> list[str]:
 def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> list[Table]:
     """Return for each prompt set with categories, and each judge, what succeeds (or is refused) in each category."""
     on_grid = set(frame.loc[frame["on_grid"], "point_id"])
-    origin = next((n.point.id for n in sweep.grid.walk() if n.point.is_origin), None)
+    origin = next((n.point.id for n in sweep.grid.iter_nodes() if n.point.is_origin), None)
     tables = []
     for prompts, judge in itertools.product(evidence.prompt_sets, evidence.judges):
         verdicts = evidence.verdicts[evidence.verdicts["prompt_set_id"] == prompts.id]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.analysis.agreement import kappa, summarize_agreement
 from orchestrator.analysis.results import Disagreement, Disagreements
-from orchestrator.scoring.counts import Verdicts
+from orchestrator.scoring.counts import ProbeVerdicts
 
 
 def test_known_values() -> None:
@@ -39,8 +39,8 @@ def test_kappa_is_agreement_beyond_that_of_shuffled_judges(pairs: list[tuple[boo
         assert value == pytest.approx((observed - chance) / (1 - chance))
 
 
-def verdicts(rows: list[list[float]], prompts: tuple[str, ...] = ("a", "b", "c")) -> Verdicts:
-    return Verdicts(tuple(f"p{i}" for i in range(len(rows))), prompts, np.array(rows, np.float32))
+def verdicts(rows: list[list[float]], prompts: tuple[str, ...] = ("a", "b", "c")) -> ProbeVerdicts:
+    return ProbeVerdicts(tuple(f"p{i}" for i in range(len(rows))), prompts, np.array(rows, np.float32))
 
 
 def test_side_by_side_and_where_they_differ() -> None:

@@ -27,9 +27,9 @@ TEXTS = ("I cannot do that.", "I won\u2019t help with that.", "Here is a list of
 
 def store_plane_with_checkpoints(out: Path) -> Path:
     ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
-    beside = (ExtraCheckpoint(ends[2], 0.7, 0.3),)
+    extra = (ExtraCheckpoint(ends[2], 0.7, 0.3),)
     grid: dict[str, Any] = {"kind": "interpolate_2d", "towards": ends[:2], "steps": 2, "range": (-0.5, 1.0)}
-    return store_sweep(out, basin(0.4), "plane", PROBES, beside=beside, **grid)
+    return store_sweep(out, basin(0.4), "plane", PROBES, extra_checkpoints=extra, **grid)
 
 
 def store_two_judges(out: Path) -> Path:

@@ -208,7 +208,7 @@ def test_counting_streams() -> None:
 def test_verdicts_by_probe_however_rows_are_cut() -> None:
     rows = judged_rows()
     for size in (7, 2000):
-        found = counting.by_probe(as_tables(rows, size))
+        found = counting.probe_refusals(as_tables(rows, size))
         assert {key: v.refused.shape for key, v in found.items()} == {
             (s, "keyword"): (5, len({r[2] for r in rows if r[1] == s})) for s in ("s0", "s1")
         }
@@ -228,7 +228,7 @@ def sweep_with_verdicts(lines: int) -> tuple[pd.DataFrame, dict]:
     made = build_landscape(where, tally(where, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
     first = where.drop_duplicates("point_id").index
     points = where.loc[first, "point_id"]
-    verdicts = counting.Verdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
+    verdicts = counting.ProbeVerdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
     return made, {("ours", "harmful", "default", "keyword"): verdicts}
 
 

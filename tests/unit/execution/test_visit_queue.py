@@ -15,7 +15,7 @@ from orchestrator.sweep.tasks import Visit
 
 DIRECTION = RandomDirection(1)
 AT_ORIGIN = Visit(ORIGIN, ("set",))
-FIRST, SECOND = (Visit(Point.at([(DIRECTION, alpha)]), ("set",)) for alpha in (0.1, 0.2))
+FIRST, SECOND = (Visit(Point.from_coefficients([(DIRECTION, alpha)]), ("set",)) for alpha in (0.1, 0.2))
 
 
 class Queue(VisitQueue):

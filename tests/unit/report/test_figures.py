@@ -140,12 +140,12 @@ def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
 
 def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
-    beside = (
+    extra = (
         ExtraCheckpoint(ends[0], 0.7, -0.45),
         ExtraCheckpoint(ends[1], 0.38, 0.1),
         ExtraCheckpoint(ends[2], 0.39, 0.12),
     )
-    frame = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), beside=beside)
+    frame = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), extra_checkpoints=extra)
     kept: list[Figure] = []
     monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))
     draw_landscape(frame, summarize(frame), Path("nowhere.png"))

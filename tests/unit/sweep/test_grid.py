@@ -42,7 +42,10 @@ def test_random_planes_have_orthogonal_axes_unless_asked() -> None:
 def test_interpolation_reaches_each_checkpoint() -> None:
     grid = Grid("interpolate_1d", steps=4, range=RANGE, towards=(A, B))
     assert [(n.line, n.alpha, n.mark) for n in grid.nodes if n.mark] == [(0, 1.0, "first"), (1, 1.0, "second")]
-    assert {n.point for n in grid.nodes if n.alpha == 1.0} == {Point.at([(A, 1.0)]), Point.at([(B, 1.0)])}
+    assert {n.point for n in grid.nodes if n.alpha == 1.0} == {
+        Point.from_coefficients([(A, 1.0)]),
+        Point.from_coefficients([(B, 1.0)]),
+    }
     assert all(n.seed_x is None and n.seed_y is None and n.beta is None and n.on_grid for n in grid.nodes)
     assert grid.directions_used == ()
     short = Grid("interpolate_1d", steps=3, range=(0.1, 0.7), towards=(A,))
@@ -99,11 +102,11 @@ def test_one_axis_towards_a_checkpoint_one_random() -> None:
         Grid("interpolate_1d", towards=(A, B)),
         Grid("interpolate_2d", towards=(A, B), eq4=(0.25, 1.5)),
         Grid("interpolate_random", towards=(A,), norm="sigma", exclude=("norm", "embed")),
-        Grid("interpolate_1d", towards=(A,), beside=(ExtraCheckpoint(B, 0.4),)),
+        Grid("interpolate_1d", towards=(A,), extra_checkpoints=(ExtraCheckpoint(B, 0.4),)),
         Grid(
             "interpolate_2d",
             towards=(A, B),
-            beside=(ExtraCheckpoint(TowardsDirection("cc", "c"), 0.4, -0.1),),
+            extra_checkpoints=(ExtraCheckpoint(TowardsDirection("cc", "c"), 0.4, -0.1),),
             hidden=True,
         ),
     ],
@@ -136,7 +139,7 @@ def test_the_number_of_targets_must_fit(kind: str, towards: tuple[TowardsDirecti
 
 
 def test_checkpoints_beside_a_line_are_measured_themselves_and_shown_where_they_are_nearest() -> None:
-    grid = Grid("interpolate_1d", steps=2, range=(0.0, 1.0), towards=(A,), beside=(ExtraCheckpoint(B, 0.4),))
+    grid = Grid("interpolate_1d", steps=2, range=(0.0, 1.0), towards=(A,), extra_checkpoints=(ExtraCheckpoint(B, 0.4),))
     (node,) = (node for node in grid.nodes if node.projected)
     assert (node.line, node.alpha, node.beta, node.mark, node.on_grid) == (0, 0.4, None, "second", False)
     assert coefficients(node.point) == {"bb": 1.0}, "the checkpoint itself, not the place on the line"

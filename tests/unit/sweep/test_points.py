@@ -35,7 +35,7 @@ Terms = list[tuple[RandomDirection, float]]
 
 @given(terms)
 def test_survives_json(given_terms: Terms) -> None:
-    point = Point.at(given_terms)
+    point = Point.from_coefficients(given_terms)
     again = Point.from_json(json.loads(json.dumps(point.to_json())))
     assert again.id == point.id
     assert [c for _, c in again.coefficients] == [c for _, c in point.coefficients]
@@ -47,14 +47,23 @@ def test_the_order_of_coefficients_is_in_no_identity(given_terms: Terms, random)
     listed = list(once.values())
     shuffled = listed.copy()
     random.shuffle(shuffled)
-    assert Point.at(listed) == Point.at(shuffled) and Point.at(listed).id == Point.at(shuffled).id
+    assert (
+        Point.from_coefficients(listed) == Point.from_coefficients(shuffled)
+        and Point.from_coefficients(listed).id == Point.from_coefficients(shuffled).id
+    )
 
 
 @given(directions, st.integers(-(10**9), 10**9), st.floats(-0.4, 0.4))
 def test_coefficients_are_rounded_to_nine_decimals(direction: RandomDirection, units: int, rest: float) -> None:
     exact = units / 10**DECIMALS
-    assert Point.at([(direction, exact + rest * 10**-DECIMALS)]).id == Point.at([(direction, exact)]).id
-    assert Point.at([(direction, exact + 10**-DECIMALS)]).id != Point.at([(direction, exact)]).id
+    assert (
+        Point.from_coefficients([(direction, exact + rest * 10**-DECIMALS)]).id
+        == Point.from_coefficients([(direction, exact)]).id
+    )
+    assert (
+        Point.from_coefficients([(direction, exact + 10**-DECIMALS)]).id
+        != Point.from_coefficients([(direction, exact)]).id
+    )
 
 
 @given(
@@ -63,18 +72,22 @@ def test_coefficients_are_rounded_to_nine_decimals(direction: RandomDirection, u
     )
 )
 def test_zeros_are_dropped_and_every_origin_is_one_point(zeros: Terms) -> None:
-    assert Point.at(zeros) == ORIGIN and Point.at(zeros).id == ORIGIN.id and Point.at(zeros).is_origin
+    assert (
+        Point.from_coefficients(zeros) == ORIGIN
+        and Point.from_coefficients(zeros).id == ORIGIN.id
+        and Point.from_coefficients(zeros).is_origin
+    )
 
 
 @given(terms, directions)
 def test_coefficients_that_cancel_leave_nothing(given_terms: Terms, extra: RandomDirection) -> None:
     others = [(d, c) for d, c in given_terms if d != extra]
-    assert Point.at([*others, (extra, 0.25), (extra, -0.25)]) == Point.at(others)
+    assert Point.from_coefficients([*others, (extra, 0.25), (extra, -0.25)]) == Point.from_coefficients(others)
 
 
 def test_known_ids() -> None:
     """Ids name stored evidence: a change here orphans every study there is."""
-    point = Point.at([(RandomDirection(123), 0.05)])
+    point = Point.from_coefficients([(RandomDirection(123), 0.05)])
     assert (ORIGIN.id, RandomDirection(123).id, point.id) == (
         "71857576257465c7",
         "969e0982d13a6625",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Task, Visit, assign_parts, visits
 
-POINTS = [ORIGIN, *(Point.at([(RandomDirection(1), c)]) for c in (0.1, 0.2, 0.3))]
+POINTS = [ORIGIN, *(Point.from_coefficients([(RandomDirection(1), c)]) for c in (0.1, 0.2, 0.3))]
 SET = PromptSet(
     group="harmful",
     prompts=(Prompt("how?"), Prompt("why?")),
@@ -85,7 +85,7 @@ def test_a_text_that_no_encoding_takes_is_a_prompt_too() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_shares_are_equal_and_go_from_coarse_to_fine(n_points: int, n: int) -> None:
-    points = [Point.at([(RandomDirection(1), (k + 1) / 64)]) for k in range(n_points)]
+    points = [Point.from_coefficients([(RandomDirection(1), (k + 1) / 64)]) for k in range(n_points)]
     places = assign_parts([Task(point, set_id) for point in points for set_id in ("a", "b")], n)
     assert list(places) == points, "each point is in one share"
     found = collections.Counter(places.values())

@@ -244,7 +244,7 @@ def test_the_command_refuses_what_cannot_be_measured(
 def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     towards = TowardsDirection("f1", "tuned")
     sweep = Sweep(Grid("interpolate_1d", steps=1, range=(0.0, 1.0), towards=(towards,)), ("s",), ("keyword",))
-    end = next(node.point.id for node in sweep.grid.walk() if node.mark)
+    end = next(node.point.id for node in sweep.grid.iter_nodes() if node.mark)
     stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
     monkeypatch.setattr(reducer, "summarize_checkpoints", lambda frame: (stored,))
     monkeypatch.setattr(reducer, "_random_basin", lambda *_: (0.5, None, None))

@@ -144,7 +144,7 @@ def test_documented_ids() -> None:
         assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == direction.id == name
         if isinstance(direction, RandomDirection):
             assert dataclasses.replace(direction, exclude=direction.exclude[::-1]).id == name
-    point = Point.at((direction, 0.1) for direction in directions)
+    point = Point.from_coefficients((direction, 0.1) for direction in directions)
     assert [direction.id for direction, _ in point.coefficients] == sorted(name for _, name in IDS)
 
 

@@ -127,7 +127,9 @@ def test_a_direction_is_as_long_as_the_weights(norm: str) -> None:
 
 def added(direction: RandomDirection, name: str) -> np.ndarray:
     n = math.prod(SHAPES[name])
-    terms = directions.terms(Point.at([(direction, 1.0)]), name, SHAPES[name], {direction.id: measured(direction)})
+    terms = directions.terms(
+        Point.from_coefficients([(direction, 1.0)]), name, SHAPES[name], {direction.id: measured(direction)}
+    )
     out = np.empty(n, np.float32)
     write_slab(out, np.zeros(n, np.float32), Slab.whole(n), name, terms, "float32", "float32")
     return out.astype(np.float64)
@@ -175,7 +177,7 @@ def test_exclusions() -> None:
     assert set(everything) == set(SHAPES) - {"empty.weight"}
     some = RandomDirection(5, exclude=("norm", "embed"))
     assert "embed.weight" not in measured(some)
-    point = Point.at([(some, 0.1)])
+    point = Point.from_coefficients([(some, 0.1)])
     scalars = {some.id: measured(some)}
     assert directions.terms(point, "embed.weight", SHAPES["embed.weight"], scalars) == []
     assert directions.terms(point, "layers.0.norm.weight", (64,), scalars) == []
@@ -207,7 +209,7 @@ def test_terms_are_sorted_summed_and_rounded_once() -> None:
     scalars = {
         d.id: table(d) if d is first else measured(d) for d in (second, first, by_row)
     }  # a table is accepted too
-    point = Point.at([(first, 0.3), (second, -0.7), (by_row, 0.1)])
+    point = Point.from_coefficients([(first, 0.3), (second, -0.7), (by_row, 0.1)])
     added = directions.terms(point, name, shape, scalars)
     assert [term.seed for term in added] == [20, 25, 30]
     assert [term.row_size for term in added] == [n, 64, n]
@@ -224,7 +226,7 @@ def test_mixed_units_of_one_seed_add_up_by_row() -> None:
     name, shape = "layers.0.q.weight", SHAPES["layers.0.q.weight"]
     layer, by_row = RandomDirection(20), RandomDirection(20, "filter")
     scalars = {d.id: measured(d) for d in (layer, by_row)}
-    (term,) = directions.terms(Point.at([(layer, 0.3), (by_row, 0.1)]), name, shape, scalars)
+    (term,) = directions.terms(Point.from_coefficients([(layer, 0.3), (by_row, 0.1)]), name, shape, scalars)
     assert term.row_size == 64
     want = 0.3 * measured(layer)[name][0] + 0.1 * measured(by_row)[name][0]
     np.testing.assert_allclose(term.scale, want, rtol=1e-7)
@@ -235,10 +237,10 @@ def test_no_terms_where_nothing_is_added() -> None:
     direction = RandomDirection(20)
     scalars = {direction.id: measured(direction)}
     assert directions.terms(ORIGIN, name, shape, {}) == []
-    assert directions.terms(Point.at([(direction, 0.0)]), name, shape, scalars) == []
-    assert directions.terms(Point.at([(direction, 0.5)]), "zero.weight", (8, 64), scalars) == []
-    assert directions.terms(Point.at([(direction, 0.5)]), "empty.weight", (0, 64), scalars) == []
-    assert directions.terms(Point.at([(TowardsDirection("abc"), 0.5)]), name, shape, {}) == []
+    assert directions.terms(Point.from_coefficients([(direction, 0.0)]), name, shape, scalars) == []
+    assert directions.terms(Point.from_coefficients([(direction, 0.5)]), "zero.weight", (8, 64), scalars) == []
+    assert directions.terms(Point.from_coefficients([(direction, 0.5)]), "empty.weight", (0, 64), scalars) == []
+    assert directions.terms(Point.from_coefficients([(TowardsDirection("abc"), 0.5)]), name, shape, {}) == []
 
 
 def test_alpha_zero_is_the_base_to_the_bit() -> None:
@@ -248,7 +250,9 @@ def test_alpha_zero_is_the_base_to_the_bit() -> None:
         n = w.size
         got = np.empty_like(w)
         for alpha, same in ((0.4, False), (0.0, True)):
-            terms: list[Term] = directions.terms(Point.at([(direction, alpha)]), name, SHAPES[name], scalars)
+            terms: list[Term] = directions.terms(
+                Point.from_coefficients([(direction, alpha)]), name, SHAPES[name], scalars
+            )
             write_slab(got, w, Slab.whole(n), name, terms, "bfloat16", "bfloat16")
             moves = n > 0 and direction.covers(name) and name != "zero.weight"
             assert np.array_equal(got, w) == (same or not moves), (name, alpha)

@@ -175,7 +175,7 @@ def rounded(tensors: dict[str, Array], dtype: DType) -> dict[str, Array]:
 def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World], dtype: DType) -> None:
     w = world(dtype)
     for direction, want in ((FULL, w.full), (LORA, w.merged)):
-        w.weights.apply_point(Point.at([(direction, 1.0)]), {})
+        w.weights.apply_point(Point.from_coefficients([(direction, 1.0)]), {})
         assert w.wrong(rounded(want, dtype)) == []
     w.weights.apply_point(ORIGIN, {})
     assert w.wrong(rounded(w.base, dtype)) == []
@@ -183,7 +183,7 @@ def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World
 
 def test_an_adapter_moves_only_the_tensors_that_it_names(world: Callable[..., World]) -> None:
     w = world()
-    w.weights.apply_point(Point.at([(LORA, -3.7)]), {})
+    w.weights.apply_point(Point.from_coefficients([(LORA, -3.7)]), {})
     assert w.wrong(w.base) == ["k.weight"]
 
 
@@ -192,7 +192,7 @@ def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]
     w = world()
     first, second = sorted((FULL, LORA), key=lambda d: d.id)
     ends = {FULL: (w.full, "float32"), LORA: (w.merged, "bfloat16")}
-    point = Point.at([(first, 0.25), (second, -0.6), (RANDOM, 0.3), (BESIDE, -0.1)])
+    point = Point.from_coefficients([(first, 0.25), (second, -0.6), (RANDOM, 0.3), (BESIDE, -0.1)])
     sources = [(d, c, *ends[d]) for d, c in ((first, 0.25), (second, -0.6))]
     blends: dict[str, list[tuple[float, Array, DType]]] = {}
     for name in SHAPES:
@@ -205,7 +205,7 @@ def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]
 
 def test_coefficients_that_sum_to_one_leave_the_base_out(world: Callable[..., World]) -> None:
     w = world()
-    point = Point.at([(FULL, 0.3), (LORA, 0.7)])
+    point = Point.from_coefficients([(FULL, 0.3), (LORA, 0.7)])
     assert [
         c for c, end in directions.blend(point, w.checkpoint["k.weight"], w.weights._endpoints) if end is None
     ] == []
@@ -218,10 +218,10 @@ def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> 
     for i in range(50 if not INTERPRETED else 5):
         drawn = rng.choice(4, size=rng.integers(1, 5), replace=False)
         some = [(RANDOM, BESIDE, FULL, LORA)[k] for k in drawn]
-        w.weights.apply_point(Point.at((d, float(rng.uniform(-1, 1))) for d in some), w.scalars)
+        w.weights.apply_point(Point.from_coefficients((d, float(rng.uniform(-1, 1))) for d in some), w.scalars)
         if i % 10 == 0:
-            w.weights.apply_point(Point.at([(RANDOM, 0.2)]), w.scalars)
-            assert w.wrong(w.reference(Point.at([(RANDOM, 0.2)]), {})) == []
+            w.weights.apply_point(Point.from_coefficients([(RANDOM, 0.2)]), w.scalars)
+            assert w.wrong(w.reference(Point.from_coefficients([(RANDOM, 0.2)]), {})) == []
     assert "q.weight" in w.wrong(w.base)
     w.weights.apply_point(ORIGIN, {})
     assert w.wrong(w.base) == []
@@ -229,7 +229,7 @@ def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> 
 
 def test_memory_outside_a_region_is_not_written(world: Callable[..., World]) -> None:
     w = world()
-    w.weights.apply_point(Point.at([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
+    w.weights.apply_point(Point.from_coefficients([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
     held = w.weights._memory["down"], w.weights._memory["tied"]
     down, tied = (np.asarray(m if isinstance(m, np.ndarray) else m.view(torch.int16).numpy()) for m in held)
     assert not down.reshape(40, 16)[:, 12:].any() and down.reshape(40, 16)[:, :12].any()
@@ -290,7 +290,7 @@ def test_equal_noise_for_equal_shapes_is_detected(world: Callable[..., World], m
     from workers.noise.definition import tensor_key
 
     w = world()
-    point = Point.at([(RANDOM, 0.3)])
+    point = Point.from_coefficients([(RANDOM, 0.3)])
     for kernel in (cpu, gpu):
         monkeypatch.setattr(kernel, "tensor_key", lambda seed, name: tensor_key(seed, ""))
     w.weights.apply_point(point, w.scalars)
