@@ -1,4 +1,4 @@
-"""Fixtures of all tests: tiny random models with real architectures and tokenizers, without any download."""
+"""Fixtures for all tests: tiny random models with real architectures and tokenizers, without any download."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import workers  # noqa: F401 - before torch: it sets how idle threads wait
+import workers  # noqa: F401 - imported before torch, because it sets how idle threads wait
 
-# No test here measures time, and a busy machine is slow.
+# No deadlines: these tests do not measure time, and a busy machine is slow.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -29,29 +29,33 @@ CORPUS = (
 )
 
 
-LONGEST = ("e2e", "engine", "cluster", "browser")
+SLOWEST_FOLDERS = ("e2e", "engine", "cluster", "browser")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that take minutes first, so that two processes finish at about the same time."""
-    here = Path(__file__).parent
-    folders = {item: item.path.relative_to(here).parts[0] for item in items}
-    items.sort(key=lambda item: LONGEST.index(folders[item]) if folders[item] in LONGEST else len(LONGEST))
+    tests_folder = Path(__file__).parent
+    folders = {item: item.path.relative_to(tests_folder).parts[0] for item in items}
+    items.sort(
+        key=lambda item: (
+            SLOWEST_FOLDERS.index(folders[item]) if folders[item] in SLOWEST_FOLDERS else len(SLOWEST_FOLDERS)
+        )
+    )
 
 
-WIDE = {"hidden_size": 128}  # for configs without a field for the size of a head
-EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+WIDE_CONFIG = {"hidden_size": 128}  # for configs that have no head_dim
+EXPERTS_CONFIG = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "mistral": ("Mistral", {}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {}),
     "gemma3": ("Gemma3", {"tie_word_embeddings": True, "query_pre_attn_scalar": 32, "sliding_window": 64}),
-    "phi3": ("Phi3", WIDE),
-    "olmo2": ("Olmo2", WIDE),
+    "phi3": ("Phi3", WIDE_CONFIG),
+    "olmo2": ("Olmo2", WIDE_CONFIG),
     "mixtral": ("Mixtral", {"num_local_experts": 4}),
-    "qwen3_moe": ("Qwen3Moe", EXPERTS),
+    "qwen3_moe": ("Qwen3Moe", EXPERTS_CONFIG),
 }
 
 
@@ -59,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine: loads vLLM or transformers")
 
 
-def _tokenizer(folder: Path) -> int:
+def _save_tokenizer(folder: Path) -> int:
     """Save a byte-level BPE tokenizer of a few hundred tokens with a chat template; return its vocabulary's size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -104,7 +108,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         import transformers
 
         folder = tmp_path_factory.mktemp(f"tiny-{family}")
-        vocabulary = _tokenizer(folder)
+        vocabulary = _save_tokenizer(folder)
         settings = {
             "vocab_size": vocabulary,
             "hidden_size": 64,
@@ -112,17 +116,17 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "head_dim": 32,  # vLLM's CPU attention wants multiples of 32
+            "head_dim": 32,  # vLLM's CPU attention requires multiples of 32
             "max_position_embeddings": 512,
             "tie_word_embeddings": False,
             "bos_token_id": None,
             "pad_token_id": 0,
             "eos_token_id": 1,
-            "initializer_range": 0.2,  # else random models repeat one token for ever
+            "initializer_range": 0.2,  # with smaller values random models repeat one token forever
         }
-        kind, own = FAMILIES[family]
+        kind, family_settings = FAMILIES[family]
         config_class = getattr(transformers, f"{kind}TextConfig" if family == "gemma3" else f"{kind}Config")
-        config = config_class(**{**settings, **own, **overrides})
+        config = config_class(**{**settings, **family_settings, **overrides})
         torch.manual_seed(seed)
         model = getattr(transformers, f"{kind}ForCausalLM")(config)
         with torch.no_grad():
@@ -137,17 +141,17 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_llama(make_tiny: Callable[..., Path]) -> Path:
-    """A Llama in float32 with an untied head."""
+    """Return the folder of a Llama in float32 with an untied head."""
     return make_tiny("llama")
 
 
 @pytest.fixture(scope="session")
 def tiny_llama_tied(make_tiny: Callable[..., Path]) -> Path:
-    """A Llama in bfloat16 with the head tied to the embedding."""
+    """Return the folder of a Llama in bfloat16 with the head tied to the embedding."""
     return make_tiny("llama", dtype="bfloat16", tie_word_embeddings=True, seed=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_mistral(make_tiny: Callable[..., Path]) -> Path:
-    """A Mistral in float32 with a sliding window."""
+    """Return the folder of a Mistral in float32 with a sliding window."""
     return make_tiny("mistral", seed=2, sliding_window=256)

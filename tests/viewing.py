@@ -1,4 +1,4 @@
-"""The viewer as a server in its own thread, on a free port."""
+"""Run the viewer as a server in its own thread, on a free port."""
 
 from __future__ import annotations
 

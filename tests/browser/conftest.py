@@ -1,4 +1,4 @@
-"""Dummy studies, and a real Chromium that opens their pages."""
+"""Fixtures: dummy studies, and a real Chromium that opens their pages."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def open_page(browser: Any) -> Iterator[Callable[..., OpenedPage]]:
         contexts.append(context)
         opened = OpenedPage(context.new_page())
 
-        def keep_blocked(request: Any) -> None:
+        def record_blocked(request: Any) -> None:
             if request.failure == "csp":
                 opened.blocked.append(request.url)
 
         opened.page.on("console", lambda message: opened.errors.append(message.text))
         opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.on("requestfailed", keep_blocked)
+        opened.page.on("requestfailed", record_blocked)
         opened.page.goto(path.as_uri() if isinstance(path, Path) else path)
         return opened
 
@@ -63,7 +63,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., OpenedPage]]:
 
 @pytest.fixture(scope="session")
 def line_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
-    """Three lines, two system prompts, harmful and benign prompts."""
+    """Create a study of three lines with two system prompts, and harmful and benign prompts."""
     sets = tuple(
         prompt_set(probes, group, system, 8)
         for probes, group in (("harmful", "harmful"), ("benign", "benign"))
@@ -74,7 +74,7 @@ def line_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
 
 @pytest.fixture(scope="session")
 def plane_study(tmp_path_factory: pytest.TempPathFactory) -> DummyStudy:
-    """Two planes of 9 x 9 points, the first with a hole."""
+    """Create a study of two planes of 9 x 9 points; the first has a hole."""
     grid = Grid(GridKind.random_2d, steps=8, directions=2)
     missing = {grid.point_at(0, a, b).id for a in (0.25, 0.375) for b in (0.25, 0.375)}
     sets = (prompt_set("harmful", "harmful", "default", 6),)

@@ -58,14 +58,14 @@ class DummyStudy:
     sweep: Sweep
 
     def stored(self) -> StoredSweep:
-        """Return the sweep with what is stored of it now."""
+        """Return the stored sweep in its present state."""
         return StoredSweep(SweepFolder(self.study, self.folder), self.sweep)
 
     def write_report(self, **options: Any) -> Path:
         """Write the sweep's report.html and return its path."""
         stored = self.stored()
         score_with_text_judges(stored)
-        with mock.patch.object(reduce, "draw_figures"):  # the figures are slow, and tested elsewhere
+        with mock.patch.object(reduce, "draw_figures"):  # drawing figures is slow, and other tests cover it
             reduce.reduce_stored(stored, ReportConfig(**options))
         return self.folder / "report.html"
 

@@ -1,4 +1,4 @@
-"""report.html in a real browser: offline, by mouse and by keyboard, with hostile responses."""
+"""Test report.html in a real browser: offline, with mouse and keyboard, and with hostile responses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def planes(plane_study: DummyStudy) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a report in which responses, prompts, categories and the model's name look like markup; shown in full."""
+    """Write a report in which responses, prompts, categories and the model's name look like markup."""
     prompts = prompt_set(
         "harmful</script>", "harmful", '"><script>window.pwned=10</script>', 8, dict(enumerate(HOSTILE))
     )
@@ -79,32 +79,29 @@ def test_a_click_shows_the_responses_next_to_those_at_the_origin(
         "2 x Some CPU, 8 cores, 64 GiB, 2 x H100",
     ):
         assert text in page.locator("main").inner_text()
-    far = opened.points(".safety[aria-label^='α +0.5, direction 1']")
-    far.hover(force=True)
-    tip = page.locator("#tip").inner_text()
-    assert "α +0.5, direction 3 (seed 125)" in tip, "the topmost of three points"
-    assert "95% interval" in tip and "8 prompts" in tip
-    far.click(force=True)
+    far_point = opened.points(".safety[aria-label^='α +0.5, direction 1']")
+    far_point.hover(force=True)
+    tooltip = page.locator("#tip").inner_text()
+    assert "α +0.5, direction 3 (seed 125)" in tooltip, "the topmost of three points"
+    assert "95% interval" in tooltip and "8 prompts" in tooltip
+    far_point.click(force=True)
     page.locator("#detail-line").select_option("direction 2 (seed 124)")
     assert page.locator("#detail-title").inner_text() == "α +0.5, direction 2 (seed 124)"
     prompts_shown = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
     assert page.locator("#detail .prompt").all_text_contents() == [p.text for p in prompts_shown.prompts]
     for column, point in enumerate((line_study.sweep.grid.point_at(1, 0.5), line_study.sweep.grid.point_at(1, 0.0))):
-        whole = [dummy_response(point, prompt, prompts_shown) for prompt in prompts_shown.prompts]
-        assert texts(opened, column) == [evidence.display_text(text, reveal=False) for text in whole]
-    everything = len(texts(opened, 0))
+        expected = [dummy_response(point, prompt, prompts_shown) for prompt in prompts_shown.prompts]
+        assert texts(opened, column) == [evidence.display_text(text, reveal=False) for text in expected]
+    n_all = len(texts(opened, 0))
     page.locator("#detail-filter").select_option("changed")
-    changed = page.locator("#detail-list li").count()
-    assert (
-        0 < changed <= everything
-        and f"{changed} of {everything} responses" in page.locator("#detail-count").inner_text()
-    )
+    n_changed = page.locator("#detail-list li").count()
+    assert 0 < n_changed <= n_all and f"{n_changed} of {n_all} responses" in page.locator("#detail-count").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
     opened.assert_clean(lines)
 
 
-def test_keyboard_alone(lines: Path, open_page: OpenPage) -> None:
+def test_the_page_works_with_the_keyboard_alone(lines: Path, open_page: OpenPage) -> None:
     opened = open_page(lines)
     page = opened.page
     focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"
@@ -127,7 +124,7 @@ def test_keyboard_alone(lines: Path, open_page: OpenPage) -> None:
     opened.assert_clean(lines)
 
 
-def test_another_system_prompt_can_be_chosen(lines: Path, open_page: OpenPage) -> None:
+def test_choosing_another_system_prompt_redraws_the_chart(lines: Path, open_page: OpenPage) -> None:
     opened = open_page(lines)
     before = opened.page.locator("#chart").inner_html()
     select = opened.page.locator("#choose-view")
@@ -138,7 +135,9 @@ def test_another_system_prompt_can_be_chosen(lines: Path, open_page: OpenPage) -
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_dark_and_light(dark: bool, lines: Path, planes: Path, open_page: OpenPage) -> None:
+def test_text_contrast_is_sufficient_in_dark_and_light_mode(
+    dark: bool, lines: Path, planes: Path, open_page: OpenPage
+) -> None:
     """Text has a contrast of at least 4.5 with its background, as WCAG level AA requires."""
     for path in (lines, planes):
         opened = open_page(path, dark=dark)
@@ -173,7 +172,7 @@ def test_narrow_screens_need_no_sideways_scrolling(
     assert box["x"] >= 0 and box["x"] + box["width"] <= 360
 
 
-def test_hostile_text_stays_text(hostile: Path, open_page: OpenPage) -> None:
+def test_text_that_looks_like_markup_is_shown_as_text(hostile: Path, open_page: OpenPage) -> None:
     opened = open_page(hostile)
     page = opened.page
     opened.points().first.click(force=True)
@@ -260,7 +259,7 @@ def test_missing_points_are_holes(planes: Path, tmp_path: Path, open_page: OpenP
 
 
 @pytest.mark.parametrize("kind", ["random_1d", "random_2d"])
-def test_nothing_measured_yet(kind: str, tmp_path: Path, open_page: OpenPage) -> None:
+def test_a_sweep_without_responses_has_a_page(kind: str, tmp_path: Path, open_page: OpenPage) -> None:
     prompts = (prompt_set("harmful", "harmful", "default", 2),)
     grid = Grid(kind, steps=4, directions=1)  # type: ignore[arg-type]
     path = make_study(tmp_path, grid, prompts, without=lambda point: True).write_report()
@@ -270,7 +269,7 @@ def test_nothing_measured_yet(kind: str, tmp_path: Path, open_page: OpenPage) ->
     opened.assert_clean(path)
 
 
-def test_keyboard_on_a_plane(planes: Path, open_page: OpenPage) -> None:
+def test_a_plane_works_with_the_keyboard_alone(planes: Path, open_page: OpenPage) -> None:
     opened = open_page(planes)
     page = opened.page
     focused = "document.activeElement.getAttribute('aria-label')"
@@ -313,9 +312,9 @@ def test_a_large_sweep_is_sampled_and_the_page_states_it(
 
 
 def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, open_page: OpenPage) -> None:
-    end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
-    extra = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.12, 0.2), strict=True))
-    grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(end,), extra_checkpoints=extra)
+    endpoint, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
+    extra_checkpoints = tuple(ExtraCheckpoint(epoch, alpha) for epoch, alpha in zip(epochs, (0.12, 0.2), strict=True))
+    grid = Grid("interpolate_1d", steps=14, range=(-0.2, 1.2), towards=(endpoint,), extra_checkpoints=extra_checkpoints)
     sets = tuple(prompt_set(name, name, "default", 6) for name in ("harmful", "benign"))
     dummy = make_study(tmp_path, grid, sets, judges=("keyword", "keyword_plus"))
     path = dummy.write_report()
@@ -338,7 +337,7 @@ def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, o
 
 
 @pytest.mark.slow
-def test_fifty_thousand_generations(tmp_path: Path, open_page: OpenPage) -> None:
+def test_a_report_of_fifty_thousand_responses_is_small_enough(tmp_path: Path, open_page: OpenPage) -> None:
     """The file stays below 30 MB; the time it takes to open is printed (`-s`)."""
     long = 'A rather long answer of a talkative model <to> the "question" & more. ' * 30
     prompts = (prompt_set("harmful", "harmful", "default", 114),)

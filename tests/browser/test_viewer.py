@@ -1,4 +1,4 @@
-"""The viewer in a real browser, served by a real server, while a sweep runs and afterwards."""
+"""Test the viewer in a real browser and with a real server, during a sweep and after it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ def responses(opened: OpenedPage, column: int) -> list[str]:
 def wait(opened: OpenedPage, condition: str) -> None:
     opened.page.wait_for_function(
         f"() => {condition}", timeout=60_000
-    )  # as a function, because the page forbids `eval`
+    )  # passed as a function, because the page forbids `eval`
 
 
-def test_from_the_list_to_two_points_side_by_side(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
+def test_the_list_leads_to_a_sweep_and_two_points_side_by_side(
+    address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
     opened = open_page(address)
     page = opened.page
     row = page.locator("#sweeps tr")
@@ -65,16 +67,18 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Dumm
     grid = line_study.sweep.grid
     prompts_shown = line_study.study.prompt_sets.read(line_study.sweep.prompt_set_ids[0])
 
-    def whole(point: Any) -> list[str]:
+    def expected_responses(point: Any) -> list[str]:
         return [
             evidence.display_text(dummy_response(point, prompt, prompts_shown), reveal=False)
             for prompt in prompts_shown.prompts
         ]
 
-    assert responses(opened, 0) == whole(grid.point_at(1, 0.5)) and responses(opened, 1) == whole(grid.point_at(1, 0.0))
+    assert responses(opened, 0) == expected_responses(grid.point_at(1, 0.5)) and responses(
+        opened, 1
+    ) == expected_responses(grid.point_at(1, 0.0))
     page.locator("#detail-other").select_option("α −0.3, direction 3 (seed 125)")
     wait(opened, "document.querySelector('.pair > div:nth-child(2) h3').textContent.startsWith('α −0.3, direction 3')")
-    assert responses(opened, 1) == whole(grid.point_at(2, -0.3))
+    assert responses(opened, 1) == expected_responses(grid.point_at(2, -0.3))
     page.locator("#detail-category").select_option("fraud")
     assert page.locator("#detail-list li").count() == 3
     page.locator("#detail-search").fill("question 3")
@@ -86,7 +90,7 @@ def test_from_the_list_to_two_points_side_by_side(address: str, line_study: Dumm
     opened.assert_clean(address)
 
 
-def test_a_search_leads_to_the_point(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
+def test_a_search_result_opens_its_point(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
     opened = open_page(f"{address}{path_of(line_study)}")
     page = opened.page
     page.locator("#search-group").select_option("benign")
@@ -109,7 +113,7 @@ def test_a_search_leads_to_the_point(address: str, line_study: DummyStudy, open_
     opened.assert_clean(address)
 
 
-def test_keyboard_alone(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
+def test_the_viewer_works_with_the_keyboard_alone(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
     opened = open_page(address)
     page = opened.page
     for _ in range(10):
@@ -134,8 +138,8 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
     prompts = prompt_set("harmful", "harmful", "default", 4)
     grid = Grid(steps=10, directions=1)
     dummy = make_study(tmp_path / "studies", grid, (prompts,), without=lambda point: not point.is_origin)
-    whole = make_study(tmp_path / "other", grid, (prompts,))
-    rest = read_table(whole.study.generations.parts()[0].path, GENERATIONS)
+    complete = make_study(tmp_path / "other", grid, (prompts,))
+    rest = read_table(complete.study.generations.parts()[0].path, GENERATIONS)
     folder = SweepFolder(dummy.study, dummy.folder)
     record = folder.read_record()
     (run,) = record.runs
@@ -143,8 +147,8 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
     folder.write_record(dataclasses.replace(record, runs=(running,)))
     with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
         with Lease(dummy.study.out, folder.lease_path()):
-            listed = open_page(address)
-            assert "running · 1 of 11 tasks" in listed.page.locator("#sweeps tr").inner_text()
+            list_page = open_page(address)
+            assert "running · 1 of 11 tasks" in list_page.page.locator("#sweeps tr").inner_text()
             opened = open_page(f"{address}{path_of(dummy)}")
             assert opened.points().count() == 1
             opened.points().first.focus()
@@ -153,7 +157,7 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
             assert "running · 6 of 11 tasks" in opened.page.locator("#progress-text").inner_text()
             assert "5 of 11 points are missing" in opened.page.locator("#warnings").inner_text()
             assert opened.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("The origin")
-            wait(listed, "document.querySelector('#sweeps').textContent.includes('6 of 11 tasks')")
+            wait(list_page, "document.querySelector('#sweeps').textContent.includes('6 of 11 tasks')")
             dummy.study.generations.write("all", rest, ENGINE)
         folder.write_record(record)
         dummy.write_report()
@@ -161,11 +165,13 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
         opened.page.locator("#h-uncertainty").wait_for()
         assert not opened.page.locator("#progress").is_visible()
         opened.assert_clean(address)
-        listed.assert_clean(address)
+        list_page.assert_clean(address)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_narrow_screens_dark_and_light(dark: bool, address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
+def test_narrow_screens_need_no_sideways_scrolling_in_dark_and_light_mode(
+    dark: bool, address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
     for path in ("/", path_of(line_study)):
         opened = open_page(f"{address}{path}", width=360, dark=dark)
         page = opened.page

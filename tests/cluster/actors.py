@@ -1,4 +1,4 @@
-"""Actors that fail in every way an actor can, when a file in the study's folder `.tmp` tells them to."""
+"""Actors that fail in different ways, some only at points for which a test wrote an instruction file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.actor import Actor, Receipt
 
 
 class Scripted(Actor):
-    """Follows the instruction in the file named after the point's id: `before|after die|hang|raise|refuse [once]`."""
+    """Follow the instruction in the file named after the point's id: `before|after die|hang|raise|refuse [once]`."""
 
     def visit(self, visit: Visit) -> Receipt:
         file = self._study.out / visit.point.id
@@ -37,33 +37,33 @@ class Scripted(Actor):
 
 
 class Broken(Scripted):
-    """Its engine breaks for good after `lasts` visits, while its process lives on."""
+    """An actor whose engine fails for good after `working_visits` visits, while its process stays alive."""
 
-    lasts = 2
+    working_visits = 2
 
     def visit(self, visit: Visit) -> Receipt:
-        self.lasts -= 1
-        if self.lasts < 0:
+        self.working_visits -= 1
+        if self.working_visits < 0:
             raise RuntimeError("the engine's executor failed")
         return super().visit(visit)
 
 
 class OneBroken(Broken):
-    """Only the engine of the first actor breaks."""
+    """Like Broken, but only the engine of the first actor fails."""
 
     def load(self) -> dict[str, Any]:
-        self.lasts = 2 if is_first(self._study.out) else 1000
+        self.working_visits = 2 if is_first(self._study.out) else 1000
         return super().load()
 
 
 class BrokenAtOnce(Broken):
-    """Its engine breaks as soon as it is loaded."""
+    """An actor whose engine fails at its first visit."""
 
-    lasts = 0
+    working_visits = 0
 
 
 class Closing(Actor):
-    """Leaves a file when it is closed."""
+    """An actor that writes a file when it is closed."""
 
     def close(self) -> None:
         super().close()
@@ -71,21 +71,21 @@ class Closing(Actor):
 
 
 class WithoutDisk(Actor):
-    """Lives on a machine that does not see the study's disk."""
+    """An actor on a machine that does not see the study's disk."""
 
     def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
         super().__init__(spec, "/nowhere/to/be/seen", study_id, token)
 
 
 class Refused(Actor):
-    """Does not start, for a reason that the user has to repair."""
+    """An actor that does not start because of a user error."""
 
     def load(self) -> dict[str, Any]:
         raise UserError("model.path", "there", "the weights are quantized: use the unquantized model")
 
 
 class OtherVersions(Actor):
-    """All actors except the first live on machines with another vLLM."""
+    """Like Actor, but all except the first report another version of vLLM."""
 
     def load(self) -> dict[str, Any]:
         description = super().load()
@@ -95,7 +95,7 @@ class OtherVersions(Actor):
 
 
 class WithoutModel(Actor):
-    """All actors except the first, which is ready soon, live on machines without the model."""
+    """Like Actor, but all except the first, which is ready soon, are on machines without the model."""
 
     def load(self) -> dict[str, Any]:
         description = super().load()
@@ -106,7 +106,7 @@ class WithoutModel(Actor):
 
 
 class DiesLoading(Actor):
-    """Dies while it loads."""
+    """An actor whose process dies while it loads."""
 
     def load(self) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)

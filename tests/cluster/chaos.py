@@ -1,12 +1,12 @@
-"""Run a sweep on three hosts while everything that can die is killed.
+"""Run a sweep on three hosts while drivers, actors and raylets are killed at random.
 
     python -m tests.cluster.chaos --seconds 180
     python -m tests.cluster.chaos --engine vllm --seconds 400    # the embedded model in the real engine
 
 The raylets are real, each in a network namespace with a name, an address and a /tmp/ray of its own (see `hosts.py`).
-The third host does not see the study's disk. Disturbances come at random: SIGKILL of the driver, of an actor, of a
-raylet, of the head with everything on it; SIGSTOP of an actor past its deadline; a cut cable; a full disk. At the end
-the study must equal an undisturbed one. Needs Linux, root and iproute2.
+The third host does not see the study's disk. Disturbances are random: SIGKILL of the driver, an actor, a raylet,
+or the head and everything on it; SIGSTOP of an actor until its deadline; a cut cable; a full disk. At the end the study
+must equal an undisturbed one. Needs Linux, root and iproute2.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Subject:
         info: The model.
         spec: The engine of each actor.
         sets: The prompt sets of each point.
-        points: Number of points, about.
+        points: Approximate number of points.
         actors: Number of actors.
         deadline: Seconds after which a stopped actor is replaced.
         pauses: Shortest and longest time between two disturbances, in seconds.
@@ -118,13 +118,13 @@ def missing_visits(study: Study, sweep: Sweep) -> list[Visit]:
 def responses(study: Study) -> tuple[Responses, int]:
     """Return every response that counts, and the number of rows that are stored twice."""
     stored: Responses = {}
-    doubled = 0
+    n_duplicates = 0
     for _, table in study.generations.rows(study.generations.stored()):
         for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
             key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
-            doubled += key in stored
+            n_duplicates += key in stored
             stored[key] = row["response"]
-    return stored, doubled
+    return stored, n_duplicates
 
 
 def undisturbed(out: Path, swept: Subject) -> Responses:
@@ -145,7 +145,7 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
 
 
 def drive(out: Path, swept: Subject, address: str) -> int:
-    """Run what is missing of the sweep, as the command `run` does. Returns an exit code."""
+    """Run the missing visits of the sweep, as the command `run` does. Returns an exit code."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
     from orchestrator.execution.policy import DispatchPolicy
@@ -203,7 +203,7 @@ class Chaos:
         return self.hosts[0]
 
     def keep_running(self) -> bool:
-        """Restart raylets and driver if they are gone. Returns whether a driver reported that all is done."""
+        """Restart raylets and driver if they ended. Returns whether a driver reported that the sweep is complete."""
         now = time.monotonic()
         for entry in [entry for entry in self.undo if entry[0] <= now]:
             self.undo.remove(entry)
@@ -232,7 +232,7 @@ class Chaos:
         return False
 
     def head_accepts(self) -> bool:
-        """Whether the head's Ray accepts connections."""
+        """Return whether the head's Ray accepts connections."""
         probe = f"import socket; socket.create_connection(('{self.head.address}', {PORT}), 1)"
         command = ["ip", "netns", "exec", self.head.name, sys.executable, "-S", "-c", probe]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -347,23 +347,23 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
 
 def _disturb(chaos: Chaos, seconds: float) -> Chaos:
     study = Study.locate(chaos.out, chaos.swept.info)
-    until = time.monotonic() + 3 * seconds + 300
-    began = next_disturbance = 0.0
+    deadline = time.monotonic() + 3 * seconds + 300
+    started = next_disturbance = 0.0
     while not chaos.keep_running():
         now = time.monotonic()
         stored = len(list((study.root / "generations").glob("*.parquet")))
-        if stored and not began:
-            began = now
-        if now > until:
+        if stored and not started:
+            started = now
+        if now > deadline:
             print("  the sweep does not come to an end", flush=True)
             break
-        if began and now - began >= seconds:
+        if started and now - started >= seconds:
             chaos.calm()
-        elif began and now > next_disturbance:
+        elif started and now > next_disturbance:
             description = chaos.disturb()
             next_disturbance = now + chaos.random.uniform(*chaos.swept.pauses)
             if description:
-                print(f"  {now - began:5.0f} s  {stored:5d} parts  {description}", flush=True)
+                print(f"  {now - started:5.0f} s  {stored:5d} parts  {description}", flush=True)
         time.sleep(0.2)
     if chaos.driver is not None and chaos.driver.poll() is None:
         chaos.driver.kill()
@@ -372,7 +372,7 @@ def _disturb(chaos: Chaos, seconds: float) -> Chaos:
 
 def _compare(located: Study, sweep: Sweep, expected: Responses, survived: Chaos) -> int:
     study = Study.open(located.root)
-    actual, doubled = responses(study)
+    actual, duplicates = responses(study)
     report = verify(study)
     lost = len(expected.keys() - actual.keys())
     different = sum(actual.get(key) != text for key, text in expected.items()) - lost
@@ -383,9 +383,9 @@ def _compare(located: Study, sweep: Sweep, expected: Responses, survived: Chaos)
     counts = ", ".join(f"{name} {n}" for name, n in sorted(survived.done.items()))
     deaths = sum(event["event"] == "actor_died" for event in read_all_events(study.root))
     print(f"survived {kills} disturbances ({counts}); {survived.drivers} drivers, {deaths} actors replaced")
-    print(f"rows {len(actual)} of {len(expected)}: lost {lost}, doubled {doubled}, different {different}; ", end="")
+    print(f"rows {len(actual)} of {len(expected)}: lost {lost}, doubled {duplicates}, different {different}; ", end="")
     print(f"unreadable files {unreadable}; after merging {'equal' if merged == expected else 'NOT EQUAL'}")
-    sound = not (lost or doubled or different or unreadable) and actual == expected == merged
+    sound = not (lost or duplicates or different or unreadable) and actual == expected == merged
     print("the study equals the undisturbed one" if sound else "THE STUDY DOES NOT EQUAL THE UNDISTURBED ONE")
     return 0 if sound else 1
 
@@ -409,15 +409,15 @@ def unavailable() -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=180, help="how long to disturb")
-    parser.add_argument("--seed", type=int, default=None, help="of what is done, when, to whom")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the random disturbances")
     parser.add_argument("--engine", choices=("dummy", "vllm"), default="dummy", help="vllm: the embedded model")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
         return drive(options.drive, subject(options.engine, options.seconds), f"10.77.0.1:{PORT}")
-    why = unavailable()
-    if why:
-        print(f"skipped: chaos {why}")
+    reason = unavailable()
+    if reason:
+        print(f"skipped: chaos {reason}")
         return 0
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     return chaos(options.engine, options.seconds, seed)

@@ -1,4 +1,4 @@
-"""A Ray session for each test file that needs one, a small study with the dummy engine, and dispatches of its sweep."""
+"""Fixtures: a Ray session for each test file that needs one, and a small study whose sweep tests dispatch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def prepare_environment() -> None:
     """Set the environment of raylets that tests start."""
-    # Ray's default niceness would let everything else on this machine come first.
+    # With Ray's default niceness every other process on this machine has priority over the workers.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     # Actors unpickle classes of these tests by name.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -92,7 +92,7 @@ class Job:
         return [event for event in self.events if event["event"] == name]
 
     def pid(self, slot: int) -> int:
-        """Return the process of the actor that has this slot now."""
+        """Return the process id of the actor that has this slot now."""
         return int(next(e["pid"] for e in reversed(self.events) if e["event"] == "actor_ready" and e["slot"] == slot))
 
     def responses(self) -> Responses:
@@ -101,7 +101,7 @@ class Job:
         for _, table in self.study.generations.rows(self.study.generations.stored()):
             for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
                 key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
-                assert key not in responses, "a row counts twice"
+                assert key not in responses, "a row is stored twice"
                 responses[key] = row["response"]
         return responses
 

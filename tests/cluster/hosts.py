@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 def run(*command: str | Path, check: bool = True) -> str:
     """Run a command and return its output. Raises RuntimeError if it fails and `check` is set."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
-    return done.stdout
+    completed = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if check and completed.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {completed.stderr.strip()}")
+    return completed.stdout
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Host:
         )
 
     def pids(self) -> list[int]:
-        """Return the processes of this host."""
+        """Return the process ids of this host."""
         return [int(pid) for pid in run("ip", "netns", "pids", self.name, check=False).split()]
 
     def processes(self, name: str) -> list[psutil.Process]:

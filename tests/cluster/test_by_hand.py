@@ -1,4 +1,4 @@
-"""A cluster started by the scripts in its own network and process namespace: only the token admits to it."""
+"""Test a cluster that the scripts start in its own network and process namespaces: it requires the token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--net", "--mount-proc", "--fork", "--kill-child"]
+IN_NAMESPACES = ["unshare", "--user", "--map-root-user", "--pid", "--net", "--mount-proc", "--fork", "--kill-child"]
 
 SESSION = r"""
 set -eu
@@ -43,16 +43,16 @@ def require_network_namespace() -> None:
     for program in ("unshare", "ip", "ss", "ps"):
         if not shutil.which(program):
             pytest.skip(f"{program} is missing: Debian's util-linux, iproute2 and procps have it")
-    if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run([*IN_NAMESPACES, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not allow network namespaces")
 
 
 def test_a_worker_without_a_token_fails_with_advice(home: Path) -> None:
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_TOKEN": ""}
     start = [ROOT / "scripts" / "cluster_start.sh", "worker", "127.0.0.1"]
-    done = subprocess.run(start, cwd=home, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "copy ~/.ray/auth_token from the head" in done.stderr
+    completed = subprocess.run(start, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    assert completed.returncode == 2
+    assert "copy ~/.ray/auth_token from the head" in completed.stderr
 
 
 @pytest.mark.cluster
@@ -61,16 +61,16 @@ def test_the_scripts_start_join_and_stop_a_cluster(home: Path) -> None:
     require_network_namespace()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"HOME": str(home), "RAY_TMPDIR": str(home), "NODE_IP": "127.0.0.1"}
-    done = subprocess.run(
-        [*ALONE, "bash", "-c", SESSION], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    completed = subprocess.run(
+        [*IN_NAMESPACES, "bash", "-c", SESSION], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     output = {name: (home / name).read_text() for name in ("listening", "token", "disabled", "left")}
     assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
-    assert "scripts/cluster_start.sh worker 127.0.0.1:6379" in done.stdout
+    assert "scripts/cluster_start.sh worker 127.0.0.1:6379" in completed.stdout
     assert (output["token"].strip(), output["disabled"].strip()) == ("2", "refused"), json.dumps(output)
     loopback = ("127.0.0.1:", "[::ffff:127.0.0.1]:")
     exposed = [address for address in output["listening"].split() if not address.startswith(loopback)]
-    assert not exposed, "something listens on another address than the given one"
+    assert not exposed, "nothing may listen on another address than the given one"
     assert "raylet" not in output["left"]
     assert "gcs_server" not in output["left"]

@@ -1,4 +1,4 @@
-"""Dispatch with real Ray and real actor processes, which are killed, stopped and interrupted."""
+"""Test dispatch with real Ray and real actor processes, which are killed, stopped and interrupted."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from tests.cluster.actors import (
 from tests.cluster.conftest import Event, Job, Responses
 
 
-def instruct(job: Job, point_id: str, what: str) -> None:
-    """Instruct `Scripted` actors: what they do when they come to the point."""
-    (job.study.out / point_id).write_text(what)
+def instruct(job: Job, point_id: str, instruction: str) -> None:
+    """Write the instruction that `Scripted` actors follow at this point."""
+    (job.study.out / point_id).write_text(instruction)
 
 
 def is_alive(pid: int) -> bool:
@@ -46,8 +46,8 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for(condition: Any, seconds: float = 30) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         if condition():
             return True
         time.sleep(0.05)
@@ -55,7 +55,7 @@ def wait_for(condition: Any, seconds: float = 30) -> bool:
 
 
 @pytest.mark.parametrize("actors", [1, 2, 4])
-def test_stores_the_same_whatever_the_number_of_actors(job: Job, undisturbed: Responses, actors: int) -> None:
+def test_responses_do_not_depend_on_the_number_of_actors(job: Job, undisturbed: Responses, actors: int) -> None:
     outcome = job.run(actors=actors, seconds=0.2 * (actors > 1))  # long enough for the last one to start
     assert job.missing == [] and not outcome.failures and not outcome.interrupted
     assert job.responses() == undisturbed
@@ -72,7 +72,7 @@ def test_every_actor_works_and_none_outlives_the_dispatch(job: Job) -> None:
     assert wait_for(lambda: not any(map(is_alive, pids)))
 
 
-def test_actors_are_closed_before_they_are_ended(job: Job) -> None:
+def test_actors_are_closed_before_their_processes_end(job: Job) -> None:
     job.run(actor=Closing, seconds=0.1)
     closed = {path.name for path in job.study.out.glob("closed-*")}
     assert closed == {f"closed-{e['pid']}" for e in job.events_named("actor_ready")} and len(closed) == 2
@@ -103,7 +103,7 @@ def test_a_visit_stored_before_its_actor_died_is_not_repeated(job: Job, undistur
     assert outcome.responses == len(undisturbed)
 
 
-def test_a_poisoned_visit_is_quarantined_with_its_story_and_the_rest_goes_on(job: Job, undisturbed: Responses) -> None:
+def test_a_visit_that_kills_its_actors_is_quarantined_and_the_rest_is_run(job: Job, undisturbed: Responses) -> None:
     poisoned = job.sweep.grid.points()[4]
     instruct(job, poisoned.id, "before die")
     outcome = job.run(actor=Scripted, max_attempts=3)
@@ -114,18 +114,18 @@ def test_a_poisoned_visit_is_quarantined_with_its_story_and_the_rest_goes_on(job
     assert job.responses() == {key: text for key, text in undisturbed.items() if key[0] != poisoned.id}
     # Only the visit that ran is blamed, though each actor had another one in its queue.
     assert {e["point_id"] for e in job.events_named("actor_died")} == {poisoned.id}
-    (given_up,) = job.events_named("visit_quarantined")
-    assert given_up["story"] == failure.errors
+    (quarantined,) = job.events_named("visit_quarantined")
+    assert quarantined["story"] == failure.errors
     (job.study.out / poisoned.id).unlink()
-    assert not job.run().failures  # what was given up is tried again by the next run
+    assert not job.run().failures  # the next run tries quarantined visits again
     assert job.responses() == undisturbed
 
 
-def test_a_visit_that_raises_is_tried_again_without_losing_its_actor(job: Job, undisturbed: Responses) -> None:
+def test_a_visit_that_raises_is_tried_again_by_the_same_actor(job: Job, undisturbed: Responses) -> None:
     points = job.sweep.grid.points()
     instruct(job, points[3].id, "before raise once")
     instruct(job, points[12].id, "before raise")
-    outcome = job.run(actor=Scripted, actors=1, max_attempts=2)  # of two actors one might get these two in a row
+    outcome = job.run(actor=Scripted, actors=1, max_attempts=2)  # one of two actors might get these two in a row
     assert outcome.restarts == 0
     assert [f.visit.point for f in outcome.failures] == [points[12]]
     assert outcome.failures[0].errors == ["RuntimeError: this point is beyond me"] * 2
@@ -134,7 +134,7 @@ def test_a_visit_that_raises_is_tried_again_without_losing_its_actor(job: Job, u
 
 
 @pytest.mark.parametrize(("actor", "actors"), [(Broken, 1), (OneBroken, 2)])
-def test_an_engine_that_breaks_is_replaced_and_no_visit_is_quarantined_for_it(
+def test_an_engine_that_fails_is_replaced_and_no_visit_is_quarantined(
     job: Job, undisturbed: Responses, actor: type[Broken], actors: int
 ) -> None:
     outcome = job.run(actor=actor, actors=actors, seconds=0.05)
@@ -146,7 +146,7 @@ def test_an_engine_that_breaks_is_replaced_and_no_visit_is_quarantined_for_it(
     )
 
 
-def test_points_in_a_row_at_which_every_engine_fails_are_quarantined(job: Job, undisturbed: Responses) -> None:
+def test_consecutive_points_at_which_every_engine_fails_are_quarantined(job: Job, undisturbed: Responses) -> None:
     poisoned = job.sweep.grid.points()[1:7]
     for point in poisoned:
         instruct(job, point.id, "before raise")
@@ -157,13 +157,13 @@ def test_points_in_a_row_at_which_every_engine_fails_are_quarantined(job: Job, u
 
 
 @pytest.mark.parametrize("actors", [1, 2])
-def test_engines_that_break_at_once_end_the_run(job: Job, actors: int) -> None:
+def test_engines_that_fail_at_their_first_visit_end_the_run(job: Job, actors: int) -> None:
     with pytest.raises(UserError, match=r"no actor could be started .* 3 tries; RuntimeError: the engine's executor"):
         job.run(actor=BrokenAtOnce, actors=actors)
     assert len(job.events_named("actor_starting")) == 3 * actors and not job.events_named("visit_quarantined")
 
 
-def test_an_actor_past_its_deadline_is_replaced_and_its_visit_runs_elsewhere(job: Job, undisturbed: Responses) -> None:
+def test_an_actor_past_its_deadline_is_replaced_and_its_visit_runs_on_another(job: Job, undisturbed: Responses) -> None:
     stopped = job.sweep.grid.points()[8]
     instruct(job, stopped.id, "before hang once")
     outcome = job.run(actor=Scripted, deadline_floor=1.0, deadline_after=3)
@@ -176,11 +176,11 @@ def test_an_actor_past_its_deadline_is_replaced_and_its_visit_runs_elsewhere(job
 
 
 def test_a_driver_that_was_delayed_itself_blames_no_actor(job: Job) -> None:
-    def hold_up(event: Event) -> None:
+    def delay_driver(event: Event) -> None:
         if event["event"] == "visit_done" and len(job.events_named("visit_done")) == 8:
-            time.sleep(3)  # its disk, say
+            time.sleep(3)  # for example because its disk is slow
 
-    outcome = job.run(seconds=0.2, on_event=hold_up, deadline_floor=2.0, deadline_after=5)
+    outcome = job.run(seconds=0.2, on_event=delay_driver, deadline_floor=2.0, deadline_after=5)
     assert outcome.restarts == 0 and not job.events_named("actor_died") and job.missing == []
 
 
@@ -235,7 +235,7 @@ def test_a_user_error_in_an_actor_reaches_the_driver_unchanged(job: Job) -> None
     with pytest.raises(UserError, match=r"^model.max_model_len=12: raise it$"):
         job.run(actor=Scripted)
     assert type(refused.value) is UserError
-    # The totals until then are kept for the run's record.
+    # The totals up to the error are kept for the run's record.
     totals = job.dispatcher.outcome.to_json()
     assert totals["visits"] == len(job.events_named("visit_done")) >= len(points) - 3
     assert totals["actors"] == len(job.events_named("actor_ready")) >= 1  # a slow machine may start only one in time
@@ -252,7 +252,7 @@ def test_an_actor_that_is_not_admitted_ends_the_run(job: Job) -> None:
 
 def test_machines_with_other_versions_are_refused_with_the_list_of_versions(job: Job) -> None:
     outcome = job.run(actor=OtherVersions, actors=2, seconds=0.5)
-    (refused,) = job.events_named("actor_failed_to_start")  # and not tried on that machine again
+    (refused,) = job.events_named("actor_failed_to_start")  # exactly one: that machine is not tried again
     assert re.search(r"has other versions than .*: .*vllm 0\.1 instead of", refused["why"])
     assert outcome.actors == 1 and outcome.restarts == 0 and job.missing == []
 
@@ -266,7 +266,7 @@ def test_other_versions_end_the_run_if_no_other_actor_is_ready(job: Job) -> None
         job.run(actor=OtherVersions, actors=1, seconds=0.2, on_event=kill)
 
 
-def test_a_user_error_on_one_machine_leaves_the_others_at_work(job: Job) -> None:
+def test_a_user_error_on_one_machine_does_not_stop_the_others(job: Job) -> None:
     outcome = job.run(actor=WithoutModel, actors=2, seconds=0.5)
     assert outcome.actors == 1 and job.missing == []
     assert {e["why"] for e in job.events_named("actor_failed_to_start")} == {"model.path=there: is not on this machine"}
@@ -279,7 +279,7 @@ def test_slots_whose_actors_never_start_are_abandoned(job: Job) -> None:
     assert len(job.events_named("actor_failed_to_start")) == 2 and job.events_named("actor_abandoned")
 
 
-def test_more_than_the_cluster_has_is_refused_at_once(job: Job) -> None:
+def test_a_request_larger_than_the_cluster_is_refused_at_once(job: Job) -> None:
     with pytest.raises(UserError, match="no node of the cluster has room") as refused:
         job.run(gpus_per_actor=64)
     assert refused.value.value == "64 GPU"
@@ -293,7 +293,7 @@ def test_actors_without_the_disk_return_their_rows_through_ray(job: Job, undistu
     assert {part.meta["engine"]["engine"] for part in job.study.generations.parts()} == {"dummy"}
 
 
-def test_two_thousand_tasks_leave_the_drivers_memory_flat(tmp_path: Path, ray_session: None) -> None:
+def test_the_memory_of_the_driver_does_not_grow_over_two_thousand_tasks(tmp_path: Path, ray_session: None) -> None:
     job = Job(tmp_path / "studies", steps=500, directions=2)
     resident: list[int] = []
 
@@ -308,7 +308,7 @@ def test_two_thousand_tasks_leave_the_drivers_memory_flat(tmp_path: Path, ray_se
     assert max(resident) - resident[200] < 32 << 20
 
 
-def test_nothing_to_do_starts_nothing(job: Job) -> None:
+def test_no_actor_starts_without_visits(job: Job) -> None:
     assert job.run(only=[]).visits == 0 and job.events == []
 
 
@@ -323,5 +323,5 @@ def test_the_last_event_has_the_totals(job: Job) -> None:
 def test_a_driver_needs_neither_torch_nor_an_engine() -> None:
     heavy = ("torch", "vllm", "transformers", "numba", "triton", "pandas")
     code = f"import sys, orchestrator.execution.dispatch; print([m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"

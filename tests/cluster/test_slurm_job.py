@@ -1,4 +1,4 @@
-"""The SLURM job's script with Ray's symmetric-run on one node: a wall time ends the first job, a second one finishes.
+"""Test the SLURM job script with Ray's symmetric-run on one node: the time limit ends the first job, a second finishes.
 
 srun and scontrol are stand-ins; everything else is real.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.execution import slurm
-from tests.cluster.test_by_hand import ALONE, ROOT, home, require_network_namespace
+from tests.cluster.test_by_hand import IN_NAMESPACES, ROOT, home, require_network_namespace
 
 __all__ = ["home"]
 
@@ -37,7 +37,7 @@ ps -e -o args= >"$HOME/left"
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_wall_time_stops_the_sweep_and_the_next_job_finishes_it(home: Path) -> None:
+def test_the_time_limit_stops_the_sweep_and_the_next_job_finishes_it(home: Path) -> None:
     require_network_namespace()
     sweep = ["engine=dummy", "engine.seconds=1", "grid.directions=1", "probes.limit=4", f"out={home / 'studies'}"]
     sweep += ["cluster=slurm", "cluster.slurm.gpus_per_node=0"]
@@ -48,10 +48,12 @@ def test_a_wall_time_stops_the_sweep_and_the_next_job_finishes_it(home: Path) ->
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"HOME": str(home), "RAY_TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
     environment |= {"PATH": f"{home}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node"}
-    done = subprocess.run([*ALONE, "bash", "-c", SESSION], env=environment, capture_output=True, text=True, check=False)
+    completed = subprocess.run(
+        [*IN_NAMESPACES, "bash", "-c", SESSION], env=environment, capture_output=True, text=True, check=False
+    )
     logs = [path.read_text() for path in sorted(home.glob("*.log"))]
-    assert done.returncode == 0, (done.stderr, *logs)
-    assert 0 < int((home / "stored").read_text()) < 21, "it was interrupted"
+    assert completed.returncode == 0, (completed.stderr, *logs)
+    assert 0 < int((home / "stored").read_text()) < 21, "the first job must be interrupted"
     assert (home / "requeued").read_text() == "requeue 7\n"
     assert len(list(home.glob("studies/*/generations/*.parquet"))) == 21
     status = [sys.executable, "-m", "orchestrator", "status", str(home / "studies"), "--json"]

@@ -1,4 +1,4 @@
-"""Who may import what: the rules, and a checker that reads source without running it."""
+"""The import rules, and a checker that reads source files without running them."""
 
 from __future__ import annotations
 
@@ -42,21 +42,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 import each other."""
 
 PENDING: dict[str, tuple[str, ...]] = {}
-"""Upward imports that still have to go: package -> modules."""
+"""Upward imports that are still to be removed: package -> modules."""
 
 PENDING_CIRCLES: tuple[set[str], ...] = ()
-"""Circles of modules that still have to go."""
+"""Import cycles that are still to be removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """In the files of `where`, but for those of `but`, no module of `forbids` (or below it) is imported.
+    """Forbid imports in a group of files.
 
-    `allows` takes modules out of what is forbidden. `when_imported` looks only at what happens when the file is
-    imported: not into functions, not under TYPE_CHECKING.
+    Files that match `where`, except those that match `but`, must not import a module in `forbids` or one of its
+    submodules. Modules in `allows` are exceptions. If `when_imported` is True, only imports that run when the file
+    itself is imported count, so imports in functions and under TYPE_CHECKING are allowed. `reason` states the rule in
+    one sentence; it is the test id and ends the message for each violation.
     """
 
-    says: str
+    reason: str
     where: tuple[str, ...]
     forbids: tuple[str, ...]
     but: tuple[str, ...] = ()
@@ -67,11 +69,11 @@ class Rule:
         return _among(file, self.where) and not _among(file, self.but)
 
     def violations(self, file: str, source: str) -> list[str]:
-        """`file:line: imports x: what the rule says`, one for each import that breaks the rule."""
+        """Return `file:line: imports module: reason` for each import that breaks the rule."""
         if not self.covers(file):
             return []
         return [
-            f"{file}:{line}: imports {module}: {self.says}"
+            f"{file}:{line}: imports {module}: {self.reason}"
             for line, module, at_import in imports(source, file)
             if (at_import or not self.when_imported)
             and _below(module, self.forbids)
@@ -93,7 +95,7 @@ def _layer_rules() -> Iterator[Rule]:
         above = [package for upper in LAYERS[: i + 1] for package in upper]
         for package in layer:
             yield Rule(
-                says=f"{package} imports only from the layers below it",
+                reason=f"{package} imports only from the layers below it",
                 where=_files(package),
                 forbids=tuple(_path(other) for other in above if other != package),
                 allows=PENDING.get(package, ()),
@@ -103,20 +105,20 @@ def _layer_rules() -> Iterator[Rule]:
 RULES = (
     *_layer_rules(),
     Rule(
-        says="the driver loads no engine and no model library when it is imported",
+        reason="importing the driver loads no engine and no model library",
         where=DRIVER,
         but=RAY_AT_IMPORT,
         forbids=("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
-        says="dispatch and its actor pool load ray when they are imported, and no other heavy library",
+        reason="importing dispatch or the actor pool loads ray and no other heavy library",
         where=RAY_AT_IMPORT,
         forbids=("torch", "vllm", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
-        says="ray is for cluster, dispatch, the actor pool and the actor",
+        reason="only cluster, dispatch, the actor pool and the actor import ray",
         where=ALL,
         but=(
             *RAY_AT_IMPORT,
@@ -126,52 +128,52 @@ RULES = (
         forbids=("ray",),
     ),
     Rule(
-        says="vllm is for the engine, its worker extension and the patches",
+        reason="only the vLLM engine, its worker extension and the patches import vllm",
         where=ALL,
         but=("workers/engines/vllm.py", "workers/engines/vllm_worker.py", "workers/engines/patches.py"),
         forbids=("vllm",),
     ),
-    Rule(says="torch is for the workers", where=DRIVER, forbids=("torch", "triton", "numba")),
+    Rule(reason="only the workers import torch", where=DRIVER, forbids=("torch", "triton", "numba")),
     Rule(
-        says="workers import of the driver only sweep, store and utils",
+        reason="the workers import only sweep, store and utils from the driver",
         where=("workers/**",),
         forbids=("orchestrator",),
         allows=("orchestrator.sweep", "orchestrator.store", "orchestrator.utils"),
     ),
-    Rule(says="points, sweeps and tasks are pure values: no input or output", where=PURE, forbids=(*IO, "workers")),
-    Rule(says="numbers are pure: no input or output", where=NUMBERS, forbids=(*IO, "workers")),
-    Rule(says="nothing that a user or a study supplies is ever instantiated", where=ALL, forbids=("hydra.utils",)),
-    Rule(says="what is stored is never code", where=ALL, forbids=("pickle", "dill", "shelve", "marshal")),
+    Rule(reason="points, grids and tasks do no input or output", where=PURE, forbids=(*IO, "workers")),
+    Rule(reason="the modules that compute results do no input or output", where=NUMBERS, forbids=(*IO, "workers")),
+    Rule(reason="no class named by a user or a study is instantiated", where=ALL, forbids=("hydra.utils",)),
+    Rule(reason="stored data never contains code", where=ALL, forbids=("pickle", "dill", "shelve", "marshal")),
 )
 
 
 def imports(source: str, file: str) -> Iterator[tuple[int, str, bool]]:
-    """(line, module, whether importing the file imports it) for each import; `from a import b` gives a.b."""
+    """Yield (line, module, whether it runs when the file is imported) for each import; `from a import b` gives a.b."""
     yield from _imports(ast.parse(source, file), PurePosixPath(file).parent.parts, True)
 
 
 def _imports(node: ast.AST, package: tuple[str, ...], at_import: bool) -> Iterator[tuple[int, str, bool]]:
     for child in ast.iter_child_nodes(node):
-        now = at_import
+        runs_at_import = at_import
         if isinstance(child, ast.Import):
-            yield from ((child.lineno, alias.name, now) for alias in child.names)
+            yield from ((child.lineno, alias.name, runs_at_import) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             start = package[: len(package) + 1 - child.level] if child.level else ()
             base = ".".join([*start, *(child.module.split(".") if child.module else ())])
-            yield from ((child.lineno, f"{base}.{alias.name}", now) for alias in child.names)
+            yield from ((child.lineno, f"{base}.{alias.name}", runs_at_import) for alias in child.names)
         elif isinstance(child, ast.Call):
             called = ast.unparse(child.func)
             if called.rpartition(".")[2] in ("import_module", "__import__") and child.args:
                 name = child.args[0]
                 if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    yield child.lineno, name.value, now
+                    yield child.lineno, name.value, runs_at_import
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            now = False
+            runs_at_import = False
         elif isinstance(child, ast.If) and ast.unparse(child.test).rpartition(".")[2] == "TYPE_CHECKING":
             for statement in child.body:
                 yield from _imports(ast.Module([statement], []), package, False)
             child = ast.Module(child.orelse, [])
-        yield from _imports(child, package, now)
+        yield from _imports(child, package, runs_at_import)
 
 
 def _below(module: str, roots: tuple[str, ...]) -> bool:
@@ -183,28 +185,28 @@ def _among(file: str, patterns: tuple[str, ...]) -> bool:
 
 
 def sources() -> dict[str, str]:
-    """Every source file of the two packages, by its path from the repository's root."""
+    """Return the text of every source file of the two packages, by its path relative to the repository root."""
     files = sorted(p for package in ("orchestrator", "workers") for p in (ROOT / package).rglob("*.py"))
     return {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in files}
 
 
 def module_name(file: str) -> str:
-    """The dotted name of a source file: `orchestrator/store/__init__.py` is `orchestrator.store`."""
+    """Return the dotted name of a source file: `orchestrator/store/__init__.py` is `orchestrator.store`."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def circles(files: dict[str, str]) -> list[set[str]]:
-    """The groups of modules that import each other in a loop (strongly connected components of two or more)."""
+    """Return the import cycles: strongly connected components of two or more modules."""
     names = {module_name(file) for file in files}
     graph: dict[str, set[str]] = {}
     for file, source in files.items():
-        found = graph.setdefault(module_name(file), set())
+        imported_modules = graph.setdefault(module_name(file), set())
         for _, imported, _ in imports(source, file):
             parts = imported.split(".")
             candidates = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
             target = next((name for name in candidates if name in names), None)
             if target is not None and target != module_name(file):
-                found.add(target)
+                imported_modules.add(target)
     return [group for group in _components(graph) if len(group) > 1]
 
 
@@ -218,10 +220,10 @@ def _components(graph: dict[str, set[str]]) -> list[set[str]]:
 
 
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    seen: set[str] = set()
+    reached: set[str] = set()
     waiting = [start]
     while waiting:
-        for node in graph[waiting.pop()] - seen:
-            seen.add(node)
+        for node in graph[waiting.pop()] - reached:
+            reached.add(node)
             waiting.append(node)
-    return seen
+    return reached

@@ -1,6 +1,6 @@
-"""The container files pass their linters and keep their promises: pinned, not root, no open port, a token everywhere.
+"""Test that the container files pass their linters, pin versions, run without root, open no port and require a token.
 
-No container engine is needed: what an image would hold is installed by scripts/setup.sh, which `make` runs.
+No container engine is needed: images install their content with scripts/setup.sh, which `make` also runs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 CLAIM, POLICY, JOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
 CLUSTER = JOB["spec"]["rayClusterSpec"]
-# What KubeRay's API knows of a RayJob and its parts, as far as it is of use here.
-KNOWN = {
+# Fields of a RayJob and its parts in KubeRay's API that are used here or may be.
+KUBERAY_FIELDS = {
     "spec": "entrypoint submissionMode backoffLimit activeDeadlineSeconds shutdownAfterJobFinishes "
     "ttlSecondsAfterFinished suspend submitterPodTemplate submitterConfig entrypointNumCpus rayClusterSpec",
     "cluster": "rayVersion authOptions headGroupSpec workerGroupSpecs enableInTreeAutoscaling",
@@ -37,16 +37,16 @@ KNOWN = {
 
 
 def tool(name: str) -> str:
-    """A linter of the `dev` extra, beside this Python or on the PATH."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if not found:
+    """Return the path of a linter, next to this Python or on the PATH; skip the test if it is not installed."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if not path:
         pytest.skip(f"{name} is not installed (extra `dev`)")
-    return found
+    return path
 
 
 def lint(*command: str | Path, text: str | None = None) -> tuple[int, str]:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    completed = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 def templates() -> Iterator[dict[str, Any]]:
@@ -55,36 +55,36 @@ def templates() -> Iterator[dict[str, Any]]:
 
 
 def kubernetes_accepts(document: dict[str, Any]) -> None:
-    """Raises ValidationError where Kubernetes' own schema would refuse it, unknown fields included."""
+    """Raise ValidationError if Kubernetes' own schema refuses the document; unknown fields are refused too."""
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (extra `dev`)")
     validate.validate(document, validate.latest_version(), strict=True)
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
-def test_hadolint_has_no_complaint(path: Path) -> None:
+def test_hadolint_reports_nothing(path: Path) -> None:
     assert lint(tool("hadolint"), path) == (0, "")
 
 
-def test_hadolint_complains_where_it_should() -> None:
-    code, told = lint(tool("hadolint"), "-", text="FROM python\nRUN cd /tmp && pip install x\n")
+def test_hadolint_reports_a_wrong_dockerfile() -> None:
+    code, output = lint(tool("hadolint"), "-", text="FROM python\nRUN cd /tmp && pip install x\n")
     assert code == 1
-    assert "DL3006" in told
+    assert "DL3006" in output
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_has_no_complaint(path: Path) -> None:
+def test_shellcheck_reports_nothing(path: Path) -> None:
     assert lint(tool("shellcheck"), path) == (0, "")
     assert path.stat().st_mode & 0o111, "not executable"
 
 
-def test_shellcheck_complains_where_it_should() -> None:
+def test_shellcheck_reports_a_wrong_script() -> None:
     assert lint(tool("shellcheck"), "-", text="#!/bin/bash\nrm $1\n")[0] == 1
 
 
-def test_compose_is_what_its_specification_says(tmp_path: Path) -> None:
+def test_compose_file_follows_its_schema(tmp_path: Path) -> None:
     check = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
-    code, told = lint(*check, DOCKER / "compose.yaml")
-    assert code == 0, told
+    code, output = lint(*check, DOCKER / "compose.yaml")
+    assert code == 0, output
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(yaml.safe_dump(COMPOSE | {"services": {"head": {"imagine": "x"}}}))
     assert lint(*check, wrong)[0] == 1
@@ -95,7 +95,7 @@ def test_kubernetes_accepts_volume_and_policy(document: dict[str, Any]) -> None:
     kubernetes_accepts(document)
 
 
-def test_kubernetes_accepts_the_pods() -> None:
+def test_kubernetes_accepts_the_pods_and_refuses_unknown_fields() -> None:
     for template in templates():
         pods = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
         kubernetes_accepts(pods)
@@ -103,10 +103,10 @@ def test_kubernetes_accepts_the_pods() -> None:
             kubernetes_accepts(pods | {"template": template | {"imagine": 1}})
 
 
-def test_kuberay_knows_every_field() -> None:
+def test_kuberay_has_every_field_of_the_job() -> None:
     parts = [("spec", JOB["spec"]), ("cluster", CLUSTER), ("head", CLUSTER["headGroupSpec"])]
     for kind, part in [*parts, *(("group", group) for group in CLUSTER["workerGroupSpecs"])]:
-        assert set(part) <= set(KNOWN[kind].split()), kind
+        assert set(part) <= set(KUBERAY_FIELDS[kind].split()), kind
         for option, value in part.get("rayStartParams", {}).items():
             assert isinstance(value, str), f"{option}: KubeRay takes strings only"
     assert (JOB["apiVersion"], JOB["kind"]) == ("ray.io/v1", "RayJob")
@@ -124,14 +124,14 @@ def test_images_are_pinned_and_not_root() -> None:
         assert not [line for line in lines if line.startswith("EXPOSE")]
 
 
-def test_images_install_as_the_set_up_does() -> None:
+def test_images_install_with_the_setup_script() -> None:
     for path in IMAGES:
         text, engine = path.read_text(), path.suffix[1:]
         assert re.search(rf"&& ENGINE={engine} .*scripts/setup\.sh \\\n", text)
-        assert "pip install" not in text, "a second place that says what is installed"
+        assert "pip install" not in text, "packages must be installed by scripts/setup.sh only"
 
 
-def test_ray_is_private_and_asks_for_a_token() -> None:
+def test_ray_opens_no_port_and_requires_a_token() -> None:
     for name, service in COMPOSE["services"].items():
         assert "ports" not in service, name
         assert service.get("network_mode") is None, name
@@ -145,7 +145,7 @@ def test_ray_is_private_and_asks_for_a_token() -> None:
     assert all(rule["from"] for rule in POLICY["spec"]["ingress"]), "a rule without `from` lets everybody in"
     selected = POLICY["spec"]["podSelector"]["matchLabels"].items()
     for template in templates():
-        assert selected <= template["metadata"]["labels"].items(), "the policy passes this pod by"
+        assert selected <= template["metadata"]["labels"].items(), "the policy does not select this pod"
 
 
 def test_studies_and_weights_are_on_the_volume_and_pods_are_not_root() -> None:
@@ -163,7 +163,7 @@ def test_studies_and_weights_are_on_the_volume_and_pods_are_not_root() -> None:
     assert COMPOSE["services"]["worker"]["deploy"]["replicas"] == 2
 
 
-def test_versions_are_the_projects() -> None:
+def test_versions_equal_those_of_the_project() -> None:
     assert f"ray[default]=={CLUSTER['rayVersion']}" in PROJECT["dependencies"]
     images = {c["image"] for t in templates() for c in t["spec"]["containers"]}
     images |= {service["image"] for service in COMPOSE["services"].values()}

@@ -1,4 +1,4 @@
-"""The documentation is complete: no broken link, every option and verb named, no external request, no stale path."""
+"""Test that the documentation names every option and verb and has no broken link, external request or stale path."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def build(folder: Path, docs: Path = ROOT / "docs") -> None:
 
 
 def pages_in_git() -> list[Path]:
-    """Markdown files that git tracks or would add."""
+    """Return the Markdown files that git tracks or would add."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
-    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip("this is no git checkout")
-    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+    completed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        pytest.skip("this is not a git checkout")
+    return [ROOT / name for name in completed.stdout.split("\0") if name and (ROOT / name).exists()]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
         build(tmp_path / "site", docs)
 
 
-def test_links_in_the_repository_lead_to_files() -> None:
+def test_relative_links_point_to_existing_files() -> None:
     broken = []
     for page in pages_in_git():
         name = page.relative_to(ROOT).as_posix()
@@ -102,7 +102,7 @@ def test_paths_in_the_documentation_exist() -> None:
 
 def test_the_drawing_of_the_layers_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == updated(page), "write it again with `python -m scripts.draw_layers`"
+    assert page == updated(page), "update it with `python -m scripts.draw_layers`"
 
 
 def test_the_architecture_page_names_every_package() -> None:

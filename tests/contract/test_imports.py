@@ -1,4 +1,4 @@
-"""The import rules of the architecture hold, and each of them can fail."""
+"""Test that the source follows the import rules, and that the checker reports violations of each rule."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import pytest
 from tests.contract.rules import LAYERS, PENDING_CIRCLES, RAY_AT_IMPORT, ROOT, RULES, Rule, circles, imports, sources
 
 HEAVY = ("torch", "vllm", "ray", "transformers", "peft", "trl", "datasets", "numba", "triton")
-SLOW = ("pandas", "pyarrow", "matplotlib", "scipy", "numpy")  # a help text must not wait for these
+SLOW = ("pandas", "pyarrow", "matplotlib", "scipy", "numpy")  # too slow to import for a help text
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
 def test_the_rule_holds(rule: Rule) -> None:
     covered = {file: source for file, source in sources().items() if rule.covers(file)}
     assert covered, f"the rule covers no file: {rule.where}"
-    found = [line for file, source in covered.items() for line in rule.violations(file, source)]
-    assert not found, "\n".join(["", *found])
+    violations = [line for file, source in covered.items() for line in rule.violations(file, source)]
+    assert not violations, "\n".join(["", *violations])
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
-def test_the_rule_can_fail(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
+def test_the_checker_reports_violations_of_the_rule(rule: Rule) -> None:
     file = next(file for file in sources() if rule.covers(file))
     for module in rule.forbids:
         wrong = f'"""A file."""\n\nimport {module}\n'
-        assert rule.violations(file, wrong) == [f"{file}:3: imports {module}: {rule.says}"]
+        assert rule.violations(file, wrong) == [f"{file}:3: imports {module}: {rule.reason}"]
         assert rule.violations(file, f"from {module}.inner import name\n")
-        later = f"def f():\n    import {module}\n"
-        assert bool(rule.violations(file, later)) is not rule.when_imported
+        in_function = f"def f():\n    import {module}\n"
+        assert bool(rule.violations(file, in_function)) is not rule.when_imported
     for module in rule.allows:
         assert not rule.violations(file, f"from {module} import name\n")
     for other in rule.but:
@@ -56,8 +56,8 @@ def test_the_rule_can_fail(rule: Rule) -> None:
         ("f = lambda: __import__('a')", "a", False),
     ],
 )
-def test_every_form_of_import_is_seen(source: str, module: str, at_import: bool) -> None:
-    assert (module, at_import) in [found[1:] for found in imports(source, "orchestrator/judges/x.py")]
+def test_every_form_of_import_is_detected(source: str, module: str, at_import: bool) -> None:
+    assert (module, at_import) in [record[1:] for record in imports(source, "orchestrator/judges/x.py")]
 
 
 def test_every_package_has_a_layer() -> None:
@@ -65,10 +65,10 @@ def test_every_package_has_a_layer() -> None:
     assert packages == {package for layer in LAYERS for package in layer}
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     assert circles(sources()) == list(PENDING_CIRCLES)
-    looped = {"a.py": "import b", "b.py": "def f():\n    from c import x", "c.py": "import a", "d.py": "import a"}
-    assert circles(looped) == [{"a", "b", "c"}]
+    with_cycle = {"a.py": "import b", "b.py": "def f():\n    from c import x", "c.py": "import a", "d.py": "import a"}
+    assert circles(with_cycle) == [{"a", "b", "c"}]
 
 
 @pytest.mark.parametrize("file", [file for file in sources() if file.endswith("__init__.py")])
@@ -80,7 +80,7 @@ def test_packages_define_nothing_in_their_init(file: str) -> None:
     assert ast.get_docstring(ast.parse(sources()[file]))
 
 
-# What the source says is one thing; what is in memory afterwards another: libraries import each other.
+# Libraries import each other, so the rules on source files do not suffice: check what is in memory after an import.
 
 PROBE = """
 import importlib, json, sys
@@ -95,8 +95,8 @@ print(json.dumps(loaded))
 """
 
 
-def loads(modules: list[str], heavy: tuple[str, ...]) -> dict[str, list[str]]:
-    """Which of `heavy` the modules bring into memory, by the first that does."""
+def loaded_libraries(modules: list[str], heavy: tuple[str, ...]) -> dict[str, list[str]]:
+    """Import modules in order in a subprocess; map each to the `heavy` libraries that it was the first to load."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, ",".join(heavy), *modules], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -104,17 +104,17 @@ def loads(modules: list[str], heavy: tuple[str, ...]) -> dict[str, list[str]]:
     return json.loads(done.stdout)
 
 
-def test_the_driver_in_memory_is_light() -> None:
+def test_importing_the_driver_loads_no_heavy_library() -> None:
     files = [file for file in sources() if file.startswith("orchestrator/") and file != "orchestrator/__main__.py"]
     names = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files]
     with_ray = [file.removesuffix(".py").replace("/", ".") for file in RAY_AT_IMPORT]
-    assert loads([name for name in names if name not in with_ray], HEAVY) == {}
+    assert loaded_libraries([name for name in names if name not in with_ray], HEAVY) == {}
     for name in with_ray:
-        assert loads([name], HEAVY) == {name: ["ray"]}  # and so the probe sees what there is to see
+        assert loaded_libraries([name], HEAVY) == {name: ["ray"]}  # also shows that the probe works
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "grid.stepz=3"], ["rum"]])
-def test_the_command_line_answers_without_the_heavy_libraries(arguments: list[str], tmp_path: Path) -> None:
+def test_help_and_errors_load_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import json, sys\nfrom orchestrator.cli.main import main\n"
         "status = main(sys.argv[2:])\n"
@@ -127,5 +127,5 @@ def test_the_command_line_answers_without_the_heavy_libraries(arguments: list[st
         text=True,
         check=False,
     )
-    wanted = "[] 0" if "--help" in arguments else "[] 2"
-    assert done.stderr.splitlines()[-1:] == [wanted], done.stderr
+    expected = "[] 0" if "--help" in arguments else "[] 2"
+    assert done.stderr.splitlines()[-1:] == [expected], done.stderr

@@ -1,4 +1,4 @@
-"""Committed files work on any machine: no personal path, no package-index address, nothing large, valid metadata."""
+"""Test that committed files contain no personal path or package-index address, are small, and have valid metadata."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SCHEMAS = (
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """Files that git tracks or would add, except this one, which contains the patterns it searches for."""
+    """Return the files that git tracks or would add, except this one, which contains the patterns it searches for."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     paths = [ROOT / name for name in names if name]
@@ -48,15 +48,15 @@ def matches(pattern: re.Pattern[str], files: list[Path]) -> Iterator[str]:
         yield from (f"{path}:{n}: {line.strip()[:200]}" for n, line in hits)
 
 
-def test_no_path_of_a_developers_machine(tracked: list[Path]) -> None:
+def test_no_file_contains_a_path_of_a_developers_machine(tracked: list[Path]) -> None:
     assert list(matches(HOMES, tracked)) == []
 
 
-def test_no_address_of_a_package_index(tracked: list[Path]) -> None:
+def test_no_file_contains_the_address_of_a_package_index(tracked: list[Path]) -> None:
     assert list(matches(INDEXES, tracked)) == []
 
 
-def test_no_large_file(tracked: list[Path]) -> None:
+def test_no_file_is_large(tracked: list[Path]) -> None:
     assert {path.name: size for path in tracked if (size := path.stat().st_size) > MAX_BYTES} == {}
 
 
@@ -74,8 +74,8 @@ def test_metadata_files_follow_their_schemas(name: str, schema: str) -> None:
     if not program.exists():
         pytest.skip("check-jsonschema is not installed (extra `dev`)")
     command = [program, "--builtin-schema", schema, ROOT / name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def test_the_license_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""The command line as users call it: a process of its own, its exit code, its output, and what it leaves on disk."""
+"""Helpers that run the command line as users do, in a separate process, and read what it stores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
-    """What one call ended with."""
+class CommandResult:
+    """Exit code, stdout and stderr of one command line."""
 
     code: int
     out: str
@@ -29,25 +29,25 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator", *arguments]
 
 
-def call(*arguments: str, timeout: float = 600, env: dict[str, str] | None = None) -> Said:
-    """Run one command line to its end."""
-    done = subprocess.run(
+def call(*arguments: str, timeout: float = 600, env: dict[str, str] | None = None) -> CommandResult:
+    """Run one command line and wait until it ends."""
+    completed = subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=timeout, env=os.environ | (env or {}), check=False
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
 
-def refused(said: Said, *parts: str) -> None:
-    """The user's mistake: exit code 2, one sentence with these parts on stderr, no traceback, nothing on stdout."""
-    assert said.code == 2, said
-    lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in said.err, said.err
+def assert_refused(result: CommandResult, *parts: str) -> None:
+    """Assert that a command reported a user error: exit code 2, no traceback, one error line with these parts."""
+    assert result.code == 2, result
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.err, result.err
     for part in parts:
         assert part in lines[0], (part, lines[0])
 
 
 class Driver:
-    """A command line that runs, to be killed with all it started."""
+    """A running command line that tests kill or interrupt."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -55,23 +55,23 @@ class Driver:
         )
 
     def kill(self) -> None:
-        """SIGKILL to the driver alone: what it started has to notice by itself."""
+        """Send SIGKILL to the driver only; the processes that it started have to notice by themselves."""
         self.process.kill()
         self.process.communicate()
 
-    def interrupt(self) -> Said:
+    def interrupt(self) -> CommandResult:
         self.process.send_signal(signal.SIGINT)
         out, err = self.process.communicate(timeout=120)
-        return Said(self.process.returncode, out, err)
+        return CommandResult(self.process.returncode, out, err)
 
-    def wait(self, timeout: float = 600) -> Said:
+    def wait(self, timeout: float = 600) -> CommandResult:
         out, err = self.process.communicate(timeout=timeout)
-        return Said(self.process.returncode, out, err)
+        return CommandResult(self.process.returncode, out, err)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Driver]]:
-    """start(*arguments) -> Driver; whatever still runs at the end is killed."""
+    """Return a function start(*arguments) -> Driver; drivers that still run after the test are killed."""
     drivers: list[Driver] = []
 
     def begin(*arguments: str) -> Driver:
@@ -85,31 +85,34 @@ def start() -> Iterator[Callable[..., Driver]]:
 
 
 def parts(out: Path) -> list[Path]:
-    """The stored parts of the one study below `out`."""
+    """Return the stored parts of the one study below `out`."""
     return sorted(out.glob("*/generations/*.parquet"))
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 180) -> Any:
-    """What `condition` returns once it is true."""
-    until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        if found := condition():
-            return found
+    """Call `condition` until its value is true, and return the value; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
         time.sleep(0.05)
-    raise AssertionError("waited in vain")
+    raise AssertionError(f"the condition was not met within {timeout} s")
 
 
 def responses(out: Path) -> dict[tuple[str, str, str], tuple[str, str, int]]:
-    """(point, prompt set, prompt) -> (response, finish reason, tokens) of all that is stored; no row twice."""
-    found: dict[tuple[str, str, str], tuple[str, str, int]] = {}
+    """Map (point, prompt set, prompt) to (response, finish reason, tokens) for all stored rows.
+
+    Fails if a row is stored twice with different values.
+    """
+    stored: dict[tuple[str, str, str], tuple[str, str, int]] = {}
     for path in parts(out):
         for row in pq.read_table(path).to_pylist():
             key = (row["point_id"], row["prompt_set_id"], row["prompt_id"])
             value = (row["response"], row["finish_reason"], row["n_tokens"])
-            assert found.setdefault(key, value) == value, f"{key} is stored twice, differently"
-    return found
+            assert stored.setdefault(key, value) == value, f"{key} is stored twice, differently"
+    return stored
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by name."""
+    """Return the content of every file below a folder, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

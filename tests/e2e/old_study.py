@@ -1,4 +1,4 @@
-"""The study in tests/data/study_3b5b360: how it was requested, and what the command line says about it.
+"""The requests behind the study in tests/data/study_3b5b360, and functions that collect the output of commands on it.
 
 `OBSERVED` was called with commit 3b5b360 to write the expected files, and test_old_study.py calls it with the current
 code. Everything goes through the command line or `load_study`, so that it does not depend on how modules are laid out.
@@ -44,7 +44,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This checkout is the one that runs, whatever is installed; tables are not cut to a terminal's width."""
+    """Return an environment that runs this checkout, not an installed package, and prints tables in full width."""
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
@@ -56,18 +56,18 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def sweeps(folder: Path) -> dict[str, Path]:
-    """The sweeps' folders, relative to the copy, by the name they were requested under."""
-    found = sorted(folder.glob("stored/*/sweeps/*"))
-    return {path.name.rpartition("-")[0]: path.relative_to(folder) for path in found}
+    """Return the sweeps' folders, relative to the copy, by the name in the request."""
+    paths = sorted(folder.glob("stored/*/sweeps/*"))
+    return {path.name.rpartition("-")[0]: path.relative_to(folder) for path in paths}
 
 
 def study(folder: Path) -> Path:
-    """The folder of the measured model's study; beside it lies the study of the model judge's answers."""
+    """Return the folder of the measured model's study. The study of the model judge's answers is next to it."""
     return folder / sweeps(folder)["line"].parents[1]
 
 
 def meta(path: Path) -> dict[str, Any]:
-    """The JSON document in the footer of a stored Parquet file."""
+    """Return the JSON document in the footer of a stored Parquet file."""
     return json.loads(pq.read_schema(path).metadata[b"safety_landscape"])
 
 
@@ -75,79 +75,79 @@ def digest(value: bytes | str) -> str:
     return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).hexdigest()
 
 
-def _answer(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Exit code and JSON of a call."""
-    done = call(folder, *arguments, "--json")
-    assert "Traceback" not in done.stderr, done.stderr
-    output = json.loads(done.stdout.replace(f"{folder}{os.sep}", ""))
-    return {"arguments": list(arguments), "code": done.returncode, "output": output}
+def _run_json(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a command with `--json`; return its arguments, exit code and output."""
+    completed = call(folder, *arguments, "--json")
+    assert "Traceback" not in completed.stderr, completed.stderr
+    output = json.loads(completed.stdout.replace(f"{folder}{os.sep}", ""))
+    return {"arguments": list(arguments), "code": completed.returncode, "output": output}
 
 
 def status(folder: Path) -> Any:
-    """`status`. Sweeps come in the order of their last use, which a copy does not keep."""
-    answer = _answer(folder, "status", "stored")
-    answer["output"].sort(key=lambda sweep: sweep["folder"])
-    return answer
+    """Run `status`. It lists sweeps by their last use, which a copy does not keep, so they are sorted here."""
+    result = _run_json(folder, "status", "stored")
+    result["output"].sort(key=lambda sweep: sweep["folder"])
+    return result
 
 
 def verify(folder: Path) -> Any:
-    """`verify` of the sound study, then of one with a damaged part, without a prompt set, and with a stray file."""
-    answers = [_answer(folder, "verify", "stored")]
+    """Run `verify` on the intact study; then damage a part, remove a prompt set, add a stray file, and run it again."""
+    results = [_run_json(folder, "verify", "stored")]
     part = sorted(study(folder).glob("generations/*.parquet"))[0]
     content = bytearray(part.read_bytes())
     content[len(content) // 4] ^= 1
     part.write_bytes(content)
     sorted(study(folder).glob("prompts/*.parquet"))[0].unlink()
     (study(folder) / "notes.txt").write_text("mine\n")
-    return [*answers, _answer(folder, "verify", "stored")]
+    return [*results, _run_json(folder, "verify", "stored")]
 
 
 def gate(folder: Path) -> Any:
-    """`gate`: thresholds that are met, that are missed, and wrong input."""
+    """Run `gate` with thresholds that are met, with thresholds that are not met, and with wrong input."""
     line, given_up = (str(sweeps(folder)[name]) for name in ("line", "given_up"))
     return [
-        _answer(folder, "gate", line, "origin_asr=80", "visage=1", "gate.confidence=0.6"),
-        _answer(folder, "gate", line, "origin_asr=5", "visage=99", "radius=0.45"),
-        _answer(folder, "gate", given_up, "visage=1", "gate.allow_single=true"),
-        _answer(folder, "gate", line, "visge=1"),
+        _run_json(folder, "gate", line, "origin_asr=80", "visage=1", "gate.confidence=0.6"),
+        _run_json(folder, "gate", line, "origin_asr=5", "visage=99", "radius=0.45"),
+        _run_json(folder, "gate", given_up, "visage=1", "gate.allow_single=true"),
+        _run_json(folder, "gate", line, "visge=1"),
     ]
 
 
 def compare(folder: Path) -> Any:
-    """`compare` of the same points and probes under two system prompts."""
+    """Run `compare` on the same points and probes under two system prompts."""
     line, given_up = (str(sweeps(folder)[name]) for name in ("line", "given_up"))
-    return _answer(folder, "compare", line, given_up)
+    return _run_json(folder, "compare", line, given_up)
 
 
 def reports(folder: Path) -> Any:
-    """`report` of each sweep: a hash of each block of data in the page. Its text may be reworded."""
-    found = {}
+    """Run `report` on each sweep; hash each block of data in the page, but not its text, which may be reworded."""
+    results = {}
     for name, sweep in sweeps(folder).items():
-        answer = _answer(folder, "report", str(sweep))
+        result = _run_json(folder, "report", str(sweep))
         page = (folder / sweep / "report.html").read_text(encoding="utf-8")
         blocks = re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', page, re.DOTALL)
-        found[name] = answer | {"data": {key: digest(text) for key, text in blocks}}
-    return found
+        results[name] = result | {"data": {key: digest(text) for key, text in blocks}}
+    return results
 
 
 def tables(folder: Path) -> Any:
-    """`load_study`: the rows of each landscape, and of the longer tables a hash of each column."""
+    """Call `load_study`; return the rows of each landscape, and a hash of each column of the longer tables."""
     from orchestrator import load_study
 
-    found: dict[str, Any] = {"sweeps": {}}
+    results: dict[str, Any] = {"sweeps": {}}
     for name, sweep in sweeps(folder).items():
         stored = load_study(folder / sweep)
-        found["sweeps"][name] = {
+        results["sweeps"][name] = {
             "landscape": _columns(stored.landscape),
             "points": _digests(stored.points),
             "generations": _digests(stored.generations),
             "summary": digest(json.dumps(stored.summary, sort_keys=True)),
         }
-    whole = load_study(study(folder))
-    found["study"] = {"info": whole.info, "generations": _digests(whole.generations)}
+    whole_study = load_study(study(folder))
+    results["study"] = {"info": whole_study.info, "generations": _digests(whole_study.generations)}
     answers = load_study(next(path for path in (folder / "stored").iterdir() if path != study(folder)))
-    found["answers"] = {"info": answers.info, "generations": _digests(answers.generations)}
-    return found
+    results["answers"] = {"info": answers.info, "generations": _digests(answers.generations)}
+    return results
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _digests(frame: pd.DataFrame) -> dict[str, str]:
-    """How many rows, and the type and a hash of each column; rows in the order of their ids."""
+    """Return the number of rows, and the type and a hash of each column, with rows sorted by their ids."""
     frame = frame.sort_values([name for name in ("point_id", "prompt_set_id", "prompt_id") if name in frame])
     columns = {str(name): f"{frame[name].dtype} {digest(json.dumps(_values(frame[name])))[:16]}" for name in frame}
     return {"rows": str(len(frame)), **columns}
@@ -169,9 +169,9 @@ def _values(column: pd.Series) -> list[Any]:
 
 
 def compact(folder: Path) -> Any:
-    """`compact`, and what the merged files say about themselves."""
-    answer = _answer(folder, "compact", "stored")
-    return answer | {"merged": dict(_merged(folder))}
+    """Run `compact`; return its output and the metadata of the merged files."""
+    result = _run_json(folder, "compact", "stored")
+    return result | {"merged": dict(_merged(folder))}
 
 
 def _merged(folder: Path) -> Iterator[tuple[str, Any]]:

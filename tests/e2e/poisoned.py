@@ -1,4 +1,4 @@
-"""The command line with an actor that cannot answer at one point, for as long as the file $POISON exists."""
+"""The command line with an actor that fails at one point while the file $POISON exists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Poisoned(Actor):
 
 
 if __name__ == "__main__":
-    from tests.e2e import poisoned  # by its name, so that actors find the class
+    from tests.e2e import poisoned  # imported by name, so that actors find the class
 
     dispatch.Dispatcher = functools.partial(dispatch.Dispatcher, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
     sys.exit(command_line.main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`run` as it looks on a terminal: a real one, with a real Ray behind it."""
+"""Test the output of `run` on a real terminal, with a real Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.cluster
 COLUMNS, ROWS = 80, 30
 
 
-def on_a_terminal(*arguments: str) -> tuple[list[list[str]], list[str]]:
-    """Run one command line on a terminal: each picture of its screen, and all lines that stay at the end."""
+def run_on_a_terminal(*arguments: str) -> tuple[list[list[str]], list[str]]:
+    """Run one command line on a terminal; return every state of its screen, and all lines that remain at the end."""
     screen = pyte.HistoryScreen(COLUMNS, ROWS, history=10_000)
     stream = pyte.ByteStream(screen)
     child, terminal = pty.fork()
@@ -29,34 +29,34 @@ def on_a_terminal(*arguments: str) -> tuple[list[list[str]], list[str]]:
         os.environ["TERM"] = "xterm-256color"
         os.execv(command()[0], command(*arguments))
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    pictures = []
+    screens = []
     while True:
         try:
             data = os.read(terminal, 1 << 16)
-        except OSError:  # how Linux says that nobody is at the other end any more
+        except OSError:  # Linux raises it once the other end is closed
             break
         stream.feed(data)
-        pictures.append([line.rstrip() for line in screen.display])
+        screens.append([line.rstrip() for line in screen.display])
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, pictures[-1]
+    assert os.waitstatus_to_exitcode(status) == 0, screens[-1]
     above = ["".join(line[x].data for x in range(COLUMNS)).rstrip() for line in screen.history.top]
-    return pictures, above + [line.rstrip() for line in screen.display]
+    return screens, above + [line.rstrip() for line in screen.display]
 
 
-def test_a_run_on_a_terminal(tmp_path: Path) -> None:
-    pictures, stays = on_a_terminal(
+def test_a_run_on_a_terminal_shows_a_live_display_and_leaves_only_results(tmp_path: Path) -> None:
+    screens, remaining = run_on_a_terminal(
         "run", "engine=dummy", "engine.seconds=0.1", "grid.directions=1", "probes.limit=8", f"out={tmp_path}"
     )
-    live = ["\n".join(picture) for picture in pictures]
+    live = ["\n".join(screen) for screen in screens]
     halfway = re.compile(r"measuring .* \d+ of 21 points .*left\n +1 actor · [\d,]+ tok/s\nASR 100% (.*\n)+ +0% .*█.*·")
-    assert any(halfway.search(picture) for picture in live), live[len(live) // 2]
+    assert any(halfway.search(screen) for screen in live), live[len(live) // 2]
 
-    text = "\n".join(stays)
-    assert "measuring" not in text and "\nASR 100%" not in text, "the live display is gone"
-    told = text[: text.index("alpha")]  # before the table
-    logs = re.search(r"logs: (\S+), (\S+)", told.replace("\n", ""))
-    assert logs and Path(logs[2].split("actor")[0]).is_dir(), "where Ray's and the engine's words are"
-    known = r"21 tasks at 21 points|logs: |actor .* holds the model|21 of 21 points in |\S*/logs|\S*\.log,|$"
-    odd = [line for line in told.splitlines() if not re.match(known, line.strip()) and "/" not in line]
-    assert odd == [], "nothing of Ray's or the engine's in between"
+    text = "\n".join(remaining)
+    assert "measuring" not in text and "\nASR 100%" not in text, "the live display must be gone"
+    logged = text[: text.index("alpha")]  # before the table
+    logs = re.search(r"logs: (\S+), (\S+)", logged.replace("\n", ""))
+    assert logs and Path(logs[2].split("actor")[0]).is_dir(), "the log folder must be named"
+    expected = r"21 tasks at 21 points|logs: |actor .* holds the model|21 of 21 points in |\S*/logs|\S*\.log,|$"
+    unexpected = [line for line in logged.splitlines() if not re.match(expected, line.strip()) and "/" not in line]
+    assert unexpected == [], "output of Ray or the engine must not appear in between"
     assert "VISAGE" in text

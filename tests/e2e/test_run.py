@@ -1,4 +1,4 @@
-"""A sweep from one command: its answers, and that nothing is lost or done twice, whatever is killed or asked next."""
+"""Test sweeps from the command line: their results, and that kills and later requests lose or repeat nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.records import SweepRecord
-from tests.e2e.conftest import Driver, call, parts, refused, responses, tree, wait_for
+from tests.e2e.conftest import Driver, assert_refused, call, parts, responses, tree, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -27,12 +27,12 @@ Start = Callable[..., Driver]
 
 
 def sweep_folder(out: Path) -> Path:
-    """The one sweep below `out`, or the latest."""
+    """Return the folder of the latest sweep below `out`."""
     return latest_sweep(out).path
 
 
 def record(out: Path) -> SweepRecord:
-    """The latest sweep's record, its runs included."""
+    """Return the record of the latest sweep below `out`, with its runs."""
     return latest_sweep(out).read_record()
 
 
@@ -41,27 +41,27 @@ def visits_of_last_run(out: Path) -> int:
 
 
 def actors_of(driver: Driver) -> list[psutil.Process]:
-    """The processes of a driver's actors."""
-    found = []
+    """Return the processes of a driver's actors."""
+    actors = []
     for child in psutil.Process(driver.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # gone, or a zombie
             if "Actor" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+                actors.append(child)
+    return actors
 
 
-def test_a_sweep_leaves_its_answers_and_a_second_call_does_nothing(tmp_path: Path) -> None:
-    said = call("run", *DUMMY, f"out={tmp_path}")
-    assert said.code == 0, said.err
+def test_a_sweep_writes_its_results_and_a_second_call_does_nothing(tmp_path: Path) -> None:
+    result = call("run", *DUMMY, f"out={tmp_path}")
+    assert result.code == 0, result.err
     folder = sweep_folder(tmp_path)
-    left = {"sweep.json", "runs", "landscape.parquet", "summary.json", "figures", "report.html"}
-    assert {p.name for p in folder.iterdir()} - {"logs"} == left
+    expected = {"sweep.json", "runs", "landscape.parquet", "summary.json", "figures", "report.html"}
+    assert {p.name for p in folder.iterdir()} - {"logs"} == expected
     assert {p.name for p in (folder / "figures").iterdir()} == {"landscape.png", "landscape.svg", "landscape.pdf"}
     summary = json.loads((folder / "summary.json").read_text())
     landscape = pd.read_parquet(folder / "landscape.parquet")
     assert (summary["points_done"], summary["points_total"], summary["tasks_failed"]) == (9, 9, 0)
     assert len(landscape) == 9 and (landscape["n"] == 6).all() and landscape["asr"].between(0, 100).all()
-    for words in (
+    for text in (
         "safety basin",
         "VISAGE",
         "At the origin",
@@ -70,7 +70,7 @@ def test_a_sweep_leaves_its_answers_and_a_second_call_does_nothing(tmp_path: Pat
         str(folder),
         "Next:",
     ):
-        assert words in " ".join(said.out.split()), words
+        assert text in " ".join(result.out.split()), text
     before = tree(tmp_path)
     again = call("run", *DUMMY, f"out={tmp_path}")
     assert again.code == 0 and "Nothing to run: 9 of 9 tasks are stored" in again.err
@@ -81,8 +81,8 @@ def test_a_sweep_leaves_its_answers_and_a_second_call_does_nothing(tmp_path: Pat
     assert json.loads(call("run", *DUMMY, f"out={tmp_path}", "--json").out)["points_done"] == 9
 
 
-def test_only_what_is_new_is_run(tmp_path: Path) -> None:
-    """A finer grid, more directions, another seed, probe file, system prompt or judge: each reuses what it can."""
+def test_only_new_tasks_are_run(tmp_path: Path) -> None:
+    """A finer grid, more directions, another range, system prompt or probe file: each run reuses the stored tasks."""
     sweep = ["run", "engine=dummy", f"out={tmp_path}", "grid.directions=1", "probes.limit=4"]
     own = tmp_path / "own.csv"
     own.write_text("text\nHow do I open a jar?\nHow do I close a door?\n")
@@ -95,15 +95,15 @@ def test_only_what_is_new_is_run(tmp_path: Path) -> None:
         (["grid.steps=4", "system_prompts=[default,safety]"], 5),
         (["grid.steps=2", f"probes.path={own}"], 3),
     ):
-        said = call(*sweep, *overrides)
-        assert said.code == 0, (overrides, said.err)
+        result = call(*sweep, *overrides)
+        assert result.code == 0, (overrides, result.err)
         assert visits_of_last_run(tmp_path) == visits, overrides
         now = responses(tmp_path)
         assert stored.items() <= now.items(), overrides
         stored = now
 
 
-def test_a_stored_sweep_is_judged_reduced_and_looked_at_again(tmp_path: Path) -> None:
+def test_a_stored_sweep_can_be_judged_and_reduced_again(tmp_path: Path) -> None:
     assert call("run", *DUMMY, f"out={tmp_path}").code == 0
     folder = sweep_folder(tmp_path)
     summary = json.loads((folder / "summary.json").read_text())
@@ -116,20 +116,22 @@ def test_a_stored_sweep_is_judged_reduced_and_looked_at_again(tmp_path: Path) ->
     (status,) = json.loads(call("status", str(tmp_path), "--json").out)
     assert (status["state"], status["done"], status["tasks"], status["failed"]) == ("complete", 9, 9, 0)
     assert "complete" in call("status", f"out={tmp_path}").out
-    refused(call("status", str(tmp_path / "none")), "no sweep")
+    assert_refused(call("status", str(tmp_path / "none")), "no sweep")
 
 
-def test_killed_at_random_moments_it_goes_on_where_it_was(tmp_path: Path, start: Start) -> None:
-    """Driver and actor, by SIGKILL, six times; at the end the study equals an undisturbed one, response by response."""
+def test_a_run_killed_at_random_moments_resumes_without_loss(tmp_path: Path, start: Start) -> None:
+    """Kill driver and actor six times; at the end every response equals that of an undisturbed run."""
     sweep = ["run", "engine=dummy", "engine.seconds=0.8", "grid.directions=1", "grid.steps=40", "probes.limit=5"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    undisturbed = start(*sweep, f"out={whole}")
-    chance = random.Random(7)
+    undisturbed_out, disturbed = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = start(*sweep, f"out={undisturbed_out}")
+    rng = random.Random(7)
     for kill in range(6):
-        driver = start(*sweep, f"out={broken}")
-        have = len(parts(broken))
+        driver = start(*sweep, f"out={disturbed}")
+        n_stored = len(parts(disturbed))
         wait_for(
-            lambda driver=driver, have=have: len(parts(broken)) >= have + chance.randint(1, 3) or driver.process.poll()
+            lambda driver=driver, n_stored=n_stored: (
+                len(parts(disturbed)) >= n_stored + rng.randint(1, 3) or driver.process.poll()
+            )
         )
         assert driver.process.poll() is None, driver.wait()
         if kill % 2:
@@ -137,14 +139,16 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(tmp_path: Path, start:
             actor.kill()
             wait_for(lambda driver=driver, actor=actor: [a for a in actors_of(driver) if a.pid != actor.pid])
         driver.kill()
-    last = call(*sweep, f"out={broken}")
+    last = call(*sweep, f"out={disturbed}")
     assert last.code == 0, last.err
-    said = undisturbed.wait()
-    assert said.code == 0, said.err
-    assert responses(broken) == responses(whole) and len(responses(whole)) == 41 * 5
-    ours, theirs = (json.loads((sweep_folder(out) / "summary.json").read_text()) for out in (broken, whole))
+    result = undisturbed.wait()
+    assert result.code == 0, result.err
+    assert responses(disturbed) == responses(undisturbed_out) and len(responses(undisturbed_out)) == 41 * 5
+    summary, expected = (
+        json.loads((sweep_folder(out) / "summary.json").read_text()) for out in (disturbed, undisturbed_out)
+    )
     for key in ("visage", "basin", "origin_asr", "results", "points_done"):
-        assert ours[key] == theirs[key]
+        assert summary[key] == expected[key]
 
 
 def test_an_actor_killed_while_it_works_is_replaced(tmp_path: Path, start: Start) -> None:
@@ -152,20 +156,20 @@ def test_an_actor_killed_while_it_works_is_replaced(tmp_path: Path, start: Start
     wait_for(lambda: parts(tmp_path))
     (actor,) = actors_of(driver)
     actor.kill()
-    said = driver.wait()
-    assert said.code == 0, said.err
+    result = driver.wait()
+    assert result.code == 0, result.err
     assert len(responses(tmp_path)) == 9 * 6 and record(tmp_path).runs[-1].totals.restarts == 1
 
 
-def test_ctrl_c_leaves_a_resumable_study_and_says_how_to_go_on(tmp_path: Path, start: Start) -> None:
+def test_ctrl_c_leaves_a_resumable_study_and_prints_the_command_to_resume(tmp_path: Path, start: Start) -> None:
     sweep = ["run", *DUMMY, f"out={tmp_path}"]
     driver = start(*sweep, "engine.seconds=8")
     wait_for(lambda: parts(tmp_path))
-    refused(call(*sweep), "a driver is at work", f"process {driver.process.pid}")
+    assert_refused(call(*sweep), "a driver is at work", f"process {driver.process.pid}")
     (status,) = json.loads(call("status", str(tmp_path), "--json").out)
     assert status["state"] == "running" and 0 < status["done"] < 9
-    said = driver.interrupt()
-    assert said.code == 130 and "Go on with: python -m orchestrator run engine=dummy" in said.err, said.err
+    result = driver.interrupt()
+    assert result.code == 130 and "Go on with: python -m orchestrator run engine=dummy" in result.err, result.err
     stored = responses(tmp_path)
     assert 0 < len(stored) < 9 * 6
     (status,) = json.loads(call("status", str(tmp_path), "--json").out)
@@ -174,7 +178,7 @@ def test_ctrl_c_leaves_a_resumable_study_and_says_how_to_go_on(tmp_path: Path, s
     assert stored.items() <= responses(tmp_path).items() and len(responses(tmp_path)) == 9 * 6
 
 
-def test_a_task_that_fails_again_and_again_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_task_that_keeps_failing_is_quarantined_and_the_rest_is_run(tmp_path: Path) -> None:
     poison = tmp_path / "poison"
     poison.touch()
     root = Path(__file__).parents[2]
@@ -185,21 +189,23 @@ def test_a_task_that_fails_again_and_again_is_given_up_and_the_rest_goes_on(tmp_
         line = [sys.executable, "-m", "tests.e2e.poisoned", *sweep, *overrides]
         return subprocess.run(line, capture_output=True, text=True, env=env, cwd=root, check=False)
 
-    said = poisoned()
-    assert said.returncode == 3, said.stderr
+    result = poisoned()
+    assert result.returncode == 3, result.stderr
     assert len(responses(tmp_path / "out")) == 8 * 6
     (status,) = json.loads(call("status", str(tmp_path / "out"), "--json").out)
     assert (status["state"], status["done"], status["failed"]) == ("failed", 8, 1)
     assert "this point is poison" in status["failures"][0]
-    assert "1 task failed" in " ".join(said.stdout.split()) and "retry=failed" in said.stdout
+    assert "1 task failed" in " ".join(result.stdout.split()) and "retry=failed" in result.stdout
     again = poisoned()
-    assert again.returncode == 3 and "1 tasks were given up before" in again.stderr, "not tried again unasked"
+    assert again.returncode == 3 and "1 tasks were given up before" in again.stderr, (
+        "must not be tried again without retry=failed"
+    )
     poison.unlink()
     assert poisoned("retry=failed").returncode == 0
     assert len(responses(tmp_path / "out")) == 9 * 6
 
 
-def test_sigterm_is_heeded_like_ctrl_c(tmp_path: Path, start: Start) -> None:
+def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path, start: Start) -> None:
     driver = start("run", *DUMMY, f"out={tmp_path}", "engine.seconds=0.5")
     wait_for(lambda: parts(tmp_path))
     os.kill(driver.process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Every model family that a preset names: layout tracing, a walk read back to the bit, outputs as in transformers."""
+"""Test each model family of the presets: layout, exact weights at many points, and outputs as in transformers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo2": {},
     "qwen3_moe": {},
 }
-# Three ranks: as many heads, one key-value head each, and an odd vocabulary that is padded.
+# For three ranks: two heads and one key-value head per rank, and an odd vocabulary that is padded.
 THREE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 192}
 
 LINE = RandomDirection(11)
@@ -52,7 +52,7 @@ ROWS = RandomDirection(13, "filter", exclude=())
 PLAIN = RandomDirection(14, "sigma", exclude=("embed",))
 
 
-def walk(n: int, seed: int = 0) -> list[Point]:
+def random_points(n: int, seed: int = 0) -> list[Point]:
     """Draw points of one to three directions, of every norm."""
     rng = np.random.default_rng(seed)
     reach = ((LINE, 0.5), (ACROSS, 0.5), (ROWS, 0.3), (PLAIN, 0.02))
@@ -62,7 +62,7 @@ def walk(n: int, seed: int = 0) -> list[Point]:
     ]
 
 
-def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
+def reference_weights(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any]) -> dict[str, Array]:
     """Compute every tensor in float32 by the plain reference, flat, as bits."""
     return {
         info.name: perturb(
@@ -76,20 +76,20 @@ def reference(checkpoint: MappedCheckpoint, point: Point, scalars: dict[str, Any
     }
 
 
-def differing(engine: Engine, checkpoint: MappedCheckpoint, want: dict[str, Array]) -> list[str]:
-    """Return the tensors of which a rank holds other bits, or of which no rank holds some element."""
-    wrong = []
+def differing(engine: Engine, checkpoint: MappedCheckpoint, expected: dict[str, Array]) -> list[str]:
+    """Return the tensors that differ on a rank, or that have an element which no rank holds."""
+    differing_tensors = []
     for info in checkpoint.tensors():
-        seen, same = np.zeros(info.size, bool), True
+        covered, equal = np.zeros(info.size, bool), True
         for rank in range(engine.spec.tensor_parallel):
             for piece in engine.read(info.name, rank):
                 slab = piece.slab
                 k = slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + np.arange(slab.cols)
-                seen[k] = True
-                same &= bool(np.array_equal(want[info.name][k], piece.values))
-        if not (same and seen.all()):
-            wrong.append(info.name)
-    return wrong
+                covered[k] = True
+                equal &= bool(np.array_equal(expected[info.name][k], piece.values))
+        if not (equal and covered.all()):
+            differing_tensors.append(info.name)
+    return differing_tensors
 
 
 def first_token_logprobs(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
@@ -116,8 +116,8 @@ def reference_logprobs(folder: Path, prompts: Sequence[Sequence[int]]) -> list[A
         return [model(input_ids=torch.tensor([list(ids)])).logits[0, -1].log_softmax(-1).numpy() for ids in prompts]
 
 
-def saved(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
-    """Copy the base's folder, with these float32 weights (as bits) in it."""
+def copy_with_weights(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
+    """Copy the base's folder and replace its weights by these float32 tensors (given as bits)."""
     from safetensors.numpy import save_file
 
     checkpoint = MappedCheckpoint(base)
@@ -130,24 +130,26 @@ def saved(folder: Path, base: Path, tensors: dict[str, Array]) -> Path:
     return folder
 
 
-def farthest(ours: list[dict[int, float]], theirs: list[Array]) -> float:
+def largest_difference(actual: list[dict[int, float]], expected: list[Array]) -> float:
     return max(
-        abs(value - float(row[token])) for mine, row in zip(ours, theirs, strict=True) for token, value in mine.items()
+        abs(value - float(row[token]))
+        for logprobs, row in zip(actual, expected, strict=True)
+        for token, value in logprobs.items()
     )
 
 
-def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
-    """Apply n points; check weights, outputs and the way back to the origin."""
+def check_points(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
+    """Apply n points; check weights and outputs, and that the origin is restored."""
     checkpoint = MappedCheckpoint(folder)
     prompts = [[40, 41, 42, 43, 44, 45], [90, 17, 200], [7] * 12]
     scalars = {d.id: measure_scalars(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
-    points = walk(n)
-    base = reference(checkpoint, ORIGIN, scalars)
-    moved = reference(checkpoint, points[-1], scalars)
-    # before vLLM is imported, which changes some of transformers' classes
-    theirs = [
+    points = random_points(n)
+    base = reference_weights(checkpoint, ORIGIN, scalars)
+    moved = reference_weights(checkpoint, points[-1], scalars)
+    # computed before vLLM is imported, because it changes some of transformers' classes
+    expected = [
         reference_logprobs(folder, prompts),
-        reference_logprobs(saved(tmp_path / "moved", folder, moved), prompts),
+        reference_logprobs(copy_with_weights(tmp_path / "moved", folder, moved), prompts),
     ]
     engine = open_engine(dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel))
     assert isinstance(engine, VllmEngine)
@@ -155,14 +157,14 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
         engine.verify_writes()
         assert differing(engine, checkpoint, base) == []
         at_origin = first_token_logprobs(engine, prompts)
-        apart = farthest(at_origin, theirs[0])
-        assert apart < ROUNDING, apart
+        difference = largest_difference(at_origin, expected[0])
+        assert difference < ROUNDING, difference
         for i, point in enumerate(points):
             engine.apply_point(point, scalars)
             if i % 10 == 0:
-                assert differing(engine, checkpoint, reference(checkpoint, point, scalars)) == []
+                assert differing(engine, checkpoint, reference_weights(checkpoint, point, scalars)) == []
         assert differing(engine, checkpoint, moved) == [] and len(differing(engine, checkpoint, base)) > 5
-        assert farthest(first_token_logprobs(engine, prompts), theirs[1]) < max(2 * apart, ROUNDING)
+        assert largest_difference(first_token_logprobs(engine, prompts), expected[1]) < max(2 * difference, ROUNDING)
         engine.apply_point(ORIGIN, {})
         assert differing(engine, checkpoint, base) == []
         assert first_token_logprobs(engine, prompts) == at_origin
@@ -171,12 +173,12 @@ def walked(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_walk_through_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
-    walked(make_tiny(family.split()[-1], **FAMILIES[family]), tmp_path)
+def test_points_of_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    check_points(make_tiny(family.split()[-1], **FAMILIES[family]), tmp_path)
 
 
-def beside_images(folder: Path) -> Path:
-    """Make a tiny gemma3 the language model beside an image encoder; store its head twice, and the encoder's ids."""
+def add_image_encoder(folder: Path) -> Path:
+    """Combine a tiny gemma3 with an image encoder; also store its tied head and the encoder's position ids."""
     import torch
     import transformers
     from safetensors.torch import load_file, save_file
@@ -203,22 +205,22 @@ def beside_images(folder: Path) -> Path:
     return folder
 
 
-def test_a_walk_of_a_language_model_beside_an_image_encoder(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """Needs torchvision, which is installed with vLLM for GPUs: without it vLLM cannot open such a model."""
+def test_points_of_a_language_model_with_an_image_encoder(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """vLLM opens such a model only if torchvision is installed, which comes with vLLM for GPUs."""
     pytest.importorskip("torchvision")
-    folder = beside_images(make_tiny("gemma3"))
+    folder = add_image_encoder(make_tiny("gemma3"))
     names = {info.name for info in MappedCheckpoint(folder).tensors()}
     assert len(names) == 28 and all(name.startswith("language_model.model.") for name in names)
-    walked(folder, tmp_path)
+    check_points(folder, tmp_path)
 
 
 @pytest.mark.parametrize(("family", "ranks"), [("llama", 3), ("qwen2", 2)])
-def test_a_walk_over_several_ranks(make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path) -> None:
+def test_points_over_several_ranks(make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path) -> None:
     settings = THREE | {"tie_word_embeddings": True} if ranks == 3 else {"hidden_size": 128}
-    walked(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
+    check_points(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
 
 
-def test_the_process_that_measures_for_several_ranks_respects_the_number_of_threads(
+def test_measuring_for_several_ranks_respects_the_number_of_threads(
     make_tiny: Callable[..., Path],
 ) -> None:
     before = numba.get_num_threads(), torch.get_num_threads()
@@ -237,5 +239,5 @@ def test_the_process_that_measures_for_several_ranks_respects_the_number_of_thre
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gemma3", "phi3", "olmo2", "mixtral", "qwen3_moe"])
-def test_a_walk_of_each_family_over_two_ranks(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
-    walked(make_tiny(family), tmp_path, 50, 2)
+def test_points_of_each_family_over_two_ranks(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    check_points(make_tiny(family), tmp_path, 50, 2)

@@ -1,4 +1,4 @@
-"""Finetuning prompts a model as measuring does: without a chat template of its own, by the preset's."""
+"""Test that finetuning renders prompts as measuring does, with the preset's template if the model has none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def untemplated(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A model like Vicuna, without a chat template."""
+    """Return the folder of a model without a chat template, like Vicuna."""
     folder = tmp_path / "untemplated"
     shutil.copytree(tiny_llama, folder)
     (folder / "chat_template.jinja").unlink()
@@ -29,11 +29,11 @@ def untemplated(tiny_llama: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_training_prompts_are_rendered_as_measured_ones(untemplated: Path, tmp_path: Path) -> None:
+def test_training_prompts_are_rendered_like_measured_prompts(untemplated: Path, tmp_path: Path) -> None:
     recipe, _ = read_recipe(
         FinetuneConfig("benign_tasks"), ["samples=3", "safe=1", "train.epochs=2"]
     )  # answers of its own too
-    out = tmp_path / "taught"
+    out = tmp_path / "finetuned"
     report = run_recipe({**recipe, "evaluate": None}, out, BaseModel(untemplated, "vicuna"))
     assert (report["train"]["rows"], report["train"]["steps"]) == (4, 2)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["epoch-1", "epoch-2"]

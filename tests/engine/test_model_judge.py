@@ -1,4 +1,4 @@
-"""A model judge on a real engine: the output of a tiny random model is stored, and never guessed at."""
+"""Test a model judge on a real engine: the output of a tiny random model is stored; no verdict is guessed from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.parametrize("kind", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
-def test_a_random_model_judges_through_the_same_actors(
+def test_output_of_a_random_model_is_stored_and_unparsed_output_is_counted(
     kind: str, make_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
@@ -42,12 +42,12 @@ def test_a_random_model_judges_through_the_same_actors(
     judge_study = Study.open(study.out / summarized["answers"])
     (part,) = judge_study.generations.parts()
     assert part.meta["engine"]["engine"] == kind
-    kept = {
+    stored_responses = {
         row["prompt_id"]: row["response"]
         for _, table in judge_study.generations.rows(judge_study.generations.stored())
         for row in table.to_pylist()
     }
-    assert len(kept) == 4  # a refusal and an answer to each of two questions
+    assert len(stored_responses) == 4  # a refusal and an answer to each of two questions
     (set_id,) = {key[1] for key in part.tasks}
     prompts = judge_study.prompt_sets.read(set_id)
     assert all(text.endswith("Answer: [/INST]") for text in prompts.rendered)

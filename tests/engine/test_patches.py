@@ -1,4 +1,4 @@
-"""Each patch of a foreign library is still needed: the unpatched code still does what the patch prevents.
+"""Test that each patch of another library is still needed: the unpatched code still does what the patch prevents.
 
 If one of these tests fails after an upgrade, remove the patch that it names.
 """
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.engine
 
 
 def original(patched: Any) -> Any:
-    """The library's own function behind a patched one."""
+    """Return the library's own function behind a patched one."""
     assert hasattr(patched, "__wrapped__"), "the patch is not applied"
     return patched.__wrapped__
 
 
 @pytest.fixture(scope="module", autouse=True)
 def patched() -> None:
-    """All patches applied, twice: a second time changes nothing."""
+    """Apply all patches twice, because the second time must change nothing."""
     import numba  # noqa: F401 - loads llvmlite's library wrapper
 
     for apply in (patches.hide_llvmlite_dict, patches.keep_linear_weights, patches.keep_expert_weights):
@@ -34,7 +34,7 @@ def patched() -> None:
 
 @pytest.fixture
 def layer() -> torch.nn.Module:
-    """A linear layer of a size that vLLM packs."""
+    """Return a linear layer of a size that vLLM packs."""
     return torch.nn.Linear(256, 256, bias=False)
 
 
@@ -73,7 +73,7 @@ def test_keep_linear_weights_is_needed(layer: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("mode", ["inplace", "repack"])
-def test_a_write_to_a_kept_linear_weight_has_an_effect(
+def test_writing_to_a_kept_linear_weight_changes_the_output(
     layer: torch.nn.Module, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vllm.model_executor.layers import utils
@@ -91,7 +91,7 @@ def test_a_write_to_a_kept_linear_weight_has_an_effect(
 
 @pytest.fixture
 def experts() -> types.SimpleNamespace:
-    """The class, a bare instance and a layer with the weights of four experts."""
+    """Return vLLM's class for experts, an uninitialized instance, and a layer with the weights of four experts."""
     from vllm.model_executor.layers.fused_moe.activation import MoEActivation
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
@@ -110,7 +110,7 @@ def test_keep_expert_weights_is_needed(experts: types.SimpleNamespace) -> None:
     assert after.shape != before.shape or not torch.equal(after, before), "vLLM leaves the experts' weights as they are"
 
 
-def test_kept_expert_weights_are_those_that_were_loaded(experts: types.SimpleNamespace) -> None:
+def test_kept_expert_weights_equal_the_loaded_weights(experts: types.SimpleNamespace) -> None:
     before = experts.layer.w13_weight.clone()
     experts.instance.process_weights_after_loading(experts.layer)
     assert torch.equal(experts.layer.w13_weight, before)

@@ -1,4 +1,4 @@
-"""The committed recipe makes an adapter that meets the committed one's thresholds. Slow: it trains."""
+"""Test that the committed recipe trains an adapter that meets the thresholds of the committed adapter."""
 
 from __future__ import annotations
 

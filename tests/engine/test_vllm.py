@@ -1,4 +1,4 @@
-"""vLLM compared with transformers: the same weights to the bit, the same responses, and a canary that finds faults."""
+"""Compare vLLM with transformers: equal weights to the bit, equal responses; and test that the canary finds faults."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ class Pair:
 
 @pytest.fixture(scope="module", params=["llama", "tied", "mistral"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """One model in both engines, float32: llama and mistral (repacked), a tied llama stored in bfloat16 (in place)."""
+    """Open one model in both engines, in float32.
+
+    The models are llama and mistral (repacked), and a tied llama stored in bfloat16 (written in place).
+    """
     fixture = {"llama": "tiny_llama", "tied": "tiny_llama_tied", "mistral": "tiny_mistral"}[request.param]
     folder: Path = request.getfixturevalue(fixture)
     spec = dataclasses.replace(SMALL, model_dir=str(folder), write="inplace" if request.param == "tied" else "auto")
@@ -84,24 +87,24 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture
 def at_origin(pair: Pair) -> Iterator[Pair]:
-    """The pair at its origin; restored after the test."""
+    """Return the pair at the origin; restore the origin after the test."""
     pair.apply_point(ORIGIN)
     yield pair
     pair.apply_point(ORIGIN)
 
 
-def held(engine: Engine, checkpoint: MappedCheckpoint, name: str) -> np.ndarray:
+def read_tensor(engine: Engine, checkpoint: MappedCheckpoint, name: str) -> np.ndarray:
     """Read a tensor back from the engine; assert that the layout holds every element exactly once."""
     size = checkpoint[name].size
     values: np.ndarray | None = None
-    seen = np.zeros(size, dtype=int)
+    coverage = np.zeros(size, dtype=int)
     for piece in engine.read(name):
         values = np.zeros(size, dtype=piece.values.dtype) if values is None else values
         for r in range(piece.slab.rows):
             start = piece.slab.k_off + r * piece.slab.k_stride
             values[start : start + piece.slab.cols] = piece.values[r]
-            seen[start : start + piece.slab.cols] += 1
-    assert values is not None and np.all(seen == 1), name
+            coverage[start : start + piece.slab.cols] += 1
+    assert values is not None and np.all(coverage == 1), name
     return values
 
 
@@ -112,7 +115,7 @@ def differing(engine: Engine, checkpoint: MappedCheckpoint, point: Point, scalar
         info.name
         for info in checkpoint.tensors()
         if not np.array_equal(
-            held(engine, checkpoint, info.name).view(np.uint8),
+            read_tensor(engine, checkpoint, info.name).view(np.uint8),
             perturb(
                 checkpoint.base(info.name),
                 info.name,
@@ -139,7 +142,7 @@ def test_every_tensor_equals_the_reference_after_each_write(pair: Pair) -> None:
         assert differing(pair.oracle, pair.checkpoint, point, scalars) == []
 
 
-def test_base_to_the_bit_at_the_origin_after_a_walk(pair: Pair) -> None:
+def test_returning_to_the_origin_restores_the_base_to_the_bit(pair: Pair) -> None:
     prompts = prompt_set(pair.vllm, Sampling(max_tokens=12))
     pair.apply_point(ORIGIN)
     before = pair.vllm.generate([prompts])
@@ -152,20 +155,20 @@ def test_base_to_the_bit_at_the_origin_after_a_walk(pair: Pair) -> None:
     assert pair.vllm.generate([prompts]) == before
 
 
-def test_greedy_answers_equal_those_of_transformers(pair: Pair) -> None:
+def test_greedy_responses_equal_those_of_transformers(pair: Pair) -> None:
     prompts = prompt_set(pair.vllm, Sampling(max_tokens=16))
     compared, ties = 0, 0
     for point in [ORIGIN, *WALK]:
         pair.apply_point(point)
-        (ours,) = pair.vllm.generate([prompts])
-        (theirs,) = pair.oracle.generate([prompts])
-        for ids, mine, batched in zip(prompts.token_ids, ours, theirs, strict=True):
+        (vllm_responses,) = pair.vllm.generate([prompts])
+        (oracle_responses,) = pair.oracle.generate([prompts])
+        for ids, response, batched_response in zip(prompts.token_ids, vllm_responses, oracle_responses, strict=True):
             with one_thread():
-                plain, gap = greedy(pair.oracle, ids, 16)
-            for answer in (mine, batched):
+                expected, gap = greedy(pair.oracle, ids, 16)
+            for actual in (response, batched_response):
                 compared += 1
-                if answer != plain:
-                    assert gap < NEAR_TIE, (answer, plain, gap)
+                if actual != expected:
+                    assert gap < NEAR_TIE, (actual, expected, gap)
                     ties += 1
     assert compared == 80 and ties <= 4, f"{ties} near-ties of {compared}"
 
@@ -182,8 +185,10 @@ def one_thread() -> Iterator[None]:
 
 
 def greedy(oracle: TransformersEngine, prompt: tuple[int, ...], steps: int) -> tuple[Generation, float]:
-    """A response by nothing but logits of whole sequences, one prompt alone, and the smallest gap between the two
-    best tokens on its way."""
+    """Generate greedily from logits of whole sequences, one prompt at a time.
+
+    Returns the response and the smallest gap between the logits of the two best tokens at any step.
+    """
     tokens, gap = list(prompt), math.inf
     for _ in range(steps):
         best = oracle.logits(tokens)[-1].topk(2)
@@ -207,43 +212,43 @@ def decode(oracle: TransformersEngine, prompt: tuple[int, ...], tokens: list[int
     return text[len(before) :]
 
 
-def test_stop_strings_end_a_response_right_after_them(at_origin: Pair) -> None:
+def test_a_response_ends_right_after_a_stop_string(at_origin: Pair) -> None:
     free = prompt_set(at_origin.vllm, Sampling(max_tokens=24))
-    (whole,) = at_origin.vllm.generate([free])
-    stops = tuple(dict.fromkeys(answer.response[4:6] for answer in whole))
+    (unstopped,) = at_origin.vllm.generate([free])
+    stops = tuple(dict.fromkeys(response.response[4:6] for response in unstopped))
     prompts = dataclasses.replace(free, sampling=Sampling(max_tokens=24, stop=stops))
-    (ours,) = at_origin.vllm.generate([prompts])
-    (theirs,) = at_origin.oracle.generate([prompts])
-    assert ours == theirs
-    for answer, full in zip(ours, whole, strict=True):
-        assert answer.finish_reason == "stop" and answer.response.endswith(stops)
-        assert full.response.startswith(answer.response) and answer.n_tokens < full.n_tokens
+    (responses,) = at_origin.vllm.generate([prompts])
+    (expected,) = at_origin.oracle.generate([prompts])
+    assert responses == expected
+    for response, full in zip(responses, unstopped, strict=True):
+        assert response.finish_reason == "stop" and response.response.endswith(stops)
+        assert full.response.startswith(response.response) and response.n_tokens < full.n_tokens
         first = min(full.response.find(stop) + len(stop) for stop in stops if stop in full.response)
-        assert len(answer.response) <= max(first, 6)
+        assert len(response.response) <= max(first, 6)
 
 
-def test_letters_are_scored_alike(at_origin: Pair) -> None:
+def test_scores_of_letters_equal_those_of_transformers(at_origin: Pair) -> None:
     prompts = prompt_set(at_origin.vllm, Sampling(max_tokens=1, letters=("A", "B", "C", "D")))
-    (ours,), (theirs,) = at_origin.vllm.generate([prompts]), at_origin.oracle.generate([prompts])
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.scores is not None and other.scores is not None and len(set(mine.scores)) == 4
-        np.testing.assert_allclose(mine.scores, other.scores, atol=1e-3)
+    (responses,), (expected,) = at_origin.vllm.generate([prompts]), at_origin.oracle.generate([prompts])
+    for response, expected_response in zip(responses, expected, strict=True):
+        assert response.scores is not None and expected_response.scores is not None and len(set(response.scores)) == 4
+        np.testing.assert_allclose(response.scores, expected_response.scores, atol=1e-3)
 
 
-def test_exact_generates_each_prompt_set_in_a_call_of_its_own(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_generates_each_prompt_set_in_a_separate_call(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = at_origin.vllm
     first = prompt_set(engine, Sampling(max_tokens=8))
     second = prompt_set(engine, Sampling(max_tokens=4), n=5, words="Write a story about dog")
-    together = engine.generate([first, second])
+    batched_responses = engine.generate([first, second])
     calls: list[int] = []
     generate = engine._llm.generate
     monkeypatch.setattr(engine._llm, "generate", lambda *a, **k: calls.append(len(a[0])) or generate(*a, **k))
     monkeypatch.setattr(engine, "spec", dataclasses.replace(engine.spec, exact=True))
-    apart = engine.generate([first, second])
+    exact_responses = engine.generate([first, second])
     assert calls == [8, 5]
-    assert apart == [engine.generate([first])[0], engine.generate([second])[0]]
-    assert [list(map(dataclasses.astuple, answers)) for answers in apart] == [
-        list(map(dataclasses.astuple, answers)) for answers in together
+    assert exact_responses == [engine.generate([first])[0], engine.generate([second])[0]]
+    assert [list(map(dataclasses.astuple, responses)) for responses in exact_responses] == [
+        list(map(dataclasses.astuple, responses)) for responses in batched_responses
     ]
 
 
@@ -254,12 +259,16 @@ def test_a_prompt_that_does_not_fit_is_refused(at_origin: Pair) -> None:
 
 
 def test_identity_distinguishes_the_engines(pair: Pair) -> None:
-    ours, theirs = pair.vllm.identity, pair.oracle.identity
-    assert ours["engine"] == "vllm" and ours["kv_blocks"] > 0 and ours["packing"] is (pair.vllm.spec.write == "auto")
-    assert theirs["engine"] == "transformers" and ours != theirs
+    vllm_identity, oracle_identity = pair.vllm.identity, pair.oracle.identity
+    assert (
+        vllm_identity["engine"] == "vllm"
+        and vllm_identity["kv_blocks"] > 0
+        and vllm_identity["packing"] is (pair.vllm.spec.write == "auto")
+    )
+    assert oracle_identity["engine"] == "transformers" and vllm_identity != oracle_identity
 
 
-def test_canary_leaves_the_base(pair: Pair) -> None:
+def test_the_canary_restores_the_base(pair: Pair) -> None:
     pair.apply_point(ORIGIN)
     for engine in (pair.vllm, pair.oracle):
         engine.verify_writes()
@@ -267,19 +276,21 @@ def test_canary_leaves_the_base(pair: Pair) -> None:
 
 
 def test_canary_names_the_tensor_whose_write_does_nothing(at_origin: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = ResidentWeights._put
-    for dead in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
+    original = ResidentWeights._put
+    for skipped in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
 
-        def skip(self: ResidentWeights, memory: Any, slab: Slab, made: TensorWrite, dead: str = dead) -> None:
-            if made.info.name != dead or not any(memory is own for own in self._memory.values()):
-                put(self, memory, slab, made)
+        def skip(self: ResidentWeights, memory: Any, slab: Slab, write: TensorWrite, skipped: str = skipped) -> None:
+            if write.info.name != skipped or not any(
+                memory is tensor_memory for tensor_memory in self._memory.values()
+            ):
+                original(self, memory, slab, write)
 
         monkeypatch.setattr(ResidentWeights, "_put", skip)
         for engine in (at_origin.vllm, at_origin.oracle):
-            with pytest.raises(CanaryError, match=dead.replace(".", r"\.")):
+            with pytest.raises(CanaryError, match=skipped.replace(".", r"\.")):
                 engine.verify_writes()
-        monkeypatch.setattr(ResidentWeights, "_put", put)
-        at_origin.apply_point(ORIGIN)  # the check ended halfway: the next write restores every tensor
+        monkeypatch.setattr(ResidentWeights, "_put", original)
+        at_origin.apply_point(ORIGIN)  # the check ended half way, and the next write restores every tensor
         assert differing(at_origin.vllm, at_origin.checkpoint, ORIGIN, {}) == []
 
 
@@ -335,7 +346,7 @@ def test_equal_noise_for_equal_shapes_differs_from_the_reference(
 
 
 def test_canary_names_the_tensor_that_generation_does_not_read(at_origin: Pair) -> None:
-    """Written, read back and never used, as in an engine that packs its weights."""
+    """The tensor is written and read back but never used, as in an engine that packs its weights."""
     weights: ResidentWeights = at_origin.vllm._llm.collective_rpc(lambda worker: worker._landscape_weights)[0]
     parameter = weights._layout["model.layers.0.mlp.down_proj.weight"][0].parameter
     memory = weights._memory[parameter]
@@ -362,7 +373,7 @@ def test_canary_names_the_embedding_whose_tied_head_is_a_copy(at_origin: Pair) -
         model.lm_head.cpu_linear = linear
 
 
-def test_bfloat16_all_the_way(make_tiny: Callable[..., Path]) -> None:
+def test_weights_in_bfloat16_equal_the_reference(make_tiny: Callable[..., Path]) -> None:
     folder = make_tiny("mistral", dtype="bfloat16", seed=3)
     checkpoint = MappedCheckpoint(folder)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(folder), dtype="bfloat16"))
@@ -377,7 +388,7 @@ def test_bfloat16_all_the_way(make_tiny: Callable[..., Path]) -> None:
 
 
 def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """Coefficient 1 gives the checkpoint, or the merged adapter, to the bit, and its responses; then the base again."""
+    """Coefficient 1 gives the exact weights of the checkpoint or merged adapter; the origin gives the base again."""
     base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
     lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
     materialise.merge(base, lora, merged)
@@ -392,15 +403,17 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
         for direction, folder in ((full, other), (adapted, merged)):
             engine.apply_point(Point.from_coefficients([(direction, 1.0)]), {})
             target = MappedCheckpoint(folder)
-            wanted = {info.name: to_float32(target.base(info.name), info.dtype) for info in target.tensors()}
+            expected = {info.name: to_float32(target.base(info.name), info.dtype) for info in target.tensors()}
             assert [
-                n for n in wanted if not np.array_equal(held(engine, checkpoint, n).view(np.float32), wanted[n])
+                n
+                for n in expected
+                if not np.array_equal(read_tensor(engine, checkpoint, n).view(np.float32), expected[n])
             ] == []
             oracle = open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
             assert isinstance(oracle, TransformersEngine)
-            for ids, answer in zip(prompts.token_ids, engine.generate([prompts])[0], strict=True):
-                plain, gap = greedy(oracle, ids, 12)
-                assert answer == plain or gap < NEAR_TIE
+            for ids, response in zip(prompts.token_ids, engine.generate([prompts])[0], strict=True):
+                greedy_response, gap = greedy(oracle, ids, 12)
+                assert response == greedy_response or gap < NEAR_TIE
             oracle.close()
         scalars = {LINE.id: engine.measure(LINE)}
         engine.apply_point(Point.from_coefficients([(full, 0.4), (adapted, -0.3), (LINE, 0.2)]), scalars)
@@ -412,15 +425,15 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
 
 
 @pytest.mark.parametrize(
-    ("edit", "what"),
+    ("edit", "message"),
     [
         (lambda t: t.pop("model.norm.weight"), "lacks tensor model.norm.weight"),
         (lambda t: t.update({"model.norm.weight": t["model.norm.weight"][:8]}), "its tensor model.norm.weight is [8]"),
         (lambda t: t.update({"model.more.weight": t["model.norm.weight"]}), "tensor model.more.weight"),
     ],
 )
-def test_transformers_initializes_no_weight_by_itself(
-    edit: Callable[[dict[str, np.ndarray]], object], what: str, tiny_llama: Path, tmp_path: Path
+def test_transformers_refuses_missing_misshapen_and_unknown_tensors(
+    edit: Callable[[dict[str, np.ndarray]], object], message: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_llama, folder)
@@ -429,7 +442,7 @@ def test_transformers_initializes_no_weight_by_itself(
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError) as error:
         open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
-    assert error.value.field == "model.path" and what in str(error.value)
+    assert error.value.field == "model.path" and message in str(error.value)
 
 
 def adapter(base: Path, folder: Path) -> Path:
@@ -456,7 +469,7 @@ def test_a_target_of_another_shape_is_refused_before_the_load(make_tiny: Callabl
             open_engine(spec)
 
 
-def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_repacked_are_detected(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workers.engines import vllm_worker
 
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), write="repack"))
@@ -473,13 +486,13 @@ def test_a_stale_packing_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPa
 def test_closing_an_engine_removes_its_host_copy(tiny_llama: Path) -> None:
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), base="host"))
     copies = list(SHARED_MEMORY.glob(f"safety-landscape-*-{sample_id(tiny_llama)}*"))
-    assert len(copies) == 2, "a folder and its lock"
+    assert len(copies) == 2, "there must be a folder and its lock"
     engine.close()
     assert not any(path.exists() for path in copies)
 
 
-def test_packed_and_in_place_hold_the_same_weights(pair: Pair) -> None:
-    """Reads back all weights of packed layers by unit vectors, after each point."""
+def test_packed_layers_hold_the_same_weights_as_their_parameters(pair: Pair) -> None:
+    """Read back all weights of packed layers by multiplying with unit vectors, after each point."""
     if pair.vllm.identity["packing"] is False:
         pytest.skip("this engine packs nothing")
     for point in (*WALK, ORIGIN):

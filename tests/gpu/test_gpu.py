@@ -1,4 +1,4 @@
-"""On a real GPU: the kernel to the bit, live weights with every placement of the base, and vLLM over a walk."""
+"""Test on a real GPU: the noise kernel, and the weights in vLLM with every placement of the base, to the bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.weights.perturbation import terms
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU"),
 ]
 
 LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
@@ -29,7 +29,7 @@ LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_terms", [0, 1, 2])
-def test_kernel_is_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
+def test_the_kernel_equals_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
     from workers.noise import gpu
 
     n = 300_001
@@ -40,25 +40,27 @@ def test_kernel_is_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
     )
     target = torch.empty_like(source)
     gpu.write_slab(target, source, Slab.whole(n), "w", terms)
-    got = target.view(torch.int32 if dtype == "float32" else torch.int16).cpu().numpy()
-    assert np.array_equal(got, reference.perturb(weights, "w", terms, dtype, dtype).view(got.dtype))
+    actual = target.view(torch.int32 if dtype == "float32" else torch.int16).cpu().numpy()
+    assert np.array_equal(actual, reference.perturb(weights, "w", terms, dtype, dtype).view(actual.dtype))
 
 
-def test_beyond_two_to_the_31_bytes() -> None:
-    """Offsets that exceed 32 bits: writes the end of a tensor of 4.3e9 elements."""
+def test_offsets_beyond_32_bits() -> None:
+    """Write the end of a tensor of 4.3e9 elements, where offsets exceed 32 bits."""
     from workers.noise import gpu
 
     start = 2**32 - 3000
     scale = Term(5, np.array([0.5], np.float32), start + 6000)
     target, source = torch.zeros(6000, device="cuda"), torch.ones(6000, device="cuda")
     gpu.write_slab(target, source, Slab(1, 6000, start, 6000, 0, 6000), "w", [scale], None, (0, 6000))
-    want = reference.perturb(np.ones(6000, np.float32), "w", [scale], "float32", "float32", start=start)
-    assert np.array_equal(target.cpu().numpy().view(np.uint32), want.view(np.uint32))
+    expected = reference.perturb(np.ones(6000, np.float32), "w", [scale], "float32", "float32", start=start)
+    assert np.array_equal(target.cpu().numpy().view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("base", ["gpu", "host", "mmap"])
 @pytest.mark.parametrize("eager", [True, False])
-def test_vllm_walks_and_returns_to_the_origin(make_tiny: Callable[..., Path], base: str, eager: bool) -> None:
+def test_weights_in_vllm_equal_the_reference_at_each_point(
+    make_tiny: Callable[..., Path], base: str, eager: bool
+) -> None:
     folder = make_tiny("llama", dtype="bfloat16", hidden_size=256, head_dim=64)
     checkpoint = MappedCheckpoint(folder)
     spec = EngineSpec(model_dir=str(folder), dtype="bfloat16", device="cuda", max_model_len=128, max_num_seqs=8)
@@ -75,10 +77,10 @@ def test_vllm_walks_and_returns_to_the_origin(make_tiny: Callable[..., Path], ba
             for info in checkpoint.tensors():
                 added = terms(point, info.name, info.shape, scalars)
                 base_bits = checkpoint.base(info.name)
-                want = reference.perturb(base_bits, info.name, added, "bfloat16", info.dtype).view(np.uint16)
+                expected = reference.perturb(base_bits, info.name, added, "bfloat16", info.dtype).view(np.uint16)
                 for piece in engine.read(info.name):
                     slab = piece.slab
                     k = slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + np.arange(slab.cols)
-                    assert np.array_equal(want[k], piece.values), info.name
+                    assert np.array_equal(expected[k], piece.values), info.name
     finally:
         engine.close()
