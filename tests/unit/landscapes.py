@@ -1,4 +1,4 @@
-"""Landscapes made from a curve, for tests of reports: nothing is run, judged or stored."""
+"""Build landscapes from a curve for tests of reports. Nothing is run, judged or stored."""
 
 from __future__ import annotations
 

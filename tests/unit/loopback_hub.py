@@ -1,4 +1,4 @@
-"""A hub on loopback: serves what a test file's subclass answers, and counts the requests."""
+"""A model hub on loopback. A subclass in a test file decides the responses; all requests are counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class LoopbackHub:
-    """An HTTP server at `endpoint` in a thread of its own. `requests` counts "METHOD path", the query left out."""
+    """An HTTP server at `endpoint`, in its own thread. `requests` counts "METHOD path" without the query string."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()

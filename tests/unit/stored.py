@@ -1,4 +1,4 @@
-"""Sweeps as a run leaves them on disk, without an engine: who refuses what is a function."""
+"""Write sweeps to disk as a run leaves them, without an engine: a function decides which responses are refusals."""
 
 from __future__ import annotations
 
@@ -35,8 +35,19 @@ def store_sweep(
     attacks: Sequence[Prompt] = (),
     **grid: Any,
 ) -> Path:
-    """The folder of a sweep that was run, judged and reduced. `refuses(node, i)`: what probe i got at that node;
-    `says`: in these words. `attacks`: prompts in the place of plain `probes`."""
+    """Store a sweep as if it had been run, judged and reduced, and return its folder.
+
+    Args:
+        out: Folder of studies.
+        refuses: `refuses(node, i)`: whether the model refuses probe i at that node.
+        model: Name of the model.
+        probes: Texts of the prompts.
+        system_prompt: Name of the system prompt.
+        leave_out: Nodes whose points are not stored.
+        says: `says(node, i)`: the response to probe i. None: a fixed compliance or refusal, chosen by `refuses`.
+        attacks: Prompts that replace the plain `probes`.
+        **grid: Fields of `Grid`; 10 steps by default.
+    """
     study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
     prompts = tuple(attacks or (Prompt(text) for text in probes))
     group, probes = prompts[0].group, [prompt.text for prompt in prompts]
@@ -87,7 +98,7 @@ def store_sweep(
 
 
 def basin(radius: float, slack: float = 0.1) -> Refuses:
-    """A basin in which probes fall one after another around `radius`, a little further out on later lines."""
+    """Return a basin whose probes stop being refused one by one around `radius`, slightly farther on later lines."""
 
     def refuses(node: Node, i: int) -> bool:
         distance = abs(node.alpha) if node.beta is None else (node.alpha**2 + node.beta**2) ** 0.5

@@ -1,4 +1,4 @@
-"""`load_study`: stored studies as tables, whole and no row twice, whatever happened on disk."""
+"""`load_study`: stored studies as complete tables without duplicate rows, also with damaged or overlapping parts."""
 
 from __future__ import annotations
 
@@ -21,42 +21,46 @@ PROBES = tuple(f"question {i}" for i in range(4))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sweeps of one study, which share the points of the first line; the second asks under another prompt too."""
+    """Two sweeps of one study. They share the points of the first line but differ in the system prompt."""
     out = tmp_path_factory.mktemp("studies")
     store_sweep(out, basin(0.25), probes=PROBES, system_prompt="safety", directions=1)
     return store_sweep(out, basin(0.25), probes=PROBES, directions=2)
 
 
-def test_a_study_is_four_tables(folder: Path) -> None:
+def test_a_study_has_four_tables(folder: Path) -> None:
     stored = load_study(folder.parents[1])
     assert stored.info["model"] == "tiny" and len(stored.sweeps) == 2 and stored.sweep == folder
     assert len(stored.generations) == (11 + 21) * len(PROBES), "of both sweeps, the origin once for each prompt set"
     assert not stored.generations.duplicated(["point_id", "prompt_set_id", "prompt_id"]).any()
     assert list(stored.generations.columns[:15]) == GENERATIONS.names
-    some = stored.generations.iloc[0]
-    assert some["text"] in PROBES and some["probe_set"] == "ours" and some["system_prompt"] in ("default", "safety")
+    first_row = stored.generations.iloc[0]
+    assert (
+        first_row["text"] in PROBES
+        and first_row["probe_set"] == "ours"
+        and first_row["system_prompt"] in ("default", "safety")
+    )
     refused = stored.generations["keyword"] == "refused"
     assert (stored.generations.loc[refused, "response"] == "I cannot do that.").all() and 0 < refused.mean() < 1
     assert set(stored.generations["degenerate"]) == {"coherent"}
     assert stored.points["is_origin"].sum() == 1 and len(stored.points) == 21
     assert stored.points["responses"].sum() == len(stored.generations)
     assert stored.points["distance"].max() == 0.5
-    away = stored.points[~stored.points["is_origin"]]
-    assert {tuple(names) for names in away["directions"]} == {("random 123 (layer)",), ("random 124 (layer)",)}
+    off_origin = stored.points[~stored.points["is_origin"]]
+    assert {tuple(names) for names in off_origin["directions"]} == {("random 123 (layer)",), ("random 124 (layer)",)}
     assert len(stored.landscape) == 22 and stored.summary["sweep_id"].startswith(folder.name[-8:])
 
 
-def test_a_sweep_is_what_belongs_to_it(folder: Path) -> None:
+def test_a_sweep_contains_only_its_own_rows(folder: Path) -> None:
     stored = load_study(str(folder))
     assert len(stored.generations) == 21 * len(PROBES) and set(stored.generations["system_prompt"]) == {"default"}
     counted = stored.generations.groupby("point_id")["keyword"].agg(lambda verdicts: (verdicts == "refused").sum())
-    told = stored.landscape.drop_duplicates("point_id").set_index("point_id")["n_refused"]
-    assert (counted.sort_index() == told.sort_index()).all()
+    reported = stored.landscape.drop_duplicates("point_id").set_index("point_id")["n_refused"]
+    assert (counted.sort_index() == reported.sort_index()).all()
     earlier = load_study(folder.parents[1]).sweeps[0]
     assert load_study(earlier).sweep == earlier and len(load_study(earlier).generations) == 11 * len(PROBES)
 
 
-def test_no_row_is_doubled_while_parts_overlap_and_after(folder: Path) -> None:
+def test_rows_stay_unique_during_and_after_compaction(folder: Path) -> None:
     study = Study.open(folder.parents[1])
     before = load_study(study.root).generations
     part = study.generations.parts()[0]
@@ -67,19 +71,19 @@ def test_no_row_is_doubled_while_parts_overlap_and_after(folder: Path) -> None:
         compact(Study.open(study.root))
 
 
-def test_what_does_not_verify_is_left_out_and_named(tmp_path: Path) -> None:
+def test_damaged_parts_are_left_out_and_reported(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.25), probes=PROBES, directions=1)
     part = Study.open(folder.parents[1]).generations.parts()[0].path
     data = bytearray(part.read_bytes())
     data[200] ^= 1
     part.write_bytes(data)
     stored = load_study(folder)
-    assert stored.generations.empty and stored.points.empty and part.exists(), "who looks moves nothing"
+    assert stored.generations.empty and stored.points.empty and part.exists(), "a reader moves nothing"
     assert list(stored.problems) == [part]
     assert len(stored.landscape) == 11
 
 
-def test_what_is_not_one_study_is_said(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_exactly_one_study_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no study in that folder"):
         load_study(tmp_path)
     for model in ("one", "two"):
@@ -88,24 +92,24 @@ def test_what_is_not_one_study_is_said(folder: Path, tmp_path: Path) -> None:
         load_study(tmp_path)
 
 
-def test_a_foreign_reader_gets_the_same(folder: Path) -> None:
-    """What docs/formats.md tells users of Polars and DuckDB."""
+def test_polars_and_duckdb_read_the_same_rows(folder: Path) -> None:
+    """The queries are those that docs/formats.md gives to users of Polars and DuckDB."""
     import duckdb
     import polars as pl
 
     root = folder.parents[1]
-    ours = load_study(root).generations
+    expected = load_study(root).generations
     key = ["point_id", "prompt_set_id", "prompt_id"]
-    theirs = pl.read_parquet(root / "generations" / "*.parquet").unique(key)
-    assert theirs.sort(key)["response"].to_list() == ours.sort_values(key)["response"].tolist()
+    polars_rows = pl.read_parquet(root / "generations" / "*.parquet").unique(key)
+    assert polars_rows.sort(key)["response"].to_list() == expected.sort_values(key)["response"].tolist()
     query = f"SELECT DISTINCT ON (point_id, prompt_set_id, prompt_id) * FROM '{root}/generations/*.parquet'"
-    assert len(duckdb.sql(query).fetchall()) == len(ours)
+    assert len(duckdb.sql(query).fetchall()) == len(expected)
 
 
-def test_the_package_stays_light() -> None:
+def test_importing_the_package_loads_no_heavy_library() -> None:
     code = (
         "import sys, orchestrator; assert 'pandas' not in sys.modules; print(orchestrator.load_study.__module__);"
         "\ntry: orchestrator.nothing\nexcept AttributeError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["orchestrator.api", "module 'orchestrator' has no attribute 'nothing'"]
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.splitlines() == ["orchestrator.api", "module 'orchestrator' has no attribute 'nothing'"]

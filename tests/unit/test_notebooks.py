@@ -1,4 +1,4 @@
-"""The notebooks run from a stored study, from the first cell to the last, and are committed without what they said."""
+"""Every notebook runs from its first cell to its last on a stored study, and is committed without outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def run(name: str, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Everything the notebook's cells put out."""
+    """Execute a notebook on the study and return the outputs of all cells."""
     monkeypatch.setenv("STUDY", str(study))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
@@ -27,42 +27,42 @@ def run(name: str, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def words(outputs: list[Any]) -> str:
-    said = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
-    assert not any(output.get("name") == "stderr" for output in outputs), said
-    return "\n".join(said)
+def printed_text(outputs: list[Any]) -> str:
+    texts = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
+    assert not any(output.get("name") == "stderr" for output in outputs), texts
+    return "\n".join(texts)
 
 
-def pictures(outputs: list[Any]) -> int:
+def count_pictures(outputs: list[Any]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.thorough
-def test_read_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_that_reads_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store_sweep(tmp_path, basin(0.25), directions=2)
     outputs = run("read_a_study", folder, monkeypatch)
-    said = words(outputs)
-    assert pictures(outputs) == 1
-    assert "the same at all 21 points" in said, "Polars counts what the landscape says"
-    assert "cut short, %" in said, "and DuckDB answers"
+    text = printed_text(outputs)
+    assert count_pictures(outputs) == 1
+    assert "the same at all 21 points" in text, "Polars counts the same verdicts as the landscape"
+    assert "cut short, %" in text, "and DuckDB answers"
 
 
 @pytest.mark.thorough
-def test_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_on_the_drag_of_finetuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end, *epochs = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (3, 1, 2))
     extra = tuple(ExtraCheckpoint(epoch, place) for epoch, place in zip(epochs, (0.3, 0.7), strict=True))
     folder = store_sweep(
         tmp_path, basin(0.5), kind="interpolate_1d", range=(0.0, 1.0), towards=(end,), extra_checkpoints=extra
     )
     outputs = run("the_drag_of_finetuning", folder, monkeypatch)
-    said = words(outputs)
-    assert pictures(outputs) == 2
-    assert "out of the basin from epoch-2 on" in said
-    assert re.search(r"crosses 50% at 0\.(4|5)\d* \(radius 0\.", said), said
+    text = printed_text(outputs)
+    assert count_pictures(outputs) == 2
+    assert "out of the basin from epoch-2 on" in text
+    assert re.search(r"crosses 50% at 0\.(4|5)\d* \(radius 0\.", text), text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_without_outputs(path: Path) -> None:
+def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

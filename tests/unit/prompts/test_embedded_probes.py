@@ -14,7 +14,7 @@ import pytest
 PROBES = Path(__file__).parents[3] / "orchestrator" / "data" / "probes"
 ADVBENCH = Path(__file__).parents[4] / "shared" / "data" / "advbench_harmful_behaviors.csv"
 FIELDS = {"id", "text", "category", "group", "pair_id"}
-# name: (id prefix, group, least number of rows)
+# name: (id prefix, group, minimum number of rows)
 FILES = {
     "harmful_train": ("ht", "harmful", 264),
     "harmful_eval": ("he", "harmful", 100),
@@ -26,12 +26,12 @@ Row = dict[str, str | None]
 Gram = tuple[str, ...]
 
 
-def raw(name: str) -> str:
+def read_text(name: str) -> str:
     return (PROBES / f"{name}.jsonl").read_bytes().decode("utf-8", errors="strict")
 
 
 def rows(name: str) -> list[Row]:
-    return [json.loads(line) for line in raw(name).splitlines()]
+    return [json.loads(line) for line in read_text(name).splitlines()]
 
 
 def texts(name: str) -> list[str]:
@@ -39,40 +39,40 @@ def texts(name: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased words: apostrophes dropped, any other punctuation separates."""
+    """Return the words in lower case. Apostrophes are dropped; any other punctuation separates words."""
     return re.sub(r"[\W_]+", " ", re.sub(r"['’]", "", text.lower())).split()
 
 
 def grams(text: str, n: int) -> set[Gram]:
-    found = words(text)
-    return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)}
+    tokens = words(text)
+    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
 
 
 def shared_grams(left: list[str], right: list[str], n: int) -> list[tuple[str, str]]:
-    seen = {gram: text for text in right for gram in grams(text, n)}
-    return [(text, seen[gram]) for text in left for gram in grams(text, n) if gram in seen]
+    text_of = {gram: text for text in right for gram in grams(text, n)}
+    return [(text, text_of[gram]) for text in left for gram in grams(text, n) if gram in text_of]
 
 
-def too_alike(left: list[str], right: list[str], limit: float, n: int = 3) -> list[tuple[str, str, float]]:
-    """Pairs whose n-gram sets have a Jaccard similarity of limit or more (limit > 0: they share one)."""
+def similar_pairs(left: list[str], right: list[str], limit: float, n: int = 3) -> list[tuple[str, str, float]]:
+    """Return pairs of texts whose n-gram sets have a Jaccard similarity of at least `limit`, which must be positive."""
     sets = [grams(text, n) for text in right]
     holders: dict[Gram, list[int]] = defaultdict(list)
-    for i, found in enumerate(sets):
-        for gram in found:
+    for i, text_grams in enumerate(sets):
+        for gram in text_grams:
             holders[gram].append(i)
     bad = []
     for text in left:
-        mine = grams(text, n)
-        for i, common in Counter(i for gram in mine for i in holders.get(gram, ())).items():
-            value = common / (len(mine) + len(sets[i]) - common)
+        left_grams = grams(text, n)
+        for i, common in Counter(i for gram in left_grams for i in holders.get(gram, ())).items():
+            value = common / (len(left_grams) + len(sets[i]) - common)
             if value >= limit:
                 bad.append((text, right[i], round(value, 3)))
     return bad
 
 
-def advbench() -> list[str]:
+def advbench_goals() -> list[str]:
     if not ADVBENCH.is_file():
-        pytest.skip(f"AdvBench is not there: {ADVBENCH}")
+        pytest.skip(f"AdvBench is not installed: {ADVBENCH}")
     with ADVBENCH.open(encoding="utf-8", newline="") as handle:
         goals = [row["goal"] for row in csv.DictReader(handle)]
     assert goals
@@ -80,13 +80,13 @@ def advbench() -> list[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_schema_and_counts(name: str) -> None:
+def test_every_row_follows_the_schema(name: str) -> None:
     prefix, group, least = FILES[name]
-    content = raw(name)
+    content = read_text(name)
     assert content.endswith("\n") and "\r" not in content and not content.startswith("\ufeff")
-    found = rows(name)
-    assert len(found) >= least
-    for number, row in enumerate(found, 1):
+    file_rows = rows(name)
+    assert len(file_rows) >= least
+    for number, row in enumerate(file_rows, 1):
         assert set(row) == FIELDS
         assert row["id"] == f"{prefix}-{number:03d}"
         assert row["group"] == group
@@ -102,7 +102,7 @@ def test_ids_are_unique() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_categories() -> None:
+def test_categories_of_training_and_evaluation_files_match() -> None:
     train = Counter(row["category"] for row in rows("harmful_train"))
     evaluation = Counter(row["category"] for row in rows("harmful_eval"))
     assert len(train) >= 11
@@ -115,13 +115,13 @@ def test_categories() -> None:
 
 
 @pytest.mark.parametrize("name", EVAL)
-def test_round_robin(name: str) -> None:
+def test_evaluation_rows_cycle_through_the_categories(name: str) -> None:
     order = [row["category"] for row in rows(name)]
-    every = {row["category"] for row in rows("harmful_eval")}
-    assert set(order[:40]) == every
+    categories = {row["category"] for row in rows("harmful_eval")}
+    assert set(order[:40]) == categories
     for end in range(1, len(order) + 1):
         counts = Counter(order[:end])
-        assert max(counts.values()) - min(counts[c] for c in every) <= 1
+        assert max(counts.values()) - min(counts[c] for c in categories) <= 1
 
 
 def test_training_pairs_resolve() -> None:
@@ -131,7 +131,7 @@ def test_training_pairs_resolve() -> None:
     assert all(row["category"] == harmful[row["pair_id"]]["category"] for row in paired)
 
 
-def test_pairs_resolve() -> None:
+def test_evaluation_pairs_resolve() -> None:
     harmful = {row["id"]: row for row in rows("harmful_eval")}
     order = list(harmful)
     benign = rows("benign_eval")
@@ -142,21 +142,21 @@ def test_pairs_resolve() -> None:
     assert all(row["category"] == harmful[row["pair_id"]]["category"] for row in benign)
 
 
-def test_card_counts() -> None:
+def test_the_card_states_the_counts() -> None:
     card = (PROBES / "CARD.md").read_bytes().decode("utf-8", errors="strict")
     table = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", card, flags=re.M)
-    said = {name: list(map(int, numbers)) for name, *numbers in table}
+    stated = {name: list(map(int, numbers)) for name, *numbers in table}
     columns = [
         Counter(str(row["category"]) for row in rows(name))
         for name in ("harmful_train", "harmful_eval", "benign_train", "benign_eval")
     ]
-    true = {name: [column[name] for column in columns] for name in set().union(*columns)}
-    assert said == true | {"total": [column.total() for column in columns]}
+    counted = {name: [column[name] for column in columns] for name in set().union(*columns)}
+    assert stated == counted | {"total": [column.total() for column in columns]}
     for name in FILES:
         assert re.search(rf"^\| `{name}\.jsonl` \| {len(rows(name))} \|", card, flags=re.M)
 
 
-def test_no_duplicates() -> None:
+def test_no_text_occurs_twice() -> None:
     counts = Counter(" ".join(words(text)) for name in FILES for text in texts(name))
     assert [text for text, count in counts.items() if count > 1] == []
 
@@ -164,19 +164,19 @@ def test_no_duplicates() -> None:
 @pytest.mark.parametrize(("train", "evaluation"), list(product(TRAIN, EVAL)))
 def test_train_and_eval_are_disjoint(train: str, evaluation: str) -> None:
     assert shared_grams(texts(train), texts(evaluation), 5) == []
-    assert too_alike(texts(train), texts(evaluation), 0.3) == []
+    assert similar_pairs(texts(train), texts(evaluation), 0.3) == []
 
 
 @pytest.mark.parametrize("train", TRAIN)
 def test_train_is_disjoint_from_advbench(train: str) -> None:
-    goals = advbench()
+    goals = advbench_goals()
     assert shared_grams(texts(train), goals, 6) == []
-    assert too_alike(texts(train), goals, 0.4) == []
+    assert similar_pairs(texts(train), goals, 0.4) == []
 
 
-def test_the_checks_can_fail() -> None:
+def test_the_similarity_checks_detect_overlap() -> None:
     left, right = ["Tell me, how do I bake a cake?"], ["Well: how do I bake a pie", "tell me how do I bake"]
     assert {text for _, text in shared_grams(left, right, 5)} == set(right)
     assert {text for _, text in shared_grams(left, right, 6)} == {right[1]}
-    assert set(too_alike(left, right, 0.3)) == {(left[0], right[0], 0.375), (left[0], right[1], 0.667)}
-    assert [text for _, text, _ in too_alike(left, right, 0.5)] == [right[1]]
+    assert set(similar_pairs(left, right, 0.3)) == {(left[0], right[0], 0.375), (left[0], right[1], 0.667)}
+    assert [text for _, text, _ in similar_pairs(left, right, 0.5)] == [right[1]]

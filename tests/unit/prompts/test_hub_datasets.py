@@ -1,6 +1,6 @@
-"""The named data sets, each from a hub in its own layout: a folder served on loopback, as the hub serves it.
+"""Presets of Hugging Face data sets, read from a server on loopback that serves each in its original layout.
 
-One process fetches them all, since `datasets` takes seconds to import; it reads HF_ENDPOINT when it starts.
+One process fetches all of them, because `datasets` takes seconds to import. It reads HF_ENDPOINT when it starts.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def preset(name: str, **changes: Any) -> ProbesConfig:
     return conf
 
 
-# The layouts: files of each repository, as they lie on the hub, with a few harmless rows.
+# The files of each repository in the layout of the hub, with a few harmless rows.
 
 Table = Mapping[str, list[Any]]
 
 
 def readme(configs: Mapping[str, Mapping[str, str]]) -> str:
-    """The card's header, which says which files are which split of which subset."""
+    """Return a data card header that maps files to splits and subsets."""
     listed = [
         {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}
         for name, files in configs.items()
@@ -177,36 +177,42 @@ class DatasetHub(LoopbackHub):
         if action == "tree":
             below = f"{file.rstrip('/')}/" if file else ""
             deep = "recursive=true" in request.path.lower()
-            shown = [e for e in entries if e["path"].startswith(below) and (deep or "/" not in e["path"][len(below) :])]
-            return self.send(request, 200, {}, shown)
+            listed_entries = [
+                e for e in entries if e["path"].startswith(below) and (deep or "/" not in e["path"][len(below) :])
+            ]
+            return self.send(request, 200, {}, listed_entries)
         if action == "paths-info":
-            wanted = json.loads(body)["paths"] if body.startswith(b"{") else []
-            wanted = wanted if isinstance(wanted, list) else [wanted]
-            return self.send(request, 200, {}, [e for e in entries if e["path"] in wanted])
+            requested = json.loads(body)["paths"] if body.startswith(b"{") else []
+            requested = requested if isinstance(requested, list) else [requested]
+            return self.send(request, 200, {}, [e for e in entries if e["path"] in requested])
         siblings = [{"rfilename": path} for path in files]
         self.send(request, 200, {}, {"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetHub]:
-    served = DatasetHub(tmp_path_factory.mktemp("repositories"))
-    yield served
-    served.close()
+    server = DatasetHub(tmp_path_factory.mktemp("repositories"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
 def process(hub: DatasetHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
-    """The subprocess, kept for many requests."""
-    dropped = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_DISABLE_XET": "1"}
-    with serving_module("orchestrator.prompts.hub_datasets", kept | own | QUIET_DATASETS) as exchange:
+    """The subprocess, reused for many requests."""
+    removed = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    inherited = {name: value for name, value in os.environ.items() if name not in removed}
+    overrides = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path_factory.mktemp("home")),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    with serving_module("orchestrator.prompts.hub_datasets", inherited | overrides | QUIET_DATASETS) as exchange:
         yield exchange
 
 
 @pytest.fixture
-def fetched(process: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Send all requests to the kept process; returns their number. The cache is the test's own."""
+def count_requests(process: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Send all requests to the shared process, with an empty cache. The fixture's value returns their number."""
     requests = []
 
     def exchange(request: dict[str, Any]) -> Any:
@@ -230,38 +236,36 @@ EXPECTED = {  # name: (group, prompts, categories, targets)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_each_preset_reads_its_data_set_in_the_hubs_layout(
-    name: str, hub: DatasetHub, fetched: Callable[[], int]
-) -> None:
+def test_each_preset_reads_its_data_set(name: str, hub: DatasetHub, count_requests: Callable[[], int]) -> None:
     conf = preset(name)
     group, texts, categories, targets = EXPECTED[name]
-    found = load_probe_set(conf)
-    assert (found.name, found.group) == (name, group)
-    assert [prompt.text for prompt in found.prompts] == texts
-    assert [prompt.category for prompt in found.prompts] == categories
-    assert [prompt.target for prompt in found.prompts] == targets
-    assert conf.hub is not None and found.origin == f"{conf.hub}@{hub.commits[conf.hub]}"
+    loaded = load_probe_set(conf)
+    assert (loaded.name, loaded.group) == (name, group)
+    assert [prompt.text for prompt in loaded.prompts] == texts
+    assert [prompt.category for prompt in loaded.prompts] == categories
+    assert [prompt.target for prompt in loaded.prompts] == targets
+    assert conf.hub is not None and loaded.origin == f"{conf.hub}@{hub.commits[conf.hub]}"
     before = hub.requests.total()
-    assert load_probe_set(conf) == found
-    assert fetched() == 1 and hub.requests.total() == before  # once it is here, nobody is asked
+    assert load_probe_set(conf) == loaded
+    assert count_requests() == 1 and hub.requests.total() == before  # a cached data set causes no request
 
 
-def test_a_branch_is_accepted_and_its_commit_recorded(hub: DatasetHub, fetched: Callable[[], int]) -> None:
-    found = load_probe_set(preset("harmbench", revision="main"))
-    assert found.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
+def test_a_branch_is_accepted_and_its_commit_recorded(hub: DatasetHub, count_requests: Callable[[], int]) -> None:
+    loaded = load_probe_set(preset("harmbench", revision="main"))
+    assert loaded.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
 
 
-def test_mmlu_has_choices_and_correct_answers(fetched: Callable[[], int]) -> None:
-    found = load_probe_set(preset("mmlu"))
-    assert (found.group, found.letters) == ("capability", ("A", "B", "C", "D"))
-    assert [(prompt.choices, prompt.target) for prompt in found.prompts] == [
+def test_mmlu_has_choices_and_correct_answers(count_requests: Callable[[], int]) -> None:
+    loaded = load_probe_set(preset("mmlu"))
+    assert (loaded.group, loaded.letters) == ("capability", ("A", "B", "C", "D"))
+    assert [(prompt.choices, prompt.target) for prompt in loaded.prompts] == [
         (("3", "4", "5", "6"), "B"),
         (("6", "7", "8", "9"), "A"),
     ]
-    assert "Two and two?" in found.prompts[0].text
+    assert "Two and two?" in loaded.prompts[0].text
 
 
-def test_every_preset_with_a_hub_is_served_here_and_pinned() -> None:
+def test_every_hub_preset_is_covered_and_pinned() -> None:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml") if preset(path.stem).hub)
     assert names == sorted([*EXPECTED, "mmlu"])
     for name in names:
@@ -276,7 +280,7 @@ def refused(conf: ProbesConfig) -> UserError:
     return error.value
 
 
-def test_each_mistake_is_refused_in_one_sentence(hub: DatasetHub, fetched: Callable[[], int]) -> None:
+def test_each_mistake_is_reported_in_one_sentence(hub: DatasetHub, count_requests: Callable[[], int]) -> None:
     error = refused(preset("jailbreakbench", column="goal_text"))
     assert error.field == "probes.column" and "it has Index, Goal, Target" in error.remedy
     assert refused(preset("jailbreakbench", category="Kind")).field == "probes.category"
@@ -294,20 +298,18 @@ def test_each_mistake_is_refused_in_one_sentence(hub: DatasetHub, fetched: Calla
 
 
 def test_a_gated_data_set_is_refused_with_its_terms(
-    hub: DatasetHub, fetched: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    hub: DatasetHub, count_requests: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "gated", {"walledai/StrongREJECT"})
-    monkeypatch.setitem(hub.commits, "walledai/StrongREJECT", "e" * 40)  # nothing of it is in the hub's own cache
+    monkeypatch.setitem(hub.commits, "walledai/StrongREJECT", "e" * 40)  # the Hugging Face cache holds none of it
     error = refused(preset("strongreject", revision="e" * 40))
     assert (error.field, error.value) == ("probes.hub", "walledai/StrongREJECT")
     assert "is gated: accept its terms at" in error.remedy and "HF_TOKEN" in error.remedy
     assert "probes.path=FILE" in error.remedy and "\n" not in error.remedy
 
 
-def test_a_hub_that_does_not_answer_is_refused_with_the_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process of its own, which reads another endpoint."""
+def test_an_unreachable_hub_is_reported_with_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in a separate process, which reads another endpoint."""
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -316,13 +318,12 @@ def test_a_hub_that_does_not_answer_is_refused_with_the_ways_out(
     assert "connect to http://127.0.0.1:9 (HF_ENDPOINT names a mirror)" in error.remedy
 
 
-def test_a_users_own_preset_of_a_data_set_is_one_file(fetched: Callable[[], int], tmp_path: Path) -> None:
+def test_a_user_can_add_a_data_set_with_one_preset_file(count_requests: Callable[[], int], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"name: mine\nhub: walledai/StrongREJECT\nrevision: {'df54272b395ce9e584d2f8140519935425d8549f'}\n"
     )
     conf: Any = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(ProbesConfig), OmegaConf.load(tmp_path / "mine.yaml"))
     )
-    assert [
-        prompt.text for prompt in load_probe_set(conf).prompts
-    ] == ASKED  # of the usual names, the one that is there
+    # The column is found as the one usual name that the file has.
+    assert [prompt.text for prompt in load_probe_set(conf).prompts] == ASKED

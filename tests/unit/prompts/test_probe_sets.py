@@ -1,4 +1,4 @@
-"""Which prompts are read from a file, and how a bad one is refused."""
+"""Load probe sets: which prompts are read from a file, and how invalid files are refused."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ADVBENCH = Path(__file__).parents[4] / "shared" / "data" / "advbench_harmful_beh
 Conf = ProbesConfig
 
 
-def preset(name: str, **more: Any) -> Conf:
-    return Conf(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), **more})
+def preset(name: str, **overrides: Any) -> Conf:
+    return Conf(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), **overrides})
 
 
 def texts(probes: ProbeSet) -> list[str]:
@@ -89,17 +89,17 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
     suffix=st.sampled_from([".jsonl", ".parquet"]),
 )
 def test_offset_and_limit_select_a_window(
-    tmp_path_factory: pytest.TempPathFactory, wanted: list[str], offset: int, limit: int | None, suffix: str
+    tmp_path_factory: pytest.TempPathFactory, prompts: list[str], offset: int, limit: int | None, suffix: str
 ) -> None:
     path = tmp_path_factory.mktemp("window") / f"p{suffix}"
-    WRITERS[suffix](path, [{"text": text} for text in wanted])
+    WRITERS[suffix](path, [{"text": text} for text in prompts])
     conf = Conf(path=str(path), offset=offset, limit=limit)
-    if offset < len(wanted):
-        assert texts(load_probe_set(conf)) == wanted[offset:][:limit]
+    if offset < len(prompts):
+        assert texts(load_probe_set(conf)) == prompts[offset:][:limit]
     else:
-        with pytest.raises(UserError, match=f"less than {len(wanted)}") as caught:
+        with pytest.raises(UserError, match=f"less than {len(prompts)}") as raised:
             load_probe_set(conf)
-        assert caught.value.field == "probes.offset"
+        assert raised.value.field == "probes.offset"
 
 
 def test_an_attack_keeps_the_plain_request_inside_it(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_an_attack_keeps_the_plain_request_inside_it(tmp_path: Path) -> None:
     assert plain.request == plain.text
 
 
-def test_rows_after_the_last_requested_one_are_not_read(tmp_path: Path) -> None:
+def test_rows_after_the_last_requested_row_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"text": 1}\n{"text": "two"}\n{"text": "three"}\n{"text": "two"}\n\xff not JSON\n')
     assert texts(load_probe_set(Conf(path=str(path), offset=1, limit=2))) == ["two", "three"]
@@ -127,8 +127,8 @@ def test_byte_order_marks_and_blank_lines_are_skipped(tmp_path: Path) -> None:
         assert texts(load_probe_set(Conf(path=str(tmp_path / name)))) == ["one"]
 
 
-def test_a_field_may_be_long(tmp_path: Path) -> None:
-    text = "word " * 50_000  # more than the csv module takes by itself
+def test_long_fields_are_accepted(tmp_path: Path) -> None:
+    text = "word " * 50_000  # longer than the csv module's default field limit
     write_csv(tmp_path / "p.csv", [{"text": text}])
     assert texts(load_probe_set(Conf(path=str(tmp_path / "p.csv")))) == [text]
 
@@ -143,9 +143,9 @@ def test_usual_column_names_are_recognized(tmp_path: Path, name: str) -> None:
 def test_two_usual_columns_are_ambiguous(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"goal": "one", "prompt": "two"}])
-    with pytest.raises(UserError, match="it has goal, prompt") as caught:
+    with pytest.raises(UserError, match="it has goal, prompt") as raised:
         load_probe_set(Conf(path=str(path)))
-    assert caught.value.field == "probes.column"
+    assert raised.value.field == "probes.column"
     assert texts(load_probe_set(Conf(path=str(path), column="prompt"))) == ["two"]
 
 
@@ -182,15 +182,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_damaged_files_are_refused_by_row(tmp_path: Path, case: str) -> None:
-    name, content, asked, field, says = BAD[case]
+def test_damaged_files_are_refused_with_the_row_number(tmp_path: Path, case: str) -> None:
+    name, content, options, field, message = BAD[case]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as caught:
-        load_probe_set(Conf(path=str(path), **asked))
-    assert caught.value.field == field
-    assert re.search(says, caught.value.remedy), caught.value.remedy
-    assert "\n" not in caught.value.remedy
+    with pytest.raises(UserError) as raised:
+        load_probe_set(Conf(path=str(path), **options))
+    assert raised.value.field == field
+    assert re.search(message, raised.value.remedy), raised.value.remedy
+    assert "\n" not in raised.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -199,40 +199,40 @@ def test_damaged_files_are_refused_by_row(tmp_path: Path, case: str) -> None:
 def test_bad_parquet_values_are_refused(tmp_path: Path, type_: pa.DataType, value: object) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"text": pa.array([value], type_)}), path)
-    with pytest.raises(UserError, match="row 1 ") as caught:
+    with pytest.raises(UserError, match="row 1 ") as raised:
         load_probe_set(Conf(path=str(path)))
-    assert caught.value.field == "probes.path"
+    assert raised.value.field == "probes.path"
 
 
 def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "probes.csv").write_text("text\na\n")
     (tmp_path / "folder.csv").mkdir()
-    for name, says in (("prbes.csv", "did you mean 'probes.csv'"), ("folder.csv", "folder"), ("x/y.csv", "no such")):
-        with pytest.raises(UserError, match=says) as caught:
+    for name, message in (("prbes.csv", "did you mean 'probes.csv'"), ("folder.csv", "folder"), ("x/y.csv", "no such")):
+        with pytest.raises(UserError, match=message) as raised:
             load_probe_set(Conf(path=str(tmp_path / name)))
-        assert caught.value.field == "probes.path"
+        assert raised.value.field == "probes.path"
     with pytest.raises(UserError, match="could not be read"):
         load_probe_set(Conf(path=str(tmp_path / ("x" * 300 + ".csv"))))
     with pytest.raises(UserError, match="name the file"):
         load_probe_set(Conf())
     for name in ("harmful_evil.jsonl", "../../errors.py"):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError) as raised:
             load_probe_set(Conf(file=name))
-        assert caught.value.field == "probes.file"
+        assert raised.value.field == "probes.file"
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.csv").write_text("text\na\n")
 
     def refuse(*_: object, **__: object) -> object:
-        raise PermissionError(13, "Permission denied")  # as root, a file's mode keeps nobody out
+        raise PermissionError(13, "Permission denied")  # root can read files whatever their mode
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         load_probe_set(Conf(path=str(tmp_path / "p.csv")))
 
 
-def test_shipped_pairs() -> None:
+def test_embedded_evaluation_sets_are_paired() -> None:
     harmful, benign = load_probe_set(preset("harmful")), load_probe_set(preset("benign"))
     assert (harmful.name, harmful.group, benign.name, benign.group) == ("harmful", "harmful", "benign", "benign")
     assert len(harmful.prompts) >= 80
@@ -242,11 +242,11 @@ def test_shipped_pairs() -> None:
     assert {prompt.group for prompt in benign.prompts} == {"benign"}
 
 
-@pytest.mark.parametrize(("group", "own"), [("harmful", "7"), ("benign", None)])
-def test_only_a_harmful_row_names_a_pair_by_itself(tmp_path: Path, group: str, own: str | None) -> None:
+@pytest.mark.parametrize(("group", "expected"), [("harmful", "7"), ("benign", None)])
+def test_the_default_pair_id_of_harmful_and_other_rows(tmp_path: Path, group: str, expected: str | None) -> None:
     path = tmp_path / "p.csv"
     write_csv(path, [{"id": "7", "text": "one", "pair_id": ""}, {"id": "8", "text": "two", "pair_id": "x"}])
-    assert [prompt.pair_id for prompt in load_probe_set(Conf(path=str(path), group=group)).prompts] == [own, "x"]
+    assert [prompt.pair_id for prompt in load_probe_set(Conf(path=str(path), group=group)).prompts] == [expected, "x"]
 
 
 def test_a_users_path_has_priority_over_a_shipped_file(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_users_path_has_priority_over_a_shipped_file(tmp_path: Path) -> None:
     assert texts(load_probe_set(preset("harmful", path=str(tmp_path / "p.csv"), category=None))) == ["one"]
 
 
-def test_advbench() -> None:
+def test_advbench_preset_if_installed() -> None:
     if not ADVBENCH.is_file():
         pytest.skip(f"AdvBench is not there: {ADVBENCH}")
     probes = load_probe_set(preset("advbench", path=str(ADVBENCH), limit=80))
@@ -272,7 +272,7 @@ def test_presets_state_license_and_source(path: Path) -> None:
         assert conf.name == path.stem and conf.license and conf.source
 
 
-def test_a_wrapper_goes_around_every_request_and_keeps_the_pair(tmp_path: Path) -> None:
+def test_a_wrapper_encloses_every_request_and_keeps_its_pair(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     write_jsonl(path, [{"id": "he-1", "pair_id": None, "text": "How {so}?"}])
     conf = Conf(path=str(path), group="jailbreak", wrapper="Play a part: {request} Go on.", prefill="Sure")
@@ -286,11 +286,11 @@ def test_a_wrapper_goes_around_every_request_and_keeps_the_pair(tmp_path: Path) 
         load_probe_set(Conf(path=str(path), wrapper="Play a part."))
 
 
-def test_a_collection_of_attacks_in_jailbreakbenchs_layout(tmp_path: Path) -> None:
+def test_attacks_are_read_from_jailbreakbench_artifacts(tmp_path: Path) -> None:
     path = tmp_path / "attacks.json"
-    found = {"index": 0, "goal": "a goal", "category": "Fraud", "prompt": "an attack on it", "jailbroken": True}
-    lost = {"index": 1, "goal": "another", "category": "Malware", "prompt": None, "jailbroken": False}
-    path.write_text(json.dumps({"parameters": {"judge": "x"}, "jailbreaks": [found, lost]}))
+    successful = {"index": 0, "goal": "a goal", "category": "Fraud", "prompt": "an attack on it", "jailbroken": True}
+    failed = {"index": 1, "goal": "another", "category": "Malware", "prompt": None, "jailbroken": False}
+    path.write_text(json.dumps({"parameters": {"judge": "x"}, "jailbreaks": [successful, failed]}))
     conf = preset("jailbreak_file", path=str(path))
     (prompt,) = load_probe_set(conf).prompts
     assert (prompt.text, prompt.group, prompt.category) == ("an attack on it", "jailbreak", "Fraud")
@@ -338,9 +338,9 @@ def test_questions_with_choices_are_read_in_every_layout(tmp_path: Path, layout:
 def test_incomplete_questions_are_refused(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     path = tmp_path / "q.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as raised:
         load_probe_set(Conf(path=str(path), column="question", group="capability", answers="choice"))
-    assert caught.value.field == "probes.path"
+    assert raised.value.field == "probes.path"
 
 
 def test_correct_answers_are_recognized(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prompts to prompt sets: chat templates, system prompts, special tokens, the cache, and the process without torch."""
+"""Render prompt sets: chat templates, system prompts, special tokens, the cache, and the subprocess without torch."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ DEFAULT, EMPTY, STERN = SystemPrompt("default", None), SystemPrompt("empty", "")
 
 
 def tokenizer(folder: Path, template: str | None = CHAT, end: str = "") -> Path:
-    """A byte-level tokenizer that begins every text with <s>, and ends it with `end`."""
+    """Save a byte-level tokenizer that starts every text with <s> and ends it with `end`."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import BPE
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(SPECIAL)
-    ids = [(token, made.token_to_id(token)) for token in SPECIAL[:2]]
-    made.post_processor = processors.TemplateProcessing(single=f"<s> $A {end}".strip(), special_tokens=ids)
-    made.enable_truncation(4)  # as some are saved: prompts must come out whole all the same
-    made.save(str(folder / "tokenizer.json"))
+    built = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens(SPECIAL)
+    ids = [(token, built.token_to_id(token)) for token in SPECIAL[:2]]
+    built.post_processor = processors.TemplateProcessing(single=f"<s> $A {end}".strip(), special_tokens=ids)
+    built.enable_truncation(4)  # some tokenizers are saved with truncation; prompts must be complete anyway
+    built.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     if template is not None:
         config["chat_template"] = template
@@ -61,15 +61,15 @@ def tokenizer(folder: Path, template: str | None = CHAT, end: str = "") -> Path:
     return folder
 
 
-def read(prompts: PromptSet, folder: Path) -> list[str]:
-    """What the token ids say, special tokens and all."""
+def decode(prompts: PromptSet, folder: Path) -> list[str]:
+    """Decode the token ids of every prompt, including special tokens."""
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [made.decode(list(ids), skip_special_tokens=False) for ids in prompts.token_ids]
+    loaded = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [loaded.decode(list(ids), skip_special_tokens=False) for ids in prompts.token_ids]
 
 
-def ask(folder: Path | None, *systems: SystemPrompt, template: str = "tokenizer") -> list[PromptSet]:
+def render(folder: Path | None, *systems: SystemPrompt, template: str = "tokenizer") -> list[PromptSet]:
     return render_prompt_sets(folder, [HARMFUL], systems or [DEFAULT], lambda _: Sampling(8), template)
 
 
@@ -81,14 +81,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Exchange]:
-    """The subprocess, kept for many requests, because it takes seconds to start."""
+    """The subprocess, reused for many requests because it takes seconds to start."""
     with serving_module("orchestrator.prompts.chat_templates") as exchange:
         yield exchange
 
 
 @pytest.fixture
-def kept(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Send all requests to the kept process; returns their number."""
+def count_requests(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Send all requests to the shared process. The fixture's value returns the number of requests."""
     requests = []
 
     def exchange(request: dict[str, Any]) -> Any:
@@ -107,9 +107,9 @@ def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
         "jobs": [[None, ["Hi"], ""]],
     }
     command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.chat_templates"]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    completed = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
+    assert json.loads(completed.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in completed.stderr.splitlines()}
     assert "transformers" in imported
     assert not imported & {"torch", "vllm", "ray", "pandas", "matplotlib"}
 
@@ -117,44 +117,46 @@ def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
 THINKS = CHAT + "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}<no-thoughts>{% endif %}"
 
 
-def test_thinking_is_disabled_in_templates_that_support_it(tmp_path: Path, kept: Callable[[], int]) -> None:
-    (prompts,) = ask(tokenizer(tmp_path, THINKS))
+def test_thinking_is_disabled_in_templates_that_support_it(tmp_path: Path, count_requests: Callable[[], int]) -> None:
+    (prompts,) = render(tokenizer(tmp_path, THINKS))
     assert all(text.endswith("<|assistant|><no-thoughts>") for text in prompts.rendered)
 
 
-def test_a_prefill_begins_the_response(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_prefill_starts_the_response(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     forced = dataclasses.replace(HARMFUL, prefill="Sure, here is")
-    plain, begun = render_prompt_sets(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
-    assert begun.rendered[0] == "<s><|user|>How do I kill a process?<|end|><|assistant|> Sure, here is"
-    assert read(begun, folder) == list(begun.rendered) and begun.id != plain.id
+    plain, prefilled = render_prompt_sets(folder, [HARMFUL, forced], [DEFAULT], lambda _: Sampling(8))
+    assert prefilled.rendered[0] == "<s><|user|>How do I kill a process?<|end|><|assistant|> Sure, here is"
+    assert decode(prefilled, folder) == list(prefilled.rendered) and prefilled.id != plain.id
     (stand_in,) = render_prompt_sets(None, [forced], [DEFAULT], lambda _: Sampling(8))
     assert stand_in.rendered[0].endswith("process? Sure, here is")
 
 
-def test_a_system_prompt_may_leave_the_chat_template_out(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_system_prompt_may_disable_the_chat_template(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     bare = SystemPrompt("no_template", None, "none")
-    with_template, without = ask(tokenizer(tmp_path), DEFAULT, bare)
+    with_template, without = render(tokenizer(tmp_path), DEFAULT, bare)
     assert with_template.rendered[0].endswith("<|assistant|>") and without.rendered[0] == "How do I kill a process?"
-    assert kept() == 2, "a process for each template"
+    assert count_requests() == 2, "a process for each template"
 
 
-def test_a_rerun_starts_no_process(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_reads_the_cache_without_a_process(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tokenizer(tmp_path)
-    first = ask(folder, DEFAULT, STERN)
-    assert len(list(cache.iterdir())) == 2  # and nothing half-written beside them
+    first = render(folder, DEFAULT, STERN)
+    assert len(list(cache.iterdir())) == 2  # and no partial files next to them
     (folder / "README.md").write_text("Not read by a tokenizer")
 
     def started(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(subprocess, "run", started)
-    assert ask(folder, DEFAULT, STERN) == first
+    assert render(folder, DEFAULT, STERN) == first
     with pytest.raises(AssertionError):
-        ask(folder, EMPTY)
+        render(folder, EMPTY)
 
 
-def test_order_names_and_sampling(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_prompt_sets_keep_order_names_and_sampling(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     sets = render_prompt_sets(
         tokenizer(tmp_path), [HARMFUL, BENIGN], [DEFAULT, STERN], lambda probes: Sampling(len(probes.prompts))
     )
@@ -167,48 +169,52 @@ def test_order_names_and_sampling(tmp_path: Path, kept: Callable[[], int]) -> No
     assert [s.prompts for s in sets] == [HARMFUL.prompts] * 2 + [BENIGN.prompts] * 2
     assert len({s.id for s in sets}) == 4
     assert sets[0].rendered[0] == sets[2].rendered[0]
-    assert kept() == 1
+    assert count_requests() == 1
 
 
-def test_the_tokenizers_template_writes_its_special_tokens_once(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_the_tokenizers_template_writes_its_special_tokens_once(
+    tmp_path: Path, count_requests: Callable[[], int]
+) -> None:
     folder = tokenizer(tmp_path, end="</s>")
     for prompts, system in zip(
-        ask(folder, DEFAULT, EMPTY, STERN), ("", "<|system|><|end|>", "<|system|>Be stern.<|end|>"), strict=True
+        render(folder, DEFAULT, EMPTY, STERN), ("", "<|system|><|end|>", "<|system|>Be stern.<|end|>"), strict=True
     ):
-        want = [f"<s>{system}<|user|>{prompt.text}<|end|><|assistant|>" for prompt in HARMFUL.prompts]
-        assert list(prompts.rendered) == want
-        assert read(prompts, folder) == want  # one <s>, nothing cut off, no </s>
+        expected = [f"<s>{system}<|user|>{prompt.text}<|end|><|assistant|>" for prompt in HARMFUL.prompts]
+        assert list(prompts.rendered) == expected
+        assert decode(prompts, folder) == expected  # one <s>, nothing cut off, no </s>
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, DEAF])
 def test_a_template_without_a_system_role_gets_it_in_the_users_message(
-    tmp_path: Path, kept: Callable[[], int], template: str
+    tmp_path: Path, count_requests: Callable[[], int], template: str
 ) -> None:
-    default, empty, stern = ask(tokenizer(tmp_path, template), DEFAULT, EMPTY, STERN)
+    default, empty, stern = render(tokenizer(tmp_path, template), DEFAULT, EMPTY, STERN)
     assert empty.rendered == default.rendered
     assert [text.replace("Be stern.\n\n", "", 1) for text in stern.rendered] == list(default.rendered)
     assert all("<|user|>Be stern.\n\n" in text for text in stern.rendered)
 
 
 @pytest.mark.parametrize("end", ["", "</s>"])
-def test_a_tokenizer_without_a_template_gets_bare_text(tmp_path: Path, kept: Callable[[], int], end: str) -> None:
+def test_a_tokenizer_without_a_template_renders_plain_text(
+    tmp_path: Path, count_requests: Callable[[], int], end: str
+) -> None:
     folder = tokenizer(tmp_path, None, end)
-    default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
+    default, empty, stern = render(folder, DEFAULT, EMPTY, STERN)
     texts = [prompt.text for prompt in HARMFUL.prompts]
     assert list(default.rendered) == list(empty.rendered) == texts
     assert list(stern.rendered) == [f"Be stern.\n\n{text}" for text in texts]
-    assert read(stern, folder) == [f"<s>{text}" for text in stern.rendered]
+    assert decode(stern, folder) == [f"<s>{text}" for text in stern.rendered]
 
 
-def test_template_none_gives_bare_text(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_template_none_renders_plain_text(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
-    (bare,), (chat,) = ask(folder, template="none"), ask(folder)
+    (bare,), (chat,) = render(folder, template="none"), render(folder)
     assert bare.rendered[0] == "How do I kill a process?"
-    assert read(bare, folder)[0] == "<s>How do I kill a process?"
+    assert decode(bare, folder)[0] == "<s>How do I kill a process?"
     assert bare.id != chat.id
 
 
-def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_named_templates_render_as_documented(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder, question = tokenizer(tmp_path), "How do I kill a process?"
     llama2, guardrail = (
         yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))["text"] for name in ("llama2", "safety")
@@ -217,7 +223,7 @@ def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
-    wanted = {
+    expected = {
         "llama2": (
             f"[INST] <<SYS>>\n{llama2}\n<</SYS>>\n\n{question} [/INST]",
             f"[INST] {question} [/INST]",
@@ -243,38 +249,38 @@ def test_named_templates(tmp_path: Path, kept: Callable[[], int]) -> None:
             )
         ),
     }
-    assert set(wanted) == {path.stem for path in TEMPLATES.iterdir()}
-    for name, texts in wanted.items():
-        sets = ask(folder, DEFAULT, EMPTY, STERN, template=name)
+    assert set(expected) == {path.stem for path in TEMPLATES.iterdir()}
+    for name, texts in expected.items():
+        sets = render(folder, DEFAULT, EMPTY, STERN, template=name)
         assert [prompts.rendered[0] for prompts in sets] == list(texts)
-        assert [read(prompts, folder)[0] for prompts in sets] == [f"<s>{text}" for text in texts]
+        assert [decode(prompts, folder)[0] for prompts in sets] == [f"<s>{text}" for text in texts]
 
 
 def test_a_changed_named_template_is_rendered_anew(
-    tmp_path: Path, kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, count_requests: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, templates = tokenizer(tmp_path), tmp_path / "templates"
     templates.mkdir()
     monkeypatch.setattr(rendering, "TEMPLATES", templates)
     for mark in ("Q:", "Ask:"):
         (templates / "mine.jinja").write_text(mark + "{{ messages[-1]['content'] }}")
-        assert ask(folder, template="mine")[0].rendered[0] == f"{mark}How do I kill a process?"
+        assert render(folder, template="mine")[0].rendered[0] == f"{mark}How do I kill a process?"
 
 
-def test_templates_get_a_fixed_date(tmp_path: Path, kept: Callable[[], int]) -> None:
-    (prompts,) = ask(tokenizer(tmp_path, DATED))
+def test_templates_get_a_fixed_date(tmp_path: Path, count_requests: Callable[[], int]) -> None:
+    (prompts,) = render(tokenizer(tmp_path, DATED))
     assert prompts.rendered[0].startswith("26 Jul 2024/2024-07-26<s>")
 
 
 @pytest.mark.parametrize("folder", [None, Path("nowhere")])
 def test_an_unknown_template_is_refused(folder: Path | None) -> None:
-    with pytest.raises(UserError, match="did you mean 'llama2'") as caught:
-        ask(folder, template="lama2")
-    assert caught.value.field == "model.template"
+    with pytest.raises(UserError, match="did you mean 'llama2'") as raised:
+        render(folder, template="lama2")
+    assert raised.value.field == "model.template"
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [
         (HOSTILE, "__class__"),
         ("{{ raise_exception('not today') }}", "not today"),
@@ -282,75 +288,83 @@ def test_an_unknown_template_is_refused(folder: Path | None) -> None:
         ("<|user|>", "leaves the prompt out"),
     ],
 )
-def test_a_template_that_fails_is_refused(tmp_path: Path, kept: Callable[[], int], template: str, says: str) -> None:
+def test_a_template_that_fails_is_refused(
+    tmp_path: Path, count_requests: Callable[[], int], template: str, message: str
+) -> None:
     for system in (DEFAULT, STERN):
-        with pytest.raises(UserError, match=says) as caught:
-            ask(tokenizer(tmp_path, template), system)
-        assert caught.value.field == "model.template"
-        assert "How do I kill a process?" in caught.value.remedy
+        with pytest.raises(UserError, match=message) as raised:
+            render(tokenizer(tmp_path, template), system)
+        assert raised.value.field == "model.template"
+        assert "How do I kill a process?" in raised.value.remedy
 
 
-def test_a_tokenizer_that_does_not_load_is_refused(tmp_path: Path, kept: Callable[[], int], cache: Path) -> None:
+def test_a_tokenizer_that_does_not_load_is_refused(
+    tmp_path: Path, count_requests: Callable[[], int], cache: Path
+) -> None:
     folder = tokenizer(tmp_path)
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "None of them"}}')
-    with pytest.raises(UserError, match="tokenizer does not load") as caught:
-        ask(folder)
-    assert caught.value.field == "model.path"
-    assert not cache.exists()  # a failure is not kept: put the file right and go on
-    ask(tokenizer(tmp_path))
+    with pytest.raises(UserError, match="tokenizer does not load") as raised:
+        render(folder)
+    assert raised.value.field == "model.path"
+    assert not cache.exists()  # failures are not cached: rendering works once the file is repaired
+    render(tokenizer(tmp_path))
 
 
-def test_code_of_the_repository_is_not_run(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_repository_code_is_not_executed(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with contextlib.suppress(UserError):
-        ask(folder)
+        render(folder)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_prompt_without_tokens_is_refused(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_a_prompt_without_tokens_is_refused(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     from tokenizers import Regex, Tokenizer, normalizers, processors
     from tokenizers.models import WordLevel
 
     file = tokenizer(tmp_path, None) / "tokenizer.json"
-    made = Tokenizer.from_file(str(file))
-    made.normalizer = normalizers.Replace(Regex("."), "")
-    made.post_processor = processors.ByteLevel()
-    made.save(str(file))
-    with pytest.raises(UserError, match="no token at all") as caught:
-        ask(tmp_path)
-    assert caught.value.value == HARMFUL.prompts[0].text
+    loaded = Tokenizer.from_file(str(file))
+    loaded.normalizer = normalizers.Replace(Regex("."), "")
+    loaded.post_processor = processors.ByteLevel()
+    loaded.save(str(file))
+    with pytest.raises(UserError, match="no token at all") as raised:
+        render(tmp_path)
+    assert raised.value.value == HARMFUL.prompts[0].text
 
     Tokenizer(WordLevel({"a": 0}, unk_token="[UNK]")).save(str(file))
     with pytest.raises(UserError, match=r"How do I kill a process.*UNK"):
-        ask(tmp_path)
+        render(tmp_path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"check": 1}', b"\xff"])
-def test_a_damaged_cache_is_replaced(tmp_path: Path, kept: Callable[[], int], cache: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_replaced(
+    tmp_path: Path, count_requests: Callable[[], int], cache: Path, damage: bytes
+) -> None:
     folder = tokenizer(tmp_path)
-    first = ask(folder)
+    first = render(folder)
     (file,) = cache.iterdir()
-    whole = file.read_bytes()
+    content = file.read_bytes()
     file.write_bytes(damage)
-    assert ask(folder) == first and kept() == 2
-    assert file.read_bytes() == whole
-    file.write_bytes(whole.replace(b"kill", b"bill"))  # sound JSON, another prompt
-    assert ask(folder) == first and kept() == 3
-    assert ask(folder) == first and kept() == 3
+    assert render(folder) == first and count_requests() == 2
+    assert file.read_bytes() == content
+    file.write_bytes(content.replace(b"kill", b"bill"))  # valid JSON, but another prompt
+    assert render(folder) == first and count_requests() == 3
+    assert render(folder) == first and count_requests() == 3
 
 
-def test_an_unusable_cache_is_no_error(tmp_path: Path, kept: Callable[[], int], monkeypatch: Any) -> None:
+def test_an_unusable_cache_folder_is_ignored(
+    tmp_path: Path, count_requests: Callable[[], int], monkeypatch: Any
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "file"))
     folder = tokenizer(tmp_path)
-    assert ask(folder) == ask(folder) and kept() == 2
+    assert render(folder) == render(folder) and count_requests() == 2
 
 
-def test_cached_prompts_depend_on_all_that_changes_them(tmp_path: Path, kept: Callable[[], int]) -> None:
+def test_the_cache_key_covers_every_input(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder = tokenizer(tmp_path)
     one, other = HARMFUL.prompts
 
@@ -358,7 +372,7 @@ def test_cached_prompts_depend_on_all_that_changes_them(tmp_path: Path, kept: Ca
         prompts: tuple[Prompt, ...] = (one, other), system: SystemPrompt = DEFAULT, template: str = "none"
     ) -> int:
         render_prompt_sets(folder, [ProbeSet("p", "g", prompts)], [system], lambda _: Sampling(), template)
-        return kept()
+        return count_requests()
 
     assert count() == 1
     assert count(system=SystemPrompt("the same by another name", None)) == 1
@@ -382,7 +396,7 @@ def test_the_dummy_engine_gets_one_token_for_each_word(text: str, system: str | 
 
 
 def test_the_dummy_engines_tokens_are_the_same_on_every_machine() -> None:
-    assert ask(None)[0].token_ids[0] == (38_884, 11_588, 1_171, 38_426, 33_343, 38_605)
+    assert render(None)[0].token_ids[0] == (38_884, 11_588, 1_171, 38_426, 33_343, 38_605)
 
 
 def test_system_prompt_presets() -> None:
@@ -398,7 +412,7 @@ def test_system_prompt_presets() -> None:
 
 
 def test_the_embedded_model_has_a_default_system_message(
-    kept: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    count_requests: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
     folder = embedded_folder(None)
@@ -406,7 +420,7 @@ def test_the_embedded_model_has_a_default_system_message(
         pytest.skip(f"the embedded model is not made yet: {folder}")
     monkeypatch.setattr(rendering, "_load", lambda *_: None)
     monkeypatch.setattr(rendering, "_save", lambda *_: None)
-    default, empty, stern = ask(folder, DEFAULT, EMPTY, STERN)
+    default, empty, stern = render(folder, DEFAULT, EMPTY, STERN)
     assert "helpful AI assistant named SmolLM" in default.rendered[0]
     assert "SmolLM" not in empty.rendered[0] + stern.rendered[0]
     assert "<|im_start|>system\nBe stern.<|im_end|>" in stern.rendered[0]

@@ -1,4 +1,4 @@
-"""Landscapes of every shape, and the words that the result must and must not contain."""
+"""Landscape curves of every shape, with the phrases that a description must and must not contain."""
 
 from __future__ import annotations
 

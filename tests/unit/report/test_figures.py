@@ -73,7 +73,7 @@ def test_every_shape_can_be_drawn(shape: str, tmp_path: Path) -> None:
     assert np.allclose(pixels[:4], 1.0) and np.allclose(pixels[:, :4], 1.0), "something is cut off at the border"
 
 
-def test_outcomes_are_draw_pixels(tmp_path: Path) -> None:
+def test_outcomes_are_drawn(tmp_path: Path) -> None:
     blue = draw_pixels(landscape(lambda k, a: 0.0), tmp_path / "safe.png")
     orange = draw_pixels(landscape(lambda k, a: 100.0), tmp_path / "unsafe.png")
     assert share(blue, "#268BC1"[:7]) + share(blue, BLUE) > 0.05
@@ -83,9 +83,9 @@ def test_outcomes_are_draw_pixels(tmp_path: Path) -> None:
 
 def test_missing_points_are_marked(tmp_path: Path) -> None:
     curve, grid = SHAPES["a plane with holes"]
-    whole = draw_pixels(landscape(basin, **grid), tmp_path / "whole.png")
-    holed = draw_pixels(landscape(curve, **grid), tmp_path / "holed.png")
-    assert share(whole, VERMILION) < 1e-4 < share(holed, VERMILION)
+    complete = draw_pixels(landscape(basin, **grid), tmp_path / "whole.png")
+    incomplete = draw_pixels(landscape(curve, **grid), tmp_path / "holed.png")
+    assert share(complete, VERMILION) < 1e-4 < share(incomplete, VERMILION)
 
 
 @pytest.mark.parametrize(("kind", "word"), [("random_1d", "degenerate"), ("random_2d", "origin")])
@@ -131,11 +131,11 @@ def test_no_heavy_library_is_imported_with_the_numbers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
-def test_checkpoints_are_drawn_and_named(tmp_path: Path) -> None:
+def test_checkpoints_are_drawn_and_labeled(tmp_path: Path) -> None:
     frame = landscape(basin)
     marked = frame.assign(mark=["epoch-1" if a == 0.2 else None for a in frame["alpha"]])
-    plain, shown = draw_pixels(frame, tmp_path / "plain.png"), draw_pixels(marked, tmp_path / "marked.png")
-    assert share(shown, VERMILION) > share(plain, VERMILION)
+    plain, with_checkpoints = draw_pixels(frame, tmp_path / "plain.png"), draw_pixels(marked, tmp_path / "marked.png")
+    assert share(with_checkpoints, VERMILION) > share(plain, VERMILION)
 
 
 def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,17 +146,17 @@ def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(mo
         ExtraCheckpoint(ends[2], 0.39, 0.12),
     )
     frame = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), extra_checkpoints=extra)
-    kept: list[Figure] = []
-    monkeypatch.setattr(planes, "save", lambda figure, path: kept.append(figure))
+    figures: list[Figure] = []
+    monkeypatch.setattr(planes, "save", lambda figure, path: figures.append(figure))
     draw_landscape(frame, summarize(frame), Path("nowhere.png"))
-    (figure,) = kept
+    (figure,) = figures
     figure.canvas.draw()
     axes = figure.axes[0]
     names = {text.get_text(): text.get_window_extent() for text in axes.texts}
     assert [name.split()[0] for name in sorted(names)] == ["epoch-1", "epoch-2", "epoch-3"]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(names.values(), 2))
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    assert (left, high) == (-0.4, 0.4) and right > 0.7 and low < -0.45
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert (left, top) == (-0.4, 0.4) and right > 0.7 and bottom < -0.45
     plt.close(figure)
 
 
@@ -164,8 +164,10 @@ def test_all_results_are_drawn_in_one_figure(tmp_path: Path) -> None:
     """Each of three groups shows its own measure in its own color."""
     harmful = landscape(basin)
     benign = harmful.assign(group="benign", probe_set="benign", asr=80.0, asr_low=70.0, asr_high=90.0)
-    able = harmful.assign(group="capability", probe_set="known", correct=60.0, correct_low=50.0, correct_high=70.0)
-    both = pd.concat([harmful, benign, able], ignore_index=True)
+    capability = harmful.assign(
+        group="capability", probe_set="known", correct=60.0, correct_low=50.0, correct_high=70.0
+    )
+    both = pd.concat([harmful, benign, capability], ignore_index=True)
     draw_results(both, summarize(both), tmp_path / "all.png", "a model")
     pixels = np.asarray(matplotlib.image.imread(tmp_path / "all.png"))[..., :3]
     for color in SERIES_COLORS[:3]:

@@ -1,4 +1,4 @@
-"""The result in words, for every shape that a landscape can have."""
+"""The result as a paragraph of text, for every shape of landscape."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hol
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_described(shape: str) -> None:
-    curve, more, contained, absent = SHAPES[shape]
-    summary = summarize(landscape(curve, **more))
+    curve, grid, contained, absent = SHAPES[shape]
+    summary = summarize(landscape(curve, **grid))
     text = paragraph(summary, PATHS)
     for part in contained:
         assert part in text
@@ -48,7 +48,7 @@ def test_names_tokens_time_and_failures_are_mentioned() -> None:
     assert paragraph(replace(summary, model="tiny")).startswith("tiny ")
 
 
-def test_the_interval_over_directions_and_probes_and_the_directions_needed_are_mentioned() -> None:
+def test_the_interval_and_the_directions_needed_are_mentioned() -> None:
     summary = summarize(landscape(lambda line, alpha: 100.0 if abs(alpha) > 0.2 + 0.05 * line else 0.0, directions=3))
     assert "over new directions and probes" not in paragraph(summary), "there are no verdicts on single probes"
     assert summary.visage.over is not None and summary.visage.enough is not None
@@ -57,8 +57,8 @@ def test_the_interval_over_directions_and_probes_and_the_directions_needed_are_m
     summary = replace(summary, visage=visage, basin=replace(summary.basin, censored_at=None))
     text = paragraph(summary)
     assert "over new directions and probes 40.0 to 96.5" in text
-    more = visage.enough.more
-    assert more and f"grid.directions={3 + more} would about halve VISAGE's interval" in text
+    further = visage.enough.more
+    assert further and f"grid.directions={3 + further} would about halve VISAGE's interval" in text
 
 
 def test_without_paths_the_paragraph_names_none() -> None:

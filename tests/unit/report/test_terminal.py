@@ -1,4 +1,4 @@
-"""What `run` prints at its end, for every shape that a landscape can have."""
+"""The result that `run` prints at its end, for every shape of landscape."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ def printed(frame: pd.DataFrame, encoding: str = "utf-8", width: int = 80, **sum
     return raw.getvalue().decode(encoding)
 
 
-def table_rows(out: str) -> list[str]:
-    return [line.strip() for line in out.splitlines() if re.match(r"\s*[+-]0\.\d{3}\s", line)]
+def table_rows(output: str) -> list[str]:
+    return [line.strip() for line in output.splitlines() if re.match(r"\s*[+-]0\.\d{3}\s", line)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_is_printed_within_80_columns(shape: str) -> None:
-    curve, more, _, _ = SHAPES[shape]
-    frame = landscape(curve, **more)
-    out = printed(frame)
-    assert max(map(len, (line for line in out.splitlines() if "studies/" not in line))) <= 80
-    assert "\x1b" not in out
-    assert "nan" not in out
-    assert " ".join(out.split()).endswith(paragraph(summarize(frame), PATHS))
+def test_every_shape_fits_in_80_columns(shape: str) -> None:
+    curve, grid, _, _ = SHAPES[shape]
+    frame = landscape(curve, **grid)
+    output = printed(frame)
+    assert max(map(len, (line for line in output.splitlines() if "studies/" not in line))) <= 80
+    assert "\x1b" not in output
+    assert "nan" not in output
+    assert " ".join(output.split()).endswith(paragraph(summarize(frame), PATHS))
 
 
 def test_the_table_has_a_row_for_each_point() -> None:
-    out = printed(landscape(basin, degenerate=0.25))
-    row = next(line for line in out.splitlines() if line.split()[:1] == ["+0.150"])
+    output = printed(landscape(basin, degenerate=0.25))
+    row = next(line for line in output.splitlines() if line.split()[:1] == ["+0.150"])
     assert row.split() == ["+0.150", "50.0", "33.8", "-", "66.2", "50.0", "37.5", "12.5"]
-    assert len(table_rows(out)) == 21
+    assert len(table_rows(output)) == 21
 
 
 def test_a_missing_point_is_a_row_and_a_mark() -> None:
-    out = printed(landscape(with_hole))
-    assert "+0.300   missing" in table_rows(out)
-    assert any("┤" in line and "x" in line for line in out.splitlines())
+    output = printed(landscape(with_hole))
+    assert "+0.300   missing" in table_rows(output)
+    assert any("┤" in line and "x" in line for line in output.splitlines())
     assert not any("┤" in line and "x" in line for line in printed(landscape(basin)).splitlines())
 
 
-def test_the_mean_is_missing_where_one_line_is_missing() -> None:
+def test_the_mean_is_missing_if_one_line_is_missing() -> None:
     frame = landscape(lambda line, alpha: None if line == 1 and alpha == 0.25 else basin(0, alpha), directions=3)
-    out = printed(frame)
-    assert "mean of 3 directions" in out
-    assert "+0.250   missing" in table_rows(out)
+    output = printed(frame)
+    assert "mean of 3 directions" in output
+    assert "+0.250   missing" in table_rows(output)
 
 
-def test_a_long_table_is_thinned_but_keeps_the_origin() -> None:
-    out = printed(landscape(basin, steps=100))
-    rows = table_rows(out)
+def test_a_long_table_is_shortened_but_keeps_the_origin() -> None:
+    output = printed(landscape(basin, steps=100))
+    rows = table_rows(output)
     assert 30 <= len(rows) <= terminal.MAX_ROWS
     assert any(row.startswith("+0.000 ") for row in rows)
-    assert "landscape.parquet" in out
+    assert "landscape.parquet" in output
 
 
 def test_the_curve_falls_to_the_origin_and_rises_again() -> None:
@@ -81,21 +81,21 @@ def test_the_curve_falls_to_the_origin_and_rises_again() -> None:
 
 
 def test_a_plane_is_shaded() -> None:
-    out = printed(landscape(lambda _, r: None if r > 0.7 else basin(0, r), kind="random_2d", steps=10))
-    rows = [line for line in out.splitlines() if line.endswith("|")]
+    output = printed(landscape(lambda _, r: None if r > 0.7 else basin(0, r), kind="random_2d", steps=10))
+    rows = [line for line in output.splitlines() if line.endswith("|")]
     assert len(rows) == 11
     assert rows[0].startswith(" +0.500 |??")
     assert "+ " in rows[5]
     assert rows[5].endswith("██|")
-    assert "1d" not in out
+    assert "1d" not in output
 
 
 def test_an_ascii_terminal_gets_ascii_only() -> None:
     for shape in ("basin", "a plane"):
-        curve, more, _, _ = SHAPES[shape]
-        out = printed(landscape(curve, **more), encoding="ascii")
-        assert out.isascii()
-        assert "?" * 4 not in out
+        curve, grid, _, _ = SHAPES[shape]
+        output = printed(landscape(curve, **grid), encoding="ascii")
+        assert output.isascii()
+        assert "?" * 4 not in output
     assert "*" in printed(landscape(basin), encoding="ascii")
 
 

@@ -1,4 +1,4 @@
-"""The viewer's server: who may call it, what it returns, and that it never writes to a study."""
+"""The viewer's server: access control, responses, and that it never writes to a study."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_other_paths_are_not_found(path: str, address: str) -> None:
 def test_an_unknown_host_header_is_refused(host: str, address: str) -> None:
     assert get(address, Host=host)[0] == 400
     port = address.rpartition(":")[2]
-    for ours in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
-        assert get(address, Host=ours)[0] == 200, ours
+    for known in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert get(address, Host=known)[0] == 200, known
 
 
 def test_a_token_is_required(folder: Path, tmp_path: Path) -> None:
@@ -207,11 +207,11 @@ def test_the_command_line(folder: Path) -> None:
     finally:
         viewer.send_signal(signal.SIGINT)
         assert viewer.wait(timeout=60) == 0
-    taken = socket.create_server(("127.0.0.1", 0))
-    with taken:
-        done = subprocess.run(
-            [*arguments[:-2], f"view.port={taken.getsockname()[1]}"], capture_output=True, text=True, check=False,
+    occupied = socket.create_server(("127.0.0.1", 0))
+    with occupied:
+        completed = subprocess.run(
+            [*arguments[:-2], f"view.port={occupied.getsockname()[1]}"], capture_output=True, text=True, check=False,
             env=os.environ | {"COLUMNS": "200"},
         )  # fmt: skip
-    assert done.returncode == 2 and "cannot listen there" in done.stderr
+    assert completed.returncode == 2 and "cannot listen there" in completed.stderr
     assert main(["view", str(folder / "nowhere")]) == 2

@@ -1,4 +1,4 @@
-"""Studies with made-up responses and verdicts, for the tests of the store."""
+"""Write invented responses and verdicts to a study, for the tests of the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENGINE = {"engine": "dummy", "version": 1}
 
 
 def rows(
-    study: Study, point: str, set_id: str = "set", n: int = 3, said: str = "no", actor: str = "a"
+    study: Study, point: str, set_id: str = "set", n: int = 3, response: str = "no", actor: str = "a"
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -26,7 +26,7 @@ def rows(
             "prompt_set_id": set_id,
             "prompt_id": f"prompt {i}",
             "group": "harmful",
-            "response": f"{said} {i}",
+            "response": f"{response} {i}",
             "finish_reason": "stop",
             "n_tokens": 2,
             "n_prompt_tokens": 7,
@@ -40,26 +40,32 @@ def rows(
     ]
 
 
-def generations(study: Study, *points: str, **how: Any) -> pa.Table:
-    return pa.Table.from_pylist([row for point in points for row in rows(study, point, **how)], schema=GENERATIONS)
+def generations(study: Study, *points: str, **fields: Any) -> pa.Table:
+    return pa.Table.from_pylist([row for point in points for row in rows(study, point, **fields)], schema=GENERATIONS)
 
 
-def put(study: Study, name: str, *points: str, **how: Any) -> Path:
-    study.generations.write(name, generations(study, *(points or (name,)), **how), ENGINE)
+def write_part(study: Study, name: str, *points: str, **fields: Any) -> Path:
+    study.generations.write(name, generations(study, *(points or (name,)), **fields), ENGINE)
     return study.root / "generations" / f"{name}.parquet"
 
 
-def everything(study: Study) -> list[dict[str, Any]]:
+def all_rows(study: Study) -> list[dict[str, Any]]:
     return [row for _, table in study.generations.rows(study.generations.stored()) for row in table.to_pylist()]
 
 
-def looking(study: Study) -> Study:
-    """The same study for one who only looks."""
+def open_reader(study: Study) -> Study:
+    """Open the same study as a reader, which never moves damaged files."""
     return Study.open(study.root)
 
 
 def judge(study: Study, points: dict[str, str], verdict: str = "refused") -> None:
-    """Store a verdict on every response of these points; the values say what was judged."""
+    """Store a verdict on every response of these points.
+
+    Args:
+        study: Study to write to.
+        points: Point id -> hash of the responses that were judged.
+        verdict: The verdict on all of them.
+    """
     table = pa.Table.from_pylist(
         [
             {
@@ -76,4 +82,4 @@ def judge(study: Study, points: dict[str, str], verdict: str = "refused") -> Non
         ],
         schema=JUDGEMENTS,
     )
-    study.judgements("j").write(table, {(point, "set"): observed for point, observed in points.items()})
+    study.judgements("j").write(table, {(point, "set"): task_hash for point, task_hash in points.items()})

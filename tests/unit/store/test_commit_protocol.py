@@ -1,7 +1,7 @@
-"""The commit protocol, killed at each of its system calls: a reader sees the old or the new, never half.
+"""Kill the commit protocol at each of its system calls: a reader sees the old or the new state, never half of one.
 
-A server process forks a child for each case; strace attaches to the child and kills it, with SIGKILL, on entering the
-n-th call of one name. Which calls there are is found by a first run without a kill.
+A server process forks a child for each case. strace attaches to the child and kills it with SIGKILL when it enters the
+n-th call of one name. A first run without a kill lists the calls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.store.verification import verify
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, everything, judge, looking, put, rows
+from tests.unit.store.studies import INFO, all_rows, judge, open_reader, rows, write_part
 from tests.unit.store.test_compaction import damage, ordered, verdicts
 
 CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"
@@ -38,19 +38,19 @@ STRACE = shutil.which("strace")
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace, which kills at a chosen system call, is not installed")
 
 
-# What is killed. Each is done by the child, on a study that `before` made.
+# The actions that are killed. The child performs each on a copy of the study that `prepare` made.
 
 
-def mending(study: Study) -> Study:
+def repairing_study(study: Study) -> Study:
     return Study(study.root, study.id, mends=True)
 
 
 def store_part(study: Study) -> None:
-    put(study, "new", "point9")
+    write_part(study, "new", "point9")
 
 
 def store_part_again(study: Study) -> None:
-    put(study, "visit1", "point1", said="otherwise")
+    write_part(study, "visit1", "point1", response="otherwise")
 
 
 def store_verdicts(study: Study) -> None:
@@ -68,7 +68,7 @@ def merge(study: Study) -> None:
 
 
 def heal(study: Study) -> None:
-    everything(study)
+    all_rows(study)
 
 
 def create(study: Study) -> None:
@@ -79,10 +79,10 @@ ACTIONS = {f.__name__: f for f in (store_part, store_part_again, store_verdicts,
 
 
 def prepare(out: Path) -> Study:
-    """Three visits, two of them judged, and a sweep that ran once."""
+    """Create a study with three visits, two of them judged, and a sweep that ran once."""
     study = Study.create(out, INFO)
     for k in range(3):
-        put(study, f"visit{k}", f"point{k}")
+        write_part(study, f"visit{k}", f"point{k}")
     winners = study.generations.stored()
     for point in ("point0", "point2"):
         judge(study, {point: winners[point, "set"].tasks[point, "set"]})
@@ -92,43 +92,43 @@ def prepare(out: Path) -> Study:
     return study
 
 
-# What a reader sees: one of these, whatever happened.
+# What is on disk, and what a reader sees of it.
 
 
 def files(study: Study) -> dict[str, bytes]:
-    """Every file below `out` but the temporary ones."""
-    found = (path for path in study.out.rglob("*") if path.is_file() and TMP not in path.parts)
-    return {str(path.relative_to(study.out)): path.read_bytes() for path in found}
+    """Return the content of every file below `out` except temporary ones."""
+    paths = (path for path in study.out.rglob("*") if path.is_file() and TMP not in path.parts)
+    return {str(path.relative_to(study.out)): path.read_bytes() for path in paths}
 
 
 def observe(study: Study) -> Any:
-    looker = looking(study)
-    seen = {
-        "rows": ordered(everything(looker)),
-        "verdicts": verdicts(looker),
-        "sweep": SweepFolder.all_of(looker)[0].read_record(),
+    reader = open_reader(study)
+    state = {
+        "rows": ordered(all_rows(reader)),
+        "verdicts": verdicts(reader),
+        "sweep": SweepFolder.all_of(reader)[0].read_record(),
         "created": None,
-        "problems": sorted(path.name for path in looker.problems),
+        "problems": sorted(path.name for path in reader.problems),
     }
     with contextlib.suppress(UserError):
-        seen["created"] = Study.open(study.out / "others" / study.root.name).id
-    return seen
+        state["created"] = Study.open(study.out / "others" / study.root.name).id
+    return state
 
 
 # The server and its children.
 
 
 def serve() -> None:
-    """For each line of stdin, `[action, study, go]`: fork a child that waits for the file `go`, then acts."""
-    import pandas  # noqa: F401 - pyarrow imports it when it is first needed, which would be in every child
+    """For each line of stdin, `[action, study, start_file]`, fork a child that waits for the file and then acts."""
+    import pandas  # noqa: F401 - otherwise pyarrow would import it in every child
 
     for line in sys.stdin:
-        action, root, go = json.loads(line)
+        action, root, start_file = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            while not os.path.exists(go):
+            while not os.path.exists(start_file):
                 time.sleep(0.001)
-            ACTIONS[action](mending(Study.open(Path(root))))
+            ACTIONS[action](repairing_study(Study.open(Path(root))))
             os._exit(0)
         print(pid, flush=True)
         print(os.waitpid(pid, 0)[1], flush=True)
@@ -146,23 +146,23 @@ class Server:
         )
 
     def act(self, action: str, root: Path, *options: str) -> tuple[int, list[str]]:
-        """Do it under strace with these options; the child's wait status, and the calls of its main thread."""
+        """Perform an action under strace; return the child's wait status and the system calls of its main thread."""
         assert STRACE is not None and self.process.stdin is not None and self.process.stdout is not None
-        go, log = self.folder / "go", self.folder / "log"
-        go.unlink(missing_ok=True)
-        self.process.stdin.write(json.dumps([action, str(root), str(go)]) + "\n")
+        start_file, log = self.folder / "go", self.folder / "log"
+        start_file.unlink(missing_ok=True)
+        self.process.stdin.write(json.dumps([action, str(root), str(start_file)]) + "\n")
         self.process.stdin.flush()
         pid = int(self.process.stdout.readline())
         command = [STRACE, "-f", "-o", str(log), "-e", f"trace={CALLS}", *options, "-p", str(pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
             assert tracer.stderr is not None
-            said = tracer.stderr.readline()
-            go.touch()
+            message = tracer.stderr.readline()
+            start_file.touch()
             status = int(self.process.stdout.readline())
-        if "attached" not in said:
-            pytest.skip(f"strace may not attach to a process here: {said.strip()}")
-        named = re.findall(rf"^{pid} +(\w+)\(", log.read_text(), re.MULTILINE)
-        return status, named
+        if "attached" not in message:
+            pytest.skip(f"strace may not attach to a process here: {message.strip()}")
+        calls = re.findall(rf"^{pid} +(\w+)\(", log.read_text(), re.MULTILINE)
+        return status, calls
 
     def close(self) -> None:
         self.process.kill()
@@ -178,7 +178,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("action", ACTIONS)
-def test_killed_at_each_call_leaves_the_old_or_the_new(
+def test_a_kill_at_any_system_call_leaves_the_old_or_the_new_state(
     server: Server, tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     origin = prepare(tmp_path / "origin")
@@ -195,7 +195,7 @@ def test_killed_at_each_call_leaves_the_old_or_the_new(
     assert status == 0
     after = observe(undisturbed)
     assert after != before or action == "merge"
-    assert verify(looking(undisturbed)).is_sound
+    assert verify(open_reader(undisturbed)).is_sound
     counted = collections.Counter(calls)
     killed, states = 0, list[dict[str, bytes]]()
     for name, times in counted.items():
@@ -204,10 +204,10 @@ def test_killed_at_each_call_leaves_the_old_or_the_new(
             status, _ = server.act(action, study.root, "-e", f"inject={name}:signal=SIGKILL:when={n}")
             killed += status == 9
             state = files(study)
-            if state not in states:  # most calls are on the way to a temporary file, and change nothing that is read
+            if state not in states:  # most calls concern a temporary file and change nothing that is read
                 states.append(state)
                 assert observe(study) in (before, after), f"killed at {name} number {n}"
-                ACTIONS[action](mending(study))  # and what was to be done can be done
+                ACTIONS[action](repairing_study(study))  # the action still succeeds afterwards
                 assert observe(study) == after, f"again after {name} number {n}"
             shutil.rmtree(study.out)
     with capsys.disabled():
@@ -217,9 +217,9 @@ def test_killed_at_each_call_leaves_the_old_or_the_new(
     assert {"rename", "renameat", "renameat2"} & counted.keys()
 
 
-def test_what_is_left_of_a_kill_is_swept_up(server: Server, tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(server: Server, tmp_path: Path) -> None:
     study = prepare(tmp_path / "studies")
     server.act("store_part", study.root, "-e", "inject=fsync:signal=SIGKILL:when=1")
     (left,) = (study.out / TMP).iterdir()
     remove_stale_files(study.out, older_than=-1)
-    assert not left.exists() and len(everything(study)) == len([row for k in range(3) for row in rows(study, f"p{k}")])
+    assert not left.exists() and len(all_rows(study)) == len([row for k in range(3) for row in rows(study, f"p{k}")])

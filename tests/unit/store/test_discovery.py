@@ -1,4 +1,4 @@
-"""Studies and sweeps are found below a root of studies, a study's folder or a sweep's folder."""
+"""Find studies and sweeps below a root of studies, a study's folder or a sweep's folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sweep(tmp_path: Path) -> tuple[Study, Path]:
     return Study.open(folder.parents[1]), folder
 
 
-def test_the_sweep_that_ran_last_is_the_latest(sweep: tuple[Study, Path]) -> None:
+def test_the_latest_sweep_is_the_one_that_ran_last(sweep: tuple[Study, Path]) -> None:
     study, folder = sweep
     other = SweepFolder(study, study.root / "sweeps" / "other-00000000")
     other.write_record(SweepRecord(sweep_id="0", name="other", request={}))
@@ -40,22 +40,22 @@ def test_a_sweep_is_found_by_a_relative_path(
     assert list(find_sweeps(folder)) != []
     monkeypatch.chdir(study.out)
     for path in (Path(study.root.name, *below), folder.relative_to(study.out), Path()):
-        (found,) = find_sweeps(path)
-        assert found.path.absolute() == folder
+        (discovered,) = find_sweeps(path)
+        assert discovered.path.absolute() == folder
 
 
-def test_a_study_that_cannot_be_opened_is_passed_over_and_named(sweep: tuple[Study, Path]) -> None:
+def test_a_study_that_cannot_be_opened_is_skipped_and_reported(sweep: tuple[Study, Path]) -> None:
     study, folder = sweep
     other = Study.create(study.out, StudyInfo("aaa", "another", "float32", 1)).root
     (other / "study.json").write_text("{")
     errors: list[UserError] = []
-    assert [found.path for found in find_sweeps(study.out, errors.append)] == [folder]
-    assert [each.root for each in find_studies(study.out, errors.append)] == [study.root]
+    assert [discovered.path for discovered in find_sweeps(study.out, errors.append)] == [folder]
+    assert [valid.root for valid in find_studies(study.out, errors.append)] == [study.root]
     assert [error.value for error in errors] == [other, other]
-    assert [found.path for found in find_sweeps(study.out)] == [folder]  # as `view` has it
+    assert [discovered.path for discovered in find_sweeps(study.out)] == [folder]  # as `view` calls it
     assert find_study_roots(study.out) == [other, study.root]
-    for ask in (latest_sweep, find_studies):  # the latest may be in it; an answer about one must be the one
+    for find in (latest_sweep, find_studies):  # the latest sweep could be in the damaged study
         with pytest.raises(UserError, match=r"study\.json does not verify"):
-            ask(study.out)
+            find(study.out)
     with pytest.raises(UserError, match=r"study\.json does not verify"):
         find_studies(other, errors.append)

@@ -6,7 +6,7 @@ from orchestrator.store.events import read_all_events
 from orchestrator.store.study import Study
 
 
-def test_events_survive_a_cut_line(study: Study) -> None:
+def test_events_before_and_after_a_truncated_line_are_read(study: Study) -> None:
     log = study.events("20260101T000000-1")
     log.write("visit_done", tokens=3)
     with open(log.path, "a") as file:

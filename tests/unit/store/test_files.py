@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; files that do not verify are found; a disk that refuses is named."""
+"""Files are written completely or not at all, damaged files are detected, and disk errors are reported as such."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, everything, looking, put, rows
+from tests.unit.store.studies import INFO, all_rows, open_reader, rows, write_part
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system of its own takes root")
 json_values = st.recursive(
@@ -42,9 +42,9 @@ json_values = st.recursive(
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=5).filter(lambda key: key != files.CHECK), json_values, max_size=4))
-def test_documents_come_back(tmp_path: Path, document: dict[str, Any]) -> None:
+def test_documents_are_read_as_written(tmp_path: Path, document: dict[str, Any]) -> None:
     path = tmp_path / "document.json"
-    with contextlib.suppress(ValueError):  # an infinite number is no JSON
+    with contextlib.suppress(ValueError):  # infinite numbers are not JSON
         publish_json(tmp_path, path, document)
         assert read_json(path) == document
 
@@ -61,30 +61,30 @@ tables = st.lists(
 SCHEMA = pa.schema([("t", pa.string()), ("i", pa.int32()), ("l", pa.list_(pa.float32())), ("b", pa.bool_())])
 
 
-def tabulated(values: list[Any]) -> pa.Table:
+def to_table(values: list[Any]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip("tilb", row, strict=True)) for row in values], schema=SCHEMA)
 
 
 @settings(deadline=None)
 @given(tables, tables)
-def test_equal_tables_have_equal_hashes_and_others_others(one: list[Any], other: list[Any]) -> None:
-    a, b = tabulated(one), tabulated(other)
+def test_hashes_are_equal_exactly_for_equal_tables(one: list[Any], other: list[Any]) -> None:
+    a, b = to_table(one), to_table(other)
     same = repr(a.to_pylist()) == repr(b.to_pylist())
     assert (table_hash(a) == table_hash(b)) == same
 
 
 @settings(deadline=None)
 @given(tables, tables, tables)
-def test_slices_and_chunks_do_not_change_a_hash(before: list[Any], own: list[Any], after: list[Any]) -> None:
-    within = pa.concat_tables([tabulated(before), tabulated(own[:1]), tabulated(own[1:]), tabulated(after)])
-    sliced = within.slice(len(before), len(own))
-    assert table_hash(sliced) == table_hash(sliced.combine_chunks()) == table_hash(tabulated(own))
+def test_slices_and_chunks_do_not_change_a_hash(before: list[Any], values: list[Any], after: list[Any]) -> None:
+    table = pa.concat_tables([to_table(before), to_table(values[:1]), to_table(values[1:]), to_table(after)])
+    sliced = table.slice(len(before), len(values))
+    assert table_hash(sliced) == table_hash(sliced.combine_chunks()) == table_hash(to_table(values))
 
 
-def test_hash_known_answer() -> None:
-    """Stored files hold it: a change here makes every stored file look damaged."""
+def test_table_hash_known_answers() -> None:
+    """Stored files contain these hashes: if the function changed, every stored file would look damaged."""
     assert (
-        table_hash(tabulated([("é", 1, [0.5, None], True), (None, None, None, None)]))
+        table_hash(to_table([("é", 1, [0.5, None], True), (None, None, None, None)]))
         == "976d3adfed00f45c7417a4e5e5333cfe"
     )
     words = pa.list_(pa.string())
@@ -98,26 +98,26 @@ def test_hash_known_answer() -> None:
 
 
 @pytest.mark.parametrize("document", ["study.json", "sweeps/s/sweep.json"])
-def test_no_flipped_bit_in_a_document_is_let_through(study: Study, document: str) -> None:
+def test_every_flipped_bit_in_a_document_is_detected(study: Study, document: str) -> None:
     path = study.root / document
     if not path.exists():
         SweepFolder(study, path.parent).write_record(
             SweepRecord(sweep_id="0", name="s", request={"grid": {"seed": 123}})
         )
-    whole, expected = path.read_bytes(), read_json(path)
-    for at in range(len(whole)):
+    content, expected = path.read_bytes(), read_json(path)
+    for at in range(len(content)):
         for bit in range(8):
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
             with contextlib.suppress(DamagedFileError):
                 assert read_json(path) == expected
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
+def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
+    completed = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if completed.returncode:
+        pytest.skip(f"no file system can be mounted here: {completed.stderr.decode().strip()}")
     try:
         yield folder
     finally:
@@ -125,44 +125,44 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 
 
 @NEEDS_ROOT
-def test_a_full_disk_is_named_and_harms_nothing(tmp_path: Path) -> None:
-    with mounted(tmp_path / "small", "256k") as out:
+def test_a_full_disk_is_reported_and_harms_nothing(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "small", "256k") as out:
         study = Study.create(out, INFO)
         written = 0
-        with pytest.raises(StorageError, match="No space left on device") as refused:  # noqa: PT012 - any of them
+        with pytest.raises(StorageError, match="No space left on device") as refused:  # noqa: PT012 - any write may fail
             while written < 200:
-                put(study, f"visit{written}", f"point{written}")
+                write_part(study, f"visit{written}", f"point{written}")
                 written += 1
         assert refused.value.field == "out" and written > 2
-        assert len(looking(study).generations.stored()) == written and not looking(study).problems
+        assert len(open_reader(study).generations.stored()) == written and not open_reader(study).problems
         assert list((out / files.TMP).iterdir()) == []
         with pytest.raises(StorageError):
             publish(out, study.root / "study.json", lambda path: path.write_bytes(b"x" * (1 << 20)))
         assert Study.open(study.root).id == study.id
-        study.events("run").write("an event")  # is lost, and stops nothing
+        study.events("run").write("an event")  # the event is lost without an error
         shutil.rmtree(study.root / "sweeps", ignore_errors=True)
         next((study.root / "generations").iterdir()).unlink()
-        put(study, "again", "point0")
+        write_part(study, "again", "point0")
 
 
 @NEEDS_ROOT
-def test_a_read_only_disk_is_named_and_can_be_read(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "1m") as out:
+def test_a_read_only_disk_is_reported_and_can_be_read(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "1m") as out:
         study = Study.create(out, INFO)
-        put(study, "p")
-        damaged = put(study, "q")
+        write_part(study, "p")
+        damaged = write_part(study, "q")
         damaged.write_bytes(b"")
         subprocess.run(["mount", "-o", "remount,ro", out], check=True)
         with pytest.raises(StorageError, match="Read-only file system"):
-            put(study, "r")
+            write_part(study, "r")
         with pytest.raises(UserError, match="read-only"):
             files.check_writable(out)
-        assert everything(study) == rows(study, "p")  # even where it would mend
+        assert all_rows(study) == rows(study, "p")  # although this study repairs damage
         assert damaged in study.problems
 
 
-def test_lost_permission_is_named_and_nothing_is_taken_for_damaged(study: Study) -> None:
-    path = put(study, "p")
+def test_missing_permission_is_reported_and_not_taken_for_damage(study: Study) -> None:
+    path = write_part(study, "p")
     path.chmod(0)
     folder = study.root / "generations"
     try:
@@ -172,15 +172,15 @@ def test_lost_permission_is_named_and_nothing_is_taken_for_damaged(study: Study)
             study.generations.stored()
         folder.chmod(0o500)
         with pytest.raises(StorageError, match="Permission denied"):
-            put(study, "q")
+            write_part(study, "q")
     finally:
         folder.chmod(0o700)
         path.chmod(0o600)
-    assert everything(study) == rows(study, "p")
+    assert all_rows(study) == rows(study, "p")
 
 
-def test_a_disk_that_fails_to_read_is_not_taken_for_damage(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(study, "p")
+def test_a_read_error_is_not_taken_for_damage(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part(study, "p")
 
     def fail(*args: object) -> bytes:
         raise OSError(5, "Input/output error")
@@ -192,15 +192,15 @@ def test_a_disk_that_fails_to_read_is_not_taken_for_damage(study: Study, monkeyp
     assert len(study.generations.stored()) == 1 and not study.problems
 
 
-@pytest.mark.parametrize("where", ["file", "below"])
-def test_a_file_cannot_hold_studies(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("case", ["file", "below"])
+def test_a_file_cannot_hold_studies(tmp_path: Path, case: str) -> None:
     (tmp_path / "file").write_text("")
-    out = tmp_path / "file" if where == "file" else tmp_path / "file" / "below"
+    out = tmp_path / "file" if case == "file" else tmp_path / "file" / "below"
     with pytest.raises(UserError, match="is a file"):
         Study.create(out, INFO)
 
 
-def test_what_fails_to_be_written_leaves_nothing(study: Study) -> None:
+def test_a_failed_write_leaves_no_file(study: Study) -> None:
     def fail(path: Path) -> None:
         path.write_text("half")
         raise RuntimeError("interrupted")
@@ -211,9 +211,9 @@ def test_what_fails_to_be_written_leaves_nothing(study: Study) -> None:
     assert list((study.out / files.TMP).iterdir()) == []
 
 
-def test_readers_see_the_old_or_the_new(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document written again and again while it is read: never half, never missing."""
-    monkeypatch.setattr(files, "_flush", lambda path: None)  # a busy disk takes a minute for it
+def test_readers_see_the_old_or_the_new_document(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that is rewritten while it is read is never incomplete and never missing."""
+    monkeypatch.setattr(files, "_flush", lambda path: None)  # flushing takes a minute on a busy disk
     path = study.root / "sweeps" / "s" / "sweep.json"
     publish_json(study.out, path, {"runs": [0] * 500})
     stop = threading.Event()
@@ -226,12 +226,12 @@ def test_readers_see_the_old_or_the_new(study: Study, monkeypatch: pytest.Monkey
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen: list[tuple[int, ...]] = []
-    until = time.monotonic() + 60
+    read: list[tuple[int, ...]] = []
+    deadline = time.monotonic() + 60
     try:
-        while len(seen) < 300 or (len(set(seen)) < 2 and time.monotonic() < until):
-            seen.append(tuple(set(read_json(path)["runs"])))
+        while len(read) < 300 or (len(set(read)) < 2 and time.monotonic() < deadline):
+            read.append(tuple(set(read_json(path)["runs"])))
     finally:
         stop.set()
         writer.join()
-    assert all(len(values) == 1 for values in seen) and len(set(seen)) > 1
+    assert all(len(values) == 1 for values in read) and len(set(read)) > 1

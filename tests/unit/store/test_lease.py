@@ -1,4 +1,4 @@
-"""A second driver is told who is at work; a dead one never blocks."""
+"""Leases: a second driver learns who is at work, and a dead driver never blocks."""
 
 from __future__ import annotations
 
@@ -37,57 +37,59 @@ def enter(path: Path, part: str | None = None) -> Lease:
     return Lease(path.parents[2], path, part)
 
 
-def written(path: Path, **changes: Any) -> None:
-    """A lease as another driver, on another host, would have left it."""
+def write_foreign_lease(path: Path, **changes: Any) -> None:
+    """Write a lease as a driver on another host would have left it."""
     now = time.time()
     document = {"name": "other", "user": "eve", "host": "far", "pid": 7, "born": 1.0, "since": now - 60, "beat": now}
     publish_json(path.parents[2], path, {**document, **changes})
 
 
-def test_is_held_and_given_up(path: Path) -> None:
+def test_a_lease_is_held_and_released(path: Path) -> None:
     with enter(path):
-        held = holder(path)
-        assert held is not None and (held["pid"], held["host"]) == (os.getpid(), socket.gethostname())
+        document = holder(path)
+        assert document is not None and (document["pid"], document["host"]) == (os.getpid(), socket.gethostname())
     assert not path.exists() and holder(path) is None
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "together"),
+    ("held", "requested", "together"),
     [("1/3", "2/3", True), ("1/3", "1/3", False), ("1/3", "2/4", False), ("1/3", None, False), (None, "1/3", False)],
 )
-def test_parts_of_one_division_are_held_beside_each_other(
-    path: Path, held: str | None, asked: str | None, together: bool
+def test_parts_of_one_division_can_be_held_together(
+    path: Path, held: str | None, requested: str | None, together: bool
 ) -> None:
-    def of(part: str | None) -> Path:
+    def lease_path(part: str | None) -> Path:
         return path.with_name(f"lease-{part.replace('/', 'of')}.json") if part else path
 
-    written(of(held), part=held)
+    write_foreign_lease(lease_path(held), part=held)
     if together:
-        with enter(of(asked), asked):
-            assert {h["part"] for h in lease.holders(path.parent)} == {held, asked}
+        with enter(lease_path(requested), requested):
+            assert {entry["part"] for entry in lease.holders(path.parent)} == {held, requested}
     else:
         with pytest.raises(UserError, match="at work on its part 1/3" if held else "at work on it:"):
-            enter(of(asked), asked).__enter__()
-    assert {h.name for h in path.parent.iterdir()} == {of(held).name}
+            enter(lease_path(requested), requested).__enter__()
+    assert {entry.name for entry in path.parent.iterdir()} == {lease_path(held).name}
 
 
-def test_who_enters_beside_the_whole_at_once_leaves_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = enter(path.with_name("lease-1of2.json"), "1/2")
-    beat = mine._beat
-    monkeypatch.setattr(mine, "_beat", lambda: (beat(), written(path)))
+def test_a_part_that_enters_together_with_the_whole_sweep_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_lease = enter(path.with_name("lease-1of2.json"), "1/2")
+    beat = own_lease._beat
+    monkeypatch.setattr(own_lease, "_beat", lambda: (beat(), write_foreign_lease(path)))
     with pytest.raises(UserError, match="on far"):
-        mine.__enter__()
+        own_lease.__enter__()
     assert [h.name for h in path.parent.iterdir()] == ["lease.json"]
 
 
-def test_is_given_up_when_the_work_fails(path: Path) -> None:
+def test_a_lease_is_released_when_the_work_fails(path: Path) -> None:
     with pytest.raises(ZeroDivisionError), enter(path):
         raise ZeroDivisionError
     assert not path.exists()
 
 
-def test_a_second_driver_is_told_who_where_and_since_when(path: Path) -> None:
-    written(path, since=0)
+def test_a_second_driver_learns_who_holds_the_lease_where_and_since_when(path: Path) -> None:
+    write_foreign_lease(path, since=0)
     with pytest.raises(
         UserError, match=r"^sweep=mine-01234567: .*process 7 \(eve\) on far since (1969|1970)-"
     ) as refused:
@@ -96,7 +98,7 @@ def test_a_second_driver_is_told_who_where_and_since_when(path: Path) -> None:
     assert read_json(path)["name"] == "other"
 
 
-def test_a_living_process_blocks_and_a_killed_one_does_not(path: Path) -> None:
+def test_a_live_process_blocks_and_a_killed_one_does_not(path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLDS, path.parents[2], path], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     try:
@@ -110,48 +112,50 @@ def test_a_living_process_blocks_and_a_killed_one_does_not(path: Path) -> None:
         assert read_json(path)["pid"] == os.getpid()
 
 
-def test_a_process_of_the_same_number_born_later_does_not_block(path: Path) -> None:
-    written(path, host=socket.gethostname(), pid=os.getpid(), born=1.0)
+def test_a_later_process_with_the_same_id_does_not_block(path: Path) -> None:
+    write_foreign_lease(path, host=socket.gethostname(), pid=os.getpid(), born=1.0)
     with enter(path):
         pass
 
 
 @pytest.mark.parametrize("age", [lease.STALE + 5, -lease.STALE - 5, 1e9])
-def test_a_heartbeat_that_stopped_or_comes_from_the_future_does_not_block(path: Path, age: float) -> None:
-    written(path, beat=time.time() - age)
+def test_a_stale_or_future_heartbeat_does_not_block(path: Path, age: float) -> None:
+    write_foreign_lease(path, beat=time.time() - age)
     with enter(path):
         pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "\x00" * 100])
-def test_a_lease_that_cannot_be_read_does_not_block(path: Path, content: str) -> None:
+def test_an_unreadable_lease_does_not_block(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with enter(path):
         assert read_json(path)["pid"] == os.getpid()
 
 
-def test_beats_while_it_is_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_is_renewed_while_the_lease_is_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
     with enter(path):
         first = read_json(path)["beat"]
-        until = time.monotonic() + 30
-        while read_json(path)["beat"] == first and time.monotonic() < until:
+        deadline = time.monotonic() + 30
+        while read_json(path)["beat"] == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert read_json(path)["beat"] > first
 
 
-def test_who_was_thought_dead_leaves_the_new_holder_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_was_replaced_leaves_the_new_lease_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
     with enter(path):
-        written(path)
+        write_foreign_lease(path)
         time.sleep(0.1)
         assert read_json(path)["name"] == "other"
     assert read_json(path)["name"] == "other"
 
 
-def test_of_two_that_enter_at_once_the_overwritten_one_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = enter(path)
-    monkeypatch.setattr(mine, "_beat", lambda: written(path))
+def test_the_overwritten_one_of_two_simultaneous_holders_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_lease = enter(path)
+    monkeypatch.setattr(own_lease, "_beat", lambda: write_foreign_lease(path))
     with pytest.raises(UserError, match="on far"):
-        mine.__enter__()
+        own_lease.__enter__()

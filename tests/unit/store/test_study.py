@@ -21,7 +21,7 @@ from orchestrator.store.files import (
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, looking, put
+from tests.unit.store.studies import INFO, open_reader, write_part
 
 prompts = st.builds(
     Prompt,
@@ -39,25 +39,25 @@ prompts = st.builds(
     st.lists(st.tuples(prompts, st.text(max_size=9), st.lists(st.integers(0, 2**31 - 1), max_size=4)), max_size=4),
     st.builds(Sampling, st.integers(1, 999), st.lists(st.text(max_size=4)).map(tuple), st.just(("A", "B"))),
 )
-def test_prompt_sets_come_back_with_their_ids(
-    study: Study, asked: list[tuple[Prompt, str, list[int]]], sampling: Sampling
+def test_prompt_sets_are_read_with_their_ids(
+    study: Study, entries: list[tuple[Prompt, str, list[int]]], sampling: Sampling
 ) -> None:
     stored = PromptSet(
         group="harmful",
-        prompts=tuple(p for p, _, _ in asked),
-        rendered=tuple(r for _, r, _ in asked),
-        token_ids=tuple(tuple(t) for _, _, t in asked),
+        prompts=tuple(p for p, _, _ in entries),
+        rendered=tuple(r for _, r, _ in entries),
+        token_ids=tuple(tuple(t) for _, _, t in entries),
         sampling=sampling,
         probe_set="ours",
         system_prompt="empty",
     )
-    shutil.rmtree(study.root / "prompts", ignore_errors=True)  # categories are in no identity: the first ones stay
+    shutil.rmtree(study.root / "prompts", ignore_errors=True)  # categories are not part of the id: the first ones stay
     study.prompt_sets.write(stored)
     study.prompt_sets.write(stored)
-    assert looking(study).prompt_sets.read(stored.id) == stored
+    assert open_reader(study).prompt_sets.read(stored.id) == stored
 
 
-def test_directions_are_stored_once_for_their_model(study: Study, tmp_path: Path) -> None:
+def test_directions_are_stored_once_per_model(study: Study, tmp_path: Path) -> None:
     scalars = pa.table({"tensor": ["a", "b"], "on_self": [0.5, 2.0]})
     assert study.directions.read("d") is None
     study.directions.write("d", {"kind": "random"}, scalars)
@@ -70,18 +70,18 @@ def test_directions_are_stored_once_for_their_model(study: Study, tmp_path: Path
 
 
 def test_a_damaged_study_json_is_written_again_and_its_parts_stay(study: Study) -> None:
-    put(study, "p")
+    write_part(study, "p")
     path = study.root / "study.json"
     text = path.read_text()
     path.write_text(text.replace(study.id, "0" * 16))
     with pytest.raises(UserError, match="does not verify"):
         Study.open(study.root)
-    again = Study.create(study.out, INFO)
-    assert again.id == study.id and len(again.generations.stored()) == 1
-    assert path.read_text() == text and len(again.damaged()) == 1
+    reopened = Study.create(study.out, INFO)
+    assert reopened.id == study.id and len(reopened.generations.stored()) == 1
+    assert path.read_text() == text and len(reopened.damaged()) == 1
 
 
-def test_a_stranger_with_a_stamp_of_its_own_is_not_a_study(study: Study) -> None:
+def test_a_foreign_document_with_a_valid_checksum_is_not_a_study(study: Study) -> None:
     document = {**study.info.to_json(), "fingerprint": "another"}
     publish_json(study.out, study.root / "study.json", document)
     with pytest.raises(UserError, match="not that of its model"):
@@ -89,32 +89,32 @@ def test_a_stranger_with_a_stamp_of_its_own_is_not_a_study(study: Study) -> None
 
 
 def test_a_damaged_prompt_set_is_stored_again(study: Study) -> None:
-    asked = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
+    prompt_set = PromptSet("harmful", (Prompt("how?"),), ("how?",), ((1,),), Sampling(8))
     with pytest.raises(MissingFileError):
-        study.prompt_sets.read(asked.id)
-    study.prompt_sets.write(asked)
-    path = study.root / "prompts" / f"{asked.id}.parquet"
+        study.prompt_sets.read(prompt_set.id)
+    study.prompt_sets.write(prompt_set)
+    path = study.root / "prompts" / f"{prompt_set.id}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamagedFileError):
-        study.prompt_sets.read(asked.id)
-    study.prompt_sets.write(asked)
-    assert study.prompt_sets.read(asked.id) == asked and len(study.damaged()) == 1
+        study.prompt_sets.read(prompt_set.id)
+    study.prompt_sets.write(prompt_set)
+    assert study.prompt_sets.read(prompt_set.id) == prompt_set and len(study.damaged()) == 1
 
 
-def test_studies_are_found_and_looking_changes_nothing(study: Study, tmp_path: Path) -> None:
+def test_finding_and_reading_studies_changes_nothing(study: Study, tmp_path: Path) -> None:
     before = sorted(study.out.rglob("*"))
     assert find_study_roots(study.out) == [study.root]
     assert Study.locate(study.out, INFO).root == study.root
     with pytest.raises(UserError, match="there is no study in that folder"):
         find_study_roots(tmp_path / "nowhere")
-    assert looking(study).generations.stored() == {}
+    assert open_reader(study).generations.stored() == {}
     with pytest.raises(UserError, match=r"no study\.json"):
         Study.open(tmp_path)
     assert sorted(study.out.rglob("*")) == before
 
 
-def test_reading_needs_nothing_heavy() -> None:
+def test_reading_imports_no_heavy_library() -> None:
     heavy = ("torch", "ray", "pandas", "vllm")
     code = f"import sys, orchestrator.store.study; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A sweep's folder, its record, and a stored sweep that reads each thing once."""
+"""A sweep's folder and record, and `StoredSweep`, which reads each file once."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ def stored(tmp_path: Path) -> StoredSweep:
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the folders of parts that were scanned."""
+    """Record the name of every folder of parts that is scanned."""
     names: list[str] = []
     parts = PartFolder.parts
 
-    def counted(self: PartFolder) -> Any:
+    def record_scan(self: PartFolder) -> Any:
         names.append(self.path.name)
         return parts(self)
 
-    monkeypatch.setattr(PartFolder, "parts", counted)
+    monkeypatch.setattr(PartFolder, "parts", record_scan)
     return names
 
 
-def test_a_record_comes_back_with_its_runs(folder: SweepFolder) -> None:
+def test_a_record_is_read_with_its_runs(folder: SweepFolder) -> None:
     folder.write_record(RECORD)
     folder.write_run(RUN)
     assert folder.read_record() == dataclasses.replace(RECORD, runs=(RUN,))
@@ -89,7 +89,7 @@ def test_a_record_comes_back_with_its_runs(folder: SweepFolder) -> None:
     ]  # fmt: skip
 
 
-def test_a_run_under_way_has_no_totals(folder: SweepFolder) -> None:
+def test_a_running_run_has_no_totals(folder: SweepFolder) -> None:
     folder.write_run(RunRecord(run="r", outcome="running", tasks=3))
     assert set(read_json(folder.path / "runs" / "r.json")) == {
         "run", "part", "host", "pid", "started_at", "outcome", "tasks",
@@ -108,7 +108,7 @@ def test_a_run_under_way_has_no_totals(folder: SweepFolder) -> None:
         {"runs": [{"tokens": ""}]},
     ],
 )
-def test_a_record_of_wrong_types_is_damaged(folder: SweepFolder, wrong: dict[str, Any]) -> None:
+def test_a_record_with_wrong_types_is_damaged(folder: SweepFolder, wrong: dict[str, Any]) -> None:
     publish_json(folder.study.out, folder.path / "sweep.json", RECORD.to_json() | wrong)
     with pytest.raises(DamagedFileError):
         folder.read_record()
@@ -117,7 +117,7 @@ def test_a_record_of_wrong_types_is_damaged(folder: SweepFolder, wrong: dict[str
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": "3"}, {"visits": 1.5}, {"part": 1}, {"failures": [{}]}, {"pid": True}])
-def test_a_run_of_wrong_types_is_left_out(folder: SweepFolder, wrong: dict[str, Any]) -> None:
+def test_a_run_with_wrong_types_is_left_out(folder: SweepFolder, wrong: dict[str, Any]) -> None:
     folder.write_record(RECORD)
     publish_json(folder.study.out, folder.path / "runs" / "r.json", RUN.to_json() | wrong)
     assert folder.read_record() == RECORD
@@ -130,7 +130,7 @@ def test_records_of_earlier_versions_are_read(folder: SweepFolder) -> None:
     assert (run.outcome, run.seconds, run.started_at, run.totals) == ("complete", 3.0, None, RunTotals())
 
 
-def test_what_is_stored_is_scanned_once_until_it_is_refreshed(stored: StoredSweep, scans: list[str]) -> None:
+def test_parts_are_scanned_once_until_they_are_refreshed(stored: StoredSweep, scans: list[str]) -> None:
     for _ in range(2):
         assert len(stored.generations) == len(stored.judged(DEGENERATE.id)) == 11
     assert scans == ["generations", DEGENERATE.id]
@@ -142,7 +142,7 @@ def test_what_is_stored_is_scanned_once_until_it_is_refreshed(stored: StoredSwee
     assert scans[3:] == ["generations", DEGENERATE.id]
 
 
-def test_what_turns_out_damaged_is_not_stored_any_more(stored: StoredSweep, scans: list[str]) -> None:
+def test_parts_found_to_be_damaged_no_longer_count_as_stored(stored: StoredSweep, scans: list[str]) -> None:
     stored.study.mends = True
     part = stored.study.generations.parts()[0]
     assert len(stored.generations) == 11
@@ -153,9 +153,7 @@ def test_what_turns_out_damaged_is_not_stored_any_more(stored: StoredSweep, scan
     assert stored.generations == {} and stored.judged(DEGENERATE.id) == {}
 
 
-def test_a_damaged_file_that_stays_in_place_is_not_scanned_again_and_again(
-    stored: StoredSweep, scans: list[str]
-) -> None:
+def test_a_damaged_file_that_stays_in_place_is_scanned_once(stored: StoredSweep, scans: list[str]) -> None:
     (stored.study.root / "generations" / "foreign.parquet").write_bytes(b"")
     for _ in range(3):
         assert len(stored.generations) == 11
@@ -174,7 +172,7 @@ def test_the_latest_used_sweep_is_last(study: Study) -> None:
         SweepFolder(study, study.root / "sweeps" / "none").read_record()
 
 
-def test_answers_are_stored_whole(study: Study) -> None:
+def test_results_are_stored_completely(study: Study) -> None:
     folder = study.root / "sweeps" / "s-00000000"
     table = pa.table({"alpha": [0.0, 0.5], "asr": [None, 100.0]})
     SweepFolder(study, folder).write_landscape(table)

@@ -1,4 +1,4 @@
-"""Tokens show who sees a disk; old temporary files are removed."""
+"""Disk tokens show which machines see a disk, and old temporary files are removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.temporary import create_disk_token, remove_disk_token, remove_stale_files, sees_disk
 
 
-def test_a_token_tells_who_sees_this_disk(study: Study, tmp_path: Path) -> None:
+def test_a_token_shows_which_machines_see_this_disk(study: Study, tmp_path: Path) -> None:
     token = create_disk_token(study.out)
     assert sees_disk(study.out, token)
     assert not sees_disk(tmp_path / "elsewhere", token)
@@ -19,11 +19,14 @@ def test_a_token_tells_who_sees_this_disk(study: Study, tmp_path: Path) -> None:
     assert not sees_disk(study.out, token) and not sees_disk(study.out, "")
 
 
-def test_old_temporary_files_are_swept_up_and_new_ones_left(study: Study) -> None:
+def test_old_temporary_files_are_removed_and_new_ones_stay(study: Study) -> None:
     folder = study.out / files.TMP
     day = 24 * 3600
-    token, lost = create_disk_token(study.out), create_disk_token(study.out)  # of a run of weeks, and of one long dead
-    for name, age in (("old", 2 * day), ("new", 60), (token, 10 * day), (lost, 40 * day)):
+    token, stale_token = (
+        create_disk_token(study.out),
+        create_disk_token(study.out),
+    )  # of a run that lasts weeks, and of one that died long ago
+    for name, age in (("old", 2 * day), ("new", 60), (token, 10 * day), (stale_token, 40 * day)):
         (folder / name).write_text("")
         at = datetime.datetime.now().timestamp() - age
         os.utime(folder / name, (at, at))

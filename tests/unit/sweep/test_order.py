@@ -1,4 +1,4 @@
-"""Where a sweep looks, and in which order."""
+"""The points of a sweep and the order in which it visits them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ grids = st.builds(
 )
 
 
-def test_a_line_has_its_ends_and_its_steps_and_is_seeded_in_turn() -> None:
+def test_lines_include_both_ends_and_have_consecutive_seeds() -> None:
     grid = Grid(steps=20, directions=3, seed=123)
     assert len(grid.nodes) == 63
     for k in range(3):
@@ -33,10 +33,10 @@ def test_a_line_has_its_ends_and_its_steps_and_is_seeded_in_turn() -> None:
         assert [n.alpha for n in line] == [round(-0.5 + i / 20, 9) for i in range(21)]
         assert {n.seed_x for n in line} == {123 + k} and {n.seed_y for n in line} == {None}
         assert all(n.beta is None and n.on_grid for n in line)
-    assert len(grid.points()) == 61  # one origin for the three
+    assert len(grid.points()) == 61  # the three lines share one origin
 
 
-def test_a_plane_has_two_seeds_of_its_own_and_its_axes_are_orthogonal() -> None:
+def test_each_plane_has_two_seeds_and_orthogonal_axes() -> None:
     grid = Grid(kind="random_2d", steps=4, directions=2, seed=10)
     for k in range(2):
         plane = [n for n in grid.nodes if n.line == k]
@@ -49,7 +49,7 @@ def test_a_plane_has_two_seeds_of_its_own_and_its_axes_are_orthogonal() -> None:
     assert free is not None and free.orthogonal_to is None
 
 
-def test_a_plane_may_have_a_range_of_its_own_on_its_second_axis() -> None:
+def test_the_second_axis_of_a_plane_can_have_its_own_range() -> None:
     grid = Grid(kind="random_2d", steps=2, directions=1, range=(-1, 1), range_y=(0, 0.5))
     assert sorted({n.beta for n in grid.nodes if n.beta is not None}) == [0.0, 0.25, 0.5]
 
@@ -69,23 +69,26 @@ def test_every_node_is_visited_once_and_the_origin_first(grid: Grid) -> None:
 
 
 @given(grids)
-def test_a_request_survives_json(grid: Grid) -> None:
+def test_a_sweep_is_restored_from_json(grid: Grid) -> None:
     sweep = Sweep(grid, ("a", "b"), ("keyword",), "mine")
-    again = Sweep.from_json(json.loads(json.dumps(sweep.to_json())), "other")
-    assert again.to_json() == sweep.to_json() and again.id == sweep.id
-    assert [t.key for t in again.tasks()] == [t.key for t in sweep.tasks()]
+    restored = Sweep.from_json(json.loads(json.dumps(sweep.to_json())), "other")
+    assert restored.to_json() == sweep.to_json() and restored.id == sweep.id
+    assert [t.key for t in restored.tasks()] == [t.key for t in sweep.tasks()]
 
 
 @pytest.mark.parametrize("steps", [2, 4, 8, 10, 16, 20, 40])
-def test_every_prefix_is_spread(steps: int) -> None:
-    """An interrupted sweep is a landscape: the widest gap of a prefix of n points is no more than 4 times what n
-    points could have left, ends included from the fourth on."""
+def test_every_prefix_is_evenly_spread(steps: int) -> None:
+    """An interrupted sweep is a usable landscape.
+
+    The widest gap of a prefix of n points is at most 4 times the smallest gap possible with n points. Both ends are
+    included from the fourth point on.
+    """
     grid = Grid(steps=steps, directions=1)
     order = [point.coefficients[0][1] if point.coefficients else 0.0 for point in grid.points()]
     for n in range(3, len(order) + 1):
-        seen = sorted(order[:n])
-        assert (seen[0], seen[-1]) == (-0.5, 0.5)
-        widest = max(b - a for a, b in itertools.pairwise(seen))
+        visited = sorted(order[:n])
+        assert (visited[0], visited[-1]) == (-0.5, 0.5)
+        widest = max(b - a for a, b in itertools.pairwise(visited))
         assert widest <= 4 / (n - 1) + 1e-9
 
 
@@ -98,7 +101,7 @@ def test_all_lines_grow_together() -> None:
         assert max(counts) - min(counts) <= 8
 
 
-def test_a_finer_grid_holds_the_coarser_ones_points() -> None:
+def test_a_finer_grid_contains_the_points_of_the_coarser_one() -> None:
     coarse, fine = Grid(steps=20), Grid(steps=40)
     assert set(coarse.points()) < set(fine.points())
 
@@ -110,7 +113,7 @@ def test_tasks_are_points_times_prompt_sets() -> None:
     assert [t.prompt_set_id for t in tasks] == ["a", "b"] * 5
 
 
-def test_a_name_is_in_no_identity() -> None:
+def test_a_name_is_not_part_of_the_identity() -> None:
     assert Sweep(Grid(), ("a",), name="x").id == Sweep(Grid(), ("a",), name="y").id
     assert Sweep(Grid(), ("a",)).id != Sweep(Grid(), ("b",)).id
     assert Sweep(Grid(), ("a",)).id != Sweep(Grid(seed=124), ("a",)).id

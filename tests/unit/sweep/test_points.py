@@ -1,4 +1,4 @@
-"""Points are named by where they are, however they were written down."""
+"""A point's id depends only on its position in weight space, not on how its coefficients were written."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ Terms = list[tuple[RandomDirection, float]]
 
 
 @given(terms)
-def test_survives_json(given_terms: Terms) -> None:
+def test_a_point_is_restored_from_json(given_terms: Terms) -> None:
     point = Point.from_coefficients(given_terms)
-    again = Point.from_json(json.loads(json.dumps(point.to_json())))
-    assert again.id == point.id
-    assert [c for _, c in again.coefficients] == [c for _, c in point.coefficients]
+    restored = Point.from_json(json.loads(json.dumps(point.to_json())))
+    assert restored.id == point.id
+    assert [c for _, c in restored.coefficients] == [c for _, c in point.coefficients]
 
 
 @given(terms, st.randoms())
-def test_the_order_of_coefficients_is_in_no_identity(given_terms: Terms, random) -> None:  # type: ignore[no-untyped-def]
-    once = {d.id: (d, c) for d, c in given_terms}  # the same direction twice adds up, in floating point
+def test_the_order_of_coefficients_is_not_part_of_the_identity(given_terms: Terms, random) -> None:  # type: ignore[no-untyped-def]
+    once = {d.id: (d, c) for d, c in given_terms}  # coefficients of the same direction add up in floating point
     listed = list(once.values())
     shuffled = listed.copy()
     random.shuffle(shuffled)
@@ -71,7 +71,7 @@ def test_coefficients_are_rounded_to_nine_decimals(direction: RandomDirection, u
         st.tuples(directions, st.sampled_from([0.0, -0.0, 4e-10, -4e-10])), max_size=4, unique_by=lambda t: t[0].id
     )
 )
-def test_zeros_are_dropped_and_every_origin_is_one_point(zeros: Terms) -> None:
+def test_zeros_are_dropped_and_all_origins_are_the_same_point(zeros: Terms) -> None:
     assert (
         Point.from_coefficients(zeros) == ORIGIN
         and Point.from_coefficients(zeros).id == ORIGIN.id
@@ -80,13 +80,13 @@ def test_zeros_are_dropped_and_every_origin_is_one_point(zeros: Terms) -> None:
 
 
 @given(terms, directions)
-def test_coefficients_that_cancel_leave_nothing(given_terms: Terms, extra: RandomDirection) -> None:
+def test_coefficients_that_cancel_are_dropped(given_terms: Terms, extra: RandomDirection) -> None:
     others = [(d, c) for d, c in given_terms if d != extra]
     assert Point.from_coefficients([*others, (extra, 0.25), (extra, -0.25)]) == Point.from_coefficients(others)
 
 
 def test_known_ids() -> None:
-    """Ids name stored evidence: a change here orphans every study there is."""
+    """Ids name stored results: if they changed, the results of existing studies would no longer be found."""
     point = Point.from_coefficients([(RandomDirection(123), 0.05)])
     assert (ORIGIN.id, RandomDirection(123).id, point.id) == (
         "71857576257465c7",
@@ -96,7 +96,7 @@ def test_known_ids() -> None:
 
 
 @pytest.mark.parametrize("norm", Norm)
-def test_what_moves_the_weights_is_in_a_directions_identity(norm: str) -> None:
+def test_everything_that_moves_the_weights_is_part_of_a_directions_identity(norm: str) -> None:
     base = RandomDirection(1, norm)  # type: ignore[arg-type]
     others = [
         RandomDirection(2, norm),  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_what_moves_the_weights_is_in_a_directions_identity(norm: str) -> None:
     assert RandomDirection(1, exclude=("b", "a")).id == RandomDirection(1, exclude=("a", "b")).id
 
 
-def test_a_targets_label_is_for_people_only() -> None:
+def test_a_targets_label_is_not_part_of_the_identity() -> None:
     assert TowardsDirection("f" * 16, "mine").id == TowardsDirection("f" * 16, "yours").id
 
 
@@ -118,14 +118,14 @@ def test_an_unknown_kind_of_direction_is_refused() -> None:
         direction_from_json({"kind": "sideways"})
 
 
-def test_a_planes_axis_is_a_lines_points() -> None:
+def test_the_points_of_a_planes_axis_are_those_of_a_line() -> None:
     line = Grid(kind="random_1d", seed=7, steps=8, directions=1)
     plane = Grid(kind="random_2d", seed=7, steps=8, directions=1)
     on_axis = {node.point.id for node in plane.nodes if node.beta == 0}
     assert on_axis == {node.point.id for node in line.nodes}
 
 
-def test_exclusions_are_parts_of_names() -> None:
+def test_exclusions_match_parts_of_tensor_names() -> None:
     direction = RandomDirection(1, exclude=("norm", "bias"))
     assert direction.covers("model.layers.0.mlp.up_proj.weight")
     assert not direction.covers("model.norm.weight") and not direction.covers("q_proj.bias")

@@ -1,4 +1,4 @@
-"""The recorded geometry of a sweep's targets: JSON there and back, and distances in alpha."""
+"""The recorded geometry of a sweep's targets: conversion to and from JSON, and distances in alpha."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from orchestrator.sweep.target_geometry import TargetGeometry
 
 
 def test_json_keeps_its_keys_and_their_order() -> None:
-    whole = TargetGeometry(3.0, 2.0, {"f1": 1.0}, 0.5, {"epoch-3": "affirmative"})
+    geometry = TargetGeometry(3.0, 2.0, {"f1": 1.0}, 0.5, {"epoch-3": "affirmative"})
     text = (
         '{"plane_share": 0.5, "recipes": {"epoch-3": "affirmative"}, "base": 3.0, "moved": 2.0, "lengths": {"f1": 1.0}}'
     )
-    assert json.dumps(whole.to_json()) == text
-    assert TargetGeometry.from_json(json.loads(text)) == whole
+    assert json.dumps(geometry.to_json()) == text
+    assert TargetGeometry.from_json(json.loads(text)) == geometry
     plain = TargetGeometry(3.0, 2.0, {})
     assert plain.to_json() == {"base": 3.0, "moved": 2.0, "lengths": {}}
     assert TargetGeometry.from_json(plain.to_json()) == plain

@@ -1,4 +1,4 @@
-"""Tasks, visits, and what names a prompt set."""
+"""Tasks, visits and the identity of prompt sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SET = PromptSet(
 
 
 @given(st.lists(st.tuples(st.sampled_from(POINTS), st.sampled_from("abcd")), unique=True))
-def test_visits_hold_every_task_once_in_the_order_in_which_they_came(pairs: list[tuple[Point, str]]) -> None:
+def test_visits_contain_every_task_once_in_order(pairs: list[tuple[Point, str]]) -> None:
     tasks = [Task(point, set_id) for point, set_id in pairs]
     gathered = visits(tasks)
     assert sorted(t.key for t in tasks) == sorted((v.point.id, s) for v in gathered for s in v.prompt_set_ids)
@@ -35,11 +35,11 @@ def test_visits_hold_every_task_once_in_the_order_in_which_they_came(pairs: list
         assert list(visit.prompt_set_ids) == [t.prompt_set_id for t in tasks if t.point == visit.point]
 
 
-def test_a_task_is_named_by_its_point_and_its_prompt_set() -> None:
+def test_a_task_is_identified_by_its_point_and_prompt_set() -> None:
     assert Task(POINTS[1], "a").key == (POINTS[1].id, "a")
 
 
-def test_a_visit_is_named_by_its_point_and_what_is_asked_there() -> None:
+def test_a_visit_is_identified_by_its_point_and_prompt_sets() -> None:
     ids = {Visit(p, s).id for p in POINTS for s in (("a",), ("b",), ("a", "b"), ("b", "a"))}
     assert len(ids) == 16
 
@@ -57,7 +57,7 @@ def test_a_visit_is_named_by_its_point_and_what_is_asked_there() -> None:
         {"sampling": Sampling(32, letters=("A", "B"))},
     ],
 )
-def test_what_changes_a_response_is_in_a_prompt_sets_identity(change: dict[str, Any]) -> None:
+def test_everything_that_changes_a_response_is_part_of_a_prompt_sets_identity(change: dict[str, Any]) -> None:
     assert dataclasses.replace(SET, **change).id != SET.id
 
 
@@ -70,24 +70,24 @@ def test_what_changes_a_response_is_in_a_prompt_sets_identity(change: dict[str, 
         {"prompts": (Prompt("how?", category="x", pair_id="p", target="Sure"), Prompt("why?"))},
     ],
 )
-def test_what_is_for_people_is_not(change: dict[str, Any]) -> None:
+def test_labels_are_not_part_of_a_prompt_sets_identity(change: dict[str, Any]) -> None:
     assert dataclasses.replace(SET, **change).id == SET.id
 
 
 @given(st.text(), st.text())
-def test_prompts_pair_by_their_text(one: str, other: str) -> None:
+def test_prompts_are_paired_by_their_text(one: str, other: str) -> None:
     assert (Prompt(one).id == Prompt(other, "benign", "category").id) == (one == other)
 
 
-def test_a_text_that_no_encoding_takes_is_a_prompt_too() -> None:
+def test_text_that_cannot_be_encoded_is_a_valid_prompt() -> None:
     assert Prompt("\ud800").id != Prompt("\ud801").id
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
-def test_shares_are_equal_and_go_from_coarse_to_fine(n_points: int, n: int) -> None:
+def test_parts_are_of_equal_size_and_go_from_coarse_to_fine(n_points: int, n: int) -> None:
     points = [Point.from_coefficients([(RandomDirection(1), (k + 1) / 64)]) for k in range(n_points)]
     places = assign_parts([Task(point, set_id) for point in points for set_id in ("a", "b")], n)
     assert list(places) == points, "each point is in one share"
-    found = collections.Counter(places.values())
-    assert set(found) <= set(range(1, n + 1)) and max(found.values()) - min(found[i] for i in range(1, n + 1)) <= 1
+    sizes = collections.Counter(places.values())
+    assert set(sizes) <= set(range(1, n + 1)) and max(sizes.values()) - min(sizes[i] for i in range(1, n + 1)) <= 1
     assert [places[point] for point in points[:n]] == list(range(1, min(n, n_points) + 1))

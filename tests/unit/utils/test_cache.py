@@ -11,7 +11,9 @@ import pytest
 from orchestrator.utils.cache import cache_dir, locked, write_json
 
 
-def test_the_folder_is_the_users_own_or_the_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_is_the_configured_one_or_the_platform_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "own"))
     assert cache_dir() == tmp_path / "own"
     monkeypatch.delenv("SAFETY_LANDSCAPE_CACHE")
@@ -19,7 +21,7 @@ def test_the_folder_is_the_users_own_or_the_platforms(monkeypatch: pytest.Monkey
     assert cache_dir() == tmp_path / "safety-landscape"
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_json_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "new" / "folder" / "value.json"
     assert write_json(file, {"a": 1}) and file.read_text() == '{"a": 1}'
     (tmp_path / "taken.json").mkdir()
@@ -28,7 +30,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
 
 
-def test_a_second_holder_waits_and_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_holder_waits_and_logs_who_holds_the_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     entered = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Numbers as people say them."""
+"""Numbers in a readable form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from orchestrator.utils.console import duration
 SAID = [(0.44, "0.4 s"), (12.4, "12 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
 
 
-@pytest.mark.parametrize(("seconds", "said"), SAID)
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+@pytest.mark.parametrize(("seconds", "text"), SAID)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""The user's mistake is one sentence, wherever it is found."""
+"""`UserError`: one sentence with the field, the value and the remedy, also across processes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from orchestrator.store.files import StorageError
 from orchestrator.utils.errors import UserError, did_you_mean
 
 
-def test_says_the_field_the_value_and_what_would_be_right() -> None:
+def test_the_message_states_field_value_and_remedy() -> None:
     assert str(UserError("grid.steps", 0, "at least 1")) == "grid.steps=0: at least 1"
 
 
-def test_a_long_value_is_cut_in_what_is_shown_only() -> None:
+def test_a_long_value_is_shortened_only_in_the_message() -> None:
     error = UserError("probes.path", "x" * 500, "no such file")
     assert len(str(error)) < 250 and str(error).endswith("...: no such file")
     assert error.value == "x" * 500
 
 
-def test_crosses_processes_whole_and_keeps_its_kind() -> None:
+def test_pickling_keeps_all_fields_and_the_class() -> None:
     for kind in (UserError, StorageError):
-        again = pickle.loads(pickle.dumps(kind("out", "/there", "not writable")))  # noqa: S301 - our own bytes
-        assert type(again) is kind
-        assert (again.field, again.value, again.remedy) == ("out", "/there", "not writable")
-        assert str(again) == "out=/there: not writable"
+        restored = pickle.loads(pickle.dumps(kind("out", "/there", "not writable")))  # noqa: S301 - the bytes were pickled here
+        assert type(restored) is kind
+        assert (restored.field, restored.value, restored.remedy) == ("out", "/there", "not writable")
+        assert str(restored) == "out=/there: not writable"
 
 
-def test_suggests_the_nearest_name_or_nothing() -> None:
+def test_the_nearest_name_is_suggested_if_there_is_one() -> None:
     assert did_you_mean("mistral7", ["mistral7b", "llama2_7b"]) == ", did you mean 'mistral7b'?"
     assert did_you_mean("zzz", ["mistral7b"]) == ""

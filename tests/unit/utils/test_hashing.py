@@ -1,4 +1,4 @@
-"""Content hashes: equal content, equal names; they must never change, or every stored id is orphaned."""
+"""Content hashes: equal content has equal hashes. They must never change, because stored ids depend on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_order_of_keys_does_not_matter(value: dict[str, object]) -> None:
 
 
 @given(json_values, json_values)
-def test_different_values_have_different_names(one: object, other: object) -> None:
+def test_different_values_have_different_hashes(one: object, other: object) -> None:
     if repr(one) != repr(other):  # 1 and 1.0 and True are not the same content
         assert content_id(one) != content_id(other) or one == other
     else:
@@ -41,12 +41,12 @@ def test_different_values_have_different_names(one: object, other: object) -> No
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_cannot_say_has_no_name(value: float) -> None:
+def test_values_that_json_cannot_represent_are_refused(value: float) -> None:
     with pytest.raises(ValueError):
         content_id([value])
 
 
-def test_a_file_is_hashed_whole_whatever_its_size(tmp_path: Path) -> None:
+def test_files_of_any_size_are_hashed_completely(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for size in (0, 1, 1000, 5000):
         data = bytes(i % 251 for i in range(size))

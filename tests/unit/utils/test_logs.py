@@ -1,4 +1,4 @@
-"""The command line's messages reach stderr, bare, wherever stderr points when they are logged."""
+"""Log messages of the command line: unformatted, on the stderr that is current when they are logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _restored() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def test_messages_are_written_bare_and_once_to_the_current_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_written_once_and_unformatted_to_the_current_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     logs.configure()
     logs.configure()
     now = io.StringIO()

@@ -1,4 +1,4 @@
-"""Headers of safetensors files: those that safetensors writes are read, broken ones are refused."""
+"""Read headers of safetensors files; broken ones are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_tensors_are_those_that_safetensors_wrote(file: Path) -> None:
+def test_tensors_match_what_safetensors_wrote(file: Path) -> None:
     save_file(TENSORS, file, {"format": "pt"})
     data, tensors = file.read_bytes(), {tensor.name: tensor for tensor in read_header(file)}
     assert set(tensors) == {"a", "b"}, "the metadata is no tensor"

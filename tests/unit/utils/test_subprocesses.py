@@ -29,19 +29,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_libraries_print_is_no_part_of_the_response(folder: Path) -> None:
+def test_output_of_libraries_is_not_part_of_the_response(folder: Path) -> None:
     (folder / "echo.py").write_text(ECHO)
     assert run_module("echo", {"a": [1]}, {"MARK": "x"}, 60) == {"request": {"a": [1]}, "mark": "x"}
 
 
-def test_a_failure_ends_with_what_the_process_wrote(folder: Path) -> None:
+def test_a_failure_message_ends_with_the_output_of_the_process(folder: Path) -> None:
     (folder / "fails.py").write_text("import sys; sys.exit('no such thing')")
     with pytest.raises(RuntimeError, match=r"(?s)-m fails failed with 1:\nno such thing"):
         run_python("fails")
     assert run_python("fails", check=False).returncode == 1
 
 
-def test_a_process_that_takes_too_long_is_ended(folder: Path) -> None:
+def test_a_process_that_exceeds_its_timeout_is_ended(folder: Path) -> None:
     (folder / "sleeps.py").write_text("import time; time.sleep(60)")
     with pytest.raises(subprocess.TimeoutExpired):
         run_python("sleeps", timeout=0.5)
@@ -49,10 +49,10 @@ def test_a_process_that_takes_too_long_is_ended(folder: Path) -> None:
 
 def test_a_stream_that_is_shown_appears_on_stderr(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "talks.py").write_text("import sys; print('out'); print('err', file=sys.stderr)")
-    done = run_python("talks", show="stdout")
-    assert (done.stdout, done.stderr) == (None, b"err\n")
-    done = run_python("talks", show="stderr")
-    assert (done.stdout, done.stderr) == (b"out\n", None)
+    completed = run_python("talks", show="stdout")
+    assert (completed.stdout, completed.stderr) == (None, b"err\n")
+    completed = run_python("talks", show="stderr")
+    assert (completed.stdout, completed.stderr) == (b"out\n", None)
     assert capfd.readouterr() == ("", "out\nerr\n")
 
 

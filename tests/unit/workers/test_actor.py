@@ -15,13 +15,13 @@ from workers.engines.base import EngineSpec
 
 
 def test_peak_memory_does_not_include_the_parents() -> None:
-    held = bytearray(400 << 20)  # initialized, so that this process holds it
+    allocated = bytearray(400 << 20)  # initialized, so that the pages count as this process's memory
     code = "from workers.actor import peak_memory; print(peak_memory())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 10 << 20 < int(done.stdout) < len(held)
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 << 20 < int(completed.stdout) < len(allocated)
 
 
-def test_an_engine_is_there_only_after_the_load(tmp_path: Path) -> None:
+def test_an_engine_exists_only_after_the_load(tmp_path: Path) -> None:
     study = Study.create(tmp_path, StudyInfo("dummy", "dummy", "float32", 1))
     actor = Actor(EngineSpec(EngineKind.dummy), str(study.root), study.id)
     with pytest.raises(AssertionError, match="has not loaded"):

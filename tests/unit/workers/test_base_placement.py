@@ -30,7 +30,7 @@ GIB = 1 << 30
 
 
 def budget(weights: int, base: int | None = None, **gib: int) -> MemoryBudget:
-    """All numbers in GiB. The base is as large as the weights unless given; a host copy takes the base's size."""
+    """Return a budget from sizes in GiB. The base defaults to the weights' size; a host copy has the base's size."""
     base = weights if base is None else base
     sizes = {name: value * GIB for name, value in gib.items()}
     return MemoryBudget(weights=weights * GIB, base=base * GIB, copy=base * GIB, **sizes)
@@ -39,7 +39,7 @@ def budget(weights: int, base: int | None = None, **gib: int) -> MemoryBudget:
 @pytest.mark.parametrize(
     ("requested", "device", "weights", "gpu", "host", "placement"),
     [
-        ("auto", "cpu", 14, 0, 100, "mmap"),  # mapped pages are shared memory already
+        ("auto", "cpu", 14, 0, 100, "mmap"),  # the mapped pages are already in shared memory
         ("host", "cpu", 14, 0, 100, "host"),
         ("mmap", "cuda", 14, 80, 100, "mmap"),
         ("auto", "cuda", 14, 80, 100, "gpu"),
@@ -56,12 +56,12 @@ def test_the_base_goes_where_it_fits(
     assert choose_placement(requested, device, budget(weights, gpu_total=gpu, host_free=host)) == placement
 
 
-def test_the_kv_cache_comes_first() -> None:
+def test_the_kv_cache_has_priority_over_the_base() -> None:
     assert choose_placement("auto", "cuda", budget(30, gpu_total=80)) == "gpu"
     assert choose_placement("auto", "cuda", budget(30, gpu_total=80, kv_cache=20)) == "mmap"
 
 
-def test_weights_that_are_wider_than_their_base_take_more() -> None:
+def test_weights_wider_than_their_base_need_more_memory() -> None:
     assert choose_placement("auto", "cuda", budget(14, 14, gpu_total=40, host_free=20)) == "gpu"
     assert choose_placement("auto", "cuda", budget(28, 14, gpu_total=40, host_free=20)) == "host"
 
@@ -70,7 +70,7 @@ def test_weights_that_are_wider_than_their_base_take_more() -> None:
     ("requested", "device", "message"),
     [("gpu", "cpu", "there is no GPU"), ("gpu", "cuda", "do not fit the GPU"), ("host", "cuda", "15.0 GiB free")],
 )
-def test_a_place_that_is_too_small_is_refused(requested: Any, device: str, message: str) -> None:
+def test_a_placement_that_does_not_fit_is_refused(requested: Any, device: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"^engine\.base={requested}: .*{message}"):
         choose_placement(requested, device, budget(14, gpu_total=24, host_free=15))
 
@@ -87,7 +87,7 @@ def checkpoint(tmp_path: Path) -> MappedCheckpoint:
     return MappedCheckpoint(folder)
 
 
-def test_an_engine_budgets_for_its_dtype_and_a_copy_of_the_whole(
+def test_an_engine_budgets_for_its_dtype_and_a_complete_host_copy(
     checkpoint: MappedCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budgets: list[MemoryBudget] = []
@@ -97,56 +97,62 @@ def test_an_engine_budgets_for_its_dtype_and_a_copy_of_the_whole(
     engine = VllmEngine.__new__(VllmEngine)  # not loaded
     engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
     engine._place_base()
-    (given,) = budgets
-    assert (given.weights, given.base) == (200, 400)  # per rank: half of 200 elements, stored as float32
-    assert given.overhead == engine_overhead(64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs)
-    assert given.copy > 800  # two files and their headers, whatever the number of ranks
+    (placement_budget,) = budgets
+    assert (placement_budget.weights, placement_budget.base) == (
+        200,
+        400,
+    )  # per rank: half of 200 elements, stored as float32
+    assert placement_budget.overhead == engine_overhead(
+        64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs
+    )
+    assert placement_budget.copy > 800  # two files and their headers, whatever the number of ranks
 
 
-def test_what_another_actor_has_copied_needs_no_further_memory(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+def test_a_copy_of_another_actor_needs_no_further_memory(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
-    whole = missing_host_bytes(checkpoint, "abc", root)
-    assert whole == sum(file.stat().st_size for file in checkpoint.folder.iterdir())
+    complete_size = missing_host_bytes(checkpoint, "abc", root)
+    assert complete_size == sum(file.stat().st_size for file in checkpoint.folder.iterdir())
     copy = share_on_host(checkpoint, "abc", root)
-    assert missing_host_bytes(checkpoint, "abc", root) == 0 and missing_host_bytes(checkpoint, "other", root) == whole
-    (copy.folder / "model-2.safetensors").unlink()  # it is still being copied
+    assert (
+        missing_host_bytes(checkpoint, "abc", root) == 0
+        and missing_host_bytes(checkpoint, "other", root) == complete_size
+    )
+    (copy.folder / "model-2.safetensors").unlink()  # still being copied
     assert missing_host_bytes(checkpoint, "abc", root) == (checkpoint.folder / "model-2.safetensors").stat().st_size
     full = MemoryBudget(weights=1, base=1, copy=0, gpu_total=0, host_free=0)
     assert choose_placement("auto", "cuda", full) == choose_placement("host", "cuda", full) == "host"
     copy.release()
 
 
-def test_copies_of_other_models_that_killed_actors_left_are_removed(
-    checkpoint: MappedCheckpoint, tmp_path: Path
-) -> None:
+def test_copies_left_by_killed_actors_are_removed(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     (root / "safety-landscape-someone-else").mkdir()
-    held = share_on_host(checkpoint, "held", root)
+    live_copy = share_on_host(checkpoint, "held", root)
     for name in ("dead", "mine"):
         os.close(share_on_host(checkpoint, name, root).lock)  # as the kernel does for a process that is killed
     remove_stale_copies("mine", root)
     left = {path.name.rpartition("-")[2] for path in root.iterdir()}
     assert left == {"held", "held.lock", "mine", "mine.lock", "else"}
-    held.release()
+    live_copy.release()
 
 
-def test_actors_of_a_node_share_one_copy_and_the_last_removes_it(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+def test_actors_of_a_node_share_one_copy_that_the_last_removes(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
     first = share_on_host(checkpoint, "abc", root)
     inode = (first.folder / "model-1.safetensors").stat().st_ino
     second = share_on_host(checkpoint, "abc", root)
     assert second.folder == first.folder and (second.folder / "model-1.safetensors").stat().st_ino == inode
-    copied = MappedCheckpoint(second.folder)
+    mapped = MappedCheckpoint(second.folder)
     for info in checkpoint.tensors():
-        assert np.array_equal(copied.base(info.name), checkpoint.base(info.name))
+        assert np.array_equal(mapped.base(info.name), checkpoint.base(info.name))
     first.release()
     assert second.folder.exists()
     second.release()
     assert list(root.iterdir()) == []
-    assert np.array_equal(copied.base("w1"), checkpoint.base("w1")), "what is mapped stays"
+    assert np.array_equal(mapped.base("w1"), checkpoint.base("w1")), "mapped pages stay readable after the removal"
 
 
 def test_a_dead_actors_copy_is_reused_and_an_incomplete_one_is_copied_again(
@@ -158,9 +164,9 @@ def test_a_dead_actors_copy_is_reused_and_an_incomplete_one_is_copied_again(
     os.close(dead.lock)  # as the kernel does for a process that is killed
     (dead.folder / ".complete").unlink()
     (dead.folder / "model-2.safetensors").write_bytes(b"half")
-    again = share_on_host(checkpoint, "abc", root)
-    assert np.array_equal(MappedCheckpoint(again.folder).base("w2"), checkpoint.base("w2"))
-    again.release()
+    reused = share_on_host(checkpoint, "abc", root)
+    assert np.array_equal(MappedCheckpoint(reused.folder).base("w2"), checkpoint.base("w2"))
+    reused.release()
     assert list(root.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint geometry against plain float64 numpy on whole models."""
+"""Checkpoint geometry, compared with plain float64 NumPy on complete models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), 
 
 
 def write(folder: Path, tensors: dict[str, np.ndarray], name: str = "model.safetensors") -> Path:
-    """float32 and bfloat16 (as uint16 bits) arrays as a safetensors file."""
+    """Write float32 arrays and bfloat16 arrays (as uint16 bits) to a safetensors file."""
     folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {}
     position = 0
@@ -65,7 +65,7 @@ def flat(tensors: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.fixture
 def measurement(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
-    """A base, three checkpoints (one in bfloat16) and an adapter, measured in small blocks; and all as vectors."""
+    """A base, three checkpoints (one in bfloat16) and an adapter: measured in small blocks, and as flat vectors."""
     base = weights(0)
     others = [weights(1, base), weights(2, base), {k: to_bf16(v) for k, v in weights(3, base).items()}]
     folder = write(tmp_path / "base", base)
@@ -107,7 +107,7 @@ def test_distances_and_cosines(measurement: Measurement) -> None:
     assert np.allclose(measured.lengths, [np.linalg.norm(v) for v in d], rtol=1e-12)
 
 
-def test_eq4_is_the_papers(measurement: Measurement) -> None:
+def test_eq4_matches_the_paper(measurement: Measurement) -> None:
     measured, vectors = measurement
     d1, d2 = vectors[1] - vectors[0], vectors[2] - vectors[0]
     c, s = measured.eq4()
@@ -117,28 +117,28 @@ def test_eq4_is_the_papers(measurement: Measurement) -> None:
     assert (c, s) == (round(c, 9), round(s, 9))
 
 
-def test_coordinates_are_the_nearest_point_of_the_plane(measurement: Measurement) -> None:
+def test_coordinates_are_those_of_the_nearest_point_of_the_plane(measurement: Measurement) -> None:
     measured, vectors = measurement
     d = np.stack([v - vectors[0] for v in vectors[1:]])
     coordinates = measured.coordinates()
     for i, row in enumerate(coordinates):
-        want, *_ = np.linalg.lstsq(d[:2].T, d[i], rcond=None)
-        assert row[:2] == pytest.approx(want, abs=1e-9)
-        assert row[2] == pytest.approx(np.linalg.norm(d[i] - want @ d[:2]), abs=1e-5)
+        expected, *_ = np.linalg.lstsq(d[:2].T, d[i], rcond=None)
+        assert row[:2] == pytest.approx(expected, abs=1e-9)
+        assert row[2] == pytest.approx(np.linalg.norm(d[i] - expected @ d[:2]), abs=1e-5)
     assert coordinates[:2, :2] == pytest.approx(np.eye(2), abs=1e-9)
 
 
-def test_principal_plane_is_that_of_the_whole_vectors(measurement: Measurement) -> None:
+def test_the_principal_plane_is_that_of_the_complete_vectors(measurement: Measurement) -> None:
     measured, vectors = measurement
     points = np.stack(vectors)
-    centred = points - points.mean(axis=0)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centered, full_matrices=False)
     coordinates, shares, mixing = measured.principal()
     assert shares == pytest.approx(singular[:2] ** 2 / np.sum(singular**2), rel=1e-9)
     for k in range(2):
-        want = centred @ axes[k]
-        sign = np.sign(want @ coordinates[:, k])
-        assert coordinates[:, k] == pytest.approx(sign * want, abs=1e-7)
+        expected = centered @ axes[k]
+        sign = np.sign(expected @ coordinates[:, k])
+        assert coordinates[:, k] == pytest.approx(sign * expected, abs=1e-7)
         axis = mixing[k] @ points
         assert axis == pytest.approx(sign * axes[k], abs=1e-8)
         assert abs(mixing[k].sum()) < 1e-9
@@ -158,7 +158,7 @@ def test_memory_is_bounded_by_the_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(released) == sorted([*SHAPES, *SHAPES])
 
 
-def test_two_targets_that_span_no_plane_are_refused(tmp_path: Path) -> None:
+def test_targets_that_span_no_plane_are_refused(tmp_path: Path) -> None:
     base = weights(0)
     other = weights(1, base)
     far = {name: base[name] + np.float32(2) * (other[name] - base[name]) for name in SHAPES}
@@ -181,7 +181,7 @@ def test_two_targets_that_span_no_plane_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_principal_plane_is_the_nearest_through_the_base(measurement: Measurement) -> None:
-    """Against the singular vectors of the displacements themselves."""
+    """Compare with the singular vectors of the displacements."""
     measured, vectors = measurement
     d = np.stack([v - vectors[0] for v in vectors[1:]])
     _, sizes, right = np.linalg.svd(d, full_matrices=False)
@@ -195,12 +195,12 @@ def test_the_principal_plane_is_the_nearest_through_the_base(measurement: Measur
 
 def test_a_straight_trajectory_spans_no_plane() -> None:
     straight = geometry.Geometry(("epoch-1", "epoch-2"), np.outer([1.0, 2.0], [1.0, 2.0]), 1.0)
-    with pytest.raises(UserError, match="lies on one line") as caught:
+    with pytest.raises(UserError, match="lies on one line") as raised:
         straight.principal_axes()
-    assert caught.value.field == "grid.trajectory"
+    assert raised.value.field == "grid.trajectory"
 
 
-def test_random_directions_move_what_is_not_excluded(measurement: Measurement) -> None:
+def test_random_directions_move_all_tensors_that_are_not_excluded(measurement: Measurement) -> None:
     measured, vectors = measurement
     norm = weights(0)["norm.weight"].astype(np.float64)
     assert measured.moved**2 == pytest.approx(vectors[0] @ vectors[0] - norm @ norm, rel=1e-9)
@@ -209,7 +209,7 @@ def test_random_directions_move_what_is_not_excluded(measurement: Measurement) -
 # The `geometry` command.
 
 
-def test_the_command_reports_the_geometry_of_the_files(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
+def test_the_command_reports_the_geometry_of_checkpoint_files(tmp_path: Path, make_tiny: Callable[..., Path]) -> None:
     folders = [make_tiny("llama", seed=seed) for seed in range(4)]
     config = compose([f"model.path={folders[0]}", "grid=interpolate_1d", f"grid.towards=[{folders[1]},{folders[2]}]",
                       f"grid.beside=[{folders[3]}]"])  # fmt: skip
@@ -231,7 +231,7 @@ def test_the_command_reports_the_geometry_of_the_files(tmp_path: Path, make_tiny
         describe(compose([f"model.path={folders[0]}"]), Presets())
 
 
-def test_the_command_refuses_what_cannot_be_measured(
+def test_the_command_refuses_inputs_it_cannot_measure(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
@@ -258,7 +258,7 @@ def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.
     assert (checkpoint.distance, checkpoint.radii) == (None, None)
 
 
-def test_a_plane_of_two_reads_the_files_once_and_shows_progress(
+def test_a_plane_of_two_targets_reads_each_file_once_and_shows_progress(
     make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Materialized weights: the arithmetic to the bit, the files as other libraries read them, refusals."""
+"""Materialized weights: bit-exact arithmetic, files that other libraries can read, and refusals."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ F32 = NDArray[np.float32]
 RANK, ALPHA = 3, 6
 
 
-def test_the_resolver_names_models_by_the_current_versions() -> None:
+def test_the_model_resolver_uses_the_current_versions() -> None:
     assert embedded.BASE_VERSION == materialise.BASE_VERSION
     assert embedded.MERGE_VERSION == materialise.MERGE_VERSION
 
 
 def nearest_bf16(value: float) -> int:
-    """The bits of the bfloat16 nearest to a float32 value, ties to even, by comparing with both neighbors."""
+    """Return the bits of the bfloat16 nearest to a float32 value (ties to even) by comparing with both neighbors."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
-    low, high = bits >> 16, (bits >> 16) + 1
+    lower, upper = bits >> 16, (bits >> 16) + 1
 
-    def real(upper: int) -> float:
-        if upper & 0x7F80 == 0x7F80:  # beyond the largest number: the value that would follow it
-            return math.copysign(2.0**128, -1.0 if upper & 0x8000 else 1.0)
-        return float(struct.unpack("<f", struct.pack("<I", upper << 16))[0])
+    def real(pattern: int) -> float:
+        if pattern & 0x7F80 == 0x7F80:  # beyond the largest number, use the value that would follow it
+            return math.copysign(2.0**128, -1.0 if pattern & 0x8000 else 1.0)
+        return float(struct.unpack("<f", struct.pack("<I", pattern << 16))[0])
 
-    below, above = abs(value - real(low)), abs(real(high) - value)
-    return low if below < above or (below == above and low % 2 == 0) else high
+    below, above = abs(value - real(lower)), abs(real(upper) - value)
+    return lower if below < above or (below == above and lower % 2 == 0) else upper
 
 
 def test_rounding_to_bfloat16() -> None:
     special = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, -1.00390625, 3.4e38, -3.4e38, 1e-40, -1e-40, 6e-39, 65504.0]
     random = np.random.default_rng(0)
     bits = random.integers(0, 1 << 32, 4000, dtype=np.uint32)
-    halves = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x8000)  # exactly between two
+    halves = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x8000)  # exactly halfway between two numbers
     drawn = np.concatenate([bits, halves]).view(np.float32)
     values = np.concatenate([np.array(special, dtype=np.float32), drawn[np.isfinite(drawn)]])
     expected = [nearest_bf16(float(value)) for value in values]
     assert materialise.to_bf16(values).tolist() == expected
-    kept = materialise.from_bf16(np.array(expected, dtype=np.uint16))
-    assert materialise.to_bf16(kept).tolist() == expected  # what is bfloat16 already stays
+    exact = materialise.from_bf16(np.array(expected, dtype=np.uint16))
+    assert materialise.to_bf16(exact).tolist() == expected  # exact bfloat16 values are unchanged
 
 
-def lora_by_hand(w: F32, a: F32, b: F32, scale: float) -> F32:
-    """Every product and sum rounded to float32, in the order of the rank."""
-    out = np.empty_like(w)
+def reference_lora(w: F32, a: F32, b: F32, scale: float) -> F32:
+    """Merge with every product and sum rounded to float32, in the order of the rank."""
+    result = np.empty_like(w)
     for i in range(w.shape[0]):
         for j in range(w.shape[1]):
             total = np.float32(b[i, 0] * a[0, j])
             for r in range(1, a.shape[0]):
                 total = np.float32(total + np.float32(b[i, r] * a[r, j]))
-            out[i, j] = np.float32(w[i, j] + np.float32(total * np.float32(scale)))
-    return out
+            result[i, j] = np.float32(w[i, j] + np.float32(total * np.float32(scale)))
+    return result
 
 
 def normal(*shape: int, seed: int = 0) -> F32:
@@ -74,7 +74,7 @@ def normal(*shape: int, seed: int = 0) -> F32:
 def test_a_lora_product_is_summed_in_order() -> None:
     w, a, b = normal(5, 7), normal(16, 7, seed=1), normal(5, 16, seed=2)
     merged = materialise.lora_merged(w, a, b, 0.7)
-    assert merged.tobytes() == lora_by_hand(w, a, b, 0.7).tobytes()
+    assert merged.tobytes() == reference_lora(w, a, b, 0.7).tobytes()
     turned = materialise.lora_merged(w, a[::-1], b[:, ::-1], 0.7)
     assert np.allclose(merged, turned, atol=1e-4)
     assert merged.tobytes() != turned.tobytes()  # so the test can see the order
@@ -106,8 +106,8 @@ def adapter_of(folder: Path, target: str = "model.q_proj", **config: Any) -> Pat
     return folder
 
 
-def test_safetensors_reads_what_is_written(base: Path) -> None:
-    """safetensors' own reader, through a dtype that numpy knows: the bits are those of bfloat16."""
+def test_safetensors_reads_the_written_files(base: Path) -> None:
+    """Read with the safetensors library as a dtype that NumPy supports: the bits are those of bfloat16."""
     info = read_checkpoint(base)
     assert {name: (header.dtype, header.shape) for name, header in info.tensors.items()} == {
         "model.norm.weight": ("BF16", (6,)),
@@ -127,7 +127,7 @@ def test_an_adapter_is_merged(config: dict[str, Any], scale: float, base: Path, 
     after = materialise.read_safetensors(tmp_path / "out" / "model.safetensors")
     assert after["model.norm.weight"][1].tolist() == before["model.norm.weight"][1].tolist()
     w0 = materialise.from_bf16(before["model.q_proj.weight"][1])
-    w1 = lora_by_hand(w0, normal(RANK, 6, seed=2), normal(4, RANK, seed=3), scale)
+    w1 = reference_lora(w0, normal(RANK, 6, seed=2), normal(4, RANK, seed=3), scale)
     assert after["model.q_proj.weight"][1].tolist() == materialise.to_bf16(w1).tolist()
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"model.safetensors", "config.json", "tokenizer.json"}

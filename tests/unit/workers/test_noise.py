@@ -1,4 +1,4 @@
-"""The noise: the test vectors of docs/noise.md, kernels against the reference to the bit, statistics of z."""
+"""Noise: the test vectors of docs/noise.md, bit-exact equality of kernels and reference, and statistics of z."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
 
 
-def from_the_text(seed: int, name: str, k: int) -> int:
-    """Compute t of one element by the text of docs/noise.md alone, in plain Python integers."""
+def t_from_the_text(seed: int, name: str, k: int) -> int:
+    """Compute t of one element in plain Python integers, following only the text of docs/noise.md."""
     key = hashlib.blake2b(f"1\n{seed}\n{name}".encode(), digest_size=8).digest()
     k0, k1 = int.from_bytes(key[:4], "little"), int.from_bytes(key[4:], "little")
     c, w = divmod(k, 1024)
@@ -56,10 +56,10 @@ def philox_from_the_text(c: list[int], k0: int, k1: int) -> list[int]:
 
 def noise(seed: int, name: str, n: int) -> Array:
     """Compute z of a whole tensor, float32, by the CPU kernel: a scale of 1 on a tensor of zeros."""
-    out = np.empty(n, np.float32)
+    result = np.empty(n, np.float32)
     one = Term(seed, np.ones(1, np.float32), n)
-    write_slab(out, np.zeros(n, np.float32), Slab.whole(n), name, [one], "float32", "float32")
-    return out
+    write_slab(result, np.zeros(n, np.float32), Slab.whole(n), name, [one], "float32", "float32")
+    return result
 
 
 def weights(rng: np.random.Generator, n: int, dtype: DType) -> Array:
@@ -71,16 +71,18 @@ def weights(rng: np.random.Generator, n: int, dtype: DType) -> Array:
     return reference.from_float32(x, dtype)
 
 
-def assert_same_bits(got: Array, want: Array) -> None:
+def assert_same_bits(actual: Array, expected: Array) -> None:
     """Assert equality bit for bit. A NaN (infinity minus infinity) must be a NaN; its payload is not defined."""
-    assert got.dtype.itemsize == want.dtype.itemsize
-    kind: DType = "float32" if got.itemsize == 4 else "float16"
-    unsigned = np.uint32 if got.itemsize == 4 else np.uint16
-    same = got.view(unsigned) == want.view(unsigned)
+    assert actual.dtype.itemsize == expected.dtype.itemsize
+    kind: DType = "float32" if actual.itemsize == 4 else "float16"
+    unsigned = np.uint32 if actual.itemsize == 4 else np.uint16
+    same = actual.view(unsigned) == expected.view(unsigned)
     if kind == "float32":
-        same |= np.isnan(got.view(np.float32)) & np.isnan(want.view(np.float32))
+        same |= np.isnan(actual.view(np.float32)) & np.isnan(expected.view(np.float32))
     bad = np.flatnonzero(~same)
-    assert bad.size == 0, f"{bad.size} of {same.size} differ, first at {bad[:5]}: {got[bad[:5]]} not {want[bad[:5]]}"
+    assert bad.size == 0, (
+        f"{bad.size} of {same.size} differ, first at {bad[:5]}: {actual[bad[:5]]} not {expected[bad[:5]]}"
+    )
 
 
 # Known answers
@@ -92,12 +94,12 @@ def test_philox_known_answer() -> None:
     assert [int(w[0]) for w in reference.philox([zero] * 4, (0, 0))] == words
     assert philox_from_the_text([0] * 4, 0, 0) == words
     assert " ".join(f"{w:08x}" for w in words) in DOC
-    made = np.zeros(512, np.uint64)
-    kernels.words_of(made, 0, np.zeros(2, np.uint64), 0, 128)
-    assert [int(w) & 0xFFFFFFFF for w in made[::128]] == words
+    generated = np.zeros(512, np.uint64)
+    kernels.words_of(generated, 0, np.zeros(2, np.uint64), 0, 128)
+    assert [int(w) & 0xFFFFFFFF for w in generated[::128]] == words
 
 
-def test_table_is_the_one_defined() -> None:
+def test_the_table_matches_its_definition() -> None:
     t = table()
     assert hashlib.sha256(t.astype("<i2").tobytes()).hexdigest() == TABLE_SHA256
     assert TABLE_SHA256 in DOC
@@ -105,7 +107,7 @@ def test_table_is_the_one_defined() -> None:
     assert np.array_equal(t, np.rint(4096 * ndtri(places)))
     assert np.array_equal(t, -t[::-1])
     exact = 4096 * ndtri(places)
-    assert np.abs(np.abs(exact) % 1 - 0.5).min() > 1.7e-5  # far from every tie, as the text says
+    assert np.abs(np.abs(exact) % 1 - 0.5).min() > 1.7e-5  # far from every tie, as docs/noise.md states
     x = t * UNIT
     assert repr(float((x**2).mean())) in DOC
     assert float(re.search(r"kurtosis ([\d.]+\d)", DOC).group(1)) == pytest.approx((x**4).mean() / (x**2).mean() ** 2)
@@ -122,20 +124,23 @@ WRITTEN = re.findall(
 
 def test_the_patterns_match_all_documented_vectors() -> None:
     assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 5, 2, 3, 3)
-    assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is in use
+    assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is used
 
 
 @pytest.mark.parametrize(("seed", "name", "k0", "k1", "k", "values"), VECTORS)
 def test_documented_z(seed: str, name: str, k0: str, k1: str, k: str, values: str) -> None:
-    want, start = [int(v) for v in values.split()], int(k)
+    expected, start = [int(v) for v in values.split()], int(k)
     assert [f"{word:08x}" for word in tensor_key(int(seed), name)] == [k0, k1]
-    assert [from_the_text(int(seed), name, start + i) for i in range(8)] == want
-    assert reference.z_int(int(seed), name, start, start + 8).tolist() == want
+    assert [t_from_the_text(int(seed), name, start + i) for i in range(8)] == expected
+    assert reference.z_int(int(seed), name, start, start + 8).tolist() == expected
     key = np.array(tensor_key(int(seed), name), np.uint64)
-    for first, n in ((start // 1024 * 1024, 1024), (start, min(8, 128 - start % 128))):  # a whole chunk, a part of it
+    for first, n in (
+        (start // 1024 * 1024, 1024),
+        (start, min(8, 128 - start % 128)),
+    ):  # a complete chunk, and a part of it
         drawn = np.zeros(1024, np.int16)
         kernels.fill(drawn, -1, first, n, key, table(), np.zeros(512, np.uint64))
-        assert drawn[start % 1024 :][:n].tolist()[:8] == want[: min(8, n, 1024 - start % 1024)]
+        assert drawn[start % 1024 :][:n].tolist()[:8] == expected[: min(8, n, 1024 - start % 1024)]
 
 
 def test_documented_ids() -> None:
@@ -157,12 +162,12 @@ def test_documented_sums(seed1: str, seed2: str, name: str, n: str, s11: str, s1
 @pytest.mark.parametrize(("dtype", "base", "one", "two"), WRITTEN)
 def test_documented_weights(dtype: DType, base: str, one: str, two: str) -> None:
     unsigned = np.uint32 if dtype == "float32" else np.uint16
-    source, *wanted = (np.array([int(v, 16) for v in text.split()], unsigned) for text in (base, one, two))
+    source, *expectations = (np.array([int(v, 16) for v in text.split()], unsigned) for text in (base, one, two))
     both = [Term(seed, np.array([a], np.float32), 8) for seed, a in ((123, 0.1), (124, -0.03))]
-    for used, want in zip((both[:1], both), wanted, strict=True):
-        got = np.empty(8, np.float32 if dtype == "float32" else np.uint16)
-        write_slab(got, source, Slab.whole(8), "w", used, dtype, dtype)
-        assert got.view(unsigned).tolist() == want.tolist()
+    for used, expected in zip((both[:1], both), expectations, strict=True):
+        result = np.empty(8, np.float32 if dtype == "float32" else np.uint16)
+        write_slab(result, source, Slab.whole(8), "w", used, dtype, dtype)
+        assert result.view(unsigned).tolist() == expected.tolist()
 
 
 TOWARDS = re.findall(r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \|$", DOC, re.MULTILINE)
@@ -175,23 +180,23 @@ def test_documented_interpolations(dtype: DType, between: str, adapted: str) -> 
         kind: np.array([int(v, 16) for v in text.split()], unsigned) for kind, text, *_ in WRITTEN if kind == dtype
     }
     w = bases[dtype].view(np.float32) if dtype == "float32" else bases[dtype]
-    got = np.empty_like(w)
+    result = np.empty_like(w)
     blend = [(0.7, w, dtype), (0.3, w[::-1].copy(), dtype)]
-    write_slab(got, w, Slab.whole(8), "w", [Term(123, np.array([0.1], np.float32), 8)], dtype, dtype, blend)
-    assert got.view(unsigned).tolist() == [int(v, 16) for v in between.split()]
+    write_slab(result, w, Slab.whole(8), "w", [Term(123, np.array([0.1], np.float32), 8)], dtype, dtype, blend)
+    assert result.view(unsigned).tolist() == [int(v, 16) for v in between.split()]
     a = np.array([[1, -2, 0.5, 3], [0.25, 1, -1, 0.1]], np.float32)
     b = np.array([[1, 0.5], [-0.3, 2]], np.float32)
     assert cpu.lora(w, dtype, a, b, 0.1).view(unsigned).tolist() == [int(v, 16) for v in adapted.split()]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_adapter_is_merged_as_materialise_merges_it(dtype: DType) -> None:
+def test_the_kernel_and_materialise_merge_adapters_alike(dtype: DType) -> None:
     rng = np.random.default_rng(5)
     w, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 1100), (7, 1100), (300, 7)))
     base = from_float32(w, dtype)
-    want = from_float32(materialise.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
-    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b, 0.3).reshape(300, 1100), want)
-    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b[20:30], 0.3, 20).reshape(10, 1100), want[20:30])
+    expected = from_float32(materialise.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
+    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b, 0.3).reshape(300, 1100), expected)
+    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b[20:30], 0.3, 20).reshape(10, 1100), expected[20:30])
 
 
 # Rounding, against torch
@@ -209,30 +214,30 @@ def every_float16_and_ties() -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_rounding_is_torchs(dtype: DType) -> None:
+def test_rounding_matches_torch(dtype: DType) -> None:
     x = every_float16_and_ties()
-    want = torch.from_numpy(x).to(getattr(torch, dtype)).view(torch.int16).numpy().view(np.uint16)
-    got = np.empty(x.size, np.uint16)
-    write_slab(got, x, Slab.whole(x.size), "w", [], dtype, "float32")
-    assert_same_bits(got, want)
-    assert_same_bits(reference.from_float32(x, dtype), want)
+    expected = torch.from_numpy(x).to(getattr(torch, dtype)).view(torch.int16).numpy().view(np.uint16)
+    result = np.empty(x.size, np.uint16)
+    write_slab(result, x, Slab.whole(x.size), "w", [], dtype, "float32")
+    assert_same_bits(result, expected)
+    assert_same_bits(reference.from_float32(x, dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_reading_is_torchs(dtype: DType) -> None:
+def test_reading_matches_torch(dtype: DType) -> None:
     bits = np.arange(65536, dtype=np.uint16)
-    want = torch.from_numpy(bits.view(np.int16)).view(getattr(torch, dtype)).float().numpy()
-    got = np.empty(65536, np.float32)
-    write_slab(got, bits, Slab.whole(65536), "w", [], "float32", dtype)
-    assert_same_bits(got, want)
-    back = np.empty(65536, np.uint16)
-    write_slab(back, got, Slab.whole(65536), "w", [], dtype, "float32")
-    nan = np.isnan(want)
-    assert np.array_equal(back[~nan], bits[~nan])
-    assert np.isnan(reference.to_float32(back[nan], dtype)).all()
+    expected = torch.from_numpy(bits.view(np.int16)).view(getattr(torch, dtype)).float().numpy()
+    result = np.empty(65536, np.float32)
+    write_slab(result, bits, Slab.whole(65536), "w", [], "float32", dtype)
+    assert_same_bits(result, expected)
+    rewritten = np.empty(65536, np.uint16)
+    write_slab(rewritten, result, Slab.whole(65536), "w", [], dtype, "float32")
+    nan = np.isnan(expected)
+    assert np.array_equal(rewritten[~nan], bits[~nan])
+    assert np.isnan(reference.to_float32(rewritten[nan], dtype)).all()
 
 
-# Kernel against reference
+# Compare the kernel with the reference
 
 
 @st.composite
@@ -264,11 +269,11 @@ def writes(draw: st.DrawFn) -> dict:
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(writes())
-def test_kernel_is_the_reference_to_the_bit(case: dict) -> None:
+def test_the_kernel_matches_the_reference_bit_for_bit(case: dict) -> None:
     rng = np.random.default_rng(case["random"])
     slab, n, dtype, base_dtype = case["slab"], case["n"], case["dtype"], case["base_dtype"]
     base = weights(rng, n, base_dtype)
-    base.flags.writeable = False  # as a mapped file's
+    base.flags.writeable = False  # read-only, like a mapped file
     kinds = [base_dtype, *case["kinds"]]
     blend = [(c, weights(rng, n, kind), kind) for c, kind in zip(case["blend"] or [], kinds, strict=False)] or None
     terms = []
@@ -280,53 +285,53 @@ def test_kernel_is_the_reference_to_the_bit(case: dict) -> None:
     untouched = rng.integers(0, 2**16, length).astype(np.float32 if dtype == "float32" else np.uint16)
     dst = untouched.copy()
     write_slab(dst, base, slab, "some.weight", terms, dtype, base_dtype, blend)
-    whole = reference.perturb(base, "some.weight", terms, dtype, base_dtype, blend)
-    want = untouched.copy()
+    perturbed = reference.perturb(base, "some.weight", terms, dtype, base_dtype, blend)
+    expected = untouched.copy()
     for r in range(slab.rows):
         k, d = slab.k_off + r * slab.k_stride, slab.dst_off + r * slab.dst_stride
-        want[d : d + slab.cols] = whole[k : k + slab.cols]
-    assert_same_bits(dst, want)
+        expected[d : d + slab.cols] = perturbed[k : k + slab.cols]
+    assert_same_bits(dst, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("base_dtype", DTYPES)
 @pytest.mark.parametrize("count", [1, 2])
-def test_many_pieces_on_any_number_of_threads(dtype: DType, base_dtype: DType, count: int) -> None:
+def test_results_depend_on_neither_pieces_nor_threads(dtype: DType, base_dtype: DType, count: int) -> None:
     n = 5 * kernels.PIECE + 777
     base = weights(np.random.default_rng(0), n, base_dtype)
     rows = np.linspace(-1, 1, n // 999 + 1, dtype=np.float32)
     rows[3:40] = 0
     terms = [Term(2, rows, 999), Term(1, np.array([0.01], np.float32), n)][:count]
-    want = reference.perturb(base, "w", terms, dtype, base_dtype)
+    expected = reference.perturb(base, "w", terms, dtype, base_dtype)
 
-    def put(slab: Slab) -> None:
-        write_slab(got, base, slab, "w", terms, dtype, base_dtype)
+    def write_part(slab: Slab) -> None:
+        write_slab(result, base, slab, "w", terms, dtype, base_dtype)
 
     before = numba.get_num_threads()
     try:
         for threads in {1, before}:
             numba.set_num_threads(threads)
-            got = np.zeros_like(want)
-            put(Slab.whole(n))
-            assert_same_bits(got, want)
-            got = np.zeros_like(want)
-            cpu.spread(Slab.whole(n).parts(10_007), put)
-            assert_same_bits(got, want)
-            # in two halves, the second one a column shard: what tensor parallelism does
-            got = np.zeros_like(want)
+            result = np.zeros_like(expected)
+            write_part(Slab.whole(n))
+            assert_same_bits(result, expected)
+            result = np.zeros_like(expected)
+            cpu.spread(Slab.whole(n).parts(10_007), write_part)
+            assert_same_bits(result, expected)
+            # in two halves, the second one a column shard, as in tensor parallelism
+            result = np.zeros_like(expected)
             length, cols = n // 1000, 1000
             for first, width in ((0, 333), (333, 667)):
-                cpu.spread(Slab(length, width, first, cols, first, cols).parts(5_000), put)
-            assert_same_bits(got[: length * cols], want[: length * cols])
+                cpu.spread(Slab(length, width, first, cols, first, cols).parts(5_000), write_part)
+            assert_same_bits(result[: length * cols], expected[: length * cols])
     finally:
         numba.set_num_threads(before)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.integers(1, 60))
-def test_parts_of_a_slab_are_all_of_it_once(rows: int, cols: int, more: int, most: int) -> None:
-    slab = Slab(rows, cols, 7, cols + more, 3, cols + 2)
-    parts = list(slab.parts(most))
-    assert all(1 <= part.rows * part.cols <= most for part in parts)
+def test_parts_cover_a_slab_exactly_once(rows: int, cols: int, extra_cols: int, limit: int) -> None:
+    slab = Slab(rows, cols, 7, cols + extra_cols, 3, cols + 2)
+    parts = list(slab.parts(limit))
+    assert all(1 <= part.rows * part.cols <= limit for part in parts)
 
     def places(slab: Slab) -> list[tuple[int, int]]:
         return [
@@ -343,17 +348,17 @@ def test_every_job_is_done_once_and_an_error_is_raised() -> None:
     cpu.spread(iter(range(1000)), done.append)
     assert sorted(done) == list(range(1000))
 
-    begun: list[int] = []
+    started: list[int] = []
 
     def refuse(job: int) -> None:
         assert numba.get_num_threads() == 1
-        begun.append(job)
+        started.append(job)
         if job == 5:
             raise OSError("job 5")
 
     with pytest.raises(OSError, match="job 5"):
         cpu.spread(range(100_000), refuse)
-    assert len(begun) < 100_000, "jobs were begun after the error"
+    assert len(started) < 100_000, "jobs were started after the error"
 
     def broken() -> Iterator[int]:
         yield 1
@@ -363,55 +368,55 @@ def test_every_job_is_done_once_and_an_error_is_raised() -> None:
         cpu.spread(broken(), done.append)
 
 
-def test_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
+def test_tensors_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
     """A tensor of 4.3e9 elements (a sparse file): indices and samples stay right beyond 32 bits."""
     start, n = 2**32 - 1500, 3000
     base = np.memmap(tmp_path / "w", np.uint16, "w+", shape=(2**32 + 2000,))
     base[start : start + n] = weights(np.random.default_rng(1), n, "bfloat16")
     terms = [Term(s, np.linspace(0.1, 2, 2**32 // 2**20 + 1, dtype=np.float32), 2**20) for s in (5, 6)]
-    got = np.empty(n, np.uint16)
-    write_slab(got, base, Slab(3, 1000, start, 1000, 0, 1000), "w", terms, "bfloat16", "bfloat16")
+    result = np.empty(n, np.uint16)
+    write_slab(result, base, Slab(3, 1000, start, 1000, 0, 1000), "w", terms, "bfloat16", "bfloat16")
     window = np.array(base[start : start + n])
-    assert_same_bits(got, reference.perturb(window, "w", terms, "bfloat16", "bfloat16", start=start))
+    assert_same_bits(result, reference.perturb(window, "w", terms, "bfloat16", "bfloat16", start=start))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_without_terms_the_base_to_the_bit(dtype: DType) -> None:
+def test_without_terms_the_base_is_reproduced_bit_for_bit(dtype: DType) -> None:
     bits = np.random.default_rng(2).integers(0, 2**32 if dtype == "float32" else 2**16, 5000)
-    base = bits.astype(np.uint32 if dtype == "float32" else np.uint16)  # any bits at all: NaN payloads too
+    base = bits.astype(np.uint32 if dtype == "float32" else np.uint16)  # arbitrary bits, including NaN payloads
     other = base[::-1].copy()
     zero = [Term(1, np.zeros(1, np.float32), 5000)]
-    for terms, blend, want in (
+    for terms, blend, expected in (
         ([], None, base),
         (zero, None, base),
         ([], [(0.0, base), (1.0, other)], other),
     ):
-        got = np.empty_like(base)
+        result = np.empty_like(base)
         source = base.view(np.float32) if dtype == "float32" else base
         sources = [(c, a.view(np.float32) if dtype == "float32" else a, dtype) for c, a in blend or ()] or None
-        target = got.view(np.float32) if dtype == "float32" else got
+        target = result.view(np.float32) if dtype == "float32" else result
         write_slab(target, source, Slab.whole(5000), "w", terms, dtype, dtype, sources)
-        assert np.array_equal(got, want)
+        assert np.array_equal(result, expected)
 
 
-def test_a_walk_leaves_no_trace() -> None:
+def test_a_sequence_of_writes_leaves_no_trace() -> None:
     n = 3000
     base = weights(np.random.default_rng(3), n, "bfloat16")
-    got, fresh = np.empty_like(base), np.empty_like(base)
+    result, fresh = np.empty_like(base), np.empty_like(base)
     for alpha in (0.5, -0.1, 0.25):
         terms = [Term(1, np.array([alpha], np.float32), n)]
-        write_slab(got, base, Slab.whole(n), "w", terms, "bfloat16", "bfloat16")
+        write_slab(result, base, Slab.whole(n), "w", terms, "bfloat16", "bfloat16")
     write_slab(fresh, base, Slab.whole(n), "w", terms, "bfloat16", "bfloat16")
-    assert np.array_equal(got, fresh) and not np.array_equal(got, base)
-    write_slab(got, base, Slab.whole(n), "w", [], "bfloat16", "bfloat16")
-    assert np.array_equal(got, base)
+    assert np.array_equal(result, fresh) and not np.array_equal(result, base)
+    write_slab(result, base, Slab.whole(n), "w", [], "bfloat16", "bfloat16")
+    assert np.array_equal(result, base)
 
 
-def test_a_slab_that_leaves_its_array_is_refused() -> None:
-    base, out = np.zeros(10, np.float32), np.zeros(10, np.float32)
+def test_a_slab_beyond_its_array_is_refused() -> None:
+    base, result = np.zeros(10, np.float32), np.zeros(10, np.float32)
     for slab in (Slab(1, 11, 0, 11, 0, 11), Slab(2, 5, 1, 5, 0, 5), Slab(2, 5, 0, 5, 1, 5), Slab(1, 3, -1, 3, 0, 3)):
         with pytest.raises(AssertionError):
-            write_slab(out, base, slab, "w", [], "float32", "float32")
+            write_slab(result, base, slab, "w", [], "float32", "float32")
 
 
 # Sums
@@ -421,16 +426,16 @@ def test_a_slab_that_leaves_its_array_is_refused() -> None:
 @given(rows=st.integers(1, 9), size=st.sampled_from([1, 2, 127, 600, 1024, 1025, 9000]), seed=st.integers(0, 2**40))
 def test_sums_are_exact(rows: int, size: int, seed: int) -> None:
     a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (seed, seed + 1))
-    want = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
-    assert np.array_equal(row_sums(seed, "w", rows, size, seed + 1), want)
-    assert np.array_equal(row_sums(seed, "w", rows, size)[:, 0], want[:, 0])
-    assert sums(seed, "w", rows * size, seed + 1) == tuple(int(v) for v in want.sum(0))
+    expected = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
+    assert np.array_equal(row_sums(seed, "w", rows, size, seed + 1), expected)
+    assert np.array_equal(row_sums(seed, "w", rows, size)[:, 0], expected[:, 0])
+    assert sums(seed, "w", rows * size, seed + 1) == tuple(int(v) for v in expected.sum(0))
 
 
-def test_long_rows_are_summed_exactly_and_fixed() -> None:
+def test_sums_of_long_rows_are_exact_on_any_number_of_threads() -> None:
     rows, size = 3, 2 * kernels.TASK + 5
     a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (1, 2))
-    want = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
+    expected = np.stack([(a * a).sum(1), (a * b).sum(1), (b * b).sum(1)], axis=1)
     x = weights(np.random.default_rng(4), rows * size, "float16")
     x[~np.isfinite(x.view(np.float16))] = 0
     exact = [sum(int(v) ** 2 for v in row) for row in (x.view(np.float16).astype(np.float64) * 2**24).reshape(rows, -1)]
@@ -439,7 +444,7 @@ def test_long_rows_are_summed_exactly_and_fixed() -> None:
         results = []
         for threads in {1, before}:
             numba.set_num_threads(threads)
-            assert np.array_equal(row_sums(1, "w", rows, size, 2), want)
+            assert np.array_equal(row_sums(1, "w", rows, size, 2), expected)
             results.append(square_sums(x, "float16", rows))
     finally:
         numba.set_num_threads(before)
@@ -448,10 +453,10 @@ def test_long_rows_are_summed_exactly_and_fixed() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_squares_in_the_order_of_the_text(dtype: DType) -> None:
-    """Blocks of 65,536, sixteen running sums: the same last bit, in float64, from a plain loop."""
+def test_squares_are_summed_in_the_documented_order(dtype: DType) -> None:
+    """A plain float64 loop over blocks of 65,536 with sixteen running sums gives the same last bit."""
     rng = np.random.default_rng(5)
-    # many: a wrong order gives the right last bit half of the time
+    # many, because a wrong order gives the right last bit half of the time
     for n in [*range(1, 40), 1023, 1031, 3000, 65_537, 131_072, 150_000, 196_609, 200_001, 262_145]:
         values = rng.standard_normal(n) * 10.0 ** rng.integers(-4, 4, n)
         x = reference.from_float32(values.astype(np.float32), dtype)
@@ -478,15 +483,15 @@ def sample() -> Array:
     return noise(123, "model.embed_tokens.weight", N)
 
 
-def test_moments_are_the_tables(sample: Array) -> None:
+def test_moments_match_the_table(sample: Array) -> None:
     x, t = sample.astype(np.float64), table() * UNIT
     for power in (1, 2, 3, 4):
         spread = np.sqrt((t ** (2 * power)).mean() - (t**power).mean() ** 2)
         assert abs((x**power).mean() - (t**power).mean()) < 5 * spread / np.sqrt(N), power
 
 
-def test_distribution_is_the_tables(sample: Array) -> None:
-    """Kolmogorov and Smirnov's distance to the table's own distribution: above 2.2 / sqrt(n) once in 8,000."""
+def test_the_distribution_matches_the_table(sample: Array) -> None:
+    """The Kolmogorov-Smirnov distance to the table's distribution exceeds 2.2 / sqrt(n) once in 8,000 cases."""
     values, counts = np.unique(table(), return_counts=True)
     drawn = np.bincount((sample * 4096).astype(np.int64) + 32768, minlength=65536)[values.astype(np.int64) + 32768]
     assert drawn.sum() == N
@@ -494,8 +499,8 @@ def test_distribution_is_the_tables(sample: Array) -> None:
 
 
 @pytest.mark.slow
-def test_ten_times_as_many_are_the_tables() -> None:
-    """10^8 samples, counted by value: moments and distribution with bounds a third as wide."""
+def test_ten_times_as_many_samples_match_the_table() -> None:
+    """Count 10^8 samples by value; the bounds on moments and distribution are a third as wide."""
     values, counts = np.unique(table(), return_counts=True)
     drawn = np.zeros(65536, np.int64)
     for part in range(10):
@@ -511,13 +516,13 @@ def test_ten_times_as_many_are_the_tables() -> None:
 
 
 def correlation(a: Array, b: Array) -> float:
-    """In standard errors."""
+    """Return the correlation in standard errors."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     return float(np.corrcoef(x, y)[0, 1] * np.sqrt(len(x)))
 
 
 @pytest.mark.parametrize("lag", [1, 2, 8, 64, 127, 128, 129, 512, 896, 1023, 1024, 1025, 65536, 131072])
-def test_no_correlation_with_itself_at_a_lag(sample: Array, lag: int) -> None:
+def test_no_autocorrelation_at_any_lag(sample: Array, lag: int) -> None:
     n = 4_000_000
     assert abs(correlation(sample[:n], sample[lag : lag + n])) < 5
     assert abs(correlation(sample[:n] ** 2, sample[lag : lag + n] ** 2)) < 5
@@ -536,7 +541,7 @@ def test_no_correlation_with_itself_at_a_lag(sample: Array, lag: int) -> None:
     ],
 )
 def test_no_correlation_across_seeds_and_names(sample: Array, seed: int, name: str) -> None:
-    """Tensors of equal shape get different noise; so do near seeds."""
+    """Tensors of equal shape get different noise, and so do neighboring seeds."""
     n = 4_000_000
     assert abs(correlation(sample[:n], noise(seed, name, n))) < 5
 
@@ -566,7 +571,7 @@ FUSED = re.compile(r"\b(vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="knows the instructions of these two only")
 def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DUMP_ASSEMBLY": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", COMPILE],
         check=False,
         env=environment,
@@ -575,8 +580,8 @@ def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    kernel, control = done.stdout.split("CONTROL\n")
+    assert completed.returncode == 0, completed.stderr
+    kernel, control = completed.stdout.split("CONTROL\n")
     if not FUSED.search(control):
         pytest.skip("this processor has no fused multiply-add")
     assert all(name in kernel for name in ("_add_noise", "_cast_moved")), "the kernel's assembly was not dumped"

@@ -1,4 +1,4 @@
-"""Scalars of random directions and the terms derived from them, against plain float64 geometry."""
+"""Scalars of random directions and the terms derived from them, compared with plain float64 geometry."""
 
 from __future__ import annotations
 
@@ -69,23 +69,23 @@ def vector(direction: RandomDirection, name: str, dtype: DType = "float32") -> n
     return d
 
 
-def naive(direction: RandomDirection, name: str, dtype: DType = "float32") -> np.ndarray:
+def reference_direction(direction: RandomDirection, name: str, dtype: DType = "float32") -> np.ndarray:
     """Return d by units, float64, by the definition in docs/noise.md."""
     w = reference.to_float32(model(dtype)[name], dtype).astype(np.float64).reshape(units(direction, name))
     d = z(direction.seed, name).reshape(w.shape)
-    out = np.zeros_like(w)
+    result = np.zeros_like(w)
     for row in range(len(w)):
-        weight, own = w[row], d[row]
+        weight, drawn = w[row], d[row]
         if not weight.any():
             continue
         if direction.orthogonal_to is not None:
             first = z(direction.orthogonal_to, name).reshape(w.shape)[row]
-            rest = own - (first @ own) / (first @ first) * first
-            if len(own) == 1:
+            rest = drawn - (first @ drawn) / (first @ first) * first
+            if len(drawn) == 1:
                 continue
-            own = rest * np.linalg.norm(own) / np.linalg.norm(rest)
-        out[row] = own if direction.norm == "sigma" else own * np.linalg.norm(weight) / np.linalg.norm(own)
-    return out
+            drawn = rest * np.linalg.norm(drawn) / np.linalg.norm(rest)
+        result[row] = drawn if direction.norm == "sigma" else drawn * np.linalg.norm(weight) / np.linalg.norm(drawn)
+    return result
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -98,7 +98,7 @@ def test_directions_are_as_defined(norm: str, orthogonal_to: int | None, dtype: 
     for name in scalars:
         assert len(scalars[name][0]) == units(direction, name)[0]
         np.testing.assert_allclose(
-            vector(direction, name, dtype), naive(direction, name, dtype), rtol=1e-11, atol=1e-15
+            vector(direction, name, dtype), reference_direction(direction, name, dtype), rtol=1e-11, atol=1e-15
         )
 
 
@@ -115,8 +115,8 @@ def test_table_has_the_documented_schema() -> None:
 
 
 @pytest.mark.parametrize("norm", ["layer", "filter"])
-def test_a_direction_is_as_long_as_the_weights(norm: str) -> None:
-    """With float32 scalars too: measured on what the kernel adds to zeros at alpha 1."""
+def test_a_direction_has_the_norm_of_the_weights(norm: str) -> None:
+    """This also holds with float32 scalars: measure the result of the kernel on zeros at alpha 1."""
     for name in ("embed.weight", "experts.weight", "layers.0.q.bias"):
         for other in (None, 3):
             direction = RandomDirection(4, norm, orthogonal_to=other)
@@ -130,9 +130,9 @@ def added(direction: RandomDirection, name: str) -> np.ndarray:
     terms = directions.terms(
         Point.from_coefficients([(direction, 1.0)]), name, SHAPES[name], {direction.id: measured(direction)}
     )
-    out = np.empty(n, np.float32)
-    write_slab(out, np.zeros(n, np.float32), Slab.whole(n), name, terms, "float32", "float32")
-    return out.astype(np.float64)
+    result = np.empty(n, np.float32)
+    write_slab(result, np.zeros(n, np.float32), Slab.whole(n), name, terms, "float32", "float32")
+    return result.astype(np.float64)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -140,7 +140,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_cosines_of_two_directions() -> None:
-    """Orthogonal directions: zero up to float32, in each unit. Others: about 1 / sqrt(n), as in the paper."""
+    """In each unit, orthogonal directions have cosine zero up to float32; others about 1 / sqrt(n), as in the paper."""
     for name in ("embed.weight", "layers.0.q.weight"):
         n = math.prod(SHAPES[name])
         first = added(RandomDirection(5), name)
@@ -152,12 +152,12 @@ def test_cosines_of_two_directions() -> None:
         assert max(rows) < 1e-6
 
 
-def test_equal_shapes_get_different_noise() -> None:
+def test_tensors_of_equal_shape_get_different_noise() -> None:
     q, k = added(RandomDirection(5), "layers.0.q.weight"), added(RandomDirection(5), "layers.0.k.weight")
     assert abs(cosine(q, k)) < 5 / math.sqrt(q.size)
 
 
-def test_units_that_do_not_move() -> None:
+def test_units_that_are_not_perturbed() -> None:
     layer, by_row = measured(RandomDirection(5)), measured(RandomDirection(5, "filter"))
     assert layer["zero.weight"][0].tolist() == [0.0]
     assert by_row["zero.weight"][0].tolist() == [0.0] * 8
@@ -167,12 +167,12 @@ def test_units_that_do_not_move() -> None:
     second = measured(RandomDirection(6, "filter", orthogonal_to=5))
     for name in ("one", "scale", "column.weight"):
         assert not second[name][0].any() and not second[name][1].any(), name
-    # noise that happens to be zero throughout has no direction (a single element draws t = 0 once in 10,900)
+    # noise that is zero everywhere has no direction (a single element draws t = 0 once in 10,900)
     assert directions.unit_scalars(1.0, 0, 0, 0, "layer", False) == (0.0, 0.0)
     assert directions.unit_scalars(1.0, 0, 0, 9, "sigma", True) == (1.0, 0.0)
 
 
-def test_exclusions() -> None:
+def test_excluded_tensors_are_not_perturbed() -> None:
     everything = measured(RandomDirection(5, exclude=()))
     assert set(everything) == set(SHAPES) - {"empty.weight"}
     some = RandomDirection(5, exclude=("norm", "embed"))
@@ -191,15 +191,15 @@ def test_scalars_depend_on_neither_order_nor_threads() -> None:
         ("big", big, (300, 1000), "float32")
     ]
     before = numba.get_num_threads()
-    want = directions.by_tensor(directions.measure(direction, tensors))
+    expected = directions.by_tensor(directions.measure(direction, tensors))
     try:
         numba.set_num_threads(1)
-        got = directions.by_tensor(directions.measure(direction, reversed(tensors)))
+        remeasured = directions.by_tensor(directions.measure(direction, reversed(tensors)))
     finally:
         numba.set_num_threads(before)
-    assert set(got) == set(want)
-    for name in want:
-        assert [a.tolist() for a in got[name]] == [a.tolist() for a in want[name]]
+    assert set(remeasured) == set(expected)
+    for name in expected:
+        assert [a.tolist() for a in remeasured[name]] == [a.tolist() for a in expected[name]]
 
 
 def test_terms_are_sorted_summed_and_rounded_once() -> None:
@@ -215,9 +215,9 @@ def test_terms_are_sorted_summed_and_rounded_once() -> None:
     assert [term.row_size for term in added] == [n, 64, n]
     assert all(term.scale.dtype == np.float32 for term in added)
     on_self, on_other = measured(second)[name]
-    own = measured(first)[name][0]
+    first_scalars = measured(first)[name][0]
     assert added[0].scale.tolist() == [np.float32(-0.7 * on_self[0])]
-    ordered = {first.id: 0.3 * own[0], second.id: -0.7 * on_other[0]}
+    ordered = {first.id: 0.3 * first_scalars[0], second.id: -0.7 * on_other[0]}
     assert added[2].scale.tolist() == [np.float32(sum(ordered[key] for key in sorted(ordered)))]
     assert np.array_equal(added[1].scale, (0.1 * measured(by_row)[name][0]).astype(np.float32))
 
@@ -228,11 +228,11 @@ def test_mixed_units_of_one_seed_add_up_by_row() -> None:
     scalars = {d.id: measured(d) for d in (layer, by_row)}
     (term,) = directions.terms(Point.from_coefficients([(layer, 0.3), (by_row, 0.1)]), name, shape, scalars)
     assert term.row_size == 64
-    want = 0.3 * measured(layer)[name][0] + 0.1 * measured(by_row)[name][0]
-    np.testing.assert_allclose(term.scale, want, rtol=1e-7)
+    expected = 0.3 * measured(layer)[name][0] + 0.1 * measured(by_row)[name][0]
+    np.testing.assert_allclose(term.scale, expected, rtol=1e-7)
 
 
-def test_no_terms_where_nothing_is_added() -> None:
+def test_unperturbed_tensors_have_no_terms() -> None:
     name, shape = "embed.weight", SHAPES["embed.weight"]
     direction = RandomDirection(20)
     scalars = {direction.id: measured(direction)}
@@ -243,19 +243,19 @@ def test_no_terms_where_nothing_is_added() -> None:
     assert directions.terms(Point.from_coefficients([(TowardsDirection("abc"), 0.5)]), name, shape, {}) == []
 
 
-def test_alpha_zero_is_the_base_to_the_bit() -> None:
+def test_alpha_zero_is_the_base_bit_for_bit() -> None:
     direction = RandomDirection(20)
     scalars = {direction.id: measured(direction, "bfloat16")}
     for name, w in model("bfloat16").items():
         n = w.size
-        got = np.empty_like(w)
+        result = np.empty_like(w)
         for alpha, same in ((0.4, False), (0.0, True)):
             terms: list[Term] = directions.terms(
                 Point.from_coefficients([(direction, alpha)]), name, SHAPES[name], scalars
             )
-            write_slab(got, w, Slab.whole(n), name, terms, "bfloat16", "bfloat16")
+            write_slab(result, w, Slab.whole(n), name, terms, "bfloat16", "bfloat16")
             moves = n > 0 and direction.covers(name) and name != "zero.weight"
-            assert np.array_equal(got, w) == (same or not moves), (name, alpha)
+            assert np.array_equal(result, w) == (same or not moves), (name, alpha)
 
 
 def test_scalars_out_of_order_are_refused() -> None:

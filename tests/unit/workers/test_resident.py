@@ -1,4 +1,4 @@
-"""Live weights moved along every kind of direction, on a CPU and by the GPU's code in Triton's interpreter."""
+"""Live weights moved along every kind of direction, on a CPU and with the GPU code in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FULL, LORA = TowardsDirection("full"), TowardsDirection("lora")
 
 
 def save(folder: Path, tensors: dict[str, Array], name: str = "model.safetensors", **config: Any) -> Path:
-    """Write float32 arrays, and uint16 arrays as bfloat16, as safetensors."""
+    """Write float32 arrays, and uint16 arrays as bfloat16, to a safetensors file."""
     folder.mkdir()
     header: dict[str, Any] = {}
     position = 0
@@ -76,7 +76,7 @@ class World:
     parameters: dict[str, torch.Tensor]
 
     def held(self, name: str) -> dict[int, int]:
-        """Element -> bits, of all that this rank holds of a tensor."""
+        """Return element index -> bits for all elements of a tensor that this rank holds."""
         bits: dict[int, int] = {}
         for piece in self.weights.read(name):
             for r in range(piece.slab.rows):
@@ -84,11 +84,11 @@ class World:
                 bits |= dict(zip(range(start, start + piece.slab.cols), piece.values[r].tolist(), strict=True))
         return bits
 
-    def wrong(self, want: dict[str, Array]) -> list[str]:
-        """Tensors that differ from `want` (flat or not, bits or float32), or of which nothing is held."""
+    def wrong(self, expected: dict[str, Array]) -> list[str]:
+        """Return the tensors that differ from `expected` (any shape, bits or float32) or of which nothing is held."""
         wrong = []
         for name in SHAPES:
-            bits = want[name].reshape(-1).view(np.uint32 if self.dtype == "float32" else np.uint16).tolist()
+            bits = expected[name].reshape(-1).view(np.uint32 if self.dtype == "float32" else np.uint16).tolist()
             held = self.held(name)
             if not held or any(bits[k] != value for k, value in held.items()):
                 wrong.append(name)
@@ -155,7 +155,7 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
             else GpuMemory(checkpoint, torch.device("cpu"), resident=kind == "gpu-resident")
         )
         resident = ResidentWeights(checkpoint, layout, parameters, dtype, open_endpoints(targets, checkpoint), device)
-        resident._moved |= set(SHAPES)  # live memory is zeros, not the base, as an engine's would be
+        resident._moved |= set(SHAPES)  # live memory starts with zeros, not with the base as in an engine
         resident.restore()
         tensors = [(t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors()]
         scalars = {d.id: directions.measure(d, tensors) for d in (RANDOM, BESIDE)}
@@ -172,11 +172,11 @@ def rounded(tensors: dict[str, Array], dtype: DType) -> dict[str, Array]:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_coefficient_one_is_the_checkpoint_to_the_bit(world: Callable[..., World], dtype: DType) -> None:
+def test_coefficient_one_is_the_checkpoint_bit_for_bit(world: Callable[..., World], dtype: DType) -> None:
     w = world(dtype)
-    for direction, want in ((FULL, w.full), (LORA, w.merged)):
+    for direction, expected in ((FULL, w.full), (LORA, w.merged)):
         w.weights.apply_point(Point.from_coefficients([(direction, 1.0)]), {})
-        assert w.wrong(rounded(want, dtype)) == []
+        assert w.wrong(rounded(expected, dtype)) == []
     w.weights.apply_point(ORIGIN, {})
     assert w.wrong(rounded(w.base, dtype)) == []
 
@@ -188,7 +188,7 @@ def test_an_adapter_moves_only_the_tensors_that_it_names(world: Callable[..., Wo
 
 
 def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]) -> None:
-    """Blended in the order of direction ids, the base first; then the noise, rounded once."""
+    """Blend targets in the order of direction ids, the base first. Then noise is added, with one final rounding."""
     w = world()
     first, second = sorted((FULL, LORA), key=lambda d: d.id)
     ends = {FULL: (w.full, "float32"), LORA: (w.merged, "bfloat16")}
@@ -212,7 +212,7 @@ def test_coefficients_that_sum_to_one_leave_the_base_out(world: Callable[..., Wo
     assert [c for c, end in directions.blend(point, w.checkpoint["q.weight"], w.weights._endpoints)] == [0.7, 0.3]
 
 
-def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> None:
+def test_a_sequence_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> None:
     w = world()
     rng = np.random.default_rng(1)
     for i in range(50 if not INTERPRETED else 5):
@@ -230,13 +230,13 @@ def test_a_walk_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> 
 def test_memory_outside_a_region_is_not_written(world: Callable[..., World]) -> None:
     w = world()
     w.weights.apply_point(Point.from_coefficients([(FULL, 0.5), (RANDOM, 0.2)]), w.scalars)
-    held = w.weights._memory["down"], w.weights._memory["tied"]
-    down, tied = (np.asarray(m if isinstance(m, np.ndarray) else m.view(torch.int16).numpy()) for m in held)
+    memories = w.weights._memory["down"], w.weights._memory["tied"]
+    down, tied = (np.asarray(m if isinstance(m, np.ndarray) else m.view(torch.int16).numpy()) for m in memories)
     assert not down.reshape(40, 16)[:, 12:].any() and down.reshape(40, 16)[:, :12].any()
     assert not tied.reshape(8, 40)[7].any()
 
 
-def test_the_check_names_what_is_wrong(world: Callable[..., World]) -> None:
+def test_the_check_names_the_wrong_tensors(world: Callable[..., World]) -> None:
     w = world()
     assert w.weights.differences_from_base() == {}
     w.weights.apply_canary()
@@ -259,7 +259,7 @@ MUTATIONS: dict[str, tuple[str, Slab]] = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_layout_that_is_wrong_is_detected(world: Callable[..., World], mutation: str) -> None:
-    """The engine holds the base, and the layout is wrong."""
+    """The engine's memory holds the base, but the described layout is wrong."""
     w = world()
     name, slab = MUTATIONS[mutation]
     layout = dict(w.weights._layout)
@@ -273,11 +273,11 @@ def test_a_tensor_that_is_skipped_is_detected(world: Callable[..., World], monke
     assert uncovered(w.checkpoint["q.weight"].size, [r.slab for r in w.weights._layout["q.weight"]]) == 12 * 40
     assert uncovered(w.checkpoint["norm.weight"].size, [r.slab for r in w.weights._layout["norm.weight"]]) == 0
     assert uncovered(960, []) == 960
-    put = ResidentWeights._put
+    original_put = ResidentWeights._put
 
-    def skip(self: ResidentWeights, held: Any, slab: Slab, made: Any) -> None:
-        if made.info.name != "norm.weight" or not any(held is memory for memory in self._memory.values()):
-            put(self, held, slab, made)
+    def skip(self: ResidentWeights, written: Any, slab: Slab, tensor: Any) -> None:
+        if tensor.info.name != "norm.weight" or not any(written is memory for memory in self._memory.values()):
+            original_put(self, written, slab, tensor)
 
     monkeypatch.setattr(ResidentWeights, "_put", skip)
     w.weights.apply_canary()
@@ -306,6 +306,8 @@ def test_this_file_with_the_gpus_code() -> None:
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "30 passed" in done.stdout, done.stdout[-1000:]
+    completed = subprocess.run(
+        command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert completed.returncode == 0, completed.stdout[-4000:]
+    assert "30 passed" in completed.stdout, completed.stdout[-1000:]
