@@ -53,8 +53,8 @@ def all_rows(study: Study) -> list[dict[str, Any]]:
     return [row for _, table in study.generations.rows(study.generations.stored()) for row in table.to_pylist()]
 
 
-def open_reader(study: Study) -> Study:
-    """Open the same study as a reader, which never moves damaged files."""
+def reopen(study: Study) -> Study:
+    """Open the same study again, in the mode that never moves damaged files."""
     return Study.open(study.root)
 
 

@@ -29,7 +29,7 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.store.verification import verify
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, all_rows, judge, open_reader, rows, write_part
+from tests.unit.store.studies import INFO, all_rows, judge, reopen, rows, write_part
 from tests.unit.store.test_compaction import damage, ordered, verdicts
 
 CALLS = "openat,write,pwrite64,fsync,rename,renameat,renameat2,link,unlink,unlinkat,mkdir,mkdirat,close,ftruncate"
@@ -102,7 +102,7 @@ def files(study: Study) -> dict[str, bytes]:
 
 
 def observe(study: Study) -> Any:
-    reader = open_reader(study)
+    reader = reopen(study)
     state = {
         "rows": ordered(all_rows(reader)),
         "verdicts": verdicts(reader),
@@ -195,7 +195,7 @@ def test_a_kill_at_any_system_call_leaves_the_old_or_the_new_state(
     assert status == 0
     after = observe(undisturbed)
     assert after != before or action == "merge"
-    assert verify(open_reader(undisturbed)).is_sound
+    assert verify(reopen(undisturbed)).is_sound
     counted = collections.Counter(calls)
     killed, states = 0, list[dict[str, bytes]]()
     for name, times in counted.items():

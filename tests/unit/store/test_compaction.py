@@ -15,7 +15,7 @@ from orchestrator.store.observations import Generations, PartFolder
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.study import Study
 from orchestrator.store.verification import verify
-from tests.unit.store.studies import INFO, all_rows, generations, judge, open_reader, rows, write_part
+from tests.unit.store.studies import INFO, all_rows, generations, judge, reopen, rows, write_part
 
 Row = dict[str, Any]
 
@@ -112,10 +112,10 @@ def damage(path: Path, at: int = 60) -> None:
 def test_a_damaged_part_is_not_merged_and_not_removed(study: Study) -> None:
     path = study.root / "generations" / "visit4.parquet"
     damage(path)
-    reader = open_reader(study)
+    reader = reopen(study)
     compact(reader)
     assert path.exists() and path in reader.problems
-    assert {row["point_id"] for row in all_rows(open_reader(study))} == {f"point{k}" for k in range(12) if k != 4}
+    assert {row["point_id"] for row in all_rows(reopen(study))} == {f"point{k}" for k in range(12) if k != 4}
 
 
 def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
@@ -127,15 +127,15 @@ def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
     loser = next(path for path in copies if path.name != study.generations.stored()["point4", "set"].name)
     winner = next(path for path in copies if path != loser)
     damage(winner)
-    compact(open_reader(study))
-    assert sum(row["point_id"] == "point4" for row in all_rows(open_reader(study))) == 3
+    compact(reopen(study))
+    assert sum(row["point_id"] == "point4" for row in all_rows(reopen(study))) == 3
 
 
 def test_a_reader_that_scanned_before_the_merge_finds_all_rows(study: Study) -> None:
     before = ordered(all_rows(study))
     winners = study.generations.stored()
     known = study.judgements("j").covering(winners)
-    compact(open_reader(study))
+    compact(reopen(study))
     assert ordered([row for _, table in study.generations.rows(winners) for row in table.to_pylist()]) == before
     assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 36
     assert not study.problems
@@ -163,7 +163,7 @@ def test_older_verdicts_in_the_same_part_are_ignored(tmp_path: Path, name: int) 
             break
     judge(study, {first: study.generations.stored()[first, "set"].tasks[first, "set"]})
     known = study.judgements("j").covering(study.generations.stored())
-    compact(open_reader(study))
+    compact(reopen(study))
     assert sorted({key[0] for key in known}) == [first, other]
     assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 6
 
@@ -172,7 +172,7 @@ def test_a_reader_during_the_merge_finds_every_row_once(study: Study) -> None:
     before = ordered(all_rows(study))
     reading = study.generations.rows(study.generations.stored())
     read_rows = next(reading)[1].to_pylist()
-    compact(open_reader(study))
+    compact(reopen(study))
     read_rows += [row for _, table in reading for row in table.to_pylist()]
     assert ordered(read_rows) == before
 
@@ -199,8 +199,8 @@ def test_sources_stay_if_the_merged_part_is_damaged(study: Study, monkeypatch: p
 
     monkeypatch.setattr(PartFolder, "write_merged", write_damaged)
     with pytest.raises(DamagedFileError):
-        compact(open_reader(study))
-    assert len(all_rows(open_reader(study))) == 36
+        compact(reopen(study))
+    assert len(all_rows(reopen(study))) == 36
 
 
 def test_concurrent_merges_lose_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +211,12 @@ def test_concurrent_merges_lose_nothing(study: Study, monkeypatch: pytest.Monkey
     def interleave(self: PartFolder, *args: Any) -> Path:
         if not entered:
             entered.append(1)
-            write_part(open_reader(study), "beside", "point50")
-            compact(open_reader(study))
+            write_part(reopen(study), "beside", "point50")
+            compact(reopen(study))
         return write(self, *args)
 
     monkeypatch.setattr(PartFolder, "write_merged", interleave)
-    compact(open_reader(study))
+    compact(reopen(study))
     assert ordered(all_rows(study)) == ordered([*before, *rows(study, "point50")]) and verify(study).is_sound
 
 
@@ -236,7 +236,7 @@ def test_parts_written_between_the_scans_of_a_merge_stay(
 
     with monkeypatch.context() as patched:
         patched.setattr(Generations, "stored", stored)
-        compact(open_reader(study))
+        compact(reopen(study))
     assert next(passes) == 2
     assert ordered(all_rows(study)) == ordered([*before, *rows(study, "point50")])
     assert [row for row in verdicts(study) if row["point_id"] != "point50"] == judged and len(verdicts(study)) == 39
@@ -250,5 +250,5 @@ def test_parts_of_tasks_missing_from_the_scan_stay(study: Study, monkeypatch: py
         patched.setattr(
             Generations, "stored", lambda self: {key: part for key, part in scan(self).items() if key[0] != "point3"}
         )
-        assert compact(open_reader(study)).removed == 11 + 3
+        assert compact(reopen(study)).removed == 11 + 3
     assert ordered(all_rows(study)) == before and verdicts(study) == judged

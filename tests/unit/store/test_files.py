@@ -30,7 +30,7 @@ from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, all_rows, open_reader, rows, write_part
+from tests.unit.store.studies import INFO, all_rows, reopen, rows, write_part
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system of its own takes root")
 json_values = st.recursive(
@@ -134,7 +134,7 @@ def test_a_full_disk_is_reported_and_harms_nothing(tmp_path: Path) -> None:
                 write_part(study, f"visit{written}", f"point{written}")
                 written += 1
         assert refused.value.field == "out" and written > 2
-        assert len(open_reader(study).generations.stored()) == written and not open_reader(study).problems
+        assert len(reopen(study).generations.stored()) == written and not reopen(study).problems
         assert list((out / files.TMP).iterdir()) == []
         with pytest.raises(StorageError):
             publish(out, study.root / "study.json", lambda path: path.write_bytes(b"x" * (1 << 20)))

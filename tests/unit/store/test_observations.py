@@ -25,7 +25,7 @@ from orchestrator.store.observations import describe_tasks
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, OBSERVED
 from orchestrator.store.study import Study, StudyInfo
-from tests.unit.store.studies import ENGINE, all_rows, generations, judge, open_reader, rows, write_part
+from tests.unit.store.studies import ENGINE, all_rows, generations, judge, reopen, rows, write_part
 
 responses = st.lists(
     st.tuples(
@@ -46,7 +46,7 @@ def test_rows_are_read_as_written(study: Study, results: list[tuple[str, int, li
         row |= {"response": text, "n_tokens": n, "scores": scores}
     study.generations.write("visit", pa.Table.from_pylist(expected, schema=GENERATIONS), ENGINE)
     assert all_rows(study) == expected
-    (part,) = open_reader(study).generations.parts()
+    (part,) = reopen(study).generations.parts()
     assert part.meta["engine"] == ENGINE and list(part.tasks) == [("point", "set")]
 
 
@@ -64,7 +64,7 @@ def test_every_flipped_bit_is_detected_or_harmless(study: Study) -> None:
     for at in range(len(content)):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << random.Random(at).randrange(8)]) + content[at + 1 :])
         try:
-            read = all_rows(open_reader(study))
+            read = all_rows(reopen(study))
         except StorageError as error:
             pytest.fail(f"byte {at}: reported as a disk error: {error}")
         if read:
@@ -79,7 +79,7 @@ def test_a_truncated_part_is_ignored(study: Study, kept_size: float) -> None:
     path = write_part(study, "cut")
     data = path.read_bytes()
     path.write_bytes(data[: int(kept_size * len(data)) if isinstance(kept_size, float) else kept_size])
-    assert {point for point, _ in open_reader(study).generations.stored()} == {"whole"}
+    assert {point for point, _ in reopen(study).generations.stored()} == {"whole"}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_foreign_file_is_ignored(study: Study, content: bytes) -> None:
     (study.root / "generations" / "foreign.parquet").write_bytes(content)
     (study.root / "generations" / ".hidden.parquet").write_bytes(content)
     (study.root / "generations" / "notes.txt").write_bytes(content)
-    reader = open_reader(study)
+    reader = reopen(study)
     assert len(reader.generations.stored()) == 1
     assert {p.name for p in reader.problems} == {"foreign.parquet", ".hidden.parquet"}
 
@@ -98,7 +98,7 @@ def test_a_foreign_file_is_ignored(study: Study, content: bytes) -> None:
 def test_parquet_files_of_other_programs_are_ignored(study: Study) -> None:
     write_part(study, "own")
     pq.write_table(generations(study, "other"), study.root / "generations" / "other.parquet")
-    assert {point for point, _ in open_reader(study).generations.stored()} == {"own"}
+    assert {point for point, _ in reopen(study).generations.stored()} == {"own"}
 
 
 def test_a_part_of_another_study_is_rejected(study: Study, tmp_path: Path) -> None:
@@ -116,14 +116,14 @@ def test_a_renamed_part_counts_once(study: Study) -> None:
     path = write_part(study, "p")
     shutil.copy(path, path.with_name("copy.parquet"))
     os.rename(path, path.with_name("renamed.parquet"))
-    assert all_rows(open_reader(study)) == rows(study, "p")
+    assert all_rows(reopen(study)) == rows(study, "p")
 
 
 def test_only_a_repairing_study_moves_damaged_files_and_keeps_them_all(study: Study) -> None:
     for content in (b"first", b"second"):
         path = write_part(study, "p")
         path.write_bytes(content)
-        assert open_reader(study).generations.stored() == {} and path.exists()
+        assert reopen(study).generations.stored() == {} and path.exists()
         assert study.generations.stored() == {} and not path.exists()
     assert sorted(p.read_bytes() for p in study.damaged()) == [b"first", b"second"]
     write_part(study, "p")
@@ -219,5 +219,5 @@ def test_a_table_with_other_columns_is_not_a_part(study: Study) -> None:
     publish_table(study.out, path, table, meta)
     with pytest.raises(DamagedFileError, match="columns"):
         read_table(path, GENERATIONS)
-    reader = open_reader(study)
+    reader = reopen(study)
     assert list(reader.generations.rows(reader.generations.stored())) == [] and path in reader.problems

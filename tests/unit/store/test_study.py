@@ -21,7 +21,7 @@ from orchestrator.store.files import (
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from tests.unit.store.studies import INFO, open_reader, write_part
+from tests.unit.store.studies import INFO, reopen, write_part
 
 prompts = st.builds(
     Prompt,
@@ -54,7 +54,7 @@ def test_prompt_sets_are_read_with_their_ids(
     shutil.rmtree(study.root / "prompts", ignore_errors=True)  # categories are not part of the id: the first ones stay
     study.prompt_sets.write(stored)
     study.prompt_sets.write(stored)
-    assert open_reader(study).prompt_sets.read(stored.id) == stored
+    assert reopen(study).prompt_sets.read(stored.id) == stored
 
 
 def test_directions_are_stored_once_per_model(study: Study, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_finding_and_reading_studies_changes_nothing(study: Study, tmp_path: Pat
     assert Study.locate(study.out, INFO).root == study.root
     with pytest.raises(UserError, match="there is no study in that folder"):
         find_study_roots(tmp_path / "nowhere")
-    assert open_reader(study).generations.stored() == {}
+    assert reopen(study).generations.stored() == {}
     with pytest.raises(UserError, match=r"no study\.json"):
         Study.open(tmp_path)
     assert sorted(study.out.rglob("*")) == before

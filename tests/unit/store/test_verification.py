@@ -15,7 +15,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.verification import verify, verify_folder
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
-from tests.unit.store.studies import all_rows, open_reader, rows, write_part
+from tests.unit.store.studies import all_rows, reopen, rows, write_part
 from tests.unit.store.test_compaction import damage, judged_study, snapshot
 
 
@@ -32,7 +32,7 @@ def test_an_intact_study_is_sound_and_counted(study: Study) -> None:
     )
     study.events("run").write("run_started")
     before = snapshot(study)
-    report = verify(open_reader(study))
+    report = verify(reopen(study))
     assert report.is_sound and (report.tasks, report.rows) == (12, 72)
     assert report.files == len(before) and report.bytes == sum(map(len, before.values()))
     assert [note for note in report.notes if "prompt set" not in note] == []
@@ -57,7 +57,7 @@ def test_every_damaged_file_is_reported_and_left_in_place(study: Study) -> None:
     for path in damaged_paths:
         path.write_bytes(path.read_bytes()[:-9])
     before = snapshot(study)
-    report = verify(open_reader(study))
+    report = verify(reopen(study))
     assert {finding.path for finding in report.findings} == set(damaged_paths)
     assert all("`" in finding.remedy and finding.why for finding in report.findings)
     assert len({finding.remedy for finding in report.findings}) == 6
@@ -70,8 +70,8 @@ def test_flipped_bits_in_a_part_are_reported_or_harmless(study: Study) -> None:
     generator = random.Random(1)
     for at in generator.sample(range(len(content)), 60):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << generator.randrange(8)]) + content[at + 1 :])
-        if verify(open_reader(study)).is_sound:
-            assert [r for r in all_rows(open_reader(study)) if r["point_id"] == "point1"] == rows(
+        if verify(reopen(study)).is_sound:
+            assert [r for r in all_rows(reopen(study)) if r["point_id"] == "point1"] == rows(
                 study, "point1", response="said 1"
             )
 
@@ -84,7 +84,7 @@ def test_foreign_files_and_copies_are_notes_not_damage(study: Study, tmp_path: P
         file.write('{"cut')
     (study.root / "damaged" / "generations").mkdir(parents=True)
     (study.root / "damaged" / "generations" / "old.parquet").write_bytes(b"")
-    report = verify(open_reader(study))
+    report = verify(reopen(study))
     assert report.is_sound and report.tasks == 12
     notes = "\n".join(report.notes)
     for expected in (
@@ -101,13 +101,13 @@ def test_verify_reports_exactly_what_the_store_rejects(study: Study) -> None:
     """A run repairs all of it: it moves the reported files aside, and no others."""
     damage(study.root / "generations" / "visit1.parquet")
     os.truncate(study.root / "generations" / "visit2.parquet", 100)
-    reported = {finding.path for finding in verify(open_reader(study)).findings}
+    reported = {finding.path for finding in verify(reopen(study)).findings}
     all_rows(study)
     assert set(study.problems) == reported and len(study.damaged()) == 2
     assert {task[0] for task in study.generations.stored()} == {f"point{k}" for k in range(12)} - {"point1", "point2"}
     write_part(study, "visit1", "point1", response="said 1")
     write_part(study, "visit2", "point2", response="said 2")
-    assert verify(open_reader(study)).is_sound
+    assert verify(reopen(study)).is_sound
 
 
 def test_a_damaged_study_json_is_reported_for_its_folder(study: Study) -> None:

@@ -47,7 +47,7 @@ def scale(n, row):
 
 n = 2900
 slabs = {
-    "whole": Slab.perturbed(n),
+    "whole": Slab.whole(n),
     "middle": Slab(1, 1500, 700, 1500, 3, 1500),
     "shard": Slab(9, 100, 220, 300, 5, 101),
     "narrow": Slab(40, 3, 5, 64, 0, 3),
