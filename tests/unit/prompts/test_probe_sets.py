@@ -83,7 +83,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
 
 @settings(deadline=None, max_examples=50)
 @given(
-    wanted=st.lists(TEXTS, min_size=1, unique=True),
+    prompts=st.lists(TEXTS, min_size=1, unique=True),
     offset=st.integers(0, 3),
     limit=st.integers(1, 9) | st.none(),
     suffix=st.sampled_from([".jsonl", ".parquet"]),
