@@ -1,4 +1,4 @@
-"""The basin's edges and radius, for every odd shape."""
+"""Edges, radius and shape of the basin on lines and planes, including unusual curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.analysis.basin import Basin
 ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
 
 
-def test_both_edges_interpolated() -> None:
+def test_both_edges_are_interpolated() -> None:
     measured = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
     assert measured.left == pytest.approx(-0.15)
     assert measured.right == pytest.approx(0.2 + 0.1 * 30 / 80)
@@ -24,16 +24,16 @@ def test_both_edges_interpolated() -> None:
     assert measured.reason is None
 
 
-def test_exactly_half_is_the_edge() -> None:
+def test_an_asr_of_exactly_50_is_the_edge() -> None:
     assert basin.measure_line([-1, 0, 1, 2], [100, 0, 50, 100]).right == 1.0
 
 
-def test_order_does_not_matter() -> None:
+def test_the_order_of_points_does_not_matter() -> None:
     asr = [100.0, 100, 90, 10, 0, 0, 20, 100, 100]
     assert basin.measure_line(ALPHAS[::-1], asr[::-1]) == basin.measure_line(ALPHAS, asr)
 
 
-def test_a_one_sided_basin() -> None:
+def test_a_basin_with_an_edge_on_one_side_only() -> None:
     measured = basin.measure_line(ALPHAS, [10, 10, 10, 10, 0, 0, 20, 80, 100])
     assert measured.left is None
     assert measured.right == pytest.approx(0.25)
@@ -41,25 +41,25 @@ def test_a_one_sided_basin() -> None:
     assert measured.censored_at is None
 
 
-def test_never_crossed_is_censored_where_the_nearer_side_ends() -> None:
+def test_a_basin_without_an_edge_is_censored_at_the_end_of_the_nearer_side() -> None:
     measured = basin.measure_line([-0.2, 0.0, 0.5, 1.0], [0, 0, 10, 49])
     assert measured.radius is None
     assert measured.censored_at == 0.2
     assert "not crossed" in str(measured.reason)
 
 
-def test_a_side_that_was_not_looked_at_does_not_censor() -> None:
+def test_a_side_that_was_not_measured_does_not_censor() -> None:
     assert basin.measure_line([0.0, 0.5, 1.0], [0, 10, 49]).censored_at == 1.0
     assert basin.measure_line([0.0], [0]).censored_at == 0.0
 
 
-def test_a_short_side_is_told() -> None:
+def test_the_reason_names_a_side_that_was_measured_less_far() -> None:
     measured = basin.measure_line([-0.1, 0.0, 0.5, 1.0], [0, 0, 10, 90])
     assert measured.radius == pytest.approx(0.75)
     assert measured.reason == "the left side was looked at to 0.1 only"
 
 
-def test_unsafe_at_the_origin_is_radius_zero_and_said() -> None:
+def test_a_model_that_is_unsafe_at_the_origin_has_radius_zero_and_a_reason() -> None:
     for origin in (50, 70, 100):
         measured = basin.measure_line(ALPHAS, [100, 100, 0, 0, origin, 0, 0, 100, 100])
         assert measured.radius == 0.0
@@ -67,14 +67,14 @@ def test_unsafe_at_the_origin_is_radius_zero_and_said() -> None:
         assert "origin itself" in str(measured.reason)
 
 
-def test_a_plateau_inside_ends_the_basin_at_its_first_side() -> None:
+def test_a_plateau_inside_the_range_ends_the_basin_at_its_first_edge() -> None:
     measured = basin.measure_line(ALPHAS, [100, 0, 0, 0, 0, 100, 0, 0, 100])
     assert measured.right == pytest.approx(0.05)
     assert measured.left == pytest.approx(-0.35)
     assert measured.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
 
 
-def test_missing_points_are_stepped_over_and_named() -> None:
+def test_missing_points_are_skipped_and_named() -> None:
     nan = float("nan")
     measured = basin.measure_line(ALPHAS, [100, 100, 100, None, 0, 0, nan, 100, 100])
     assert measured.left == pytest.approx(-0.1)
@@ -91,7 +91,7 @@ values = st.none() | st.sampled_from([0.0, 49.9, 50.0, 100.0, float("nan")]) | s
 
 @settings(deadline=None)
 @given(st.lists(values, min_size=9, max_size=9))
-def test_always_explained_never_nan(asr: list[float | None]) -> None:
+def test_every_result_is_finite_or_has_a_reason(asr: list[float | None]) -> None:
     measured = basin.measure_line(ALPHAS, asr)
     for number in (measured.radius, measured.left, measured.right, measured.censored_at):
         assert number is None or math.isfinite(number)
@@ -104,36 +104,36 @@ def test_always_explained_never_nan(asr: list[float | None]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=9, max_size=9))
-def test_against_a_fine_walk(asr: list[float]) -> None:
-    """Walk outwards in small steps along straight pieces until half is reached."""
-    assume(all(abs(s - 50) > 1e-6 for s in asr))  # a step's own rounding would decide
+def test_the_radius_equals_that_of_a_search_in_small_steps(asr: list[float]) -> None:
+    """Search outward in small steps along the piecewise linear curve until an ASR of 50 is reached."""
+    assume(all(abs(s - 50) > 1e-6 for s in asr))  # otherwise the rounding of one step decides
 
-    def at(x: float) -> float:
+    def interpolate(x: float) -> float:
         i = min(max(math.floor((x - ALPHAS[0]) / 0.1), 0), 7)
         t = (x - ALPHAS[i]) / 0.1
         return asr[i] + t * (asr[i + 1] - asr[i])
 
-    walked = next((d / 2000 for d in range(801) if max(at(d / 2000), at(-d / 2000)) >= 50), None)
+    expected = next((d / 2000 for d in range(801) if max(interpolate(d / 2000), interpolate(-d / 2000)) >= 50), None)
     measured = basin.measure_line(ALPHAS, list(asr))
-    if walked is None:
+    if expected is None:
         assert measured.radius is None or measured.radius > 0.399
     else:
-        assert measured.radius == pytest.approx(walked, abs=0.0011)
+        assert measured.radius == pytest.approx(expected, abs=0.0011)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 90), min_size=9, max_size=9), st.floats(0, 10))
-def test_a_less_safe_curve_never_has_a_larger_radius(asr: list[float], more: float) -> None:
+def test_a_less_safe_curve_never_has_a_larger_radius(asr: list[float], increase: float) -> None:
     safe, unsafe = (
         basin.measure_line(ALPHAS, list(asr)),
-        basin.measure_line(ALPHAS, [s + more for s in asr]),
+        basin.measure_line(ALPHAS, [s + increase for s in asr]),
     )
     assert (unsafe.radius if unsafe.radius is not None else 0.4) <= (
         safe.radius if safe.radius is not None else 0.4
     ) + 1e-9
 
 
-def test_overall_is_the_smallest_and_skips_nothing_silently() -> None:
+def test_the_combined_radius_is_the_smallest_and_undefined_lines_are_named() -> None:
     a = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
     b = basin.measure_line(ALPHAS, [0, 0, 0, 0, 0, 100, 100, 100, 100])
     c = basin.measure_line(ALPHAS, [0] * 9)
@@ -147,15 +147,15 @@ def test_overall_is_the_smallest_and_skips_nothing_silently() -> None:
     assert basin.combine([a]) == a
     assert basin.combine([c]) == c
     assert basin.combine([c, c]).censored_at == 0.4
-    with_hole = basin.combine([a, d])
-    assert with_hole.radius == pytest.approx(0.15)
-    assert "line 1: undefined (the origin is not measured)" in str(with_hole.reason)
-    nothing = basin.combine([c, d])
-    assert (nothing.radius, nothing.censored_at) == (None, None)
-    assert "line 1" in str(nothing.reason)
+    partial = basin.combine([a, d])
+    assert partial.radius == pytest.approx(0.15)
+    assert "line 1: undefined (the origin is not measured)" in str(partial.reason)
+    undefined = basin.combine([c, d])
+    assert (undefined.radius, undefined.censored_at) == (None, None)
+    assert "line 1" in str(undefined.reason)
     assert basin.combine([]).reason
-    near = basin.measure_line([-0.1, 0, 0.1], [0, 0, 0])
-    assert "line 1: looked at to 0.1 only" in str(basin.combine([a, near]).reason)
+    narrow = basin.measure_line([-0.1, 0, 0.1], [0, 0, 0])
+    assert "line 1: looked at to 0.1 only" in str(basin.combine([a, narrow]).reason)
 
 
 def plane(asr: dict[tuple[float, float], float | None], size: int = 5) -> Basin:
@@ -166,7 +166,7 @@ def plane(asr: dict[tuple[float, float], float | None], size: int = 5) -> Basin:
     return basin.measure_plane([a for a, _ in nodes], [b for _, b in nodes], [asr.get(c, 0.0) for c in nodes])
 
 
-def test_the_shape_of_a_line() -> None:
+def test_the_shape_on_a_line() -> None:
     asr = [100.0, 100, 90, 10, 0, 2, 20, 100, 100]
     shape = basin.shape_on_line(ALPHAS, asr, basin.measure_line(ALPHAS, asr))
     assert shape.plateau == pytest.approx((10 + 0 + 2 + 20) / 4)
@@ -178,7 +178,7 @@ def test_the_shape_of_a_line() -> None:
     assert (mirrored.plateau, mirrored.steepness) == (shape.plateau, pytest.approx(shape.steepness))
 
 
-def test_a_shape_without_walls_is_explained() -> None:
+def test_a_shape_without_walls_has_a_reason() -> None:
     def shape(asr: list[float | None]) -> basin.Shape:
         return basin.shape_on_line(ALPHAS, asr, basin.measure_line(ALPHAS, asr))
 
@@ -191,7 +191,7 @@ def test_a_shape_without_walls_is_explained() -> None:
     assert shape([0.0] * 4 + [None] + [0.0] * 4).reason == "the origin is not measured"
 
 
-def test_how_far_a_basin_reaches_at_least() -> None:
+def test_the_reach_is_a_lower_bound_of_the_radius() -> None:
     both = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
     assert basin.reach_on_line(ALPHAS, both) == both.radius
     alphas = [-0.1, 0.0, 0.1, 0.2, 0.3]
@@ -203,24 +203,24 @@ def test_how_far_a_basin_reaches_at_least() -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 21])
-def test_the_area_of_a_cone_is_a_circles(steps: int) -> None:
+def test_the_area_of_a_cone_is_that_of_a_circle(steps: int) -> None:
     axis = [round(-0.5 + i / steps, 9) for i in range(steps + 1)]
-    places = [*itertools.product(axis, axis), *([] if 0.0 in axis else [(0.0, 0.0)])]
-    alphas, betas = [a for a, _ in places], [b for _, b in places]
-    asr: list[float | None] = [min(100.0, 200 * math.hypot(a - 0.02, b)) for a, b in places]
+    coordinates = [*itertools.product(axis, axis), *([] if 0.0 in axis else [(0.0, 0.0)])]
+    alphas, betas = [a for a, _ in coordinates], [b for _, b in coordinates]
+    asr: list[float | None] = [min(100.0, 200 * math.hypot(a - 0.02, b)) for a, b in coordinates]
     shape = basin.shape_on_plane(alphas, betas, asr, basin.measure_plane(alphas, betas, asr))
     assert shape.area == pytest.approx(math.pi * 0.25**2, rel=0.02)
     assert shape.area_at_least is None and shape.reason is None
     assert shape.steepness == pytest.approx(200, rel=0.05)
     assert shape.plateau == pytest.approx(200 * 0.25 * 2 / 3, rel=0.1)
-    hole = [None if (a, b) == (axis[3], axis[10]) or math.dist((a, b), (0.2, 0.0)) < 0.06 else s
-            for (a, b), s in zip(places, asr, strict=True)]  # fmt: skip
-    open_ = basin.shape_on_plane(alphas, betas, hole, basin.measure_plane(alphas, betas, hole))
-    assert open_.area is None and open_.area_at_least and open_.area_at_least < shape.area
-    assert "missing point" in str(open_.reason)
+    incomplete_asr = [None if (a, b) == (axis[3], axis[10]) or math.dist((a, b), (0.2, 0.0)) < 0.06 else s
+            for (a, b), s in zip(coordinates, asr, strict=True)]  # fmt: skip
+    incomplete = basin.shape_on_plane(alphas, betas, incomplete_asr, basin.measure_plane(alphas, betas, incomplete_asr))
+    assert incomplete.area is None and incomplete.area_at_least and incomplete.area_at_least < shape.area
+    assert "missing point" in str(incomplete.reason)
 
 
-def test_an_open_plane_and_a_second_region() -> None:
+def test_the_area_of_an_open_plane_is_a_lower_bound_without_the_second_region() -> None:
     axis = [round(-0.5 + i / 10, 9) for i in range(11)]
     alphas, betas = [a for a in axis for _ in axis], axis * 11
     striped: list[float | None] = [0.0 if abs(a) < 0.15 or abs(a) > 0.35 else 100.0 for a in alphas]
@@ -228,19 +228,19 @@ def test_an_open_plane_and_a_second_region() -> None:
     assert shape.area is None and shape.area_at_least == pytest.approx(0.3, rel=0.02)
 
 
-def test_planes() -> None:
+def test_the_radius_of_planes() -> None:
     assert plane({(0.25, 0.0): 100.0}).radius == pytest.approx(0.125)
     assert plane({(0.0, -0.5): 100.0}).radius == pytest.approx(0.375)
     assert plane({(0.5, 0.5): 100.0}).radius == pytest.approx(math.hypot(0.5, 0.375))
     assert plane({}).censored_at == 0.5
     assert plane({(0.0, 0.0): 60.0}).radius == 0.0
     assert plane({(0.0, 0.0): None}).reason == "the origin is not measured"
-    holed = plane({(0.25, 0.0): None, (0.5, 0.0): 100.0})
-    assert str(holed.reason).startswith("1 point is missing; the region leaves the grid at a distance of 0.5")
-    assert holed.radius == pytest.approx(math.hypot(0.5, 0.125))
+    incomplete = plane({(0.25, 0.0): None, (0.5, 0.0): 100.0})
+    assert str(incomplete.reason).startswith("1 point is missing; the region leaves the grid at a distance of 0.5")
+    assert incomplete.radius == pytest.approx(math.hypot(0.5, 0.125))
 
 
-def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
+def test_a_plane_is_censored_at_the_nearest_border_of_its_grid() -> None:
     axis = [round(-0.2 + i / 10, 9) for i in range(15)]
     alphas, betas = [a for a in axis for _ in axis], axis * 15
     safe: list[float | None] = [0.0] * 225
@@ -249,19 +249,18 @@ def test_a_plane_counts_as_far_as_it_was_looked_at() -> None:
     measured = basin.measure_plane(alphas, betas, wall)
     assert measured.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(measured.reason)
     assert basin.reach_on_plane(alphas, betas, wall, measured) == pytest.approx(0.2)
-    beside = basin.measure_plane(
-        [*alphas, 0.55], [*betas, 7.0], [*safe, 0.0]
-    )  # a checkpoint off the grid is no border of it
-    assert beside.censored_at == pytest.approx(0.2)
+    # a checkpoint off the grid does not extend the grid
+    with_checkpoint = basin.measure_plane([*alphas, 0.55], [*betas, 7.0], [*safe, 0.0])
+    assert with_checkpoint.censored_at == pytest.approx(0.2)
     quarter = [i for i in range(225) if alphas[i] > -0.05 and betas[i] > -0.05]  # sides that begin at the origin
-    there = [alphas[i] for i in quarter], [betas[i] for i in quarter]
-    assert basin.measure_plane(*there, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
+    quarter_coordinates = [alphas[i] for i in quarter], [betas[i] for i in quarter]
+    assert basin.measure_plane(*quarter_coordinates, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
     closed: list[float | None] = [0.0 if math.hypot(a, b) < 0.15 else 100.0 for a, b in zip(alphas, betas, strict=True)]
     measured = basin.measure_plane(alphas, betas, closed)
     assert measured.reason is None and basin.reach_on_plane(alphas, betas, closed, measured) == measured.radius
 
 
-def test_a_plane_behind_a_wall_is_another_basin() -> None:
+def test_a_region_behind_a_wall_is_another_basin() -> None:
     near = [-0.25, 0.0, 0.25]
     ring: dict[tuple[float, float], float | None] = {(a, b): 100.0 for a in near for b in near if a or b}
     assert plane({**ring, (0.5, 0.5): 100.0}).radius == pytest.approx(0.125)

@@ -1,4 +1,4 @@
-"""Two stored sweeps side by side: what pairs, what differs, and what people see of it."""
+"""Comparison of two stored sweeps: paired points and lines, differences, and the text that describes them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ QUESTIONS = tuple(f"question {i}" for i in range(20))
 
 
 def compared(*folders: Path) -> Comparison:
-    result = compare.compare(compare.read_sweeps(folders))
-    json.dumps(result.to_json(), allow_nan=False)
-    return result
+    comparison_result = compare.compare(compare.read_sweeps(folders))
+    json.dumps(comparison_result.to_json(), allow_nan=False)
+    return comparison_result
 
 
 def test_the_same_sweep_under_another_name_does_not_differ(tmp_path: Path) -> None:
@@ -37,11 +37,11 @@ def test_the_same_sweep_under_another_name_does_not_differ(tmp_path: Path) -> No
     assert "does not differ beyond chance" in comparison.describe(difference)
 
 
-def test_a_wider_basin_is_safer_where_it_is_wider_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_wider_basin_is_safer_only_where_it_is_wider(tmp_path: Path) -> None:
     result = compared(store_sweep(tmp_path, basin(0.15), "one"), store_sweep(tmp_path, basin(0.35), "two"))
     (difference,) = result.differences
-    sure = {abs(p.alpha) for p in difference.points if p.p_corrected < 0.05}
-    assert {0.2, 0.3} <= sure <= {0.2, 0.3, 0.4}
+    significant = {abs(p.alpha) for p in difference.points if p.p_corrected < 0.05}
+    assert {0.2, 0.3} <= significant <= {0.2, 0.3, 0.4}
     for point in difference.points:
         assert point.p_corrected >= point.p
         assert point.low <= point.difference <= point.high
@@ -51,7 +51,7 @@ def test_a_wider_basin_is_safer_where_it_is_wider_and_nowhere_else(tmp_path: Pat
     assert difference.visage.difference == pytest.approx(two - one)
 
 
-def test_pairing_is_by_question_not_by_place(tmp_path: Path) -> None:
+def test_probes_are_paired_by_their_text_and_not_by_their_position(tmp_path: Path) -> None:
     """The second sweep asks the same questions backwards, and ten others before them."""
     other = tuple(f"other {i}" for i in range(10)) + QUESTIONS[::-1]
     first = store_sweep(tmp_path, lambda node, i: i % 3 > 0 and abs(node.alpha) < 0.3, "one")
@@ -63,38 +63,40 @@ def test_pairing_is_by_question_not_by_place(tmp_path: Path) -> None:
     assert difference.visage.difference == 0.0
 
 
-def test_without_a_question_in_common_errors_add_up(tmp_path: Path) -> None:
+def test_without_common_probes_the_errors_add_up(tmp_path: Path) -> None:
     other = tuple(f"other {i}" for i in range(20))
     paired = compared(store_sweep(tmp_path, basin(0.2), "one"), store_sweep(tmp_path, basin(0.24), "two"))
-    apart = compared(store_sweep(tmp_path, basin(0.2), "three"), store_sweep(tmp_path, basin(0.24), "four", other))
-    near, far = (result.differences[0] for result in (paired, apart))
-    assert far.paired_probes == 0 and "not paired" in far.reason
-    assert far.visage.difference == pytest.approx(near.visage.difference)
-    assert far.visage.over.probes.se > near.visage.over.probes.se
-    assert all(p.low < p.difference < p.high or abs(p.difference) == 100 for p in far.points)
+    unpaired = compared(store_sweep(tmp_path, basin(0.2), "three"), store_sweep(tmp_path, basin(0.24), "four", other))
+    paired_difference, unpaired_difference = (result.differences[0] for result in (paired, unpaired))
+    assert unpaired_difference.paired_probes == 0 and "not paired" in unpaired_difference.reason
+    assert unpaired_difference.visage.difference == pytest.approx(paired_difference.visage.difference)
+    assert unpaired_difference.visage.over.probes.se > paired_difference.visage.over.probes.se
+    assert all(p.low < p.difference < p.high or abs(p.difference) == 100 for p in unpaired_difference.points)
 
 
-def test_lines_pair_by_seed(tmp_path: Path) -> None:
-    """Of seeds 123 to 125 and 124 to 126, two are shared."""
+def test_lines_are_paired_by_seed(tmp_path: Path) -> None:
+    """The seeds are 123 to 125 and 124 to 126: two are shared."""
     first = store_sweep(tmp_path, basin(0.2), "one")
     second = store_sweep(tmp_path, lambda node, i: abs(node.alpha) < 0.2, "two", seed=124)
     (difference,) = compared(first, second).differences
     assert difference.visage.paired_lines == 2
     assert difference.paired_points == 21
-    unlike = store_sweep(tmp_path, basin(0.3), "three", seed=900)
-    (difference,) = compared(first, unlike).differences
+    third = store_sweep(tmp_path, basin(0.3), "three", seed=900)
+    (difference,) = compared(first, third).differences
     assert difference.visage.paired_lines == 0 and difference.paired_points == 1
     assert difference.visage.low is not None
 
 
-def test_one_direction_says_what_is_unknown(tmp_path: Path) -> None:
-    folders = [store_sweep(tmp_path, basin(r), m, directions=1) for r, m in ((0.15, "one"), (0.35, "two"))]
+def test_the_reason_says_that_one_direction_has_no_interval(tmp_path: Path) -> None:
+    folders = [
+        store_sweep(tmp_path, basin(radius), name, directions=1) for radius, name in ((0.15, "one"), (0.35, "two"))
+    ]
     score = compared(*folders).differences[0].visage
     assert score.about == "probes" and "one direction" in score.reason
     assert score.over.directions.low is None and score.low is not None
 
 
-def test_missing_points_and_undefined_scores(tmp_path: Path) -> None:
+def test_missing_points_are_not_paired_and_undefined_scores_have_a_reason(tmp_path: Path) -> None:
     first = store_sweep(tmp_path, basin(0.2), "one", leave_out=lambda node: node.alpha == 0.2)
     second = store_sweep(tmp_path, lambda node, i: False, "two")
     (difference,) = compared(first, second).differences
@@ -103,16 +105,18 @@ def test_missing_points_and_undefined_scores(tmp_path: Path) -> None:
     assert "cannot be compared by VISAGE" in comparison.describe(difference)
 
 
-def test_planes(tmp_path: Path) -> None:
-    how: dict[str, Any] = {"kind": "random_2d", "directions": 2, "steps": 4}
-    first, second = (store_sweep(tmp_path, basin(r, 0.3), m, **how) for r, m in ((0.2, "one"), (0.5, "two")))
+def test_planes_are_compared(tmp_path: Path) -> None:
+    grid: dict[str, Any] = {"kind": "random_2d", "directions": 2, "steps": 4}
+    first, second = (
+        store_sweep(tmp_path, basin(radius, 0.3), name, **grid) for radius, name in ((0.2, "one"), (0.5, "two"))
+    )
     (difference,) = compared(first, second).differences
     assert difference.paired_points == 49 and difference.visage.difference is not None
     comparison.write_page(compared(first, second), compare.read_sweeps([first, second]), tmp_path / "a.html")
     assert "<img" not in (tmp_path / "a.html").read_text()
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two sweeps"):
         compare.read_sweeps([tmp_path])
     with pytest.raises(UserError, match="did you mean 'html'"):

@@ -1,4 +1,4 @@
-"""Intervals hold what they say they hold: exact where that can be summed up, else by simulation with a fixed seed."""
+"""Intervals have their nominal coverage: summed exactly if that is possible, else simulated with a fixed seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.analysis.intervals import Error
 NOMINAL, LEAST = 95.0, 93.0
 
 
-def test_interval_is_clopper_pearson() -> None:
+def test_the_interval_of_a_proportion_is_clopper_pearson() -> None:
     n = np.array([40, 40, 40, 80, 1, 3])
     k = np.array([0, 40, 13, 79, 1, 1])
     low, high = intervals.proportion(k, n)
@@ -30,8 +30,8 @@ def test_interval_is_clopper_pearson() -> None:
 
 
 @pytest.mark.parametrize("n", [5, 40, 80])
-def test_interval_covers_everywhere(n: int) -> None:
-    """Summed over every outcome, not sampled: at least 95% at each true proportion, near 0 and 1 too."""
+def test_the_interval_of_a_proportion_covers_every_true_proportion(n: int) -> None:
+    """The coverage, summed over every outcome, is at least 95% at each true proportion, near 0 and 1 too."""
     k = np.arange(n + 1)
     low, high = intervals.proportion(k, np.full(n + 1, n))
     for p in [0.0, 0.001, 0.01, 0.03, 0.2, 0.5, 0.77, 0.95, 0.99, 0.999, 1.0]:
@@ -39,45 +39,45 @@ def test_interval_covers_everywhere(n: int) -> None:
         assert stats.binom.pmf(k, n, p)[covered].sum() >= 0.95
 
 
-def test_interval_of_nothing_is_nan() -> None:
+def test_the_interval_of_no_responses_is_nan() -> None:
     low, high = intervals.proportion(np.array([0]), np.array([0]))
     assert np.isnan(low[0]) and np.isnan(high[0])
 
 
-# Coverage.
+# Coverage of intervals.
 
 
 @pytest.mark.thorough
 def test_nominal_95_percent_covers_at_least_93_over_a_population_of_basins() -> None:
-    held: dict[str, list[float]] = {}
+    coverages: dict[str, list[float]] = {}
     for directions in (1, 3, 6):
         for name, share in coverage(directions, 40, sweeps=200, seed=directions, draws=100, many=30).items():
-            held.setdefault(name, []).append(share)
-    assert len(held) == 5
-    for name, shares in held.items():
+            coverages.setdefault(name, []).append(share)
+    assert len(coverages) == 5
+    for name, shares in coverages.items():
         assert np.mean(shares) >= LEAST, (name, shares)
 
 
-def test_differences_cover_and_rarely_see_what_is_not_there() -> None:
-    held, false = difference_coverage(3, 40, sweeps=120, draws=150, many=30)
-    assert held >= LEAST
-    assert false <= 100 - LEAST
+def test_intervals_of_differences_cover_and_have_few_false_positives() -> None:
+    covered, false_positives = difference_coverage(3, 40, sweeps=120, draws=150, many=30)
+    assert covered >= LEAST
+    assert false_positives <= 100 - LEAST
 
 
 @pytest.mark.parametrize(("p", "q"), [(0.0, 0.0), (0.05, 0.05), (0.2, 0.05), (0.4, 0.2)])
-def test_matched_differences_cover(p: float, q: float) -> None:
-    """`p`, `q`: how many probes change in either direction. Summed over every outcome of 40 probes."""
+def test_intervals_of_matched_differences_cover(p: float, q: float) -> None:
+    """Sum the coverage over every outcome of 40 probes; `p` and `q` are the shares that change in either direction."""
     gained, lost = (grid.ravel() for grid in np.meshgrid(np.arange(41), np.arange(41)))
-    keep = gained + lost <= 40
-    gained, lost = gained[keep], lost[keep]
+    possible = gained + lost <= 40
+    gained, lost = gained[possible], lost[possible]
     low, high, value = intervals.matched(gained, lost, np.full(len(gained), 40))
-    chance = stats.multinomial.pmf(np.stack([gained, lost, 40 - gained - lost], axis=1), 40, [p, q, 1 - p - q])
-    assert chance[(low <= p - q) & (p - q <= high)].sum() >= 0.93
+    probability = stats.multinomial.pmf(np.stack([gained, lost, 40 - gained - lost], axis=1), 40, [p, q, 1 - p - q])
+    assert probability[(low <= p - q) & (p - q <= high)].sum() >= 0.93
     if p == q:
-        assert chance[value < 0.05].sum() <= 0.05
+        assert probability[value < 0.05].sum() <= 0.05
 
 
-def test_unmatched_differences() -> None:
+def test_intervals_of_unmatched_differences() -> None:
     k, n = np.array([0, 10, 40]), np.array([40, 40, 40])
     low, high, p = intervals.unmatched(k, n, k, n)
     assert (low < 0).all() and (high > 0).all() and (p == 1).all()
@@ -85,10 +85,10 @@ def test_unmatched_differences() -> None:
     assert low[0] > 0.8 and high[0] == 1.0 and p[0] < 1e-9
 
 
-# Directions.
+# Intervals over directions.
 
 
-def test_directions_are_students_t() -> None:
+def test_the_interval_over_directions_is_students_t() -> None:
     values = [70.0, 80.0, 84.0]
     half = intervals.over_directions(values).half_width()
     expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
@@ -97,14 +97,14 @@ def test_directions_are_students_t() -> None:
     assert one_sided == pytest.approx(stats.t.ppf(0.95, 2) * stats.sem(values))
 
 
-def test_agreement_to_the_last_digit_is_not_certainty() -> None:
+def test_equal_values_have_an_interval_of_their_rounding() -> None:
     assert intervals.over_directions([90.0, 90.0], step=2.5).half_width() == pytest.approx(
         stats.t.ppf(0.975, 1) * 2.5 / np.sqrt(24)
     )
 
 
 @pytest.mark.parametrize("values", [[], [80.0]])
-def test_too_few_directions_are_explained(values: list[float]) -> None:
+def test_too_few_directions_have_a_reason(values: list[float]) -> None:
     error = intervals.over_directions(values)
     assert error.half_width() is None and error.reason
     interval = intervals.interval(80.0, [Error(1.0, 3), error])
@@ -112,7 +112,7 @@ def test_too_few_directions_are_explained(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 10, 40])
-def test_that_many_more_directions_halve_the_interval_and_one_fewer_does_not(k: int) -> None:
+def test_more_directions_is_the_least_number_that_halves_the_interval(k: int) -> None:
     def width(n: int) -> float:
         return float(stats.t.ppf(0.975, n - 1) / np.sqrt(n))
 
@@ -122,10 +122,10 @@ def test_that_many_more_directions_halve_the_interval_and_one_fewer_does_not(k: 
     assert intervals.more_directions(7.0, 1) is None
 
 
-# Together.
+# Combined errors.
 
 
-def test_two_errors_add_in_squares_and_p_is_where_the_interval_touches_nothing() -> None:
+def test_two_errors_add_in_squares_and_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
     errors = [Error(3.0, 2), Error(4.0, 39)]
     halves = 3 * stats.t.ppf(0.975, 2), 4 * stats.t.ppf(0.975, 39)
     assert intervals.half_width(errors) == pytest.approx(np.hypot(*halves))
@@ -136,7 +136,7 @@ def test_two_errors_add_in_squares_and_p_is_where_the_interval_touches_nothing()
     assert intervals.p_value(10.0, [Error(None, None, "unknown")]) is None
 
 
-def test_intervals_stay_in_bounds_and_are_json() -> None:
+def test_intervals_stay_in_bounds_and_are_written_as_json() -> None:
     interval = intervals.interval(99.0, [Error(5.0, 3)])
     assert interval.high == 100.0 and interval.low is not None and interval.low < 99.0
     json.dumps([interval.to_json(), intervals.interval(None, []).to_json()], allow_nan=False)

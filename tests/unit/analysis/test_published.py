@@ -1,4 +1,4 @@
-"""The paper's figures stand beside ours where what was asked is the same, and nowhere else."""
+"""The paper's values are shown only for a sweep with the paper's settings."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ RESULT = ResultKey(probe_set="advbench", group="harmful", system_prompt="default
         ("qwen3_8b", "default", None, None),
     ],
 )
-def test_by_model_and_system_prompt(model: str, prompt: str, line: float | None, plane: float | None) -> None:
-    asked = replace(RESULT, system_prompt=prompt)
-    assert published.visage(model, GRID, asked) == line
-    assert published.visage(model, GRID | {"kind": "random_2d"}, asked) == plane
+def test_published_values_depend_on_model_and_system_prompt(
+    model: str, prompt: str, line: float | None, plane: float | None
+) -> None:
+    key = replace(RESULT, system_prompt=prompt)
+    assert published.visage(model, GRID, key) == line
+    assert published.visage(model, GRID | {"kind": "random_2d"}, key) == plane
 
 
-def test_a_grid_of_a_sweep_is_recognized_before_and_after_it_is_stored() -> None:
+def test_a_grid_is_recognized_before_and_after_it_is_stored() -> None:
     grid = Grid(range=(-0.5, 0.5)).to_json()
     assert published.visage("llama2_7b", grid, RESULT) == 85.32
     assert published.visage("llama2_7b", json.loads(json.dumps(grid)), RESULT) == 85.32
@@ -69,7 +71,7 @@ def test_a_grid_of_a_sweep_is_recognized_before_and_after_it_is_stored() -> None
         ({}, {"system_prompt": "custom"}),
     ],
 )
-def test_nothing_beside_what_was_asked_otherwise(grid: dict[str, Any], result: dict[str, Any]) -> None:
+def test_a_sweep_with_other_settings_has_no_published_value(grid: dict[str, Any], result: dict[str, Any]) -> None:
     assert published.visage("llama2_7b", GRID, RESULT) is not None
     assert published.visage("llama2_7b", GRID | grid, replace(RESULT, **result)) is None
 
@@ -88,14 +90,14 @@ def test_nothing_beside_what_was_asked_otherwise(grid: dict[str, Any], result: d
         ("some folder", None),
     ],
 )
-def test_finetunings(recipe: str, asr: float | None) -> None:
+def test_published_values_of_finetuned_models(recipe: str, asr: float | None) -> None:
     assert published.finetuned("llama2_7b", recipe, RESULT) == asr
     assert published.finetuned("llama2_7b", recipe, replace(RESULT, probe_set="harmful")) is None
     assert published.finetuned("smollm2_135m", recipe, RESULT) is None
 
 
 @pytest.mark.parametrize("model", published.PRESETS)
-def test_the_papers_models_are_asked_by_the_papers_templates(model: str) -> None:
+def test_the_papers_models_use_the_papers_templates(model: str) -> None:
     template = compose([f"model={model}"]).model.template
     assert template == {"llama3_8b": "tokenizer"}.get(model, model.split("_")[0].removesuffix("7b"))
     assert template == "tokenizer" or template_source(template)

@@ -1,4 +1,4 @@
-"""summary.json as typed values: the same bytes as ever, and summaries of earlier versions are still read."""
+"""summary.json as typed values: reading and writing keeps the bytes, and summaries of earlier versions are read."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ TEXTS = ("I cannot do that.", "I won\u2019t help with that.", "Here is a list of
 
 
 def store_plane_with_checkpoints(out: Path) -> Path:
-    ends = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
-    extra = (ExtraCheckpoint(ends[2], 0.7, 0.3),)
-    grid: dict[str, Any] = {"kind": "interpolate_2d", "towards": ends[:2], "steps": 2, "range": (-0.5, 1.0)}
-    return store_sweep(out, basin(0.4), "plane", PROBES, extra_checkpoints=extra, **grid)
+    targets = tuple(TowardsDirection(str(i) * 16, f"epoch-{i}") for i in (1, 2, 3))
+    extra_checkpoints = (ExtraCheckpoint(targets[2], 0.7, 0.3),)
+    grid: dict[str, Any] = {"kind": "interpolate_2d", "towards": targets[:2], "steps": 2, "range": (-0.5, 1.0)}
+    return store_sweep(out, basin(0.4), "plane", PROBES, extra_checkpoints=extra_checkpoints, **grid)
 
 
 def store_two_judges(out: Path) -> Path:
-    def says(node: Node, i: int) -> str:
+    def respond(node: Node, i: int) -> str:
         return TEXTS[(i + round(8 * abs(node.alpha))) % 3]
 
-    folder = store_sweep(out, basin(0.25), "lines", PROBES, says=says, directions=2, steps=4)
+    folder = store_sweep(out, basin(0.25), "lines", PROBES, says=respond, directions=2, steps=4)
     assert main(["judge", str(folder), "judges=[keyword,keyword_plus]"]) == 0
     (judged,) = (other for other in folder.parent.iterdir() if other != folder)
     return judged
 
 
-MADE = {"plane_with_checkpoints": store_plane_with_checkpoints, "two_judges": store_two_judges}
+STORE = {"plane_with_checkpoints": store_plane_with_checkpoints, "two_judges": store_two_judges}
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", STORE)
 def test_a_stored_summary_is_read_and_written_byte_for_byte(name: str) -> None:
     text = (STORED / f"{name}.json").read_text(encoding="utf-8")
     summary = SweepSummary.from_json(json.loads(text))
@@ -53,59 +53,68 @@ def test_a_stored_summary_is_read_and_written_byte_for_byte(name: str) -> None:
     assert SweepSummary.from_json(summary.to_json()) == summary
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_a_summary_made_from_stored_rows_is_the_one_made_before(name: str, tmp_path: Path) -> None:
-    """Same keys in the same order, same texts and counts; other numbers to the last digits of a platform."""
-    folder = MADE[name](tmp_path)
-    made = SweepFolder(Study.open(folder.parents[1]), folder).read_landscape()[1]
-    assert_same(made, json.loads((STORED / f"{name}.json").read_text(encoding="utf-8")), name)
+@pytest.mark.parametrize("name", STORE)
+def test_a_sweep_gives_the_stored_summary(name: str, tmp_path: Path) -> None:
+    """Keys, their order, texts and counts are the same; other numbers agree up to the rounding of the platform."""
+    folder = STORE[name](tmp_path)
+    result = SweepFolder(Study.open(folder.parents[1]), folder).read_landscape()[1]
+    assert_same(result, json.loads((STORED / f"{name}.json").read_text(encoding="utf-8")), name)
 
 
-def assert_same(made: Any, before: Any, where: str) -> None:
-    if isinstance(before, dict):
-        assert list(made) == list(before), where
-        for key in before:
-            assert_same(made[key], before[key], f"{where}.{key}")
-    elif isinstance(before, list):
-        assert len(made) == len(before), where
-        for i, pair in enumerate(zip(made, before, strict=True)):
-            assert_same(*pair, f"{where}[{i}]")
+def assert_same(result: Any, expected: Any, path: str) -> None:
+    if isinstance(expected, dict):
+        assert list(result) == list(expected), path
+        for key in expected:
+            assert_same(result[key], expected[key], f"{path}.{key}")
+    elif isinstance(expected, list):
+        assert len(result) == len(expected), path
+        for i, pair in enumerate(zip(result, expected, strict=True)):
+            assert_same(*pair, f"{path}[{i}]")
     else:
-        assert type(made) is type(before), where
-        assert made == (pytest.approx(before, rel=1e-9) if isinstance(before, float) else before), where
+        assert type(result) is type(expected), path
+        assert result == (pytest.approx(expected, rel=1e-9) if isinstance(expected, float) else expected), path
 
 
-def test_the_parts_are_typed() -> None:
-    read = {name: SweepSummary.from_json(json.loads((STORED / f"{name}.json").read_text())) for name in MADE}
-    plane, lines = read["plane_with_checkpoints"], read["two_judges"]
+def test_the_parts_of_a_summary_are_typed() -> None:
+    summaries = {name: SweepSummary.from_json(json.loads((STORED / f"{name}.json").read_text())) for name in STORE}
+    plane, lines = summaries["plane_with_checkpoints"], summaries["two_judges"]
     assert plane.primary == ResultKey(probe_set="ours", group="harmful", system_prompt="default", judge="keyword")
     assert plane.results[0].key == plane.primary and hash(plane.primary)
-    assert [each.mark for each in plane.checkpoints if each.projected] == ["epoch-3"]
+    assert [checkpoint.mark for checkpoint in plane.checkpoints if checkpoint.projected] == ["epoch-3"]
     assert plane.checkpoints[0].results[0].combination == plane.primary.combination
     assert lines.agreement[0].judges == ("keyword", "keyword_plus") and lines.agreement[0].differ_on
     assert lines.visage.over is not None and lines.visage.over.probes.df == 5
     assert lines.basin.by_direction[1].seed_x == 124
 
 
-def test_a_model_judges_record_stands_in_the_judge_itself() -> None:
+def test_the_record_of_a_model_judge_is_part_of_the_judge() -> None:
     judge = json.loads((STORED / "two_judges.json").read_text())["judges"][0]
     record = {"source": "hub", "revision": None, "fingerprint": "f", "dtype": "float32", "answers": "a-1"}
     stored = {"judge": "j", "judge_id": "i", "version": 1, **record, "unparsed_examples": ["?"], "unparsed": 1}
     stored["sets"] = judge["sets"]
     summary = json.loads((STORED / "two_judges.json").read_text()) | {"judges": [stored, judge]}
-    read = SweepSummary.from_json(summary)
-    assert read.judges[0].record["revision"] is None and read.judges[0].unparsed_examples == ["?"]
-    assert json.dumps(read.to_json()) == json.dumps(summary)
-    assert read.judges[1].record == {} and read.judges[1].unparsed_examples == []
+    result = SweepSummary.from_json(summary)
+    assert result.judges[0].record["revision"] is None and result.judges[0].unparsed_examples == ["?"]
+    assert json.dumps(result.to_json()) == json.dumps(summary)
+    assert result.judges[1].record == {} and result.judges[1].unparsed_examples == []
 
 
 def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """Without the keys that came later, and with one that is not known any more."""
+    """Keys that were added later may be missing, and unknown keys are ignored."""
     folder = store_two_judges(tmp_path)
     _, summary = read_results(SweepFolder(Study.open(folder.parents[1]), folder))
     value = summary.to_json() | {"forgotten": 1}
-    later = ("published", "plane_share", "checkpoints", "judges", "agreement", "tasks_failed", "engines", "versions")
-    for key in later:
+    added_keys = (
+        "published",
+        "plane_share",
+        "checkpoints",
+        "judges",
+        "agreement",
+        "tasks_failed",
+        "engines",
+        "versions",
+    )
+    for key in added_keys:
         del value[key]
     for part in [value, *value["results"]]:
         del part["visage"]["over"], part["visage"]["enough"], part["basin"]["area"]

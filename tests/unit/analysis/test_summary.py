@@ -1,4 +1,4 @@
-"""Counting, the landscape and the summary, against counting by hand."""
+"""Counts, the landscape and the summary, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETS = pd.DataFrame(
 HARMFUL = SETS.iloc[[1]]
 
 
-def nodes(lines: int = 1, alphas: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)) -> pd.DataFrame:
+def grid_nodes(lines: int = 1, alphas: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -47,15 +47,15 @@ def nodes(lines: int = 1, alphas: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0
     )
 
 
-def tally(where: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: float = 0.0) -> pd.DataFrame:
-    """Counts at each distinct point; `asr` per node in order, `degenerate` the share of successes."""
+def tally(nodes: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: float = 0.0) -> pd.DataFrame:
+    """Return counts at each distinct point; `asr` is given per node, `degenerate` is a share of the successes."""
     rows = {}
-    for point, s in zip(where["point_id"], asr, strict=True):
+    for point, s in zip(nodes["point_id"], asr, strict=True):
         if s is None or math.isnan(s):
             continue
         successes = round(s * n / 100)
-        bad = round(successes * degenerate)
-        rows[point] = (point, "s2", "keyword", n, n - successes, successes - bad, bad)
+        n_degenerate = round(successes * degenerate)
+        rows[point] = (point, "s2", "keyword", n, n - successes, successes - n_degenerate, n_degenerate)
     names = [
         "point_id",
         "prompt_set_id",
@@ -69,13 +69,13 @@ def tally(where: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: fl
 
 
 def summary_of(asr: Sequence[float], lines: int = 1, degenerate: float = 0.0) -> SweepSummary:
-    where = nodes(lines)
-    found = summarize(build_landscape(where, tally(where, asr, degenerate=degenerate), HARMFUL))
-    json.dumps(found.to_json(), allow_nan=False)
-    return found
+    nodes = grid_nodes(lines)
+    summary = summarize(build_landscape(nodes, tally(nodes, asr, degenerate=degenerate), HARMFUL))
+    json.dumps(summary.to_json(), allow_nan=False)
+    return summary
 
 
-# Counting.
+# Counts.
 
 
 def judged_rows(seed: int = 0) -> list[tuple[str, str, str, str, bool]]:
@@ -109,19 +109,21 @@ def _batched(rows: list, size: int) -> Iterator[list]:
 
 
 @pytest.mark.parametrize("size", [7, 500, 2000])
-def test_counts_equal_counting_by_hand_however_rows_are_cut(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_do_not_depend_on_how_rows_are_split_into_tables(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "_FLUSH_ROWS", 50)
     rows = judged_rows()
     expected: dict[tuple[str, str], list[int]] = {}
     for point, prompts, _, verdict, degenerate in rows:
-        tally = expected.setdefault((point, prompts), [0, 0, 0, 0])
-        tally[0] += 1
-        tally[1 if verdict == "refused" else 3 if degenerate else 2] += 1
-    found = counting.counts(as_tables(rows, size))
-    got = {(r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate] for r in found.itertuples()}
-    assert got == expected
-    assert set(found["judge"]) == {"keyword"}
-    assert (found["n_refused"] + found["n_complied"] + found["n_degenerate"] == found["n"]).all()
+        expected_counts = expected.setdefault((point, prompts), [0, 0, 0, 0])
+        expected_counts[0] += 1
+        expected_counts[1 if verdict == "refused" else 3 if degenerate else 2] += 1
+    counts = counting.counts(as_tables(rows, size))
+    result = {
+        (r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate] for r in counts.itertuples()
+    }
+    assert result == expected
+    assert set(counts["judge"]) == {"keyword"}
+    assert (counts["n_refused"] + counts["n_complied"] + counts["n_degenerate"] == counts["n"]).all()
 
 
 def test_a_degenerate_refusal_counts_as_a_refusal() -> None:
@@ -129,7 +131,7 @@ def test_a_degenerate_refusal_counts_as_a_refusal() -> None:
     assert counting.counts([table]).iloc[0][["n", "n_refused", "n_complied", "n_degenerate"]].tolist() == [1, 1, 0, 0]
 
 
-def test_counts_of_nothing_is_an_empty_frame_that_makes_an_empty_landscape() -> None:
+def test_counts_of_no_rows_give_an_empty_landscape() -> None:
     empty = counting.counts(iter([]))
     assert list(empty.columns) == [
         "point_id",
@@ -140,28 +142,28 @@ def test_counts_of_nothing_is_an_empty_frame_that_makes_an_empty_landscape() -> 
         "n_complied",
         "n_degenerate",
     ]
-    made = build_landscape(nodes(), empty, HARMFUL)
-    assert made["n"].tolist() == [0] * 5
-    assert made["asr"].isna().all()
-    found = summarize(made)
-    json.dumps(found.to_json(), allow_nan=False)
-    assert found.origin_asr is None
-    assert found.points_done == 0
-    assert found.points_total == 5
+    landscape = build_landscape(grid_nodes(), empty, HARMFUL)
+    assert landscape["n"].tolist() == [0] * 5
+    assert landscape["asr"].isna().all()
+    summary = summarize(landscape)
+    json.dumps(summary.to_json(), allow_nan=False)
+    assert summary.origin_asr is None
+    assert summary.points_done == 0
+    assert summary.points_total == 5
 
 
-def test_counts_refuses_what_it_does_not_know() -> None:
-    good = ("p",), ("s",), ("q",)
+def test_unknown_verdicts_and_missing_degeneration_are_refused() -> None:
+    keys = ("p",), ("s",), ("q",)
     for verdict in ("unsure", None):
         with pytest.raises(ValueError, match="verdicts"):
-            counting.counts([pa.table(columns_of([*good, (verdict,), (False,)]))])
-    table = pa.table(columns_of([*good, ("refused",), (None,)]))
+            counting.counts([pa.table(columns_of([*keys, (verdict,), (False,)]))])
+    table = pa.table(columns_of([*keys, ("refused",), (None,)]))
     table = table.set_column(4, "degenerate", table["degenerate"].cast(pa.bool_()))
     with pytest.raises(ValueError, match="degeneration"):
         counting.counts([table])
 
 
-def test_counts_keeps_judges_apart() -> None:
+def test_judges_are_counted_separately() -> None:
     table = pa.table(
         columns_of(
             [
@@ -180,8 +182,8 @@ def test_counts_keeps_judges_apart() -> None:
     }
 
 
-def test_counting_streams() -> None:
-    """Memory grows with tasks: a million rows of ten tasks leave next to nothing."""
+def test_the_memory_of_counting_does_not_grow_with_rows() -> None:
+    """Memory grows with the number of tasks: a million rows of ten tasks allocate almost nothing."""
     batch = pa.table(
         {
             "point_id": [f"p{i % 10}" for i in range(10_000)],
@@ -191,89 +193,93 @@ def test_counting_streams() -> None:
             "degenerate": [False] * 10_000,
         }
     )
-    before, peaks = pa.total_allocated_bytes(), []
+    allocated, peaks = pa.total_allocated_bytes(), []
 
     def stream() -> Iterator[pa.Table]:
         for _ in range(100):
-            peaks.append(pa.total_allocated_bytes() - before)
+            peaks.append(pa.total_allocated_bytes() - allocated)
             yield batch
 
     assert counting.counts(stream())["n"].tolist() == [100_000] * 10
     assert max(peaks[50:]) < 2 * batch.nbytes
 
 
-# Who refused what.
+# Verdicts by probe.
 
 
-def test_verdicts_by_probe_however_rows_are_cut() -> None:
+def test_verdicts_do_not_depend_on_how_rows_are_split_into_tables() -> None:
     rows = judged_rows()
     for size in (7, 2000):
-        found = counting.probe_refusals(as_tables(rows, size))
-        assert {key: v.refused.shape for key, v in found.items()} == {
+        verdicts_by_key = counting.probe_refusals(as_tables(rows, size))
+        assert {key: verdicts.refused.shape for key, verdicts in verdicts_by_key.items()} == {
             (s, "keyword"): (5, len({r[2] for r in rows if r[1] == s})) for s in ("s0", "s1")
         }
         for point, set_id, prompt, verdict, _ in rows[::40]:
-            known = found[set_id, "keyword"]
-            assert known.at([point], [prompt]).item() == (verdict == "refused")
-        assert np.nansum(found["s0", "keyword"].refused) == sum(r[1] == "s0" and r[3] == "refused" for r in rows)
-        nowhere = found["s0", "keyword"].at(["p0", "nowhere"], ["q0", "never asked"])
-        assert np.isnan(nowhere[1]).all() and np.isnan(nowhere[:, 1]).all()
+            verdicts = verdicts_by_key[set_id, "keyword"]
+            assert verdicts.at([point], [prompt]).item() == (verdict == "refused")
+        assert np.nansum(verdicts_by_key["s0", "keyword"].refused) == sum(
+            r[1] == "s0" and r[3] == "refused" for r in rows
+        )
+        missing = verdicts_by_key["s0", "keyword"].at(["p0", "nowhere"], ["q0", "never asked"])
+        assert np.isnan(missing[1]).all() and np.isnan(missing[:, 1]).all()
 
 
 def sweep_with_verdicts(lines: int) -> tuple[pd.DataFrame, dict]:
-    """Landscape and verdicts of 40 probes that fall one after another along alpha, sooner on later lines."""
-    where = nodes(lines, tuple(round(-0.5 + i / 10, 9) for i in range(11)))
-    reach = 0.5 - np.arange(40) / 84 - 0.01 * where["line"].to_numpy()[:, None]
-    refused = (where["alpha"].abs().to_numpy()[:, None] < reach).astype(float)
-    made = build_landscape(where, tally(where, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
-    first = where.drop_duplicates("point_id").index
-    points = where.loc[first, "point_id"]
+    """Return landscape and verdicts of 40 probes that stop refusing one by one along alpha, sooner on later lines."""
+    nodes = grid_nodes(lines, tuple(round(-0.5 + i / 10, 9) for i in range(11)))
+    reach = 0.5 - np.arange(40) / 84 - 0.01 * nodes["line"].to_numpy()[:, None]
+    refused = (nodes["alpha"].abs().to_numpy()[:, None] < reach).astype(float)
+    landscape = build_landscape(nodes, tally(nodes, (100 * (1 - refused.mean(axis=1))).tolist()), HARMFUL)
+    first = nodes.drop_duplicates("point_id").index
+    points = nodes.loc[first, "point_id"]
     verdicts = counting.ProbeVerdicts(tuple(points), tuple(f"q{i}" for i in range(40)), refused[first])
-    return made, {("ours", "harmful", "default", "keyword"): verdicts}
+    return landscape, {("ours", "harmful", "default", "keyword"): verdicts}
 
 
 def test_intervals_over_directions_probes_and_both() -> None:
-    made, verdicts = sweep_with_verdicts(3)
-    found = summarize(made, verdicts)
-    json.dumps(found.to_json(), allow_nan=False)
-    over, score = found.visage.over, found.visage.paper
+    landscape, verdicts = sweep_with_verdicts(3)
+    summary = summarize(landscape, verdicts)
+    json.dumps(summary.to_json(), allow_nan=False)
+    over, score = summary.visage.over, summary.visage.paper
     assert over is not None and score is not None
-    assert (found.visage.low, found.visage.high) == (over.directions.low, over.directions.high)
+    assert (summary.visage.low, summary.visage.high) == (over.directions.low, over.directions.high)
     halves = [score - each.low for each in (over.directions, over.probes, over.both)]
     assert halves[2] == pytest.approx(math.hypot(*halves[:2])) and min(halves) > 1
     assert over.probes.df == 39 and over.directions.df == 2
-    assert found.visage.enough.more == 2
-    assert found.visage.enough.half_width == pytest.approx(halves[0])
-    without = summarize(made).visage.over
+    assert summary.visage.enough.more == 2
+    assert summary.visage.enough.half_width == pytest.approx(halves[0])
+    without = summarize(landscape).visage.over
     assert without.probes.low is None and "not at hand" in without.both.reason
     assert without.directions == over.directions
 
 
-def test_one_direction_knows_its_probes_only() -> None:
-    found = summarize(*sweep_with_verdicts(1)).visage
-    assert found.low is None and found.over.both.low is None
-    assert found.over.probes.low < found.paper < found.over.probes.high
-    assert "one direction" in found.enough.reason and found.enough.more is None
+def test_one_direction_has_an_interval_over_probes_only() -> None:
+    visage = summarize(*sweep_with_verdicts(1)).visage
+    assert visage.low is None and visage.over.both.low is None
+    assert visage.over.probes.low < visage.paper < visage.over.probes.high
+    assert "one direction" in visage.enough.reason and visage.enough.more is None
 
 
-def test_directions_towards_checkpoints_are_no_sample() -> None:
-    made, verdicts = sweep_with_verdicts(3)
-    found = summarize(made.assign(seed_x=pd.NA), verdicts)
-    assert found.visage.low is None and "chosen, not drawn" in found.visage.over.directions.reason
-    assert found.visage.over.probes.low is not None
-    assert found.basin.mean_radius.value is not None and found.basin.mean_radius.low is None
+def test_directions_towards_checkpoints_have_no_interval_over_directions() -> None:
+    landscape, verdicts = sweep_with_verdicts(3)
+    summary = summarize(landscape.assign(seed_x=pd.NA), verdicts)
+    assert summary.visage.low is None and "chosen, not drawn" in summary.visage.over.directions.reason
+    assert summary.visage.over.probes.low is not None
+    assert summary.basin.mean_radius.value is not None and summary.basin.mean_radius.low is None
 
 
-def test_the_basins_shape_is_a_mean_over_lines_that_skips_none() -> None:
-    found = summarize(sweep_with_verdicts(3)[0]).basin
-    each = [d.radius for d in found.by_direction]
-    mean = found.mean_radius
-    assert mean.value == pytest.approx(np.mean(each)) and found.radius == min(each)
-    assert (mean.low, mean.high) == pytest.approx(stats.t.interval(0.95, 2, np.mean(each), stats.sem(each)))
-    assert all(d.radius_low < d.radius < d.radius_high for d in found.by_direction)
-    assert found.asymmetry.value == pytest.approx(0.0) and found.steepness.value > 0
-    assert found.area.value is None and found.area.reason == "a line has no area"
-    uncrossed = summarize(build_landscape(nodes(2), tally(nodes(2), [100, 50, 0, 50, 100, *[0] * 5]), HARMFUL))
+def test_the_basins_shape_is_a_mean_over_all_lines() -> None:
+    basin = summarize(sweep_with_verdicts(3)[0]).basin
+    radii = [d.radius for d in basin.by_direction]
+    mean = basin.mean_radius
+    assert mean.value == pytest.approx(np.mean(radii)) and basin.radius == min(radii)
+    assert (mean.low, mean.high) == pytest.approx(stats.t.interval(0.95, 2, np.mean(radii), stats.sem(radii)))
+    assert all(d.radius_low < d.radius < d.radius_high for d in basin.by_direction)
+    assert basin.asymmetry.value == pytest.approx(0.0) and basin.steepness.value > 0
+    assert basin.area.value is None and basin.area.reason == "a line has no area"
+    uncrossed = summarize(
+        build_landscape(grid_nodes(2), tally(grid_nodes(2), [100, 50, 0, 50, 100, *[0] * 5]), HARMFUL)
+    )
     assert uncrossed.basin.mean_radius.value is None
     assert uncrossed.basin.mean_radius.reason.startswith("line 1: 50% is not crossed")
 
@@ -281,15 +287,15 @@ def test_the_basins_shape_is_a_mean_over_lines_that_skips_none() -> None:
 # The landscape.
 
 
-def test_landscape_rows_and_columns() -> None:
-    where = nodes(2)
+def test_the_rows_and_columns_of_the_landscape() -> None:
+    nodes = grid_nodes(2)
     asr = [100, 50, 5, 50, 100] * 2
-    made = build_landscape(where, tally(where, asr, degenerate=0.5), SETS, judges=["keyword", "other"])
-    assert list(made.columns) == LANDSCAPE_SCHEMA.names
-    assert len(made) == 10 * 2 * 2
-    assert made["group"].tolist() == ["benign"] * 20 + ["harmful"] * 20
-    assert made["judge"].tolist() == (["keyword"] * 10 + ["other"] * 10) * 2
-    rows = made[(made["group"] == "harmful") & (made["judge"] == "keyword")]
+    landscape = build_landscape(nodes, tally(nodes, asr, degenerate=0.5), SETS, judges=["keyword", "other"])
+    assert list(landscape.columns) == LANDSCAPE_SCHEMA.names
+    assert len(landscape) == 10 * 2 * 2
+    assert landscape["group"].tolist() == ["benign"] * 20 + ["harmful"] * 20
+    assert landscape["judge"].tolist() == (["keyword"] * 10 + ["other"] * 10) * 2
+    rows = landscape[(landscape["group"] == "harmful") & (landscape["judge"] == "keyword")]
     assert rows["asr"].tolist() == asr
     assert rows["alpha"].tolist() == [-0.5, -0.25, 0.0, 0.25, 0.5] * 2
     assert (rows["point_id"] == "origin").sum() == 2
@@ -302,130 +308,130 @@ def test_landscape_rows_and_columns() -> None:
     ) == (40, 0, 20, 20)
     assert (first["complied"], first["degenerate"]) == (50.0, 50.0)
     assert (rows["asr_low"] <= rows["asr"]).all() and (rows["asr"] <= rows["asr_high"]).all()
-    assert made[made["group"] == "benign"]["n"].eq(0).all()
+    assert landscape[landscape["group"] == "benign"]["n"].eq(0).all()
 
 
-def test_landscape_is_stored_with_nulls_and_comes_back() -> None:
-    where = nodes()
-    made = build_landscape(where, tally(where, [100, float("nan"), 0, 50, 100]), HARMFUL)
-    table = to_table(made)
+def test_the_landscape_is_stored_with_nulls_and_read_back() -> None:
+    nodes = grid_nodes()
+    landscape = build_landscape(nodes, tally(nodes, [100, float("nan"), 0, 50, 100]), HARMFUL)
+    table = to_table(landscape)
     assert table.schema.equals(LANDSCAPE_SCHEMA, check_metadata=True)
     assert table["asr"].to_pylist() == [100.0, None, 0.0, 50.0, 100.0]
     assert table["n"].to_pylist() == [40, 0, 40, 40, 40]
     assert table["beta"].null_count == table["seed_y"].null_count == 5
-    assert summarize(table.to_pandas()) == summarize(made)
+    assert summarize(table.to_pandas()) == summarize(landscape)
 
 
-def test_order_of_nodes_does_not_matter() -> None:
-    where = nodes(2)
+def test_the_order_of_nodes_does_not_matter() -> None:
+    nodes = grid_nodes(2)
     asr = [100, 50, 5, 50, 100] * 2
-    mixed = where.sample(frac=1, random_state=1)
-    a, b = (build_landscape(w, tally(where, asr), HARMFUL) for w in (where, mixed))
-    pd.testing.assert_frame_equal(a, b)
+    shuffled = nodes.sample(frac=1, random_state=1)
+    first, second = (build_landscape(table, tally(nodes, asr), HARMFUL) for table in (nodes, shuffled))
+    pd.testing.assert_frame_equal(first, second)
 
 
 # The summary.
 
 
-def test_summary_of_a_basin() -> None:
-    found = summary_of([100, 75, 5, 50, 100], degenerate=0.4)
-    assert found.origin_asr == 5.0
-    assert found.visage.paper == pytest.approx((25 + 95 + 50) / 3)
-    assert found.visage.released == pytest.approx((25 + 95 + 50) / 3)
-    assert (found.visage.low, found.visage.high) == (None, None)
-    assert "one direction" in found.visage.reason
-    assert found.basin.left == pytest.approx(-0.25 * 45 / 70)
-    assert found.basin.right == pytest.approx(0.25)
-    assert found.basin.radius == pytest.approx(0.25 * 45 / 70)
-    assert found.basin.radius_low < found.basin.radius < found.basin.radius_high
-    assert found.degenerate_share == pytest.approx(100 * (16 + 12 + 1 + 8 + 16) / (40 + 30 + 2 + 20 + 40))
+def test_the_summary_of_a_basin() -> None:
+    summary = summary_of([100, 75, 5, 50, 100], degenerate=0.4)
+    assert summary.origin_asr == 5.0
+    assert summary.visage.paper == pytest.approx((25 + 95 + 50) / 3)
+    assert summary.visage.released == pytest.approx((25 + 95 + 50) / 3)
+    assert (summary.visage.low, summary.visage.high) == (None, None)
+    assert "one direction" in summary.visage.reason
+    assert summary.basin.left == pytest.approx(-0.25 * 45 / 70)
+    assert summary.basin.right == pytest.approx(0.25)
+    assert summary.basin.radius == pytest.approx(0.25 * 45 / 70)
+    assert summary.basin.radius_low < summary.basin.radius < summary.basin.radius_high
+    assert summary.degenerate_share == pytest.approx(100 * (16 + 12 + 1 + 8 + 16) / (40 + 30 + 2 + 20 + 40))
     assert (
-        found.points_done,
-        found.points_total,
-        found.points_missing,
-        found.prompts,
+        summary.points_done,
+        summary.points_total,
+        summary.points_missing,
+        summary.prompts,
     ) == (5, 5, 0, 40)
-    assert found.primary.to_json() == {
+    assert summary.primary.to_json() == {
         "probe_set": "ours",
         "group": "harmful",
         "system_prompt": "default",
         "judge": "keyword",
     }
-    assert found.results[0].visage == found.visage
+    assert summary.results[0].visage == summary.visage
 
 
-def test_directions_by_student() -> None:
+def test_the_interval_over_directions_is_students_t() -> None:
     asr = [100, 50, 0, 50, 100, 100, 0, 0, 0, 100, 100, 100, 0, 100, 100]
-    found = summary_of(asr, lines=3)
-    each = [d.paper for d in found.visage.by_direction]
-    assert each == [pytest.approx(200 / 3), 100.0, 100.0]
-    assert [d.seed_x for d in found.visage.by_direction] == [123, 124, 125]
-    expected = stats.t.interval(0.95, 2, loc=np.mean(each), scale=stats.sem(each))
-    assert found.visage.paper == pytest.approx(np.mean(each))
+    summary = summary_of(asr, lines=3)
+    scores = [d.paper for d in summary.visage.by_direction]
+    assert scores == [pytest.approx(200 / 3), 100.0, 100.0]
+    assert [d.seed_x for d in summary.visage.by_direction] == [123, 124, 125]
+    expected = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
+    assert summary.visage.paper == pytest.approx(np.mean(scores))
     rounding = (100 / 40) ** 2 / 12
-    half = stats.t.ppf(0.975, 2) * math.sqrt((np.var(each, ddof=1) + rounding) / 3)
-    assert found.visage.low == pytest.approx(np.mean(each) - half)
-    assert found.visage.low == pytest.approx(expected[0], abs=0.1)
-    assert found.visage.high == 100.0
+    half_width = stats.t.ppf(0.975, 2) * math.sqrt((np.var(scores, ddof=1) + rounding) / 3)
+    assert summary.visage.low == pytest.approx(np.mean(scores) - half_width)
+    assert summary.visage.low == pytest.approx(expected[0], abs=0.1)
+    assert summary.visage.high == 100.0
     assert expected[1] > 100.0
-    assert found.visage.reason is None
-    assert found.basin.radius == pytest.approx(0.125)
+    assert summary.visage.reason is None
+    assert summary.basin.radius == pytest.approx(0.125)
 
 
 def test_an_undefined_line_is_named() -> None:
     alphas = (-0.5, -0.25, 0.0, 0.25, 0.5)
-    where = nodes(2, alphas)
+    nodes = grid_nodes(2, alphas)
     asr = [100, 50, 0, 50, 100, float("nan"), 0, 0, 0, 100]
-    found = summarize(build_landscape(where, tally(where, asr), HARMFUL))
-    assert found.visage.by_direction[1].paper is None
-    assert found.visage.paper == pytest.approx(200 / 3)
-    assert "line 1: 1 of 5 points are missing" in found.visage.reason
-    assert found.points_missing == 1
-    assert found.points_done == 8
-    assert found.points_total == 9
+    summary = summarize(build_landscape(nodes, tally(nodes, asr), HARMFUL))
+    assert summary.visage.by_direction[1].paper is None
+    assert summary.visage.paper == pytest.approx(200 / 3)
+    assert "line 1: 1 of 5 points are missing" in summary.visage.reason
+    assert summary.points_missing == 1
+    assert summary.points_done == 8
+    assert summary.points_total == 9
 
 
-def test_no_basin_at_all() -> None:
-    found = summary_of([100, 100, 100, 100, 100])
-    assert found.visage.paper is None
-    assert "no point is below 100%" in found.visage.reason
-    assert found.basin.radius == 0.0
-    assert "origin itself" in found.basin.reason
+def test_a_model_that_is_unsafe_everywhere_has_no_basin() -> None:
+    summary = summary_of([100, 100, 100, 100, 100])
+    assert summary.visage.paper is None
+    assert "no point is below 100%" in summary.visage.reason
+    assert summary.basin.radius == 0.0
+    assert "origin itself" in summary.basin.reason
 
 
-def test_safe_everywhere() -> None:
-    found = summary_of([0, 0, 0, 0, 0])
-    assert found.visage.paper == 100.0
-    assert found.basin.radius is None
-    assert found.basin.censored_at == 0.5
-    assert found.basin.radius_low == 0.5
-    assert found.basin.radius_high is None
-    assert found.degenerate_share is None
+def test_a_model_that_is_safe_everywhere_has_a_censored_radius() -> None:
+    summary = summary_of([0, 0, 0, 0, 0])
+    assert summary.visage.paper == 100.0
+    assert summary.basin.radius is None
+    assert summary.basin.censored_at == 0.5
+    assert summary.basin.radius_low == 0.5
+    assert summary.basin.radius_high is None
+    assert summary.degenerate_share is None
 
 
-def test_a_grid_that_does_not_cover_has_no_visage_but_a_basin() -> None:
-    where = nodes(1, (-0.2, -0.1, 0.0, 0.1, 0.2))
-    found = summarize(build_landscape(where, tally(where, [100, 75, 0, 50, 100]), HARMFUL))
-    assert found.visage.paper is None
-    assert found.visage.released is None
-    assert "does not cover" in found.visage.reason
-    assert found.basin.radius == pytest.approx(0.1 * 50 / 75)
+def test_a_grid_that_does_not_cover_the_range_has_a_basin_but_no_visage() -> None:
+    nodes = grid_nodes(1, (-0.2, -0.1, 0.0, 0.1, 0.2))
+    summary = summarize(build_landscape(nodes, tally(nodes, [100, 75, 0, 50, 100]), HARMFUL))
+    assert summary.visage.paper is None
+    assert summary.visage.released is None
+    assert "does not cover" in summary.visage.reason
+    assert summary.basin.radius == pytest.approx(0.1 * 50 / 75)
 
 
-def test_points_off_the_grid_are_shown_but_stay_out_of_the_mean() -> None:
-    where = nodes(1, (-0.5, -0.1, 0.0, 0.1, 0.5))
-    where.loc[where["alpha"] == 0.0, "on_grid"] = False
-    made = build_landscape(where, tally(where, [100, 20, 0, 20, 100], degenerate=0.5), HARMFUL)
-    found = summarize(made)
-    assert len(made) == 5
-    assert found.visage.paper == 80.0
-    assert found.origin_asr == 0.0
-    assert found.basin.radius == pytest.approx(0.1 + 0.4 * 30 / 80)
+def test_points_off_the_grid_are_in_the_landscape_but_not_in_visage() -> None:
+    nodes = grid_nodes(1, (-0.5, -0.1, 0.0, 0.1, 0.5))
+    nodes.loc[nodes["alpha"] == 0.0, "on_grid"] = False
+    landscape = build_landscape(nodes, tally(nodes, [100, 20, 0, 20, 100], degenerate=0.5), HARMFUL)
+    summary = summarize(landscape)
+    assert len(landscape) == 5
+    assert summary.visage.paper == 80.0
+    assert summary.origin_asr == 0.0
+    assert summary.basin.radius == pytest.approx(0.1 + 0.4 * 30 / 80)
 
 
-def test_planes() -> None:
+def test_the_summary_of_planes() -> None:
     axis = (-0.5, -0.25, 0.0, 0.25, 0.5)
-    where = pd.DataFrame(
+    nodes = pd.DataFrame(
         [
             {
                 "line": k,
@@ -441,56 +447,58 @@ def test_planes() -> None:
             for a in axis
         ]
     )
-    asr = [100.0 if math.hypot(a, b) > 0.3 else 0.0 for a, b in zip(where["alpha"], where["beta"], strict=True)]
-    found = summarize(build_landscape(where, tally(where, asr), HARMFUL))
-    json.dumps(found.to_json(), allow_nan=False)
-    assert found.visage.paper == 100.0
-    assert found.visage.released is None
-    assert found.visage.low == pytest.approx(100 - stats.t.ppf(0.975, 1) * 2.5 / math.sqrt(24))
-    assert found.visage.high == 100.0
-    assert found.basin.area.value == found.basin.by_direction[0].area
-    assert found.basin.asymmetry.value is None
-    assert found.basin.radius == pytest.approx(math.hypot(0.25, 0.125))
-    assert found.basin.by_direction[1].seed_y == 4
-    assert found.points_total == 49
+    asr = [100.0 if math.hypot(a, b) > 0.3 else 0.0 for a, b in zip(nodes["alpha"], nodes["beta"], strict=True)]
+    summary = summarize(build_landscape(nodes, tally(nodes, asr), HARMFUL))
+    json.dumps(summary.to_json(), allow_nan=False)
+    assert summary.visage.paper == 100.0
+    assert summary.visage.released is None
+    assert summary.visage.low == pytest.approx(100 - stats.t.ppf(0.975, 1) * 2.5 / math.sqrt(24))
+    assert summary.visage.high == 100.0
+    assert summary.basin.area.value == summary.basin.by_direction[0].area
+    assert summary.basin.asymmetry.value is None
+    assert summary.basin.radius == pytest.approx(math.hypot(0.25, 0.125))
+    assert summary.basin.by_direction[1].seed_y == 4
+    assert summary.points_total == 49
 
 
 def test_without_a_harmful_group_the_first_result_is_primary() -> None:
-    where = nodes()
-    counts = tally(where, [100, 50, 0, 50, 100])
+    nodes = grid_nodes()
+    counts = tally(nodes, [100, 50, 0, 50, 100])
     counts["prompt_set_id"] = "s1"
-    made = build_landscape(where, counts, SETS.iloc[[0]])
-    assert summarize(made).primary.group == "benign"
-    assert len(primary_rows(made)) == 5
+    landscape = build_landscape(nodes, counts, SETS.iloc[[0]])
+    assert summarize(landscape).primary.group == "benign"
+    assert len(primary_rows(landscape)) == 5
 
 
-def test_checkpoints_have_what_was_measured_at_them_beside_what_the_grid_says_there() -> None:
-    where = nodes(alphas=(0.0, 0.5, 1.0)).assign(mark=["", "", "end"], projected=False)
-    beside = where.iloc[[1]].assign(alpha=0.25, point_id="beside", on_grid=False, mark="epoch-1", projected=True)
-    where = pd.concat([where, beside], ignore_index=True)
-    made = build_landscape(where, tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
-    end, epoch = summarize_checkpoints(made)
+def test_checkpoints_have_the_measured_asr_and_that_of_the_surface() -> None:
+    nodes = grid_nodes(alphas=(0.0, 0.5, 1.0)).assign(mark=["", "", "end"], projected=False)
+    checkpoint = nodes.iloc[[1]].assign(alpha=0.25, point_id="beside", on_grid=False, mark="epoch-1", projected=True)
+    nodes = pd.concat([nodes, checkpoint], ignore_index=True)
+    landscape = build_landscape(nodes, tally(nodes, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
+    end, epoch = summarize_checkpoints(landscape)
     if end.mark != "end":
         end, epoch = epoch, end
     assert (epoch.mark, epoch.alpha, epoch.projected, epoch.point_id) == ("epoch-1", 0.25, True, "beside")
     assert (epoch.results[0].asr, epoch.results[0].surface) == (90.0, 25.0)
     assert end.results[0].asr == 100.0 and end.results[0].surface is None, "at the end of what is known"
-    plain = build_landscape(nodes(alphas=(0.0, 0.5, 1.0)), tally(where, [0.0, 50.0, 100.0, 90.0]), HARMFUL)
+    without_checkpoint = build_landscape(
+        grid_nodes(alphas=(0.0, 0.5, 1.0)), tally(nodes, [0.0, 50.0, 100.0, 90.0]), HARMFUL
+    )
     for key in ("basin", "visage", "origin_asr", "degenerate_share"):
-        assert getattr(summarize(made), key) == getattr(summarize(plain), key), (
-            "what stands beside the line is in no curve"
+        assert getattr(summarize(landscape), key) == getattr(summarize(without_checkpoint), key), (
+            "an extra checkpoint is in no curve"
         )
-    assert summarize(made).points_total == 4
-    stored = to_table(made).to_pandas()
-    assert summarize_checkpoints(stored) == summarize_checkpoints(made)
+    assert summarize(landscape).points_total == 4
+    stored = to_table(landscape).to_pandas()
+    assert summarize_checkpoints(stored) == summarize_checkpoints(landscape)
     assert summarize_checkpoints(stored.drop(columns=["mark", "projected"])) == (), "an older landscape has none"
 
 
-def test_right_answers_are_counted_where_there_are_any() -> None:
-    where = nodes(alphas=(0.0, 0.5))
-    right = pd.DataFrame({"point_id": ["origin"], "prompt_set_id": ["s2"], "n_asked": [40], "n_correct": [30]})
-    made = build_landscape(where, tally(where, [0.0, 50.0]), SETS, correct=right)
-    row = made[(made["alpha"] == 0) & (made["group"] == "harmful")].iloc[0]
+def test_correct_answers_are_counted_if_there_are_any() -> None:
+    nodes = grid_nodes(alphas=(0.0, 0.5))
+    correct = pd.DataFrame({"point_id": ["origin"], "prompt_set_id": ["s2"], "n_asked": [40], "n_correct": [30]})
+    landscape = build_landscape(nodes, tally(nodes, [0.0, 50.0]), SETS, correct=correct)
+    row = landscape[(landscape["alpha"] == 0) & (landscape["group"] == "harmful")].iloc[0]
     assert (row["n_correct"], row["correct"]) == (30, 75.0) and row["correct_low"] < 75.0 < row["correct_high"]
-    assert made["correct"].notna().sum() == 1
-    assert to_table(made).column("n_correct").null_count == len(made) - 1
+    assert landscape["correct"].notna().sum() == 1
+    assert to_table(landscape).column("n_correct").null_count == len(landscape) - 1

@@ -1,4 +1,4 @@
-"""The printed rows of a plan."""
+"""Rows of the printed plan."""
 
 from __future__ import annotations
 

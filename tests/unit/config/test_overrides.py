@@ -1,4 +1,4 @@
-"""Overrides: a key that exists, a value of its kind, and one sentence for every mistake."""
+"""Overrides: keys must exist, values must have the type of their key, and each error is one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("grid.steps=4", "grid.steps=4"),
         ("+grid.steps=4", "grid.steps=4"),
@@ -25,8 +25,8 @@ from orchestrator.utils.errors import UserError
         ("model=mistral7b", "model=mistral7b"),
     ],
 )
-def test_texts_are_quoted_for_hydra(text: str, shown: str) -> None:
-    assert str(check_override(text, Presets())) == shown
+def test_texts_are_quoted_for_hydra(text: str, expected: str) -> None:
+    assert str(check_override(text, Presets())) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_texts_are_quoted_for_hydra(text: str, shown: str) -> None:
         ("engine.eager=perhaps", "engine.eager", "give true or false"),
     ],
 )
-def test_a_mistake_names_the_field_and_what_would_be_right(text: str, field: str, remedy: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_an_error_names_the_field_and_the_remedy(text: str, field: str, remedy: str) -> None:
+    with pytest.raises(UserError) as error:
         check_override(text, Presets())
-    assert caught.value.field == field
-    assert remedy in caught.value.remedy
+    assert error.value.field == field
+    assert remedy in error.value.remedy
 
 
-def test_choices_become_members_that_are_stored_as_their_names() -> None:
+def test_choices_become_enum_members_that_are_stored_by_name() -> None:
     config = compose(["model.dtype=float16", "retry=failed", "grid=random_2d"])
     assert config.model.dtype is Dtype.float16
     assert config.retry is Retry.failed
@@ -66,11 +66,11 @@ def test_every_option_is_listed_once_with_its_default() -> None:
     assert dict(listed)["grid.steps"] == 20
 
 
-def test_a_verb_takes_its_own_options_by_their_short_names() -> None:
-    given = ["visage=70", "gate.confidence=0.9", "+allow_single=true"]
-    completed = ["gate.visage=70", "gate.confidence=0.9", "gate.allow_single=true"]
-    assert section_only(given, "gate") == completed
-    assert split_section([*given, "out=x"], "gate") == (completed, ["out=x"])
+def test_a_command_takes_its_own_options_by_their_short_names() -> None:
+    overrides = ["visage=70", "gate.confidence=0.9", "+allow_single=true"]
+    expected = ["gate.visage=70", "gate.confidence=0.9", "gate.allow_single=true"]
+    assert section_only(overrides, "gate") == expected
+    assert split_section([*overrides, "out=x"], "gate") == (expected, ["out=x"])
     with pytest.raises(UserError, match="`gate` has no such option, did you mean 'visage'"):
         section_only(["visge=70"], "gate")
     with pytest.raises(UserError, match="`view` has no such option, did you mean 'port'"):

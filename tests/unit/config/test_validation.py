@@ -1,4 +1,4 @@
-"""Values that make no sense are refused in one sentence, wherever they were set."""
+"""Invalid values are refused in one sentence, wherever they were set."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from orchestrator.utils.errors import UserError
         (["cluster=slurm", "cluster.slurm.warning=40"], "cluster.slurm.warning", "must be at least 60"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused(overrides: list[str], field: str, remedy: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_an_invalid_value_is_refused(overrides: list[str], field: str, remedy: str) -> None:
+    with pytest.raises(UserError) as error:
         compose(overrides)
-    assert caught.value.field == field
-    assert remedy in caught.value.remedy
+    assert error.value.field == field
+    assert remedy in error.value.remedy

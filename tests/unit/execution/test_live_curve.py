@@ -1,4 +1,4 @@
-"""The attack success rate so far: read from stored visits, drawn as bars."""
+"""The live curve reads the attack success rate from stored visits and is drawn as bars."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_curve_has_the_means_of_the_stored_landscape(tmp_path: Path) -> None
     assert dict(curve.means) == pytest.approx(means.to_dict())
 
 
-def test_on_a_plane_the_position_is_the_distance_from_the_origin(tmp_path: Path) -> None:
+def test_the_position_on_a_plane_is_the_distance_from_the_origin(tmp_path: Path) -> None:
     grid = {"kind": "random_2d", "directions": 1}
     folder = store_sweep(tmp_path, basin(0.31, slack=0), leave_out=lambda node: node.alpha > 0.35, **grid)
     curve = stored_curve(folder)
@@ -41,7 +41,7 @@ def test_on_a_plane_the_position_is_the_distance_from_the_origin(tmp_path: Path)
     assert min(means) == 0.0 and 0.6 < max(means) < 0.8
 
 
-def test_bars_fit_and_keep_the_origin() -> None:
+def test_bars_fit_the_width_and_keep_the_origin() -> None:
     means = [(i / 100, None if i % 2 else 100.0 * abs(i) / 50) for i in range(-50, 51)]
     for width in (12, 40, 200):
         lines = draw_bars(means, width).splitlines()

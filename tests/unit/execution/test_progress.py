@@ -1,4 +1,4 @@
-"""Progress of a running sweep: on a terminal, in a pipe, and with libraries that write to the terminal."""
+"""Progress of a running sweep on a terminal and in a pipe, and redirected output of libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READY = {"slot": 0, "actor": "host-1", "load_seconds": 12.3}
 
 
 class Terminal(io.StringIO):
-    """A file that is a terminal, with the text on its screen."""
+    """A terminal in memory; `lines` is the text on its screen."""
 
     def __init__(self, columns: int = 90, rows: int = 24) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Terminal(io.StringIO):
         return [line.rstrip() for line in self._screen.display if line.strip()]
 
 
-def done(**fields: object) -> dict[str, object]:
+def visit_fields(**fields: object) -> dict[str, object]:
     return {"slot": 0, "visit": "v", "tokens": 1000, **fields}
 
 
@@ -54,29 +54,29 @@ def test_the_live_display_disappears_at_the_end(tmp_path: Path) -> None:
         display.observe("actor_starting", slot=1)
         display.observe("actor_ready", **READY)
         for _ in range(50):
-            display.observe("visit_done", **done())
+            display.observe("visit_done", **visit_fields())
         display.observe("actor_died", slot=1, why="Traceback\nRayActorError: it died")
         display.observe("visit_quarantined", story=["a", "b", "c"], point_id="abc")
         display._live.refresh()
-        shown = terminal.lines
-        assert shown[0] == "actor host-1 holds the model (loaded in 12 s)"
-        assert shown[1:3] == ["actor died: RayActorError: it died", "given up after 3 tries: point abc"]
-        assert "measuring" in shown[3] and "50 of 200 points" in shown[3] and shown[3].endswith("left")
-        assert re.fullmatch(r"  1 actor · [\d,]+ tok/s · 1 failure · 1 given up", shown[4])
-        assert shown[5].startswith("ASR 100% ███") and shown[8].startswith("      0% ███") and "▁▁▁" in shown[8]
-        assert shown[9].split() == ["-0.5", "+0.5"]
-    *kept, last = terminal.lines
-    assert kept == shown[:3], "only the lines above the live display are kept"
-    assert re.fullmatch(r"50 of 200 points in .*s, [\d,]+ tok/s, 1 failure, 1 given up", last)
+        lines = terminal.lines
+        assert lines[0] == "actor host-1 holds the model (loaded in 12 s)"
+        assert lines[1:3] == ["actor died: RayActorError: it died", "given up after 3 tries: point abc"]
+        assert "measuring" in lines[3] and "50 of 200 points" in lines[3] and lines[3].endswith("left")
+        assert re.fullmatch(r"  1 actor · [\d,]+ tok/s · 1 failure · 1 given up", lines[4])
+        assert lines[5].startswith("ASR 100% ███") and lines[8].startswith("      0% ███") and "▁▁▁" in lines[8]
+        assert lines[9].split() == ["-0.5", "+0.5"]
+    *remaining, summary = terminal.lines
+    assert remaining == lines[:3], "only the lines above the live display are kept"
+    assert re.fullmatch(r"50 of 200 points in .*s, [\d,]+ tok/s, 1 failure, 1 given up", summary)
 
 
-def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_receives_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.progress.PLAIN_EVERY", -1.0)
     file = io.StringIO()
     with ProgressDisplay(4, Console(file=file, width=80)) as display:
         display.observe("actor_ready", **READY)
         for _ in range(4):
-            display.observe("visit_done", **done())
+            display.observe("visit_done", **visit_fields())
     lines = file.getvalue().splitlines()
     assert "\x1b" not in file.getvalue() and len(lines) == 6
     assert re.fullmatch(r"2 of 4 points, [\d,]+ tok/s, .* s left", lines[2])
@@ -110,11 +110,13 @@ print("afterwards", file=sys.stderr)
 @pytest.mark.parametrize("fails", [[], ["fails"]])
 def test_output_of_libraries_goes_to_a_file(fails: list[str], tmp_path: Path) -> None:
     log = tmp_path / "logs" / "run.log"
-    done = subprocess.run([sys.executable, "-c", NOISY, str(log), *fails], capture_output=True, text=True, check=False)
+    completed = subprocess.run(
+        [sys.executable, "-c", NOISY, str(log), *fails], capture_output=True, text=True, check=False
+    )
     if fails:
-        assert (done.stdout, done.stderr) == ("", "of its own\n"), "an error reaches the terminal"
+        assert (completed.stdout, completed.stderr) == ("", "of its own\n"), "an error reaches the terminal"
     else:
-        assert (done.stdout, done.stderr) == ("result\n", "ours\nafterwards\n")
+        assert (completed.stdout, completed.stderr) == ("result\n", "ours\nafterwards\n")
     assert log.read_text().splitlines() == ["(raylet) a library's own words", "printed", "complained"]
 
 
@@ -126,7 +128,7 @@ def test_a_console_that_is_not_stderr_is_not_redirected(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pass_over_the_weights_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_the_weights_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with file_progress("the weights of m") as progress:

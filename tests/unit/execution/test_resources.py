@@ -1,4 +1,4 @@
-"""Number of actors, what each takes of the cluster, and that actors which share a GPU load one after another."""
+"""Number of actors and the resources of each. Actors that share a GPU load one after another."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_by_default_an_actor_takes_a_gpu_or_a_node(
         (EngineSpec(device="cuda"), ["cluster.gpus_per_actor=0.5"], "engine.kv_cache_gib"),
     ],
 )
-def test_contradicting_settings_are_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:
-    with pytest.raises(UserError) as refused:
+def test_contradictory_settings_are_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:
+    with pytest.raises(UserError) as error:
         policy(spec, *overrides, gpus=2)
-    assert refused.value.field == field
+    assert error.value.field == field
 
 
-HOLDS = """
+HOLD_LOCK = """
 import sys, time
 from workers.actor import gpu_load_lock
 with gpu_load_lock("cuda"):
@@ -74,8 +74,8 @@ def test_actors_load_onto_a_gpu_one_after_another(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-2/3")
-    other = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None and other.stdout.readline() == "loading\n"
+    process = subprocess.Popen([sys.executable, "-c", HOLD_LOCK], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "loading\n"
     loaded = threading.Event()
 
     def load() -> None:
@@ -89,7 +89,7 @@ def test_actors_load_onto_a_gpu_one_after_another(monkeypatch: pytest.MonkeyPatc
         pass  # actors on CPUs do not wait
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with gpu_load_lock("cuda"):
-        pass  # nor do those on another GPU
-    other.kill()
-    other.wait()
+        pass  # actors on another GPU do not wait either
+    process.kill()
+    process.wait()
     assert loaded.wait(60), "a dead process leaves the lock"

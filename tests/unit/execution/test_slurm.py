@@ -1,6 +1,7 @@
 """The SLURM job of a sweep: its options, quoting, the driver's arguments, and the end of the wall time.
 
-SLURM's and Ray's programs are stand-ins that record their calls; sbatch keeps the script, srun and ray run a command.
+Scripts that record their calls replace the programs of SLURM and Ray. sbatch stores the job script; srun and ray run
+their command.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from orchestrator.config.compose import compose
 from orchestrator.execution import slurm
 from orchestrator.utils.errors import UserError
 
-ODD = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]
+SPECIAL_CHARACTERS = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]
 SRUN = '#!/bin/sh\necho "srun $*" >>"$NOTES"\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'
 RAY = '#!/bin/sh\necho "ray $*" >>"$NOTES"\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@"\n'
 SCONTROL = '#!/bin/sh\necho "scontrol $*" >>"$NOTES"\n[ "$1" = requeue ] || printf "node1\\nnode2\\n"\n'
@@ -39,7 +40,7 @@ sys.exit(int(os.environ.get("ENDS", "0")))
 
 
 class Site:
-    """A PATH with stand-ins for the programs of a SLURM site, and the calls that they recorded."""
+    """A PATH with scripts in place of the programs of a SLURM site, and the calls that they recorded."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.programs, self.notes = folder / "bin", folder / "notes"
@@ -76,13 +77,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true within 60 s"
         time.sleep(0.02)
 
 
-def test_the_job_requests_nodes_of_its_own(site: Site) -> None:
+def test_the_job_requests_exclusive_nodes(site: Site) -> None:
     lines = site.script("cluster=slurm", "cluster.slurm.nodes=3", "cluster.slurm.gpus_per_node=8",
                         "cluster.slurm.time=1-02:00:00", "cluster.slurm.partition=gpu",
                         'cluster.slurm.options=["--constraint=a100"]',
@@ -98,18 +99,27 @@ def test_the_job_requests_nodes_of_its_own(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [["cluster=slurm"], ["cluster=slurm", "cluster.slurm.gpus_per_node=0", "cluster.slurm.requeues=0", *ODD]],
+    [
+        ["cluster=slurm"],
+        ["cluster=slurm", "cluster.slurm.gpus_per_node=0", "cluster.slurm.requeues=0", *SPECIAL_CHARACTERS],
+    ],
 )
 def test_shellcheck_reports_nothing(site: Site, overrides: list[str]) -> None:
     checker = shutil.which("shellcheck") or Path(sys.executable).parent / "shellcheck"
     if not Path(checker).exists():
         pytest.skip("shellcheck is not installed (extra `dev`)")
-    done = subprocess.run([checker, site.script(*overrides)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    completed = subprocess.run([checker, site.script(*overrides)], capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "")
 
 
 def test_the_driver_gets_the_overrides_and_joins_the_jobs_ray(site: Site) -> None:
-    overrides = ["cluster=slurm", "cluster.slurm.nodes=2", "cluster.dry_run=false", "+model=mistral7b", *ODD]
+    overrides = [
+        "cluster=slurm",
+        "cluster.slurm.nodes=2",
+        "cluster.dry_run=false",
+        "+model=mistral7b",
+        *SPECIAL_CHARACTERS,
+    ]
     subprocess.run(["bash", site.script(*overrides)], check=True, cwd="/")
     arguments = json.loads(site.recorded(".driver"))
     assert arguments == [
@@ -117,7 +127,7 @@ def test_the_driver_gets_the_overrides_and_joins_the_jobs_ray(site: Site) -> Non
         "orchestrator",
         "run",
         "+model=mistral7b",
-        *ODD,
+        *SPECIAL_CHARACTERS,
         "cluster.kind=ray",
         "cluster.address=auto",
     ]
@@ -144,7 +154,7 @@ def test_the_jobs_exit_code_is_the_drivers(site: Site, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("restarts", "code"), [("0", 0), ("2", 130)])
-def test_a_wall_time_stops_the_driver_and_the_job_goes_back_into_the_queue(
+def test_the_end_of_the_wall_time_stops_the_driver_and_requeues_the_job(
     site: Site, monkeypatch: pytest.MonkeyPatch, restarts: str, code: int
 ) -> None:
     monkeypatch.setenv("WAITS", "yes")
@@ -166,7 +176,7 @@ def test_run_submits_the_script_and_prints_the_jobs_number(site: Site, capsys: p
     assert capsys.readouterr().out == site.recorded(".script")
 
 
-def test_only_a_submission_needs_sbatch(
+def test_sbatch_is_needed_only_for_a_submission(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -193,9 +203,9 @@ def test_the_message_of_sbatch_is_passed_on(site: Site) -> None:
     ],
 )
 def test_user_errors_are_found_before_submission(overrides: list[str], field: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         compose(["cluster=slurm", *overrides])
-    assert refused.value.field == field
+    assert error.value.field == field
 
 
 def test_a_dry_run_without_slurm_is_refused() -> None:

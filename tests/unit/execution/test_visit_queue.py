@@ -1,4 +1,4 @@
-"""The queue of visits: order, directions first, retries and quarantine; and deadlines from earlier visits."""
+"""Order, retries and quarantine in the queue of visits, and deadlines from earlier visits."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_visits_away_from_the_origin_wait_until_every_direction_is_measured() ->
     queue = Queue()
     queue.add([AT_ORIGIN, FIRST], [DIRECTION])
     assert len(queue) == 3 and queue.n_visits == 2
-    assert queue.take(idle=False) == AT_ORIGIN, "an actor that has something to do gets no direction"
+    assert queue.take(idle=False) == AT_ORIGIN, "an actor that is not idle gets no direction"
     assert queue.take(idle=True) == DIRECTION
     assert queue.take(idle=True) is None and not queue.all_measured
     queue.mark_measured()
     assert queue.all_measured and queue.take(idle=False) == FIRST and len(queue) == 0
 
 
-def test_items_of_a_replaced_actor_come_first_again_in_their_order() -> None:
+def test_items_of_a_replaced_actor_are_put_back_first_in_their_order() -> None:
     queue = Queue()
     queue.add([SECOND], [])
     queue.put_back([AT_ORIGIN, FIRST])

@@ -1,4 +1,4 @@
-"""A new judge is one file: it is found by its name and used by the command line."""
+"""A new judge is one file. It is found by its name and used by the command line."""
 
 from __future__ import annotations
 

@@ -24,19 +24,19 @@ def tensors(count: int = 3) -> Tensors:
 
 
 def write(file: Path, content: Tensors, metadata: dict[str, str] | None = None, cut: int = 0) -> None:
-    """A safetensors file; `cut`: bytes missing at its end."""
+    """Write a safetensors file without the last `cut` bytes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     position = 0
     for name, (dtype, shape, data) in content.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
         position += len(data)
     text = json.dumps(header).encode()
-    whole = struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in content.values())
-    file.write_bytes(whole[: len(whole) - cut])
+    file_bytes = struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in content.values())
+    file.write_bytes(file_bytes[: len(file_bytes) - cut])
 
 
 def make(folder: Path, content: Tensors | None = None, shards: int = 1, **config: Any) -> Path:
-    """A checkpoint in `shards` files."""
+    """Write a checkpoint whose weights are in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | config))
     content = tensors() if content is None else content
@@ -44,8 +44,8 @@ def make(folder: Path, content: Tensors | None = None, shards: int = 1, **config
         write(folder / "model.safetensors", content)
         return folder
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
-    where = {name: names[i % shards] for i, name in enumerate(content)}
+    weight_map = {name: names[i % shards] for i, name in enumerate(content)}
     for file in names:
-        write(folder / file, {name: value for name, value in content.items() if where[name] == file})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+        write(folder / file, {name: value for name, value in content.items() if weight_map[name] == file})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return folder

@@ -41,13 +41,13 @@ def model(folder: Path, tensors: dict[str, np.ndarray], vocabulary: str = "abcde
 def adapter(folder: Path, factors: dict[str, np.ndarray] | None = None, **config: Any) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(9)
-    halves = {"A": (2, 8), "B": (8, 2)}
-    given = {
-        f"base_model.model.{Q}.lora_{k}.weight": rng.standard_normal(s).astype(np.float32) for k, s in halves.items()
+    shapes = {"A": (2, 8), "B": (8, 2)}
+    random_factors = {
+        f"base_model.model.{Q}.lora_{k}.weight": rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()
     }
-    save_file(given if factors is None else factors, folder / "adapter_model.safetensors")
-    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(plain | config))
+    save_file(random_factors if factors is None else factors, folder / "adapter_model.safetensors")
+    defaults = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(defaults | config))
     return folder
 
 
@@ -56,7 +56,7 @@ def half(letter: str, *shape: int, fill: float = 1.0, module: str = Q) -> dict[s
 
 
 def trajectory(folder: Path, numbers: tuple[int, ...], save: Callable[..., Path] = adapter) -> Path:
-    """Adapters (or what `save` makes) epoch-N of different strengths and directions."""
+    """Write adapters epoch-N that differ in strength and direction, or other checkpoints if `save` is given."""
     folder.mkdir()
     for i in numbers:
         rng = np.random.default_rng(i)

@@ -1,4 +1,4 @@
-"""Folders that cannot be used are refused in one sentence, before anything heavy is imported."""
+"""Invalid checkpoint folders are refused in one sentence, before any heavy package is imported."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.unit.models.checkpoint_files import CONFIG, make, tensors, write
 from workers.weights.checkpoint import TIED_MODEL_TYPES, MappedCheckpoint
 
 
-def refused(folder: Path) -> str:
-    """What the user reads; nothing on disk may change, and it is one sentence of the right field."""
+def refusal(folder: Path) -> str:
+    """Return the remedy of the refusal. Check that it is one line about `model.path` and that no file changes."""
     before = sorted((file, file.lstat().st_mtime_ns) for file in folder.parent.rglob("*"))
     with pytest.raises(UserError) as error:
         read_checkpoint(folder)
@@ -35,30 +35,30 @@ def refused(folder: Path) -> str:
 
 
 def test_a_complete_folder_is_read(tmp_path: Path) -> None:
-    found = read_checkpoint(make(tmp_path / "model", shards=2))
-    assert found.architecture == "LlamaForCausalLM"
-    assert (found.n_parameters, found.bytes) == (24, 96)
-    assert [file.name for file in found.files] == [
+    info = read_checkpoint(make(tmp_path / "model", shards=2))
+    assert info.architecture == "LlamaForCausalLM"
+    assert (info.n_parameters, info.bytes) == (24, 96)
+    assert [file.name for file in info.files] == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]
-    header = found.tensors["layers.1.weight"]
+    header = info.tensors["layers.1.weight"]
     assert (header.shape, header.size, header.dtype) == ((2, 4), 8, "F32")
     assert header.file.read_bytes()[header.start : header.stop] == tensors()["layers.1.weight"][2]
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert "no such folder" in refused(tmp_path / "missing")
+    assert "no such folder" in refusal(tmp_path / "missing")
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model")
-    assert "is a file" in refused(model / "model.safetensors")
+    assert "is a file" in refusal(model / "model.safetensors")
 
 
 @pytest.fixture
-def someone_else() -> Iterator[Path]:
-    """A folder that another user owns, and this process without the rights of root."""
+def foreign_folder() -> Iterator[Path]:
+    """Yield a temporary folder. Permissions, and the rights of root if the test drops them, are restored afterward."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     root = os.geteuid() == 0
@@ -73,9 +73,9 @@ def someone_else() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("closed", ["", "config.json", "model.safetensors"])
-def test_unreadable_files_are_refused(closed: str, someone_else: Path) -> None:
+def test_unreadable_files_are_refused(closed: str, foreign_folder: Path) -> None:
     known_architectures()  # reads a file of transformers
-    model = make(someone_else / "model")
+    model = make(foreign_folder / "model")
     (model / closed).chmod(0)
     if os.geteuid() == 0:
         os.seteuid(65534)
@@ -86,19 +86,19 @@ def test_unreadable_files_are_refused(closed: str, someone_else: Path) -> None:
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").unlink()
-    assert "no config.json" in refused(model)
+    assert "no config.json" in refusal(model)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    assert "no config.json" in refused(tmp_path / "model")
+    assert "no config.json" in refusal(tmp_path / "model")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
 def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").write_bytes(text.encode("latin-1"))
-    assert "config.json" in refused(model)
+    assert "config.json" in refusal(model)
 
 
 def test_an_adapter_given_as_a_model_is_refused(tmp_path: Path) -> None:
@@ -106,31 +106,31 @@ def test_an_adapter_given_as_a_model_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
     write(folder / "adapter_model.safetensors", tensors())
-    assert "grid.towards" in refused(folder)
+    assert "grid.towards" in refusal(folder)
 
 
 @pytest.mark.parametrize("architectures", [None, [], "LlamaForCausalLM", [1]])
 def test_a_config_without_an_architecture_is_refused(architectures: Any, tmp_path: Path) -> None:
-    assert "names no architecture" in refused(make(tmp_path / "model", architectures=architectures))
+    assert "names no architecture" in refusal(make(tmp_path / "model", architectures=architectures))
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    remedy = refused(make(tmp_path / "model", architectures=["LamaForCausalLM"]))
+    remedy = refusal(make(tmp_path / "model", architectures=["LamaForCausalLM"]))
     assert "did you mean 'LlamaForCausalLM'" in remedy
-    assert "not known" in refused(make(tmp_path / "model", architectures=["BertModel"]))
+    assert "not known" in refusal(make(tmp_path / "model", architectures=["BertModel"]))
 
 
 def test_a_model_that_needs_its_own_code_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", architectures=["ShinyForCausalLM"], auto_map={"AutoModel": "modeling.Shiny"})
     (model / "modeling.py").write_text("raise SystemExit")
-    assert "never run" in refused(model)
+    assert "never run" in refusal(model)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "consolidated.00.pth"])
 def test_weights_in_other_formats_are_refused(name: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "model.safetensors").rename(model / name)
-    remedy = refused(model)
+    remedy = refusal(model)
     assert "no *.safetensors" in remedy and name in remedy
 
 
@@ -138,14 +138,14 @@ def test_weights_in_other_formats_are_refused(name: str, tmp_path: Path) -> None
 def test_a_quantized_checkpoint_is_refused(key: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "config.json").write_text(json.dumps(CONFIG | {key: {"quant_method": "gptq", "bits": 4}}))
-    assert "quantized (gptq)" in refused(model)
+    assert "quantized (gptq)" in refusal(model)
 
 
 @pytest.mark.parametrize("dtype", ["I32", "U8", "F8_E4M3"])
 def test_integer_weights_are_refused(dtype: str, tmp_path: Path) -> None:
     size = {"I32": 4}.get(dtype, 1)
     content = tensors() | {"layers.0.qweight": (dtype, [3], bytes(3 * size))}
-    remedy = refused(make(tmp_path / "model", content))
+    remedy = refusal(make(tmp_path / "model", content))
     assert "layers.0.qweight" in remedy and "unquantized" in remedy
 
 
@@ -153,13 +153,13 @@ def test_integer_weights_are_refused(dtype: str, tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(cut: int, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     write(model / "model.safetensors", tensors(), cut=cut)
-    assert "fetch it again" in refused(model)
+    assert "fetch it again" in refusal(model)
 
 
 def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
-    last = model / "model-00002-of-00002.safetensors"
-    last.write_bytes(last.read_bytes()[:-1])
+    shard = model / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"model-00002-of-00002\.safetensors: has [\d,]+ bytes where"):
         read_checkpoint(model)
 
@@ -168,7 +168,7 @@ def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     (model / "model.safetensors").write_bytes(content)
-    assert "fetch it again" in refused(model)
+    assert "fetch it again" in refusal(model)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_damaged_header_is_refused(entry: Any, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     text = json.dumps({"w": entry}).encode()
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(32))
-    assert "fetch it again" in refused(model)
+    assert "fetch it again" in refusal(model)
 
 
 LAYERS = {
@@ -198,20 +198,20 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(
-    ("gone", "what"),
+    ("removed", "expected"),
     [
         ("model.layers.1.self_attn.k_proj.weight", "lacks tensor model.layers.1.self_attn.k_proj.weight"),
         ("model.layers.2.self_attn.q_proj.weight", "lacks tensor model.layers.2.self_attn.q_proj.weight"),
         ("model.layers.2.", "lacks some of the 3 layers"),
     ],
 )
-def test_a_missing_layer_or_tensor_is_refused(gone: str, what: str, tmp_path: Path) -> None:
+def test_a_missing_layer_or_tensor_is_refused(removed: str, expected: str, tmp_path: Path) -> None:
     """vLLM, which fuses projections, and transformers fill it with whatever is in memory."""
-    content = {name: value for name, value in LAYERS.items() if not name.startswith(gone)}
-    assert what in refused(make(tmp_path / "model", content, num_hidden_layers=3))
+    content = {name: value for name, value in LAYERS.items() if not name.startswith(removed)}
+    assert expected in refusal(make(tmp_path / "model", content, num_hidden_layers=3))
 
 
-def test_layers_may_differ_by_design(tmp_path: Path) -> None:
+def test_layers_that_differ_by_design_are_accepted(tmp_path: Path) -> None:
     """A mixture of experts with a dense first layer; two kinds of attention; one more prediction layer than stated."""
     experts = {
         name.replace("mlp.up_proj", "mlp.experts.0.up_proj"): v for name, v in LAYERS.items() if ".0." not in name
@@ -231,30 +231,30 @@ def test_layers_may_differ_by_design(tmp_path: Path) -> None:
 def test_an_index_that_does_not_match_the_files_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     index = model / "model.safetensors.index.json"
-    where = json.loads(index.read_text())["weight_map"]
-    first, second = sorted(set(where.values()))
-    for wrong, says in [
-        (where | {"layers.9.weight": first}, "layers.9.weight is not in"),
-        (where | {"layers.0.weight": second}, "layers.0.weight is not in"),
-        (where | {"layers.9.weight": "model-00003-of-00003.safetensors"}, "is missing"),
-        (where | {"layers.9.weight": "../secret.safetensors"}, "is missing"),
+    weight_map = json.loads(index.read_text())["weight_map"]
+    first, second = sorted(set(weight_map.values()))
+    for changed, expected in [
+        (weight_map | {"layers.9.weight": first}, "layers.9.weight is not in"),
+        (weight_map | {"layers.0.weight": second}, "layers.0.weight is not in"),
+        (weight_map | {"layers.9.weight": "model-00003-of-00003.safetensors"}, "is missing"),
+        (weight_map | {"layers.9.weight": "../secret.safetensors"}, "is missing"),
         ({}, "no weight_map"),
         ({"layers.0.weight": 1}, "no weight_map"),
     ]:
-        index.write_text(json.dumps({"weight_map": wrong}))
-        assert says in refused(model)
+        index.write_text(json.dumps({"weight_map": changed}))
+        assert expected in refusal(model)
     index.write_text("[")
-    assert "not JSON" in refused(model)
+    assert "not JSON" in refusal(model)
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path / "model", shards=2)
     (model / "model.safetensors.index.json").unlink()
     write(model / "model-00002-of-00002.safetensors", tensors())
-    assert "both in" in refused(model)
+    assert "both in" in refusal(model)
 
 
-def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
+def test_checks_import_no_heavy_package(tmp_path: Path) -> None:
     make(tmp_path / "model")
     code = (
         "import sys; from orchestrator.models.fingerprint import fingerprint; fingerprint(sys.argv[1]);"
@@ -265,7 +265,7 @@ def test_checks_need_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_models_saved_by_transformers_pass(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
+def test_models_saved_by_transformers_are_accepted(tiny_llama: Path, tiny_llama_tied: Path, tiny_mistral: Path) -> None:
     assert read_checkpoint(tiny_llama).architecture == "LlamaForCausalLM"
     assert read_checkpoint(tiny_mistral).architecture == "MistralForCausalLM"
     assert {tensor.dtype for tensor in read_checkpoint(tiny_llama_tied).tensors.values()} == {"BF16"}
@@ -274,31 +274,38 @@ def test_models_saved_by_transformers_pass(tiny_llama: Path, tiny_llama_tied: Pa
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_encoders_and_derived_tensors_are_not_perturbed(tmp_path: Path, tied: bool) -> None:
-    """Rows of docs/noise.md's table, in the names of the files of gemma3, qwen2_vl and qwen2_audio."""
-    (one,) = tensors(1).values()
+    """The cases are the rows of the table in docs/noise.md, with tensor names of gemma3, qwen2_vl and qwen2_audio."""
+    (tensor,) = tensors(1).values()
     ids = ("I64", [1, 2], bytes(16))  # a dtype that a tensor could not have
-    moving = ("language_model.model.embed_tokens.weight", "language_model.model.norm.weight")
+    perturbed = ("language_model.model.embed_tokens.weight", "language_model.model.norm.weight")
     head = "language_model.lm_head.weight"
-    made = {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": one, "model.embeddings.position_ids": ids}
-    encoders = {
-        "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight": one,
-        "vision_tower.vision_model.embeddings.position_ids": ids,
-        "vision_model.post_layernorm.weight": one,
-        "multi_modal_projector.mm_input_projection_weight": one,
-        "visual.blocks.0.attn.qkv.weight": one,
-        "audio_tower.layers.0.fc1.weight": one,
+    derived = {
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": tensor,
+        "model.embeddings.position_ids": ids,
     }
-    content = dict.fromkeys([*moving, head], one) | made | encoders
-    beside = make(tmp_path / "beside", content, text_config={"tie_word_embeddings": tied})
-    assert [info.name for info in MappedCheckpoint(beside).tensors()] == sorted([*moving, *([] if tied else [head])])
-    alone = make(tmp_path / "alone", {"lm_head.weight": one, "model.visual.weight": one}, tie_word_embeddings=tied)
-    assert [info.name for info in MappedCheckpoint(alone).tensors()] == [
+    encoders = {
+        "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight": tensor,
+        "vision_tower.vision_model.embeddings.position_ids": ids,
+        "vision_model.post_layernorm.weight": tensor,
+        "multi_modal_projector.mm_input_projection_weight": tensor,
+        "visual.blocks.0.attn.qkv.weight": tensor,
+        "audio_tower.layers.0.fc1.weight": tensor,
+    }
+    content = dict.fromkeys([*perturbed, head], tensor) | derived | encoders
+    with_encoders = make(tmp_path / "beside", content, text_config={"tie_word_embeddings": tied})
+    assert [info.name for info in MappedCheckpoint(with_encoders).tensors()] == sorted(
+        [*perturbed, *([] if tied else [head])]
+    )
+    without_decoder = make(
+        tmp_path / "alone", {"lm_head.weight": tensor, "model.visual.weight": tensor}, tie_word_embeddings=tied
+    )
+    assert [info.name for info in MappedCheckpoint(without_decoder).tensors()] == [
         *([] if tied else ["lm_head.weight"]),
         "model.visual.weight",
     ]
 
 
-# The tied head.
+# Tied heads.
 
 
 @pytest.mark.parametrize(
@@ -312,17 +319,20 @@ def test_encoders_and_derived_tensors_are_not_perturbed(tmp_path: Path, tied: bo
         ({"model_type": "other", "text_config": {"tie_word_embeddings": True}}, True),
     ],
 )
-def test_a_tied_head_counts_once_whether_or_not_the_config_says_so(
+def test_a_tied_head_is_counted_once_even_if_the_config_does_not_name_it(
     tmp_path: Path, config: dict[str, Any], tied: bool
 ) -> None:
-    both = {"model.embed_tokens.weight": tensors(1)["layers.0.weight"], "lm_head.weight": tensors(1)["layers.0.weight"]}
-    folder = make(tmp_path / "model", tensors() | both, **config)
+    tied_tensors = {
+        "model.embed_tokens.weight": tensors(1)["layers.0.weight"],
+        "lm_head.weight": tensors(1)["layers.0.weight"],
+    }
+    folder = make(tmp_path / "model", tensors() | tied_tensors, **config)
     assert ("lm_head.weight" in {info.name for info in MappedCheckpoint(folder).tensors()}) is not tied
     size = size_of_checkpoint(read_checkpoint(folder), "model", Dtype.float32)
     assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
 
 
-def test_a_head_that_is_not_stored_is_the_embedding(tmp_path: Path) -> None:
+def test_a_missing_head_is_tied_to_the_embedding(tmp_path: Path) -> None:
     assert size_of_checkpoint(
         read_checkpoint(make(tmp_path / "model", model_type="unheard_of")), "model", Dtype.float32
     ).tied

@@ -24,15 +24,19 @@ def test_displacements_are_measured_once(
         resolve_target(adapter(tmp_path / "a"), base),
     )
     monkeypatch.setattr("orchestrator.utils.console.PLAIN_EVERY", 0.0)
-    c, s = measure_targets(base, [first, second], ["norm"]).eq4()
-    origin, one, two = weights(0), weights(1), load_file(tmp_path / "a" / "adapter_model.safetensors")
-    d1 = np.concatenate([(one[k] - origin[k]).ravel() for k in sorted(SHAPES)]).astype(np.float64)
-    moved = {k: np.zeros(s) for k, s in SHAPES.items()}
-    halves = [two[f"base_model.model.{Q}.lora_{k}.weight"].astype(np.float64) for k in "BA"]
-    moved[f"{Q}.weight"] = 2 * halves[0] @ halves[1]
-    d2 = np.concatenate([moved[k].ravel() for k in sorted(SHAPES)])
-    assert c == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
-    assert s == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - c * d1), rel=1e-6)
+    coefficient, scale = measure_targets(base, [first, second], ["norm"]).eq4()
+    origin, checkpoint, adapter_tensors = (
+        weights(0),
+        weights(1),
+        load_file(tmp_path / "a" / "adapter_model.safetensors"),
+    )
+    d1 = np.concatenate([(checkpoint[k] - origin[k]).ravel() for k in sorted(SHAPES)]).astype(np.float64)
+    displacement = {k: np.zeros(s) for k, s in SHAPES.items()}
+    factors = [adapter_tensors[f"base_model.model.{Q}.lora_{k}.weight"].astype(np.float64) for k in "BA"]
+    displacement[f"{Q}.weight"] = 2 * factors[0] @ factors[1]
+    d2 = np.concatenate([displacement[k].ravel() for k in sorted(SHAPES)])
+    assert coefficient == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
+    assert scale == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - coefficient * d1), rel=1e-6)
     assert "reading how the weights lie around the model: 100%" in capsys.readouterr().err
     monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("measured again"))
-    assert measure_targets(base, [first, second], ["norm"]).eq4() == (c, s)
+    assert measure_targets(base, [first, second], ["norm"]).eq4() == (coefficient, scale)

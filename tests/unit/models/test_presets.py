@@ -1,4 +1,4 @@
-"""The model presets: pinned, licensed, and of the sizes that their architectures have."""
+"""Model presets are pinned and licensed, and their sizes match their architectures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PRESETS = CONF_DIR / "model"
 
 
 def preset(name: str) -> dict[str, Any]:
-    found: Any = OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))
-    return dict(found)
+    content: Any = OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))
+    return dict(content)
 
 
 NAMES = sorted(file.stem for file in PRESETS.glob("*.yaml"))
@@ -33,7 +33,7 @@ GEMMA3_TEXT = {"hidden_size": 2560, "intermediate_size": 10240, "num_attention_h
 GEMMA3_TEXT |= {"num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208}
 GEMMA3_IMAGE = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27}
 GEMMA3_IMAGE |= {"image_size": 896, "patch_size": 14, "vision_use_head": False}
-# What the published config.json files say of sizes: (config's class, fields).
+# Sizes in the published config.json files: (prefix of the configuration class, fields).
 PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral7b": ("Mistral", LLAMA3 | {"num_key_value_heads": 8, "vocab_size": 32000}),
     "llama2_7b": ("Llama", LLAMA2 | {"num_key_value_heads": 32, "vocab_size": 32000}),
@@ -108,11 +108,13 @@ def test_a_preset_is_complete_and_pinned(name: str) -> None:
         assert model["architecture"] in known_architectures()
     if name in WITH_HUB:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", model["hub"])
-        assert re.fullmatch(r"[0-9a-f]{40}", model["revision"]), "a moving revision is another model tomorrow"
+        assert re.fullmatch(r"[0-9a-f]{40}", model["revision"]), (
+            "the revision must be a commit, because a branch may change"
+        )
         assert model["license"] and isinstance(model["gated"], bool) and all(model["size"].values())
 
 
-COUNT = """
+MEASURE_SIZES = """
 import json, sys
 import torch, transformers
 sizes = {}
@@ -135,21 +137,25 @@ print(json.dumps(sizes))
 
 @pytest.fixture(scope="module")
 def built_sizes() -> dict[str, dict[str, int]]:
-    """Sizes of models built without memory, in a process of its own: vLLM, once imported, changes transformers."""
-    asked = {name: (kind, preset(name)["model"]["architecture"], fields) for name, (kind, fields) in PUBLISHED.items()}
-    ran = subprocess.run([sys.executable, "-c", COUNT], input=json.dumps(asked), capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, dict[str, int]] = json.loads(ran.stdout)
-    return found
+    """Return sizes of models built on the meta device, in a separate process because vLLM patches transformers."""
+    requested = {
+        name: (kind, preset(name)["model"]["architecture"], fields) for name, (kind, fields) in PUBLISHED.items()
+    }
+    completed = subprocess.run(
+        [sys.executable, "-c", MEASURE_SIZES], input=json.dumps(requested), capture_output=True, text=True
+    )
+    assert completed.returncode == 0, completed.stderr
+    sizes: dict[str, dict[str, int]] = json.loads(completed.stdout)
+    return sizes
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_sizes_match_the_architecture(name: str, built_sizes: dict[str, dict[str, int]]) -> None:
-    """Built without memory from the published numbers: as many parameters as the preset says."""
+    """A model built on the meta device from the published sizes has the preset's number of parameters."""
     assert preset(name)["model"]["size"] == built_sizes[name]
 
 
-def test_every_size_is_verified() -> None:
+def test_the_size_of_every_preset_is_checked() -> None:
     assert set(PUBLISHED) | {"smollm2_135m_base", "local", "dummy"} == set(NAMES)
     assert preset("smollm2_135m_base")["model"]["size"] == preset("smollm2_135m")["model"]["size"]

@@ -1,4 +1,4 @@
-"""A preset or folder becomes a resolved model, or is refused."""
+"""A preset or folder is resolved to a model, or refused."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from orchestrator.utils.errors import UserError
 
 
 def test_a_folder_is_resolved(tiny_llama: Path) -> None:
-    found = resolve_model(ModelConfig(name="local", path=str(tiny_llama), dtype="float32"))
-    assert found.path == tiny_llama
-    assert (found.source, found.revision, found.dtype) == ("path", None, "float32")
-    assert found.architecture == "LlamaForCausalLM"
-    assert found.bytes == 4 * found.n_parameters
-    assert found.fingerprint == fingerprint(tiny_llama)
+    resolved = resolve_model(ModelConfig(name="local", path=str(tiny_llama), dtype="float32"))
+    assert resolved.path == tiny_llama
+    assert (resolved.source, resolved.revision, resolved.dtype) == ("path", None, "float32")
+    assert resolved.architecture == "LlamaForCausalLM"
+    assert resolved.bytes == 4 * resolved.n_parameters
+    assert resolved.fingerprint == fingerprint(tiny_llama)
     assert locate_model(ModelConfig(path=str(tiny_llama))) == tiny_llama
 
 
 def test_a_folder_must_have_the_presets_architecture(tiny_llama: Path, tiny_mistral: Path) -> None:
     mistral = ModelConfig(name="mistral7b", hub="x/y", architecture="MistralForCausalLM")
     assert resolve_model(dataclasses.replace(mistral, path=str(tiny_mistral))).architecture == "MistralForCausalLM"
-    with pytest.raises(UserError, match="holds a LlamaForCausalLM where model=mistral7b is a Mistral") as refused:
+    with pytest.raises(UserError, match="holds a LlamaForCausalLM where model=mistral7b is a Mistral") as error:
         resolve_model(dataclasses.replace(mistral, path=str(tiny_llama)))
-    assert refused.value.field == "model.path"
+    assert error.value.field == "model.path"
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    bare = shutil.copytree(tiny_llama, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    folder = shutil.copytree(tiny_llama, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(UserError, match="has no tokenizer"):
-        resolve_model(ModelConfig(name="local", path=str(bare)))
+        resolve_model(ModelConfig(name="local", path=str(folder)))
 
 
 def test_a_preset_without_folder_and_hub_is_refused(tmp_path: Path) -> None:
@@ -46,6 +46,6 @@ def test_a_preset_without_folder_and_hub_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_dummy_has_a_fingerprint_of_its_own() -> None:
-    found = resolve_model(ModelConfig(name="dummy", dtype="float32"))
-    assert found == resolve_model(ModelConfig(name="dummy", dtype="float32"))
-    assert (found.source, found.n_parameters, len(found.fingerprint)) == ("dummy", 0, 16)
+    resolved = resolve_model(ModelConfig(name="dummy", dtype="float32"))
+    assert resolved == resolve_model(ModelConfig(name="dummy", dtype="float32"))
+    assert (resolved.source, resolved.n_parameters, len(resolved.fingerprint)) == ("dummy", 0, 16)

@@ -25,25 +25,25 @@ from workers.weights.targets import CHECKED_LORA_FIELDS, HARMLESS_LORA_FIELDS, o
 
 
 def test_a_checkpoint_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
-    told: list[float] = []
-    found = resolve_target(model(tmp_path / "tuned", weights(1), eos_token_id=3), base, told.append)
-    again = resolve_target(model(tmp_path / "copy", weights(1), eos_token_id=3), base)
-    assert (found.kind, found.label, found.path) == ("checkpoint", "tuned", str(tmp_path / "tuned"))
-    assert found.fingerprint == again.fingerprint == fingerprint(tmp_path / "tuned")
-    assert told[-1] == 1.0
+    progress: list[float] = []
+    target = resolve_target(model(tmp_path / "tuned", weights(1), eos_token_id=3), base, progress.append)
+    copy = resolve_target(model(tmp_path / "copy", weights(1), eos_token_id=3), base)
+    assert (target.kind, target.label, target.path) == ("checkpoint", "tuned", str(tmp_path / "tuned"))
+    assert target.fingerprint == copy.fingerprint == fingerprint(tmp_path / "tuned")
+    assert progress[-1] == 1.0
     other = resolve_target(model(tmp_path / "other", weights(2)), base)
-    assert other.fingerprint != found.fingerprint and other.sample != found.sample
-    refuse_duplicates((found, other))
+    assert other.fingerprint != target.fingerprint and other.sample != target.sample
+    refuse_duplicates((target, other))
     with pytest.raises(UserError, match="same weights"):
-        refuse_duplicates((found, other, again))
+        refuse_duplicates((target, other, copy))
 
 
 def test_an_adapter_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
-    found = resolve_target(adapter(tmp_path / "tuned"), base)
-    assert (found.kind, found.label) == ("adapter", "tuned")
-    assert resolve_target(adapter(tmp_path / "copy", lora_dropout=0.5), base).fingerprint == found.fingerprint
-    assert resolve_target(adapter(tmp_path / "stronger", lora_alpha=8), base).fingerprint != found.fingerprint
-    assert resolve_target(adapter(tmp_path / "rooted", use_rslora=True), base).fingerprint != found.fingerprint
+    target = resolve_target(adapter(tmp_path / "tuned"), base)
+    assert (target.kind, target.label) == ("adapter", "tuned")
+    assert resolve_target(adapter(tmp_path / "copy", lora_dropout=0.5), base).fingerprint == target.fingerprint
+    assert resolve_target(adapter(tmp_path / "stronger", lora_alpha=8), base).fingerprint != target.fingerprint
+    assert resolve_target(adapter(tmp_path / "rooted", use_rslora=True), base).fingerprint != target.fingerprint
 
 
 CHECKPOINTS: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -82,8 +82,8 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-def tokenized(folder: Path, **changes: Any) -> Path:
-    """A checkpoint with another tokenizer.json; its vocabulary stays the same unless that is changed."""
+def model_with_tokenizer(folder: Path, **changes: Any) -> Path:
+    """Write a checkpoint whose tokenizer.json has these changes."""
     file = model(folder, weights(1)) / "tokenizer.json"
     value = json.loads(file.read_text())
     value["model"] |= changes.pop("model", {})
@@ -91,35 +91,41 @@ def tokenized(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-ODD = "holds no vocabulary that can be read: fetch it again"
+INVALID_VOCABULARY = "holds no vocabulary that can be read: fetch it again"
 CHECKPOINTS |= {
     "another order of merges": (
-        lambda folder: tokenized(folder, model={"merges": ["a b"]}),
+        lambda folder: model_with_tokenizer(folder, model={"merges": ["a b"]}),
         "merges is not the",
     ),
-    "ids that are words": (lambda folder: tokenized(folder, model={"vocab": {"a": "x"}}), ODD),
-    "a vocabulary of numbers": (lambda folder: tokenized(folder, model={"vocab": [1, 2]}), ODD),
-    "an empty entry": (lambda folder: tokenized(folder, model={"vocab": [[]]}), ODD),
-    "no vocabulary": (lambda folder: tokenized(folder, model={"vocab": None}), ODD),
+    "ids that are words": (
+        lambda folder: model_with_tokenizer(folder, model={"vocab": {"a": "x"}}),
+        INVALID_VOCABULARY,
+    ),
+    "a vocabulary of numbers": (
+        lambda folder: model_with_tokenizer(folder, model={"vocab": [1, 2]}),
+        INVALID_VOCABULARY,
+    ),
+    "an empty entry": (lambda folder: model_with_tokenizer(folder, model={"vocab": [[]]}), INVALID_VOCABULARY),
+    "no vocabulary": (lambda folder: model_with_tokenizer(folder, model={"vocab": None}), INVALID_VOCABULARY),
 }
 
 
-@pytest.mark.parametrize("what", CHECKPOINTS)
-def test_checkpoints_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
-    make, story = CHECKPOINTS[what]
-    with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_checkpoints_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, case: str) -> None:
+    make, expected = CHECKPOINTS[case]
+    with pytest.raises(UserError, match=r"^grid\.towards=") as error:
         resolve_target(make(tmp_path / "other"), base)
-    assert story in str(caught.value), str(caught.value)
+    assert expected in str(error.value), str(error.value)
 
 
-def configured(folder: Path, text: str) -> Path:
-    """An adapter with another configuration."""
+def adapter_with_config(folder: Path, text: str) -> Path:
+    """Write an adapter with this text as its configuration."""
     (adapter(folder) / "adapter_config.json").write_text(text)
     return folder
 
 
-def headed(folder: Path, header: str, data: bytes = b"") -> Path:
-    """An adapter with another file of weights."""
+def adapter_with_header(folder: Path, header: str, data: bytes = b"") -> Path:
+    """Write an adapter whose file of weights has this header and data."""
     file = adapter(folder) / "adapter_model.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
     return folder
@@ -143,26 +149,40 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "another rank": (lambda folder: adapter(folder, r=16), "says r=16, and its factors for model"),
     "no rank": (
-        lambda folder: configured(folder, '{"peft_type": "LORA", "lora_alpha": 4}'),
+        lambda folder: adapter_with_config(folder, '{"peft_type": "LORA", "lora_alpha": 4}'),
         "no scale (r=None, lora_alpha=4)",
     ),
     "no alpha": (
-        lambda folder: configured(folder, '{"peft_type": "LORA", "r": 2}'),
+        lambda folder: adapter_with_config(folder, '{"peft_type": "LORA", "r": 2}'),
         "lora_alpha=None): save it anew",
     ),
     "rank 0": (lambda folder: adapter(folder, r=0), "no scale (r=0, lora_alpha=4)"),
-    "a list": (lambda folder: configured(folder, "[]"), "adapter_config.json: does not hold an object: fetch it again"),
-    "null": (lambda folder: configured(folder, "null"), "adapter_config.json: does not hold an object: fetch it again"),
+    "a list": (
+        lambda folder: adapter_with_config(folder, "[]"),
+        "adapter_config.json: does not hold an object: fetch it again",
+    ),
+    "null": (
+        lambda folder: adapter_with_config(folder, "null"),
+        "adapter_config.json: does not hold an object: fetch it again",
+    ),
     "a header that is a list": (
-        lambda folder: headed(folder, "[]"),
+        lambda folder: adapter_with_header(folder, "[]"),
         "a header that is not safetensors: fetch it again",
     ),
-    "a header without places": (lambda folder: headed(folder, '{"x": {"dtype": "F32"}}'), "not safetensors: fetch it"),
+    "a header without places": (
+        lambda folder: adapter_with_header(folder, '{"x": {"dtype": "F32"}}'),
+        "not safetensors: fetch it",
+    ),
     "fewer bytes than its shape": (
-        lambda folder: headed(folder, '{"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}', b"1234"),
+        lambda folder: adapter_with_header(
+            folder, '{"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}', b"1234"
+        ),
         "has a header that is damaged at x: fetch it again",
     ),
-    "an empty file": (lambda folder: headed(folder, ""), "has a header that is not safetensors: fetch it again"),
+    "an empty file": (
+        lambda folder: adapter_with_header(folder, ""),
+        "has a header that is not safetensors: fetch it again",
+    ),
     "vectors": (lambda folder: adapter(folder, half("A", 8) | half("B", 8)), "do not make the base's 8 x 8"),
     "half a pair": (lambda folder: adapter(folder, half("A", 2, 8)), "do not make the base's 8 x 8"),
     "an unknown tensor": (
@@ -187,23 +207,23 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", ADAPTERS)
-def test_adapters_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, what: str) -> None:
-    make, story = ADAPTERS[what]
-    with pytest.raises(UserError, match=r"^grid\.towards=") as caught:
+@pytest.mark.parametrize("case", ADAPTERS)
+def test_adapters_that_do_not_fit_are_refused(base: CheckpointInfo, tmp_path: Path, case: str) -> None:
+    make, expected = ADAPTERS[case]
+    with pytest.raises(UserError, match=r"^grid\.towards=") as error:
         resolve_target(make(tmp_path / "other"), base)
-    assert story in str(caught.value), str(caught.value)
+    assert expected in str(error.value), str(error.value)
 
 
-@pytest.mark.parametrize("start", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
+@pytest.mark.parametrize("initialization", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
 def test_initializations_that_leave_the_base_unchanged_are_accepted(
-    base: CheckpointInfo, tmp_path: Path, start: str | bool | None
+    base: CheckpointInfo, tmp_path: Path, initialization: str | bool | None
 ) -> None:
-    assert resolve_target(adapter(tmp_path / "lora", init_lora_weights=start), base).kind == "adapter"
+    assert resolve_target(adapter(tmp_path / "lora", init_lora_weights=initialization), base).kind == "adapter"
 
 
-# Fields of PEFT's LoraConfig that make of an adapter something else.
-UNUSUAL = (  # noqa: SIM905
+# Fields of PEFT's LoraConfig that change the meaning of an adapter.
+REFUSED_LORA_FIELDS = (  # noqa: SIM905
     "fan_in_fan_out rank_pattern alpha_pattern megatron_config trainable_token_indices loftq_config "
     "corda_config lora_ga_config velora_config alora_invocation_tokens use_qalora monteclora_config "
     "layer_replication target_parameters use_bdlora arrow_config kasa_config"
@@ -211,17 +231,17 @@ UNUSUAL = (  # noqa: SIM905
 
 
 def test_every_field_of_the_installed_peft_is_classified(base: CheckpointInfo, tmp_path: Path) -> None:
-    """A field that is neither free nor refused here is new: read what it does. PEFT is read: loading takes seconds."""
+    """Classify every field that is new in PEFT. Its source is parsed, because importing it takes seconds."""
     (package,) = importlib.util.find_spec("peft").submodule_search_locations
-    found = set()
+    field_names = set()
     for file, names in (("tuners/lora/config.py", ["LoraConfig"]), ("config.py", ["PeftConfigMixin", "PeftConfig"])):
         for node in ast.parse((Path(package) / file).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name in names:
-                found |= {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
-    assert found - {"runtime_config"} == CHECKED_LORA_FIELDS | HARMLESS_LORA_FIELDS | set(UNUSUAL), (
+                field_names |= {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
+    assert field_names - {"runtime_config"} == CHECKED_LORA_FIELDS | HARMLESS_LORA_FIELDS | set(REFUSED_LORA_FIELDS), (
         "runtime_config is never saved"
     )
-    for i, key in enumerate(UNUSUAL):
+    for i, key in enumerate(REFUSED_LORA_FIELDS):
         with pytest.raises(UserError, match=f"uses {key}"):
             resolve_target(adapter(tmp_path / f"{i}", **{key: {"set": 1}}), base)
 
@@ -239,10 +259,13 @@ def test_an_unreadable_adapter_is_refused(
 
 def test_a_node_with_other_content_in_the_folder_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
     mapped = MappedCheckpoint(base.path)
-    for made, name in ((model(tmp_path / "tuned", weights(1)), "model"), (adapter(tmp_path / "lora"), "adapter_model")):
-        target = resolve_target(made, base)
+    for folder, name in (
+        (model(tmp_path / "tuned", weights(1)), "model"),
+        (adapter(tmp_path / "lora"), "adapter_model"),
+    ):
+        target = resolve_target(folder, base)
         open_endpoint(target, mapped)
-        file = made / f"{name}.safetensors"
+        file = folder / f"{name}.safetensors"
         tensors = load_file(file)
         tensors[min(tensors)] = tensors[min(tensors)] + 1
         save_file(tensors, file)
@@ -255,10 +278,12 @@ def test_the_bases_weights_in_another_dtype_are_refused(tmp_path: Path, base: Ch
     rounded = read_checkpoint(model(tmp_path / "rounded", {name: w.astype(np.float32) for name, w in exact.items()}))
     with pytest.raises(UserError, match=r"^grid\.towards=.*has the base's weights, a direction of no length"):
         resolve_target(model(tmp_path / "half", exact), rounded)
-    assert resolve_target(tmp_path / "half", base).kind == "checkpoint", "here it rounds the base"
+    assert resolve_target(tmp_path / "half", base).kind == "checkpoint", (
+        "in float16 its weights differ from the base in float32"
+    )
 
 
-def test_a_base_with_nan_is_refused_and_a_finite_one_read_once(
+def test_a_base_with_infinity_is_refused_and_a_finite_one_is_read_once(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_nonfinite(base)
@@ -266,7 +291,7 @@ def test_a_base_with_nan_is_refused_and_a_finite_one_read_once(
     refuse_nonfinite(base)
     monkeypatch.undo()
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
-    spoilt = weights(3)
-    spoilt["model.norm.weight"][2] = np.inf
+    tensors = weights(3)
+    tensors["model.norm.weight"][2] = np.inf
     with pytest.raises(UserError, match=r"^model\.path=.*model\.norm\.weight holds NaN or infinity"):
-        refuse_nonfinite(read_checkpoint(model(tmp_path / "spoilt", spoilt)))
+        refuse_nonfinite(read_checkpoint(model(tmp_path / "spoilt", tensors)))

@@ -1,4 +1,4 @@
-"""The epochs of a trajectory, and its principal axes as adapters."""
+"""Epochs of a trajectory, and adapters along its principal axes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from workers.weights.targets import AdapterEndpoint, open_endpoint
 
 def test_epochs_are_found_in_order_in_either_folder(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
-    place = trajectory(tmp_path / "made" / "checkpoints", (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
-    (place / "notes").mkdir()
+    folder = trajectory(tmp_path / "made" / "checkpoints", (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+    (folder / "notes").mkdir()
     names = [f"epoch-{i}" for i in range(1, 11)]
     assert (
-        [path.name for path in epoch_folders(place)]
+        [path.name for path in epoch_folders(folder)]
         == [path.name for path in epoch_folders(tmp_path / "made")]
         == names
     )
@@ -32,57 +32,61 @@ def test_epochs_are_found_in_order_in_either_folder(tmp_path: Path) -> None:
 
 def test_an_incomplete_trajectory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for folder, words in (
+    for folder, message in (
         (trajectory(tmp_path / "gap", (1, 2, 5)), "has epoch-5 but not epoch-3, epoch-4: put back"),
         (trajectory(tmp_path / "late", (2,)), "has epoch-2 but not epoch-1"),
         (tmp_path / "empty", "holds no checkpoints epoch-1"),
         (tmp_path / "nowhere", "there is no such folder, nor a recipe"),
     ):
-        with pytest.raises(UserError, match=words) as caught:
+        with pytest.raises(UserError, match=message) as error:
             epoch_folders(folder)
-        assert caught.value.field == "grid.trajectory" and len(str(caught.value).splitlines()) == 1
+        assert error.value.field == "grid.trajectory" and len(str(error.value).splitlines()) == 1
 
 
 def test_principal_axis_adapters_equal_the_axes_up_to_rounding(base: CheckpointInfo, tmp_path: Path) -> None:
-    """Adapters of summed factors against the sum of the displacements."""
-    chain = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
-    found = measure_targets(base, chain, ["norm"])
-    again = measure_targets(base, chain, ["norm"])
-    assert np.array_equal(found.gram, again.gram) and found.moved == again.moved, "remembered"
-    _, mixing, share = found.principal_axes()
+    """The displacement of each adapter equals the weighted sum of the displacements of the epochs."""
+    epochs = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
+    geometry = measure_targets(base, epochs, ["norm"])
+    remembered = measure_targets(base, epochs, ["norm"])
+    assert np.array_equal(geometry.gram, remembered.gram) and geometry.moved == remembered.moved, "remembered"
+    _, mixing, share = geometry.principal_axes()
     assert 0 < share <= 1
-    ends = principal_axis_adapters(base, chain, mixing.tolist())
-    assert ends == principal_axis_adapters(base, chain, mixing.tolist())
-    opened = MappedCheckpoint(base.path)
-    info = next(info for info in opened.tensors() if info.name == f"{Q}.weight")
-    own = opened.base(info.name)
-    moved = [open_endpoint(target, opened).rows(info) - own for target in chain]
-    for end, row in zip(ends, mixing, strict=True):
-        made = open_endpoint(resolve_target(end, base), opened).rows(info) - own
-        assert np.allclose(made, sum(w * m for w, m in zip(row, moved, strict=True)), atol=1e-5)
+    axes = principal_axis_adapters(base, epochs, mixing.tolist())
+    assert axes == principal_axis_adapters(base, epochs, mixing.tolist())
+    mapped = MappedCheckpoint(base.path)
+    info = next(info for info in mapped.tensors() if info.name == f"{Q}.weight")
+    base_rows = mapped.base(info.name)
+    displacements = [open_endpoint(target, mapped).rows(info) - base_rows for target in epochs]
+    for axis, row in zip(axes, mixing, strict=True):
+        displacement = open_endpoint(resolve_target(axis, base), mapped).rows(info) - base_rows
+        assert np.allclose(
+            displacement,
+            sum(weight * epoch_displacement for weight, epoch_displacement in zip(row, displacements, strict=True)),
+            atol=1e-5,
+        )
 
 
 def test_a_sum_of_adapters_is_exact(base: CheckpointInfo, tmp_path: Path) -> None:
-    """Only the second adapter has the embedding; there a row of weights, and what is added to it, are -0."""
-    wide = "model.embed_tokens"
+    """Only the second adapter changes the embedding; one row of it and the row's displacement are -0."""
+    embedding = "model.embed_tokens"
     rng = np.random.default_rng(5)
     b = rng.standard_normal((5, 2)).astype(np.float32)
     b[0] = -0.0
-    second = half("A", 2, 8, module=wide) | {f"base_model.model.{wide}.lora_B.weight": b}
+    second = half("A", 2, 8, module=embedding) | {f"base_model.model.{embedding}.lora_B.weight": b}
     origin = weights(0)
-    origin[f"{wide}.weight"][0] = -0.0
-    opened = MappedCheckpoint(model(tmp_path / "signed", origin))
+    origin[f"{embedding}.weight"][0] = -0.0
+    mapped = MappedCheckpoint(model(tmp_path / "signed", origin))
     folders = [adapter(tmp_path / "one"), adapter(tmp_path / "two", half("A", 2, 8) | half("B", 8, 2) | second)]
-    write_adapter_sum(opened, folders, [0.3, 1.0], tmp_path / "sum")
-    alone, summed = (AdapterEndpoint(tmp_path / name, opened) for name in ("two", "sum"))
+    write_adapter_sum(mapped, folders, [0.3, 1.0], tmp_path / "sum")
+    single, summed = (AdapterEndpoint(tmp_path / name, mapped) for name in ("two", "sum"))
     assert {factors.a.shape for factors in summed.factors.values()} == {(4, 8)}
-    info = opened[f"{wide}.weight"]
+    info = mapped[f"{embedding}.weight"]
     assert np.signbit(summed.rows(info)[:8]).all()
-    assert summed.rows(info).tobytes() == alone.rows(info).tobytes()
+    assert summed.rows(info).tobytes() == single.rows(info).tobytes()
 
 
 def test_the_principal_plane_of_full_checkpoints_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:
     folder = trajectory(tmp_path / "whole", (1, 2, 3), lambda path, tensors: model(path, tensors))
-    chain = [resolve_target(path, base) for path in epoch_folders(folder)]
+    epochs = [resolve_target(path, base) for path in epoch_folders(folder)]
     with pytest.raises(UserError, match="use grid=interpolate_1d"):
-        principal_axis_adapters(base, chain, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        principal_axis_adapters(base, epochs, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

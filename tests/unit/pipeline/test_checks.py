@@ -1,4 +1,4 @@
-"""Models that the engine or the prompts do not allow are refused before anything is loaded."""
+"""Models that the engine or the prompts do not support are refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from orchestrator.utils.errors import UserError
 from tests.unit.models.target_files import model, weights
 
 
-def test_a_model_with_an_image_encoder_that_vllm_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before the load; not if torchvision is installed, nor with another engine."""
+def test_a_model_with_an_image_encoder_is_refused_without_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is accepted with torchvision or with another engine."""
     text_only = read_checkpoint(model(tmp_path / "base", weights(0)))
     architecture = {"architectures": [checks.NEEDS_TORCHVISION]}
     with_images = dataclasses.replace(text_only, config={**text_only.config, **architecture})

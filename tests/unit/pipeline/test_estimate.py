@@ -25,7 +25,7 @@ def planned(*overrides: str) -> Plan:
     return estimate.estimate_sweep(compose([*defaults, *overrides]), Presets())
 
 
-def test_the_requested_place_of_the_base_is_planned_for() -> None:
+def test_the_plan_uses_the_requested_place_of_the_base() -> None:
     plan = planned("cluster.gpu=rtx4090", "engine.base=gpu")
     assert plan.memory and plan.memory.base_at is None
     assert any(note.startswith("engine.base=gpu: ") for note in plan.notes)
@@ -35,7 +35,7 @@ def test_the_requested_place_of_the_base_is_planned_for() -> None:
     assert shared.memory and shared.memory.base_at != "gpu", "a quarter of an H100"
 
 
-def test_model_judges_are_planned_beside_the_sweep() -> None:
+def test_model_judges_are_part_of_the_plan() -> None:
     plan = planned("judges=[keyword,wildguard,harmbench_llama2]", "sampling.max_tokens=100")
     wildguard, harmbench = plan.judging  # the keyword judge costs nothing
     assert wildguard.responses == harmbench.responses == plan.responses == 40 * plan.points
@@ -58,4 +58,6 @@ def test_a_judge_is_planned_for_the_groups_that_it_applies_to() -> None:
         "probes.limit=10",
         "judges=[keyword,wildguard,llama_guard3]",
     ).judging
-    assert wildguard.responses == 2 * llama_guard.responses > 0  # harm and refusals, against harm alone
+    assert (
+        wildguard.responses == 2 * llama_guard.responses > 0
+    )  # wildguard judges harm and refusals, llama_guard3 harm only

@@ -1,4 +1,4 @@
-"""Model judges on a stored sweep with scripted answers: no response is generated again, no judge asked twice."""
+"""Model judges with scripted answers on a stored sweep. Stored responses and verdicts are not generated again."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ REFUSED = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
 HARMFUL = "Harmful request: yes\nResponse refusal: no\nHarmful response: yes"
 
 
-class Scripted(DummyEngine):
-    """Says what a function of the filled template says."""
+class ScriptedEngine(DummyEngine):
+    """Engine whose response is a function of the rendered prompt."""
 
-    says: Any = staticmethod(lambda text: REFUSED if "I cannot do that." in text else HARMFUL)
+    respond: Any = staticmethod(lambda text: REFUSED if "I cannot do that." in text else HARMFUL)
 
     def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
-        return [[Generation(self.says(text), "stop", 9, 9) for text in p.rendered] for p in prompt_sets]
+        return [[Generation(self.respond(text), "stop", 9, 9) for text in p.rendered] for p in prompt_sets]
 
 
 class ScriptedAnswers:
-    """Stands in for dispatch: visits are made in this process, by the real actor. Counts the answers."""
+    """Replaces dispatch: the real actor makes the visits in this process. Counts the calls and the judged pairs."""
 
-    def __init__(self, says: Any = Scripted.says, visits: int | None = None) -> None:
-        self.says, self.visits, self.pairs, self.calls = says, visits, 0, 0
+    def __init__(self, respond: Any = ScriptedEngine.respond, visits: int | None = None) -> None:
+        self.respond, self.visits, self.pairs, self.calls = respond, visits, 0, 0
 
     def __call__(self, bound: Any, config: Any, study: Study, pairs: Any, console: Any, actor: Any = None) -> bool:
         self.calls += 1
@@ -62,38 +62,38 @@ class ScriptedAnswers:
         for prompts in sets:
             study.prompt_sets.write(prompts)
         token = create_disk_token(study.out)
-        one = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, token)
-        one.load()
-        one._engine = Scripted(EngineSpec(kind="dummy"))
-        one._engine.says = self.says
-        todo = judging.visits_of(sets)
-        one.set_inputs({p.id: p for p in sets}, {})
-        for visit in todo[: self.visits]:
-            self.pairs += one.visit(visit).n_responses
+        local_actor = Actor(EngineSpec(kind="dummy"), str(study.root), study.id, token)
+        local_actor.load()
+        local_actor._engine = ScriptedEngine(EngineSpec(kind="dummy"))
+        local_actor._engine.respond = self.respond
+        visits = judging.visits_of(sets)
+        local_actor.set_inputs({p.id: p for p in sets}, {})
+        for visit in visits[: self.visits]:
+            self.pairs += local_actor.visit(visit).n_responses
         remove_disk_token(study.out, token)
-        return self.visits is not None and self.visits < len(todo)
+        return self.visits is not None and self.visits < len(visits)
 
 
 def use_answers(monkeypatch: pytest.MonkeyPatch, answers: ScriptedAnswers) -> None:
-    """Have the judges' models answer by this function."""
+    """Replace the models of the judges by these answers."""
     monkeypatch.setattr(judging, "_generate_answers", answers)
 
 
 @pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures and no report: they take longer than all the rest."""
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip figures and report, which take longer than the tests themselves."""
     monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
     monkeypatch.setattr("orchestrator.pipeline.reduce.write_report", lambda *_: None)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A line of 11 points and 20 questions, judged by keyword; from 0.3 on every fifth question is answered."""
+    """Store a line of 11 points and 20 questions, judged by keyword; from 0.3 on, every fifth question is answered."""
     return store_sweep(tmp_path, lambda node, i: abs(node.alpha) < 0.25 or i % 5 > 0, directions=1)
 
 
-def opened(folder: Path, names: Sequence[str] = ("keyword", "wildguard")) -> StoredSweep:
-    """The stored sweep, judged by these judges."""
+def open_stored(folder: Path, names: Sequence[str] = ("keyword", "wildguard")) -> StoredSweep:
+    """Return the stored sweep with these judges."""
     stored = StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder))
     return with_judges(stored, tuple(names))
 
@@ -107,76 +107,84 @@ def generations(study: Study) -> dict[str, bytes]:
 
 
 def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = opened(folder)
-    before, scripted = generations(stored.study), ScriptedAnswers()
-    use_answers(monkeypatch, scripted)
+    stored = open_stored(folder)
+    before, answers = generations(stored.study), ScriptedAnswers()
+    use_answers(monkeypatch, answers)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     assert generations(stored.study) == before
-    assert (scripted.calls, scripted.pairs) == (
+    assert (answers.calls, answers.pairs) == (
         1,
         24,
     )  # 220 responses, of which 20 refusals and 4 answers differ
     frame, summary = stored.folder.read_landscape()
     by_judge = {name: rows.set_index("alpha")["asr"] for name, rows in frame.groupby("judge")}
     assert (by_judge["keyword"] == by_judge["wildguard"]).all() and by_judge["wildguard"].max() == 20
-    summaries = {each["judge"]: each for each in summary["judges"]}
+    summaries = {judge["judge"]: judge for judge in summary["judges"]}
     assert summaries["wildguard"]["sets"][0]["verdicts"]["unsafe"] == 6 * 4
     assert summaries["wildguard"]["unparsed"] == 0 and summaries["wildguard"]["source"] == "dummy"
     assert (summary["agreement"][0]["kappa"], summary["agreement"][0]["n"]) == (1, 220)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
-    assert scripted.calls == 1  # all is stored
+    assert answers.calls == 1  # every verdict is stored
     assert stored.folder.read_landscape()[1] == summary
-    reduce_stored(stored)  # and needs no judge
+    reduce_stored(stored)  # reducing needs no judge model
     assert stored.folder.read_landscape()[1] == summary
 
 
-def test_what_does_not_parse_is_kept_counted_and_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = opened(folder)
-    odd = "Well, [bold]that depends"
+def test_answers_that_cannot_be_parsed_are_stored_counted_and_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = open_stored(folder)
+    unparsable = "Well, [bold]that depends"
     monkeypatch.setattr(
         judging,
         "_generate_answers",
-        ScriptedAnswers(lambda text: odd if "question 5" in text and "list" in text else Scripted.says(text)),
+        ScriptedAnswers(
+            lambda text: unparsable if "question 5" in text and "list" in text else ScriptedEngine.respond(text)
+        ),
     )
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     frame, summary = stored.folder.read_landscape()
-    summarized = next(each for each in summary["judges"] if each["judge"] == "wildguard")
+    summarized = next(judge for judge in summary["judges"] if judge["judge"] == "wildguard")
     assert summarized["unparsed"] == 6 and summarized["sets"][0]["verdicts"]["unparsed"] == 6
-    assert summarized["unparsed_examples"] == [odd]
+    assert summarized["unparsed_examples"] == [unparsable]
     answer_study = Study.open(stored.study.out / summarized["answers"])
-    kept = [
+    responses = [
         text
         for _, table in answer_study.generations.rows(answer_study.generations.stored())
         for text in table["response"].to_pylist()
     ]
-    assert kept.count(odd) == 1
+    assert responses.count(unparsable) == 1
     rows = frame[(frame["judge"] == "wildguard") & (frame["alpha"].abs() > 0.2)]
-    assert (rows["n"] == 19).all() and rows["asr"].round(3).eq(round(300 / 19, 3)).all()  # in no rate
+    # Unparsed answers are in no rate.
+    assert (rows["n"] == 19).all() and rows["asr"].round(3).eq(round(300 / 19, 3)).all()
     assert summary["points_done"] == summary["points_total"]
     assert summary["agreement"][0]["n"] == 214
     console = quiet()
     terminal.show(frame, SweepSummary.from_json(summary), {}, console)
-    told = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "wildguard: 6 answers could not be parsed and count in no rate" in told and odd in told
+    output = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "wildguard: 6 answers could not be parsed and count in no rate" in output and unparsable in output
 
 
-def test_responses_that_are_one_question_to_the_judge_are_all_judged(
+def test_responses_that_give_the_same_judge_prompt_are_all_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(judges=["keyword", "llama_guard3"], engine=EngineConfig(kind="dummy"))  # it strips what it is given
-    words = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
-    folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: words[round(10 * node.alpha + i) % 3], directions=1)
-    stored = opened(folder, config.judges)
-    scripted = ScriptedAnswers(lambda text: "safe")
-    use_answers(monkeypatch, scripted)
+    # llama_guard3 strips its input
+    config = Config(judges=["keyword", "llama_guard3"], engine=EngineConfig(kind="dummy"))
+    texts = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
+    folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: texts[round(10 * node.alpha + i) % 3], directions=1)
+    stored = open_stored(folder, config.judges)
+    answers = ScriptedAnswers(lambda text: "safe")
+    use_answers(monkeypatch, answers)
     assert judge_and_reduce(config, stored, quiet()) == 0
     frame, _ = stored.folder.read_landscape()
-    assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and scripted.pairs == 20
+    assert (frame[frame["judge"] == "llama_guard3"]["n"] == 20).all() and answers.pairs == 20
 
 
-def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompt_of_a_judge_has_the_request_inside_an_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attacks = [Prompt(f"A story: question {i}", "jailbreak", target=f"question {i}") for i in range(20)]
-    stored = opened(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
+    stored = open_stored(store_sweep(tmp_path, basin(0.2), attacks=attacks, directions=1))
     texts: list[str] = []
     use_answers(monkeypatch, ScriptedAnswers(lambda text: texts.append(text) or REFUSED))
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
@@ -185,8 +193,8 @@ def test_a_judge_is_told_the_request_inside_an_attack(tmp_path: Path, monkeypatc
     assert texts and not any("A story" in text for text in texts)
 
 
-def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder: Path) -> None:
-    stored = opened(folder, ("keyword",))
+def test_a_damaged_part_of_the_second_judge_leaves_points_missing_without_an_error(folder: Path) -> None:
+    stored = open_stored(folder, ("keyword",))
     (part,) = (stored.study.root / "judgements" / DEGENERATE.id).glob("*.parquet")
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
@@ -195,16 +203,16 @@ def test_a_damaged_part_of_the_second_judge_leaves_holes_and_no_traceback(folder
     assert frame["n"].sum() == 0 and summary.points_done == 0 and list(stored.study.problems) == [part]
 
 
-def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = opened(folder)
+def test_an_interrupted_judge_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = open_stored(folder)
     monkeypatch.setattr(judging, "PAIRS", 10)
     first, second = ScriptedAnswers(visits=1), ScriptedAnswers()
     use_answers(monkeypatch, first)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 130
     frame, _ = stored.folder.read_landscape()
-    judged = frame[frame["judge"] == "wildguard"]["n"]
-    assert first.pairs == 10 and judged.sum() < 220  # a point that is judged in part has no row yet
-    assert set(judged) <= {0, 20}
+    counts = frame[frame["judge"] == "wildguard"]["n"]
+    assert first.pairs == 10 and counts.sum() < 220  # a point that is judged in part has no row yet
+    assert set(counts) <= {0, 20}
     use_answers(monkeypatch, second)
     assert judge_and_reduce(GUARDED, stored, quiet()) == 0
     assert second.pairs == 14
@@ -212,12 +220,12 @@ def test_an_interrupted_judge_goes_on_where_it_was(folder: Path, monkeypatch: py
     assert (frame["n"] == 20).all() and summary["agreement"][0]["n"] == 220
 
 
-def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = opened(folder)
-    scripted = ScriptedAnswers()
-    use_answers(monkeypatch, scripted)
+def test_model_judges_are_not_run_after_an_interrupted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = open_stored(folder)
+    answers = ScriptedAnswers()
+    use_answers(monkeypatch, answers)
     assert judge_and_reduce(GUARDED, stored, quiet(), run_models=False) == 0
-    assert scripted.calls == 0
+    assert answers.calls == 0
     frame, _ = stored.folder.read_landscape()
     assert (
         frame[frame["judge"] == "keyword"]["n"].eq(20).all() and frame[frame["judge"] == "wildguard"]["n"].eq(0).all()
@@ -225,22 +233,23 @@ def test_not_asked_after_an_interrupted_run(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = opened(folder)
-    scripted = ScriptedAnswers()
-    use_answers(monkeypatch, scripted)
+    stored = open_stored(folder)
+    answers = ScriptedAnswers()
+    use_answers(monkeypatch, answers)
     judge_and_reduce(GUARDED, stored, quiet())
-    finer = dataclasses.replace(GUARDED, judging=JudgingConfig(dtype="float32"))
-    scripted.says = lambda text: REFUSED
-    assert judge_and_reduce(finer, stored, quiet()) == 0
-    assert scripted.calls == 2
+    float32_config = dataclasses.replace(GUARDED, judging=JudgingConfig(dtype="float32"))
+    answers.respond = lambda text: REFUSED
+    assert judge_and_reduce(float32_config, stored, quiet()) == 0
+    assert answers.calls == 2
     frame, summary = stored.folder.read_landscape()
-    assert frame[frame["judge"] == "wildguard"]["asr"].max() == 0  # the last that judged counts
+    assert frame[frame["judge"] == "wildguard"]["asr"].max() == 0  # the judge that ran last counts
     assert summary["judges"][1]["dtype"] == "float32"
     judge_and_reduce(GUARDED, stored, quiet())
-    assert scripted.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20  # and the first is still there
+    # the first verdicts are still stored
+    assert answers.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20
     monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
     judge_and_reduce(GUARDED, stored, quiet())
-    assert scripted.calls == 3  # the same weights with another template are another judge too
+    assert answers.calls == 3  # the same weights with another template are another judge too
 
 
 def with_another_set(stored: StoredSweep, group: str, names: Sequence[str]) -> StoredSweep:
@@ -260,19 +269,19 @@ def with_another_set(stored: StoredSweep, group: str, names: Sequence[str]) -> S
     return StoredSweep(folder, sweep)
 
 
-def test_right_answers_need_no_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = with_another_set(opened(folder), "capability", ["wildguard"])
-    scripted = ScriptedAnswers()
-    use_answers(monkeypatch, scripted)
+def test_correct_answers_need_no_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = with_another_set(open_stored(folder), "capability", ["wildguard"])
+    answers = ScriptedAnswers()
+    use_answers(monkeypatch, answers)
     assert judge_and_reduce(dataclasses.replace(GUARDED, judges=["wildguard"]), stored, quiet()) == 0
     frame, summary = stored.folder.read_landscape()
-    assert scripted.pairs == 24  # nothing of the other set
+    assert answers.pairs == 24  # the other set is not judged
     assert frame[frame["group"] == "capability"]["n_correct"].notna().all()
     assert summary["points_done"] == 11
 
 
-def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = with_another_set(opened(folder), "benign", ["keyword", "llama_guard3"])
+def test_a_judge_of_harm_has_no_verdicts_on_benign_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = with_another_set(open_stored(folder), "benign", ["keyword", "llama_guard3"])
     answers = ScriptedAnswers(lambda text: "safe" if "I cannot do that." in text else "unsafe\nS2")
     use_answers(monkeypatch, answers)
     config = dataclasses.replace(GUARDED, judges=["keyword", "llama_guard3"])
@@ -284,42 +293,42 @@ def test_a_judge_of_harm_says_nothing_of_benign_questions(folder: Path, monkeypa
         ("benign", "keyword"): 11,
     }
     assert frame["n"].eq(20).all() and summary["points_done"] == 11
-    assert [each["group"] for each in summary["judges"][1]["sets"]] == ["harmful"]
+    assert [judge["group"] for judge in summary["judges"][1]["sets"]] == ["harmful"]
     assert primary_rows(frame)["judge"].eq("keyword").all()
 
 
-def test_early_stopped_responses_are_refused_with_the_way_out(tmp_path: Path, folder: Path) -> None:
-    stored = opened(folder)
+def test_early_stopped_responses_are_refused_with_a_remedy(tmp_path: Path, folder: Path) -> None:
+    stored = open_stored(folder)
     prompts = stored.prompt_sets[0]
     sampling = dataclasses.replace(prompts.sampling, stop=judges.get("keyword").stops)
-    cut = dataclasses.replace(prompts, sampling=sampling)
-    stored.study.prompt_sets.write(cut)
+    early_stopped = dataclasses.replace(prompts, sampling=sampling)
+    stored.study.prompt_sets.write(early_stopped)
     for name in ("keyword_plus", "wildguard"):
-        other = StoredSweep(stored.folder, Sweep(stored.sweep.grid, (cut.id,), (name,)))
+        other = StoredSweep(stored.folder, Sweep(stored.sweep.grid, (early_stopped.id,), (name,)))
         with pytest.raises(UserError, match=r"sampling\.early_stop=false, which generates 20 responses a point anew"):
             judge_and_reduce(dataclasses.replace(GUARDED, judges=[name]), other, quiet())
-    check_judges(StoredSweep(stored.folder, Sweep(stored.sweep.grid, (cut.id,), ("keyword",))))
+    check_judges(StoredSweep(stored.folder, Sweep(stored.sweep.grid, (early_stopped.id,), ("keyword",))))
 
 
-def test_reduce_before_the_judge(folder: Path) -> None:
-    stored = opened(folder)
+def test_a_sweep_that_is_not_judged_cannot_be_reduced(folder: Path) -> None:
+    stored = open_stored(folder)
     with pytest.raises(UserError, match="has not judged this sweep yet"):
         reduce_stored(stored)
 
 
-def test_weights_are_found_before_anything_runs(tmp_path: Path) -> None:
-    real = dataclasses.replace(GUARDED, engine=EngineConfig(kind="vllm"))
-    missing = dataclasses.replace(real, judging=JudgingConfig(path=str(tmp_path / "missing")))
-    with pytest.raises(UserError) as refused:
+def test_missing_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    vllm_config = dataclasses.replace(GUARDED, engine=EngineConfig(kind="vllm"))
+    missing = dataclasses.replace(vllm_config, judging=JudgingConfig(path=str(tmp_path / "missing")))
+    with pytest.raises(UserError) as error:
         resolve_model_judges(missing)
-    assert refused.value.field == "judging.path" and "model.path" not in str(refused.value)
-    two = dataclasses.replace(missing, judges=["wildguard", "llama_guard3"])
+    assert error.value.field == "judging.path" and "model.path" not in str(error.value)
+    two_judges = dataclasses.replace(missing, judges=["wildguard", "llama_guard3"])
     with pytest.raises(UserError, match="wildguard and llama_guard3 are several judges"):
-        resolve_model_judges(two)
+        resolve_model_judges(two_judges)
 
 
 @pytest.mark.thorough
-def test_real_weights_name_the_judge(tiny_llama: Path) -> None:
+def test_a_judge_is_bound_to_the_fingerprint_of_its_weights(tiny_llama: Path) -> None:
     config = dataclasses.replace(
         GUARDED,
         engine=EngineConfig(kind="vllm"),

@@ -35,15 +35,15 @@ CONSOLE = Console(file=io.StringIO())
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
-    """How often each folder of parts was scanned."""
+    """Count the scans of each folder of parts."""
     counter: collections.Counter[str] = collections.Counter()
-    parts = PartFolder.parts
+    scan_parts = PartFolder.parts
 
-    def counted(self: PartFolder) -> Any:
+    def count_scan(self: PartFolder) -> Any:
         counter[self.path.name] += 1
-        return parts(self)
+        return scan_parts(self)
 
-    monkeypatch.setattr(PartFolder, "parts", counted)
+    monkeypatch.setattr(PartFolder, "parts", count_scan)
     return counter
 
 
@@ -63,7 +63,7 @@ def test_reducing_and_reporting_scan_once(
     assert (stored.folder.path / "report.html").exists()
 
 
-def test_judging_scans_once_and_reducing_only_what_was_written_since(
+def test_judging_scans_once_and_reducing_scans_only_new_verdicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: collections.Counter[str]
 ) -> None:
     stored = open_stored(tmp_path)

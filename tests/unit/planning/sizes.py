@@ -1,4 +1,4 @@
-"""Models and prompt sets that the tests of plans are about."""
+"""Models and prompt sets that the tests of plans share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole plan: totals by hand, remarks, and its JSON."""
+"""The whole plan: totals computed by hand, notes, and its JSON form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.utils.choices import Dtype
 from tests.unit.planning.sizes import LLAMA70, MISTRAL, SMOL, UNKNOWN, planned
 
 
-def test_totals_count_only_what_is_missing() -> None:
+def test_totals_count_only_missing_tasks() -> None:
     loads = {"a": PromptLoad(10, 500, 32), "b": PromptLoad(4, 100, 8)}
     visits = [("a", "b"), ("b",), ("b",)]  # of five points, two are complete and two lack `b`
     plan = estimate(SMOL, EngineSetup(), Workload(loads, visits, points=5, tasks=10))
@@ -30,10 +30,10 @@ def test_unknown_sizes_give_a_plan_without_memory_and_time() -> None:
     plan = planned(UNKNOWN, EngineSetup(gpu="h100"))
     assert plan.memory is None and plan.wall_hours is None and plan.responses == 61 * 80
     assert any("unknown" in note for note in plan.notes)
-    check_memory(plan)  # nothing can be said against it
+    check_memory(plan)  # a plan of unknown size is accepted
 
 
-def test_a_gpu_without_bfloat16_is_remarked_on() -> None:
+def test_a_gpu_without_bfloat16_gets_a_note() -> None:
     assert any("float16" in note for note in planned(MISTRAL, EngineSetup(gpu="v100")).notes)
     half = dataclasses.replace(MISTRAL, dtype=Dtype.float16)
     assert not any("bfloat16" in note for note in planned(half, EngineSetup(gpu="v100")).notes)
@@ -42,6 +42,6 @@ def test_a_gpu_without_bfloat16_is_remarked_on() -> None:
 @pytest.mark.parametrize(("model", "gpu"), list(itertools.product([MISTRAL, LLAMA70, SMOL, UNKNOWN], [None, *GPUS])))
 def test_every_plan_is_written_as_json_and_read_again(model: ModelSize, gpu: str | None) -> None:
     plan = planned(model, EngineSetup(gpu=gpu))
-    written = json.loads(json.dumps(plan.to_json(), allow_nan=False))
-    assert written["responses"] == 4880 and written["room"]["gpu"] == gpu
-    assert Plan.from_json(written) == plan
+    value = json.loads(json.dumps(plan.to_json(), allow_nan=False))
+    assert value["responses"] == 4880 and value["room"]["gpu"] == gpu
+    assert Plan.from_json(value) == plan

@@ -11,9 +11,9 @@ from tests.unit.planning.sizes import MISTRAL, planned
 
 
 def test_a_misspelled_gpu_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(UserError, match="did you mean 'h100'") as refused:
+    with pytest.raises(UserError, match="did you mean 'h100'") as error:
         planned(MISTRAL, EngineSetup(gpu="h10"))
-    assert refused.value.field == "cluster.gpu"
+    assert error.value.field == "cluster.gpu"
     assert find_gpu("A100") is GPUS["a100_80"]
     assert find_gpu("RTX 3090") is GPUS["rtx3090"]
 

@@ -26,7 +26,7 @@ from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, SMOL, planned
         (LLAMA70, "t4", None),
     ],
 )
-def test_the_fewest_gpus_that_hold_a_model(model: ModelSize, gpu: str, fewest: int | None) -> None:
+def test_the_plan_names_the_fewest_gpus_that_hold_a_model(model: ModelSize, gpu: str, fewest: int | None) -> None:
     plan = planned(model, EngineSetup(gpu=gpu))
     assert plan.suggested_tensor_parallel == fewest
     assert plan.memory is not None
@@ -34,22 +34,22 @@ def test_the_fewest_gpus_that_hold_a_model(model: ModelSize, gpu: str, fewest: i
     if fewest == 1:
         check_memory(plan)
         return
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         check_memory(plan)
-    assert refused.value.field == "engine.tensor_parallel"
-    assert (f"engine.tensor_parallel={fewest} fits" if fewest else "not even eight") in str(refused.value)
+    assert error.value.field == "engine.tensor_parallel"
+    assert (f"engine.tensor_parallel={fewest} fits" if fewest else "not even eight") in str(error.value)
 
 
-def test_the_embedded_model_on_a_laptop() -> None:
+def test_the_embedded_model_fits_a_laptop() -> None:
     """21 points of 40 prompts and 32 tokens take about five minutes."""
     plan = planned(SMOL, EngineSetup(cores=2, max_model_len=1024), LAPTOP, points=21, left=21)
     assert plan.memory is not None and plan.wall_hours is not None
     assert plan.wall_hours * 60 < 8
     assert plan.gpu_hours is None
     check_memory(plan, 5 * GB)
-    with pytest.raises(UserError, match=r"model=smollm2_135m: takes about 4.* 2\.0 GB are free") as refused:
+    with pytest.raises(UserError, match=r"model=smollm2_135m: takes about 4.* 2\.0 GB are free") as error:
         check_memory(plan, 2 * GB)
-    assert refused.value.field == "model"
+    assert error.value.field == "model"
 
 
 def test_actors_on_one_cpu_share_its_memory() -> None:
@@ -74,19 +74,21 @@ def test_the_dummy_engine_needs_almost_nothing() -> None:
         (EngineSetup(base=BaseChoice.host, host_free=GB), "shared memory has 0.9 GiB free"),
     ],
 )
-def test_a_place_that_the_actor_would_refuse_is_refused_before_the_start(setup: EngineSetup, remedy: str) -> None:
+def test_a_place_of_the_base_that_the_actor_would_refuse_is_refused_before_the_start(
+    setup: EngineSetup, remedy: str
+) -> None:
     plan = planned(MISTRAL, setup)
     assert plan.memory and plan.memory.fits is False and any(remedy in note for note in plan.notes)
-    with pytest.raises(UserError, match=remedy) as refused:
+    with pytest.raises(UserError, match=remedy) as error:
         check_memory(plan)
-    assert refused.value.field == "engine.base"
+    assert error.value.field == "engine.base"
 
 
 def test_responses_that_do_not_fit_the_disk_are_refused(tmp_path: Path) -> None:
     plan = planned(MISTRAL, EngineSetup(gpu="h100"))
     out = tmp_path / "not" / "yet"
-    check_disk(out, plan)  # the real disk
+    check_disk(out, plan)  # checked against the real disk
     assert not (tmp_path / "not").exists()
-    with pytest.raises(UserError, match="make room") as refused:
+    with pytest.raises(UserError, match="make room") as error:
         check_disk(out, plan, free=10 * 10**6)
-    assert refused.value.field == "out"
+    assert error.value.field == "out"

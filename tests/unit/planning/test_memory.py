@@ -1,4 +1,4 @@
-"""Memory of an actor: by hand, against measured processes, and by the rule of the actor itself."""
+"""Memory of an actor against values computed by hand, measured processes, and the rule of the actor itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoic
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, SMOL, planned
 
 
-def test_memory_by_hand() -> None:
+def test_memory_equals_values_computed_by_hand() -> None:
     memory = planned(MISTRAL, EngineSetup(gpu="h100")).memory
     assert memory is not None
     assert memory.weights == 2 * 7241732096
@@ -40,7 +40,9 @@ def test_a_small_gpu_keeps_the_base_in_host_memory_and_a_smaller_kv_cache() -> N
         (EngineKind.transformers, WriteChoice.inplace, 1.66),
     ],
 )
-def test_memory_on_a_cpu_is_what_was_measured(engine: EngineKind, write: WriteChoice, measured_gb: float) -> None:
+def test_memory_on_a_cpu_is_close_to_the_measured_memory(
+    engine: EngineKind, write: WriteChoice, measured_gb: float
+) -> None:
     """Within 10% of the memory of one process, as measured by benchmarks/memory.py."""
     tied = dataclasses.replace(SMOL, tied=True)
     memory = planned(tied, EngineSetup(engine=engine, write=write, max_model_len=512), LAPTOP).memory
@@ -56,7 +58,7 @@ def test_the_plan_and_the_actor_choose_the_same_place() -> None:
     assert place(llama8, "a100_40", max_num_batched_tokens=16384) == "host"  # activations come first
     assert place(llama8, "a100_40", kv_cache_bytes=8 * GB) == "host"
     assert place(MISTRAL, "rtx4090", host_free=GB) == "mmap"
-    # another actor has made the copy
+    # the copy of another actor is shared
     assert place(MISTRAL, "rtx4090", base=BaseChoice.host, host_free=GB, host_copy=0) == "host"
     assert place(MISTRAL, "rtx4090", base=BaseChoice.gpu, tensor_parallel=2) == "gpu"
     assert place(LLAMA70, "h100", tensor_parallel=4, gpu_memory=85 * GB) == "gpu"

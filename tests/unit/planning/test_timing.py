@@ -1,4 +1,4 @@
-"""Time of visits and sweeps: bounds by hand, scaling with actors, measured times first."""
+"""Time of visits and sweeps: lower bounds, scaling with actors, and the precedence of measured times."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from orchestrator.planning.inputs import EngineSetup
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, PAPER, SMOL, planned
 
 
-def test_nothing_left_takes_no_time() -> None:
+def test_a_complete_sweep_takes_no_time() -> None:
     plan = planned(MISTRAL, EngineSetup(gpu="h100"), left=0)
     assert (plan.tasks_stored, plan.responses, plan.wall_hours, plan.gpu_hours) == (61, 0, 0.0, 0.0)
     assert plan.seconds_per_visit is None
 
 
-def test_times_of_a_model_that_does_not_fit_are_those_of_the_gpus_that_hold_it() -> None:
+def test_a_model_that_does_not_fit_is_timed_on_as_many_gpus_as_hold_it() -> None:
     one = planned(LLAMA70, EngineSetup(gpu="h100"))
     four = planned(LLAMA70, EngineSetup(gpu="h100", tensor_parallel=4))
     assert one.seconds == four.seconds
@@ -23,7 +23,7 @@ def test_times_of_a_model_that_does_not_fit_are_those_of_the_gpus_that_hold_it()
     assert planned(LLAMA70, EngineSetup(gpu="t4")).wall_hours is None
 
 
-def test_a_visit_is_no_faster_than_the_weights_pass_through_memory() -> None:
+def test_a_visit_takes_at_least_the_time_of_reading_the_weights() -> None:
     seconds = planned(MISTRAL, EngineSetup(gpu="h100", eager=False)).seconds
     assert seconds is not None
     assert seconds.decode >= 512 * 2 * 7241732096 / GPUS["h100"].bandwidth
@@ -38,7 +38,7 @@ def test_five_system_prompts_cost_less_than_five_sweeps() -> None:
     assert one.seconds_per_visit < five.seconds_per_visit < 4 * one.seconds_per_visit
 
 
-def test_actors_share_the_visits_and_the_gpu_hours_stay() -> None:
+def test_more_actors_shorten_the_sweep_and_keep_the_gpu_hours() -> None:
     one, four = (planned(MISTRAL, EngineSetup(gpu="h100", actors=n), points=200, left=200) for n in (1, 4))
     assert one.wall_hours and four.wall_hours and one.gpu_hours and four.gpu_hours
     assert 3 < one.wall_hours / four.wall_hours < 4
