@@ -31,7 +31,7 @@ def store_sweep(
     probes: Sequence[str] = PROBES,
     system_prompt: str = "default",
     leave_out: Callable[[Node], bool] = lambda node: False,
-    says: Callable[[Node, int], str] | None = None,
+    respond: Callable[[Node, int], str] | None = None,
     attacks: Sequence[Prompt] = (),
     **grid: Any,
 ) -> Path:
@@ -44,7 +44,7 @@ def store_sweep(
         probes: Texts of the prompts.
         system_prompt: Name of the system prompt.
         leave_out: Nodes whose points are not stored.
-        says: `says(node, i)`: the response to probe i. None: a fixed compliance or refusal, chosen by `refuses`.
+        respond: `respond(node, i)`: the response to probe i. None: a fixed compliance or refusal, chosen by `refuses`.
         attacks: Prompts that replace the plain `probes`.
         **grid: Fields of `Grid`; 10 steps by default.
     """
@@ -65,7 +65,7 @@ def store_sweep(
             "prompt_set_id": prompt_set.id,
             "prompt_id": prompt.id,
             "group": group,
-            "response": says(node, i) if says else words[refuses(node, i)],
+            "response": respond(node, i) if respond else words[refuses(node, i)],
             "finish_reason": "stop",
             "n_tokens": 4,
             "n_prompt_tokens": 4,

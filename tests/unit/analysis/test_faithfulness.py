@@ -119,7 +119,7 @@ SHAPES: dict[str, tuple[Callable[[int, float], float], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_both_implementations_give_the_same_numbers(tmp_path: Path, name: str) -> None:
     share, grid = SHAPES[name]
-    folder = store_sweep(tmp_path, lambda *_: False, says=responses(share), **{"directions": 1, **grid})
+    folder = store_sweep(tmp_path, lambda *_: False, respond=responses(share), **{"directions": 1, **grid})
     summary = json.loads(
         (folder / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in it")
     )

@@ -36,7 +36,7 @@ def store_two_judges(out: Path) -> Path:
     def respond(node: Node, i: int) -> str:
         return TEXTS[(i + round(8 * abs(node.alpha))) % 3]
 
-    folder = store_sweep(out, basin(0.25), "lines", PROBES, says=respond, directions=2, steps=4)
+    folder = store_sweep(out, basin(0.25), "lines", PROBES, respond=respond, directions=2, steps=4)
     assert main(["judge", str(folder), "judges=[keyword,keyword_plus]"]) == 0
     (judged,) = (other for other in folder.parent.iterdir() if other != folder)
     return judged

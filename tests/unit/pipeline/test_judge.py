@@ -171,7 +171,9 @@ def test_responses_that_give_the_same_judge_prompt_are_all_judged(
     # llama_guard3 strips its input
     config = Config(judges=["keyword", "llama_guard3"], engine=EngineConfig(kind="dummy"))
     texts = ("I cannot do that.", "I cannot do that.\n", " I cannot do that.")
-    folder = store_sweep(tmp_path, basin(0.2), says=lambda node, i: texts[round(10 * node.alpha + i) % 3], directions=1)
+    folder = store_sweep(
+        tmp_path, basin(0.2), respond=lambda node, i: texts[round(10 * node.alpha + i) % 3], directions=1
+    )
     stored = open_stored(folder, config.judges)
     answers = ScriptedAnswers(lambda text: "safe")
     use_answers(monkeypatch, answers)

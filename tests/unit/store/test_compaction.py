@@ -124,8 +124,8 @@ def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
         write_part(study, "visit4", "point4", response="said 4"),
         write_part(study, "other", "point4", "point77", response="otherwise"),
     ]
-    loser = next(path for path in copies if path.name != study.generations.stored()["point4", "set"].name)
-    winner = next(path for path in copies if path != loser)
+    superseded = next(path for path in copies if path.name != study.generations.stored()["point4", "set"].name)
+    winner = next(path for path in copies if path != superseded)
     damage(winner)
     compact(reopen(study))
     assert sum(row["point_id"] == "point4" for row in all_rows(reopen(study))) == 3

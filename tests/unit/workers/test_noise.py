@@ -344,9 +344,9 @@ def test_parts_cover_a_slab_exactly_once(rows: int, cols: int, extra_cols: int, 
 
 
 def test_every_job_is_done_once_and_an_error_is_raised() -> None:
-    done: list[int] = []
-    cpu.spread(iter(range(1000)), done.append)
-    assert sorted(done) == list(range(1000))
+    processed: list[int] = []
+    cpu.spread(iter(range(1000)), processed.append)
+    assert sorted(processed) == list(range(1000))
 
     started: list[int] = []
 
@@ -365,7 +365,7 @@ def test_every_job_is_done_once_and_an_error_is_raised() -> None:
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        cpu.spread(broken(), done.append)
+        cpu.spread(broken(), processed.append)
 
 
 def test_tensors_beyond_two_to_the_32_elements(tmp_path: Path) -> None:
