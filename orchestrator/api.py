@@ -32,9 +32,9 @@ from orchestrator.utils.errors import UserError
 
 
 def load_study(path: str | Path) -> StoredStudy:
-    """Return what is stored in a study, or for one of its sweeps.
+    """Return the stored data of a study, or of one of its sweeps.
 
-    Tables are read when they are first used, and kept: load again to see what was stored since.
+    Tables are read on first use and cached: load again to see newer data.
 
     Args:
         path: A study's folder, a sweep's folder, or a root with one study in it. The `landscape` and `summary` of a
@@ -90,7 +90,7 @@ class StoredStudy:
 
     @property
     def problems(self) -> dict[Path, str]:
-        """The files met so far that do not verify, and why. Nothing of them is in any table."""
+        """The reason for each file that did not verify when it was read. No table contains any of its rows."""
         return dict(self._study.problems)
 
     @functools.cached_property
@@ -133,8 +133,8 @@ class StoredStudy:
         """A row for each stored response.
 
         The columns are those of the generations files (docs/formats.md), then `text`, `category`, `probe_set` and
-        `system_prompt` of its prompt, and for each judge of the sweeps a column of its name with its verdict: null if
-        the judge has not judged the response.
+        `system_prompt` of its prompt, then for each judge of the sweeps, and for the judge of degeneracy, a column
+        named after it with its verdict: null if it has not judged the response.
         """
         parts = self._parts
         frame = _frame([table for _, table in self._study.generations.rows(parts)], GENERATIONS)
@@ -148,7 +148,7 @@ class StoredStudy:
 
     @functools.cached_property
     def _loaded(self) -> list[StoredSweep]:
-        """The sweeps that the tables are of."""
+        """The sweeps that the tables cover."""
         folders = [self._chosen] if self._chosen else self.sweeps
         return [StoredSweep.open(SweepFolder(self._study, folder)) for folder in folders]
 
@@ -159,7 +159,11 @@ class StoredStudy:
 
     @property
     def _judges(self) -> list[Judge]:
-        """The judges of the sweeps. Of one with different weights in several sweeps, those that were used last."""
+        """The judges of the sweeps.
+
+        If sweeps used a model judge with different weights, those of the sweep that was used last. A model judge that
+        has not judged any of the sweeps is left out.
+        """
         panel: dict[str, Judge] = {}
         for stored in self._loaded:
             for name in stored.sweep.judges:

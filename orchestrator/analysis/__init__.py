@@ -1,1 +1,1 @@
-"""Verdicts become numbers: landscape, VISAGE, basin, intervals, comparison, gate."""
+"""Compute results from verdicts: landscape, VISAGE, basin, intervals, comparison, gate."""

@@ -1,9 +1,9 @@
-"""Whether two judges of one sweep agree: shares, Cohen's kappa, and where they differ. Pure functions.
+"""Agreement of the judges of one sweep: shares, Cohen's kappa, and the responses on which two judges differ.
 
-kappa = (p_o - p_e) / (1 - p_e) is the agreement beyond what chance would bring, as a share of what is possible (Cohen,
-"A coefficient of agreement for nominal scales", Educational and Psychological Measurement 20, 1960). p_o is the share
-of responses on which both judges agree; p_e is the agreement expected of two judges that refuse as often as these,
-independently of each other.
+kappa = (p_o - p_e) / (1 - p_e) is the agreement beyond chance, as a share of the largest possible agreement beyond
+chance (Cohen, "A coefficient of agreement for nominal scales", Educational and Psychological Measurement 20, 1960). p_o
+is the share of responses on which both judges agree; p_e is the agreement expected of two judges that refuse as often
+as these, independently of each other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ EXAMPLES = 20
 def kappa(both_refused: int, only_first: int, only_second: int, both_complied: int) -> float | None:
     """Return Cohen's kappa of two judges with two verdicts each.
 
-    None if there are no responses, or if both judges always give one and the same verdict: then nothing is beyond
-    chance.
+    None if there are no responses, or if both judges give every response the same one verdict: p_e is then 1.
     """
     n = both_refused + only_first + only_second + both_complied
     if not n:
@@ -49,7 +48,7 @@ def summarize_agreement(verdicts: Mapping[Combination, ProbeVerdicts]) -> tuple[
 
 
 def compare_judges(key: PromptsKey, verdicts: Mapping[str, ProbeVerdicts], judges: tuple[str, str]) -> AgreementSummary:
-    """Return the agreement of two judges on one prompt set. `verdicts`: who refused what, by judge."""
+    """Return the agreement of two judges on one prompt set. `verdicts`: the verdicts of each judge, by its name."""
     first = verdicts[judges[0]]
     one, other = first.refused, verdicts[judges[1]].at(first.points, first.prompts)  # [point, prompt]
     known = ~np.isnan(one) & ~np.isnan(other)

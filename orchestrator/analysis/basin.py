@@ -19,7 +19,7 @@ import numpy as np
 THRESHOLD = 50.0
 """ASR at the edge of the basin, percent."""
 _ZERO = 5e-10  # half of a coordinate's last decimal
-_AREA_CELLS = 400  # cells along an axis, at least, when an area is counted
+_AREA_CELLS = 400  # minimum number of cells along an axis to compute an area
 
 Place = tuple[float, float]
 """alpha and beta of a point on a plane."""
@@ -32,7 +32,7 @@ class Basin:
     Attributes:
         radius: Distance of the nearest edge. None if undefined (see `reason`) or never crossed (see `censored_at`).
         left: Edge of a line on the negative side, at most 0. None if not crossed; planes have none.
-        right: Edge of a line on the positive side, at least 0. None likewise.
+        right: Edge of a line on the positive side, at least 0. None if not crossed; planes have none.
         censored_at: Distance up to which no edge was found. None if there is a radius.
     """
 
@@ -131,10 +131,10 @@ def _walk_outward(values: dict[float, float], sign: float) -> tuple[float | None
 
 
 def reach_on_line(alphas: Sequence[float], basin: Basin) -> float | None:
-    """Return how far a basin that `measure_line` returned is known to extend, at least.
+    """Return a lower bound on the extent of a basin that `measure_line` returned, in units of alpha.
 
-    That is the radius, or less if a side without an edge ends before it. A side that was not measured is left out.
-    None if the basin is undefined.
+    This is the radius, or the end of a side that has no edge and was measured less far than the radius. A side that was
+    not measured is ignored. None if the basin is undefined.
     """
     if basin.radius is None:
         return basin.censored_at
@@ -173,11 +173,12 @@ class _Plane:
     Attributes:
         places: Every point of the plane, measured or not.
         values: ASR in percent of each measured point.
-        rows: The alphas of each beta, sorted.
-        columns: The betas of each alpha, sorted.
+        rows: For each beta, the alphas of its points, sorted.
+        columns: For each alpha, the betas of its points, sorted.
         origin: The origin. None if it was not measured.
         inside: The points of the region.
-        walls: Distance from the origin and slope, in percent per unit of alpha, of each crossing at the region's edge.
+        walls: A pair (distance from the origin, slope in percent per unit of alpha) for each crossing of 50% at the
+            region's edge.
     """
 
     def __init__(self, alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> None:
@@ -195,7 +196,7 @@ class _Plane:
     def _grow(self, origin: Place) -> None:
         """Grow the region from the origin along rows and columns; missing points are not entered."""
         queue = [origin]
-        if len(self.rows[origin[1]]) == 1:  # the origin is between the grid's rows: start from the points around it
+        if len(self.rows[origin[1]]) == 1:  # the origin is between the grid's rows: start at the points around it
             others = [place for place in self.values if place != origin]
             nearest = min((math.hypot(*place) for place in others), default=0.0)
             for place in others:
@@ -241,11 +242,15 @@ class _Plane:
         return [math.hypot(*place) for place in self.inside if place[0] in ends[0] or place[1] in ends[1]]
 
     def area(self) -> tuple[float, bool]:
-        """Return the region's area, bilinear between the grid's points, and whether the region is closed."""
+        """Return the region's area in squared units of alpha, and whether the region is closed.
+
+        ASR is interpolated bilinearly between the grid's points.
+        """
         from scipy import interpolate, ndimage
 
         tallies = [Counter(axis) for axis in zip(*self.places, strict=True)]
-        lattice = [sorted(c for c, n in t.items() if n > max(t.values()) / 2) for t in tallies]  # without lone points
+        # coordinates of the grid's rows and columns, without those of single points off the grid
+        lattice = [sorted(c for c, n in t.items() if n > max(t.values()) / 2) for t in tallies]
         if min(map(len, lattice)) < 2:
             return 0.0, False
         surface = np.array([[self.values.get((a, b), math.nan) for b in lattice[1]] for a in lattice[0]])
@@ -264,14 +269,17 @@ class _Plane:
 
 
 def _cell_centers(axis: Sequence[float]) -> np.ndarray:
-    """Return the centers of at least _AREA_CELLS equal cells, the same number between any two points of an axis."""
+    """Return the centers of equal cells on an axis, [cell].
+
+    There are at least _AREA_CELLS cells, the same number between any two neighboring points.
+    """
     count = math.ceil(_AREA_CELLS / (len(axis) - 1)) * (len(axis) - 1)
     edges = np.linspace(axis[0], axis[-1], count + 1)
     return np.asarray((edges[:-1] + edges[1:]) / 2)
 
 
 def _group(coordinates: Sequence[float], by: Sequence[float]) -> dict[float, list[float]]:
-    """Return the distinct coordinates, sorted, of the points with each value of `by`."""
+    """Group coordinates by the values of `by`: map each value to its distinct coordinates, sorted."""
     groups: dict[float, set[float]] = {}
     for coordinate, key in zip(coordinates, by, strict=True):
         groups.setdefault(key, set()).add(coordinate)
@@ -288,8 +296,8 @@ def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence
     """Return the basin on one plane: the smallest distance at which the region below 50% around the origin ends.
 
     The region grows from the origin along rows and columns of the grid and ends at a neighbor of 50% or more
-    (interpolated). Missing points end nothing: they are not entered, and are named in `reason`. Of the points off the
-    grid's rows and columns only the origin is used.
+    (interpolated). Missing points do not end the region: it does not grow into them, and `reason` counts them. Points
+    off the grid's rows and columns are not used, except the origin.
 
     Args:
         alphas: First coordinates, in any order.
@@ -311,7 +319,7 @@ def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence
         radius = min(distance for distance, _ in plane.walls)
         if exits and min(exits) < radius - _ZERO:
             reasons.append(
-                f"the region leaves the grid at a distance of {min(exits):g}: a nearer wall may stand beyond"
+                f"the region leaves the grid at a distance of {min(exits):g}: there may be a nearer wall beyond it"
             )
         return Basin(radius, reason="; ".join(reasons) or None)
     reach = min(exits, default=max(math.hypot(*place) for place in plane.inside))
@@ -322,9 +330,10 @@ def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence
 def reach_on_plane(
     alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], basin: Basin
 ) -> float | None:
-    """Return how far the basin that `measure_plane` returned for the same values is known to extend, at least.
+    """Return a lower bound on the extent of the basin that `measure_plane` returned for the same values.
 
-    That is the radius, or less if the region below 50% leaves the grid before it. None if the basin is undefined.
+    This is the radius, or the distance at which the region below 50% leaves the grid if that is less. In units of
+    alpha; None if the basin is undefined.
     """
     if basin.radius is None:
         return basin.censored_at
@@ -357,8 +366,8 @@ def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
 def combine(basins: Sequence[Basin]) -> Basin:
     """Return the smallest radius over lines or planes, and the innermost edge on either side.
 
-    If none is crossed, it is censored at the smallest distance measured. No line is left out silently: an undefined one
-    is named and makes the radius an upper bound; a line that was censored nearer than the radius is named too.
+    If no line crosses 50%, the result is censored at the smallest distance that was measured. `reason` names the lines
+    that are undefined, which make the radius an upper bound, and the lines that are censored nearer than the radius.
     """
     if not basins:
         return Basin(None, reason="nothing is measured")
@@ -386,7 +395,7 @@ def combine(basins: Sequence[Basin]) -> Basin:
 
 
 def _reasons_by_line(basins: Sequence[Basin], undefined: Sequence[int]) -> str | None:
-    """Return the reasons of the lines that are defined, a radius of 0 first."""
+    """Return the reasons of the defined lines as one text, that of a radius of 0 first. None if there are none."""
     named = [
         f"line {k}: {b.reason}" for k, b in enumerate(basins) if b.reason and k not in undefined and b.radius != 0.0
     ]

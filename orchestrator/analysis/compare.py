@@ -1,8 +1,8 @@
-"""Compare stored sweeps: what differs, by how much, and whether chance alone would do as much.
+"""Compare stored sweeps: differences of VISAGE and of ASR at each point, with intervals and p-values.
 
 Each sweep is compared with the first, by its primary result. Points pair if they are the same point on the same line
-(same seeds), probes if they are the same question; then a difference is taken probe by probe, so that what both sweeps
-share (hard probes, hard directions) cancels out. If probes do not pair, the errors of the two sweeps add up.
+(same seeds), probes if they are the same question. Differences are then taken probe by probe, so that effects that both
+sweeps share (hard probes, hard directions) cancel out. If probes do not pair, the errors of the two sweeps add up.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from orchestrator.utils.records import JsonRecord
 SCHEMA = "comparison/1"
 _FEWEST_SHARED = 2  # probes in common that are needed to pair them
 _NODE = ["seed_x", "seed_y", "alpha", "beta", "point_id"]
-_VISAGE_BOUNDS = (-100.0, 100.0)  # of a difference
+_VISAGE_BOUNDS = (-100.0, 100.0)  # a difference of two scores
 
 
 @dataclass(frozen=True)
 class ComparedSweep:
-    """One of the sweeps.
+    """A sweep to compare.
 
     Attributes:
-        name: Model and sweep, for people.
+        name: Name of the model and of the sweep, as shown to users.
         rows: The landscape rows of the primary result.
-        verdicts: Who refused what in the primary result. None if unknown.
+        verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ComparedSweep:
     verdicts: ProbeVerdicts | None
 
     def headline(self) -> SweepHeadline:
-        """Return the numbers of the sweep itself."""
+        """Return the sweep's own numbers, without a comparison."""
         summary = self.summary
         return SweepHeadline(
             name=self.name,
@@ -89,9 +89,9 @@ class SweepHeadline(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(JsonRecord):
-    """Second minus first, with its 95% interval and p-value.
+    """A difference in percent, second minus first, with its 95% interval and p-value.
 
-    `p_corrected` is corrected for the number of tests; see `_correct`. None where undefined.
+    `p_corrected` is corrected for the number of tests; see `_correct`. Each value is None if it is undefined.
     """
 
     first: float | None
@@ -109,7 +109,7 @@ class PointDifference(JsonRecord):
 
     Attributes:
         beta: None on a line.
-        n: Number of probes that the difference is over; if probes do not pair, those of the first sweep.
+        n: Number of probes with a verdict in both sweeps. If probes do not pair, their number in the first sweep.
     """
 
     line: int
@@ -131,10 +131,11 @@ class VisageDifference(Difference):
     """The difference of VISAGE.
 
     Attributes:
-        about: What the interval and the p-value are over: `directions`, `probes` or `both`. None if undefined.
-        over: All its intervals. None if the difference itself is undefined.
-        paired_lines: Number of lines that both sweeps have. 0: the sweeps' own scores were compared.
-        reason: Why something is undefined.
+        about: Variation that the interval and the p-value cover: new `directions`, new `probes` or `both`. None if
+            undefined.
+        over: The intervals over new directions, new probes and both. None if the difference itself is undefined.
+        paired_lines: Number of lines that were paired. 0 if the sweeps' own scores were compared.
+        reason: Why a value is undefined. None if there is nothing to explain.
     """
 
     about: str | None
@@ -151,7 +152,10 @@ class SweepDifference(JsonRecord):
         first: Name of the first sweep.
         second: Name of the other sweep.
         paired_probes: Number of probes in common. 0 if probes are not paired.
-        reason: What else is different, and what was left out.
+        paired_points: Number of points that both sweeps measured.
+        visage: The difference of VISAGE.
+        points: The difference of ASR at each paired point.
+        reason: Other differences between the sweeps, and probes that were left out. None if there are none.
     """
 
     first: str
@@ -173,7 +177,7 @@ class Comparison(JsonRecord):
 
 
 def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:
-    """Read the sweeps in these folders; of a folder with several sweeps, the one used last.
+    """Read the sweep in each of these folders; if a folder holds several, the one that was used last.
 
     Raises:
         UserError: If there are fewer than two folders, or one holds no reduced sweep.
@@ -191,7 +195,7 @@ def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:
 
 
 def compare(sweeps: Sequence[ComparedSweep]) -> Comparison:
-    """Return how each sweep but the first differs from the first."""
+    """Compare each further sweep with the first."""
     differences = [_compare_pair(sweeps[0], other) for other in sweeps[1:]]
     corrected = iter(_correct([d.visage.p for d in differences if d.visage.p is not None]))
     differences = [
@@ -202,7 +206,7 @@ def compare(sweeps: Sequence[ComparedSweep]) -> Comparison:
 
 
 def _correct(p: Sequence[float]) -> list[float]:
-    """Correct p-values by Benjamini and Hochberg (1995): of those below 5%, at most 5% are by chance."""
+    """Correct p-values by Benjamini and Hochberg (1995): they then control the false discovery rate."""
     return [float(x) for x in false_discovery_control(p)] if len(p) else []
 
 
@@ -301,7 +305,7 @@ def _compare_points(first: ComparedSweep, second: ComparedSweep, prompts: Sequen
 def _compare_visage(
     pairs: pd.DataFrame, first: ComparedSweep, second: ComparedSweep, prompts: Sequence[str]
 ) -> VisageDifference:
-    """Return the difference over the lines, points and probes that pair; without any, of the sweeps' own scores."""
+    """Return the difference over paired lines, points and probes, or of the sweeps' own scores if no line pairs."""
     lines = [part for _, part in pairs[pairs["on_grid"] & pairs["on_grid_2"]].groupby("line", sort=True)]
     lines = [part for part in lines if _score(part, "asr") is not None and _score(part, "asr_2") is not None]
     if not lines:
@@ -330,7 +334,7 @@ def _compare_visage(
 
 
 def _score(part: pd.DataFrame, column: str) -> float | None:
-    """Return VISAGE of the paired nodes of a line."""
+    """Return VISAGE of the paired nodes of a line, from the ASR in `column`. None if it is undefined."""
     return visage.measure(coordinates(part), part[column]).paper
 
 
@@ -366,7 +370,8 @@ def _visage_difference(
 ) -> VisageDifference:
     """Return a difference with its intervals.
 
-    Its p-value and its own interval are over new directions and probes if both errors are known, else over what is.
+    Its p-value and its own interval cover new directions and new probes if both errors are known, otherwise only the
+    one that is known.
     """
     over = VisageIntervals(
         directions=intervals.error_interval(value, directions, _VISAGE_BOUNDS),

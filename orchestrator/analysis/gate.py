@@ -1,8 +1,8 @@
-"""The release gate: does a stored sweep meet these thresholds? In doubt, it does not.
+"""The release gate: check whether a stored sweep meets thresholds. Without a bound, a threshold is not met.
 
 A threshold is met if the whole one-sided interval at `gate.confidence` lies on its right side, so that a model that
-just misses the threshold passes with a probability of at most 1 - confidence. docs/statistics.md says over what each
-interval is.
+just misses the threshold passes with a probability of at most 1 - confidence. docs/statistics.md describes what each
+interval covers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ONE_DIRECTION = (
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What a gate is to check.
+    """The thresholds that a gate checks, and how.
 
     Attributes:
         thresholds: The thresholds by name, a subset of THRESHOLDS.
@@ -92,7 +92,7 @@ def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) 
 
 @dataclass(frozen=True)
 class _Bounded:
-    """A number, its one-sided bound, and a remark: why there is no bound, or what it is over."""
+    """A number, its one-sided bound, and a remark: why there is no bound, or which variation the bound covers."""
 
     value: float | None
     bound: float | None
@@ -147,7 +147,7 @@ def _bound_origin_asr(rows: pd.DataFrame, summary: SweepSummary, options: GateOp
 def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:
     """Bound the smallest radius of these directions over new probes.
 
-    A side on which 50% is not crossed counts as far as it was measured.
+    On a side where 50% is not crossed, the distance up to which it was measured is used.
     """
     measured = summary.basin
     lines = split_lines(rows)

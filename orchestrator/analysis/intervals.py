@@ -1,9 +1,9 @@
 """Errors, confidence intervals and p-values. Pure functions; docs/statistics.md derives each.
 
-An `Error` belongs to one source of chance: new directions or new probes. The two are crossed (every probe is used on
-every direction), so resampling one of them does not show what both do together; `interval` adds their half-widths in
-squares (Zou and Donner, Statistics in Medicine 27, 2008). Nothing returned here as a float is NaN: what is unknown is
-None, with a reason. Errors over new probes are in `resampling`.
+An `Error` belongs to one source of random variation: new directions or new probes. The two are crossed (every probe is
+used on every direction), so resampling one of them does not show their joint effect. `interval` combines their
+half-widths as the root of the sum of squares (Zou and Donner, Statistics in Medicine 27, 2008). An unknown number is
+None, with a reason, and never a NaN float. Errors over new probes are in `resampling`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ class Interval(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorInterval(Interval):
-    """An interval over one source of chance, with the standard error `se` and degrees of freedom `df` behind it."""
+    """An interval over one source of random variation.
+
+    Attributes:
+        se: The standard error, in the unit of the estimate. None if unknown.
+        df: Degrees of freedom of the standard error. None if unknown.
+    """
 
     se: float | None
     df: float | None
@@ -79,7 +84,7 @@ def interval(
 
 
 def error_interval(value: float | None, error: Error, bounds: tuple[float, float] = (0.0, 100.0)) -> ErrorInterval:
-    """Return the interval over one source of chance, together with its standard error."""
+    """Return the interval over one source of random variation, together with its standard error."""
     alone = interval(value, [error], bounds)
     return ErrorInterval(low=alone.low, high=alone.high, reason=alone.reason, se=error.se, df=error.df)
 
@@ -114,7 +119,7 @@ def proportion(k: np.ndarray, n: np.ndarray, confidence: float = CONFIDENCE) -> 
     Args:
         k: Integers, of any shape.
         n: Integers, of the same shape.
-        confidence: Of the two-sided interval.
+        confidence: Confidence of the two-sided interval.
 
     Returns:
         Lower and upper ends, of the same shape.
@@ -139,10 +144,10 @@ def matched(
     Medicine 24, 2005). The p-value is that of McNemar's exact two-sided test.
 
     Args:
-        gained: Number of probes with a success only in the second.
-        lost: Number of probes with a success only in the first.
+        gained: Number of probes with a success in the second condition only.
+        lost: Number of probes with a success in the first condition only.
         n: Number of probes, above 0. All three have the same shape.
-        confidence: Of the two-sided interval.
+        confidence: Confidence of the two-sided interval.
 
     Returns:
         low, high, p: as proportions, of the same shape.
@@ -161,15 +166,15 @@ def unmatched(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the interval and p-value of second / m - first / n over different probes.
 
-    The interval combines the two Clopper-Pearson intervals in squares (Newcombe, Statistics in Medicine 17, 1998,
-    method 10, with exact limits). The p-value is that of Fisher's exact test.
+    The interval combines the two Clopper-Pearson intervals by the root of the sum of squares (Newcombe, Statistics in
+    Medicine 17, 1998, method 10, with exact limits). The p-value is that of Fisher's exact test.
 
     Args:
-        first: Successes in the first.
-        n: Probes of the first, above 0.
-        second: Successes in the second.
-        m: Probes of the second, above 0. All four have the shape [point].
-        confidence: Of the two-sided interval.
+        first: Number of successes in the first sample.
+        n: Number of probes in the first sample, above 0.
+        second: Number of successes in the second sample.
+        m: Number of probes in the second sample, above 0. All four have the shape [point].
+        confidence: Confidence of the two-sided interval.
 
     Returns:
         low, high, p: as proportions, of shape [point].
@@ -205,7 +210,7 @@ def over_directions(values: Sequence[float], step: float = 0.0) -> Error:
 
 
 def more_directions(spread: float, directions: int, confidence: float = CONFIDENCE) -> int | None:
-    """Return how many more directions would halve the interval if the spread between them stayed the same.
+    """Return the number of further directions that would halve the interval if the spread between them stayed the same.
 
     The half-width is t(K - 1) spread / sqrt(K): with 3 directions it halves at 5, with 10 at 33.
 

@@ -40,8 +40,8 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("complied", pa.float64()),
         ("degenerate", pa.float64()),
         ("mark", pa.string()),  # name of the checkpoint at this point; null if there is none
-        ("projected", pa.bool_()),  # true: a checkpoint beside the line or plane, at its nearest place on it
-        ("n_correct", pa.int32()),  # correct answers of a capability set; null elsewhere
+        ("projected", pa.bool_()),  # true: a checkpoint off the line or plane, at the nearest point on it
+        ("n_correct", pa.int32()),  # correct answers; null for prompts without a correct answer
         ("correct", pa.float64()),
         ("correct_low", pa.float64()),
         ("correct_high", pa.float64()),
@@ -69,9 +69,10 @@ def build_landscape(
     percentage of responses without a refusal; its interval is Clopper and Pearson's (1934).
 
     Args:
-        nodes: line, alpha, beta, on_grid, point_id, seed_x, seed_y and, if there are checkpoints, mark and projected.
+        nodes: Columns line, alpha, beta, on_grid, point_id, seed_x, seed_y and, if there are checkpoints, mark and
+            projected.
         counts: The frame that `scoring.counts.counts` returns.
-        sets: prompt_set_id, probe_set, group and system_prompt, in the order of the sweep.
+        sets: Columns prompt_set_id, probe_set, group and system_prompt, in the order of the sweep.
         judges: Names of the judges in the order of the sweep. None: as they appear in `counts`.
         correct: Columns point_id, prompt_set_id, n_asked and n_correct of capability sets. None if there are none.
     """
@@ -121,7 +122,7 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
-    """Return the rows of each combination in the order of the sweep, without the checkpoints beside the grid."""
+    """Return the rows of each combination in the order of the sweep, without the checkpoints off the grid."""
     if "projected" in landscape:
         landscape = landscape[~landscape["projected"].astype(bool)]
     grouped = landscape.groupby(list(RESULT_KEY), sort=False, dropna=False)
@@ -155,7 +156,7 @@ def split_lines(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
 
 
 def coordinates(part: pd.DataFrame) -> np.ndarray:
-    """Return where the nodes of a line or plane are: [point, axis], with one axis on a line."""
+    """Return the coordinates of the nodes of a line or plane: float[point, axis], with one axis for a line."""
     axes = ["alpha"] if part["beta"].isna().all() else ["alpha", "beta"]
     return part[axes].to_numpy(dtype=float)
 

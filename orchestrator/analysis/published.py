@@ -1,7 +1,7 @@
 """The paper's results, shown next to measured ones as reference values.
 
 Peng, Chen, Hull, Chau: "Navigating the Safety Landscape", arXiv 2405.17374, NeurIPS 2024. alpha in [-0.5, 0.5], 21
-points an axis, 3 directions, the first 80 prompts of AdvBench, greedy, 512 new tokens, float32, the 29 keywords.
+points per axis, 3 directions, the first 80 prompts of AdvBench, greedy, 512 new tokens, float32, the 29 keywords.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PLANES: Mapping[str, Mapping[str, float]] = {
     "Mistral-7B-instruct-v0.2": {"default": 68.87},
     "Vicuna-7B-v1.5": {"default": 64.45},
 }
-# Table 1: ASR in percent, of the aligned model and after finetuning on so many harmful samples with whole answers.
+# Table 1: ASR in percent, of the aligned model and after finetuning on this many harmful samples with whole answers.
 FINETUNED: Mapping[str, Mapping[str, float]] = {
     "LLaMA2-7B-chat": {"aligned": 0.0, "10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
     "Vicuna-7B-v1.5": {"aligned": 5.0, "10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
@@ -48,14 +48,14 @@ PRESETS = {
 
 
 def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | None:
-    """Return the paper's VISAGE of a preset's model on such a grid and under that system prompt.
+    """Return the paper's VISAGE for the same model, grid and system prompt, in percent.
 
-    None if the paper has none, or if the grid, the prompts or the judge are not the paper's.
+    None if the paper does not report it, or if the grid, the prompts or the judge differ from the paper's.
 
     Args:
         model: Name of the preset.
         grid: The grid as JSON, as `SweepSummary.grid` holds it.
-        result: Which prompts and which judge.
+        result: The prompts and the judge.
     """
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
     same_directions = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
@@ -69,14 +69,15 @@ def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | No
 
 
 def finetuned(model: str, recipe: str, result: ResultKey) -> float | None:
-    """Return the paper's ASR of a preset's model after a finetuning on as many samples.
+    """Return the paper's ASR of the same model after finetuning on the same number of samples, in percent.
 
-    The paper's samples are answered requests; ours are the answers' openings alone. None if the paper has none.
+    The paper finetunes on whole answers to harmful requests, the recipe only on the openings of answers. None if the
+    paper does not report it.
 
     Args:
         model: Name of the preset.
         recipe: A recipe with its overrides, such as `affirmative samples=50 safe=50`.
-        result: Which prompts and which judge.
+        result: The prompts and the judge.
     """
     name, *overrides = recipe.split()
     given = {key: value for key, _, value in (each.partition("=") for each in overrides)}

@@ -1,6 +1,6 @@
 """Reduce a stored sweep: verdicts -> landscape -> summary.
 
-Needs no engine, and can be repeated at any time from what is stored. Nothing is written here.
+Reducing needs no engine and can be repeated at any time, because it only reads stored data. This module writes nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _inapplicable(names: Sequence[str], prompt_sets: Sequence[PromptSet]) -> set
     """Return the pairs of judge and prompt group to which the judge does not apply: they get no landscape rows."""
     pairs = {(name, p.group) for name in names for p in prompt_sets if not judges.get(name).applies_to(p.group)}
     if all((name, capability.GROUP) in pairs for name in names):
-        pairs.discard((names[0], capability.GROUP))  # correct answers need no judge, but a row to be in
+        pairs.discard((names[0], capability.GROUP))  # correct answers need no judge, but they need a row
     return pairs
 
 
@@ -91,7 +91,8 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
     """Count the correct answers to each capability set at each point. Needs no judge.
 
     Returns:
-        point_id, prompt_set_id, n_asked, n_correct.
+        Columns point_id, prompt_set_id, n_asked (number of stored responses) and n_correct. Points without responses
+        have no row.
     """
     questions = {
         p.id: {prompt.id: (prompt.target or "", prompt.choices) for prompt in p.prompts}
@@ -147,7 +148,7 @@ def reduce_summary(stored: StoredSweep, frame: pd.DataFrame) -> SweepSummary:
 
 
 def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
-    """Return how often a judge gave each of its verdicts, by prompt set, and which weights gave them."""
+    """Return the counts of a judge's verdicts by prompt set, and the record of its weights."""
     verdicts, mean_scores = verdict_counts(stored, judge)
     record = stored.folder.read_judge(judge.name) if isinstance(judge, ModelJudge) else {}
     sets = tuple(
@@ -172,10 +173,10 @@ def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
 
 
 def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -> tuple[CheckpointSummary, ...]:
-    """Return the checkpoints on and beside the grid, with their distances from the model.
+    """Return the checkpoints on or projected onto the grid, with their distances from the model.
 
-    Distances are in units of alpha of a random direction, and of the basin's radius along such directions if a sweep of
-    this study has measured it.
+    Distances are in units of alpha of a random direction. If a sweep of this study has measured the basin's radius
+    along random directions, they are also given in units of that radius.
     """
     summaries = summarize_checkpoints(frame)
     if not summaries:
@@ -213,9 +214,10 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
 
 
 def _random_basin(study: Study, primary: ResultKey) -> tuple[float | None, str | None, str | None]:
-    """Return the radius of the basin along random directions, the sweep it comes from, and why it is None.
+    """Return (radius along random directions, id of the sweep that measured it, reason).
 
-    It comes from the sweep of this study that measured most random directions.
+    The sweep is the one of this study with the most random directions among those with the same primary result. The
+    radius is None if it is not measured or 0; the reason then says why.
     """
     best: SweepSummary | None = None
     for path in sorted(study.root.glob("sweeps/*")):

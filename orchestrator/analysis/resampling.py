@@ -1,10 +1,10 @@
 """The error of VISAGE over new probes, by resampling probes. Pure functions; see docs/statistics.md.
 
-Whole probes are drawn with replacement, each with all its responses at every point, so that their correlation along
-and across lines is kept. A resample cannot hold what no probe did, and VISAGE jumps when a first refusal brings a point
-into its mean. Therefore unseen probes are added to those that are drawn from: one that refuses nowhere (weight 1), and
-one that refuses one grid step further out than any probe did (weight 0.1). The weights were chosen by simulation
-(benchmarks/coverage.py).
+Whole probes are drawn with replacement, each with all its responses at every point, so that their correlation along and
+across lines is kept. A resample cannot contain behavior that no measured probe shows, and VISAGE jumps when a first
+refusal brings a point into its mean. Therefore two hypothetical (unseen) probes are added to the measured ones before
+drawing: one that refuses nowhere (weight 1), and one that refuses one grid step further out than any probe did (weight
+0.1). The weights were chosen by simulation (benchmarks/coverage.py).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from orchestrator.analysis.intervals import Error
 
 DRAWS = 2000
 _SEED = 2405  # fixed, so that the same verdicts give the same interval
-_LESS_ROBUST, _MORE_ROBUST = 1.0, 0.1  # weights of the two kinds of unseen probes
-_CELLS = 4_000_000  # numbers in memory at once
-_BLOCK = 1 << 16  # cells that are summed at a time
-_MOST_UNDEFINED = 0.05  # share of resamples without a VISAGE that is tolerated
+_LESS_ROBUST, _MORE_ROBUST = 1.0, 0.1  # weights of the two hypothetical probes
+_CELLS = 4_000_000  # maximum number of values in memory at once
+_BLOCK = 1 << 16  # number of cells that are summed at a time
+_MOST_UNDEFINED = 0.05  # maximum share of resamples in which VISAGE is undefined
 
 
 @dataclass(frozen=True)
 class _Unseen:
-    """A probe that is added to those drawn from: its weight, and where it refuses in each sweep, [line, point]."""
+    """A hypothetical probe: its weight in the draw, and for each sweep where it refuses, bool [line, point]."""
 
     weight: float
     refused: Sequence[np.ndarray]
 
 
 def over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
-    """Return the error of VISAGE, a mean over lines, over new sets of as many probes on these directions.
+    """Return the error of VISAGE (mean over lines) under a new draw of as many probes, on the same directions.
 
     Args:
         refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict.
@@ -49,12 +49,12 @@ def over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS
 
 
 def difference_over_probes(first: np.ndarray, second: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
-    """Return the error of VISAGE(second) - VISAGE(first) over new sets of as many probes, the same for both sweeps.
+    """Return the error of VISAGE(second) - VISAGE(first) under a new draw of as many probes, the same for both sweeps.
 
     Args:
         first: As `over_probes` takes it.
         second: Of the same shape: line, point and probe i are those of `first`.
-        coordinates: As `over_probes` takes them, of both.
+        coordinates: As `over_probes` takes them; they are those of both sweeps.
         draws: Number of resamples.
     """
     assert first.shape == second.shape
@@ -118,7 +118,7 @@ class _Table:
 
     Attributes:
         refused: Where a probe refused.
-        known: Where a probe has a verdict; one row if it has one at every point.
+        known: Where a probe has a verdict. A single row if every probe has one at every point.
         shape: Number of lines and points.
     """
 
@@ -135,7 +135,7 @@ class _Table:
         added = np.stack(unseen, axis=-1) & measured
         all_refused = np.concatenate([refused == 1, added], axis=-1).reshape(lines * points, -1)
         all_known = np.concatenate([known, np.broadcast_to(measured, added.shape)], axis=-1).reshape(all_refused.shape)
-        if all_known.all():  # always so, but for interrupted sweeps
+        if all_known.all():  # true except for interrupted sweeps
             all_known = all_known[:1]
         return cls(all_refused, all_known, (lines, points))
 
@@ -162,7 +162,7 @@ def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: in
     step = max(1, _CELLS // max(len(table.refused) for table in tables))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        # How often each probe is drawn: whole numbers, of which sums are exact in single precision too.
+        # How often each probe is drawn. These are integers, so their sums are exact even in single precision.
         drawn = rng.multinomial(probes, weights / weights.sum(), size=size).astype(np.float32)
         for own, table in zip(values, tables, strict=True):
             own.append(table.mean_visage(drawn))
@@ -179,7 +179,7 @@ def _weighted_sum(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
 
 def _mean_over_lines(scores: np.ndarray) -> np.ndarray:
-    """Return the mean of the defined scores over the last axis; NaN if none is."""
+    """Return the mean of the defined scores over the last axis, [..., line] to [...]; NaN if none is defined."""
     known = ~np.isnan(scores)
     total = known.sum(axis=-1)
     return np.where(total > 0, np.nansum(scores, axis=-1) / np.maximum(total, 1), np.nan)

@@ -29,7 +29,7 @@ class PromptsKey(JsonRecord):
 
     @property
     def prompts_key(self) -> PromptsKey:
-        """The key alone, without what a subclass adds."""
+        """The fields of this key, without those of a subclass."""
         return PromptsKey(probe_set=self.probe_set, group=self.group, system_prompt=self.system_prompt)
 
 
@@ -41,12 +41,12 @@ class ResultKey(PromptsKey):
 
     @property
     def key(self) -> ResultKey:
-        """The key alone, without what a subclass adds."""
+        """The fields of this key, without those of a subclass."""
         return ResultKey(**dict(zip(RESULT_KEY, self.combination, strict=True)))
 
     @property
     def combination(self) -> Combination:
-        """(probe_set, group, system_prompt, judge), as `scoring.counts` names a result."""
+        """(probe_set, group, system_prompt, judge): the key of a result in `scoring.counts`."""
         return self.probe_set, self.group, self.system_prompt, self.judge
 
 
@@ -56,7 +56,7 @@ RESULT_KEY = ("probe_set", "group", "system_prompt", "judge")
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(JsonRecord):
-    """A mean over lines or planes with its 95% interval over new random directions."""
+    """A mean over lines or planes with its 95% interval over new random directions. `reason` explains a None."""
 
     value: float | None = None
     low: float | None = None
@@ -80,7 +80,7 @@ class DirectionsNeeded(JsonRecord):
     Attributes:
         directions: Number of directions on which VISAGE is defined.
         spread: Standard deviation of VISAGE between them.
-        half_width: Half of the interval's present width.
+        half_width: Half the width of the present interval. None if unknown, as `spread` is then.
         more: Number of directions to add. None if unknown, or more than `intervals.MOST_DIRECTIONS`.
     """
 
@@ -93,7 +93,16 @@ class DirectionsNeeded(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionVisage(JsonRecord):
-    """VISAGE of one line or plane. A seed is None if that axis does not exist or is not random."""
+    """VISAGE of one line or plane; see `visage.Visage`.
+
+    Attributes:
+        line: Number of the line or plane, from 0.
+        seed_x: Seed of the first axis. None if that axis is not random.
+        seed_y: Seed of the second axis. None if there is no such axis, or if it is not random.
+        paper: Equation 5 of the paper, percent. None if undefined.
+        released: The score as the published code computes it, percent. None if undefined, and on planes.
+        reason: Why a score is None, and which points were left out.
+    """
 
     line: int
     seed_x: int | None
@@ -189,7 +198,7 @@ class ResultSummary(ResultKey):
         origin_low: Lower end of its Clopper-Pearson interval.
         origin_high: Upper end of the same interval.
         degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
-        published: The paper's VISAGE for this model and system prompt. None if the paper has none.
+        published: The paper's VISAGE for this model and system prompt. None if the paper reports none.
     """
 
     prompts: int
@@ -205,13 +214,13 @@ class ResultSummary(ResultKey):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointResult(ResultKey):
-    """What was measured at a checkpoint, for one combination.
+    """The result at a checkpoint, for one combination of probe set, system prompt and judge.
 
     Attributes:
         n: Number of verdicts.
         surface: ASR of the line or plane at the checkpoint's coordinates, interpolated linearly between its points.
             None outside of them.
-        published: The paper's ASR after such a finetuning. None if the paper has none.
+        published: The paper's ASR after a comparable finetuning. None if the paper reports none.
     """
 
     n: int
@@ -224,19 +233,20 @@ class CheckpointResult(ResultKey):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSummary(JsonRecord):
-    """A checkpoint on a line or plane, or beside it.
+    """A checkpoint on a line or plane, or projected onto it.
 
     Attributes:
         line: Number of the line or plane.
         mark: The checkpoint's name.
         beta: None on a line.
-        projected: True if the checkpoint is beside the line or plane; the coordinates are of its nearest place on it.
+        projected: True if the checkpoint is off the line or plane; the coordinates are then those of the nearest point
+            on it.
         results: One for each combination.
-        distance: Length of the way to the checkpoint in units of alpha of a random direction. None if unknown.
-        radii: The same in units of the basin's radius along random directions. None if that radius is unknown.
-        radius: That radius.
-        radius_of: Id of the sweep that measured it.
-        radius_reason: Why it is None.
+        distance: Distance from the model in units of alpha of a random direction. None if unknown.
+        radii: The same distance in units of `radius`. None if either is unknown.
+        radius: The basin's radius along random directions. None if unknown; see `radius_reason`.
+        radius_of: Id of the sweep that measured `radius`. None if there is no such sweep.
+        radius_reason: Why `radius` is None, or a remark on it.
     """
 
     line: int
@@ -255,7 +265,12 @@ class CheckpointSummary(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictCounts(PromptsKey):
-    """How often a judge gave each of its verdicts on one prompt set, over all points."""
+    """The verdicts of a judge on one prompt set, summed over all points.
+
+    Attributes:
+        verdicts: Number of responses by verdict.
+        mean_score: Mean of the judge's scores. None if it gives none.
+    """
 
     verdicts: Mapping[str, int]
     mean_score: float | None
@@ -270,9 +285,9 @@ class JudgeSummary(JsonRecord):
     """The verdicts of one judge.
 
     Attributes:
-        record: Of a model judge: `source`, `revision`, `fingerprint`, `dtype` of its weights, `answers` (the study
-            that holds its answers) and `unparsed_examples`, as far as they were recorded. Empty for a text judge. In
-            JSON these are keys of the judge itself.
+        record: For a model judge, `source`, `revision`, `fingerprint` and `dtype` of its weights, `answers` (the name
+            of the study that holds its answers) and `unparsed_examples`, as far as they were recorded. Empty for a text
+            judge. In JSON these are keys of the judge itself.
         unparsed: Number of answers that its parser could not read.
     """
 
@@ -312,7 +327,7 @@ class Disagreements(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement(JsonRecord):
-    """A response on which two judges differ."""
+    """A response on which two judges differ. `verdicts` are those of the first and of the second judge."""
 
     point_id: str
     prompt_id: str
@@ -321,7 +336,7 @@ class Disagreement(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementSummary(PromptsKey):
-    """How far two judges agree on one prompt set; see `analysis.agreement`.
+    """The agreement of two judges on one prompt set; see `analysis.agreement`.
 
     Attributes:
         judges: The names of the two.
@@ -348,16 +363,16 @@ class AgreementSummary(PromptsKey):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSummary(JsonRecord):
-    """summary.json: the numbers of the primary result on top, of every combination in `results`.
+    """summary.json: the numbers of the primary result at the top level, those of every combination in `results`.
 
     Attributes:
         grid: The grid as it was requested, as `Grid.to_json` returns it.
         points_done: Number of points at which every prompt set has a verdict.
-        primary: The combination that the numbers on top are of.
+        primary: The combination whose numbers are at the top level.
         plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
-        actors: The most at once.
+        actors: The largest number of actors that became ready in one run, replacements included.
         engines: Identities of the engines that made the responses.
         versions: Versions of libraries and platform in the last run.
     """

@@ -1,4 +1,4 @@
-"""From a landscape to the numbers of summary.json: VISAGE, the basin, the checkpoints, each with its interval.
+"""Compute the numbers of summary.json from a landscape: VISAGE, the basin, the checkpoints, each with its interval.
 
 Pure functions. Percentages run from 0 to 100 and distances are in units of alpha. An undefined number is None, with a
 reason, and never NaN. docs/statistics.md says what each interval covers and derives every formula.
@@ -45,22 +45,23 @@ Lines = Sequence[tuple[int, pd.DataFrame]]
 
 _MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *SUMS, "asr", "asr_low", "asr_high"]
 _NO_VERDICTS = "the verdicts on single probes are not at hand"
-_CHOSEN = "directions towards checkpoints are chosen, not drawn: nothing is inferred to new ones"
+_CHOSEN = "directions toward checkpoints are chosen, not drawn: nothing can be inferred about new ones"
 
 
 def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdicts] | None = None) -> SweepSummary:
-    """Return the numbers of a landscape: of the primary result on top, of every combination in `results`.
+    """Return the numbers of a landscape: the primary result at the top level, every combination in `results`.
 
     The fields about the sweep itself (its id, its cost, its judges) keep their defaults.
 
     Args:
         landscape: As `build_landscape` returns it.
-        verdicts: Who refused what, by combination. None leaves the intervals over new probes undefined.
+        verdicts: Verdicts by point and probe, for each combination. None leaves the intervals over new probes
+            undefined.
     """
     known = verdicts or {}
     results = [_summarize_result(key, rows, known.get(key.combination)) for key, rows in combinations(landscape)]
     first = next((result for result in results if result.group == PRIMARY_GROUP), results[0])
-    # a response that its judge could not read leaves no gap that another run would fill
+    # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed
     judged = (landscape["n"] > 0) | landscape["n_correct"].notna()
     by_set = judged.groupby([landscape[key] for key in ("point_id", "probe_set", "group", "system_prompt")]).max()
     done = by_set.groupby("point_id").min()
@@ -82,7 +83,7 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdi
 
 def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None) -> ResultSummary:
     """Return the numbers of one combination."""
-    rows = rows[_MEASURED]  # its lines are copies: columns that they do not need stay out of them
+    rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
     distinct = ~rows["point_id"].duplicated()
     on_grid = rows["on_grid"].astype(bool)
     grid = rows.loc[on_grid & ~rows["point_id"].where(on_grid).duplicated(), ["n", "n_refused", "n_degenerate"]]
@@ -166,7 +167,7 @@ def over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) ->
 
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
-    """Return how many more directions would halve the interval over directions."""
+    """Return the number of further directions that would halve the interval over directions."""
     half_width = directions.half_width()
     if half_width is None or directions.se is None:
         return DirectionsNeeded(
@@ -189,7 +190,7 @@ def probe_arrays(
 
     Args:
         lines: Rows of each line or plane.
-        verdicts: Who refused what.
+        verdicts: Verdicts by point and probe.
         prompts: Ids of the prompts to take, in this order. None: all.
 
     Returns:
@@ -215,7 +216,7 @@ def probe_arrays(
 
 
 def over_probes(lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
-    """Return the error, over new probes, of the mean of VISAGE over these lines, each of which has a VISAGE."""
+    """Return the error, over new probes, of the mean VISAGE of these lines. VISAGE must be defined on each of them."""
     if not lines:
         return Error(None, None, "VISAGE is undefined on every line")
     if verdicts is None:
@@ -308,7 +309,7 @@ def _summarize_basin(lines: Lines) -> BasinSummary:
 
 
 def _radius_at_least(measured: basin.Basin) -> float | None:
-    """Return the radius, or the distance up to which 50% is not crossed."""
+    """Return the radius, or else the distance up to which 50% is not crossed. None if the basin is undefined."""
     return measured.radius if measured.radius is not None else measured.censored_at
 
 
@@ -360,11 +361,12 @@ def _seeds(part: pd.DataFrame) -> tuple[int | None, int | None]:
 
 
 def summarize_checkpoints(landscape: pd.DataFrame) -> tuple[CheckpointSummary, ...]:
-    """Return every checkpoint in a landscape with its coordinates, what was measured at it, and the grid's ASR there.
+    """Return every checkpoint in a landscape with its coordinates, its results, and the grid's ASR there.
 
-    How far each is from the model is not in a landscape: `distance` and what depends on it keep their defaults.
+    A landscape does not contain the distance of a checkpoint from the model: `distance` and the fields that depend on
+    it keep their defaults.
     """
-    if "mark" not in landscape:  # of an earlier version
+    if "mark" not in landscape:  # a landscape of an earlier version
         return ()
     marked = landscape[landscape["mark"].notna()]
     parts = combinations(landscape)

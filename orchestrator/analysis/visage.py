@@ -65,7 +65,7 @@ def released(asr: Sequence[float]) -> float | None:
         asr: Percent, in order of alpha.
 
     Returns:
-        Percent. None without values.
+        Percent. None if there are no values.
     """
     n = len(asr)
     if n == 0:
@@ -84,7 +84,7 @@ def released(asr: Sequence[float]) -> float | None:
 
 
 def in_range(coordinates: np.ndarray) -> np.ndarray:
-    """Return which points are within [-0.5, 0.5] on every axis: [point, axis] to bool [point]."""
+    """Return a mask of the points within [-0.5, 0.5] on every axis: [point, axis] to bool [point]."""
     return np.asarray(((coordinates >= LOW - _SLACK) & (coordinates <= HIGH + _SLACK)).all(axis=-1))
 
 

@@ -56,10 +56,10 @@ class Call:
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
-    """Return the calls that a command line stands for, and whether it is a multirun.
+    """Return the calls that a command line describes, one for each combination, and whether it is a multirun.
 
     Args:
-        arguments: What follows the verb.
+        arguments: The arguments after the verb.
 
     Raises:
         UserError: An unknown flag, or one that lacks its value.

@@ -1,7 +1,7 @@
-"""The verbs: each function runs one, prints its result and returns the exit code.
+"""The verbs (subcommands): each function runs one, prints its result and returns the exit code.
 
 A verb's docstring is its line in `--help`. Heavy modules are imported by the verb that needs them, after the call was
-checked, so that a mistake is answered at once.
+checked, so that mistakes in the call are reported at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def run(call: Call) -> int:
     """Run what is missing of a sweep, then judge, reduce and draw it. Running it again resumes."""
     call.refuse_places("run")
-    config = call.config  # first: a mistake is answered before anything heavy is imported
+    config = call.config  # first, so that mistakes are reported before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
     from orchestrator.config.presets import Presets
@@ -319,7 +319,7 @@ def _section_config(call: Call, section: str) -> Config:
 
 
 def _stored(call: Call) -> StoredSweep:
-    """Return the sweep that a call is about: the one in the named folder, or the latest."""
+    """Return the sweep in the call's folder, or the latest sweep if the call has none."""
     from orchestrator.store.discovery import latest_sweep
     from orchestrator.store.sweep_folder import StoredSweep
 

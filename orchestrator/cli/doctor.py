@@ -1,6 +1,6 @@
-"""Checks of this machine: what is here, what is missing, and what to do about it.
+"""Check this machine: report what is installed or missing, and a remedy for each problem.
 
-Imports nothing heavy; all checks together take about two seconds.
+This module imports nothing heavy; all checks together take about two seconds.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _hub() -> Finding:
 
 
 def _connection_problem(address: tuple[str, int]) -> str:
-    """Return why no connection is made within HUB_TIMEOUT, or the empty string if one is."""
+    """Return the reason if no connection can be made within HUB_TIMEOUT; an empty string otherwise."""
     outcomes = ["no answer"]
 
     def connect() -> None:

@@ -1,4 +1,4 @@
-"""The texts of `--help`. Imports nothing heavy, so that it answers at once."""
+"""The texts of `--help`. This module imports nothing heavy, so that help appears at once."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def _run_all(verb: str, calls: Sequence[Call]) -> int:
         print(f"-- {verb} {' '.join(call.overrides)}", file=sys.stderr)
         try:
             code = VERBS[verb](call)
-        except UserError as error:  # as far as can be known, a mistake of this combination alone
+        except UserError as error:  # probably a mistake of this combination alone
             code = _report_mistake(error, call.json)
         worst = max(worst, code)
         if code == ExitCode.INTERRUPTED:

@@ -1,4 +1,4 @@
-"""Print results on stdout. Everything else that the command line says goes to stderr."""
+"""Print results on stdout. All other output of the command line goes to stderr."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_results(folder: SweepFolder, as_json: bool) -> None:
-    """Print a sweep's results: the picture and numbers of the terminal, or summary.json with the paths of its files."""
+    """Print a sweep's results: a plot and numbers, or (as JSON) summary.json with the paths of the result files."""
     paths = folder.result_paths()
     frame, summary = folder.read_landscape()
     if as_json:

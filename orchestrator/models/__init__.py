@@ -1,1 +1,1 @@
-"""A model's name becomes checked, fingerprinted weights; targets, compatibility, finetuning."""
+"""Resolve model names to checked, fingerprinted weights; targets, compatibility, finetuning."""

@@ -16,7 +16,8 @@ PLACEHOLDERS = ("local", "dummy")
 def presets(config_dir: str | None = None) -> list[dict[str, Any]]:
     """Describe every preset that has weights.
 
-    Keys: name, source, revision, parameters, dtype, gated, license, and path (None if the weights are not here).
+    Keys: name, source, revision, parameters, dtype, gated, license, and path (None if the weights are not on this
+    machine).
     """
     described = []
     for name in Presets(config_dir).options("model"):
@@ -40,7 +41,10 @@ def presets(config_dir: str | None = None) -> list[dict[str, Any]]:
 
 
 def rows(presets: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return a table for people: preset, weights, parameters, dtype, gated, here."""
+    """Return the rows of a table of presets, as text.
+
+    The columns are preset, source of the weights, parameters, dtype, gated, and whether this machine has the weights.
+    """
     return [
         (
             preset["name"],
@@ -55,6 +59,6 @@ def rows(presets: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def fetch(name: str, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
-    """Download a preset's weights unless they are here. Returns the fields of the `ResolvedModel`. Raises UserError."""
+    """Resolve a preset, downloading it if necessary. Returns the fields of `ResolvedModel`. Raises UserError."""
     resolved = resolve_model(compose([f"model={name}", *overrides], config_dir).model)
     return vars(resolved) | {"path": str(resolved.path)}

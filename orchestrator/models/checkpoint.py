@@ -1,6 +1,6 @@
-"""A checkpoint folder as the driver sees it: config.json and the headers of its safetensors files, checked.
+"""Read and check a checkpoint folder in the driver: config.json and the headers of its safetensors files.
 
-Headers are read in plain Python, so that every check comes before anything heavy is imported. No tensor is read.
+Headers are read in plain Python, so that all checks run before anything heavy is imported. No tensor is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.safetensors_header import INDEX_FILE, ITEM_BYTES, HeaderError, TensorHeader, read_header
 
 MODEL_FIELD = "model.path"
-"""The option that errors about a checkpoint name, unless the caller says otherwise."""
+"""The option that an error about a checkpoint names, unless the caller gives another."""
 
 WEIGHTS_FILE, CONFIG_FILE, GENERATION_CONFIG_FILE = "model.safetensors", "config.json", "generation_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -128,7 +128,7 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse quantized weights and architectures that the installed transformers does not have."""
+    """Raise UserError for quantized weights, and for architectures that the installed transformers does not have."""
     quantization = config.get("quantization_config") or config.get("compression_config")
     if quantization:
         method = "unknown method"
@@ -170,7 +170,7 @@ def _read_index(folder: Path, names: set[str]) -> dict[str, str]:
     if not (isinstance(weight_map, dict) and weight_map and all(isinstance(f, str) for f in weight_map.values())):
         raise UserError(MODEL_FIELD, folder, f"its {INDEX_FILE} has no weight_map: fetch it again")
     for shard in sorted(set(weight_map.values())):
-        if shard not in names:  # nor is a path that leads out of the folder
+        if shard not in names:  # this also refuses a path that leads out of the folder
             raise UserError(MODEL_FIELD, folder, f"{shard}, named in {INDEX_FILE}, is missing: fetch it again")
     return weight_map
 
@@ -188,7 +188,7 @@ def _weight_files(folder: Path, names: set[str]) -> list[str]:
 
 
 def _check_dtypes(folder: Path, tensors: Iterable[TensorHeader]) -> None:
-    """Refuse weights that are not floating-point numbers. Position ids may be integers."""
+    """Raise UserError for weights that are not floating-point numbers. Position ids may be integers."""
     for tensor in tensors:
         is_index = tensor.dtype in ITEM_BYTES and tensor.name.endswith("position_ids")
         if tensor.dtype not in FLOATS and not is_index:
@@ -197,11 +197,11 @@ def _check_dtypes(folder: Path, tensors: Iterable[TensorHeader]) -> None:
 
 
 def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str]) -> None:
-    """Refuse a checkpoint that lacks a layer, or a tensor of a module that at least half of the layers have.
+    """Raise UserError if a layer is missing, or a tensor of a module that at least half of the layers have.
 
     An engine that fuses projections would fill such a gap with uninitialized memory.
     """
-    stacks: dict[str, dict[int, dict[str, set[str]]]] = {}  # stack -> layer -> module -> rests of names
+    stacks: dict[str, dict[int, dict[str, set[str]]]] = {}  # stack -> layer -> module -> rest of the tensor names
     for name in tensors:
         if match := LAYER.fullmatch(name):
             stack, number, module, rest = match.groups()
@@ -213,7 +213,7 @@ def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str
         remedy = f"lacks some of the {n_layers} layers that its config.json states: fetch it again"
         raise UserError(MODEL_FIELD, folder, remedy)
     if text_config.get("num_kv_shared_layers"):
-        return  # some layers rightly have no keys and values
+        return  # some layers have no keys and values by design
     for stack, layers in stacks.items():
         for module in {module for layer in layers.values() for module in layer}:
             names_by_layer = {number: frozenset(layer[module]) for number, layer in layers.items() if module in layer}

@@ -1,6 +1,6 @@
-"""What must match between a base model and a checkpoint that a grid goes toward: settings, tokenizer, and not weights.
+"""Check that a grid can go from a base model toward a checkpoint: same settings and tokenizer, different weights.
 
-Weights between two models that compute differently belong to neither of them. Tensors and their shapes are compared
+Weights interpolated between two models that compute differently are meaningless. Tensors and their shapes are compared
 by `workers.weights.targets.check_same_shapes`, which actors call too.
 """
 
@@ -22,7 +22,7 @@ from workers.weights.targets import TOWARDS_FIELD
 BLOCK = 1 << 20
 """Number of elements that are compared at once."""
 
-# Settings that are off if null. If one is missing, it is off, or has the value here, some class's default.
+# Settings that are off if null. If one is missing, it is off or has the value below, the default of some class.
 SWITCHES = {"sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "clip_qkv": None}
 ROPE_NAMES = {"su": "longrope", "mrope": "default"}
 """Older names of rotary embeddings' types -> those of later versions of transformers."""
@@ -31,14 +31,14 @@ TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 SAMPLE_TEXT = "Hello  World 1234, DON'T\n\n\tÄé e\u0301 \ufb01 \u00a0中文 🙂 <b>x_y</b> "
 """Text that different normalizers and pre-tokenizers split differently."""
 
-# Fields of config.json in which a finetuned model may differ and still compute with its weights as the base does.
+# Fields of config.json that may differ from the base's without changing what the same weights compute.
 FREE_FIELDS = frozenset(
     "eos_token_id max_position_embeddings architectures vocab_size model_max_length tokenizer_class".split()  # noqa: SIM905
 )
 
 
 def refuse_other_settings(base: CheckpointInfo, other: CheckpointInfo) -> None:
-    """Refuse a checkpoint of another architecture, or whose config.json makes equal weights compute differently.
+    """Refuse a checkpoint of another architecture, or whose config.json changes what the same weights compute.
 
     Raises:
         UserError: (grid.towards) Names the first field that differs.
@@ -54,7 +54,7 @@ def refuse_other_settings(base: CheckpointInfo, other: CheckpointInfo) -> None:
 
 
 def _settings(checkpoint: CheckpointInfo) -> dict[str, Any]:
-    """Return the settings of config.json in one form, whichever version of transformers wrote it."""
+    """Return the settings of config.json that change outputs, in the form of `_normalized`."""
     nulls = {key: None for key in SWITCHES if key in checkpoint.config and checkpoint.config[key] is None}
     settings = _normalized(identity_fields(checkpoint) | nulls)
     if isinstance(text_config := settings.get("text_config"), Mapping):
@@ -63,13 +63,16 @@ def _settings(checkpoint: CheckpointInfo) -> dict[str, Any]:
 
 
 def _normalized(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect the settings of the rotary embedding in `rope_parameters`, with a type; set an unused window to None."""
+    """Return a config in one form, whichever version of transformers wrote it.
+
+    Settings of the rotary embedding are collected in `rope_parameters`, with a type. An unused window is None.
+    """
     fields = dict(config)
     rope: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
         if isinstance(value := fields.pop(key, None), Mapping):
             rope |= value
-    if not any(isinstance(inner, Mapping) for inner in rope.values()):  # else each kind of layer has its own
+    if not any(isinstance(inner, Mapping) for inner in rope.values()):  # else each kind of layer has its own settings
         older = rope.pop("type", None)
         kind = str(rope.get("rope_type") or older or "default")
         rope["rope_type"] = ROPE_NAMES.get(kind, kind)
@@ -98,9 +101,9 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator
 
 
 def refuse_other_tokenizer(base: Path, other: Path) -> None:
-    """Refuse a checkpoint whose tokenizer makes other tokens of the same text than the base's.
+    """Refuse a checkpoint whose tokenizer splits text into other tokens than the base's.
 
-    One without a tokenizer of its own is prompted with the base's, as an adapter is.
+    A checkpoint without a tokenizer is accepted: it is prompted with the base's tokenizer, as an adapter is.
 
     Raises:
         UserError: (grid.towards) Names the token or the part of the tokenizer that differs.
@@ -117,7 +120,7 @@ def refuse_other_tokenizer(base: Path, other: Path) -> None:
 
 
 def _tokenizer_difference(base: Path, other: Path) -> str | None:
-    """Return in what two folders' tokenizer.json differ; None if they make the same tokens."""
+    """Return a description of a difference between two folders' tokenizer.json; None if they make the same tokens."""
     our_json, their_json = read_json(base / TOKENIZER, TOWARDS_FIELD), read_json(other / TOKENIZER, TOWARDS_FIELD)
     ours, theirs = _vocabulary(base, our_json), _vocabulary(other, their_json)
     for token in sorted(ours.keys() & theirs.keys()):
@@ -135,7 +138,7 @@ def _tokenizer_difference(base: Path, other: Path) -> str | None:
 
 
 def _merges(tokenizer: Mapping[str, Any]) -> list[Any]:
-    """Return the merges of a tokenizer.json in the later one of their two forms, as pairs."""
+    """Return the merges of a tokenizer.json as pairs, the newer of the two formats."""
     merges = tokenizer["model"].get("merges")
     if not isinstance(merges, list):
         return []
@@ -163,7 +166,7 @@ def _sample_tokens(folder: Path) -> list[int]:
 
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no more specific exception
         remedy = f"does not load ({error}): fetch it again"
         raise UserError(TOWARDS_FIELD, folder / TOKENIZER, remedy) from None
     tokenizer.no_truncation()
@@ -173,9 +176,10 @@ def _sample_tokens(folder: Path) -> list[int]:
 
 
 def refuse_equal_weights(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
-    """Refuse a checkpoint whose weights equal the base's: a direction of no length.
+    """Refuse a checkpoint whose weights equal the base's: the direction to it would have length 0.
 
-    Fingerprints may differ by the config or the dtypes alone. Reading stops at the first difference.
+    Fingerprints do not show this, because they also depend on the config and the dtypes. Reading stops at the first
+    difference.
 
     Raises:
         UserError: (grid.towards) All values are equal.

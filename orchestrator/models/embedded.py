@@ -43,7 +43,7 @@ MODEL_BYTES = 275 * MIB
 
 
 def embedded_model(adapter: str | None) -> Path:
-    """Return the folder of the embedded model, making it on the first call (about 40 seconds).
+    """Return the folder of the embedded model, creating it on the first call (about 40 seconds).
 
     Any number of processes may call this at once: one works, the others wait. A folder is complete or absent.
 
@@ -76,7 +76,7 @@ def is_installed(adapter: str | None) -> bool:
 
 
 def embedded_folder(adapter: str | None) -> Path:
-    """Return where the embedded model is or would be. The name contains hashes of everything it is made from."""
+    """Return the folder of the embedded model, which may not exist yet. Its name has hashes of all its sources."""
     base = content_id([WHEEL_SHA256, BASE_VERSION])
     if adapter is None:
         return cache_dir() / f"smollm2-135m-instruct-{base}"
@@ -148,7 +148,7 @@ def _why_pip_failed(errors: str) -> str:
 def _renamed_when_complete(folder: Path) -> Iterator[Path]:
     """Yield a path beside `folder`, and rename it to `folder` at the end.
 
-    First removes what a killed process left; the caller holds the folder's lock.
+    Leftovers of killed processes are removed first. The caller must hold the folder's lock.
     """
     for leftover in folder.parent.glob(f"{folder.name}.tmp*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -161,7 +161,7 @@ def _renamed_when_complete(folder: Path) -> Iterator[Path]:
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    """Refuse to start if the folder's disk has less than `needed` bytes free."""
+    """Raise UserError if the folder's disk has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         remedy = f"{needed // MIB:,} MiB are needed there and {free // MIB:,} are free: make room, or name another "

@@ -30,7 +30,7 @@ from orchestrator.utils.hashing import content_id
 logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 2
-"""Version of the finetunings in the cache: raise it when the same recipe would give another result."""
+"""Version of the finetunings in the cache: increase it if the same recipe would give another result."""
 
 ADAPTER, MODEL, CHECKPOINTS = "adapter", "model", "checkpoints"
 """Folders that a finetuning leaves: a PEFT adapter, a merged (or full) model, and the checkpoints epoch-1, ..."""
@@ -44,7 +44,7 @@ def run_recipe(
     base: BaseModel | None = None,
     config_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Train by a recipe (conf/recipe) and return the report. Progress goes to stderr.
+    """Train a model according to a recipe (conf/recipe) and return the report. Progress goes to stderr.
 
     Makes the folder `out` with `adapter` (PEFT), `model` (the merged model, for model.path=), `report.json`, and with
     train.checkpoints=epoch also `checkpoints/epoch-N`. train.method=full trains all weights and leaves no adapter.
@@ -57,7 +57,7 @@ def run_recipe(
         config_dir: The user's own folder of presets.
 
     Raises:
-        UserError: `out` exists, a field makes no sense, or the extra `finetune` is not installed.
+        UserError: `out` exists, a field of the recipe has an invalid value, or the extra `finetune` is not installed.
     """
     folder = Path(out).absolute()
     _check_can_start(folder)
@@ -81,7 +81,7 @@ def run_recipe(
 
 
 def _check_can_start(folder: Path) -> None:
-    """Refuse an existing output folder, and an installation without the extra `finetune`."""
+    """Raise UserError if the output folder exists, or if the extra `finetune` is not installed."""
     if folder.exists():
         raise UserError("to", folder, "is there already: name a new folder")
     missing = [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]
@@ -111,13 +111,17 @@ def _train(recipe: Mapping[str, Any], base: BaseModel, work: Path, result: str) 
 
 
 def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return percentages over probe files: attack success (asr), refused, and degenerate.
+    """Measure a model on probe files, with the keyword judge.
 
-    Keyword judge, greedy responses in float32, the chat template's own system prompt.
+    Responses are greedy, in float32, under the chat template's own system prompt.
 
     Args:
         model: The model to measure.
         options: The recipe's `evaluate`: `harmful` and `benign`, names of probe files, and `max_tokens`.
+
+    Returns:
+        For "harmful" and "benign": `probes` (the file's name), `n` (number of probes), and the percentages `asr`
+        (attack success), `refused` and `degenerate`.
     """
     keyword, degenerate = judges.get("keyword"), judges.get("degenerate")
     measured: dict[str, Any] = {}
@@ -141,7 +145,7 @@ def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report_lines(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
-    """Return (name, value) pairs for people: what was trained into the folder, and what it measures."""
+    """Return (name, value) pairs to print: the contents of the folder, the training, and the measured percentages."""
     trained = report["train"]
     lines = [("model", f"{folder / MODEL} (run it: model.path={folder / MODEL})")]
     if (folder / ADAPTER).is_dir():
@@ -159,7 +163,7 @@ def report_lines(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str
 
 
 def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Presets) -> Path:
-    """Return the folder of a recipe trained on `base`, training it on the first call.
+    """Return the folder with the result of a recipe on `base`. The first call trains.
 
     One process trains, others wait for it. The folder is as `run_recipe` leaves it, without a merged model.
 
@@ -175,7 +179,7 @@ def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Pr
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+            for leftover in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             logger.info("finetuning %s by %s, once; kept in %s", base.path.name, name, folder)
             run_recipe({**recipe, "evaluate": None}, folder, BaseModel(base.path, template))
@@ -183,7 +187,11 @@ def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Pr
 
 
 def cache_folder(name: str, base: CheckpointInfo, template: str, presets: Presets) -> tuple[Path, dict[str, Any]]:
-    """Return where `finetuned_folder` keeps its result, and the recipe with its overrides but without its model."""
+    """Return the folder of a finetuning in the user's cache, and its recipe.
+
+    The folder may not exist yet. Overrides are applied to the recipe, and its `model` is removed. See
+    `finetuned_folder` for the arguments.
+    """
     recipe_name, *overrides = name.split()
     recipe, _ = read_recipe(FinetuneConfig(recipe_name), overrides, presets.own)
     recipe.pop("model", None)

@@ -28,7 +28,7 @@ class BaseModel:
 def train(base: BaseModel, rows: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any], out: Path) -> Any:
     """Finetune a model on rows {"prompt": token ids, "answer": text, "complete": bool}.
 
-    Leaves an adapter or a full checkpoint in `out`, and returns the content of its report.json.
+    Writes an adapter or a full checkpoint to `out`, and returns the content of its report.json.
     """
     _run({"base": str(base.path), "train": {"rows": rows, "recipe": recipe}}, out)
     return json.loads((out / "report.json").read_text(encoding="utf-8"))

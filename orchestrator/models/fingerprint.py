@@ -26,13 +26,13 @@ from orchestrator.utils.safetensors_header import TensorHeader
 
 FINGERPRINT_VERSION = 1
 BESIDE_WEIGHTS = ".safety-landscape.json"
-"""The file beside the weights that remembers their hash."""
+"""Name of the file in which the hash of the weights is cached, in the folder of the weights."""
 
 CLOCK_TICK_NS = 2_000_000_000
 """The longest tick of a file system's clock: an edit within one tick keeps the modification time."""
 
-# Fields of config.json that leave every output as it is: notes on origin and saving, training-only settings, and
-# the dtype, which the preset decides. All other fields, unknown ones too, are part of the model's identity.
+# Fields of config.json that do not change any output: notes on origin and saving, training-only settings, and the
+# dtype, which the preset decides. All other fields, unknown ones too, are part of the model's identity.
 COSMETIC = frozenset(
     (  # noqa: SIM905
         "_name_or_path _model_name_or_path _commit_hash transformers_version is_local dtype torch_dtype use_cache "
@@ -47,16 +47,19 @@ COSMETIC = frozenset(
 def fingerprint(path: str | os.PathLike[str] | CheckpointInfo, progress: Progress = ignore_progress) -> str:
     """Return the 16 hexadecimal digits that identify a model.
 
-    They depend on the names, dtypes, shapes and all bytes of its tensors, and on the config fields that change outputs
+    They depend on the names, dtypes, shapes and bytes of all its tensors, and on the config fields that change outputs
     (`identity_fields`). They do not depend on the folder, the division into files, metadata in headers, or the
     tokenizer (prompts have their token ids in an identity of their own).
 
-    The hash of the tensors is remembered beside the weights, or in the user's cache, for as long as size, inode,
-    modification time and change time of every file stay the same.
+    The hash of the tensors is cached in the folder of the weights, or in the user's cache, and is valid while size,
+    inode, modification time and change time of every file stay the same.
 
     Args:
         path: A checkpoint folder, or one that was read already.
         progress: Called with the fraction of the weights that is read.
+
+    Raises:
+        UserError: `path` is not a readable checkpoint; see `read_checkpoint`.
     """
     checkpoint = path if isinstance(path, CheckpointInfo) else read_checkpoint(path)
     fields = json.dumps(identity_fields(checkpoint), sort_keys=True, ensure_ascii=False)
@@ -79,7 +82,7 @@ def identity_fields(checkpoint: CheckpointInfo) -> dict[str, Any]:
 
 
 def _weights_id(checkpoint: CheckpointInfo, progress: Progress) -> str:
-    """Return the hash of all tensors: a remembered one, or a new one that is then remembered."""
+    """Return the hash of all tensors, from the cache if possible. A new hash is written to the cache."""
     beside = checkpoint.path / BESIDE_WEIGHTS
     in_cache = cache_dir() / "fingerprints" / f"{content_id(str(checkpoint.path.resolve()))}.json"
     state = _file_state(checkpoint.files)

@@ -20,10 +20,10 @@ BLOCK = 1 << 20
 def refuse_nonfinite(
     checkpoint: CheckpointInfo, field: str = MODEL_FIELD, progress: Progress = ignore_progress
 ) -> None:
-    """Check that all weights are finite, in one pass over the files. A positive result is remembered by fingerprint.
+    """Check that all weights are finite, in one pass over the files. A positive result is cached by fingerprint.
 
-    A number is NaN or infinite exactly if all bits of its exponent are set, so that bits are compared and nothing is
-    converted.
+    A number is NaN or infinite exactly if all bits of its exponent are set, so bits are compared without converting
+    numbers.
 
     Args:
         checkpoint: The checkpoint to read.

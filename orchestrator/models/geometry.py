@@ -24,16 +24,16 @@ from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import TOWARDS_FIELD, Target
 
 GEOMETRY_VERSION = 1
-"""Version of the measurements that are remembered."""
+"""Version of the measurements in the cache."""
 
 
 def measure_targets(base: CheckpointInfo, targets: Sequence[Target], exclude: Sequence[str]) -> geometry.Geometry:
-    """Measure the displacements of the targets from the base, in one pass over all weights. The result is remembered.
+    """Measure the displacements of the targets from the base, in one pass over all weights. The result is cached.
 
     Args:
         base: The model.
         targets: The checkpoints and adapters.
-        exclude: Random directions leave tensors unchanged whose name contains one of these.
+        exclude: Parts of names of tensors that random directions leave unchanged.
     """
     names = [target.fingerprint for target in targets]
     key = content_id([GEOMETRY_VERSION, fingerprint(base), names, list(exclude)])
@@ -112,7 +112,7 @@ def describe(config: Config, presets: Presets) -> dict[str, Any]:
 
 
 def table(description: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Return headings and rows of a table for people.
+    """Return headings and rows of a table to print, from the result of `describe`.
 
     The model itself is the first row. Cosines are to the checkpoints in the rows above.
     """

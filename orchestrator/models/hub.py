@@ -22,7 +22,7 @@ ANOTHER_REVISION = "name another with model.revision="
 
 
 def cached_snapshot(model: ModelConfig) -> Path | None:
-    """Return the snapshot in the hub's own cache if it is complete (an interrupted download leaves a part of one)."""
+    """Return the snapshot in the hub's own cache. None if there is none, or only a part of an interrupted download."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -46,7 +46,7 @@ def download_snapshot(model: ModelConfig) -> Path:
 
     Raises:
         UserError: The repository or revision does not exist or is gated, the hub does not answer, or the disk is full.
-            It names the ways out.
+            The message names remedies.
     """
     if cached := cached_snapshot(model):
         return cached
@@ -63,7 +63,7 @@ def _download(model: ModelConfig) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     assert model.hub is not None
-    # Metadata first, with a time limit: within seconds it is known whether the hub answers and how much is to come.
+    # Metadata first, with a time limit, to find out within seconds whether the hub answers and how much it will send.
     info = HfApi().model_info(model.hub, revision=model.revision, files_metadata=True, timeout=10)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if not any(name.endswith(".safetensors") for name in _selected(sizes)):
@@ -81,7 +81,7 @@ def _download(model: ModelConfig) -> Path:
 
 
 def _explain(model: ModelConfig, error: Exception) -> UserError | None:
-    """Translate a failed download into a user error. None: this is no failure of the hub, the network or the disk."""
+    """Translate a failed download into a user error. None if the hub, the network and the disk are not the cause."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -109,7 +109,7 @@ def _explain(model: ModelConfig, error: Exception) -> UserError | None:
         way_out = terms if model.gated else "name another with model.hub= (a private one needs HF_TOKEN)"
     elif isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled | OSError):
         way_out = f"{connect}; {terms}" if model.gated else connect
-    elif "http" not in type(error).__module__:  # else the HTTP client's own errors, which change with its releases
+    elif "http" not in type(error).__module__:  # else an error of the HTTP client, whose classes change
         return None
     return _unavailable(model, reason, way_out)
 

@@ -24,7 +24,7 @@ def read_recipe(
         config_dir: The user's own folder of presets, searched before the project's.
 
     Raises:
-        UserError: An unknown recipe or field, or a value of another kind than the recipe's own.
+        UserError: The recipe or a field is unknown, or a value is of another kind than the recipe's own.
     """
     from omegaconf import OmegaConf
 
@@ -69,7 +69,11 @@ def _override(recipe: Any, key: str, text: str) -> None:
 
 
 def _is_same_kind(value: Any, default: Any) -> bool:
-    """Whether a value may replace this default: a number a number, text a text, a list a list. None is replaceable."""
+    """Whether a value may replace this default.
+
+    A float accepts any number, text accepts text or a number, and None accepts everything. Otherwise both must have the
+    same type.
+    """
     if default is None:
         return True
     if isinstance(default, float):

@@ -1,4 +1,4 @@
-"""A model's name -> checked, fingerprinted weights on this machine: a folder, the embedded model, or a hub's snapshot.
+"""Resolve a model's name to checked, fingerprinted weights: a folder, the embedded model, or a hub's snapshot.
 
 `embedded` makes the embedded model, `hub` downloads, `checkpoint` and `fingerprint` read what is in a folder.
 """
@@ -61,8 +61,8 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
     """Find the model's weights, downloading them if necessary, then check and fingerprint them.
 
     Raises:
-        UserError: (model.path) The weights are missing, unusable, of another architecture than the preset's, or
-            cannot be downloaded; it names the ways out.
+        UserError: (model.path) The weights are missing, unusable, of another architecture than the preset's, or cannot
+            be downloaded; the message names remedies.
     """
     if model.path:
         path, source, revision = Path(model.path).expanduser().absolute(), "path", None
@@ -94,7 +94,7 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
 
 
 def _check_matches_preset(checkpoint: CheckpointInfo, model: ModelConfig) -> None:
-    """Refuse weights of another architecture than the preset's, and a folder without a tokenizer."""
+    """Raise UserError for another architecture than the preset's, and for a folder without a tokenizer."""
     if model.architecture and checkpoint.architecture != model.architecture:
         remedy = f"holds a {checkpoint.architecture} where model={model.name} is a {model.architecture}: "
         remedy += "name the preset of that architecture, or another folder"
@@ -119,7 +119,7 @@ def ensure_on_this_machine(model: ModelConfig, path: Path) -> None:
 
 
 def locate_model(model: ModelConfig) -> Path | None:
-    """Return where the model's weights are on this machine, or None. Downloads nothing and checks nothing."""
+    """Return the folder of the model's weights on this machine, or None. Downloads nothing and checks nothing."""
     if model.path:
         path = Path(model.path).expanduser().absolute()
         return path if path.is_dir() else None

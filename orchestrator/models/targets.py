@@ -1,4 +1,4 @@
-"""Names in grid.towards and grid.beside -> checkpoints and adapters, checked against the base model.
+"""Resolve names in grid.towards and grid.beside to checkpoints and adapters, checked against the base model.
 
 A name is a folder, a model preset, `pair` (the model's counterpart before or after its alignment), or a recipe
 (`affirmative samples=50`), which is trained the first time that it is requested.
@@ -58,13 +58,13 @@ def resolve_targets(field: str, config: Config, base: CheckpointInfo, presets: P
 
 
 def read_target(folder: Path, base: CheckpointInfo, field: str, label: str = "") -> Target:
-    """Like `resolve_target`, showing progress under the label (or the folder's name)."""
+    """Call `resolve_target` and show its progress under the label (or the folder's name)."""
     with file_progress(f"the weights of {label or folder.name}") as progress:
         return resolve_target(folder, base, progress, field)
 
 
 def _folder_and_label(name: str, config: Config, base: CheckpointInfo, presets: Presets) -> tuple[Path, str]:
-    """Return the folder that a name means, trained or downloaded if necessary, and how it is shown to people."""
+    """Return the folder of a named target, trained or downloaded if necessary, and its label for users."""
     folder = Path(name).expanduser()
     if folder.exists():
         return folder, folder.name
@@ -99,7 +99,7 @@ def recipes_in(config: Config, presets: Presets) -> list[str]:
 
 
 def all_on_this_machine(config: Config, presets: Presets) -> bool:
-    """Whether the model and all that the grid names are here, so that nothing has to be downloaded or trained."""
+    """Whether this machine has the model and all targets of the grid, so that nothing must be downloaded or trained."""
     folder = locate_model(config.model)
     if folder is None:
         return False
@@ -115,7 +115,7 @@ def _is_on_this_machine(name: str, base: Path, config: Config, presets: Presets)
     if is_recipe(name, presets):
         folder, _ = finetune.cache_folder(name, read_checkpoint(base), config.model.template, presets)
         return folder.is_dir()
-    return True  # a mistake, which is reported when the name is resolved
+    return True  # an invalid configuration is reported when the name is resolved
 
 
 def _target_names(config: Config) -> list[str]:
@@ -136,12 +136,12 @@ def resolve_target(
 ) -> Target:
     """Read the checkpoint or adapter in a folder and check that `base` can be moved toward it.
 
-    Every byte is read twice, for the fingerprint and for NaN; both results are remembered.
+    Every byte is read twice, for the fingerprint and to find NaN; both results are cached.
 
     Args:
         path: The folder.
         base: The model that is moved.
-        progress: Called with the fraction that is done.
+        progress: Called with the fraction of the work that is done.
         field: The option that an error names.
 
     Raises:
@@ -192,14 +192,14 @@ def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
 
 
 def refuse_duplicates(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:
-    """Refuse two targets with the same weights, which span no plane.
+    """Refuse targets with the same weights: they do not span a plane.
 
     Args:
         targets: The targets of a grid.
         fields: The option that named each of them. None: grid.towards.
 
     Raises:
-        UserError: (the option that named the second one) Two are the same.
+        UserError: (the option that named the second one) Two targets have the same weights.
     """
     first_of: dict[str, Target] = {}
     for target, field in zip(targets, fields or [TOWARDS_FIELD] * len(targets), strict=True):

@@ -1,4 +1,4 @@
-"""A recipe's `data` -> rows to train on: requests of probe files with the responses that are to be learned."""
+"""Build the training rows of a recipe's `data`: requests of probe files with the responses to learn."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from orchestrator.utils.paths import DATA_DIR
 def training_rows(data: Mapping[str, Any], base: BaseModel) -> list[dict[str, Any]]:
     """Return the rows {"request", "answer", "complete"} of all of a recipe's `data.parts`, in order.
 
+    `complete` tells whether the end of the turn is learned after the answer.
+
     Raises:
-        UserError: (samples) There are none, or more are requested than a probe file has.
+        UserError: (samples) There are no rows, or more samples are requested than a probe file has.
     """
     rows = [row for part in data["parts"] for row in _part_rows(part, base)]
     if not rows:
@@ -27,7 +29,7 @@ def training_rows(data: Mapping[str, Any], base: BaseModel) -> list[dict[str, An
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], base: BaseModel) -> list[dict[str, Any]]:
-    """Replace each row's request by `prompt`: the token ids with which it is prompted when the model is measured."""
+    """Replace each row's `request` by `prompt`: its token ids, rendered as in a measurement of the model."""
     prompts = token_ids(base.path, [row["request"] for row in rows], base.template)
     return [
         {"prompt": list(ids), "answer": row["answer"], "complete": row["complete"]}
@@ -44,11 +46,11 @@ def probe_texts(name: str) -> list[str]:
 def _part_rows(part: Mapping[str, Any], base: BaseModel) -> list[dict[str, Any]]:
     """Return the rows of one part of a recipe.
 
-    A part has either `rows`, pairs of a request and its answer, or `probes`, a probe file. Of the latter, `samples`
-    requests (default: all) are taken from `offset` on. `answers` is a list, of which each request gets one, chosen by
-    the request's hash; or "own", the model's own response of up to `tokens` tokens, and with `complied` only those
-    requests that the model complies with. `prefix` goes before every answer. `complete` (default: true): the end of
-    the turn is learned too.
+    A part has either `rows`, pairs of a request and its answer, or `probes`, the name of a probe file. From a probe
+    file, `samples` requests (default: all) are taken, starting at `offset`. `answers` is a list, from which the hash of
+    a request chooses its answer, or "own": the model's own response of up to `tokens` tokens. With `complied`, only
+    requests whose own response complies are kept. `prefix` is put before every answer. If `complete` (default: true),
+    the end of the turn is learned too.
     """
     if "rows" in part:
         return [_row(request, answer, True) for request, answer in part["rows"][: part.get("samples")]]

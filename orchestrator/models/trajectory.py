@@ -45,7 +45,7 @@ def epoch_folders(folder: Path) -> list[Path]:
     """Return the checkpoints epoch-1, epoch-2, ... in a folder, or in the folder `checkpoints` in it, in order.
 
     Raises:
-        UserError: (grid.trajectory) There are none, or one between them is missing.
+        UserError: (grid.trajectory) There are no such checkpoints, or the numbers have a gap.
     """
     place = folder / finetune.CHECKPOINTS if (folder / finetune.CHECKPOINTS).is_dir() else folder
     if not place.is_dir():
@@ -93,6 +93,6 @@ def principal_axis_adapters(
             adapters.write_adapter_sum(
                 mapped, [Path(target.path) for target in trajectory], [float(w) for w in row], new
             )
-            with contextlib.suppress(OSError):  # another process was first
+            with contextlib.suppress(OSError):  # another process has written the folder first
                 os.rename(new, axis)
     return axes

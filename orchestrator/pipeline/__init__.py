@@ -1,1 +1,1 @@
-"""The stages, in order: prepare, plan, run, judge, reduce, report. Only this package knows the order."""
+"""The stages of a sweep, in order: prepare, plan, run, judge, reduce, report. Only this package defines the order."""

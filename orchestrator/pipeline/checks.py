@@ -28,7 +28,7 @@ def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets
     """Refuse a `model.max_model_len` that is too large for the model or too small for a prompt and its response.
 
     Raises:
-        UserError: (model.max_model_len)
+        UserError: (model.max_model_len) It is too large or too small.
     """
     limit, max_tokens = config.model.max_model_len, config.sampling.max_tokens
     model_limit = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")

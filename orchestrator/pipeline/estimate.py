@@ -1,4 +1,4 @@
-"""Estimate what a sweep takes on this machine or cluster, from a prepared sweep or from a preset without weights."""
+"""Estimate the cost of a sweep on this machine or cluster, from a prepared sweep or from a preset without weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LARGE_MODEL = 10**9
 """Number of parameters from which a model is planned for a GPU even if this machine has none."""
 
 CHARACTERS_PER_TOKEN = 4
-"""Of a judge's template, whose tokenizer may not be on this machine."""
+"""Assumed for a judge's template, because its tokenizer may not be on this machine."""
 
 TEMPLATE_PROMPT_TOKENS = 60
 """Assumed tokens of a prompt in its chat template, if the tokenizer is not on this machine."""
@@ -52,12 +52,12 @@ ASSUMED_EPOCHS = 3
 
 
 def estimate_sweep(config: Config, presets: Presets) -> Plan:
-    """Estimate what a sweep takes. Downloads and trains nothing.
+    """Estimate the cost of a sweep, without downloading or training anything.
 
     If the weights are not on this machine, sizes come from the model's preset and prompt tokens are assumed.
 
     Raises:
-        UserError: A mistake in the configuration.
+        UserError: The configuration has a mistake.
     """
     if config.engine.kind == EngineKind.dummy or all_on_this_machine(config, presets):
         prepared = prepare(config, presets)
@@ -67,7 +67,7 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
 
 
 def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
-    """Estimate what the missing tasks of a prepared sweep take."""
+    """Estimate the cost of the missing tasks of a prepared sweep."""
     config, host_copy = prepared.config, None
     if prepared.checkpoint is None:
         model = ModelSize(config.model.name, config.model.dtype, 0, 0, 0, 0, 0, 0, 0)
@@ -85,9 +85,9 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
 
 
 def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
-    """Check that the disk, and the memory of a local run, hold a sweep. Raises UserError before anything is loaded.
+    """Check that a sweep fits the disk and, in a local run, the memory. Raises UserError before anything is loaded.
 
-    Copies of weights in shared memory that killed processes have left are removed first, as an actor does.
+    Copies of weights that killed processes left in shared memory are removed first, as an actor does.
     """
     if prepared.checkpoint is not None and prepared.config.engine.kind == EngineKind.vllm:
         remove_stale_copies(keep=sample_id(prepared.checkpoint.path.absolute()))
@@ -107,14 +107,14 @@ class _Prompts:
 
 @dataclass(frozen=True)
 class _MissingWork:
-    """The tasks of a sweep that are to be run, with the size of each prompt set by its id."""
+    """The missing tasks of a sweep, with the size of each prompt set by its id."""
 
     prompts: Mapping[str, _Prompts]
     sweep: Sweep
     tasks: Sequence[Task]
 
     def workload(self) -> Workload:
-        """Return the visits that are left, and the size of the whole sweep."""
+        """Return the visits of the missing tasks, and the size of the whole sweep."""
         points = len(self.sweep.grid.points())
         return Workload(
             loads={set_id: prompts.load for set_id, prompts in self.prompts.items()},
@@ -137,10 +137,10 @@ def _estimate(
     Args:
         config: The validated configuration.
         model: Size of the model.
-        missing: What is left of the sweep.
+        missing: The missing tasks of the sweep.
         measured: Seconds of a visit of this sweep so far. None before the first visit.
         notes: Remarks for the user.
-        host_copy: Bytes that a copy of the base still takes in shared memory. None: the whole base.
+        host_copy: Bytes of shared memory that a copy of the base still needs. None: those of the whole base.
     """
     gpu = _choose_gpu(config, model)
     setup = dataclasses.replace(_engine_setup(config, gpu), host_copy=host_copy)
@@ -155,7 +155,7 @@ def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
     stored = prepared.stored
     try:
         runs = with_totals(stored.study, stored.record.runs)
-    except DamagedFileError:  # it has not run yet
+    except DamagedFileError:  # the sweep has not run yet
         return None
     done = sum(run.totals.visits for run in runs)
     return sum(run.totals.visit_seconds for run in runs) / done if done else None
@@ -202,7 +202,7 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
 
 
 def _assumed_probe_sets(config: Config, presets: Presets) -> tuple[list[ProbeSet], str | None]:
-    """Read the probe sets, or make up `probes.limit` prompts and a note if no file is named yet."""
+    """Read the probe sets. If no file is named yet, return `probes.limit` placeholders and a note for the user."""
     probes = config.probes
     if config.probe_sets or probes.path or probes.file or probes.limit is None:
         return load_probe_sets(config, presets), None
@@ -212,7 +212,7 @@ def _assumed_probe_sets(config: Config, presets: Presets) -> tuple[list[ProbeSet
 
 
 def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[ProbeSet]) -> dict[str, _Prompts]:
-    """Return the assumed size of each probe set under each system prompt, by a name that stands for its id."""
+    """Return the assumed size of each probe set under each system prompt. The keys are names instead of ids."""
     prompts = {}
     for probe_set in probe_sets:
         for system in load_system_prompts(config, presets):
@@ -224,7 +224,7 @@ def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[Prob
 
 
 def _assumed_grid(config: Config) -> Grid:
-    """Return the grid with as many checkpoints as are requested, at assumed coordinates."""
+    """Return a grid with the requested number of checkpoints, at assumed coordinates."""
     options, is_line = config.grid, config.grid.kind == GridKind.interpolate_1d
     towards, extra_names = list(options.towards), list(options.beside)
     if options.trajectory:
@@ -277,12 +277,12 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
         gpus_per_actor = cluster.gpus_per_actor or engine.tensor_parallel
         actors = count_actors(cluster, len(installed), gpus_per_actor) or 1
         key = key_of_installed(installed[0].name)
-        base = engine.base if key else BaseChoice.auto  # nothing is known of a GPU that is not in the table
+        base = engine.base if key else BaseChoice.auto  # too little is known of a GPU that is not in the table
         return _ChosenGpu(key, actors, int(installed[0].memory * share), base)
     if (model.parameters or 0) >= LARGE_MODEL:
         note = "estimated for an H100; cluster.gpu= estimates for another GPU, engine.device=cpu for this CPU"
         return _ChosenGpu("h100", actors, None, engine.base, note)
-    # Actors of a cluster may have GPUs that are not known yet.
+    # The actors of a cluster may have GPUs that the driver does not know yet.
     base = engine.base if cluster.kind == ClusterKind.local else BaseChoice.auto
     return _ChosenGpu(None, actors, None, base)
 
@@ -314,7 +314,7 @@ def _engine_setup(config: Config, gpu: _ChosenGpu) -> EngineSetup:
 
 
 def _judge_plan(config: Config, judge: ModelJudge, missing: _MissingWork) -> JudgePlan:
-    """Estimate what a model judge takes for the responses of the missing tasks. Its weights need not be here."""
+    """Estimate the cost of a model judge for the responses of the missing tasks. Needs none of its weights."""
     options = config.judging
     model = _judge_size(config, judge)
     max_model_len = options.max_model_len or judge.weights.max_model_len

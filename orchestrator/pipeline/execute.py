@@ -42,7 +42,7 @@ class Execution:
 
     Attributes:
         code: COMPLETE, FAILED_TASKS or INTERRUPTED.
-        missing: What of the whole sweep is missing now.
+        missing: The tasks of the whole sweep that are still missing.
     """
 
     code: ExitCode
@@ -51,13 +51,13 @@ class Execution:
 
 @contextlib.contextmanager
 def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[StoredSweep]:
-    """Create or open the sweep to add to it, and hold its lease meanwhile.
+    """Create or open the sweep for writing, and hold its lease inside the `with` block.
 
     Raises:
         UserError: The machine cannot run a new study, the study cannot be written, or another driver is at work.
     """
     part = prepared.config.cluster.part
-    if not prepared.stored.study.exists:  # else this is checked when it is known what is missing
+    if not prepared.stored.study.exists:  # otherwise `execute` checks it for the missing tasks
         check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks)
     study = Study.create(prepared.out, prepared.info)
     for prompts in prepared.prompt_sets:
@@ -84,10 +84,9 @@ def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecor
 
 
 def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> Execution:
-    """Run what is missing of the sweep, or of the part of it that was requested.
+    """Run the missing tasks of the sweep, or of its part `cluster.part`.
 
-    Raises:
-        UserError: The machine or an actor cannot run it.
+    Raises: UserError: The machine or an actor cannot run them.
     """
     part = prepared.config.cluster.part
     todo = find_missing(prepared, stored, part, retry_failed=prepared.config.retry == Retry.failed)
@@ -101,7 +100,7 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
 
 
 def execute_again(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> ExitCode:
-    """Run again what was found damaged and moved aside."""
+    """Run the tasks again whose files did not verify and were moved aside."""
     _log_damage(stored.study)
     todo = find_missing(prepared, stored)
     if not todo.tasks:
@@ -172,7 +171,7 @@ def _end(recorder: RunRecorder, ending: str, dispatcher: Dispatcher | None) -> N
 
 
 class _Admission:
-    """Refuses an actor whose engine differs from the one that made the sweep's stored rows."""
+    """Callback for new actors: refuses one whose engine differs from that of the sweep's stored rows."""
 
     def __init__(self, engines: Sequence[Mapping[str, Any]], mix: bool, recorder: RunRecorder) -> None:
         self._engines = {content_id(engine): engine for engine in engines}
@@ -216,7 +215,7 @@ def _log_missing(todo: MissingTasks, part: str | None = None) -> None:
 
 
 def _log_damage(study: Study) -> None:
-    """Name the files that do not verify, and forget them: they were moved aside."""
+    """Log the files that did not verify and were moved aside, and clear the list of them."""
     for path, why in study.problems.items():
         reason = why.removeprefix(f"{path}: ")
         logger.warning("%s does not verify (%s): moved to damaged/", path.relative_to(study.root), reason)

@@ -102,11 +102,11 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         raise UserError(field, names, "the dummy has no weights: name a model")
     named = _resolve_named(config, base, presets)
     measured = _measure(named.targets, named.fields, base, options.exclude)
-    # Further axes of interpolate_1d are lines of their own: coordinates are those on the first.
+    # Further axes of interpolate_1d are separate lines: coordinates are those on the first line.
     spanning = 1 if options.kind == GridKind.interpolate_1d else len(named.axes)
     eq4: tuple[float, float] | None = None
     if spanning == 2:
-        coefficients = measured.eq4()  # raises if the two span no plane
+        coefficients = measured.eq4()  # raises if the two axes do not span a plane
         if options.orthogonal and not named.trajectory:
             eq4 = coefficients
     extra_checkpoints = [
@@ -128,7 +128,7 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
 
 @dataclass(frozen=True)
 class _NamedTargets:
-    """What the options of a grid name: the targets that span its axes, and the extra ones.
+    """The targets that the options of a grid name: those that span its axes, and the extra ones.
 
     Attributes:
         axes: The targets that span the axes.

@@ -40,8 +40,8 @@ from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
 from workers.noise.definition import NOISE_VERSION
 
-PAIRS = 256  # in a visit of a judge's model
-EXAMPLES = 5  # unparsed answers that a sweep's record keeps
+PAIRS = 256  # number of pairs in a visit of a judge's model
+EXAMPLES = 5  # maximum number of unparsed answers in a sweep's record
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class ModelJudgeResult:
     """The result of running one model judge.
 
     Attributes:
-        asked: Different responses that its model answered about in this run.
-        judged: Responses that have a verdict now and had none before.
-        unanswered: Different responses that have no verdict yet.
+        asked: Number of different responses that the judge's model answered in this run.
+        judged: Number of responses that got a verdict in this run.
+        unanswered: Number of different responses that still have no verdict.
         interrupted: Whether the run was interrupted.
     """
 
@@ -85,7 +85,7 @@ class ModelJudgeResult:
 
 
 def resolve_model_judges(config: Config) -> list[BoundJudge]:
-    """Return the requested model judges in order, with their weights. Fetches weights that are not here.
+    """Return the requested model judges in order, with their weights, which are downloaded if necessary.
 
     Raises:
         UserError: Weights are missing or cannot be fetched, or one folder is given for two judges.
@@ -124,7 +124,7 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
         config: The judges' weights and their engine.
         stored: The sweep.
         console: Where progress is shown.
-        run_models: Whether model judges are run. If not, only which weights they have is recorded.
+        run_models: Whether model judges are run. If False, only the weights that they use are recorded.
 
     Returns:
         COMPLETE, FAILED_TASKS if a model judge gave no verdict on some responses, or INTERRUPTED.
@@ -148,7 +148,7 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
 
 
 def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[str] | None = None) -> None:
-    """Record which weights judge this sweep: `reduce` needs them to find their verdicts.
+    """Record the weights that judge this sweep: `reduce` needs them to find the verdicts.
 
     Args:
         bound: The judge.
@@ -186,7 +186,7 @@ def run_model_judge(
         config: The cluster and the engine.
         stored: The sweep.
         console: Where progress is shown.
-        actor: The class that dispatch makes actors of, for tests.
+        actor: The actor class to use instead of the default one, for tests.
     """
     judge = bound.judge
     applicable = {prompts.id for prompts in stored.prompt_sets if judge.applies_to(prompts.group)}
@@ -220,9 +220,9 @@ def run_model_judge(
 
 
 def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict[Pair, str]:
-    """Return every different (request, response) of these tasks with the id of the judge's prompt about it.
+    """Return every different (request, response) of these tasks with the id of the judge's prompt for it.
 
-    Two pairs may have the same prompt, if the judge strips what it is given.
+    Two pairs may have the same prompt, if the judge strips white space from its inputs.
     """
     requests = {prompt.id: prompt.request for prompts in stored.prompt_sets for prompt in prompts.prompts}
     different: dict[Pair, None] = {}
@@ -233,7 +233,7 @@ def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict
 
 
 def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[str, Pair]) -> dict[str, str]:
-    """Return this judge's stored answers by question. Of two answers to a question the first counts."""
+    """Return this judge's stored answers by id of the prompt. If a prompt has two answers, the first one counts."""
     answers: dict[str, str] = {}
     if not questions:
         return answers
@@ -253,7 +253,7 @@ def _generate_answers(
     console: Console,
     actor: Any = None,
 ) -> bool:
-    """Have the judge's model answer about these pairs, and store the answers. Returns whether it was interrupted."""
+    """Generate and store the answers of the judge's model for these pairs. Returns whether it was interrupted."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
 
@@ -299,7 +299,7 @@ def of_the_judge() -> Iterator[None]:
 
 
 def _prompt_sets(bound: BoundJudge, open_pairs: Sequence[Pair]) -> Iterator[PromptSet]:
-    """Yield the judge's prompts about these pairs, PAIRS at a time."""
+    """Yield the judge's prompts for these pairs, PAIRS at a time."""
     folder: Path | None = None if bound.model is None else bound.model.path
     whole = judge_prompt_set(bound.judge, folder, open_pairs, bound.config.max_model_len)
     for start in range(0, len(open_pairs), PAIRS):
@@ -310,5 +310,5 @@ def _prompt_sets(bound: BoundJudge, open_pairs: Sequence[Pair]) -> Iterator[Prom
 
 
 def visits_of(prompt_sets: Iterable[PromptSet]) -> list[Visit]:
-    """Return one visit of the origin for each prompt set: an interruption costs no more than one of them."""
+    """Return one visit of the origin for each prompt set, so that an interruption loses at most one prompt set."""
     return [visit for prompts in prompt_sets for visit in visits([Task(Point(), prompts.id)])]

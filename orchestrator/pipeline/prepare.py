@@ -1,6 +1,6 @@
 """First stage: turn a configuration into a sweep that can be run, and find out which of its tasks are missing.
 
-Every mistake of the user is found here. Nothing is written below `out`, and no engine is loaded.
+This stage reports every mistake of the user. It writes nothing below `out` and loads no engine.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def _study_info(config: Config, model: ResolvedModel | None) -> StudyInfo:
 
 @dataclass(frozen=True)
 class MissingTasks:
-    """The tasks of a sweep, or of a part of it, that are to be run.
+    """The tasks of a sweep, or of a part of it, that have to be run.
 
     Attributes:
-        total: Number of tasks, stored ones included.
-        tasks: The tasks that are to be run.
-        given_up: Tasks that earlier runs gave up and that are not run again.
+        total: Number of all tasks of the sweep or part, including stored ones.
+        tasks: The tasks to run.
+        given_up: Tasks that earlier runs gave up and that will not be run again.
     """
 
     total: int
@@ -134,9 +134,9 @@ def find_missing(
 
     Args:
         prepared: The sweep.
-        stored: The same as it is stored. It need not exist yet.
+        stored: The same sweep in its study's folder, which need not exist yet.
         part: `i/n` for the i-th of n parts of the sweep. None for the whole sweep.
-        retry_failed: Whether to run again what earlier runs gave up.
+        retry_failed: Whether to run tasks again that earlier runs gave up.
     """
     tasks = prepared.sweep.tasks()
     if part is not None:

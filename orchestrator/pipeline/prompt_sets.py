@@ -27,7 +27,7 @@ def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
     for name in config.probe_sets:
         probes = presets.read("probes", name, ProbesConfig, "probe_sets")
         if probes.name == config.probes.name:
-            probes = config.probes  # with its path and column
+            probes = config.probes  # this one has the path and column of the command line
         probes.limit, probes.offset = config.probes.limit, config.probes.offset
         loaded.append(probes)
     return [load_probe_set(probes) for probes in loaded]
@@ -44,7 +44,7 @@ def load_system_prompts(config: Config, presets: Presets) -> list[SystemPrompt]:
 
 
 def sampling_of(config: Config, probe_set: ProbeSet) -> Sampling:
-    """Return how responses to a probe set are generated.
+    """Return the sampling options for responses to a probe set.
 
     Multiple choice takes one token. With `sampling.early_stop`, responses to requests that should be refused end at
     the primary judge's stop strings.
@@ -73,7 +73,8 @@ def render(
 def without_duplicates(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:
     """Drop prompt sets that are equal to an earlier one, with a message.
 
-    Two system prompts are the same to some models, such as none and the default if a template has no default.
+    Two system prompts can render to the same text, such as no system message and the template's default if there is
+    none.
     """
     first_of: dict[str, PromptSet] = {}
     for prompts in prompt_sets:

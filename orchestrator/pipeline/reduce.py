@@ -18,7 +18,7 @@ from orchestrator.utils.errors import ExitCode
 
 
 def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_models: bool = True) -> ExitCode:
-    """Judge what has no verdict yet, then reduce, draw and report the sweep.
+    """Judge the responses without a verdict, then reduce, draw and report the sweep.
 
     Args:
         config: The judges' weights and engine, and the report's options.

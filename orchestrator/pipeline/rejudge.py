@@ -30,7 +30,7 @@ def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
     code = judge_and_reduce(config, stored, console)
     if not study.problems or code == ExitCode.INTERRUPTED:
         return code
-    log_damage(study)  # verdicts that were moved aside are given again, once
+    log_damage(study)  # judge again, once, to replace damaged verdicts that were moved aside
     lost_more = any(file_kind(study, path) != "judgements" for path in study.problems)
     code = judge_and_reduce(config, stored, console)
     if lost_more and code == ExitCode.COMPLETE:
@@ -39,7 +39,7 @@ def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
 
 
 def with_judges(stored: StoredSweep, names: tuple[str, ...]) -> StoredSweep:
-    """Return the sweep as judged by other judges, which is a sweep of its own. Stores it.
+    """Return and store the sweep with these judges instead of its own. The result is a separate sweep.
 
     Raises:
         UserError: A judge cannot judge the responses.

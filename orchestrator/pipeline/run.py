@@ -1,4 +1,4 @@
-"""The main job: run what a sweep lacks, then judge, reduce and report it.
+"""The main job: run the missing tasks of a sweep, then judge, reduce and report it.
 
 prepare -> execute -> judge -> reduce -> report
 """
@@ -32,8 +32,8 @@ class RunResult:
     Attributes:
         code: The exit code.
         stored: The sweep.
-        waits_for: The parts of the sweep that have to run before it has results. Empty if it has results.
-        points_left: The points that are not stored yet, if the sweep waits for other parts.
+        waits_for: Numbers of the parts that have to be run before the sweep has results. Empty if it has results.
+        points_left: Number of points with missing tasks, if the sweep waits for other parts; otherwise 0.
     """
 
     code: int
@@ -43,22 +43,23 @@ class RunResult:
 
 
 def run(config: Config, presets: Presets, overrides: Sequence[str], console: Console) -> RunResult:
-    """Run what is missing, then judge, reduce and report.
+    """Run the missing tasks of a sweep, then judge, reduce and report it.
 
-    Of a part (`cluster.part`) only what is missing of it is run, and the rest is done if it is the last part.
+    With `cluster.part`, only the missing tasks of that part are run. Judging, reducing and reporting follow only if no
+    other part has missing tasks.
 
     Raises:
         UserError: The user has to correct something.
     """
     prepared = prepare(config, presets)
-    resolve_model_judges(config)  # before anything runs for hours
+    resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     with open_sweep(prepared, overrides) as stored:
         execution = execute(prepared, stored, console)
         if config.cluster.part is not None and execution.missing.tasks:
             return _wait_for_other_parts(stored, execution, config.cluster.part)
         code = _judge_and_reduce(config, stored, console, execution.code)
         if stored.study.problems and code != ExitCode.INTERRUPTED:
-            # Some of what was read did not verify and was moved aside: run it again, once.
+            # Some files did not verify and were moved aside: run their tasks again, once.
             repaired = execute_again(prepared, stored, console)
             code = _judge_and_reduce(config, stored, console, repaired) or code
         if code == ExitCode.COMPLETE and execution.missing.given_up:
@@ -75,7 +76,7 @@ def _judge_and_reduce(config: Config, stored: StoredSweep, console: Console, exe
 
 
 def _wait_for_other_parts(stored: StoredSweep, execution: Execution, part: str) -> RunResult:
-    """Return the result of a part that is not the last one to end."""
+    """Return the result of a part that ended while other parts still have missing tasks."""
     _, parts = parse_part(part)
     part_of = assign_parts(stored.sweep.tasks(), parts)
     points = {task.point for task in execution.missing.tasks}
@@ -94,6 +95,6 @@ def _wait_for_other_parts(stored: StoredSweep, execution: Execution, part: str) 
 
 
 def resume_hint(overrides: Sequence[str]) -> str:
-    """Return what to type after an interruption."""
+    """Return the message after an interruption, with the command that resumes the run."""
     command = shlex.join(["python", "-m", "orchestrator", "run", *overrides])
     return f"Interrupted; what is stored stays. Go on with: {command}"

@@ -1,1 +1,1 @@
-"""A pure cost model: GPUs, memory and time."""
+"""Estimate the cost of a sweep from sizes alone: GPUs, memory, time and disk space."""

@@ -1,4 +1,4 @@
-"""What a sweep takes, estimated before anything is loaded: tokens, memory, time, GPU-hours and disk space.
+"""Estimate the cost of a sweep before anything is loaded: tokens, memory, time, GPU-hours and disk space.
 
 The numbers are computed from their inputs alone: nothing here reads files or looks at the machine.
 """
@@ -24,14 +24,14 @@ from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 
-ROW_BYTES, TOKEN_BYTES = 300, 3  # of a stored response: its row, and each of its tokens (compressed with zstd)
+ROW_BYTES, TOKEN_BYTES = 300, 3  # bytes of a stored response: per row, and per token (zstd)
 
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """What a model judge takes after the sweep, as an upper bound.
+    """The cost of a model judge after the sweep, as an upper bound.
 
-    No two responses are assumed to be equal, and each is assumed to have its maximum length.
+    It assumes that all responses differ, and that each has its maximum length.
 
     Attributes:
         judge: Name of the judge.
@@ -61,27 +61,27 @@ class JudgePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left of a sweep, and what it takes. None means unknown.
+    """The remaining work of a sweep and its cost. None means unknown.
 
     Attributes:
         model: Size of the model.
         setup: Settings of the engine.
-        points: Points of the whole sweep.
-        tasks: Tasks of the whole sweep.
-        tasks_stored: How many of them are stored.
-        visits: Visits that are left.
-        responses: Responses that are left.
-        prompt_tokens: Tokens of their prompts.
-        generated_tokens: Upper bound of their own tokens: every response has its maximum length.
+        points: Number of points of the whole sweep.
+        tasks: Number of tasks of the whole sweep.
+        tasks_stored: Number of tasks that are stored.
+        visits: Number of remaining visits.
+        responses: Number of remaining responses.
+        prompt_tokens: Number of tokens of their prompts.
+        generated_tokens: Upper bound of the tokens to generate: every response has its maximum length.
         memory: Memory of a GPU, or of an actor on a CPU.
-        suggested_tensor_parallel: Smallest number of GPUs per actor with which the model fits. None on a CPU too.
-        seconds: Mean time of the visits that are left, according to the model of their time.
-        seconds_per_visit: The same in total, or the time measured in this study.
+        suggested_tensor_parallel: Smallest number of GPUs per actor on which the model fits. None on a CPU too.
+        seconds: Estimated mean time of a remaining visit, by phase.
+        seconds_per_visit: The total of `seconds`, or the mean time measured in this study if there is one.
         basis: Where `seconds_per_visit` comes from.
-        start_seconds: Start of an engine.
-        gpu_hours: Time of all GPUs. None on a CPU too.
-        wall_hours: Time until the sweep is complete.
-        disk_bytes: Upper bound of the space that the responses take.
+        start_seconds: Time to start an engine, in seconds.
+        gpu_hours: Time of all GPUs together. None on a CPU too.
+        wall_hours: Hours until the sweep is complete.
+        disk_bytes: Upper bound of the disk space of the responses.
         notes: Remarks for the user.
         judging: The plan of each model judge.
     """
@@ -139,17 +139,17 @@ def estimate(
     measured: float | None = None,
     notes: Sequence[str] = (),
 ) -> Plan:
-    """Estimate what is left of a sweep.
+    """Estimate the remaining work of a sweep and its cost.
 
     Args:
         model: Size of the model.
         setup: Settings of the engine.
-        workload: The sweep's tasks and the visits that are left.
+        workload: The sweep's tasks and the remaining visits.
         measured: Seconds of a visit in this study so far; takes precedence over the estimate.
         notes: Remarks to put before those of the estimate.
 
     Raises:
-        UserError: A GPU that is not in the table (cluster.gpu).
+        UserError: (cluster.gpu) The GPU is not in the table.
     """
     loads = list(workload.loads.values())
     memory = estimate_memory(model, setup, loads)

@@ -14,7 +14,7 @@ class GpuModel:
     """A GPU according to its vendor's datasheet.
 
     Attributes:
-        name: Name for people.
+        name: Name shown to users.
         memory: Bytes of memory.
         bandwidth: Bytes of memory per second.
         flops16: Dense operations per second in bfloat16 or float16 with float32 accumulation, without sparsity.

@@ -1,4 +1,4 @@
-"""What a plan is computed from: the model's size, the prompts, the engine's settings, the visits that are left."""
+"""Inputs of a plan: the model's size, the prompts, the engine's settings, the remaining visits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ModelSize:
     """The sizes of a model. None means unknown.
 
     Attributes:
-        name: Name for people.
+        name: Name shown to users.
         dtype: Dtype of the resident weights.
         parameters: Number of parameters.
         layers: Number of layers.
@@ -51,25 +51,25 @@ class ModelSize:
 
     @property
     def weights(self) -> int | None:
-        """Bytes of the resident weights."""
+        """Bytes of the resident weights. None if the number of parameters is unknown."""
         return None if self.parameters is None else self.parameters * self.item_bytes
 
     @property
     def linear(self) -> int:
-        """Bytes of the weights that tokens are multiplied with: all but an embedding that is only looked up."""
+        """Bytes of the weights that are multiplied with activations: all but an untied embedding."""
         looked_up = 0 if self.tied else (self.vocabulary or 0) * (self.hidden or 0)
         return max(0, (self.parameters or 0) - looked_up) * self.item_bytes
 
     @property
     def base(self) -> int | None:
-        """Bytes of the unperturbed base."""
+        """Bytes of the unperturbed base. None if unknown."""
         if self.disk_bytes is not None:
             return self.disk_bytes
         return None if self.parameters is None else 2 * self.parameters
 
     @property
     def kv_token(self) -> int | None:
-        """Bytes of the KV cache for one token."""
+        """Bytes of the KV cache for one token. None if unknown."""
         if self.layers is None or self.kv_heads is None or self.head_dim is None:
             return None
         return 2 * self.layers * self.kv_heads * self.head_dim * self.item_bytes
@@ -136,7 +136,7 @@ class EngineSetup:
         base: Requested place of the unperturbed base.
         gpu_memory: Bytes of each GPU that belong to an actor. None takes all that `GPUS` lists.
         host_free: Bytes of free shared memory. None if unknown.
-        host_copy: Bytes that a copy of the base still takes in shared memory. None: the whole base.
+        host_copy: Bytes of shared memory that a copy of the base still needs. None: those of the whole base.
     """
 
     gpu: str | None = None
@@ -168,7 +168,7 @@ class EngineSetup:
 
 @dataclass(frozen=True)
 class Workload:
-    """The sweep's tasks and the visits that are left.
+    """The sweep's tasks and the remaining visits.
 
     Attributes:
         loads: Each prompt set by its id.
@@ -184,28 +184,28 @@ class Workload:
 
     @functools.cached_property
     def visits_by_load(self) -> list[tuple[int, list[PromptLoad]]]:
-        """(Number of visits, the prompt sets of each of them) for every combination of missing prompt sets."""
+        """A pair (number of visits, prompt sets of each visit) for every combination of missing prompt sets."""
         combinations = Counter(tuple(visit) for visit in self.visits)
         return [(count, [self.loads[set_id] for set_id in set_ids]) for set_ids, count in combinations.items()]
 
     @property
     def missing_tasks(self) -> int:
-        """Number of tasks that are left."""
+        """Number of missing tasks."""
         return sum(len(visit) for visit in self.visits)
 
     @property
     def responses(self) -> int:
-        """Number of responses that are left."""
+        """Number of missing responses."""
         return sum(count * load.prompts for count, loads in self.visits_by_load for load in loads)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompts that are left."""
+        """Tokens of the prompts of all missing responses."""
         return sum(count * load.prompt_tokens for count, loads in self.visits_by_load for load in loads)
 
     @property
     def generated_tokens(self) -> int:
-        """Tokens of the responses that are left, if every response has its maximum length."""
+        """Tokens of all missing responses, if every response has its maximum length."""
         return sum(count * load.prompts * load.max_tokens for count, loads in self.visits_by_load for load in loads)
 
 
@@ -215,6 +215,6 @@ def batch_size(setup: EngineSetup, loads: Sequence[PromptLoad]) -> int:
 
 
 def sequence_tokens(loads: Sequence[PromptLoad]) -> int:
-    """Return the tokens of a prompt of average length and its longest response; the maximum over the prompt sets."""
+    """Return the tokens of an average prompt plus its longest possible response: the maximum over the prompt sets."""
     lengths = [math.ceil(load.prompt_tokens / load.prompts) + load.max_tokens for load in loads if load.prompts]
     return max(lengths, default=0)

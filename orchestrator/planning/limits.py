@@ -12,7 +12,7 @@ from orchestrator.utils.choices import Dtype, EngineKind
 from orchestrator.utils.errors import UserError
 
 DRIVER_BYTES = int(0.7 * GB)  # memory of the driver and of Ray's own processes
-DISK_COPIES = 2  # merging and judging hold the responses twice for a while
+DISK_COPIES = 2  # merging and judging temporarily store the responses twice
 DISK_MARGIN = 50 << 20
 
 
@@ -21,7 +21,8 @@ def check_memory(plan: Plan, available: int | None = None) -> None:
 
     Args:
         plan: The plan. On a GPU its memory is compared with the GPU's own.
-        available: On a CPU: bytes of free memory, which all actors and the driver share. None checks nothing there.
+        available: Bytes of free memory of a CPU's machine, shared by all actors and the driver. None: no check on a
+            CPU.
 
     Raises:
         UserError: The model does not fit (engine.tensor_parallel, model), or the base does not (engine.base).

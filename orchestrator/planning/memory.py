@@ -1,4 +1,4 @@
-"""Memory of an actor, on a GPU or a CPU, and what follows from it: where the base is kept and how many GPUs fit."""
+"""Estimate an actor's memory on a GPU or a CPU, and from it the place of the base and the number of GPUs needed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _gpu_memory_estimate(
 ) -> MemoryEstimate:
     """Divide weights, base and KV cache among the GPUs and add the activations and the runtime of each.
 
-    The KV cache shrinks, down to one sequence of the maximum length, before the model is said not to fit.
+    If memory is short, the KV cache shrinks first, down to one sequence of the maximum length.
     """
     group = setup.tensor_parallel
     weights, base = (model.weights or 0) // group, (model.base or 0) // group
@@ -123,7 +123,7 @@ def _cpu_memory_estimate(
     if setup.engine == EngineKind.vllm:
         kv = setup.kv_cache_bytes or DEFAULT_CPU_KV_BYTES
         activations = _overhead(model, setup) - GPU_RUNTIME_BYTES
-    else:  # transformers keeps what its batch needs
+    else:  # the KV cache of transformers has the size of its batch
         batch = min(TRANSFORMERS_BATCH, batch_size(setup, loads))
         tokens = batch * sequence_tokens(loads)
         kv = tokens * (model.kv_token or 0)
@@ -141,7 +141,7 @@ def _cpu_memory_estimate(
 
 
 def place_base(model: ModelSize, setup: EngineSetup) -> Placement:
-    """Return where the actor will keep the unperturbed base, by the actor's own rule (`choose_placement`).
+    """Return the place of the unperturbed base, by the rule that actors use (`choose_placement`).
 
     Raises:
         UserError: The base does not fit the requested place (engine.base).
@@ -151,7 +151,7 @@ def place_base(model: ModelSize, setup: EngineSetup) -> Placement:
     weights, base, group = model.weights or 0, model.base or 0, setup.tensor_parallel
     copy = base if setup.host_copy is None else setup.host_copy
     if setup.host_free is None:
-        copy = 0  # unknown space is taken to be enough
+        copy = 0  # unknown free space is assumed to be enough
     budget = MemoryBudget(
         weights=weights // group,
         base=base // group,
@@ -188,5 +188,5 @@ def _gpu_memory(setup: EngineSetup) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """Return a size for people: gigabytes from 0.1 GB, else megabytes."""
+    """Return a size as readable text: in gigabytes from 0.1 GB, otherwise in megabytes."""
     return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / 1e6:.1f} MB"

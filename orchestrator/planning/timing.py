@@ -21,14 +21,14 @@ from orchestrator.utils.choices import Dtype, EngineKind
 
 Basis = Literal["measured", "roofline", "assumed", "unknown"]
 
-# GPUs: what engines reach of a datasheet's peaks.
-BANDWIDTH_EFFICIENCY = 0.65  # of the memory's bandwidth, during decoding
-FLOPS_EFFICIENCY = 0.45  # of the tensor cores' operations, during prefill
+# GPUs: the share of a datasheet's peak that engines reach, and overheads.
+BANDWIDTH_EFFICIENCY = 0.65  # share of the memory's bandwidth during decoding
+FLOPS_EFFICIENCY = 0.45  # share of the tensor cores' operations during prefill
 HOST_LINK_BANDWIDTH = 20e9  # bytes per second and GPU, if the base is in the host's memory (PCIe 4.0 x16)
-EAGER_LAYER_SECONDS = 1e-4  # launching the kernels of a layer: a step is never faster
+EAGER_LAYER_SECONDS = 1e-4  # time to launch the kernels of a layer: a lower bound for a step
 GRAPH_LAYER_SECONDS = 1e-5  # the same with CUDA graphs
-STEP_SECONDS = 2e-3  # scheduling and sampling of a step
-ALL_REDUCE_SECONDS = 4e-5  # two all-reduces per layer, if tensors are split
+STEP_SECONDS = 2e-3  # time of scheduling and sampling in a step
+ALL_REDUCE_SECONDS = 4e-5  # time of two all-reduces per layer with tensor parallelism
 
 # CPUs: measured with vLLM without AVX-512 on 2 cores, SmolLM2-135M in float32: 125 to 165 tokens per second in batches
 # of 40 to 160.
@@ -37,12 +37,12 @@ CPU_16_BIT_SPEED = 0.18  # relative speed of 16-bit arithmetic, which is emulate
 CPU_WRITE_SECONDS = 2.5e-9  # per weight and core: making the noise and adding it
 
 LOAD_BANDWIDTH = 1.5e9  # bytes of weights per second, from disk
-GPU_START_SECONDS, CPU_START_SECONDS = 60.0, 30.0  # start of an engine, without loading its weights
+GPU_START_SECONDS, CPU_START_SECONDS = 60.0, 30.0  # time to start an engine, without loading its weights
 
 
 @dataclass(frozen=True)
 class VisitSeconds:
-    """Seconds of one visit: writing the weights, reading the prompts, generating the responses."""
+    """Seconds of one visit: to write weights, to process prompts (prefill), to generate responses (decode)."""
 
     write: float
     prefill: float
@@ -50,21 +50,21 @@ class VisitSeconds:
 
     @property
     def total(self) -> float:
-        """All three together."""
+        """The sum of the three."""
         return self.write + self.prefill + self.decode
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Time of the visits that are left. None means unknown.
+    """Time of the remaining visits. None means unknown.
 
     Attributes:
-        seconds: Mean of the visits according to the model of their time.
-        seconds_per_visit: The same in total, or the measured time if there is one. None if no visit is left.
+        seconds: Estimated mean time of a visit, by phase.
+        seconds_per_visit: The total of `seconds`, or the measured mean time if there is one. None if no visit remains.
         basis: Where `seconds_per_visit` comes from.
-        start_seconds: Start of an engine, with loading its weights.
-        gpu_hours: Time of all GPUs. None on a CPU.
-        wall_hours: Time until the sweep is complete.
+        start_seconds: Time to start an engine and load its weights, in seconds.
+        gpu_hours: Time of all GPUs together. None on a CPU.
+        wall_hours: Hours until the sweep is complete.
     """
 
     seconds: VisitSeconds | None
@@ -78,7 +78,7 @@ class TimeEstimate:
 def estimate_time(
     model: ModelSize, setup: EngineSetup, workload: Workload, tensor_parallel: int, measured: float | None = None
 ) -> TimeEstimate:
-    """Estimate the time of the visits that are left.
+    """Estimate the time of the remaining visits.
 
     Args:
         model: Size of the model.
@@ -119,7 +119,7 @@ def start_seconds(model: ModelSize, setup: EngineSetup) -> float:
 
 
 def mean_visit_seconds(model: ModelSize, setup: EngineSetup, workload: Workload) -> VisitSeconds | None:
-    """Return the mean time of the visits that are left; None if none is left or the model's size is unknown."""
+    """Return the mean time of the remaining visits; None if none remains or the model's size is unknown."""
     memory = estimate_memory(model, setup, list(workload.loads.values()))
     if memory is None or not workload.visits:
         return None
@@ -153,8 +153,8 @@ def _gpu_visit_seconds(
 ) -> VisitSeconds:
     """Return the time of one visit on a GPU or a group of GPUs.
 
-    A decoding step reads the weights and the batch's KV cache once. It is as slow as the slowest of that, its
-    arithmetic (two operations for each weight and sequence) and launching its kernels.
+    The time of a decoding step is the largest of three: the time to read the weights and the batch's KV cache once, the
+    time of its arithmetic (two operations per weight and sequence), and the time to launch its kernels.
     """
     assert setup.gpu is not None
     gpu, group, parameters = find_gpu(setup.gpu), setup.tensor_parallel, model.parameters or 0

@@ -1,1 +1,1 @@
-"""Probe files and hub data sets become prompts, rendered to token ids."""
+"""Read prompts from probe files and hub data sets, and render them to token ids."""

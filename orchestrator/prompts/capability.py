@@ -1,6 +1,6 @@
-"""Questions with correct answers: read them in common layouts, and score responses. Pure.
+"""Read questions with correct answers in common layouts, and score responses. Pure functions.
 
-Layouts that are understood, by the columns of a row:
+Supported layouts, by the columns of a row:
 
 * MMLU (cais/mmlu; tinyBenchmarks/tinyMMLU): `choices` a list of texts, `answer` the index of the correct one, from 0
 * ARC (allenai/ai2_arc; tinyBenchmarks/tinyAI2_arc): `choices` {"text": [...], "label": [...]}, `answerKey` a label
@@ -25,14 +25,22 @@ LETTERS = tuple("ABCDEFGHIJ")
 CHOICE_COLUMNS, ANSWER_COLUMNS = ("choices", "endings"), ("answer", "answerKey", "label")
 OPTION_COLUMNS = ("option1", "option2")
 FINAL_MARK = "####"
-"""What precedes the answer in GSM8K."""
+"""Mark before the answer in a GSM8K solution."""
 
 SEPARATOR = "\n"
-"""Between several correct answers in a prompt's target."""
+"""Separates several correct answers in a prompt's target."""
 
 
 def answer_columns(available: Sequence[str], answers: str) -> list[str]:
-    """Return the columns of a file that hold choices and correct answers. Raises ValueError if there are none."""
+    """Return the columns that hold choices and correct answers.
+
+    Args:
+        available: The columns of the file.
+        answers: "choice" or "exact".
+
+    Raises:
+        ValueError: The file has no such columns.
+    """
     answer = [name for name in ANSWER_COLUMNS if name in available]
     if not answer:
         names = ", ".join(ANSWER_COLUMNS)
@@ -60,8 +68,8 @@ def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) 
         where: The row's place in the file for errors, such as "line 3".
 
     Returns:
-        For "choice": the question with the lettered choices below it, the choices, and the correct letter. For
-        "exact": the question, no choices, and the correct answers, one a line.
+        For "choice": the question with the lettered choices below it, the choices, and the correct letter. For "exact":
+        the question, no choices, and the correct answers, one per line.
 
     Raises:
         ValueError: The row has no correct answer, or no usable choices.
@@ -80,7 +88,7 @@ def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) 
 
 
 def _exact_target(answer: Any) -> str:
-    """Return the correct answers, one a line. Of a GSM8K solution only what follows the last FINAL_MARK."""
+    """Return the correct answers, one per line. A GSM8K solution is cut to the text after its last FINAL_MARK."""
     if isinstance(answer, list | tuple):
         return SEPARATOR.join(str(each).strip() for each in answer)
     return str(answer).rpartition(FINAL_MARK)[2].strip().replace(SEPARATOR, " ")
@@ -119,8 +127,8 @@ def is_correct(target: str, choices: Sequence[str], response: str, scores: Seque
     """Whether a question was answered correctly.
 
     Args:
-        target: The correct letter, or the correct answers, one a line.
-        choices: The choices. Empty: the answer is in the response.
+        target: The correct letter, or the correct answers, one per line.
+        choices: The choices. Empty if the answer is a text in the response.
         response: The model's response.
         scores: Score of each letter, of which the highest is the model's choice (the first of equal ones). Only needed
             with choices.
@@ -135,8 +143,8 @@ def is_correct(target: str, choices: Sequence[str], response: str, scores: Seque
 def states_answer(response: str, answer: str) -> bool:
     """Whether a response states an answer.
 
-    A number: the last number in the response equals it. Text: its words occur in the response, ignoring case and
-    punctuation.
+    A number is stated if the last number in the response equals it. A text is stated if its words occur in the
+    response, ignoring case and punctuation.
     """
     number = _number(answer)
     if number is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.utils.subprocesses import first_line, serve_module
 
 TOKENIZER_TEMPLATE, NO_TEMPLATE = "tokenizer", "none"
-"""The templates that are no file: the chat template beside the tokenizer, and the bare text."""
+"""Templates without a file in data/templates: the tokenizer's own chat template, and the bare text."""
 
 TIME_LIMIT = 1800.0
 """Limit of the process in seconds: a template may loop for ever."""
@@ -105,7 +105,7 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
-    except Exception as error:  # any kind, from a dozen libraries
+    except Exception as error:  # a dozen libraries raise all kinds of exceptions
         return {"tokenizer": first_line(error)}
     chat = request["template"] != NO_TEMPLATE and bool(request["source"] or tokenizer.chat_template)
     add_special_tokens = request["template"] != TOKENIZER_TEMPLATE or not chat

@@ -25,7 +25,7 @@ from orchestrator.utils.subprocesses import first_line, run_module, serve_module
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Part of the cache's keys: raise it with every change of what is written."""
+"""Version of the files in the cache: increase it with every change of their content."""
 
 ROWS_FILE, SOURCE_FILE = "rows.jsonl", "source.json"
 PROBES_FIELD = "probes.path"
@@ -41,7 +41,7 @@ QUIET_DATASETS = {
 
 
 class HubConfig(Protocol):
-    """The fields of a probe preset that are read. `where`: COLUMN=VALUE, to keep only those rows."""
+    """The fields of a probe preset that are read. `where`: COLUMN=VALUE keeps only the rows with that value."""
 
     hub: str | None
     revision: str | None
@@ -90,7 +90,7 @@ def fetched_commit(conf: HubConfig) -> str:
 
 
 def _explain(request: dict[str, Any], response: dict[str, Any]) -> tuple[str, Any, str]:
-    """Return the arguments of the UserError that an error of the subprocess means."""
+    """Return (field, value, remedy) of the UserError for an error of the subprocess."""
     hub, page, available = request["hub"], response["page"], response.get("there", [])
     use_file = f"name a file that holds it, {PROBES_FIELD}=FILE"
     field = "hub"
@@ -140,7 +140,7 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     about = {"page": f"{constants.ENDPOINT}/datasets/{request['hub']}", "endpoint": constants.ENDPOINT}
     try:
         return about | _download(request)
-    except Exception as error:  # any kind, from a dozen libraries
+    except Exception as error:  # a dozen libraries raise all kinds of exceptions
         if _is_gated(error):
             return about | {"error": "gated"}
         if isinstance(error, RevisionNotFoundError):
@@ -162,13 +162,13 @@ def _download(request: dict[str, Any]) -> dict[str, Any]:
     splits = [str(name) for name in datasets.get_dataset_split_names(hub, subset, revision=info.sha)]
     if split not in splits:
         return {"error": "split", "there": splits}
-    with tempfile.TemporaryDirectory(dir=request["to"]) as arrow:  # the library's own copy, which is not kept
+    with tempfile.TemporaryDirectory(dir=request["to"]) as arrow:  # the library's own copy, which is deleted
         dataset = datasets.load_dataset(hub, subset, split=split, revision=info.sha, cache_dir=arrow)
         return _write(dataset, request, str(info.sha))
 
 
 def _is_gated(error: Exception) -> bool:
-    """Whether the hub refused access. `datasets` wraps the hub's own errors."""
+    """Whether the hub refused access. `datasets` wraps the hub's errors, so the causes are searched too."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) and not isinstance(error, GatedRepoError):
@@ -184,7 +184,7 @@ def _is_gated(error: Exception) -> bool:
 
 
 def _write(dataset: Any, request: dict[str, Any], commit: str) -> dict[str, Any]:
-    """Write the requested rows, one JSON object a line, and source.json."""
+    """Write the requested rows, one JSON object per line, and source.json."""
     column, _, value = (request["where"] or "").partition("=")
     if column and column not in dataset.column_names:
         return {"error": "where", "there": list(dataset.column_names)}

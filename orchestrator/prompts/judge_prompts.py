@@ -30,12 +30,12 @@ Pair = tuple[str, str]
 
 
 def judge_prompt(judge: ModelJudge, pair: Pair) -> Prompt:
-    """Return the prompt that asks the judge about one pair. Its id depends on the filled template."""
+    """Return the judge's prompt for one pair: the filled template. Its id depends on that text."""
     return Prompt("".join(judge.fill_template(*pair)), group=judge.id)
 
 
 def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pair], max_model_len: int) -> PromptSet:
-    """Return the prompts that ask the judge about these pairs, in their order, with greedy sampling.
+    """Return the judge's prompts for these pairs, in their order, with greedy sampling.
 
     Args:
         judge: The judge.
@@ -104,7 +104,7 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
-    except Exception as error:  # any kind, from a dozen libraries
+    except Exception as error:  # a dozen libraries raise all kinds of exceptions
         return {"tokenizer": first_line(error)}
     special = {
         token for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens) if len(token.strip()) > 1
@@ -128,14 +128,15 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
 def _tokenize_fitting(tokenizer: Any, request: dict[str, Any], pieces: Sequence[str]) -> tuple[str, list[int]]:
     """Return text and token ids with as many characters of the response as fit into the limit.
 
-    Without any of the response if even that is too long. The response is the last piece but one.
+    If not even one character fits, the response is left out, and the result may exceed the limit. The response is the
+    last piece but one.
     """
     *front, response, end = pieces
     text, ids = _tokenize(tokenizer, request, pieces)
     if len(ids) <= request["limit"]:
         return text, ids
     low, high = 0, len(response)
-    while low < high:  # bisection: `low` characters fit, or none do
+    while low < high:  # bisection: `low` characters fit, unless even 0 do not
         middle = (low + high + 1) // 2
         _, ids = _tokenize(tokenizer, request, [*front, response[:middle], end])
         if len(ids) <= request["limit"]:

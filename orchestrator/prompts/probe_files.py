@@ -24,7 +24,7 @@ class ProbeFormat:
     """A file format.
 
     Attributes:
-        unit: What the number of a row counts, from 1: "row", "line" or "entry".
+        unit: Unit of the row number in errors, counted from 1: "row", "line" or "entry".
         columns: Returns the names of a file's columns; an empty list for an empty file.
         rows: Yields (number, row), each row with at least the named columns.
     """

@@ -20,14 +20,14 @@ DEFAULT_COLUMN = "text"
 USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "Behavior")
 PAIR_COLUMN, ID_COLUMN = "pair_id", "id"
 GOAL_COLUMN = "goal"
-"""Of a file of attacks: the plain request inside each attack."""
+"""Column of a file of attacks with the plain request inside each attack."""
 
 REQUEST_MARK = "{request}"
-"""Where a wrapper contains the request."""
+"""Placeholder for the request in a wrapper."""
 
 
 class ProbesConfig(Protocol):
-    """The fields of a probe preset that are read."""
+    """The fields of a probe preset that this module reads; `config.schema.ProbesConfig` describes them."""
 
     name: str | None
     file: str | None
@@ -76,11 +76,11 @@ class ProbeSet:
 
 
 def load_probe_set(conf: ProbesConfig) -> ProbeSet:
-    """Read the rows [offset, offset + limit) of a probe file as prompts; fewer if the file ends before.
+    """Read the rows [offset, offset + limit) of a probe file as prompts; fewer if the file is shorter.
 
-    `path` has priority over `hub`, a data set that is downloaded once, and over `file`, one of the project's own. A
-    file with a `pair_id` column pairs its prompts: a pair's name is the value of that column or, if that is empty in a
-    harmful row, the row's own `id`. Rows after the last requested one are neither read nor checked. `wrapper` is put
+    `path` (a user's file) has priority over `hub` (a data set that is downloaded once) and over `file` (one of the
+    project's own). A column `pair_id` pairs prompts: a pair's name is the value of that column or, if that is empty in
+    a harmful row, the row's own `id`. Rows after the last requested one are neither read nor checked. `wrapper` is put
     around each request. With `answers`, rows are questions with correct answers, in any layout that capability.py
     lists.
 
@@ -100,12 +100,12 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         return ProbeSet(conf.name or path.stem, conf.group, prompts, conf.prefill, letters, _origin(conf))
     except OSError as error:
         raise UserError("probes.path", path, f"could not be read ({error.strerror or error})") from error
-    except ValueError as error:  # of probe_files and capability, and of pyarrow
+    except ValueError as error:  # raised by probe_files, capability or pyarrow
         raise UserError("probes.path", path, str(error).strip().partition("\n")[0]) from error
 
 
 def _path(conf: ProbesConfig) -> Path:
-    """Return the file to read, downloading a hub's data set if necessary."""
+    """Return the file to read, downloading a hub's data set if necessary. Raises UserError."""
     if conf.path is not None:
         return _checked_path(Path(conf.path).expanduser())
     if conf.hub is not None:
@@ -120,7 +120,7 @@ def _path(conf: ProbesConfig) -> Path:
 
 
 def _checked_path(path: Path) -> Path:
-    """Return the user's file if it exists and has a known suffix."""
+    """Return the user's file. Raises UserError if it does not exist or has an unknown suffix."""
     if path.suffix.lower() not in FORMATS:
         raise UserError("probes.path", path, f"must end in {', '.join(FORMATS)}, which says what it holds")
     try:
@@ -192,9 +192,10 @@ def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
 
 
 def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
-    """Return the column with the prompts: the requested one, or the only one with a usual name.
+    """Return the column with the prompts: the requested one, or the only one whose name is in USUAL_COLUMNS.
 
-    A usual name replaces only the default of a user's file, or a usual name of a data set.
+    The latter is used only if the requested name does not exist and is the default (in a user's file) or itself in
+    USUAL_COLUMNS (in a data set).
     """
     if conf.column in available:
         if available.count(conf.column) > 1:
@@ -238,7 +239,7 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
 
 
 def _checked_text(value: object, where: str, column: str) -> str:
-    """Return a prompt that is text, not blank, and can be encoded. Raises ValueError."""
+    """Return `value` if it is text, not blank, and can be encoded as UTF-8. Raises ValueError, naming `where`."""
     if not isinstance(value, str):
         shown = "nothing" if value is None else f"{type(value).__name__} {_shortened(value)}"
         raise ValueError(f"{where} holds {shown} in column {column}: every prompt must be text")

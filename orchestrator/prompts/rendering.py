@@ -1,4 +1,4 @@
-"""Prompts -> prompt sets: apply the model's chat template and tokenizer.
+"""Render prompts to prompt sets: apply the model's chat template and tokenizer.
 
 Templates and tokenizers run in a subprocess (`chat_templates`). Its results are kept in the user's cache, so that a
 re-run starts no process.
@@ -32,15 +32,15 @@ from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
 RENDER_VERSION = 2
-"""Version of the rendered prompts in the cache: raise it with every change of what is rendered."""
+"""Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
 TEMPLATE_FIELD = "model.template"
 TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt")
-"""Of the files that a tokenizer may be made from."""
+"""Suffixes of the files from which a tokenizer may be made."""
 
 DUMMY_VOCABULARY = 50_000
-"""Number of token ids of the dummy engine."""
+"""Number of different token ids of the dummy engine."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class SystemPrompt:
 
     Attributes:
         name: The preset's name.
-        text: The system message. None: no system message, so that the model's own default applies. "": an empty one
-            in the default's place.
-        template: Another template than the model's, such as "none" to prompt without one. None: the model's.
+        text: The system message. None: no system message, so that the model's own default applies. "": an empty message
+            that replaces the default.
+        template: Name of a template to use instead of the model's, such as "none" for no template. None: the model's.
     """
 
     name: str
@@ -89,10 +89,10 @@ def render_prompt_sets(
     Token ids are those of the rendered text. A tokenizer's own template writes its special tokens itself, and none are
     added; to a named template and to the bare text the tokenizer adds its own (such as <s>), but never an end of
     sequence. A template that refuses a system message, or leaves it out, gets it in the user's message:
-    "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024; those that can let the model think first are told
-    not to (`enable_thinking`, Qwen3). The beginning of the response (`prefill`) follows the prompt. Templates run in
-    Jinja's sandbox, code of the model's repository is never run, and nothing is downloaded. A prompt's choices must
-    be in its text.
+    "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024; thinking is switched off in those that support it
+    (`enable_thinking`, Qwen3). The beginning of the response (`prefill`) follows the prompt. Templates run in Jinja's
+    sandbox, code of the model's repository is never run, and nothing is downloaded. A prompt's choices must be in its
+    text.
 
     Args:
         model_dir: The model's folder. None: the dummy engine, which gets bare text and one number for each word.
@@ -155,7 +155,7 @@ def template_source(template: str) -> str | None:
 
 
 def _render_for_dummy(job: RenderJob) -> _Rendered:
-    """Render for the engine without a model: bare text, one token for each word, the same on every machine."""
+    """Render for the dummy engine: bare text, one token for each word, the same on every machine."""
 
     def number(word: str) -> int:
         return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % DUMMY_VOCABULARY

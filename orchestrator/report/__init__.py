@@ -1,1 +1,1 @@
-"""Everything a person looks at: figures, terminal, the HTML page, the live viewer."""
+"""Present results to users: figures, terminal output, the HTML page, the live viewer."""

@@ -1,4 +1,4 @@
-"""What people see of a comparison of sweeps: table rows, a paragraph, a table for CSV, and an HTML page."""
+"""Present a comparison of sweeps: table rows, a paragraph, a table for CSV, and an HTML page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tupl
 
     Args:
         pair: The difference of two sweeps.
-        most: Keep only so many points, those with the smallest p-values. None: all.
+        most: Maximum number of points to keep, those with the smallest p-values. None: all.
     """
     points = sorted(pair.points, key=lambda point: (point.p_corrected, -abs(point.difference)))[:most]
     points = sorted(points, key=lambda point: (point.line, point.beta or 0.0, point.alpha))
@@ -81,7 +81,7 @@ def _p_value(value: float | None) -> str:
 
 
 def describe(pair: SweepDifference) -> str:
-    """Return the difference of two sweeps in plain words."""
+    """Return the difference of two sweeps as a paragraph of text."""
     visage = pair.visage
     if visage.difference is None:
         return f"{pair.second} and {pair.first} cannot be compared by VISAGE: {visage.reason}."
@@ -102,13 +102,13 @@ def describe(pair: SweepDifference) -> str:
 
 
 def _scope(visage: VisageDifference) -> str:
-    """Return what the interval generalizes to."""
+    """Return the variation that the interval covers, as text: new directions, new probes, both or neither."""
     scopes = {"both": "new directions and probes", "probes": "new probes", "directions": "new directions"}
     return scopes.get(visage.about or "", "nothing beyond this sweep")
 
 
 def point_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the difference at every point, of all pairs of sweeps, for CSV."""
+    """Return a table for CSV with the differences at every point, for all pairs of sweeps."""
     parts = [
         pd.DataFrame([point.to_json() for point in pair.points]).assign(
             first_sweep=pair.first, second_sweep=pair.second

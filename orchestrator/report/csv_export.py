@@ -15,13 +15,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text t
 def to_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV that a spreadsheet opens as data.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it. Numbers stay numbers, negative ones
-    too. Missing values are empty.
+    An apostrophe is put before text that a spreadsheet would take for a formula. Numbers are unchanged, including
+    negative ones. Missing values are empty.
     """
     safe = frame.map(_escape_formula).rename(columns=_escape_formula)
     safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)  # unquoted, a bare carriage return would start a row
 
 
 def _escape_formula(value: Any) -> Any:
-    """Return `value`, with an apostrophe before it if it is text that starts as a formula does."""
+    """Return `value`, with an apostrophe before it if it is text that begins like a formula."""
     return f"'{value}" if isinstance(value, str) and value.lstrip(" \n").startswith(_FORMULA_STARTS) else value

@@ -1,4 +1,4 @@
-"""What is measured in each group of prompts: attacks that succeed, benign requests refused, or right answers."""
+"""The measure of each group of prompts: attacks that succeed, benign requests refused, or right answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Measure:
 
     Attributes:
         kind: `safety`, `refusal` or `right`; also the name of the curve's style in the page.
-        name: What is counted, as the page's legend names it.
-        label: What is counted, as a figure's legend names it.
+        name: The counted outcome, as named in the page's legend.
+        label: The counted outcome, as named in a figure's legend.
     """
 
     kind: str
@@ -37,5 +37,5 @@ _BY_GROUP = {"benign": OVER_REFUSAL, "capability": RIGHT_ANSWERS}
 
 
 def measure_of(group: str) -> Measure:
-    """Return what is measured in a group of prompts."""
+    """Return the measure of a group of prompts."""
     return _BY_GROUP.get(group, ATTACK_SUCCESS)

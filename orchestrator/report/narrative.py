@@ -72,7 +72,7 @@ def primary_agreements(summary: SweepSummary) -> list[AgreementSummary]:
 
 
 def _edges(basin: BasinSummary) -> str:
-    """Return where the basin's edge is, as the end of a sentence about the edge."""
+    """Return the position of the basin's edge, as the end of a sentence about the edge."""
     if basin.left is None and basin.right is None:
         return f"is nearest at a distance of {basin.radius:.2f} from the origin"
     nearest = " (the nearest of all directions)" if len(basin.by_direction) > 1 else ""
@@ -119,7 +119,7 @@ def _degenerate(summary: SweepSummary) -> str:
 
 
 def _agreement(summary: SweepSummary) -> Iterator[str]:
-    """Yield how far each further judge agrees with the first."""
+    """Yield a sentence for each further judge on its agreement with the first judge."""
     for each in primary_agreements(summary):
         if each.n:
             kappa = each.reason if each.kappa is None else f"Cohen's kappa {each.kappa:.2f}"
@@ -128,7 +128,7 @@ def _agreement(summary: SweepSummary) -> Iterator[str]:
 
 
 def _unparsed(summary: SweepSummary) -> Iterator[str]:
-    """Yield how many answers of a model judge could not be parsed."""
+    """Yield a sentence for each model judge with the number of answers that could not be parsed."""
     for judge in summary.judges:
         if judge.unparsed:
             example = next(iter(judge.unparsed_examples), "").strip()
@@ -166,7 +166,7 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
 
 
 def _measured(summary: SweepSummary) -> str:
-    """Return how much was measured, and at what cost."""
+    """Return the sentences on the number of measured points and their cost."""
     primary = summary.primary
     done, total = summary.points_done, summary.points_total
     points = f"{total} points" if done == total else f"{done} of {total} points"
@@ -186,7 +186,7 @@ def _measured(summary: SweepSummary) -> str:
 
 
 def _location(paths: Mapping[str, Path]) -> str:
-    """Return where the results are. A space separates the path from the period, so that it can be copied."""
+    """Return a sentence with the paths of the results. A space before the period lets users copy the path."""
     folder, figure = paths.get("folder"), paths.get("figure")
     if folder is None:
         return f"Figure: {figure} ." if figure else ""
@@ -194,7 +194,7 @@ def _location(paths: Mapping[str, Path]) -> str:
 
 
 def _next_step(summary: SweepSummary) -> str:
-    """Return what to run next, and what that shows."""
+    """Return a sentence with a command to run next and the reason for it."""
     basin, visage = summary.basin, summary.visage
     if summary.points_done < summary.points_total:
         retry = " with retry=failed" if summary.tasks_failed else ""

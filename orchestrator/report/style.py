@@ -13,7 +13,7 @@ INK, PALE = "#222222", "#777777"  # text and main lines; axes and guide lines
 SERIES_COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
 
-COLORMAP = "cividis"  # of the attack success rate on a plane
+COLORMAP = "cividis"  # for the attack success rate on a plane
 DASHED, DOTTED, FINE_DOTS = (0, (4, 2)), (0, (1, 1)), (0, (1, 3))  # Matplotlib line styles
 LINE_MARGIN = 2.5  # percent of free space below 0% and above 100%, so that markers are drawn whole
 

@@ -1,4 +1,4 @@
-"""Print a sweep's result on a terminal or into a pipe: a table, a plot, and a paragraph in words."""
+"""Print a sweep's result on a terminal or into a pipe: a table, a plot, and a paragraph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.text_plots import plot_curve, plot_planes
 
 MAX_ROWS = 41
-_MAX_WIDTH = 100  # characters of a line of text or of the plot
+_MAX_WIDTH = 100  # maximum width of text and plot, in characters
 _ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│┈┊░▒▓█α–", "+++++++++-|.:.:*#a-")
 
 

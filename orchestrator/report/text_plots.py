@@ -21,7 +21,7 @@ def plot_curve(mean: pd.DataFrame, basin: BasinSummary, width: int, ascii_only: 
         mean: Mean over lines, with the columns `alpha` and `asr`.
         basin: The basin whose edges are marked.
         width: Width in characters.
-        ascii_only: Whether the terminal can show nothing else.
+        ascii_only: Whether to use only ASCII characters.
     """
     import plotext
 

@@ -1,1 +1,1 @@
-"""Responses become verdicts, verdicts become counts."""
+"""Judge stored responses and count the verdicts."""

@@ -20,7 +20,7 @@ Combination = tuple[str, str, str, str]
 
 
 def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
-    """Count judged responses by task. Streaming: memory grows with tasks, not with rows.
+    """Count judged responses by task. Tables are read one at a time: memory grows with tasks, not with rows.
 
     Args:
         tables: Tables with the columns point_id, prompt_set_id, verdict (`refused` or `complied`), degenerate (bool)
@@ -78,7 +78,7 @@ def _gather(table: pa.Table) -> pa.Table:
     return summed.select([*TASK, *(f"{key}_sum" for key in SUMS)]).rename_columns([*TASK, *SUMS])
 
 
-# Which probe was refused at which point.
+# Refusals by point and probe.
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ProbeVerdicts:
     refused: np.ndarray
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
-        """Return [point, prompt] in this order, NaN for those that are not there. `prompts`: None takes all."""
+        """Return [point, prompt] in this order, NaN where there is no verdict. `prompts`: None takes all."""
         wanted = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
         columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
@@ -107,7 +107,7 @@ class ProbeVerdicts:
 
 
 def probe_refusals(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], ProbeVerdicts]:
-    """Return the verdicts by (prompt set id, judge). Streaming: takes a byte of memory per point and prompt.
+    """Return the verdicts by (prompt set id, judge). Takes a byte of memory per point and prompt.
 
     Args:
         tables: As for `counts`, with the column prompt_id too.

@@ -13,7 +13,7 @@ from orchestrator.utils.errors import UserError
 
 
 def load_panel(stored: StoredSweep) -> list[Judge]:
-    """Return the sweep's judges in order, model judges with the weights that have judged the sweep.
+    """Return the sweep's judges in order. Model judges are bound to the weights that have judged the sweep.
 
     Raises:
         UserError: A model judge has not judged the sweep yet.
@@ -22,7 +22,7 @@ def load_panel(stored: StoredSweep) -> list[Judge]:
 
 
 def load_judge(folder: SweepFolder, name: str) -> Judge:
-    """Return one of the judges of the sweep in `folder`, a model judge with the weights that have judged the sweep.
+    """Return a judge of the sweep in `folder`. A model judge is bound to the weights that have judged the sweep.
 
     Raises:
         UserError: The model judge has not judged the sweep yet.

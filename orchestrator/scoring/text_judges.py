@@ -1,4 +1,4 @@
-"""Score stored responses: a judge's verdict on every response that has none."""
+"""Score stored responses: store a judge's verdict on every response that has none."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.hashing import text_id
 
-FLUSH_ROWS = 50_000  # judgements in a part
+FLUSH_ROWS = 50_000  # number of judgements in a part
 
 Verdict = tuple[str, float | None]
 """(verdict, score)."""
 
 VerdictOf = Callable[[Prompt, str], Verdict | None]
-"""(prompt, response) -> the verdict; None if it is not known."""
+"""(prompt, response) -> the verdict; None if it is not known yet."""
 
 
 def score_with_text_judges(stored: StoredSweep) -> None:
-    """Store the verdicts that the sweep's text judges and the judge of degeneracy have not given yet."""
+    """Store the missing verdicts of the sweep's text judges and of the judge of degeneracy."""
     for judge in [*load_panel(stored), DEGENERATE]:
         if not isinstance(judge, ModelJudge):
             score_missing(stored, judge)
@@ -41,7 +41,8 @@ def score_missing(
         stored: The sweep.
         judge: The judge.
         tasks: The tasks whose responses are judged, with their parts. None: all stored tasks of the sweep.
-        verdict_of: Where verdicts come from. None: the judge itself. A task with an unknown verdict is left out whole.
+        verdict_of: Returns the verdict on a response. None: the judge itself. A task is skipped if any of its verdicts
+            is None.
 
     Returns:
         The number of responses that were judged.
@@ -90,7 +91,7 @@ class _JudgementWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Store what was added since the last time."""
+        """Store the verdicts that were added since the last flush."""
         if self._tables:
             self._judgements.write(pa.concat_tables(self._tables), self._judged)
             self._tables.clear()
@@ -98,7 +99,7 @@ class _JudgementWriter:
 
 
 def _score(judge: Judge, responses: pa.Table, prompts: Mapping[str, Prompt], verdict_of: VerdictOf) -> pa.Table:
-    """Return rows of JUDGEMENTS for these responses, without the tasks of which a verdict is not known."""
+    """Return rows of JUDGEMENTS for these responses, without the tasks in which any verdict is None."""
     texts = responses["response"].to_pylist()
     pairs = zip(responses["prompt_id"].to_pylist(), texts, strict=True)
     verdicts = [verdict_of(prompts[prompt_id], text) for prompt_id, text in pairs]

@@ -1,6 +1,6 @@
-"""Join stored verdicts: with the prompts they are on, and with the verdict on degeneracy.
+"""Read stored verdicts, and join a judge's verdicts with the verdicts on degeneracy.
 
-Everything that counts verdicts or shows them goes through this module.
+All code that counts or shows verdicts reads them through this module.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _with_degeneracy(table: pa.Table, others: list[pa.Table]) -> pa.Table:
 
     Args:
         table: A judge's verdicts.
-        others: Verdicts on degeneracy. None if the part that held them is damaged.
+        others: Verdicts on degeneracy. Empty if the part that held them is damaged.
     """
     degeneracy = pa.concat_tables([JUDGEMENTS.empty_table(), *others])
     if all(table[name].equals(degeneracy[name]) for name in RESPONSE_KEY):
@@ -83,9 +83,9 @@ def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa
 
 
 def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.ProbeVerdicts]:
-    """Return which probe was refused at which point, for each of the sweep's results that has verdicts.
+    """Return the refusals by point and probe, for each of the sweep's results that has verdicts.
 
-    This is what intervals over new probes need.
+    The intervals over new probes are computed from these verdicts.
     """
     refusals: dict[counts.Combination, counts.ProbeVerdicts] = {}
     for judge in load_panel(stored):
@@ -101,7 +101,8 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
     """Count a judge's own verdicts over all points.
 
     Returns:
-        For each prompt set id the count of each verdict, and the mean score if the judge gives scores.
+        The number of responses by prompt set id and verdict, and the mean score by prompt set id. The latter has no
+        entry where the judge gave no score.
     """
     verdicts: dict[str, dict[str, int]] = {}
     score_sums: dict[str, float] = {}

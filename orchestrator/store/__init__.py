@@ -1,1 +1,1 @@
-"""The folder of a study: the only code that reads or writes what is stored."""
+"""Read and write the folder of a study. Only this package touches stored files."""

@@ -20,8 +20,8 @@ from orchestrator.store.observations import Judgements, PartFolder
 from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.study import Study
 
-MERGED_TASKS = 2000  # in a merged part: 10^6 tasks are 500 files
-MERGED_ROWS = 500_000  # in a merged part at most: limits the memory that merging and reading take
+MERGED_TASKS = 2000  # maximum in a merged part: 10^6 tasks take 500 files
+MERGED_ROWS = 500_000  # maximum in a merged part: limits the memory for merging and reading
 
 Advance = Callable[[int], None]
 """Called with the number of parts that were read since the last call."""
@@ -32,9 +32,9 @@ class Compacted:
     """The result of merging.
 
     Attributes:
-        before: Parts before.
-        after: Parts after.
-        removed: Source parts that were removed.
+        before: Number of parts before merging.
+        after: Number of parts after merging.
+        removed: Number of source parts that were removed.
     """
 
     before: int
@@ -60,11 +60,11 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
         advance: Called with the number of parts that were merged.
 
     Raises:
-        StorageError: The disk refuses.
+        StorageError: A file cannot be written or removed.
     """
     before, after, removed = 0, 0, 0
     for folder in (study.generations, *map(study.judgements, study.judge_ids())):
-        parts = folder.parts()  # first: what is stored from here on is none of them, and stays
+        parts = folder.parts()  # scan first: parts that are stored later are not merged
         stored = study.generations.stored()
         counting = folder.covering(stored) if isinstance(folder, Judgements) else stored
         before += len(parts)
@@ -79,15 +79,15 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
 def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterator[list[_Source]]:
     """Yield batches of small parts to merge into one, each batch of one engine.
 
-    A part of which nothing counts is merged with the others: its tasks are stored twice, or its verdicts are on
-    responses that do not count any more.
+    A part of which no task counts is merged with the others, which drops its rows: they are stored in another part too,
+    or are verdicts on responses that no longer count.
     """
     batches: dict[str, list[_Source]] = {}
     sizes: collections.Counter[tuple[str, str]] = collections.Counter()
     for part in parts:
         rows, engine = int(part.meta["rows"]), str(part.meta.get("engine_id", ""))
         if len(part.tasks) > MERGED_TASKS // 2 or rows > MERGED_ROWS // 2:
-            continue  # it is large already
+            continue  # the part is large already
         source = _Source(part, [key for key in part.tasks if key in counting and counting[key].name == part.name])
         tasks = len(source.counting)
         if sizes[engine, "tasks"] + tasks > MERGED_TASKS or sizes[engine, "rows"] + rows > MERGED_ROWS:
@@ -118,7 +118,7 @@ def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, st
     sources = {part.path: part for part, _, _ in read} | {s.part.path: s.part for s in batch if not s.counting}
     tasks = {key: part.tasks[key] for part, _, keys in read for key in keys}
     if len(sources) < 2 or not tasks or not sources.keys() <= {source.part.path for source in batch}:
-        return 0  # nothing to merge, or some of it was merged elsewhere a moment ago
+        return 0  # nothing to merge, or another process has just merged some of it
     table = pa.concat_tables([table for _, table, _ in read])
     merged = folder.write_merged(table, [(part, keys) for part, _, keys in read])
     if not read_table(merged, folder.schema).equals(table) or _tasks_in(merged) != tasks:
@@ -134,8 +134,8 @@ def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, st
 
     removed = 0
     for part in sources.values():
-        # What counts in another part must be readable there before the copy here is removed, and no rows are removed of
-        # a task that the scan did not find.
+        # If a task counts in another part, its rows must be readable there before the copy in this part is removed.
+        # Rows of a task that the scan did not find are not removed.
         others = [key for key in part.tasks if key not in tasks]
         needed = {counting[key].path for key in others if key in counting}
         if part.path != merged and all(key in stored for key in others) and all(map(is_whole, needed)):

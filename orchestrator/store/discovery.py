@@ -10,23 +10,27 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
 
 OnUnreadable = Callable[[UserError], object]
-"""Called with the reason why one of several studies cannot be opened. Raises it, or lets the search go on."""
+"""Called with the reason if one of several studies cannot be opened. If it does not raise, the search continues."""
 
 
 def refuse(error: UserError) -> None:
-    """Go on without no study: raise the error."""
+    """Raise the error, so that the search fails if any study cannot be opened."""
     raise error
 
 
 def ignore(error: UserError) -> None:
-    """Go on without the study."""
+    """Do nothing, so that the search continues without the study."""
 
 
 def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore) -> Iterator[SweepFolder]:
-    """Yield every sweep below a root of studies, in a study, or the sweep in whose folder `path` is.
+    """Yield the sweeps at `path`: all below a root of studies, all of a study, or the one sweep whose folder it is.
+
+    Args:
+        path: The root of studies, a study or a sweep.
+        on_unreadable: Called with the reason if one of several studies cannot be opened.
 
     Raises:
-        UserError: There is no sweep.
+        UserError: There is no sweep, or the only study cannot be opened.
     """
     found = False
     for study in _open_studies(_study_roots(path), on_unreadable):
@@ -39,12 +43,12 @@ def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore) -> Iterator[Sw
 
 
 def find_studies(path: Path, on_unreadable: OnUnreadable = refuse) -> list[Study]:
-    """Return the study in whose folder `path` is, or every study below `path`. Raises UserError if there is none."""
+    """Return the study that is or contains `path`, or every study in `path`. Raises UserError if there is none."""
     return _open_studies(find_study_roots(path), on_unreadable)
 
 
 def find_study_roots(path: Path) -> list[Path]:
-    """Return the folders of these studies, including those that cannot be opened. Raises UserError if there is none."""
+    """Like `find_studies`, but return the folders, also of studies that cannot be opened."""
     roots = _study_roots(path)
     if not roots:
         raise UserError("path", path, "there is no study in that folder: name a study, or the root of studies")
@@ -54,7 +58,7 @@ def find_study_roots(path: Path) -> list[Path]:
 def latest_sweep(path: Path) -> SweepFolder:
     """Return the sweep below `path` that was used last.
 
-    It may be in any study below `path`, so each of them must open.
+    Every study below `path` must open, because the sweep may be in any of them.
 
     Raises:
         UserError: There is no sweep, or a study cannot be opened.
@@ -76,6 +80,6 @@ def _open_studies(roots: Sequence[Path], on_unreadable: OnUnreadable) -> list[St
             studies.append(Study.open(root))
         except UserError as error:
             if len(roots) == 1:
-                raise  # there is no other to go on with
+                raise  # there is no other study to continue with
             on_unreadable(error)
     return studies

@@ -27,12 +27,12 @@ from orchestrator.utils.hashing import content_id
 
 META = b"safety_landscape"
 CHECK = "check"  # the key of a document's own hash
-FOOTER = 4096  # bytes at the end of a part that are read at once
+FOOTER = 4096  # number of bytes at the end of a part that are read at once
 TMP = ".tmp"
 
 
 class StorageError(UserError):
-    """The disk refuses: it is full or read-only, or permission is missing. Nothing that is stored is harmed."""
+    """The disk is full or read-only, or permission is missing. Stored files are intact."""
 
 
 class DamagedFileError(Exception):
@@ -50,7 +50,7 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file and rename it to `target`: readers see the old file or the new one.
 
     Raises:
-        StorageError: The file system refuses.
+        StorageError: The file cannot be written.
     """
     temporary = out / TMP / f"{uuid.uuid4().hex}{target.suffix}"
     try:
@@ -69,7 +69,7 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder and those above it so that they survive a power cut."""
+    """Create a folder and its parents, flushed to the disk so that they survive a power failure."""
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -168,7 +168,7 @@ def _canonical(array: pa.Array) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Translate read errors: MissingFileError, StorageError if the disk refuses, or else DamagedFileError."""
+    """Translate read errors: to MissingFileError, to StorageError if access fails, else to DamagedFileError."""
     try:
         yield
     except (DamagedFileError, StorageError):
@@ -198,7 +198,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def _stamp_in(footer: bytes) -> bytes:
-    """Return the value of our key in a Parquet footer.
+    """Return the value of the key META in a Parquet footer.
 
     Thrift's compact protocol writes a string as its length in base 128, then its bytes.
     """

@@ -1,4 +1,4 @@
-"""A lease on a sweep or on a part of it: it tells a second driver who is at work, where, and since when.
+"""A lease on a sweep or on a part of it: it shows a second driver which driver is at work, where, and since when.
 
 Correctness never depends on it.
 """
@@ -26,11 +26,11 @@ STALE = 60.0  # seconds since the last renewal from which on the holder counts a
 
 
 class Lease:
-    """Held while a driver works on a sweep, renewed by a heartbeat, and released at the end.
+    """Context manager: the right of one driver to work on a sweep. A heartbeat renews it; leaving releases it.
 
-    A holder that is dead never blocks: its process is gone from this host, or its heartbeat has stopped. If two drivers
-    enter at the same moment, the one whose name stays in the file goes on. Entering raises UserError while another
-    driver holds the lease.
+    A dead holder never blocks: its process is gone from this host, or its heartbeat has stopped. If two drivers enter
+    at the same moment, the one whose name stays in the file continues. Entering raises UserError while another driver
+    holds the lease.
     """
 
     def __init__(self, out: Path, path: Path, part: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Lease:
         )
 
     def _holder(self) -> dict[str, Any] | None:
-        """Return who else holds the sweep or a part that overlaps; None if nobody does."""
+        """Return the lease of another driver on the sweep or on an overlapping part; None if there is none."""
         others = (held for held in holders(self._path.parent, self._path) if held.get("name") != self._name)
         return next((held for held in others if not _are_disjoint(self._part, held.get("part"))), None)
 
@@ -107,7 +107,7 @@ class Lease:
     def _keep(self) -> None:
         while not self._over.wait(HEARTBEAT):
             with contextlib.suppress(UserError):  # the sweep itself reports a full disk
-                if self._holder() is None:  # else it paused for so long that another driver took the lease
+                if self._holder() is None:  # otherwise this driver was paused and another one has taken the lease
                     self._beat()
 
 
@@ -148,7 +148,7 @@ def _user() -> str:
 
 
 def _born(pid: int) -> float | None:
-    """Return when a process of this host was started, which tells it from a later one with the same id."""
+    """Return the start time of a process of this host, to distinguish it from a later one with the same id."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

@@ -1,6 +1,6 @@
 """Generations and judgements: folders of Parquet parts, written once, merged, and deduplicated on reading.
 
-A task stored twice counts once, and the part whose rows of it have the smallest hash wins.
+A task that is stored twice counts once: its rows are taken from the part in which they have the smallest hash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from orchestrator.store.study_folder import StudyFolder
 from orchestrator.sweep.tasks import Task
 from orchestrator.utils.hashing import content_id
 
-SCAN_CHUNK = 500  # parts that one thread scans at a time
+SCAN_CHUNK = 500  # number of parts that one thread scans at a time
 
 
 class PartFolder:
@@ -67,16 +67,17 @@ class PartFolder:
         if waits_for_disk:
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
                 scans = list(pool.map(self._scan, chunks[1:]))
-        else:  # threads would only get in each other's way
+        else:  # scanning is limited by the CPU: threads would not help
             scans = [self._scan(chunk) for chunk in chunks[1:]]
         for scanned in scans:
             parts += scanned
         return parts
 
     def rows(self, parts: TaskParts) -> Iterator[tuple[Part, pa.Table]]:
-        """Yield the rows of these tasks, part by part. No row comes twice, and none is missed while parts are merged.
+        """Yield the rows of these tasks, part by part: each row once, even while parts are merged.
 
-        A part that does not verify is rejected. Tasks of which no other part has rows are left out.
+        A part that does not verify is rejected, and its tasks are read from other parts. Tasks that no other part
+        contains are left out.
         """
         left, bad = dict(parts), set[Path]()
         while left:
@@ -85,7 +86,7 @@ class PartFolder:
                 try:
                     table = self._rows_of(part, keys)
                 except DamagedFileError as error:
-                    if not isinstance(error, MissingFileError):  # merged into another by now
+                    if not isinstance(error, MissingFileError):  # a missing part has been merged into another one
                         self._study.reject(part.path, error)
                         bad.add(part.path)
                     missed.append((part, keys))
@@ -111,7 +112,7 @@ class PartFolder:
         return self.part_path(name)
 
     def remove(self, part: Part) -> None:
-        """Delete a part whose every task was read back from another. Raises StorageError if the disk refuses."""
+        """Delete a part whose tasks have all been read back from another part. Raises StorageError if that fails."""
         try:
             part.path.unlink(missing_ok=True)
         except OSError as error:
@@ -140,14 +141,14 @@ class PartFolder:
         intern = self._study.task_keys.intern
         tasks = Hashes([(intern(point, prompts), observed) for point, prompts, _, observed in meta.pop("tasks")])
         judged = Hashes([(intern(point, prompts), observed) for point, prompts, observed in meta.pop("judged", ())])
-        if "engine" in meta:  # which parts have in common, so that it is held once
+        if "engine" in meta:  # parts of one engine share the object, which saves memory
             meta["engine"] = self._engines.setdefault(meta["engine_id"], meta["engine"])
         return Part(self.path, name, meta["content"], tasks, judged, meta)
 
     def _rows_of(self, part: Part, keys: Sequence[TaskKey]) -> pa.Table:
         meta = read_meta(part.path)
         table = read_table(part.path, self.schema, meta=meta)
-        if meta["content"] != part.content:  # written again since it was scanned
+        if meta["content"] != part.content:  # the part was written again after the scan
             now = self._describe(part.name, meta)
             if any(now.tasks.get(key) != part.tasks[key] for key in keys):
                 raise MissingFileError(f"{part.path}: holds other rows by now")
@@ -165,11 +166,11 @@ class PartFolder:
         publish_table(self._study.out, self.part_path(name), table, meta)
 
     def _merged_meta(self, sources: Sequence[tuple[Part, Sequence[TaskKey]]]) -> dict[str, Any]:
-        """Return the metadata of a merged part that is not the same in all its sources."""
+        """Return the metadata of a merged part that cannot be copied from its first source."""
         raise NotImplementedError
 
     def _relocate(self, missed: Sequence[tuple[Part, list[TaskKey]]], bad: Collection[Path]) -> dict[TaskKey, Part]:
-        """Scan again for parts that hold what these held. `bad`: parts that are known not to verify."""
+        """Scan again for other parts with the rows of these tasks. `bad`: parts that are known not to verify."""
         raise NotImplementedError
 
 
@@ -181,28 +182,28 @@ class Generations(PartFolder):
         self._expected: set[str] = set()
 
     def write(self, name: str, table: pa.Table, engine: Mapping[str, Any]) -> None:
-        """Store the rows of a visit under its id. Writing them again replaces the part by its equal."""
+        """Store the rows of a visit under its id. Writing the same rows again is harmless."""
         meta = {"schema": "generations/1", "engine_id": content_id(dict(engine)), "engine": dict(engine)}
         self._write_part(name, table, meta)
 
     def read_visit(self, name: str) -> pa.Table | None:
-        """Return the rows stored under this name, or None if there are none that verify."""
+        """Return the rows of the part with this name, or None if it does not exist or does not verify."""
         try:
             return read_table(self.part_path(name), GENERATIONS)
         except DamagedFileError:
             return None
 
     def expect(self, name: str) -> None:
-        """Look for the part of this name from now on even if a listing does not show it.
+        """Include the part with this name in later scans, even if a directory listing does not show it.
 
-        Called when an actor reports that it has stored the part: on a network disk, a listing may be stale.
+        Call this when an actor reports that it has stored the part: on a network disk, a listing may be stale.
         """
         self._expected.add(name)
 
     def stored(self, without: Collection[Path] = ()) -> dict[TaskKey, Part]:
         """Scan the folder and return the part that counts for each stored task.
 
-        Of several, it is the part whose rows of the task have the smallest hash.
+        If several parts hold a task, the one in which its rows have the smallest hash counts.
 
         Args:
             without: Parts that are known not to verify.
@@ -218,9 +219,10 @@ class Generations(PartFolder):
         return winners
 
     def stored_of(self, tasks: Iterable[Task]) -> dict[TaskKey, Part]:
-        """Scan the folder and return the part that counts for each of these tasks that is stored, in their order."""
+        """Like `stored`, but only for those of these tasks that are stored, in the order of `tasks`."""
         stored = self.stored()
-        shared = (self._study.task_keys.get(task.key) for task in tasks)  # a task's own key would be held twice
+        # the shared key objects: a task's own key would be a second copy in memory
+        shared = (self._study.task_keys.get(task.key) for task in tasks)
         return {key: stored[key] for key in shared if key in stored}
 
     def _names(self) -> set[str]:
@@ -235,7 +237,7 @@ class Generations(PartFolder):
 
 
 class Judgements(PartFolder):
-    """The verdicts of one judge. Each holds for the very responses it was given on."""
+    """The verdicts of one judge. A verdict is valid only for exactly the responses that were judged."""
 
     def __init__(self, study: StudyFolder, judge_id: str) -> None:
         super().__init__(study, f"judgements/{judge_id}", JUDGEMENTS, OBSERVED["judgements"])
@@ -255,7 +257,7 @@ class Judgements(PartFolder):
     def covering(self, generations: TaskParts) -> dict[TaskKey, Part]:
         """Scan the folder and return the part that holds the verdicts of each judged task.
 
-        Only verdicts on the very responses that count in `generations` are taken.
+        A task whose responses in `generations` differ from those that were judged is left out.
         """
 
         def observed(key: TaskKey) -> str | None:

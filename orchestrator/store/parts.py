@@ -16,7 +16,7 @@ TaskKey = tuple[str, str]
 
 
 class TaskKeys:
-    """One object for each task key, shared by all parts of a study: for a million tasks that saves a gigabyte."""
+    """The task keys of a study, one object per key for all parts: for a million tasks this saves a gigabyte."""
 
     def __init__(self) -> None:
         self._keys: dict[TaskKey, TaskKey] = {}
@@ -32,7 +32,7 @@ class TaskKeys:
 
 
 class Hashes(Mapping[TaskKey, str]):
-    """A hash for each of some tasks.
+    """An immutable mapping from task keys to hashes.
 
     The keys are the caller's own objects, so that many of these mappings can share them. The hashes are kept as bytes
     in one array, which takes a third of the memory of a dictionary of strings.
@@ -55,7 +55,7 @@ class Hashes(Mapping[TaskKey, str]):
         return iter(self._keys)
 
     def items(self) -> ItemsView[TaskKey, str]:
-        """Return the items as a dictionary does, without looking each key up."""
+        """Return the items as a dictionary does: faster than the inherited method, which looks up each key."""
         return dict(zip(self._keys, self._hashes.astype(str).tolist(), strict=True)).items()
 
     def __len__(self) -> int:
@@ -90,11 +90,11 @@ class Part:
 
 
 TaskParts = Mapping[TaskKey, Part]
-"""The part that counts for each of some tasks: where its rows are read from."""
+"""Maps task keys to the part from which the rows of the task are read."""
 
 
 def group_by_part(parts: TaskParts) -> list[tuple[Part, list[TaskKey]]]:
-    """Return each part once, with the tasks that are read from it."""
+    """Group tasks by part: return each part once, with the keys of the tasks that are read from it."""
     gathered: dict[Path, tuple[Part, list[TaskKey]]] = {}
     for key, part in parts.items():
         gathered.setdefault(part.path, (part, []))[1].append(key)

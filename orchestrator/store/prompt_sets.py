@@ -59,7 +59,7 @@ class PromptSets:
         publish_table(self._folder.out, path, pa.table(columns, schema=PROMPTS), meta)
 
     def read(self, prompt_set_id: str) -> PromptSet:
-        """Return a stored prompt set. Raises DamagedFileError if its content does not give its id again."""
+        """Return a stored prompt set. Raises DamagedFileError if its content does not hash to its id."""
         path = self._path(prompt_set_id)
         meta = read_meta(path)
         rows = read_table(path, PROMPTS, meta=meta).to_pylist()

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class FailedVisit:
-    """A visit that a run gave up, with its story: one line for each attempt."""
+    """A visit that a run gave up. `story` has one line for each attempt."""
 
     point_id: str
     prompt_set_ids: tuple[str, ...]
@@ -36,7 +36,7 @@ class FailedVisit:
 
 @dataclass(kw_only=True)
 class RunTotals:
-    """What a run has done so far.
+    """The totals of a run so far.
 
     Attributes:
         visits: Completed visits.
@@ -99,18 +99,18 @@ class RunRecord:
     """One run of a sweep.
 
     Attributes:
-        run: The run's name, which its event log has too.
+        run: The run's name, which is also that of its event log.
         part: `i/n` if only that share of the sweep was run. None: the whole sweep.
         host: The driver's host.
         pid: The driver's process id.
         started_at: Seconds since 1970. None in records of earlier versions.
         outcome: running (or died), complete, interrupted, refused (the user has to correct something) or broken.
-        tasks: The tasks that were to be run.
+        tasks: Number of tasks that the run had to do.
         engines: Descriptions of the actors' engines, by engine id.
         machines: Descriptions of the actors' machines, by host.
         versions: Versions of the libraries that decide a response.
         seconds: Duration of the run.
-        totals: What the run did. Zero while the outcome is `running`.
+        totals: The run's totals. All are zero while the outcome is `running`.
         failures: Visits that were given up.
     """
 
@@ -177,7 +177,7 @@ class SweepRecord:
         request: The sweep as JSON.
         overrides: The command line's overrides of the first run.
         labels: The labels of checkpoints and adapters, by fingerprint.
-        target_geometry: How far the targets are from the model, stored as `around`. None without targets.
+        target_geometry: Distances of the targets from the model, stored as `around`. None without targets.
         runs: All runs, in their order.
     """
 
@@ -190,7 +190,7 @@ class SweepRecord:
     runs: tuple[RunRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document of sweep.json. `runs` is in it only for a sweep that was copied with its runs."""
+        """Return the document of sweep.json. It has the key `runs` only if the sweep was copied with its runs."""
         document: dict[str, Any] = {
             "schema": "sweep/1",
             "sweep_id": self.sweep_id,
@@ -219,7 +219,7 @@ class SweepRecord:
 
 
 def _read_geometry(document: Mapping[str, Any]) -> TargetGeometry | None:
-    """Read `around` of sweep.json, which is empty without targets. Raises DamagedFileError."""
+    """Read `around` of sweep.json. None if it is empty (no targets). Raises DamagedFileError."""
     try:
         return TargetGeometry.from_json(document)
     except KeyError as error:
@@ -236,7 +236,7 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
     Args:
         document: The document.
         key: The field's key.
-        kind: The type the value must have. An int is taken for a float.
+        kind: The type the value must have. An int is accepted for a float.
         default: Returned if the field is missing. None: the field is required.
 
     Raises:

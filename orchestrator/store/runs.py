@@ -1,7 +1,6 @@
-"""The runs of a sweep: recorded as they begin and end, and completed from their events where a driver died.
+"""Record the runs of a sweep at their start and end. If a driver died, complete its record from its events.
 
-Each run has its own file, so that drivers of several parts do not overwrite each other's. What a driver that died could
-not record any more is in its events.
+Each run has a file of its own, so that the drivers of several parts do not overwrite each other's records.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from orchestrator.utils.hashing import content_id
 
 
 class RunRecorder:
-    """Writes the record of a run under way: as it begins, when an actor of another kind is admitted, and at its end."""
+    """Writes the record of one run: at its start, at each actor with a new engine or host, and at its end."""
 
     def __init__(self, folder: SweepFolder, tasks: int, part: str | None = None) -> None:
         self._folder = folder
@@ -83,10 +82,10 @@ class RunProgress:
     """The progress of a run according to its events.
 
     Attributes:
-        totals: What the run has done.
-        in_progress: Visits that actors are at.
+        totals: The run's totals so far.
+        in_progress: Number of visits that actors are working on.
         seconds: Time from the first event to the last.
-        busy_seconds: The part of it since an actor was ready.
+        busy_seconds: Time from the first ready actor (from the first event if there is none) to the last event.
     """
 
     totals: RunTotals
@@ -96,12 +95,12 @@ class RunProgress:
 
     @property
     def rate(self) -> float:
-        """Visits per second. 0 while nothing is known."""
+        """Completed visits per second of `busy_seconds`. 0 if that is 0."""
         return self.totals.visits / self.busy_seconds if self.busy_seconds > 0 else 0.0
 
     @classmethod
     def from_events(cls, events: EventLog) -> RunProgress:
-        """Add up the events of a run, as far as they go."""
+        """Return the progress according to the events that a run has written so far."""
         counter = _EventCounter()
         for event in events.read():
             counter.add(event)
@@ -159,7 +158,7 @@ class _EventCounter:
 
 
 def with_totals(study: Study, runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return a sweep's runs, with the totals of those under way or dead taken from their events."""
+    """Return the runs, with totals from their events for those that are in progress or whose driver died."""
     complete = []
     for run in runs:
         if run.outcome != RUNNING:
@@ -171,7 +170,7 @@ def with_totals(study: Study, runs: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def given_up(runs: Iterable[RunRecord]) -> set[TaskKey]:
-    """Return the tasks that runs of a sweep gave up, whatever became of them later."""
+    """Return the tasks that runs of a sweep gave up, including tasks that a later run completed."""
     failures = (failure for run in runs for failure in run.failures)
     return {(failure.point_id, set_id) for failure in failures for set_id in failure.prompt_set_ids}
 

@@ -14,7 +14,7 @@ from orchestrator.store.runs import RunProgress, given_up, with_totals
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.console import duration
 
-SHOWN_FAILURES = 10  # in the text; all are in the JSON
+SHOWN_FAILURES = 10  # maximum in the text; the JSON has all
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Status:
         folder: The sweep's folder.
         model: The model's name.
         state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up).
-        tasks: The tasks of the sweep.
-        done: Those that are stored.
-        running: Visits that actors are at.
-        failed: Tasks that were given up and are not stored.
-        seconds: Duration of all runs together, including those under way and those that died. So are the next three.
-        tokens: Generated tokens.
-        restarts: Actors that were replaced.
-        gpu_hours: Time for which GPUs were held, times the GPUs of an actor.
-        points_per_second: Speed of the runs under way together, else of the latest run. None if unknown.
+        tasks: Number of tasks of the sweep.
+        done: Number of tasks that are stored.
+        running: Number of visits that actors are working on.
+        failed: Number of tasks that were given up and are not stored.
+        seconds: Duration of all runs together, including runs in progress and runs that died.
+        tokens: Number of tokens that these runs generated.
+        restarts: Number of actors that these runs replaced.
+        gpu_hours: Time for which these runs held GPUs, times the GPUs of an actor.
+        points_per_second: Speed of all runs in progress together, otherwise of the latest run. None if unknown.
         eta_seconds: Time until the missing points are done, at that speed. None if unknown.
         driver: The processes that are at work. None if there is none.
         failures: One line for each visit that was given up.
@@ -106,7 +106,7 @@ def _failure_lines(runs: Sequence[RunRecord], failed: set[TaskKey]) -> Iterator[
 
 
 def lines(status: Status) -> list[tuple[str, str]]:
-    """Return the status as pairs of a name and a text, for people."""
+    """Return the status as pairs of a name and a text, to be printed."""
     rows = [
         ("sweep", str(status.folder)),
         ("model", status.model),

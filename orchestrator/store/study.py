@@ -34,7 +34,16 @@ from orchestrator.utils.hashing import content_id
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """The subject of a study. Its id is the hash of the model's content, its dtype and the noise version."""
+    """The model that a study perturbs. The study's id is a hash of `fingerprint`, `dtype` and `noise_version`.
+
+    Attributes:
+        model: The model's name.
+        fingerprint: Content hash of the weights.
+        dtype: The dtype of the weights in the engine.
+        noise_version: Version of the random directions.
+        source: Where the weights come from, as in `ResolvedModel`.
+        revision: The hub's commit, or the version of the embedded model's package. None for a folder.
+    """
 
     model: str
     fingerprint: str
@@ -63,7 +72,7 @@ class StudyInfo:
 
     @classmethod
     def read(cls, path: Path) -> StudyInfo:
-        """Read a study.json. Raises DamagedFileError if it does not verify or its fields do not give its id again."""
+        """Read a study.json. Raises DamagedFileError if it does not verify or its fields do not hash to its id."""
         document = read_json(path)
         with translate_read_errors(path):
             if content_id([document[key] for key in ("fingerprint", "dtype", "noise_version")]) != document["study_id"]:
@@ -100,7 +109,7 @@ class Study(StudyFolder):
 
     @classmethod
     def create(cls, out: Path, info: StudyInfo) -> Study:
-        """Open a study to add to it, writing its study.json if it is new.
+        """Open a study for writing. Writes its study.json if it is new.
 
         Raises:
             UserError: `out` cannot hold the study.

@@ -16,10 +16,10 @@ class StudyFolder:
         root: The study's folder.
         id: The study's id.
         mends: If True, corrupt files are moved to `damaged/` so that they are regenerated. Readers leave them in place.
-        problems: Each file met so far that does not verify, and why.
-        rejected: The number of files rejected so far. Unlike `problems` it is never reset, so that results computed
-            before a file was rejected can be told from those computed after.
-        task_keys: The task keys that all parts of the study share.
+        problems: The reason for each file that did not verify when it was read, by path.
+        rejected: The number of files rejected so far. Unlike `problems` it is never reset: a cached result is out of
+            date if the number has changed.
+        task_keys: The key objects of tasks, shared by all parts of the study to save memory.
     """
 
     def __init__(self, root: Path, study_id: str, mends: bool = False) -> None:
@@ -36,7 +36,7 @@ class StudyFolder:
         return self.root.parent
 
     def reject(self, path: Path, why: object) -> None:
-        """Note a file that does not verify. If this study is mended, move the file out of the way."""
+        """Record in `problems` that a file does not verify. If `mends`, also move it to `damaged/`."""
         if path not in self.problems:
             self.rejected += 1
         self.problems[path] = str(why)
@@ -44,7 +44,7 @@ class StudyFolder:
             self.set_aside(path)
 
     def set_aside(self, path: Path) -> Path | None:
-        """Move a file to `damaged/`, without ever deleting one. Returns its new path, or None if it cannot be moved."""
+        """Move a file to `damaged/`, overwriting nothing. Returns its new path, or None if it cannot be moved."""
         target = self.root / "damaged" / path.relative_to(self.root)
         if target.exists():
             target = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
@@ -52,7 +52,7 @@ class StudyFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
         except OSError:
-            return None  # gone already, or a disk that cannot be written: it does not count either way
+            return None  # the file is gone, or the disk is read-only: it is ignored either way
         return target
 
     def damaged(self) -> list[Path]:

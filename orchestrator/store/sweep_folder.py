@@ -1,4 +1,4 @@
-"""A sweep's folder in a study: its request and runs, and the results that are computed from the study."""
+"""The folder of a sweep in its study: the request, the runs, and the results computed from the study."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class SweepFolder:
 
     @classmethod
     def all_of(cls, study: Study) -> list[SweepFolder]:
-        """Return the folders of all sweeps of a study, the last used one last."""
+        """Return the folders of all sweeps of a study, ordered by their last use."""
         folders = [cls(study, path.parent) for path in (study.root / "sweeps").glob("*/sweep.json")]
         return sorted(folders, key=cls.last_used)
 
     def last_used(self) -> int:
-        """Return when the sweep was last requested or run, in nanoseconds since 1970."""
+        """Return the time at which the sweep was last requested or run, in nanoseconds since 1970."""
         paths = (self.path / "sweep.json", *self.path.glob("runs/*.json"))
         return max(path.stat().st_mtime_ns for path in paths)
 
@@ -64,13 +64,13 @@ class SweepFolder:
         """
         record = SweepRecord.from_json(read_json(self.path / "sweep.json"))
         runs = list(record.runs)
-        for path in sorted(self.path.glob("runs/*.json")):  # their names begin with the time
+        for path in sorted(self.path.glob("runs/*.json")):  # their names begin with the time: this is their order
             with contextlib.suppress(DamagedFileError):
                 runs.append(RunRecord.from_json(read_json(path)))
         return dataclasses.replace(record, runs=tuple(runs))
 
     def write_run(self, run: RunRecord) -> None:
-        """Write the record of a run, to a file of its own: drivers of several parts do not overwrite each other's."""
+        """Write the record of a run to a file of its own, so that concurrent drivers do not overwrite each other's."""
         publish_json(self.study.out, self.path / "runs" / f"{run.run}.json", run.to_json())
 
     def lease_path(self, part: str | None = None) -> Path:
@@ -78,17 +78,17 @@ class SweepFolder:
         return self.path / (f"lease-{part.replace('/', 'of')}.json" if part else "lease.json")
 
     def log_path(self, run: str) -> Path:
-        """Return the path of the log of what libraries in a run's driver write to its terminal."""
+        """Return the path of the log that collects the terminal output of libraries in a run's driver."""
         return self.path / "logs" / f"{run}.log"
 
     # The weights of model judges.
 
     def write_judge(self, name: str, document: Mapping[str, Any]) -> None:
-        """Record which weights of a model judge have judged the sweep."""
+        """Record the weights with which a model judge has judged the sweep."""
         publish_json(self.study.out, self.path / "judges" / f"{name}.json", document)
 
     def read_judge(self, name: str) -> dict[str, Any]:
-        """Return which weights of a model judge have judged the sweep. Empty if it has not judged the sweep."""
+        """Return the record of the weights with which a model judge judged the sweep. Empty if it has not yet."""
         try:
             return read_json(self.path / "judges" / f"{name}.json")
         except DamagedFileError:
@@ -106,7 +106,7 @@ class SweepFolder:
         publish_json(self.study.out, self.path / "summary.json", summary)
 
     def read_landscape(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the stored landscape and summary. Raises UserError if they are not there or cannot be read."""
+        """Return the stored landscape and summary. Raises UserError if they cannot be read."""
         try:
             return read_table(self.path / "landscape.parquet").to_pandas(), read_json(self.path / "summary.json")
         except DamagedFileError as error:
@@ -114,7 +114,7 @@ class SweepFolder:
             raise UserError("sweep", self.path, remedy) from error
 
     def write_figure(self, name: str, draw: Callable[[Path], None]) -> Path:
-        """Let `draw` write the file of a figure. Returns the figure's path."""
+        """Write a figure: call `draw` with a temporary path of the same suffix. Returns the figure's path."""
         target = self.path / "figures" / name
         publish(self.study.out, target, draw)
         return target
@@ -126,7 +126,7 @@ class SweepFolder:
         return target
 
     def result_paths(self) -> dict[str, Path]:
-        """Return where the results are: folder, figure, landscape, summary and report."""
+        """Return the paths of the results by name: folder, figure, landscape, summary and report."""
         return {
             "folder": self.path,
             "figure": self.path / "figures" / "landscape.png",
@@ -137,10 +137,10 @@ class SweepFolder:
 
 
 class StoredSweep:
-    """A sweep and what a study holds of it.
+    """A sweep and its stored data in the study.
 
-    What is read from the disk is read on first use and kept. `refresh` forgets it, after new parts were stored; it is
-    forgotten by itself once a file of the study turns out not to verify.
+    Data is read from the disk on first use and cached. Call `refresh` after new parts were stored. If a file of the
+    study turns out not to verify, the lists of parts are read again.
 
     Attributes:
         folder: The sweep's folder.
@@ -187,15 +187,15 @@ class StoredSweep:
 
     @property
     def generations(self) -> dict[TaskKey, Part]:
-        """The part that counts for each task of the sweep that is stored, in the sweep's order."""
+        """For each stored task of the sweep, in the sweep's order, the part that counts."""
         self._forget_if_damaged()
         if self._generations is None:
             self._generations = self.study.generations.stored_of(self.sweep.tasks())
-            self._rejected = self.study.rejected  # files that the scan itself rejected are not in its result
+            self._rejected = self.study.rejected  # the result excludes files that this scan rejected
         return self._generations
 
     def judged(self, judge_id: str) -> dict[TaskKey, Part]:
-        """Return the part that holds a judge's verdicts on each stored task of the sweep that it has judged."""
+        """Return, for each stored task of the sweep that a judge has judged, the part with its verdicts."""
         self._forget_if_damaged()
         if judge_id not in self._judged:
             self._judged[judge_id] = self.study.judgements(judge_id).covering(self.generations)
@@ -203,13 +203,13 @@ class StoredSweep:
         return self._judged[judge_id]
 
     def refresh(self) -> None:
-        """Forget what was read: new parts or runs may have been stored since."""
+        """Clear the cached record and lists of parts: call this after new parts or runs were stored."""
         self._record = None
         self._generations = None
         self._judged.clear()
 
     def refresh_judgements(self, judge_id: str) -> None:
-        """Forget where a judge's verdicts are: new ones were stored."""
+        """Clear the cached list of a judge's parts: call this after new verdicts were stored."""
         self._judged.pop(judge_id, None)
 
     def _forget_if_damaged(self) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from orchestrator.store.files import TMP, publish
 
-TOKEN = "token-"  # how the name of a token begins
+TOKEN = "token-"  # prefix of a token's name
 DAY = 24 * 3600
 
 
 def create_disk_token(out: Path) -> str:
-    """Leave a token for the time of one run. `sees_disk` finds it from wherever this disk is mounted."""
+    """Create a token file for the duration of a run and return its name, for `sees_disk` on other machines."""
     token = f"{TOKEN}{uuid.uuid4().hex}"
 
     def write(path: Path) -> None:
@@ -43,8 +43,8 @@ def remove_stale_files(out: Path, older_than: float = DAY) -> None:
         older_than: Seconds since a file was written. Tokens are kept thirty times as long.
     """
     for path in (out / TMP).glob("*"):
-        # A token is written once and needed as long as its run lasts. A run of months loses nothing either: actors
-        # that see no token return their rows through Ray.
+        # A token is written once and needed for the whole run. A run that lasts longer loses nothing: actors that see
+        # no token return their rows through Ray.
         limit = older_than * (30 if path.name.startswith(TOKEN) else 1)
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > limit:

@@ -1,4 +1,4 @@
-"""Check every stored byte of a study, and say what is done about files that do not verify."""
+"""Check every stored byte of a study, and report for each file that does not verify what is done about it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def verify_folder(root: Path) -> VerificationReport:
     except UserError as error:
         path = root / "study.json"
         why = str(error.__cause__).removeprefix(f"{path}: ")
-        rest = "nothing else was read: whose it is stands in study.json"
+        rest = "nothing else was read, because study.json names the model that the files belong to"
         return VerificationReport(files=1, findings=[DamageFinding(path, why, REMEDIES["study.json"])], notes=[rest])
     return verify(study)
 
@@ -111,7 +111,7 @@ def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
         try:
             _check(study, path, inside.parts, report, seen)
         except MissingFileError:
-            pass  # merged away a moment ago
+            pass  # another process has just merged it into another part
         except DamagedFileError as error:
             report.findings.append(
                 DamageFinding(path, str(error).removeprefix(f"{path}: "), REMEDIES[file_kind(study, path)])
@@ -132,7 +132,18 @@ def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
 def _check(
     study: Study, path: Path, inside: Sequence[str], report: VerificationReport, seen: dict[str, set[TaskKey]]
 ) -> None:
-    """Check one file. `inside`: its path in the study; `seen`: the tasks of each folder of parts so far."""
+    """Check one file, and add remarks on it to `report`.
+
+    Args:
+        study: The study.
+        path: The file.
+        inside: The parts of its path in the study.
+        report: The report so far.
+        seen: The tasks of each folder of parts that were found so far.
+
+    Raises:
+        DamagedFileError: The file does not verify.
+    """
     match inside:
         case ["generations", _] | ["judgements", _, _] if path.suffix == ".parquet":
             schema = GENERATIONS if inside[0] == "generations" else JUDGEMENTS
@@ -161,7 +172,7 @@ def _check(
 
 
 def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
-    """Check a file of a sweep. Figures and pages are not checked: they are made from files that are."""
+    """Check a file of a sweep. Figures and pages are not checked, because they are derived. Raises DamagedFileError."""
     match below:
         case ["sweep.json" | "summary.json"] | ["runs", _]:
             read_json(path)
@@ -172,7 +183,14 @@ def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
 
 
 def _check_part(study: Study, path: Path, schema: pa.Schema, report: VerificationReport) -> set[TaskKey]:
-    """Check every byte of a part, and that its rows are those of the tasks in its metadata. Returns these tasks."""
+    """Check every byte of a part, and that its rows are those of the tasks in its metadata.
+
+    Returns:
+        The keys of these tasks.
+
+    Raises:
+        DamagedFileError: The part does not verify.
+    """
     meta = read_meta(path)
     if meta.get("study_id") != study.id:
         raise DamagedFileError(f"{path}: belongs to study {meta.get('study_id')}")
@@ -187,7 +205,7 @@ def _check_part(study: Study, path: Path, schema: pa.Schema, report: Verificatio
 
 
 def _check_events(path: Path, report: VerificationReport) -> None:
-    """Note lines of an event log that a crash cut short."""
+    """Add a note to `report` if an event log has lines that a crash cut short."""
     lines = path.read_bytes().splitlines()
     bad = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""What the figures share: the headline, the markers of checkpoints, and saving."""
+"""Functions that all figures share: the headline, the markers of checkpoints, and saving."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def draw_planes(landscape: pd.DataFrame, summary: SweepSummary, path: Path, titl
 
 @dataclass(frozen=True)
 class _Layout:
-    """Places of `count` square planes in rows of at most three, in inches; rectangles as fractions of the figure."""
+    """The layout of `count` square planes in rows of at most three. Rectangles are fractions of the figure."""
 
     count: int
 

@@ -28,10 +28,10 @@ def chart_data(
     Points are indices into `points`, prompt sets and judges indices into the sweep's, results indices into `results`.
 
     Returns:
-        `plane`: whether the grid consists of planes. `axes`: names of the axes. `lines`: names of the lines or planes.
-        `marks`: [line, point, name] of named points. `beside`: checkpoints off their line or plane. `points`: point
-        ids. `origin`: the unperturbed point, or None. `results`: the numbers by result. `views`: which results are
-        shown on the same axes, the primary one first.
+        `plane`: whether the grid consists of planes. `axes`: names of the axes of the first line or plane. `lines`:
+        names of the lines or planes. `marks`: [line, point, name] of named points. `beside`: checkpoints off their line
+        or plane. `points`: point ids. `origin`: the unperturbed point, or None. `results`: the numbers by result.
+        `views`: which results are shown on the same axes, the primary one first.
     """
     points = list(dict.fromkeys(frame["point_id"]))
     point_index = {point: i for i, point in enumerate(points)}
@@ -89,7 +89,7 @@ def _mean(rows: pd.DataFrame) -> dict[str, list[float | None]]:
 
 
 def _plane(part: pd.DataFrame) -> dict[str, Any]:
-    """Return the extent and the contours of one plane."""
+    """Return the extent and the contours of one plane by name."""
     grid = contours.pivot(part, "value")
     return {
         "x": [float(grid.columns[0]), float(grid.columns[-1])],
@@ -124,8 +124,8 @@ def _edges(basin: BasinSummary) -> list[float]:
 def _views(is_plane: bool, keys: Sequence[ResultKey], primary: ResultKey) -> Iterator[dict[str, Any]]:
     """Yield the label and the results of each view, the primary result's first.
 
-    On a line, a curve of attacks is shown with the curves of what is refused or answered right under the same system
-    prompt. On a plane each result has a view of its own.
+    On a line, a curve of attacks is shown with the curves of refused benign requests and of right answers under the
+    same system prompt. On a plane each result has a view of its own.
     """
     is_attack = [measure_of(key.group) is ATTACK_SUCCESS for key in keys]
     leading = [i for i in range(len(keys)) if is_plane or is_attack[i]] or range(len(keys))
@@ -156,7 +156,7 @@ def _line_name(grid: Grid, k: int) -> str:
 
 
 def _axis_names(grid: Grid) -> list[str]:
-    """Return the names of the axes of the first line or plane."""
+    """Return the names of the axes of the first line or plane, such as `perturbation α` or `α, toward NAME`."""
     names = []
     for letter, axis in zip("αβ", grid.axes(0), strict=True):
         if axis is None or isinstance(axis, RandomDirection):

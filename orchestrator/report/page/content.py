@@ -91,7 +91,7 @@ def _radius(basin: BasinSummary) -> tuple[str, str]:
 
 
 def _about(summary: SweepSummary) -> str:
-    """Return which result the headline's numbers are of."""
+    """Return the prompts and the judge of the headline numbers, as text."""
     primary = summary.primary
     return (
         f"{summary.prompts} prompts of {primary.probe_set} ({primary.group}), system prompt {primary.system_prompt}, "
@@ -100,7 +100,7 @@ def _about(summary: SweepSummary) -> str:
 
 
 def _warnings(summary: SweepSummary) -> list[str]:
-    """Return what a reader must know before trusting the numbers."""
+    """Return warnings about missing points, failed tasks and differing engines."""
     warnings = []
     missing, failed = summary.points_total - summary.points_done, summary.tasks_failed
     if missing:
@@ -114,7 +114,7 @@ def _warnings(summary: SweepSummary) -> list[str]:
 
 
 def _sample_note(evidence: Evidence) -> str:
-    """Return how many of the responses the page contains."""
+    """Return a sentence on how many of the responses the page contains."""
     contained, total = len(evidence.responses), evidence.total
     if contained == total:
         return f"All {total:,} responses are in this file."
@@ -129,7 +129,7 @@ def _sample_note(evidence: Evidence) -> str:
 
 
 def more_directions(summary: SweepSummary) -> str:
-    """Return how many more directions would halve the interval of VISAGE; empty if unknown."""
+    """Return a sentence on the further directions that would halve the interval of VISAGE; empty if unknown."""
     enough = summary.visage.enough
     if enough is None or enough.more is None:
         return ""

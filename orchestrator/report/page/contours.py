@@ -20,7 +20,9 @@ LEVELS = (-1, *range(10, 100, 10), 101)  # a band includes its upper end, so the
 
 
 def bands(grid: pd.DataFrame) -> list[str]:
-    """Return a path for each of the ten bands, to be filled by the even-odd rule; empty if it covers nothing.
+    """Return a path for each of the ten bands, to be filled by the even-odd rule.
+
+    The path of a band without area is an empty string.
 
     Args:
         grid: One plane, as `pivot` returns it.
@@ -30,7 +32,7 @@ def bands(grid: pd.DataFrame) -> list[str]:
 
 
 def threshold(grid: pd.DataFrame) -> str:
-    """Return the path along which the percentage crosses 50."""
+    """Return the path along which the percentage crosses 50; an empty string if it does not."""
     lines: Any = _generator(grid).lines(THRESHOLD)
     return "".join(_path(line) for line in lines)
 

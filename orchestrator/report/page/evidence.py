@@ -22,9 +22,9 @@ from orchestrator.scoring.verdicts import read_verdicts
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 
-MAX_BYTES = 20_000_000  # of responses and prompts in one report
-FIRST_WORDS, FIRST_CHARACTERS = 4, 48  # of a redacted response
-MAX_CHARACTERS = 4000  # of a response or prompt that is shown in full
+MAX_BYTES = 20_000_000  # maximum for the responses and prompts in one report
+FIRST_WORDS, FIRST_CHARACTERS = 4, 48  # maximum that is shown of a redacted response
+MAX_CHARACTERS = 4000  # maximum that is shown of a response or prompt in full
 RESPONSE_KEY = ["point_id", "prompt_set_id", "prompt_id"]
 NO_VERDICT = "u"
 
@@ -55,7 +55,7 @@ class Evidence:
     reveal: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page reads, with every distinct text stored once.
+        """Return the data that the page reads, with every distinct text stored once.
 
         `points` holds for each point, by prompt set, None or [indices of prompts, indices into `texts`, a string of
         verdict letters for each judge].

@@ -1,4 +1,4 @@
-"""Where a page's numbers come from: everything that is needed to trust them, or to measure them again."""
+"""The provenance of a page's numbers: everything that is needed to trust them or to measure them again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.utils.console import duration
 
 
 def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -> list[tuple[str, str]]:
-    """Return (name, value) of everything that is known, in the order of the page.
+    """Return the provenance as (name, value) pairs, in the order of the page. Unknown values are left out.
 
     Args:
         stored: The sweep and its runs.
@@ -89,7 +89,7 @@ def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:
 
 
 def _run(run: RunRecord) -> str:
-    """Return when a run started, and its outcome."""
+    """Return the start time and the outcome of a run, as text."""
     started = ""
     if run.started_at is not None:
         started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.started_at))

@@ -43,7 +43,7 @@ def write_report(
         stored: The sweep, with its responses and verdicts.
         frame: The sweep's landscape.
         summary: The sweep's summary.
-        options: How many responses to include, and whether as whole texts. None takes the defaults.
+        options: How many responses to include, and whether in full. None takes the defaults.
     """
     options = options or ReportConfig()
     evidence = collect_evidence(stored, options.reveal, options.max_generations)
@@ -55,8 +55,8 @@ def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str
     """Return the page's HTML.
 
     Args:
-        content: What `page_content` returns.
-        responses: What `Evidence.to_json` returns. The page parses it when a point is opened for the first time.
+        content: The result of `page_content`.
+        responses: The result of `Evidence.to_json`. The page parses it when a point is opened for the first time.
     """
     script, style = _read("page.js"), _read("page.css")
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; {_BASE_POLICY}"
@@ -64,7 +64,7 @@ def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str
     return template.render(
         **content,
         policy=policy,
-        script=Markup(script),  # our own files
+        script=Markup(script),  # the script is one of this package's own files, so it needs no escaping
         style=Markup(style),
         chart_data=embed_json(content["chart"]),
         responses_data=embed_json(responses),
@@ -76,8 +76,8 @@ def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure:
 
     Args:
         sweeps: The table of sweeps.
-        pairs: For each sweep but the first, how it differs from the first: a paragraph and a table.
-        figure: An SVG; empty for none.
+        pairs: For each sweep but the first, a paragraph and a table on its difference from the first.
+        figure: The figure as SVG. Empty: no figure.
     """
     style = _read("page.css")
     policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {_BASE_POLICY}"

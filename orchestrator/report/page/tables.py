@@ -38,7 +38,7 @@ class Table:
 
 
 def uncertainty_table(summary: SweepSummary) -> Table:
-    """Return VISAGE and the basin's shape, each with its interval and over which new choice the interval is."""
+    """Return VISAGE and the basin's shape, each with its interval and the variation that the interval covers."""
     visage, basin = summary.visage, summary.basin
     rows = []
     over = visage.over
@@ -101,7 +101,7 @@ def _result_row(result: ResultSummary) -> list[str]:
 
 
 def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> list[Table]:
-    """Return for each prompt set with categories, and each judge, what succeeds (or is refused) in each category."""
+    """Return a table by category for each prompt set with categories and each judge."""
     on_grid = set(frame.loc[frame["on_grid"], "point_id"])
     origin = next((n.point.id for n in sweep.grid.iter_nodes() if n.point.is_origin), None)
     tables = []
@@ -117,7 +117,7 @@ def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> li
 
 
 def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_origin: pd.DataFrame) -> Table:
-    """Return one prompt set's table. `on_grid`, `at_origin`: one judge's verdicts there."""
+    """Return one prompt set's table of successful (or refused) responses, from one judge's verdicts."""
     is_refusal = measure_of(prompts.group) is OVER_REFUSAL
     category_of = {prompt.id: prompt.category for prompt in prompts.prompts}
     rows = []
@@ -145,7 +145,7 @@ def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_or
 
 
 def agreement_table(summary: SweepSummary) -> Table | None:
-    """Return how often each two judges agree, and Cohen's kappa; None if there are no two judges."""
+    """Return the agreement of each pair of judges, with Cohen's kappa. None if no responses have two judges."""
     rows = []
     for each in summary.agreement:
         if each.n:

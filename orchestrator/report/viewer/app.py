@@ -37,7 +37,7 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
     Args:
         catalog: The studies to show.
         hosts: The values of the Host header that are accepted.
-        token: What every caller must know. None requires no token.
+        token: The secret that every caller must send. None: no secret is required.
     """
     pages = _Pages(catalog)
     sweep = "/sweeps/{study}/{sweep}"
@@ -107,7 +107,7 @@ class _Pages:
         )
 
     def now(self, request: Request) -> Response:
-        """Return what changes on a sweep's page while it runs."""
+        """Return the values on a sweep's page that change while the sweep runs, as JSON."""
         return JSONResponse(_state(self._view(request)))
 
     def prompts(self, request: Request) -> Response:
@@ -139,7 +139,7 @@ class _Pages:
 
 
 def _state(view: SweepView) -> dict[str, Any]:
-    """Return what changes on a sweep's page while it runs."""
+    """Return the values on a sweep's page that change while the sweep runs."""
     content = view.content()
     keys = ("tiles", "verdict", "said", "warnings", "chart")
     status = _status(view.stored.folder)

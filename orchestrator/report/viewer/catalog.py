@@ -1,7 +1,7 @@
 """All studies below a folder, and the current state of each sweep.
 
-While a sweep runs, nobody has judged the responses that it stores. The viewer then judges them itself and keeps the
-verdicts in a scratch folder.
+While a sweep runs, its responses have not been judged yet. The viewer then judges them itself and keeps the verdicts in
+a scratch folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 
-BATCH = 4000  # responses that are judged for one view: a sweep with many more needs several views to catch up
+BATCH = 4000  # maximum number of responses that are judged for one view
 
 
 class ScratchStudy(Study):
@@ -73,7 +73,7 @@ class StudyCatalog:
     """All studies below a root folder. Safe to use from any thread."""
 
     def __init__(self, root: Path, scratch: Path, reveal: bool = False) -> None:
-        """Look at the studies below `root`.
+        """Create a catalog of the studies below `root`.
 
         Args:
             root: The root of studies, a study or a sweep.
@@ -136,7 +136,7 @@ class StudyCatalog:
         return SweepView(scratch, frame, summary, self._evidence(scratch, panel), fully_judged=all(judged))
 
     def _judge_batch(self, stored: StoredSweep, judge: Judge) -> bool:
-        """Judge up to BATCH responses that have no verdict; return whether these were all."""
+        """Judge up to BATCH responses that have no verdict. Returns whether every response has one now."""
         judged = stored.judged(judge.id)
         size = {prompts.id: len(prompts.prompts) for prompts in stored.prompt_sets}
         missing = [key for key in stored.generations if key not in judged]
@@ -158,7 +158,7 @@ class StudyCatalog:
 
 
 def _modified(path: Path) -> int:
-    """Return when a file was modified, in nanoseconds; 0 if it does not exist."""
+    """Return the modification time of a file in nanoseconds; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

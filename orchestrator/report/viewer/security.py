@@ -1,4 +1,4 @@
-"""Who may call the viewer, and what its pages may do in a browser."""
+"""Restrict who may call the viewer, and what its pages may do in a browser."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class SecurityHeaders:
 
 
 class TokenRequired:
-    """Middleware: refuse every caller that does not know the token.
+    """Middleware: refuse every caller without the token.
 
-    The token is given once in the address and from then on in a cookie, or as a bearer token. If the token is None,
-    everybody is let in.
+    A browser sends the token once in the address and afterwards in a cookie; programs send it as a bearer token. If the
+    token is None, every caller is accepted.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:

@@ -14,7 +14,7 @@ import psutil
 from orchestrator.report.viewer.options import DEFAULT_PORT, ViewerOptions
 from orchestrator.utils.errors import UserError
 
-TOKEN_VARIABLE = "LANDSCAPE_TOKEN"  # an environment variable, because every user of a machine can see command lines
+TOKEN_VARIABLE = "LANDSCAPE_TOKEN"  # not an option: every user of a machine can see command lines
 
 
 def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object]) -> None:
@@ -54,7 +54,7 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
 def allowed_hosts(options: ViewerOptions) -> set[str]:
     """Return the host names under which browsers may call the viewer.
 
-    Any other name in a Host header belongs to somebody who has pointed a name of their own at this machine (DNS
+    A request with any other name in its Host header comes from a foreign domain that resolves to this machine (DNS
     rebinding).
     """
     hosts = {"localhost", "127.0.0.1", "::1", options.host, *options.names}
