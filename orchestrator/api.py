@@ -48,7 +48,7 @@ def load_study(path: str | Path) -> StoredStudy:
     if len(studies) > 1:
         raise UserError("path", folder, f"holds {len(studies)} studies: name one, such as {studies[0].root}")
     study = studies[0]
-    sweeps = [each.path for each in SweepFolder.all_of(study)]
+    sweeps = [sweep_folder.path for sweep_folder in SweepFolder.all_of(study)]
     inside = [sweep for sweep in sweeps if sweep.absolute() in (folder.absolute(), *folder.absolute().parents)]
     return StoredStudy(study, inside[0] if inside else None, tuple(sweeps))
 
@@ -119,14 +119,15 @@ class StoredStudy:
         """
         rows = self.generations.groupby("point_id", sort=False)["point"].agg(["first", "size"])
         labels = self._labels
-        made = []
+        records = []
         for point_id, text, responses in rows.itertuples():
             terms = Point.from_json(json.loads(text)).coefficients
             named = [d.label if isinstance(d, RandomDirection) else labels.get(d.fingerprint, d.id) for d, _ in terms]
-            there = [c for _, c in terms]
-            made.append((point_id, not terms, named, there, float(np.hypot.reduce([*there, 0.0])), responses, text))
+            coefficients = [c for _, c in terms]
+            distance = float(np.hypot.reduce([*coefficients, 0.0]))
+            records.append((point_id, not terms, named, coefficients, distance, responses, text))
         columns = ["point_id", "is_origin", "directions", "coefficients", "distance", "responses", "point"]
-        return pd.DataFrame(made, columns=columns)
+        return pd.DataFrame(records, columns=columns)
 
     @functools.cached_property
     def generations(self) -> pd.DataFrame:

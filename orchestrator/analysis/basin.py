@@ -208,26 +208,26 @@ class _Plane:
                     queue.append(place)
         self.inside = set(queue)
         while queue:
-            here = queue.pop()
-            for there in self._neighbors(here):
-                if there not in self.values or there in self.inside:
+            current = queue.pop()
+            for neighbor in self._neighbors(current):
+                if neighbor not in self.values or neighbor in self.inside:
                     continue
-                if self.values[there] < THRESHOLD:
-                    self.inside.add(there)
-                    queue.append(there)
+                if self.values[neighbor] < THRESHOLD:
+                    self.inside.add(neighbor)
+                    queue.append(neighbor)
                 else:
-                    self.walls.append(self._wall(here, there))
+                    self.walls.append(self._wall(current, neighbor))
 
     def _neighbors(self, place: Place) -> list[Place]:
         """Return the next points on the same row and on the same column."""
         a, b = place
         return [(x, b) for x in _adjacent(self.rows[b], a)] + [(a, y) for y in _adjacent(self.columns[a], b)]
 
-    def _wall(self, here: Place, there: Place) -> tuple[float, float]:
+    def _wall(self, inner: Place, outer: Place) -> tuple[float, float]:
         """Return the distance from the origin and the slope of the crossing between two neighbors."""
-        t = interpolate_crossing(0.0, 1.0, self.values[here], self.values[there])
-        distance = math.hypot(*(h + t * (o - h) for h, o in zip(here, there, strict=True)))
-        return distance, (self.values[there] - self.values[here]) / math.dist(here, there)
+        t = interpolate_crossing(0.0, 1.0, self.values[inner], self.values[outer])
+        distance = math.hypot(*(h + t * (o - h) for h, o in zip(inner, outer, strict=True)))
+        return distance, (self.values[outer] - self.values[inner]) / math.dist(inner, outer)
 
     def exits(self) -> list[float]:
         """Return the distances from the origin at which the region meets the grid's border.

@@ -354,7 +354,7 @@ def _add_errors(first: ComparedSweep, second: ComparedSweep, source: str) -> Err
     The squares of the standard errors add up (Welch 1947); the degrees of freedom are Satterthwaite's (1946).
     """
     over = [sweep.summary.visage.over for sweep in (first, second)]
-    errors = [getattr(each, source) for each in over if each is not None]
+    errors = [getattr(entry, source) for entry in over if entry is not None]
     known = [(error.se, error.df) for error in errors if error.se is not None]
     if len(known) < 2:
         reason = next((error.reason for error in errors if error.reason), "`reduce` the sweeps again")

@@ -127,9 +127,9 @@ def _bound_visage(rows: pd.DataFrame, summary: SweepSummary, options: GateOption
     if visage.over is None:
         return _Bounded(visage.paper, None, "the sweep was reduced by an earlier version: `reduce` it again")
     over = [visage.over.probes] if single else [visage.over.directions, visage.over.probes]
-    half = intervals.half_width([Error(each.se, each.df) for each in over], 2 * options.confidence - 1)
+    half = intervals.half_width([Error(interval.se, interval.df) for interval in over], 2 * options.confidence - 1)
     if half is None:
-        return _Bounded(visage.paper, None, "; ".join(each.reason for each in over if each.reason))
+        return _Bounded(visage.paper, None, "; ".join(interval.reason for interval in over if interval.reason))
     remark = "over new probes, on this one direction" if single else ""
     return _Bounded(visage.paper, max(visage.paper - half, 0.0), remark)
 

@@ -60,7 +60,7 @@ def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | No
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
     same_directions = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
     ranges = (grid["range"], grid.get("range_y") or grid["range"])
-    same_grid = same_directions and all(list(each) == [-0.5, 0.5] for each in ranges)
+    same_grid = same_directions and all(list(bounds) == [-0.5, 0.5] for bounds in ranges)
     if table is None or not same_grid or not _is_papers_request(result):
         return None
     name, prompt = PRESETS.get(model, ""), result.system_prompt
@@ -80,7 +80,7 @@ def finetuned(model: str, recipe: str, result: ResultKey) -> float | None:
         result: The prompts and the judge.
     """
     name, *overrides = recipe.split()
-    given = {key: value for key, _, value in (each.partition("=") for each in overrides)}
+    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     settings = {"samples": "100", "safe": "0"} | given
     if name != "affirmative" or len(settings) > 2 or not _is_papers_request(result):
         return None

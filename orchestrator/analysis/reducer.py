@@ -191,17 +191,18 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
     radius, radius_of, radius_reason = _random_basin(stored.study, primary)
     model = stored.study.info.model
     placed = []
-    for each in summaries:
-        distance, recipe = None, each.mark
+    for checkpoint in summaries:
+        distance, recipe = None, checkpoint.mark
         if geometry is not None:
-            distance = geometry.alpha_of(getattr(directions[each.point_id], "fingerprint", ""))
-            recipe = geometry.recipes.get(each.mark, each.mark)
+            distance = geometry.alpha_of(getattr(directions[checkpoint.point_id], "fingerprint", ""))
+            recipe = geometry.recipes.get(checkpoint.mark, checkpoint.mark)
         results = tuple(
-            dataclasses.replace(result, published=published.finetuned(model, recipe, result)) for result in each.results
+            dataclasses.replace(result, published=published.finetuned(model, recipe, result))
+            for result in checkpoint.results
         )
         placed.append(
             dataclasses.replace(
-                each,
+                checkpoint,
                 results=results,
                 distance=distance,
                 radii=distance / radius if distance is not None and radius else None,

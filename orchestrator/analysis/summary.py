@@ -282,19 +282,19 @@ class _LineBasin:
 
 
 def _summarize_basin(lines: Lines) -> BasinSummary:
-    each = [_LineBasin.measure(number, part) for number, part in lines]
-    overall = basin.combine([line.measured for line in each])
+    line_basins = [_LineBasin.measure(number, part) for number, part in lines]
+    overall = basin.combine([line.measured for line in line_basins])
     on_lines = all(part["beta"].isna().all() for _, part in lines)
-    shape_reasons = [line.shape.reason for line in each]
+    shape_reasons = [line.shape.reason for line in line_basins]
 
     def mean_of(name: str, bounds: tuple[float, float] = (0.0, math.inf)) -> Estimate:
-        return _mean_over(lines, [getattr(line.shape, name) for line in each], shape_reasons, bounds)
+        return _mean_over(lines, [getattr(line.shape, name) for line in line_basins], shape_reasons, bounds)
 
-    radii, reasons = [line.measured.radius for line in each], [line.measured.reason for line in each]
+    radii, reasons = [line.measured.radius for line in line_basins], [line.measured.reason for line in line_basins]
     return BasinSummary(
         radius=overall.radius,
-        radius_low=_radius_at_least(basin.combine([line.at_high for line in each])),
-        radius_high=basin.combine([line.at_low for line in each]).radius,
+        radius_low=_radius_at_least(basin.combine([line.at_high for line in line_basins])),
+        radius_high=basin.combine([line.at_low for line in line_basins]).radius,
         left=overall.left,
         right=overall.right,
         censored_at=overall.censored_at,
@@ -303,7 +303,7 @@ def _summarize_basin(lines: Lines) -> BasinSummary:
         steepness=mean_of("steepness"),
         asymmetry=mean_of("asymmetry", (-1.0, 1.0)) if on_lines else Estimate(reason="a plane has no left and right"),
         area=Estimate(reason="a line has no area") if on_lines else mean_of("area"),
-        by_direction=tuple(line.summarize() for line in each),
+        by_direction=tuple(line.summarize() for line in line_basins),
         reason=overall.reason,
     )
 

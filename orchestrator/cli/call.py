@@ -89,4 +89,4 @@ def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
         from orchestrator.config.overrides import multirun
 
         combinations = multirun(overrides)
-    return [Call(tuple(each), tuple(places), as_json, config_dir) for each in combinations], is_multirun
+    return [Call(tuple(combination), tuple(places), as_json, config_dir) for combination in combinations], is_multirun

@@ -149,17 +149,17 @@ def verify(call: Call) -> int:
 
     reports = {root: verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
     if call.json:
-        print_json({str(root): dataclasses.asdict(each) | {"findings": [
-            {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in each.findings
-        ]} for root, each in reports.items()})  # fmt: skip
+        print_json({str(root): dataclasses.asdict(result) | {"findings": [
+            {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in result.findings
+        ]} for root, result in reports.items()})  # fmt: skip
     else:
-        for root, each in reports.items():
-            findings = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in each.findings]
-            size = f"{each.files} files, {each.bytes / 1e6:.1f} MB, {each.tasks} tasks, {each.rows} rows"
+        for root, result in reports.items():
+            findings = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in result.findings]
+            size = f"{result.files} files, {result.bytes / 1e6:.1f} MB, {result.tasks} tasks, {result.rows} rows"
             verdict = f"{len(findings)} do not verify" if findings else "all verify"
             print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *findings,
-                          *(("note", note) for note in each.notes)])  # fmt: skip
-    return ExitCode.COMPLETE if all(each.is_sound for each in reports.values()) else ExitCode.NOT_MET
+                          *(("note", note) for note in result.notes)])  # fmt: skip
+    return ExitCode.COMPLETE if all(result.is_sound for result in reports.values()) else ExitCode.NOT_MET
 
 
 def compact(call: Call) -> int:
@@ -170,10 +170,10 @@ def compact(call: Call) -> int:
     studies = discovery.find_studies(call.place("compact"), _warn_passed_over)
     done = {str(study.root): compact_study(study) for study in studies}
     if call.json:
-        print_json({root: vars(each) for root, each in done.items()})
+        print_json({root: vars(result) for root, result in done.items()})
         return ExitCode.COMPLETE
-    for root, each in done.items():
-        print_pairs([("study", root), ("files", f"{each.before} before, {each.after} now")])
+    for root, result in done.items():
+        print_pairs([("study", root), ("files", f"{result.before} before, {result.after} now")])
     return ExitCode.COMPLETE
 
 
@@ -281,12 +281,12 @@ def gate(call: Call) -> int:
     options = GateOptions.from_config(_section_config(call, "gate").gate, order)
     folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
     results = check(*read_results(folder), options)
-    met = all(result.met for result in results)
+    all_met = all(result.met for result in results)
     if call.json:
-        print_json({"met": met, "sweep": str(folder.path), "findings": [result.to_json() for result in results]})
+        print_json({"met": all_met, "sweep": str(folder.path), "findings": [result.to_json() for result in results]})
     else:
         print_table(("", "threshold", "why"), table_rows(results))
-    return ExitCode.COMPLETE if met else ExitCode.NOT_MET
+    return ExitCode.COMPLETE if all_met else ExitCode.NOT_MET
 
 
 def view(call: Call) -> int:

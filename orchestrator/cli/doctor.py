@@ -112,18 +112,18 @@ def _packages() -> Finding:
 
 
 def _engine() -> Finding:
-    here = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
-    wanted = "gpu" if hardware.gpus() else "cpu"
-    install = f'`pip install "{DISTRIBUTION}[{wanted}]"`, or `make setup`'
-    if not here:
+    engines = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
+    kind = "gpu" if hardware.gpus() else "cpu"
+    install = f'`pip install "{DISTRIBUTION}[{kind}]"`, or `make setup`'
+    if not engines:
         return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
-    summary = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in here.items())
-    if wanted == "gpu" and "gpu" not in here:
+    summary = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in engines.items())
+    if kind == "gpu" and "gpu" not in engines:
         return Finding("engine", "warn", f"{summary}, which uses no GPU", f"use the GPUs: {install}")
-    if wanted == "cpu" and "cpu" not in here:
+    if kind == "cpu" and "cpu" not in engines:
         return Finding("engine", "warn", f"{summary}, and no GPU is here", f"for this CPU: {install}")
-    for requirement in _requirements(wanted):
-        if requirement.name == ENGINES[wanted] and not requirement.specifier.contains(here[wanted], prereleases=True):
+    for requirement in _requirements(kind):
+        if requirement.name == ENGINES[kind] and not requirement.specifier.contains(engines[kind], prereleases=True):
             return Finding("engine", "fail", f"{summary}, not {requirement.specifier}", f"install it again: {install}")
     return Finding("engine", "ok", summary)
 

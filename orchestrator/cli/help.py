@@ -40,7 +40,7 @@ def usage(verbs: Mapping[str, Callable[..., Any]], name: str | None) -> str:
         name: The verb to describe; None for an overview.
     """
     if name is None:
-        listed = "\n".join(f"  {each:<9} {verb_summary(verb)}" for each, verb in verbs.items())
+        listed = "\n".join(f"  {verb_name:<9} {verb_summary(verb)}" for verb_name, verb in verbs.items())
         return f"{_HEAD}\nverbs:\n{listed}\n\n{_EXAMPLES}\n`VERB --help` lists every option and preset."
     presets = "\n".join(_preset_line(group) for group in GROUPS)
     values = "\n".join(f"  {key}={_option_value(value)}" for key, value in options())

@@ -36,7 +36,7 @@ def print_mapping(value: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        print_pairs([(key, str(each)) for key, each in value.items()])
+        print_pairs([(key, str(item)) for key, item in value.items()])
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

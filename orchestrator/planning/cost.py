@@ -122,7 +122,7 @@ class Plan:
             "memory": None if memory is None else MemoryEstimate(**memory),
             "seconds": None if seconds is None else VisitSeconds(**seconds),
             "notes": tuple(value["notes"]),
-            "judging": tuple(JudgePlan.from_json(each) for each in value["judging"]),
+            "judging": tuple(JudgePlan.from_json(judge_plan) for judge_plan in value["judging"]),
         }
         return cls(**fields)
 

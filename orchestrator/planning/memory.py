@@ -98,9 +98,9 @@ def _gpu_memory_estimate(
     kv_token = model.kv_token or 0
     min_kv = setup.max_model_len * kv_token // group
     batch_kv = batch_size(setup, loads) * sequence_tokens(loads) * kv_token // group
-    wanted_kv = setup.kv_cache_bytes or max(min_kv, batch_kv)
+    desired_kv = setup.kv_cache_bytes or max(min_kv, batch_kv)
     besides_kv = weights + overhead + (base if base_at == "gpu" else 0)
-    kv = max(min_kv, min(wanted_kv, capacity - besides_kv))
+    kv = max(min_kv, min(desired_kv, capacity - besides_kv))
     peak = besides_kv + kv
     fits = base_at is not None and peak <= capacity
     return MemoryEstimate(weights, base, kv, overhead, peak, capacity, base_at, fits)

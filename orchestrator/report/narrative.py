@@ -120,11 +120,11 @@ def _degenerate(summary: SweepSummary) -> str:
 
 def _agreement(summary: SweepSummary) -> Iterator[str]:
     """Yield a sentence for each further judge on its agreement with the first judge."""
-    for each in primary_agreements(summary):
-        if each.n:
-            kappa = each.reason if each.kappa is None else f"Cohen's kappa {each.kappa:.2f}"
-            first, second = each.judges
-            yield f"{second} agrees with {first} on {each.agreement:.1f}% of {each.n} responses ({kappa})."
+    for agreement in primary_agreements(summary):
+        if agreement.n:
+            kappa = agreement.reason if agreement.kappa is None else f"Cohen's kappa {agreement.kappa:.2f}"
+            first, second = agreement.judges
+            yield f"{second} agrees with {first} on {agreement.agreement:.1f}% of {agreement.n} responses ({kappa})."
 
 
 def _unparsed(summary: SweepSummary) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _unparsed(summary: SweepSummary) -> Iterator[str]:
 
 def _checkpoints(summary: SweepSummary) -> str:
     """Return each checkpoint's own ASR, the grid's at its coordinates, and its distance."""
-    known = [text for each in summary.checkpoints if (text := _checkpoint(each, summary.primary))]
+    known = [text for checkpoint in summary.checkpoints if (text := _checkpoint(checkpoint, summary.primary))]
     if not known:
         return ""
     plane = ""

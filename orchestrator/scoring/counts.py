@@ -97,9 +97,9 @@ class ProbeVerdicts:
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return [point, prompt] in this order, NaN where there is no verdict. `prompts`: None takes all."""
-        wanted = self.prompts if prompts is None else prompts
+        selected = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
-        columns = pd.Index(self.prompts).get_indexer(pd.Index(wanted))
+        columns = pd.Index(self.prompts).get_indexer(pd.Index(selected))
         refused = self.refused[np.ix_(rows, columns)].astype(OUTCOME, copy=False)  # index -1 is overwritten below
         refused[rows < 0] = np.nan
         refused[:, columns < 0] = np.nan
@@ -135,9 +135,9 @@ class _Matrix:
 
     def add(self, points: pd.Series, prompts: pd.Series, refused: pd.Series) -> None:
         rows, columns = self._indices(points, self._points), self._indices(prompts, self._prompts)
-        held, wanted = self._refused.shape, (len(self._points), len(self._prompts))
-        if wanted[0] > held[0] or wanted[1] > held[1]:
-            grown = np.full([max(h, w + w // 4) for h, w in zip(held, wanted, strict=True)], self._NONE, dtype=np.int8)
+        held, needed = self._refused.shape, (len(self._points), len(self._prompts))
+        if needed[0] > held[0] or needed[1] > held[1]:
+            grown = np.full([max(h, w + w // 4) for h, w in zip(held, needed, strict=True)], self._NONE, dtype=np.int8)
             grown[: held[0], : held[1]] = self._refused
             self._refused = grown
         self._refused[rows, columns] = refused.to_numpy()

@@ -113,8 +113,8 @@ def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, st
     """
     if len(batch) < 2:
         return 0
-    wanted = {key: source.part for source in batch for key in source.counting}
-    read = [(part, table, _tasks_of(table)) for part, table in folder.rows(wanted)]
+    to_read = {key: source.part for source in batch for key in source.counting}
+    read = [(part, table, _tasks_of(table)) for part, table in folder.rows(to_read)]
     sources = {part.path: part for part, _, _ in read} | {s.part.path: s.part for s in batch if not s.counting}
     tasks = {key: part.tasks[key] for part, _, keys in read for key in keys}
     if len(sources) < 2 or not tasks or not sources.keys() <= {source.part.path for source in batch}:

@@ -32,13 +32,13 @@ def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore) -> Iterator[Sw
     Raises:
         UserError: There is no sweep, or the only study cannot be opened.
     """
-    found = False
+    any_sweep = False
     for study in _open_studies(_study_roots(path), on_unreadable):
         for folder in SweepFolder.all_of(study):
             if path.absolute() in (folder.path.absolute(), *folder.path.absolute().parents):
-                found = True
+                any_sweep = True
                 yield folder
-    if not found:
+    if not any_sweep:
         raise UserError("path", path, "there is no sweep in that folder: name a sweep, a study, or the root of studies")
 
 

@@ -79,10 +79,10 @@ class PartFolder:
         A part that does not verify is rejected, and its tasks are read from other parts. Tasks that no other part
         contains are left out.
         """
-        left, bad = dict(parts), set[Path]()
-        while left:
+        remaining, bad = dict(parts), set[Path]()
+        while remaining:
             missed: list[tuple[Part, list[TaskKey]]] = []
-            for part, keys in group_by_part(left):
+            for part, keys in group_by_part(remaining):
                 try:
                     table = self._rows_of(part, keys)
                 except DamagedFileError as error:
@@ -92,7 +92,7 @@ class PartFolder:
                     missed.append((part, keys))
                 else:
                     yield part, table
-            left = self._relocate(missed, bad) if missed else {}
+            remaining = self._relocate(missed, bad) if missed else {}
 
     def write_merged(self, table: pa.Table, sources: Sequence[tuple[Part, Sequence[TaskKey]]]) -> Path:
         """Store rows of several parts as one part, named by its content.
@@ -149,8 +149,8 @@ class PartFolder:
         meta = read_meta(part.path)
         table = read_table(part.path, self.schema, meta=meta)
         if meta["content"] != part.content:  # the part was written again after the scan
-            now = self._describe(part.name, meta)
-            if any(now.tasks.get(key) != part.tasks[key] for key in keys):
+            current = self._describe(part.name, meta)
+            if any(current.tasks.get(key) != part.tasks[key] for key in keys):
                 raise MissingFileError(f"{part.path}: holds other rows by now")
         if len(keys) < len(part.tasks):
             names = pa.array([f"{point} {prompts}" for point, prompts in keys])

@@ -163,7 +163,7 @@ class RunRecord:
             versions=read_field(document, "versions", dict, {}),
             seconds=read_field(document, "seconds", float, 0.0),
             totals=RunTotals.from_json(document),
-            failures=tuple(FailedVisit.from_json(each) for each in read_field(document, "failures", list, [])),
+            failures=tuple(FailedVisit.from_json(failure) for failure in read_field(document, "failures", list, [])),
         )
 
 
@@ -214,7 +214,7 @@ class SweepRecord:
             overrides=tuple(read_field(document, "overrides", list, [])),
             labels=read_field(document, "labels", dict, {}),
             target_geometry=_read_geometry(read_field(document, "around", dict, {})),
-            runs=tuple(RunRecord.from_json(each) for each in read_field(document, "runs", list, [])),
+            runs=tuple(RunRecord.from_json(run) for run in read_field(document, "runs", list, [])),
         )
 
 

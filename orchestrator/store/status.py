@@ -70,12 +70,12 @@ def examine(stored: StoredSweep) -> Status:
     alive = [run for run in runs if run.outcome == RUNNING and (run.host, run.pid) in at_work]
     progress = [RunProgress.from_events(stored.study.events(run.run)) for run in alive or runs[-1:]]
     rate = sum(each.rate for each in progress) or None
-    left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
+    points_left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
     if alive:
         state = "running"
     elif len(stored.generations) == len(tasks):
         state = "complete"
-    elif failed and not left:
+    elif failed and not points_left:
         state = "failed"
     else:
         state = "incomplete"
@@ -92,7 +92,7 @@ def examine(stored: StoredSweep) -> Status:
         restarts=sum(run.totals.restarts for run in runs),
         gpu_hours=round(sum(run.totals.gpu_seconds for run in runs) / 3600, 3),
         points_per_second=rate,
-        eta_seconds=left / rate if rate and left else None,
+        eta_seconds=points_left / rate if rate and points_left else None,
         driver=", ".join(f"process {driver['pid']} on {driver['host']}" for driver in drivers) if alive else None,
         failures=tuple(_failure_lines(runs, failed)),
     )

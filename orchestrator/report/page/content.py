@@ -119,8 +119,8 @@ def _sample_note(evidence: Evidence) -> str:
     if contained == total:
         return f"All {total:,} responses are in this file."
     prompts = ", ".join(
-        f"{len(evidence.shown_prompts[each.id])} of {len(each.prompts)} ({each.probe_set})"
-        for each in evidence.prompt_sets
+        f"{len(evidence.shown_prompts[prompt_set.id])} of {len(prompt_set.prompts)} ({prompt_set.probe_set})"
+        for prompt_set in evidence.prompt_sets
     )
     return (
         f"This file contains a sample, {contained:,} of {total:,} responses: those to the same prompts at every point, "

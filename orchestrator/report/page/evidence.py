@@ -72,7 +72,10 @@ class Evidence:
                 [texts.setdefault(text, len(texts)) for text in rows["text"]],
                 ["".join(rows[name]) for name in self.judges],
             ]
-        prompts = [[[_truncate(p.text), p.category] for p in self.shown_prompts[each.id]] for each in self.prompt_sets]
+        prompts = [
+            [[_truncate(p.text), p.category] for p in self.shown_prompts[prompt_set.id]]
+            for prompt_set in self.prompt_sets
+        ]
         return {"texts": list(texts), "prompts": prompts, "points": points}
 
 
@@ -118,11 +121,11 @@ def _no_responses() -> pd.DataFrame:
 
 def _read_responses(stored: StoredSweep, shown: Mapping[str, Sequence[Prompt]], reveal: bool) -> pd.DataFrame:
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
-    wanted = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
+    shown_keys = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
     frames = [_no_responses()]
     for _, table in stored.study.generations.rows(stored.generations):
         own = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
-        kept = table.filter(pc.is_in(own, wanted))
+        kept = table.filter(pc.is_in(own, shown_keys))
         columns = {name: kept[name].to_pylist() for name in RESPONSE_KEY}
         texts = [display_text(response, reveal) for response in kept["response"].to_pylist()]
         frames.append(pd.DataFrame(columns | {"text": texts}))

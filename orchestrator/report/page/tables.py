@@ -147,11 +147,13 @@ def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_or
 def agreement_table(summary: SweepSummary) -> Table | None:
     """Return the agreement of each pair of judges, with Cohen's kappa. None if no responses have two judges."""
     rows = []
-    for each in summary.agreement:
-        if each.n:
-            counts = [f"{count:,}" for count in (each.n, each.only_first_refused, each.only_second_refused)]
-            numbers = [*counts, f"{each.agreement:.1f}%", format_number(each.kappa, 2)]
-            rows.append([each.probe_set, each.system_prompt, " and ".join(each.judges), *numbers])
+    for agreement in summary.agreement:
+        if agreement.n:
+            counts = [
+                f"{count:,}" for count in (agreement.n, agreement.only_first_refused, agreement.only_second_refused)
+            ]
+            numbers = [*counts, f"{agreement.agreement:.1f}%", format_number(agreement.kappa, 2)]
+            rows.append([agreement.probe_set, agreement.system_prompt, " and ".join(agreement.judges), *numbers])
     if not rows:
         return None
     head = ["Probe set", "System prompt", "Judges", "Responses", "Only the first refused", "Only the second refused"]

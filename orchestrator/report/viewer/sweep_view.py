@@ -78,8 +78,8 @@ class SweepView:
             The number of hits (`total`) and the first MAX_HITS of them (`found`).
         """
         prompts = self._prompt_table(group, category)
-        wanted = set(prompts["prompt_set_id"])
-        parts = {key: part for key, part in self.stored.generations.items() if key[1] in wanted}
+        set_ids = set(prompts["prompt_set_id"])
+        parts = {key: part for key, part in self.stored.generations.items() if key[1] in set_ids}
         total = 0
         hits: list[Any] = []
         for _, table in self.stored.study.generations.rows(parts):
