@@ -211,7 +211,7 @@ def _correct(p: Sequence[float]) -> list[float]:
 
 
 def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifference:
-    """Return second minus first."""
+    """Return the differences of two sweeps, second minus first."""
     pairs = _pair_nodes(first.rows, second.rows)
     prompts = _shared_prompts(first.verdicts, second.verdicts)
     keys = zip(RESULT_KEY, first.summary.primary.combination, second.summary.primary.combination, strict=True)

@@ -1,1 +1,1 @@
-"""The command line: parse it, run one verb, print."""
+"""The command line: parse arguments, run one verb, print its result."""

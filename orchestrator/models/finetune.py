@@ -1,4 +1,4 @@
-"""Finetune a model by a recipe: rows -> a child process that trains -> adapter, merged model, report."""
+"""Finetune a model by a recipe in a child process. The results are an adapter, a merged model and a report."""
 
 from __future__ import annotations
 

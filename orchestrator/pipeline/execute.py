@@ -86,7 +86,8 @@ def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecor
 def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> Execution:
     """Run the missing tasks of the sweep, or of its part `cluster.part`.
 
-    Raises: UserError: The machine or an actor cannot run them.
+    Raises:
+        UserError: The machine or an actor cannot run them.
     """
     part = prepared.config.cluster.part
     todo = find_missing(prepared, stored, part, retry_failed=prepared.config.retry == Retry.failed)

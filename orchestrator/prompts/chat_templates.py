@@ -96,8 +96,8 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     """Render and tokenize the texts of all jobs.
 
     Args:
-        request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`: a
-            (system prompt or null, texts, prefill) each.
+        request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`, each of them
+            (system prompt or null, texts, prefill).
 
     Returns:
         {"results": a (rendered texts, token ids) for each job}; {"tokenizer": reason} if the tokenizer does not load;

@@ -137,7 +137,7 @@ def _unparsed(summary: SweepSummary) -> Iterator[str]:
 
 
 def _checkpoints(summary: SweepSummary) -> str:
-    """Return each checkpoint's own ASR, the grid's at its coordinates, and its distance."""
+    """Return a sentence with each checkpoint's own ASR, the grid's ASR at its coordinates, and its distance."""
     known = [text for checkpoint in summary.checkpoints if (text := _checkpoint(checkpoint, summary.primary))]
     if not known:
         return ""
