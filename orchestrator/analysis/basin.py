@@ -44,7 +44,7 @@ class Basin:
 
     @property
     def has_extent(self) -> bool:
-        """Whether there is a region below 50% around the origin."""
+        """True if there is a region below 50% around the origin."""
         return self.radius != 0.0 and not (self.radius is None and self.censored_at is None)
 
 

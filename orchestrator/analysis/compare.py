@@ -146,7 +146,7 @@ class VisageDifference(Difference):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDifference(JsonRecord):
-    """How one sweep differs from the first.
+    """Difference between one sweep and the first.
 
     Attributes:
         first: Name of the first sweep.

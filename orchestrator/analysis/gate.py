@@ -58,7 +58,7 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class ThresholdResult(JsonRecord):
-    """Whether one threshold is met.
+    """Result of checking one threshold.
 
     Attributes:
         name: A key of THRESHOLDS.

@@ -75,7 +75,7 @@ class VisageIntervals(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionsNeeded(JsonRecord):
-    """How many more directions would halve the interval of VISAGE over directions.
+    """Number of further directions that would halve the interval of VISAGE over directions.
 
     Attributes:
         directions: Number of directions on which VISAGE is defined.

@@ -67,7 +67,7 @@ class ActorSlot:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the actor has loaded its engine and is admitted."""
+        """True if the actor has loaded its engine and is admitted."""
         return self.loading is None
 
     @property

@@ -44,7 +44,7 @@ class VisitQueue:
 
     @property
     def all_measured(self) -> bool:
-        """Whether every direction has a result."""
+        """True if every direction has a result."""
         return self._unmeasured == 0
 
     def __len__(self) -> int:

@@ -71,7 +71,7 @@ def embedded_model(adapter: str | None) -> Path:
 
 
 def is_installed(adapter: str | None) -> bool:
-    """Whether the adapter came with this installation. True for None."""
+    """Return whether the adapter came with this installation. True for None."""
     return adapter is None or (ADAPTERS / adapter).is_dir()
 
 

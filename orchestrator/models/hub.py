@@ -115,7 +115,7 @@ def _explain(model: ModelConfig, error: Exception) -> UserError | None:
 
 
 def _is_hidden(error: Exception) -> bool:
-    """Whether the hub denies that there is such a repository; it does so for private ones too."""
+    """Return whether the hub denies that there is such a repository; it does so for private ones too."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):

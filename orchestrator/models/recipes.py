@@ -69,7 +69,7 @@ def _override(recipe: Any, key: str, text: str) -> None:
 
 
 def _is_same_kind(value: Any, default: Any) -> bool:
-    """Whether a value may replace this default.
+    """Return whether a value may replace this default.
 
     A float accepts any number, text accepts text or a number, and None accepts everything. Otherwise both must have the
     same type.

@@ -89,7 +89,7 @@ def paired_preset(config: Config) -> str:
 
 
 def is_recipe(name: str, presets: Presets) -> bool:
-    """Whether a name is a recipe with its overrides (`affirmative samples=50`). A folder of that name has priority."""
+    """Return whether a name is a recipe with overrides (`affirmative samples=50`). A folder of that name wins."""
     return name.partition(" ")[0] in presets.options("recipe") and not Path(name).expanduser().exists()
 
 
@@ -99,7 +99,7 @@ def recipes_in(config: Config, presets: Presets) -> list[str]:
 
 
 def all_on_this_machine(config: Config, presets: Presets) -> bool:
-    """Whether this machine has the model and all targets of the grid, so that nothing must be downloaded or trained."""
+    """Return whether this machine has the model and every target of the grid: nothing must be downloaded or trained."""
     folder = locate_model(config.model)
     if folder is None:
         return False

@@ -124,7 +124,7 @@ def _letter(answer: Any, choices: Sequence[str], labels: Sequence[str], where: s
 
 
 def is_correct(target: str, choices: Sequence[str], response: str, scores: Sequence[float] | None) -> bool:
-    """Whether a question was answered correctly.
+    """Return whether a question was answered correctly.
 
     Args:
         target: The correct letter, or the correct answers, one per line.
@@ -141,7 +141,7 @@ def is_correct(target: str, choices: Sequence[str], response: str, scores: Seque
 
 
 def states_answer(response: str, answer: str) -> bool:
-    """Whether a response states an answer.
+    """Return whether a response states an answer.
 
     A number is stated if the last number in the response equals it. A text is stated if its words occur in the
     response, ignoring case and punctuation.

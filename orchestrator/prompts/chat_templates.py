@@ -36,7 +36,7 @@ def load_tokenizer(folder: str) -> Any:
 
 
 def appends_eos(tokenizer: Any) -> bool:
-    """Whether the tokenizer adds an end-of-sequence token to every text, after which nothing can be generated."""
+    """Return whether the tokenizer ends texts with an end-of-sequence token, so that nothing can be generated."""
     added, plain = (tokenizer("a", add_special_tokens=special)["input_ids"][-1:] for special in (True, False))
     return bool(added != plain and added == [tokenizer.eos_token_id])
 

@@ -168,7 +168,7 @@ def _download(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_gated(error: Exception) -> bool:
-    """Whether the hub refused access. `datasets` wraps the hub's errors, so the causes are searched too."""
+    """Return whether the hub refused access. `datasets` wraps the hub's errors, so the causes are searched too."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) and not isinstance(error, GatedRepoError):

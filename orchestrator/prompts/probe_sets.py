@@ -51,7 +51,7 @@ class ProbesConfig(Protocol):
 
     @property
     def answers(self) -> str | None:
-        """How answers are checked (`choice` or `exact`); None for prompts that have no right answer."""
+        """Check of answers: `choice`, `exact`, or None for prompts that have no right answer."""
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class Study(StudyFolder):
 
     @property
     def exists(self) -> bool:
-        """Whether the study is stored already."""
+        """True if the study is stored already."""
         return is_study(self.root)
 
     @functools.cached_property

@@ -52,7 +52,7 @@ class VerificationReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether every file verifies."""
+        """True if every file verifies."""
         return not self.findings
 
 

@@ -121,7 +121,7 @@ class Grid:
 
     @property
     def is_plane(self) -> bool:
-        """Whether the grid consists of planes, not lines."""
+        """True if the grid consists of planes, not lines."""
         return self.kind not in (GridKind.random_1d, GridKind.interpolate_1d)
 
     @property

@@ -140,7 +140,7 @@ class Point:
 
     @property
     def is_origin(self) -> bool:
-        """Whether this is the unperturbed model."""
+        """True if this is the unperturbed model."""
         return not self.coefficients
 
 

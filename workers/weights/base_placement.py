@@ -53,13 +53,13 @@ class MemoryBudget:
 
     @property
     def fits_gpu(self) -> bool:
-        """Whether the GPU can hold the base beside the weights and the KV cache."""
+        """True if the GPU can hold the base beside the weights and the KV cache."""
         needed = self.weights + self.base + self.overhead + max(MIN_KV_CACHE_BYTES, self.kv_cache or 0)
         return needed <= GPU_UTILIZATION * self.gpu_total
 
     @property
     def fits_host(self) -> bool:
-        """Whether shared memory can hold a copy."""
+        """True if shared memory can hold a copy."""
         return HOST_COPY_MARGIN * self.copy <= self.host_free
 
 

@@ -40,12 +40,12 @@ class WriteRecipe:
 
     @property
     def changes_base(self) -> bool:
-        """Whether the recipe is not the base alone."""
+        """True if the recipe is not the base alone."""
         return bool(self.terms or self.blend)
 
     @property
     def needs_whole_tensor(self) -> bool:
-        """Whether the blend includes an adapter, whose tensor is computed once and whole, not slab by slab."""
+        """True if the blend includes an adapter, whose tensor is computed once and whole, not slab by slab."""
         return any(isinstance(endpoint, AdapterEndpoint) for _, endpoint in self.blend)
 
 

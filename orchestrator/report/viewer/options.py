@@ -12,7 +12,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 
 @dataclass(frozen=True)
 class ViewerOptions:
-    """Where to listen and what to show.
+    """Options of the viewer: its address and what it shows.
 
     Attributes:
         host: Address to listen on.
@@ -33,7 +33,7 @@ class ViewerOptions:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the viewer."""
+        """True if only this machine can reach the viewer."""
         if self.host == "localhost":
             return True
         try:
