@@ -72,13 +72,13 @@ class ModelJudgeResult:
     """The result of running one model judge.
 
     Attributes:
-        asked: Number of different responses that the judge's model answered in this run.
+        answered: Number of different responses that the judge's model answered in this run.
         judged: Number of responses that got a verdict in this run.
         unanswered: Number of different responses that still have no verdict.
         interrupted: Whether the run was interrupted.
     """
 
-    asked: int
+    answered: int
     judged: int
     unanswered: int
     interrupted: bool

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from orchestrator.utils.hashing import content_id
 SCAN_CHUNK = 500  # number of parts that one thread scans at a time
 
 
-class PartFolder:
+class PartFolder(ABC):
     """A folder of parts: rows of many tasks in Parquet files, each of which describes itself in its metadata.
 
     Attributes:
@@ -165,13 +166,13 @@ class PartFolder:
         meta = {**meta, "study_id": self._study.id, "tasks": tasks}
         publish_table(self._study.out, self.part_path(name), table, meta)
 
+    @abstractmethod
     def _merged_meta(self, sources: Sequence[tuple[Part, Sequence[TaskKey]]]) -> dict[str, Any]:
         """Return the metadata of a merged part that cannot be copied from its first source."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _relocate(self, missed: Sequence[tuple[Part, list[TaskKey]]], bad: Collection[Path]) -> dict[TaskKey, Part]:
         """Scan again for other parts with the rows of these tasks. `bad`: parts that are known not to verify."""
-        raise NotImplementedError
 
 
 class Generations(PartFolder):

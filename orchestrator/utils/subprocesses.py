@@ -13,7 +13,7 @@ QUIET_TRANSFORMERS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 """Environment of a process that loads a tokenizer or model from a folder: no network access, only errors are logged."""
 
 QUIET_TRAINING = QUIET_TRANSFORMERS | {"TQDM_DISABLE": "1"}
-"""As QUIET_TRANSFORMERS, and without the progress bars of libraries."""
+"""Environment of QUIET_TRANSFORMERS that also hides the progress bars of libraries."""
 
 
 def run_module(module: str, request: Mapping[str, Any], env: Mapping[str, str], timeout: float) -> Any:

@@ -132,10 +132,10 @@ class _Pages:
         return FileResponse(path)
 
     def _view(self, request: Request) -> SweepView:
-        found = self._catalog.find(request.path_params["study"], request.path_params["sweep"])
-        if found is None:
+        folder = self._catalog.find(request.path_params["study"], request.path_params["sweep"])
+        if folder is None:
             raise _NotFoundError
-        return self._catalog.view(found)
+        return self._catalog.view(folder)
 
 
 def _state(view: SweepView) -> dict[str, Any]:
