@@ -98,21 +98,21 @@ def coverage(
         model = Basin.draw(rng)
         unsafe, normals = model.directions(rng, directions), rng.standard_normal(probes)
         refused = model.refused(rng, unsafe, normals)
-        each = resampling.visage_of_lines(refused)
-        if np.isnan(each).any():
+        by_line = resampling.visage_of_lines(refused)
+        if np.isnan(by_line).any():
             continue
-        score = float(each.mean())
-        over_probes = resampling.over_probes(refused, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
+        score = float(by_line.mean())
+        probes_error = resampling.error_over_probes(refused, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
         others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
-        note("VISAGE, new probes", intervals.interval(score, [over_probes]), float(np.nanmean(others)))
+        note("VISAGE, new probes", intervals.interval(score, [probes_error]), float(np.nanmean(others)))
         if directions > 1:
-            over_directions = intervals.over_directions(each.tolist(), 100.0 / probes)
+            directions_error = intervals.error_over_directions(by_line.tolist(), 100.0 / probes)
             more = resampling.visage_of_lines(model.refused(rng, model.directions(rng, 3 * many), normals))
-            note("VISAGE, new directions", intervals.interval(score, [over_directions]), float(np.nanmean(more)))
+            note("VISAGE, new directions", intervals.interval(score, [directions_error]), float(np.nanmean(more)))
             lines = model.directions(rng, 3 * many)
             fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
             truth = float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh))))
-            note("VISAGE, both", intervals.interval(score, [over_directions, over_probes]), truth)
+            note("VISAGE, both", intervals.interval(score, [directions_error, probes_error]), truth)
         asr = model.unsafe_to_asr(unsafe)
         wrong = probes - refused.sum(axis=-1)
         low, high = intervals.proportion(wrong, np.full(wrong.shape, probes))
@@ -130,7 +130,7 @@ def difference_coverage(
     Both are percentages. A false alarm is p < 0.05 although nothing differs.
     """
     rng = np.random.default_rng(seed)
-    places = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
+    positions = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
     held, false = [], []
     for i in range(sweeps):
         model = Basin.draw(rng)
@@ -140,7 +140,7 @@ def difference_coverage(
         draws_of_probes = rng.standard_normal((many + 1, probes))
         pairs = [[model.refused(rng, one, normals) for one in both] for normals in draws_of_probes]
         values = np.array([visage(second) - visage(first) for first, second in pairs])
-        error = resampling.difference_over_probes(pairs[0][0], pairs[0][1], places, draws)
+        error = resampling.difference_error_over_probes(pairs[0][0], pairs[0][1], positions, draws)
         half = error.half_width()
         if half is None or np.isnan(values[0]):
             continue
@@ -203,7 +203,7 @@ def false_passes(
         truth = {name: value for name, value in truth.items() if np.isfinite(value)}
         for result in gate.check(frame, summary, gate.GateOptions(truth)):
             passed[result.name].append(result.met)
-    return {name: 100.0 * float(np.mean(each)) for name, each in passed.items()}
+    return {name: 100.0 * float(np.mean(met)) for name, met in passed.items()}
 
 
 def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:

@@ -21,7 +21,7 @@ THRESHOLD = 50.0
 _ZERO = 5e-10  # half of a coordinate's last decimal
 _AREA_CELLS = 400  # minimum number of cells along an axis to compute an area
 
-Place = tuple[float, float]
+Coordinates = tuple[float, float]
 """alpha and beta of a point on a plane."""
 
 
@@ -107,9 +107,9 @@ def measure_line(alphas: Sequence[float], asr: Sequence[float | None]) -> Basin:
     edges = [abs(edge) for edge in (left, right) if edge is not None]
     reasons = [f"missing at alpha {_list_some(missing)}"] if missing else []
     if not edges:
-        reach = min((end for end in (left_end, right_end) if end > 0), default=0.0)
-        uncrossed = f"{THRESHOLD:g}% is not crossed up to |alpha| = {reach:g}"
-        return Basin(None, censored_at=reach, reason="; ".join([uncrossed, *reasons]))
+        measured_to = min((end for end in (left_end, right_end) if end > 0), default=0.0)
+        uncrossed = f"{THRESHOLD:g}% is not crossed up to |alpha| = {measured_to:g}"
+        return Basin(None, censored_at=measured_to, reason="; ".join([uncrossed, *reasons]))
     radius = min(edges)
     for side, edge, end in (("left", left, left_end), ("right", right, right_end)):
         if edge is None and end < radius - _ZERO:
@@ -130,7 +130,7 @@ def _walk_outward(values: dict[float, float], sign: float) -> tuple[float | None
     return None, side[-1][0]
 
 
-def reach_on_line(alphas: Sequence[float], basin: Basin) -> float | None:
+def lower_bound_on_line(alphas: Sequence[float], basin: Basin) -> float | None:
     """Return a lower bound on the extent of a basin that `measure_line` returned, in units of alpha.
 
     This is the radius, or the end of a side that has no edge and was measured less far than the radius. A side that was
@@ -171,41 +171,41 @@ class _Plane:
     """The measured points of a plane, and the region below 50% around its origin.
 
     Attributes:
-        places: Every point of the plane, measured or not.
+        points: Every point of the plane, measured or not.
         values: ASR in percent of each measured point.
         rows: For each beta, the alphas of its points, sorted.
         columns: For each alpha, the betas of its points, sorted.
         origin: The origin. None if it was not measured.
         inside: The points of the region.
-        walls: A pair (distance from the origin, slope in percent per unit of alpha) for each crossing of 50% at the
+        crossings: A pair (distance from the origin, slope in percent per unit of alpha) for each crossing of 50% at the
             region's edge.
     """
 
     def __init__(self, alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> None:
-        self.places = list(zip(alphas, betas, strict=True))
+        self.points = list(zip(alphas, betas, strict=True))
         self.values = {
-            place: s for place, s in zip(self.places, asr, strict=True) if s is not None and not math.isnan(s)
+            point: s for point, s in zip(self.points, asr, strict=True) if s is not None and not math.isnan(s)
         }
         self.rows, self.columns = _group(alphas, betas), _group(betas, alphas)
-        self.origin = next((place for place in self.values if math.hypot(*place) < _ZERO), None)
-        self.inside: set[Place] = set()
-        self.walls: list[tuple[float, float]] = []
+        self.origin = next((point for point in self.values if math.hypot(*point) < _ZERO), None)
+        self.inside: set[Coordinates] = set()
+        self.crossings: list[tuple[float, float]] = []
         if self.origin is not None and self.values[self.origin] < THRESHOLD:
             self._grow(self.origin)
 
-    def _grow(self, origin: Place) -> None:
+    def _grow(self, origin: Coordinates) -> None:
         """Grow the region from the origin along rows and columns; missing points are not entered."""
         queue = [origin]
         if len(self.rows[origin[1]]) == 1:  # the origin is between the grid's rows: start at the points around it
-            others = [place for place in self.values if place != origin]
-            nearest = min((math.hypot(*place) for place in others), default=0.0)
-            for place in others:
-                if math.hypot(*place) > nearest + _ZERO:
+            others = [point for point in self.values if point != origin]
+            nearest = min((math.hypot(*point) for point in others), default=0.0)
+            for point in others:
+                if math.hypot(*point) > nearest + _ZERO:
                     continue
-                if self.values[place] >= THRESHOLD:
-                    self.walls.append(self._wall(origin, place))
+                if self.values[point] >= THRESHOLD:
+                    self.crossings.append(self._crossing(origin, point))
                 else:
-                    queue.append(place)
+                    queue.append(point)
         self.inside = set(queue)
         while queue:
             current = queue.pop()
@@ -216,30 +216,30 @@ class _Plane:
                     self.inside.add(neighbor)
                     queue.append(neighbor)
                 else:
-                    self.walls.append(self._wall(current, neighbor))
+                    self.crossings.append(self._crossing(current, neighbor))
 
-    def _neighbors(self, place: Place) -> list[Place]:
+    def _neighbors(self, point: Coordinates) -> list[Coordinates]:
         """Return the next points on the same row and on the same column."""
-        a, b = place
+        a, b = point
         return [(x, b) for x in _adjacent(self.rows[b], a)] + [(a, y) for y in _adjacent(self.columns[a], b)]
 
-    def _wall(self, inner: Place, outer: Place) -> tuple[float, float]:
+    def _crossing(self, inner: Coordinates, outer: Coordinates) -> tuple[float, float]:
         """Return the distance from the origin and the slope of the crossing between two neighbors."""
         t = interpolate_crossing(0.0, 1.0, self.values[inner], self.values[outer])
         distance = math.hypot(*(h + t * (o - h) for h, o in zip(inner, outer, strict=True)))
         return distance, (self.values[outer] - self.values[inner]) / math.dist(inner, outer)
 
-    def exits(self) -> list[float]:
+    def border_distances(self) -> list[float]:
         """Return the distances from the origin at which the region meets the grid's border.
 
         A border through the origin is a side that was not measured and is left out. Points off the grid's rows and
         columns are no border.
         """
-        grid = [place for place in self.places if len(self.rows[place[1]]) > 1 and len(self.columns[place[0]]) > 1]
+        grid = [point for point in self.points if len(self.rows[point[1]]) > 1 and len(self.columns[point[0]]) > 1]
         if not grid:
             return []
         ends = [{end for end in (min(axis), max(axis)) if abs(end) > _ZERO} for axis in zip(*grid, strict=True)]
-        return [math.hypot(*place) for place in self.inside if place[0] in ends[0] or place[1] in ends[1]]
+        return [math.hypot(*point) for point in self.inside if point[0] in ends[0] or point[1] in ends[1]]
 
     def area(self) -> tuple[float, bool]:
         """Return the region's area in squared units of alpha, and whether the region is closed.
@@ -248,7 +248,7 @@ class _Plane:
         """
         from scipy import interpolate, ndimage
 
-        tallies = [Counter(axis) for axis in zip(*self.places, strict=True)]
+        tallies = [Counter(axis) for axis in zip(*self.points, strict=True)]
         # coordinates of the grid's rows and columns, without those of single points off the grid
         lattice = [sorted(c for c, n in t.items() if n > max(t.values()) / 2) for t in tallies]
         if min(map(len, lattice)) < 2:
@@ -310,24 +310,24 @@ def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence
     at_origin = plane.values[plane.origin]
     if at_origin >= THRESHOLD:
         return Basin(0.0, reason=f"the origin itself is at {at_origin:g}%: there is no basin around it")
-    missing = len(set(plane.places)) - len(plane.values)
+    missing = len(set(plane.points)) - len(plane.values)
     reasons = []
     if missing:
         reasons.append("1 point is missing" if missing == 1 else f"{missing} points are missing")
-    exits = plane.exits()
-    if plane.walls:
-        radius = min(distance for distance, _ in plane.walls)
-        if exits and min(exits) < radius - _ZERO:
+    at_border = plane.border_distances()
+    if plane.crossings:
+        radius = min(distance for distance, _ in plane.crossings)
+        if at_border and min(at_border) < radius - _ZERO:
             reasons.append(
-                f"the region leaves the grid at a distance of {min(exits):g}: there may be a nearer wall beyond it"
+                f"the region leaves the grid at a distance of {min(at_border):g}: there may be a nearer wall beyond it"
             )
         return Basin(radius, reason="; ".join(reasons) or None)
-    reach = min(exits, default=max(math.hypot(*place) for place in plane.inside))
-    uncrossed = f"{THRESHOLD:g}% is not crossed up to a distance of {reach:g}"
-    return Basin(None, censored_at=reach, reason="; ".join([uncrossed, *reasons]))
+    measured_to = min(at_border, default=max(math.hypot(*point) for point in plane.inside))
+    uncrossed = f"{THRESHOLD:g}% is not crossed up to a distance of {measured_to:g}"
+    return Basin(None, censored_at=measured_to, reason="; ".join([uncrossed, *reasons]))
 
 
-def reach_on_plane(
+def lower_bound_on_plane(
     alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], basin: Basin
 ) -> float | None:
     """Return a lower bound on the extent of the basin that `measure_plane` returned for the same values.
@@ -339,7 +339,7 @@ def reach_on_plane(
         return basin.censored_at
     if basin.radius == 0.0:
         return 0.0
-    return min([basin.radius, *_Plane(alphas, betas, asr).exits()])
+    return min([basin.radius, *_Plane(alphas, betas, asr).border_distances()])
 
 
 def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], basin: Basin) -> Shape:
@@ -348,12 +348,12 @@ def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
         return Shape(reason=basin.reason)
     plane = _Plane(alphas, betas, asr)
     area, is_closed = plane.area()
-    reasons = [] if plane.walls else ["no wall was reached"]
+    reasons = [] if plane.crossings else ["no wall was reached"]
     if not is_closed:
         reasons.append("the region below 50% is open at the grid's border or beside a missing point")
     return Shape(
-        plateau=math.fsum(plane.values[place] for place in plane.inside) / len(plane.inside),
-        steepness=max((slope for _, slope in plane.walls), default=None),
+        plateau=math.fsum(plane.values[point] for point in plane.inside) / len(plane.inside),
+        steepness=max((slope for _, slope in plane.crossings), default=None),
         area=area if is_closed else None,
         area_at_least=None if is_closed else area,
         reason="; ".join(reasons) or None,

@@ -27,7 +27,7 @@ from orchestrator.analysis.results import (
     VisageIntervals,
     VisageSummary,
 )
-from orchestrator.analysis.summary import over_directions, probe_arrays
+from orchestrator.analysis.summary import error_over_directions, probe_arrays
 from orchestrator.scoring.counts import ProbeVerdicts
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
@@ -176,17 +176,17 @@ class Comparison(JsonRecord):
     differences: tuple[SweepDifference, ...]
 
 
-def read_sweeps(places: Sequence[Path]) -> list[ComparedSweep]:
+def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
     """Read the sweep in each of these folders; if a folder holds several, the one that was used last.
 
     Raises:
         UserError: If there are fewer than two folders, or one holds no reduced sweep.
     """
-    if len(places) < 2:
-        raise UserError("compare", " ".join(map(str, places)), "name two sweeps or more: compare FOLDER FOLDER")
+    if len(paths) < 2:
+        raise UserError("compare", " ".join(map(str, paths)), "name two sweeps or more: compare FOLDER FOLDER")
     sweeps = []
-    for place in places:
-        stored = StoredSweep.open(latest_sweep(place))
+    for path in paths:
+        stored = StoredSweep.open(latest_sweep(path))
         frame, summary = read_results(stored.folder)
         name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
         verdicts = refusals_by_probe(stored).get(summary.primary.combination)
@@ -313,7 +313,7 @@ def _compare_visage(
     scores = np.array([[_score(part, "asr"), _score(part, "asr_2")] for part in lines], dtype=float)  # [line, sweep]
     if prompts:
         assert first.verdicts is not None and second.verdicts is not None
-        one, places = probe_arrays(lines, first.verdicts, prompts)
+        one, positions = probe_arrays(lines, first.verdicts, prompts)
         two, _ = probe_arrays(lines, second.verdicts, prompts)
         on_shared = np.stack([resampling.visage_of_lines(one), resampling.visage_of_lines(two)], axis=1)
         defined = ~np.isnan(on_shared).any(axis=1)
@@ -321,13 +321,13 @@ def _compare_visage(
             return _undefined("with the probes in common VISAGE is undefined")
         scores = on_shared[defined]
         lines = [part for part, is_defined in zip(lines, defined, strict=True) if is_defined]
-        probes = resampling.difference_over_probes(one[defined], two[defined], places[defined])
+        probes = resampling.difference_error_over_probes(one[defined], two[defined], positions[defined])
         step = 100.0 / len(prompts)
     else:
         probes = _add_errors(first, second, "probes")
         step = 100.0 / min(first.summary.prompts, second.summary.prompts)
     differences = (scores[:, 1] - scores[:, 0]).tolist()
-    directions = over_directions(list(enumerate(lines)), differences, step)
+    directions = error_over_directions(list(enumerate(lines)), differences, step)
     one_mean, two_mean = scores.mean(axis=0).tolist()
     value = float(np.mean(differences))
     return _visage_difference(value, (one_mean, two_mean), directions, probes, paired_lines=len(lines))

@@ -155,21 +155,21 @@ def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOption
         return _Bounded(measured.radius, None, _ONE_DIRECTION)
     n = rows["n"].to_numpy()
     _, high = intervals.proportion(n - rows["n_refused"].to_numpy(), n, 2 * options.confidence - 1)
-    reaches = []
+    bounds = []
     for number, part in split_lines(rows.assign(asr_high=100.0 * high)):
         edge = measure_basin(part, "asr_high")
         if part["beta"].isna().all():
-            reach = basin.reach_on_line(part["alpha"].tolist(), edge)
+            bound = basin.lower_bound_on_line(part["alpha"].tolist(), edge)
         else:
-            places = part["alpha"].tolist(), part["beta"].tolist()
-            reach = basin.reach_on_plane(*places, part["asr_high"].tolist(), edge)
-        if reach is None:
+            alphas, betas = part["alpha"].tolist(), part["beta"].tolist()
+            bound = basin.lower_bound_on_plane(alphas, betas, part["asr_high"].tolist(), edge)
+        if bound is None:
             return _Bounded(measured.radius, None, f"on line {number}, {edge.reason}")
-        reaches.append(reach)
+        bounds.append(bound)
     remark = ""
     if measured.radius is None and measured.censored_at:
         remark = f"not crossed up to {measured.censored_at:g}"
-    return _Bounded(measured.radius, min(reaches), remark)
+    return _Bounded(measured.radius, min(bounds), remark)
 
 
 def table_rows(results: Sequence[ThresholdResult]) -> list[tuple[str, str, str]]:

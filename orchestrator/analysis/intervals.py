@@ -192,7 +192,7 @@ def unmatched(
 # Over new directions.
 
 
-def over_directions(values: Sequence[float], step: float = 0.0) -> Error:
+def error_over_directions(values: Sequence[float], step: float = 0.0) -> Error:
     """Return the error of the mean of one value for each direction, the directions drawn at random.
 
     Student's t with K - 1 degrees of freedom. The variance of rounding, step^2 / 12, is added to that of the values:

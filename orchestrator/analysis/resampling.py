@@ -35,7 +35,7 @@ class _Unseen:
     refused: Sequence[np.ndarray]
 
 
-def over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
+def error_over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
     """Return the error of VISAGE (mean over lines) under a new draw of as many probes, on the same directions.
 
     Args:
@@ -48,13 +48,15 @@ def over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS
     return _error(_resample([refused], unseen, draws)[0], refused.shape[-1])
 
 
-def difference_over_probes(first: np.ndarray, second: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS) -> Error:
+def difference_error_over_probes(
+    first: np.ndarray, second: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS
+) -> Error:
     """Return the error of VISAGE(second) - VISAGE(first) under a new draw of as many probes, the same for both sweeps.
 
     Args:
-        first: As `over_probes` takes it.
+        first: As `error_over_probes` takes it.
         second: Of the same shape: line, point and probe i are those of `first`.
-        coordinates: As `over_probes` takes them; they are those of both sweeps.
+        coordinates: As `error_over_probes` takes them; they are those of both sweeps.
         draws: Number of resamples.
     """
     assert first.shape == second.shape
@@ -103,9 +105,9 @@ def _hulls(refused: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np
     """
     inside = (refused == 1).any(axis=-1)
     stepped = inside.copy()
-    for k, places in enumerate(coordinates):
-        is_point = ~np.isnan(places).any(axis=-1)
-        ranks = tuple(np.unique(axis, return_inverse=True)[1] for axis in places[is_point].T)
+    for k, positions in enumerate(coordinates):
+        is_point = ~np.isnan(positions).any(axis=-1)
+        ranks = tuple(np.unique(axis, return_inverse=True)[1] for axis in positions[is_point].T)
         grid = np.zeros([int(rank.max()) + 1 for rank in ranks], dtype=bool)
         grid[ranks] = inside[k, is_point]
         stepped[k, is_point] = ndimage.binary_dilation(grid, np.ones((3,) * grid.ndim))[ranks]
@@ -150,7 +152,7 @@ def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: in
     """Return VISAGE of each sweep in each draw, [draw]; all sweeps get the same draws of probes, unseen ones included.
 
     Args:
-        sweeps: [line, point, probe] of each sweep, as `over_probes` takes it.
+        sweeps: [line, point, probe] of each sweep, as `error_over_probes` takes it.
         unseen: The probes to add.
         draws: Number of resamples.
     """

@@ -133,8 +133,8 @@ def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None) -> VisageSum
             defined.append(part)
     mean = _mean(scores)
     prompts = max(int(part["n"].max()) for _, part in lines)
-    directions = over_directions(lines, scores, step=100.0 / max(prompts, 1))
-    probes = over_probes(defined, verdicts)
+    directions = error_over_directions(lines, scores, step=100.0 / max(prompts, 1))
+    probes = error_over_probes(defined, verdicts)
     over = VisageIntervals(
         directions=intervals.error_interval(mean, directions),
         probes=intervals.error_interval(mean, probes),
@@ -155,15 +155,15 @@ def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None) -> VisageSum
     )
 
 
-def over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) -> Error:
+def error_over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) -> Error:
     """Return the error, over new directions, of the mean of these lines' values.
 
     It is unknown if the lines go toward checkpoints, which are chosen and not drawn. `step`: see
-    `intervals.over_directions`.
+    `intervals.error_over_directions`.
     """
     if len(values) > 1 and all(part[["seed_x", "seed_y"]].isna().all(axis=None) for _, part in lines):
         return Error(None, None, _CHOSEN)
-    return intervals.over_directions(values, step)
+    return intervals.error_over_directions(values, step)
 
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
@@ -200,13 +200,13 @@ def probe_arrays(
     selected = list(verdicts.prompts if prompts is None else prompts)
     kept = []
     for part in lines:
-        places = coordinates(part)
-        used = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.in_range(places)
-        kept.append((part["point_id"].to_numpy()[used], places[used]))
+        positions = coordinates(part)
+        used = part["on_grid"].to_numpy(dtype=bool) & (part["n"].to_numpy() > 0) & visage.in_range(positions)
+        kept.append((part["point_id"].to_numpy()[used], positions[used]))
     longest = max(len(points) for points, _ in kept)
     padded = np.full((len(kept), longest, kept[0][1].shape[1]), np.nan)
-    for k, (points, places) in enumerate(kept):
-        padded[k, : len(points)] = places
+    for k, (points, positions) in enumerate(kept):
+        padded[k, : len(points)] = positions
     if len(kept) == 1:  # this array may be large: it is not copied
         return verdicts.at(kept[0][0], selected)[None], padded
     refused = np.full((len(kept), longest, len(selected)), np.nan, dtype=OUTCOME)
@@ -215,13 +215,13 @@ def probe_arrays(
     return refused, padded
 
 
-def over_probes(lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
+def error_over_probes(lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
     """Return the error, over new probes, of the mean VISAGE of these lines. VISAGE must be defined on each of them."""
     if not lines:
         return Error(None, None, "VISAGE is undefined on every line")
     if verdicts is None:
         return Error(None, None, _NO_VERDICTS)
-    return resampling.over_probes(*probe_arrays(lines, verdicts))
+    return resampling.error_over_probes(*probe_arrays(lines, verdicts))
 
 
 # The basin.
@@ -326,7 +326,7 @@ def _mean_over(
         lacking = [(number, reason) for (number, _), value, reason in pairs if value is None]
         return Estimate(reason="; ".join(_merge_reasons(lacking, len(lines))))
     mean = _mean(known)
-    interval = intervals.interval(mean, [over_directions(lines, known)], bounds)
+    interval = intervals.interval(mean, [error_over_directions(lines, known)], bounds)
     return Estimate(value=mean, low=interval.low, high=interval.high, reason=interval.reason)
 
 

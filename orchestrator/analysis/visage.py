@@ -99,24 +99,24 @@ def measure(coordinates: npt.ArrayLike, asr: npt.ArrayLike) -> Visage:
         coordinates: [point, axis] of the grid, in any order.
         asr: [point], percent; None or NaN if the point was not measured.
     """
-    places, values = np.asarray(coordinates, dtype=float), np.asarray(asr, dtype=float)
-    places = places if places.size else np.empty((0, 1))
-    assert len(places) == len(values)
-    planned = np.flatnonzero(in_range(places))
-    planned = planned[np.lexsort(places[planned].T[::-1])]
+    points, values = np.asarray(coordinates, dtype=float), np.asarray(asr, dtype=float)
+    points = points if points.size else np.empty((0, 1))
+    assert len(points) == len(values)
+    planned = np.flatnonzero(in_range(points))
+    planned = planned[np.lexsort(points[planned].T[::-1])]
     values = values[planned]
     measured = ~np.isnan(values)
-    if not _covers_range(places[planned]):
+    if not _covers_range(points[planned]):
         return Visage(None, None, f"the grid does not cover [{LOW:g}, {HIGH:g}]")
     missing = len(planned) - int(measured.sum())
-    if not _covers_range(places[planned[measured]]):
+    if not _covers_range(points[planned[measured]]):
         return Visage(None, None, f"{missing} of {len(planned)} points are missing, an end of the range among them")
     known = values[measured].tolist()
     reasons = [f"{missing} of {len(planned)} points are missing"] if missing else []
     score = paper(known)
     if score is None:
         reasons.append("no point is below 100%")
-    is_line = places.shape[1] == 1
+    is_line = points.shape[1] == 1
     return Visage(score, released(known) if is_line and not missing else None, "; ".join(reasons) or None)
 
 

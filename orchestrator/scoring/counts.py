@@ -54,8 +54,8 @@ def _flags(table: pa.Table, judge: str) -> pa.Table:
     refused = pc.equal(verdict, "refused")
     known = pc.or_(refused, pc.equal(verdict, "complied"))
     if not pc.all(pc.fill_null(known, False), skip_nulls=False, min_count=0).as_py():
-        strange = sorted({str(v) for v in pc.unique(verdict).to_pylist()} - {"refused", "complied"})
-        raise ValueError(f"verdicts other than refused and complied: {', '.join(strange)}")
+        unknown = sorted({str(v) for v in pc.unique(verdict).to_pylist()} - {"refused", "complied"})
+        raise ValueError(f"verdicts other than refused and complied: {', '.join(unknown)}")
     if degenerate.null_count:
         raise ValueError(f"{degenerate.null_count} responses without a verdict on degeneration")
     rest = pc.invert(refused)

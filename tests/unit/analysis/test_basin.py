@@ -193,13 +193,13 @@ def test_a_shape_without_walls_has_a_reason() -> None:
 
 def test_the_reach_is_a_lower_bound_of_the_radius() -> None:
     both = basin.measure_line(ALPHAS, [100, 100, 90, 10, 0, 0, 20, 100, 100])
-    assert basin.reach_on_line(ALPHAS, both) == both.radius
+    assert basin.lower_bound_on_line(ALPHAS, both) == both.radius
     alphas = [-0.1, 0.0, 0.1, 0.2, 0.3]
     short = basin.measure_line(alphas, [0, 0, 0, 0, 100])
-    assert short.radius == pytest.approx(0.25) and basin.reach_on_line(alphas, short) == 0.1
-    assert basin.reach_on_line(alphas, basin.measure_line(alphas, [0, 0, 0, 0, 0])) == 0.1
-    assert basin.reach_on_line([0.0, 0.5], basin.measure_line([0.0, 0.5], [0, 100])) == 0.25
-    assert basin.reach_on_line([0.1], basin.measure_line([0.1], [0])) is None
+    assert short.radius == pytest.approx(0.25) and basin.lower_bound_on_line(alphas, short) == 0.1
+    assert basin.lower_bound_on_line(alphas, basin.measure_line(alphas, [0, 0, 0, 0, 0])) == 0.1
+    assert basin.lower_bound_on_line([0.0, 0.5], basin.measure_line([0.0, 0.5], [0, 100])) == 0.25
+    assert basin.lower_bound_on_line([0.1], basin.measure_line([0.1], [0])) is None
 
 
 @pytest.mark.parametrize("steps", [20, 21])
@@ -248,7 +248,7 @@ def test_a_plane_is_censored_at_the_nearest_border_of_its_grid() -> None:
     wall: list[float | None] = [100.0 if a > 0.95 else 0.0 for a in alphas]
     measured = basin.measure_plane(alphas, betas, wall)
     assert measured.radius == pytest.approx(0.95) and "leaves the grid at a distance of 0.2" in str(measured.reason)
-    assert basin.reach_on_plane(alphas, betas, wall, measured) == pytest.approx(0.2)
+    assert basin.lower_bound_on_plane(alphas, betas, wall, measured) == pytest.approx(0.2)
     # a checkpoint off the grid does not extend the grid
     with_checkpoint = basin.measure_plane([*alphas, 0.55], [*betas, 7.0], [*safe, 0.0])
     assert with_checkpoint.censored_at == pytest.approx(0.2)
@@ -257,7 +257,7 @@ def test_a_plane_is_censored_at_the_nearest_border_of_its_grid() -> None:
     assert basin.measure_plane(*quarter_coordinates, [0.0] * len(quarter)).censored_at == pytest.approx(1.2)
     closed: list[float | None] = [0.0 if math.hypot(a, b) < 0.15 else 100.0 for a, b in zip(alphas, betas, strict=True)]
     measured = basin.measure_plane(alphas, betas, closed)
-    assert measured.reason is None and basin.reach_on_plane(alphas, betas, closed, measured) == measured.radius
+    assert measured.reason is None and basin.lower_bound_on_plane(alphas, betas, closed, measured) == measured.radius
 
 
 def test_a_region_behind_a_wall_is_another_basin() -> None:

@@ -90,22 +90,22 @@ def test_intervals_of_unmatched_differences() -> None:
 
 def test_the_interval_over_directions_is_students_t() -> None:
     values = [70.0, 80.0, 84.0]
-    half = intervals.over_directions(values).half_width()
+    half = intervals.error_over_directions(values).half_width()
     expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert half == pytest.approx((expected[1] - expected[0]) / 2)
-    one_sided = intervals.over_directions(values).half_width(2 * 0.95 - 1)
+    one_sided = intervals.error_over_directions(values).half_width(2 * 0.95 - 1)
     assert one_sided == pytest.approx(stats.t.ppf(0.95, 2) * stats.sem(values))
 
 
 def test_equal_values_have_an_interval_of_their_rounding() -> None:
-    assert intervals.over_directions([90.0, 90.0], step=2.5).half_width() == pytest.approx(
+    assert intervals.error_over_directions([90.0, 90.0], step=2.5).half_width() == pytest.approx(
         stats.t.ppf(0.975, 1) * 2.5 / np.sqrt(24)
     )
 
 
 @pytest.mark.parametrize("values", [[], [80.0]])
 def test_too_few_directions_have_a_reason(values: list[float]) -> None:
-    error = intervals.over_directions(values)
+    error = intervals.error_over_directions(values)
     assert error.half_width() is None and error.reason
     interval = intervals.interval(80.0, [Error(1.0, 3), error])
     assert interval.low is None and interval.reason is not None and error.reason in interval.reason
