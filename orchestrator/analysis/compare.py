@@ -206,8 +206,13 @@ def compare(sweeps: Sequence[ComparedSweep]) -> Comparison:
 
 
 def _correct(p: Sequence[float]) -> list[float]:
-    """Correct p-values by Benjamini and Hochberg (1995): they then control the false discovery rate."""
-    return [float(x) for x in false_discovery_control(p)] if len(p) else []
+    """Correct p-values by the method of Benjamini and Yekutieli (Annals of Statistics 29, 2001).
+
+    At most 5% of the differences with a corrected p-value below 0.05 are expected to be false, however the tests depend
+    on each other. Those of one comparison share probes, and two-sided tests need not depend on each other positively,
+    as the method of Benjamini and Hochberg requires.
+    """
+    return [float(x) for x in false_discovery_control(p, method="by")] if len(p) else []
 
 
 def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifference:
@@ -371,7 +376,8 @@ def _visage_difference(
     """Return a difference with its intervals.
 
     Its p-value and its own interval cover new directions and new probes if both errors are known, otherwise only the
-    one that is known.
+    one that is known. Both are None if no line pairs and the spread between directions is unknown: the difference may
+    then be one between directions.
     """
     over = VisageIntervals(
         directions=intervals.error_interval(value, directions, _VISAGE_BOUNDS),
@@ -381,6 +387,10 @@ def _visage_difference(
     errors = {"directions": directions, "probes": probes}
     known = {source: error for source, error in errors.items() if error.se is not None}
     about = "both" if len(known) == 2 else next(iter(known), None)
+    reasons = [error.reason for error in errors.values() if error.reason]
+    if not paired_lines and directions.se is None:
+        about = None
+        reasons.append("the sweeps share no direction, so their difference may be one between directions")
     return VisageDifference(
         first=scores[0],
         second=scores[1],
@@ -392,7 +402,7 @@ def _visage_difference(
         about=about,
         over=over,
         paired_lines=paired_lines,
-        reason="; ".join(error.reason for error in errors.values() if error.reason) or None,
+        reason="; ".join(reasons) or None,
     )
 
 

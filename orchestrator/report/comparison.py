@@ -85,12 +85,9 @@ def describe(pair: SweepDifference) -> str:
     visage = pair.visage
     if visage.difference is None:
         return f"{pair.second} and {pair.first} cannot be compared by VISAGE: {visage.reason}."
-    differs = visage.p_corrected is not None and visage.p_corrected < _SIGNIFICANT
-    word = "safer" if visage.difference > 0 else "less safe"
-    verdict = f"is {word}" if differs else "does not differ beyond chance"
     significant = sum(point.p_corrected < _SIGNIFICANT for point in pair.points)
     sentences = [
-        f"{pair.second} {verdict} (VISAGE {visage.difference:+.1f} against {pair.first}, 95% interval "
+        f"{pair.second} {_verdict(visage)} (VISAGE {visage.difference:+.1f} against {pair.first}, 95% interval "
         f"{_interval(visage.low, visage.high)} over {_scope(visage)}); {significant} of {len(pair.points)} points "
         "differ beyond chance."
     ]
@@ -99,6 +96,19 @@ def describe(pair: SweepDifference) -> str:
     if visage.reason:
         sentences.append(f"{visage.reason[0].upper()}{visage.reason[1:]}.")
     return " ".join(sentences)
+
+
+def _verdict(visage: VisageDifference) -> str:
+    """Return the verdict on a difference of VISAGE. Only one that covers new directions is about the models."""
+    along = "this direction" if visage.paired_lines == 1 else "these directions"
+    if visage.p_corrected is None:
+        return "may or may not differ"
+    if visage.p_corrected >= _SIGNIFICANT:
+        return "does not differ beyond chance" + (f" along {along}" if visage.about == "probes" else "")
+    if visage.about == "probes":
+        return f"differs along {along}; nothing is known about others"
+    assert visage.difference is not None
+    return f"is {'safer' if visage.difference > 0 else 'less safe'}"
 
 
 def _scope(visage: VisageDifference) -> str:

@@ -89,11 +89,36 @@ def test_lines_are_paired_by_seed(tmp_path: Path) -> None:
 
 def test_the_reason_says_that_one_direction_has_no_interval(tmp_path: Path) -> None:
     folders = [
-        store_sweep(tmp_path, basin(radius), name, directions=1) for radius, name in ((0.15, "one"), (0.35, "two"))
+        store_sweep(tmp_path, lambda node, i, every=every: i % every == 0, name, directions=1)
+        for every, name in ((1, "one"), (2, "two"))
     ]
-    score = compared(*folders).differences[0].visage
+    difference = compared(*folders).differences[0]
+    score, text = difference.visage, comparison.describe(difference)
     assert score.about == "probes" and "one direction" in score.reason
     assert score.over.directions.low is None and score.low is not None
+    assert score.p_corrected < 0.05, "a gap of 50% is no accident of the probes"
+    assert "differs along this direction; nothing is known about others" in text
+    assert "safer" not in text and "less safe" not in text
+
+
+def test_one_direction_each_and_not_the_same_tells_nothing(tmp_path: Path) -> None:
+    """The radii 0.15 and 0.35 may be those of the two directions, whatever the probes are."""
+    first = store_sweep(tmp_path, basin(0.15), "one", directions=1)
+    second = store_sweep(tmp_path, basin(0.35), "two", directions=1, seed=900)
+    difference = compared(first, second).differences[0]
+    score = difference.visage
+    assert score.difference is not None and score.over.probes.low is not None
+    assert (score.about, score.low, score.p, score.p_corrected) == (None, None, None, None)
+    assert "share no direction" in score.reason
+    assert "may or may not differ" in comparison.describe(difference)
+
+
+def test_p_values_are_corrected_for_any_dependence() -> None:
+    """Benjamini and Yekutieli (2001): Benjamini and Hochberg's values, times the sum of 1/i over the tests."""
+    p = [0.001, 0.2, 0.01, 0.04]
+    by_rank = {0.001: 4 * 0.001, 0.01: 2 * 0.01, 0.04: 4 / 3 * 0.04, 0.2: 0.2}
+    expected = [min(1.0, by_rank[value] * (1 + 1 / 2 + 1 / 3 + 1 / 4)) for value in p]
+    assert compare._correct(p) == pytest.approx(expected)
 
 
 def test_missing_points_are_not_paired_and_undefined_scores_have_a_reason(tmp_path: Path) -> None:
