@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
 import pandas as pd
 from rich.console import Console
 
+from orchestrator.analysis.changes import changed_counts
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results import SweepSummary
@@ -14,7 +18,9 @@ from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.page.render import write_report
 from orchestrator.store.sweep_folder import StoredSweep
-from orchestrator.utils.errors import ExitCode
+from orchestrator.utils.errors import ExitCode, UserError
+
+logger = logging.getLogger(__name__)
 
 
 def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_models: bool = True) -> ExitCode:
@@ -38,6 +44,8 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> tuple[pd.DataFrame, SweepSummary]:
     """Reduce, draw and report a sweep from its stored verdicts.
 
+    If a new version of a rule changed numbers of the stored landscape, one message says which, and by how much.
+
     Args:
         stored: The sweep.
         options: The report's options. None takes the defaults.
@@ -47,6 +55,9 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     """
     frame = reduce_landscape(stored)
     summary = reduce_summary(stored, frame)
+    with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
+        for sentence in changed_counts(stored.folder.read_landscape()[0], frame):
+            logger.warning("%s", sentence)
     stored.folder.write_landscape(to_table(frame))
     stored.folder.write_summary(summary.to_json())
     draw_figures(stored, frame, summary)

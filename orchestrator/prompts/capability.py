@@ -16,11 +16,16 @@ Supported layouts, by the columns of a row:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 GROUP = "capability"
+SCORING_VERSION = 2
+"""Version of `is_correct`. Version 1 took a choice with a score of NaN for an answer, and the last number of every
+response for its answer, with the hyphen of "5-10" as a sign. Right answers are counted anew by each `reduce`."""
+
 LETTERS = tuple("ABCDEFGHIJ")
 CHOICE_COLUMNS, ANSWER_COLUMNS = ("choices", "endings"), ("answer", "answerKey", "label")
 OPTION_COLUMNS = ("option1", "option2")
@@ -122,6 +127,30 @@ def _letter(answer: Any, choices: Sequence[str], labels: Sequence[str], where: s
 
 # Scoring.
 
+_NUMBER = re.compile(r"(?:(?<![\w)\]])[-\u2212])?\d[\d,]*(?:\.\d+)?")  # a hyphen after a digit is a range: 5-10
+_MARKED = re.compile(rf"^{FINAL_MARK}\s*\$?({_NUMBER.pattern})\W*$", re.MULTILINE)
+_ANSWER_CUE = re.compile(r"\banswer(?:\s+is\b|\s*[:=])", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])[*_]*\s+|\n")
+_DECORATION = re.compile(r"[*_$\u00a3\u20ac\s]|[.!?]+$")
+_FIRST_LIST_ITEM = re.compile(r"\s*1\.\s+\S")
+
+
+def chosen_letter(n_choices: int, scores: Sequence[float]) -> str | None:
+    """Return the letter with the highest score, the first of equal ones.
+
+    Args:
+        n_choices: Number of choices.
+        scores: Score of each letter; further ones are ignored.
+
+    Returns:
+        None if the model gave no answer: a score is NaN, or none is finite, as after weights that overflow.
+    """
+    assert len(scores) >= n_choices, "a choice is scored by its letters"
+    own = scores[:n_choices]
+    if any(math.isnan(score) for score in own) or not any(math.isfinite(score) for score in own):
+        return None
+    return LETTERS[max(range(n_choices), key=lambda i: own[i])]
+
 
 def is_correct(target: str, choices: Sequence[str], response: str, scores: Sequence[float] | None) -> bool:
     """Return whether a question was answered correctly.
@@ -130,34 +159,63 @@ def is_correct(target: str, choices: Sequence[str], response: str, scores: Seque
         target: The correct letter, or the correct answers, one per line.
         choices: The choices. Empty if the answer is a text in the response.
         response: The model's response.
-        scores: Score of each letter, of which the highest is the model's choice (the first of equal ones). Only needed
-            with choices.
+        scores: Score of each letter, of which the highest is the model's choice. Only needed with choices.
     """
     if choices:
-        assert scores is not None and len(scores) >= len(choices), "a choice is scored by its letters"
-        best = max(range(len(choices)), key=lambda i: scores[i])
-        return LETTERS[best] == target
+        assert scores is not None, "a choice is scored by its letters"
+        return chosen_letter(len(choices), scores) == target
     return any(states_answer(response, answer) for answer in target.split(SEPARATOR))
 
 
 def states_answer(response: str, answer: str) -> bool:
     """Return whether a response states an answer.
 
-    A number is stated if the last number in the response equals it. A text is stated if its words occur in the
+    A number is stated if it equals `stated_number` of the response. A text is stated if its words occur in the
     response, ignoring case and punctuation.
     """
     number = _number(answer)
     if number is not None:
-        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", response)
-        return bool(numbers) and _number(numbers[-1]) == number
+        return stated_number(response) == number
     return f" {_words(answer)} " in f" {_words(response)} "
 
 
+def stated_number(response: str) -> float | None:
+    """Return the number that a response gives as its answer. None if it has no number.
+
+    The first rule that applies:
+
+    1. a line that is "####" and a number, as in the solutions of GSM8K; the last such line;
+    2. a sentence or line with "answer is", "answer:" or "answer =": in the last such one, the number after the last
+       equals sign, or else the first number after these words;
+    3. a number that is the whole first sentence or line, as in "18. That is 18 dollars in 2 days", but not the first
+       item of a numbered list;
+    4. the last number of the response.
+    """
+    marked = _MARKED.findall(response)
+    if marked:
+        return _number(marked[-1])
+    cues = list(_ANSWER_CUE.finditer(response))
+    if cues:
+        statement = _first_sentence(response[cues[-1].end() :])
+        after_equals = _NUMBER.search(statement.rpartition("=")[2])
+        if after_equals:
+            return _number(after_equals[0])
+    opening = _number(_DECORATION.sub("", _first_sentence(response)))
+    if opening is not None and not _FIRST_LIST_ITEM.match(response):
+        return opening
+    numbers = _NUMBER.findall(response)
+    return _number(numbers[-1]) if numbers else None
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence or line of a text, without the whitespace before it."""
+    return _SENTENCE_END.split(text.lstrip(), maxsplit=1)[0]
+
+
 def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", "").strip().rstrip("."))
-    except ValueError:
-        return None
+    """Return a text that is one number as that number; None for any other text."""
+    plain = text.strip().rstrip(".").replace(",", "").replace("\u2212", "-")
+    return float(plain) if re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", plain) else None
 
 
 def _words(text: str) -> str:

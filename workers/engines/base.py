@@ -240,8 +240,10 @@ def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> list[list[int]]:
 
 
 def log_sum(values: Iterable[float]) -> float:
-    """Return log(sum(exp(v))) without overflow."""
+    """Return log(sum(exp(v))) without overflow; NaN if a value is NaN."""
     values = list(values)
+    if any(math.isnan(value) for value in values):
+        return math.nan
     top = max(values)
     return top if math.isinf(top) else top + math.log(sum(math.exp(v - top) for v in values))
 
