@@ -84,7 +84,7 @@ def driver(out: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir="/dev/shm") as memory:
         places = {"disk": out, "memory": Path(memory)}
         settings = ((2, 1000, 80, "disk"), (4, 3000, 80, "disk"), (2, 20_000, 8, "memory"))
-        rows = [_measure_driver(places, *each) for each in settings]
+        rows = [_measure_driver(places, *setting) for setting in settings]
     capacity = 1e6 / max(float(row[3]) for row in rows)
     return (
         f"{table(header, rows)}\n\nEach part is written as Parquet, flushed and acknowledged. Actors and driver share "

@@ -67,8 +67,8 @@ def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
 def predicted_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
     """Return the bytes at the peak that the plan predicts from the checkpoint's headers."""
     from orchestrator.models.checkpoint import read_checkpoint
-    from orchestrator.planning.inputs import EngineSetup, PromptLoad, size_of_checkpoint
     from orchestrator.planning.memory import estimate_memory
+    from orchestrator.planning.workload import EngineSetup, PromptLoad, size_of_checkpoint
     from orchestrator.utils.choices import Dtype, EngineKind, WriteChoice
 
     setup = EngineSetup(engine=EngineKind(kind), max_model_len=512, write=WriteChoice(write))

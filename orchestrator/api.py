@@ -143,7 +143,7 @@ class StoredStudy:
         frame = frame.merge(prompts, on=RESPONSE_KEY[1:], how="left")
         for judge in [*self._judges, DEGENERATE]:
             judgements = self._study.judgements(judge.id)
-            verdicts = read_verdicts(judgements, judgements.covering(parts), judge.name)
+            verdicts = read_verdicts(judgements, judgements.parts_for(parts), judge.name)
             frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left", validate="one_to_one")
         return frame
 

@@ -22,14 +22,14 @@ class Call:
 
     Attributes:
         overrides: Arguments of the form key=value.
-        places: All other arguments: folders and names.
+        positional: All other arguments: folders and names.
         json: Print the result as JSON.
         config_dir: The user's own folder of presets, or None.
         sweeps: Filled by `run`: the folders of the sweeps that have results.
     """
 
     overrides: tuple[str, ...] = ()
-    places: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()
     json: bool = False
     config_dir: str | None = None
     sweeps: list[Path] = dataclasses.field(default_factory=list, compare=False)
@@ -41,17 +41,19 @@ class Call:
 
         return compose(self.overrides, self.config_dir)
 
-    def refuse_places(self, verb: str) -> None:
+    def check_only_overrides(self, verb: str) -> None:
         """Raise UserError if there is an argument that is not an override."""
-        if self.places:
-            raise UserError(verb, self.places[0], "takes overrides only, written key=value, such as model=mistral7b")
+        if self.positional:
+            raise UserError(
+                verb, self.positional[0], "takes overrides only, written key=value, such as model=mistral7b"
+            )
 
-    def place(self, verb: str) -> Path:
+    def folder(self, verb: str) -> Path:
         """Return the one folder that was named, or else the root of the studies. Raises UserError for several."""
-        if len(self.places) > 1:
-            raise UserError(verb, " ".join(self.places), "takes one folder")
-        if self.places:
-            return Path(self.places[0]).expanduser()
+        if len(self.positional) > 1:
+            raise UserError(verb, " ".join(self.positional), "takes one folder")
+        if self.positional:
+            return Path(self.positional[0]).expanduser()
         return Path(self.config.out).expanduser()
 
 
@@ -65,7 +67,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
         UserError: An unknown flag, or one that lacks its value.
     """
     overrides: list[str] = []
-    places: list[str] = []
+    positional: list[str] = []
     config_dir: str | None = None
     as_json = is_multirun = False
     waiting = iter(arguments)
@@ -83,10 +85,12 @@ def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
         elif "=" in argument:
             overrides.append(argument)
         else:
-            places.append(argument)
+            positional.append(argument)
     combinations = [overrides]
     if is_multirun:
         from orchestrator.config.overrides import multirun
 
         combinations = multirun(overrides)
-    return [Call(tuple(combination), tuple(places), as_json, config_dir) for combination in combinations], is_multirun
+    return [
+        Call(tuple(combination), tuple(positional), as_json, config_dir) for combination in combinations
+    ], is_multirun

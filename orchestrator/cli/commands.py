@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 def run(call: Call) -> int:
     """Run what is missing of a sweep, then judge, reduce and draw it. Running it again resumes."""
-    call.refuse_places("run")
+    call.check_only_overrides("run")
     config = call.config  # first, so that mistakes are reported before anything heavy is imported
     if config.cluster.kind == "slurm":
         return _submit(call, config)
@@ -75,7 +75,7 @@ def _submit(call: Call, config: Config) -> int:
 
 def plan(call: Call) -> int:
     """Estimate points, tasks, memory, tokens, time and GPU-hours, without GPU or weights."""
-    call.refuse_places("plan")
+    call.check_only_overrides("plan")
     config = call.config
     from orchestrator.cli.plan_table import plan_rows
     from orchestrator.config.presets import Presets
@@ -95,7 +95,7 @@ def status(call: Call) -> int:
     from orchestrator.store.status import examine, lines
     from orchestrator.store.sweep_folder import StoredSweep
 
-    sweeps = discovery.find_sweeps(call.place("status"), _warn_passed_over)
+    sweeps = discovery.find_sweeps(call.folder("status"), _warn_skipped)
     states = [examine(StoredSweep.open(folder)) for folder in sweeps]
     if call.json:
         print_json([state.to_json() for state in states])
@@ -147,7 +147,7 @@ def verify(call: Call) -> int:
     from orchestrator.store import discovery
     from orchestrator.store.verification import verify_folder
 
-    reports = {root: verify_folder(root) for root in discovery.find_study_roots(call.place("verify"))}
+    reports = {root: verify_folder(root) for root in discovery.find_study_roots(call.folder("verify"))}
     if call.json:
         print_json({str(root): dataclasses.asdict(result) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in result.findings
@@ -167,7 +167,7 @@ def compact(call: Call) -> int:
     from orchestrator.store import discovery
     from orchestrator.store.compaction import compact as compact_study
 
-    studies = discovery.find_studies(call.place("compact"), _warn_passed_over)
+    studies = discovery.find_studies(call.folder("compact"), _warn_skipped)
     done = {str(study.root): compact_study(study) for study in studies}
     if call.json:
         print_json({root: vars(result) for root, result in done.items()})
@@ -179,7 +179,7 @@ def compact(call: Call) -> int:
 
 def geometry(call: Call) -> int:
     """Measure distances, cosines and the principal plane of checkpoints: grid.towards=[A,B]."""
-    call.refuse_places("geometry")
+    call.check_only_overrides("geometry")
     config = call.config
     from orchestrator.config.presets import Presets
     from orchestrator.models.geometry import describe, table
@@ -194,22 +194,22 @@ def geometry(call: Call) -> int:
 
 def models(call: Call) -> int:
     """List the model presets; `models NAME` downloads one and prints its folder."""
-    from orchestrator.models import catalogue
+    from orchestrator.models import catalog
 
-    if call.places:
-        print_mapping(catalogue.fetch(call.places[0], call.overrides, call.config_dir), call.json)
+    if call.positional:
+        print_mapping(catalog.fetch(call.positional[0], call.overrides, call.config_dir), call.json)
         return ExitCode.COMPLETE
-    presets = catalogue.presets(call.config_dir)
+    presets = catalog.presets(call.config_dir)
     if call.json:
         print_json(presets)
         return ExitCode.COMPLETE
-    print_table(("preset", "weights", "parameters", "dtype", "gated", "here"), catalogue.rows(presets))
+    print_table(("preset", "weights", "parameters", "dtype", "gated", "here"), catalog.rows(presets))
     return ExitCode.COMPLETE
 
 
 def finetune(call: Call) -> int:
     """Finetune a model by a recipe of conf/recipe: recipe=NAME [to=FOLDER]."""
-    call.refuse_places("finetune")
+    call.check_only_overrides("finetune")
     from orchestrator.config.compose import compose
     from orchestrator.config.overrides import split_section
     from orchestrator.models.finetune import report_lines, run_recipe
@@ -227,7 +227,7 @@ def finetune(call: Call) -> int:
 
 def doctor(call: Call) -> int:
     """Check this machine's GPUs, engine, memory, disk and versions, and say what to mend."""
-    call.refuse_places("doctor")
+    call.check_only_overrides("doctor")
     from orchestrator.cli import doctor as examination
 
     findings = examination.examine(Path(call.config.out).expanduser())
@@ -254,7 +254,7 @@ def compare(call: Call) -> int:
     from orchestrator.report.csv_export import to_csv
 
     files = _section_config(call, "compare").compare
-    sweeps = read_sweeps([Path(place).expanduser() for place in call.places])
+    sweeps = read_sweeps([Path(path).expanduser() for path in call.positional])
     comparison = compare(sweeps)
     if files.html is not None:
         write_page(comparison, sweeps, Path(files.html).expanduser())
@@ -279,7 +279,7 @@ def gate(call: Call) -> int:
 
     order = [text.partition("=")[0].removeprefix("gate.") for text in section_only(call.overrides, "gate")]
     options = GateOptions.from_config(_section_config(call, "gate").gate, order)
-    folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).place("gate"))
+    folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).folder("gate"))
     results = check(*read_results(folder), options)
     all_met = all(result.met for result in results)
     if call.json:
@@ -297,9 +297,9 @@ def view(call: Call) -> int:
 
     own, others = split_section(call.overrides, "view")
     call = dataclasses.replace(call, overrides=(*own, *others))
-    config, root = call.config, call.place("view")
+    config, root = call.config, call.folder("view")
     options = ViewerOptions.from_config(config.view, config.report.reveal)
-    if call.places and not root.is_dir():
+    if call.positional and not root.is_dir():
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
 
     def print_address(address: str) -> None:
@@ -323,11 +323,11 @@ def _stored(call: Call) -> StoredSweep:
     from orchestrator.store.discovery import latest_sweep
     from orchestrator.store.sweep_folder import StoredSweep
 
-    return StoredSweep.open(latest_sweep(call.place("sweep")))
+    return StoredSweep.open(latest_sweep(call.folder("sweep")))
 
 
-def _warn_passed_over(error: UserError) -> None:
-    logger.warning("passed over: %s", error)
+def _warn_skipped(error: UserError) -> None:
+    logger.warning("skipped: %s", error)
 
 
 Verb = Callable[[Call], int]

@@ -192,7 +192,7 @@ def _in_words(kind: Any) -> str:
         list[str]: "names in brackets, such as [a,b]",
     }
     alternatives = _alternatives(kind)
-    text = " or ".join(names.get(each, str(each)) for each in alternatives if each is not type(None))
+    text = " or ".join(names.get(kind, str(kind)) for kind in alternatives if kind is not type(None))
     return f"{text}, or null" if type(None) in alternatives else text
 
 
@@ -204,9 +204,9 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _choices(kind: Any) -> list[str]:
     """Return the values of an enumeration, which may be part of a union; an empty list for any other type."""
-    for each in _alternatives(kind):
-        if isinstance(each, type) and issubclass(each, Enum):
-            return [member.name for member in each]
+    for alternative in _alternatives(kind):
+        if isinstance(alternative, type) and issubclass(alternative, Enum):
+            return [member.name for member in alternative]
     return []
 
 

@@ -2,7 +2,7 @@
 
 A visit flows: queue -> slot -> actor -> receipt -> store.
 
-    VisitQueue   holds the visits that no actor has, counts failed attempts, and quarantines visits that fail too often
+    VisitQueue   holds the visits that no actor has, counts failed attempts, and gives up visits that fail too often
     ActorPool    starts actors and assigns each a slot; a slot holds one running visit and the next one
     Actor        (in `workers`) writes the weights of the visit's point, generates and stores responses, sends a receipt
     Dispatcher   assigns visits, takes receipts, replaces actors that died, are late or broken
@@ -45,7 +45,7 @@ CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the numbe
 
 
 class Dispatcher:
-    """Dispatcher of one run: it runs visits on actors until each visit is stored or quarantined."""
+    """Dispatcher of one run: it runs visits on actors until each visit is stored or given up."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Dispatcher:
             directions: Every random direction of the visits' points.
 
         Returns:
-            The totals of this run. Quarantined visits are in its `failures`.
+            The totals of this run. Visits that were given up are in its `failures`.
 
         Raises:
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
@@ -199,7 +199,7 @@ class Dispatcher:
         """Count a completed visit, and store its rows if they are in the receipt."""
         if receipt.table is not None:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
-        self._study.generations.expect(visit.id)
+        self._study.generations.add_expected_part(visit.id)
         self._deadlines.record(self._token_budget(visit), receipt.seconds)
         self._pool.record_success(slot)
         self.outcome.add_visit(receipt)

@@ -13,7 +13,7 @@ The log also has `run_started` and `run_finished` (see docs/formats.md and docs/
     visit_done             slot, visit, point_id, prompt_set_ids, tasks, responses, tokens, seconds, write_seconds,
                            peak_memory_bytes
     visit_failed           slot, visit, point_id, prompt_set_ids, why: the visit may be tried again
-    visit_quarantined      visit, point_id, prompt_set_ids, story: the visit is not tried again in this run
+    visit_quarantined      visit, point_id, prompt_set_ids, story: the visit is given up: not tried again in this run
     direction_measured     slot, direction, seconds
     stopping               signal
     dispatch_finished      visits, responses, tokens, restarts, gpu_seconds, failures, interrupted: totals of this run

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Failure:
-    """A quarantined visit.
+    """A visit that was given up.
 
     Attributes:
         visit: The visit.
@@ -30,7 +30,7 @@ class Outcome(RunTotals):
     """Totals of a dispatch so far.
 
     Attributes:
-        failures: Quarantined visits.
+        failures: Visits that were given up.
         interrupted: Whether a signal ended the dispatch early.
     """
 

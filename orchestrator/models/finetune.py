@@ -17,7 +17,7 @@ from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import FinetuneConfig
 from orchestrator.models.checkpoint import CheckpointInfo
-from orchestrator.models.embedded import materialise
+from orchestrator.models.embedded import materialize
 from orchestrator.models.finetune_worker import BaseModel, generate_responses, train
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.recipes import read_recipe
@@ -72,7 +72,7 @@ def run_recipe(
         report: dict[str, Any] = {"recipe": json.loads(json.dumps(recipe))}
         report["train"] = _train(recipe, base, work, ADAPTER if method == "lora" else MODEL)
         if method == "lora" and merge:
-            materialise("merge", base.path, work / ADAPTER, work / MODEL)
+            materialize("merge", base.path, work / ADAPTER, work / MODEL)
         if recipe.get("evaluate") and merge:
             report["measured"] = evaluate(BaseModel(work / MODEL, base.template), recipe["evaluate"])
         (work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

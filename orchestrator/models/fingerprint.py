@@ -25,7 +25,7 @@ from orchestrator.utils.hashing import content_id
 from orchestrator.utils.safetensors_header import TensorHeader
 
 FINGERPRINT_VERSION = 1
-BESIDE_WEIGHTS = ".safety-landscape.json"
+FINGERPRINT_FILE = ".safety-landscape.json"
 """Name of the file in which the hash of the weights is cached, in the folder of the weights."""
 
 CLOCK_TICK_NS = 2_000_000_000
@@ -83,14 +83,14 @@ def identity_fields(checkpoint: CheckpointInfo) -> dict[str, Any]:
 
 def _weights_id(checkpoint: CheckpointInfo, progress: Progress) -> str:
     """Return the hash of all tensors, from the cache if possible. A new hash is written to the cache."""
-    beside = checkpoint.path / BESIDE_WEIGHTS
+    beside_weights = checkpoint.path / FINGERPRINT_FILE
     in_cache = cache_dir() / "fingerprints" / f"{content_id(str(checkpoint.path.resolve()))}.json"
     state = _file_state(checkpoint.files)
-    for place in (beside, in_cache):
+    for path in (beside_weights, in_cache):
         try:
-            remembered = json.loads(place.read_bytes())
-            if remembered["version"] == FINGERPRINT_VERSION and remembered["files"] == state:
-                return str(remembered["weights"])
+            record = json.loads(path.read_bytes())
+            if record["version"] == FINGERPRINT_VERSION and record["files"] == state:
+                return str(record["weights"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     started = time.time_ns()
@@ -98,7 +98,7 @@ def _weights_id(checkpoint: CheckpointInfo, progress: Progress) -> str:
     settled = max(max(numbers[2:]) for numbers in state.values()) < started - CLOCK_TICK_NS
     if settled and _file_state(checkpoint.files) == state:
         record = {"version": FINGERPRINT_VERSION, "files": state, "weights": weights}
-        if not write_json(beside, record):
+        if not write_json(beside_weights, record):
             write_json(in_cache, record)
     return weights
 

@@ -1,4 +1,4 @@
-"""Refuse checkpoints that hold NaN or infinity."""
+"""Check that the weights of a checkpoint are finite."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ BLOCK = 1 << 20
 """Number of elements that are examined at once."""
 
 
-def refuse_nonfinite(
-    checkpoint: CheckpointInfo, field: str = MODEL_FIELD, progress: Progress = ignore_progress
-) -> None:
+def check_finite(checkpoint: CheckpointInfo, field: str = MODEL_FIELD, progress: Progress = ignore_progress) -> None:
     """Check that all weights are finite, in one pass over the files. A positive result is cached by fingerprint.
 
     A number is NaN or infinite exactly if all bits of its exponent are set, so bits are compared without converting

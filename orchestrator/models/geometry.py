@@ -13,7 +13,7 @@ from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.resolve import resolve_model
-from orchestrator.models.targets import BESIDE_FIELD, refuse_duplicates, resolve_targets
+from orchestrator.models.targets import BESIDE_FIELD, check_no_duplicates, resolve_targets
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, resolve_trajectory
 from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.console import file_progress
@@ -37,22 +37,22 @@ def measure_targets(base: CheckpointInfo, targets: Sequence[Target], exclude: Se
     """
     names = [target.fingerprint for target in targets]
     key = content_id([GEOMETRY_VERSION, fingerprint(base), names, list(exclude)])
-    remembered = cache_dir() / "geometry" / f"{key}.json"
+    cache_file = cache_dir() / "geometry" / f"{key}.json"
     labels = tuple(target.label for target in targets)
     try:
-        value = json.loads(remembered.read_bytes())
+        value = json.loads(cache_file.read_bytes())
         return geometry.Geometry(labels, np.array(value["gram"]), value["base"], value["moved"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or damaged
     with file_progress("how the weights lie around the model") as progress:
         mapped = MappedCheckpoint(base.path, TOWARDS_FIELD)
         measured = geometry.measure(mapped, targets, progress, exclude=exclude)
-    write_json(remembered, {"gram": measured.gram.tolist(), "base": measured.base, "moved": measured.moved})
+    write_json(cache_file, {"gram": measured.gram.tolist(), "base": measured.base, "moved": measured.moved})
     return measured
 
 
-def refuse_zero_length(measured: geometry.Geometry, targets: Sequence[Target], fields: Sequence[str]) -> None:
-    """Refuse targets that have the base's weights: adapters whose product is zero, or lost in rounding.
+def check_nonzero_lengths(measured: geometry.Geometry, targets: Sequence[Target], fields: Sequence[str]) -> None:
+    """Check that no target has the base's weights, as an adapter has whose product is zero or lost in rounding.
 
     Raises:
         UserError: (the option in `fields` that named the target) Its displacement has length 0.
@@ -86,13 +86,13 @@ def describe(config: Config, presets: Presets) -> dict[str, Any]:
     if not targets:
         remedy = "name checkpoints: grid.towards=[A,B], grid.trajectory=FOLDER or +experiment=drag"
         raise UserError(TOWARDS_FIELD, "[]", remedy)
-    refuse_duplicates(targets, fields)
+    check_no_duplicates(targets, fields)
     measured = measure_targets(base, targets, grid.exclude)
-    refuse_zero_length(measured, targets, fields)
+    check_nonzero_lengths(measured, targets, fields)
     if not measured.moved:
         remedy = "leaves no weight for a random direction to move, and distances are given in its alpha: exclude fewer"
         raise UserError("grid.exclude", f"[{','.join(grid.exclude)}]", remedy)
-    places, shares, _ = measured.principal(min(2, len(targets)))
+    positions, shares, _ = measured.principal(min(2, len(targets)))
     return {
         "model": config.model.name,
         "norm": measured.base,
@@ -107,7 +107,7 @@ def describe(config: Config, presets: Presets) -> dict[str, Any]:
         ],
         "distances": measured.distances.tolist(),
         "cosines": measured.cosines.tolist(),
-        "principal": {"places": places.tolist(), "shares": shares.tolist()},
+        "principal": {"places": positions.tolist(), "shares": shares.tolist()},
     }
 
 
@@ -118,10 +118,10 @@ def table(description: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[
     """
     names = [checkpoint["name"] for checkpoint in description["checkpoints"]]
     headings = ("", "checkpoint", "alpha", "of the norm", "on the principal plane", "cosines to those above")
-    places = [", ".join(f"{x:+.2f}" for x in place) for place in description["principal"]["places"]]
-    rows: list[Sequence[str]] = [("0", description["model"], "0", "", places[0], "")]
+    positions = [", ".join(f"{x:+.2f}" for x in position) for position in description["principal"]["places"]]
+    rows: list[Sequence[str]] = [("0", description["model"], "0", "", positions[0], "")]
     for i, (name, checkpoint) in enumerate(zip(names, description["checkpoints"], strict=True)):
         cosines = " ".join(f"{cosine:+.2f}" for cosine in description["cosines"][i][:i])
         distance, share = f"{checkpoint['distance']:.2g}", f"{100 * checkpoint['share']:.2g}%"
-        rows.append((str(i + 1), name, distance, share, places[i + 1], cosines))
+        rows.append((str(i + 1), name, distance, share, positions[i + 1], cosines))
     return headings, rows

@@ -17,9 +17,9 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models import finetune
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint, read_tensor_headers
-from orchestrator.models.compatibility import refuse_equal_weights, refuse_other_settings, refuse_other_tokenizer
+from orchestrator.models.compatibility import check_same_settings, check_same_tokenizer, check_weights_differ
 from orchestrator.models.fingerprint import fingerprint
-from orchestrator.models.finite import refuse_nonfinite
+from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import locate_model, resolve_model
 from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
@@ -167,10 +167,10 @@ def _resolve_checkpoint(folder: Path, base: CheckpointInfo, progress: Progress) 
         raise UserError(TOWARDS_FIELD, folder, remedy)
     ours, theirs = MappedCheckpoint(base.path, TOWARDS_FIELD), MappedCheckpoint(folder, TOWARDS_FIELD)
     check_same_shapes(ours, theirs)
-    refuse_other_settings(base, checkpoint)
-    refuse_other_tokenizer(base.path, folder)
-    refuse_nonfinite(checkpoint, TOWARDS_FIELD, lambda fraction: progress((1 + fraction) / 2))
-    refuse_equal_weights(ours, theirs)
+    check_same_settings(base, checkpoint)
+    check_same_tokenizer(base.path, folder)
+    check_finite(checkpoint, TOWARDS_FIELD, lambda fraction: progress((1 + fraction) / 2))
+    check_weights_differ(ours, theirs)
     return Target(identity, "checkpoint", str(folder), folder.name, sample_id(folder))
 
 
@@ -182,7 +182,7 @@ def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
     if not any(f.scale and f.b.any() and f.a.any() for f in factors.values()):
         remedy = "adds nothing to the base, a direction of no length: give a trained adapter"
         raise UserError(TOWARDS_FIELD, folder, remedy)
-    refuse_other_tokenizer(base.path, folder)
+    check_same_tokenizer(base.path, folder)
     content = [
         [name, f.scale, list(f.b.shape), hashlib.blake2b(f.a.tobytes() + f.b.tobytes()).hexdigest()]
         for name, f in sorted(factors.items())
@@ -191,8 +191,8 @@ def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
     return Target(identity, "adapter", str(folder), folder.name, sample_id(folder))
 
 
-def refuse_duplicates(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:
-    """Refuse targets with the same weights: they do not span a plane.
+def check_no_duplicates(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:
+    """Check that no two targets have the same weights; such targets do not span a plane.
 
     Args:
         targets: The targets of a grid.

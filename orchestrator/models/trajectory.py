@@ -47,10 +47,12 @@ def epoch_folders(folder: Path) -> list[Path]:
     Raises:
         UserError: (grid.trajectory) There are no such checkpoints, or the numbers have a gap.
     """
-    place = folder / finetune.CHECKPOINTS if (folder / finetune.CHECKPOINTS).is_dir() else folder
-    if not place.is_dir():
+    checkpoints = folder / finetune.CHECKPOINTS if (folder / finetune.CHECKPOINTS).is_dir() else folder
+    if not checkpoints.is_dir():
         raise UserError(TRAJECTORY_FIELD, folder, "there is no such folder, nor a recipe of that name: name either")
-    epochs = {int(match[1]): path for path in place.iterdir() if (match := re.fullmatch(r"epoch-(\d+)", path.name))}
+    epochs = {
+        int(match[1]): path for path in checkpoints.iterdir() if (match := re.fullmatch(r"epoch-(\d+)", path.name))
+    }
     if not epochs:
         remedy = "holds no checkpoints epoch-1, epoch-2, ...: train with checkpoints=epoch"
         raise UserError(TRAJECTORY_FIELD, folder, remedy)

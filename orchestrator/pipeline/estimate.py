@@ -18,14 +18,14 @@ from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.resolve import locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
 from orchestrator.pipeline.grid import build_grid
-from orchestrator.pipeline.judge import PAIRS, of_the_judge
+from orchestrator.pipeline.judge import PAIRS, name_judging_fields
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import load_probe_sets, load_system_prompts, sampling_of
 from orchestrator.planning import cost
 from orchestrator.planning.cost import JudgePlan, Plan
 from orchestrator.planning.gpus import find_gpu, key_of_installed
-from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
 from orchestrator.planning.limits import check_disk, check_memory
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import with_totals
@@ -344,6 +344,6 @@ def _judge_size(config: Config, judge: ModelJudge) -> ModelSize:
     """Return the size of a judge: from the weights in `judging.path`, else from the judge's own description."""
     dtype = config.judging.dtype or Dtype(judge.weights.dtype)
     if config.judging.path:
-        with of_the_judge():
+        with name_judging_fields():
             return size_of_checkpoint(read_checkpoint(config.judging.path), judge.name, dtype)
     return ModelSize(judge.name, dtype, 0 if config.engine.kind == EngineKind.dummy else judge.weights.parameters)

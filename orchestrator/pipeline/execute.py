@@ -164,7 +164,7 @@ def _end(recorder: RunRecorder, ending: str, dispatcher: Dispatcher | None) -> N
         FailedVisit(
             point_id=failure.visit.point.id,
             prompt_set_ids=failure.visit.prompt_set_ids,
-            story=tuple(failure.errors),
+            errors=tuple(failure.errors),
         )
         for failure in dispatcher.outcome.failures
     ]

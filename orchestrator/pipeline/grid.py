@@ -12,8 +12,8 @@ import numpy.typing as npt
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo
-from orchestrator.models.geometry import measure_targets, refuse_zero_length
-from orchestrator.models.targets import BESIDE_FIELD, is_recipe, read_target, refuse_duplicates, resolve_targets
+from orchestrator.models.geometry import check_nonzero_lengths, measure_targets
+from orchestrator.models.targets import BESIDE_FIELD, check_no_duplicates, is_recipe, read_target, resolve_targets
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid
 from orchestrator.sweep.points import DECIMALS, TowardsDirection
@@ -176,7 +176,7 @@ def _principal_axes(
 ) -> tuple[tuple[Target, ...], float]:
     """Return two adapters that span a trajectory's principal plane, and the share of the trajectory in that plane."""
     measured = measure_targets(base, trajectory, exclude)
-    refuse_zero_length(measured, trajectory, [TRAJECTORY_FIELD] * len(trajectory))
+    check_nonzero_lengths(measured, trajectory, [TRAJECTORY_FIELD] * len(trajectory))
     _, weights, plane_share = measured.principal_axes()
     adapters = principal_axis_adapters(base, trajectory, weights.tolist())
     axes = [
@@ -190,9 +190,9 @@ def _measure(
     targets: Sequence[Target], fields: Sequence[str], base: CheckpointInfo, exclude: Sequence[str]
 ) -> Geometry:
     """Measure the targets. Raises UserError (the option in `fields`) if two are equal or one has the base's weights."""
-    refuse_duplicates(targets, fields)
+    check_no_duplicates(targets, fields)
     measured = measure_targets(base, targets, exclude)
-    refuse_zero_length(measured, targets, fields)
+    check_nonzero_lengths(measured, targets, fields)
     return measured
 
 

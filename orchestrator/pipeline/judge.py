@@ -112,7 +112,7 @@ def _resolve(config: Config, judge: ModelJudge) -> BoundJudge:
     )
     if config.engine.kind == "dummy":
         return BoundJudge(judge.with_weights("dummy", model.dtype), model, None)
-    with of_the_judge():
+    with name_judging_fields():
         resolved = resolve_model(model)
     return BoundJudge(judge.with_weights(resolved.fingerprint, resolved.dtype), model, resolved)
 
@@ -196,12 +196,12 @@ def run_model_judge(
     pair_of = {question: pair for pair, question in questions.items()}
     answer_study = Study.create(stored.study.out, bound.info)
     answers = _stored_answers(answer_study, judge, pair_of)
-    open_pairs = [pair for question, pair in pair_of.items() if question not in answers]
+    pending_pairs = [pair for question, pair in pair_of.items() if question not in answers]
     interrupted = False
-    if open_pairs:
-        text = f"{judge.name}: {len(open_pairs)} of {len(pair_of)} different responses to judge"
+    if pending_pairs:
+        text = f"{judge.name}: {len(pending_pairs)} of {len(pair_of)} different responses to judge"
         console.print(text, highlight=False)
-        interrupted = _generate_answers(bound, config, answer_study, open_pairs, console, actor)
+        interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, actor)
         answers = _stored_answers(answer_study, judge, pair_of)
     findings = {question: judge.parse(answer) for question, answer in answers.items()}
 
@@ -216,7 +216,7 @@ def run_model_judge(
     unanswered = sum(question not in answers for question in pair_of)
     if unanswered:
         console.print(f"{judge.name}: {unanswered} responses have no verdict yet; run again", highlight=False)
-    return ModelJudgeResult(len(open_pairs) - unanswered, scored, unanswered, interrupted)
+    return ModelJudgeResult(len(pending_pairs) - unanswered, scored, unanswered, interrupted)
 
 
 def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict[Pair, str]:
@@ -249,7 +249,7 @@ def _generate_answers(
     bound: BoundJudge,
     config: Config,
     answer_study: Study,
-    open_pairs: Sequence[Pair],
+    pending_pairs: Sequence[Pair],
     console: Console,
     actor: Any = None,
 ) -> bool:
@@ -257,7 +257,7 @@ def _generate_answers(
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
 
-    prompt_sets = list(_prompt_sets(bound, open_pairs))
+    prompt_sets = list(_prompt_sets(bound, pending_pairs))
     for prompts in prompt_sets:
         answer_study.prompt_sets.write(prompts)
     todo = visits_of(prompt_sets)
@@ -265,7 +265,11 @@ def _generate_answers(
     own = dataclasses.replace(config, model=bound.config, engine=engine)
     events = answer_study.events(f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
     done = 0
-    with console.status("") as status, cluster.session(cluster.ClusterSpec.from_config(own.cluster)), of_the_judge():
+    with (
+        console.status("") as status,
+        cluster.session(cluster.ClusterSpec.from_config(own.cluster)),
+        name_judging_fields(),
+    ):
 
         def observe(event: str, **fields: Any) -> None:
             nonlocal done
@@ -287,7 +291,7 @@ def _generate_answers(
 
 
 @contextlib.contextmanager
-def of_the_judge() -> Iterator[None]:
+def name_judging_fields() -> Iterator[None]:
     """Name the fields of `judging` in errors about a judge's model, instead of those of `model`."""
     try:
         yield
@@ -298,11 +302,11 @@ def of_the_judge() -> Iterator[None]:
         raise UserError(error.field.replace("model.", "judging.", 1), error.value, remedy) from error
 
 
-def _prompt_sets(bound: BoundJudge, open_pairs: Sequence[Pair]) -> Iterator[PromptSet]:
+def _prompt_sets(bound: BoundJudge, pending_pairs: Sequence[Pair]) -> Iterator[PromptSet]:
     """Yield the judge's prompts for these pairs, PAIRS at a time."""
     folder: Path | None = None if bound.model is None else bound.model.path
-    whole = judge_prompt_set(bound.judge, folder, open_pairs, bound.config.max_model_len)
-    for start in range(0, len(open_pairs), PAIRS):
+    whole = judge_prompt_set(bound.judge, folder, pending_pairs, bound.config.max_model_len)
+    for start in range(0, len(pending_pairs), PAIRS):
         part = slice(start, start + PAIRS)
         yield dataclasses.replace(
             whole, prompts=whole.prompts[part], rendered=whole.rendered[part], token_ids=whole.token_ids[part]

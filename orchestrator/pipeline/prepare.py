@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
-from orchestrator.models.finite import refuse_nonfinite
+from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.pipeline.checks import check_image_encoder, check_lengths
 from orchestrator.pipeline.grid import resolve_grid
@@ -102,7 +102,7 @@ def _resolve_checked_model(config: Config) -> tuple[ResolvedModel | None, Checkp
     checkpoint = read_checkpoint(model.path)
     check_image_encoder(config, checkpoint)
     with file_progress(f"the weights of {config.model.name}") as progress:
-        refuse_nonfinite(checkpoint, progress=progress)
+        check_finite(checkpoint, progress=progress)
     return model, checkpoint
 
 

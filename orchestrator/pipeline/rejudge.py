@@ -25,7 +25,7 @@ def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
         UserError: A judge cannot judge the responses, or its weights cannot be used.
     """
     study = stored.study
-    study.mends = True
+    study.moves_damaged = True
     config = dataclasses.replace(config, judges=list(stored.sweep.judges))
     code = judge_and_reduce(config, stored, console)
     if not study.problems or code == ExitCode.INTERRUPTED:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from orchestrator.planning.gpus import find_gpu
-from orchestrator.planning.inputs import EngineSetup, ModelSize, Workload
 from orchestrator.planning.memory import (
     PLACEMENT_TEXT,
     MemoryEstimate,
@@ -21,6 +20,7 @@ from orchestrator.planning.memory import (
     smallest_fitting_tp,
 )
 from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time
+from orchestrator.planning.workload import EngineSetup, ModelSize, Workload
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.planning.gpus import GB, find_gpu
-from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, batch_size, sequence_tokens
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, batch_size, sequence_tokens
 from orchestrator.utils.choices import EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.weights.base_placement import (
@@ -99,9 +99,9 @@ def _gpu_memory_estimate(
     min_kv = setup.max_model_len * kv_token // group
     batch_kv = batch_size(setup, loads) * sequence_tokens(loads) * kv_token // group
     desired_kv = setup.kv_cache_bytes or max(min_kv, batch_kv)
-    besides_kv = weights + overhead + (base if base_at == "gpu" else 0)
-    kv = max(min_kv, min(desired_kv, capacity - besides_kv))
-    peak = besides_kv + kv
+    without_kv = weights + overhead + (base if base_at == "gpu" else 0)
+    kv = max(min_kv, min(desired_kv, capacity - without_kv))
+    peak = without_kv + kv
     fits = base_at is not None and peak <= capacity
     return MemoryEstimate(weights, base, kv, overhead, peak, capacity, base_at, fits)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.planning.gpus import find_gpu
-from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload, batch_size, sequence_tokens
 from orchestrator.planning.memory import MemoryEstimate, estimate_memory
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, batch_size, sequence_tokens
 from orchestrator.utils.choices import Dtype, EngineKind
 
 Basis = Literal["measured", "roofline", "assumed", "unknown"]

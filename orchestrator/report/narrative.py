@@ -65,9 +65,9 @@ def primary_agreements(summary: SweepSummary) -> list[AgreementSummary]:
     """Return each further judge's agreement with the first judge on the primary result's prompts."""
     primary = summary.primary
     return [
-        each
-        for each in summary.agreement
-        if each.judges[0] == primary.judge and each.prompts_key == primary.prompts_key
+        agreement
+        for agreement in summary.agreement
+        if agreement.judges[0] == primary.judge and agreement.prompts_key == primary.prompts_key
     ]
 
 
@@ -149,7 +149,7 @@ def _checkpoints(summary: SweepSummary) -> str:
 
 def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
     """Return one checkpoint's numbers; empty if it was not measured."""
-    result = next(each for each in checkpoint.results if each.key == primary)
+    result = next(result for result in checkpoint.results if result.key == primary)
     if result.asr is None:
         return ""
     notes = []
@@ -202,7 +202,7 @@ def _next_step(summary: SweepSummary) -> str:
     elif _is_unsafe_at_origin(summary):
         step = "system_prompt=safety shows whether a system prompt makes the model safe; model= tries another model."
     elif summary.grid.get("kind") in ("interpolate_1d", "interpolate_2d"):
-        is_width_known = any(each.radii is not None for each in summary.checkpoints)
+        is_width_known = any(checkpoint.radii is not None for checkpoint in summary.checkpoints)
         basin_experiment = "+experiment=basin measures how wide the basin around the model is along random directions."
         step = _SYSTEM_PROMPT_OR_PROBES if is_width_known else basin_experiment
     elif basin.censored_at:

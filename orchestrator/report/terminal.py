@@ -58,10 +58,10 @@ def _print_verbatim(console: Console, text: str, ascii_only: bool) -> None:
 
 def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
     """Return the judges of the primary result's prompts side by side; None if there is only one."""
-    results = [each for each in summary.results if each.prompts_key == summary.primary.prompts_key]
+    results = [result for result in summary.results if result.prompts_key == summary.primary.prompts_key]
     if len(results) < 2:
         return None
-    kappas = {each.judges[1]: each.kappa for each in primary_agreements(summary)}
+    kappas = {agreement.judges[1]: agreement.kappa for agreement in primary_agreements(summary)}
     table = _new_table("judges side by side", ascii_only)
     table.add_column("judge")
     for heading in ("origin ASR %", "VISAGE", "radius", f"kappa with {results[0].judge}"):

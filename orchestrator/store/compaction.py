@@ -66,7 +66,7 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
     for folder in (study.generations, *map(study.judgements, study.judge_ids())):
         parts = folder.parts()  # scan first: parts that are stored later are not merged
         stored = study.generations.stored()
-        counting = folder.covering(stored) if isinstance(folder, Judgements) else stored
+        counting = folder.parts_for(stored) if isinstance(folder, Judgements) else stored
         before += len(parts)
         for batch in _batches(parts, counting):
             removed += _merge(folder, batch, counting, stored)

@@ -13,16 +13,16 @@ OnUnreadable = Callable[[UserError], object]
 """Called with the reason if one of several studies cannot be opened. If it does not raise, the search continues."""
 
 
-def refuse(error: UserError) -> None:
+def raise_error(error: UserError) -> None:
     """Raise the error, so that the search fails if any study cannot be opened."""
     raise error
 
 
-def ignore(error: UserError) -> None:
+def ignore_error(error: UserError) -> None:
     """Do nothing, so that the search continues without the study."""
 
 
-def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore) -> Iterator[SweepFolder]:
+def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore_error) -> Iterator[SweepFolder]:
     """Yield the sweeps at `path`: all below a root of studies, all of a study, or the one sweep whose folder it is.
 
     Args:
@@ -42,7 +42,7 @@ def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore) -> Iterator[Sw
         raise UserError("path", path, "there is no sweep in that folder: name a sweep, a study, or the root of studies")
 
 
-def find_studies(path: Path, on_unreadable: OnUnreadable = refuse) -> list[Study]:
+def find_studies(path: Path, on_unreadable: OnUnreadable = raise_error) -> list[Study]:
     """Return the study that is or contains `path`, or every study in `path`. Raises UserError if there is none."""
     return _open_studies(find_study_roots(path), on_unreadable)
 
@@ -63,7 +63,7 @@ def latest_sweep(path: Path) -> SweepFolder:
     Raises:
         UserError: There is no sweep, or a study cannot be opened.
     """
-    return max(find_sweeps(path, refuse), key=SweepFolder.last_used)
+    return max(find_sweeps(path, raise_error), key=SweepFolder.last_used)
 
 
 def _study_roots(path: Path) -> list[Path]:

@@ -43,18 +43,18 @@ class Lease:
                 may be held at the same time, but not the whole sweep. None: the whole sweep.
         """
         self._out, self._path, self._part = out, path, part
-        self._over = threading.Event()
+        self._released = threading.Event()
         self._since = time.time()
         self._name = uuid.uuid4().hex
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_released, daemon=True)
 
     def __enter__(self) -> Lease:
-        self._refuse(self._holder())
-        self._beat()
+        self._raise_if_held(self._holder())
+        self._renew()
         try:
-            self._refuse(self._holder())
+            self._raise_if_held(self._holder())
         except UserError:
-            self._leave()
+            self._delete_own_file()
             raise
         self._thread.start()
         return self
@@ -62,16 +62,16 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._released.set()
         self._thread.join()
-        self._leave()
+        self._delete_own_file()
 
-    def _leave(self) -> None:
+    def _delete_own_file(self) -> None:
         with contextlib.suppress(OSError, UserError, DamagedFileError):
             if read_json(self._path).get("name") == self._name:
                 self._path.unlink()
 
-    def _refuse(self, holder: dict[str, Any] | None) -> None:
+    def _raise_if_held(self, holder: dict[str, Any] | None) -> None:
         if holder is None:
             return
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
@@ -88,7 +88,7 @@ class Lease:
         others = (held for held in holders(self._path.parent, self._path) if held.get("name") != self._name)
         return next((held for held in others if not _are_disjoint(self._part, held.get("part"))), None)
 
-    def _beat(self) -> None:
+    def _renew(self) -> None:
         publish_json(
             self._out,
             self._path,
@@ -98,17 +98,17 @@ class Lease:
                 "user": _user(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "born": _born(os.getpid()),
+                "born": _process_start_time(os.getpid()),
                 "since": self._since,
                 "beat": time.time(),
             },
         )
 
-    def _keep(self) -> None:
-        while not self._over.wait(HEARTBEAT):
+    def _renew_until_released(self) -> None:
+        while not self._released.wait(HEARTBEAT):
             with contextlib.suppress(UserError):  # the sweep itself reports a full disk
                 if self._holder() is None:  # otherwise this driver was paused and another one has taken the lease
-                    self._beat()
+                    self._renew()
 
 
 def holders(folder: Path, *also: Path) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def holder(path: Path) -> dict[str, Any] | None:
         held = read_json(path)
         if abs(time.time() - held["beat"]) > STALE:
             return None
-        if held["host"] == socket.gethostname() and _born(held["pid"]) != held["born"]:
+        if held["host"] == socket.gethostname() and _process_start_time(held["pid"]) != held["born"]:
             return None
         return held
     except (DamagedFileError, UserError, KeyError):
@@ -147,7 +147,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _born(pid: int) -> float | None:
+def _process_start_time(pid: int) -> float | None:
     """Return the start time of a process of this host, to distinguish it from a later one with the same id."""
     try:
         return float(psutil.Process(pid).create_time())

@@ -194,7 +194,7 @@ class Generations(PartFolder):
         except DamagedFileError:
             return None
 
-    def expect(self, name: str) -> None:
+    def add_expected_part(self, name: str) -> None:
         """Include the part with this name in later scans, even if a directory listing does not show it.
 
         Call this when an actor reports that it has stored the part: on a network disk, a listing may be stale.
@@ -255,7 +255,7 @@ class Judgements(PartFolder):
         meta = {"schema": "judgements/1", "judge_id": self.judge_id, "judged": entries}
         self._write_part(content_id(entries), table, meta)
 
-    def covering(self, generations: TaskParts) -> dict[TaskKey, Part]:
+    def parts_for(self, generations: TaskParts) -> dict[TaskKey, Part]:
         """Scan the folder and return the part that holds the verdicts of each judged task.
 
         A task whose responses in `generations` differ from those that were judged is left out.
@@ -264,9 +264,9 @@ class Judgements(PartFolder):
         def observed(key: TaskKey) -> str | None:
             return generations[key].tasks[key] if key in generations else None
 
-        return self._covering(observed)
+        return self._parts_for(observed)
 
-    def _covering(
+    def _parts_for(
         self, observed: Callable[[TaskKey], str | None], without: Collection[Path] = ()
     ) -> dict[TaskKey, Part]:
         winners: dict[TaskKey, Part] = {}
@@ -283,7 +283,7 @@ class Judgements(PartFolder):
 
     def _relocate(self, missed: Sequence[tuple[Part, list[TaskKey]]], bad: Collection[Path]) -> dict[TaskKey, Part]:
         responses = {key: part.judged[key] for part, keys in missed for key in keys}
-        return self._covering(responses.get, bad)
+        return self._parts_for(responses.get, bad)
 
 
 def describe_tasks(table: pa.Table, observed: Sequence[str]) -> list[list[Any]]:

@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class FailedVisit:
-    """A visit that a run gave up. `story` has one line for each attempt."""
+    """A visit that a run gave up. `errors` has one line for each attempt."""
 
     point_id: str
     prompt_set_ids: tuple[str, ...]
-    story: tuple[str, ...]
+    errors: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry in a run's file."""
-        return {"point_id": self.point_id, "prompt_set_ids": list(self.prompt_set_ids), "story": list(self.story)}
+        return {"point_id": self.point_id, "prompt_set_ids": list(self.prompt_set_ids), "story": list(self.errors)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FailedVisit:
@@ -30,7 +30,7 @@ class FailedVisit:
         return cls(
             point_id=read_field(document, "point_id", str),
             prompt_set_ids=tuple(read_field(document, "prompt_set_ids", list)),
-            story=tuple(read_field(document, "story", list)),
+            errors=tuple(read_field(document, "story", list)),
         )
 
 

@@ -69,7 +69,7 @@ def examine(stored: StoredSweep) -> Status:
     at_work = {(driver["host"], driver["pid"]) for driver in drivers}
     alive = [run for run in runs if run.outcome == RUNNING and (run.host, run.pid) in at_work]
     progress = [RunProgress.from_events(stored.study.events(run.run)) for run in alive or runs[-1:]]
-    rate = sum(each.rate for each in progress) or None
+    rate = sum(run.rate for run in progress) or None
     points_left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
     if alive:
         state = "running"
@@ -85,7 +85,7 @@ def examine(stored: StoredSweep) -> Status:
         state=state,
         tasks=len(tasks),
         done=len(stored.generations),
-        running=sum(each.in_progress for each in progress) if alive else 0,
+        running=sum(run.in_progress for run in progress) if alive else 0,
         failed=len(failed),
         seconds=round(sum(run.seconds for run in runs), 1),
         tokens=sum(run.totals.tokens for run in runs),
@@ -101,8 +101,8 @@ def examine(stored: StoredSweep) -> Status:
 def _failure_lines(runs: Sequence[RunRecord], failed: set[TaskKey]) -> Iterator[str]:
     for run in runs:
         for failure in run.failures:
-            if failure.story and any((failure.point_id, set_id) in failed for set_id in failure.prompt_set_ids):
-                yield f"point {failure.point_id}: {failure.story[-1]}"
+            if failure.errors and any((failure.point_id, set_id) in failed for set_id in failure.prompt_set_ids):
+                yield f"point {failure.point_id}: {failure.errors[-1]}"
 
 
 def lines(status: Status) -> list[tuple[str, str]]:

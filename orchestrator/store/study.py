@@ -96,8 +96,8 @@ class Study(StudyFolder):
         directions: The stored scalars of directions.
     """
 
-    def __init__(self, root: Path, study_id: str, mends: bool = False) -> None:
-        super().__init__(root, study_id, mends)
+    def __init__(self, root: Path, study_id: str, moves_damaged: bool = False) -> None:
+        super().__init__(root, study_id, moves_damaged)
         self.generations = Generations(self)
         self.prompt_sets = PromptSets(self)
         self.directions = Directions(self)
@@ -115,7 +115,7 @@ class Study(StudyFolder):
             UserError: `out` cannot hold the study.
         """
         check_writable(out)
-        study = cls(cls.locate(out, info).root, info.id, mends=True)
+        study = cls(cls.locate(out, info).root, info.id, moves_damaged=True)
         path = study.root / "study.json"
         try:
             if StudyInfo.read(path).id == info.id:

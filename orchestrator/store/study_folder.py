@@ -15,17 +15,18 @@ class StudyFolder:
     Attributes:
         root: The study's folder.
         id: The study's id.
-        mends: If True, corrupt files are moved to `damaged/` so that they are regenerated. Readers leave them in place.
+        moves_damaged: If True, corrupt files are moved to `damaged/` so that they are regenerated. Readers leave them
+            in place.
         problems: The reason for each file that did not verify when it was read, by path.
         rejected: The number of files rejected so far. Unlike `problems` it is never reset: a cached result is out of
             date if the number has changed.
         task_keys: The key objects of tasks, shared by all parts of the study to save memory.
     """
 
-    def __init__(self, root: Path, study_id: str, mends: bool = False) -> None:
+    def __init__(self, root: Path, study_id: str, moves_damaged: bool = False) -> None:
         self.root = root
         self.id = study_id
-        self.mends = mends
+        self.moves_damaged = moves_damaged
         self.problems: dict[Path, str] = {}
         self.rejected = 0
         self.task_keys = TaskKeys()
@@ -36,14 +37,14 @@ class StudyFolder:
         return self.root.parent
 
     def reject(self, path: Path, why: object) -> None:
-        """Record in `problems` that a file does not verify. If `mends`, also move it to `damaged/`."""
+        """Record in `problems` that a file does not verify. If `moves_damaged`, also move it to `damaged/`."""
         if path not in self.problems:
             self.rejected += 1
         self.problems[path] = str(why)
-        if self.mends:
-            self.set_aside(path)
+        if self.moves_damaged:
+            self.move_to_damaged(path)
 
-    def set_aside(self, path: Path) -> Path | None:
+    def move_to_damaged(self, path: Path) -> Path | None:
         """Move a file to `damaged/`, overwriting nothing. Returns its new path, or None if it cannot be moved."""
         target = self.root / "damaged" / path.relative_to(self.root)
         if target.exists():
@@ -56,5 +57,5 @@ class StudyFolder:
         return target
 
     def damaged(self) -> list[Path]:
-        """Return the files that were set aside."""
+        """Return the files in `damaged/`."""
         return sorted(path for path in (self.root / "damaged").rglob("*") if path.is_file())

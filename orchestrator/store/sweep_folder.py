@@ -198,7 +198,7 @@ class StoredSweep:
         """Return, for each stored task of the sweep that a judge has judged, the part with its verdicts."""
         self._forget_if_damaged()
         if judge_id not in self._judged:
-            self._judged[judge_id] = self.study.judgements(judge_id).covering(self.generations)
+            self._judged[judge_id] = self.study.judgements(judge_id).parts_for(self.generations)
             self._rejected = self.study.rejected
         return self._judged[judge_id]
 

@@ -214,4 +214,4 @@ def _check_events(path: Path, report: VerificationReport) -> None:
         except ValueError:
             bad += 1
     if bad:
-        report.notes.append(f"events/{path.name}: {bad} of {len(lines)} lines were cut short and are passed over")
+        report.notes.append(f"events/{path.name}: {bad} of {len(lines)} lines were cut short and are skipped")

@@ -19,7 +19,7 @@ class JsonRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, ready for `json.dumps`."""
-        return {each.name: _to_json(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -65,6 +65,6 @@ def _fields(record: type[JsonRecord]) -> dict[str, tuple[Any, bool]]:
     """Return the type of each field of a record, and whether it has a default."""
     hints = typing.get_type_hints(record)
     return {
-        each.name: (hints[each.name], each.default is not MISSING or each.default_factory is not MISSING)
-        for each in fields(record)  # type: ignore[arg-type]
+        field.name: (hints[field.name], field.default is not MISSING or field.default_factory is not MISSING)
+        for field in fields(record)  # type: ignore[arg-type]
     }

@@ -128,7 +128,8 @@ def make_study(
         request=sweep.to_json(),
         overrides=("engine=dummy", "probe_sets=[harmful,benign]", 'system_prompt.text="be kind"'),
         labels={
-            end.fingerprint: end.label for end in (*grid.towards, *(each.direction for each in grid.extra_checkpoints))
+            end.fingerprint: end.label
+            for end in (*grid.towards, *(extra.direction for extra in grid.extra_checkpoints))
         },
         runs=(run,),
     )

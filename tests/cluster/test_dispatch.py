@@ -103,7 +103,7 @@ def test_a_visit_stored_before_its_actor_died_is_not_repeated(job: Job, undistur
     assert outcome.responses == len(undisturbed)
 
 
-def test_a_visit_that_kills_its_actors_is_quarantined_and_the_rest_is_run(job: Job, undisturbed: Responses) -> None:
+def test_a_visit_that_kills_its_actors_is_given_up_and_the_rest_is_run(job: Job, undisturbed: Responses) -> None:
     poisoned = job.sweep.grid.points()[4]
     instruct(job, poisoned.id, "before die")
     outcome = job.run(actor=Scripted, max_attempts=3)
@@ -114,10 +114,10 @@ def test_a_visit_that_kills_its_actors_is_quarantined_and_the_rest_is_run(job: J
     assert job.responses() == {key: text for key, text in undisturbed.items() if key[0] != poisoned.id}
     # Only the visit that ran is blamed, though each actor had another one in its queue.
     assert {e["point_id"] for e in job.events_named("actor_died")} == {poisoned.id}
-    (quarantined,) = job.events_named("visit_quarantined")
-    assert quarantined["story"] == failure.errors
+    (given_up,) = job.events_named("visit_quarantined")
+    assert given_up["story"] == failure.errors
     (job.study.out / poisoned.id).unlink()
-    assert not job.run().failures  # the next run tries quarantined visits again
+    assert not job.run().failures  # the next run tries visits that were given up again
     assert job.responses() == undisturbed
 
 
@@ -134,7 +134,7 @@ def test_a_visit_that_raises_is_tried_again_by_the_same_actor(job: Job, undistur
 
 
 @pytest.mark.parametrize(("actor", "actors"), [(Broken, 1), (OneBroken, 2)])
-def test_an_engine_that_fails_is_replaced_and_no_visit_is_quarantined(
+def test_an_engine_that_fails_is_replaced_and_no_visit_is_given_up(
     job: Job, undisturbed: Responses, actor: type[Broken], actors: int
 ) -> None:
     outcome = job.run(actor=actor, actors=actors, seconds=0.05)
@@ -146,7 +146,7 @@ def test_an_engine_that_fails_is_replaced_and_no_visit_is_quarantined(
     )
 
 
-def test_consecutive_points_at_which_every_engine_fails_are_quarantined(job: Job, undisturbed: Responses) -> None:
+def test_consecutive_points_at_which_every_engine_fails_are_given_up(job: Job, undisturbed: Responses) -> None:
     poisoned = job.sweep.grid.points()[1:7]
     for point in poisoned:
         instruct(job, point.id, "before raise")

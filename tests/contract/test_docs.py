@@ -125,6 +125,6 @@ def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
         return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
 
     summary = {key: value for key, value in load_study(folder).summary.items() if key not in ("grid", "engines")}
-    summary["judges"] = [{key: value for key, value in each.items() if key != "sets"} for each in summary["judges"]]
+    summary["judges"] = [{key: value for key, value in judge.items() if key != "sets"} for judge in summary["judges"]]
     assert len(keys(summary)) > 50
     assert sorted(key for key in keys(summary) if f"`{key}`" not in text) == []

@@ -295,6 +295,6 @@ def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path) -> None:
     for verb in ("status", "compact"):
         result = call(verb, root, "--json")
         assert result.code == 0 and len(json.loads(result.out)) == 1, result
-        assert f"passed over: study={other}" in result.err
+        assert f"skipped: study={other}" in result.err
     assert call("verify", str(other)).code == 1
     assert_refused(call("status", str(other)), "study.json does not verify")

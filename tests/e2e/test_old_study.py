@@ -92,7 +92,7 @@ def test_reduce_gives_the_same_bytes_before_and_after_compact(old: Path) -> None
 
 
 def test_repeating_a_request_runs_nothing_and_adds_no_row(old: Path) -> None:
-    """A quarantined task is not tried again without `retry=failed`, and the exit code reports that it is missing."""
+    """A task that was given up is not tried again without `retry=failed`, and the exit code shows that."""
     before = evidence(old)
     completed = call(old, "run", *REQUESTS["given_up"])
     assert completed.returncode == 3, completed.stderr

@@ -50,8 +50,8 @@ def test_the_preset_runs_and_asr_changes_away_from_the_origin(tmp_path: Path, na
     far = harmful_asr(frame, frame["alpha"].abs() == 0.5)
     if name.startswith("drag"):
         checkpoints = summary["checkpoints"]
-        assert [each["mark"] for each in checkpoints] == ["epoch-1", "epoch-2", "epoch-3"]
-        distances = [each["distance"] for each in checkpoints]
+        assert [checkpoint["mark"] for checkpoint in checkpoints] == ["epoch-1", "epoch-2", "epoch-3"]
+        distances = [checkpoint["distance"] for checkpoint in checkpoints]
         assert 0 < distances[0] < distances[1] < distances[2]
         assert (summary["plane_share"] or 0) > 0.8 if name == "drag_plane" else summary["plane_share"] is None
     elif name.startswith("interpolate"):

@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_a_resumable_study_and_prints_the_command_to_resume(tmp_pa
     assert stored.items() <= responses(tmp_path).items() and len(responses(tmp_path)) == 9 * 6
 
 
-def test_a_task_that_keeps_failing_is_quarantined_and_the_rest_is_run(tmp_path: Path) -> None:
+def test_a_task_that_keeps_failing_is_given_up_and_the_rest_is_run(tmp_path: Path) -> None:
     poison = tmp_path / "poison"
     poison.touch()
     root = Path(__file__).parents[2]

@@ -29,7 +29,7 @@ from workers.engines.hf import TransformersEngine
 from workers.engines.vllm import VllmEngine
 from workers.noise.definition import Slab
 from workers.noise.reference import perturb, to_float32
-from workers.weights import materialise
+from workers.weights import materialize
 from workers.weights.base_placement import SHARED_MEMORY
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.device_memory import TensorWrite
@@ -391,7 +391,7 @@ def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp
     """Coefficient 1 gives the exact weights of the checkpoint or merged adapter; the origin gives the base again."""
     base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
     lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
-    materialise.merge(base, lora, merged)
+    materialize.merge(base, lora, merged)
     targets = tuple(resolve_target(folder, read_checkpoint(base)) for folder in (other, lora))
     full, adapted = (TowardsDirection(target.fingerprint) for target in targets)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(base), targets=targets))

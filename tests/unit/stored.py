@@ -81,7 +81,7 @@ def store_sweep(
     study.generations.write(
         f"{sweep.id}{system_prompt}", pa.Table.from_pylist(rows, schema=GENERATIONS), {"engine": "dummy"}
     )
-    ends = [*sweep.grid.towards, *(each.direction for each in sweep.grid.extra_checkpoints)]
+    ends = [*sweep.grid.towards, *(extra.direction for extra in sweep.grid.extra_checkpoints)]
     record = SweepRecord(
         sweep_id=sweep.id,
         name=sweep.name,

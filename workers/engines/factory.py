@@ -1,4 +1,4 @@
-"""Choose and open an engine; refuse models whose weights cannot be written exactly."""
+"""Choose and open an engine; check that a model's weights can be written exactly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_engine(spec: EngineSpec) -> Engine:
 
 
 def check_supported(config: Mapping[str, Any], path: object = "") -> None:
-    """Refuse models whose weights cannot be written exactly.
+    """Check that a model's weights can be written exactly.
 
     Args:
         config: The content of the model's config.json.

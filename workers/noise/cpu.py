@@ -184,7 +184,7 @@ def write_slab(
 def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int = 0) -> Array:
     """Compute rows first, first + 1, ... of W1 = round(W + s B A), as many as `b` has.
 
-    The arithmetic is that of workers.weights.materialise.lora_merged, bit for bit.
+    The arithmetic is that of workers.weights.materialize.lora_merged, bit for bit.
 
     Args:
         base: The whole tensor W (out x in), flat.

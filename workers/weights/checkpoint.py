@@ -198,10 +198,10 @@ def is_tied(config: Mapping[str, Any]) -> bool:
     config.json decides; if it does not set tie_word_embeddings, the default of transformers does.
     """
     configs = [config, config.get("text_config") or {}]
-    values = [each["tie_word_embeddings"] for each in configs if each.get("tie_word_embeddings") is not None]
+    values = [config["tie_word_embeddings"] for config in configs if config.get("tie_word_embeddings") is not None]
     if values:
         return any(values)
-    return any(each.get("model_type") in TIED_MODEL_TYPES for each in configs)
+    return any(config.get("model_type") in TIED_MODEL_TYPES for config in configs)
 
 
 def read_json(file: Path, field: str = MODEL_FIELD) -> dict[str, Any]:

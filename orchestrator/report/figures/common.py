@@ -65,7 +65,7 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
     """
     center = float(landscape["alpha"].min() + landscape["alpha"].max()) / 2
     placed: list[tuple[float, float]] = []
-    for checkpoint in sorted(summarize_checkpoints(landscape), key=lambda each: each.alpha):
+    for checkpoint in sorted(summarize_checkpoints(landscape), key=lambda checkpoint: checkpoint.alpha):
         own = next(result for result in checkpoint.results if _is_primary(landscape, result))
         if own.asr is None or line not in (None, checkpoint.line):
             continue

@@ -103,14 +103,14 @@ def _projected_checkpoints(checkpoints: Sequence[CheckpointSummary]) -> list[dic
     """Return the checkpoints off their line or plane, at their projection, with the ASR of each result."""
     return [
         {
-            "line": each.line,
-            "mark": each.mark,
-            "alpha": each.alpha,
-            "beta": each.beta,
-            "asr": [result.asr for result in each.results],
+            "line": checkpoint.line,
+            "mark": checkpoint.mark,
+            "alpha": checkpoint.alpha,
+            "beta": checkpoint.beta,
+            "asr": [result.asr for result in checkpoint.results],
         }
-        for each in checkpoints
-        if each.projected
+        for checkpoint in checkpoints
+        if checkpoint.projected
     ]
 
 

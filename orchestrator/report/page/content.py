@@ -24,7 +24,7 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
     checkpoints = summary.checkpoints or summarize_checkpoints(frame)  # earlier versions did not store them
     return {
         "model": summary.model,
-        "about": _about(summary),
+        "about": _prompts_and_judge(summary),
         "tiles": tiles(summary),
         "verdict": narrative.verdict(summary),
         "said": narrative.details(summary),
@@ -90,7 +90,7 @@ def _radius(basin: BasinSummary) -> tuple[str, str]:
     return format_number(basin.radius, 2), f"95% interval {low} to {basin.radius_high:.2f}"
 
 
-def _about(summary: SweepSummary) -> str:
+def _prompts_and_judge(summary: SweepSummary) -> str:
     """Return the prompts and the judge of the headline numbers, as text."""
     primary = summary.primary
     return (

@@ -26,7 +26,7 @@ from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.report.page.tables import Table
 from orchestrator.store.sweep_folder import StoredSweep
 
-HERE = Path(__file__).parent
+PAGE_FOLDER = Path(__file__).parent
 _BASE_POLICY = "base-uri 'none'; form-action 'none'"
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -94,7 +94,7 @@ def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure:
 def template_environment(*folders: Path) -> jinja2.Environment:
     """Return the environment of the templates in `folders` and then in this package; all values are escaped."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, HERE]),
+        loader=jinja2.FileSystemLoader([*folders, PAGE_FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -110,7 +110,7 @@ def embed_json(value: Any) -> Markup:
 
 def _read(name: str) -> str:
     """Return the text of one of this package's own files."""
-    return (HERE / name).read_text(encoding="utf-8")
+    return (PAGE_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

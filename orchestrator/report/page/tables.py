@@ -127,7 +127,7 @@ def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_or
         degenerate = UNKNOWN
         if hits.any() and not is_refusal:
             degenerate = f"{100 * (own == 'd').sum() / hits.sum():.0f}%"
-        count = sum(each == category for each in category_of.values())
+        count = sum(other == category for other in category_of.values())
         rows.append([category or "(none)", str(count), _share(origin_hits), _share(hits), degenerate])
     measured = "Refused" if is_refusal else "ASR"
     return Table(
@@ -170,7 +170,7 @@ def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKe
         return None
     head = ["Checkpoint", "Coordinates", "Its own ASR, %", "95% interval", "ASR of the grid there, %", "Prompts"]
     optional = ["Distance", "ASR in the paper, %"]
-    rows = [_checkpoint_row(each, primary) for each in checkpoints]
+    rows = [_checkpoint_row(checkpoint, primary) for checkpoint in checkpoints]
     first = len(head)
     known = [i for i in range(first, first + len(optional)) if any(row[i] != UNKNOWN for row in rows)]
     kept = [*range(first), *known]
@@ -179,7 +179,7 @@ def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKe
 
 
 def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[str]:
-    result = next(each for each in checkpoint.results if each.key == primary)
+    result = next(result for result in checkpoint.results if result.key == primary)
     place = f"α {format_signed(checkpoint.alpha)}"
     if checkpoint.beta is not None:
         place += f", β {format_signed(checkpoint.beta)}"

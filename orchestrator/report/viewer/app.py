@@ -25,9 +25,15 @@ from orchestrator.store.status import examine
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 
-HERE = Path(__file__).parent
+VIEWER_FOLDER = Path(__file__).parent
 ASSETS = {
-    path.name: path for path in (render.HERE / "page.js", render.HERE / "page.css", HERE / "view.js", HERE / "view.css")
+    path.name: path
+    for path in (
+        render.PAGE_FOLDER / "page.js",
+        render.PAGE_FOLDER / "page.css",
+        VIEWER_FOLDER / "view.js",
+        VIEWER_FOLDER / "view.css",
+    )
 }
 
 
@@ -76,7 +82,7 @@ class _Pages:
 
     def __init__(self, catalog: StudyCatalog) -> None:
         self._catalog = catalog
-        self._templates = template_environment(HERE)
+        self._templates = template_environment(VIEWER_FOLDER)
 
     def index(self, request: Request) -> Response:
         """Return the page that lists all sweeps."""

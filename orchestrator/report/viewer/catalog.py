@@ -152,7 +152,7 @@ class StudyCatalog:
         """Return all verdicts and no responses."""
         verdicts = verdict_letters(stored, panel)
         names = tuple(judge.name for judge in panel)
-        prompts = {each.id: each.prompts for each in stored.prompt_sets}
+        prompts = {prompt_set.id: prompt_set.prompts for prompt_set in stored.prompt_sets}
         no_responses = pd.DataFrame(columns=[*RESPONSE_KEY, "text", *names])
         return Evidence(stored.prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
 

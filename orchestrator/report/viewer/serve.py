@@ -60,7 +60,7 @@ def allowed_hosts(options: ViewerOptions) -> set[str]:
     hosts = {"localhost", "127.0.0.1", "::1", options.host, *options.names}
     if not options.is_loopback:
         hosts.add(socket.gethostname())
-        hosts |= {each.address.partition("%")[0] for cards in psutil.net_if_addrs().values() for each in cards}
+        hosts |= {entry.address.partition("%")[0] for card in psutil.net_if_addrs().values() for entry in card}
     return {name.lower() for name in hosts if name} | {f"[{name.lower()}]" for name in hosts if ":" in name}
 
 

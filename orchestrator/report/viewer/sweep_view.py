@@ -89,7 +89,7 @@ class SweepView:
                 rows = rows[rows[self.evidence.judges[0]] == outcome]
             if text:
                 pairs = zip(rows["response"], rows["text"], strict=True)
-                rows = rows[[any(text.lower() in each.lower() for each in pair) for pair in pairs]]
+                rows = rows[[any(text.lower() in part.lower() for part in pair) for pair in pairs]]
             total += len(rows)
             hits += rows.head(MAX_HITS - len(hits)).to_dict("records")
         return {"total": total, "found": [self._hit(row) for row in hits]}

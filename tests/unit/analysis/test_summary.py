@@ -243,7 +243,7 @@ def test_intervals_over_directions_probes_and_both() -> None:
     over, score = summary.visage.over, summary.visage.paper
     assert over is not None and score is not None
     assert (summary.visage.low, summary.visage.high) == (over.directions.low, over.directions.high)
-    halves = [score - each.low for each in (over.directions, over.probes, over.both)]
+    halves = [score - interval.low for interval in (over.directions, over.probes, over.both)]
     assert halves[2] == pytest.approx(math.hypot(*halves[:2])) and min(halves) > 1
     assert over.probes.df == 39 and over.directions.df == 2
     assert summary.visage.enough.more == 2

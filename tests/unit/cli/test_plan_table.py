@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.cli.plan_table import plan_rows
 from orchestrator.planning.gpus import GPUS
-from orchestrator.planning.inputs import EngineSetup, ModelSize
 from orchestrator.planning.limits import check_memory
+from orchestrator.planning.workload import EngineSetup, ModelSize
 from orchestrator.utils.choices import BaseChoice
 from tests.unit.planning.sizes import LLAMA70, MISTRAL, SMOL, UNKNOWN, planned
 

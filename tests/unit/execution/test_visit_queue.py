@@ -1,4 +1,4 @@
-"""Order, retries and quarantine in the queue of visits, and deadlines from earlier visits."""
+"""Order, retries and giving up in the queue of visits, and deadlines from earlier visits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_items_of_a_replaced_actor_are_put_back_first_in_their_order() -> None:
     assert [queue.take(idle=True) for _ in range(4)] == [AT_ORIGIN, FIRST, SECOND, None]
 
 
-def test_a_failed_visit_comes_last_and_is_quarantined_after_the_last_attempt() -> None:
+def test_a_failed_visit_comes_last_and_is_given_up_after_the_last_attempt() -> None:
     queue = Queue()
     queue.add([SECOND], [])
     queue.record_failure(FIRST, "Traceback\n  line\nValueError: first\n")
@@ -54,8 +54,8 @@ def test_a_failed_visit_comes_last_and_is_quarantined_after_the_last_attempt() -
     assert queue.take(idle=True) is None
     (failure,) = queue.outcome.failures
     assert (failure.visit, failure.errors) == (FIRST, ["ValueError: first", "second"])
-    story = {"story": failure.errors, "visit": FIRST.id, "point_id": FIRST.point.id, "prompt_set_ids": ["set"]}
-    assert queue.events == [("visit_quarantined", story)]
+    fields = {"story": failure.errors, "visit": FIRST.id, "point_id": FIRST.point.id, "prompt_set_ids": ["set"]}
+    assert queue.events == [("visit_quarantined", fields)]
 
 
 def test_a_direction_that_cannot_be_measured_ends_the_run() -> None:

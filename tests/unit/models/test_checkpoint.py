@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.models.checkpoint import known_architectures, read_checkpoint
-from orchestrator.planning.inputs import size_of_checkpoint
+from orchestrator.planning.workload import size_of_checkpoint
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 from tests.unit.models.checkpoint_files import CONFIG, make, tensors, write

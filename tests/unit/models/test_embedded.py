@@ -39,7 +39,7 @@ logs.configure()
 embedded.WHEEL_SHA256, adapter, behavior = sys.argv[1:4]
 log = pathlib.Path(os.environ["LOG"])
 
-def materialise(step, *paths):
+def materialize(step, *paths):
     with open(log, "a") as stream:
         stream.write(step + chr(10))
     out = pathlib.Path(paths[-1])
@@ -49,7 +49,7 @@ def materialise(step, *paths):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(4 if behavior == "slow" else 0)
 
-embedded.materialise = materialise
+embedded.materialize = materialize
 try:
     print(embedded.embedded_model(adapter or None))
 except UserError as error:
@@ -178,12 +178,12 @@ def test_a_full_disk_is_refused_before_the_download(tmp_path: Path, monkeypatch:
 def test_the_folders_name_depends_on_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
 
-    def materialise(step: str, *paths: Path) -> None:
+    def materialize(step: str, *paths: Path) -> None:
         steps.append(step)
         paths[-1].mkdir()
 
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "materialise", materialise)
+    monkeypatch.setattr(embedded, "materialize", materialize)
     monkeypatch.setattr(embedded, "_download_gguf", lambda folder: folder)
     monkeypatch.setattr(embedded, "ADAPTERS", tmp_path)
     config = ModelConfig(name="smollm2_135m", embedded=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.models.fingerprint import BESIDE_WEIGHTS, _hash_tensors, fingerprint
+from orchestrator.models.fingerprint import FINGERPRINT_FILE, _hash_tensors, fingerprint
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.safetensors_header import TensorHeader
 from tests.unit.models.checkpoint_files import make, tensors, write
@@ -50,7 +50,7 @@ def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path: Path, monkeypatch
     file = model / "model.safetensors"
     stat = file.stat()
     before = fingerprint(model)
-    assert (model / BESIDE_WEIGHTS).is_file()
+    assert (model / FINGERPRINT_FILE).is_file()
     with open(file, "r+b") as stream:
         stream.seek(-1, os.SEEK_END)
         stream.write(b"\x7f")
@@ -69,7 +69,7 @@ def test_a_hash_is_remembered_only_if_the_file_is_old_enough(tmp_path: Path, mon
     monkeypatch.setattr("orchestrator.models.fingerprint._hash_tensors", counted)
     model = make(tmp_path / "model")
     first = fingerprint(model)
-    assert not (model / BESIDE_WEIGHTS).exists()  # an edit within the same clock tick would go unnoticed
+    assert not (model / FINGERPRINT_FILE).exists()  # an edit within the same clock tick would go unnoticed
     monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
     assert fingerprint(model) == first
     assert fingerprint(model) == first
@@ -81,7 +81,7 @@ def test_the_hash_of_a_read_only_folder_is_remembered_in_the_cache(
 ) -> None:
     monkeypatch.setattr("orchestrator.models.fingerprint.CLOCK_TICK_NS", 0)
     model = make(tmp_path / "model")
-    (model / BESIDE_WEIGHTS).mkdir()  # a folder in its place cannot be replaced, even by root
+    (model / FINGERPRINT_FILE).mkdir()  # a folder in its place cannot be replaced, even by root
     fingerprint(model)
     cached_files = list((cache_dir() / "fingerprints").glob("*.json"))
     assert len(cached_files) == 1
@@ -93,7 +93,7 @@ def test_the_hash_of_a_read_only_folder_is_remembered_in_the_cache(
 def test_a_damaged_record_is_ignored(record: str, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     before = fingerprint(model)
-    (model / BESIDE_WEIGHTS).write_text(record)
+    (model / FINGERPRINT_FILE).write_text(record)
     assert fingerprint(model) == before
 
 

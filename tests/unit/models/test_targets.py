@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from orchestrator.models import targets
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.fingerprint import fingerprint
-from orchestrator.models.finite import refuse_nonfinite
-from orchestrator.models.targets import refuse_duplicates, resolve_target
+from orchestrator.models.finite import check_finite
+from orchestrator.models.targets import check_no_duplicates, resolve_target
 from orchestrator.utils.errors import UserError
 from tests.unit.models.target_files import Q, adapter, half, model, weights
 from workers.weights.checkpoint import MappedCheckpoint
@@ -33,9 +33,9 @@ def test_a_checkpoint_is_identified_by_its_content(base: CheckpointInfo, tmp_pat
     assert progress[-1] == 1.0
     other = resolve_target(model(tmp_path / "other", weights(2)), base)
     assert other.fingerprint != target.fingerprint and other.sample != target.sample
-    refuse_duplicates((target, other))
+    check_no_duplicates((target, other))
     with pytest.raises(UserError, match="same weights"):
-        refuse_duplicates((target, other, copy))
+        check_no_duplicates((target, other, copy))
 
 
 def test_an_adapter_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
@@ -286,12 +286,12 @@ def test_the_bases_weights_in_another_dtype_are_refused(tmp_path: Path, base: Ch
 def test_a_base_with_infinity_is_refused_and_a_finite_one_is_read_once(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_nonfinite(base)
+    check_finite(base)
     monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("read again"))
-    refuse_nonfinite(base)
+    check_finite(base)
     monkeypatch.undo()
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
     tensors = weights(3)
     tensors["model.norm.weight"][2] = np.inf
     with pytest.raises(UserError, match=r"^model\.path=.*model\.norm\.weight holds NaN or infinity"):
-        refuse_nonfinite(read_checkpoint(model(tmp_path / "spoilt", tensors)))
+        check_finite(read_checkpoint(model(tmp_path / "spoilt", tensors)))

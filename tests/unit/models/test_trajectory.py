@@ -47,8 +47,8 @@ def test_principal_axis_adapters_equal_the_axes_up_to_rounding(base: CheckpointI
     """The displacement of each adapter equals the weighted sum of the displacements of the epochs."""
     epochs = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
     geometry = measure_targets(base, epochs, ["norm"])
-    remembered = measure_targets(base, epochs, ["norm"])
-    assert np.array_equal(geometry.gram, remembered.gram) and geometry.moved == remembered.moved, "remembered"
+    cached = measure_targets(base, epochs, ["norm"])
+    assert np.array_equal(geometry.gram, cached.gram) and geometry.moved == cached.moved, "cached"
     _, mixing, share = geometry.principal_axes()
     assert 0 < share <= 1
     axes = principal_axis_adapters(base, epochs, mixing.tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.planning.cost import Plan, estimate
-from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
 from orchestrator.utils.choices import Dtype
 
 MISTRAL = ModelSize("mistral7b", Dtype.bfloat16, 7241732096, 32, 4096, 8, 128, 32000)

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.planning.cost import Plan, estimate
 from orchestrator.planning.gpus import GPUS
-from orchestrator.planning.inputs import EngineSetup, ModelSize, PromptLoad, Workload
 from orchestrator.planning.limits import check_memory
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
 from orchestrator.utils.choices import Dtype
 from tests.unit.planning.sizes import LLAMA70, MISTRAL, SMOL, UNKNOWN, planned
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.planning.gpus import GPUS, find_gpu, key_of_installed
-from orchestrator.planning.inputs import EngineSetup
+from orchestrator.planning.workload import EngineSetup
 from orchestrator.utils.errors import UserError
 from tests.unit.planning.sizes import MISTRAL, planned
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.gpus import GB
-from orchestrator.planning.inputs import EngineSetup, ModelSize
 from orchestrator.planning.limits import check_disk, check_memory
+from orchestrator.planning.workload import EngineSetup, ModelSize
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind
 from orchestrator.utils.errors import UserError
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, SMOL, planned

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from orchestrator.planning.gpus import GB
-from orchestrator.planning.inputs import EngineSetup, ModelSize
 from orchestrator.planning.memory import place_base
+from orchestrator.planning.workload import EngineSetup, ModelSize
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, SMOL, planned
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.planning.gpus import GPUS
-from orchestrator.planning.inputs import EngineSetup
+from orchestrator.planning.workload import EngineSetup
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, PAPER, SMOL, planned
 
 

@@ -63,7 +63,7 @@ def files(root: Path) -> dict[Path, int]:
 
 def test_no_route_writes_to_a_study(folder: Path, address: str) -> None:
     before = files(folder.parents[2])
-    for path in ("/", "/sweeps", *(f"{path_of(folder)}/{each}" for each in ("", "now", "prompts", "search?text=i"))):
+    for path in ("/", "/sweeps", *(f"{path_of(folder)}/{route}" for route in ("", "now", "prompts", "search?text=i"))):
         status, received, text = get(address, path)
         assert status == 200 and text, path
         assert received["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")

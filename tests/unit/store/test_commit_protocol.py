@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(STRACE is None, reason="strace, which kills at a
 
 
 def repairing_study(study: Study) -> Study:
-    return Study(study.root, study.id, mends=True)
+    return Study(study.root, study.id, moves_damaged=True)
 
 
 def store_part(study: Study) -> None:

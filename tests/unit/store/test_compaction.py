@@ -41,7 +41,7 @@ def ordered(unsorted: list[Row]) -> list[Row]:
 
 
 def verdicts(study: Study) -> list[Row]:
-    known = study.judgements("j").covering(study.generations.stored())
+    known = study.judgements("j").parts_for(study.generations.stored())
     return ordered([row for _, table in study.judgements("j").rows(known) for row in table.to_pylist()])
 
 
@@ -134,7 +134,7 @@ def test_the_last_readable_copy_of_a_task_is_kept(study: Study) -> None:
 def test_a_reader_that_scanned_before_the_merge_finds_all_rows(study: Study) -> None:
     before = ordered(all_rows(study))
     winners = study.generations.stored()
-    known = study.judgements("j").covering(winners)
+    known = study.judgements("j").parts_for(winners)
     compact(reopen(study))
     assert ordered([row for _, table in study.generations.rows(winners) for row in table.to_pylist()]) == before
     assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 36
@@ -142,7 +142,7 @@ def test_a_reader_that_scanned_before_the_merge_finds_all_rows(study: Study) -> 
 
 
 def test_a_late_reader_gets_no_verdicts_on_other_responses(study: Study) -> None:
-    known = study.judgements("j").covering(study.generations.stored())
+    known = study.judgements("j").parts_for(study.generations.stored())
     write_part(study, "visit0", "point0", response="otherwise")
     judge(study, {"point0": study.generations.stored()["point0", "set"].tasks["point0", "set"]}, verdict="complied")
     next(part.path for key, part in known.items() if key[0] == "point0").unlink()
@@ -162,7 +162,7 @@ def test_older_verdicts_in_the_same_part_are_ignored(tmp_path: Path, name: int) 
         if study.generations.stored()[first, "set"].name != before:
             break
     judge(study, {first: study.generations.stored()[first, "set"].tasks[first, "set"]})
-    known = study.judgements("j").covering(study.generations.stored())
+    known = study.judgements("j").parts_for(study.generations.stored())
     compact(reopen(study))
     assert sorted({key[0] for key in known}) == [first, other]
     assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 6

@@ -75,8 +75,8 @@ def test_a_part_that_enters_together_with_the_whole_sweep_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_lease = enter(path.with_name("lease-1of2.json"), "1/2")
-    beat = own_lease._beat
-    monkeypatch.setattr(own_lease, "_beat", lambda: (beat(), write_foreign_lease(path)))
+    renew = own_lease._renew
+    monkeypatch.setattr(own_lease, "_renew", lambda: (renew(), write_foreign_lease(path)))
     with pytest.raises(UserError, match="on far"):
         own_lease.__enter__()
     assert [h.name for h in path.parent.iterdir()] == ["lease.json"]
@@ -156,6 +156,6 @@ def test_the_overwritten_one_of_two_simultaneous_holders_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_lease = enter(path)
-    monkeypatch.setattr(own_lease, "_beat", lambda: write_foreign_lease(path))
+    monkeypatch.setattr(own_lease, "_renew", lambda: write_foreign_lease(path))
     with pytest.raises(UserError, match="on far"):
         own_lease.__enter__()

@@ -182,22 +182,22 @@ def test_verdicts_count_only_for_the_responses_that_were_judged(study: Study) ->
     write_part(study, "b")
     winners = study.generations.stored()
     judge(study, {point: winners[point, "set"].tasks[point, "set"] for point in ("a", "b")})
-    known = study.judgements("j").covering(winners)
+    known = study.judgements("j").parts_for(winners)
     assert set(known) == set(winners)
     assert sum(table.num_rows for _, table in study.judgements("j").rows(known)) == 6
     write_part(study, "a", actor="another", response="no")  # the same responses from another actor
-    assert set(study.judgements("j").covering(study.generations.stored())) == set(winners)
+    assert set(study.judgements("j").parts_for(study.generations.stored())) == set(winners)
     write_part(study, "a", response="something else")
-    assert set(study.judgements("j").covering(study.generations.stored())) == {("b", "set")}
-    assert study.judgements("another judge").covering(winners) == {}
+    assert set(study.judgements("j").parts_for(study.generations.stored())) == {("b", "set")}
+    assert study.judgements("another judge").parts_for(winners) == {}
 
 
 def test_an_announced_part_counts_although_the_listing_omits_it(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     write_part(study, "p")
     monkeypatch.setattr(observations, "_file_names", lambda folder: set())
     assert study.generations.stored() == {}
-    study.generations.expect("p")
-    study.generations.expect("never stored")
+    study.generations.add_expected_part("p")
+    study.generations.add_expected_part("never stored")
     assert set(study.generations.stored()) == {("p", "set")} and not study.problems
 
 

@@ -95,7 +95,7 @@ def test_running_parts_are_reported_together(folder: SweepFolder) -> None:
 def test_visits_that_were_given_up_are_reported(folder: SweepFolder) -> None:
     stored = StoredSweep.open(folder)
     missing = [task.key for task in stored.sweep.tasks() if task.key not in stored.generations]
-    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), story=("once", "it broke")) for p, s in missing]
+    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), errors=("once", "it broke")) for p, s in missing]
     RunRecorder(folder, 3).end("complete", failures=failures)
     result = examine(folder)
     assert (result.state, result.failed, len(result.failures)) == ("failed", 3, 3)
@@ -107,7 +107,7 @@ def test_a_failure_that_a_later_run_repaired_is_not_reported(folder: SweepFolder
     keys = [task.key for task in stored.sweep.tasks()]
     missing = [key for key in keys if key not in stored.generations]
     repaired = next(key for key in keys if key in stored.generations)  # a later run stored its responses
-    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), story=("it broke",)) for p, s in (repaired, missing[0])]
+    failures = [FailedVisit(point_id=p, prompt_set_ids=(s,), errors=("it broke",)) for p, s in (repaired, missing[0])]
     RunRecorder(folder, 3).end("complete", failures=failures)
     result = examine(folder)
     assert result.failed == 1 and result.failures == (f"point {missing[0][0]}: it broke",)

@@ -38,7 +38,7 @@ RUN = RunRecord(
     versions={"python": "3.11"},
     seconds=2.5,
     totals=RunTotals(visits=3, tokens=9, gpu_seconds=0.25),
-    failures=(FailedVisit(point_id="p", prompt_set_ids=("a", "b"), story=("once", "twice")),),
+    failures=(FailedVisit(point_id="p", prompt_set_ids=("a", "b"), errors=("once", "twice")),),
 )
 RECORD = SweepRecord(
     sweep_id="0" * 16,
@@ -143,7 +143,7 @@ def test_parts_are_scanned_once_until_they_are_refreshed(stored: StoredSweep, sc
 
 
 def test_parts_found_to_be_damaged_no_longer_count_as_stored(stored: StoredSweep, scans: list[str]) -> None:
-    stored.study.mends = True
+    stored.study.moves_damaged = True
     part = stored.study.generations.parts()[0]
     assert len(stored.generations) == 11
     data = bytearray(part.path.read_bytes())

@@ -28,7 +28,7 @@ from orchestrator.utils.errors import UserError
 from workers.noise.reference import to_float32
 from workers.weights import geometry
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.materialise import from_bf16, lora_merged, to_bf16
+from workers.weights.materialize import from_bf16, lora_merged, to_bf16
 from workers.weights.targets import Target
 
 SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), "experts.weight": (3, 8, 24)}

@@ -29,7 +29,7 @@ from workers.noise import cpu_kernels as kernels
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
 from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType, Slab, Term, table, tensor_key
 from workers.noise.reference import from_float32, to_float32
-from workers.weights import materialise
+from workers.weights import materialize
 
 ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
@@ -190,11 +190,11 @@ def test_documented_interpolations(dtype: DType, between: str, adapted: str) -> 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_and_materialise_merge_adapters_alike(dtype: DType) -> None:
+def test_the_kernel_and_materialize_merge_adapters_alike(dtype: DType) -> None:
     rng = np.random.default_rng(5)
     w, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 1100), (7, 1100), (300, 7)))
     base = from_float32(w, dtype)
-    expected = from_float32(materialise.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
+    expected = from_float32(materialize.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
     assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b, 0.3).reshape(300, 1100), expected)
     assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b[20:30], 0.3, 20).reshape(10, 1100), expected[20:30])
 

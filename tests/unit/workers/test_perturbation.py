@@ -104,9 +104,9 @@ def test_directions_are_as_defined(norm: str, orthogonal_to: int | None, dtype: 
 
 def test_table_has_the_documented_schema() -> None:
     layer, by_row = table(RandomDirection(1)), table(RandomDirection(1, "filter"))
-    for each in (layer, by_row):
-        assert each.schema.names == ["tensor", "row", "on_self", "on_other"]
-        assert each.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64()]
+    for scalars in (layer, by_row):
+        assert scalars.schema.names == ["tensor", "row", "on_self", "on_other"]
+        assert scalars.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64()]
     assert set(layer["row"].to_pylist()) == {-1}
     rows = [r["row"] for r in by_row.to_pylist() if r["tensor"] == "experts.weight"]
     assert rows == [0, 1, 2]

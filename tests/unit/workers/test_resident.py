@@ -24,7 +24,7 @@ from workers.weights import perturbation as directions
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.device_memory import TORCH_DTYPES, CpuMemory, GpuMemory
 from workers.weights.layout import Region, uncovered
-from workers.weights.materialise import from_bf16, lora_merged, to_bf16
+from workers.weights.materialize import from_bf16, lora_merged, to_bf16
 from workers.weights.resident import ResidentWeights
 from workers.weights.targets import Target, open_endpoints
 

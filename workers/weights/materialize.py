@@ -1,6 +1,6 @@
 """Materialize weights, with the same bytes on every machine: convert GGUF to bfloat16, or merge a LoRA adapter.
 
-`python -P -m workers.weights.materialise base GGUF OUT` and `... merge BASE ADAPTER OUT`; OUT must not exist. The
+`python -P -m workers.weights.materialize base GGUF OUT` and `... merge BASE ADAPTER OUT`; OUT must not exist. The
 driver runs this in a subprocess, in a temporary folder that it renames afterwards.
 
 The arithmetic uses numpy's elementwise float32 operations only (each rounded once, none fused, no BLAS), so that the

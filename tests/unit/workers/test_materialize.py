@@ -17,15 +17,15 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.models import embedded
 from orchestrator.models.checkpoint import read_checkpoint
-from workers.weights import materialise
+from workers.weights import materialize
 
 F32 = NDArray[np.float32]
 RANK, ALPHA = 3, 6
 
 
 def test_the_model_resolver_uses_the_current_versions() -> None:
-    assert embedded.BASE_VERSION == materialise.BASE_VERSION
-    assert embedded.MERGE_VERSION == materialise.MERGE_VERSION
+    assert embedded.BASE_VERSION == materialize.BASE_VERSION
+    assert embedded.MERGE_VERSION == materialize.MERGE_VERSION
 
 
 def nearest_bf16(value: float) -> int:
@@ -50,9 +50,9 @@ def test_rounding_to_bfloat16() -> None:
     drawn = np.concatenate([bits, halves]).view(np.float32)
     values = np.concatenate([np.array(special, dtype=np.float32), drawn[np.isfinite(drawn)]])
     expected = [nearest_bf16(float(value)) for value in values]
-    assert materialise.to_bf16(values).tolist() == expected
-    exact = materialise.from_bf16(np.array(expected, dtype=np.uint16))
-    assert materialise.to_bf16(exact).tolist() == expected  # exact bfloat16 values are unchanged
+    assert materialize.to_bf16(values).tolist() == expected
+    exact = materialize.from_bf16(np.array(expected, dtype=np.uint16))
+    assert materialize.to_bf16(exact).tolist() == expected  # exact bfloat16 values are unchanged
 
 
 def reference_lora(w: F32, a: F32, b: F32, scale: float) -> F32:
@@ -73,9 +73,9 @@ def normal(*shape: int, seed: int = 0) -> F32:
 
 def test_a_lora_product_is_summed_in_order() -> None:
     w, a, b = normal(5, 7), normal(16, 7, seed=1), normal(5, 16, seed=2)
-    merged = materialise.lora_merged(w, a, b, 0.7)
+    merged = materialize.lora_merged(w, a, b, 0.7)
     assert merged.tobytes() == reference_lora(w, a, b, 0.7).tobytes()
-    turned = materialise.lora_merged(w, a[::-1], b[:, ::-1], 0.7)
+    turned = materialize.lora_merged(w, a[::-1], b[:, ::-1], 0.7)
     assert np.allclose(merged, turned, atol=1e-4)
     assert merged.tobytes() != turned.tobytes()  # so the test can see the order
 
@@ -85,9 +85,9 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "base"
     folder.mkdir()
     weights = {"model.q_proj.weight": normal(4, 6), "model.norm.weight": normal(6, seed=1)}
-    bits = {name: materialise.to_bf16(values) for name, values in weights.items()}
+    bits = {name: materialize.to_bf16(values) for name, values in weights.items()}
     shapes = {name: values.shape for name, values in weights.items()}
-    materialise.write_safetensors(folder / "model.safetensors", shapes, bits.__getitem__)
+    materialize.write_safetensors(folder / "model.safetensors", shapes, bits.__getitem__)
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     (folder / "tokenizer.json").write_text("{}")
     (folder / ".safety-landscape.json").write_text("remembered of the base, and of nothing else")
@@ -116,36 +116,36 @@ def test_safetensors_reads_the_written_files(base: Path) -> None:
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes().replace(b'"BF16"', b'"U16" '))
     read = load_file(file)
-    assert read["model.q_proj.weight"].tolist() == materialise.to_bf16(normal(4, 6)).tolist()
+    assert read["model.q_proj.weight"].tolist() == materialize.to_bf16(normal(4, 6)).tolist()
 
 
 @pytest.mark.parametrize(("config", "scale"), [({}, ALPHA / RANK), ({"use_rslora": True}, ALPHA / math.sqrt(RANK))])
 def test_an_adapter_is_merged(config: dict[str, Any], scale: float, base: Path, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter", **config)
-    materialise.merge(base, adapter, tmp_path / "out")
-    before = materialise.read_safetensors(base / "model.safetensors")
-    after = materialise.read_safetensors(tmp_path / "out" / "model.safetensors")
+    materialize.merge(base, adapter, tmp_path / "out")
+    before = materialize.read_safetensors(base / "model.safetensors")
+    after = materialize.read_safetensors(tmp_path / "out" / "model.safetensors")
     assert after["model.norm.weight"][1].tolist() == before["model.norm.weight"][1].tolist()
-    w0 = materialise.from_bf16(before["model.q_proj.weight"][1])
+    w0 = materialize.from_bf16(before["model.q_proj.weight"][1])
     w1 = reference_lora(w0, normal(RANK, 6, seed=2), normal(4, RANK, seed=3), scale)
-    assert after["model.q_proj.weight"][1].tolist() == materialise.to_bf16(w1).tolist()
+    assert after["model.q_proj.weight"][1].tolist() == materialize.to_bf16(w1).tolist()
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"model.safetensors", "config.json", "tokenizer.json"}
 
 
 def test_a_subprocess_merges_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter")
-    materialise.merge(base, adapter, tmp_path / "one")
-    embedded.materialise("merge", base, adapter, tmp_path / "two")
+    materialize.merge(base, adapter, tmp_path / "one")
+    embedded.materialize("merge", base, adapter, tmp_path / "two")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_failure_in_the_subprocess_is_reported(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)workers\.weights\.materialise.*adapter_config\.json"):
-        embedded.materialise("merge", base, tmp_path / "missing", tmp_path / "out")
+    with pytest.raises(RuntimeError, match=r"(?s)workers\.weights\.materialize.*adapter_config\.json"):
+        embedded.materialize("merge", base, tmp_path / "missing", tmp_path / "out")
     usage = subprocess.run(
-        [sys.executable, "-m", "workers.weights.materialise"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "workers.weights.materialize"], capture_output=True, text=True, check=False
     )
     assert usage.returncode == 1 and "usage" in usage.stderr
 
@@ -162,10 +162,10 @@ def test_a_failure_in_the_subprocess_is_reported(base: Path, tmp_path: Path) -> 
 )
 def test_adapters_that_are_more_than_lora_are_refused(config: dict[str, Any], base: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a plain LoRA"):
-        materialise.merge(base, adapter_of(tmp_path / "adapter", **config), tmp_path / "out")
+        materialize.merge(base, adapter_of(tmp_path / "adapter", **config), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_for_another_model_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names tensors that the model lacks"):
-        materialise.merge(base, adapter_of(tmp_path / "adapter", target="model.k_proj"), tmp_path / "out")
+        materialize.merge(base, adapter_of(tmp_path / "adapter", target="model.k_proj"), tmp_path / "out")
