@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +12,12 @@ from typing import Protocol
 from orchestrator.prompts.capability import LETTERS, answer_columns, build_question
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
 from orchestrator.prompts.probe_files import FORMATS, Row
+from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR
+
+logger = logging.getLogger(__name__)
 
 OWN_FILES = DATA_DIR / "probes"
 DEFAULT_COLUMN = "text"
@@ -41,6 +45,7 @@ class ProbesConfig(Protocol):
     group: str
     limit: int | None
     offset: int
+    sample: int | None
     category: str | None
     target: str | None
     wrapper: str | None
@@ -78,11 +83,15 @@ class ProbeSet:
 def load_probe_set(conf: ProbesConfig) -> ProbeSet:
     """Read the rows [offset, offset + limit) of a probe file as prompts; fewer if the file is shorter.
 
+    With `sample`, and a file of several categories, they are those places in the order of `stratified_order`, and in
+    the prompt set they have the file's order. The project's own files are in such an order already, so that their first
+    rows are taken.
+
     `path` (a user's file) has priority over `hub` (a data set that is downloaded once) and over `file` (one of the
     project's own). A column `pair_id` pairs prompts: a pair's name is the value of that column or, if that is empty in
-    a harmful row, the row's own `id`. Rows after the last requested one are neither read nor checked. `wrapper` is put
-    around each request. With `answers`, rows are questions with correct answers, in any layout that capability.py
-    lists.
+    a harmful row, the row's own `id`. Without `sample`, rows after the last requested one are neither read nor checked.
+    `wrapper` is put around each request. With `answers`, rows are questions with correct answers, in any layout that
+    capability.py lists, and questions that repeat an earlier one are left out with a message.
 
     Raises:
         UserError: The file cannot be read or holds no usable prompts. It names the row.
@@ -95,7 +104,7 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST_MARK}")
     path = _path(conf)
     try:
-        prompts = tuple(_read_prompts(conf, path))
+        prompts = _read_prompts(conf, path)
         letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
         return ProbeSet(conf.name or path.stem, conf.group, prompts, conf.prefill, letters, _origin(conf))
     except OSError as error:
@@ -150,8 +159,8 @@ class _Columns:
     all: list[str]
 
 
-def _read_prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
-    """Yield the requested prompts of a file. Raises UserError or ValueError, naming the row."""
+def _read_prompts(conf: ProbesConfig, path: Path) -> tuple[Prompt, ...]:
+    """Return the requested prompts of a file. Raises UserError or ValueError, naming the row."""
     file_format = FORMATS[path.suffix.lower()]
     available = file_format.columns(path)
     if not available:
@@ -160,20 +169,52 @@ def _read_prompts(conf: ProbesConfig, path: Path) -> Iterator[Prompt]:
     rows = file_format.rows(path, columns.all)
     if conf.skip_empty:
         rows = ((number, row) for number, row in rows if row.get(columns.text))
-    skipped = sum(1 for _ in itertools.islice(rows, conf.offset))
-    number_of: dict[str, int] = {}
-    for number, row in itertools.islice(rows, conf.limit):
-        prompt = _prompt(conf, columns, row, f"{file_format.unit} {number}")
-        if prompt.text in number_of:
-            where = f"{file_format.unit}s {number_of[prompt.text]} and {number}"
-            remedy = f"has the same text in {where} ({_shortened(prompt.text)}): keep one of them"
-            raise UserError("probes.path", path, remedy)
-        number_of[prompt.text] = number
-        yield prompt
-    if not number_of:
+    numbered = ((number, _prompt(conf, columns, row, f"{file_format.unit} {number}")) for number, row in rows)
+    samples = conf.sample is not None and conf.limit is not None and path.parent != OWN_FILES
+    skipped = 0 if samples else sum(1 for _ in itertools.islice(rows, conf.offset))
+    requested = numbered if samples else itertools.islice(numbered, conf.limit)
+    prompts = _without_repeats(requested, bool(conf.answers), path, file_format.unit)
+    if samples and prompts:
+        skipped = len(prompts)
+        prompts = _sample(conf, prompts)
+    if not prompts:
         if skipped:
             raise UserError("probes.offset", conf.offset, f"must be less than {skipped}, the number of rows of {path}")
         raise UserError("probes.path", path, "has no rows: give one with prompts")
+    return prompts
+
+
+def _without_repeats(
+    numbered: Iterable[tuple[int, Prompt]], leave_out: bool, path: Path, unit: str
+) -> tuple[Prompt, ...]:
+    """Return the prompts. Raises UserError for a text that occurs twice, or leaves the second one out."""
+    number_of: dict[str, int] = {}
+    prompts, repeats = [], 0
+    for number, prompt in numbered:
+        first = number_of.setdefault(prompt.text, number)
+        if first == number:
+            prompts.append(prompt)
+        elif leave_out:
+            repeats += 1
+        else:
+            where = f"{unit}s {first} and {number}"
+            remedy = f"has the same text in {where} ({_shortened(prompt.text)}): keep one of them"
+            raise UserError("probes.path", path, remedy)
+    if repeats:
+        logger.info(
+            "%s: %d of %d questions repeat an earlier one and are left out", path.name, repeats, repeats + len(prompts)
+        )
+    return tuple(prompts)
+
+
+def _sample(conf: ProbesConfig, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Return the requested prompts of a whole file: a stratified sample, or the first ones of a single category."""
+    assert conf.sample is not None and conf.limit is not None
+    categories = [prompt.category for prompt in prompts]
+    order = list(range(len(prompts)))
+    if len(set(categories)) > 1:
+        order = stratified_order(categories, [prompt.id for prompt in prompts], conf.sample)
+    return tuple(prompts[i] for i in sorted(order[conf.offset : conf.offset + conf.limit]))
 
 
 def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
