@@ -25,7 +25,8 @@ from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.files import META
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.hashing import content_id

@@ -47,7 +47,8 @@ def make_model(folder: Path, hidden: int, layers: int, inner: int, tokenizer: Pa
 
 def measured_peak(folder: Path, kind: EngineKind, write: WriteChoice) -> int:
     """Run an engine in this process; return the bytes at its peak."""
-    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.directions.random import RandomDirection
+    from orchestrator.sweep.points import Point
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from workers.actor import peak_memory
     from workers.engines.base import EngineSpec

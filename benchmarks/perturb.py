@@ -234,7 +234,8 @@ def engine_section(folder: Path, rounds: int) -> str:
     Near the origin, where responses have at most 32 tokens and often fewer, and far from it, where each is as long as
     the paper allows.
     """
-    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.directions.random import RandomDirection
+    from orchestrator.sweep.points import Point
     from orchestrator.sweep.tasks import Sampling
     from workers.engines.base import EngineSpec
     from workers.engines.vllm import VllmEngine

@@ -31,7 +31,8 @@ def measure_way(folder: Path, way: str, points: int) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from orchestrator.sweep.points import Point, RandomDirection
+    from orchestrator.sweep.directions.random import RandomDirection
+    from orchestrator.sweep.points import Point
     from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
     from orchestrator.utils.choices import WriteChoice
     from workers.engines.base import EngineSpec, measure_scalars

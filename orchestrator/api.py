@@ -27,7 +27,7 @@ from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
 
 
@@ -122,7 +122,7 @@ class StoredStudy:
         records = []
         for point_id, text, responses in rows.itertuples():
             terms = Point.from_json(json.loads(text)).coefficients
-            named = [d.label if isinstance(d, RandomDirection) else labels.get(d.fingerprint, d.id) for d, _ in terms]
+            named = [d.label if d.fingerprint is None else labels.get(d.fingerprint, d.id) for d, _ in terms]
             coefficients = [c for _, c in terms]
             distance = float(np.hypot.reduce([*coefficients, 0.0]))
             records.append((point_id, not terms, named, coefficients, distance, responses, text))

@@ -24,7 +24,7 @@ import pyarrow as pa
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
 from orchestrator.store.temporary import sees_disk
-from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
 
@@ -115,7 +115,7 @@ class Actor:
         assert self._engine is not None, "the actor has not loaded its engine"
         return self._engine
 
-    def measure(self, direction: RandomDirection) -> pa.Table:
+    def measure(self, direction: Direction) -> pa.Table:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return self.engine.measure(direction)
 

@@ -58,7 +58,9 @@ def visage(model: str, grid: Mapping[str, Any], result: ResultKey) -> float | No
         result: The prompts and the judge.
     """
     table = {"random_1d": LINES, "random_2d": PLANES}.get(grid["kind"])
-    same_directions = grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"]
+    same_directions = (
+        grid.get("norm") == "layer" and list(grid.get("exclude", ())) == ["norm"] and "direction" not in grid
+    )
     ranges = (grid["range"], grid.get("range_y") or grid["range"])
     same_grid = same_directions and all(list(bounds) == [-0.5, 0.5] for bounds in ranges)
     if table is None or not same_grid or not _is_papers_request(result):

@@ -194,7 +194,7 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
     for checkpoint in summaries:
         distance, recipe = None, checkpoint.mark
         if geometry is not None:
-            distance = geometry.alpha_of(getattr(directions[checkpoint.point_id], "fingerprint", ""))
+            distance = geometry.alpha_of(directions[checkpoint.point_id].fingerprint or "")
             recipe = geometry.recipes.get(checkpoint.mark, checkpoint.mark)
         results = tuple(
             dataclasses.replace(result, published=published.finetuned(model, recipe, result))
@@ -224,7 +224,8 @@ def _random_basin(study: Study, primary: ResultKey) -> tuple[float | None, str |
     for path in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
             _, summary = read_results(SweepFolder(study, path))
-            is_random = summary.grid["kind"] == "random_1d" and summary.grid["norm"] == "layer"
+            grid = summary.grid
+            is_random = grid["kind"] == "random_1d" and grid["norm"] == "layer" and "direction" not in grid
             fewer = 0 if best is None else len(best.basin.by_direction)
             if is_random and summary.primary == primary and len(summary.basin.by_direction) > fewer:
                 best = summary

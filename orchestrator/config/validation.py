@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator import judges
 from orchestrator.config.schema import ClusterConfig, Config, GridConfig, SlurmConfig
+from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.choices import ClusterKind, GridKind
 from orchestrator.utils.errors import UserError
@@ -107,6 +108,7 @@ def _check_grid(grid: GridConfig) -> None:
             remedy = "a line has no second axis: use grid=random_2d, or leave it out"
             raise UserError("grid.range_y", grid.range_y, remedy)
     _check_towards(grid)
+    seeded_kind(grid.direction)
     if not all(grid.exclude):
         raise UserError("grid.exclude", grid.exclude, "an empty pattern is in every name: nothing would move")
 

@@ -22,7 +22,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.store.study import Study
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
-from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 from workers.actor import Actor
@@ -84,7 +84,7 @@ class ActorSlot:
 
     def assign(self, item: WorkItem) -> None:
         """Send an item to the actor."""
-        method = self.handle.measure if isinstance(item, RandomDirection) else self.handle.visit
+        method = self.handle.measure if isinstance(item, Direction) else self.handle.visit
         reference = method.remote(item)
         if not self.assigned:
             self.running_since = time.monotonic()

@@ -31,7 +31,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.visit_queue import VisitQueue
 from orchestrator.store.study import Study
-from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
 from workers.actor import Actor, Receipt
@@ -79,7 +79,7 @@ class Dispatcher:
         self._last_check = -math.inf
 
     def run(
-        self, visits: Sequence[Visit], prompt_sets: Mapping[str, PromptSet], directions: Sequence[RandomDirection]
+        self, visits: Sequence[Visit], prompt_sets: Mapping[str, PromptSet], directions: Sequence[Direction]
     ) -> Outcome:
         """Measure the directions that are not stored, then run the visits in their order.
 
@@ -88,7 +88,7 @@ class Dispatcher:
         Args:
             visits: The visits to run.
             prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
-            directions: Every random direction of the visits' points.
+            directions: Every direction of the visits' points that needs scalars.
 
         Returns:
             The totals of this run. Visits that were given up are in its `failures`.
@@ -164,7 +164,7 @@ class Dispatcher:
         else:
             started = slot.running_since
             item = slot.finish_running()
-            if isinstance(item, RandomDirection):
+            if isinstance(item, Direction):
                 self._take_direction(slot, item, result, time.monotonic() - started)
             else:
                 self._take_receipt(slot, item, result)
@@ -173,7 +173,7 @@ class Dispatcher:
         """Handle an exception that the running item raised in its actor; the actor itself is still alive."""
         if isinstance(error.cause, UserError):
             raise error.cause from None
-        if isinstance(slot.running, RandomDirection):
+        if isinstance(slot.running, Direction):
             raise error
         visit = slot.finish_running()
         assert isinstance(visit, Visit)
@@ -186,7 +186,7 @@ class Dispatcher:
             self._queue.record_failure(visit, why)
         slot.last_visit_failed = True
 
-    def _take_direction(self, slot: ActorSlot, direction: RandomDirection, scalars: pa.Table, seconds: float) -> None:
+    def _take_direction(self, slot: ActorSlot, direction: Direction, scalars: pa.Table, seconds: float) -> None:
         """Store a measured direction; after the last one, send the scalars of all directions to the actors."""
         self._study.directions.write(direction.id, direction.to_json(), scalars)
         self._scalars[direction.id] = scalars

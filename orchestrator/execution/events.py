@@ -24,13 +24,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import Visit
 
 Observer = Callable[..., None]
 """Called as `observer(event, **fields)` for each event, in the order in which they happen."""
 
-WorkItem = Visit | RandomDirection
+WorkItem = Visit | Direction
 """Unit of work for an actor: a visit to run, or a direction to measure."""
 
 LONGEST_REASON = 2000  # maximum number of characters of an error in an event, from its end, where the message is
@@ -40,7 +40,7 @@ def item_fields(item: WorkItem | None) -> dict[str, Any]:
     """Return the event fields that identify a work item; an empty dictionary for None."""
     if item is None:
         return {}
-    if isinstance(item, RandomDirection):
+    if isinstance(item, Direction):
         return {"direction": item.id}
     return {"visit": item.id, "point_id": item.point.id, "prompt_set_ids": list(item.prompt_set_ids)}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.execution.events import Observer, WorkItem, item_fields, last_line
 from orchestrator.execution.outcome import Failure, Outcome
-from orchestrator.sweep.points import RandomDirection
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import Visit
 
 
@@ -27,11 +27,11 @@ class VisitQueue:
         self._outcome = outcome
         self._observe = observe
         self._visits: deque[Visit] = deque()
-        self._directions: deque[RandomDirection] = deque()
+        self._directions: deque[Direction] = deque()
         self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
         self._errors: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
 
-    def add(self, visits: Iterable[Visit], directions: Iterable[RandomDirection]) -> None:
+    def add(self, visits: Iterable[Visit], directions: Iterable[Direction]) -> None:
         """Append visits, and directions that have to be measured before them."""
         self._visits.extend(visits)
         self._directions.extend(directions)
@@ -65,7 +65,7 @@ class VisitQueue:
     def put_back(self, items: Sequence[WorkItem]) -> None:
         """Return items to the front, in their order, without counting an attempt."""
         for item in reversed(items):
-            if isinstance(item, RandomDirection):
+            if isinstance(item, Direction):
                 self._directions.appendleft(item)
             else:
                 self._visits.appendleft(item)
@@ -87,7 +87,7 @@ class VisitQueue:
         errors = self._errors.setdefault(item.id, [])
         errors.append(last_line(why))
         exhausted = len(errors) >= self._max_attempts
-        if isinstance(item, RandomDirection):
+        if isinstance(item, Direction):
             if exhausted:
                 raise RuntimeError(f"measuring direction {item.id} killed every actor that tried: {why}")
             self._directions.appendleft(item)

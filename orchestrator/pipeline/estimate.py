@@ -29,8 +29,8 @@ from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, W
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import with_totals
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
-from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils.choices import BaseChoice, ClusterKind, DeviceChoice, Dtype, EngineKind, GridKind, Retry
 from workers.engines.base import resolved_write

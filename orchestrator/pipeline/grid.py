@@ -15,8 +15,9 @@ from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.geometry import check_nonzero_lengths, measure_targets
 from orchestrator.models.targets import BESIDE_FIELD, check_no_duplicates, is_recipe, read_target, resolve_targets
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid
-from orchestrator.sweep.points import DECIMALS, TowardsDirection
+from orchestrator.sweep.points import DECIMALS
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.choices import GridKind
 from orchestrator.utils.errors import UserError
@@ -78,6 +79,7 @@ def build_grid(
         eq4=eq4,
         extra_checkpoints=tuple(extra_checkpoints),
         hidden=hidden,
+        direction=options.direction,
     )
 
 

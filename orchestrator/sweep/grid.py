@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.sweep.points import DECIMALS, Direction, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.directions._seeded import SeededDirection, seeded_kind
+from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.points import DECIMALS, Point
 from orchestrator.sweep.tasks import Task
 from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.hashing import content_id
 
 # Fields that have no effect in a kind of grid, and are therefore not part of its identity.
-_RANDOM = ("directions", "seed", "norm", "exclude")
+_RANDOM = ("directions", "seed", "norm", "exclude", "direction")
 _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
     GridKind.random_1d: ("range_y", "orthogonal", "towards", "eq4"),
     GridKind.random_2d: ("towards", "eq4"),
@@ -27,6 +30,8 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 }
 # Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
 _JSON_KEYS = {"extra_checkpoints": "beside"}
+# Values with which a key is left out of the JSON, so that grids from before these options keep their ids.
+_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Grid:
         range_y: Ends of the second axis. None: as `range`.
         directions: Number of lines or planes, in kinds with random directions.
         seed: Seed of the first random direction.
-        norm: Scaling of random directions (see `RandomDirection`).
+        norm: Scaling of seeded directions (see `RandomDirection`).
         exclude: Random directions do not move tensors whose names contain one of these strings.
         towards: Checkpoints and adapters that are axes.
         orthogonal: Whether the second random direction of a plane is made orthogonal to the first.
@@ -98,6 +103,7 @@ class Grid:
         extra_checkpoints: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
         hidden: True if the checkpoints of `towards` are only axes, such as those of a principal plane, and are not
             measured themselves.
+        direction: Kind of what is called random direction here: a seeded kind of `orchestrator.sweep.directions`.
     """
 
     kind: GridKind = GridKind.random_1d
@@ -113,6 +119,7 @@ class Grid:
     eq4: tuple[float, float] | None = None
     extra_checkpoints: tuple[ExtraCheckpoint, ...] = ()
     hidden: bool = False
+    direction: str = "random"
 
     def __post_init__(self) -> None:
         needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(self.kind)
@@ -138,7 +145,7 @@ class Grid:
             "towards": [direction.to_json() for direction in self.towards],
             "beside": [each.to_json() for each in self.extra_checkpoints],
         }
-        unset = [key for key in ("beside", "hidden") if not value[key]]
+        unset = [key for key, default in _LEFT_OUT.items() if value[key] == default]
         return {key: item for key, item in value.items() if key not in (*_WITHOUT_EFFECT[self.kind], *unset)}
 
     @classmethod
@@ -174,17 +181,19 @@ class Grid:
     def _axes_of(self, k: int) -> tuple[Direction, Direction | None]:
         match self.kind:
             case GridKind.random_1d:
-                return RandomDirection(self.seed + k, self.norm, self.exclude), None
+                return self._seeded(self.seed + k), None
             case GridKind.random_2d:
-                x = RandomDirection(self.seed + 2 * k, self.norm, self.exclude)
-                orthogonal_to = x.seed if self.orthogonal else None
-                return x, RandomDirection(self.seed + 2 * k + 1, self.norm, self.exclude, orthogonal_to)
+                x = self._seeded(self.seed + 2 * k)
+                return x, self._seeded(self.seed + 2 * k + 1, x.seed if self.orthogonal else None)
             case GridKind.interpolate_1d:
                 return self.towards[k], None
             case GridKind.interpolate_2d:
                 return self.towards[0], self.towards[1]
             case GridKind.interpolate_random:
-                return self.towards[0], RandomDirection(self.seed + k, self.norm, self.exclude)
+                return self.towards[0], self._seeded(self.seed + k)
+
+    def _seeded(self, seed: int, orthogonal_to: int | None = None) -> SeededDirection:
+        return seeded_kind(self.direction)(seed, self.norm, self.exclude, orthogonal_to)
 
     def point_at(self, k: int, alpha: float, beta: float | None = None) -> Point:
         """Return the point with these coordinates on line or plane k."""
@@ -211,7 +220,7 @@ class Grid:
 
     def _nodes_of(self, k: int) -> Iterator[Node]:
         x, y = self.axes(k)
-        seed_x, seed_y = (d.seed if isinstance(d, RandomDirection) else None for d in (x, y))
+        seed_x, seed_y = (None if d is None else d.seed for d in (x, y))
         alphas = spaced(self.range, self.steps)
         betas = spaced(self.range_y or self.range, self.steps) if y is not None else (None,)
         off_grid = {point.id: mark for *_, point, mark in self.landmarks(k)}
@@ -233,18 +242,18 @@ class Grid:
         marks: list[tuple[float, float | None, Point, str]] = [(0.0, zero, self.point_at(k, 0.0, zero), "")]
         if self.hidden:
             return marks
-        if isinstance(x, TowardsDirection):
+        if x.fingerprint is not None:
             marks.append((1.0, zero, self.point_at(k, 1.0, zero), x.label))
-        if isinstance(y, TowardsDirection):
+        if y is not None and y.fingerprint is not None:
             c, s = self.eq4 or (0.0, 1.0)  # d2 = c d1 + d2' / s, where d2' is the second axis
             marks.append((round(c, DECIMALS), round(1 / s, DECIMALS), Point.from_coefficients([(y, 1.0)]), y.label))
         return marks
 
     @property
-    def directions_used(self) -> tuple[RandomDirection, ...]:
-        """Every random direction of this grid, once. Their scalars must be measured before points use them."""
+    def directions_used(self) -> tuple[Direction, ...]:
+        """Every direction of this grid whose scalars must be measured before points use it, once."""
         axes = (d for k in range(self.lines) for d in self.axes(k))
-        return tuple(dict.fromkeys(d for d in axes if isinstance(d, RandomDirection)))
+        return tuple(dict.fromkeys(d for d in axes if d is not None and d.needs_scalars))
 
     def points(self) -> list[Point]:
         """Return every point once, origin first, then coarse to fine, so that an interrupted sweep spans the grid."""

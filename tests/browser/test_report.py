@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid
-from orchestrator.sweep.points import TowardsDirection
 from tests.browser.pages import DummyStudy, OpenedPage, dummy_response, make_study, prompt_set
 
 pytestmark = pytest.mark.browser

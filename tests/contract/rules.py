@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
 RAY_AT_IMPORT = ("orchestrator/execution/dispatch.py", "orchestrator/execution/actor_pool.py")
-PURE = ("orchestrator/sweep/points.py", "orchestrator/sweep/grid.py", "orchestrator/sweep/tasks.py")
+PURE = (
+    "orchestrator/sweep/directions/**",
+    "orchestrator/sweep/points.py",
+    "orchestrator/sweep/grid.py",
+    "orchestrator/sweep/tasks.py",
+)
 NUMBERS = (
     "orchestrator/scoring/counts.py",
     "orchestrator/analysis/landscape.py",
@@ -140,7 +145,7 @@ RULES = (
         forbids=("orchestrator",),
         allows=("orchestrator.sweep", "orchestrator.store", "orchestrator.utils"),
     ),
-    Rule(reason="points, grids and tasks do no input or output", where=PURE, forbids=(*IO, "workers")),
+    Rule(reason="directions, points, grids and tasks do no input or output", where=PURE, forbids=(*IO, "workers")),
     Rule(reason="the modules that compute results do no input or output", where=NUMBERS, forbids=(*IO, "workers")),
     Rule(reason="no class named by a user or a study is instantiated", where=ALL, forbids=("hydra.utils",)),
     Rule(reason="stored data never contains code", where=ALL, forbids=("pickle", "dill", "shelve", "marshal")),

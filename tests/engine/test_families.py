@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from workers.engines.base import Engine, EngineSpec, measure_scalars
 from workers.engines.factory import open_engine
 from workers.engines.vllm import VllmEngine

@@ -20,7 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.targets import resolve_target
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.engines.base import CanaryError, Engine, EngineSpec, Generation

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from workers.engines.base import EngineSpec
 from workers.engines.factory import open_engine
 from workers.noise import reference

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint
-from orchestrator.sweep.points import TowardsDirection
 from tests.contract.rules import ROOT
 from tests.unit.stored import basin, store_sweep
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
@@ -116,7 +117,7 @@ class Engine(abc.ABC):
         """Return the checkpoint's tensors sorted by name; tied tensors appear once."""
 
     @abc.abstractmethod
-    def measure(self, direction: RandomDirection) -> pa.Table:
+    def measure(self, direction: Direction) -> pa.Table:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
 
     @abc.abstractmethod
@@ -125,7 +126,7 @@ class Engine(abc.ABC):
 
         Args:
             point: The point to apply.
-            scalars: Direction id -> scalars of each random direction of the point.
+            scalars: Direction id -> scalars of each direction of the point that needs them.
         """
 
     @abc.abstractmethod
@@ -215,7 +216,7 @@ def device_name(kind: str) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
-def measure_scalars(checkpoint: MappedCheckpoint, direction: RandomDirection) -> pa.Table:
+def measure_scalars(checkpoint: MappedCheckpoint, direction: Direction) -> pa.Table:
     """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.SCHEMA`."""
     from workers.weights import perturbation
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from workers.engines.base import Engine, EngineSpec, Generation
 from workers.weights.checkpoint import TensorInfo
@@ -44,7 +45,7 @@ class DummyEngine(Engine):
         """Return an empty list."""
         return []
 
-    def measure(self, direction: RandomDirection) -> pa.Table:
+    def measure(self, direction: Direction) -> pa.Table:
         """Return an empty table of scalars."""
         from workers.weights import perturbation
 

@@ -11,7 +11,8 @@ import tokenizers.decoders
 import torch
 import transformers
 
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.engines.base import (
@@ -87,7 +88,7 @@ class TransformersEngine(Engine):
         """Return the checkpoint's tensors sorted by name; tied tensors appear once."""
         return self._checkpoint.tensors()
 
-    def measure(self, direction: RandomDirection) -> pa.Table:
+    def measure(self, direction: Direction) -> pa.Table:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return measure_scalars(self._checkpoint, direction)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from workers.engines import patches
 from workers.engines.base import (
@@ -126,7 +127,7 @@ class VllmEngine(Engine):
         """Return the checkpoint's tensors sorted by name; tied tensors appear once."""
         return self._checkpoint.tensors()
 
-    def measure(self, direction: RandomDirection) -> pa.Table:
+    def measure(self, direction: Direction) -> pa.Table:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
         return measure_scalars(self._checkpoint, direction)
 

@@ -9,6 +9,8 @@ the direction's seed and z1 the noise of the seed to which the direction is orth
     sigma           d = z2
     orthogonal      z2 is first replaced by (z2 - c z1) |z2| / |z2 - c z1|, c = <z1, z2> / |z1|^2
 
+The formulas and units are those of the kind `random`; a kind in `orchestrator.sweep.directions` may define others.
+
 A unit whose weights are all zero does not move. Neither does a unit in which z2 is a multiple of z1, such as a unit of
 one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is summed in float64 in fixed blocks.
 """
@@ -22,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from orchestrator.sweep.points import DECIMALS, Point, RandomDirection, TowardsDirection
-from workers.noise.definition import UNIT, Array, DType, Term
+from orchestrator.sweep.directions import Direction, UnitSums
+from orchestrator.sweep.points import DECIMALS, Point
+from workers.noise.definition import Array, DType, Term
 from workers.weights.checkpoint import TensorInfo
 from workers.weights.targets import Endpoint
 
@@ -39,37 +42,7 @@ SCHEMA = pa.schema(
 )
 
 
-def unit_scalars(squared: float, s11: int, s12: int, s22: int, norm: str, orthogonal: bool) -> tuple[float, float]:
-    """Return (on_self, on_other) of one unit.
-
-    Each square root and quotient is rounded once, so that every machine gets the same result.
-
-    Args:
-        squared: |W|^2.
-        s11: |z1|^2, exact, in units of 2^-24. z1 is the noise of the orthogonal seed.
-        s12: <z1, z2>, likewise.
-        s22: |z2|^2, likewise. z2 is the direction's own noise.
-        norm: `layer`, `filter` or `sigma`.
-        orthogonal: Whether the direction is made orthogonal to z1.
-    """
-    if squared == 0.0 or s22 == 0:
-        return 0.0, 0.0
-    factor = 1.0 if norm == "sigma" else math.sqrt(squared) / (math.sqrt(s22) * UNIT)
-    if not orthogonal or s11 == 0:
-        return factor, 0.0
-    left = s11 * s22 - s12 * s12  # |z1|^2 |z2 - c z1|^2
-    if left == 0:
-        return 0.0, 0.0
-    factor *= math.sqrt(s11 * s22 / left)
-    return factor, -(factor * (s12 / s11))
-
-
-def _rows(direction: RandomDirection, shape: Sequence[int]) -> int | None:
-    """Return the number of rows, if each row is a scaling unit. None: the tensor is one unit."""
-    return shape[0] if direction.norm == "filter" and len(shape) >= 2 else None
-
-
-def measure(direction: RandomDirection, tensors: Iterable[tuple[str, Array, Sequence[int], DType]]) -> pa.Table:
+def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[int], DType]]) -> pa.Table:
     """Measure the scalars of a direction in one pass over the weights, without a copy of them.
 
     The result does not depend on the number of threads.
@@ -86,21 +59,22 @@ def measure(direction: RandomDirection, tensors: Iterable[tuple[str, Array, Sequ
     names: list[str] = []
     rows: list[int] = []
     scalars: list[tuple[float, float]] = []
-    other = direction.orthogonal_to
+    seed, other = direction.seed, direction.orthogonal_to
+    assert seed is not None, f"{direction.label} has no noise to measure"
     for name, array, shape, dtype in tensors:
         n = math.prod(shape)
         assert array.size == n, f"{name}: {array.size} elements do not make the shape {tuple(shape)}"
         if n == 0 or not direction.covers(name):
             continue
-        parts = _rows(direction, shape)
+        parts = direction.rows(shape)
         squared = square_sums(array, dtype, parts or 1).tolist()
         if parts is None:
-            unit_sums = [sums(direction.seed, name, n, other)]
+            unit_sums = [sums(seed, name, n, other)]
         else:
-            rows_of_sums = row_sums(direction.seed, name, parts, n // parts, other).tolist()
+            rows_of_sums = row_sums(seed, name, parts, n // parts, other).tolist()
             unit_sums = [(a, b, c) for a, b, c in rows_of_sums]
-        for w, (own, cross, others) in zip(squared, unit_sums, strict=True):
-            scalars.append(unit_scalars(w, others, cross, own, direction.norm, other is not None))
+        size = n // (parts or 1)
+        scalars += [direction.scalars(UnitSums(size, w, *s)) for w, s in zip(squared, unit_sums, strict=True)]
         names += [name] * len(unit_sums)
         rows += [-1] if parts is None else range(parts)
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
@@ -132,15 +106,16 @@ def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> 
     parts: list[tuple[float, Endpoint | None]] = []
     rest = 1.0
     for direction, coefficient in point.coefficients:
-        if isinstance(direction, TowardsDirection) and endpoints[direction.fingerprint].dtype(info) is not None:
-            parts.append((coefficient, endpoints[direction.fingerprint]))
+        endpoint = None if direction.fingerprint is None else endpoints[direction.fingerprint]
+        if endpoint is not None and endpoint.dtype(info) is not None:
+            parts.append((coefficient, endpoint))
             rest -= coefficient
     rest = round(rest, DECIMALS)
     return [(rest, None), *parts] if parts and rest else parts
 
 
 def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, pa.Table | Scalars]) -> list[Term]:
-    """Return the noise terms that the point's random directions add to one tensor, sorted by seed.
+    """Return the noise terms that the point's seeded directions add to one tensor, sorted by seed.
 
     Coefficients are multiplied in float64; terms of equal seed are added in float64 in the order of direction ids and
     rounded to float32 once. Terms that are zero everywhere are left out.
@@ -153,12 +128,12 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
     """
     total: dict[int, npt.NDArray[np.float64]] = {}
     for direction, coefficient in point.coefficients:
-        if not isinstance(direction, RandomDirection) or not direction.covers(name) or math.prod(shape) == 0:
+        if direction.seed is None or not direction.covers(name) or math.prod(shape) == 0:
             continue
         table = scalars[direction.id]
         index = by_tensor(table) if isinstance(table, pa.Table) else table
         on_self, on_other = index[name]
-        assert len(on_self) == (_rows(direction, shape) or 1), f"{name}: the scalars belong to another shape"
+        assert len(on_self) == (direction.rows(shape) or 1), f"{name}: the scalars belong to another shape"
         total[direction.seed] = total.get(direction.seed, np.float64(0)) + coefficient * on_self
         if direction.orthogonal_to is not None:
             seed = direction.orthogonal_to

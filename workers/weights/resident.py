@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.sweep.points import Point, RandomDirection
+from orchestrator.sweep.points import Point
 from workers.noise.definition import Array, DType, Slab, Term
 from workers.noise.reference import perturb, to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
@@ -94,10 +94,10 @@ class ResidentWeights:
 
         Args:
             point: The point to apply.
-            scalars: Direction id -> scalars of each random direction of the point.
+            scalars: Direction id -> scalars of each direction of the point that needs them.
         """
         for direction, _ in point.coefficients:
-            if isinstance(direction, RandomDirection) and direction.id not in self._scalars:
+            if direction.needs_scalars and direction.id not in self._scalars:
                 # Scalars depend on the direction and the checkpoint, and this object has only one checkpoint.
                 self._scalars[direction.id] = by_tensor(scalars[direction.id])
         self._write(

@@ -12,8 +12,8 @@ from orchestrator.analysis.results import BasinSummary, CheckpointSummary, Resul
 from orchestrator.report.measures import ATTACK_SUCCESS, measure_of
 from orchestrator.report.page import contours
 from orchestrator.report.page.evidence import Evidence
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.grid import Grid, Sweep
-from orchestrator.sweep.points import Direction, RandomDirection
 
 
 def chart_data(
@@ -146,8 +146,8 @@ def _views(is_plane: bool, keys: Sequence[ResultKey], primary: ResultKey) -> Ite
 def _line_name(grid: Grid, k: int) -> str:
     """Return `direction 1 (seed 123)`, `plane 1 (seeds 123, 124)` or `toward NAME`."""
     axes = [axis for axis in grid.axes(k) if axis is not None]
-    seeds = [str(axis.seed) for axis in axes if isinstance(axis, RandomDirection)]
-    targets = [_target_name(axis) for axis in axes if not isinstance(axis, RandomDirection)]
+    seeds = [str(axis.seed) for axis in axes if axis.seed is not None]
+    targets = [_target_name(axis) for axis in axes if axis.fingerprint is not None]
     if targets:
         return ", ".join([f"toward {' and '.join(targets)}", *(f"seed {seed}" for seed in seeds)])
     shape = "plane" if len(axes) > 1 else "direction"
@@ -159,7 +159,7 @@ def _axis_names(grid: Grid) -> list[str]:
     """Return the names of the axes of the first line or plane, such as `perturbation α` or `α, toward NAME`."""
     names = []
     for letter, axis in zip("αβ", grid.axes(0), strict=True):
-        if axis is None or isinstance(axis, RandomDirection):
+        if axis is None or axis.fingerprint is None:
             names.append(f"perturbation {letter}")
         else:
             names.append(f"{letter}, toward {_target_name(axis)}")
@@ -168,7 +168,7 @@ def _axis_names(grid: Grid) -> list[str]:
 
 def _target_name(axis: Direction) -> str:
     """Return the name of the checkpoint or adapter that an axis points to."""
-    return "" if isinstance(axis, RandomDirection) else axis.label or axis.fingerprint[:8]
+    return axis.label or (axis.fingerprint or "")[:8]
 
 
 def _values(column: pd.Series, digits: int = 9) -> list[float | None]:

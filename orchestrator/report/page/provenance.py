@@ -12,7 +12,6 @@ from orchestrator.report.page.evidence import Evidence
 from orchestrator.store.records import RunRecord
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Grid
-from orchestrator.sweep.points import RandomDirection
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.console import duration
 
@@ -48,7 +47,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
 
 def _seeds(grid: Grid) -> str:
     axes = (axis for k in range(grid.lines) for axis in grid.axes(k))
-    return ", ".join(dict.fromkeys(str(axis.seed) for axis in axes if isinstance(axis, RandomDirection)))
+    return ", ".join(dict.fromkeys(str(axis.seed) for axis in axes if axis is not None and axis.seed is not None))
 
 
 def _prompt_set(prompts: PromptSet) -> str:

@@ -16,8 +16,8 @@ from orchestrator.report.page import content
 from orchestrator.report.page.tables import uncertainty_table
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Node
-from orchestrator.sweep.points import TowardsDirection
 from tests.unit.stored import basin, store_sweep
 
 STORED = Path(__file__).parent / "stored_summaries"

@@ -10,7 +10,8 @@ from orchestrator.execution.deadlines import VisitDeadlines
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.visit_queue import VisitQueue
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import Visit
 
 DIRECTION = RandomDirection(1)

@@ -24,8 +24,8 @@ from orchestrator.report.figures import planes
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.style import BLUE, SERIES_COLORS, VERMILION
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint
-from orchestrator.sweep.points import TowardsDirection
 from tests.unit import landscapes
 
 landscape = functools.partial(landscapes.landscape, steps=10)

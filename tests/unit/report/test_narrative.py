@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.analysis.summary import summarize
 from orchestrator.report.narrative import details, paragraph, verdict
-from orchestrator.sweep.points import TowardsDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
 from tests.unit.landscapes import landscape
 from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hole
 

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Node, Sweep
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point
 
 A, B = TowardsDirection("aa", "first"), TowardsDirection("bb", "second")
 C = TowardsDirection("cc", "c")

@@ -8,15 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.sweep.directions import from_json
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
-from orchestrator.sweep.points import (
-    DECIMALS,
-    ORIGIN,
-    Point,
-    RandomDirection,
-    TowardsDirection,
-    direction_from_json,
-)
+from orchestrator.sweep.points import DECIMALS, ORIGIN, Point
 from orchestrator.utils.choices import Norm
 
 random_directions = st.builds(
@@ -115,7 +111,7 @@ def test_a_targets_label_is_not_part_of_the_identity() -> None:
 
 def test_an_unknown_kind_of_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="sideways"):
-        direction_from_json({"kind": "sideways"})
+        from_json({"kind": "sideways"})
 
 
 def test_the_points_of_a_planes_axis_are_those_of_a_line() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Task, Visit, assign_parts, visits
 
 POINTS = [ORIGIN, *(Point.from_coefficients([(RandomDirection(1), c)]) for c in (0.1, 0.2, 0.3))]

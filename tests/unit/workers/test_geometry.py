@@ -21,8 +21,8 @@ from orchestrator.pipeline.prepare import prepare
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid, Sweep
-from orchestrator.sweep.points import TowardsDirection
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.errors import UserError
 from workers.noise.reference import to_float32

@@ -23,7 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from orchestrator.sweep.points import Point, RandomDirection, direction_from_json
+from orchestrator.sweep.directions import from_json
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import Point
 from workers.noise import cpu, reference
 from workers.noise import cpu_kernels as kernels
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
@@ -144,7 +146,7 @@ def test_documented_z(seed: str, name: str, k0: str, k1: str, k: str, values: st
 
 
 def test_documented_ids() -> None:
-    directions = [direction_from_json(json.loads(text)) for text, _ in IDS]
+    directions = [from_json(json.loads(text)) for text, _ in IDS]
     for (text, name), direction in zip(IDS, directions, strict=True):
         assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == direction.id == name
         if isinstance(direction, RandomDirection):

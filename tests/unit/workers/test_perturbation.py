@@ -10,7 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.directions import UnitSums
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point
+from orchestrator.utils.choices import Norm
 from workers.noise import reference
 from workers.noise.cpu import write_slab
 from workers.noise.definition import UNIT, Array, DType, Slab, Term
@@ -168,8 +172,9 @@ def test_units_that_are_not_perturbed() -> None:
     for name in ("one", "scale", "column.weight"):
         assert not second[name][0].any() and not second[name][1].any(), name
     # noise that is zero everywhere has no direction (a single element draws t = 0 once in 10,900)
-    assert directions.unit_scalars(1.0, 0, 0, 0, "layer", False) == (0.0, 0.0)
-    assert directions.unit_scalars(1.0, 0, 0, 9, "sigma", True) == (1.0, 0.0)
+    assert RandomDirection(5).scalars(UnitSums(size=1, weights=1.0, own=0)) == (0.0, 0.0)
+    second = RandomDirection(6, Norm.sigma, orthogonal_to=5)
+    assert second.scalars(UnitSums(size=1, weights=1.0, own=9, cross=0, other=0)) == (1.0, 0.0)
 
 
 def test_excluded_tensors_are_not_perturbed() -> None:

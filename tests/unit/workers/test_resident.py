@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.sweep.points import ORIGIN, Point, RandomDirection, TowardsDirection
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from workers.noise.definition import Array, DType, Slab
 from workers.noise.reference import from_float32, perturb, to_float32
 from workers.weights import device_memory as memory

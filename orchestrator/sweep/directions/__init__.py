@@ -1,0 +1,113 @@
+"""Kinds of directions. A new kind is one file in this folder that ends with `DIRECTION = ...`, its class.
+
+A kind is found by the name of its module; there is no list of kinds to extend. A seeded kind is made of noise that is
+scaled in each unit of the weights (`_seeded.SeededDirection`); `grid.direction` selects one. Other kinds lead to a
+checkpoint or adapter.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from orchestrator.utils.hashing import content_id
+
+NOISE_UNIT = 1.0 / 4096
+"""The noise consists of integer multiples of this number (docs/noise.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSums:
+    """Sums over one scaling unit of a tensor, from which a direction's scalars are computed.
+
+    Attributes:
+        size: Number of elements.
+        weights: |W|^2 of the unperturbed weights W, in float64.
+        own: |z2|^2, exact, in units of NOISE_UNIT^2. z2 is the noise of the direction's seed.
+        cross: <z1, z2>, likewise. z1 is the noise of the seed to which the direction is orthogonal; 0 without one.
+        other: |z1|^2, likewise.
+    """
+
+    size: int
+    weights: float
+    own: int
+    cross: int = 0
+    other: int = 0
+
+
+class Direction(ABC):
+    """Base class of all directions: movements in weight space, as immutable values identified by their content.
+
+    A direction either leads to a checkpoint or adapter, or it is on_self z2 + on_other z1 in each scaling unit of a
+    tensor, where z2 and z1 are the noise of its seeds. Subclasses are frozen dataclasses.
+
+    Attributes:
+        kind: Name of the kind, which is also the name of its module and the value of `kind` in JSON.
+        seed: Seed of its noise. None: it has no noise.
+        orthogonal_to: Seed to whose noise it is orthogonal. None: to none.
+        fingerprint: Content hash of the checkpoint or adapter that is at coefficient 1. None: it leads to none.
+        label: Human-readable name, which is not part of the identity.
+    """
+
+    kind: ClassVar[str]
+    seed: int | None
+    orthogonal_to: int | None
+    fingerprint: str | None
+    label: str
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are its identity, and `kind`."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the direction that `to_json` described."""
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Content hash: 16 hexadecimal digits."""
+        return content_id(self.to_json())
+
+    @property
+    def needs_scalars(self) -> bool:
+        """True if its scalars must be measured on the model before a point on it can be applied."""
+        return self.seed is not None
+
+    def covers(self, tensor: str) -> bool:
+        """Return whether this direction moves the tensor of that name."""
+        return True
+
+    def rows(self, shape: Sequence[int]) -> int | None:
+        """Return the number of rows of a tensor if each row is a scaling unit. None: the tensor is one unit."""
+        return None
+
+    def scalars(self, sums: UnitSums) -> tuple[float, float]:
+        """Return (on_self, on_other) of one unit. A pure function, rounded in the same way on every machine."""
+        raise AssertionError(f"a direction of kind {self.kind} has no scalars")
+
+
+def names() -> list[str]:
+    """Return the names of all kinds, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+@functools.cache
+def get(kind: str) -> type[Direction]:
+    """Return the class of the kind with this name. Raises ValueError if there is none."""
+    if kind not in names():
+        raise ValueError(f"unknown kind of direction: {kind}")
+    direction = importlib.import_module(f"{__name__}.{kind}").DIRECTION
+    is_kind = isinstance(direction, type) and issubclass(direction, Direction) and direction.kind == kind
+    assert is_kind, f"directions/{kind}.py must define DIRECTION, a class whose kind is {kind}"
+    return direction
+
+
+def from_json(value: Mapping[str, Any]) -> Direction:
+    """Return the direction that `to_json` described. Raises ValueError for an unknown kind."""
+    return get(value["kind"]).from_json(value)

@@ -1,0 +1,102 @@
+"""Directions made of seeded noise, which is scaled to the weights in each unit."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from orchestrator.sweep import directions
+from orchestrator.sweep.directions import Direction, UnitSums
+from orchestrator.utils.choices import Norm
+from orchestrator.utils.errors import UserError, did_you_mean
+
+DIRECTION_FIELD = "grid.direction"
+
+
+@dataclass(frozen=True)
+class SeededDirection(Direction):
+    """Base class of the directions made of seeded noise. `grid.direction` selects one of them.
+
+    Subclasses define `kind` and `factor`. They may narrow `covers` and change `rows`. They share this constructor, with
+    which a grid makes its directions.
+
+    Attributes:
+        seed: Seed of the noise (docs/noise.md).
+        norm: Scaling of the noise. Under `filter` each row is a scaling unit, otherwise each tensor.
+        exclude: Tensors whose names contain one of these strings do not move.
+        orthogonal_to: Seed of the direction, of the same kind and with the same norm and exclusions, to which this one
+            is made orthogonal. None: to none.
+    """
+
+    seed: int
+    norm: Norm = Norm.layer
+    exclude: tuple[str, ...] = ("norm",)
+    orthogonal_to: int | None = None
+    fingerprint = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are its identity."""
+        return {
+            "kind": self.kind,
+            "seed": self.seed,
+            "norm": str(self.norm),
+            "exclude": sorted(self.exclude),
+            "orthogonal_to": self.orthogonal_to,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the direction that `to_json` described."""
+        return cls(int(value["seed"]), Norm(value["norm"]), tuple(value["exclude"]), value["orthogonal_to"])
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Human-readable name."""
+        suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
+        return f"{self.kind} {self.seed} ({self.norm}){suffix}"
+
+    def covers(self, tensor: str) -> bool:
+        """Return whether the tensor's name contains none of the excluded strings."""
+        return not any(pattern in tensor for pattern in self.exclude)
+
+    def rows(self, shape: Sequence[int]) -> int | None:
+        """Return the size of the first dimension under the norm `filter`, if there are others. None: one unit."""
+        return shape[0] if self.norm == Norm.filter and len(shape) >= 2 else None
+
+    @abstractmethod
+    def factor(self, sums: UnitSums) -> float:
+        """Return the factor on the noise in one unit of a direction that is orthogonal to none; 0 if it does not move.
+
+        It is not called for a unit without noise. Round each operation once, so that every machine gets the same bits.
+        """
+
+    def scalars(self, sums: UnitSums) -> tuple[float, float]:
+        """Return (on_self, on_other) of one unit.
+
+        An orthogonal direction has the same length, in the direction of z2 - c z1 with c = <z1, z2> / |z1|^2. Each
+        square root and quotient is rounded once, so that every machine gets the same result.
+        """
+        factor = self.factor(sums) if sums.own else 0.0
+        if factor == 0.0:
+            return 0.0, 0.0
+        if self.orthogonal_to is None or sums.other == 0:
+            return factor, 0.0
+        left = sums.other * sums.own - sums.cross * sums.cross  # |z1|^2 |z2 - c z1|^2
+        if left == 0:
+            return 0.0, 0.0
+        factor *= math.sqrt(sums.other * sums.own / left)
+        return factor, -(factor * (sums.cross / sums.other))
+
+
+def seeded_kind(name: str) -> type[SeededDirection]:
+    """Return the seeded kind with this name. Raises UserError (grid.direction) if there is none."""
+    known = [kind for kind in directions.names() if issubclass(directions.get(kind), SeededDirection)]
+    if name not in known:
+        remedy = f"no such kind of seeded direction{did_you_mean(name, known)} (there are: {', '.join(known)})"
+        raise UserError(DIRECTION_FIELD, name, remedy)
+    kind = directions.get(name)
+    assert issubclass(kind, SeededDirection)
+    return kind
