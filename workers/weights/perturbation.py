@@ -59,8 +59,7 @@ def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[i
     names: list[str] = []
     rows: list[int] = []
     scalars: list[tuple[float, float]] = []
-    seed, other = direction.seed, direction.orthogonal_to
-    assert seed is not None, f"{direction.label} has no noise to measure"
+    seed, other = _seeds(direction)
     for name, array, shape, dtype in tensors:
         n = math.prod(shape)
         assert array.size == n, f"{name}: {array.size} elements do not make the shape {tuple(shape)}"
@@ -79,6 +78,12 @@ def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[i
         rows += [-1] if parts is None else range(parts)
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
     return pa.table([names, rows, on_self, on_other], schema=SCHEMA)
+
+
+def _seeds(direction: Direction) -> tuple[int, int | None]:
+    """Return the seeds of a direction's noise: its own, and the one to which it is orthogonal."""
+    assert direction.seed is not None, f"{direction.label} has no noise"
+    return direction.seed, direction.orthogonal_to
 
 
 def by_tensor(table: pa.Table) -> Scalars:
@@ -128,16 +133,16 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
     """
     total: dict[int, npt.NDArray[np.float64]] = {}
     for direction, coefficient in point.coefficients:
-        if direction.seed is None or not direction.covers(name) or math.prod(shape) == 0:
+        if not direction.needs_scalars or not direction.covers(name) or math.prod(shape) == 0:
             continue
+        seed, other = _seeds(direction)
         table = scalars[direction.id]
         index = by_tensor(table) if isinstance(table, pa.Table) else table
         on_self, on_other = index[name]
         assert len(on_self) == (direction.rows(shape) or 1), f"{name}: the scalars belong to another shape"
-        total[direction.seed] = total.get(direction.seed, np.float64(0)) + coefficient * on_self
-        if direction.orthogonal_to is not None:
-            seed = direction.orthogonal_to
-            total[seed] = total.get(seed, np.float64(0)) + coefficient * on_other
+        total[seed] = total.get(seed, np.float64(0)) + coefficient * on_self
+        if other is not None:
+            total[other] = total.get(other, np.float64(0)) + coefficient * on_other
     n = math.prod(shape)
     rounded = {seed: scale.astype(np.float32) for seed, scale in total.items()}
     return [Term(seed, rounded[seed], n // len(rounded[seed])) for seed in sorted(rounded) if np.any(rounded[seed])]

@@ -48,7 +48,7 @@ class Direction(ABC):
 
     Attributes:
         kind: Name of the kind, which is also the name of its module and the value of `kind` in JSON.
-        seed: Seed of its noise. None: it has no noise.
+        seed: Seed from which it is drawn. None: it is not drawn.
         orthogonal_to: Seed to whose noise it is orthogonal. None: to none.
         fingerprint: Content hash of the checkpoint or adapter that is at coefficient 1. None: it leads to none.
         label: Human-readable name, which is not part of the identity.
@@ -76,8 +76,8 @@ class Direction(ABC):
 
     @property
     def needs_scalars(self) -> bool:
-        """True if its scalars must be measured on the model before a point on it can be applied."""
-        return self.seed is not None
+        """True if it is made of noise, whose scalars must be measured on the model before a point can be applied."""
+        return False
 
     def covers(self, tensor: str) -> bool:
         """Return whether this direction moves the tensor of that name."""

@@ -58,6 +58,11 @@ class SeededDirection(Direction):
         suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
         return f"{self.kind} {self.seed} ({self.norm}){suffix}"
 
+    @property
+    def needs_scalars(self) -> bool:
+        """True: the noise is scaled to the weights."""
+        return True
+
     def covers(self, tensor: str) -> bool:
         """Return whether the tensor's name contains none of the excluded strings."""
         return not any(pattern in tensor for pattern in self.exclude)
