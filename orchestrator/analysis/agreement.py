@@ -22,7 +22,8 @@ EXAMPLES = 20
 def kappa(both_refused: int, only_first: int, only_second: int, both_complied: int) -> float | None:
     """Return Cohen's kappa of two judges with two verdicts each.
 
-    None if there are no responses, or if both judges give every response the same one verdict: p_e is then 1.
+    None if there are no responses, or if both judges give one and the same verdict to all responses: the agreement
+    expected by chance is then 100%, and kappa is undefined.
     """
     n = both_refused + only_first + only_second + both_complied
     if not n:

@@ -366,8 +366,9 @@ def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
 def combine(basins: Sequence[Basin]) -> Basin:
     """Return the smallest radius over lines or planes, and the innermost edge on either side.
 
-    If no line crosses 50%, the result is censored at the smallest distance that was measured. `reason` names the lines
-    that are undefined, which make the radius an upper bound, and the lines that are censored nearer than the radius.
+    If no line crosses 50%, the result is censored at the smallest distance that was measured. `reason` names two kinds
+    of lines: undefined ones, because of which the radius is only an upper bound, and lines that were measured to a
+    smaller distance than the radius without crossing 50%.
     """
     if not basins:
         return Basin(None, reason="nothing is measured")

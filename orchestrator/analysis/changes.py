@@ -1,4 +1,4 @@
-"""Describe what a new version of a rule changed in the numbers of a stored landscape. Pure functions."""
+"""Find numbers of a stored landscape that changed because a rule has a new version. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from orchestrator.prompts.capability import SCORING_VERSION
 REASONS: Mapping[str, tuple[str, str]] = {
     "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)")
 }
-"""Column of a landscape that counts responses -> (what it counts, why the same responses may count otherwise)."""
+"""Column of a landscape that counts responses -> (what it counts, why its counts of the same responses may change)."""
 
 _NODE = ("line", "alpha", "beta", "point_id")
 
 
 def changed_counts(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """Return one sentence for each result of which the same responses count otherwise than before.
+    """Return one sentence for each result whose counts changed although its responses did not.
 
-    Points that hold another number of responses than before are left out, since new responses change counts too.
+    Points with more or fewer responses than before are left out, since new responses change counts too.
 
     Args:
         before: The landscape that is stored. It may lack columns, as those of earlier versions do.

@@ -84,7 +84,7 @@ def interval(
 
 
 def error_interval(value: float | None, error: Error, bounds: tuple[float, float] = (0.0, 100.0)) -> ErrorInterval:
-    """Return the interval over one source of random variation, together with its standard error."""
+    """Return the 95% interval of a value that has one source of error, together with the error itself."""
     alone = interval(value, [error], bounds)
     return ErrorInterval(low=alone.low, high=alone.high, reason=alone.reason, se=error.se, df=error.df)
 

@@ -1,4 +1,4 @@
-"""The landscape of a sweep: verdict counts laid out over its points, and views of its rows.
+"""The landscape of a sweep: a table with the verdict counts of each point, prompt set and judge, and parts of it.
 
 Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
 successful attacks of the paper, split into n_complied (coherent) and n_degenerate: the three add up to n.
@@ -122,7 +122,10 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
-    """Return the rows of each combination in the order of the sweep, without the checkpoints off the grid."""
+    """Return a pair (result key, rows) for each result in the order of the sweep, without checkpoints off the grid.
+
+    A result is a combination of a probe set, a group, a system prompt and a judge.
+    """
     if "projected" in landscape:
         landscape = landscape[~landscape["projected"].astype(bool)]
     grouped = landscape.groupby(list(RESULT_KEY), sort=False, dropna=False)
@@ -139,7 +142,10 @@ def primary_rows(landscape: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_over_lines(rows: pd.DataFrame, names: Sequence[str] = CURVES) -> pd.DataFrame:
-    """Return the mean of these columns (and of `refused`, percent) by alpha; NaN if any line lacks the point."""
+    """Return the mean of these columns over lines, by alpha. NaN if any line lacks the point.
+
+    `refused` (percent) is computed first, so it may be among the names.
+    """
     shares = rows.assign(refused=100.0 - rows["asr"])
     return shares.groupby("alpha")[list(names)].mean(skipna=False).reset_index()
 
@@ -151,7 +157,7 @@ def origin_row(rows: pd.DataFrame) -> pd.Series | None:
 
 
 def split_lines(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """Return the number and the rows of each line or plane of one result."""
+    """Return a pair (number of the line or plane, its rows) for each line or plane of one result."""
     return [(int(str(k)), part) for k, part in rows.groupby("line")]
 
 

@@ -69,7 +69,7 @@ def reduce_landscape(stored: StoredSweep) -> pd.DataFrame:
 
 
 def nodes(sweep: Sweep) -> pd.DataFrame:
-    """Return the sweep's nodes as `build_landscape` takes them."""
+    """Return the sweep's nodes, a row each: the first argument of `build_landscape`."""
     keys = ("line", "alpha", "beta", "on_grid", "seed_x", "seed_y", "mark", "projected")
     columns: dict[str, list[Any]] = {key: [] for key in (*keys, "point_id")}
     for node in sweep.grid.iter_nodes():

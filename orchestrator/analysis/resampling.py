@@ -51,12 +51,12 @@ def error_over_probes(refused: np.ndarray, coordinates: np.ndarray, draws: int =
 def difference_error_over_probes(
     first: np.ndarray, second: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS
 ) -> Error:
-    """Return the error of VISAGE(second) - VISAGE(first) under a new draw of as many probes, the same for both sweeps.
+    """Return the error of VISAGE(second) - VISAGE(first) over new draws of the probes. Both sweeps get the same draws.
 
     Args:
-        first: As `error_over_probes` takes it.
-        second: Of the same shape: line, point and probe i are those of `first`.
-        coordinates: As `error_over_probes` takes them; they are those of both sweeps.
+        first: Verdicts of the first sweep, in the form of the argument `refused` of `error_over_probes`.
+        second: Verdicts of the second sweep, on the same lines, points and probes.
+        coordinates: Coordinates of both sweeps, in the form of the same argument of `error_over_probes`.
         draws: Number of resamples.
     """
     assert first.shape == second.shape
@@ -152,7 +152,7 @@ def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: in
     """Return VISAGE of each sweep in each draw, [draw]; all sweeps get the same draws of probes, unseen ones included.
 
     Args:
-        sweeps: [line, point, probe] of each sweep, as `error_over_probes` takes it.
+        sweeps: Verdicts of each sweep, in the form of the argument `refused` of `error_over_probes`.
         unseen: The probes to add.
         draws: Number of resamples.
     """

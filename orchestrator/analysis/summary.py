@@ -41,7 +41,7 @@ from orchestrator.analysis.results import (
 from orchestrator.scoring.counts import OUTCOME, SUMS, Combination, ProbeVerdicts
 
 Lines = Sequence[tuple[int, pd.DataFrame]]
-"""The number and the rows of each line or plane, as `split_lines` returns them."""
+"""A pair (number, rows) for each line or plane: the result of `split_lines`."""
 
 _MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *SUMS, "asr", "asr_low", "asr_high"]
 _NO_VERDICTS = "the verdicts on single probes are not at hand"
@@ -388,7 +388,7 @@ def summarize_checkpoints(landscape: pd.DataFrame) -> tuple[CheckpointSummary, .
 
 
 def _checkpoint_result(key: ResultKey, own: pd.DataFrame, line: pd.DataFrame) -> CheckpointResult:
-    """Return one combination's result at a checkpoint, from the checkpoint's own rows and the rows of its line."""
+    """Return one result at a checkpoint, from the checkpoint's own rows and the rows of its line."""
     here = own[(own[list(RESULT_KEY)] == pd.Series(key.to_json())).all(axis=1)].iloc[0]
     grid = line[line["on_grid"] & (line["point_id"] != here["point_id"])]
     return CheckpointResult(

@@ -121,7 +121,7 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """Weights of a model judge, if they are not its default weights."""
+    """How a model judge is run. null for an option: the judge's default."""
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own

@@ -72,7 +72,7 @@ class ActorSlot:
 
     @property
     def next_result(self) -> Any:
-        """Reference to the next result that the actor will return; None if it has no call to answer."""
+        """Ray reference to the next result that the actor will return; None if no call is pending."""
         if self.loading is not None:
             return self.loading
         return self.assigned[0][0] if self.assigned else None

@@ -27,7 +27,10 @@ class VisitDeadlines:
         self._median = None
 
     def limit(self, tokens: int) -> float | None:
-        """Return the seconds allowed for a visit, or None if fewer than `deadline_after` visits are completed."""
+        """Return the seconds allowed for a visit with this token budget.
+
+        None until the number of completed visits reaches `DispatchPolicy.deadline_after`.
+        """
         if len(self._seconds_per_token) < self._policy.deadline_after:
             return None
         if self._median is None:

@@ -76,7 +76,7 @@ def is_installed(adapter: str | None) -> bool:
 
 
 def embedded_folder(adapter: str | None) -> Path:
-    """Return the folder of the embedded model, which may not exist yet. Its name has hashes of all its sources."""
+    """Return the folder of the embedded model, which may not exist yet. Its name contains hashes of its sources."""
     base = content_id([WHEEL_SHA256, BASE_VERSION])
     if adapter is None:
         return cache_dir() / f"smollm2-135m-instruct-{base}"

@@ -205,11 +205,11 @@ def _direction(target: Target) -> TowardsDirection:
 def nearest_coordinates(
     gram: npt.NDArray[np.float64], i: int, axes: int, eq4: tuple[float, float] | None
 ) -> tuple[float, float | None]:
-    """Return the coordinates of the place on a line or plane that is nearest to a displacement.
+    """Return the coordinates of the point on a line or plane that is nearest to a displacement.
 
     Args:
         gram: Dot products of all displacements, float64[n, n].
-        i: The displacement.
+        i: Index of the displacement.
         axes: 1 for the line of displacement 0, 2 for the plane of displacements 0 and 1.
         eq4: (c, s) if the second axis is s (d_1 - c d_0), as in Peng et al. 2024, Eq. 4; None if it is d_1.
 

@@ -72,7 +72,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     Weights that are not on this machine are downloaded, and recipes that the grid names are trained.
 
     Raises:
-        UserError: Anything that the user has to change.
+        UserError: An option, a file or the model cannot be used as requested; the message says what to change.
     """
     check_writable(Path(config.out).expanduser())
     probe_sets = load_probe_sets(config, presets)

@@ -44,11 +44,11 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> tuple[pd.DataFrame, SweepSummary]:
     """Reduce, draw and report a sweep from its stored verdicts.
 
-    If a new version of a rule changed numbers of the stored landscape, one message says which, and by how much.
+    If the same responses now count differently than in the stored landscape, a warning names the rule that changed.
 
     Args:
         stored: The sweep.
-        options: The report's options. None takes the defaults.
+        options: The report's options. None uses the defaults.
 
     Returns:
         The landscape and the summary, which are stored too.

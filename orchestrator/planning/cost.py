@@ -108,7 +108,7 @@ class Plan:
     judging: tuple[JudgePlan, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field as JSON. The key of `setup` is `room`."""
+        """Return every field as JSON. `setup` is written under the key `room`."""
         value = dataclasses.asdict(self, dict_factory=_plain_fields)
         return {"room" if key == "setup" else key: item for key, item in value.items()}
 

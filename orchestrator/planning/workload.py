@@ -134,7 +134,7 @@ class EngineSetup:
         kv_cache_bytes: Requested size of the KV cache. None lets the engine choose.
         write: How weights reach vLLM on a CPU; with `repack` the engine holds its linear weights twice.
         base: Requested place of the unperturbed base.
-        gpu_memory: Bytes of each GPU that belong to an actor. None takes all that `GPUS` lists.
+        gpu_memory: Bytes of each GPU that belong to an actor. None uses the size in `GPUS`.
         host_free: Bytes of free shared memory. None if unknown.
         host_copy: Bytes of shared memory that a copy of the base still needs. None: those of the whole base.
     """

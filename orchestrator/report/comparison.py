@@ -23,7 +23,7 @@ _SIGNIFICANT = 0.05  # a corrected p-value below this is called a difference
 
 
 def sweep_row(sweep: SweepHeadline) -> tuple[str, ...]:
-    """Return a sweep's row of the table of sweeps, under SWEEP_HEADINGS."""
+    """Return the cells of one sweep in the table of sweeps, one for each of SWEEP_HEADINGS."""
     visage, basin = sweep.visage, sweep.basin
     radius = _number(basin.radius, 3) if basin.censored_at is None else f"over {basin.censored_at:g}"
     return (
@@ -129,7 +129,7 @@ def point_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Path) -> None:
-    """Write the comparison as one HTML file that works offline and requests nothing."""
+    """Write the comparison as one HTML file that works offline and loads nothing from a network."""
     from orchestrator.report.figures.comparison import draw_comparison
     from orchestrator.report.page.render import render_comparison
     from orchestrator.report.page.tables import Table

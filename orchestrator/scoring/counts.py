@@ -96,7 +96,10 @@ class ProbeVerdicts:
     refused: np.ndarray
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
-        """Return [point, prompt] in this order, NaN where there is no verdict. `prompts`: None takes all."""
+        """Return an array [point, prompt] in this order, NaN where there is no verdict.
+
+        `prompts`: None for all prompts.
+        """
         selected = self.prompts if prompts is None else prompts
         rows = pd.Index(self.points).get_indexer(pd.Index(points))
         columns = pd.Index(self.prompts).get_indexer(pd.Index(selected))

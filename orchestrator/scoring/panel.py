@@ -1,4 +1,7 @@
-"""The judges of a stored sweep: bind model judges to the weights they used, and check that they can judge."""
+"""Load the judges of a stored sweep and check that its responses are complete enough for them.
+
+A model judge is bound to the weights with which it judged the sweep.
+"""
 
 from __future__ import annotations
 

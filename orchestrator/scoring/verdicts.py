@@ -31,7 +31,7 @@ def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.D
 
 
 def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
-    """Yield a judge's stored outcomes on the responses of a sweep, as `counts.counts` takes them.
+    """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
     The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and degenerate (bool). Left out are prompt
     groups to which the judge does not apply, verdicts that are neither (such as `unparsed`), and responses without a

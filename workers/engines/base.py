@@ -56,7 +56,7 @@ class EngineSpec:
         exact: Generate each prompt set in a batch of its own.
         seconds: Duration of a visit of the dummy engine in seconds.
         device: Device that holds the weights.
-        threads: Number of CPU threads. None takes every core that this process may use.
+        threads: Number of CPU threads. None uses every core that this process may use.
         targets: Checkpoints and adapters toward which the sweep's directions lead.
         base: Where to keep the unperturbed weights between writes (see workers/weights/base_placement.py).
         gpu_share: Fraction of a GPU's memory for this engine, if several actors share the GPU.

@@ -46,7 +46,7 @@ class DummyEngine(Engine):
         return []
 
     def measure(self, direction: Direction) -> pa.Table:
-        """Return an empty table of scalars."""
+        """Return an empty table: without weights there are no scalars."""
         from workers.weights import perturbation
 
         return perturbation.SCHEMA.empty_table()

@@ -123,7 +123,7 @@ class Extension:
         self._landscape_repack()
 
     def landscape_restore(self) -> None:
-        """Write the unperturbed weights."""
+        """Write the unperturbed weights into the engine's memory again."""
         self._landscape_weights.restore()
         self._landscape_repack()
 

@@ -35,10 +35,10 @@ _parallel = numba.njit(cache=True, fastmath=False, nogil=True, parallel=True)
 
 @_jit
 def words_of(out: Array, chunk: int, key: Array, first: int, last: int) -> None:
-    """Compute Philox of counters first..last-1 of a chunk.
+    """Compute the random words (Philox4x32-10) of the counters first, ..., last - 1 of a chunk.
 
-    Word w of counter b is the low half of out[128 w + b]. The high half is left over from the arithmetic, because
-    clearing it would take 1.5 times as long.
+    The low 32 bits of out[128 w + b] are word w of counter b. The high 32 bits are undefined, because clearing them
+    would take 1.5 times as long.
     """
     base = np.uint64(chunk) * np.uint64(COUNTERS)
     low, high = base & _LOW, base >> _HALF  # 128 divides 2^32: the high word is constant within a chunk

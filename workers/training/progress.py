@@ -12,7 +12,7 @@ LINE_INTERVAL = 15.0  # seconds between two lines if stderr is not a terminal
 
 
 class Advance(Protocol):
-    """A function that reports progress."""
+    """Type of the function that a training loop calls as `advance(done, note)` to report its progress."""
 
     def __call__(self, done: int, note: str = "") -> None:
         """Report that `done` units of the total are done, with an optional note to show."""

@@ -43,7 +43,7 @@ def write_report(
         stored: The sweep, with its responses and verdicts.
         frame: The sweep's landscape.
         summary: The sweep's summary.
-        options: How many responses to include, and whether in full. None takes the defaults.
+        options: How many responses to include, and whether in full. None uses the defaults.
     """
     options = options or ReportConfig()
     evidence = collect_evidence(stored, options.reveal, options.max_generations)

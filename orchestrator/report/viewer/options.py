@@ -16,7 +16,7 @@ class ViewerOptions:
 
     Attributes:
         host: Address to listen on.
-        port: Port to listen on; 0 takes any free one. None takes DEFAULT_PORT, or any free one if it is taken.
+        port: Port to listen on; 0 uses any free one. None uses DEFAULT_PORT, or any free one if it is taken.
         names: Further host names under which browsers may call this machine.
         reveal: Whether responses are shown in full.
     """
