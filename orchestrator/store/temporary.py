@@ -1,4 +1,8 @@
-"""Files in `<out>/.tmp`: tokens that show which disk a process sees, and leftovers of crashes."""
+"""Files in `<out>/.tmp`: those of unfinished writes, and the disk token of each run.
+
+A disk token is a file with a random name. An actor that sees it has the same disk as the driver and stores its rows
+itself; any other actor sends them to the driver.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class DeviceMemory(Protocol):
         """Compute one slab of a tensor and write it, rounded once to `dtype`, the dtype of the parameter."""
 
     def window(self, handle: Any, slab: Slab) -> Any:
-        """Return the slab's elements in the parameter's memory as integers: a view of shape (rows, cols), not a copy."""
+        """Return the slab's elements in the parameter as integers: a view of shape (rows, cols), not a copy."""
 
     def count_differences(self, a: Any, b: Any) -> int:
         """Count the elements whose bits differ between two windows of the same shape."""
@@ -134,7 +134,7 @@ class CpuMemory:
         return tensor.adapted[i], endpoint.dtype(tensor.info) or tensor.info.dtype
 
     def window(self, handle: Array, slab: Slab) -> Array:
-        """Return the slab's elements in the parameter's memory as integers: a view of shape (rows, cols), not a copy."""
+        """Return the slab's elements in the parameter as integers: a view of shape (rows, cols), not a copy."""
         bits = handle.view(np.uint32 if handle.itemsize == 4 else np.uint16)
         return strided(bits, slab.dst_off, slab.dst_stride, slab)
 
@@ -223,7 +223,7 @@ class GpuMemory:
         return as_torch(window).to(self._device, non_blocking=True).view(TORCH_DTYPES[dtype])
 
     def window(self, handle: torch.Tensor, slab: Slab) -> torch.Tensor:
-        """Return the slab's elements in the parameter's memory as integers: a view of shape (rows, cols), not a copy."""
+        """Return the slab's elements in the parameter as integers: a view of shape (rows, cols), not a copy."""
         bits = handle.view(torch.int32 if handle.element_size() == 4 else torch.int16)
         return bits.as_strided((slab.rows, slab.cols), (slab.dst_stride, 1), slab.dst_off)
 
