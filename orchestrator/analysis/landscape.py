@@ -1,4 +1,4 @@
-"""The landscape of a sweep: a table with the verdict counts of each point, prompt set and judge, and parts of it.
+"""Build the landscape of a sweep, a table of verdict counts by point, prompt set and judge, and select parts of it.
 
 Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
 successful attacks of the paper, split into n_complied (coherent) and n_degenerate: the three add up to n.

@@ -58,7 +58,7 @@ def paper_from_margins(margins: np.ndarray) -> np.ndarray:
 def released(asr: Sequence[float]) -> float | None:
     """Return the score that the published code computes on one line.
 
-    Each half of the line is cut at the first place, from its end inward, where S falls from 100; without such a place,
+    Each half of the line is cut where S first falls from 100 on the way from the line's end inward; if it never does,
     at the line's end. The score is the mean of 100 - S between the cuts, plateaus at 100 included.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, overload
 
 from orchestrator.store.files import DamagedFileError
@@ -61,33 +61,18 @@ class RunTotals:
     visit_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the keys of a run's file. Seconds are rounded to milliseconds."""
-        return {
-            "visits": self.visits,
-            "responses": self.responses,
-            "tokens": self.tokens,
-            "restarts": self.restarts,
-            "gpu_seconds": round(self.gpu_seconds, 3),
-            "actors": self.actors,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "write_seconds": round(self.write_seconds, 3),
-            "visit_seconds": round(self.visit_seconds, 3),
-        }
+        """Return the totals as they are stored in a run's file. Seconds are rounded to milliseconds."""
+        totals = {total.name: getattr(self, total.name) for total in fields(RunTotals)}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in totals.items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunTotals:
         """Read the totals in a run's file. Missing ones are 0. Raises DamagedFileError."""
-        return cls(
-            visits=read_field(document, "visits", int, 0),
-            responses=read_field(document, "responses", int, 0),
-            tokens=read_field(document, "tokens", int, 0),
-            restarts=read_field(document, "restarts", int, 0),
-            gpu_seconds=read_field(document, "gpu_seconds", float, 0.0),
-            actors=read_field(document, "actors", int, 0),
-            peak_memory_bytes=read_field(document, "peak_memory_bytes", int, 0),
-            write_seconds=read_field(document, "write_seconds", float, 0.0),
-            visit_seconds=read_field(document, "visit_seconds", float, 0.0),
-        )
+        totals: dict[str, Any] = {
+            total.name: read_field(document, total.name, type(total.default), total.default)
+            for total in fields(RunTotals)
+        }
+        return cls(**totals)
 
 
 RUNNING = "running"

@@ -1,4 +1,4 @@
-"""Extension of vLLM's worker class, with direct access to the live weights.
+"""Extension of vLLM's worker class, with direct access to the weights in the engine's memory.
 
 vLLM mixes `Extension` into its worker class (`worker_extension_cls`) and imports this module before it loads the model.
 That is when the patches must be applied: they keep weights where they can be written (see patches.py).

@@ -1,7 +1,8 @@
 """Perturbation on a CPU, on flat numpy arrays. The results are those of reference.py, bit for bit.
 
 Work is divided into slabs (rows of one tensor, see `definition.Slab`). `spread` distributes slabs over the threads, and
-one thread writes a whole slab: splitting a small slab between threads would cost more than writing it. Results do not depend on the number of threads, which `limit_threads` limits.
+one thread writes a whole slab: splitting a small slab between threads would cost more than writing it. Results do not
+depend on the number of threads, which `limit_threads` limits.
 """
 
 from __future__ import annotations

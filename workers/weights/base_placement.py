@@ -34,7 +34,7 @@ class MemoryBudget:
     """Sizes in bytes that decide where the base can be kept. Sizes of weights are those that one GPU holds.
 
     Attributes:
-        weights: The engine's live weights.
+        weights: The engine's weights.
         base: The unperturbed weights. Differs from `weights` if their dtypes differ.
         copy: Bytes still to be copied for a copy of the whole checkpoint in host memory (`missing_host_bytes`).
         gpu_total: The engine's share of the GPU's memory.
@@ -79,8 +79,8 @@ def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, 
 def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -> Placement:
     """Choose where to keep the base. The driver's plan calls this too (orchestrator/planning/memory.py).
 
-    On a GPU, `auto` takes the GPU's memory if the live weights, the base and the KV cache fit, else host memory if a
-    copy fits, else the mapped file. On a CPU, `auto` takes the mapped file, whose pages are in host memory and shared
+    On a GPU, `auto` takes the GPU's memory if the engine's weights, the base and the KV cache fit, else host memory if
+    a copy fits, else the mapped file. On a CPU, `auto` takes the mapped file, whose pages are in host memory and shared
     between processes already.
 
     Raises:

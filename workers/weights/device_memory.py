@@ -1,4 +1,4 @@
-"""Access to the memory of an engine's live weights, which is written by numba on a CPU and by Triton on a GPU.
+"""Access to the memory of an engine's weights, which is written by numba on a CPU and by Triton on a GPU.
 
 Both write the same bits. A `TensorWrite` is one tensor with its inputs; a `DeviceMemory` computes and writes slabs of
 it.

@@ -66,13 +66,13 @@ class ResidentWeights:
         endpoints: Mapping[str, Endpoint] | None = None,
         memory: DeviceMemory | None = None,
     ) -> None:
-        """Open the live tensors for writing. They must contain the base.
+        """Open the engine's tensors for writing. They must contain the base.
 
         Args:
             checkpoint: The unperturbed base.
             layout: Checkpoint tensor -> regions of parameters.
-            parameters: Name -> live tensor of the engine.
-            dtype: Dtype of the live tensors.
+            parameters: Name -> tensor of the engine.
+            dtype: Dtype of the engine's tensors.
             endpoints: Fingerprint -> endpoint of each direction toward a checkpoint or adapter.
             memory: Access to the device's memory. None: that of the parameters' device, with no copy of the base on a
                 GPU.
@@ -152,7 +152,10 @@ class ResidentWeights:
         return self._differences(self._canary_recipe)
 
     def read(self, name: str) -> list[Piece]:
-        """Return copies of the live regions of a checkpoint tensor; none if this process holds no part of it."""
+        """Return copies of the regions of the engine's memory that hold a checkpoint tensor.
+
+        The list is empty if this process holds no part of it.
+        """
         return [
             Piece(region.slab, self._device.to_host(self._device.window(self._memory[region.parameter], region.slab)))
             for region in self._layout.get(name, ())
@@ -176,7 +179,7 @@ class ResidentWeights:
         self._device.write(handle, slab, tensor, self._dtype)
 
     def _differences(self, recipe_of: RecipeOf) -> dict[str, str]:
-        """Compare the live weights with their recipes, in bounded memory."""
+        """Compare the weights in the engine's memory with their recipes, in bounded memory."""
         wrong: dict[str, str] = {}
 
         def check(info: TensorInfo) -> None:

@@ -1,4 +1,4 @@
-"""The figure of all results of a sweep along lines, on one pair of axes."""
+"""Draw the curves of all results of a sweep (prompt sets and judges) in one figure, if its grid consists of lines."""
 
 from __future__ import annotations
 

@@ -96,7 +96,10 @@ def collect_evidence(stored: StoredSweep, reveal: bool, max_responses: int) -> E
 
 
 def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame:
-    """Return one row per judged response of a sweep: RESPONSE_KEY and a column of letters for each judge."""
+    """Return one row per judged response of a sweep: RESPONSE_KEY, and for each judge the verdict as one letter.
+
+    The letters are r (refused), c (complied), d (complied and degenerate) and NO_VERDICT.
+    """
     groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
     study = stored.study
     frame = read_verdicts(study.judgements(DEGENERATE.id), stored.judged(DEGENERATE.id), "degeneracy")
