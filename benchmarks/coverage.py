@@ -18,9 +18,10 @@ import pandas as pd
 from orchestrator.analysis import basin, intervals, resampling
 from orchestrator.analysis.intervals import Interval
 from orchestrator.analysis.landscape import build_landscape
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results import ClusterSummary, SweepSummary
 from orchestrator.analysis.summary import summarize
 from orchestrator.scoring import counts as counting
+from orchestrator.scoring.clusters import ProbeClusters
 
 ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
 COORDINATES = ALPHAS[:, None]
@@ -206,23 +207,31 @@ def false_passes(
     return {name: 100.0 * float(np.mean(met)) for name, met in passed.items()}
 
 
-def sweep_of(refused: np.ndarray) -> tuple[pd.DataFrame, SweepSummary]:
-    """Return landscape and summary of simulated lines. `refused`: [line, point, probe]."""
+def sweep_of(refused: np.ndarray, clusters: ProbeClusters | None = None) -> tuple[pd.DataFrame, SweepSummary]:
+    """Return landscape and summary of simulated lines.
+
+    Args:
+        refused: [line, point, probe], NaN without a verdict. All lines have the same verdicts at the origin.
+        clusters: The clusters of the probes.
+    """
     lines, _, probes = refused.shape
-    nodes = [
-        {"line": k, "alpha": a, "beta": None, "on_grid": True, "point_id": f"{k} {a}", "seed_x": k, "seed_y": None}
-        for k in range(lines)
-        for a in ALPHAS
-    ]
-    flat = refused.reshape(-1, probes)
-    points = [str(node["point_id"]) for node in nodes]
-    n_refused = flat.sum(axis=1).astype(int)
-    counts = pd.DataFrame({"point_id": points, "prompt_set_id": "s", "judge": "keyword", "n": probes})
-    counts = counts.assign(n_refused=n_refused, n_complied=probes - n_refused, n_degenerate=0)
+    nodes = pd.DataFrame(
+        [
+            {"line": k, "alpha": a, "beta": None, "on_grid": True, "point_id": f"{k * (a != 0)} {a}", "seed_x": k}
+            for k in range(lines)
+            for a in ALPHAS
+        ]
+    ).assign(seed_y=None)
+    first = nodes.drop_duplicates("point_id").index
+    flat, points = refused.reshape(-1, probes)[first], nodes.loc[first, "point_id"].tolist()
+    n, n_refused = (~np.isnan(flat)).sum(axis=1), np.nansum(flat, axis=1).astype(int)
+    counts = pd.DataFrame({"point_id": points, "prompt_set_id": "s", "judge": "keyword", "n": n})
+    counts = counts.assign(n_refused=n_refused, n_complied=n - n_refused, n_degenerate=0)
     sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
-    frame = build_landscape(pd.DataFrame(nodes), counts, pd.DataFrame(sets))
-    verdicts = counting.ProbeVerdicts(tuple(points), tuple(map(str, range(probes))), flat)
-    return frame, summarize(frame, {("ours", "harmful", "default", "keyword"): verdicts})
+    verdicts = counting.ProbeVerdicts(tuple(points), tuple(map(str, range(probes))), flat, clusters)
+    key = ("ours", "harmful", "default", "keyword")
+    frame = build_landscape(nodes, counts, pd.DataFrame(sets), clusters={key: ClusterSummary.of(verdicts)})
+    return frame, summarize(frame, {key: verdicts})
 
 
 def gate_table(sweeps: int = 1000) -> str:

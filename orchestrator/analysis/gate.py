@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals
@@ -139,9 +140,19 @@ def _bound_origin_asr(rows: pd.DataFrame, summary: SweepSummary, options: GateOp
     row = origin_row(rows)
     if row is None or not row["n"]:
         return _Bounded(None, None, "the origin is not measured")
-    n = row[["n"]].to_numpy(dtype=int)
-    _, high = intervals.proportion(n - row[["n_refused"]].to_numpy(dtype=int), n, 2 * options.confidence - 1)
+    _, high = _intervals_of_points(row.to_frame().T, summary, options)
     return _Bounded(float(row["asr"]), 100.0 * float(high[0]), f"{int(row['n'])} probes")
+
+
+def _intervals_of_points(
+    rows: pd.DataFrame, summary: SweepSummary, options: GateOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the interval of each row's ASR over new probes, as proportions, at the gate's confidence."""
+    confidence = 2 * options.confidence - 1
+    n, refused = rows["n"].to_numpy(dtype=int), rows["n_refused"].to_numpy(dtype=int)
+    clusters = summary.primary_result.clusters
+    effective = None if clusters is None else clusters.effective(n, confidence)
+    return intervals.proportion(n - refused, n, confidence, effective)
 
 
 def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:
@@ -153,8 +164,7 @@ def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOption
     lines = split_lines(rows)
     if len(lines) == 1 and not options.allow_single:
         return _Bounded(measured.radius, None, _ONE_DIRECTION)
-    n = rows["n"].to_numpy()
-    _, high = intervals.proportion(n - rows["n_refused"].to_numpy(), n, 2 * options.confidence - 1)
+    _, high = _intervals_of_points(rows, summary, options)
     bounds = []
     for number, part in split_lines(rows.assign(asr_high=100.0 * high)):
         edge = measure_basin(part, "asr_high")

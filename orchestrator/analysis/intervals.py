@@ -110,29 +110,58 @@ def p_value(difference: float, errors: Sequence[Error]) -> float | None:
 # Proportions.
 
 
-def proportion(k: np.ndarray, n: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+def proportion(
+    k: np.ndarray, n: np.ndarray, confidence: float = CONFIDENCE, effective: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return Clopper and Pearson's interval for k successes of n, as proportions; NaN if n is 0.
 
     The interval is exact: it covers at least `confidence` at every true proportion, 0 and 1 included (Clopper and
     Pearson, Biometrika 26, 1934).
 
     Args:
-        k: Integers, of any shape.
-        n: Integers, of the same shape.
+        k: Of any shape; fractions are allowed.
+        n: Of the same shape.
         confidence: Confidence of the two-sided interval.
+        effective: The number of independent observations that tell as much as the n, of the same shape: the interval is
+            that of the same proportion of this number. None: n.
 
     Returns:
         Lower and upper ends, of the same shape.
     """
+    if effective is not None:
+        k, n = np.where(effective == n, k, k / np.maximum(n, 1) * effective), effective
     pairs, inverse = np.unique(np.stack([np.ravel(k), np.ravel(n)]), axis=1, return_inverse=True)
     hits, total = pairs.astype(float)
     tail = (1 - confidence) / 2
-    low = np.where(hits == 0, 0.0, special.betaincinv(np.maximum(hits, 1), total - hits + 1, tail))
     misses = total - hits
-    high = np.where(misses == 0, 1.0, special.betaincinv(hits + 1, np.maximum(misses, 1), 1 - tail))
+    low = np.where(hits <= 0, 0.0, special.betaincinv(np.where(hits <= 0, 1.0, hits), misses + 1, tail))
+    high = np.where(misses <= 0, 1.0, special.betaincinv(hits + 1, np.where(misses <= 0, 1.0, misses), 1 - tail))
     low, high = np.where(total == 0, np.nan, low), np.where(total == 0, np.nan, high)
     inverse = np.ravel(inverse)
     return low[inverse].reshape(np.shape(k)), high[inverse].reshape(np.shape(k))
+
+
+def effective_count(
+    n: np.ndarray, design_effect: float, probes: int, clusters: int, confidence: float = CONFIDENCE
+) -> np.ndarray:
+    """Return the number of independent probes that would tell as much as n probes in clusters.
+
+    n is divided by the design effect and by the squared ratio of Student's t at one less than the number of clusters to
+    that at one less than the number of probes (Korn and Graubard, Survey Methodology 24, 1998). It is n if each probe
+    is a cluster of its own.
+
+    Args:
+        n: Number of probes with a verdict, of any shape.
+        design_effect: See `scoring.clusters.design_effect`.
+        probes: Number of probes.
+        clusters: Number of their clusters.
+        confidence: Confidence of the two-sided interval.
+    """
+    if clusters >= probes:
+        return np.asarray(n, dtype=float)
+    tail = (1 + confidence) / 2
+    ratio = special.stdtrit(probes - 1, tail) / special.stdtrit(max(clusters - 1, 1), tail)
+    return np.asarray(n, dtype=float) / design_effect * ratio**2
 
 
 def matched(
@@ -146,7 +175,7 @@ def matched(
     Args:
         gained: Number of probes with a success in the second condition only.
         lost: Number of probes with a success in the first condition only.
-        n: Number of probes, above 0. All three have the same shape.
+        n: Number of probes, above 0. All three have the same shape; fractions are allowed: see `effective_count`.
         confidence: Confidence of the two-sided interval.
 
     Returns:
@@ -157,7 +186,8 @@ def matched(
     spread = np.sqrt(gained + lost + 1.0 - total * difference**2) / total
     half = special.ndtri((1 + confidence) / 2) * spread
     fewer, flips = np.minimum(gained, lost), gained + lost
-    p = np.minimum(1.0, 2.0 * special.bdtr(fewer, flips, 0.5))
+    tail = special.betainc(np.where(flips > 0, flips - fewer, 1.0), fewer + 1.0, 0.5)  # of Binomial(flips, 1/2)
+    p = np.where(flips > 0, np.minimum(1.0, 2.0 * tail), 1.0)
     return np.maximum(difference - half, -1.0), np.minimum(difference + half, 1.0), p
 
 

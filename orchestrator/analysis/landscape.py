@@ -6,15 +6,15 @@ successful attacks of the paper, split into n_complied (coherent) and n_degenera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from orchestrator.analysis import intervals
-from orchestrator.analysis.results import RESULT_KEY, ResultKey
-from orchestrator.scoring.counts import SUMS, TASK
+from orchestrator.analysis.results import RESULT_KEY, ClusterSummary, MeanCurve, ResultKey
+from orchestrator.scoring.counts import SUMS, TASK, Combination
 
 LANDSCAPE_VERSION = 2
 LANDSCAPE_SCHEMA = pa.schema(
@@ -49,8 +49,8 @@ LANDSCAPE_SCHEMA = pa.schema(
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
 PRIMARY_GROUP = "harmful"
-CURVES = ("asr", "asr_low", "asr_high", "refused", "complied", "degenerate")
-"""The columns that `mean_over_lines` returns by default."""
+CURVES = ("asr", "refused", "complied", "degenerate")
+"""The columns whose mean `mean_over_lines` returns."""
 
 _UNMARKED = {"mark": None, "projected": False}
 _ZERO = 5e-10  # half of a coordinate's last decimal
@@ -62,11 +62,13 @@ def build_landscape(
     sets: pd.DataFrame,
     judges: Sequence[str] | None = None,
     correct: pd.DataFrame | None = None,
+    clusters: Mapping[Combination, ClusterSummary] | None = None,
 ) -> pd.DataFrame:
     """Return one row for each node, prompt set and judge, with the columns of LANDSCAPE_SCHEMA.
 
     Rows are ordered by prompt set, judge, line, beta and alpha. n is 0 where nothing is stored. `asr` is the
-    percentage of responses without a refusal; its interval is Clopper and Pearson's (1934).
+    percentage of responses without a refusal; its interval is Clopper and Pearson's (1934) for the effective number of
+    probes.
 
     Args:
         nodes: Columns line, alpha, beta, on_grid, point_id, seed_x, seed_y and, if there are checkpoints, mark and
@@ -75,6 +77,7 @@ def build_landscape(
         sets: Columns prompt_set_id, probe_set, group and system_prompt, in the order of the sweep.
         judges: Names of the judges in the order of the sweep. None: as they appear in `counts`.
         correct: Columns point_id, prompt_set_id, n_asked and n_correct of capability sets. None if there are none.
+        clusters: The clusters of each result's probes. A result without an entry has independent probes.
     """
     nodes = nodes.assign(**{key: value for key, value in _UNMARKED.items() if key not in nodes})
     if judges is None:
@@ -91,7 +94,11 @@ def build_landscape(
     rows["line"] = rows["line"].astype("int32")
     n, refused = rows["n"].to_numpy(), rows["n_refused"].to_numpy()
     assert (rows["n_refused"] + rows["n_complied"] + rows["n_degenerate"] == rows["n"]).all()
-    low, high = intervals.proportion(n - refused, n)
+    effective = n.astype(float)
+    for key, own in (clusters or {}).items():
+        of_result = (rows[list(RESULT_KEY)] == list(key)).all(axis=1).to_numpy()
+        effective[of_result] = own.effective(n[of_result])
+    low, high = intervals.proportion(n - refused, n, effective=effective)
     total = rows["n"].where(rows["n"] > 0).astype("float64")
     rows["asr"] = 100.0 * (n - refused) / total
     rows["asr_low"], rows["asr_high"] = 100.0 * low, 100.0 * high
@@ -141,13 +148,33 @@ def primary_rows(landscape: pd.DataFrame) -> pd.DataFrame:
     return next((rows for key, rows in parts if key.group == PRIMARY_GROUP), parts[0][1])
 
 
-def mean_over_lines(rows: pd.DataFrame, names: Sequence[str] = CURVES) -> pd.DataFrame:
-    """Return the mean of these columns over lines, by alpha. NaN if any line lacks the point.
+def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataFrame:
+    """Return the mean over lines of one result by alpha, with the intervals of its curves.
 
-    `refused` (percent) is computed first, so it may be among the names.
+    Args:
+        rows: The rows of one result.
+        curves: Its mean curves. A summary of an earlier version has none: the intervals are then those of the points if
+            there is one line, else unknown (NaN).
+
+    Returns:
+        alpha, asr, refused, complied, degenerate, correct (percent; NaN if any line lacks the point), and `_low` and
+        `_high` of asr and correct.
     """
-    shares = rows.assign(refused=100.0 - rows["asr"])
-    return shares.groupby("alpha")[list(names)].mean(skipna=False).reset_index()
+    rows = rows.assign(refused=100.0 - rows["asr"])
+    names = [name for name in (*CURVES, "correct") if name in rows]  # landscapes of earlier versions lack the last
+    mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
+    known = {curve.measure: curve for curve in curves}
+    for measure in ("asr", "correct"):
+        for end in ("low", "high"):
+            column = f"{measure}_{end}"
+            if measure in known:
+                curve = known[measure]
+                mean[column] = mean["alpha"].map(dict(zip(curve.alpha, getattr(curve, end), strict=True))).astype(float)
+            elif column in rows and rows["line"].nunique() == 1:
+                mean[column] = rows.groupby("alpha")[column].mean().to_numpy()
+            else:
+                mean[column] = np.nan
+    return mean
 
 
 def origin_row(rows: pd.DataFrame) -> pd.Series | None:

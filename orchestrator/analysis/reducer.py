@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,7 @@ from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import (
     JUDGE_RECORD,
     CheckpointSummary,
+    ClusterSummary,
     JudgeSummary,
     ResultKey,
     SweepSummary,
@@ -28,7 +29,7 @@ from orchestrator.analysis.summary import summarize, summarize_checkpoints
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.prompts import capability
-from orchestrator.scoring.counts import counts
+from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import outcomes, refusals_by_probe, verdict_counts
 from orchestrator.store.parts import TaskKey
@@ -50,8 +51,15 @@ def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
 # The landscape.
 
 
-def reduce_landscape(stored: StoredSweep) -> pd.DataFrame:
-    """Return the sweep's landscape from the verdicts that are stored."""
+def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVerdicts] | None = None) -> pd.DataFrame:
+    """Return the sweep's landscape from the verdicts that are stored.
+
+    Args:
+        stored: The sweep.
+        refusals: What `refusals_by_probe` returned. None: it is read.
+    """
+    if refusals is None:
+        refusals = refusals_by_probe(stored)
     panel = load_panel(stored)
     counted = [counts(outcomes(stored, judge), judge.name) for judge in panel]
     sets = pd.DataFrame(
@@ -62,7 +70,9 @@ def reduce_landscape(stored: StoredSweep) -> pd.DataFrame:
     )
     names = stored.sweep.judges
     correct = count_correct(stored)
-    frame = build_landscape(nodes(stored.sweep), pd.concat(counted, ignore_index=True), sets, names, correct)
+    clusters = {key: ClusterSummary.of(verdicts) for key, verdicts in refusals.items()}
+    tallies = pd.concat(counted, ignore_index=True)
+    frame = build_landscape(nodes(stored.sweep), tallies, sets, names, correct, clusters)
     inapplicable = _inapplicable(names, stored.prompt_sets)
     kept = [key not in inapplicable for key in zip(frame["judge"], frame["group"], strict=True)]
     return frame if all(kept) else frame[kept].reset_index(drop=True)
@@ -115,9 +125,18 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
 # The summary.
 
 
-def reduce_summary(stored: StoredSweep, frame: pd.DataFrame) -> SweepSummary:
-    """Return the sweep's summary: the landscape's numbers, the request, and the cost of all runs together."""
-    refusals = refusals_by_probe(stored)
+def reduce_summary(
+    stored: StoredSweep, frame: pd.DataFrame, refusals: Mapping[Combination, ProbeVerdicts] | None = None
+) -> SweepSummary:
+    """Return the sweep's summary: the landscape's numbers, the request, and the cost of all runs together.
+
+    Args:
+        stored: The sweep.
+        frame: Its landscape.
+        refusals: What `refusals_by_probe` returned. None: it is read.
+    """
+    if refusals is None:
+        refusals = refusals_by_probe(stored)
     numbers = summarize(frame, refusals)
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
     results = tuple(

@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from orchestrator.analysis.intervals import ErrorInterval, Interval
-from orchestrator.scoring.counts import Combination
+import numpy as np
+
+from orchestrator.analysis.intervals import CONFIDENCE, ErrorInterval, Interval, effective_count
+from orchestrator.scoring.clusters import design_effect
+from orchestrator.scoring.counts import Combination, ProbeVerdicts
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "summary/1"
 SUMMARY_VERSION = 1
+INTERVALS_VERSION = 2
+"""Version of the methods behind all intervals. docs/statistics.md lists what each version changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,41 @@ class ResultKey(PromptsKey):
 
 RESULT_KEY = ("probe_set", "group", "system_prompt", "judge")
 """The fields of a `ResultKey`, which are columns of a landscape too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSummary(JsonRecord):
+    """The clusters of a result's probes; intervals over new probes draw whole clusters.
+
+    Attributes:
+        source: How they were found: see `scoring.clusters.ProbeClusters`.
+        probes: Number of probes.
+        clusters: Number of clusters.
+        largest: Number of probes in the largest cluster.
+        design_effect: How many times larger the variance of an ASR over probes is than over independent probes.
+    """
+
+    source: str
+    probes: int
+    clusters: int
+    largest: int
+    design_effect: float
+
+    @classmethod
+    def of(cls, verdicts: ProbeVerdicts) -> Self:
+        """Return the clusters of the probes of these verdicts."""
+        labels = verdicts.labels()
+        return cls(
+            source="none" if verdicts.clusters is None else verdicts.clusters.source,
+            probes=len(labels),
+            clusters=len(np.unique(labels)),
+            largest=int(np.unique(labels, return_counts=True)[1].max()),
+            design_effect=design_effect(verdicts.refused, labels),
+        )
+
+    def effective(self, n: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+        """Return the number of independent probes that would tell as much as n of these probes."""
+        return effective_count(n, self.design_effect, self.probes, self.clusters, confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +229,27 @@ class BasinSummary(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeanCurve(JsonRecord):
+    """The mean over lines at each alpha with its 95% interval; see `curves`.
+
+    Attributes:
+        measure: `asr` or `correct`.
+        lines: Number of lines.
+        over: Variation that the interval covers.
+        alpha: Sorted.
+        value: Percent, at each alpha. None where a line lacks the point.
+    """
+
+    measure: str
+    lines: int
+    over: str
+    alpha: tuple[float, ...]
+    value: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultSummary(ResultKey):
     """The numbers of one combination of probe set, system prompt and judge.
 
@@ -200,6 +261,8 @@ class ResultSummary(ResultKey):
         origin_high: Upper end of the same interval.
         degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
         published: The paper's VISAGE for this model and system prompt. None if the paper reports none.
+        clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
+        curves: The mean over lines. Empty on planes.
     """
 
     prompts: int
@@ -211,6 +274,8 @@ class ResultSummary(ResultKey):
     basin: BasinSummary
     degenerate_share: float | None
     published: float | None = None
+    clusters: ClusterSummary | None = None
+    curves: tuple[MeanCurve, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,6 +441,7 @@ class SweepSummary(JsonRecord):
         actors: The largest number of actors that became ready in one run, replacements included.
         engines: Identities of the engines that made the responses.
         versions: Versions of libraries and platform in the last run.
+        intervals_version: Version of the methods behind the intervals; see INTERVALS_VERSION.
     """
 
     schema: str = SCHEMA
@@ -408,3 +474,9 @@ class SweepSummary(JsonRecord):
     actors: int = 0
     engines: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
+    intervals_version: int = 1
+
+    @property
+    def primary_result(self) -> ResultSummary:
+        """The result whose numbers are at the top level."""
+        return next(result for result in self.results if result.key == self.primary)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals, resampling, visage
+from orchestrator.analysis.curves import Probes, mean_curves
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import (
     PRIMARY_GROUP,
@@ -24,6 +25,7 @@ from orchestrator.analysis.landscape import (
     split_lines,
 )
 from orchestrator.analysis.results import (
+    INTERVALS_VERSION,
     RESULT_KEY,
     BasinSummary,
     CheckpointResult,
@@ -78,11 +80,14 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdi
         basin=first.basin,
         degenerate_share=first.degenerate_share,
         results=tuple(results),
+        intervals_version=INTERVALS_VERSION,
     )
 
 
 def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None) -> ResultSummary:
     """Return the numbers of one combination."""
+    probes = Probes.of(verdicts)
+    curves = mean_curves(rows, probes, are_drawn=not _are_chosen([rows]))
     rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
     distinct = ~rows["point_id"].duplicated()
     on_grid = rows["on_grid"].astype(bool)
@@ -104,8 +109,10 @@ def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdict
         origin_low=low,
         origin_high=high,
         visage=_summarize_visage(lines, verdicts),
-        basin=_summarize_basin(lines),
+        basin=_summarize_basin(lines, probes),
         degenerate_share=100.0 * int(grid["n_degenerate"].sum()) / successes if successes else None,
+        clusters=probes.clusters,
+        curves=curves,
     )
 
 
@@ -161,9 +168,14 @@ def error_over_directions(lines: Lines, values: Sequence[float], step: float = 0
     It is unknown if the lines go toward checkpoints, which are chosen and not drawn. `step`: see
     `intervals.error_over_directions`.
     """
-    if len(values) > 1 and all(part[["seed_x", "seed_y"]].isna().all(axis=None) for _, part in lines):
+    if len(values) > 1 and _are_chosen([part for _, part in lines]):
         return Error(None, None, _CHOSEN)
     return intervals.error_over_directions(values, step)
+
+
+def _are_chosen(parts: Sequence[pd.DataFrame]) -> bool:
+    """Return whether the directions of all these rows lead to checkpoints."""
+    return all(part[["seed_x", "seed_y"]].isna().all(axis=None) for part in parts)
 
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
@@ -242,22 +254,45 @@ def _measure_shape(part: pd.DataFrame, measured: basin.Basin) -> basin.Shape:
     return basin.shape_on_plane(part["alpha"].tolist(), part["beta"].tolist(), asr, measured)
 
 
+def _low_everywhere(part: pd.DataFrame, probes: Probes, points: int) -> np.ndarray:
+    """Return lower bounds of the ASR, in percent, that all hold at once with 97.5% confidence (Bonferroni).
+
+    The upper end of a radius needs them: it is too small as soon as the bound of any of the points inside the basin is
+    above 50%. The lower end does not: it depends on the points beside the crossing only.
+
+    Args:
+        part: Rows of a line or plane.
+        probes: The probes of the result.
+        points: Number of points whose bounds hold at once.
+    """
+    n = part["n"].to_numpy()
+    confidence = 1 - (1 - intervals.CONFIDENCE) / max(points, 1)
+    effective = probes.effective(n, confidence)
+    low, _ = intervals.proportion(n - part["n_refused"].to_numpy(), n, confidence, effective)
+    return np.asarray(100.0 * low)
+
+
 @dataclass(frozen=True)
 class _LineBasin:
-    """The basin on one line or plane: at the measured ASR, and at the upper and lower ends of its intervals."""
+    """The basin on one line or plane: at the measured ASR, and at the upper and lower ends of its intervals.
+
+    The lower ends hold at all points of the line at once (`at_low`), or of all lines (`at_lowest`).
+    """
 
     number: int
     part: pd.DataFrame
     measured: basin.Basin
     at_high: basin.Basin
     at_low: basin.Basin
+    at_lowest: basin.Basin
     shape: basin.Shape
 
     @classmethod
-    def measure(cls, number: int, part: pd.DataFrame) -> _LineBasin:
-        measured = measure_basin(part)
-        at_high, at_low = measure_basin(part, "asr_high"), measure_basin(part, "asr_low")
-        return cls(number, part, measured, at_high, at_low, _measure_shape(part, measured))
+    def measure(cls, number: int, part: pd.DataFrame, probes: Probes, points: int) -> _LineBasin:
+        measured, at_high = measure_basin(part), measure_basin(part, "asr_high")
+        bounds = [_low_everywhere(part, probes, count) for count in (_measured_points(part), points)]
+        at_low, at_lowest = (measure_basin(part.assign(bound=bound), "bound") for bound in bounds)
+        return cls(number, part, measured, at_high, at_low, at_lowest, _measure_shape(part, measured))
 
     def summarize(self) -> DirectionBasin:
         seed_x, seed_y = _seeds(self.part)
@@ -281,8 +316,13 @@ class _LineBasin:
         )
 
 
-def _summarize_basin(lines: Lines) -> BasinSummary:
-    line_basins = [_LineBasin.measure(number, part) for number, part in lines]
+def _measured_points(rows: pd.DataFrame) -> int:
+    return int(rows.loc[rows["n"] > 0, "point_id"].nunique())
+
+
+def _summarize_basin(lines: Lines, probes: Probes) -> BasinSummary:
+    points = _measured_points(pd.concat([part for _, part in lines]))
+    line_basins = [_LineBasin.measure(number, part, probes, points) for number, part in lines]
     overall = basin.combine([line.measured for line in line_basins])
     on_lines = all(part["beta"].isna().all() for _, part in lines)
     shape_reasons = [line.shape.reason for line in line_basins]
@@ -294,7 +334,7 @@ def _summarize_basin(lines: Lines) -> BasinSummary:
     return BasinSummary(
         radius=overall.radius,
         radius_low=_radius_at_least(basin.combine([line.at_high for line in line_basins])),
-        radius_high=basin.combine([line.at_low for line in line_basins]).radius,
+        radius_high=basin.combine([line.at_lowest for line in line_basins]).radius,
         left=overall.left,
         right=overall.right,
         censored_at=overall.censored_at,

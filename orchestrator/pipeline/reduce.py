@@ -17,6 +17,7 @@ from orchestrator.pipeline.judge import judge_sweep
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.page.render import write_report
+from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import ExitCode, UserError
 
@@ -53,8 +54,9 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     Returns:
         The landscape and the summary, which are stored too.
     """
-    frame = reduce_landscape(stored)
-    summary = reduce_summary(stored, frame)
+    refusals = refusals_by_probe(stored)
+    frame = reduce_landscape(stored, refusals)
+    summary = reduce_summary(stored, frame, refusals)
     with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
         for sentence in changed_counts(stored.folder.read_landscape()[0], frame):
             logger.warning("%s", sentence)

@@ -22,7 +22,11 @@ class Measure:
     label: str
 
     def of(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Add the columns `value`, `low` and `high` (percent, with its 95% interval) to rows of a landscape."""
+        """Add the columns `value`, `low` and `high` (percent, with its 95% interval).
+
+        Args:
+            rows: Rows of a landscape, or what `mean_over_lines` returns.
+        """
         if self.kind == "safety":
             return rows.assign(value=rows["asr"], low=rows["asr_low"], high=rows["asr_high"])
         if self.kind == "right" and "correct" in rows:  # landscapes of earlier versions lack the column

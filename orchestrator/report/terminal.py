@@ -36,8 +36,9 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     ascii_only = not console.encoding.lower().startswith("utf")
     width = min(console.width, _MAX_WIDTH)
     if rows["beta"].isna().all():
-        mean = mean_over_lines(rows)
-        console.print(_curve_table(mean, rows["line"].nunique(), ascii_only))
+        curves = summary.primary_result.curves
+        mean = mean_over_lines(rows, curves)
+        console.print(_curve_table(mean, rows["line"].nunique(), curves[0].over if curves else None, ascii_only))
         _print_verbatim(console, plot_curve(mean, summary.basin, width, ascii_only), ascii_only)
     else:
         _print_verbatim(console, plot_planes(rows, console.width), ascii_only)
@@ -78,9 +79,18 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
     return table
 
 
-def _curve_table(mean: pd.DataFrame, lines: int, ascii_only: bool) -> Table:
-    """Return the mean over `lines` lines by alpha, thinned to MAX_ROWS rows; the row at the origin is always kept."""
-    table = _new_table(f"mean of {lines} directions" if lines > 1 else None, ascii_only)
+def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: bool) -> Table:
+    """Return the mean over lines by alpha, thinned to MAX_ROWS rows; the row at the origin is always kept.
+
+    Args:
+        mean: What `mean_over_lines` returned.
+        lines: Number of lines.
+        over: Variation that the intervals cover. None if they are unknown.
+        ascii_only: Whether to use only ASCII characters.
+    """
+    titles = [f"mean of {lines} directions"] if lines > 1 else []
+    titles += [] if over is None else [f"intervals over {over}"]
+    table = _new_table("; ".join(titles) or None, ascii_only)
     for heading in ("alpha", "ASR %", "95% interval", "refused %", "complied %", "degenerate %"):
         table.add_column(heading, justify="right", no_wrap=True)
     every = math.ceil(len(mean) / MAX_ROWS)
@@ -88,12 +98,14 @@ def _curve_table(mean: pd.DataFrame, lines: int, ascii_only: bool) -> Table:
     for i, row in enumerate(mean.itertuples(index=False)):
         if (i - center) % every:
             continue
-        values: list[float] = [float(getattr(row, name)) for name in mean.columns]
+        names = ("alpha", "asr", "asr_low", "asr_high", "refused", "complied", "degenerate")
+        values: list[float] = [float(getattr(row, name)) for name in names]
         alpha, asr, low, high, *outcomes = values
         if math.isnan(asr):
             cells = ["missing", *[""] * 4]
         else:
-            cells = [f"{asr:.1f}", f"{low:.1f} - {high:.1f}", *(f"{x:.1f}" for x in outcomes)]
+            interval = "unknown" if math.isnan(low) else f"{low:.1f} - {high:.1f}"
+            cells = [f"{asr:.1f}", interval, *(f"{x:.1f}" for x in outcomes)]
         table.add_row(f"{alpha:+.3f}", *cells, style="bold" if i == center else "")
     if every > 1:
         table.caption = f"one of {every} rows; all are in landscape.parquet"

@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.scoring.clusters import ProbeClusters
+
 TASK = ["point_id", "prompt_set_id", "judge"]
 SUMS = ["n", "n_refused", "n_complied", "n_degenerate"]
 OUTCOME = np.float16  # represents 1, 0 and NaN exactly; a large sweep has a hundred million of them
@@ -89,11 +91,20 @@ class ProbeVerdicts:
         points: The ids of the points.
         prompts: The ids of the prompts.
         refused: [point, prompt]: 1 refused, 0 complied, NaN if there is no verdict.
+        clusters: The clusters of the prompts. None: each is a cluster of its own.
     """
 
     points: tuple[str, ...]
     prompts: tuple[str, ...]
     refused: np.ndarray
+    clusters: ProbeClusters | None = None
+
+    def labels(self, prompts: Sequence[str] | None = None) -> np.ndarray:
+        """Return the cluster of each of these prompts (None: of all), int[prompt]."""
+        if self.clusters is None:
+            return np.arange(len(self.prompts if prompts is None else prompts))
+        own = np.array(self.clusters.labels)
+        return own if prompts is None else own[pd.Index(self.prompts).get_indexer(pd.Index(prompts))]
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return an array [point, prompt] in this order, NaN where there is no verdict.

@@ -5,6 +5,7 @@ All code that counts or shows verdicts reads them through this module.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -15,6 +16,7 @@ from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
+from orchestrator.scoring.clusters import cluster_probes
 from orchestrator.scoring.panel import load_panel
 from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import TaskParts
@@ -92,8 +94,11 @@ def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.Pr
         by_set = counts.probe_refusals(outcomes(stored, judge), judge.name)
         for prompts in stored.prompt_sets:
             if (prompts.id, judge.name) in by_set:
+                own = by_set[prompts.id, judge.name]
+                by_id = {prompt.id: prompt for prompt in prompts.prompts}
+                clusters = cluster_probes([by_id[prompt] for prompt in own.prompts])
                 key = (prompts.probe_set, prompts.group, prompts.system_prompt, judge.name)
-                refusals[key] = by_set[prompts.id, judge.name]
+                refusals[key] = dataclasses.replace(own, clusters=clusters)
     return refusals
 
 

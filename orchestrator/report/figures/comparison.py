@@ -29,7 +29,7 @@ def draw_comparison(sweeps: Sequence[ComparedSweep]) -> bytes:
         for i, sweep in enumerate(sweeps):
             color = SERIES_COLORS[i % len(SERIES_COLORS)]
             marker = SERIES_MARKERS[i % len(SERIES_MARKERS)]
-            mean = mean_over_lines(sweep.rows)
+            mean = mean_over_lines(sweep.rows, sweep.summary.primary_result.curves)
             label = textwrap.shorten(f"{i + 1}: {sweep.name}", 60, placeholder="...")
             axes.plot(mean["alpha"], mean["asr"], color=color, marker=marker, ms=4, label=label)
             axes.fill_between(mean["alpha"], mean["asr_low"], mean["asr_high"], color=color, alpha=0.12, lw=0)

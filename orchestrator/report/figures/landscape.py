@@ -29,12 +29,13 @@ def draw_landscape(landscape: pd.DataFrame, summary: SweepSummary, path: Path, t
 def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
     """Draw ASR along alpha (each line thin, their mean bold, its band) above the outcomes of the responses.
 
-    The band is the 95% interval over prompts; with several lines, the mean of their intervals. Missing points leave
-    gaps.
+    The band is the 95% interval of the mean over new directions and probes; with one line, over new probes. Missing
+    points leave gaps.
     """
     rows = primary_rows(landscape)
     lines = [part.sort_values("alpha") for _, part in rows.groupby("line")]
-    mean = mean_over_lines(rows)
+    curves = summary.primary_result.curves
+    mean = mean_over_lines(rows, curves)
     with plt.rc_context(RC_PARAMS):
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=(6.4, 5.2), sharex=True, height_ratios=[3, 1.25], layout="constrained"
@@ -42,7 +43,7 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         low, high = float(rows["alpha"].min()), float(rows["alpha"].max())
         label_height = 92 if landscape["mark"].isna().all() else 64  # below the names of checkpoints
         _mark_edges((top, bottom), summary.basin, high - low, label_height)
-        _draw_curves(top, lines, mean)
+        _draw_curves(top, lines, mean, f"95% interval over {curves[0].over}" if curves else "95% interval")
         add_checkpoints(top, landscape)
         _draw_outcomes(bottom, mean)
         bottom.set_xlim(low, high)
@@ -51,11 +52,11 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         save(figure, path)
 
 
-def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame) -> None:
+def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band: str) -> None:
     """Draw the ASR of each line, their mean with its interval, and the degenerate successes."""
     axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=FINE_DOTS, zorder=1)
     axes.fill_between(
-        mean["alpha"], mean["asr_low"], mean["asr_high"], color=BLUE, alpha=0.16, lw=0, zorder=2, label="95% interval"
+        mean["alpha"], mean["asr_low"], mean["asr_high"], color=BLUE, alpha=0.16, lw=0, zorder=2, label=band
     )
     if len(lines) > 1:
         for k, part in enumerate(lines):
@@ -70,7 +71,7 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame) -> N
     axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("attack success rate (%)")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.2, handlelength=1.8)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.8)
 
 
 def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:

@@ -31,9 +31,10 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
     """Draw every result of a sweep as its mean over lines into the file `path`.
 
     Shown are attacks that succeed, benign requests that are refused, and questions that are answered right. The bands
-    are 95% intervals over prompts.
+    are 95% intervals over new directions and probes; with one line, over new probes.
     """
     parts = combinations(landscape)
+    curves = {result.key: result.curves for result in summary.results}
     varying = [
         name for name in ("probe_set", "system_prompt", "judge") if len({getattr(key, name) for key, _ in parts}) > 1
     ]
@@ -43,7 +44,7 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
         axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=FINE_DOTS, zorder=1)
         for i, (key, rows) in enumerate(parts):
             measure = measure_of(key.group)
-            mean = mean_over_lines(measure.of(rows), ("value", "low", "high"))
+            mean = measure.of(mean_over_lines(rows, curves[key]))
             label = ", ".join(getattr(key, name) for name in varying) or key.probe_set
             if several_groups:
                 label = f"{label}: {measure.label}"

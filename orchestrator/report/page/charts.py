@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis.landscape import combinations
-from orchestrator.analysis.results import BasinSummary, CheckpointSummary, ResultKey, SweepSummary
-from orchestrator.report.measures import ATTACK_SUCCESS, measure_of
+from orchestrator.analysis.landscape import combinations, mean_over_lines
+from orchestrator.analysis.results import BasinSummary, CheckpointSummary, MeanCurve, ResultKey, SweepSummary
+from orchestrator.report.measures import ATTACK_SUCCESS, Measure, measure_of
 from orchestrator.report.page import contours
 from orchestrator.report.page.evidence import Evidence
 from orchestrator.sweep.directions import Direction
@@ -49,8 +49,9 @@ def chart_data(
                 "name": f"{measure.name} ({key.probe_set})",
                 "label": " · ".join(key.combination),
                 "rows": _rows(rows, point_index),
-                "mean": None if sweep.grid.is_plane else _mean(rows),
+                "mean": None if sweep.grid.is_plane else _mean(measure, part, numbers.curves),
                 "planes": [_plane(plane) for _, plane in rows.groupby("line")] if sweep.grid.is_plane else [],
+                "over": numbers.curves[0].over if numbers.curves else "",
                 "edges": _edges(numbers.basin) if measure is ATTACK_SUCCESS else [],
             }
         )
@@ -81,10 +82,10 @@ def _rows(rows: pd.DataFrame, point_index: Mapping[str, int]) -> dict[str, list[
     }
 
 
-def _mean(rows: pd.DataFrame) -> dict[str, list[float | None]]:
+def _mean(measure: Measure, rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> dict[str, list[float | None]]:
     """Return the mean over lines by alpha; None if any line lacks the point."""
     names = ["value", "low", "high", "degenerate"]
-    mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
+    mean = measure.of(mean_over_lines(rows, curves))
     return {"alpha": _values(mean["alpha"]), **{name: _values(mean[name], 2) for name in names}}
 
 

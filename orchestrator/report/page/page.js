@@ -221,7 +221,7 @@
     });
     const attack = results.find((result) => result.kind === "safety");
     if (attack) legend.push(swatch("degenerate", "degenerate successes"));
-    legend.push(swatch("band", "95% interval"));
+    legend.push(swatch("band", results[0].over ? `95% interval over ${results[0].over}` : "95% interval"));
     for (const edge of attack?.edges ?? []) {
       root.append(svg("line", { class: "edge", x1: x(edge), x2: x(edge), y1: top, y2: bottom }));
       root.append(svg("text", { class: "edge-name", x: x(edge), y: top - 7, "text-anchor": "middle" }, signed(Number(edge.toFixed(2)))));

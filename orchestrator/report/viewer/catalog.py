@@ -25,6 +25,7 @@ from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.text_judges import score_missing
+from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import find_sweeps
 from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import Part, TaskKey
@@ -131,8 +132,9 @@ class StudyCatalog:
         scratch = StoredSweep(SweepFolder(ScratchStudy(folder.study, self._scratch), folder.path), sweep)
         panel = load_panel(scratch)
         judged = [self._judge_batch(scratch, judge) for judge in [*panel, DEGENERATE]]
-        frame = reduce_landscape(scratch)
-        summary = reduce_summary(scratch, frame)
+        refusals = refusals_by_probe(scratch)
+        frame = reduce_landscape(scratch, refusals)
+        summary = reduce_summary(scratch, frame, refusals)
         return SweepView(scratch, frame, summary, self._evidence(scratch, panel), fully_judged=all(judged))
 
     def _judge_batch(self, stored: StoredSweep, judge: Judge) -> bool:

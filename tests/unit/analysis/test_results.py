@@ -113,12 +113,17 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         "tasks_failed",
         "engines",
         "versions",
+        "intervals_version",
     )
     for key in added_keys:
         del value[key]
     for part in [value, *value["results"]]:
         del part["visage"]["over"], part["visage"]["enough"], part["basin"]["area"]
+    for part in value["results"]:
+        del part["clusters"], part["curves"]
     old = SweepSummary.from_json(value)
+    assert (old.intervals_version, summary.intervals_version) == (1, 2)
+    assert old.primary_result.clusters is None and old.primary_result.curves == ()
     assert old.visage.paper == summary.visage.paper and old.visage.over is None and old.basin.area.value is None
     assert (old.checkpoints, old.judges, old.tasks_failed) == ((), (), 0)
     assert paragraph(old).startswith(verdict(summary))
