@@ -29,8 +29,8 @@ _STEM = 4  # letters of a word that count
 _USUAL_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an and are as at be by can could do does for from how i in into is it me my of on or our out so some someone "
-        "that the their them this to up us using use was what when which who will with without you your "
+        "a an and are as at be by can could do does for from how i in into is it me my of on or our out so some "
+        "someone that the their them this to up us using use was what when which who will with without you your "
         "answer article create demonstrate describe design detail detailed develop explain give guide guides "
         "instruction instructions list make making plan program prompt provide question request script show step steps "
         "teach tell tutorial write",
