@@ -95,8 +95,8 @@ def build_landscape(
     n, refused = rows["n"].to_numpy(), rows["n_refused"].to_numpy()
     assert (rows["n_refused"] + rows["n_complied"] + rows["n_degenerate"] == rows["n"]).all()
     effective = n.astype(float)
-    for key, own in (clusters or {}).items():
-        of_result = (rows[list(RESULT_KEY)] == list(key)).all(axis=1).to_numpy()
+    for combination, own in (clusters or {}).items():
+        of_result = (rows[list(RESULT_KEY)] == list(combination)).all(axis=1).to_numpy()
         effective[of_result] = own.effective(n[of_result])
     low, high = intervals.proportion(n - refused, n, effective=effective)
     total = rows["n"].where(rows["n"] > 0).astype("float64")
