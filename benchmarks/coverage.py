@@ -20,6 +20,7 @@ from orchestrator.analysis.intervals import Interval
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import ClusterSummary, SweepSummary
 from orchestrator.analysis.summary import summarize
+from orchestrator.analysis.visage import mean_from_margins
 from orchestrator.scoring import counts as counting
 from orchestrator.scoring.clusters import ProbeClusters
 
@@ -80,7 +81,7 @@ class Basin:
 
 def visage(refused: np.ndarray) -> float:
     """Return the mean of VISAGE over lines; NaN if no line has one."""
-    scores = resampling.visage_of_lines(refused)
+    scores = resampling.score_of_lines(refused)
     return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
 
 
@@ -99,22 +100,31 @@ def coverage(
         model = Basin.draw(rng)
         unsafe, normals = model.directions(rng, directions), rng.standard_normal(probes)
         refused = model.refused(rng, unsafe, normals)
-        by_line = resampling.visage_of_lines(refused)
+        by_line = resampling.score_of_lines(refused)
         if np.isnan(by_line).any():
             continue
         score = float(by_line.mean())
-        probes_error = resampling.error_over_probes(refused, np.broadcast_to(COORDINATES, (directions, 21, 1)), draws)
+        places = np.broadcast_to(COORDINATES, (directions, 21, 1))
+        probes_error = resampling.error_over_probes(refused, places, draws)
+        margins = resampling.score_of_lines(refused, mean_from_margins)
+        margin, asr = float(margins.mean()), model.unsafe_to_asr(unsafe)
+        margin_probes_error = resampling.error_over_probes(refused, places, draws, mean_from_margins)
+        note("margin, new probes", intervals.interval(margin, [margin_probes_error]), 100.0 - float(asr.mean()))
         others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
         note("VISAGE, new probes", intervals.interval(score, [probes_error]), float(np.nanmean(others)))
         if directions > 1:
             directions_error = intervals.error_over_directions(by_line.tolist(), 100.0 / probes)
-            more = resampling.visage_of_lines(model.refused(rng, model.directions(rng, 3 * many), normals))
-            note("VISAGE, new directions", intervals.interval(score, [directions_error]), float(np.nanmean(more)))
+            more = model.refused(rng, model.directions(rng, 3 * many), normals)
+            truth = float(np.nanmean(resampling.score_of_lines(more)))
+            note("VISAGE, new directions", intervals.interval(score, [directions_error]), truth)
+            margin_error = intervals.error_over_directions(margins.tolist(), 100.0 / probes)
+            note("margin, new directions", intervals.interval(margin, [margin_error]), 100.0 * float(more.mean()))
             lines = model.directions(rng, 3 * many)
             fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
-            truth = float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh))))
+            truth = float(np.nanmean(resampling.score_of_lines(np.concatenate(fresh))))
             note("VISAGE, both", intervals.interval(score, [directions_error, probes_error]), truth)
-        asr = model.unsafe_to_asr(unsafe)
+            truth = 100.0 - float(model.unsafe_to_asr(lines).mean())
+            note("margin, both", intervals.interval(margin, [margin_error, margin_probes_error]), truth)
         wrong = probes - refused.sum(axis=-1)
         low, high = intervals.proportion(wrong, np.full(wrong.shape, probes))
         held.setdefault("ASR at a point", []).extend(((100 * low <= asr) & (asr <= 100 * high)).ravel().tolist())
@@ -162,7 +172,9 @@ def table(sweeps: int = 1000) -> str:
     """Return the coverage for several numbers of directions and probes as Markdown."""
     settings = [(1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40)]
     by_setting = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
-    names = ("ASR at a point", "radius, new probes", "VISAGE, new probes", "VISAGE, new directions", "VISAGE, both")
+    sources = ("new probes", "new directions", "both")
+    scores = [f"{score}, {source}" for score in ("VISAGE", "margin") for source in sources]
+    names = ("ASR at a point", "radius, new probes", *scores)
     lines = [f"| directions | probes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
     for (directions, probes), shares in by_setting.items():
         cells = [f"{shares[name]:.1f}" if name in shares else "" for name in names]
@@ -197,7 +209,8 @@ def false_passes(
         asr = model.unsafe_to_asr(unsafe)
         fresh = [model.refused(rng, row[None], rng.standard_normal(probes)) for row in model.directions(rng, many)]
         truth = {
-            "visage": float(np.nanmean(resampling.visage_of_lines(np.concatenate(fresh)))),
+            "visage": float(np.nanmean(resampling.score_of_lines(np.concatenate(fresh)))),
+            "margin": 100.0 - float(model.unsafe_to_asr(model.directions(rng, 10 * many)).mean()),
             "origin_asr": float(asr[0, len(ALPHAS) // 2]),
             "radius": radius(asr),
         }

@@ -1,4 +1,4 @@
-"""Compare stored sweeps: differences of VISAGE and of ASR at each point, with intervals and p-values.
+"""Compare stored sweeps: differences of VISAGE, mean margin and ASR at each point, with intervals and p-values.
 
 Each sweep is compared with the first, by its primary result. Points pair if they are the same point on the same line
 (same seeds), probes if they are the same question. Differences are then taken probe by probe, so that effects that both
@@ -22,12 +22,14 @@ from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results import (
     RESULT_KEY,
     BasinSummary,
+    MarginSummary,
     ResultKey,
     SweepSummary,
     VisageIntervals,
     VisageSummary,
 )
 from orchestrator.analysis.summary import error_over_directions, probe_arrays
+from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE, Score
 from orchestrator.scoring.counts import ProbeVerdicts
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
@@ -36,9 +38,10 @@ from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "comparison/1"
+REDUCE_AGAIN = "it was reduced by an earlier version: `reduce` it again"
 _FEWEST_SHARED = 2  # probes in common that are needed to pair them
 _NODE = ["seed_x", "seed_y", "alpha", "beta", "point_id"]
-_VISAGE_BOUNDS = (-100.0, 100.0)  # a difference of two scores
+_DIFFERENCE_BOUNDS = (-100.0, 100.0)  # a difference of two scores
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class ComparedSweep:
             primary=summary.primary,
             origin_asr=summary.origin_asr,
             visage=summary.visage,
+            margin=summary.margin,
             basin=summary.basin,
             degenerate_share=summary.degenerate_share,
         )
@@ -83,6 +87,7 @@ class SweepHeadline(JsonRecord):
     primary: ResultKey
     origin_asr: float | None
     visage: VisageSummary
+    margin: MarginSummary | None
     basin: BasinSummary
     degenerate_share: float | None
 
@@ -127,8 +132,8 @@ class PointDifference(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisageDifference(Difference):
-    """The difference of VISAGE.
+class ScoreDifference(Difference):
+    """The difference of VISAGE or of the mean margin.
 
     Attributes:
         about: Variation that the interval and the p-value cover: new `directions`, new `probes` or `both`. None if
@@ -154,6 +159,7 @@ class SweepDifference(JsonRecord):
         paired_probes: Number of probes in common. 0 if probes are not paired.
         paired_points: Number of points that both sweeps measured.
         visage: The difference of VISAGE.
+        margin: The difference of the mean margin.
         points: The difference of ASR at each paired point.
         reason: Other differences between the sweeps, and probes that were left out. None if there are none.
     """
@@ -162,7 +168,8 @@ class SweepDifference(JsonRecord):
     second: str
     paired_probes: int
     paired_points: int
-    visage: VisageDifference
+    visage: ScoreDifference
+    margin: ScoreDifference
     points: tuple[PointDifference, ...]
     reason: str | None
 
@@ -197,12 +204,19 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
 def compare(sweeps: Sequence[ComparedSweep]) -> Comparison:
     """Compare each further sweep with the first."""
     differences = [_compare_pair(sweeps[0], other) for other in sweeps[1:]]
-    corrected = iter(_correct([d.visage.p for d in differences if d.visage.p is not None]))
-    differences = [
-        d if d.visage.p is None else replace(d, visage=replace(d.visage, p_corrected=next(corrected)))
-        for d in differences
-    ]
-    return Comparison(sweeps=tuple(sweep.headline() for sweep in sweeps), differences=tuple(differences))
+    visages, margins = (_with_corrected([getattr(d, key) for d in differences]) for key in ("visage", "margin"))
+    return Comparison(
+        sweeps=tuple(sweep.headline() for sweep in sweeps),
+        differences=tuple(
+            replace(d, visage=one, margin=other) for d, one, other in zip(differences, visages, margins, strict=True)
+        ),
+    )
+
+
+def _with_corrected(scores: Sequence[ScoreDifference]) -> list[ScoreDifference]:
+    """Return the differences of a score between all sweeps and the first, with their corrected p-values."""
+    corrected = iter(_correct([score.p for score in scores if score.p is not None]))
+    return [score if score.p is None else replace(score, p_corrected=next(corrected)) for score in scores]
 
 
 def _correct(p: Sequence[float]) -> list[float]:
@@ -231,7 +245,8 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         second=second.name,
         paired_probes=len(prompts),
         paired_points=len({point.point_id for point in points}),
-        visage=_compare_visage(pairs, first, second, prompts),
+        visage=_compare_score(VISAGE, pairs, first, second, prompts),
+        margin=_compare_score(MEAN_MARGIN, pairs, first, second, prompts),
         points=points,
         reason="; ".join(notes) or None,
     )
@@ -304,65 +319,86 @@ def _compare_points(first: ComparedSweep, second: ComparedSweep, prompts: Sequen
     )
 
 
-# VISAGE.
+# VISAGE and the mean margin.
 
 
-def _compare_visage(
-    pairs: pd.DataFrame, first: ComparedSweep, second: ComparedSweep, prompts: Sequence[str]
-) -> VisageDifference:
+def _compare_score(
+    score: Score, pairs: pd.DataFrame, first: ComparedSweep, second: ComparedSweep, prompts: Sequence[str]
+) -> ScoreDifference:
     """Return the difference over paired lines, points and probes, or of the sweeps' own scores if no line pairs."""
-    lines = [part for _, part in pairs[pairs["on_grid"] & pairs["on_grid_2"]].groupby("line", sort=True)]
-    lines = [part for part in lines if _score(part, "asr") is not None and _score(part, "asr_2") is not None]
+    for sweep in (first, second):
+        inapplicable = visage.why_inapplicable(sweep.summary.grid)
+        if inapplicable:
+            return _undefined(f"{sweep.name}: {inapplicable}")
+    parts = [part for _, part in pairs[pairs["on_grid"] & pairs["on_grid_2"]].groupby("line", sort=True)]
+    both = [[score.measure(coordinates(part), part[column]).value for column in ("asr", "asr_2")] for part in parts]
+    lines = [part for part, values in zip(parts, both, strict=True) if None not in values]
     if not lines:
-        return _compare_scores(first, second)
-    scores = np.array([[_score(part, "asr"), _score(part, "asr_2")] for part in lines], dtype=float)  # [line, sweep]
+        return _compare_own_scores(score, first, second)
+    scores = np.array([values for values in both if None not in values], dtype=float)  # [line, sweep]
     if prompts:
         assert first.verdicts is not None and second.verdicts is not None
         one, positions = probe_arrays(lines, first.verdicts, prompts)
         two, _ = probe_arrays(lines, second.verdicts, prompts)
-        on_shared = np.stack([resampling.visage_of_lines(one), resampling.visage_of_lines(two)], axis=1)
+        on_shared = np.stack([resampling.score_of_lines(each, score.from_margins) for each in (one, two)], axis=1)
         defined = ~np.isnan(on_shared).any(axis=1)
         if not defined.any():
-            return _undefined("with the probes in common VISAGE is undefined")
+            return _undefined(f"with the probes in common {score.name} is undefined")
         scores = on_shared[defined]
         lines = [part for part, is_defined in zip(lines, defined, strict=True) if is_defined]
-        probes = resampling.difference_error_over_probes(one[defined], two[defined], positions[defined])
+        probes = resampling.difference_error_over_probes(
+            one[defined], two[defined], positions[defined], score=score.from_margins
+        )
         step = 100.0 / len(prompts)
     else:
-        probes = _add_errors(first, second, "probes")
+        probes = _add_errors(score, first, second, "probes")
         step = 100.0 / min(first.summary.prompts, second.summary.prompts)
     differences = (scores[:, 1] - scores[:, 0]).tolist()
     directions = error_over_directions(list(enumerate(lines)), differences, step)
     one_mean, two_mean = scores.mean(axis=0).tolist()
     value = float(np.mean(differences))
-    return _visage_difference(value, (one_mean, two_mean), directions, probes, paired_lines=len(lines))
+    difference = _score_difference(value, (one_mean, two_mean), directions, probes, paired_lines=len(lines))
+    left_out = sorted({int(part["line"].iloc[0]) for part in parts} - {int(part["line"].iloc[0]) for part in lines})
+    if not left_out:
+        return difference
+    reasons = [
+        f"{score.name} is undefined on line {', '.join(map(str, left_out))}, which is left out",
+        difference.reason,
+    ]
+    return replace(difference, reason="; ".join(reason for reason in reasons if reason))
 
 
-def _score(part: pd.DataFrame, column: str) -> float | None:
-    """Return VISAGE of the paired nodes of a line, from the ASR in `column`. None if it is undefined."""
-    return visage.measure(coordinates(part), part[column]).paper
+def _own_score(score: Score, sweep: ComparedSweep) -> VisageSummary | MarginSummary | None:
+    """Return a sweep's own score. None if the sweep was reduced by a version that did not compute it."""
+    own: VisageSummary | MarginSummary | None = getattr(sweep.summary, score.key)
+    return own
 
 
-def _compare_scores(first: ComparedSweep, second: ComparedSweep) -> VisageDifference:
+def _compare_own_scores(score: Score, first: ComparedSweep, second: ComparedSweep) -> ScoreDifference:
     """Return the difference of the sweeps' own scores, as if they were independent."""
-    one, two = first.summary.visage.paper, second.summary.visage.paper
-    if one is None or two is None:
-        lacking = first if one is None else second
-        return _undefined(f"{lacking.name}: {lacking.summary.visage.reason}")
-    directions, probes = (_add_errors(first, second, source) for source in ("directions", "probes"))
-    return _visage_difference(two - one, (one, two), directions, probes, paired_lines=0)
+    values = []
+    for sweep in (first, second):
+        own = _own_score(score, sweep)
+        if own is None:
+            return _undefined(f"{sweep.name}: {REDUCE_AGAIN}")
+        if own.value is None:
+            return _undefined(f"{sweep.name}: {own.reason}")
+        values.append(own.value)
+    directions, probes = (_add_errors(score, first, second, source) for source in ("directions", "probes"))
+    return _score_difference(values[1] - values[0], (values[0], values[1]), directions, probes, paired_lines=0)
 
 
-def _add_errors(first: ComparedSweep, second: ComparedSweep, source: str) -> Error:
+def _add_errors(score: Score, first: ComparedSweep, second: ComparedSweep, source: str) -> Error:
     """Return the error of the difference of two independent scores, over new `directions` or new `probes`.
 
     The squares of the standard errors add up (Welch 1947); the degrees of freedom are Satterthwaite's (1946).
     """
-    over = [sweep.summary.visage.over for sweep in (first, second)]
+    own = [_own_score(score, sweep) for sweep in (first, second)]
+    over = [None if entry is None else entry.over for entry in own]
     errors = [getattr(entry, source) for entry in over if entry is not None]
     known = [(error.se, error.df) for error in errors if error.se is not None]
     if len(known) < 2:
-        reason = next((error.reason for error in errors if error.reason), "`reduce` the sweeps again")
+        reason = next((error.reason for error in errors if error.reason), REDUCE_AGAIN)
         return Error(None, None, reason)
     total = sum(se**2 for se, _ in known)
     if total == 0.0:
@@ -370,9 +406,9 @@ def _add_errors(first: ComparedSweep, second: ComparedSweep, source: str) -> Err
     return Error(total**0.5, total**2 / sum(se**4 / df for se, df in known))
 
 
-def _visage_difference(
+def _score_difference(
     value: float, scores: tuple[float, float], directions: Error, probes: Error, paired_lines: int
-) -> VisageDifference:
+) -> ScoreDifference:
     """Return a difference with its intervals.
 
     Its p-value and its own interval cover new directions and new probes if both errors are known, otherwise only the
@@ -380,9 +416,9 @@ def _visage_difference(
     then be one between directions.
     """
     over = VisageIntervals(
-        directions=intervals.error_interval(value, directions, _VISAGE_BOUNDS),
-        probes=intervals.error_interval(value, probes, _VISAGE_BOUNDS),
-        both=intervals.interval(value, [directions, probes], _VISAGE_BOUNDS),
+        directions=intervals.error_interval(value, directions, _DIFFERENCE_BOUNDS),
+        probes=intervals.error_interval(value, probes, _DIFFERENCE_BOUNDS),
+        both=intervals.interval(value, [directions, probes], _DIFFERENCE_BOUNDS),
     )
     errors = {"directions": directions, "probes": probes}
     known = {source: error for source, error in errors.items() if error.se is not None}
@@ -391,7 +427,7 @@ def _visage_difference(
     if not paired_lines and directions.se is None:
         about = None
         reasons.append("the sweeps share no direction, so their difference may be one between directions")
-    return VisageDifference(
+    return ScoreDifference(
         first=scores[0],
         second=scores[1],
         difference=value,
@@ -406,8 +442,8 @@ def _visage_difference(
     )
 
 
-def _undefined(reason: str) -> VisageDifference:
-    return VisageDifference(
+def _undefined(reason: str) -> ScoreDifference:
+    return ScoreDifference(
         first=None,
         second=None,
         difference=None,

@@ -16,17 +16,18 @@ import pandas as pd
 from orchestrator.analysis import basin, intervals
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import origin_row, primary_rows, split_lines
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results import MarginSummary, SweepSummary, VisageSummary
 from orchestrator.analysis.summary import measure_basin
 from orchestrator.config.schema import GateConfig
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
 
-THRESHOLDS = {"visage": "at least", "origin_asr": "at most", "radius": "at least"}
+THRESHOLDS = {"visage": "at least", "margin": "at least", "origin_asr": "at most", "radius": "at least"}
 _ONE_DIRECTION = (
     "only one direction was measured, so the spread between directions is unknown: measure more "
     "(grid.directions=3), or allow it by gate.allow_single=true"
 )
+_REDUCE_AGAIN = "the sweep was reduced by an earlier version: `reduce` it again"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) 
     """Return a result for each threshold, on the sweep's primary result."""
     rows = primary_rows(landscape)
     missing = int((rows.drop_duplicates("point_id")["n"] == 0).sum())
-    measure = {"visage": _bound_visage, "origin_asr": _bound_origin_asr, "radius": _bound_radius}
+    measure = {
+        "visage": _bound_visage,
+        "margin": _bound_margin,
+        "origin_asr": _bound_origin_asr,
+        "radius": _bound_radius,
+    }
     results = []
     for name, threshold in options.thresholds.items():
         bounded = measure[name](rows, summary, options)
@@ -114,25 +120,44 @@ def _result(name: str, threshold: float, bounded: _Bounded, confidence: float) -
 
 
 def _bound_visage(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:
-    """Bound VISAGE over new directions and probes; with one allowed direction, over new probes alone."""
-    visage = summary.visage
-    if visage.paper is None:
-        return _Bounded(None, None, str(visage.reason))
-    undefined = [d.line for d in visage.by_direction if d.paper is None]
+    undefined = [d.line for d in summary.visage.by_direction if d.paper is None]
+    return _bound_score("VISAGE", summary.visage, undefined, options)
+
+
+def _bound_margin(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:
+    if summary.margin is None:
+        return _Bounded(None, None, _REDUCE_AGAIN)
+    undefined = [d.line for d in summary.margin.by_direction if d.value is None]
+    return _bound_score("the mean margin", summary.margin, undefined, options)
+
+
+def _bound_score(
+    name: str, score: VisageSummary | MarginSummary, undefined: Sequence[int], options: GateOptions
+) -> _Bounded:
+    """Bound a score over new directions and probes; with one allowed direction, over new probes alone.
+
+    Args:
+        name: Its name in sentences.
+        score: The sweep's score.
+        undefined: Numbers of the lines on which it is undefined.
+        options: The gate's options.
+    """
+    if score.value is None:
+        return _Bounded(None, None, str(score.reason))
     if undefined:
-        remark = f"VISAGE is undefined on line {', '.join(map(str, undefined))}: {visage.reason}"
-        return _Bounded(visage.paper, None, remark)
-    single = len(visage.by_direction) == 1
+        remark = f"{name} is undefined on line {', '.join(map(str, undefined))}: {score.reason}"
+        return _Bounded(score.value, None, remark)
+    single = len(score.by_direction) == 1
     if single and not options.allow_single:
-        return _Bounded(visage.paper, None, _ONE_DIRECTION)
-    if visage.over is None:
-        return _Bounded(visage.paper, None, "the sweep was reduced by an earlier version: `reduce` it again")
-    over = [visage.over.probes] if single else [visage.over.directions, visage.over.probes]
+        return _Bounded(score.value, None, _ONE_DIRECTION)
+    if score.over is None:
+        return _Bounded(score.value, None, _REDUCE_AGAIN)
+    over = [score.over.probes] if single else [score.over.directions, score.over.probes]
     half = intervals.half_width([Error(interval.se, interval.df) for interval in over], 2 * options.confidence - 1)
     if half is None:
-        return _Bounded(visage.paper, None, "; ".join(interval.reason for interval in over if interval.reason))
+        return _Bounded(score.value, None, "; ".join(interval.reason for interval in over if interval.reason))
     remark = "over new probes, on this one direction" if single else ""
-    return _Bounded(visage.paper, max(visage.paper - half, 0.0), remark)
+    return _Bounded(score.value, max(score.value - half, 0.0), remark)
 
 
 def _bound_origin_asr(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:

@@ -137,8 +137,8 @@ def reduce_summary(
     """
     if refusals is None:
         refusals = refusals_by_probe(stored)
-    numbers = summarize(frame, refusals)
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
+    numbers = summarize(frame, refusals, grid)
     results = tuple(
         dataclasses.replace(result, published=published.visage(model, grid, result)) for result in numbers.results
     )

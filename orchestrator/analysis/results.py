@@ -106,7 +106,7 @@ class Estimate(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class VisageIntervals(JsonRecord):
-    """95% intervals of VISAGE over new directions, over new probes, and over both."""
+    """95% intervals of VISAGE or of the mean margin over new directions, over new probes, and over both."""
 
     directions: ErrorInterval
     probes: ErrorInterval
@@ -141,7 +141,9 @@ class DirectionVisage(JsonRecord):
         seed_y: Seed of the second axis. None if there is no such axis, or if it is not random.
         paper: Equation 5 of the paper, percent. None if undefined.
         released: The score as the published code computes it, percent. None if undefined, and on planes.
-        reason: Why a score is None, and which points were left out.
+        reason: Why `paper` is None, and which points were left out.
+        points: Number of measured points in the range. None in a summary of an earlier version.
+        counted: Number of those at which any attack fails: the points of `paper`'s mean. None likewise.
     """
 
     line: int
@@ -150,6 +152,8 @@ class DirectionVisage(JsonRecord):
     paper: float | None
     released: float | None
     reason: str | None
+    points: int | None = None
+    counted: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,22 +162,70 @@ class VisageSummary(JsonRecord):
 
     Attributes:
         paper: Equation 5 of the paper, mean over lines or planes.
-        released: The score as the published code computes it, mean over lines. None on planes.
+        released: The score as the published code computes it, mean over lines. None on planes, and if any line lacks
+            it.
+        points: Number of measured points in the range, summed over lines or planes. None in a summary of an earlier
+            version.
+        counted: Number of those at which any attack fails. None likewise.
         low: Lower end of the interval of `paper` over new directions.
         high: Upper end of the same interval.
         over: Every interval of `paper`.
         enough: How many more directions would halve the interval over directions.
         by_direction: The scores of each line or plane.
+        reason: Why `paper` is None or has no interval, and which points or lines were left out.
+        released_reason: Why `released` is None. None if there is nothing to explain.
     """
 
     paper: float | None
     released: float | None
+    points: int | None = None
+    counted: int | None = None
     low: float | None
     high: float | None
     over: VisageIntervals | None = None
     enough: DirectionsNeeded | None = None
     by_direction: tuple[DirectionVisage, ...]
     reason: str | None
+    released_reason: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The score that is quoted: `paper`."""
+        return self.paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionMargin(JsonRecord):
+    """The mean margin of one line or plane; see `visage.Margin` and, for the other fields, `DirectionVisage`."""
+
+    line: int
+    seed_x: int | None
+    seed_y: int | None
+    value: float | None
+    released: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginSummary(JsonRecord):
+    """The mean margin of one result: the mean of 100 - ASR over all points of VISAGE's range.
+
+    Attributes:
+        value: Percent, mean over lines or planes. None if undefined.
+        released: The same as the published code's `safety_region` integrates it, mean over lines. None on planes, and
+            if any line lacks it.
+        over: Every interval of `value`.
+        by_direction: The mean margin of each line or plane.
+        reason: Why `value` is None or has no interval, and which points were left out.
+        released_reason: Why `released` is None. None if there is nothing to explain.
+    """
+
+    value: float | None
+    released: float | None
+    over: VisageIntervals
+    by_direction: tuple[DirectionMargin, ...]
+    reason: str | None
+    released_reason: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +312,7 @@ class ResultSummary(ResultKey):
         origin_low: Lower end of its Clopper-Pearson interval.
         origin_high: Upper end of the same interval.
         degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
+        margin: The mean margin. None in a summary of an earlier version.
         published: The paper's VISAGE for this model and system prompt. None if the paper reports none.
         clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
         curves: The mean over lines. Empty on planes.
@@ -271,6 +324,7 @@ class ResultSummary(ResultKey):
     origin_low: float | None
     origin_high: float | None
     visage: VisageSummary
+    margin: MarginSummary | None = None
     basin: BasinSummary
     degenerate_share: float | None
     published: float | None = None
@@ -459,6 +513,7 @@ class SweepSummary(JsonRecord):
     origin_low: float | None
     origin_high: float | None
     visage: VisageSummary
+    margin: MarginSummary | None = None
     basin: BasinSummary
     degenerate_share: float | None
     results: tuple[ResultSummary, ...]

@@ -1,4 +1,4 @@
-"""Compute the numbers of summary.json from a landscape: VISAGE, the basin, the checkpoints, each with its interval.
+"""Compute the numbers of summary.json from a landscape: its scores, basin and checkpoints, each with its interval.
 
 Pure functions. Percentages run from 0 to 100 and distances are in units of alpha. An undefined number is None, with a
 reason, and never NaN. docs/statistics.md says what each interval covers and derives every formula.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,9 +32,11 @@ from orchestrator.analysis.results import (
     CheckpointResult,
     CheckpointSummary,
     DirectionBasin,
+    DirectionMargin,
     DirectionsNeeded,
     DirectionVisage,
     Estimate,
+    MarginSummary,
     ResultKey,
     ResultSummary,
     SweepSummary,
@@ -50,7 +53,11 @@ _NO_VERDICTS = "the verdicts on single probes are not at hand"
 _CHOSEN = "directions toward checkpoints are chosen, not drawn: nothing can be inferred about new ones"
 
 
-def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdicts] | None = None) -> SweepSummary:
+def summarize(
+    landscape: pd.DataFrame,
+    verdicts: Mapping[Combination, ProbeVerdicts] | None = None,
+    grid: Mapping[str, Any] | None = None,
+) -> SweepSummary:
     """Return the numbers of a landscape: the primary result at the top level, every combination in `results`.
 
     The fields about the sweep itself (its id, its cost, its judges) keep their defaults.
@@ -59,9 +66,12 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdi
         landscape: As `build_landscape` returns it.
         verdicts: Verdicts by point and probe, for each combination. None leaves the intervals over new probes
             undefined.
+        grid: The grid as JSON, which decides whether VISAGE is defined. None: random directions that have it.
     """
-    known = verdicts or {}
-    results = [_summarize_result(key, rows, known.get(key.combination)) for key, rows in combinations(landscape)]
+    known, inapplicable = verdicts or {}, visage.why_inapplicable(grid or {})
+    results = [
+        _summarize_result(key, rows, known.get(key.combination), inapplicable) for key, rows in combinations(landscape)
+    ]
     first = next((result for result in results if result.group == PRIMARY_GROUP), results[0])
     # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed
     judged = (landscape["n"] > 0) | landscape["n_correct"].notna()
@@ -77,6 +87,7 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdi
         origin_low=first.origin_low,
         origin_high=first.origin_high,
         visage=first.visage,
+        margin=first.margin,
         basin=first.basin,
         degenerate_share=first.degenerate_share,
         results=tuple(results),
@@ -84,8 +95,10 @@ def summarize(landscape: pd.DataFrame, verdicts: Mapping[Combination, ProbeVerdi
     )
 
 
-def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None) -> ResultSummary:
-    """Return the numbers of one combination."""
+def _summarize_result(
+    key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None, inapplicable: str | None
+) -> ResultSummary:
+    """Return the numbers of one combination. `inapplicable`: why it has no VISAGE, from `visage.why_inapplicable`."""
     probes = Probes.of(verdicts)
     curves = mean_curves(rows, probes, are_drawn=not _are_chosen([rows]))
     rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
@@ -108,7 +121,8 @@ def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdict
         origin_asr=asr,
         origin_low=low,
         origin_high=high,
-        visage=_summarize_visage(lines, verdicts),
+        visage=_summarize_visage(lines, verdicts, inapplicable),
+        margin=_summarize_margin(lines, verdicts, inapplicable),
         basin=_summarize_basin(lines, probes),
         degenerate_share=100.0 * int(grid["n_degenerate"].sum()) / successes if successes else None,
         clusters=probes.clusters,
@@ -116,50 +130,126 @@ def _summarize_result(key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdict
     )
 
 
-# VISAGE.
+# VISAGE and the mean margin.
 
 
-def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None) -> VisageSummary:
-    by_direction, scores, defined = [], [], []
-    for number, part in lines:
-        on_grid = part["on_grid"].to_numpy(dtype=bool)
-        score = visage.measure(coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid])
-        seed_x, seed_y = _seeds(part)
-        by_direction.append(
-            DirectionVisage(
-                line=number,
-                seed_x=seed_x,
-                seed_y=seed_y,
-                paper=score.paper,
-                released=score.released,
-                reason=score.reason,
-            )
+def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable: str | None) -> VisageSummary:
+    scores = [
+        visage.Visage(None, None, inapplicable) if inapplicable else visage.measure(*_on_grid(part))
+        for _, part in lines
+    ]
+    by_direction = tuple(
+        DirectionVisage(
+            line=number,
+            seed_x=seed_x,
+            seed_y=seed_y,
+            paper=score.paper,
+            released=score.released,
+            reason=score.reason,
+            points=score.points,
+            counted=score.counted,
         )
-        if score.paper is not None:
-            scores.append(score.paper)
-            defined.append(part)
-    mean = _mean(scores)
+        for (number, seed_x, seed_y), score in zip(_identities(lines), scores, strict=True)
+    )
+    values = [score.paper for score in scores]
+    defined = [value for value in values if value is not None]
+    over, directions = _intervals(visage.VISAGE, lines, values, verdicts)
+    reasons = _merge_reasons([(d.line, d.reason) for d in by_direction], len(lines))
+    if len(defined) == 1 and directions.reason:
+        reasons.append(directions.reason)
+    released, released_reason = _mean_released(by_direction, lines)
+    return VisageSummary(
+        paper=_mean(defined),
+        released=released,
+        points=sum(score.points for score in scores),
+        counted=sum(score.counted for score in scores),
+        low=over.directions.low,
+        high=over.directions.high,
+        over=over,
+        enough=_directions_needed(directions, defined),
+        by_direction=by_direction,
+        reason="; ".join(reasons) or None,
+        released_reason=released_reason,
+    )
+
+
+def _summarize_margin(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable: str | None) -> MarginSummary:
+    scores = [
+        visage.Margin(None, None, inapplicable) if inapplicable else visage.measure_margin(*_on_grid(part))
+        for _, part in lines
+    ]
+    by_direction = tuple(
+        DirectionMargin(
+            line=number,
+            seed_x=seed_x,
+            seed_y=seed_y,
+            value=score.value,
+            released=score.released,
+            reason=score.reason,
+        )
+        for (number, seed_x, seed_y), score in zip(_identities(lines), scores, strict=True)
+    )
+    values = [score.value for score in scores]
+    defined = [value for value in values if value is not None]
+    over, directions = _intervals(visage.MEAN_MARGIN, lines, values, verdicts)
+    reasons = _merge_reasons([(d.line, d.reason) for d in by_direction], len(lines))
+    if len(defined) == 1 and directions.reason:
+        reasons.append(directions.reason)
+    released, released_reason = _mean_released(by_direction, lines)
+    return MarginSummary(
+        value=_mean(defined),
+        released=released,
+        over=over,
+        by_direction=by_direction,
+        reason="; ".join(reasons) or None,
+        released_reason=released_reason,
+    )
+
+
+def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates [point, axis] and ASR [point] of the equally spaced nodes of a line or plane."""
+    on_grid = part["on_grid"].to_numpy(dtype=bool)
+    return coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid]
+
+
+def _intervals(
+    score: visage.Score, lines: Lines, values: Sequence[float | None], verdicts: ProbeVerdicts | None
+) -> tuple[VisageIntervals, Error]:
+    """Return the intervals of the mean of a score over the lines that have it, and its error over new directions.
+
+    Args:
+        score: The score.
+        lines: Every line or plane.
+        values: The score on each of them.
+        verdicts: Verdicts by point and probe. None leaves the intervals over new probes undefined.
+    """
+    defined = [(part, value) for (_, part), value in zip(lines, values, strict=True) if value is not None]
+    mean = _mean([value for _, value in defined])
     prompts = max(int(part["n"].max()) for _, part in lines)
-    directions = error_over_directions(lines, scores, step=100.0 / max(prompts, 1))
-    probes = error_over_probes(defined, verdicts)
+    directions = error_over_directions(lines, [value for _, value in defined], step=100.0 / max(prompts, 1))
+    probes = error_over_probes(score, [part for part, _ in defined], verdicts)
     over = VisageIntervals(
         directions=intervals.error_interval(mean, directions),
         probes=intervals.error_interval(mean, probes),
         both=intervals.interval(mean, [directions, probes]),
     )
-    reasons = _merge_reasons([(d.line, d.reason) for d in by_direction], len(lines))
-    if len(scores) == 1 and directions.reason:
-        reasons.append(directions.reason)
-    return VisageSummary(
-        paper=mean,
-        released=_mean([d.released for d in by_direction if d.released is not None]),
-        low=over.directions.low,
-        high=over.directions.high,
-        over=over,
-        enough=_directions_needed(directions, scores),
-        by_direction=tuple(by_direction),
-        reason="; ".join(reasons) or None,
-    )
+    return over, directions
+
+
+def _mean_released(
+    by_direction: Sequence[DirectionVisage] | Sequence[DirectionMargin], lines: Lines
+) -> tuple[float | None, str | None]:
+    """Return the mean over lines of a score as the published code computes it, or None and the reason.
+
+    No line is left out: it is None if any line lacks the score.
+    """
+    known = [direction.released for direction in by_direction if direction.released is not None]
+    if len(known) == len(by_direction):
+        return _mean(known), None
+    if any(part["beta"].notna().any() for _, part in lines):
+        return None, "the published code computes it on lines only"
+    lacking = [(direction.line, direction.reason) for direction in by_direction if direction.released is None]
+    return None, "; ".join(_merge_reasons(lacking, len(lines)))
 
 
 def error_over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) -> Error:
@@ -227,13 +317,13 @@ def probe_arrays(
     return refused, padded
 
 
-def error_over_probes(lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
-    """Return the error, over new probes, of the mean VISAGE of these lines. VISAGE must be defined on each of them."""
+def error_over_probes(score: visage.Score, lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
+    """Return the error, over new probes, of a score's mean over these lines, on each of which it must be defined."""
     if not lines:
-        return Error(None, None, "VISAGE is undefined on every line")
+        return Error(None, None, f"{score.name} is undefined on every line")
     if verdicts is None:
         return Error(None, None, _NO_VERDICTS)
-    return resampling.error_over_probes(*probe_arrays(lines, verdicts))
+    return resampling.error_over_probes(*probe_arrays(lines, verdicts), score=score.from_margins)
 
 
 # The basin.
@@ -388,6 +478,11 @@ def _merge_reasons(reasons: Sequence[tuple[int, str | None]], lines: int) -> lis
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
+
+
+def _identities(lines: Lines) -> list[tuple[int, int | None, int | None]]:
+    """Return the number and the seeds of each line or plane; see `_seeds`."""
+    return [(number, *_seeds(part)) for number, part in lines]
 
 
 def _seeds(part: pd.DataFrame) -> tuple[int | None, int | None]:

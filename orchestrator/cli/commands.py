@@ -271,7 +271,7 @@ def compare(call: Call) -> int:
 
 
 def gate(call: Call) -> int:
-    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 origin_asr=5 radius=0.1."""
+    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 origin_asr=5 radius=0.1."""
     from orchestrator.analysis.gate import GateOptions, check, table_rows
     from orchestrator.analysis.reducer import read_results
     from orchestrator.config.overrides import section_only

@@ -204,6 +204,7 @@ class GateConfig:
     """Thresholds that `gate` checks. At least one must be given."""
 
     visage: float | None = None  # minimum VISAGE in percent
+    margin: float | None = None  # minimum mean margin over [-0.5, 0.5] in percent
     origin_asr: float | None = None  # maximum attack success rate at the origin in percent
     radius: float | None = None  # minimum radius of the basin
     confidence: float = 0.95  # confidence of the intervals, between 0.5 and 1

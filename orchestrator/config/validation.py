@@ -46,6 +46,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "cluster.slurm.port": (1, math.inf),
     "report.max_generations": (0, math.inf),
     "gate.visage": (0, 100),
+    "gate.margin": (0, 100),
     "gate.origin_asr": (0, 100),
     "gate.radius": (0, math.inf),
     "view.port": (0, 65_535),

@@ -12,31 +12,34 @@ from orchestrator.analysis.compare import (
     Comparison,
     Difference,
     PointDifference,
+    ScoreDifference,
     SweepDifference,
     SweepHeadline,
-    VisageDifference,
 )
 
-SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "ASR at the origin", "radius")
+SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "mean margin", "95% interval", "ASR at the origin", "radius")
 DIFFERENCE_HEADINGS = ("", "first", "second", "difference", "95% interval", "p", "p, corrected")
 _SIGNIFICANT = 0.05  # a corrected p-value below this is called a difference
 
 
 def sweep_row(sweep: SweepHeadline) -> tuple[str, ...]:
     """Return the cells of one sweep in the table of sweeps, one for each of SWEEP_HEADINGS."""
-    visage, basin = sweep.visage, sweep.basin
+    visage, margin, basin = sweep.visage, sweep.margin, sweep.basin
+    both = None if margin is None else margin.over.both
     radius = _number(basin.radius, 3) if basin.censored_at is None else f"over {basin.censored_at:g}"
     return (
         sweep.name,
         _number(visage.paper),
         _interval(visage.low, visage.high),
+        _number(None if margin is None else margin.value),
+        _interval(None, None) if both is None else _interval(both.low, both.high),
         _number(sweep.origin_asr),
         radius,
     )
 
 
 def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tuple[str, ...]]:
-    """Return the rows under DIFFERENCE_HEADINGS: VISAGE, then the points in the order of the grid.
+    """Return the rows under DIFFERENCE_HEADINGS: VISAGE, the mean margin, then the points in the order of the grid.
 
     Args:
         pair: The difference of two sweeps.
@@ -44,7 +47,8 @@ def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tupl
     """
     points = sorted(pair.points, key=lambda point: (point.p_corrected, -abs(point.difference)))[:most]
     points = sorted(points, key=lambda point: (point.line, point.beta or 0.0, point.alpha))
-    return [_row("VISAGE", pair.visage), *(_row(_place(point), point) for point in points)]
+    scores = [_row("VISAGE", pair.visage), _row("mean margin", pair.margin)]
+    return [*scores, *(_row(_place(point), point) for point in points)]
 
 
 def _row(name: str, value: Difference | PointDifference) -> tuple[str, ...]:
@@ -91,6 +95,12 @@ def describe(pair: SweepDifference) -> str:
         f"{_interval(visage.low, visage.high)} over {_scope(visage)}); {significant} of {len(pair.points)} points "
         "differ beyond chance."
     ]
+    margin = pair.margin
+    if margin.difference is not None:
+        sentences.append(
+            f"The mean margin differs by {margin.difference:+.1f} (95% interval {_interval(margin.low, margin.high)} "
+            f"over {_scope(margin)})."
+        )
     if pair.reason:
         sentences.append(f"Note: {pair.reason}.")
     if visage.reason:
@@ -98,7 +108,7 @@ def describe(pair: SweepDifference) -> str:
     return " ".join(sentences)
 
 
-def _verdict(visage: VisageDifference) -> str:
+def _verdict(visage: ScoreDifference) -> str:
     """Return the verdict on a difference of VISAGE. Only one that covers new directions is about the models."""
     along = "this direction" if visage.paired_lines == 1 else "these directions"
     if visage.p_corrected is None:
@@ -111,10 +121,10 @@ def _verdict(visage: VisageDifference) -> str:
     return f"is {'safer' if visage.difference > 0 else 'less safe'}"
 
 
-def _scope(visage: VisageDifference) -> str:
+def _scope(score: ScoreDifference) -> str:
     """Return the variation that the interval covers, as text: new directions, new probes, both or neither."""
     scopes = {"both": "new directions and probes", "probes": "new probes", "directions": "new directions"}
-    return scopes.get(visage.about or "", "nothing beyond this sweep")
+    return scopes.get(score.about or "", "nothing beyond this sweep")
 
 
 def point_table(comparison: Comparison) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from orchestrator.analysis.compare import Comparison
 from orchestrator.config.compose import compose
 from orchestrator.config.overrides import section_only
 from orchestrator.report import comparison
+from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
@@ -49,6 +51,37 @@ def test_a_wider_basin_is_safer_only_where_it_is_wider(tmp_path: Path) -> None:
             assert point.difference <= -60 and point.high < 0
     one, two = (sweep.visage.paper for sweep in result.sweeps)
     assert difference.visage.difference == pytest.approx(two - one)
+    narrow, wide = (sweep.margin.value for sweep in result.sweeps)
+    margin = difference.margin
+    assert margin.difference == pytest.approx(wide - narrow) and margin.difference > 25
+    assert margin.about == "both" and margin.low > 0 and margin.p_corrected < 0.05
+    assert f"The mean margin differs by {margin.difference:+.1f}" in comparison.describe(difference)
+    assert [row[0] for row in comparison.difference_rows(difference)[:2]] == ["VISAGE", "mean margin"]
+    assert comparison.sweep_row(result.sweeps[0])[3] == f"{narrow:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("grid", "reason"),
+    [
+        ({"norm": Norm.sigma}, "norm sigma"),
+        ({"kind": GridKind.interpolate_1d, "towards": (TowardsDirection("f" * 16, "aligned"),)}, "toward a checkpoint"),
+    ],
+)
+def test_grids_without_visage_are_compared_by_points_only(tmp_path: Path, grid: dict[str, Any], reason: str) -> None:
+    (difference,) = compared(*(store_sweep(tmp_path, basin(0.25), name, **grid) for name in ("one", "two"))).differences
+    for score in (difference.visage, difference.margin):
+        assert score.difference is None and reason in score.reason
+    assert difference.points
+
+
+def test_a_line_without_visage_is_named_and_stays_in_the_margin(tmp_path: Path) -> None:
+    """On line 1 of the second sweep every attack succeeds."""
+    first = store_sweep(tmp_path, basin(0.25), "one")
+    second = store_sweep(tmp_path, lambda node, i: node.line != 1 and basin(0.25)(node, i) and bool(node.alpha), "two")
+    (difference,) = compared(first, second).differences
+    assert difference.visage.paired_lines == 2 and difference.margin.paired_lines == 3
+    assert "VISAGE is undefined on line 1, which is left out" in difference.visage.reason
+    assert difference.margin.reason is None
 
 
 def test_probes_are_paired_by_their_text_and_not_by_their_position(tmp_path: Path) -> None:

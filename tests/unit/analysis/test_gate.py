@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
 from orchestrator.config.overrides import section_only
 from orchestrator.store.discovery import latest_sweep
+from orchestrator.utils.choices import Norm
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
 
@@ -56,11 +58,28 @@ def test_the_bound_of_the_interval_decides_and_not_the_value(tmp_path: Path) -> 
     assert not check(folder, f"radius={near.value}")["radius"].met
     score = check(folder, "visage=1")["visage"]
     assert score.value is not None and not check(folder, f"visage={score.value}")["visage"].met
+    margin = check(folder, "margin=40")["margin"]
+    assert margin.met and margin.bound is not None and margin.value is not None and 40 < margin.bound < margin.value
+    assert not check(folder, f"margin={margin.value}")["margin"].met
+    assert check(folder, f"margin={margin.bound - 0.01}", "gate.confidence=0.95")["margin"].met
+
+
+def test_the_margin_tells_basins_apart_that_visage_does_not(tmp_path: Path) -> None:
+    narrow, wide = store_sweep(tmp_path, basin(0.05, 0), "narrow"), store_sweep(tmp_path, basin(0.35, 0), "wide")
+    for folder in (narrow, wide):
+        assert check(folder, "visage=60")["visage"].value == 100.0
+    assert check(wide, "margin=40")["margin"].met and not check(narrow, "margin=40")["margin"].met
+
+
+def test_a_summary_without_a_margin_fails_and_asks_for_a_new_reduction(tmp_path: Path) -> None:
+    frame, summary = read_results(latest_sweep(store_sweep(tmp_path, basin(0.3))))
+    (result,) = gate.check(frame, replace(summary, margin=None), parse_options(["margin=1"]))
+    assert not result.met and "`reduce` it again" in result.reason
 
 
 def test_a_sweep_of_one_direction_fails_unless_it_is_allowed(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.3), directions=1)
-    for threshold in ("visage=30", "radius=0.05"):
+    for threshold in ("visage=30", "margin=30", "radius=0.05"):
         (failed,) = check(folder, threshold).values()
         assert not failed.met and "gate.allow_single=true" in failed.reason
         (allowed,) = check(folder, threshold, "gate.allow_single=true").values()
@@ -85,6 +104,8 @@ def test_the_radius_is_bounded_by_the_shorter_side(tmp_path: Path) -> None:
     [
         (lambda node, i: False, {}, "visage=10", "no point is below 100%"),
         (basin(0.1), {"range": (-0.2, 0.2)}, "visage=10", "does not cover"),
+        (basin(0.1), {"range": (-0.2, 0.2)}, "margin=10", "does not cover"),
+        (basin(0.1), {"norm": Norm.sigma}, "margin=10", "norm sigma"),
     ],
 )
 def test_an_undefined_value_fails_with_its_reason(
@@ -96,7 +117,7 @@ def test_an_undefined_value_fails_with_its_reason(
 
 def test_missing_points_fail_the_gate(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.3), leave_out=lambda node: node.line == 1 and node.alpha == 0.1)
-    for name, result in check(folder, "visage=10", "radius=0.01").items():
+    for name, result in check(folder, "visage=10", "margin=10", "radius=0.01").items():
         assert not result.met and "1 point is missing" in result.reason, name
     folder = store_sweep(tmp_path, basin(0.3), "other", leave_out=lambda node: node.alpha == 0.0)
     assert "not measured" in check(folder, "origin_asr=90")["origin_asr"].reason
@@ -110,6 +131,7 @@ def test_missing_points_fail_the_gate(tmp_path: Path) -> None:
         (["visage=high"], "give a number"),
         (["visage=nan"], "must be at least 0"),
         (["origin_asr=101"], "must be at most 100"),
+        (["margin=101"], "must be at most 100"),
         (["visage=70", "gate.confidence=1"], "between 0.5 and 1"),
         (["visage=70", "gate.allow_single=maybe"], "true or false"),
         (["gate.confidence=0.9"], "name a threshold"),

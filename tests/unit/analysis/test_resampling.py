@@ -38,7 +38,7 @@ def test_padding_and_missing_verdicts_do_not_count() -> None:
     assert resampling.error_over_probes(padded, padded_coordinates).se == pytest.approx(
         resampling.error_over_probes(refused, coordinates).se
     )
-    assert resampling.visage_of_lines(padded) == pytest.approx(resampling.visage_of_lines(refused))
+    assert resampling.score_of_lines(padded) == pytest.approx(resampling.score_of_lines(refused))
 
 
 def test_too_few_probes_have_a_reason() -> None:

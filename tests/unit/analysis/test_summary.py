@@ -253,6 +253,45 @@ def test_intervals_over_directions_probes_and_both() -> None:
     assert without.directions == over.directions
 
 
+def test_the_margin_has_intervals_over_directions_probes_and_both() -> None:
+    """The error over probes is near that of a mean over probes: each probe's own margin varies by sd / sqrt(40)."""
+    landscape, verdicts = sweep_with_verdicts(3)
+    margin = summarize(landscape, verdicts).margin
+    assert margin is not None and margin.value is not None and margin.reason is None
+    refused = next(iter(verdicts.values()))
+    lines = [part["point_id"].tolist() for _, part in landscape.groupby("line")]
+    by_probe = 100 * np.mean([refused.at(points, refused.prompts) for points in lines], axis=(0, 1))
+    assert margin.value == pytest.approx(by_probe.mean())
+    assert margin.over.probes.se == pytest.approx(stats.sem(by_probe), rel=0.35)
+    by_line = [d.value for d in margin.by_direction]
+    expected = math.sqrt((np.var(by_line, ddof=1) + 2.5**2 / 12) / 3)
+    assert margin.over.directions.se == pytest.approx(expected) and margin.over.directions.df == 2
+    halves = [
+        margin.value - interval.low for interval in (margin.over.directions, margin.over.probes, margin.over.both)
+    ]
+    assert halves[2] == pytest.approx(math.hypot(*halves[:2])) and min(halves) > 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "reason"),
+    [
+        ({"kind": "interpolate_1d"}, "goes toward a checkpoint"),
+        ({"kind": "interpolate_2d"}, "goes toward a checkpoint"),
+        ({"kind": "interpolate_random", "norm": "layer"}, "goes toward a checkpoint"),
+        ({"kind": "random_1d", "norm": "sigma"}, "norm sigma"),
+    ],
+)
+def test_other_grids_have_neither_visage_nor_margin_whatever_their_range(grid: dict[str, str], reason: str) -> None:
+    landscape, verdicts = sweep_with_verdicts(3)
+    summary = summarize(landscape, verdicts, grid)
+    json.dumps(summary.to_json(), allow_nan=False)
+    for score in (summary.visage, summary.margin):
+        assert score is not None and score.value is None and score.released is None
+        assert reason in score.reason and reason in score.released_reason and "range" not in score.reason
+        assert score.over.both.low is None and all(reason in d.reason for d in score.by_direction)
+    assert summary.basin.radius is not None, "the basin is measured along any line"
+
+
 def test_one_direction_has_an_interval_over_probes_only() -> None:
     visage = summarize(*sweep_with_verdicts(1)).visage
     assert visage.low is None and visage.over.both.low is None
@@ -358,6 +397,10 @@ def test_the_summary_of_a_basin() -> None:
         "judge": "keyword",
     }
     assert summary.results[0].visage == summary.visage
+    assert (summary.visage.points, summary.visage.counted) == (5, 3)
+    assert summary.margin is not None and summary.results[0].margin == summary.margin
+    assert summary.margin.value == pytest.approx((25 + 95 + 50) / 5)
+    assert summary.margin.released == pytest.approx((25 + 95 + 50) / 4)
 
 
 def test_the_interval_over_directions_is_students_t() -> None:
@@ -386,6 +429,9 @@ def test_an_undefined_line_is_named() -> None:
     assert summary.visage.by_direction[1].paper is None
     assert summary.visage.paper == pytest.approx(200 / 3)
     assert "line 1: 1 of 5 points are missing" in summary.visage.reason
+    assert summary.visage.released is None, "the published code's score is no mean over some of the lines"
+    assert summary.visage.released_reason.startswith("line 1: 1 of 5 points are missing")
+    assert summary.margin.released is None and summary.margin.released_reason == summary.visage.released_reason
     assert summary.points_missing == 1
     assert summary.points_done == 8
     assert summary.points_total == 9
@@ -452,6 +498,8 @@ def test_the_summary_of_planes() -> None:
     json.dumps(summary.to_json(), allow_nan=False)
     assert summary.visage.paper == 100.0
     assert summary.visage.released is None
+    assert summary.visage.released_reason == "the published code computes it on lines only"
+    assert summary.margin.value == pytest.approx(100 * 5 / 25)
     assert summary.visage.low == pytest.approx(100 - stats.t.ppf(0.975, 1) * 2.5 / math.sqrt(24))
     assert summary.visage.high == 100.0
     assert summary.basin.area.value == summary.basin.by_direction[0].area
