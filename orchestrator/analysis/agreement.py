@@ -38,9 +38,9 @@ def kappa(both_refused: int, only_first: int, only_second: int, both_complied: i
 def summarize_agreement(verdicts: Mapping[Combination, ProbeVerdicts]) -> tuple[AgreementSummary, ...]:
     """Return the agreement of each pair of judges on each prompt set, in the order of `verdicts`."""
     by_prompts: dict[PromptsKey, dict[str, ProbeVerdicts]] = {}
-    for (probe_set, group, system_prompt, judge), own in verdicts.items():
+    for (probe_set, group, system_prompt, judge), outcomes in verdicts.items():
         key = PromptsKey(probe_set=probe_set, group=group, system_prompt=system_prompt)
-        by_prompts.setdefault(key, {})[judge] = own
+        by_prompts.setdefault(key, {})[judge] = outcomes
     return tuple(
         compare_judges(key, judges, (first, second))
         for key, judges in by_prompts.items()

@@ -259,10 +259,10 @@ class _Plane:
         smooth = interpolate.RegularGridInterpolator(lattice, surface)((a, b))
         labels, _ = ndimage.label(smooth < THRESHOLD)
         near = np.unravel_index(np.argsort(np.hypot(a, b), axis=None)[:4], a.shape)
-        own = [int(label) for label in labels[near] if label]
-        if not own:
+        nearest_labels = [int(label) for label in labels[near] if label]
+        if not nearest_labels:
             return 0.0, True
-        region = labels == own[0]
+        region = labels == nearest_labels[0]
         unknown = ndimage.binary_dilation(np.pad(np.isnan(smooth), 1, constant_values=True))[1:-1, 1:-1]
         cell = (fine[0][1] - fine[0][0]) * (fine[1][1] - fine[1][0])
         return float(region.sum() * cell), not (region & unknown).any()
@@ -386,12 +386,12 @@ def combine(basins: Sequence[Basin]) -> Basin:
     if short:
         nearest = min(b.censored_at for b in basins if b.censored_at is not None)
         reasons.append(f"line {_list_some(short)}: looked at to {nearest:g} only")
-    own = basins[0].reason if len(basins) == 1 else _reasons_by_line(basins, undefined)
+    remarks = basins[0].reason if len(basins) == 1 else _reasons_by_line(basins, undefined)
     return Basin(
         min(radii),
         left=max((b.left for b in basins if b.left is not None), default=None),
         right=min((b.right for b in basins if b.right is not None), default=None),
-        reason="; ".join([*filter(None, [own]), *reasons]) or None,
+        reason="; ".join([*filter(None, [remarks]), *reasons]) or None,
     )
 
 

@@ -186,7 +186,7 @@ def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
         judge_id=judge.id,
         version=judge.version,
         record={key: record[key] for key in JUDGE_RECORD if key in record},
-        unparsed=sum(own.get(UNPARSED, 0) for own in verdicts.values()),
+        unparsed=sum(by_verdict.get(UNPARSED, 0) for by_verdict in verdicts.values()),
         sets=sets,
     )
 

@@ -182,9 +182,9 @@ def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: in
         size = min(step, draws - start)
         # How often each probe is drawn. These are integers, so their sums are exact even in single precision.
         drawn = rng.multinomial(probes, weights / weights.sum(), size=size).astype(np.float32)
-        for own, table in zip(values, tables, strict=True):
-            own.append(table.mean_score(drawn, score))
-    return [np.concatenate(own) for own in values]
+        for scores, table in zip(values, tables, strict=True):
+            scores.append(table.mean_score(drawn, score))
+    return [np.concatenate(scores) for scores in values]
 
 
 def _weighted_sum(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:

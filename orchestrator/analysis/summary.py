@@ -506,8 +506,8 @@ def summarize_checkpoints(landscape: pd.DataFrame) -> tuple[CheckpointSummary, .
     marked = landscape[landscape["mark"].notna()]
     parts = combinations(landscape)
     checkpoints = []
-    for (line, mark, point), own in marked.groupby(["line", "mark", "point_id"], sort=False):
-        first = own.iloc[0]
+    for (line, mark, point), at_checkpoint in marked.groupby(["line", "mark", "point_id"], sort=False):
+        first = at_checkpoint.iloc[0]
         checkpoints.append(
             CheckpointSummary(
                 line=int(str(line)),
@@ -516,26 +516,28 @@ def summarize_checkpoints(landscape: pd.DataFrame) -> tuple[CheckpointSummary, .
                 alpha=float(first["alpha"]),
                 beta=none_if_missing(first["beta"]),
                 projected=bool(first["projected"]),
-                results=tuple(_checkpoint_result(key, own, rows[rows["line"] == line]) for key, rows in parts),
+                results=tuple(
+                    _checkpoint_result(key, at_checkpoint, rows[rows["line"] == line]) for key, rows in parts
+                ),
             )
         )
     return tuple(checkpoints)
 
 
-def _checkpoint_result(key: ResultKey, own: pd.DataFrame, line: pd.DataFrame) -> CheckpointResult:
+def _checkpoint_result(key: ResultKey, at_checkpoint: pd.DataFrame, line: pd.DataFrame) -> CheckpointResult:
     """Return one result at a checkpoint, from the checkpoint's own rows and the rows of its line."""
-    here = own[(own[list(RESULT_KEY)] == pd.Series(key.to_json())).all(axis=1)].iloc[0]
-    grid = line[line["on_grid"] & (line["point_id"] != here["point_id"])]
+    result = at_checkpoint[(at_checkpoint[list(RESULT_KEY)] == pd.Series(key.to_json())).all(axis=1)].iloc[0]
+    grid = line[line["on_grid"] & (line["point_id"] != result["point_id"])]
     return CheckpointResult(
         probe_set=key.probe_set,
         group=key.group,
         system_prompt=key.system_prompt,
         judge=key.judge,
-        n=int(here["n"]),
-        asr=none_if_missing(here["asr"]),
-        asr_low=none_if_missing(here["asr_low"]),
-        asr_high=none_if_missing(here["asr_high"]),
-        surface=_interpolate(grid, here["alpha"], here["beta"]),
+        n=int(result["n"]),
+        asr=none_if_missing(result["asr"]),
+        asr_low=none_if_missing(result["asr_low"]),
+        asr_high=none_if_missing(result["asr_high"]),
+        surface=_interpolate(grid, result["alpha"], result["beta"]),
     )
 
 
@@ -545,12 +547,12 @@ def _interpolate(grid: pd.DataFrame, alpha: float, beta: float) -> float | None:
 
     if math.isnan(beta):
         known = grid.drop_duplicates("alpha").sort_values("alpha")
-        axes, values, place = [known["alpha"].to_numpy()], known["asr"].to_numpy(), [alpha]
+        axes, values, position = [known["alpha"].to_numpy()], known["asr"].to_numpy(), [alpha]
     else:
         table = grid.pivot_table(index="alpha", columns="beta", values="asr", dropna=False, aggfunc="first")
         axes, values = [table.index.to_numpy(), table.columns.to_numpy()], table.to_numpy()  # type: ignore[assignment]
-        place = [alpha, beta]
+        position = [alpha, beta]
     if any(len(axis) < 2 for axis in axes):
         return None
     surface = RegularGridInterpolator(axes, values, bounds_error=False, fill_value=np.nan)
-    return none_if_missing(float(surface(place)[0]))
+    return none_if_missing(float(surface(position)[0]))

@@ -215,8 +215,8 @@ def finetune(call: Call) -> int:
     from orchestrator.models.finetune import report_lines, run_recipe
     from orchestrator.models.recipes import read_recipe
 
-    own, fields = split_section(call.overrides, "finetune")
-    recipe, to = read_recipe(compose(own).finetune, fields, call.config_dir)
+    options, fields = split_section(call.overrides, "finetune")
+    recipe, to = read_recipe(compose(options).finetune, fields, call.config_dir)
     report = run_recipe(recipe, to, config_dir=call.config_dir)
     if call.json:
         print_json(report)
@@ -295,8 +295,8 @@ def view(call: Call) -> int:
     from orchestrator.report.viewer.options import ViewerOptions
     from orchestrator.report.viewer.serve import serve
 
-    own, others = split_section(call.overrides, "view")
-    call = dataclasses.replace(call, overrides=(*own, *others))
+    view_options, other_options = split_section(call.overrides, "view")
+    call = dataclasses.replace(call, overrides=(*view_options, *other_options))
     config, root = call.config, call.folder("view")
     options = ViewerOptions.from_config(config.view, config.report.reveal)
     if call.positional and not root.is_dir():

@@ -62,10 +62,10 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     ConfigStore.instance().store(name="schema", node=Config)
-    *own, shipped = presets.folders
+    *user_folders, shipped = presets.folders
     overrides = [str(override) for override in checked]
-    if own:
-        overrides.append(f"hydra.searchpath=['file://{own[0]}']")
+    if user_folders:
+        overrides.append(f"hydra.searchpath=['file://{user_folders[0]}']")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped), version_base="1.3"):

@@ -72,12 +72,12 @@ def split_section(overrides: Sequence[str], section: str) -> tuple[list[str], li
     Returns:
         The section's overrides under their full names (`visage=70` for `gate` becomes `gate.visage=70`), and the rest.
     """
-    own = _section_options(section)
+    names = _section_options(section)
     inside, outside = [], []
     for text in overrides:
         key, sign, value = text.lstrip("+").partition("=")
-        full = key if key in own else f"{section}.{key}"
-        if full in own:
+        full = key if key in names else f"{section}.{key}"
+        if full in names:
             inside.append(f"{full}{sign}{value}")
         else:
             outside.append(text)

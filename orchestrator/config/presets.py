@@ -23,14 +23,14 @@ class Presets:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self.own = folder
+        self.user_folder = folder
         self.folders = [CONF_DIR]
         if folder is not None:
-            own = Path(folder).expanduser().absolute()
-            if not own.is_dir():
+            path = Path(folder).expanduser().absolute()
+            if not path.is_dir():
                 remedy = "there is no such folder: name one that holds model/, grid/, ..."
                 raise UserError("--config-dir", folder, remedy)
-            self.folders.insert(0, own)
+            self.folders.insert(0, path)
 
     def options(self, group: str) -> list[str]:
         """Return the sorted names of a group's presets. `group` is a folder of `conf/`, such as `model` or `recipe`."""

@@ -168,9 +168,9 @@ class ActorPool:
         Args:
             waiting: Number of items in the queue. There are never more actors than items left.
         """
-        wanted = min(self._capacity(), waiting + self.busy)
+        target = min(self._capacity(), waiting + self.busy)
         for number in itertools.count():
-            if len(self._slots) >= wanted:
+            if len(self._slots) >= target:
                 break
             if number not in self._slots and self._failed_starts[number] < self._policy.max_failed_starts:
                 self._start(number)
@@ -327,8 +327,8 @@ class ActorPool:
     def retire(self, slot: ActorSlot) -> None:
         """Kill an actor and empty its slot."""
         if slot.ready_since is not None:
-            held = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
-            self._outcome.gpu_seconds += held * self._policy.gpus_per_actor
+            seconds = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
+            self._outcome.gpu_seconds += seconds * self._policy.gpus_per_actor
         with contextlib.suppress(Exception):  # it may be dead already, and Ray may have ended
             ray.kill(slot.handle, no_restart=True)
         del self._slots[slot.number]

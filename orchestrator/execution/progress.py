@@ -35,10 +35,10 @@ def redirect_output(console: Console, log: Path) -> Iterator[Console]:
         The console that still reaches the terminal.
     """
     try:
-        own = console.file.fileno() == 2
+        is_stderr = console.file.fileno() == 2
     except (OSError, ValueError):
-        own = False
-    if not own:
+        is_stderr = False
+    if not is_stderr:
         yield console
         return
     log.parent.mkdir(parents=True, exist_ok=True)

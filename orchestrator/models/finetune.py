@@ -193,7 +193,7 @@ def cache_folder(name: str, base: CheckpointInfo, template: str, presets: Preset
     `finetuned_folder` for the arguments.
     """
     recipe_name, *overrides = name.split()
-    recipe, _ = read_recipe(FinetuneConfig(recipe_name), overrides, presets.own)
+    recipe, _ = read_recipe(FinetuneConfig(recipe_name), overrides, presets.user_folder)
     recipe.pop("model", None)
     key = content_id([CACHE_VERSION, recipe, fingerprint(base), template])
     return cache_dir() / "finetuned" / f"{recipe_name}-{key}", recipe

@@ -71,7 +71,7 @@ def _folder_and_label(name: str, config: Config, base: CheckpointInfo, presets: 
     if name == PAIR:
         name = paired_preset(config)
     if name in presets.options("model"):
-        return resolve_model(compose([f"model={name}"], presets.own).model).path, name
+        return resolve_model(compose([f"model={name}"], presets.user_folder).model).path, name
     if is_recipe(name, presets):
         trained = finetune.finetuned_folder(name, base, config.model.template, presets)
         adapter = trained / finetune.ADAPTER
@@ -111,7 +111,7 @@ def _is_on_this_machine(name: str, base: Path, config: Config, presets: Presets)
         return True
     preset = paired_preset(config) if name == PAIR else name
     if preset in presets.options("model"):
-        return locate_model(compose([f"model={preset}"], presets.own).model) is not None
+        return locate_model(compose([f"model={preset}"], presets.user_folder).model) is not None
     if is_recipe(name, presets):
         folder, _ = finetune.cache_folder(name, read_checkpoint(base), config.model.template, presets)
         return folder.is_dir()

@@ -92,8 +92,8 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         presets: The presets that a grid may name.
 
     Raises:
-        UserError: (grid.towards, grid.trajectory or grid.beside) A name cannot be resolved, or what it names does not
-            fit the model, has its weights, is named twice, or spans no plane.
+        UserError: (grid.towards, grid.trajectory or grid.beside) A name cannot be resolved, a checkpoint does not fit
+            the model or has the model's weights, or two checkpoints have the same weights or span no plane.
     """
     options = config.grid
     if not (options.towards or options.trajectory or options.beside):

@@ -239,8 +239,8 @@ def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[s
         return answers
     ids = pa.array(sorted(questions), pa.string())
     for _, table in answer_study.generations.rows(answer_study.generations.stored()):
-        own = table.filter(pc.and_(pc.equal(table["group"], judge.id), pc.is_in(table["prompt_id"], ids)))
-        for question, answer in zip(own["prompt_id"].to_pylist(), own["response"].to_pylist(), strict=True):
+        answered = table.filter(pc.and_(pc.equal(table["group"], judge.id), pc.is_in(table["prompt_id"], ids)))
+        for question, answer in zip(answered["prompt_id"].to_pylist(), answered["response"].to_pylist(), strict=True):
             answers.setdefault(question, answer)
     return answers
 
@@ -262,12 +262,12 @@ def _generate_answers(
         answer_study.prompt_sets.write(prompts)
     todo = visits_of(prompt_sets)
     engine = dataclasses.replace(config.engine, tensor_parallel=config.judging.tensor_parallel)
-    own = dataclasses.replace(config, model=bound.config, engine=engine)
+    judge_config = dataclasses.replace(config, model=bound.config, engine=engine)
     events = answer_study.events(f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
     done = 0
     with (
         console.status("") as status,
-        cluster.session(cluster.ClusterSpec.from_config(own.cluster)),
+        cluster.session(cluster.ClusterSpec.from_config(judge_config.cluster)),
         name_judging_fields(),
     ):
 
@@ -282,8 +282,8 @@ def _generate_answers(
         def check_actor(description: Mapping[str, Any]) -> None:
             """Admit every actor."""
 
-        spec = engine_spec(own, bound.model, cluster.device())
-        policy = dispatch_policy(own, spec, cluster.gpus(), cluster.cores_of_smallest_node())
+        spec = engine_spec(judge_config, bound.model, cluster.device())
+        policy = dispatch_policy(judge_config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         options = {} if actor is None else {"actor": actor}
         dispatcher = Dispatcher(answer_study, spec, policy, check_actor, observe, **options)
         outcome = dispatcher.run(todo, {prompts.id: prompts for prompts in prompt_sets}, [])

@@ -194,8 +194,8 @@ def _tokenizer_id(folder: Path) -> str:
     try:
         files = sorted(
             file
-            for place in (folder, folder / "additional_chat_templates")
-            for file in place.glob("[!.]*")
+            for directory in (folder, folder / "additional_chat_templates")
+            for file in directory.glob("[!.]*")
             if file.suffix in TOKENIZER_SUFFIXES and file.name != INDEX_FILE and file.is_file()
         )
         hashes = [[file.relative_to(folder).as_posix(), file_sha256(file)] for file in files]

@@ -60,15 +60,15 @@ def _flags(table: pa.Table, judge: str) -> pa.Table:
         raise ValueError(f"verdicts other than refused and complied: {', '.join(unknown)}")
     if degenerate.null_count:
         raise ValueError(f"{degenerate.null_count} responses without a verdict on degeneration")
-    rest = pc.invert(refused)
-    whole = table["judge"] if "judge" in table.column_names else pa.repeat(judge, table.num_rows)
+    not_refused = pc.invert(refused)
+    judges = table["judge"] if "judge" in table.column_names else pa.repeat(judge, table.num_rows)
     flags = [
         pa.repeat(True, table.num_rows),
         refused,
-        pc.and_not(rest, degenerate),
-        pc.and_(rest, degenerate),
+        pc.and_not(not_refused, degenerate),
+        pc.and_(not_refused, degenerate),
     ]
-    columns = [table["point_id"], table["prompt_set_id"], whole]
+    columns = [table["point_id"], table["prompt_set_id"], judges]
     return pa.table(
         [c.cast(pa.string()) for c in columns] + [f.cast(pa.int64()) for f in flags],
         names=[*TASK, *SUMS],

@@ -116,8 +116,8 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
         sums = [("response_id", "count"), ("score", "sum"), ("score", "count")]
         for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
             set_id = row["prompt_set_id"]
-            own = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
-            own[row["verdict"]] += row["response_id_count"]
+            of_set = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
+            of_set[row["verdict"]] += row["response_id_count"]
             if row["score_count"]:
                 score_sums[set_id] = score_sums.get(set_id, 0.0) + row["score_sum"]
                 score_counts[set_id] = score_counts.get(set_id, 0) + row["score_count"]

@@ -111,8 +111,8 @@ def publish_table(out: Path, target: Path, table: pa.Table, meta: Mapping[str, A
 
 
 def _stamped(value: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {key: item for key, item in value.items() if key != CHECK}
-    return {**rest, CHECK: content_id(rest)}
+    unstamped = {key: item for key, item in value.items() if key != CHECK}
+    return {**unstamped, CHECK: content_id(unstamped)}
 
 
 def _unstamped(value: dict[str, Any]) -> dict[str, Any]:

@@ -155,8 +155,8 @@ class PartFolder(ABC):
                 raise MissingFileError(f"{part.path}: holds other rows by now")
         if len(keys) < len(part.tasks):
             names = pa.array([f"{point} {prompts}" for point, prompts in keys])
-            own = pc.binary_join_element_wise(table["point_id"], table["prompt_set_id"], " ")
-            table = table.filter(pc.is_in(own, names))
+            keys_of_rows = pc.binary_join_element_wise(table["point_id"], table["prompt_set_id"], " ")
+            table = table.filter(pc.is_in(keys_of_rows, names))
         return table
 
     def _write_part(self, name: str, table: pa.Table, meta: Mapping[str, Any]) -> None:
@@ -296,8 +296,8 @@ def describe_tasks(table: pa.Table, observed: Sequence[str]) -> list[list[Any]]:
     described = []
     for (point, prompts), rows in indices.items():
         together = rows[-1] - rows[0] == len(rows) - 1
-        own = columns.slice(rows[0], len(rows)) if together else columns.take(pa.array(rows))
-        described.append([point, prompts, len(rows), table_hash(own)])
+        task_rows = columns.slice(rows[0], len(rows)) if together else columns.take(pa.array(rows))
+        described.append([point, prompts, len(rows), table_hash(task_rows)])
     return sorted(described)
 
 

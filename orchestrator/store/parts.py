@@ -46,10 +46,10 @@ class Hashes(Mapping[TaskKey, str]):
         self._hashes = np.array([value for _, value in ordered], dtype=np.bytes_)
 
     def __getitem__(self, key: TaskKey) -> str:
-        place = bisect.bisect_left(self._keys, key)
-        if place == len(self._keys) or self._keys[place] != key:
+        index = bisect.bisect_left(self._keys, key)
+        if index == len(self._keys) or self._keys[index] != key:
             raise KeyError(key)
-        return str(self._hashes[place], "ascii")
+        return str(self._hashes[index], "ascii")
 
     def __iter__(self) -> Iterator[TaskKey]:
         return iter(self._keys)

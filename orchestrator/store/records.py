@@ -21,7 +21,7 @@ class FailedVisit:
     errors: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry in a run's file."""
+        """Return the visit as it is stored in `failures` of a run's file."""
         return {"point_id": self.point_id, "prompt_set_ids": list(self.prompt_set_ids), "story": list(self.errors)}
 
     @classmethod

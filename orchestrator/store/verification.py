@@ -90,8 +90,8 @@ def verify_folder(root: Path) -> VerificationReport:
     except UserError as error:
         path = root / "study.json"
         why = str(error.__cause__).removeprefix(f"{path}: ")
-        rest = "nothing else was read, because study.json names the model that the files belong to"
-        return VerificationReport(files=1, findings=[DamageFinding(path, why, REMEDIES["study.json"])], notes=[rest])
+        note = "nothing else was read, because study.json names the model that the files belong to"
+        return VerificationReport(files=1, findings=[DamageFinding(path, why, REMEDIES["study.json"])], notes=[note])
     return verify(study)
 
 
@@ -196,9 +196,9 @@ def _check_part(study: Study, path: Path, schema: pa.Schema, report: Verificatio
         raise DamagedFileError(f"{path}: belongs to study {meta.get('study_id')}")
     table = read_table(path, schema)
     counted = table.group_by(["point_id", "prompt_set_id"]).aggregate([([], "count_all")]).to_pylist()
-    held = {(row["point_id"], row["prompt_set_id"]): row["count_all"] for row in counted}
+    counts = {(row["point_id"], row["prompt_set_id"]): row["count_all"] for row in counted}
     named = {(point, prompts): n for point, prompts, n, _ in meta["tasks"]}
-    if held != named:
+    if counts != named:
         raise DamagedFileError(f"{path}: holds other tasks than it names")
     report.rows += table.num_rows
     return set(named)

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 def cache_dir() -> Path:
     """Return this user's cache folder: $SAFETY_LANDSCAPE_CACHE, or safety-landscape in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("SAFETY_LANDSCAPE_CACHE"):
-        return Path(own).expanduser().absolute()
+    if chosen := os.environ.get("SAFETY_LANDSCAPE_CACHE"):
+        return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "safety-landscape"
 
 

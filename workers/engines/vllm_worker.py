@@ -118,7 +118,7 @@ class Extension:
         self._landscape_repack()
 
     def landscape_apply_canary(self) -> None:
-        """Move every tensor (see `ResidentWeights.apply_canary`)."""
+        """Perturb every tensor for the canary test (see `ResidentWeights.apply_canary`)."""
         self._landscape_weights.apply_canary()
         self._landscape_repack()
 

@@ -66,33 +66,33 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
     center = float(landscape["alpha"].min() + landscape["alpha"].max()) / 2
     placed: list[tuple[float, float]] = []
     for checkpoint in sorted(summarize_checkpoints(landscape), key=lambda checkpoint: checkpoint.alpha):
-        own = next(result for result in checkpoint.results if _is_primary(landscape, result))
-        if own.asr is None or line not in (None, checkpoint.line):
+        primary = next(result for result in checkpoint.results if _is_primary(landscape, result))
+        if primary.asr is None or line not in (None, checkpoint.line):
             continue
         on_line = checkpoint.beta is None
-        place = (checkpoint.alpha, own.asr if checkpoint.beta is None else checkpoint.beta)
+        position = (checkpoint.alpha, primary.asr if checkpoint.beta is None else checkpoint.beta)
         marker: dict[str, Any] = {"c": VERMILION}
         if not on_line:
-            marker = {"c": [own.asr], "cmap": COLORMAP, "vmin": 0, "vmax": 100, "edgecolors": "white"}
-            _extend_limits(axes, *place)
+            marker = {"c": [primary.asr], "cmap": COLORMAP, "vmin": 0, "vmax": 100, "edgecolors": "white"}
+            _extend_limits(axes, *position)
         elif checkpoint.projected:
             marker = {"facecolors": "white", "edgecolors": VERMILION}
-        axes.scatter([place[0]], [place[1]], marker="D", s=34, lw=1.2, zorder=7, clip_on=False, **marker)
+        axes.scatter([position[0]], [position[1]], marker="D", s=34, lw=1.2, zorder=7, clip_on=False, **marker)
         name = textwrap.shorten(checkpoint.mark, 32, placeholder="...")
-        below = place[1] >= THRESHOLD if on_line else place[1] > 0
-        shift = _free_shift(axes, place, below, placed)
+        below = position[1] >= THRESHOLD if on_line else position[1] > 0
+        shift = _free_shift(axes, position, below, placed)
         right = checkpoint.alpha > center
         axes.annotate(
-            f"{name} {own.asr:.0f}%", place, xytext=(-6 if right else 6, shift),
+            f"{name} {primary.asr:.0f}%", position, xytext=(-6 if right else 6, shift),
             textcoords="offset points", fontsize=7, color=INK, zorder=8, ha="right" if right else "left", va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
         )  # fmt: skip
 
 
-def _free_shift(axes: Axes, place: tuple[float, float], below: bool, placed: list[tuple[float, float]]) -> float:
+def _free_shift(axes: Axes, position: tuple[float, float], below: bool, placed: list[tuple[float, float]]) -> float:
     """Return a vertical offset in points at which a name overlaps none of `placed`, and add the name there."""
     step = -_NAME_HEIGHT if below else _NAME_HEIGHT
-    x, y = axes.transData.transform(place) * 72 / axes.figure.dpi
+    x, y = axes.transData.transform(position) * 72 / axes.figure.dpi
     shift = step
     while any(abs(x - a) < _NAME_WIDTH and abs(y + shift - b) < _NAME_HEIGHT for a, b in placed):
         shift += step

@@ -64,9 +64,9 @@ class Evidence:
         indices = {set_id: {p.id: i for i, p in enumerate(chosen)} for set_id, chosen in self.shown_prompts.items()}
         order = {prompts.id: i for i, prompts in enumerate(self.prompt_sets)}
         points: dict[str, list[Any]] = {}
-        for key, own in self.responses.groupby(["point_id", "prompt_set_id"], sort=False):
+        for key, responses in self.responses.groupby(["point_id", "prompt_set_id"], sort=False):
             point, set_id = map(str, key)
-            rows = own.assign(index=own["prompt_id"].map(indices[set_id])).sort_values("index")
+            rows = responses.assign(index=responses["prompt_id"].map(indices[set_id])).sort_values("index")
             points.setdefault(point, [None] * len(self.prompt_sets))[order[set_id]] = [
                 rows["index"].tolist(),
                 [texts.setdefault(text, len(texts)) for text in rows["text"]],
@@ -104,8 +104,8 @@ def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame
     study = stored.study
     frame = read_verdicts(study.judgements(DEGENERATE.id), stored.judged(DEGENERATE.id), "degeneracy")
     for judge in panel:
-        own = read_verdicts(study.judgements(judge.id), stored.judged(judge.id), judge.name)
-        frame = frame.merge(own, on=RESPONSE_KEY, how="left")
+        verdicts = read_verdicts(study.judgements(judge.id), stored.judged(judge.id), judge.name)
+        frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left")
         group = frame["prompt_set_id"].map(groups)
         frame[judge.name] = [
             _letter(judge.outcome(verdict, group) if isinstance(verdict, str) else None, degeneracy)
@@ -127,10 +127,10 @@ def _read_responses(stored: StoredSweep, shown: Mapping[str, Sequence[Prompt]], 
     shown_keys = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
     frames = [_no_responses()]
     for _, table in stored.study.generations.rows(stored.generations):
-        own = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
-        kept = table.filter(pc.is_in(own, shown_keys))
-        columns = {name: kept[name].to_pylist() for name in RESPONSE_KEY}
-        texts = [display_text(response, reveal) for response in kept["response"].to_pylist()]
+        keys = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
+        shown_table = table.filter(pc.is_in(keys, shown_keys))
+        columns = {name: shown_table[name].to_pylist() for name in RESPONSE_KEY}
+        texts = [display_text(response, reveal) for response in shown_table["response"].to_pylist()]
         frames.append(pd.DataFrame(columns | {"text": texts}))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
@@ -158,8 +158,8 @@ def _sample_evenly(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
 def _is_to(responses: pd.DataFrame, shown: Mapping[str, Sequence[Prompt]]) -> pd.Series:
     """Return whether each response is to one of the shown prompts."""
     keys = {(set_id, prompt.id) for set_id, prompts in shown.items() for prompt in prompts}
-    own = zip(responses["prompt_set_id"], responses["prompt_id"], strict=True)
-    return pd.Series([key in keys for key in own], index=responses.index, dtype=bool)
+    pairs = zip(responses["prompt_set_id"], responses["prompt_id"], strict=True)
+    return pd.Series([key in keys for key in pairs], index=responses.index, dtype=bool)
 
 
 def _page_bytes(responses: pd.DataFrame, shown: Mapping[str, Sequence[Prompt]]) -> int:

@@ -122,11 +122,13 @@ def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_or
     category_of = {prompt.id: prompt.category for prompt in prompts.prompts}
     rows = []
     for category in dict.fromkeys(category_of.values()):
-        own, origin = (part.loc[part["prompt_id"].map(category_of) == category, judge] for part in (on_grid, at_origin))
-        hits, origin_hits = ((part == "r") if is_refusal else (part != "r") for part in (own, origin))
+        letters, origin_letters = (
+            part.loc[part["prompt_id"].map(category_of) == category, judge] for part in (on_grid, at_origin)
+        )
+        hits, origin_hits = ((part == "r") if is_refusal else (part != "r") for part in (letters, origin_letters))
         degenerate = UNKNOWN
         if hits.any() and not is_refusal:
-            degenerate = f"{100 * (own == 'd').sum() / hits.sum():.0f}%"
+            degenerate = f"{100 * (letters == 'd').sum() / hits.sum():.0f}%"
         count = sum(other == category for other in category_of.values())
         rows.append([category or "(none)", str(count), _share(origin_hits), _share(hits), degenerate])
     measured = "Refused" if is_refusal else "ASR"
@@ -180,17 +182,17 @@ def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKe
 
 def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[str]:
     result = next(result for result in checkpoint.results if result.key == primary)
-    place = f"α {format_signed(checkpoint.alpha)}"
+    coordinates = f"α {format_signed(checkpoint.alpha)}"
     if checkpoint.beta is not None:
-        place += f", β {format_signed(checkpoint.beta)}"
+        coordinates += f", β {format_signed(checkpoint.beta)}"
     if checkpoint.projected:
-        place += ", projected"
+        coordinates += ", projected"
     distance = format_number(checkpoint.distance, 3)
     if checkpoint.radii is not None:
         distance += f" ({checkpoint.radii:.2g} radii)"
     return [
         checkpoint.mark,
-        place,
+        coordinates,
         format_number(result.asr),
         format_interval(result.asr_low, result.asr_high),
         format_number(result.surface),
