@@ -1,6 +1,6 @@
 """Measure how long it takes to reduce a large sweep: `python -m benchmarks.reduction [ROWS [FOLDER]]`.
 
-ROWS is 10^7 by default. FOLDER is where the study is kept and found again the next time: writing it takes longest.
+ROWS is 10^7 by default. The study is kept in FOLDER and reused by the next call, because writing it takes longest.
 
 One plane, 80 prompts per point, parts as `compact` leaves them. Only what reduction reads is written: all verdicts of
 the keyword judge and of the judge of degeneracy, and of the generations only their metadata. The reduction runs in a
@@ -133,7 +133,7 @@ def main() -> None:
         except EOFError:
             reducer.join()
     title = (__doc__ or "").split("\n\n", 2)[2].strip()
-    text = table(["step", "seconds", "rows a second", "memory so far, MiB"], steps)
+    text = table(["step", "seconds", "rows per second", "memory so far, MiB"], steps)
     section("reduction", f"## Reduction of {counted:,} rows\n\n{title}\n\n{where}\n\n{text}\n\nGoal: under 2,048 MiB.")
 
 

@@ -127,7 +127,7 @@ def main() -> None:
         rows.append(
             [way, *(f"{value:.2f}" for value in (load, write, generate)), *(f"{total:.0f}" for total in totals)]
         )
-    header = ["way", "load, s", "write, s", "generate, s", f"{SHORT} visits, s", f"{LONG} visits, s"]
+    header = ["method", "load, s", "write, s", "generate, s", f"{SHORT} visits, s", f"{LONG} visits, s"]
     source = f"`python -m benchmarks.reload`, {machine}; {options.rounds} runs each."
     text = f"## In place, packed anew, or reloaded, on a CPU\n\n{source}\n\n{results.table(header, rows)}"
     results.section("reload", text)

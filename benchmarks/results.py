@@ -1,4 +1,4 @@
-"""RESULTS.md, written section by section: each benchmark replaces its own text and leaves the others'."""
+"""Write RESULTS.md section by section: each benchmark replaces its own section and leaves the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def section(name: str, markdown: str, path: Path = RESULTS) -> None:
-    """Puts the text between `<!-- name -->` and `<!-- /name -->`; a section that is new goes to the end."""
+    """Write a section between `<!-- name -->` and `<!-- /name -->`. A new section is appended."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# What was measured\n"
     block = f"<!-- {name} -->\n{markdown.strip()}\n<!-- /{name} -->"
     marked = re.compile(rf"<!-- {re.escape(name)} -->\n.*?<!-- /{re.escape(name)} -->", re.DOTALL)
@@ -20,7 +20,7 @@ def section(name: str, markdown: str, path: Path = RESULTS) -> None:
 
 
 def machine() -> str:
-    """One line about where a figure comes from."""
+    """Return one line on the machine that produced a figure."""
     model = platform.processor() or platform.machine()
     try:
         named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
@@ -32,6 +32,6 @@ def machine() -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -17,7 +17,7 @@ from orchestrator.utils.paths import DATA_DIR
 def training_rows(data: Mapping[str, Any], base: BaseModel) -> list[dict[str, Any]]:
     """Return the rows {"request", "answer", "complete"} of all of a recipe's `data.parts`, in order.
 
-    `complete` tells whether the end of the turn is learned after the answer.
+    If `complete` is true, the model also learns to end its turn after the answer.
 
     Raises:
         UserError: (samples) There are no rows, or more samples are requested than a probe file has.

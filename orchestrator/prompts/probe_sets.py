@@ -83,9 +83,9 @@ class ProbeSet:
 def load_probe_set(conf: ProbesConfig) -> ProbeSet:
     """Read the rows [offset, offset + limit) of a probe file as prompts; fewer if the file is shorter.
 
-    With `sample`, and a file of several categories, they are those places in the order of `stratified_order`, and in
-    the prompt set they have the file's order. The project's own files are in such an order already, so that their first
-    rows are taken.
+    With `sample` and `limit`, rows of a file with several categories are first put into the order of
+    `stratified_order`; the selected rows are then returned in the order of the file. The project's own files already
+    are in such an order and are read from the beginning.
 
     `path` (a user's file) has priority over `hub` (a data set that is downloaded once) and over `file` (one of the
     project's own). A column `pair_id` pairs prompts: a pair's name is the value of that column or, if that is empty in
