@@ -1,0 +1,134 @@
+"""Counts of verdicts by task, and refusals by point and probe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from orchestrator.scoring import counts as counting
+
+
+def judged_rows(seed: int = 0) -> list[tuple[str, str, str, str, bool]]:
+    rng = random.Random(seed)
+    return [
+        (
+            f"p{rng.randrange(5)}",
+            f"s{rng.randrange(2)}",
+            f"q{i}",
+            rng.choice(["refused", "complied"]),
+            rng.random() < 0.3,
+        )
+        for i in range(2000)
+    ]
+
+
+def as_tables(rows: list[tuple[str, str, str, str, bool]], size: int) -> Iterator[pa.Table]:
+    for batch in _batched(rows, size):
+        columns = list(zip(*batch, strict=True))
+        yield pa.table(columns_of(columns))
+
+
+def columns_of(columns: list[tuple]) -> dict[str, list]:
+    names = ["point_id", "prompt_set_id", "prompt_id", "verdict", "degenerate"]
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _batched(rows: list, size: int) -> Iterator[list]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+@pytest.mark.parametrize("size", [7, 500, 2000])
+def test_counts_do_not_depend_on_how_rows_are_split_into_tables(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "_FLUSH_ROWS", 50)
+    rows = judged_rows()
+    expected: dict[tuple[str, str], list[int]] = {}
+    for point, prompts, _, verdict, degenerate in rows:
+        expected_counts = expected.setdefault((point, prompts), [0, 0, 0, 0])
+        expected_counts[0] += 1
+        expected_counts[1 if verdict == "refused" else 3 if degenerate else 2] += 1
+    counts = counting.counts(as_tables(rows, size))
+    result = {
+        (r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate] for r in counts.itertuples()
+    }
+    assert result == expected
+    assert set(counts["judge"]) == {"keyword"}
+    assert (counts["n_refused"] + counts["n_complied"] + counts["n_degenerate"] == counts["n"]).all()
+
+
+def test_a_degenerate_refusal_counts_as_a_refusal() -> None:
+    table = pa.table(columns_of([("p",), ("s",), ("q",), ("refused",), (True,)]))
+    assert counting.counts([table]).iloc[0][["n", "n_refused", "n_complied", "n_degenerate"]].tolist() == [1, 1, 0, 0]
+
+
+def test_unknown_verdicts_and_missing_degeneration_are_refused() -> None:
+    keys = ("p",), ("s",), ("q",)
+    for verdict in ("unsure", None):
+        with pytest.raises(ValueError, match="verdicts"):
+            counting.counts([pa.table(columns_of([*keys, (verdict,), (False,)]))])
+    table = pa.table(columns_of([*keys, ("refused",), (None,)]))
+    table = table.set_column(4, "degenerate", table["degenerate"].cast(pa.bool_()))
+    with pytest.raises(ValueError, match="degeneration"):
+        counting.counts([table])
+
+
+def test_judges_are_counted_separately() -> None:
+    table = pa.table(
+        columns_of(
+            [
+                ("p", "p"),
+                ("s", "s"),
+                ("q", "q"),
+                ("refused", "complied"),
+                (False, False),
+            ]
+        )
+    )
+    both = counting.counts([table.append_column("judge", pa.array(["keyword", "other"]))])
+    assert dict(zip(both["judge"], both["n_refused"], strict=True)) == {
+        "keyword": 1,
+        "other": 0,
+    }
+
+
+def test_the_memory_of_counting_does_not_grow_with_rows() -> None:
+    """Memory grows with the number of tasks: a million rows of ten tasks allocate almost nothing."""
+    batch = pa.table(
+        {
+            "point_id": [f"p{i % 10}" for i in range(10_000)],
+            "prompt_set_id": ["s"] * 10_000,
+            "prompt_id": [f"q{i}" for i in range(10_000)],
+            "verdict": ["refused", "complied"] * 5_000,
+            "degenerate": [False] * 10_000,
+        }
+    )
+    allocated, peaks = pa.total_allocated_bytes(), []
+
+    def stream() -> Iterator[pa.Table]:
+        for _ in range(100):
+            peaks.append(pa.total_allocated_bytes() - allocated)
+            yield batch
+
+    assert counting.counts(stream())["n"].tolist() == [100_000] * 10
+    assert max(peaks[50:]) < 2 * batch.nbytes
+
+
+def test_verdicts_do_not_depend_on_how_rows_are_split_into_tables() -> None:
+    rows = judged_rows()
+    for size in (7, 2000):
+        verdicts_by_key = counting.probe_refusals(as_tables(rows, size))
+        assert {key: verdicts.refused.shape for key, verdicts in verdicts_by_key.items()} == {
+            (s, "keyword"): (5, len({r[2] for r in rows if r[1] == s})) for s in ("s0", "s1")
+        }
+        for point, set_id, prompt, verdict, _ in rows[::40]:
+            verdicts = verdicts_by_key[set_id, "keyword"]
+            assert verdicts.at([point], [prompt]).item() == (verdict == "refused")
+        assert np.nansum(verdicts_by_key["s0", "keyword"].refused) == sum(
+            r[1] == "s0" and r[3] == "refused" for r in rows
+        )
+        missing = verdicts_by_key["s0", "keyword"].at(["p0", "nowhere"], ["q0", "never asked"])
+        assert np.isnan(missing[1]).all() and np.isnan(missing[:, 1]).all()
