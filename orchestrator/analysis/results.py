@@ -143,7 +143,8 @@ class DirectionVisage(JsonRecord):
         released: The score as the published code computes it, percent. None if undefined, and on planes.
         reason: Why `paper` is None, and which points were left out.
         points: Number of measured points in the range. None in a summary of an earlier version.
-        counted: Number of those at which any attack fails: the points of `paper`'s mean. None likewise.
+        counted: Number of those at which any attack fails: the points that `paper` averages.
+            None in a summary of an earlier version.
     """
 
     line: int

@@ -60,7 +60,7 @@ class Margin:
 
     Attributes:
         value: The mean of 100 - S over the measured points in the range. None if undefined.
-        released: The same as the published code integrates it. None if undefined, and on planes.
+        released: The mean margin as the published code computes it. None if undefined, and on planes.
         reason: Why `value` is None, and which points were left out.
     """
 

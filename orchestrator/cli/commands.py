@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(call: Call) -> int:
-    """Run what is missing of a sweep, then judge, reduce and draw it. Running it again resumes."""
+    """Run the tasks of a sweep that are not stored yet, then judge, reduce and draw it. Repeat it to resume."""
     call.check_only_overrides("run")
     config = call.config  # first, so that mistakes are reported before anything heavy is imported
     if config.cluster.kind == "slurm":
@@ -106,7 +106,7 @@ def status(call: Call) -> int:
 
 
 def judge(call: Call) -> int:
-    """Judge the latest sweep, or [SWEEP], again (with judges=[a,b] by others) and reduce it."""
+    """Judge the latest sweep, or [SWEEP], again and reduce it; judges=[a,b] selects other judges."""
     from orchestrator.pipeline.rejudge import rejudge, with_judges
 
     call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
@@ -226,7 +226,7 @@ def finetune(call: Call) -> int:
 
 
 def doctor(call: Call) -> int:
-    """Check this machine's GPUs, engine, memory, disk and versions, and say what to mend."""
+    """Check this machine's GPUs, engine, memory, disk and versions, and say what to fix."""
     call.check_only_overrides("doctor")
     from orchestrator.cli import doctor as examination
 

@@ -1,4 +1,4 @@
-"""Refuse a sweep that the model or the engine cannot run, before anything is loaded."""
+"""Check that the model and the engine can run a sweep, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDS_TORCHVISION = "Gemma3ForConditionalGeneration"
 
 
 def check_image_encoder(config: Config, checkpoint: CheckpointInfo) -> None:
-    """Refuse a model with an image encoder if vLLM on this machine lacks torchvision. Raises UserError (model.path)."""
+    """Check that vLLM has torchvision if the model has an image encoder. Raises UserError (model.path)."""
     if config.engine.kind != EngineKind.vllm or config.cluster.kind != ClusterKind.local:
         return
     if checkpoint.architecture == NEEDS_TORCHVISION and find_spec("torchvision") is None:
@@ -25,7 +25,7 @@ def check_image_encoder(config: Config, checkpoint: CheckpointInfo) -> None:
 
 
 def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
-    """Refuse a `model.max_model_len` that is too large for the model or too small for a prompt and its response.
+    """Check that `model.max_model_len` fits the model, and every prompt with its response.
 
     Raises:
         UserError: (model.max_model_len) It is too large or too small.

@@ -1,4 +1,4 @@
-"""Refuse a sweep that does not fit the memory or the disk, before anything is loaded."""
+"""Check that a sweep fits the memory and the disk, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DISK_MARGIN = 50 << 20
 
 
 def check_memory(plan: Plan, available: int | None = None) -> None:
-    """Refuse a model that does not fit. A model of unknown size is not refused.
+    """Check that the model fits the memory. A model of unknown size passes.
 
     Args:
         plan: The plan. On a GPU its memory is compared with the GPU's own.
@@ -68,7 +68,7 @@ def _does_not_fit_cpu(plan: Plan, memory: MemoryEstimate, needed: int, available
 
 
 def check_disk(out: Path, plan: Plan, free: int | None = None) -> None:
-    """Refuse a sweep whose responses do not fit the disk.
+    """Check that the responses of the sweep fit the disk.
 
     Args:
         out: The folder of studies. It need not exist.

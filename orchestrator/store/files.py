@@ -262,4 +262,4 @@ def check_writable(out: Path) -> None:
     if os.statvfs(existing).f_flag & os.ST_RDONLY:
         raise UserError("out", out, "lies on a read-only file system; name a folder elsewhere")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError("out", out, "not writable; name a folder you may write to, or mend its permissions")
+        raise UserError("out", out, "not writable; name a folder you may write to, or correct its permissions")

@@ -51,7 +51,7 @@ class Piece:
 
 
 class ResidentWeights:
-    """Live weights of the part of the model that one process holds.
+    """The weights of one engine process in its memory: the whole model, or a rank's part of it.
 
     Every write is computed from the unperturbed base, so that errors do not accumulate, however many points are
     applied. A tensor is rewritten if the new point or the previous one moves it.
