@@ -22,6 +22,7 @@ from orchestrator.execution import cluster
 from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.files import META
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
@@ -62,7 +63,7 @@ class Run:
         spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
         settings = DispatchPolicy(**{"cpus_per_actor": 0, **policy})
         self.log = self.study.events("benchmark")
-        self.dispatcher = Dispatcher(self.study, spec, settings, lambda description: None, self._observe)
+        self.dispatcher = Dispatcher(DispatchSetup(self.study, spec, settings, lambda description: None, self._observe))
 
     def _observe(self, event: str, **fields: Any) -> None:
         self.log.write(event, **fields)  # as `run` does

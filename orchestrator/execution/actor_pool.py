@@ -10,33 +10,27 @@ import collections
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
-from orchestrator.execution.events import Observer, WorkItem, last_line, shortened
+from orchestrator.execution.events import WorkItem, last_line, shortened
 from orchestrator.execution.outcome import Outcome
-from orchestrator.execution.policy import DispatchPolicy
-from orchestrator.store.study import Study
+from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
-from workers.actor import Actor
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workers.engines.base import EngineSpec
 
 CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release resources that would outlive them
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
-
-CheckActor = Callable[[Mapping[str, Any]], None]
-"""Called with the description of each new actor; raises UserError to refuse it."""
 
 
 @dataclass
@@ -109,18 +103,9 @@ class ActorSlot:
 class ActorPool:
     """Pool of the actors of a run: it starts, admits or refuses, and retires them."""
 
-    def __init__(
-        self,
-        study: Study,
-        spec: EngineSpec,
-        policy: DispatchPolicy,
-        check_actor: CheckActor,
-        observe: Observer,
-        actor: type[Actor],
-        outcome: Outcome,
-    ) -> None:
-        self._study, self._spec, self._policy = study, spec, policy
-        self._check_actor, self._observe, self._actor, self._outcome = check_actor, observe, actor, outcome
+    def __init__(self, setup: DispatchSetup, outcome: Outcome) -> None:
+        self._setup, self._outcome = setup, outcome
+        self._study, self._policy, self._observe = setup.study, setup.policy, setup.observe
         self._token = ""
         self._prompt_sets: Any = None  # Ray's reference to the prompt sets, which every actor needs
         self._scalars: Any = None  # Ray's reference to the directions' scalars, which every actor needs
@@ -201,8 +186,8 @@ class ActorPool:
                 {"ray.io/node-id": f"!in({','.join(self._refused_nodes)})"} if self._refused_nodes else None
             ),
         )
-        remote_class: Any = make(self._actor)  # Ray's classes have no types
-        handle = remote_class.remote(self._spec, str(self._study.root), self._study.id, self._token)
+        remote_class: Any = make(self._setup.actor)  # Ray's classes have no types
+        handle = remote_class.remote(self._setup.spec, str(self._study.root), self._study.id, self._token)
         self._slots[number] = ActorSlot(number, handle, handle.load.remote())
         self._observe("actor_starting", slot=number)
 
@@ -215,7 +200,7 @@ class ActorPool:
         try:
             slot.description = ray.get(slot.loading)
             self._check_versions(slot.description)
-            self._check_actor(slot.description)
+            self._setup.check_actor(slot.description)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 self._refuse(slot, error.cause)
@@ -279,7 +264,7 @@ class ActorPool:
         self._observe("actor_abandoned", slot=number)
         if not self._slots:
             remedy = f"no actor could be started that completes a visit, in {tries} tries; {last_line(why)}"
-            raise UserError("engine", self._spec.kind, remedy)
+            raise UserError("engine", self._setup.spec.kind, remedy)
 
     def record_success(self, slot: ActorSlot) -> None:
         """Record that the slot's actor has completed a visit, so that failures before it no longer count."""

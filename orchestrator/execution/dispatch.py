@@ -24,22 +24,20 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.execution.actor_pool import ActorPool, ActorSlot, CheckActor
+from orchestrator.execution.actor_pool import ActorPool, ActorSlot
 from orchestrator.execution.deadlines import VisitDeadlines
-from orchestrator.execution.events import Observer, item_fields, last_line, shortened
+from orchestrator.execution.events import item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
-from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.execution.setup import DispatchSetup
 from orchestrator.execution.visit_queue import VisitQueue
-from orchestrator.store.study import Study
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
-from workers.actor import Actor, Receipt
+from workers.actor import Receipt
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workers.engines.base import EngineSpec
 
 CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the number of actors
 
@@ -47,31 +45,13 @@ CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the numbe
 class Dispatcher:
     """Dispatcher of one run: it runs visits on actors until each visit is stored or given up."""
 
-    def __init__(
-        self,
-        study: Study,
-        spec: EngineSpec,
-        policy: DispatchPolicy,
-        check_actor: CheckActor,
-        observe: Observer,
-        actor: type[Actor] = Actor,
-    ) -> None:
-        """Prepare a run; nothing is started yet.
-
-        Args:
-            study: Where responses and measured directions are stored.
-            spec: The engine that each actor opens.
-            policy: Number of actors, retries and deadlines.
-            check_actor: Called with the description of each new actor; raises UserError to refuse it. That ends the run
-                if no other actor is ready.
-            observe: Called with each event (see `events.py`).
-            actor: The class of the actors.
-        """
+    def __init__(self, setup: DispatchSetup) -> None:
+        """Prepare a run; nothing is started yet."""
         self.outcome = Outcome()  # totals so far; valid even if `run` raises
-        self._study, self._policy, self._observe = study, policy, observe
-        self._queue = VisitQueue(policy.max_attempts, self.outcome, observe)
-        self._pool = ActorPool(study, spec, policy, check_actor, observe, actor, self.outcome)
-        self._deadlines = VisitDeadlines(policy)
+        self._study, self._policy, self._observe = setup.study, setup.policy, setup.observe
+        self._queue = VisitQueue(setup.policy.max_attempts, self.outcome, setup.observe)
+        self._pool = ActorPool(setup, self.outcome)
+        self._deadlines = VisitDeadlines(setup.policy)
         self._signals = _StopSignals()
         self._prompt_sets: Mapping[str, PromptSet] = {}
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids

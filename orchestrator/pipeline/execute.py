@@ -114,6 +114,7 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     """Run these tasks on a cluster and record the run."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.setup import DispatchSetup
 
     config, todo, study = prepared.config, visits(tasks), stored.study
     recorder = RunRecorder(stored.folder, len(tasks), config.cluster.part)
@@ -135,7 +136,7 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
             spec = engine_spec(config, prepared.model, cluster.device(), prepared.targets, engines)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             check_actor = _Admission(engines, config.engine.mix, recorder)
-            dispatcher = Dispatcher(study, spec, policy, check_actor, _observer(events, display))
+            dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used)
         ending = "interrupted" if outcome.interrupted else "complete"

@@ -256,6 +256,7 @@ def _generate_answers(
     """Generate and store the answers of the judge's model for these pairs. Returns whether it was interrupted."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.setup import DispatchSetup
 
     prompt_sets = list(_prompt_sets(bound, pending_pairs))
     for prompts in prompt_sets:
@@ -285,8 +286,8 @@ def _generate_answers(
         spec = engine_spec(judge_config, bound.model, cluster.device())
         policy = dispatch_policy(judge_config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         options = {} if actor is None else {"actor": actor}
-        dispatcher = Dispatcher(answer_study, spec, policy, check_actor, observe, **options)
-        outcome = dispatcher.run(todo, {prompts.id: prompts for prompts in prompt_sets}, [])
+        setup = DispatchSetup(answer_study, spec, policy, check_actor, observe, **options)
+        outcome = Dispatcher(setup).run(todo, {prompts.id: prompts for prompts in prompt_sets}, [])
     return outcome.interrupted
 
 

@@ -149,6 +149,7 @@ def drive(out: Path, swept: Subject, address: str) -> int:
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
     from orchestrator.execution.policy import DispatchPolicy
+    from orchestrator.execution.setup import DispatchSetup
     from orchestrator.store.lease import Lease
 
     sweep = swept.sweep
@@ -164,7 +165,7 @@ def drive(out: Path, swept: Subject, address: str) -> int:
             policy = DispatchPolicy(
                 actors=swept.actors, cpus_per_actor=1, deadline_floor=swept.deadline, max_attempts=10, grace=5
             )
-            job = Dispatcher(study, swept.spec, policy, lambda description: None, log.write)
+            job = Dispatcher(DispatchSetup(study, swept.spec, policy, lambda description: None, log.write))
             outcome = job.run(missing_visits(study, sweep), {s.id: s for s in swept.sets}, sweep.grid.directions_used)
     except UserError as error:
         print(f"  driver: {error}"[:160], file=console, flush=True)

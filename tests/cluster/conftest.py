@@ -13,6 +13,7 @@ from orchestrator.execution import cluster
 from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.grid import Grid, Sweep
@@ -84,7 +85,8 @@ class Job:
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
         spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
-        self.dispatcher = Dispatcher(self.study, spec, DispatchPolicy(**settings), check_actor, observe, actor)
+        setup = DispatchSetup(self.study, spec, DispatchPolicy(**settings), check_actor, observe, actor)
+        self.dispatcher = Dispatcher(setup)
         todo = self.missing if only is None else only
         return self.dispatcher.run(todo, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.cli import main as command_line
-from orchestrator.execution import dispatch
+from orchestrator.execution import setup
 from orchestrator.sweep.tasks import Visit
 from workers.actor import Actor, Receipt
 
@@ -23,5 +23,5 @@ class Poisoned(Actor):
 if __name__ == "__main__":
     from tests.e2e import poisoned  # imported by name, so that actors find the class
 
-    dispatch.Dispatcher = functools.partial(dispatch.Dispatcher, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
+    setup.DispatchSetup = functools.partial(setup.DispatchSetup, actor=poisoned.Poisoned)  # type: ignore[misc,assignment]
     sys.exit(command_line.main(sys.argv[1:]))
