@@ -165,7 +165,7 @@ def report_lines(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str
 def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Presets) -> Path:
     """Return the folder with the result of a recipe on `base`. The first call trains.
 
-    One process trains, others wait for it. The folder is as `run_recipe` leaves it, without a merged model.
+    One process trains, others wait for it. `run_recipe` describes the folder, which contains no merged model.
 
     Args:
         name: A recipe and its overrides, such as `affirmative samples=50`.

@@ -49,7 +49,7 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
     other part has missing tasks.
 
     Raises:
-        UserError: The user has to correct something.
+        UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
     """
     prepared = prepare(config, presets)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours

@@ -67,7 +67,7 @@ def finetune(
 
     Args:
         base_dir: Folder of the model to start from.
-        rows: {"prompt": token ids, "answer": text, "complete": bool} each.
+        rows: Training samples of the form {"prompt": token ids, "answer": text, "complete": bool}.
         recipe: method ('lora' trains an adapter, 'full' all weights), seed, dtype (of the frozen weights of 'lora',
             whose adapter is float32; of all weights of 'full'), learning_rate, warmup (fraction of the steps), epochs,
             batch_size, max_length, checkpoints ('end', or 'epoch' to save out_dir/epoch-N after each epoch too). For
