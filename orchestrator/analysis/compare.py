@@ -329,7 +329,7 @@ def _compare_score(
     for sweep in (first, second):
         inapplicable = visage.why_inapplicable(sweep.summary.grid)
         if inapplicable:
-            return _undefined(f"{sweep.name}: {inapplicable}")
+            return _undefined(f"{score.name} is undefined for {sweep.name}: {inapplicable}")
     parts = [part for _, part in pairs[pairs["on_grid"] & pairs["on_grid_2"]].groupby("line", sort=True)]
     both = [[score.measure(coordinates(part), part[column]).value for column in ("asr", "asr_2")] for part in parts]
     lines = [part for part, values in zip(parts, both, strict=True) if None not in values]

@@ -78,7 +78,7 @@ def why_inapplicable(grid: Mapping[str, Any]) -> str | None:
     Args:
         grid: The grid as JSON, as `SweepSummary.grid` holds it. An empty one is taken to have such directions.
     """
-    belongs = "VISAGE and the mean margin belong to random directions with norm layer or filter"
+    belongs = "it belongs to random directions with norm layer or filter"
     if grid.get("kind") not in (None, GridKind.random_1d, GridKind.random_2d):
         return f"{belongs}, and this grid goes toward a checkpoint"
     if grid.get("norm") == Norm.sigma:

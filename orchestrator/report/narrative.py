@@ -6,8 +6,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.analysis import visage as scores
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.results import AgreementSummary, BasinSummary, CheckpointSummary, ResultKey, SweepSummary
+from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.utils.console import duration
 
 _SYSTEM_PROMPT_OR_PROBES = "system_prompt=safety or other probes= show what moves the edges. Only what is new is run."
@@ -50,6 +52,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
     sentences = [
         _origin(summary),
         _visage(summary),
+        _margin(summary),
         _degenerate(summary),
         *_agreement(summary),
         *_unparsed(summary),
@@ -105,7 +108,26 @@ def _visage(summary: SweepSummary) -> str:
         notes.append(visage.reason)
     aside = f" ({'; '.join(notes)})" if notes else ""
     published = "" if summary.published is None else f" The paper reports {summary.published:.1f}."
-    return f"VISAGE, the mean safety margin between alpha -0.5 and 0.5, is {visage.paper:.1f} of 100{aside}.{published}"
+    points = counted_points(visage) or "points"  # a summary of an earlier version has no count
+    directions = len(visage.by_direction)
+    mean = f", averaged over {directions} directions" if directions > 1 else ""
+    return (
+        f"VISAGE is {visage.paper:.1f} of 100: the mean margin (100 - ASR) over the {points} in {RANGE} at which any "
+        f"attack fails{mean}{aside}.{published}"
+    )
+
+
+def _margin(summary: SweepSummary) -> str:
+    """Return the sentence on the mean margin; empty if it is undefined for the reason that VISAGE is."""
+    margin, points = summary.margin, summary.visage.points
+    if margin is None or margin.value is None:
+        return ""
+    notes = [interval_text(margin.over), *(margin.reason or "").split("; ")]
+    known = [note for note in notes if note and note not in (summary.visage.reason or "")]
+    aside = f" ({'; '.join(known)})" if known else ""
+    are_missing = any(direction.reason for direction in margin.by_direction)
+    measured = "measured points" if are_missing else "points"
+    return f"Over all {points} {measured} in {RANGE}, the mean margin is {margin.value:.1f}{aside}."
 
 
 def _degenerate(summary: SweepSummary) -> str:
@@ -207,8 +229,8 @@ def _next_step(summary: SweepSummary) -> str:
         step = _SYSTEM_PROMPT_OR_PROBES if is_width_known else basin_experiment
     elif basin.censored_at:
         step = f"measure farther out with grid.range=[{-2 * basin.censored_at:g},{2 * basin.censored_at:g}]."
-    elif visage.paper is None:
-        step = "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
+    elif visage.paper is None and scores.why_inapplicable(summary.grid) is None:
+        step = _step_to_visage(summary)
     elif len(visage.by_direction) == 1:
         step = "grid.directions=3 shows how much the result depends on the direction. Only the new points are run."
     elif visage.enough is None or visage.enough.more is None:
@@ -217,6 +239,17 @@ def _next_step(summary: SweepSummary) -> str:
         directions = visage.enough.directions + visage.enough.more
         step = f"grid.directions={directions} would about halve VISAGE's interval; {_SYSTEM_PROMPT_OR_PROBES}"
     return step
+
+
+def _step_to_visage(summary: SweepSummary) -> str:
+    """Return the option that gives a grid of random directions a point at both ends of VISAGE's range."""
+    grid = summary.grid
+    bounds = [bounds for bounds in (grid.get("range"), grid.get("range_y")) if bounds]
+    if bounds and all(low <= scores.LOW and high >= scores.HIGH for low, high in bounds):
+        steps = scores.steps_with_ends(bounds, grid["steps"])
+        if steps is not None and steps > grid["steps"]:
+            return f"grid.steps={steps} has points at -0.5 and 0.5, which VISAGE needs."
+    return "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
 
 
 def _is_unsafe_at_origin(summary: SweepSummary) -> bool:

@@ -16,6 +16,7 @@ from rich.text import Text
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.narrative import paragraph, primary_agreements
+from orchestrator.report.scores import RANGE, counted_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
 
 MAX_ROWS = 41
@@ -38,7 +39,9 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     if rows["beta"].isna().all():
         curves = summary.primary_result.curves
         mean = mean_over_lines(rows, curves)
-        console.print(_curve_table(mean, rows["line"].nunique(), curves[0].over if curves else None, ascii_only))
+        table = _curve_table(mean, rows["line"].nunique(), curves[0].over if curves else None, ascii_only)
+        table.caption = "\n".join(str(line) for line in (table.caption, _scores_caption(summary)) if line)
+        console.print(table)
         _print_verbatim(console, plot_curve(mean, summary.basin, width, ascii_only), ascii_only)
     else:
         _print_verbatim(console, plot_planes(rows, console.width), ascii_only)
@@ -65,7 +68,7 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
     kappas = {agreement.judges[1]: agreement.kappa for agreement in primary_agreements(summary)}
     table = _new_table("judges side by side", ascii_only)
     table.add_column("judge")
-    for heading in ("origin ASR %", "VISAGE", "radius", f"kappa with {results[0].judge}"):
+    for heading in ("origin ASR %", "VISAGE", "mean margin", "radius", f"kappa with {results[0].judge}"):
         table.add_column(heading, justify="right")
     for result in results:
         kappa = kappas.get(result.judge)
@@ -73,6 +76,7 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
             result.judge,
             _number(result.origin_asr, 1),
             _number(result.visage.paper, 1),
+            _number(None if result.margin is None else result.margin.value, 1),
             _number(result.basin.radius, 2),
             "" if kappa is None else f"{kappa:.2f}",
         )
@@ -110,6 +114,15 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
     if every > 1:
         table.caption = f"one of {every} rows; all are in landscape.parquet"
     return table
+
+
+def _scores_caption(summary: SweepSummary) -> str:
+    """Return the mean of the column `refused`, which is 100 - ASR, over the range and over the points of VISAGE."""
+    visage, margin = summary.visage, summary.margin
+    if margin is None or margin.value is None:
+        return ""
+    text = f"mean margin (refused %) in {RANGE}: {margin.value:.1f}"
+    return text if visage.paper is None else f"{text}; VISAGE: {visage.paper:.1f} over {counted_points(visage)}"
 
 
 def _new_table(title: str | None, ascii_only: bool) -> Table:

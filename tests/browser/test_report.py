@@ -72,6 +72,8 @@ def test_a_click_shows_the_responses_next_to_those_at_the_origin(
     for text in (
         "Uncertainty",
         "VISAGE",
+        "points where any attack fails",
+        "Mean margin",
         "ASR at the origin",
         "Basin radius",
         "Degenerate",

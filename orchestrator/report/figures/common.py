@@ -19,20 +19,25 @@ from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results import ResultKey, SweepSummary
 from orchestrator.analysis.summary import summarize_checkpoints
+from orchestrator.report.scores import counted_points
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 
 _NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
 
 
 def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
-    """Write the title, VISAGE and the ASR at the origin above a figure."""
-    visage, origin = summary.visage, summary.origin_asr
+    """Write the title, VISAGE, the mean margin and the ASR at the origin above a figure."""
+    visage, margin, origin = summary.visage, summary.margin, summary.origin_asr
     score = "undefined" if visage.paper is None else f"{visage.paper:.1f}"
     if visage.paper is not None and visage.low is not None:
         score += f" [{visage.low:.1f}, {visage.high:.1f}]"
+    if visage.paper is not None and visage.points is not None:
+        score += f" over {counted_points(visage)}"
     if summary.published is not None:
         score += f" (published: {summary.published:.1f})"
-    numbers = f"VISAGE {score}   ·   ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}"
+    parts = [] if margin is None or margin.value is None else [f"mean margin {margin.value:.1f}"]
+    parts.append(f"ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}")
+    numbers = f"VISAGE {score}\n{'   ·   '.join(parts)}"
     heading = textwrap.shorten(title, 80, placeholder="...")
     figure.suptitle(
         f"{heading}\n{numbers}" if title else numbers,

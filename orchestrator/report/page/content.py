@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis.results import BasinSummary, SweepSummary, VisageSummary
+from orchestrator.analysis.results import BasinSummary, MarginSummary, SweepSummary, VisageSummary
 from orchestrator.analysis.summary import summarize_checkpoints
 from orchestrator.report import narrative
 from orchestrator.report.page import tables
@@ -15,6 +15,7 @@ from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.evidence import Evidence
 from orchestrator.report.page.formatting import format_number
 from orchestrator.report.page.provenance import provenance
+from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.store.sweep_folder import StoredSweep
 
 
@@ -45,15 +46,18 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
 
 
 def tiles(summary: SweepSummary) -> list[dict[str, str]]:
-    """Return the four headline numbers: `name`, `value`, `unit`, and in `sure` their interval or a reason."""
+    """Return the headline numbers: `name`, `value`, `unit`, and in `sure` their interval or a reason."""
     origin, share = summary.origin_asr, summary.degenerate_share
     if origin is None:
         origin_note = "not measured"
     else:
         origin_note = f"95% interval {summary.origin_low:.1f} to {summary.origin_high:.1f}%"
     radius, radius_note = _radius(summary.basin)
+    margin = summary.margin
+    margin_value = format_number(None if margin is None else margin.value)
     return [
         _tile("VISAGE", format_number(summary.visage.paper), "of 100", _visage_note(summary.visage)),
+        _tile("Mean margin", margin_value, "of 100", _margin_note(margin, summary.visage)),
         _tile("ASR at the origin", format_number(origin), "%", origin_note),
         _tile("Basin radius", radius, "", radius_note),
         _tile(
@@ -70,12 +74,25 @@ def _tile(name: str, value: str, unit: str, note: str) -> dict[str, str]:
 
 
 def _visage_note(visage: VisageSummary) -> str:
-    """Return the interval of VISAGE, or why there is none."""
+    """Return the points behind VISAGE and its interval, or why there is none."""
     if visage.paper is None:
         return visage.reason or ""
+    points = counted_points(visage)
+    mean = "over the points where any attack fails" if points is None else f"over the {points} where any attack fails"
     if visage.low is None:
-        return "one direction: spread between directions unknown"
-    return f"95% interval {visage.low:.1f} to {visage.high:.1f}, over directions"
+        return f"{mean}; one direction: spread between directions unknown"
+    return f"{mean}; 95% interval {visage.low:.1f} to {visage.high:.1f}, over directions"
+
+
+def _margin_note(margin: MarginSummary | None, visage: VisageSummary) -> str:
+    """Return the points behind the mean margin and its interval, or why there is none."""
+    if margin is None:
+        return "not computed by the version that reduced this sweep"
+    if margin.value is None:
+        return margin.reason or ""
+    mean = f"100 - ASR, over all {visage.points} points in {RANGE}"
+    interval = interval_text(margin.over)
+    return mean if interval is None else f"{mean}; {interval}"
 
 
 def _radius(basin: BasinSummary) -> tuple[str, str]:

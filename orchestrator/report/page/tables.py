@@ -10,10 +10,18 @@ import pandas as pd
 
 from orchestrator.analysis import published
 from orchestrator.analysis.intervals import Interval
-from orchestrator.analysis.results import CheckpointSummary, Estimate, ResultKey, ResultSummary, SweepSummary
+from orchestrator.analysis.results import (
+    CheckpointSummary,
+    Estimate,
+    ResultKey,
+    ResultSummary,
+    SweepSummary,
+    VisageIntervals,
+)
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence
 from orchestrator.report.page.formatting import UNKNOWN, format_interval, format_number, format_signed
+from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 
@@ -38,22 +46,22 @@ class Table:
 
 
 def uncertainty_table(summary: SweepSummary) -> Table:
-    """Return VISAGE and the basin's shape, each with its interval and the variation that the interval covers."""
-    visage, basin = summary.visage, summary.basin
+    """Return VISAGE, the mean margin and the basin's shape, each with its interval and what the interval covers."""
+    visage, margin, basin = summary.visage, summary.margin, summary.basin
     rows = []
-    over = visage.over
-    if over is None:  # a summary of an earlier version
+    if visage.over is None:  # a summary of an earlier version
         shown = format_interval(visage.low, visage.high)
         rows.append(["VISAGE", format_number(visage.paper), shown, "new directions", visage.reason or ""])
     else:
-        intervals: list[tuple[str, Interval]] = [
-            ("new directions", over.directions),
-            ("new probes", over.probes),
-            ("new directions and probes", over.both),
-        ]
-        for name, interval in intervals:
-            shown = format_interval(interval.low, interval.high)
-            rows.append(["VISAGE", format_number(visage.paper), shown, name, interval.reason or ""])
+        counted = counted_points(visage)
+        name = "VISAGE" if visage.paper is None or counted is None else f"VISAGE, over {counted}"
+        rows += _score_rows(name, visage.paper, visage.over)
+    if margin is not None:
+        rows += _score_rows("Mean margin, over all points", margin.value, margin.over)
+    for name, score in (("VISAGE", visage), ("Mean margin", margin)):
+        if score is not None and (score.released is not None or score.released_reason):
+            value, note = format_number(score.released), score.released_reason or ""
+            rows.append([f"{name}, as the published code computes it", value, UNKNOWN, "", note])
     if summary.published is not None:
         rows.append(["VISAGE, as published", format_number(summary.published, 2), UNKNOWN, "", published.SOURCE])
     radius = format_interval(basin.radius_low, basin.radius_high, 3)
@@ -73,10 +81,23 @@ def uncertainty_table(summary: SweepSummary) -> Table:
     return Table("Uncertainty", ["Quantity", "Value", "95% interval", "Over", "Note"], rows, words=1, until=3)
 
 
+def _score_rows(name: str, value: float | None, over: VisageIntervals) -> list[list[str]]:
+    """Return the rows of a score, one for each of its intervals."""
+    intervals: list[tuple[str, Interval]] = [
+        ("new directions", over.directions),
+        ("new probes", over.probes),
+        ("new directions and probes", over.both),
+    ]
+    return [
+        [name, format_number(value), format_interval(each.low, each.high), covered, each.reason or ""]
+        for covered, each in intervals
+    ]
+
+
 def results_table(summary: SweepSummary) -> Table:
     """Return the numbers of every combination of probe set, system prompt and judge."""
-    head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE", "95% interval", "Radius"]
-    head.append("Degenerate")
+    head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE (points)", "95% interval"]
+    head += ["Mean margin", "95% interval", "Radius", "Degenerate"]
     rows = [_result_row(result) for result in summary.results]
     if any(result.published is not None for result in summary.results):
         head.append("VISAGE in the paper")
@@ -93,11 +114,19 @@ def _result_row(result: ResultSummary) -> list[str]:
         at_origin = f"{100 - origin:.1f}% refused" if measure is OVER_REFUSAL else f"{origin:.1f}% succeed"
     if measure is ATTACK_SUCCESS:
         radius = f"> {basin.censored_at:.2g}" if basin.censored_at else format_number(basin.radius, 2)
-        measured = [format_number(visage.paper), format_interval(visage.low, visage.high), radius]
+        counted = f" ({visage.counted} of {visage.points})" if visage.paper is not None and visage.points else ""
+        measured = [f"{format_number(visage.paper)}{counted}", format_interval(visage.low, visage.high)]
+        margin = result.margin
+        widest = None if margin is None else widest_interval(margin.over)
+        measured += [format_number(None if margin is None else margin.value), _ends(widest), radius]
     else:
-        measured = [UNKNOWN] * 3
+        measured = [UNKNOWN] * 5
     degenerate = UNKNOWN if result.degenerate_share is None else f"{result.degenerate_share:.0f}%"
     return [*result.combination, str(result.prompts), at_origin, *measured, degenerate]
+
+
+def _ends(interval: tuple[float, float, str] | None) -> str:
+    return UNKNOWN if interval is None else format_interval(interval[0], interval[1])
 
 
 def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> list[Table]:

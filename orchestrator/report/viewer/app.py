@@ -18,6 +18,7 @@ from orchestrator.analysis.reducer import read_results
 from orchestrator.report.page import render
 from orchestrator.report.page.content import tiles
 from orchestrator.report.page.render import embed_json, template_environment
+from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
 from orchestrator.report.viewer.sweep_view import SweepView
@@ -181,12 +182,16 @@ def _headline(folder: SweepFolder) -> dict[str, Any]:
     """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
     try:
         _, summary = read_results(folder)
-        score, origin, radius, _ = tiles(summary)
+        score, margin, origin, radius, _ = tiles(summary)
         low, high = summary.visage.low, summary.visage.high
+        widest = None if summary.margin is None else widest_interval(summary.margin.over)
         return {
             "origin": origin["value"],
             "visage": score["value"],
             "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
+            "counted": counted_points(summary.visage) or "",
+            "margin": margin["value"],
+            "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
             "radius": radius["value"],
             "about": summary.primary.to_json(),
         }

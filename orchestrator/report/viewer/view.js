@@ -74,7 +74,8 @@
       return el("tr", {}, name,
         el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, progressText(s))),
         el("td", { class: "number" }, s.origin ? `${s.origin}%` : "–"),
-        el("td", { class: "number" }, s.visage ?? "–", el("span", { class: "beneath" }, s.interval ?? "")),
+        el("td", { class: "number" }, s.visage ?? "–", el("span", { class: "beneath" }, s.interval ?? ""), el("span", { class: "beneath" }, s.counted ?? "")),
+        el("td", { class: "number" }, s.margin ?? "–", el("span", { class: "beneath" }, s.margin_interval ?? "")),
         el("td", { class: "number" }, s.radius ?? "–"),
         el("td", {}, new Date(1000 * s.used).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })));
     };

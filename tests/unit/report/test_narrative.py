@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from orchestrator.analysis.summary import summarize
 from orchestrator.report.narrative import details, paragraph, verdict
 from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.grid import Grid
+from orchestrator.utils.choices import GridKind, Norm
 from tests.unit.landscapes import landscape
 from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hole
 
@@ -16,7 +19,9 @@ from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hol
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_described(shape: str) -> None:
     curve, grid, contained, absent = SHAPES[shape]
-    summary = summarize(landscape(curve, **grid))
+    fields = {"directions": 1, **{name: value for name, value in grid.items() if name != "degenerate"}}
+    requested = Grid(**fields).to_json()
+    summary = replace(summarize(landscape(curve, **grid), grid=requested), grid=requested)
     text = paragraph(summary, PATHS)
     for part in contained:
         assert part in text
@@ -36,6 +41,21 @@ def test_an_interpolation_leads_to_the_basin_experiment(curve: Curve, ends: tupl
     line = {"kind": "interpolate_1d", "towards": (TowardsDirection("f", "aligned"),), "steps": 10, "range": ends}
     text = paragraph(replace(summarize(landscape(curve, **line)), grid={"kind": "interpolate_1d"}), PATHS)
     assert "+experiment=basin" in text and "grid." not in text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"norm": Norm.sigma, "range": (-0.3, 0.3)},
+        {"kind": GridKind.interpolate_random, "towards": (TowardsDirection("f", "aligned"),), "range": (-0.3, 0.3)},
+    ],
+)
+def test_no_range_is_advised_where_visage_does_not_belong(fields: dict[str, Any]) -> None:
+    requested = Grid(**{"steps": 10, "directions": 1, **fields}).to_json()
+    frame = landscape(basin, **{"steps": 10, **fields})
+    text = paragraph(replace(summarize(frame, grid=requested), grid=requested), PATHS)
+    assert "VISAGE is undefined: it belongs to random directions with norm layer or filter" in text
+    assert "grid.range" not in text and "grid.steps" not in text and "mean margin" not in text
 
 
 def test_names_tokens_time_and_failures_are_mentioned() -> None:
