@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from orchestrator.analysis import intervals, resampling, visage
+from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
 from orchestrator.analysis.reducer import read_results
@@ -52,12 +53,14 @@ class ComparedSweep:
         name: Name of the model and of the sweep, as shown to users.
         rows: The landscape rows of the primary result.
         verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
+        note: What an earlier version of the program measured otherwise. None if nothing.
     """
 
     name: str
     rows: pd.DataFrame
     summary: SweepSummary
     verdicts: ProbeVerdicts | None
+    note: str | None = None
 
     def headline(self) -> SweepHeadline:
         """Return the sweep's own numbers, without a comparison."""
@@ -197,7 +200,8 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
         frame, summary = read_results(stored.folder)
         name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
         verdicts = refusals_by_probe(stored).get(summary.primary.combination)
-        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts))
+        note = older_version_note(stored.record)
+        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note))
     return sweeps
 
 
@@ -235,6 +239,7 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
     prompts = _shared_prompts(first.verdicts, second.verdicts)
     keys = zip(RESULT_KEY, first.summary.primary.combination, second.summary.primary.combination, strict=True)
     notes = [f"{name} differs: {one} and {two}" for name, one, two in keys if one != two]
+    notes += [f"{sweep.name}: {sweep.note.rstrip('.')}" for sweep in (first, second) if sweep.note]
     if not prompts:
         notes.append("no probes in common, or no verdicts: probes are not paired")
     elif len(prompts) < max(first.summary.prompts, second.summary.prompts):

@@ -21,6 +21,7 @@ from orchestrator.models.compatibility import check_same_settings, check_same_to
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import locate_model, resolve_model
+from orchestrator.sweep.target_geometry import ADAPTER_VERSION
 from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
@@ -37,8 +38,6 @@ from workers.weights.targets import (
 
 BESIDE_FIELD = "grid.beside"
 PAIR = "pair"
-ADAPTER_VERSION = 1
-"""Version of an adapter's fingerprint."""
 
 
 # Names.
@@ -187,8 +186,8 @@ def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
         [name, f.scale, list(f.b.shape), hashlib.blake2b(f.a.tobytes() + f.b.tobytes()).hexdigest()]
         for name, f in sorted(factors.items())
     ]
-    identity = content_id([ADAPTER_VERSION, content])
-    return Target(identity, "adapter", str(folder), folder.name, sample_id(folder))
+    identity, former = (content_id([version, content]) for version in (ADAPTER_VERSION, 1))
+    return Target(identity, "adapter", str(folder), folder.name, sample_id(folder), former)
 
 
 def check_no_duplicates(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:

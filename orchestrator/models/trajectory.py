@@ -23,8 +23,8 @@ from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import TOWARDS_FIELD, Target
 
 TRAJECTORY_FIELD = "grid.trajectory"
-PRINCIPAL_VERSION = 2
-"""Version of the adapters that are principal axes."""
+PRINCIPAL_VERSION = 3
+"""Version of the adapters that are principal axes. Version 2 took the axes of rounded displacements."""
 
 
 def resolve_trajectory(config: Config, base: CheckpointInfo, presets: Presets) -> list[Target]:
@@ -68,8 +68,8 @@ def principal_axis_adapters(
 ) -> list[Path]:
     """Return the folders of two adapters that are the principal axes of a trajectory of adapters.
 
-    Each is a weighted sum of the trajectory's adapters. This is exact: a sum of low-rank products is a low-rank
-    product whose rank is the sum of theirs. The folders are kept in the user's cache.
+    Each is a weighted sum of the trajectory's adapters: a sum of low-rank products is a low-rank product whose rank is
+    the sum of theirs. Its factors are rounded to float32. The folders are kept in the user's cache.
 
     Args:
         base: The model that the adapters belong to.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from orchestrator.analysis.adapter_versions import older_sweeps
 from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
@@ -68,8 +69,20 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
         try:
             stored.folder.read_record()
         except DamagedFileError:
+            _log_older_sweeps(prepared, study)
             stored.folder.write_record(_new_record(prepared, overrides))
         yield stored
+
+
+def _log_older_sweeps(prepared: PreparedSweep, study: Study) -> None:
+    """Log that a new sweep measures adapters anew that the study has measured under adapter version 1."""
+    former = {target.former: target.label for target in prepared.targets if target.former}
+    if older := older_sweeps(study, former):
+        logger.warning(
+            "Sweeps of adapter version 1 stay as they are and are not added to (%s): this is a new sweep, because "
+            "adapter version 2 no longer rounds an adapter's weights before it moves toward them.",
+            ", ".join(older),
+        )
 
 
 def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecord:

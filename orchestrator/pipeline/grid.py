@@ -12,7 +12,7 @@ import numpy.typing as npt
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo
-from orchestrator.models.geometry import check_nonzero_lengths, measure_targets
+from orchestrator.models.geometry import check_nonzero_lengths, measure_targets, warn_of_rounding
 from orchestrator.models.targets import BESIDE_FIELD, check_no_duplicates, is_recipe, read_target, resolve_targets
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
 from orchestrator.sweep.directions.towards import TowardsDirection
@@ -103,7 +103,7 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         names = options.trajectory or f"[{','.join(options.towards or options.beside)}]"
         raise UserError(field, names, "the dummy has no weights: name a model")
     named = _resolve_named(config, base, presets)
-    measured = _measure(named.targets, named.fields, base, options.exclude)
+    measured = _measure(named.targets, named.fields, base, config)
     # Further axes of interpolate_1d are separate lines: coordinates are those on the first line.
     spanning = 1 if options.kind == GridKind.interpolate_1d else len(named.axes)
     eq4: tuple[float, float] | None = None
@@ -118,13 +118,21 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
     recipes = {}
     if options.trajectory and is_recipe(options.trajectory, presets):
         recipes[named.trajectory[-1].label] = options.trajectory  # the recipe's result is the last epoch
-    lengths = {t.fingerprint: float(length) for t, length in zip(named.targets, measured.lengths, strict=True)}
+    fingerprints = [target.fingerprint for target in named.targets]
+    geometry = TargetGeometry(
+        base_norm=measured.base,
+        moved_norm=measured.moved,
+        lengths=dict(zip(fingerprints, measured.lengths.tolist(), strict=True)),
+        plane_share=named.plane_share,
+        recipes=recipes,
+        rounding=dict(zip(fingerprints, measured.rounding, strict=True)),
+    )
     return ResolvedGrid(
         build_grid(
             config, [_direction(target) for target in named.axes], eq4, extra_checkpoints, bool(named.plane_share)
         ),
         named.targets,
-        TargetGeometry(measured.base, measured.moved, lengths, named.plane_share, recipes),
+        geometry,
     )
 
 
@@ -168,16 +176,16 @@ def _resolve_named(config: Config, base: CheckpointInfo, presets: Presets) -> _N
     if options.kind != GridKind.interpolate_2d:
         fields = (TRAJECTORY_FIELD,) * len(trajectory) + extra_fields
         return _NamedTargets(trajectory[-1:], (*trajectory[:-1], *extra), fields, trajectory)
-    axes, plane_share = _principal_axes(trajectory, base, options.exclude)
+    axes, plane_share = _principal_axes(trajectory, base, config)
     fields = (TRAJECTORY_FIELD,) * (len(axes) + len(trajectory)) + extra_fields
     return _NamedTargets(axes, (*trajectory, *extra), fields, trajectory, plane_share)
 
 
 def _principal_axes(
-    trajectory: Sequence[Target], base: CheckpointInfo, exclude: Sequence[str]
+    trajectory: Sequence[Target], base: CheckpointInfo, config: Config
 ) -> tuple[tuple[Target, ...], float]:
     """Return two adapters that span a trajectory's principal plane, and the share of the trajectory in that plane."""
-    measured = measure_targets(base, trajectory, exclude)
+    measured = measure_targets(base, trajectory, config.grid.exclude, config.model.dtype)
     check_nonzero_lengths(measured, trajectory, [TRAJECTORY_FIELD] * len(trajectory))
     _, weights, plane_share = measured.principal_axes()
     adapters = principal_axis_adapters(base, trajectory, weights.tolist())
@@ -188,13 +196,16 @@ def _principal_axes(
     return tuple(axes), plane_share
 
 
-def _measure(
-    targets: Sequence[Target], fields: Sequence[str], base: CheckpointInfo, exclude: Sequence[str]
-) -> Geometry:
-    """Measure the targets. Raises UserError (the option in `fields`) if two are equal or one has the base's weights."""
+def _measure(targets: Sequence[Target], fields: Sequence[str], base: CheckpointInfo, config: Config) -> Geometry:
+    """Measure the targets. Warns of those that the engine's rounding changes.
+
+    Raises:
+        UserError: (the option in `fields`) Two targets are equal, or one has the base's weights.
+    """
     check_no_duplicates(targets, fields)
-    measured = measure_targets(base, targets, exclude)
+    measured = measure_targets(base, targets, config.grid.exclude, config.model.dtype)
     check_nonzero_lengths(measured, targets, fields)
+    warn_of_rounding(measured, config.model.dtype)
     return measured
 
 

@@ -8,6 +8,7 @@ import logging
 import pandas as pd
 from rich.console import Console
 
+from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.changes import changed_counts
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
@@ -54,6 +55,8 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     Returns:
         The landscape and the summary, which are stored too.
     """
+    if note := older_version_note(stored.record):
+        logger.warning("%s", note)
     refusals = refusals_by_probe(stored)
     frame = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, frame, refusals)

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+ADAPTER_VERSION = 2
+"""Version of adapters: of what a coefficient toward one means, and so part of an adapter's fingerprint.
+
+Version 1 rounded W0 + s B A to the dtype in which W0 is stored and moved toward the result. Version 2 adds c s B A to
+W0 in float32, and rounds once, to the engine's dtype (docs/weights.md).
+"""
+
 
 @dataclass(frozen=True)
 class TargetGeometry:
@@ -22,6 +29,9 @@ class TargetGeometry:
             plane. None: the grid is not the principal plane of a trajectory.
         recipes: Label of a target -> name of the recipe that trained it, for targets at the end of a trained
             trajectory.
+        rounding: What the engine's rounding adds to each target's displacement, as a share of its length, by the
+            target's fingerprint. Sweeps of adapter version 1 have none.
+        adapter_version: The version under which adapters were resolved.
     """
 
     base_norm: float
@@ -29,6 +39,8 @@ class TargetGeometry:
     lengths: Mapping[str, float]
     plane_share: float | None = None
     recipes: Mapping[str, str] = field(default_factory=dict)
+    rounding: Mapping[str, float] = field(default_factory=dict)
+    adapter_version: int = ADAPTER_VERSION
 
     def alpha_of(self, fingerprint: str) -> float | None:
         """Return the alpha at which a random direction is as long as the displacement of a target.
@@ -45,7 +57,10 @@ class TargetGeometry:
             value["plane_share"] = self.plane_share
         if self.recipes:
             value["recipes"] = dict(self.recipes)
-        return value | {"base": self.base_norm, "moved": self.moved_norm, "lengths": dict(self.lengths)}
+        value |= {"base": self.base_norm, "moved": self.moved_norm, "lengths": dict(self.lengths)}
+        if self.adapter_version > 1:  # version 1 was not recorded
+            value |= {"rounding": dict(self.rounding), "adapter_version": self.adapter_version}
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TargetGeometry | None:
@@ -58,4 +73,6 @@ class TargetGeometry:
             lengths=value["lengths"],
             plane_share=value.get("plane_share"),
             recipes=value.get("recipes", {}),
+            rounding=value.get("rounding", {}),
+            adapter_version=value.get("adapter_version", 1),
         )

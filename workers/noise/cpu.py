@@ -182,35 +182,23 @@ def write_slab(
     )
 
 
-def lora(base: Array, dtype: DType, a: Array, b: Array, scale: float, first: int = 0) -> Array:
-    """Compute rows first, first + 1, ... of W1 = round(W + s B A), as many as `b` has.
-
-    The arithmetic is that of workers.weights.materialize.lora_merged, bit for bit.
+def product(a: Array, b: Array) -> Array:
+    """Return B A in float32, as workers.noise.reference.product computes it, bit for bit.
 
     Args:
-        base: The whole tensor W (out x in), flat.
-        dtype: Dtype of `base` and of the result.
-        a: float32 (r, in).
-        b: float32 (rows, r), the rows of B from `first` on.
-        scale: s.
-        first: Index of the first row.
+        a: A, float32 (r, in).
+        b: B, float32 (rows, r): all rows, or some of them.
 
     Returns:
-        A flat array in `dtype`; 16-bit dtypes as uint16 bits.
+        float32 (rows, in).
     """
-    cols = a.shape[1]
-    assert (first + len(b)) * cols <= len(base) and a.shape[0] == b.shape[1] > 0, (a.shape, b.shape, len(base))
-    out = np.empty(len(b) * cols, np.float32 if dtype == "float32" else np.uint16)
+    assert a.shape[0] == b.shape[1] > 0, (a.shape, b.shape)
     a, b = np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
-    kind, source = kernels.KINDS[dtype], _source(base, dtype)
-
-    def make(rows: slice) -> None:
-        part = _target(out[rows.start * cols : rows.stop * cols], dtype)
-        kernels.lora(kind, *part, kind, *source, a, b[rows], np.float32(scale), first + rows.start, cols)
-
-    step = max(1, kernels.TASK // cols)
+    out = np.empty((len(b), a.shape[1]), np.float32)
+    step = max(1, kernels.TASK // max(1, a.shape[1]))
+    parts = [slice(row, row + step) for row in range(0, len(b), step)]
     with _threads(out.size):
-        spread((slice(r, min(r + step, len(b))) for r in range(0, len(b), step)), make)
+        spread(parts, lambda rows: kernels.product(out[rows], a, b[rows]))
     return out
 
 

@@ -374,27 +374,19 @@ def write(
 
 
 @_jit
-def lora(dst_kind, dst_f, dst_u, src_kind, f32, u16, a, b, scale, first, cols):
-    """Set dst = round(W + fl(scale fl(B A))) for the rows of W from `first` on, as many as `b` has.
-
-    B A is summed over the rank in ascending order.
-    """
-    sums, weights = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+def product(dst, a, b):
+    """Set dst = B A in float32, summed over the rank in ascending order."""
+    cols = a.shape[1]
     for row in range(b.shape[0]):
         for c in range(0, cols, CHUNK):
             piece = min(CHUNK, cols - c)
-            total, x = sums[:piece], weights[:piece]
-            factor = a[0, c : c + piece]
+            total, factor = dst[row, c : c + piece], a[0, c : c + piece]
             for i in range(piece):
                 total[i] = b[row, 0] * factor[i]
             for rank in range(1, a.shape[0]):
                 weight, factor = b[row, rank], a[rank, c : c + piece]
                 for i in range(piece):
                     total[i] = total[i] + weight * factor[i]
-            _scale(total, scale)
-            _load(x, src_kind, f32, u16, (first + row) * cols + c)
-            _add(x, total)
-            _store(x, dst_kind, dst_f, dst_u, row * cols + c)
 
 
 @_parallel

@@ -253,24 +253,19 @@ def write_slab(
     )
 
 
-def lora(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return base + s B A, rounded to base's dtype, with the same bits as workers.noise.cpu.lora.
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return B A in float32, with the same bits as workers.noise.reference.product.
 
     Uses elementwise operations only, each rounded and none fused. Rows are processed in groups of at most 2^24
     elements, but at least one row.
 
     Args:
-        base: (out, in).
-        a: float32 (r, in).
-        b: float32 (out, r).
-        scale: s.
+        a: A, float32 (r, in).
+        b: B, float32 (out, r).
     """
-    out = torch.empty_like(base)
-    for rows in torch.arange(len(base)).split(max(1, (1 << 24) // base.shape[1])):
-        first, last = int(rows[0]), int(rows[-1]) + 1
-        total = b[first:last, :1] * a[:1]
+    out = torch.empty(len(b), a.shape[1], dtype=torch.float32, device=a.device)
+    for total, factors in zip(*(x.split(max(1, (1 << 24) // a.shape[1])) for x in (out, b)), strict=True):
+        torch.mul(factors[:, :1], a[:1], out=total)
         for i in range(1, len(a)):
-            total += b[first:last, i : i + 1] * a[i : i + 1]
-        total *= float(np.float32(scale))
-        out[first:last] = (base[first:last].float() + total).to(base.dtype)
+            total.add_(factors[:, i : i + 1] * a[i : i + 1])
     return out

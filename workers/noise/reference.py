@@ -69,6 +69,22 @@ def from_float32(x: npt.NDArray[np.float32], dtype: DType) -> Array:
     return np.where(np.isnan(x), kept | np.uint32(0x40), kept + up).astype(np.uint16)
 
 
+def product(a: Array, b: Array) -> npt.NDArray[np.float32]:
+    """Return B A, the update of a LoRA adapter before scaling: one row of `b` for each row of the result.
+
+    The products are summed over the rank in ascending order, starting from the first. Every product and sum is rounded
+    to float32.
+
+    Args:
+        a: A, float32 (r, in).
+        b: B, float32 (rows, r).
+    """
+    total: npt.NDArray[np.float32] = b[:, :1] * a[:1]
+    for i in range(1, a.shape[0]):
+        total += b[:, i : i + 1] * a[i : i + 1]
+    return total
+
+
 def perturb(
     base: Array,
     name: str,

@@ -32,7 +32,7 @@ class WriteRecipe:
 
     Attributes:
         terms: Contributions of random directions.
-        blend: (coefficient, endpoint) pairs; an endpoint of None is the base. If empty, the sum is the base alone.
+        blend: (factor, endpoint) pairs; an endpoint of None is the base. If empty, the sum is the base alone.
     """
 
     terms: Sequence[Term] = ()
@@ -45,7 +45,7 @@ class WriteRecipe:
 
     @property
     def needs_whole_tensor(self) -> bool:
-        """True if the blend includes an adapter, whose tensor is computed once and whole, not slab by slab."""
+        """True if the blend includes an adapter, whose update is computed once and whole, not slab by slab."""
         return any(isinstance(endpoint, AdapterEndpoint) for _, endpoint in self.blend)
 
 
@@ -56,12 +56,12 @@ class TensorWrite:
     Attributes:
         info: The tensor in the checkpoint.
         recipe: How it is computed.
-        adapted: Position in the blend -> the endpoint's whole tensor. A cache while the slabs are written.
+        updates: Position in the blend -> the whole update B A of an adapter. A cache while the slabs are written.
     """
 
     info: TensorInfo
     recipe: WriteRecipe
-    adapted: dict[int, Any] = field(default_factory=dict)
+    updates: dict[int, Any] = field(default_factory=dict)
 
 
 class DeviceMemory(Protocol):
@@ -129,9 +129,11 @@ class CpuMemory:
     def _source(self, tensor: TensorWrite, i: int, endpoint: Endpoint | None) -> tuple[Array, DType]:
         if endpoint is None:
             return self._base.base(tensor.info.name), tensor.info.dtype
-        if i not in tensor.adapted:
-            tensor.adapted[i] = endpoint.rows(tensor.info)
-        return tensor.adapted[i], endpoint.dtype(tensor.info) or tensor.info.dtype
+        if isinstance(endpoint, CheckpointEndpoint):
+            return endpoint.values(tensor.info), endpoint.dtype(tensor.info) or tensor.info.dtype
+        if i not in tensor.updates:
+            tensor.updates[i] = endpoint.values(tensor.info)
+        return tensor.updates[i], "float32"
 
     def window(self, handle: Array, slab: Slab) -> Array:
         """Return the slab's elements in the parameter as integers: a view of shape (rows, cols), not a copy."""
@@ -194,10 +196,10 @@ class GpuMemory:
         if endpoint is None:
             return self._base_region(tensor.info, slab)
         if isinstance(endpoint, CheckpointEndpoint):
-            return self._to_device(endpoint.rows(tensor.info), endpoint.dtype(tensor.info), slab)
-        if i not in tensor.adapted:
-            tensor.adapted[i] = self._adapted(endpoint, tensor.info)
-        whole: torch.Tensor = tensor.adapted[i]
+            return self._to_device(endpoint.values(tensor.info), endpoint.dtype(tensor.info), slab)
+        if i not in tensor.updates:
+            tensor.updates[i] = self._update(endpoint, tensor.info)
+        whole: torch.Tensor = tensor.updates[i]
         return whole.as_strided((slab.rows, slab.cols), (slab.k_stride, 1), slab.k_off).reshape(-1)
 
     def _base_region(self, info: TensorInfo, slab: Slab) -> torch.Tensor:
@@ -208,12 +210,12 @@ class GpuMemory:
             self._resident[key] = self._to_device(self._base.base(info.name), info.dtype, slab)
         return self._resident[key]
 
-    def _adapted(self, endpoint: AdapterEndpoint, info: TensorInfo) -> torch.Tensor:
+    def _update(self, endpoint: AdapterEndpoint, info: TensorInfo) -> torch.Tensor:
+        """Compute the whole update B A of an adapter on the device, as a flat float32 tensor."""
         factors = endpoint.factors[info.name]
-        base = self._to_device(self._base.base(info.name), info.dtype, Slab.whole(info.size)).view(info.shape)
         a, b = (torch.from_numpy(matrix).to(self._device) for matrix in (factors.a, factors.b))
-        adapted: torch.Tensor = self._gpu.lora(base, a, b, factors.scale)
-        return adapted.view(-1)
+        update: torch.Tensor = self._gpu.product(a, b)
+        return update.view(-1)
 
     def _to_device(self, array: Array, dtype: DType | None, slab: Slab) -> torch.Tensor:
         """Copy the slab of a whole tensor to the device as a flat tensor without gaps."""

@@ -1,8 +1,11 @@
 """Geometry of checkpoints and adapters around a base: distances, cosines, coordinates on a plane, principal plane.
 
 Everything follows from the Gram matrix of the displacements d_i = W_i - W_0 over the whole model. One pass over the
-mapped files gives its n x n dot products: every tensor is read once, block by block, in float64. The exact principal
-plane of a trajectory therefore costs no more than the distances.
+mapped files gives its n x n dot products: every tensor is read once, block by block, in float64. The principal plane
+of a trajectory therefore costs no more than the distances.
+
+Displacements are those of the targets themselves, W_1 - W_0 of a checkpoint and s B A of an adapter, before an engine
+rounds them to its dtype. What that rounding adds is measured beside them.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import numpy.typing as npt
 
 from orchestrator.sweep.points import DECIMALS
 from orchestrator.utils.errors import UserError
-from workers.noise.definition import Array
+from workers.noise.definition import Array, DType, Slab
 from workers.noise.reference import to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
-from workers.weights.targets import TOWARDS_FIELD, CheckpointEndpoint, Endpoint, Target, open_endpoint
+from workers.weights.targets import TOWARDS_FIELD, Endpoint, Target, open_endpoint
 
 BLOCK = 1 << 20  # elements per checkpoint that are in memory at once: 8 MiB of float64
 COLLINEAR = 1e-6  # sin^2 of the angle below which two directions differ only by the rounding of stored weights
@@ -41,13 +44,17 @@ class Geometry:
         gram: The Gram matrix.
         base: |W_0|.
         moved: |W_0| over the tensors that random directions move. A displacement of length l is as long as a random
-            direction (norm: layer) at coefficient alpha = l / moved.
+            random direction (norm: layer) at coefficient alpha = l / moved.
+        rounding: What an engine's rounding adds to each displacement, as a share of its length: |e_i| / |d_i|, where
+            d_i + e_i is the displacement between the weights that the engine holds at target i and at the base. NaN
+            for a displacement of length 0. Empty if it was not measured.
     """
 
     labels: tuple[str, ...]
     gram: Matrix
     base: float
     moved: float = math.nan
+    rounding: tuple[float, ...] = ()
 
     @cached_property
     def lengths(self) -> Matrix:
@@ -156,6 +163,7 @@ def measure(
     base: MappedCheckpoint,
     targets: Sequence[Target],
     progress: Progress = lambda share: None,
+    dtype: DType = "float32",
     block: int = BLOCK,
     exclude: Sequence[str] = ("norm",),
 ) -> Geometry:
@@ -165,6 +173,7 @@ def measure(
         base: The base.
         targets: The targets.
         progress: Called with the fraction that has been read.
+        dtype: The engine's dtype, for `Geometry.rounding`.
         block: Elements per checkpoint that are in memory at once.
         exclude: Random directions do not move tensors whose name contains one of these.
 
@@ -173,40 +182,58 @@ def measure(
     """
     endpoints = [open_endpoint(target, base) for target in targets]
     infos = [info for info in base.tensors() if info.size]
-    gram, squared, moving, done = np.zeros((len(endpoints), len(endpoints))), 0.0, 0.0, 0
+    gram, errors = np.zeros((len(endpoints), len(endpoints))), np.zeros(len(endpoints))
+    squared, moving, done = 0.0, 0.0, 0
     total = sum(info.size for info in infos)
     for info in infos:
-        whole = base.base(info.name)
         width = info.shape[1] if len(info.shape) == 2 else 1  # whole rows of a matrix, which an adapter can compute
         step = max(1, block // width) * width
         for first in range(0, info.size, step):
-            last = min(info.size, first + step)
-            own = to_float32(whole[first:last], info.dtype).astype(np.float64)
-            squared += float(own @ own)
-            moving += 0.0 if any(pattern in info.name for pattern in exclude) else float(own @ own)
+            part = _Block(base.base(info.name)[first : first + step], info, first, dtype)
+            squared += part.squared
+            moving += 0.0 if any(pattern in info.name for pattern in exclude) else part.squared
             if endpoints:
-                displacements = np.stack([_displacement(one, info, own, first, last) for one in endpoints])
-                gram += displacements @ displacements.T
-            done += own.size
+                displacements, added = zip(*(part.displacement(endpoint) for endpoint in endpoints), strict=True)
+                stacked = np.stack(displacements)
+                gram += stacked @ stacked.T
+                errors += added
+            done += part.size
             progress(done / total)
         base.release(info.name)
         for endpoint in endpoints:
-            if isinstance(endpoint, CheckpointEndpoint):
-                endpoint.checkpoint.release(info.name)
+            endpoint.release(info)
     labels = tuple(t.label or Path(t.path).name for t in targets)
-    return Geometry(labels, gram, math.sqrt(squared), math.sqrt(moving))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rounding = tuple(np.sqrt(errors / np.diag(gram)).tolist())
+    return Geometry(labels, gram, math.sqrt(squared), math.sqrt(moving), rounding)
 
 
-def _displacement(endpoint: Endpoint, info: TensorInfo, own: Matrix, first: int, last: int) -> Matrix:
-    """Return elements first, ..., last - 1 of the endpoint minus those of the base (`own`), float64.
+class _Block:
+    """Consecutive elements of one tensor of the base: whole rows if it is a matrix."""
 
-    The range must consist of whole rows if the tensor is a matrix.
-    """
-    dtype = endpoint.dtype(info)
-    if dtype is None:
-        return np.zeros_like(own)
-    if isinstance(endpoint, CheckpointEndpoint):
-        values: Array = endpoint.checkpoint.base(info.name)[first:last]
-    else:
-        values = endpoint.rows(info, first // info.shape[1], last // info.shape[1])
-    return to_float32(values, dtype).astype(np.float64) - own
+    def __init__(self, base: Array, info: TensorInfo, first: int, dtype: DType) -> None:
+        self._base, self._info, self._dtype = base, info, dtype
+        self._first, self.size = first, len(base)
+        self._exact = to_float32(base, info.dtype).astype(np.float64)
+        self._held = self._as_held([(1.0, base, info.dtype)])
+        self.squared = float(self._exact @ self._exact)
+
+    def displacement(self, endpoint: Endpoint) -> tuple[Matrix, float]:
+        """Return (the endpoint minus the base, float64; the squared length of what the engine's rounding adds)."""
+        kind = endpoint.dtype(self._info)
+        if kind is None:
+            return np.zeros_like(self._exact), 0.0
+        values = endpoint.values(self._info, self._first, self._first + self.size)
+        factor, replaced = endpoint.weigh(self._info, 1.0)
+        displacement = factor * to_float32(values, kind).astype(np.float64) - replaced * self._exact
+        held = self._as_held([(1.0 - replaced, self._base, self._info.dtype), (factor, values, kind)])
+        error = held - self._held - displacement
+        return displacement, float(error @ error)
+
+    def _as_held(self, blend: Sequence[tuple[float, Array, DType]]) -> Matrix:
+        """Return the weights that the engine holds for a blend, float64."""
+        from workers.noise.cpu import write_slab  # numba is slow to import
+
+        held = np.empty(self.size, np.float32 if self._dtype == "float32" else np.uint16)
+        write_slab(held, self._base, Slab.whole(self.size), self._info.name, (), self._dtype, self._info.dtype, blend)
+        return to_float32(held, self._dtype).astype(np.float64)

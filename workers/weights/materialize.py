@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.utils.safetensors_header import read_header
+from workers.noise.reference import product
 from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX
 
 BASE_VERSION = 1  # of `convert_base`; incremented when its bytes change
@@ -51,10 +52,7 @@ def to_bf16(values: F32) -> U16:
 
 
 def lora_merged(w: F32, a: F32, b: F32, scale: float) -> F32:
-    """Return the merged weights fl(W + fl(s B A)), where fl rounds to float32.
-
-    B A is summed over the rank in ascending order, starting from the first product. Every product and sum is rounded to
-    float32.
+    """Return the merged weights fl(W + fl(s B A)), where fl rounds to float32 and B A is `product`.
 
     Args:
         w: W, (out, in).
@@ -62,9 +60,7 @@ def lora_merged(w: F32, a: F32, b: F32, scale: float) -> F32:
         b: B, (out, r).
         scale: s.
     """
-    total = b[:, :1] * a[:1]
-    for i in range(1, a.shape[0]):
-        total += b[:, i : i + 1] * a[i : i + 1]
+    total = product(a, b)
     total *= np.float32(scale)
     return w + total
 

@@ -102,10 +102,11 @@ def by_tensor(table: pa.Table) -> Scalars:
 
 
 def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> list[tuple[float, Endpoint | None]]:
-    """Return the weighted sum to which noise is added: (coefficient, endpoint) pairs, the base (None) first.
+    """Return the weighted sum to which noise is added: (factor, endpoint) pairs, the base (None) first.
 
-    Endpoints are in the order of direction ids; those that do not change this tensor are left out. The coefficient of
-    the base is one minus the others, rounded to 9 decimals as a point's coefficients are. If it is zero, the base is
+    Endpoints are in the order of direction ids; those that do not change this tensor are left out. A checkpoint's
+    factor is its coefficient c, an adapter's is c s (docs/weights.md). The factor of the base is one minus the
+    coefficients of the checkpoints, rounded to 9 decimals as a point's coefficients are. If it is zero, the base is
     left out. The list is empty if only the base is left.
     """
     parts: list[tuple[float, Endpoint | None]] = []
@@ -113,8 +114,9 @@ def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> 
     for direction, coefficient in point.coefficients:
         endpoint = None if direction.fingerprint is None else endpoints[direction.fingerprint]
         if endpoint is not None and endpoint.dtype(info) is not None:
-            parts.append((coefficient, endpoint))
-            rest -= coefficient
+            factor, replaced = endpoint.weigh(info, coefficient)
+            parts.append((factor, endpoint))
+            rest -= replaced
     rest = round(rest, DECIMALS)
     return [(rest, None), *parts] if parts and rest else parts
 

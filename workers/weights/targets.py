@@ -37,6 +37,8 @@ class Target:
         label: Human-readable name.
         sample: `sample_id` of its content, with which another node checks that its folder has the same content. Empty:
             not checked.
+        former: Fingerprint of an adapter under version 1 of adapters, by which sweeps of that version name it. Empty
+            for a checkpoint.
     """
 
     fingerprint: str
@@ -44,6 +46,7 @@ class Target:
     path: str
     label: str = ""
     sample: str = ""
+    former: str = ""
 
 
 class CheckpointEndpoint:
@@ -54,19 +57,26 @@ class CheckpointEndpoint:
         check_same_shapes(base, self.checkpoint)
 
     def dtype(self, info: TensorInfo) -> DType | None:
-        """Return the dtype of this endpoint's tensor."""
+        """Return the dtype of `values`: that of this endpoint's tensor."""
         return self.checkpoint[info.name].dtype
 
-    def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
-        """Return rows first, ..., last - 1 of the tensor's first dimension as a flat array, 16-bit dtypes as uint16.
+    def values(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
+        """Return elements first, ..., last - 1 of the tensor as a flat array, 16-bit dtypes as uint16.
 
-        If `last` is None, the rows go to the end.
+        If `last` is None, the elements go to the end.
         """
-        whole = self.checkpoint.base(info.name)
-        if first == 0 and last is None:
-            return whole
-        width = info.size // info.shape[0]
-        return whole[first * width : (info.shape[0] if last is None else last) * width]
+        return self.checkpoint.base(info.name)[first:last]
+
+    def weigh(self, info: TensorInfo, coefficient: float) -> tuple[float, float]:
+        """Return (factor on `values`, what is taken from the base's coefficient 1) at a coefficient of this endpoint.
+
+        A checkpoint replaces the base: W0 + c (W1 - W0) = (1 - c) W0 + c W1.
+        """
+        return coefficient, coefficient
+
+    def release(self, info: TensorInfo) -> None:
+        """Release the mapped pages of the tensor."""
+        self.checkpoint.release(info.name)
 
 
 @dataclass(frozen=True)
@@ -85,28 +95,39 @@ class Factors:
 
 
 class AdapterEndpoint:
-    """Endpoint of an interpolation: a plain LoRA adapter in a PEFT folder, W1 = round(W0 + s B A).
+    """Endpoint of an interpolation: a plain LoRA adapter in a PEFT folder, which adds c s B A at coefficient c.
 
-    Tensors are computed one at a time when they are needed, and are not cached here.
+    Its values are the update B A, not weights. They are added to the base in float32 and rounded to the engine's dtype
+    after the sum (docs/weights.md). They are computed one tensor at a time when they are needed, and not cached here.
     """
 
     def __init__(self, folder: str | Path, base: MappedCheckpoint) -> None:
-        self._base = base
         self.factors = read_adapter(folder, base)
 
     def dtype(self, info: TensorInfo) -> DType | None:
-        """Return the dtype of this endpoint's tensor; None if the adapter does not change the tensor."""
-        return info.dtype if info.name in self.factors else None
+        """Return the dtype of `values`, float32; None if the adapter does not change the tensor."""
+        return "float32" if info.name in self.factors else None
 
-    def rows(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
-        """Compute rows first, ..., last - 1 of the tensor as a flat array, 16-bit dtypes as uint16.
+    def values(self, info: TensorInfo, first: int = 0, last: int | None = None) -> Array:
+        """Compute elements first, ..., last - 1 of B A as a flat float32 array. They must be whole rows of the tensor.
 
-        If `last` is None, the rows go to the end. The adapter must change the tensor (`dtype` is not None).
+        If `last` is None, the elements go to the end. The adapter must change the tensor (`dtype` is not None).
         """
-        from workers.noise.cpu import lora
+        from workers.noise.cpu import product
 
-        factors = self.factors[info.name]
-        return lora(self._base.base(info.name), info.dtype, factors.a, factors.b[first:last], factors.scale, first)
+        factors, width = self.factors[info.name], info.shape[1]
+        assert first % width == 0 and (last or 0) % width == 0, "only whole rows of an adapter's update are computed"
+        return product(factors.a, factors.b[first // width : None if last is None else last // width]).reshape(-1)
+
+    def weigh(self, info: TensorInfo, coefficient: float) -> tuple[float, float]:
+        """Return (factor on `values`, what is taken from the base's coefficient 1) at a coefficient of this endpoint.
+
+        An adapter adds to the base and replaces nothing: W0 + c s B A.
+        """
+        return coefficient * self.factors[info.name].scale, 0.0
+
+    def release(self, info: TensorInfo) -> None:
+        """Do nothing: no pages of a file are mapped."""
 
 
 Endpoint = CheckpointEndpoint | AdapterEndpoint

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.results import BasinSummary, MarginSummary, SweepSummary, VisageSummary
 from orchestrator.analysis.summary import summarize_checkpoints
 from orchestrator.report import narrative
@@ -29,7 +30,7 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
         "tiles": tiles(summary),
         "verdict": narrative.verdict(summary),
         "said": narrative.details(summary),
-        "warnings": _warnings(summary),
+        "warnings": _warnings(stored, summary),
         "chart": chart_data(sweep, frame, summary, checkpoints, evidence),
         "plane": sweep.grid.is_plane,
         "sampled": _sample_note(evidence),
@@ -116,9 +117,10 @@ def _prompts_and_judge(summary: SweepSummary) -> str:
     )
 
 
-def _warnings(summary: SweepSummary) -> list[str]:
-    """Return warnings about missing points, failed tasks and differing engines."""
-    warnings = []
+def _warnings(stored: StoredSweep, summary: SweepSummary) -> list[str]:
+    """Return warnings about missing points, failed tasks, differing engines and an earlier adapter version."""
+    note = older_version_note(stored.record)
+    warnings = [] if note is None else [note]
     missing, failed = summary.points_total - summary.points_done, summary.tasks_failed
     if missing:
         warnings.append(f"{missing} of {summary.points_total} points are missing; the charts have gaps there.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.report.page.evidence import Evidence
-from orchestrator.store.records import RunRecord
+from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.tasks import PromptSet
@@ -35,6 +35,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
         ("Sweep", sweep.id),
         ("Grid", ", ".join(f"{name} {_to_text(value)}" for name, value in grid.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),
+        ("Adapters", _adapters(stored.record)),
         *(("Prompt set", _prompt_set(prompts)) for prompts in evidence.prompt_sets),
         *(("Engine", _pairs(engine)) for engine in summary.engines),
         ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
@@ -48,6 +49,16 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
 def _seeds(grid: Grid) -> str:
     axes = (axis for k in range(grid.lines) for axis in grid.axes(k))
     return ", ".join(dict.fromkeys(str(axis.seed) for axis in axes if axis is not None and axis.seed is not None))
+
+
+def _adapters(record: SweepRecord) -> str:
+    """Return the adapter version and what the engine's rounding adds to each target's displacement, as text."""
+    geometry = record.target_geometry
+    if geometry is None:
+        return ""
+    shares = [f"{record.labels.get(name, name)} {100 * share:.2g}%" for name, share in geometry.rounding.items()]
+    added = f"; the engine's rounding adds, of the displacement's length: {', '.join(shares)}" if shares else ""
+    return f"version {geometry.adapter_version}{added}"
 
 
 def _prompt_set(prompts: PromptSet) -> str:

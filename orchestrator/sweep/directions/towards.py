@@ -11,7 +11,7 @@ from orchestrator.sweep.directions import Direction
 
 @dataclass(frozen=True)
 class TowardsDirection(Direction):
-    """The direction from the base to a checkpoint or adapter. Coefficient 1 is that checkpoint, bit for bit.
+    """The direction from the base to a checkpoint or adapter (docs/weights.md). Coefficient 1 is that checkpoint.
 
     Attributes:
         fingerprint: Content hash of the checkpoint or adapter.

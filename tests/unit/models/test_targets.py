@@ -46,6 +46,17 @@ def test_an_adapter_is_identified_by_its_content(base: CheckpointInfo, tmp_path:
     assert resolve_target(adapter(tmp_path / "rooted", use_rslora=True), base).fingerprint != target.fingerprint
 
 
+def test_the_fingerprint_under_adapter_version_1_is_known(tmp_path: Path) -> None:
+    """The study of the first version names its adapter by it."""
+    stored = Path(__file__).parents[2] / "data" / "study_3b5b360"
+    shapes = {f"model.layers.{layer}.mlp.down_proj.weight": (576, 1536) for layer in (8, 16)}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    target = resolve_target(stored / "adapter", read_checkpoint(model(tmp_path / "base", tensors)))
+    (sweep,) = stored.glob("stored/*/sweeps/adapter-*/sweep.json")
+    assert list(json.loads(sweep.read_text())["around"]["lengths"]) == [target.former]
+    assert target.former != target.fingerprint
+
+
 CHECKPOINTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nowhere": (lambda folder: folder, "no such folder"),
     "another shape": (

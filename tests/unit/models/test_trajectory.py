@@ -11,11 +11,12 @@ from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.geometry import measure_targets
 from orchestrator.models.targets import resolve_target
 from orchestrator.models.trajectory import epoch_folders, principal_axis_adapters
+from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
-from tests.unit.models.target_files import Q, adapter, half, model, trajectory, weights
+from tests.unit.models.target_files import Q, adapter, half, model, trajectory
 from workers.weights.adapters import write_adapter_sum
-from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import AdapterEndpoint, open_endpoint
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.targets import AdapterEndpoint, Endpoint, open_endpoint
 
 
 def test_epochs_are_found_in_order_in_either_folder(tmp_path: Path) -> None:
@@ -44,10 +45,10 @@ def test_an_incomplete_trajectory_is_refused(tmp_path: Path) -> None:
 
 
 def test_principal_axis_adapters_equal_the_axes_up_to_rounding(base: CheckpointInfo, tmp_path: Path) -> None:
-    """The displacement of each adapter equals the weighted sum of the displacements of the epochs."""
+    """The update of each adapter equals the weighted sum of the updates of the epochs, in float64."""
     epochs = [resolve_target(path, base) for path in epoch_folders(trajectory(tmp_path / "t", (1, 2, 3)))]
-    geometry = measure_targets(base, epochs, ["norm"])
-    cached = measure_targets(base, epochs, ["norm"])
+    geometry = measure_targets(base, epochs, ["norm"], Dtype.float32)
+    cached = measure_targets(base, epochs, ["norm"], Dtype.float32)
     assert np.array_equal(geometry.gram, cached.gram) and geometry.moved == cached.moved, "cached"
     _, mixing, share = geometry.principal_axes()
     assert 0 < share <= 1
@@ -55,34 +56,36 @@ def test_principal_axis_adapters_equal_the_axes_up_to_rounding(base: CheckpointI
     assert axes == principal_axis_adapters(base, epochs, mixing.tolist())
     mapped = MappedCheckpoint(base.path)
     info = next(info for info in mapped.tensors() if info.name == f"{Q}.weight")
-    base_rows = mapped.base(info.name)
-    displacements = [open_endpoint(target, mapped).rows(info) - base_rows for target in epochs]
+    updates = np.stack([update(open_endpoint(target, mapped), info) for target in epochs])
     for axis, row in zip(axes, mixing, strict=True):
-        displacement = open_endpoint(resolve_target(axis, base), mapped).rows(info) - base_rows
-        assert np.allclose(
-            displacement,
-            sum(weight * epoch_displacement for weight, epoch_displacement in zip(row, displacements, strict=True)),
-            atol=1e-5,
-        )
+        made = update(open_endpoint(resolve_target(axis, base), mapped), info)
+        wanted = row @ updates
+        assert np.linalg.norm(made - wanted) < 1e-6 * np.linalg.norm(wanted)
+
+
+def update(endpoint: Endpoint, info: TensorInfo) -> np.ndarray:
+    """Return s B A of an adapter's tensor, flat, from its factors in float64."""
+    assert isinstance(endpoint, AdapterEndpoint)
+    factors = endpoint.factors[info.name]
+    return (factors.scale * (factors.b.astype(np.float64) @ factors.a.astype(np.float64))).reshape(-1)
 
 
 def test_a_sum_of_adapters_is_exact(base: CheckpointInfo, tmp_path: Path) -> None:
-    """Only the second adapter changes the embedding; one row of it and the row's displacement are -0."""
+    """Only the second adapter changes the embedding, and one row of its update is -0. Its scale is 2."""
     embedding = "model.embed_tokens"
     rng = np.random.default_rng(5)
     b = rng.standard_normal((5, 2)).astype(np.float32)
     b[0] = -0.0
     second = half("A", 2, 8, module=embedding) | {f"base_model.model.{embedding}.lora_B.weight": b}
-    origin = weights(0)
-    origin[f"{embedding}.weight"][0] = -0.0
-    mapped = MappedCheckpoint(model(tmp_path / "signed", origin))
+    mapped = MappedCheckpoint(base.path)
     folders = [adapter(tmp_path / "one"), adapter(tmp_path / "two", half("A", 2, 8) | half("B", 8, 2) | second)]
     write_adapter_sum(mapped, folders, [0.3, 1.0], tmp_path / "sum")
     single, summed = (AdapterEndpoint(tmp_path / name, mapped) for name in ("two", "sum"))
     assert {factors.a.shape for factors in summed.factors.values()} == {(4, 8)}
     info = mapped[f"{embedding}.weight"]
-    assert np.signbit(summed.rows(info)[:8]).all()
-    assert summed.rows(info).tobytes() == single.rows(info).tobytes()
+    assert np.signbit(summed.values(info)[:8]).all()
+    assert summed.weigh(info, 1.0) == (1.0, 0.0) and single.weigh(info, 1.0) == (2.0, 0.0)
+    assert summed.values(info).tobytes() == (2 * single.values(info)).tobytes()
 
 
 def test_the_principal_plane_of_full_checkpoints_is_refused(base: CheckpointInfo, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def cancelling(folder: Path) -> Path:
 def test_a_direction_of_length_zero_is_refused_before_the_division(base: CheckpointInfo, tmp_path: Path) -> None:
     zero, underflow = (
         cancelling(tmp_path / "nothing"),
-        adapter(tmp_path / "lost", half("A", 2, 8, fill=1e-20) | half("B", 8, 2, fill=1e-20)),
+        adapter(tmp_path / "lost", half("A", 2, 8, fill=1e-30) | half("B", 8, 2, fill=1e-30)),
     )
     other, checkpoint = model(tmp_path / "one", weights(1)), model(tmp_path / "good", weights(2))
     epochs = trajectory(tmp_path / "chain", (1, 2))
@@ -87,3 +87,17 @@ def test_a_direction_of_length_zero_is_refused_before_the_division(base: Checkpo
     for extra_option in ("grid.beside=[]", f"grid.beside=[{other}]"):
         with pytest.raises(UserError, match=r"^grid\.towards=.*lie on one line through the base and make no plane"):
             resolve(base, "grid=interpolate_2d", line, "grid.orthogonal=false", extra_option)
+
+
+def test_the_rounding_of_targets_is_recorded_and_a_coarse_dtype_warns(
+    base: CheckpointInfo, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = adapter(tmp_path / "small", lora_alpha=1e-3)
+    fine = resolve(base, "grid=interpolate_1d", f"grid.towards=[{small}]", "model.dtype=float32")
+    assert caplog.messages == []
+    coarse = resolve(base, "grid=interpolate_1d", f"grid.towards=[{small}]", "model.dtype=bfloat16")
+    assert fine.grid == coarse.grid and fine.geometry is not None and coarse.geometry is not None
+    assert fine.geometry.lengths == coarse.geometry.lengths and fine.geometry.adapter_version == 2
+    ((name, share),) = coarse.geometry.rounding.items()
+    assert name == fine.targets[0].fingerprint and fine.geometry.rounding[name] < 1e-3 < 0.1 < share
+    assert [f"small ({100 * share:.2g}%)" in message for message in caplog.messages] == [True]

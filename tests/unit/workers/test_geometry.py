@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from orchestrator.analysis import reducer
@@ -23,13 +24,17 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.errors import UserError
-from workers.noise.reference import to_float32
+from workers.noise.definition import Slab
+from workers.noise.reference import product, to_float32
 from workers.weights import geometry
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.materialize import from_bf16, lora_merged, to_bf16
-from workers.weights.targets import Target
+from workers.weights.layout import Region
+from workers.weights.materialize import from_bf16, to_bf16
+from workers.weights.resident import ResidentWeights
+from workers.weights.targets import Target, open_endpoints
 
 SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), "experts.weight": (3, 8, 24)}
 
@@ -63,6 +68,14 @@ def flat(tensors: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([(from_bf16(a) if a.dtype == np.uint16 else a).astype(np.float64).ravel() for a in arrays])
 
 
+def write_adapter(folder: Path, module: str, a: np.ndarray, b: np.ndarray, alpha: float) -> Target:
+    prefix = f"base_model.model.{module}.lora_"
+    write(folder, {f"{prefix}A.weight": a, f"{prefix}B.weight": b}, "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": len(a), "lora_alpha": alpha}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return Target(folder.name, "adapter", str(folder))
+
+
 @pytest.fixture
 def measurement(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
     """A base, three checkpoints (one in bfloat16) and an adapter: measured in small blocks, and as flat vectors."""
@@ -75,17 +88,10 @@ def measurement(tmp_path: Path) -> tuple[geometry.Geometry, list[np.ndarray]]:
     ]
     rng = np.random.default_rng(4)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 24), (24, 2)))
-    adapter = write(
-        tmp_path / "adapter",
-        {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b},
-        "adapter_model.safetensors",
-    )
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 1}))
-    merged = base | {"q.weight": lora_merged(base["q.weight"], a, b, 0.5)}
+    adapter = write_adapter(tmp_path / "adapter", "q", a, b, 1)
+    merged = base | {"q.weight": base["q.weight"] + 0.5 * product(a, b).astype(np.float64)}
     shares: list[float] = []
-    measured = geometry.measure(
-        MappedCheckpoint(folder), [*targets, Target("a", "adapter", str(adapter))], shares.append, block=100
-    )
+    measured = geometry.measure(MappedCheckpoint(folder), [*targets, adapter], shares.append, block=100)
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 10
     assert measured.labels == ("other0", "other1", "other2", "adapter")
     return measured, [flat(base), *map(flat, others), flat(merged)]
@@ -191,6 +197,90 @@ def test_the_principal_plane_is_the_nearest_through_the_base(measurement: Measur
     assert share == pytest.approx((sizes[:2] ** 2).sum() / (sizes**2).sum(), rel=1e-9)
     assert np.allclose(coordinates @ axes, d @ right[:2].T @ right[:2], atol=1e-5), "each one's nearest place"
     assert (coordinates[-1] >= 0).all(), "the end is up and to the right"
+
+
+def nearest_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round to 8 significant bits in float64, to nearest, ties to even."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(np.ldexp(mantissa, 8)), exponent - 8)
+
+
+SMALL = 0.0007  # length of the adapter below, as a share of the norm of the weights that it changes
+
+
+@pytest.fixture
+def small_adapter(tmp_path: Path) -> tuple[MappedCheckpoint, Target, np.ndarray, np.ndarray]:
+    """A bfloat16 matrix and an adapter that moves it by 0.07% of its norm; both also as W0 and s B A in float64."""
+    rng = np.random.default_rng(16)
+    w = to_bf16(rng.standard_normal((400, 300)).astype(np.float32) / 20)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 300), (400, 8)))
+    exact, update = from_bf16(w).astype(np.float64), b.astype(np.float64) @ a.astype(np.float64)
+    alpha = float(8 * SMALL * np.linalg.norm(exact) / np.linalg.norm(update))
+    base = MappedCheckpoint(write(tmp_path / "base", {"q.weight": w}))
+    return base, write_adapter(tmp_path / "small", "q", a, b, alpha), exact, alpha / 8 * update
+
+
+def held_at(base: MappedCheckpoint, target: Target, coefficient: float, dtype: str) -> np.ndarray:
+    """Return the weights that an engine of this dtype holds toward a target, float64."""
+    parameter = torch.zeros(400, 300, dtype=getattr(torch, dtype))
+    layout = {"q.weight": [Region("q", Slab.whole(parameter.numel()))]}
+    endpoints = open_endpoints([target], base)
+    resident = ResidentWeights(base, layout, {"q": parameter}, dtype, endpoints)
+    resident.apply_canary()  # live memory starts with zeros, not with the base as in an engine
+    resident.apply_point(Point.from_coefficients([(TowardsDirection(target.fingerprint), coefficient)]), {})
+    return parameter.double().numpy()
+
+
+@pytest.mark.parametrize("coefficient", [1.0, 0.5, -0.25])
+def test_a_small_adapter_in_a_bfloat16_checkpoint_moves_a_float32_engine_as_trained(
+    small_adapter: tuple[MappedCheckpoint, Target, np.ndarray, np.ndarray], coefficient: float
+) -> None:
+    """Compare with float64. Rounded to bfloat16 first, as adapter version 1 was, most of such an adapter is lost."""
+    base, target, exact, update = small_adapter
+    moved = held_at(base, target, coefficient, "float32") - exact
+    wanted = coefficient * update
+    assert np.linalg.norm(moved - wanted) / np.linalg.norm(wanted) < 2e-4
+    assert cosine(moved, wanted) > 1 - 1e-7
+    assert np.mean(moved == 0) < 1e-3
+    rounded = nearest_bfloat16(exact + update) - exact
+    assert np.linalg.norm(rounded - update) / np.linalg.norm(update) > 0.7
+    assert cosine(rounded, update) < 0.75 and np.mean(rounded == 0) > 0.8
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.vdot(x, y) / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
+def test_the_geometry_is_that_of_the_adapter_and_tells_what_rounding_adds(
+    small_adapter: tuple[MappedCheckpoint, Target, np.ndarray, np.ndarray],
+) -> None:
+    base, target, exact, update = small_adapter
+    length = np.linalg.norm(update)
+    for dtype in ("float32", "bfloat16"):
+        measured = geometry.measure(base, [target], dtype=dtype, block=700)
+        assert measured.lengths[0] == pytest.approx(length, rel=1e-6)
+        assert measured.lengths[0] / measured.base == pytest.approx(SMALL, rel=1e-6)
+        held = held_at(base, target, 1.0, dtype) - held_at(base, target, 0.0, dtype)
+        assert measured.rounding[0] == pytest.approx(np.linalg.norm(held - update) / length, rel=1e-3)
+    error = nearest_bfloat16(exact + update) - exact - update
+    assert measured.rounding[0] == pytest.approx(np.linalg.norm(error) / length, rel=1e-3)
+    assert measured.rounding[0] > 0.7
+
+
+def test_a_checkpoint_in_the_engines_dtype_is_not_rounded(tmp_path: Path) -> None:
+    base = {name: to_bf16(array) for name, array in weights(0).items()}
+    near = {name: from_bf16(array) * np.float32(1.0007) for name, array in base.items()}
+    narrow = {name: to_bf16(array) for name, array in near.items()}
+    targets = [
+        Target(name, "checkpoint", str(write(tmp_path / name, tensors)))
+        for name, tensors in (("near", near), ("other", {k: to_bf16(v) for k, v in weights(1).items()}))
+    ]
+    mapped = MappedCheckpoint(write(tmp_path / "base", base))
+    kept, lost = (geometry.measure(mapped, targets, dtype=dtype).rounding for dtype in ("float32", "bfloat16"))
+    assert kept == (0.0, 0.0)
+    displacement = flat(near) - flat(base)
+    error = flat(narrow) - flat(near)
+    assert lost == (pytest.approx(np.linalg.norm(error) / np.linalg.norm(displacement)), 0.0)
 
 
 def test_a_straight_trajectory_spans_no_plane() -> None:

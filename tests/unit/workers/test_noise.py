@@ -35,6 +35,7 @@ from workers.weights import materialize
 
 ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs" / "noise.md").read_text(encoding="utf-8")
+BLENDS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
 
 
 def t_from_the_text(seed: int, name: str, k: int) -> int:
@@ -125,7 +126,8 @@ WRITTEN = re.findall(
 
 
 def test_the_patterns_match_all_documented_vectors() -> None:
-    assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN), len(TOWARDS)) == (10, 5, 2, 3, 3)
+    assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN)) == (10, 5, 2, 3)
+    assert (len(TOWARDS), len(BLENDED)) == (3, 4)
     assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is used
 
 
@@ -172,33 +174,84 @@ def test_documented_weights(dtype: DType, base: str, one: str, two: str) -> None
         assert result.view(unsigned).tolist() == expected.tolist()
 
 
-TOWARDS = re.findall(r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \|$", DOC, re.MULTILINE)
+TOWARDS = re.findall(r"^\| (float32|bfloat16|float16) \| ([\da-f ]+) \| ([\da-f ]+) \|$", BLENDS, re.MULTILINE)
+BLENDED = re.findall(
+    r"^\| (\w+) \| (\w+) \| ([-.\d]+) \| ([-.\d]+) \| ([.\d]+) \| ([\da-f ]+) \|$", BLENDS, re.MULTILINE
+)
+A = np.array([[1, -2, 0.5, 3], [0.25, 1, -1, 0.1]], np.float32)
+B = np.array([[1, 0.5], [-0.3, 2]], np.float32)
+S = 0.1
+
+
+def documented_base(dtype: DType) -> Array:
+    """Return the base of the test vectors as the kernels take it: float32, or 16 bits as uint16."""
+    text = next(base for kind, base, *_ in WRITTEN if kind == dtype)
+    bits = np.array([int(v, 16) for v in text.split()], np.uint32 if dtype == "float32" else np.uint16)
+    return bits.view(np.float32) if dtype == "float32" else bits
 
 
 @pytest.mark.parametrize(("dtype", "between", "adapted"), TOWARDS)
 def test_documented_interpolations(dtype: DType, between: str, adapted: str) -> None:
-    unsigned = np.uint32 if dtype == "float32" else np.uint16
-    bases = {
-        kind: np.array([int(v, 16) for v in text.split()], unsigned) for kind, text, *_ in WRITTEN if kind == dtype
-    }
-    w = bases[dtype].view(np.float32) if dtype == "float32" else bases[dtype]
-    result = np.empty_like(w)
-    blend = [(0.7, w, dtype), (0.3, w[::-1].copy(), dtype)]
-    write_slab(result, w, Slab.whole(8), "w", [Term(123, np.array([0.1], np.float32), 8)], dtype, dtype, blend)
-    assert result.view(unsigned).tolist() == [int(v, 16) for v in between.split()]
-    a = np.array([[1, -2, 0.5, 3], [0.25, 1, -1, 0.1]], np.float32)
-    b = np.array([[1, 0.5], [-0.3, 2]], np.float32)
-    assert cpu.lora(w, dtype, a, b, 0.1).view(unsigned).tolist() == [int(v, 16) for v in adapted.split()]
+    w = documented_base(dtype)
+    noise = [Term(123, np.array([0.1], np.float32), 8)]
+    update = cpu.product(A, B).reshape(-1)
+    for blend, terms, expected in (
+        ([(0.7, w, dtype), (0.3, w[::-1].copy(), dtype)], noise, between),
+        ([(1.0, w, dtype), (S, update, "float32")], [], adapted),
+    ):
+        result = np.empty_like(w)
+        write_slab(result, w, Slab.whole(8), "w", terms, dtype, dtype, blend)
+        unsigned = np.uint32 if dtype == "float32" else np.uint16
+        assert result.view(unsigned).tolist() == [int(v, 16) for v in expected.split()]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_and_materialize_merge_adapters_alike(dtype: DType) -> None:
+def blend_from_the_text(stored: DType, c1: float, c2: float, a: float) -> np.ndarray:
+    """Compute the weights before the last rounding one element at a time, following only the text of the two pages."""
+    f = np.float32
+    w0 = to_float32(documented_base(stored), stored)
+    result = []
+    for k, (w, w1) in enumerate(zip(w0, w0[::-1], strict=True)):
+        b_row, a_column = B[k // 4], A[:, k % 4]
+        t = f(b_row[0] * a_column[0])
+        t = f(t + f(b_row[1] * a_column[1]))
+        g0 = f(round(1.0 - c1, 9))
+        x = f(g0 * w) if g0 else None
+        for g, value in ((f(c1), w1), (f(c2 * S), t)):
+            if g:
+                x = f(g * value) if x is None else f(x + f(g * value))
+        if a:
+            x = f(x + f(f(a) * f(t_from_the_text(123, "w", k) / 4096)))
+        result.append(x)
+    return np.array(result, np.float32)
+
+
+@pytest.mark.parametrize(("stored", "engine", "on_checkpoint", "on_adapter", "a", "weights"), BLENDED)
+def test_documented_blends(
+    stored: DType, engine: DType, on_checkpoint: str, on_adapter: str, a: str, weights: str
+) -> None:
+    c1, c2, scale = float(on_checkpoint), float(on_adapter), float(a)
+    unsigned = np.uint32 if engine == "float32" else np.uint16
+    expected = np.array([int(v, 16) for v in weights.split()], unsigned)
+    assert_same_bits(from_float32(blend_from_the_text(stored, c1, c2, scale), engine).view(unsigned), expected)
+    w = documented_base(stored)
+    update = cpu.product(A, B).reshape(-1)
+    blend = [(round(1 - c1, 9), w, stored), (c1, w[::-1].copy(), stored), (c2 * S, update, "float32")]
+    terms = [Term(123, np.array([scale], np.float32), 8)] if scale else []
+    assert_same_bits(reference.perturb(w, "w", terms, engine, stored, blend).view(unsigned), expected)
+    result = np.empty(8, np.float32 if engine == "float32" else np.uint16)
+    write_slab(result, w, Slab.whole(8), "w", terms, engine, stored, blend)
+    assert_same_bits(result.view(unsigned), expected)
+
+
+def test_the_kernel_multiplies_factors_as_the_reference_does() -> None:
     rng = np.random.default_rng(5)
     w, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 1100), (7, 1100), (300, 7)))
-    base = from_float32(w, dtype)
-    expected = from_float32(materialize.lora_merged(to_float32(base, dtype), a, b, 0.3), dtype)
-    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b, 0.3).reshape(300, 1100), expected)
-    assert np.array_equal(cpu.lora(base.reshape(-1), dtype, a, b[20:30], 0.3, 20).reshape(10, 1100), expected[20:30])
+    expected = reference.product(a, b)
+    assert cpu.product(a, b).tobytes() == expected.tobytes()
+    assert cpu.product(a, b[20:30]).tobytes() == expected[20:30].tobytes()
+    assert np.abs(expected - b.astype(np.float64) @ a.astype(np.float64)).max() < 1e-5
+    scaled = np.float32(0.3) * expected
+    assert materialize.lora_merged(w, a, b, 0.3).tobytes() == (w + scaled).tobytes()
 
 
 # Rounding, against torch
@@ -554,10 +607,11 @@ def test_no_correlation_across_seeds_and_names(sample: Array, seed: int, name: s
 COMPILE = """
 import numba, numpy as np
 from workers.noise.definition import Slab, Term
-from workers.noise.cpu import write_slab
+from workers.noise.cpu import product, write_slab
 terms = [Term(s, np.ones(1, np.float32), 8) for s in (1, 2)]
 x = np.ones(8, np.float32)
 write_slab(x.copy(), x, Slab.whole(8), "w", terms, "float32", "float32", [(0.5, x, "float32"), (0.25, x, "float32")])
+product(np.ones((2, 8), np.float32), np.ones((8, 2), np.float32))
 print("CONTROL", flush=True)
 @numba.njit(fastmath=True)
 def fused(x, a, y):
@@ -586,6 +640,8 @@ def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
     kernel, control = completed.stdout.split("CONTROL\n")
     if not FUSED.search(control):
         pytest.skip("this processor has no fused multiply-add")
-    assert all(name in kernel for name in ("_add_noise", "_cast_moved")), "the kernel's assembly was not dumped"
+    assert all(name in kernel for name in ("_add_noise", "_cast_moved", "product")), (
+        "the kernel's assembly was not dumped"
+    )
     assert re.search(r"\b(v?mulps|fmul)\b", kernel), "the kernel's assembly was not dumped"
     assert not FUSED.findall(kernel)

@@ -61,14 +61,13 @@ plans = {
     "rows": [(3, 64), (4, 1)],
     "mixed": [(3, n), (2**40, 300)],
 }
-lora_pairs = []
-for dtype in ("float32", "bfloat16", "float16"):
-    w, a, b = weights(40 * 48, dtype), rng.standard_normal((3, 48)), rng.standard_normal((40, 3))
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    on_gpu = gpu.lora(as_torch(w, dtype).view(40, 48), torch.from_numpy(a), torch.from_numpy(b), 0.3).flatten()
-    on_cpu = as_torch(cpu.lora(w, dtype, a, b, 0.3), dtype)
-    differ = (bits(on_gpu) != bits(on_cpu)) & ~(torch.isnan(on_gpu) & torch.isnan(on_cpu)).numpy()
-    lora_pairs.append(["lora", dtype, int(differ.sum())])
+products = []
+for rank in (1, 3, 16):
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((rank, 48), (40, rank)))
+    on_gpu = gpu.product(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    differ = (on_gpu.view(np.int32) != cpu.product(a, b).view(np.int32)).sum()
+    differ += (on_gpu.view(np.int32) != reference.product(a, b).view(np.int32)).sum()
+    products.append(["product", rank, int(differ)])
 
 # Far out, counters have a high word and offsets exceed 32 bits. With `place` only the slab is in memory.
 far_cases = []
@@ -115,7 +114,7 @@ for s, p, dtype, base_dtype, coefficients in cases:
     wrong = int(((bits(dst) != expected) & ~both_nan).sum())
     wrong += int((bits(compact) != bits(dst)).sum())
     print(json.dumps([s, p, dtype, base_dtype, coefficients, wrong]))
-for case in lora_pairs:
+for case in products:
     print(json.dumps(case))
 for case in far_cases:
     print(json.dumps(case))

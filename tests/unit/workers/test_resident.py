@@ -20,7 +20,7 @@ from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.points import ORIGIN, Point
 from workers.noise.definition import Array, DType, Slab
-from workers.noise.reference import from_float32, perturb, to_float32
+from workers.noise.reference import from_float32, perturb, product, to_float32
 from workers.weights import device_memory as memory
 from workers.weights import perturbation as directions
 from workers.weights.checkpoint import MappedCheckpoint
@@ -66,11 +66,16 @@ def save(folder: Path, tensors: dict[str, Array], name: str = "model.safetensors
 
 @dataclass
 class World:
-    """A base in bfloat16, a float32 checkpoint and an adapter as targets, and the live memory of one rank."""
+    """A base in bfloat16, a float32 checkpoint and an adapter as targets, and the live memory of one rank.
+
+    `merged` is the base with the adapter, float32: fl(W0 + fl(s B A)). `update` is B A, float32, and `scale` is s.
+    """
 
     base: dict[str, Array]
     full: dict[str, Array]
     merged: dict[str, Array]
+    update: Array
+    scale: float
     checkpoint: MappedCheckpoint
     weights: ResidentWeights
     scalars: dict[str, Any]
@@ -129,7 +134,7 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
         full = {name: from_bf16(w) + rng.standard_normal(w.shape).astype(np.float32) / 10 for name, w in base.items()}
         a, b = rng.standard_normal((3, 40)).astype(np.float32), rng.standard_normal((24, 3)).astype(np.float32)
         scale = 4 / math.sqrt(3)
-        merged = base | {"k.weight": to_bf16(lora_merged(from_bf16(base["k.weight"]), a, b, scale))}
+        merged = base | {"k.weight": lora_merged(from_bf16(base["k.weight"]), a, b, scale)}
         checkpoint = MappedCheckpoint(save(tmp_path / "base", base))
         prefix = "base_model.model.k.lora_"
         adapter = {f"{prefix}A.weight": a, f"{prefix}B.weight": b}
@@ -161,7 +166,7 @@ def world(tmp_path: Path, kind: str) -> Callable[..., World]:
         resident.restore()
         tensors = [(t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors()]
         scalars = {d.id: directions.measure(d, tensors) for d in (RANDOM, BESIDE)}
-        return World(base, full, merged, checkpoint, resident, scalars, dtype, parameters)
+        return World(base, full, merged, product(a, b), scale, checkpoint, resident, scalars, dtype, parameters)
 
     return make
 
@@ -192,26 +197,29 @@ def test_an_adapter_moves_only_the_tensors_that_it_names(world: Callable[..., Wo
 def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]) -> None:
     """Blend targets in the order of direction ids, the base first. Then noise is added, with one final rounding."""
     w = world()
-    first, second = sorted((FULL, LORA), key=lambda d: d.id)
-    ends = {FULL: (w.full, "float32"), LORA: (w.merged, "bfloat16")}
-    point = Point.from_coefficients([(first, 0.25), (second, -0.6), (RANDOM, 0.3), (BESIDE, -0.1)])
-    sources = [(d, c, *ends[d]) for d, c in ((first, 0.25), (second, -0.6))]
+    point = Point.from_coefficients([(FULL, 0.25), (LORA, -0.6), (RANDOM, 0.3), (BESIDE, -0.1)])
     blends: dict[str, list[tuple[float, Array, DType]]] = {}
     for name in SHAPES:
-        moving = [(c, tensors[name], kind) for d, c, tensors, kind in sources if d is FULL or name == "k.weight"]
-        rest = round(1 - sum(c for c, _, _ in moving), 9)
-        blends[name] = [(rest, w.base[name], "bfloat16"), *moving]
+        parts = {FULL.id: (0.25, w.full[name], "float32"), LORA.id: (-0.6 * w.scale, w.update, "float32")}
+        moving = [parts[key] for key in sorted(parts) if key == FULL.id or name == "k.weight"]
+        blends[name] = [(0.75, w.base[name], "bfloat16"), *moving]
     w.weights.apply_point(point, w.scalars)
     assert w.wrong(w.reference(point, blends)) == []
 
 
-def test_coefficients_that_sum_to_one_leave_the_base_out(world: Callable[..., World]) -> None:
+def test_only_checkpoints_replace_the_base(world: Callable[..., World]) -> None:
+    """A checkpoint at 1 leaves the base out. An adapter adds to the base, whatever its coefficient."""
     w = world()
-    point = Point.from_coefficients([(FULL, 0.3), (LORA, 0.7)])
-    assert [
-        c for c, end in directions.blend(point, w.checkpoint["k.weight"], w.weights._endpoints) if end is None
-    ] == []
-    assert [c for c, end in directions.blend(point, w.checkpoint["q.weight"], w.weights._endpoints)] == [0.7, 0.3]
+
+    def coefficients(on_full: float, on_adapter: float, name: str) -> list[tuple[bool, float]]:
+        point = Point.from_coefficients([(FULL, on_full), (LORA, on_adapter)])
+        blend = directions.blend(point, w.checkpoint[name], w.weights._endpoints)
+        return sorted((end is None, c) for c, end in blend)
+
+    assert coefficients(0.3, 0.7, "k.weight") == [(False, 0.3), (False, 0.7 * w.scale), (True, 0.7)]
+    assert coefficients(0.3, 0.7, "q.weight") == [(False, 0.3), (True, 0.7)]
+    assert coefficients(1.0, 0.0, "k.weight") == [(False, 1.0)]
+    assert coefficients(0.0, 1.0, "k.weight") == [(False, w.scale), (True, 1.0)]
 
 
 def test_a_sequence_of_fifty_points_leaves_no_trace(world: Callable[..., World]) -> None:
