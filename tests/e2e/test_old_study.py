@@ -131,17 +131,22 @@ def test_repeating_a_request_runs_nothing_and_adds_no_row(old: Path) -> None:
 
 
 def test_deleted_files_other_than_responses_are_written_again_unchanged(old: Path) -> None:
-    """Study, prompt sets, verdicts and sweep written by the current code have the same ids, names and content."""
+    """Study, prompt sets, verdicts and sweep written by the current code have the same ids, names and content.
+
+    The request of `adapter` is another sweep now, so this one is judged again, with its stored prompt set.
+    """
     root, line = study(old), old / sweeps(old)["line"]
-    prompts = [path for path in root.glob("prompts/*.parquet") if meta(path)["system_prompt"] == "default"]
-    assert len(prompts) == 6
+    line_sets = json.loads((line / "sweep.json").read_text())["request"]["prompt_set_ids"]
+    prompts = [root / "prompts" / f"{set_id}.parquet" for set_id in line_sets]
+    assert len(prompts) == 5
     answers = [old / sweeps(old)[name] / file for name in ("line", "adapter") for file in RESULT_FILES]
     judges = [old / sweeps(old)["adapter"] / "judges" / "harmbench_llama2.json"]
     for path in (*prompts, *answers, *judges, root / "study.json", line / "sweep.json"):
         path.unlink()
     shutil.rmtree(root / "judgements")
-    for name in ("line", "adapter"):
-        completed = call(old, "run", *REQUESTS[name])
+    of_judge = [option for option in REQUESTS["adapter"] if option.startswith("judging.")]
+    for name, arguments in (("line", REQUESTS["line"]), ("adapter", (str(sweeps(old)["adapter"]), *of_judge))):
+        completed = call(old, "run" if name == "line" else "judge", *arguments)
         assert completed.returncode == 0, completed.stderr
         assert_equal_results(old, name)
     for path in (root / "study.json", line / "sweep.json", *judges):
@@ -190,3 +195,34 @@ def test_a_deleted_part_is_generated_again_with_equal_rows(old: Path) -> None:
     for summary in summaries:
         assert all(summary.pop(key) is not None for key in RUN_KEYS)
     assert_kept(*summaries)
+
+
+def test_results_of_adapter_version_1_come_with_a_note(old: Path) -> None:
+    line, adapter = (str(sweeps(old)[name]) for name in ("line", "adapter"))
+    note = "Adapter version 1 measured this sweep: where its targets (adapter) are LoRA adapters, their weights were"
+    assert note in " ".join(call(old, "reduce", adapter).stderr.split())
+    assert note in (old / adapter / "report.html").read_text(encoding="utf-8")
+    compared = json.loads(call(old, "compare", line, adapter, "--json").stdout)
+    assert note in compared["differences"][0]["reason"]
+    assert "Adapter version" not in call(old, "reduce", line).stderr, "it has no targets"
+
+
+@pytest.mark.engine
+@pytest.mark.cluster
+def test_a_request_of_adapter_version_1_starts_a_new_sweep(old: Path) -> None:
+    """The stored sweep is named in one sentence, and no file of it, no response and no verdict changes."""
+    before, first = evidence(old), sweeps(old)["adapter"]
+    request = [option for option in REQUESTS["adapter"] if not option.startswith("judg")]
+    completed = call(old, "run", *request, "judges=[keyword,keyword_plus]", "engine.mix=true")
+    assert completed.returncode == 0, completed.stderr
+    sentence = f"Sweeps of adapter version 1 stay as they are and are not added to ({first.name}): this is a new sweep"
+    assert sentence in " ".join(completed.stderr.split())
+    after = evidence(old)
+    assert {name: after[name] for name in before} == before
+    (second,) = {path.relative_to(old) for path in old.glob("stored/*/sweeps/adapter-*")} - {first}
+    around, former = (json.loads((old / path / "sweep.json").read_text())["around"] for path in (second, first))
+    assert around["adapter_version"] == 2 and around["lengths"].keys().isdisjoint(former["lengths"])
+    (length,), (rounded,) = around["lengths"].values(), former["lengths"].values()
+    assert length == pytest.approx(rounded, rel=1e-3) and length != rounded
+    (record,) = (json.loads(path.read_text()) for path in (old / second).glob("runs/*.json"))
+    assert (record["tasks"], record["responses"]) == (2, 8), "the origin is stored already"
