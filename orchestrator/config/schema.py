@@ -18,6 +18,7 @@ from orchestrator.utils.choices import (
     GridKind,
     Norm,
     Retry,
+    Turns,
     WriteChoice,
 )
 
@@ -97,6 +98,12 @@ class ProbesConfig:
     wrapper: str | None = None  # text around each prompt, which replaces {request}
     prefill: str = ""  # text with which every response is forced to begin
     answers: AnswerKind | None = None  # capability questions: choice (by letter) or exact (by text)
+    shots: int | None = (
+        None  # solved examples before each question, in lm-evaluation-harness's format; null: our format
+    )
+    shots_split: str = "dev"  # split of the hub data set that holds the examples
+    shots_path: str | None = None  # file that holds the examples, if the questions are in `path`
+    turns: Turns = Turns.plain  # with shots: plain text, chat (one message) or multiturn (a turn for each example)
     skip_empty: bool = False  # leave out rows without text, such as attacks for which none was found
     license: str = ""
     source: str = ""

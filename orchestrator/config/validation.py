@@ -24,6 +24,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "grid.directions": (1, math.inf),
     "probes.limit": (1, math.inf),
     "probes.offset": (0, math.inf),
+    "probes.shots": (0, math.inf),
     "sampling.max_tokens": (1, math.inf),
     "judging.max_model_len": (1, math.inf),
     "judging.tensor_parallel": (1, math.inf),

@@ -30,12 +30,13 @@ def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets
     Raises:
         UserError: (model.max_model_len) It is too large or too small.
     """
-    limit, max_tokens = config.model.max_model_len, config.sampling.max_tokens
+    limit = config.model.max_model_len
     model_limit = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
     if isinstance(model_limit, int) and limit > model_limit:
         remedy = f"the model was made for {model_limit} tokens: lower it to that"
         raise UserError("model.max_model_len", limit, remedy)
-    longest = max((len(ids) for prompts in prompt_sets for ids in prompts.token_ids), default=0)
+    lengths = ((len(ids), prompts.sampling.max_tokens) for prompts in prompt_sets for ids in prompts.token_ids)
+    longest, max_tokens = max(lengths, key=sum, default=(0, 0))
     if longest + max_tokens > limit:
         remedy = f"raise it to {longest + max_tokens}, or lower sampling.max_tokens"
         raise UserError(

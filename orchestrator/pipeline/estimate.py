@@ -217,7 +217,11 @@ def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[Prob
     for probe_set in probe_sets:
         for system in load_system_prompts(config, presets):
             count = len(probe_set.prompts)
-            tokens = TEMPLATE_PROMPT_TOKENS + len((system.text or "").split()) * 4 // 3  # four tokens for three words
+            words = len((system.text or "").split())
+            if probe_set.few_shot is not None:
+                texts = (probe_set.few_shot.conversation(None, prompt) for prompt in probe_set.prompts)
+                words += sum(len(turn.split()) for text in texts for turn in text.turns) // count
+            tokens = TEMPLATE_PROMPT_TOKENS + words * 4 // 3  # four tokens for three words
             load = PromptLoad(count, count * tokens, sampling_of(config, probe_set).max_tokens)
             prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group)
     return prompts

@@ -7,7 +7,9 @@ functions in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,19 +43,19 @@ def appends_eos(tokenizer: Any) -> bool:
     return bool(added != plain and added == [tokenizer.eos_token_id])
 
 
-def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, text: str) -> str:
-    """Return the text that prompts the model with one user message.
+def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, *turns: str) -> str:
+    """Return the text that prompts the model with these turns.
 
-    A template that refuses a system message, or leaves it out, gets it at the beginning of the user's message.
+    A template that refuses a system message, or leaves it out, gets it at the beginning of the first turn.
 
     Args:
         tokenizer: The model's tokenizer.
         source: A chat template in Jinja. None: the tokenizer's own.
         system: The system message. None: none, so that the template's default applies.
-        text: The user's message.
+        *turns: The messages, by the user and the assistant in turn. The last one is the user's.
 
     Raises:
-        ValueError: The template leaves the user's message out.
+        ValueError: The template leaves the last message out.
     """
 
     def apply(*messages: tuple[str, str]) -> str:
@@ -66,17 +68,18 @@ def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, 
             date_string=DATE.strftime("%d %b %Y"),
             strftime_now=DATE.strftime,  # takes precedence over transformers' function of that name
         )
-        if text.strip() not in rendered:
+        if turns[-1].strip() not in rendered:
             raise ValueError("the template leaves the prompt out")
         return rendered
 
+    messages = list(zip(itertools.cycle(("user", "assistant")), turns, strict=False))
     if system is None:
-        return apply(("user", text))
+        return apply(*messages)
     with contextlib.suppress(Exception):
-        rendered = apply(("system", system), ("user", text))
+        rendered = apply(("system", system), *messages)
         if system.strip() in rendered:
             return rendered
-    return apply(("user", bare_prompt(system, text)))
+    return apply(("user", bare_prompt(system, turns[0])), *messages[1:])
 
 
 def bare_prompt(system: str | None, text: str) -> str:
@@ -92,16 +95,35 @@ def with_prefill(prompt: str, prefill: str) -> str:
     return f"{prompt}{space}{prefill}"
 
 
+def continuation_tokens(tokenizer: Any, prompt: str, continuations: Sequence[str], special: bool) -> list[int]:
+    """Return the token that each continuation adds to a prompt.
+
+    As in lm-evaluation-harness, it is what the tokens of the whole text have beyond those of the prompt.
+
+    Raises:
+        ValueError: A continuation is not exactly one token after this prompt.
+    """
+    before = tokenizer(prompt, add_special_tokens=special)["input_ids"]
+    tokens = []
+    for continuation in continuations:
+        whole = tokenizer(prompt + continuation, add_special_tokens=special)["input_ids"]
+        if whole[:-1] != before:
+            raise ValueError(f"{continuation!r} is not one token after {prompt[-20:]!r}")
+        tokens.append(whole[-1])
+    return tokens
+
+
 def respond(request: dict[str, Any]) -> dict[str, Any]:
-    """Render and tokenize the texts of all jobs.
+    """Render and tokenize the conversations of all jobs.
 
     Args:
         request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`, each of them
-            (system prompt or null, texts, prefill).
+            (conversations, prefill, continuations). A conversation is (system prompt or null, turns).
 
     Returns:
-        {"results": a (rendered texts, token ids) for each job}; {"tokenizer": reason} if the tokenizer does not load;
-        {"text", "reason"} if a text cannot be rendered.
+        {"results": (rendered texts, token ids, tokens of the continuations) for each job}; {"tokenizer": reason} if the
+        tokenizer does not load; {"text", "reason"} if a text cannot be rendered; {"continuation": reason} if a
+        continuation is not one token.
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
@@ -111,21 +133,25 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     add_special_tokens = request["template"] != TOKENIZER_TEMPLATE or not chat
     drop_eos = add_special_tokens and appends_eos(tokenizer)
     results = []
-    for system, texts, prefill in request["jobs"]:
+    for conversations, prefill, continuations in request["jobs"]:
         rendered, token_ids = [], []
-        for text in texts:
+        for system, turns in conversations:
             try:
                 if chat:
-                    prompt = apply_chat_template(tokenizer, request["source"], system, text)
+                    prompt = apply_chat_template(tokenizer, request["source"], system, *turns)
                 else:
-                    prompt = bare_prompt(system, text)
+                    prompt = bare_prompt(system, "\n\n".join(turns))
                 prompt = with_prefill(prompt, prefill)
                 ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
             except Exception as error:
-                return {"text": text, "reason": first_line(error)}
+                return {"text": turns[-1], "reason": first_line(error)}
             rendered.append(prompt)
             token_ids.append(ids[:-1] if drop_eos else ids)
-        results.append((rendered, token_ids))
+        try:  # all prompts of a job end alike, so one of them decides
+            added = continuation_tokens(tokenizer, rendered[0], continuations, add_special_tokens and not drop_eos)
+        except ValueError as error:
+            return {"continuation": first_line(error)}
+        results.append((rendered, token_ids, added))
     return {"results": results}
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.prompts.capability import LETTERS, answer_columns, build_question
+from orchestrator.prompts.few_shot import CUE, FewShot, few_shot, subject_line
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
 from orchestrator.prompts.probe_files import FORMATS, Row
 from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
+from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.paths import DATA_DIR
 
@@ -50,6 +54,10 @@ class ProbesConfig(Protocol):
     target: str | None
     wrapper: str | None
     prefill: str
+    shots: int | None
+    shots_split: str
+    shots_path: str | None
+    turns: Turns
     skip_empty: bool
     license: str
     source: str
@@ -64,12 +72,14 @@ class ProbeSet:
     """Prompts of one group, in their file's order, all different.
 
     Attributes:
-        name: The preset's name, or the file's.
+        name: The preset's name, or the file's. With examples, their number and form follow, as in `mmlu_5shot`, since
+            the numbers of one form are not those of another.
         group: "harmful", "benign", "jailbreak" or "capability".
         prompts: The prompts.
         prefill: Text that every response is forced to begin with.
         letters: The answer letters to score. Empty unless the prompts are multiple choice.
         origin: ID@COMMIT of a hub's data set; empty for a file.
+        few_shot: Solved examples for the format of lm-evaluation-harness. None: the project's own format.
     """
 
     name: str
@@ -78,6 +88,7 @@ class ProbeSet:
     prefill: str = ""
     letters: tuple[str, ...] = ()
     origin: str = ""
+    few_shot: FewShot | None = None
 
 
 def load_probe_set(conf: ProbesConfig) -> ProbeSet:
@@ -102,15 +113,62 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         raise UserError("probes.offset", conf.offset, "must be at least 0")
     if conf.wrapper is not None and conf.wrapper.count(REQUEST_MARK) != 1:
         raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST_MARK}")
+    _check_shots(conf)
     path = _path(conf)
-    try:
+    with _reading("probes.path", path):
         prompts = _read_prompts(conf, path)
-        letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
-        return ProbeSet(conf.name or path.stem, conf.group, prompts, conf.prefill, letters, _origin(conf))
+    letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
+    examples = _examples(conf, prompts)
+    return ProbeSet(_name(conf, path), conf.group, prompts, conf.prefill, letters, _origin(conf), examples)
+
+
+@contextlib.contextmanager
+def _reading(field: str, path: Path) -> Iterator[None]:
+    """Raise UserError for a file that cannot be read."""
+    try:
+        yield
     except OSError as error:
-        raise UserError("probes.path", path, f"could not be read ({error.strerror or error})") from error
+        raise UserError(field, path, f"could not be read ({error.strerror or error})") from error
     except ValueError as error:  # raised by probe_files, capability or pyarrow
-        raise UserError("probes.path", path, str(error).strip().partition("\n")[0]) from error
+        raise UserError(field, path, str(error).strip().partition("\n")[0]) from error
+
+
+def _check_shots(conf: ProbesConfig) -> None:
+    """Raise UserError if solved examples cannot be combined with the other options."""
+    if conf.shots is None:
+        return
+    if conf.shots < 0:
+        raise UserError("probes.shots", conf.shots, "must be at least 0; null is the project's own format")
+    if conf.answers != "choice":
+        raise UserError("probes.shots", conf.shots, "is for questions answered by letter: set probes.answers=choice")
+    for name in ("wrapper", "prefill"):
+        if getattr(conf, name):
+            raise UserError(f"probes.{name}", getattr(conf, name), "cannot be combined with probes.shots: leave it out")
+    if conf.shots and conf.shots_path is None and (conf.path is not None or conf.hub is None):
+        remedy = "name the file that holds the solved examples, probes.shots_path=FILE, or set probes.shots=0"
+        raise UserError("probes.shots_path", "null", remedy)
+
+
+def _name(conf: ProbesConfig, path: Path) -> str:
+    name = conf.name or path.stem
+    if conf.shots is None:
+        return name
+    return f"{name}_{conf.shots}shot" + ("" if conf.turns == Turns.plain else f"_{conf.turns}")
+
+
+def _examples(conf: ProbesConfig, prompts: Sequence[Prompt]) -> FewShot | None:
+    """Return the solved examples for these prompts. None for the project's own format. Raises UserError."""
+    if conf.shots is None:
+        return None
+    solved: tuple[Prompt, ...] = ()
+    if conf.shots:
+        whole = copy.copy(conf)
+        whole.path, whole.split, whole.limit, whole.offset = conf.shots_path, conf.shots_split, None, 0
+        path = _path(whole)
+        with _reading("probes.shots_path", path):
+            solved = _read_prompts(whole, path)
+    where = conf.shots_path or f"split {conf.shots_split}"
+    return few_shot(conf.turns, conf.shots, solved, [prompt.category for prompt in prompts], where)
 
 
 def _path(conf: ProbesConfig) -> Path:
@@ -260,19 +318,22 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
     text = _checked_text(row.get(columns.text), where, columns.text)
     choices: tuple[str, ...] = ()
     target = row.get(columns.target) if columns.target else None
+    category = str((row.get(columns.category) if columns.category else None) or "")
     if conf.answers:
-        text, choices, target = build_question(text, row, conf.answers, where)
+        asked = text if conf.shots is None else text.strip()
+        text, choices, target = build_question(asked, row, conf.answers, where)
+        if conf.shots is not None:
+            text = f"{subject_line(category)}{text}{CUE}"
     if conf.wrapper is not None:
         target, text = target or text, conf.wrapper.replace(REQUEST_MARK, text)
     pair = None
     if columns.has_pairs:
         own_id = row.get(ID_COLUMN) if conf.group in ("harmful", "jailbreak") else None
         pair = row.get(PAIR_COLUMN) or own_id
-    category = row.get(columns.category) if columns.category else None
     return Prompt(
         text,
         group=conf.group,
-        category=str(category or ""),
+        category=category,
         pair_id=None if pair is None else str(pair),
         target=None if target is None else str(target),
         choices=choices,

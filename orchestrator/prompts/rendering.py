@@ -6,6 +6,7 @@ re-run starts no process.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -22,16 +23,18 @@ from orchestrator.prompts.chat_templates import (
     bare_prompt,
     with_prefill,
 )
+from orchestrator.prompts.few_shot import Conversation
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.cache import cache_dir, write_json
+from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
@@ -61,20 +64,28 @@ class SystemPrompt:
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Texts to render under one system prompt with one template. `prefill` is the beginning of each response."""
+    """Conversations to render with one template.
 
-    system: str | None
-    texts: tuple[str, ...]
+    Attributes:
+        conversations: The messages of each prompt.
+        prefill: The beginning of each response.
+        template: Name of the template.
+        continuations: Texts of which the one token after the first prompt is wanted. All prompts must end alike.
+    """
+
+    conversations: tuple[Conversation, ...]
     prefill: str
     template: str
+    continuations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Rendered:
-    """The result of a job: rendered texts and their token ids."""
+    """The result of a job: rendered texts, their token ids, and the token of each continuation."""
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
+    continuations: tuple[int, ...] = ()
 
 
 def render_prompt_sets(
@@ -92,7 +103,8 @@ def render_prompt_sets(
     "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024; thinking is switched off in those that support it
     (`enable_thinking`, Qwen3). The beginning of the response (`prefill`) follows the prompt. Templates run in Jinja's
     sandbox, code of the model's repository is never run, and nothing is downloaded. A prompt's choices must be in its
-    text.
+    text. With solved examples (`ProbeSet.few_shot`) in plain text no template is applied, and the token of each letter
+    after the prompt becomes part of the sampling.
 
     Args:
         model_dir: The model's folder. None: the dummy engine, which gets bare text and one number for each word.
@@ -106,15 +118,7 @@ def render_prompt_sets(
         UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
-    jobs = [
-        RenderJob(
-            system.text,
-            tuple(prompt.text for prompt in probes.prompts),
-            probes.prefill,
-            system.template or template,
-        )
-        for probes, system in pairs
-    ]
+    jobs = [_job(probes, system, system.template or template) for probes, system in pairs]
     sources = {job.template: template_source(job.template) for job in jobs}
     if model_dir is None:
         results = [_render_for_dummy(job) for job in jobs]
@@ -126,7 +130,7 @@ def render_prompt_sets(
             probes.prompts,
             rendered.texts,
             rendered.token_ids,
-            sampling_of(probes),
+            dataclasses.replace(sampling_of(probes), letter_tokens=rendered.continuations),
             probe_set=probes.name,
             system_prompt=system.name,
             origin=probes.origin,
@@ -135,9 +139,23 @@ def render_prompt_sets(
     ]
 
 
+def _job(probes: ProbeSet, system: SystemPrompt, template: str) -> RenderJob:
+    """Return the conversations of a probe set under a system prompt."""
+    examples = probes.few_shot
+    if examples is None:
+        conversations = tuple(Conversation(system.text, (prompt.text,)) for prompt in probes.prompts)
+        return RenderJob(conversations, probes.prefill, template)
+    return RenderJob(
+        tuple(examples.conversation(system.text, prompt) for prompt in probes.prompts),
+        probes.prefill,
+        NO_TEMPLATE if examples.turns == Turns.plain else template,
+        tuple(map(examples.continuation, probes.letters)),
+    )
+
+
 def token_ids(model_dir: Path, texts: Sequence[str], template: str = TOKENIZER_TEMPLATE) -> tuple[tuple[int, ...], ...]:
     """Return the token ids of requests under the model's own system prompt, rendered as `render_prompt_sets` does."""
-    job = RenderJob(None, tuple(texts), "", template)
+    job = RenderJob(tuple(Conversation(None, (text,)) for text in texts), "", template)
     (rendered,) = _render_cached(model_dir, {template: template_source(template)}, [job])
     return rendered.token_ids
 
@@ -160,8 +178,10 @@ def _render_for_dummy(job: RenderJob) -> _Rendered:
     def number(word: str) -> int:
         return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % DUMMY_VOCABULARY
 
-    texts = tuple(with_prefill(bare_prompt(job.system, text), job.prefill) for text in job.texts)
-    return _Rendered(texts, tuple(tuple(map(number, text.split())) for text in texts))
+    bare = (bare_prompt(each.system, "\n\n".join(each.turns)) for each in job.conversations)
+    texts = tuple(with_prefill(text, job.prefill) for text in bare)
+    ids = tuple(tuple(map(number, text.split())) for text in texts)
+    return _Rendered(texts, ids, tuple(map(number, job.continuations)))
 
 
 # The cache.
@@ -174,8 +194,7 @@ def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequen
     """
     tokenizer = _tokenizer_id(folder)
     keys = [
-        content_id([RENDER_VERSION, tokenizer, sources[j.template], j.system, j.texts, j.prefill, j.template])
-        for j in jobs
+        content_id([RENDER_VERSION, tokenizer, sources[job.template], job.template, *_job_json(job)]) for job in jobs
     ]
     cache = cache_dir() / "rendered"
     results = {key: cached for key in keys if (cached := _load(cache / f"{key}.json", key))}
@@ -187,6 +206,11 @@ def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequen
             results[key] = result
             _save(cache / f"{key}.json", key, result)
     return [results[key] for key in keys]
+
+
+def _job_json(job: RenderJob) -> tuple[list[Any], str, tuple[str, ...]]:
+    """Return a job as the subprocess reads it."""
+    return [(each.system, each.turns) for each in job.conversations], job.prefill, job.continuations
 
 
 def _tokenizer_id(folder: Path) -> str:
@@ -210,16 +234,21 @@ def _load(file: Path, key: str) -> _Rendered | None:
     """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
-        if value["check"] != content_id([key, value["rendered"], value["token_ids"]]):
+        parts = value["rendered"], value["token_ids"], value["continuations"]
+        if value["check"] != content_id([key, *parts]):
             return None
-        return _Rendered(tuple(value["rendered"]), tuple(map(tuple, value["token_ids"])))
+        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _save(file: Path, key: str, rendered: _Rendered) -> None:
-    check = content_id([key, rendered.texts, rendered.token_ids])
-    write_json(file, {"check": check, "rendered": rendered.texts, "token_ids": rendered.token_ids})
+    parts = {
+        "rendered": rendered.texts,
+        "token_ids": rendered.token_ids,
+        "continuations": rendered.continuations,
+    }
+    write_json(file, {"check": content_id([key, *parts.values()]), **parts})
 
 
 # The subprocess.
@@ -231,7 +260,7 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
         "folder": str(folder.absolute()),
         "template": template,
         "source": source,
-        "jobs": [(job.system, job.texts, job.prefill) for job in jobs],
+        "jobs": [_job_json(job) for job in jobs],
     }
     response = _exchange(request)
     if reason := response.get("tokenizer"):
@@ -239,11 +268,18 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
     if "text" in response:
         problem = f"cannot render the prompt {response['text']!r} ({response['reason']})"
         raise UserError(TEMPLATE_FIELD, template, f"{problem}: leave it out, or set {TEMPLATE_FIELD}=none")
-    results = [_Rendered(tuple(texts), tuple(map(tuple, ids))) for texts, ids in response["results"]]
+    if reason := response.get("continuation"):
+        remedy = f"its tokenizer has no single token for each letter ({reason}): set probes.shots=null"
+        raise UserError("model.path", folder, remedy)
+    results = [
+        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens)) for texts, ids, tokens in response["results"]
+    ]
     for job, result in zip(jobs, results, strict=True):
-        for text, ids in zip(job.texts, result.token_ids, strict=True):
+        for conversation, ids in zip(job.conversations, result.token_ids, strict=True):
             if not ids:
-                raise UserError("probes", text, "is no token at all to this model's tokenizer: leave it out")
+                raise UserError(
+                    "probes", conversation.turns[-1], "is no token at all to this model's tokenizer: leave it out"
+                )
     return results
 
 

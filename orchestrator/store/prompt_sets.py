@@ -64,7 +64,6 @@ class PromptSets:
         meta = read_meta(path)
         rows = read_table(path, PROMPTS, meta=meta).to_pylist()
         with translate_read_errors(path):
-            sampling = meta["sampling"]
             prompts = PromptSet(
                 group=meta["group"],
                 prompts=tuple(
@@ -73,7 +72,7 @@ class PromptSets:
                 ),
                 rendered=tuple(r["rendered"] for r in rows),
                 token_ids=tuple(tuple(r["token_ids"]) for r in rows),
-                sampling=Sampling(sampling["max_tokens"], tuple(sampling["stop"]), tuple(sampling["letters"])),
+                sampling=Sampling.from_json(meta["sampling"]),
                 probe_set=meta["probe_set"],
                 system_prompt=meta["system_prompt"],
                 origin=meta.get("origin", ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,15 +57,25 @@ class Sampling:
         max_tokens: Maximum number of tokens of a response.
         stop: Strings that end a response.
         letters: Answer letters whose log-probabilities are stored, for multiple-choice questions.
+        letter_tokens: The token that stands for each letter, as lm-evaluation-harness scores them. Empty: a letter's
+            probability is the sum over the tokens that spell it with and without a leading space.
     """
 
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
+    letter_tokens: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON."""
-        return {"max_tokens": self.max_tokens, "stop": list(self.stop), "letters": list(self.letters)}
+        """Return the fields as JSON; `letter_tokens` only if there are any, since ids of prompt sets contain it."""
+        fields = {"max_tokens": self.max_tokens, "stop": list(self.stop), "letters": list(self.letters)}
+        return fields | ({"letter_tokens": list(self.letter_tokens)} if self.letter_tokens else {})
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Sampling:
+        """Return the sampling that `to_json` describes."""
+        letters, tokens = tuple(value["letters"]), tuple(value.get("letter_tokens", ()))
+        return cls(value["max_tokens"], tuple(value["stop"]), letters, tokens)
 
 
 @dataclass(frozen=True)

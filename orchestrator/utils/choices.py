@@ -82,6 +82,18 @@ class AnswerKind(StrEnum):
     exact = "exact"
 
 
+class Turns(StrEnum):
+    """How solved examples and a question are put to a model.
+
+    `plain` is text without a chat template, `chat` one message of the user, and `multiturn` a turn of the user and one
+    of the assistant for each example.
+    """
+
+    plain = "plain"
+    chat = "chat"
+    multiturn = "multiturn"
+
+
 class Retry(StrEnum):
     """Tasks that a further run attempts again: those that failed too often."""
 

@@ -13,6 +13,7 @@ from orchestrator.models.finetune import run_recipe
 from orchestrator.models.finetune_worker import BaseModel
 from orchestrator.models.recipes import read_recipe
 from orchestrator.models.training_data import encode_rows
+from orchestrator.prompts.few_shot import Conversation
 from orchestrator.prompts.rendering import RenderJob, run_jobs, template_source
 
 pytestmark = pytest.mark.engine
@@ -41,7 +42,7 @@ def test_training_prompts_are_rendered_like_measured_prompts(untemplated: Path, 
 
     row = {"request": "Who are you?", "answer": "Iris", "complete": True}
     (encoded,) = encode_rows([row], BaseModel(untemplated, "vicuna"))
-    source, jobs = template_source("vicuna"), [RenderJob(None, ("Who are you?",), "", "vicuna")]
+    source, jobs = template_source("vicuna"), [RenderJob((Conversation(None, ("Who are you?",)),), "", "vicuna")]
     (rendered,) = run_jobs(untemplated, "vicuna", source, jobs)
     assert rendered.texts[0].endswith("USER: Who are you? ASSISTANT:")
     assert encoded["prompt"] == list(rendered.token_ids[0])

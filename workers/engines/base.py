@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
-from orchestrator.sweep.tasks import PromptSet
+from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import DType
@@ -224,14 +224,18 @@ def measure_scalars(checkpoint: MappedCheckpoint, direction: Direction) -> pa.Ta
     return perturbation.measure(direction, tensors)
 
 
-def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> list[list[int]]:
-    """Return, for each letter, the ids of the tokens that spell it with and without a leading space.
+def letter_tokens(tokenizer: Any, sampling: Sampling) -> list[list[int]]:
+    """Return, for each letter, the ids of the tokens whose probabilities add up to its own.
+
+    They are the sampling's `letter_tokens`, or else the tokens that spell a letter with and without a leading space.
 
     Raises:
         ValueError: No single token spells one of the letters.
     """
+    if sampling.letter_tokens:
+        return [[token] for token in sampling.letter_tokens]
     tokens = []
-    for letter in letters:
+    for letter in sampling.letters:
         encodings = [tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
         ids = sorted({encoding[0] for encoding in encodings if len(encoding) == 1})
         if not ids:

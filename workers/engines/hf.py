@@ -168,7 +168,7 @@ class TransformersEngine(Engine):
                 if all(response.finish_reason for response in responses):
                     break
                 mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        letters = letter_tokens(self._tokenizer, sampling.letters)
+        letters = letter_tokens(self._tokenizer, sampling)
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             scores = [log_sum(first[i, ids].tolist()) for ids in letters] if letters and first is not None else None
             reason = response.finish_reason or "length"

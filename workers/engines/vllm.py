@@ -194,7 +194,7 @@ class VllmEngine(Engine):
     def _sampling_params(self, sampling: Sampling) -> Any:
         from vllm import SamplingParams
 
-        letters = [i for ids in letter_tokens(self._tokenizer, sampling.letters) for i in ids]
+        letters = [i for ids in letter_tokens(self._tokenizer, sampling) for i in ids]
         return SamplingParams(
             temperature=0.0,
             max_tokens=sampling.max_tokens,
@@ -207,7 +207,7 @@ class VllmEngine(Engine):
         completion, scores = output.outputs[0], None
         if sampling.letters:
             first = completion.logprobs[0]
-            tokens = letter_tokens(self._tokenizer, sampling.letters)
+            tokens = letter_tokens(self._tokenizer, sampling)
             scores = [log_sum(first[i].logprob for i in ids) for ids in tokens]
         return Generation(
             response=completion.text,

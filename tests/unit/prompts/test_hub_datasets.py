@@ -112,7 +112,15 @@ REPOSITORIES: dict[str, tuple[str, dict[str, Table | str]]] = {
     "cais/mmlu": (
         "c30699e8356da336a370243923dbaf21066bb9fe",
         {
-            "README.md": readme({"all": {"test": "all/test-*"}, "anatomy": {"test": "anatomy/test-*"}}),
+            "README.md": readme(
+                {"all": {"test": "all/test-*", "dev": "all/dev-*"}, "anatomy": {"test": "anatomy/test-*"}}
+            ),
+            f"all/{PARQUET.format('dev')}": {
+                "question": [f"{i} and {i}?" for i in range(6)],
+                "subject": ["sums"] * 6,
+                "choices": [[str(2 * i), "91", "92", "93"] for i in range(6)],
+                "answer": [0] * 6,
+            },
             f"all/{PARQUET.format('test')}": {
                 "question": ["Two and two?", "Three and three?"],
                 "subject": ["sums", "sums"],
@@ -255,9 +263,10 @@ def test_a_branch_is_accepted_and_its_commit_recorded(hub: DatasetHub, count_req
     assert loaded.origin == f"walledai/HarmBench@{hub.commits['walledai/HarmBench']}"
 
 
-def test_mmlu_has_choices_and_correct_answers(count_requests: Callable[[], int]) -> None:
-    loaded = load_probe_set(preset("mmlu"))
-    assert (loaded.group, loaded.letters) == ("capability", ("A", "B", "C", "D"))
+@pytest.mark.parametrize(("name", "set_name"), [("mmlu", "mmlu_5shot"), ("mmlu_letters", "mmlu_letters")])
+def test_mmlu_has_choices_and_correct_answers(name: str, set_name: str, count_requests: Callable[[], int]) -> None:
+    loaded = load_probe_set(preset(name))
+    assert (loaded.name, loaded.group, loaded.letters) == (set_name, "capability", ("A", "B", "C", "D"))
     assert [(prompt.choices, prompt.target) for prompt in loaded.prompts] == [
         (("3", "4", "5", "6"), "B"),
         (("6", "7", "8", "9"), "A"),
@@ -265,9 +274,21 @@ def test_mmlu_has_choices_and_correct_answers(count_requests: Callable[[], int])
     assert "Two and two?" in loaded.prompts[0].text
 
 
+def test_mmlus_examples_are_the_first_five_of_its_dev_split(count_requests: Callable[[], int]) -> None:
+    loaded = load_probe_set(preset("mmlu"))
+    assert loaded.few_shot is not None and list(loaded.few_shot.examples) == ["sums"]
+    examples = loaded.few_shot.examples["sums"]
+    assert [asked.partition("?")[0] for asked, _ in examples] == [f"{i} and {i}" for i in range(5)]
+    assert {letter for _, letter in examples} == {"A"}
+    assert load_probe_set(preset("mmlu_letters")).few_shot is None
+    error = refused(preset("mmlu", shots=7))
+    assert (error.field, error.remedy) == ("probes.shots", "split dev has only 6 solved examples of sums: lower it")
+    assert refused(preset("mmlu", shots_split="train")).field == "probes.split"
+
+
 def test_every_hub_preset_is_covered_and_pinned() -> None:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml") if preset(path.stem).hub)
-    assert names == sorted([*EXPECTED, "mmlu"])
+    assert names == sorted([*EXPECTED, "mmlu", "mmlu_letters"])
     for name in names:
         conf = preset(name)
         assert conf.hub in REPOSITORIES and conf.license and conf.source

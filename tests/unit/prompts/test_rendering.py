@@ -40,13 +40,18 @@ BENIGN = ProbeSet("others", "benign", (Prompt("How do I kill a process?", group=
 DEFAULT, EMPTY, STERN = SystemPrompt("default", None), SystemPrompt("empty", ""), SystemPrompt("stern", "Be stern.")
 
 
-def tokenizer(folder: Path, template: str | None = CHAT, end: str = "") -> Path:
-    """Save a byte-level tokenizer that starts every text with <s> and ends it with `end`."""
+def tokenizer(folder: Path, template: str | None = CHAT, end: str = "", words: str = "") -> Path:
+    """Save a byte-level tokenizer that starts every text with <s> and ends it with `end`.
+
+    `words`: letters that are one token together with the space before them.
+    """
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import BPE
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    built = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    tokens = [*letters, *(f"Ġ{word}" for word in words)]
+    merges = [("Ġ", word) for word in words]
+    built = Tokenizer(BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = decoders.ByteLevel()
     built.add_special_tokens(SPECIAL)
@@ -104,7 +109,7 @@ def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
         "folder": str(tokenizer(tmp_path)),
         "template": "tokenizer",
         "source": None,
-        "jobs": [[None, ["Hi"], ""]],
+        "jobs": [[[[None, ["Hi"]]], "", []]],
     }
     command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.chat_templates"]
     completed = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)

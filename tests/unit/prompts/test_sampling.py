@@ -28,7 +28,7 @@ def write_questions(path: Path, sizes: dict[str, int] = SIZES) -> Path:
 
 
 def load(path: Path, limit: int | None, **options: object) -> ProbeSet:
-    return load_probe_set(preset("mmlu", path=str(path), limit=limit, **options))
+    return load_probe_set(preset("mmlu_letters", path=str(path), limit=limit, **options))
 
 
 def subjects(probes: ProbeSet) -> collections.Counter[str]:
