@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run quick test test-all lint check docs chaos setup clean
+.PHONY: help run quick test test-all lint check docs harness chaos setup clean
 
 # Many containers set this. Every process would then compile its imports again: 18 s for vLLM.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,13 +38,16 @@ docs: .venv/.setup-done-test ## build the documentation site into build/docs; a 
 	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --quiet
 	@echo build/docs/index.html
 
+harness: .venv/.setup-done-test ## install lm-evaluation-harness into .venv-harness and write its scores of the test questions
+	@$(PYTHON) -m tests.harness.environment
+
 chaos: .venv/.setup-done-test ## run a sweep on three hosts while processes are killed at random: make chaos ARGS="--seconds 600"
 	@$(PYTHON) -m tests.cluster.chaos $(ARGS)
 
 setup: .venv/.setup-done ## install only; ENGINE=cpu or ENGINE=gpu overrides the detection of GPUs
 
 clean: ## remove what setup and tests created; keep studies
-	rm -rf .venv .uv .pytest_cache .hypothesis .mypy_cache .ruff_cache build dist
+	rm -rf .venv .venv-harness .uv .pytest_cache .hypothesis .mypy_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -not -path "./studies/*" -prune -exec rm -rf {} +
 
 .venv/.setup-done: $(SETUP_INPUTS)

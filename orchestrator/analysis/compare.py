@@ -54,6 +54,7 @@ class ComparedSweep:
         rows: The landscape rows of the primary result.
         verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
         note: What an earlier version of the program measured otherwise. None if nothing.
+        letter_scoring: `PromptSet.letter_scoring` of the primary result.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ComparedSweep:
     summary: SweepSummary
     verdicts: ProbeVerdicts | None
     note: str | None = None
+    letter_scoring: str | None = None
 
     def headline(self) -> SweepHeadline:
         """Return the sweep's own numbers, without a comparison."""
@@ -201,7 +203,10 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
         name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
         verdicts = refusals_by_probe(stored).get(summary.primary.combination)
         note = older_version_note(stored.record)
-        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note))
+        key = summary.primary
+        scoring = {(p.probe_set, p.group, p.system_prompt): p.letter_scoring for p in stored.prompt_sets}
+        letters = scoring.get((key.probe_set, key.group, key.system_prompt))
+        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note, letters))
     return sweeps
 
 
@@ -234,7 +239,13 @@ def _correct(p: Sequence[float]) -> list[float]:
 
 
 def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifference:
-    """Return the differences of two sweeps, second minus first."""
+    """Return the differences of two sweeps, second minus first.
+
+    Answers whose letters are scored in different ways are not compared at all.
+    """
+    scoring = first.letter_scoring, second.letter_scoring
+    if None not in scoring and scoring[0] != scoring[1]:
+        return _not_compared(first, second, f"answers are scored in {scoring[0]} and in {scoring[1]}: not comparable")
     pairs = _pair_nodes(first.rows, second.rows)
     prompts = _shared_prompts(first.verdicts, second.verdicts)
     keys = zip(RESULT_KEY, first.summary.primary.combination, second.summary.primary.combination, strict=True)
@@ -254,6 +265,20 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         margin=_compare_score(MEAN_MARGIN, pairs, first, second, prompts),
         points=points,
         reason="; ".join(notes) or None,
+    )
+
+
+def _not_compared(first: ComparedSweep, second: ComparedSweep, reason: str) -> SweepDifference:
+    """Return a difference in which every number is undefined."""
+    return SweepDifference(
+        first=first.name,
+        second=second.name,
+        paired_probes=0,
+        paired_points=0,
+        visage=_undefined(reason),
+        margin=_undefined(reason),
+        points=(),
+        reason=reason,
     )
 
 

@@ -14,7 +14,7 @@ from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from tests.unit.prompts.test_probe_sets import preset
-from tests.unit.prompts.test_rendering import CHAT, NO_SYSTEM, decode, tokenizer
+from tests.unit.prompts.test_rendering import NO_SYSTEM, decode, tokenizer
 
 SUMS = [
     {"question": f" {i} + {i}? ", "subject": "easy_sums", "choices": [str(i), str(2 * i)], "answer": 1} for i in (1, 2)
