@@ -1,18 +1,43 @@
-"""Find numbers of a stored landscape that changed because a rule has a new version. Pure functions."""
+"""Find numbers of stored results that changed because a rule or a definition has a new version. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from orchestrator.analysis.landscape import combinations
+from orchestrator.analysis.results import ResultKey, SweepSummary
 from orchestrator.prompts.capability import SCORING_VERSION
 
 REASONS: Mapping[str, tuple[str, str]] = {
     "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)")
 }
 """Column of a landscape that counts responses -> (what it counts, why its counts of the same responses may change)."""
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """A number of a result in summary.json whose definition has changed since an earlier version.
+
+    Attributes:
+        path: Its place in the result, such as `visage.released`. It may name an interval, an object with low and high.
+        name: Its name in sentences.
+        reason: Why it may change: a sentence's end, or the path of a field of the new result that says why.
+    """
+
+    path: str
+    name: str
+    reason: str
+
+
+SCORES = (
+    ScoreChange("visage.paper", "VISAGE", "visage.reason"),
+    ScoreChange("visage.released", "VISAGE as the published code computes it", "visage.released_reason"),
+    ScoreChange("published", "the paper's VISAGE", "published_note"),
+)
 
 _NODE = ("line", "alpha", "beta", "point_id")
 
@@ -46,3 +71,42 @@ def changed_counts(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
                     f"points, by up to {largest:+.1f} percentage points, because {reason}"
                 )
     return list(dict.fromkeys(sentences))  # the judges of a set share its right answers
+
+
+def changed_scores(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
+    """Return one sentence for each number of SCORES that changed in a result although its responses did not.
+
+    Results with another number of prompts or of missing points than before are left out.
+
+    Args:
+        before: The summary that is stored, as JSON.
+        after: The summary of the same sweep, reduced again.
+    """
+    sentences = []
+    earlier = {ResultKey.from_json(result): result for result in before.get("results", ())}
+    for result in after.results:
+        stored, new = earlier.get(result.key), result.to_json()
+        if stored is None or any(stored.get(name) != new[name] for name in ("prompts", "points_missing")):
+            continue
+        for change in SCORES:
+            old, now = (_shown(_at(values, change.path)) for values in (stored, new))
+            if old != now:
+                reason = _at(new, change.reason) or change.reason
+                about = f"{result.probe_set} under {result.system_prompt}, judge {result.judge}"
+                sentences.append(f"{about}: {change.name} changed from {old} to {now}: {reason}")
+    return sentences
+
+
+def _at(result: Mapping[str, Any], path: str) -> Any:
+    """Return a value of a result as JSON. None if it lacks it."""
+    value: Any = result
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Return a number or an interval, rounded, as text."""
+    if isinstance(value, Mapping):
+        return f"{_shown(value['low'])} to {_shown(value['high'])}"
+    return "undefined" if value is None else f"{value:.2f}"

@@ -18,10 +18,13 @@ from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import (
     JUDGE_RECORD,
+    CheckpointResult,
     CheckpointSummary,
     ClusterSummary,
     JudgeSummary,
+    PromptsKey,
     ResultKey,
+    ResultSummary,
     SweepSummary,
     VerdictCounts,
 )
@@ -139,9 +142,8 @@ def reduce_summary(
         refusals = refusals_by_probe(stored)
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
     numbers = summarize(frame, refusals, grid)
-    results = tuple(
-        dataclasses.replace(result, published=published.visage(model, grid, result)) for result in numbers.results
-    )
+    results = tuple(_with_published_visage(stored, result) for result in numbers.results)
+    primary = next(result for result in results if result.key == numbers.primary)
     runs = with_totals(stored.study, stored.record.runs)
     geometry = stored.record.target_geometry
     return dataclasses.replace(
@@ -151,7 +153,8 @@ def reduce_summary(
         model=model,
         grid=grid,
         results=results,
-        published=published.visage(model, grid, numbers.primary),
+        published=primary.published,
+        published_note=primary.published_note,
         plane_share=None if geometry is None else geometry.plane_share,
         checkpoints=_checkpoints(stored, frame, numbers.primary),
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
@@ -164,6 +167,30 @@ def reduce_summary(
         engines=tuple(engines_of(stored.generations)),
         versions=next((run.versions for run in reversed(runs) if run.versions), {}),
     )
+
+
+def _with_published_visage(stored: StoredSweep, result: ResultSummary) -> ResultSummary:
+    """Return a result with the paper's VISAGE, or why it is not comparable."""
+    info, grid = stored.study.info, stored.sweep.grid.to_json()
+    papers = published.visage(info.model, info.dtype, grid, result, _prompt_set(stored, result))
+    if papers is None:
+        return result
+    return dataclasses.replace(result, published=papers.value, published_note=papers.note)
+
+
+def _with_published_asr(stored: StoredSweep, recipe: str, result: CheckpointResult) -> CheckpointResult:
+    """Return a checkpoint's result with the paper's ASR, or why it is not comparable."""
+    info = stored.study.info
+    papers = published.finetuned(info.model, info.dtype, recipe, result, _prompt_set(stored, result))
+    if papers is None:
+        return result
+    return dataclasses.replace(result, published=papers.value, published_note=papers.note)
+
+
+def _prompt_set(stored: StoredSweep, key: PromptsKey) -> PromptSet:
+    """Return the stored prompts that a result is about."""
+    own = (key.probe_set, key.group, key.system_prompt)
+    return next(p for p in stored.prompt_sets if (p.probe_set, p.group, p.system_prompt) == own)
 
 
 def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
@@ -208,17 +235,13 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
         for direction, _ in node.point.coefficients
     }
     radius, radius_of, radius_reason = _random_basin(stored.study, primary)
-    model = stored.study.info.model
     placed = []
     for checkpoint in summaries:
         distance, recipe = None, checkpoint.mark
         if geometry is not None:
             distance = geometry.alpha_of(directions[checkpoint.point_id].fingerprint or "")
             recipe = geometry.recipes.get(checkpoint.mark, checkpoint.mark)
-        results = tuple(
-            dataclasses.replace(result, published=published.finetuned(model, recipe, result))
-            for result in checkpoint.results
-        )
+        results = tuple(_with_published_asr(stored, recipe, result) for result in checkpoint.results)
         placed.append(
             dataclasses.replace(
                 checkpoint,

@@ -314,7 +314,9 @@ class ResultSummary(ResultKey):
         origin_high: Upper end of the same interval.
         degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
         margin: The mean margin. None in a summary of an earlier version.
-        published: The paper's VISAGE for this model and system prompt. None if the paper reports none.
+        published: The paper's VISAGE for this model and system prompt. None if the paper reports none, or if it was
+            measured in another setting.
+        published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
         clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
         curves: The mean over lines. Empty on planes.
     """
@@ -329,6 +331,7 @@ class ResultSummary(ResultKey):
     basin: BasinSummary
     degenerate_share: float | None
     published: float | None = None
+    published_note: str | None = None
     clusters: ClusterSummary | None = None
     curves: tuple[MeanCurve, ...] = ()
 
@@ -341,7 +344,9 @@ class CheckpointResult(ResultKey):
         n: Number of verdicts.
         surface: ASR of the line or plane at the checkpoint's coordinates, interpolated linearly between its points.
             None outside of them.
-        published: The paper's ASR after a comparable finetuning. None if the paper reports none.
+        published: The paper's ASR after a comparable finetuning. None if the paper reports none, or if it was measured
+            in another setting.
+        published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
     """
 
     n: int
@@ -350,6 +355,7 @@ class CheckpointResult(ResultKey):
     asr_high: float | None
     surface: float | None
     published: float | None = None
+    published_note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -519,6 +525,7 @@ class SweepSummary(JsonRecord):
     degenerate_share: float | None
     results: tuple[ResultSummary, ...]
     published: float | None = None
+    published_note: str | None = None
     plane_share: float | None = None
     checkpoints: tuple[CheckpointSummary, ...] = ()
     judges: tuple[JudgeSummary, ...] = ()

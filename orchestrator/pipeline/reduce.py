@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from orchestrator.analysis.adapter_versions import older_version_note
-from orchestrator.analysis.changes import changed_counts
+from orchestrator.analysis.changes import changed_counts, changed_scores
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results import SweepSummary
@@ -46,7 +46,7 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> tuple[pd.DataFrame, SweepSummary]:
     """Reduce, draw and report a sweep from its stored verdicts.
 
-    If the same responses now count differently than in the stored landscape, a warning names the rule that changed.
+    If the same responses give other numbers than in the stored results, a warning says which, by how much and why.
 
     Args:
         stored: The sweep.
@@ -61,7 +61,8 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     frame = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, frame, refusals)
     with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
-        for sentence in changed_counts(stored.folder.read_landscape()[0], frame):
+        earlier_frame, earlier_summary = stored.folder.read_landscape()
+        for sentence in (*changed_counts(earlier_frame, frame), *changed_scores(earlier_summary, summary)):
             logger.warning("%s", sentence)
     stored.folder.write_landscape(to_table(frame))
     stored.folder.write_summary(summary.to_json())

@@ -107,14 +107,27 @@ def _visage(summary: SweepSummary) -> str:
     if visage.reason:
         notes.append(visage.reason)
     aside = f" ({'; '.join(notes)})" if notes else ""
-    published = "" if summary.published is None else f" The paper reports {summary.published:.1f}."
     points = counted_points(visage) or "points"  # a summary of an earlier version has no count
     directions = len(visage.by_direction)
     mean = f", averaged over {directions} directions" if directions > 1 else ""
     return (
         f"VISAGE is {visage.paper:.1f} of 100: the mean margin (100 - ASR) over the {points} in {RANGE} at which any "
-        f"attack fails{mean}{aside}.{published}"
+        f"attack fails{mean}{aside}.{_published(summary)}"
     )
+
+
+def _published(summary: SweepSummary) -> str:
+    """Return a space and a sentence with the paper's VISAGE, or why it is not comparable; empty if it reports none."""
+    if summary.published_note is None:  # also in summaries of versions that did not check the setting
+        return ""
+    if summary.published is None:
+        return f" The paper's VISAGE of this model is {summary.published_note}."
+    released = summary.visage.released
+    if released is None:
+        compare = f"the published code's score is undefined here: {summary.visage.released_reason}"
+    else:
+        compare = f"compare it with {released:.2f}, as the published code computes it"
+    return f" The paper reports {summary.published:.2f} ({summary.published_note}); {compare}."
 
 
 def _margin(summary: SweepSummary) -> str:
@@ -179,6 +192,8 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
         notes.append(f"the grid gives {result.surface:.1f}% there")
     if result.published is not None:
         notes.append(f"the paper, which finetuned on answers, reports {result.published:.1f}%")
+    elif result.published_note is not None:
+        notes.append(f"the paper's ASR is {result.published_note}")
     if checkpoint.radii is not None:
         notes.append(f"{checkpoint.radii:.2g} radii of the basin away")
     elif checkpoint.distance is not None:

@@ -33,6 +33,8 @@ def store_sweep(
     leave_out: Callable[[Node], bool] = lambda node: False,
     respond: Callable[[Node, int], str] | None = None,
     attacks: Sequence[Prompt] = (),
+    probe_set: str = "ours",
+    sampling: Sampling | None = None,
     **grid: Any,
 ) -> Path:
     """Store a sweep as if it had been run, judged and reduced, and return its folder.
@@ -46,13 +48,15 @@ def store_sweep(
         leave_out: Nodes whose points are not stored.
         respond: `respond(node, i)`: the response to probe i. None: a fixed compliance or refusal, chosen by `refuses`.
         attacks: Prompts that replace the plain `probes`.
+        probe_set: Name of the prompts.
+        sampling: None: 8 tokens without early stop.
         **grid: Fields of `Grid`; 10 steps by default.
     """
     study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
     prompts = tuple(attacks or (Prompt(text) for text in probes))
     group, probes = prompts[0].group, [prompt.text for prompt in prompts]
     ids = tuple((i, len(system_prompt)) for i in range(len(prompts)))
-    prompt_set = PromptSet(group, prompts, tuple(probes), ids, Sampling(8), "ours", system_prompt)
+    prompt_set = PromptSet(group, prompts, tuple(probes), ids, sampling or Sampling(8), probe_set, system_prompt)
     study.prompt_sets.write(prompt_set)
     sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,))
     nodes = {node.point.id: node for node in sweep.grid.nodes if not leave_out(node)}

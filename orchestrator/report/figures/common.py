@@ -33,10 +33,10 @@ def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
         score += f" [{visage.low:.1f}, {visage.high:.1f}]"
     if visage.paper is not None and visage.points is not None:
         score += f" over {counted_points(visage)}"
-    if summary.published is not None:
-        score += f" (published: {summary.published:.1f})"
     parts = [] if margin is None or margin.value is None else [f"mean margin {margin.value:.1f}"]
     parts.append(f"ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}")
+    if summary.published is not None and summary.published_note is not None and visage.released is not None:
+        parts.append(f"published: {summary.published:.1f}, by the same code here: {visage.released:.1f}")
     numbers = f"VISAGE {score}\n{'   ·   '.join(parts)}"
     heading = textwrap.shorten(title, 80, placeholder="...")
     figure.suptitle(

@@ -62,8 +62,9 @@ def uncertainty_table(summary: SweepSummary) -> Table:
         if score is not None and (score.released is not None or score.released_reason):
             value, note = format_number(score.released), score.released_reason or ""
             rows.append([f"{name}, as the published code computes it", value, UNKNOWN, "", note])
-    if summary.published is not None:
-        rows.append(["VISAGE, as published", format_number(summary.published, 2), UNKNOWN, "", published.SOURCE])
+    if summary.published_note is not None:
+        note = f"{summary.published_note} ({published.SOURCE})"
+        rows.append(["VISAGE in the paper", format_number(summary.published, 2), UNKNOWN, "", note])
     radius = format_interval(basin.radius_low, basin.radius_high, 3)
     rows.append(["Radius (nearest edge)", format_number(basin.radius, 3), radius, "new probes", basin.reason or ""])
     estimates: list[tuple[str, Estimate, int]] = [
@@ -99,7 +100,7 @@ def results_table(summary: SweepSummary) -> Table:
     head = ["Probe set", "Group", "System prompt", "Judge", "Prompts", "Origin", "VISAGE (points)", "95% interval"]
     head += ["Mean margin", "95% interval", "Radius", "Degenerate"]
     rows = [_result_row(result) for result in summary.results]
-    if any(result.published is not None for result in summary.results):
+    if any(result.published is not None and result.published_note is not None for result in summary.results):
         head.append("VISAGE in the paper")
         for row, result in zip(rows, summary.results, strict=True):
             row.append(format_number(result.published, 2))

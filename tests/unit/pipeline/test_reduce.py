@@ -13,7 +13,8 @@ from orchestrator.pipeline.reduce import reduce_stored
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.tasks import Prompt
-from tests.unit.stored import store_sweep
+from orchestrator.utils.choices import Norm
+from tests.unit.stored import basin, store_sweep
 
 QUESTIONS = [Prompt(f"How many dollars in {i} days?", "capability", target="18") for i in range(4)]
 
@@ -39,6 +40,34 @@ def test_reduce_says_once_that_right_answers_are_read_otherwise(
         assert not caplog.records
 
 
+def test_reduce_says_once_that_visage_is_defined_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first version gave grids with norm sigma a VISAGE, and 3 points a value of the paper beside it."""
+    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
+    path = store_sweep(tmp_path, basin(0.3), "llama2_7b", steps=2, norm=Norm.sigma)
+    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    summary = stored.folder.read_landscape()[1]
+    for part in (summary, *summary["results"]):
+        part["visage"] |= {"paper": 77.5, "released": 77.5}
+        part["published"] = 85.32
+        del part["margin"]
+    stored.folder.write_summary(summary)
+    with caplog.at_level(logging.INFO):
+        reduce_stored(stored)
+        messages = [record.getMessage() for record in caplog.records]
+        assert [message.partition(": ")[2].partition(": ")[0] for message in messages] == [
+            "VISAGE changed from 77.50 to undefined",
+            "VISAGE as the published code computes it changed from 77.50 to undefined",
+            "the paper's VISAGE changed from 85.32 to undefined",
+        ]
+        assert messages[0].startswith("ours under default, judge keyword: ") and "norm sigma" in messages[0]
+        assert "grid.steps is 2 (in the paper 20)" in messages[2]
+        caplog.clear()
+        reduce_stored(stored)
+        assert not caplog.records
+
+
 def test_new_responses_are_no_change_of_a_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -46,6 +75,10 @@ def test_new_responses_are_no_change_of_a_rule(
     path = store_sweep(tmp_path, lambda *_: False, respond=lambda *_: "18", attacks=QUESTIONS, directions=1)
     stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
     frame = reduce_landscape(stored)
+    summary = stored.folder.read_landscape()[1]
+    for result in summary["results"]:
+        result |= {"points_missing": 3, "visage": result["visage"] | {"released": 10.0}}
+    stored.folder.write_summary(summary)
     empty = frame.assign(n=0, n_correct=frame["n_correct"].where(frame["alpha"] > 0))
     stored.folder.write_landscape(to_table(empty))
     reduce_stored(stored)
