@@ -27,7 +27,12 @@ def patched() -> None:
     """Apply all patches twice, because the second time must change nothing."""
     import numba  # noqa: F401 - loads llvmlite's library wrapper
 
-    for apply in (patches.hide_llvmlite_dict, patches.keep_linear_weights, patches.keep_expert_weights):
+    for apply in (
+        patches.hide_llvmlite_dict,
+        patches.keep_linear_weights,
+        patches.keep_expert_weights,
+        patches.count_ranks_eagerly,
+    ):
         apply()
         apply()
 
@@ -114,3 +119,14 @@ def test_kept_expert_weights_equal_the_loaded_weights(experts: types.SimpleNames
     before = experts.layer.w13_weight.clone()
     experts.instance.process_weights_after_loading(experts.layer)
     assert torch.equal(experts.layer.w13_weight, before)
+
+
+def test_count_ranks_eagerly_is_needed_and_counts_the_same() -> None:
+    from vllm.v1.sample import sampler
+
+    patched = sampler.batched_count_greater_than
+    assert hasattr(original(patched), "_torchdynamo_orig_callable"), "vLLM no longer compiles it"
+    values = torch.tensor([[0.5, 2.0, 1.0], [3.0, 3.0, 0.0]])
+    plain = original(patched)._torchdynamo_orig_callable
+    tokens = torch.tensor([[1.0], [3.0]])
+    assert patched(values, tokens).tolist() == plain(values, tokens).tolist() == [2, 2]

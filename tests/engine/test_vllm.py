@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.targets import resolve_target
+from orchestrator.sweep.continuations import Continuation
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.points import ORIGIN, Point
@@ -135,6 +136,50 @@ def prompt_set(
     prompts = tuple(Prompt(f"{words} {i}{'?' * (i % 3)}") for i in range(n))
     ids = tuple(tuple(engine._tokenizer.encode(prompt.text)) for prompt in prompts)
     return PromptSet("harmful", prompts, tuple(p.text for p in prompts), ids, sampling)
+
+
+def test_log_probabilities_equal_those_of_plain_torch_in_both_engines(at_origin: Pair) -> None:
+    """The oracle loads the model anew and sums log-softmax by hand, one sequence at a time."""
+    import transformers
+
+    folder, tokenizer = at_origin.vllm.spec.model_dir, at_origin.vllm._tokenizer
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prompts = prompt_set(at_origin.vllm, Sampling(4), n=6)
+    texts = [
+        "I'm sorry, I cannot help.",
+        "",
+        "Sure, here is what you need",
+        "the the the",
+        "zq;x# 9",
+        "a long one " * 40,
+    ]
+    continuations = [
+        Continuation("c", prompt.id, ids, text)
+        for prompt, ids, text in zip(prompts.prompts, prompts.token_ids, texts, strict=True)
+    ]
+    expected = []
+    for each in continuations:
+        room = at_origin.vllm.spec.max_model_len - len(each.token_ids) - 1
+        tokens = tokenizer.encode(each.text, add_special_tokens=False)[: min(128, room)]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*each.token_ids, *tokens]])).logits[0].double()
+        start = len(each.token_ids)
+        values = [(logits[start + i - 1].log_softmax(-1))[token].item() for i, token in enumerate(tokens)]
+        expected.append((sum(values) / len(values) if values else None, len(values)))
+    assert expected[1] == (None, 0) and expected[5][1] > 40 and len({n for _, n in expected}) > 3
+    for engine in (at_origin.vllm, at_origin.oracle):
+        measured = engine.log_probabilities(continuations * 4)  # more tokens than vLLM takes in a step: it reads chunks
+        assert [each.n_tokens for each in measured] == [n for _, n in expected] * 4, engine
+        for each, (mean, _) in zip(measured, expected * 4, strict=True):
+            assert each.mean == (None if mean is None else pytest.approx(mean, abs=1e-4)), engine
+
+
+def test_reading_texts_changes_no_response(at_origin: Pair) -> None:
+    prompts = prompt_set(at_origin.vllm, Sampling(8))
+    before = at_origin.vllm.generate([prompts])
+    text = before[0][0].response
+    at_origin.vllm.log_probabilities([Continuation("c", "p", ids, text) for ids in prompts.token_ids])
+    assert at_origin.vllm.generate([prompts]) == before
 
 
 def test_every_tensor_equals_the_reference_after_each_write(pair: Pair) -> None:

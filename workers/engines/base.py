@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.sweep.continuations import SCORED_TOKENS, Continuation, LogProbability
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from workers.weights.resident import Piece
+
+
+TokenSequence = tuple[Sequence[int], Sequence[int]]
+"""The token ids of a prompt, and those of a text after it."""
 
 
 class CanaryError(RuntimeError):
@@ -104,6 +109,8 @@ class Generation:
 class Engine(abc.ABC):
     """Interface to one loaded model. Not thread-safe: it runs one visit at a time."""
 
+    _tokenizer: Any  # the model's, from transformers; the dummy engine has none
+
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
 
@@ -168,8 +175,38 @@ class Engine(abc.ABC):
             return [self._generate([prompts])[0] for prompts in prompt_sets]
         return self._generate(prompt_sets)
 
+    def _encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    @abc.abstractmethod
+    def _token_log_probabilities(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        """Return the log-probability of each token of each text. No prompt and no text is empty."""
+
+    def log_probabilities(self, continuations: Sequence[Continuation]) -> list[LogProbability]:
+        """Return the mean log-probability of the first tokens of each text, given its prompt and the current weights.
+
+        A text is tokenized on its own, without special tokens, and its tokens are put after those of the prompt. At
+        most SCORED_TOKENS of them count, fewer if prompt and text would not fit into model.max_model_len. Nothing is
+        generated: the tokens are read in one pass.
+        """
+        sequences: list[TokenSequence] = []
+        for each in continuations:
+            room = self.spec.max_model_len - len(each.token_ids) - 1  # vLLM always generates one token
+            limit = min(SCORED_TOKENS, room) if each.token_ids else 0
+            sequences.append((each.token_ids, self._encode(each.text)[: max(0, limit)]))
+        measured = iter(self._token_log_probabilities([pair for pair in sequences if pair[1]]))
+        return [_mean(next(measured)) if tokens else LogProbability(None, 0) for _, tokens in sequences]
+
     def close(self) -> None:  # noqa: B027 - some engines hold nothing
         """Release the engine's resources."""
+
+
+def _mean(values: Sequence[float]) -> LogProbability:
+    """Return the mean of the log-probabilities of a text's tokens, of which there is at least one."""
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else None
+    return LogProbability(mean, len(values))
 
 
 def raise_if_wrong(wrong: Mapping[str, str], problem: str) -> None:

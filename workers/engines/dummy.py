@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
-from workers.engines.base import Engine, EngineSpec, Generation
+from workers.engines.base import Engine, EngineSpec, Generation, TokenSequence
 from workers.weights.checkpoint import TensorInfo
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 REFUSALS = ("I'm sorry, but I cannot help with that.", "I cannot help with this request.", "I apologize, but no.")
 OPENINGS = ("Sure, here is", "Of course. Here is", "Certainly, this is")
 BASIN_WALL_WIDTH = 0.025  # scale of the logistic curve at the basin's edge
+VOCABULARY = 10_000  # number of token ids that words are hashed to
 DEGENERATE_DISTANCE = 2.5  # in basin radii: beyond it (times a random factor) responses are repetitive text
 
 
 class DummyEngine(Engine):
-    """Deterministic engine without weights. A visit takes `spec.seconds`."""
+    """Deterministic engine without weights. A visit, or a batch to read, takes `spec.seconds`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -75,6 +76,18 @@ class DummyEngine(Engine):
                 for prompt, ids in zip(prompts.prompts, prompts.token_ids, strict=True)
             ]
             for prompts in prompt_sets
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        return [int(hash_fraction(word) * VOCABULARY) for word in text.split()]
+
+    def _token_log_probabilities(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        """Wait for `spec.seconds`, then return a value for each word: a lower one if the text has the word already."""
+        if self.spec.seconds:
+            time.sleep(self.spec.seconds)
+        return [
+            [-1.0 - token / VOCABULARY - 4.0 * (token in text[:i]) for i, token in enumerate(text)]
+            for _, text in sequences
         ]
 
 

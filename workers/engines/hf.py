@@ -20,6 +20,7 @@ from workers.engines.base import (
     Engine,
     EngineSpec,
     Generation,
+    TokenSequence,
     device_name,
     letter_tokens,
     log_sum,
@@ -137,6 +138,14 @@ class TransformersEngine(Engine):
             batches = (ids[i : i + self._batch] for i in range(0, len(ids), self._batch))
             generations.append([one for batch in batches for one in self._decode(batch, prompts.sampling)])
         return generations
+
+    def _token_log_probabilities(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        measured = []
+        for prompt, text in sequences:
+            logits = self.logits([*prompt, *text])[len(prompt) - 1 : -1]  # the logits before each token of the text
+            tokens = torch.tensor(list(text))
+            measured.append(logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist())
+        return measured
 
     def _decode(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Generation]:
         """Decode one batch greedily.

@@ -128,3 +128,23 @@ def _apply_experts(
 
 def _expert_bias(bias: torch.Tensor | None, expert: int) -> torch.Tensor | None:
     return None if bias is None else bias[expert]
+
+
+def count_ranks_eagerly() -> None:
+    """Count the ranks of prompt tokens on a CPU without compiling the operation.
+
+    Needed for vLLM 0.32 on a CPU, which compiles one comparison with inductor when log-probabilities of prompts are
+    first requested. That takes half a minute and a C++ compiler. The patched function returns the same counts.
+    """
+    from vllm.platforms import current_platform
+    from vllm.v1.sample import sampler
+
+    original = sampler.batched_count_greater_than
+    if not current_platform.is_cpu() or original is _count_at_least:
+        return
+    _count_at_least.__wrapped__ = original  # type: ignore[attr-defined]
+    sampler.batched_count_greater_than = _count_at_least
+
+
+def _count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return (x >= values).sum(-1)

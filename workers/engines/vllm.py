@@ -21,6 +21,7 @@ from workers.engines.base import (
     Engine,
     EngineSpec,
     Generation,
+    TokenSequence,
     device_name,
     letter_tokens,
     log_sum,
@@ -191,6 +192,9 @@ class VllmEngine(Engine):
             [self._generation(next(results), prompts.sampling) for _ in prompts.token_ids] for prompts in prompt_sets
         ]
 
+    def _token_log_probabilities(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        return _read(self._llm, sequences)
+
     def _sampling_params(self, sampling: Sampling) -> Any:
         from vllm import SamplingParams
 
@@ -317,3 +321,22 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, share)) for share in shares),
         patches.WRITE_VARIABLE: resolved_write(spec),
     }
+
+
+def _read(llm: Any, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+    """Let vLLM read prompt and text as one prompt; return the log-probability of each token of each text.
+
+    vLLM 0.32 reads no cached prefix for such a request, because it returns no log-probabilities for one. It holds the
+    logits of a whole sequence at a time: up to 4 x vocabulary bytes for each of its tokens.
+    """
+    from vllm import SamplingParams, TokensPrompt
+
+    outputs = llm.generate(
+        [TokensPrompt(prompt_token_ids=[*prompt, *text]) for prompt, text in sequences],
+        SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False),
+        use_tqdm=False,
+    )
+    return [
+        [entry[token].logprob for token, entry in zip(text, output.prompt_logprobs[len(prompt) :], strict=True)]
+        for (prompt, text), output in zip(sequences, outputs, strict=True)
+    ]

@@ -31,6 +31,7 @@ UNIT_VECTORS = 64  # maximum number of columns that a check reads back through a
 patches.hide_llvmlite_dict()  # the imports above load numba, in a rank's own process too
 patches.keep_linear_weights()
 patches.keep_expert_weights()
+patches.count_ranks_eagerly()
 
 
 @dataclass(frozen=True)
