@@ -51,7 +51,7 @@ class _Source:
 
 
 def compact(study: Study, advance: Advance | None = None) -> Compacted:
-    """Merge the small parts of a study's generations and judgements.
+    """Merge the small parts of a study's generations, judgements and log-probabilities.
 
     It may run beside a driver, and may be killed and repeated at any time.
 
@@ -73,6 +73,8 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
             if advance:
                 advance(len(batch))
         after += len(folder.parts())
+    merged = study.log_probabilities.compact()
+    before, after, removed = before + merged[0], after + merged[1], removed + merged[2]
     return Compacted(before, after, removed)
 
 

@@ -36,6 +36,17 @@ JUDGEMENTS = pa.schema(
     ]
 )
 
+LOG_PROBABILITIES = pa.schema(
+    [
+        ("context_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("response_id", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("mean", pa.float64()),
+        ("engine_id", pa.string()),
+    ]
+)
+
 PROMPTS = pa.schema(
     [
         ("prompt_id", pa.string()),

@@ -1,7 +1,8 @@
 """A study: a resident model and everything ever observed around it, in one folder.
 
     <out>/<model>-<id8>/
-      study.json  directions/  prompts/  generations/  judgements/<judge>/  sweeps/<name>-<id8>/  events/  damaged/
+      study.json  directions/  prompts/  generations/  judgements/<judge>/  log_probabilities/  sweeps/<name>-<id8>/
+      events/  damaged/
     <out>/.tmp/     where files are written before they are renamed into place
 
 A file counts because it verifies (its own metadata, page checksums, row count, content hash), never because a listing
@@ -25,6 +26,7 @@ from orchestrator.store.files import (
     read_json,
     translate_read_errors,
 )
+from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.observations import Generations, Judgements
 from orchestrator.store.prompt_sets import PromptSets
 from orchestrator.store.study_folder import StudyFolder
@@ -94,6 +96,7 @@ class Study(StudyFolder):
         generations: The stored responses.
         prompt_sets: The stored prompt sets.
         directions: The stored scalars of directions.
+        log_probabilities: The log-probabilities of stored responses under the unperturbed model.
     """
 
     def __init__(self, root: Path, study_id: str, moves_damaged: bool = False) -> None:
@@ -101,6 +104,7 @@ class Study(StudyFolder):
         self.generations = Generations(self)
         self.prompt_sets = PromptSets(self)
         self.directions = Directions(self)
+        self.log_probabilities = LogProbabilities(self)
 
     @classmethod
     def locate(cls, out: Path, info: StudyInfo) -> Study:

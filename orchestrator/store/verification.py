@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator.store.files import DamagedFileError, MissingFileError, read_json, read_meta, read_table
+from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo
@@ -38,7 +39,7 @@ class VerificationReport:
         files: Files that were read.
         bytes: Their size.
         tasks: Stored tasks.
-        rows: Rows of generations and judgements.
+        rows: Rows of generations, judgements and log-probabilities.
         findings: Files that do not verify.
         notes: Remarks about what is unusual but harmless.
     """
@@ -59,6 +60,7 @@ class VerificationReport:
 REMEDIES = {
     "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
     "judgements": "`run` and `judge` move it aside and judge again",
+    "log_probabilities": "`run` and `judge` move it aside and measure its responses again",
     "directions": "`run` moves it aside and measures the direction again",
     "prompts": "`run` moves it aside and stores the prompt set again",
     "study.json": "`run` moves it aside and writes it again",
@@ -153,6 +155,9 @@ def _check(
             if twice:
                 report.notes.append(f"{'/'.join(inside)}: {twice} of its tasks are stored elsewhere too and count once")
             known |= tasks
+        case ["log_probabilities", version, _] if path.suffix == ".parquet" and version.lstrip("v").isdigit():
+            _, table = LogProbabilities(study, int(version.lstrip("v"))).read_part(path)
+            report.rows += table.num_rows
         case ["directions", _]:
             if read_meta(path).get("study_id") != study.id:
                 raise DamagedFileError(f"{path}: belongs to another study")

@@ -98,3 +98,11 @@ class Retry(StrEnum):
     """Tasks that a further run attempts again: those that failed too often."""
 
     failed = "failed"
+
+
+class Measured(StrEnum):
+    """Responses whose log-probability is measured: those whose text leaves a doubt, all, or none."""
+
+    undecided = "undecided"
+    all = "all"
+    none = "none"
