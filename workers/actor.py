@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.store.schemas import GENERATIONS
+from orchestrator.store.schemas import GENERATIONS, LOG_PROBABILITIES
 from orchestrator.store.study import Study
 from orchestrator.store.temporary import sees_disk
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
 
@@ -58,6 +60,24 @@ class Receipt:
     table: pa.Table | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class LogProbabilityReceipt:
+    """Result of measuring a batch of continuations.
+
+    Attributes:
+        table: The measurements, as a table of the LOG_PROBABILITIES schema. The driver stores it.
+        seconds: Duration.
+    """
+
+    table: pa.Table
+    seconds: float
+
+    def event_fields(self) -> dict[str, Any]:
+        """Return the fields of the event `continuations_done`."""
+        tokens = sum(self.table["n_tokens"].to_pylist())
+        return {"continuations": self.table.num_rows, "tokens": tokens, "seconds": round(self.seconds, 4)}
+
+
 class Actor:
     """Owner of one engine. A plain class: the dispatcher wraps it as a Ray actor, and tests use it directly."""
 
@@ -81,6 +101,7 @@ class Actor:
         self._prompt_sets: Mapping[str, PromptSet] = {}
         self._scalars: Mapping[str, pa.Table] = {}
         self._peak_bytes, self._peak_read_at = 0, -math.inf
+        self._point: Point | None = None  # where the weights are; None if unknown
 
     def load(self) -> dict[str, Any]:
         """Load the model, check that writes reach it, and return a description of this actor.
@@ -138,7 +159,7 @@ class Actor:
         """
         started_at = datetime.datetime.now(datetime.UTC)
         start = time.monotonic()
-        self.engine.apply_point(visit.point, self._scalars)
+        self._move_to(visit.point)
         write_seconds = time.monotonic() - start
         prompt_sets = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
         generations = self.engine.generate(prompt_sets)
@@ -156,6 +177,32 @@ class Actor:
             engine_id=self._engine_id,
             table=None if self._sees_disk else table,
         )
+
+    def log_probabilities(self, batch: ContinuationBatch) -> LogProbabilityReceipt:
+        """Measure the log-probability of each continuation under the unperturbed model."""
+        start = time.monotonic()
+        if self._point != ORIGIN:
+            self._move_to(ORIGIN)
+        measured = self.engine.log_probabilities(batch.continuations)
+        rows = [
+            {
+                "context_id": each.context_id,
+                "prompt_id": each.prompt_id,
+                "response_id": each.response_id,
+                "n_tokens": result.n_tokens,
+                "mean": result.mean,
+                "engine_id": self._engine_id,
+            }
+            for each, result in zip(batch.continuations, measured, strict=True)
+        ]
+        table = pa.Table.from_pylist(rows, schema=LOG_PROBABILITIES)
+        return LogProbabilityReceipt(table, time.monotonic() - start)
+
+    def _move_to(self, point: Point) -> None:
+        """Write the weights of a point."""
+        self._point = None
+        self.engine.apply_point(point, self._scalars)
+        self._point = point
 
     def _rows(
         self,

@@ -21,6 +21,7 @@ from orchestrator.execution.events import WorkItem, last_line, shortened
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -78,7 +79,10 @@ class ActorSlot:
 
     def assign(self, item: WorkItem) -> None:
         """Send an item to the actor."""
-        method = self.handle.measure if isinstance(item, Direction) else self.handle.visit
+        if isinstance(item, ContinuationBatch):
+            method = self.handle.log_probabilities
+        else:
+            method = self.handle.measure if isinstance(item, Direction) else self.handle.visit
         reference = method.remote(item)
         if not self.assigned:
             self.running_since = time.monotonic()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Mapping
 
 from orchestrator.execution.policy import DispatchPolicy
+from orchestrator.sweep.continuations import SCORED_TOKENS, ContinuationBatch
+from orchestrator.sweep.tasks import PromptSet, Visit
 
 DURATIONS = 1000  # number of the latest visits from which deadlines are computed
 
@@ -13,7 +16,7 @@ DURATIONS = 1000  # number of the latest visits from which deadlines are compute
 class VisitDeadlines:
     """Deadlines of visits: a multiple of the median time for the same token budget.
 
-    A visit's token budget (`tokens`) is the maximum number of tokens that it may generate.
+    A visit's token budget (`tokens`) is the maximum number of tokens that it may generate (see `token_budget`).
     """
 
     def __init__(self, policy: DispatchPolicy) -> None:
@@ -36,3 +39,16 @@ class VisitDeadlines:
         if self._median is None:
             self._median = statistics.median(self._seconds_per_token)
         return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)
+
+
+def token_budget(item: Visit | ContinuationBatch, prompt_sets: Mapping[str, PromptSet]) -> int:
+    """Return the maximum number of tokens that an item generates or reads. Its deadline is proportional to it.
+
+    Args:
+        item: The visit or batch.
+        prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
+    """
+    if isinstance(item, ContinuationBatch):
+        return sum(len(each.token_ids) + SCORED_TOKENS for each in item.continuations)
+    sets = [prompt_sets[set_id] for set_id in item.prompt_set_ids]
+    return max(1, sum(len(s.prompts) * s.sampling.max_tokens for s in sets))

@@ -18,28 +18,32 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.execution.actor_pool import ActorPool, ActorSlot
-from orchestrator.execution.deadlines import VisitDeadlines
+from orchestrator.execution.deadlines import VisitDeadlines, token_budget
 from orchestrator.execution.events import item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.execution.visit_queue import VisitQueue
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
-from workers.actor import Receipt
+from workers.actor import LogProbabilityReceipt, Receipt
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the number of actors
+
+FollowUp = Callable[[], Sequence[ContinuationBatch]]
+"""Called once when all visits are done: returns the continuations that the actors measure before they end."""
 
 
 class Dispatcher:
@@ -57,11 +61,16 @@ class Dispatcher:
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
         self._failed_in_a_row: set[str] = set()  # ids of visits that were an actor's second failure in a row
         self._last_check = -math.inf
+        self._follow_up: FollowUp | None = None
 
     def run(
-        self, visits: Sequence[Visit], prompt_sets: Mapping[str, PromptSet], directions: Sequence[Direction]
+        self,
+        visits: Sequence[Visit],
+        prompt_sets: Mapping[str, PromptSet],
+        directions: Sequence[Direction],
+        follow_up: FollowUp | None = None,
     ) -> Outcome:
-        """Measure the directions that are not stored, then run the visits in their order.
+        """Measure the directions that are not stored, run the visits in their order, then the follow-up.
 
         The first SIGINT or SIGTERM lets running visits finish; the second one stops at once.
 
@@ -69,6 +78,7 @@ class Dispatcher:
             visits: The visits to run.
             prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
             directions: Every direction of the visits' points that needs scalars.
+            follow_up: Returns continuations to measure at the end. None: nothing.
 
         Returns:
             The totals of this run. Visits that were given up are in its `failures`.
@@ -77,12 +87,13 @@ class Dispatcher:
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
             RuntimeError: If measuring a direction fails too often.
         """
-        if not visits:
+        self._follow_up = follow_up
+        if not visits and not self._add_follow_up():
             return self.outcome
         self._prompt_sets = prompt_sets
         stored = {direction.id: self._study.directions.read(direction.id) for direction in directions}
         self._scalars = {id_: table for id_, table in stored.items() if table is not None}
-        self._queue.add(visits, [direction for direction in directions if direction.id not in self._scalars])
+        self._queue.add(visits, [each for each in directions if visits and each.id not in self._scalars])
         self._pool.open(prompt_sets, self._scalars if self._queue.all_measured else {})
         with self._signals:
             try:
@@ -97,7 +108,7 @@ class Dispatcher:
 
     def _loop(self) -> None:
         """Keep actors at work until nothing is left, or until a signal arrives."""
-        while len(self._queue) > 0 or self._pool.busy > 0:
+        while len(self._queue) > 0 or self._pool.busy > 0 or self._add_follow_up():
             self._check_actors()
             self._assign()
             for slot in self._pool.wait():
@@ -108,6 +119,15 @@ class Dispatcher:
             if self._signals.received:
                 self._finish_running()
                 break
+
+    def _add_follow_up(self) -> bool:
+        """Queue the batches of the follow-up, once. Return whether there are any."""
+        follow_up, self._follow_up = self._follow_up, None
+        batches = [] if follow_up is None else list(follow_up())
+        if batches:
+            self._queue.add(batches, [])
+            self._observe("continuations_queued", continuations=sum(len(batch.continuations) for batch in batches))
+        return bool(batches)
 
     # Assigning work.
 
@@ -146,6 +166,8 @@ class Dispatcher:
             item = slot.finish_running()
             if isinstance(item, Direction):
                 self._take_direction(slot, item, result, time.monotonic() - started)
+            elif isinstance(item, ContinuationBatch):
+                self._take_log_probabilities(slot, item, result)
             else:
                 self._take_receipt(slot, item, result)
 
@@ -155,16 +177,16 @@ class Dispatcher:
             raise error.cause from None
         if isinstance(slot.running, Direction):
             raise error
-        visit = slot.finish_running()
-        assert isinstance(visit, Visit)
-        why = str(error)
-        self._observe("visit_failed", slot=slot.number, why=shortened(why), **item_fields(visit))
-        if slot.last_visit_failed:  # the engine may be at fault: try the visit on another actor
-            self._queue.put_last(visit)
-            self._replace_broken(slot, visit, why)
+        item, why = slot.finish_running(), str(error)
+        is_visit = isinstance(item, Visit)
+        event = "visit_failed" if is_visit else "continuations_failed"
+        self._observe(event, slot=slot.number, why=shortened(why), **item_fields(item))
+        if isinstance(item, Visit) and slot.last_visit_failed:  # the engine may be at fault: try another actor
+            self._queue.put_last(item)
+            self._replace_broken(slot, item, why)
         else:
-            self._queue.record_failure(visit, why)
-        slot.last_visit_failed = True
+            self._queue.record_failure(item, why)
+        slot.last_visit_failed = is_visit
 
     def _take_direction(self, slot: ActorSlot, direction: Direction, scalars: pa.Table, seconds: float) -> None:
         """Store a measured direction; after the last one, send the scalars of all directions to the actors."""
@@ -175,12 +197,20 @@ class Dispatcher:
             self._pool.provide_scalars(self._scalars)
         self._observe("direction_measured", slot=slot.number, direction=direction.id, seconds=seconds)
 
+    def _take_log_probabilities(
+        self, slot: ActorSlot, batch: ContinuationBatch, receipt: LogProbabilityReceipt
+    ) -> None:
+        """Store the log-probabilities of a batch."""
+        self._study.log_probabilities.write(batch.id, receipt.table, slot.description["engine"])
+        self._deadlines.record(token_budget(batch, self._prompt_sets), receipt.seconds)
+        self._observe("continuations_done", slot=slot.number, **receipt.event_fields(), **item_fields(batch))
+
     def _take_receipt(self, slot: ActorSlot, visit: Visit, receipt: Receipt) -> None:
         """Count a completed visit, and store its rows if they are in the receipt."""
         if receipt.table is not None:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
         self._study.generations.add_expected_part(visit.id)
-        self._deadlines.record(self._token_budget(visit), receipt.seconds)
+        self._deadlines.record(token_budget(visit, self._prompt_sets), receipt.seconds)
         self._pool.record_success(slot)
         self.outcome.add_visit(receipt)
         self._observe(
@@ -194,11 +224,6 @@ class Dispatcher:
             peak_memory_bytes=receipt.peak_memory_bytes,
             **item_fields(visit),
         )
-
-    def _token_budget(self, visit: Visit) -> int:
-        """Return the maximum number of tokens that a visit may generate. Its deadline is proportional to it."""
-        sets = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
-        return max(1, sum(len(s.prompts) * s.sampling.max_tokens for s in sets))
 
     # Replacing actors.
 
@@ -238,8 +263,8 @@ class Dispatcher:
     def _replace_late(self) -> None:
         """Replace actors whose running visit is past its deadline."""
         for slot in self._pool.slots:
-            if isinstance(slot.running, Visit):
-                limit = self._deadlines.limit(self._token_budget(slot.running))
+            if isinstance(slot.running, (Visit, ContinuationBatch)):
+                limit = self._deadlines.limit(token_budget(slot.running, self._prompt_sets))
                 if limit is not None and slot.is_late(limit):
                     self._replace(slot, f"past its deadline of {limit:.0f} s")
 

@@ -15,6 +15,10 @@ The log also has `run_started` and `run_finished` (see docs/formats.md and docs/
     visit_failed           slot, visit, point_id, prompt_set_ids, why: the visit may be tried again
     visit_quarantined      visit, point_id, prompt_set_ids, story: the visit is given up: not tried again in this run
     direction_measured     slot, direction, seconds
+    continuations_queued   continuations: all visits are done, and so many responses have no log-probability yet
+    continuations_done     slot, batch, continuations, tokens, seconds: their log-probabilities are stored
+    continuations_failed   slot, batch, why: the batch may be tried again
+    continuations_given_up batch, story: the batch is not tried again in this run
     stopping               signal
     dispatch_finished      visits, responses, tokens, restarts, gpu_seconds, failures, interrupted: totals of this run
 """
@@ -24,14 +28,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import Visit
 
 Observer = Callable[..., None]
 """Called as `observer(event, **fields)` for each event, in the order in which they happen."""
 
-WorkItem = Visit | Direction
-"""Unit of work for an actor: a visit to run, or a direction to measure."""
+WorkItem = Visit | Direction | ContinuationBatch
+"""Unit of work for an actor: a visit to run, a direction to measure, or continuations to measure at the origin."""
 
 LONGEST_REASON = 2000  # maximum number of characters of an error in an event, from its end, where the message is
 
@@ -42,6 +47,8 @@ def item_fields(item: WorkItem | None) -> dict[str, Any]:
         return {}
     if isinstance(item, Direction):
         return {"direction": item.id}
+    if isinstance(item, ContinuationBatch):
+        return {"batch": item.id}
     return {"visit": item.id, "point_id": item.point.id, "prompt_set_ids": list(item.prompt_set_ids)}
 
 

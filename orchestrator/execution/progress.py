@@ -80,6 +80,7 @@ class ProgressDisplay:
         self._loading: set[int] = set()  # slots whose actor is loading
         self._ready: set[int] = set()  # slots whose actor is ready
         self._state = "starting Ray and the engine"
+        self._work, self._unit = "measuring", "points"
         self._started = time.monotonic()
         self._first_ready: float | None = None  # when the first actor was ready
         self._last_line = time.monotonic()  # when the last line was printed
@@ -88,12 +89,12 @@ class ProgressDisplay:
             SpinnerColumn("dots" if self._unicode else "line"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:,} of {task.total:,} points"),
+            TextColumn("{task.completed:,} of {task.total:,} {task.fields[unit]}"),
             TextColumn("{task.fields[time]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(self._state, total=visits, time="")
+        self._task = self._bar.add_task(self._state, total=visits, time="", unit=self._unit)
         self._live = Live(
             get_renderable=self._render, console=self._console, transient=True, refresh_per_second=REFRESHES
         )
@@ -107,10 +108,7 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
-        if self._done:
-            seconds = time.monotonic() - self._started
-            facts = ", ".join(self._facts())
-            self.print_line(f"{self._done:,} of {self._total:,} points in {duration(seconds)}, {facts}")
+        self._print_totals()
 
     def observe(self, event: str, **fields: Any) -> None:
         """Take one event of the dispatcher (see `events.py`)."""
@@ -122,7 +120,7 @@ class ProgressDisplay:
                 self._loading.discard(slot)
                 self._ready.add(slot)
                 self._first_ready = self._first_ready or time.monotonic()
-                self._state = "measuring"
+                self._state = self._work
                 seconds = duration(fields["load_seconds"])
                 self.print_line(f"actor {fields['actor']} holds the model (loaded in {seconds})")
             case "visit_done":
@@ -131,9 +129,17 @@ class ProgressDisplay:
                 if self._curve is not None and self._console.is_terminal:
                     self._curve.add_visit(fields["visit"])
                 self._print_progress()
-            case "visit_failed" | "actor_died" | "actor_failed_to_start":
+            case "continuations_queued":
+                self._begin_reading(fields["continuations"])
+            case "continuations_done":
+                self._done += fields["continuations"]
+                self._tokens += fields["tokens"]
+                self._print_progress()
+            case "continuations_given_up":
+                self.print_line(f"given up after {len(fields['story'])} tries: responses to read at the origin")
+            case "visit_failed" | "continuations_failed" | "actor_died" | "actor_failed_to_start":
                 self._failed += 1
-                if event != "visit_failed":
+                if event not in ("visit_failed", "continuations_failed"):
                     self._loading.discard(slot)
                     self._ready.discard(slot)
                 self.print_line(f"{event.replace('_', ' ')}: {last_line(fields['why'])}")
@@ -144,6 +150,23 @@ class ProgressDisplay:
                 self._state = "stopping"
                 self.print_line(f"{fields['signal']}: running visits may finish; a second signal stops at once")
 
+    def _begin_reading(self, responses: int) -> None:
+        """Show from now on how many responses were read at the origin, instead of points."""
+        self._print_totals()
+        self._work, self._unit = "reading responses at the origin", "responses"
+        if self._ready:
+            self._state = self._work
+        self._done, self._total, self._tokens, self._curve = 0, responses, 0, None
+        self._started = time.monotonic()
+        self._first_ready = self._started if self._ready else None
+
+    def _print_totals(self) -> None:
+        """Print how much was done and how fast, unless nothing was done."""
+        if self._done:
+            seconds = time.monotonic() - self._started
+            facts = ", ".join(self._facts())
+            self.print_line(f"{self._done:,} of {self._total:,} {self._unit} in {duration(seconds)}, {facts}")
+
     def print_line(self, text: str) -> None:
         """Print a line that stays, above the live display."""
         self._last_line = time.monotonic()
@@ -153,7 +176,9 @@ class ProgressDisplay:
         """Print a progress line if there is no terminal and the last line is more than PLAIN_EVERY seconds old."""
         if self._console.is_terminal or time.monotonic() - self._last_line <= PLAIN_EVERY:
             return
-        self.print_line(", ".join([f"{self._done:,} of {self._total:,} points", *self._facts(), self._time_left()]))
+        self.print_line(
+            ", ".join([f"{self._done:,} of {self._total:,} {self._unit}", *self._facts(), self._time_left()])
+        )
 
     def _facts(self) -> list[str]:
         """Return speed, failures and visits given up, one text each."""
@@ -176,7 +201,14 @@ class ProgressDisplay:
         """Return the live display."""
         elapsed, left = duration(time.monotonic() - self._started), self._time_left()
         times = f"{elapsed}, {left}" if left else elapsed
-        self._bar.update(self._task, completed=self._done, description=self._state, time=times)
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            total=self._total,
+            description=self._state,
+            time=times,
+            unit=self._unit,
+        )
         facts = []
         if self._ready:
             facts.append(_count(len(self._ready), "actor"))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.execution.events import Observer, WorkItem, item_fields, last_line
 from orchestrator.execution.outcome import Failure, Outcome
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import Visit
 
@@ -19,20 +20,20 @@ class VisitQueue:
     """Queue of visits in their order and, ahead of them, the directions to measure.
 
     Moving along a direction requires its scalars. Until every direction is measured, `take` returns visits of the
-    origin only.
+    origin only. Batches of continuations, which are measured at the origin, wait among the visits.
     """
 
     def __init__(self, max_attempts: int, outcome: Outcome, observe: Observer) -> None:
         self._max_attempts = max_attempts
         self._outcome = outcome
         self._observe = observe
-        self._visits: deque[Visit] = deque()
+        self._visits: deque[Visit | ContinuationBatch] = deque()
         self._directions: deque[Direction] = deque()
         self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
         self._errors: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
 
-    def add(self, visits: Iterable[Visit], directions: Iterable[Direction]) -> None:
-        """Append visits, and directions that have to be measured before them."""
+    def add(self, visits: Iterable[Visit | ContinuationBatch], directions: Iterable[Direction]) -> None:
+        """Append visits or batches of continuations, and directions that have to be measured before them."""
         self._visits.extend(visits)
         self._directions.extend(directions)
         self._unmeasured = len(self._directions)
@@ -58,7 +59,7 @@ class VisitQueue:
         """
         if self._directions and idle:
             return self._directions.popleft()
-        if self._visits and (self.all_measured or self._visits[0].point.is_origin):
+        if self._visits and (self.all_measured or _is_at_origin(self._visits[0])):
             return self._visits.popleft()
         return None
 
@@ -70,7 +71,7 @@ class VisitQueue:
             else:
                 self._visits.appendleft(item)
 
-    def put_last(self, visit: Visit) -> None:
+    def put_last(self, visit: Visit | ContinuationBatch) -> None:
         """Return a visit to the end, where it delays the others least, without counting an attempt."""
         self._visits.append(visit)
 
@@ -91,8 +92,14 @@ class VisitQueue:
             if exhausted:
                 raise RuntimeError(f"measuring direction {item.id} killed every actor that tried: {why}")
             self._directions.appendleft(item)
-        elif exhausted:
+        elif not exhausted:
+            self.put_last(item)
+        elif isinstance(item, ContinuationBatch):
+            self._observe("continuations_given_up", story=errors, **item_fields(item))
+        else:
             self._outcome.failures.append(Failure(item, errors))
             self._observe("visit_quarantined", story=errors, **item_fields(item))
-        else:
-            self.put_last(item)
+
+
+def _is_at_origin(item: Visit | ContinuationBatch) -> bool:
+    return isinstance(item, ContinuationBatch) or item.point.is_origin

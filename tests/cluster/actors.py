@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.tasks import Visit
 from orchestrator.utils.errors import UserError
-from workers.actor import Actor, Receipt
+from workers.actor import Actor, LogProbabilityReceipt, Receipt
 
 
 class Scripted(Actor):
@@ -75,6 +76,18 @@ class WithoutDisk(Actor):
 
     def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
         super().__init__(spec, "/nowhere/to/be/seen", study_id, token)
+
+
+class FailsReading(Actor):
+    """Fail to read a batch that contains the text `poison`, and hang once at one that contains the text `trap`."""
+
+    def log_probabilities(self, batch: ContinuationBatch) -> LogProbabilityReceipt:
+        texts = {each.text for each in batch.continuations}
+        if "poison" in texts:
+            raise RuntimeError("these texts are beyond me")
+        if "trap" in texts and is_first(self._study.out):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().log_probabilities(batch)
 
 
 class Refused(Actor):

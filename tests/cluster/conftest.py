@@ -16,6 +16,7 @@ from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.temporary import create_disk_token
+from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.choices import EngineKind
@@ -75,6 +76,7 @@ class Job:
         on_event: Callable[[Event], None] = lambda event: None,
         check_actor: Callable[[Mapping[str, Any]], None] = lambda description: None,
         only: Sequence[Visit] | None = None,
+        follow_up: Sequence[ContinuationBatch] = (),
         **policy: Any,
     ) -> Outcome:
         """Run the missing visits, or only some; a visit takes `seconds`. `on_event` is called with each event."""
@@ -88,7 +90,8 @@ class Job:
         setup = DispatchSetup(self.study, spec, DispatchPolicy(**settings), check_actor, observe, actor)
         self.dispatcher = Dispatcher(setup)
         todo = self.missing if only is None else only
-        return self.dispatcher.run(todo, {s.id: s for s in self.sets}, self.sweep.grid.directions_used)
+        sets = {s.id: s for s in self.sets}
+        return self.dispatcher.run(todo, sets, self.sweep.grid.directions_used, lambda: follow_up)
 
     def events_named(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.sweep.continuations import Continuation, ContinuationBatch, context_id
 from orchestrator.sweep.points import ORIGIN
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import (
@@ -24,6 +25,7 @@ from tests.cluster.actors import (
     BrokenAtOnce,
     Closing,
     DiesLoading,
+    FailsReading,
     OneBroken,
     OtherVersions,
     Refused,
@@ -325,3 +327,43 @@ def test_a_driver_needs_neither_torch_nor_an_engine() -> None:
     code = f"import sys, orchestrator.execution.dispatch; print([m for m in {heavy!r} if m in sys.modules])"
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert completed.stdout.strip() == "[]"
+
+
+def batches(*texts: str) -> list[ContinuationBatch]:
+    """Return one batch for each text, with a second text of its own."""
+    pairs = ((Continuation(context_id([1]), "p", (1,), each) for each in (text, f"{text} again")) for text in texts)
+    return [ContinuationBatch(tuple(pair)) for pair in pairs]
+
+
+def test_actors_share_what_is_read_after_the_last_visit(job: Job, undisturbed: Responses) -> None:
+    follow_up = batches(*map(str, range(8)))
+    outcome = job.run(seconds=0.1, follow_up=follow_up)
+    assert job.responses() == undisturbed and not outcome.failures
+    done = job.events_named("continuations_done")
+    assert {e["batch"] for e in done} == {batch.id for batch in follow_up} and {e["slot"] for e in done} == {0, 1}
+    names = [e["event"] for e in job.events]
+    assert max(i for i, name in enumerate(names) if name == "visit_done") < names.index("continuations_queued")
+    assert len(job.study.log_probabilities.read()) == 16
+    assert outcome.actors == 2, "the actors that made the visits read too"
+
+
+def test_a_batch_that_cannot_be_read_is_given_up_and_nothing_else_is_lost(job: Job, undisturbed: Responses) -> None:
+    outcome = job.run(actor=FailsReading, follow_up=batches("a", "poison", "b"), max_attempts=2)
+    assert job.responses() == undisturbed and not outcome.failures and not outcome.interrupted
+    (given_up,) = job.events_named("continuations_given_up")
+    assert len(given_up["story"]) == 2 and "beyond me" in given_up["story"][0]
+    assert len(job.events_named("continuations_failed")) == 2 and outcome.restarts == 0
+    assert len(job.study.log_probabilities.read()) == 4
+
+
+def test_an_actor_that_hangs_while_it_reads_is_replaced(job: Job) -> None:
+    outcome = job.run(actor=FailsReading, actors=1, follow_up=batches("a", "trap", "b"), deadline_floor=2.0)
+    assert outcome.restarts == 1 and "deadline" in job.events_named("actor_died")[0]["why"]
+    assert len(job.study.log_probabilities.read()) == 6 and job.missing == []
+
+
+def test_no_actor_starts_if_there_is_nothing_to_read(job: Job) -> None:
+    job.run(only=[], follow_up=[])
+    assert job.events == []
+    job.run(only=[], follow_up=batches("a"))
+    assert len(job.events_named("continuations_done")) == 1 and job.responses() == {}

@@ -148,3 +148,23 @@ def test_reading_the_weights_shows_its_progress(monkeypatch: pytest.MonkeyPatch)
     with file_progress("remembered results"):
         pass
     assert quiet.getvalue() == ""
+
+
+def test_responses_read_at_the_origin_are_counted_after_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.progress.PLAIN_EVERY", -1.0)
+    file = io.StringIO()
+    with ProgressDisplay(1, Console(file=file, width=80)) as display:
+        display.observe("actor_ready", **READY)
+        display.observe("visit_done", **visit_fields())
+        display.observe("continuations_queued", continuations=100)
+        display.observe("continuations_done", slot=0, batch="b", continuations=64, tokens=640, seconds=1.0)
+        display.observe("continuations_failed", slot=0, batch="c", why="Traceback\nRuntimeError: no memory")
+        display.observe("continuations_given_up", batch="c", story=["a", "b"])
+    lines = file.getvalue().splitlines()
+    assert re.fullmatch(r"1 of 1 points in .*s, 1?[\d,]+ tok/s", lines[2])
+    assert re.fullmatch(r"64 of 100 responses, [\d,]+ tok/s, .*s left", lines[3])
+    assert lines[4:6] == [
+        "continuations failed: RuntimeError: no memory",
+        "given up after 2 tries: responses to read at the origin",
+    ]
+    assert re.fullmatch(r"64 of 100 responses in .*s, [\d,]+ tok/s, 1 failure", lines[6])

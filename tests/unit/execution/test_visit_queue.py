@@ -10,6 +10,7 @@ from orchestrator.execution.deadlines import VisitDeadlines
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.visit_queue import VisitQueue
+from orchestrator.sweep.continuations import Continuation, ContinuationBatch
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import Visit
@@ -78,3 +79,15 @@ def test_the_deadline_is_a_multiple_of_the_median_time_per_token() -> None:
     assert deadlines.limit(1) == 1.0, "the floor"
     deadlines.record(100, 1.0)
     assert deadlines.limit(100) == pytest.approx(15.0)
+
+
+def test_batches_of_continuations_need_no_direction_and_are_given_up_without_a_failure() -> None:
+    queue = Queue()
+    batch = ContinuationBatch((Continuation("c", "p", (1, 2), "text"),))
+    queue.add([batch], [DIRECTION])
+    assert queue.n_visits == 1 and queue.take(idle=False) == batch
+    queue.record_failure(batch, "first")
+    assert queue.take(idle=False) == batch and queue.events == []
+    queue.record_failure(batch, "second")
+    assert queue.n_visits == 0 and queue.outcome.failures == []
+    assert queue.events == [("continuations_given_up", {"story": ["first", "second"], "batch": batch.id})]
