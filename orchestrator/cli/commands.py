@@ -113,7 +113,7 @@ def judge(call: Call) -> int:
     stored = _stored(call)
     if any(override.partition("=")[0].lstrip("+") in ("judge", "judges") for override in call.overrides):
         stored = with_judges(stored, tuple(call.config.judge_names))
-    code = rejudge(call.config, stored, stderr_console())
+    code = rejudge(call.config, stored, stderr_console(), call.overrides, call.config_dir)
     print_results(stored.folder, call.json)
     return code
 

@@ -16,6 +16,7 @@ from orchestrator.utils.choices import (
     Dtype,
     EngineKind,
     GridKind,
+    Measured,
     Norm,
     Retry,
     Turns,
@@ -128,12 +129,13 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """How a model judge is run. null for an option: the judge's default."""
+    """How a model judge is run, and what the measured model itself reads. null for an option: the judge's default."""
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own
     max_model_len: int | None = None  # maximum tokens of a filled template and its answer; null: the judge's own
     tensor_parallel: int = 1  # number of GPUs that share one judge
+    log_probability: Measured = Measured.undecided  # responses to read again at the origin: undecided, all or none
 
 
 @dataclass

@@ -17,16 +17,18 @@ from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.pipeline.estimate import check_machine
+from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
 from orchestrator.store.events import EventLog
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.lease import Lease
+from orchestrator.store.parts import TaskKey
 from orchestrator.store.records import FailedVisit, SweepRecord
 from orchestrator.store.runs import RunRecorder, engines_of
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
-from orchestrator.sweep.tasks import Task, visits
+from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
 from orchestrator.utils.choices import Retry
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from orchestrator.execution.dispatch import Dispatcher
 
 logger = logging.getLogger(__name__)
+
+NOT_OF_THE_SWEEP = ("cluster.part=", "judging.log_probability=")
+"""Overrides of a single run, which the sweep's record leaves out."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecor
         sweep_id=prepared.sweep.id,
         name=prepared.sweep.name,
         request=prepared.sweep.to_json(),
-        overrides=tuple(text for text in overrides if not text.startswith("cluster.part=")),
+        overrides=tuple(text for text in overrides if not text.startswith(NOT_OF_THE_SWEEP)),
         labels={target.fingerprint: target.label for target in prepared.targets},
         target_geometry=prepared.target_geometry,
     )
@@ -107,10 +112,23 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
     _log_missing(todo, part)
     _log_damage(stored.study)
     if not todo.tasks:
-        return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
+        unread = unmeasured(stored, prepared.config.judging.log_probability, _keys_of_part(prepared, part))
+        if not unread:
+            return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
+        logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
     check_machine(prepared, todo.tasks)
     code = _run_tasks(prepared, stored, todo.tasks, console)
     return Execution(code, find_missing(prepared, stored))
+
+
+def _keys_of_part(prepared: PreparedSweep, part: str | None) -> set[TaskKey] | None:
+    """Return the keys of the tasks of a part `i/n`; None for the whole sweep."""
+    if part is None:
+        return None
+    i, n = parse_part(part)
+    tasks = prepared.sweep.tasks()
+    part_of_point = assign_parts(tasks, n)
+    return {task.key for task in tasks if part_of_point[task.point] == i}
 
 
 def execute_again(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> ExitCode:
@@ -151,7 +169,9 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
             check_actor = _Admission(engines, config.engine.mix, recorder)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
-            outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used)
+            own = _keys_of_part(prepared, config.cluster.part)
+            follow_up = measure_after(stored, config.judging.log_probability, own)
+            outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, follow_up)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:
         ending = "interrupted"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from orchestrator.config.schema import Config
+from orchestrator.pipeline.log_probability import measure_stored
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.scoring.panel import check_judges
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
@@ -14,8 +16,23 @@ from orchestrator.store.verification import file_kind, log_damage
 from orchestrator.utils.errors import ExitCode
 
 
-def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
+def rejudge(
+    config: Config,
+    stored: StoredSweep,
+    console: Console,
+    overrides: Sequence[str] = (),
+    config_dir: str | None = None,
+) -> ExitCode:
     """Judge a stored sweep by its judges, then reduce and report it. Corrupt files are moved aside.
+
+    Before that, missing log-probabilities are measured, if the sweep's model is on this machine.
+
+    Args:
+        config: The call's options.
+        stored: The sweep.
+        console: Where progress is shown.
+        overrides: The call's overrides, from which the sweep's model and engine are composed.
+        config_dir: The user's own presets.
 
     Returns:
         COMPLETE, FAILED_TASKS if a model judge gave no verdict on some responses, INTERRUPTED, or NOT_MET if files
@@ -27,11 +44,15 @@ def rejudge(config: Config, stored: StoredSweep, console: Console) -> ExitCode:
     study = stored.study
     study.moves_damaged = True
     config = dataclasses.replace(config, judges=list(stored.sweep.judges))
-    code = judge_and_reduce(config, stored, console)
+    check_judges(stored)
+    interrupted = measure_stored(config, stored, console, overrides, config_dir)
+    code = judge_and_reduce(config, stored, console, run_models=not interrupted)
+    if interrupted:
+        return ExitCode.INTERRUPTED
     if not study.problems or code == ExitCode.INTERRUPTED:
         return code
     log_damage(study)  # judge again, once, to replace damaged verdicts that were moved aside
-    lost_more = any(file_kind(study, path) != "judgements" for path in study.problems)
+    lost_more = any(file_kind(study, path) not in ("judgements", "log_probabilities") for path in study.problems)
     code = judge_and_reduce(config, stored, console)
     if lost_more and code == ExitCode.COMPLETE:
         return ExitCode.NOT_MET
