@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.planning.cost import JudgePlan, Plan
+from orchestrator.planning.cost import JudgePlan, Plan, ReadingPlan
 from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import PLACEMENT_TEXT, MemoryEstimate, format_bytes
 from orchestrator.planning.timing import Basis
@@ -36,6 +36,8 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.gpu_hours is not None:
         rows.append(("GPU-hours", f"at most {plan.gpu_hours:.2f}"))
     rows.append(("disk", f"at most {format_bytes(plan.disk_bytes)}"))
+    if plan.log_probability is not None:
+        rows.append(("log-probability", _reading(plan.log_probability)))
     rows += [(f"judge {judge.judge}", _judge(judge)) for judge in plan.judging]
     return rows + [("note", note) for note in plan.notes]
 
@@ -69,6 +71,11 @@ def _device(plan: Plan) -> tuple[str, str]:
     if plan.suggested_tensor_parallel:
         remedy = f"engine.tensor_parallel={plan.suggested_tensor_parallel} does"
     return "GPUs", f"{groups}: does not fit; {remedy}"
+
+
+def _reading(reading: ReadingPlan) -> str:
+    costs = f"at most {reading.responses:,} responses, {reading.tokens:,} tokens to read"
+    return costs if reading.seconds is None else f"{costs}; {duration(reading.seconds)}"
 
 
 def _judge(judge: JudgePlan) -> str:

@@ -32,7 +32,16 @@ from orchestrator.store.runs import with_totals
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, Task, visits
-from orchestrator.utils.choices import BaseChoice, ClusterKind, DeviceChoice, Dtype, EngineKind, GridKind, Retry
+from orchestrator.utils.choices import (
+    BaseChoice,
+    ClusterKind,
+    DeviceChoice,
+    Dtype,
+    EngineKind,
+    GridKind,
+    Measured,
+    Retry,
+)
 from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint
@@ -77,7 +86,11 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
             folder = prepared.checkpoint.path.absolute()
             host_copy = missing_host_bytes(MappedCheckpoint(folder), sample_id(folder))
     prompts = {
-        p.id: _Prompts(PromptLoad(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens), p.group)
+        p.id: _Prompts(
+            PromptLoad(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens),
+            p.group,
+            not p.sampling.letters,
+        )
         for p in prepared.prompt_sets
     }
     missing_work = _MissingWork(prompts, prepared.sweep, missing)
@@ -99,10 +112,11 @@ def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """The size of a prompt set, and its group."""
+    """The size of a prompt set, its group, and whether its responses are texts (not letters)."""
 
     load: PromptLoad
     group: str
+    has_texts: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,13 @@ class _MissingWork:
     prompts: Mapping[str, _Prompts]
     sweep: Sweep
     tasks: Sequence[Task]
+
+    def texts(self) -> _MissingWork:
+        """Return the tasks whose responses are texts."""
+        prompts = {set_id: prompts for set_id, prompts in self.prompts.items() if prompts.has_texts}
+        return dataclasses.replace(
+            self, prompts=prompts, tasks=[task for task in self.tasks if task.prompt_set_id in prompts]
+        )
 
     def workload(self) -> Workload:
         """Return the visits of the missing tasks, and the size of the whole sweep."""
@@ -147,7 +168,11 @@ def _estimate(
     remarks = [*notes, gpu.note] if gpu.note else notes
     plan = cost.estimate(model, setup, missing.workload(), measured, remarks)
     model_judges = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
-    return dataclasses.replace(plan, judging=tuple(_judge_plan(config, judge, missing) for judge in model_judges))
+    reading = None
+    if config.judging.log_probability != Measured.none:
+        reading = cost.estimate_reading(model, setup, missing.texts().workload())
+    judging = tuple(_judge_plan(config, judge, missing) for judge in model_judges)
+    return dataclasses.replace(plan, judging=judging, log_probability=reading)
 
 
 def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
@@ -223,7 +248,7 @@ def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[Prob
                 words += sum(len(turn.split()) for text in texts for turn in text.turns) // count
             tokens = TEMPLATE_PROMPT_TOKENS + words * 4 // 3  # four tokens for three words
             load = PromptLoad(count, count * tokens, sampling_of(config, probe_set).max_tokens)
-            prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group)
+            prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group, not probe_set.letters)
     return prompts
 
 

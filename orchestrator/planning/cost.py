@@ -19,8 +19,9 @@ from orchestrator.planning.memory import (
     place_base,
     smallest_fitting_tp,
 )
-from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time
-from orchestrator.planning.workload import EngineSetup, ModelSize, Workload
+from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time, visit_seconds
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
+from orchestrator.sweep.continuations import SCORED_TOKENS
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 
@@ -60,6 +61,23 @@ class JudgePlan:
 
 
 @dataclass(frozen=True)
+class ReadingPlan:
+    """The cost of reading responses at the origin after the sweep, as an upper bound.
+
+    It assumes that all responses are read, that all differ, and that each has its maximum length.
+
+    Attributes:
+        responses: Number of responses.
+        tokens: Number of tokens of prompts and responses. At most SCORED_TOKENS of a response are read.
+        seconds: Time until all are read, once the actors have loaded the model. None if unknown.
+    """
+
+    responses: int
+    tokens: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The remaining work of a sweep and its cost. None means unknown.
 
@@ -84,6 +102,7 @@ class Plan:
         disk_bytes: Upper bound of the disk space of the responses.
         notes: Remarks for the user.
         judging: The plan of each model judge.
+        log_probability: The plan of reading responses at the origin. None if none is read.
     """
 
     model: ModelSize
@@ -106,6 +125,7 @@ class Plan:
     disk_bytes: int
     notes: tuple[str, ...]
     judging: tuple[JudgePlan, ...] = ()
+    log_probability: ReadingPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return every field as JSON. `setup` is written under the key `room`."""
@@ -115,13 +135,14 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Build the plan that `to_json` described."""
-        memory, seconds = value["memory"], value["seconds"]
+        memory, seconds, reading = value["memory"], value["seconds"], value.get("log_probability")
         fields = {key: item for key, item in value.items() if key != "room"} | {
             "model": ModelSize.from_json(value["model"]),
             "setup": EngineSetup.from_json(value["room"]),
             "memory": None if memory is None else MemoryEstimate(**memory),
             "seconds": None if seconds is None else VisitSeconds(**seconds),
             "notes": tuple(value["notes"]),
+            "log_probability": None if reading is None else ReadingPlan(**reading),
             "judging": tuple(JudgePlan.from_json(judge_plan) for judge_plan in value["judging"]),
         }
         return cls(**fields)
@@ -180,6 +201,29 @@ def estimate(
         disk_bytes=responses * ROW_BYTES + generated_tokens * TOKEN_BYTES,
         notes=(*notes, *_remarks(model, setup, memory, fitting_tp)),
     )
+
+
+def estimate_reading(model: ModelSize, setup: EngineSetup, workload: Workload) -> ReadingPlan:
+    """Estimate the cost of reading every response of the remaining visits at the origin, without generating.
+
+    Args:
+        model: Size of the model.
+        setup: Settings of the engine.
+        workload: The remaining visits, with those prompt sets only whose responses are read.
+    """
+    responses = tokens = 0
+    seconds: float | None = 0.0
+    memory = estimate_memory(model, setup, list(workload.loads.values()))
+    for count, loads in workload.visits_by_load:
+        lengths = [load.prompt_tokens + load.prompts * min(load.max_tokens, SCORED_TOKENS) for load in loads]
+        responses += count * sum(load.prompts for load in loads)
+        tokens += count * sum(lengths)
+        if memory is None or seconds is None:
+            seconds = None
+            continue
+        read = [PromptLoad(load.prompts, length, 0) for load, length in zip(loads, lengths, strict=True)]
+        seconds += count * visit_seconds(model, setup, memory, read).prefill / setup.actors
+    return ReadingPlan(responses, tokens, seconds)
 
 
 def _remarks(model: ModelSize, setup: EngineSetup, memory: MemoryEstimate | None, fitting_tp: int | None) -> list[str]:

@@ -8,9 +8,10 @@ import json
 
 import pytest
 
-from orchestrator.planning.cost import Plan, estimate
+from orchestrator.planning.cost import Plan, estimate, estimate_reading
 from orchestrator.planning.gpus import GPUS
 from orchestrator.planning.limits import check_memory
+from orchestrator.planning.timing import CPU_PREFILL_FLOPS
 from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
 from orchestrator.utils.choices import Dtype
 from tests.unit.planning.sizes import LLAMA70, MISTRAL, SMOL, UNKNOWN, planned
@@ -45,3 +46,19 @@ def test_every_plan_is_written_as_json_and_read_again(model: ModelSize, gpu: str
     value = json.loads(json.dumps(plan.to_json(), allow_nan=False))
     assert value["responses"] == 4880 and value["room"]["gpu"] == gpu
     assert Plan.from_json(value) == plan
+
+
+def test_the_cost_of_reading_responses_at_the_origin_is_that_of_prompts_and_at_most_128_tokens_each() -> None:
+    loads = {"short": PromptLoad(10, 500, 32), "long": PromptLoad(4, 100, 512)}
+    workload = Workload(loads, [("short", "long"), ("long",)], points=2, tasks=4)
+    setup = EngineSetup(cores=2)
+    reading = estimate_reading(SMOL, setup, workload)
+    assert reading.responses == 10 + 4 + 4
+    assert reading.tokens == (500 + 10 * 32) + 2 * (100 + 4 * 128)
+    assert reading.seconds == pytest.approx(2 * SMOL.parameters * reading.tokens / (2 * CPU_PREFILL_FLOPS))
+    halved = estimate_reading(SMOL, dataclasses.replace(setup, actors=2), workload).seconds
+    assert halved == pytest.approx(reading.seconds / 2)
+    assert estimate_reading(UNKNOWN, setup, workload).seconds is None
+    assert estimate_reading(SMOL, setup, Workload({}, [], 0, 0)).tokens == 0
+    gpu = estimate_reading(MISTRAL, EngineSetup(gpu="h100"), workload).seconds
+    assert gpu is not None and gpu > 2 * 7.2e9 * reading.tokens / 989e12, "no faster than the datasheet's peak"
