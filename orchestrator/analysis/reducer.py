@@ -33,6 +33,7 @@ from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.prompts import capability
 from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
+from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import outcomes, refusals_by_probe, verdict_counts
 from orchestrator.store.parts import TaskKey
@@ -159,6 +160,7 @@ def reduce_summary(
         checkpoints=_checkpoints(stored, frame, numbers.primary),
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
         agreement=summarize_agreement(refusals) if len(stored.sweep.judges) > 1 else (),
+        log_probability=SweepLogProbabilities(stored).coverage(),
         tasks_failed=len(given_up(runs) - stored.generations.keys()),
         seconds=round(sum(run.seconds for run in runs), 1),
         tokens=sum(run.totals.tokens for run in runs),

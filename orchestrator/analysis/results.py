@@ -16,6 +16,7 @@ import numpy as np
 from orchestrator.analysis.intervals import CONFIDENCE, ErrorInterval, Interval, effective_count
 from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
+from orchestrator.sweep.continuations import LogProbabilityCoverage
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "summary/1"
@@ -497,6 +498,7 @@ class SweepSummary(JsonRecord):
         points_done: Number of points at which every prompt set has a verdict.
         primary: The combination whose numbers are at the top level.
         plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
+        log_probability: How many responses have a log-probability at the origin. None in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
         actors: The largest number of actors that became ready in one run, replacements included.
@@ -530,6 +532,7 @@ class SweepSummary(JsonRecord):
     checkpoints: tuple[CheckpointSummary, ...] = ()
     judges: tuple[JudgeSummary, ...] = ()
     agreement: tuple[AgreementSummary, ...] = ()
+    log_probability: LogProbabilityCoverage | None = None
     tasks_failed: int = 0
     seconds: float = 0.0
     tokens: int = 0
