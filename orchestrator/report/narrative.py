@@ -89,7 +89,8 @@ def _edges(basin: BasinSummary) -> str:
 def _origin(summary: SweepSummary) -> str:
     if summary.origin_asr is None:
         return "The attack success rate at the origin is not measured."
-    return f"At the origin, without perturbation, {summary.origin_asr:.1f}% of the attacks succeed."
+    interval = f"95% interval {summary.origin_low:.1f} to {summary.origin_high:.1f}% over new probes"
+    return f"At the origin, without perturbation, {summary.origin_asr:.1f}% of the attacks succeed ({interval})."
 
 
 def _visage(summary: SweepSummary) -> str:
@@ -187,7 +188,7 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
     result = next(result for result in checkpoint.results if result.key == primary)
     if result.asr is None:
         return ""
-    notes = []
+    notes = [f"95% interval {result.asr_low:.1f} to {result.asr_high:.1f}%"]
     if result.surface is not None:
         notes.append(f"the grid gives {result.surface:.1f}% there")
     if result.published is not None:
@@ -198,8 +199,7 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
         notes.append(f"{checkpoint.radii:.2g} radii of the basin away")
     elif checkpoint.distance is not None:
         notes.append(f"as far away as a random step of {checkpoint.distance:.2g}")
-    aside = f" ({', '.join(notes)})" if notes else ""
-    return f"{checkpoint.mark} {result.asr:.1f}%{aside}"
+    return f"{checkpoint.mark} {result.asr:.1f}% ({', '.join(notes)})"
 
 
 def _measured(summary: SweepSummary) -> str:

@@ -50,7 +50,7 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
             "is in a safety basin",
             "alpha -0.15 to the left and +0.15 to the right",
             "radius of 0.15",
-            "0.0% of the attacks succeed",
+            "0.0% of the attacks succeed (95% interval 0.0 to 8.8% over new probes)",
             "VISAGE is 77.8 of 100: the mean margin (100 - ASR) over the 9 of 21 points in [-0.5, 0.5] at which any "
             "attack fails (",
             "Over all 21 points in [-0.5, 0.5], the mean margin is 33.3.",
