@@ -74,7 +74,9 @@ class GridConfig:
     mixed: int = 100  # samples of each kind in the finetuning of +experiment=drag that mixes in refusals
     trajectory: str | None = None  # folder with epoch-1, epoch-2, ..., or a recipe, to follow to its end
     beside: list[str] = field(default_factory=list)  # extra checkpoints to measure and show, written as in `towards`
-    direction: str = "random"  # kind of the random directions: a file in orchestrator/sweep/directions
+    direction: str | None = None  # kind of the random directions; null: random, or with `match` shuffled or matched
+    controls: int = 0  # number of random directions, matched to the end of a line, that are measured at its distance
+    match: str | None = None  # checkpoint or adapter whose lengths and rank random directions have, as in `towards`
 
 
 @dataclass

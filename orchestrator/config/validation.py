@@ -21,6 +21,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "grid.plane_steps": (1, math.inf),
     "grid.crowded_steps": (1, math.inf),
     "grid.mixed": (1, math.inf),
+    "grid.controls": (0, math.inf),
     "grid.directions": (1, math.inf),
     "probes.limit": (1, math.inf),
     "probes.offset": (0, math.inf),
@@ -110,7 +111,7 @@ def _check_grid(grid: GridConfig) -> None:
             remedy = "a line has no second axis: use grid=random_2d, or leave it out"
             raise UserError("grid.range_y", grid.range_y, remedy)
     _check_towards(grid)
-    seeded_kind(grid.direction)
+    _check_direction(grid)
     if not all(grid.exclude):
         raise UserError("grid.exclude", grid.exclude, "an empty pattern is in every name: nothing would move")
 
@@ -120,6 +121,24 @@ def _check_range(key: str, bounds: list[float]) -> None:
         raise UserError(key, bounds, "give two finite numbers, such as [-0.5,0.5]")
     if bounds[0] >= bounds[1]:
         raise UserError(key, bounds, "the first must be less than the second, such as [-0.5,0.5]")
+
+
+def _check_direction(grid: GridConfig) -> None:
+    """Check that the kind of the random directions exists, and that it has a checkpoint to match if it needs one."""
+    if grid.match is not None and grid.kind != GridKind.random_1d:
+        remedy = "gives random lines their lengths: use grid=random_1d, or leave it out"
+        raise UserError("grid.match", grid.match, remedy)
+    if grid.controls and grid.kind != GridKind.interpolate_1d:
+        remedy = "are measured beside the end of a line toward a checkpoint: use grid=interpolate_1d, or leave it out"
+        raise UserError("grid.controls", grid.controls, remedy)
+    if grid.direction is None:
+        return
+    needs_reference = seeded_kind(grid.direction).needs_reference
+    if needs_reference and grid.match is None and not grid.controls:
+        raise UserError("grid.direction", grid.direction, "has the lengths of a checkpoint: add grid.match=CHECKPOINT")
+    if (grid.match is not None or grid.controls) and not needs_reference:
+        remedy = "has lengths of its own: leave it out, so that the checkpoint to match decides"
+        raise UserError("grid.direction", grid.direction, remedy)
 
 
 def _check_towards(grid: GridConfig) -> None:

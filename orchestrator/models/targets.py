@@ -1,4 +1,4 @@
-"""Resolve names in grid.towards and grid.beside to checkpoints and adapters, checked against the base model.
+"""Resolve names in grid.towards, grid.beside and grid.match to checkpoints and adapters that fit the base model.
 
 A name is a folder, a model preset, `pair` (the model's counterpart before or after its alignment), or a recipe
 (`affirmative samples=50`), which is trained the first time that it is requested.
@@ -37,6 +37,7 @@ from workers.weights.targets import (
 )
 
 BESIDE_FIELD = "grid.beside"
+MATCH_FIELD = "grid.match"
 PAIR = "pair"
 
 
@@ -44,13 +45,13 @@ PAIR = "pair"
 
 
 def resolve_targets(field: str, config: Config, base: CheckpointInfo, presets: Presets) -> list[Target]:
-    """Resolve the names in a field (grid.towards or grid.beside), in order.
+    """Resolve the names in a field (grid.towards, grid.beside or grid.match), in order.
 
     Raises:
         UserError: (that field) See `resolve_target`; or a preset's weights cannot be downloaded.
     """
     targets = []
-    for name in config.grid.towards if field == TOWARDS_FIELD else config.grid.beside:
+    for name in _names_by_field(config)[field]:
         folder, label = _folder_and_label(name, config, base, presets)
         targets.append(dataclasses.replace(read_target(folder, base, field, label), label=label))
     return targets
@@ -81,7 +82,7 @@ def _folder_and_label(name: str, config: Config, base: CheckpointInfo, presets: 
 def paired_preset(config: Config) -> str:
     """Return the preset that `pair` means for this model. Raises UserError if it has none."""
     if config.model.pair is None:
-        field = BESIDE_FIELD if PAIR in config.grid.beside else TOWARDS_FIELD
+        field = next((field for field, names in _names_by_field(config).items() if PAIR in names), TOWARDS_FIELD)
         remedy = f"{config.model.name} has no counterpart preset: name where to go, {field}=[PATH]"
         raise UserError(field, f"[{PAIR}]", remedy)
     return config.model.pair
@@ -93,7 +94,7 @@ def is_recipe(name: str, presets: Presets) -> bool:
 
 
 def recipes_in(config: Config, presets: Presets) -> list[str]:
-    """Return the recipes among the names in grid.trajectory, grid.towards and grid.beside."""
+    """Return the recipes among the names in grid.trajectory, grid.towards, grid.beside and grid.match."""
     return [name for name in _target_names(config) if is_recipe(name, presets)]
 
 
@@ -118,10 +119,15 @@ def _is_on_this_machine(name: str, base: Path, config: Config, presets: Presets)
 
 
 def _target_names(config: Config) -> list[str]:
-    """Return all names in grid.trajectory, grid.towards and grid.beside."""
+    """Return all names in grid.trajectory, grid.towards, grid.beside and grid.match."""
+    trajectory = [config.grid.trajectory] if config.grid.trajectory else []
+    return [*trajectory, *(name for names in _names_by_field(config).values() for name in names)]
+
+
+def _names_by_field(config: Config) -> dict[str, list[str]]:
+    """Return option -> the names of checkpoints in it."""
     grid = config.grid
-    trajectory = [grid.trajectory] if grid.trajectory else []
-    return [*trajectory, *grid.towards, *grid.beside]
+    return {TOWARDS_FIELD: grid.towards, BESIDE_FIELD: grid.beside, MATCH_FIELD: [grid.match] if grid.match else []}
 
 
 # Folders.

@@ -202,7 +202,7 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
         head_dim=size.head_dim,
         vocabulary=size.vocabulary,
     )
-    if PAIR in (*config.grid.towards, *config.grid.beside):
+    if PAIR in (*config.grid.towards, *config.grid.beside, config.grid.match):
         paired_preset(config)  # raises if the model has none
     absent = "a checkpoint that the grid names is"
     if locate_model(config.model) is None:
@@ -260,6 +260,7 @@ def _assumed_grid(config: Config) -> Grid:
         towards = towards or [f"axis {i}" for i in range(1 if is_line else 2)]
         extra_epochs = ASSUMED_EPOCHS - 1 if is_line else ASSUMED_EPOCHS  # the line leads to the last one
         extra_names = [*(f"epoch-{i + 1}" for i in range(extra_epochs)), *extra_names]
+    extra_names += [f"control {k}" for k in range(options.controls)]
     return build_grid(
         config,
         [TowardsDirection(name, name) for name in towards],
@@ -267,6 +268,8 @@ def _assumed_grid(config: Config) -> Grid:
             ExtraCheckpoint(TowardsDirection(name), 0.5, None if is_line else 0.5) for name in extra_names
         ],
         hidden=bool(options.trajectory) and not is_line,
+        match=TowardsDirection(options.match) if options.match else None,
+        direction=options.direction or ("matched" if options.match else None),
     )
 
 

@@ -13,8 +13,16 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.geometry import check_nonzero_lengths, measure_targets, warn_of_rounding
-from orchestrator.models.targets import BESIDE_FIELD, check_no_duplicates, is_recipe, read_target, resolve_targets
+from orchestrator.models.targets import (
+    BESIDE_FIELD,
+    MATCH_FIELD,
+    check_no_duplicates,
+    is_recipe,
+    read_target,
+    resolve_targets,
+)
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
+from orchestrator.sweep.directions._seeded import DIRECTION_FIELD, DrawnDirection, seeded_kind
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid
 from orchestrator.sweep.points import DECIMALS
@@ -24,17 +32,20 @@ from orchestrator.utils.errors import UserError
 from workers.weights.geometry import Geometry
 from workers.weights.targets import TOWARDS_FIELD, Target
 
+RANDOM = "random"
+DIRECTION_THAT_MATCHES = {"adapter": "shuffled", "checkpoint": "matched"}
+"""Kind of target -> the kind of direction that has most in common with it."""
 MANY_PROMPT_SETS = 5
 """Number of prompt sets at each point from which `grid.crowded_steps` applies to a line."""
 
 
 @dataclass(frozen=True)
 class ResolvedGrid:
-    """A grid and the checkpoints and adapters that its directions lead to.
+    """A grid and the checkpoints and adapters from which its directions are made.
 
     Attributes:
         grid: The grid.
-        targets: First those that span its axes, then the extra ones.
+        targets: First those that span its axes, then the extra ones; or the one that random directions match.
         geometry: Their distances from the model. None without targets.
     """
 
@@ -49,6 +60,8 @@ def build_grid(
     eq4: tuple[float, float] | None = None,
     extra_checkpoints: Sequence[ExtraCheckpoint] = (),
     hidden: bool = False,
+    match: TowardsDirection | None = None,
+    direction: str | None = None,
 ) -> Grid:
     """Return the grid of a configuration. Reads no files.
 
@@ -58,6 +71,8 @@ def build_grid(
         eq4: The coefficients (c, s) of `Geometry.eq4` for a plane of two checkpoints with orthogonal axes.
         extra_checkpoints: Extra checkpoints, with their coordinates.
         hidden: Whether the checkpoints in `towards` are axes only and not measured.
+        match: The checkpoint of grid.match.
+        direction: Kind of the random directions. None: that of the configuration, or `random`.
     """
     options = config.grid
     steps = options.steps
@@ -79,7 +94,8 @@ def build_grid(
         eq4=eq4,
         extra_checkpoints=tuple(extra_checkpoints),
         hidden=hidden,
-        direction=options.direction,
+        direction=direction or options.direction or RANDOM,
+        match=match,
     )
 
 
@@ -92,10 +108,13 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         presets: The presets that a grid may name.
 
     Raises:
-        UserError: (grid.towards, grid.trajectory or grid.beside) A name cannot be resolved, a checkpoint does not fit
-            the model or has the model's weights, or two checkpoints have the same weights or span no plane.
+        UserError: (grid.towards, grid.trajectory, grid.beside or grid.match) A name cannot be resolved, a checkpoint
+            does not fit the model or has the model's weights, or two checkpoints have the same weights or span no
+            plane.
     """
     options = config.grid
+    if options.match:
+        return _matched_grid(config, base, presets)
     if not (options.towards or options.trajectory or options.beside):
         return ResolvedGrid(build_grid(config))
     if base is None:
@@ -115,24 +134,66 @@ def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) 
         ExtraCheckpoint(_direction(target), *nearest_coordinates(measured.gram, len(named.axes) + i, spanning, eq4))
         for i, target in enumerate(named.extra)
     ]
+    extra_checkpoints += _controls(named.axes[0], config)
     recipes = {}
     if options.trajectory and is_recipe(options.trajectory, presets):
         recipes[named.trajectory[-1].label] = options.trajectory  # the recipe's result is the last epoch
-    fingerprints = [target.fingerprint for target in named.targets]
-    geometry = TargetGeometry(
-        base_norm=measured.base,
-        moved_norm=measured.moved,
-        lengths=dict(zip(fingerprints, measured.lengths.tolist(), strict=True)),
-        plane_share=named.plane_share,
-        recipes=recipes,
-        rounding=dict(zip(fingerprints, measured.rounding, strict=True)),
-    )
+    geometry = dataclasses.replace(_geometry(named.targets, measured), plane_share=named.plane_share, recipes=recipes)
     return ResolvedGrid(
         build_grid(
             config, [_direction(target) for target in named.axes], eq4, extra_checkpoints, bool(named.plane_share)
         ),
         named.targets,
         geometry,
+    )
+
+
+def _matched_grid(config: Config, base: CheckpointInfo | None, presets: Presets) -> ResolvedGrid:
+    """Return the grid of random directions that have the lengths of a checkpoint or adapter."""
+    options = config.grid
+    if base is None:
+        raise UserError(MATCH_FIELD, options.match, "the dummy has no weights: name a model")
+    (target,) = resolve_targets(MATCH_FIELD, config, base, presets)
+    kind = _kind_that_matches(target, config)
+    measured = _measure((target,), (MATCH_FIELD,), base, config)
+    grid = build_grid(config, match=_direction(target), direction=kind.kind)
+    return ResolvedGrid(grid, (target,), _geometry((target,), measured))
+
+
+def _kind_that_matches(target: Target, config: Config) -> type[DrawnDirection]:
+    """Return the kind of random directions that match a target.
+
+    Raises:
+        UserError: (grid.direction) The kind is made from an adapter, and the target is a checkpoint.
+    """
+    kind = seeded_kind(config.grid.direction or DIRECTION_THAT_MATCHES[target.kind])
+    if kind.needs_adapter and target.kind != "adapter":
+        raise UserError(DIRECTION_FIELD, kind.kind, f"is made from an adapter, and {target.path} is none: use matched")
+    return kind
+
+
+def _controls(target: Target, config: Config) -> list[ExtraCheckpoint]:
+    """Return the random directions that are measured at the distance of a line's end (grid.controls).
+
+    They are shown at coordinate 0: the projection of a random direction on a line is next to nothing.
+    """
+    options = config.grid
+    if not options.controls:
+        return []
+    kind, fingerprint = _kind_that_matches(target, config), target.fingerprint
+    seeds = range(options.seed, options.seed + options.controls)
+    drawn = (kind.draw(seed, options.norm, tuple(options.exclude), None, fingerprint) for seed in seeds)
+    return [ExtraCheckpoint(direction, 0.0) for direction in drawn]
+
+
+def _geometry(targets: Sequence[Target], measured: Geometry) -> TargetGeometry:
+    """Return the record of the targets' distances from the model."""
+    fingerprints = [target.fingerprint for target in targets]
+    return TargetGeometry(
+        base_norm=measured.base,
+        moved_norm=measured.moved,
+        lengths=dict(zip(fingerprints, measured.lengths.tolist(), strict=True)),
+        rounding=dict(zip(fingerprints, measured.rounding, strict=True)),
     )
 
 

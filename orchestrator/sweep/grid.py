@@ -7,12 +7,14 @@ A grid consists of lines or planes of nodes; a node is a point with its coordina
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.sweep import directions
 from orchestrator.sweep.directions import Direction
-from orchestrator.sweep.directions._seeded import SeededDirection, seeded_kind
+from orchestrator.sweep.directions._seeded import DrawnDirection, seeded_kind
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.points import DECIMALS, Point
 from orchestrator.sweep.tasks import Task
@@ -21,6 +23,7 @@ from orchestrator.utils.hashing import content_id
 
 # Fields that have no effect in a kind of grid, and are therefore not part of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude", "direction")
+_WITHOUT_EFFECT_ON_MATCHED = ("norm", "exclude")
 _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
     GridKind.random_1d: ("range_y", "orthogonal", "towards", "eq4"),
     GridKind.random_2d: ("towards", "eq4"),
@@ -31,7 +34,7 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 # Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
 _JSON_KEYS = {"extra_checkpoints": "beside"}
 # Values with which a key is left out of the JSON, so that grids from before these options keep their ids.
-_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random"}
+_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,12 @@ class Node:
 
 @dataclass(frozen=True)
 class ExtraCheckpoint:
-    """A checkpoint that is measured and shown but is not an axis, with its coordinates on the first line or plane."""
+    """A checkpoint that is measured and shown but is not an axis, with its coordinates on the first line or plane.
 
-    direction: TowardsDirection
+    It is coefficient 1 of its direction, which may also be a random one that matches a checkpoint: a control.
+    """
+
+    direction: Direction
     alpha: float
     beta: float | None = None
 
@@ -104,6 +110,7 @@ class Grid:
         hidden: True if the checkpoints of `towards` are only axes, such as those of a principal plane, and are not
             measured themselves.
         direction: Kind of what is called random direction here: a seeded kind of `orchestrator.sweep.directions`.
+        match: Checkpoint whose lengths or rank the random directions have, in kinds that need one. Only in random_1d.
     """
 
     kind: GridKind = GridKind.random_1d
@@ -120,11 +127,18 @@ class Grid:
     extra_checkpoints: tuple[ExtraCheckpoint, ...] = ()
     hidden: bool = False
     direction: str = "random"
+    match: TowardsDirection | None = None
 
     def __post_init__(self) -> None:
         needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(self.kind)
         assert needed in (None, len(self.towards)), f"{self.kind} needs {needed} checkpoints, not {len(self.towards)}"
+        assert self.match is None or self.kind == GridKind.random_1d, f"{self.kind} has no directions to match"
         assert self.kind != GridKind.interpolate_1d or self.towards, "interpolate_1d needs at least one checkpoint"
+
+    @property
+    def reference(self) -> str | None:
+        """Fingerprint of the checkpoint that the random directions match. None if they match none."""
+        return None if self.match is None else self.match.fingerprint
 
     @property
     def is_plane(self) -> bool:
@@ -144,9 +158,11 @@ class Grid:
             "norm": str(self.norm),
             "towards": [direction.to_json() for direction in self.towards],
             "beside": [each.to_json() for each in self.extra_checkpoints],
+            "match": None if self.match is None else self.match.to_json(),
         }
-        unset = [key for key, default in _LEFT_OUT.items() if value[key] == default]
-        return {key: item for key, item in value.items() if key not in (*_WITHOUT_EFFECT[self.kind], *unset)}
+        without = [key for key, default in _LEFT_OUT.items() if value[key] == default]
+        without += [*_WITHOUT_EFFECT[self.kind], *(_WITHOUT_EFFECT_ON_MATCHED if self.match else ())]
+        return {key: item for key, item in value.items() if key not in without}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> Grid:
@@ -161,11 +177,15 @@ class Grid:
         def towards(d: Mapping[str, Any]) -> TowardsDirection:
             return TowardsDirection(d["fingerprint"], (labels or {}).get(d["fingerprint"], ""))
 
+        def extra(d: Mapping[str, Any]) -> Direction:
+            return towards(d) if "fingerprint" in d else directions.from_json(d)
+
         fields |= {key: choices(value[key]) for key, choices in (("kind", GridKind), ("norm", Norm)) if key in value}
         fields["towards"] = tuple(map(towards, value.get("towards", ())))
+        fields["match"] = towards(value["match"]) if "match" in value else None
         fields.pop("beside", None)
         fields["extra_checkpoints"] = tuple(
-            ExtraCheckpoint(towards(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
+            ExtraCheckpoint(extra(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
         )
         return cls(**fields)
 
@@ -192,8 +212,8 @@ class Grid:
             case GridKind.interpolate_random:
                 return self.towards[0], self._seeded(self.seed + k)
 
-    def _seeded(self, seed: int, orthogonal_to: int | None = None) -> SeededDirection:
-        return seeded_kind(self.direction)(seed, self.norm, self.exclude, orthogonal_to)
+    def _seeded(self, seed: int, orthogonal_to: int | None = None) -> DrawnDirection:
+        return seeded_kind(self.direction).draw(seed, self.norm, self.exclude, orthogonal_to, self.reference)
 
     def point_at(self, k: int, alpha: float, beta: float | None = None) -> Point:
         """Return the point with these coordinates on line or plane k."""
@@ -253,7 +273,8 @@ class Grid:
     def directions_used(self) -> tuple[Direction, ...]:
         """Every direction of this grid whose scalars must be measured before points use it, once."""
         axes = (d for k in range(self.lines) for d in self.axes(k))
-        return tuple(dict.fromkeys(d for d in axes if d is not None and d.needs_scalars))
+        used = itertools.chain(axes, (each.direction for each in self.extra_checkpoints))
+        return tuple(dict.fromkeys(d for d in used if d is not None and d.needs_scalars))
 
     def points(self) -> list[Point]:
         """Return every point once, origin first, then coarse to fine, so that an interrupted sweep spans the grid."""

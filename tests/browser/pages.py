@@ -130,6 +130,7 @@ def make_study(
         labels={
             end.fingerprint: end.label
             for end in (*grid.towards, *(extra.direction for extra in grid.extra_checkpoints))
+            if end.fingerprint is not None
         },
         runs=(run,),
     )

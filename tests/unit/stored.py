@@ -90,7 +90,7 @@ def store_sweep(
         sweep_id=sweep.id,
         name=sweep.name,
         request=sweep.to_json(),
-        labels={end.fingerprint: end.label for end in ends},
+        labels={end.fingerprint: end.label for end in ends if end.fingerprint is not None},
     )
     stored = StoredSweep(SweepFolder.of(study, sweep), sweep)
     stored.folder.write_record(record)

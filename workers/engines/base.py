@@ -23,7 +23,7 @@ from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import DType
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
-from workers.weights.targets import Target
+from workers.weights.targets import Target, open_endpoint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -253,12 +253,22 @@ def device_name(kind: str) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
-def measure_scalars(checkpoint: MappedCheckpoint, direction: Direction) -> pa.Table:
-    """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.SCHEMA`."""
-    from workers.weights import perturbation
+def measure_scalars(checkpoint: MappedCheckpoint, direction: Direction, targets: Sequence[Target] = ()) -> pa.Table:
+    """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.SCHEMA`.
+
+    Args:
+        checkpoint: The unperturbed base.
+        direction: The direction.
+        targets: Checkpoints and adapters, among them the direction's reference if it has one.
+    """
+    from workers.weights import perturbation, references
 
     tensors = ((t.name, checkpoint.base(t.name), t.shape, t.dtype) for t in checkpoint.tensors())
-    return perturbation.measure(direction, tensors)
+    if direction.reference is None:
+        return perturbation.measure(direction, tensors)
+    (target,) = (target for target in targets if target.fingerprint == direction.reference)
+    displacement = references.displacement_of(open_endpoint(target, checkpoint), checkpoint)
+    return perturbation.measure(direction, tensors, displacement)
 
 
 def letter_tokens(tokenizer: Any, sampling: Sampling) -> list[list[int]]:

@@ -130,7 +130,7 @@ class VllmEngine(Engine):
 
     def measure(self, direction: Direction) -> pa.Table:
         """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
-        return measure_scalars(self._checkpoint, direction)
+        return measure_scalars(self._checkpoint, direction, self.spec.targets)
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
         """Write the weights of a point on every rank and drop cached prefixes."""

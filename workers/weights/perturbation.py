@@ -18,7 +18,7 @@ one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,11 @@ SCHEMA = pa.schema(
 )
 
 
-def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[int], DType]]) -> pa.Table:
+def measure(
+    direction: Direction,
+    tensors: Iterable[tuple[str, Array, Sequence[int], DType]],
+    displacement: Callable[[str], float] = lambda name: 0.0,
+) -> pa.Table:
     """Measure the scalars of a direction in one pass over the weights, without a copy of them.
 
     The result does not depend on the number of threads.
@@ -50,6 +54,7 @@ def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[i
     Args:
         direction: The direction to measure.
         tensors: (name, flat array, shape, dtype) of each tensor, bfloat16 as uint16 bits.
+        displacement: Returns |D|^2 of the tensor of that name. D is the displacement of the direction's reference.
 
     Returns:
         A table of `SCHEMA` with one row per unit, in the order of the tensors. Excluded and empty tensors have none.
@@ -72,8 +77,11 @@ def measure(direction: Direction, tensors: Iterable[tuple[str, Array, Sequence[i
         else:
             rows_of_sums = row_sums(seed, name, parts, n // parts, other).tolist()
             unit_sums = [(a, b, c) for a, b, c in rows_of_sums]
-        size = n // (parts or 1)
-        scalars += [direction.scalars(UnitSums(size, w, *s)) for w, s in zip(squared, unit_sums, strict=True)]
+        size, moved = n // (parts or 1), displacement(name)
+        scalars += [
+            direction.scalars(UnitSums(size, w, *s, displacement=moved))
+            for w, s in zip(squared, unit_sums, strict=True)
+        ]
         names += [name] * len(unit_sums)
         rows += [-1] if parts is None else range(parts)
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
@@ -112,7 +120,7 @@ def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> 
     parts: list[tuple[float, Endpoint | None]] = []
     rest = 1.0
     for direction, coefficient in point.coefficients:
-        endpoint = None if direction.fingerprint is None else endpoints[direction.fingerprint]
+        endpoint = None if direction.endpoint is None else endpoints[direction.endpoint]
         if endpoint is not None and endpoint.dtype(info) is not None:
             factor, replaced = endpoint.weigh(info, coefficient)
             parts.append((factor, endpoint))

@@ -18,6 +18,7 @@ from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.device_memory import DeviceMemory, TensorWrite, WriteRecipe, memory_for
 from workers.weights.layout import Layout
 from workers.weights.perturbation import blend, by_tensor, terms
+from workers.weights.references import RearrangedAdapter
 from workers.weights.targets import Endpoint
 
 RecipeOf = Callable[[TensorInfo], WriteRecipe]
@@ -73,12 +74,12 @@ class ResidentWeights:
             layout: Checkpoint tensor -> regions of parameters.
             parameters: Name -> tensor of the engine.
             dtype: Dtype of the engine's tensors.
-            endpoints: Fingerprint -> endpoint of each direction toward a checkpoint or adapter.
+            endpoints: Fingerprint -> endpoint of each checkpoint and adapter from which directions are made.
             memory: Access to the device's memory. None: that of the parameters' device, with no copy of the base on a
                 GPU.
         """
         self._checkpoint, self._layout, self._dtype = checkpoint, layout, dtype
-        self._endpoints = endpoints or {}
+        self._endpoints = dict(endpoints or {})
         device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
         self._device: DeviceMemory = memory or memory_for(device, checkpoint, resident=False)
         self._memory = {
@@ -100,6 +101,9 @@ class ResidentWeights:
             if direction.needs_scalars and direction.id not in self._scalars:
                 # Scalars depend on the direction and the checkpoint, and this object has only one checkpoint.
                 self._scalars[direction.id] = by_tensor(scalars[direction.id])
+            if direction.endpoint is not None and direction.endpoint not in self._endpoints:
+                adapter = self._endpoints[direction.reference or ""]
+                self._endpoints[direction.endpoint] = RearrangedAdapter(adapter, direction)
         self._write(
             lambda info: WriteRecipe(
                 terms(point, info.name, info.shape, self._scalars),

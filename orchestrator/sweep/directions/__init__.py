@@ -13,9 +13,15 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.utils.hashing import content_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
 
 NOISE_UNIT = 1.0 / 4096
 """The noise consists of integer multiples of this number (docs/noise.md)."""
@@ -31,6 +37,7 @@ class UnitSums:
         own: |z2|^2, exact, in units of NOISE_UNIT^2. z2 is the noise of the direction's seed.
         cross: <z1, z2>, likewise. z1 is the noise of the seed to which the direction is orthogonal; 0 without one.
         other: |z1|^2, likewise.
+        displacement: |D|^2, in float64, of the displacement D of the direction's `reference`. 0 without one.
     """
 
     size: int
@@ -38,6 +45,7 @@ class UnitSums:
     own: int
     cross: int = 0
     other: int = 0
+    displacement: float = 0.0
 
 
 class Direction(ABC):
@@ -51,6 +59,7 @@ class Direction(ABC):
         seed: Seed from which it is drawn. None: it is not drawn.
         orthogonal_to: Seed to whose noise it is orthogonal. None: to none.
         fingerprint: Content hash of the checkpoint or adapter that is at coefficient 1. None: it leads to none.
+        reference: Content hash of the checkpoint or adapter from whose displacement it is made. None: from none.
         label: Human-readable name, which is not part of the identity.
     """
 
@@ -58,6 +67,7 @@ class Direction(ABC):
     seed: int | None
     orthogonal_to: int | None
     fingerprint: str | None
+    reference: str | None
     label: str
 
     @abstractmethod
@@ -79,6 +89,11 @@ class Direction(ABC):
         """True if it is made of noise, whose scalars must be measured on the model before a point can be applied."""
         return False
 
+    @property
+    def endpoint(self) -> str | None:
+        """Key of the weights, among those that an engine holds, toward which it leads. None: it is made of noise."""
+        return self.fingerprint
+
     def covers(self, tensor: str) -> bool:
         """Return whether this direction moves the tensor of that name."""
         return True
@@ -90,6 +105,14 @@ class Direction(ABC):
     def scalars(self, sums: UnitSums) -> tuple[float, float]:
         """Return (on_self, on_other) of one unit. A pure function, rounded in the same way on every machine."""
         raise AssertionError(f"a direction of kind {self.kind} has no scalars")
+
+    def rearrange(self, tensor: str, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+        """Return factors (A', B') of one tensor, made from those of the adapter that is its `reference`.
+
+        A is float32 (r, in) and B float32 (out, r); the direction is s B' A' with the adapter's scale s. Only for kinds
+        that have a `reference` and an `endpoint` of their own.
+        """
+        raise AssertionError(f"a direction of kind {self.kind} is not made from an adapter")
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Directions made of seeded noise, which is scaled to the weights in each unit."""
+"""Directions that are drawn from a seed. Most are noise that is scaled in each unit of the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from orchestrator.sweep import directions
 from orchestrator.sweep.directions import Direction, UnitSums
@@ -16,12 +16,39 @@ from orchestrator.utils.errors import UserError, did_you_mean
 DIRECTION_FIELD = "grid.direction"
 
 
-@dataclass(frozen=True)
-class SeededDirection(Direction):
-    """Base class of the directions made of seeded noise. `grid.direction` selects one of them.
+class DrawnDirection(Direction):
+    """Base class of the directions that are drawn from a seed. `grid.direction` selects one of them.
 
-    Subclasses define `kind` and `factor`. They may narrow `covers` and change `rows`. They share this constructor, with
-    which a grid makes its directions.
+    Attributes:
+        needs_reference: Whether it is made from the displacement of a checkpoint or adapter (`grid.match`).
+        needs_adapter: Whether it is made from the factors of an adapter.
+    """
+
+    needs_reference: ClassVar[bool] = False
+    needs_adapter: ClassVar[bool] = False
+    seed: int
+
+    @classmethod
+    @abstractmethod
+    def draw(
+        cls, seed: int, norm: Norm, exclude: tuple[str, ...], orthogonal_to: int | None, reference: str | None
+    ) -> Self:
+        """Return the direction of a seed.
+
+        Args:
+            seed: The seed.
+            norm: `grid.norm`.
+            exclude: `grid.exclude`.
+            orthogonal_to: Seed of the direction of the same kind to which it is orthogonal. None: to none.
+            reference: Content hash of the checkpoint or adapter of `grid.match`. None without one.
+        """
+
+
+@dataclass(frozen=True)
+class SeededDirection(DrawnDirection):
+    """Base class of the directions made of seeded noise.
+
+    Subclasses define `kind` and `factor`. They may narrow `covers` and change `rows`.
 
     Attributes:
         seed: Seed of the noise (docs/noise.md).
@@ -36,6 +63,15 @@ class SeededDirection(Direction):
     exclude: tuple[str, ...] = ("norm",)
     orthogonal_to: int | None = None
     fingerprint = None
+    reference = None
+
+    @classmethod
+    def draw(
+        cls, seed: int, norm: Norm, exclude: tuple[str, ...], orthogonal_to: int | None, reference: str | None
+    ) -> Self:
+        """Return the direction of a seed. There is no reference."""
+        assert reference is None, f"a direction of kind {cls.kind} follows no checkpoint"
+        return cls(seed, norm, exclude, orthogonal_to)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are its identity."""
@@ -96,12 +132,12 @@ class SeededDirection(Direction):
         return factor, -(factor * (sums.cross / sums.other))
 
 
-def seeded_kind(name: str) -> type[SeededDirection]:
+def seeded_kind(name: str) -> type[DrawnDirection]:
     """Return the seeded kind with this name. Raises UserError (grid.direction) if there is none."""
-    known = [kind for kind in directions.names() if issubclass(directions.get(kind), SeededDirection)]
+    known = [kind for kind in directions.names() if issubclass(directions.get(kind), DrawnDirection)]
     if name not in known:
         remedy = f"no such kind of seeded direction{did_you_mean(name, known)} (there are: {', '.join(known)})"
         raise UserError(DIRECTION_FIELD, name, remedy)
     kind = directions.get(name)
-    assert issubclass(kind, SeededDirection)
+    assert issubclass(kind, DrawnDirection)
     return kind

@@ -23,6 +23,7 @@ class TowardsDirection(Direction):
     label: str = field(default="", compare=False)
     seed = None
     orthogonal_to = None
+    reference = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are its identity."""

@@ -54,7 +54,7 @@ def attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[direction
 
 
 def test_a_direction_file_is_all_that_a_new_kind_needs(attention: type[directions.Direction]) -> None:
-    assert directions.names() == ["attention", "random", "towards"]
+    assert directions.names() == ["attention", "matched", "random", "shuffled", "towards"]
     plane = Grid("random_2d", directions=1, steps=2, direction="attention")
     x, y = plane.axes(0)
     assert type(x) is type(y) is attention and (x.seed, y and y.seed, y and y.orthogonal_to) == (123, 124, 123)
@@ -92,7 +92,9 @@ def test_the_default_kind_is_not_part_of_a_grids_json(grid: Grid, sweep_id: str)
 def test_an_unknown_seeded_kind_is_refused_with_the_known_ones(
     attention: type[directions.Direction], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"no such kind of seeded direction.*there are: attention, random"):
+    with pytest.raises(
+        UserError, match=r"no such kind of seeded direction.*there are: attention, matched, random, shuffled"
+    ):
         seeded_kind(name)
     assert main(["plan", "engine=dummy", f"grid.direction='{name}'"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -104,3 +106,22 @@ def test_a_module_that_defines_another_kind_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(directions, "__path__", [*directions.__path__, str(tmp_path)])
     with pytest.raises(AssertionError, match=r"directions/misnamed_kind\.py must define DIRECTION"):
         directions.get("misnamed_kind")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grid.direction=matched"], "grid.direction=matched: has the lengths of a checkpoint: add grid.match="),
+        (["grid.direction=random", "grid.match=pair"], "grid.direction=random: has lengths of its own"),
+        (["grid=random_2d", "grid.match=pair"], "grid.match=pair: gives random lines their lengths"),
+        (["grid=interpolate_1d", "grid.towards=[a]", "grid.match=pair"], "grid.match=pair: gives random lines"),
+        (["engine=dummy", "model=dummy", "grid.match=pair"], "grid.match=pair: the dummy has no weights"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_contradict_each_other_are_refused(
+    overrides: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", f"out={tmp_path}", *overrides]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
