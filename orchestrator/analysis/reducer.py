@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from orchestrator import judges
-from orchestrator.analysis import published
+from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import (
     JUDGE_RECORD,
+    MEAN_RADIUS,
     CheckpointResult,
     CheckpointSummary,
     ClusterSummary,
+    Estimate,
     JudgeSummary,
     PromptsKey,
     ResultKey,
@@ -223,8 +225,8 @@ def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
 def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -> tuple[CheckpointSummary, ...]:
     """Return the checkpoints on or projected onto the grid, with their distances from the model.
 
-    Distances are in units of alpha of a random direction. If a sweep of this study has measured the basin's radius
-    along random directions, they are also given in units of that radius.
+    Distances are in units of alpha of a random direction. If sweeps of this study have measured the basin along random
+    directions, or along directions that match a checkpoint, distances are also given in units of its mean radius there.
     """
     summaries = summarize_checkpoints(frame)
     if not summaries:
@@ -236,46 +238,39 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
         if node.mark
         for direction, _ in node.point.coefficients
     }
-    radius, radius_of, radius_reason = _random_basin(stored.study, primary)
+    sweeps = distances.line_sweeps(_summaries(stored.study), primary)
+    measured = distances.random_basin(sweeps)
+    mean_radius = Estimate(reason=distances.NO_BASIN) if measured is None else measured.basin.mean_radius
     placed = []
     for checkpoint in summaries:
         distance, recipe = None, checkpoint.mark
+        direction = directions[checkpoint.point_id]
         if geometry is not None:
-            distance = geometry.alpha_of(directions[checkpoint.point_id].fingerprint or "")
+            distance = geometry.alpha_of(direction.fingerprint or direction.reference or "")  # a control is as long
             recipe = geometry.recipes.get(checkpoint.mark, checkpoint.mark)
         results = tuple(_with_published_asr(stored, recipe, result) for result in checkpoint.results)
+        radii = distances.in_radii(distance, mean_radius)
         placed.append(
             dataclasses.replace(
                 checkpoint,
                 results=results,
                 distance=distance,
-                radii=distance / radius if distance is not None and radius else None,
-                radius=radius,
-                radius_of=radius_of,
-                radius_reason=radius_reason,
+                radii=radii.value,
+                radii_unit=MEAN_RADIUS,
+                radii_low=radii.low,
+                radii_high=radii.high,
+                radius=None if measured is None else measured.basin.radius,
+                mean_radius=mean_radius,
+                radius_of=None if measured is None else measured.sweep_id,
+                radius_reason=radii.reason,
+                matched=distances.matched_distances(sweeps, direction.fingerprint),
             )
         )
     return tuple(placed)
 
 
-def _random_basin(study: Study, primary: ResultKey) -> tuple[float | None, str | None, str | None]:
-    """Return (radius along random directions, id of the sweep that measured it, reason).
-
-    The sweep is the one of this study with the most random directions among those with the same primary result. The
-    radius is None if it is not measured or 0; the reason then says why.
-    """
-    best: SweepSummary | None = None
+def _summaries(study: Study) -> Iterator[SweepSummary]:
+    """Yield the stored summaries of the study's sweeps, by the names of their folders."""
     for path in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
-            _, summary = read_results(SweepFolder(study, path))
-            grid = summary.grid
-            is_random = grid["kind"] == "random_1d" and grid["norm"] == "layer" and "direction" not in grid
-            fewer = 0 if best is None else len(best.basin.by_direction)
-            if is_random and summary.primary == primary and len(summary.basin.by_direction) > fewer:
-                best = summary
-    if best is None:
-        reason = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
-        return None, None, reason
-    basin = best.basin
-    unknown = None if basin.radius else "there is no basin around the model, or its edge was not reached"
-    return basin.radius or None, best.sweep_id, basin.reason or unknown
+            yield read_results(SweepFolder(study, path))[1]

@@ -73,7 +73,8 @@ def why_inapplicable(grid: Mapping[str, Any]) -> str | None:
     """Return why a grid has neither score whatever its range is. None if its directions are those of the definition.
 
     Both scores compare models over equally long random steps: the directions are random and scaled to the weights. The
-    way to a checkpoint is chosen and has a length of its own, and with norm `sigma` a step has another length.
+    way to a checkpoint is chosen and has a length of its own, and with norm `sigma` or another kind of direction
+    (`grid.direction`, `grid.match`) a step has another length.
 
     Args:
         grid: The grid as JSON, as `SweepSummary.grid` holds it. An empty one is taken to have such directions.
@@ -83,6 +84,8 @@ def why_inapplicable(grid: Mapping[str, Any]) -> str | None:
         return f"{belongs}, and this grid goes toward a checkpoint"
     if grid.get("norm") == Norm.sigma:
         return f"{belongs}, and these have norm sigma"
+    if "direction" in grid:
+        return f"{belongs}, and these are of kind {grid['direction']}"
     return None
 
 

@@ -195,11 +195,31 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
         notes.append(f"the paper, which finetuned on answers, reports {result.published:.1f}%")
     elif result.published_note is not None:
         notes.append(f"the paper's ASR is {result.published_note}")
-    if checkpoint.radii is not None:
-        notes.append(f"{checkpoint.radii:.2g} radii of the basin away")
-    elif checkpoint.distance is not None:
+    if checkpoint.radii is None and checkpoint.distance is not None:
         notes.append(f"as far away as a random step of {checkpoint.distance:.2g}")
+    notes += radii_notes(checkpoint)
     return f"{checkpoint.mark} {result.asr:.1f}% ({', '.join(notes)})"
+
+
+def radii_notes(checkpoint: CheckpointSummary) -> list[str]:
+    """Return the checkpoint's distance in radii of the basin, with its interval, in each unit in which it is known."""
+    notes = []
+    if checkpoint.radii is not None:
+        kind = checkpoint.radii_unit.removesuffix(" radius")
+        span = _span(checkpoint.radii_low, checkpoint.radii_high)
+        notes.append(f"{checkpoint.radii:.2g} {kind} radii of the basin away{span}")
+    for each in checkpoint.matched:
+        if each.radii is not None:
+            span = _span(each.radii_low, each.radii_high)
+            notes.append(f"{each.radii:.2g} mean radii along {each.direction} directions of its own length{span}")
+    return notes
+
+
+def _span(low: float | None, high: float | None) -> str:
+    """Return ` [1.5 to 2.5]`, or ` [1.5 or more]` if the upper end is unknown. Empty if the lower end is."""
+    if low is None:
+        return ""
+    return f" [{low:.2g} or more]" if high is None else f" [{low:.2g} to {high:.2g}]"
 
 
 def _measured(summary: SweepSummary) -> str:

@@ -161,6 +161,9 @@ def test_finetuning_on_affirmative_openings_leaves_the_basin_and_safe_data_preve
     assert alphas == sorted(alphas) and all(by_name[f"epoch-{i}"]["projected"] for i in (1, 2))
     distances = [by_name[f"epoch-{i}"]["distance"] for i in (1, 2, 3)]
     assert distances == sorted(distances) and all(checkpoint["radii"] > 0 for checkpoint in summary["checkpoints"])
+    for control in ("shuffled 123", "shuffled 124", "shuffled 125"):
+        assert by_name[control]["distance"] == distances[-1]
+        assert asr[control] <= origin + 15, "a random step of the same size and rank must not leave the basin"
     assert by_name["affirmative samples=10"]["distance"] < by_name["epoch-3"]["distance"]
 
 
@@ -188,7 +191,8 @@ def test_full_finetuning_gives_checkpoints_to_interpolate_towards(tmp_path: Path
         tmp_path, "+experiment=drag", f"grid.trajectory={trained}", "grid.beside=[]", "grid.steps=1",
         "grid.range=[0,1]", "probes.limit=10",
     )  # fmt: skip
-    assert [checkpoint["mark"] for checkpoint in summary["checkpoints"]] == ["epoch-1", "epoch-2"]
+    marks = [checkpoint["mark"] for checkpoint in summary["checkpoints"]]
+    assert sorted(marks) == ["epoch-1", "epoch-2", "matched 123", "matched 124", "matched 125"]
     assert frame.set_index("alpha").loc[1.0, "mark"] == "epoch-2"
 
 

@@ -30,6 +30,7 @@ CHANGED = (
     ".visage.reason",  # grids without VISAGE say why, whatever their range
     ".visage.by_direction.reason",
     ".remedy",  # lists the options
+    ".checkpoints.radii",  # in units of the mean radius, and `radii_unit` says so
     ".chart-data",  # the hash of the data of charts, which name what their intervals cover
 )
 UNREAD = "judging.log_probability=none"  # the first version measured none, and these tests start no engine

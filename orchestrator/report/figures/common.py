@@ -48,6 +48,11 @@ def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
     )
 
 
+def alpha_label(summary: SweepSummary) -> str:
+    """Return the label of the axis of alpha, with its unit if the directions match a checkpoint."""
+    return "α, in lengths of the checkpoint's displacement" if "match" in summary.grid else "perturbation α"
+
+
 def save(figure: Figure, path: Path) -> None:
     """Save and close a figure. No date is written, so that the same numbers give the same file."""
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
 from orchestrator.analysis.results import BasinSummary, SweepSummary
-from orchestrator.report.figures.common import add_checkpoints, add_headline, save
+from orchestrator.report.figures.common import add_checkpoints, add_headline, alpha_label, save
 from orchestrator.report.figures.planes import draw_planes
 from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION
 
@@ -47,7 +47,7 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         add_checkpoints(top, landscape)
         _draw_outcomes(bottom, mean)
         bottom.set_xlim(low, high)
-        bottom.set_xlabel("perturbation α")
+        bottom.set_xlabel(alpha_label(summary))
         add_headline(figure, summary, title)
         save(figure, path)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import combinations, mean_over_lines
 from orchestrator.analysis.results import SweepSummary
-from orchestrator.report.figures.common import add_headline, save
+from orchestrator.report.figures.common import add_headline, alpha_label, save
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.style import (
     DASHED,
@@ -59,7 +59,9 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
         axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
         axes.set_yticks(range(0, 101, 25))
         only_attacks = not several_groups and measure_of(parts[0][0].group) is ATTACK_SUCCESS
-        axes.set(xlabel="perturbation α", ylabel="attack success rate (%)" if only_attacks else "percent of prompts")
+        axes.set(
+            xlabel=alpha_label(summary), ylabel="attack success rate (%)" if only_attacks else "percent of prompts"
+        )
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, fontsize=8)
         add_headline(figure, summary, title)
         save(figure, path)

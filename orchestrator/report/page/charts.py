@@ -160,7 +160,9 @@ def _axis_names(grid: Grid) -> list[str]:
     """Return the names of the axes of the first line or plane, such as `perturbation α` or `α, toward NAME`."""
     names = []
     for letter, axis in zip("αβ", grid.axes(0), strict=True):
-        if axis is None or axis.fingerprint is None:
+        if axis is not None and axis.reference is not None and grid.match is not None:
+            names.append(f"{letter}, in lengths of {grid.match.label or axis.reference[:8]}")
+        elif axis is None or axis.fingerprint is None:
             names.append(f"perturbation {letter}")
         else:
             names.append(f"{letter}, toward {_target_name(axis)}")

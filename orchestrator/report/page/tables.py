@@ -19,6 +19,7 @@ from orchestrator.analysis.results import (
     VisageIntervals,
 )
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
+from orchestrator.report.narrative import radii_notes
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence
 from orchestrator.report.page.formatting import UNKNOWN, format_interval, format_number, format_signed
 from orchestrator.report.scores import counted_points, widest_interval
@@ -195,7 +196,8 @@ def agreement_table(summary: SweepSummary) -> Table | None:
 def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKey) -> Table | None:
     """Return each checkpoint's own ASR, that of the line or plane at its coordinates, and its distance.
 
-    The distance is in units of alpha of a random direction, and in radii of the basin. Columns about which nothing is
+    The distance is in units of alpha of a random direction, and in mean radii of the basin along random directions and
+    along those that match the checkpoint, with 95% intervals over new directions. Columns about which nothing is
     known are left out. None if there are no checkpoints.
     """
     if not checkpoints:
@@ -218,8 +220,9 @@ def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[s
     if checkpoint.projected:
         coordinates += ", projected"
     distance = format_number(checkpoint.distance, 3)
-    if checkpoint.radii is not None:
-        distance += f" ({checkpoint.radii:.2g} radii)"
+    notes = radii_notes(checkpoint)
+    if notes:
+        distance += f" ({'; '.join(notes)})"
     return [
         checkpoint.mark,
         coordinates,

@@ -149,6 +149,7 @@ def test_the_margin_has_intervals_over_directions_probes_and_both() -> None:
         ({"kind": "interpolate_2d"}, "goes toward a checkpoint"),
         ({"kind": "interpolate_random", "norm": "layer"}, "goes toward a checkpoint"),
         ({"kind": "random_1d", "norm": "sigma"}, "norm sigma"),
+        ({"kind": "random_1d", "direction": "shuffled"}, "of kind shuffled"),
     ],
 )
 def test_other_grids_have_neither_visage_nor_margin_whatever_their_range(grid: dict[str, str], reason: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from orchestrator.analysis import reducer
-from orchestrator.analysis.results import CheckpointSummary
+from orchestrator.analysis.results import CheckpointSummary, Estimate
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models.geometry import describe, table
@@ -337,7 +338,8 @@ def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.
     end = next(node.point.id for node in sweep.grid.iter_nodes() if node.mark)
     stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
     monkeypatch.setattr(reducer, "summarize_checkpoints", lambda frame: (stored,))
-    monkeypatch.setattr(reducer, "_random_basin", lambda *_: (0.5, None, None))
+    basin = SimpleNamespace(mean_radius=Estimate(value=0.5), radius=0.5)
+    monkeypatch.setattr(reducer.distances, "random_basin", lambda _: SimpleNamespace(basin=basin, sweep_id="s"))
     study = Study.create(tmp_path, StudyInfo("tiny", "fingerprint", "float32", 1))
     stored_sweep = StoredSweep(SweepFolder.of(study, sweep), sweep)
     geometry = TargetGeometry(1.0, 0.0, {"f1": 2.0})

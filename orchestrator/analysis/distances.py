@@ -1,0 +1,97 @@
+"""Distances of checkpoints in units of the radius of a basin, as other sweeps of the same study have measured it.
+
+The unit is the mean radius over the random directions of one sweep. The smallest radius is no unit: it is a minimum,
+which falls with the number of directions. An interval of the mean radius, over new directions, becomes one of the
+distance: d / high to d / low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.analysis.results import MEAN_RADIUS, Estimate, MatchedDistance, ResultKey, SweepSummary
+
+NO_BASIN = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
+NO_EDGE = "there is no basin around the model, or its edge was not reached"
+
+
+def line_sweeps(summaries: Iterable[SweepSummary], primary: ResultKey) -> list[SweepSummary]:
+    """Return the sweeps along random lines that have this primary result."""
+    return [each for each in summaries if each.grid["kind"] == "random_1d" and each.primary == primary]
+
+
+def random_basin(sweeps: Sequence[SweepSummary]) -> SweepSummary | None:
+    """Return the sweep with the most directions among those along random directions with the norm `layer`."""
+    return _most_directions(
+        each for each in sweeps if each.grid.get("norm") == "layer" and "direction" not in each.grid
+    )
+
+
+def matched_distances(sweeps: Sequence[SweepSummary], fingerprint: str | None) -> tuple[MatchedDistance, ...]:
+    """Return the distance of a checkpoint in radii along random directions that match it (`grid.match`).
+
+    Such a direction is as long as the checkpoint's displacement at coordinate 1. There is one entry for each kind of
+    direction, from the sweep with the most directions. None: the place is not that of a checkpoint.
+    """
+    kinds: dict[str, list[SweepSummary]] = {}
+    for each in sweeps:
+        if fingerprint is not None and each.grid.get("match", {}).get("fingerprint") == fingerprint:
+            kinds.setdefault(each.grid["direction"], []).append(each)
+    return tuple(_matched_distance(kind, kinds[kind]) for kind in sorted(kinds))
+
+
+def in_radii(distance: float | None, radius: Estimate) -> Estimate:
+    """Return a distance in units of a mean radius, with the interval that the radius implies.
+
+    The upper end is None if the lower end of the radius is 0.
+    """
+    if distance is None or not radius.value:
+        return Estimate(reason=radius.reason or NO_EDGE)
+    return Estimate(
+        value=distance / radius.value,
+        low=distance / radius.high if radius.high else None,
+        high=distance / radius.low if radius.low else None,
+        reason=radius.reason,
+    )
+
+
+def changed_radii(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
+    """Return a sentence if the distances of a stored summary are in another unit than now.
+
+    Args:
+        before: The summary that is stored, as JSON. It may lack fields, as those of earlier versions do.
+        after: The summary of the same sweep, reduced again.
+    """
+    earlier = {
+        each["mark"]: each["radii"]
+        for each in before.get("checkpoints", ())
+        if each.get("radii") is not None and each.get("radii_unit") != MEAN_RADIUS
+    }
+    changes = [
+        f"{each.mark} from {earlier[each.mark]:.3g} to {each.radii:.3g}"
+        for each in after.checkpoints
+        if each.mark in earlier and each.radii is not None
+    ]
+    reason = "because the unit is now the mean radius over directions and not the smallest (docs/statistics.md)"
+    return [f"distances in radii changed, {', '.join(changes)}, {reason}"] if changes else []
+
+
+def _most_directions(sweeps: Iterable[SweepSummary]) -> SweepSummary | None:
+    return max(sweeps, key=lambda each: len(each.basin.by_direction), default=None)
+
+
+def _matched_distance(kind: str, sweeps: Sequence[SweepSummary]) -> MatchedDistance:
+    sweep = _most_directions(sweeps)
+    assert sweep is not None
+    distance = in_radii(1.0, sweep.basin.mean_radius)
+    return MatchedDistance(
+        direction=kind,
+        radii=distance.value,
+        radii_low=distance.low,
+        radii_high=distance.high,
+        mean_radius=sweep.basin.mean_radius,
+        directions=len(sweep.basin.by_direction),
+        sweep_id=sweep.sweep_id,
+        reason=distance.reason,
+    )
