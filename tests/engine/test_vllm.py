@@ -435,10 +435,13 @@ def test_weights_in_bfloat16_equal_the_reference(make_tiny: Callable[..., Path])
 
 
 def test_towards_a_checkpoint_and_an_adapter(make_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    """Coefficient 1 gives the exact weights of the checkpoint or merged adapter; the origin gives the base again."""
+    """Coefficient 1 gives the exact weights of the checkpoint, or the base plus the adapter, merged in float32.
+
+    The origin gives the base again.
+    """
     base, other = make_tiny("llama", dtype="bfloat16", seed=4), make_tiny("llama", dtype="bfloat16", seed=5)
-    lora, merged = adapter(base, tmp_path / "lora"), tmp_path / "merged"
-    materialize.merge(base, lora, merged)
+    lora = adapter(base, tmp_path / "lora")
+    merged = merge_in_float32(base, lora, tmp_path / "merged")
     targets = tuple(resolve_target(folder, read_checkpoint(base)) for folder in (other, lora))
     full, adapted = (TowardsDirection(target.fingerprint) for target in targets)
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(base), targets=targets))
@@ -490,6 +493,22 @@ def test_transformers_refuses_missing_misshapen_and_unknown_tensors(
     with pytest.raises(UserError) as error:
         open_engine(dataclasses.replace(SMALL, kind="transformers", model_dir=str(folder)))
     assert error.value.field == "model.path" and message in str(error.value)
+
+
+def merge_in_float32(base: Path, lora: Path, folder: Path) -> Path:
+    """Copy a bfloat16 model with one file in float32, with the adapter added to its weights."""
+    shutil.copytree(base, folder)
+    factors, checkpoint = load_file(lora / "adapter_model.safetensors"), MappedCheckpoint(base)
+    tensors = {}
+    for info in checkpoint.tensors():
+        weights = np.array(to_float32(checkpoint.base(info.name), info.dtype)).reshape(info.shape)
+        module = f"base_model.model.{info.name.removesuffix('.weight')}"
+        if f"{module}.lora_A.weight" in factors:
+            a, b = (factors[f"{module}.lora_{letter}.weight"] for letter in "AB")
+            weights = materialize.lora_merged(weights, a, b, 2.0)
+        tensors[info.name] = weights
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def adapter(base: Path, folder: Path) -> Path:

@@ -35,7 +35,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
         ("Sweep", sweep.id),
         ("Grid", ", ".join(f"{name} {_to_text(value)}" for name, value in grid.items() if value is not None)),
         ("Seeds", _seeds(sweep.grid)),
-        ("Adapters", _adapters(stored.record)),
+        ("Targets", _targets(stored.record)),
         *(("Prompt set", _prompt_set(prompts)) for prompts in evidence.prompt_sets),
         *(("Engine", _pairs(engine)) for engine in summary.engines),
         ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
@@ -51,14 +51,14 @@ def _seeds(grid: Grid) -> str:
     return ", ".join(dict.fromkeys(str(axis.seed) for axis in axes if axis is not None and axis.seed is not None))
 
 
-def _adapters(record: SweepRecord) -> str:
+def _targets(record: SweepRecord) -> str:
     """Return the adapter version and what the engine's rounding adds to each target's displacement, as text."""
     geometry = record.target_geometry
     if geometry is None:
         return ""
     shares = [f"{record.labels.get(name, name)} {100 * share:.2g}%" for name, share in geometry.rounding.items()]
     added = f"; the engine's rounding adds, of the displacement's length: {', '.join(shares)}" if shares else ""
-    return f"version {geometry.adapter_version}{added}"
+    return f"adapter version {geometry.adapter_version}{added}"
 
 
 def _prompt_set(prompts: PromptSet) -> str:
