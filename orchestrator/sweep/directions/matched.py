@@ -50,6 +50,12 @@ class MatchedDirection(SeededDirection):
         """Return the direction that `to_json` described."""
         return cls(int(value["seed"]), orthogonal_to=value["orthogonal_to"], reference=value["reference"])
 
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Human-readable name."""
+        suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
+        return f"{self.kind} {self.seed}{suffix}"
+
     def factor(self, sums: UnitSums) -> float:
         """Return |D| / |z|; 0 if the checkpoint does not move the tensor."""
         return math.sqrt(sums.displacement) / (math.sqrt(sums.own) * NOISE_UNIT)

@@ -17,9 +17,9 @@ from orchestrator.sweep.directions import from_json
 from orchestrator.sweep.directions.matched import MatchedDirection
 from orchestrator.sweep.directions.shuffled import ShuffledDirection
 from orchestrator.sweep.directions.towards import TowardsDirection
-from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.points import Point
-from orchestrator.utils.choices import Norm
+from orchestrator.utils.choices import GridKind, Norm
 from tests.unit.workers.test_resident import save
 from workers.engines.base import measure_scalars
 from workers.noise.definition import Slab
@@ -242,3 +242,19 @@ def test_a_grid_that_matches_a_checkpoint_is_restored_from_json() -> None:
     assert matched.directions_used == (MatchedDirection(123, reference="aa"),)
     assert not {node.mark for node in grid.nodes} - {""}, "no checkpoint is on these lines"
     assert "match" not in Grid().to_json()
+
+
+def test_controls_beside_a_line_are_restored_and_measured_first() -> None:
+    adapter = TowardsDirection("aa", "mine")
+    controls = (MatchedDirection(123, reference="aa"), ShuffledDirection(124, "aa"))
+    extra = tuple(ExtraCheckpoint(direction, 0.0) for direction in controls)
+    grid = Grid(GridKind.interpolate_1d, steps=2, range=(0.0, 1.0), towards=(adapter,), extra_checkpoints=extra)
+    restored = Grid.from_json(json.loads(json.dumps(grid.to_json())), {"aa": "mine"})
+    assert restored == grid and restored.nodes == grid.nodes
+    assert [(n.mark, n.alpha, n.projected, n.seed_x) for n in grid.nodes if n.mark] == [
+        ("mine", 1.0, False, None),
+        ("matched 123", 0.0, True, None),
+        ("shuffled 124", 0.0, True, None),
+    ]
+    assert [n.point.coefficients for n in grid.nodes if n.projected] == [((d, 1.0),) for d in controls]
+    assert grid.directions_used == controls[:1], "the scalars of a matched direction are needed, those of noise only"
