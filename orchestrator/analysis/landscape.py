@@ -45,6 +45,9 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("correct", pa.float64()),
         ("correct_low", pa.float64()),
         ("correct_high", pa.float64()),
+        ("margin", pa.float64()),  # 100 - asr: VISAGE and the mean margin are means of it
+        ("margin_low", pa.float64()),
+        ("margin_high", pa.float64()),
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
@@ -102,6 +105,9 @@ def build_landscape(
     total = rows["n"].where(rows["n"] > 0).astype("float64")
     rows["asr"] = 100.0 * (n - refused) / total
     rows["asr_low"], rows["asr_high"] = 100.0 * low, 100.0 * high
+    rows["margin"], rows["margin_low"], rows["margin_high"] = (
+        100.0 - rows[name] for name in ("asr", "asr_high", "asr_low")
+    )
     rows["complied"] = 100.0 * rows["n_complied"] / total
     rows["degenerate"] = 100.0 * rows["n_degenerate"] / total
     rows["mark"] = rows["mark"].replace("", None)

@@ -103,7 +103,7 @@ def visage(
         None if the paper reports no such value.
     """
     table = {GridKind.random_1d: LINES, GridKind.random_2d: PLANES}.get(grid["kind"])
-    if table is None or result.group != "harmful":
+    if table is None or grid.get("match") or result.group != "harmful":
         return None
     name, prompt = PRESETS.get(model, ""), result.system_prompt
     papers_names = {"safety": "default", "safety_mistral": "safety"} if name.startswith("Mistral") else {"safety": ""}

@@ -82,6 +82,8 @@ def why_inapplicable(grid: Mapping[str, Any]) -> str | None:
     belongs = "it belongs to random directions with norm layer or filter"
     if grid.get("kind") not in (None, GridKind.random_1d, GridKind.random_2d):
         return f"{belongs}, and this grid goes toward a checkpoint"
+    if grid.get("match"):
+        return f"{belongs}, and these match a checkpoint"
     if grid.get("norm") == Norm.sigma:
         return f"{belongs}, and these have norm sigma"
     if "direction" in grid:

@@ -122,7 +122,7 @@ def _scores_caption(summary: SweepSummary) -> str:
     if margin is None or margin.value is None:
         return ""
     text = f"mean margin (refused %) in {RANGE}: {margin.value:.1f}"
-    return text if visage.paper is None else f"{text}; VISAGE: {visage.paper:.1f} over {counted_points(visage)}"
+    return text if visage.paper is None else f"{text}\nVISAGE, over {counted_points(visage)}: {visage.paper:.1f}"
 
 
 def _new_table(title: str | None, ascii_only: bool) -> Table:

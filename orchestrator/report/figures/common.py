@@ -19,7 +19,7 @@ from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results import ResultKey, SweepSummary
 from orchestrator.analysis.summary import summarize_checkpoints
-from orchestrator.report.scores import counted_points
+from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 
 _NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
@@ -33,7 +33,11 @@ def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
         score += f" [{visage.low:.1f}, {visage.high:.1f}]"
     if visage.paper is not None and visage.points is not None:
         score += f" over {counted_points(visage)}"
-    parts = [] if margin is None or margin.value is None else [f"mean margin {margin.value:.1f}"]
+    parts = []
+    if margin is not None and margin.value is not None:
+        widest = widest_interval(margin.over)
+        interval = "" if widest is None else f" [{widest[0]:.1f}, {widest[1]:.1f}]"
+        parts.append(f"mean margin {margin.value:.1f}{interval}")
     parts.append(f"ASR at the origin {'unknown' if origin is None else f'{origin:.1f}%'}")
     if summary.published is not None and summary.published_note is not None and visage.released is not None:
         parts.append(f"published: {summary.published:.1f}, by the same code here: {visage.released:.1f}")

@@ -71,7 +71,7 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band
     axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("attack success rate (%)")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.8)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, handlelength=1.8)
 
 
 def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:

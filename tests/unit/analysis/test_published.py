@@ -116,6 +116,7 @@ def test_a_sweep_in_another_setting_is_told_what_differs(other: dict[str, Any], 
     ("grid", "result"),
     [
         ({"kind": "interpolate_1d"}, {}),
+        ({"match": {"fingerprint": "f"}}, {}),
         ({}, {"group": "benign"}),
         ({}, {"system_prompt": "custom"}),
     ],

@@ -149,6 +149,7 @@ def test_the_margin_has_intervals_over_directions_probes_and_both() -> None:
         ({"kind": "interpolate_2d"}, "goes toward a checkpoint"),
         ({"kind": "interpolate_random", "norm": "layer"}, "goes toward a checkpoint"),
         ({"kind": "random_1d", "norm": "sigma"}, "norm sigma"),
+        ({"kind": "random_1d", "match": {"fingerprint": "f"}}, "match a checkpoint"),
         ({"kind": "random_1d", "direction": "shuffled"}, "of kind shuffled"),
     ],
 )
@@ -218,6 +219,11 @@ def test_the_rows_and_columns_of_the_landscape() -> None:
     ) == (40, 0, 20, 20)
     assert (first["complied"], first["degenerate"]) == (50.0, 50.0)
     assert (rows["asr_low"] <= rows["asr"]).all() and (rows["asr"] <= rows["asr_high"]).all()
+    assert (rows["margin"] == rows["n_refused"] / 0.4).all() and (rows["margin_high"] == 100 - rows["asr_low"]).all()
+    line = rows[rows["line"] == 0]
+    summary = summarize(landscape).visage.by_direction[0], summarize(landscape).margin.by_direction[0]
+    assert summary[0].paper == pytest.approx(line.loc[line["margin"] > 0, "margin"].mean())
+    assert summary[1].value == pytest.approx(line["margin"].mean())
     assert landscape[landscape["group"] == "benign"]["n"].eq(0).all()
 
 
