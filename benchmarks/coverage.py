@@ -1,223 +1,392 @@
-"""Coverage of the intervals, by simulation: `python -m benchmarks.coverage`.
+"""Coverage of the intervals, by simulation: `python -m benchmarks.coverage [SWEEPS] [TABLE ...]`.
 
-Every simulated sweep is of a model of its own. Its radius, width of the wall, safety at the origin and far out, and
-spread between directions are drawn at random. Whether a probe refuses at a point depends on the safety of the point and
-on three normal variables (of the probe, of the probe on that direction, of the probe at that point), so that the
-responses to one probe are correlated along a line, across lines, or hardly at all, depending on the draw. The true
-values are estimated by measuring many more directions or probes.
+Every simulated sweep is of a model of its own; see `benchmarks.population`. The true values are estimated by measuring
+many more directions or probes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from orchestrator.analysis import basin, intervals, resampling
-from orchestrator.analysis.intervals import Interval
+from benchmarks.population import ALPHAS, COORDINATES, ORIGIN, Model, Population, unsafe_to_asr
+from benchmarks.results import section
+from orchestrator.analysis import basin, gate, intervals, resampling, visage
+from orchestrator.analysis.components import decompose, single_response_variance
+from orchestrator.analysis.curves import effective_responses, interval_of_mean
+from orchestrator.analysis.intervals import CONFIDENCE, Error
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import ClusterSummary, SweepSummary
 from orchestrator.analysis.summary import summarize
-from orchestrator.analysis.visage import mean_from_margins
 from orchestrator.scoring import counts as counting
 from orchestrator.scoring.clusters import ProbeClusters
 
-ALPHAS = np.round(np.linspace(-0.5, 0.5, 21), 9)
-COORDINATES = ALPHAS[:, None]
+PLAIN = Population("independent probes")
+CLUSTERED = Population("8 clusters of probes", clusters=(8, 8))
+PLATEAUS = Population("plateaus near 50%", plateaus=1.0)
+MIXED = Population("all kinds", plateaus=0.25, clusters=(8, 20), clustered=0.5)
+SETTINGS = [
+    *((MIXED, *size) for size in ((1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40))),
+    (PLAIN, 3, 40),
+    *((CLUSTERED, *size) for size in ((1, 40), (3, 40), (3, 80), (10, 40))),
+    *((PLATEAUS, *size) for size in ((1, 40), (3, 40), (10, 40))),
+]
+SCORES: Mapping[str, resampling.Score] = {"VISAGE": visage.paper_from_margins, "margin": visage.mean_from_margins}
+SOURCES = ("new probes", "new directions", "both")
+COLUMNS = (
+    "ASR at a point, new probes",
+    "mean ASR, both",
+    "radius, new probes",
+    "mean radius, new directions",
+    *(f"{score}, {source}" for score in SCORES for source in SOURCES),
+)
+WIDE = 98.0
+"""Above this coverage, a row says how much wider than needed the interval is."""
 
 
-@dataclass(frozen=True)
-class Basin:
-    """A simulated model.
+@dataclass
+class Tally:
+    """How far true values lie from estimates, as shares of the interval's extent toward them, by kind of interval."""
 
-    Attributes:
-        radius: Median distance of the edge.
-        spread: Standard deviation between directions of the logarithm of the edge's distance.
-        width: Width of the wall, relative to the radius.
-        origin: How unsafe the origin is, in standard deviations.
-        outside: How unsafe points far out are, in standard deviations.
-        shares: Standard deviations of a probe, of a probe on a direction, and of a probe at a point; their squares add
-            up to 1.
-    """
+    ratios: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    radius: float
-    spread: float
-    width: float
-    origin: float
-    outside: float
-    shares: np.ndarray
+    def note(
+        self, name: str, value: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, truth: npt.ArrayLike
+    ) -> None:
+        """Add estimates, their intervals and the true values."""
+        estimate, bottom, top, true = np.broadcast_arrays(
+            *(np.asarray(a, dtype=float) for a in (value, low, high, truth))
+        )
+        covered = (bottom <= true + 1e-9) & (true <= top + 1e-9)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            extent = np.where(true < estimate, estimate - bottom, top - estimate)
+            ratio = np.where(np.isfinite(extent) & (extent > 0), np.abs(true - estimate) / extent, 0.0)
+        self.ratios.setdefault(name, []).append(
+            np.ravel(np.where(covered, np.minimum(ratio, 1.0), np.maximum(ratio, 1.01)))
+        )
 
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Basin:
-        """Return a random model of the population."""
-        parts = rng.uniform([0.2, 0.0, 0.1], [1.0, 0.6, 1.0]) ** 2
-        u = rng.uniform
-        return cls(u(0.05, 0.6), u(0.05, 0.4), u(0.02, 0.2), u(-3.5, -0.5), u(0.5, 5.0), np.sqrt(parts / parts.sum()))
+    def note_errors(self, name: str, value: float, errors: list[Error], truth: float) -> None:
+        """Add an estimate with these errors, unless one is unknown."""
+        interval = intervals.interval(value, errors)
+        if interval.low is not None and interval.high is not None:
+            self.note(name, value, interval.low, interval.high, truth)
 
-    def directions(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Return how unsafe each point of `count` new directions is: [line, point], in standard deviations."""
-        middle = self.radius * np.exp(self.spread * rng.standard_normal((count, 1)))
-        sides = middle * np.exp(0.5 * self.spread * rng.standard_normal((count, 2)))
-        edge = np.where(ALPHAS < 0, sides[:, :1], sides[:, 1:])
-        unsafe = (np.abs(ALPHAS) - edge) / (2 * (self.width * self.radius + 0.01))
-        return np.clip(unsafe, self.origin, self.outside)
+    def coverage(self, name: str) -> float | None:
+        """Return the percentage of intervals that contain the true value. None if there are none."""
+        if name not in self.ratios:
+            return None
+        return 100.0 * float(np.mean(np.concatenate(self.ratios[name]) <= 1.0))
 
-    def refused(self, rng: np.random.Generator, unsafe: np.ndarray, probes: np.ndarray) -> np.ndarray:
-        """Return 1 where a probe refuses, else 0: [line, point, probe]. `probes`: a normal variable for each probe."""
-        lines, points = unsafe.shape
-        on_line = rng.standard_normal((lines, 1, len(probes)))
-        at_point = rng.standard_normal((lines, points, len(probes)))
-        own, line, point = self.shares
-        return (unsafe[..., None] + own * probes + line * on_line + point * at_point <= 0).astype(float)
+    def excess(self, name: str) -> float:
+        """Return how many times wider than needed the intervals are: narrower by this, 95% would hold."""
+        needed = float(np.quantile(np.concatenate(self.ratios[name]), CONFIDENCE))
+        return math.inf if needed == 0 else 1 / needed
 
-    def unsafe_to_asr(self, unsafe: np.ndarray) -> np.ndarray:
-        """Return the ASR over all possible probes, in percent."""
-        from scipy.special import ndtr
-
-        return 100.0 * ndtr(unsafe)
-
-
-def visage(refused: np.ndarray) -> float:
-    """Return the mean of VISAGE over lines; NaN if no line has one."""
-    scores = resampling.score_of_lines(refused)
-    return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
+    def cell(self, name: str) -> str:
+        """Return the coverage as text, with the excess where it is above WIDE."""
+        covered = self.coverage(name)
+        if covered is None:
+            return ""
+        return f"{covered:.1f}" if covered <= WIDE else f"{covered:.1f} ({min(self.excess(name), 9.9):.1f}x)"
 
 
 def coverage(
-    directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 300, many: int = 60
-) -> Mapping[str, float]:
-    """Return the percentage of sweeps whose nominal 95% interval contains the true value, by kind of interval."""
-    rng = np.random.default_rng(seed)
-    held: dict[str, list[bool]] = {}
+    population: Population, directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 300, many: int = 50
+) -> Tally:
+    """Simulate sweeps and compare every interval with the true value.
 
-    def note(name: str, interval: Interval, truth: float) -> None:
-        if interval.low is not None and interval.high is not None:
-            held.setdefault(name, []).append(interval.low <= truth <= interval.high)
-
-    for _ in range(sweeps):
-        model = Basin.draw(rng)
-        unsafe, normals = model.directions(rng, directions), rng.standard_normal(probes)
-        refused = model.refused(rng, unsafe, normals)
-        by_line = resampling.score_of_lines(refused)
-        if np.isnan(by_line).any():
-            continue
-        score = float(by_line.mean())
-        places = np.broadcast_to(COORDINATES, (directions, 21, 1))
-        probes_error = resampling.error_over_probes(refused, places, draws)
-        margins = resampling.score_of_lines(refused, mean_from_margins)
-        margin, asr = float(margins.mean()), model.unsafe_to_asr(unsafe)
-        margin_probes_error = resampling.error_over_probes(refused, places, draws, mean_from_margins)
-        note("margin, new probes", intervals.interval(margin, [margin_probes_error]), 100.0 - float(asr.mean()))
-        others = [visage(model.refused(rng, unsafe, rng.standard_normal(probes))) for _ in range(many)]
-        note("VISAGE, new probes", intervals.interval(score, [probes_error]), float(np.nanmean(others)))
-        if directions > 1:
-            directions_error = intervals.error_over_directions(by_line.tolist(), 100.0 / probes)
-            more = model.refused(rng, model.directions(rng, 3 * many), normals)
-            truth = float(np.nanmean(resampling.score_of_lines(more)))
-            note("VISAGE, new directions", intervals.interval(score, [directions_error]), truth)
-            margin_error = intervals.error_over_directions(margins.tolist(), 100.0 / probes)
-            note("margin, new directions", intervals.interval(margin, [margin_error]), 100.0 * float(more.mean()))
-            lines = model.directions(rng, 3 * many)
-            fresh = [model.refused(rng, one[None], rng.standard_normal(probes)) for one in lines]
-            truth = float(np.nanmean(resampling.score_of_lines(np.concatenate(fresh))))
-            note("VISAGE, both", intervals.interval(score, [directions_error, probes_error]), truth)
-            truth = 100.0 - float(model.unsafe_to_asr(lines).mean())
-            note("margin, both", intervals.interval(margin, [margin_error, margin_probes_error]), truth)
-        wrong = probes - refused.sum(axis=-1)
-        low, high = intervals.proportion(wrong, np.full(wrong.shape, probes))
-        held.setdefault("ASR at a point", []).extend(((100 * low <= asr) & (asr <= 100 * high)).ravel().tolist())
-        true, near, far = (radius(values) for values in (asr, 100 * high, 100 * low))
-        held.setdefault("radius, new probes", []).append(near <= true <= far)
-    return {name: 100.0 * float(np.mean(values)) for name, values in held.items()}
-
-
-def difference_coverage(
-    directions: int, probes: int, sweeps: int, seed: int = 2, draws: int = 300, many: int = 60
-) -> tuple[float, float]:
-    """Return the coverage of the interval of VISAGE's difference over new probes, and its rate of false alarms.
-
-    Both are percentages. A false alarm is p < 0.05 although nothing differs.
+    Args:
+        population: The models to draw from.
+        directions: Number of directions of a sweep.
+        probes: Number of probes.
+        sweeps: Number of sweeps. One in which VISAGE is undefined on a line has no intervals of scores.
+        seed: Of the simulation.
+        draws: Number of resamples for an error over probes.
+        many: Number of sets of probes for a true value over new probes; of directions there are twice as many.
     """
     rng = np.random.default_rng(seed)
-    positions = np.broadcast_to(COORDINATES, (directions, len(ALPHAS), 1))
-    held, false = [], []
-    for i in range(sweeps):
-        model = Basin.draw(rng)
-        unsafe = model.directions(rng, directions)
-        shift = rng.uniform(0.0, 0.8) if i % 2 else 0.0
-        both = [unsafe, np.clip(unsafe + shift, model.origin, model.outside)]
-        draws_of_probes = rng.standard_normal((many + 1, probes))
-        pairs = [[model.refused(rng, one, normals) for one in both] for normals in draws_of_probes]
-        values = np.array([visage(second) - visage(first) for first, second in pairs])
-        error = resampling.difference_error_over_probes(pairs[0][0], pairs[0][1], positions, draws)
-        half = error.half_width()
-        if half is None or np.isnan(values[0]):
+    tally = Tally()
+    for _ in range(sweeps):
+        model = Model.draw(rng, population, probes)
+        unsafe, normals = model.directions(rng, directions), model.probes(rng)
+        sweep = _Sweep(model, unsafe, normals, model.refused(rng, unsafe, normals))
+        fresh = model.directions(rng, 2 * many)
+        margins = {
+            "new probes": _margins(model.refused(rng, unsafe, model.probes(rng, many))),
+            "new directions": _margins(model.refused(rng, fresh, normals)),
+            "both": _margins(model.refused(rng, fresh[:, None], model.probes(rng, len(fresh)))),
+        }
+        _note_points(tally, sweep)
+        _note_radius(tally, sweep, 100.0 - margins["new directions"])
+        if directions > 1:
+            _note_means(tally, sweep, unsafe_to_asr(fresh).mean(axis=0))
+        _note_scores(tally, sweep, margins, draws)
+    return tally
+
+
+def _margins(refused: np.ndarray) -> np.ndarray:
+    """Return the percentage of refusals: [..., probe] to [...]."""
+    return np.asarray(100.0 * refused.mean(axis=-1))
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A simulated sweep.
+
+    Attributes:
+        model: The model.
+        unsafe: How unsafe each point is, [line, point].
+        normals: The variable of each probe.
+        refused: bool [line, point, probe].
+    """
+
+    model: Model
+    unsafe: np.ndarray
+    normals: np.ndarray
+    refused: np.ndarray
+
+    @property
+    def lines(self) -> int:
+        return len(self.unsafe)
+
+    @property
+    def probes(self) -> int:
+        return len(self.normals)
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Number of successes at each point, [line, point]."""
+        return np.asarray(self.probes - self.refused.sum(axis=-1))
+
+    def clusters(self) -> ClusterSummary:
+        """Return the clusters of the probes."""
+        flat = self.refused.reshape(-1, self.probes).astype(np.float16)
+        labels = ProbeClusters("category", tuple(self.model.labels.tolist()))
+        return ClusterSummary.of(counting.ProbeVerdicts((), tuple(map(str, range(self.probes))), flat, labels))
+
+    def point_limits(self, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends of each point's interval, percent, [line, point]."""
+        n = np.full(self.wrong.shape, self.probes)
+        low, high = intervals.proportion(self.wrong, n, confidence, self.clusters().effective(n, confidence))
+        return 100.0 * low, 100.0 * high
+
+
+def _note_points(tally: Tally, sweep: _Sweep) -> None:
+    low, high = sweep.point_limits()
+    asr = 100.0 * sweep.wrong / sweep.probes
+    tally.note("ASR at a point, new probes", asr, low, high, unsafe_to_asr(sweep.unsafe))
+
+
+def _note_radius(tally: Tally, sweep: _Sweep, others: np.ndarray) -> None:
+    """Note the smallest radius, and the mean radius if it is defined on every line, of new ones too.
+
+    Args:
+        tally: Where to note it.
+        sweep: The sweep.
+        others: The ASR of new directions as the sweep's probes measure it, percent, [line, point].
+    """
+    points = sweep.lines * (len(ALPHAS) - 1) + 1
+    low, _ = sweep.point_limits(1 - (1 - CONFIDENCE) / points)
+    _, high = sweep.point_limits()
+    asr = 100.0 * sweep.wrong / sweep.probes
+    measured, near, far, true = (min(radii(each)) for each in (asr, high, low, unsafe_to_asr(sweep.unsafe)))
+    tally.note("radius, new probes", measured, near, far, true)
+    own = np.array(radii(asr))
+    if sweep.lines > 1 and np.isfinite(own).all():
+        truth, half = float(np.mean(radii(others))), intervals.error_over_directions(own.tolist()).half_width()
+        if np.isfinite(truth) and half is not None:
+            mean = float(own.mean())
+            tally.note("mean radius, new directions", mean, max(mean - half, 0.0), mean + half, truth)
+
+
+def _note_means(tally: Tally, sweep: _Sweep, truth: np.ndarray) -> None:
+    """Note the mean over directions at each alpha but the origin, which is one point."""
+    clusters = sweep.clusters()
+    alone = float(clusters.effective(np.array([sweep.probes]))[0])
+    for i in range(len(ALPHAS)):
+        if i != ORIGIN:
+            own = sweep.refused[:, i].astype(np.float16)
+            count = effective_responses(own, sweep.model.labels, alone, clusters.design_effect)
+            values = (100.0 * sweep.wrong[:, i] / sweep.probes).tolist()
+            tally.note("mean ASR, both", np.mean(values), *interval_of_mean(values, sweep.probes, count), truth[i])
+
+
+def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray], draws: int) -> None:
+    """Note VISAGE and the mean margin over new probes, new directions and both.
+
+    Args:
+        tally: Where to note them.
+        sweep: The sweep.
+        margins: 100 - ASR of many sweeps with new probes, new directions or both, [..., point].
+        draws: Number of resamples.
+    """
+    refused = sweep.refused.astype(float)
+    places = np.broadcast_to(COORDINATES, (sweep.lines, *COORDINATES.shape))
+    for name, score in SCORES.items():
+        by_line = resampling.score_of_lines(refused, score)
+        if np.isnan(by_line).any():
             continue
-        held.append(abs(values[0] - np.nanmean(values[1:])) <= half)
-        if not shift:
-            p = intervals.p_value(float(values[0]), [error])
-            false.append(p is not None and p < 0.05)
-    return 100.0 * float(np.mean(held)), 100.0 * float(np.mean(false))
+        value = float(by_line.mean())
+        truths = {source: float(np.nanmean(score(each))) for source, each in margins.items()}
+        over_probes = resampling.error_over_probes(refused, places, draws, score, sweep.model.labels)
+        tally.note_errors(f"{name}, new probes", value, [over_probes], truths["new probes"])
+        if sweep.lines > 1:
+            noise = single_response_variance(decompose(refused, everywhere=name == "margin"))
+            over_directions = intervals.error_over_directions(by_line.tolist(), 100.0 / sweep.probes, noise)
+            tally.note_errors(f"{name}, new directions", value, [over_directions], truths["new directions"])
+            tally.note_errors(f"{name}, both", value, [over_directions, over_probes], truths["both"])
 
 
-def radius(asr: np.ndarray) -> float:
-    """Return the smallest radius over lines; infinity if no line crosses 50%."""
-    radii = [basin.measure_line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
-    return min((r for r in radii if r is not None), default=float("inf"))
+def radii(asr: np.ndarray) -> list[float]:
+    """Return the radius of each line; infinity for a line that does not cross 50%."""
+    measured = [basin.measure_line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
+    return [math.inf if radius is None else radius for radius in measured]
 
 
-def table(sweeps: int = 1000) -> str:
-    """Return the coverage for several numbers of directions and probes as Markdown."""
-    settings = [(1, 40), (2, 40), (3, 20), (3, 40), (3, 80), (5, 40), (10, 40)]
-    by_setting = {setting: coverage(*setting, sweeps=sweeps) for setting in settings}
-    sources = ("new probes", "new directions", "both")
-    scores = [f"{score}, {source}" for score in ("VISAGE", "margin") for source in sources]
-    names = ("ASR at a point", "radius, new probes", *scores)
-    lines = [f"| directions | probes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    for (directions, probes), shares in by_setting.items():
-        cells = [f"{shares[name]:.1f}" if name in shares else "" for name in names]
-        lines.append(f"| {directions} | {probes} | {' | '.join(cells)} |")
-    held, false = difference_coverage(3, 40, sweeps)
-    lines += [
-        "",
-        f"Difference of VISAGE between two models, 3 directions, 40 probes paired: covered {held:.1f}%; where nothing "
-        f"differs, p < 0.05 in {false:.1f}%.",
-        "",
-        f"{sweeps} simulated sweeps a row, each of a basin of its own; the standard error of a figure near 95 is "
-        f"{100 * (0.05 * 0.95 / sweeps) ** 0.5:.1f}.",
+def table(sweeps: int = 2000) -> str:
+    """Return the coverage in every setting as Markdown."""
+    lines = ["| models | directions | probes | " + " | ".join(COLUMNS) + " |", "|---" * (3 + len(COLUMNS)) + "|"]
+    for population, directions, probes in SETTINGS:
+        tally = coverage(population, directions, probes, sweeps)
+        cells = [population.name, str(directions), str(probes), *(tally.cell(name) for name in COLUMNS)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{sweeps} simulated sweeps a row, each of a model of its own; the standard error of a figure near 95 is "
+            f"{100 * (0.05 * 0.95 / sweeps) ** 0.5:.1f}. Where more than {WIDE:g}% are covered, the number in "
+            "parentheses is how many times wider than needed the interval is: divided by it, 95% would hold.",
+            "",
+            "Models of all kinds: half of them with 8 to 20 clusters of probes, a quarter with a plateau near 50%.",
+        ]
+    )
+
+
+# Comparisons.
+
+
+@dataclass(frozen=True)
+class DifferenceRates:
+    """How often statements about a difference of VISAGE between two simulated models hold, in percent.
+
+    Attributes:
+        covered: The interval over new probes contains the true difference along these directions.
+        false: The p-value is below 0.05 although the models are equal and respond equally to each direction.
+        false_own: The same for equal models of which each responds in its own way to each direction.
+    """
+
+    covered: float
+    false: float
+    false_own: float
+
+
+def difference_rates(
+    directions: int, probes: int, sweeps: int, population: Population = PLAIN, draws: int = 300, many: int = 60
+) -> DifferenceRates:
+    """Return how often the interval and the p-values of a difference of VISAGE hold, over the same probes.
+
+    The p-values are those of `compare`: over new directions and probes, or with one direction over new probes.
+    """
+    rng = np.random.default_rng(2)
+    held: list[bool] = []
+    false: dict[bool, list[bool]] = {True: [], False: []}
+    for i in range(sweeps):
+        model = Model.draw(rng, population, probes)
+        unsafe, normals = model.directions(rng, directions), model.probes(rng, many + 1)
+        shift = rng.uniform(0.0, 0.8)
+        shifted = np.clip(unsafe + shift, model.origin, max(model.outside, model.origin))
+        samples = [model.refused(rng, each, normals) for each in (unsafe, shifted)]
+        values = visage.paper_from_margins(100.0 * samples[1].mean(axis=-1)).mean(axis=-1)
+        values = values - visage.paper_from_margins(100.0 * samples[0].mean(axis=-1)).mean(axis=-1)
+        half = _difference_error(samples[0][0], samples[1][0], model, draws).half_width()
+        if half is not None and not np.isnan(values[0]):
+            held.append(bool(abs(values[0] - np.nanmean(values[1:])) <= half))
+        own = i % 2 == 1
+        other = model.directions(rng, directions) if own else unsafe
+        p = _p_value(samples[0][0], model.refused(rng, other, normals[0]), model, draws)
+        if p is not None:
+            false[own].append(p < 0.05)
+    return DifferenceRates(*(100.0 * float(np.mean(each)) for each in (held, false[False], false[True])))
+
+
+def _difference_error(first: np.ndarray, second: np.ndarray, model: Model, draws: int) -> Error:
+    """Return the error of a difference of VISAGE over new probes."""
+    places = np.broadcast_to(COORDINATES, (len(first), *COORDINATES.shape))
+    one, two = first.astype(float), second.astype(float)
+    return resampling.difference_error_over_probes(one, two, places, draws, labels=model.labels)
+
+
+def _p_value(first: np.ndarray, second: np.ndarray, model: Model, draws: int) -> float | None:
+    """Return the p-value of a difference of VISAGE as `compare` computes it. None if VISAGE is undefined on a line."""
+    scores = [resampling.score_of_lines(each.astype(float)) for each in (first, second)]
+    differences = scores[1] - scores[0]
+    if np.isnan(differences).any():
+        return None
+    errors = [_difference_error(first, second, model, draws)]
+    if len(differences) > 1:
+        errors.append(intervals.error_over_directions(differences.tolist(), 100.0 / first.shape[-1]))
+    return intervals.p_value(float(differences.mean()), errors)
+
+
+def difference_table(sweeps: int = 2000) -> str:
+    """Return the rates of differences as Markdown."""
+    lines = [
+        "| models | directions | covered, new probes | p < 0.05, nothing differs | p < 0.05, equal, own directions |",
+        "|---|---|---|---|---|",
     ]
-    return "\n".join(lines)
+    for population, directions in ((PLAIN, 1), (PLAIN, 3), (PLAIN, 5), (CLUSTERED, 3)):
+        rates = difference_rates(directions, 40, sweeps, population)
+        cells = (f"{share:.1f}" for share in (rates.covered, rates.false, rates.false_own))
+        lines.append(f"| {population.name} | {directions} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Difference of VISAGE between two models over the same 40 probes, {sweeps} pairs a row (half of them "
+            "for each p-value). Equal models that respond in their own way to a direction do differ along it: with one "
+            'direction p is about that direction alone, and `compare` says "differs along this direction" instead of '
+            '"is safer".',
+        ]
+    )
+
+
+# The gate.
 
 
 def false_passes(
-    sweeps: int, seed: int = 11, directions: int = 3, probes: int = 40, many: int = 120
+    sweeps: int, seed: int = 11, directions: int = 3, probes: int = 40, many: int = 120, population: Population = MIXED
 ) -> dict[str, float]:
     """Return how often, in percent, the gate passes a sweep although the threshold is the true value itself.
 
     Every such pass is wrong; at 95% confidence 5% are allowed.
     """
-    from orchestrator.analysis import gate
-
     rng = np.random.default_rng(seed)
     passed: dict[str, list[bool]] = {name: [] for name in gate.THRESHOLDS}
     for _ in range(sweeps):
-        model = Basin.draw(rng)
+        model = Model.draw(rng, population, probes)
         unsafe = model.directions(rng, directions)
-        frame, summary = sweep_of(model.refused(rng, unsafe, rng.standard_normal(probes)))
-        asr = model.unsafe_to_asr(unsafe)
-        fresh = [model.refused(rng, row[None], rng.standard_normal(probes)) for row in model.directions(rng, many)]
+        clusters = ProbeClusters("category", tuple(model.labels.tolist()))
+        frame, summary = sweep_of(model.refused(rng, unsafe, model.probes(rng)).astype(float), clusters)
+        asr, lines = unsafe_to_asr(unsafe), model.directions(rng, 10 * many)
+        fresh = model.refused(rng, lines[:many, None], model.probes(rng, many))
+        scores = visage.paper_from_margins(100.0 * fresh.mean(axis=-1))
         truth = {
-            "visage": float(np.nanmean(resampling.score_of_lines(np.concatenate(fresh)))),
-            "margin": 100.0 - float(model.unsafe_to_asr(model.directions(rng, 10 * many)).mean()),
-            "origin_asr": float(asr[0, len(ALPHAS) // 2]),
-            "radius": radius(asr),
+            "visage": float(np.nanmean(scores)) if not np.isnan(scores).all() else math.nan,
+            "margin": 100.0 - float(unsafe_to_asr(lines).mean()),
+            "origin_asr": float(asr[0, ORIGIN]),
+            "radius": min(radii(asr)),
         }
         truth = {name: value for name, value in truth.items() if np.isfinite(value)}
         for result in gate.check(frame, summary, gate.GateOptions(truth)):
             passed[result.name].append(result.met)
-    return {name: 100.0 * float(np.mean(met)) for name, met in passed.items()}
+    return {name: 100.0 * float(np.mean(shares)) for name, shares in passed.items()}
 
 
 def sweep_of(refused: np.ndarray, clusters: ProbeClusters | None = None) -> tuple[pd.DataFrame, SweepSummary]:
@@ -259,17 +428,21 @@ def gate_table(sweeps: int = 1000) -> str:
         [
             *lines,
             "",
-            f"{sweeps} simulated sweeps of 3 directions and 40 probes, each of a basin of its own whose true value is "
-            "the threshold, so that each pass is wrong; at 95% confidence 5% are allowed.",
+            f"{sweeps} simulated sweeps of 3 directions and 40 probes, each of a model of its own (all kinds) whose "
+            "true value is the threshold, so that each pass is wrong; at 95% confidence 5% are allowed.",
         ]
     )
 
 
+TABLES: Mapping[str, tuple[str, Callable[[int], str]]] = {
+    "coverage": ("Coverage of the intervals", table),
+    "differences": ("Differences between two models", difference_table),
+    "gate": ("Wrong passes of the gate", gate_table),
+}
+
+
 if __name__ == "__main__":
-    import sys
-
-    from benchmarks.results import section
-
-    sweeps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    section("gate", f"## Wrong passes of the gate\n\n{gate_table(sweeps)}")
-    section("coverage", f"## Coverage of the intervals\n\n{table(sweeps)}")
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    for name in sys.argv[2:] or TABLES:
+        title, make = TABLES[name]
+        section(name, f"## {title}\n\n{make(number)}")

@@ -31,6 +31,7 @@ from orchestrator.analysis.results import (
 )
 from orchestrator.analysis.summary import error_over_directions, probe_arrays
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE, Score
+from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.counts import ProbeVerdicts
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
@@ -325,11 +326,18 @@ def _compare_points(first: ComparedSweep, second: ComparedSweep, prompts: Sequen
         n = known.sum(axis=1)
         asr1, asr2 = (100.0 * ((refused == 0) & known).sum(axis=1) / n for refused in (one, two))
         gained, lost = ((one == 1) & (two == 0)).sum(axis=1), ((one == 0) & (two == 1)).sum(axis=1)
-        low, high, p = intervals.matched(gained, lost, n)
+        labels = first.verdicts.labels(prompts)
+        effect = design_effect(np.where(known, one - two, np.nan), labels)
+        share = intervals.effective_count(n, effect, len(labels), len(np.unique(labels))) / n
+        low, high, p = intervals.matched(gained * share, lost * share, n * share)
     else:
         n, m = nodes["n"].to_numpy(), nodes["n_2"].to_numpy()
         asr1, asr2 = nodes["asr"].to_numpy(), nodes["asr_2"].to_numpy()
-        low, high, p = intervals.unmatched(n - nodes["n_refused"].to_numpy(), n, m - nodes["n_refused_2"].to_numpy(), m)
+        shares = [_effective_share(sweep, count) for sweep, count in ((first, n), (second, m))]
+        successes = n - nodes["n_refused"].to_numpy(), m - nodes["n_refused_2"].to_numpy()
+        low, high, p = intervals.unmatched(
+            successes[0] * shares[0], n * shares[0], successes[1] * shares[1], m * shares[1]
+        )
     return tuple(
         PointDifference(
             line=int(node["line"]),
@@ -347,6 +355,12 @@ def _compare_points(first: ComparedSweep, second: ComparedSweep, prompts: Sequen
         )
         for i, (node, corrected) in enumerate(zip(nodes.to_dict("records"), _correct(p.tolist()), strict=True))
     )
+
+
+def _effective_share(sweep: ComparedSweep, n: np.ndarray) -> np.ndarray:
+    """Return how many independent probes tell as much as one of n probes of a sweep; 1 without clusters."""
+    clusters = sweep.summary.primary_result.clusters
+    return np.ones(len(n)) if clusters is None else clusters.effective(n) / n
 
 
 # VISAGE and the mean margin.
@@ -377,7 +391,11 @@ def _compare_score(
         scores = on_shared[defined]
         lines = [part for part, is_defined in zip(lines, defined, strict=True) if is_defined]
         probes = resampling.difference_error_over_probes(
-            one[defined], two[defined], positions[defined], score=score.from_margins
+            one[defined],
+            two[defined],
+            positions[defined],
+            score=score.from_margins,
+            labels=first.verdicts.labels(prompts),
         )
         step = 100.0 / len(prompts)
     else:

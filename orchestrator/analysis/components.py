@@ -7,52 +7,62 @@ Components, 1992, chapter 4). Pure functions; docs/statistics.md derives them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
-from orchestrator.analysis.intervals import CONFIDENCE, MOST_DIRECTIONS
-from orchestrator.analysis.results import PrecisionPlan, VarianceComponents
+from orchestrator.analysis.intervals import CONFIDENCE, MOST_DIRECTIONS, Error
+from orchestrator.analysis.results import PrecisionPlan, ResultSummary, SweepSummary, VarianceComponents
+
+TARGET = 2.0
+"""The half-width for which a sweep is planned by default, percent."""
 
 MOST_PROBES = 100_000
 """The most probes that `plan_precision` considers."""
 
+_BLOCK = 1 << 16  # number of points whose squares are summed at a time
 
-def decompose(refused: np.ndarray) -> VarianceComponents:
+
+def decompose(refused: np.ndarray, everywhere: bool = False) -> VarianceComponents:
     """Return the variance components of a response (100 refused, 0 not) in a mean over points, probes and lines.
 
-    Points at which no probe refused are left out, as they are out of VISAGE. Probes without a verdict at some point are
-    left out too. With one line the spread between directions is unknown, and that of a probe on a direction is part of
-    `probe`.
+    Probes without a verdict at some point are left out. With one line the spread between directions is unknown, and
+    that of a probe on a direction is part of `probe`.
 
     Args:
         refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict; a point that is NaN throughout pads a
             shorter line.
+        everywhere: Whether points at which no probe refused count, as in the mean margin. They do not in VISAGE.
     """
-    counted = np.nansum(refused, axis=-1) > 0
-    complete = ~np.isnan(refused[counted]).any(axis=0)
-    responses = 100.0 * refused[..., complete].astype(float)  # [line, point, probe]
-    lines, probes = len(refused), int(complete.sum())
-    points = counted.sum(axis=1)
+    counted = np.asarray((~np.isnan(refused) if everywhere else refused > 0).any(axis=-1))
+    lines, points = len(refused), counted.sum(axis=1)
+    complete = np.ones(refused.shape[-1], dtype=bool)
+    for own, is_counted in zip(refused, counted, strict=True):
+        complete &= ~np.isnan(own[is_counted]).any(axis=0)
+    probes = int(complete.sum())
     if probes < 2 or not points.all():
         return VarianceComponents(lines=lines, probes=probes, points=None, reason="too few probes or points")
-    responses = np.where(counted[..., None], responses, 0.0)
-    means = responses.sum(axis=1) / points[:, None]  # [line, probe]
+    means = np.empty((lines, probes))
+    squares = 0.0  # of the residuals
+    for k, is_counted in enumerate(counted):
+        means[k], own_squares = _residual_squares(refused[k][is_counted][:, complete])
+        squares += own_squares
+    residual = squares / max(float((points - 1).sum() * (probes - 1)), 1.0)
     per_cell = 1.0 / float(np.mean(1.0 / points))
-    at_point = responses.mean(axis=2, keepdims=True)
-    deviations = responses - at_point - means[:, None] + means.mean(axis=1)[:, None, None]
-    degrees = float((points - 1).sum() * (probes - 1))
-    residual = float(np.square(deviations[counted]).sum()) / degrees if degrees else 0.0
-    of_line, of_probe, overall = means.mean(axis=1), means.mean(axis=0), float(means.mean())
+    of_line, of_probe = means.mean(axis=1), means.mean(axis=0)
     if lines == 1:
-        probe = float(of_probe.var(ddof=1)) - residual / per_cell
         return VarianceComponents(
-            lines=1, probes=probes, points=per_cell, probe=max(probe, 0.0), residual=residual,
+            lines=1,
+            probes=probes,
+            points=per_cell,
+            probe=max(float(of_probe.var(ddof=1)) - residual / per_cell, 0.0),
+            residual=residual,
             reason="with one direction the spread between directions is unknown, and the probe's includes it",
-        )  # fmt: skip
-    rest = means - of_line[:, None] - of_probe + overall
+        )
+    rest = means - of_line[:, None] - of_probe + means.mean()
     mixed = float(np.square(rest).sum()) / ((lines - 1) * (probes - 1))  # interaction + residual / points
     return VarianceComponents(
         lines=lines,
@@ -63,6 +73,49 @@ def decompose(refused: np.ndarray) -> VarianceComponents:
         interaction=max(mixed - residual / per_cell, 0.0),
         residual=residual,
     )
+
+
+def _residual_squares(refused: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the mean of each probe over points, in percent, and the sum of squares beyond those of probes and points.
+
+    Args:
+        refused: [point, probe] of one line, complete. It may be large: nothing of its size is made.
+    """
+    points, probes = refused.shape
+    of_probe = 100.0 * refused.mean(axis=0, dtype=np.float64)
+    of_point = 100.0 * refused.mean(axis=1, dtype=np.float64)
+    blocks = (refused[start : start + _BLOCK] for start in range(0, points, _BLOCK))
+    total = 1e4 * math.fsum(float(np.square(block, dtype=np.float64).sum()) for block in blocks)
+    expected = probes * np.square(of_point).sum() + points * np.square(of_probe).sum()
+    return of_probe, max(total - float(expected) + points * probes * float(of_probe.mean()) ** 2, 0.0)
+
+
+def single_response_variance(components: VarianceComponents) -> float:
+    """Return the variance of a line's mean that is due to single responses, in percent squared. 0 if unknown."""
+    if components.interaction is None or components.residual is None or components.points is None:
+        return 0.0
+    return (components.interaction + components.residual / components.points) / components.probes
+
+
+def variance_parts(components: VarianceComponents) -> dict[str, float | None]:
+    """Return the variance of VISAGE by its source, in percent squared. None if the source's component is unknown."""
+    k, n, points = components.lines, components.probes, components.points or 1.0
+    divisors = {"direction": k, "probe": n, "interaction": k * n, "residual": k * n * points}
+    values = {name: getattr(components, name) for name in divisors}
+    return {name: None if value is None else value / divisors[name] for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The precision to plan for.
+
+    Attributes:
+        target: The wanted half-width over new directions and probes, percent.
+        pace: Seconds per response of the present sweep, all actors together. None if unknown.
+    """
+
+    target: float = TARGET
+    pace: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +150,7 @@ class Precision:
     def _direction_se(self, directions: np.ndarray, probes: np.ndarray) -> np.ndarray:
         assert self.components.direction is not None
         rounding = (100.0 / probes) ** 2 / 12
-        return np.sqrt((self.components.direction + self._mixed() / probes + rounding) / directions)
+        return np.sqrt((self.components.direction + 2 * self._mixed() / probes + rounding) / directions)
 
     def _mixed(self) -> float:
         """Return the variance of a probe's mean on one line that is neither the line's nor the probe's."""
@@ -107,7 +160,11 @@ class Precision:
 
 
 def plan_precision(
-    components: VarianceComponents, probes_half_width: float | None, clusters: int, target: float, points: int
+    components: VarianceComponents,
+    probes_half_width: float | None,
+    clusters: int,
+    points: int,
+    wanted: Wanted,
 ) -> PrecisionPlan:
     """Return the numbers of directions and probes that give a wanted half-width with the fewest responses.
 
@@ -115,9 +172,10 @@ def plan_precision(
         components: Of the present sweep.
         probes_half_width: The present half-width over new probes, by resampling. None if unknown.
         clusters: Number of clusters of the present probes.
-        target: The wanted half-width over new directions and probes, percent.
         points: Number of points of a line.
+        wanted: The precision to plan for.
     """
+    target = wanted.target
     if components.direction is None or probes_half_width is None:
         reason = components.reason or "the error over new probes is unknown"
         return PrecisionPlan(target=target, reason=reason)
@@ -132,14 +190,41 @@ def plan_precision(
     best = int(np.argmin(cost))
     if not np.isfinite(cost[best]):
         return PrecisionPlan(target=target, reason=f"more than {MOST_DIRECTIONS} directions or {MOST_PROBES:,} probes")
+    responses = int(cost[best]) * points
     return PrecisionPlan(
         target=target,
         directions=int(candidates[best]),
         probes=int(needed[best]),
         half_width=float(precision.half_width(candidates[best], needed[best])),
-        responses=int(cost[best]) * points,
+        responses=responses,
+        seconds=None if wanted.pace is None else responses * wanted.pace,
         present_half_width=float(precision.half_width(lines, probes)),
     )
+
+
+def plan_result(result: ResultSummary, wanted: Wanted) -> PrecisionPlan | None:
+    """Return the cheapest sweep that gives VISAGE of a result the wanted precision.
+
+    None if the summary is of an earlier version or the verdicts on single probes were not at hand.
+    """
+    score = result.visage
+    if score.enough is None or score.enough.components is None or score.over is None or result.clusters is None:
+        return None
+    half_width = Error(score.over.probes.se, score.over.probes.df).half_width()
+    points = max(direction.points or 0 for direction in score.by_direction)
+    return plan_precision(score.enough.components, half_width, result.clusters.clusters, points, wanted)
+
+
+def with_plans(summary: SweepSummary, wanted: Wanted) -> SweepSummary:
+    """Return a summary with a plan for each result's VISAGE."""
+    results = []
+    for result in summary.results:
+        plan, score = plan_result(result, wanted), result.visage
+        if plan is not None and score.enough is not None:
+            score = dataclasses.replace(score, enough=dataclasses.replace(score.enough, plan=plan))
+        results.append(dataclasses.replace(result, visage=score))
+    planned = dataclasses.replace(summary, results=tuple(results))
+    return dataclasses.replace(planned, visage=planned.primary_result.visage)
 
 
 def _fewest_probes(precision: Precision, directions: np.ndarray, target: float) -> np.ndarray:

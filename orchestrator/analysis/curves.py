@@ -12,7 +12,7 @@ import pandas as pd
 from orchestrator.analysis import intervals
 from orchestrator.analysis.landscape import none_if_missing
 from orchestrator.analysis.results import ClusterSummary, MeanCurve
-from orchestrator.scoring.clusters import variance_of_mean
+from orchestrator.scoring.clusters import largest_design_effect, variance_of_mean
 from orchestrator.scoring.counts import ProbeVerdicts
 
 BOTH, PROBES = "new directions and probes", "new probes"
@@ -40,39 +40,64 @@ class Probes:
         """Return the number of independent probes that would tell as much as n of these."""
         return n.astype(float) if self.clusters is None else self.clusters.effective(n, confidence)
 
-    def effective_for_mean(self, mean: float, points: Sequence[str], n: int) -> float:
-        """Return the number of independent responses that would tell as much about new probes as those at these points.
-
-        It follows from the variance, between probes (or clusters), of their mean over the points: the mean of responses
-        that differ between directions is known better than the response to one direction. If all probes agree, it is
-        that of a single point. It is at most the number of responses.
+    def effective_for_mean(self, points: Sequence[str], n: int) -> float:
+        """Return the number of independent responses that tell as much about new probes as those at these points.
 
         Args:
-            mean: The mean over points, a proportion.
             points: One on each line.
             n: Number of probes.
         """
         alone = float(self.effective(np.array([n]))[0])
         if self.verdicts is None or self.clusters is None:
             return alone
-        refused = self.verdicts.at(points)
-        known = ~np.isnan(refused)
-        counts = known.sum(axis=0)
-        of_probe = np.where(known, refused, 0.0).sum(axis=0, dtype=float) / np.maximum(counts, 1)
-        values = np.where(counts > 0, of_probe, np.nan)[None]
-        variance = float(variance_of_mean(values, self.verdicts.labels())[0])
-        if variance == 0.0:
-            return alone
-        independent = alone / n * self.clusters.design_effect * mean * (1 - mean) / variance  # with Student's t
-        return float(np.clip(independent, alone * self.clusters.design_effect / self.largest_effect, len(points) * n))
+        refused, labels = self.verdicts.at(points), self.verdicts.labels()
+        return effective_responses(refused, labels, alone, self.clusters.design_effect)
 
-    @property
-    def largest_effect(self) -> float:
-        """The design effect if all probes of a cluster always agreed."""
-        if self.verdicts is None:
-            return 1.0
-        sizes = np.unique(self.verdicts.labels(), return_counts=True)[1]
-        return float(np.square(sizes).sum() / sizes.sum())
+
+def effective_responses(refused: np.ndarray, labels: np.ndarray, alone: float, design_effect: float) -> float:
+    """Return the number of independent responses that tell as much about new probes as those at several points.
+
+    It follows from the variance, between probes (or clusters), of their mean over the points: the mean of responses
+    that differ between directions is known better than the response to one direction. If all probes agree, it is that
+    of a single point. It is at most the number of responses.
+
+    Args:
+        refused: [point, probe]: 1 refused, 0 not, NaN without a verdict.
+        labels: The cluster of each probe.
+        alone: The number of independent probes that tell as much as those at a single point.
+        design_effect: The one by which `alone` is less than the number of probes, besides Student's t.
+    """
+    known = ~np.isnan(refused)
+    counts = known.sum(axis=0)
+    of_probe = np.where(known, refused, 0.0).sum(axis=0, dtype=float) / np.maximum(counts, 1)
+    values = np.where(counts > 0, of_probe, np.nan)
+    variance = float(variance_of_mean(values[None], labels)[0])
+    if variance == 0.0:
+        return alone
+    mean, n = float(np.nanmean(values)), int((counts > 0).sum())
+    students_t = alone / n * design_effect
+    independent = students_t * mean * (1 - mean) / variance
+    return float(np.clip(independent, students_t * n / largest_design_effect(labels), counts.sum()))
+
+
+def interval_of_mean(values: Sequence[float], n: int, count: float, are_drawn: bool = True) -> tuple[float, float]:
+    """Return the interval of a mean over directions, in percent.
+
+    Its ends are those over new directions (Student's t) and those over new probes (Clopper and Pearson's), combined by
+    the root of the sum of squares on either side (Zou and Donner, Statistics in Medicine 27, 2008).
+
+    Args:
+        values: Percent, one for each direction.
+        n: Number of probes.
+        count: The number of independent responses that tell as much about new probes.
+        are_drawn: Whether the directions are random. If not, the interval is over new probes alone.
+    """
+    mean = math.fsum(values) / len(values)
+    ends = intervals.proportion(np.array([count * mean / 100]), np.array([count]))
+    low, high = (100.0 * float(end[0]) for end in ends)
+    half = intervals.error_over_directions(values, 100.0 / n).half_width() if are_drawn else 0.0
+    assert half is not None
+    return max(mean - math.hypot(mean - low, half), 0.0), min(mean + math.hypot(high - mean, half), 100.0)
 
 
 def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[MeanCurve, ...]:
@@ -107,20 +132,13 @@ def _mean_at(
 ) -> tuple[float | None, float | None, float | None]:
     """Return the mean over lines at one alpha, and its interval, in percent. Each line has a point of its own.
 
-    The interval's ends are those over new directions (Student's t) and those over new probes (Clopper and Pearson's for
-    the effective number of responses), combined by the root of the sum of squares on either side (Zou and Donner 2008).
-    If all lines share the point, which is the origin, it is the interval of that point.
+    If all lines share the point, which is the origin, the interval is that of the point.
     """
     if len(points) == 1:
         low, high = (none_if_missing(points[f"{measure}_{end}"].iloc[0]) for end in ("low", "high"))
         return none_if_missing(points[measure].iloc[0]), low, high
     if points[measure].isna().any():
         return None, None, None
-    value = math.fsum(points[measure]) / len(points)
-    n = max(int(points["n"].max()), 1)
-    count = np.array([probes.effective_for_mean(value / 100, points["point_id"].tolist(), n)])
-    ends = intervals.proportion(count * value / 100, count)
-    half = intervals.error_over_directions(points[measure].tolist(), 100.0 / n).half_width() if are_drawn else 0.0
-    assert half is not None
-    low, high = (100.0 * float(end[0]) for end in ends)
-    return value, max(value - math.hypot(value - low, half), 0.0), min(value + math.hypot(high - value, half), 100.0)
+    values, n = points[measure].tolist(), max(int(points["n"].max()), 1)
+    count = probes.effective_for_mean(points["point_id"].tolist(), n)
+    return math.fsum(values) / len(values), *interval_of_mean(values, n, count, are_drawn)

@@ -203,7 +203,8 @@ def unmatched(
         first: Number of successes in the first sample.
         n: Number of probes in the first sample, above 0.
         second: Number of successes in the second sample.
-        m: Number of probes in the second sample, above 0. All four have the shape [point].
+        m: Number of probes in the second sample, above 0. All four have the shape [point]; fractions are allowed: see
+            `effective_count`. The test rounds them.
         confidence: Confidence of the two-sided interval.
 
     Returns:
@@ -215,27 +216,31 @@ def unmatched(
     (low1, high1), (low2, high2) = proportion(first, n, confidence), proportion(second, m, confidence)
     low = two - one - np.hypot(two - low2, high1 - one)
     high = two - one + np.hypot(high2 - two, one - low1)
-    p = [fisher_exact([[a, b - a], [c, d - c]])[1] for a, b, c, d in zip(first, n, second, m, strict=True)]
+    counts = np.rint([first, n - first, second, m - second]).astype(int)
+    p = [fisher_exact([[a, b], [c, d]])[1] for a, b, c, d in counts.T]
     return np.maximum(low, -1.0), np.minimum(high, 1.0), np.array(p, dtype=float)
 
 
 # Over new directions.
 
 
-def error_over_directions(values: Sequence[float], step: float = 0.0) -> Error:
+def error_over_directions(values: Sequence[float], step: float = 0.0, noise: float = 0.0) -> Error:
     """Return the error of the mean of one value for each direction, the directions drawn at random.
 
-    Student's t with K - 1 degrees of freedom. The variance of rounding, step^2 / 12, is added to that of the values:
-    values that agree to the last digit are not known without error.
+    Student's t with K - 1 degrees of freedom. The variance of rounding, step^2 / 12, and that of single responses are
+    added to that of the values: values that happen to agree are not known without error. The latter is counted twice
+    thereby, which makes up for Student's t on few values of a skewed distribution (benchmarks/coverage.py).
 
     Args:
         values: One for each of K directions.
         step: The smallest difference that a value can show (100 / probes for a percentage).
+        noise: The part of a value's variance that is due to single responses; see
+            `components.single_response_variance`.
     """
     k = len(values)
     if k < 2:
         return Error(None, None, "with one direction the spread between directions is unknown" if k else "no direction")
-    variance = float(np.var(values, ddof=1)) + step**2 / 12
+    variance = float(np.var(values, ddof=1)) + step**2 / 12 + noise
     return Error(math.sqrt(variance / k), k - 1)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
+from orchestrator.analysis.components import TARGET, Wanted, with_plans
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results import (
     JUDGE_RECORD,
@@ -39,6 +40,7 @@ from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import outcomes, refusals_by_probe, verdict_counts
 from orchestrator.store.parts import TaskKey
+from orchestrator.store.records import RunRecord
 from orchestrator.store.runs import engines_of, given_up, with_totals
 from orchestrator.store.schemas import RESPONSE_KEY
 from orchestrator.store.study import Study
@@ -132,7 +134,10 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
 
 
 def reduce_summary(
-    stored: StoredSweep, frame: pd.DataFrame, refusals: Mapping[Combination, ProbeVerdicts] | None = None
+    stored: StoredSweep,
+    frame: pd.DataFrame,
+    refusals: Mapping[Combination, ProbeVerdicts] | None = None,
+    target: float = TARGET,
 ) -> SweepSummary:
     """Return the sweep's summary: the landscape's numbers, the request, and the cost of all runs together.
 
@@ -140,14 +145,15 @@ def reduce_summary(
         stored: The sweep.
         frame: Its landscape.
         refusals: What `refusals_by_probe` returned. None: it is read.
+        target: The half-width of VISAGE's interval to plan for, percent.
     """
     if refusals is None:
         refusals = refusals_by_probe(stored)
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
-    numbers = summarize(frame, refusals, grid)
+    runs = with_totals(stored.study, stored.record.runs)
+    numbers = with_plans(summarize(frame, refusals, grid), Wanted(target, _seconds_per_response(runs)))
     results = tuple(_with_published_visage(stored, result) for result in numbers.results)
     primary = next(result for result in results if result.key == numbers.primary)
-    runs = with_totals(stored.study, stored.record.runs)
     geometry = stored.record.target_geometry
     return dataclasses.replace(
         numbers,
@@ -195,6 +201,12 @@ def _prompt_set(stored: StoredSweep, key: PromptsKey) -> PromptSet:
     """Return the stored prompts that a result is about."""
     own = (key.probe_set, key.group, key.system_prompt)
     return next(p for p in stored.prompt_sets if (p.probe_set, p.group, p.system_prompt) == own)
+
+
+def _seconds_per_response(runs: Sequence[RunRecord]) -> float | None:
+    """Return the time of all runs over their number of responses; None before the first response."""
+    responses = sum(run.totals.responses for run in runs)
+    return sum(run.seconds for run in runs) / responses if responses else None
 
 
 def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:

@@ -1,10 +1,11 @@
 """The error of VISAGE or of the mean margin over new probes, by resampling probes. Pure; see docs/statistics.md.
 
 Whole probes are drawn with replacement, each with all its responses at every point, so that their correlation along and
-across lines is kept. A resample cannot contain behavior that no measured probe shows, and VISAGE jumps when a first
-refusal brings a point into its mean. Therefore two hypothetical (unseen) probes are added to the measured ones before
-drawing: one that refuses nowhere (weight 1), and one that refuses one grid step further out than any probe did (weight
-0.1). The weights were chosen by simulation (benchmarks/coverage.py).
+across lines is kept. If probes come in clusters, whole clusters are drawn. A resample cannot contain behavior that no
+measured probe shows, and VISAGE jumps when a first refusal brings a point into its mean. Therefore two hypothetical
+(unseen) probes are added to the measured ones before drawing: one that refuses nowhere (weight 1), and one that refuses
+one grid step further out than any probe did (weight 0.1). The weights were chosen by simulation
+(benchmarks/coverage.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,39 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
+class _Clusters:
+    """Clusters of probes, the units that are drawn.
+
+    Attributes:
+        numbers: The number of each probe's cluster, from 0.
+        count: Number of clusters.
+    """
+
+    numbers: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, labels: np.ndarray | None, probes: int) -> _Clusters:
+        """Return the clusters of `probes` probes. Labels of None make each probe a cluster of its own."""
+        if labels is None:
+            return cls(np.arange(probes), probes)
+        names, numbers = np.unique(labels, return_inverse=True)
+        return cls(numbers, len(names))
+
+    def draw(self, rng: np.random.Generator, unseen: Sequence[_Unseen], size: int) -> np.ndarray:
+        """Return how often each probe and each unseen one is in `size` draws of as many clusters, [draw, probe].
+
+        An unseen probe stands for a cluster of the mean size, which is drawn less often by that size. Without clusters,
+        all are whole numbers, so that their sums are exact even in single precision.
+        """
+        mean_size = len(self.numbers) / self.count
+        weights = np.array([1.0] * self.count + [probe.weight / mean_size for probe in unseen])
+        drawn = rng.multinomial(self.count, weights / weights.sum(), size=size).astype(np.float32)
+        hypothetical = drawn[:, self.count :] * np.float32(mean_size)
+        return np.concatenate([drawn[:, self.numbers], hypothetical], axis=1)
+
+
+@dataclass(frozen=True)
 class _Unseen:
     """A hypothetical probe: its weight in the draw, and for each sweep where it refuses, bool [line, point]."""
 
@@ -39,7 +73,11 @@ class _Unseen:
 
 
 def error_over_probes(
-    refused: np.ndarray, coordinates: np.ndarray, draws: int = DRAWS, score: Score = visage.paper_from_margins
+    refused: np.ndarray,
+    coordinates: np.ndarray,
+    draws: int = DRAWS,
+    score: Score = visage.paper_from_margins,
+    labels: np.ndarray | None = None,
 ) -> Error:
     """Return the error of a score (mean over lines) under a new draw of as many probes, on the same directions.
 
@@ -48,10 +86,12 @@ def error_over_probes(
         coordinates: [line, point, axis] of the points that count; a point that is NaN throughout pads a shorter line.
         draws: Number of resamples.
         score: The score, VISAGE by default.
+        labels: The cluster of each probe, [probe]. None: each probe is a cluster of its own.
     """
     stepped, inside = _hulls(refused, coordinates)
     unseen = [_Unseen(_LESS_ROBUST, [np.zeros_like(inside)]), _Unseen(_MORE_ROBUST, [stepped])]
-    return _error(_resample([refused], unseen, draws, score)[0], refused.shape[-1])
+    clusters = _Clusters.of(labels, refused.shape[-1])
+    return _error(_resample([refused], unseen, draws, score, clusters)[0], clusters.count)
 
 
 def difference_error_over_probes(
@@ -60,6 +100,7 @@ def difference_error_over_probes(
     coordinates: np.ndarray,
     draws: int = DRAWS,
     score: Score = visage.paper_from_margins,
+    labels: np.ndarray | None = None,
 ) -> Error:
     """Return the error of score(second) - score(first) over new draws of the probes. Both sweeps get the same draws.
 
@@ -69,6 +110,7 @@ def difference_error_over_probes(
         coordinates: Coordinates of both sweeps, in the form of the same argument of `error_over_probes`.
         draws: Number of resamples.
         score: The score, VISAGE by default.
+        labels: The cluster of each probe, in the form of the same argument of `error_over_probes`.
     """
     assert first.shape == second.shape
     (stepped1, inside1), (stepped2, inside2) = _hulls(first, coordinates), _hulls(second, coordinates)
@@ -79,8 +121,9 @@ def difference_error_over_probes(
         _Unseen(_MORE_ROBUST / 2, [stepped1, inside2]),
         _Unseen(_MORE_ROBUST / 2, [inside1, stepped2]),
     ]
-    drawn = _resample([first, second], unseen, draws, score)
-    return _error(drawn[1] - drawn[0], first.shape[-1])
+    clusters = _Clusters.of(labels, first.shape[-1])
+    drawn = _resample([first, second], unseen, draws, score, clusters)
+    return _error(drawn[1] - drawn[0], clusters.count)
 
 
 def score_of_lines(refused: np.ndarray, score: Score = visage.paper_from_margins) -> np.ndarray:
@@ -102,14 +145,14 @@ def _margins(refusals: np.ndarray, verdicts: np.ndarray) -> np.ndarray:
     return np.where(verdicts > 0, 100.0 * refusals / np.maximum(verdicts, 1.0), np.nan)
 
 
-def _error(values: np.ndarray, probes: int) -> Error:
-    """Return the error from the values of all resamples."""
-    if probes < 2:
-        return Error(None, None, "with one probe the spread between probes is unknown")
+def _error(values: np.ndarray, clusters: int) -> Error:
+    """Return the error from the values of all resamples of this number of clusters."""
+    if clusters < 2:
+        return Error(None, None, "with one probe, or one cluster of probes, the spread between them is unknown")
     defined = values[~np.isnan(values)]
     if len(defined) < (1 - _MOST_UNDEFINED) * len(values):
         return Error(None, None, "VISAGE hangs on a few probes: it is undefined in more than 5% of the resamples")
-    return Error(float(defined.std(ddof=1)) * math.sqrt(probes / (probes - 1)), probes - 1)
+    return Error(float(defined.std(ddof=1)) * math.sqrt(clusters / (clusters - 1)), clusters - 1)
 
 
 def _hulls(refused: np.ndarray, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +206,9 @@ class _Table:
         return _mean_over_lines(score(margins.reshape(len(weights), *self.shape)))
 
 
-def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: int, score: Score) -> list[np.ndarray]:
+def _resample(
+    sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: int, score: Score, clusters: _Clusters
+) -> list[np.ndarray]:
     """Return a score of each sweep in each draw, [draw]; all sweeps get the same draws of probes, unseen ones included.
 
     Args:
@@ -171,20 +216,18 @@ def _resample(sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: in
         unseen: The probes to add.
         draws: Number of resamples.
         score: The score.
+        clusters: The units that are drawn.
     """
-    probes = sweeps[0].shape[-1]
-    weights = np.array([1.0] * probes + [probe.weight for probe in unseen])
     tables = [_Table.of(refused, [probe.refused[i] for probe in unseen]) for i, refused in enumerate(sweeps)]
     rng = np.random.default_rng(_SEED)
     values: list[list[np.ndarray]] = [[] for _ in sweeps]
     step = max(1, _CELLS // max(len(table.refused) for table in tables))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        # How often each probe is drawn. These are integers, so their sums are exact even in single precision.
-        drawn = rng.multinomial(probes, weights / weights.sum(), size=size).astype(np.float32)
-        for scores, table in zip(values, tables, strict=True):
-            scores.append(table.mean_score(drawn, score))
-    return [np.concatenate(scores) for scores in values]
+        drawn = clusters.draw(rng, unseen, size)
+        for own, table in zip(values, tables, strict=True):
+            own.append(table.mean_score(drawn, score))
+    return [np.concatenate(own) for own in values]
 
 
 def _weighted_sum(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:

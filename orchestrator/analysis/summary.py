@@ -6,6 +6,7 @@ reason, and never NaN. docs/statistics.md says what each interval covers and der
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals, resampling, visage
+from orchestrator.analysis.components import decompose, single_response_variance
 from orchestrator.analysis.curves import Probes, mean_curves
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import (
@@ -166,7 +168,7 @@ def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable
         low=over.directions.low,
         high=over.directions.high,
         over=over,
-        enough=_directions_needed(directions, defined),
+        enough=_needed(lines, values, directions, verdicts),
         by_direction=by_direction,
         reason="; ".join(reasons) or None,
         released_reason=released_reason,
@@ -226,7 +228,11 @@ def _intervals(
     defined = [(part, value) for (_, part), value in zip(lines, values, strict=True) if value is not None]
     mean = _mean([value for _, value in defined])
     prompts = max(int(part["n"].max()) for _, part in lines)
-    directions = error_over_directions(lines, [value for _, value in defined], step=100.0 / max(prompts, 1))
+    noise = 0.0
+    if verdicts is not None and len(defined) > 1:
+        refused, _ = probe_arrays([part for part, _ in defined], verdicts)
+        noise = single_response_variance(decompose(refused, everywhere=score is visage.MEAN_MARGIN))
+    directions = error_over_directions(lines, [value for _, value in defined], 100.0 / max(prompts, 1), noise)
     probes = error_over_probes(score, [part for part, _ in defined], verdicts)
     over = VisageIntervals(
         directions=intervals.error_interval(mean, directions),
@@ -252,20 +258,44 @@ def _mean_released(
     return None, "; ".join(_merge_reasons(lacking, len(lines)))
 
 
-def error_over_directions(lines: Lines, values: Sequence[float], step: float = 0.0) -> Error:
+def error_over_directions(lines: Lines, values: Sequence[float], step: float = 0.0, noise: float = 0.0) -> Error:
     """Return the error, over new directions, of the mean of these lines' values.
 
-    It is unknown if the lines go toward checkpoints, which are chosen and not drawn. `step`: see
+    It is unknown if the lines go toward checkpoints, which are chosen and not drawn. For `step` and `noise` see
     `intervals.error_over_directions`.
     """
     if len(values) > 1 and _are_chosen([part for _, part in lines]):
         return Error(None, None, _CHOSEN)
-    return intervals.error_over_directions(values, step)
+    return intervals.error_over_directions(values, step, noise)
 
 
 def _are_chosen(parts: Sequence[pd.DataFrame]) -> bool:
     """Return whether the directions of all these rows lead to checkpoints."""
     return all(part[["seed_x", "seed_y"]].isna().all(axis=None) for part in parts)
+
+
+def _needed(
+    lines: Lines,
+    values: Sequence[float | None],
+    directions: Error,
+    verdicts: ProbeVerdicts | None,
+) -> DirectionsNeeded:
+    """Return what a more precise VISAGE needs; the plan is made by `components.with_plans`.
+
+    Args:
+        lines: Every line or plane.
+        values: VISAGE on each of them.
+        directions: Its error over new directions.
+        verdicts: Verdicts by point and probe. None leaves the components of the variance unknown.
+    """
+    defined = [(part, value) for (_, part), value in zip(lines, values, strict=True) if value is not None]
+    needed = _directions_needed(directions, [value for _, value in defined])
+    if verdicts is None or not defined:
+        return needed
+    components = decompose(probe_arrays([part for part, _ in defined], verdicts)[0])
+    if directions.reason == _CHOSEN:
+        components = dataclasses.replace(components, direction=None, reason=_CHOSEN)
+    return dataclasses.replace(needed, components=components)
 
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
@@ -323,7 +353,8 @@ def error_over_probes(score: visage.Score, lines: Sequence[pd.DataFrame], verdic
         return Error(None, None, f"{score.name} is undefined on every line")
     if verdicts is None:
         return Error(None, None, _NO_VERDICTS)
-    return resampling.error_over_probes(*probe_arrays(lines, verdicts), score=score.from_margins)
+    refused, positions = probe_arrays(lines, verdicts)
+    return resampling.error_over_probes(refused, positions, score=score.from_margins, labels=verdicts.labels())
 
 
 # The basin.

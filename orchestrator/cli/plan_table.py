@@ -6,6 +6,7 @@ from orchestrator.planning.cost import JudgePlan, Plan, ReadingPlan
 from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import PLACEMENT_TEXT, MemoryEstimate, format_bytes
 from orchestrator.planning.timing import Basis
+from orchestrator.report.narrative import plan_sentence
 from orchestrator.utils.console import duration
 
 BASIS_TEXT: dict[Basis, str] = {
@@ -39,6 +40,8 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.log_probability is not None:
         rows.append(("log-probability", _reading(plan.log_probability)))
     rows += [(f"judge {judge.judge}", _judge(judge)) for judge in plan.judging]
+    if plan.precision is not None:
+        rows.append(("precision", plan_sentence(plan.precision)))
     return rows + [("note", note) for note in plan.notes]
 
 

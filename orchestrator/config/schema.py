@@ -196,10 +196,11 @@ class ClusterConfig:
 
 @dataclass
 class ReportConfig:
-    """Responses that report.html shows. These options are not part of any identity."""
+    """Contents of the results, of report.html above all. These options are not part of any identity."""
 
     reveal: bool = False  # show whole responses instead of their first words
     max_generations: int = 50_000  # maximum number of responses in the report; more are sampled by prompt
+    target: float = 2.0  # half-width of VISAGE's interval, in percent, for which directions and probes are planned
 
 
 @dataclass

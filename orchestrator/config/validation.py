@@ -47,6 +47,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "cluster.slurm.requeues": (0, math.inf),
     "cluster.slurm.port": (1, math.inf),
     "report.max_generations": (0, math.inf),
+    "report.target": (0.01, 50),
     "gate.visage": (0, 100),
     "gate.margin": (0, 100),
     "gate.origin_asr": (0, 100),

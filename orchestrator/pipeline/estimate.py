@@ -19,6 +19,7 @@ from orchestrator.models.resolve import locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
 from orchestrator.pipeline.grid import build_grid
 from orchestrator.pipeline.judge import PAIRS, name_judging_fields
+from orchestrator.pipeline.precision import plan_from_stored
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import load_probe_sets, load_system_prompts, sampling_of
 from orchestrator.planning import cost
@@ -71,7 +72,8 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
     if config.engine.kind == EngineKind.dummy or all_on_this_machine(config, presets):
         prepared = prepare(config, presets)
         missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
-        return estimate_prepared(prepared, missing.tasks)
+        plan = estimate_prepared(prepared, missing.tasks)
+        return dataclasses.replace(plan, precision=plan_from_stored(prepared))
     return _estimate_from_preset(config, presets)
 
 

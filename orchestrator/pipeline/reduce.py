@@ -60,7 +60,7 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
         logger.warning("%s", note)
     refusals = refusals_by_probe(stored)
     frame = reduce_landscape(stored, refusals)
-    summary = reduce_summary(stored, frame, refusals)
+    summary = reduce_summary(stored, frame, refusals, (options or ReportConfig()).target)
     with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
         earlier_frame, earlier_summary = stored.folder.read_landscape()
         changes = (*changed_counts(earlier_frame, frame), *changed_scores(earlier_summary, summary))

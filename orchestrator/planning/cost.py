@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from orchestrator.analysis.results import PrecisionPlan
 from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import (
     PLACEMENT_TEXT,
@@ -103,6 +104,8 @@ class Plan:
         notes: Remarks for the user.
         judging: The plan of each model judge.
         log_probability: The plan of reading responses at the origin. None if none is read.
+        precision: The sweep that would give VISAGE the precision of `report.target`. None if no sweep like this one is
+            stored.
     """
 
     model: ModelSize
@@ -126,6 +129,7 @@ class Plan:
     notes: tuple[str, ...]
     judging: tuple[JudgePlan, ...] = ()
     log_probability: ReadingPlan | None = None
+    precision: PrecisionPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return every field as JSON. `setup` is written under the key `room`."""
@@ -144,6 +148,7 @@ class Plan:
             "notes": tuple(value["notes"]),
             "log_probability": None if reading is None else ReadingPlan(**reading),
             "judging": tuple(JudgePlan.from_json(judge_plan) for judge_plan in value["judging"]),
+            "precision": None if value.get("precision") is None else PrecisionPlan.from_json(value["precision"]),
         }
         return cls(**fields)
 

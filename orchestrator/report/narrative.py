@@ -8,7 +8,15 @@ from pathlib import Path
 
 from orchestrator.analysis import visage as scores
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.results import AgreementSummary, BasinSummary, CheckpointSummary, ResultKey, SweepSummary
+from orchestrator.analysis.results import (
+    AgreementSummary,
+    BasinSummary,
+    CheckpointSummary,
+    ClusterSummary,
+    PrecisionPlan,
+    ResultKey,
+    SweepSummary,
+)
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.utils.console import duration
 
@@ -272,7 +280,10 @@ def _next_step(summary: SweepSummary) -> str:
         step = _SYSTEM_PROMPT_OR_PROBES
     else:
         directions = visage.enough.directions + visage.enough.more
-        step = f"grid.directions={directions} would about halve VISAGE's interval; {_SYSTEM_PROMPT_OR_PROBES}"
+        step = f"grid.directions={directions} would about halve VISAGE's interval over directions. "
+        plan = visage.enough.plan
+        step += f"{plan_sentence(plan)} " if plan is not None and plan.directions is not None else ""
+        step += _SYSTEM_PROMPT_OR_PROBES
     return step
 
 
@@ -285,6 +296,29 @@ def _step_to_visage(summary: SweepSummary) -> str:
         if steps is not None and steps > grid["steps"]:
             return f"grid.steps={steps} has points at -0.5 and 0.5, which VISAGE needs."
     return "grid.range=[-0.5,0.5] covers the range that VISAGE needs."
+
+
+def plan_sentence(plan: PrecisionPlan) -> str:
+    """Return a sentence on the cheapest sweep with the planned precision, and its cost."""
+    wanted = f"VISAGE to ± {plan.target:g} over new directions and probes"
+    if plan.directions is None:
+        return f"What it takes to know {wanted} is unknown: {plan.reason}."
+    time = "" if plan.seconds is None else f", about {duration(plan.seconds)} at the pace so far"
+    return (
+        f"To know {wanted} takes about {plan.directions} directions and {plan.probes} probes: {plan.responses:,} "
+        f"responses{time}."
+    )
+
+
+def clusters_sentence(clusters: ClusterSummary) -> str:
+    """Return a sentence on what intervals over new probes draw."""
+    if clusters.clusters == clusters.probes:
+        return f"Intervals over new probes draw the {clusters.probes} probes, no two of which are near-duplicates."
+    kind = "categories" if clusters.source == "category" else "clusters of near-duplicates"
+    return (
+        f"Intervals over new probes draw the {clusters.clusters} {kind} of the {clusters.probes} probes (design effect "
+        f"{clusters.design_effect:.1f})."
+    )
 
 
 def _is_unsafe_at_origin(summary: SweepSummary) -> bool:

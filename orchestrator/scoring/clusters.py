@@ -123,6 +123,12 @@ def variance_of_mean(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return variances * (clusters / (clusters - 1)) if clusters > 1 else variances
 
 
+def largest_design_effect(labels: np.ndarray) -> float:
+    """Return the design effect if all probes of a cluster always agreed. `labels`: the cluster of each probe."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    return float(np.square(sizes).sum() / sizes.sum())
+
+
 def design_effect(values: np.ndarray, labels: np.ndarray) -> float:
     """Return how many times larger the variance of a mean over probes is than that over independent probes.
 
@@ -133,8 +139,7 @@ def design_effect(values: np.ndarray, labels: np.ndarray) -> float:
         values: [point, probe], NaN where there is no verdict.
         labels: The cluster of each probe, [probe].
     """
-    sizes = np.unique(labels, return_counts=True)[1]
-    largest = float(np.square(sizes).sum() / sizes.sum())
+    largest = largest_design_effect(labels)
     if largest == 1.0:
         return 1.0
     independent = float(variance_of_mean(values, np.arange(len(labels))).sum())

@@ -18,7 +18,10 @@ PURE = (
     "orchestrator/sweep/tasks.py",
 )
 NUMBERS = (
+    "orchestrator/scoring/clusters.py",
     "orchestrator/scoring/counts.py",
+    "orchestrator/analysis/components.py",
+    "orchestrator/analysis/curves.py",
     "orchestrator/analysis/landscape.py",
     "orchestrator/analysis/results.py",
     "orchestrator/analysis/summary.py",

@@ -37,7 +37,8 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
         "reveal": evidence.reveal,
         "checkpoints": tables.checkpoint_table(checkpoints, summary.primary),
         "uncertainty": tables.uncertainty_table(summary),
-        "more_directions": more_directions(summary),
+        "variance": tables.variance_table(summary),
+        "more_precision": more_precision(summary),
         "results": tables.results_table(summary),
         "categories": tables.category_tables(sweep, frame, evidence),
         "agreement": tables.agreement_table(summary),
@@ -147,12 +148,18 @@ def _sample_note(evidence: Evidence) -> str:
     )
 
 
-def more_directions(summary: SweepSummary) -> str:
-    """Return a sentence on the further directions that would halve the interval of VISAGE; empty if unknown."""
+def more_precision(summary: SweepSummary) -> str:
+    """Return sentences on what a narrower interval of VISAGE needs; empty if unknown."""
     enough = summary.visage.enough
     if enough is None or enough.more is None:
         return ""
-    return (
+    sentences = [
         f"With {enough.directions} directions, VISAGE is known to ± {enough.half_width:.1f} over new directions; about "
         f"{enough.more} more would halve this interval."
-    )
+    ]
+    if enough.plan is not None:
+        sentences.append(narrative.plan_sentence(enough.plan))
+    clusters = summary.primary_result.clusters
+    if clusters is not None:
+        sentences.append(narrative.clusters_sentence(clusters))
+    return " ".join(sentences)

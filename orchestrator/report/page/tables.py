@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from orchestrator.analysis import published
+from orchestrator.analysis.components import variance_parts
 from orchestrator.analysis.intervals import Interval
 from orchestrator.analysis.results import (
     CheckpointSummary,
@@ -94,6 +96,40 @@ def _score_rows(name: str, value: float | None, over: VisageIntervals) -> list[l
         [name, format_number(value), format_interval(each.low, each.high), covered, each.reason or ""]
         for covered, each in intervals
     ]
+
+
+_SOURCES = {
+    "direction": "Direction",
+    "probe": "Probe",
+    "interaction": "Probe on a direction",
+    "residual": "Single response",
+}
+
+
+def variance_table(summary: SweepSummary) -> Table | None:
+    """Return the variance components of VISAGE and their parts in its variance. None if they are not known."""
+    enough = summary.visage.enough
+    components = None if enough is None else enough.components
+    if components is None or components.points is None:
+        return None
+    k, n, points = components.lines, components.probes, components.points
+    counts = {
+        "direction": f"{k}",
+        "probe": f"{n}",
+        "interaction": f"{k} × {n}",
+        "residual": f"{k} × {n} × {points:.3g}",
+    }
+    parts = variance_parts(components)
+    total = math.fsum(part for part in parts.values() if part is not None)
+    rows = []
+    for name, source in _SOURCES.items():
+        part = parts[name]
+        share = UNKNOWN if part is None or not total else f"{100 * part / total:.0f}%"
+        value = getattr(components, name)
+        deviation = UNKNOWN if value is None else f"{math.sqrt(value):.1f}"
+        rows.append([source, deviation, counts[name], format_number(part, 2), share])
+    head = ["Source", "Standard deviation, %", "Number", "Part of VISAGE's variance, %²", "Share"]
+    return Table("Where the error of VISAGE comes from", head, rows, words=1)
 
 
 def results_table(summary: SweepSummary) -> Table:

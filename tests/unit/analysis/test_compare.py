@@ -86,7 +86,7 @@ def test_a_line_without_visage_is_named_and_stays_in_the_margin(tmp_path: Path) 
 
 def test_probes_are_paired_by_their_text_and_not_by_their_position(tmp_path: Path) -> None:
     """The second sweep asks the same questions backwards, and ten others before them."""
-    other = tuple(f"other {i}" for i in range(10)) + QUESTIONS[::-1]
+    other = tuple(f"question {100 + i}" for i in range(10)) + QUESTIONS[::-1]
     first = store_sweep(tmp_path, lambda node, i: i % 3 > 0 and abs(node.alpha) < 0.3, "one")
     second = store_sweep(tmp_path, lambda node, i: i >= 10 and (29 - i) % 3 > 0 and abs(node.alpha) < 0.3, "two", other)
     (difference,) = compared(first, second).differences
@@ -97,7 +97,7 @@ def test_probes_are_paired_by_their_text_and_not_by_their_position(tmp_path: Pat
 
 
 def test_without_common_probes_the_errors_add_up(tmp_path: Path) -> None:
-    other = tuple(f"other {i}" for i in range(20))
+    other = tuple(f"question {100 + i}" for i in range(20))
     paired = compared(store_sweep(tmp_path, basin(0.2), "one"), store_sweep(tmp_path, basin(0.24), "two"))
     unpaired = compared(store_sweep(tmp_path, basin(0.2), "three"), store_sweep(tmp_path, basin(0.24), "four", other))
     paired_difference, unpaired_difference = (result.differences[0] for result in (paired, unpaired))

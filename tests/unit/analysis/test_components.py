@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.components import Precision, decompose, plan_precision
+from orchestrator.analysis.components import Precision, Wanted, decompose, plan_precision
 from orchestrator.analysis.results import VarianceComponents
 
 TRUE = {"direction": 36.0, "probe": 225.0, "interaction": 64.0, "residual": 400.0}
@@ -78,6 +78,8 @@ def test_points_that_count_and_missing_verdicts() -> None:
     padded = np.concatenate([refused, np.zeros((3, 2, 20)), np.full((3, 1, 20), np.nan)], axis=1)
     incomplete = np.concatenate([padded, np.where(np.arange(7)[:, None] == 0, np.nan, padded[..., :1])], axis=2)
     assert decompose(padded) == expected
+    everywhere = decompose(padded, everywhere=True)
+    assert everywhere.points == 6.0 and everywhere.probe == pytest.approx(expected.probe * (4 / 6) ** 2, rel=0.2)
     assert decompose(incomplete) == expected
 
 
@@ -85,7 +87,7 @@ def test_one_direction_tells_nothing_about_others() -> None:
     found = decompose((simulate(np.random.default_rng(4), 1, 6, 30) > 50).astype(float))
     assert found.direction is None and found.interaction is None and found.probe is not None
     assert "one direction" in str(found.reason)
-    plan = plan_precision(found, 5.0, 30, 2.0, 21)
+    plan = plan_precision(found, 5.0, 30, 21, Wanted(2.0))
     assert plan.directions is None and "one direction" in str(plan.reason)
     assert decompose(np.zeros((2, 5, 10))).reason == "too few probes or points"
 
@@ -103,10 +105,13 @@ def test_the_half_width_is_that_of_repeated_sweeps() -> None:
 
 
 def test_the_plan_is_the_cheapest_that_reaches_the_target() -> None:
-    plan = plan_precision(COMPONENTS, None, 40, 5.0, 21)
+    plan = plan_precision(COMPONENTS, None, 40, 21, Wanted(5.0))
     assert plan.directions is None and plan.reason
     own = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
-    plan = plan_precision(COMPONENTS, own, 40, 5.0, 21)
+    plan = plan_precision(COMPONENTS, own, 40, 21, Wanted(5.0))
+    assert (
+        plan.seconds is None and plan_precision(COMPONENTS, own, 40, 21, Wanted(5.0, 0.5)).seconds == plan.responses / 2
+    )
     assert plan.half_width <= 5.0 and plan.responses == plan.directions * plan.probes * 21
     precision = Precision(COMPONENTS)
     cheaper = [
@@ -116,12 +121,14 @@ def test_the_plan_is_the_cheapest_that_reaches_the_target() -> None:
     ]
     assert not cheaper
     assert plan.present_half_width == pytest.approx(
-        np.hypot(own, stats.t.ppf(0.975, 2) * np.sqrt((36 + (64 + 40) / 40 + 2.5**2 / 12) / 3))
+        np.hypot(own, stats.t.ppf(0.975, 2) * np.sqrt((36 + 2 * (64 + 40) / 40 + 2.5**2 / 12) / 3))
     )
 
 
 def test_clusters_and_jumps_ask_for_more_probes() -> None:
     own = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
-    plain, inflated = (plan_precision(COMPONENTS, own * factor, 40, 3.0, 21) for factor in (1.0, 2.0))
+    plain, inflated = (plan_precision(COMPONENTS, own * factor, 40, 21, Wanted(3.0)) for factor in (1.0, 2.0))
     assert inflated.responses > 2 * plain.responses and inflated.half_width <= 3.0
-    assert plan_precision(COMPONENTS, own, 40, 0.001, 21).reason == "more than 1000 directions or 100,000 probes"
+    assert (
+        plan_precision(COMPONENTS, own, 40, 21, Wanted(0.001)).reason == "more than 1000 directions or 100,000 probes"
+    )

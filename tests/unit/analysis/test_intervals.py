@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.coverage import coverage, difference_coverage
+from benchmarks.coverage import CLUSTERED, COLUMNS, MIXED, PLATEAUS, coverage, difference_rates
+from benchmarks.population import Population
 from orchestrator.analysis import intervals
 from orchestrator.analysis.intervals import Error
 
@@ -48,20 +49,30 @@ def test_the_interval_of_no_responses_is_nan() -> None:
 
 
 @pytest.mark.thorough
-def test_nominal_95_percent_covers_at_least_93_over_a_population_of_basins() -> None:
-    coverages: dict[str, list[float]] = {}
-    for directions in (1, 3, 6):
-        for name, share in coverage(directions, 40, sweeps=200, seed=directions, draws=100, many=30).items():
-            coverages.setdefault(name, []).append(share)
-    assert len(coverages) == 5
-    for name, shares in coverages.items():
-        assert np.mean(shares) >= LEAST, (name, shares)
+@pytest.mark.parametrize(
+    ("population", "directions"), [(MIXED, 1), (MIXED, 3), (MIXED, 6), (CLUSTERED, 3), (PLATEAUS, 10)]
+)
+def test_nominal_95_percent_covers_at_least_93_in_every_population(population: Population, directions: int) -> None:
+    """Two standard errors of 400 sweeps are allowed; the table of the benchmark is of 2,000."""
+    tally = coverage(population, directions, 40, sweeps=400, seed=directions, draws=150, many=30)
+    shares = {name: tally.coverage(name) for name in COLUMNS}
+    assert (shares["VISAGE, both"] is None) == (directions == 1)
+    for name, share in shares.items():
+        assert share is None or share >= LEAST - 2 * 1.1, (name, share)
 
 
 def test_intervals_of_differences_cover_and_have_few_false_positives() -> None:
-    covered, false_positives = difference_coverage(3, 40, sweeps=120, draws=150, many=30)
-    assert covered >= LEAST
-    assert false_positives <= 100 - LEAST
+    rates = difference_rates(3, 40, sweeps=120, draws=150, many=30)
+    assert rates.covered >= LEAST
+    assert rates.false <= 100 - LEAST
+    assert rates.false_own <= 10
+
+
+@pytest.mark.thorough
+def test_one_direction_does_not_tell_models_apart() -> None:
+    """Equal models with directions of their own differ "beyond chance" along one of them, but not over three."""
+    one, three = (difference_rates(k, 40, sweeps=300, draws=150, many=5).false_own for k in (1, 3))
+    assert one > 15 and three <= 8
 
 
 @pytest.mark.parametrize(("p", "q"), [(0.0, 0.0), (0.05, 0.05), (0.2, 0.05), (0.4, 0.2)])

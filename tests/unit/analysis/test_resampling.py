@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.coverage import COORDINATES
+from benchmarks.population import COORDINATES
 from orchestrator.analysis import intervals, resampling
 
 

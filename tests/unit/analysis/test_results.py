@@ -133,7 +133,7 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert paragraph(old).startswith(verdict(summary))
     values = [{tile["name"]: tile["value"] for tile in content.tiles(each)} for each in (old, summary)]
     assert values[0] == values[1] | {"Mean margin": "–"}
-    assert uncertainty_table(old).rows and content.more_directions(old) == ""
+    assert uncertainty_table(old).rows and content.more_precision(old) == ""
     del value["basin"]
     with pytest.raises(KeyError, match="basin"):
         SweepSummary.from_json(value)
