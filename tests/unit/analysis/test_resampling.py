@@ -53,3 +53,19 @@ def test_the_difference_of_a_sweep_from_itself_is_not_significant() -> None:
     alone = resampling.error_over_probes(refused, coordinates)
     assert error.se is not None and alone.se is not None and 0 < error.se < alone.se
     assert intervals.p_value(0.0, [error]) == 1.0
+
+
+def test_whole_clusters_are_drawn() -> None:
+    """Five copies of each of 20 probes are as uncertain as the 20; as 100 independent probes they would not be."""
+    refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
+    copies = np.repeat(refused, 5, axis=2)
+    one, clustered, independent = (
+        resampling.error_over_probes(values, coordinates, labels=labels)
+        for values, labels in ((refused, None), (copies, np.repeat(np.arange(20), 5)), (copies, None))
+    )
+    assert one.se is not None and clustered.se is not None and independent.se is not None
+    assert clustered.df == 19 and clustered.se == pytest.approx(one.se, rel=0.1)
+    assert independent.df == 99 and independent.se < 0.6 * clustered.se
+    assert resampling.error_over_probes(refused, coordinates, labels=np.arange(20)) == one
+    alone = resampling.error_over_probes(refused, coordinates, labels=np.zeros(20))
+    assert alone.se is None and "one cluster" in str(alone.reason)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 
 import pytest
 
+from orchestrator.analysis.results import PrecisionPlan
 from orchestrator.cli.plan_table import plan_rows
+from orchestrator.planning.cost import Plan
 from orchestrator.planning.gpus import GPUS
 from orchestrator.planning.limits import check_memory
 from orchestrator.planning.workload import EngineSetup, ModelSize
@@ -36,3 +40,11 @@ def test_the_rows_name_the_place_of_the_base(base: BaseChoice, place: str) -> No
     check_memory(plan)
     assert dict(plan_rows(plan))["memory per GPU"].endswith(f"pristine base 14.5 GB ({place})")
     assert any(place in note for note in plan.notes)
+
+
+def test_the_precision_of_a_stored_sweep_is_a_row_and_is_kept_in_json() -> None:
+    precision = PrecisionPlan(target=2.0, directions=14, probes=220, responses=64_680)
+    plan = dataclasses.replace(planned(SMOL, EngineSetup()), precision=precision)
+    assert dict(plan_rows(plan))["precision"].startswith("To know VISAGE to ± 2 ")
+    assert "precision" not in dict(plan_rows(planned(SMOL, EngineSetup())))
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan

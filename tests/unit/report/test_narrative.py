@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.analysis.results import ClusterSummary, PrecisionPlan
 from orchestrator.analysis.summary import summarize
-from orchestrator.report.narrative import details, paragraph, verdict
+from orchestrator.report.narrative import clusters_sentence, details, paragraph, plan_sentence, verdict
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
 from orchestrator.utils.choices import GridKind, Norm
@@ -83,3 +84,21 @@ def test_the_interval_and_the_directions_needed_are_mentioned() -> None:
 
 def test_without_paths_the_paragraph_names_none() -> None:
     assert "Results are in" not in paragraph(summarize(landscape(basin)))
+
+
+def test_the_plan_for_a_precision_is_mentioned_with_its_cost() -> None:
+    plan = PrecisionPlan(target=2.0, directions=14, probes=220, half_width=1.99, responses=64_680, seconds=7_300.0)
+    assert plan_sentence(plan) == (
+        "To know VISAGE to ± 2 over new directions and probes takes about 14 directions and 220 probes: 64,680 "
+        "responses, about 2 h 1 min at the pace so far."
+    )
+    unknown = PrecisionPlan(target=0.5, reason="with one direction the spread between directions is unknown")
+    assert "± 0.5" in plan_sentence(unknown) and "is unknown: with one direction" in plan_sentence(unknown)
+
+
+def test_the_clusters_of_probes_are_named() -> None:
+    clusters = ClusterSummary(source="category", probes=40, clusters=15, largest=3, design_effect=1.34)
+    assert "draw the 15 categories of the 40 probes (design effect 1.3)" in clusters_sentence(clusters)
+    near = replace(clusters, source="text", clusters=31)
+    assert "31 clusters of near-duplicates" in clusters_sentence(near)
+    assert "no two of which are near-duplicates" in clusters_sentence(replace(near, clusters=40, largest=1))
