@@ -6,6 +6,7 @@ many more directions or probes.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ COLUMNS = (
     "mean radius, new directions",
     *(f"{score}, {source}" for score in SCORES for source in SOURCES),
 )
+STEP = float(ALPHAS[1] - ALPHAS[0])
 WIDE = 98.0
 """Above this coverage, a row says how much wider than needed the interval is."""
 
@@ -97,7 +99,7 @@ class Tally:
 
 
 def coverage(
-    population: Population, directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 300, many: int = 50
+    population: Population, directions: int, probes: int, sweeps: int, seed: int = 1, draws: int = 200, many: int = 30
 ) -> Tally:
     """Simulate sweeps and compare every interval with the true value.
 
@@ -164,6 +166,7 @@ class _Sweep:
         """Number of successes at each point, [line, point]."""
         return np.asarray(self.probes - self.refused.sum(axis=-1))
 
+    @functools.cached_property
     def clusters(self) -> ClusterSummary:
         """Return the clusters of the probes."""
         flat = self.refused.reshape(-1, self.probes).astype(np.float16)
@@ -173,7 +176,7 @@ class _Sweep:
     def point_limits(self, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of each point's interval, percent, [line, point]."""
         n = np.full(self.wrong.shape, self.probes)
-        low, high = intervals.proportion(self.wrong, n, confidence, self.clusters().effective(n, confidence))
+        low, high = intervals.proportion(self.wrong, n, confidence, self.clusters.effective(n, confidence))
         return 100.0 * low, 100.0 * high
 
 
@@ -195,11 +198,11 @@ def _note_radius(tally: Tally, sweep: _Sweep, others: np.ndarray) -> None:
     low, _ = sweep.point_limits(1 - (1 - CONFIDENCE) / points)
     _, high = sweep.point_limits()
     asr = 100.0 * sweep.wrong / sweep.probes
-    measured, near, far, true = (min(radii(each)) for each in (asr, high, low, unsafe_to_asr(sweep.unsafe)))
+    measured, near, far, true = (float(radii(each).min()) for each in (asr, high, low, unsafe_to_asr(sweep.unsafe)))
     tally.note("radius, new probes", measured, near, far, true)
-    own = np.array(radii(asr))
+    own = radii(asr)
     if sweep.lines > 1 and np.isfinite(own).all():
-        truth, half = float(np.mean(radii(others))), intervals.error_over_directions(own.tolist()).half_width()
+        truth, half = float(radii(others).mean()), intervals.error_over_directions(own.tolist(), STEP).half_width()
         if np.isfinite(truth) and half is not None:
             mean = float(own.mean())
             tally.note("mean radius, new directions", mean, max(mean - half, 0.0), mean + half, truth)
@@ -207,14 +210,13 @@ def _note_radius(tally: Tally, sweep: _Sweep, others: np.ndarray) -> None:
 
 def _note_means(tally: Tally, sweep: _Sweep, truth: np.ndarray) -> None:
     """Note the mean over directions at each alpha but the origin, which is one point."""
-    clusters = sweep.clusters()
+    clusters = sweep.clusters
     alone = float(clusters.effective(np.array([sweep.probes]))[0])
-    for i in range(len(ALPHAS)):
-        if i != ORIGIN:
-            own = sweep.refused[:, i].astype(np.float16)
-            count = effective_responses(own, sweep.model.labels, alone, clusters.design_effect)
-            values = (100.0 * sweep.wrong[:, i] / sweep.probes).tolist()
-            tally.note("mean ASR, both", np.mean(values), *interval_of_mean(values, sweep.probes, count), truth[i])
+    counts = effective_responses(sweep.refused, sweep.model.labels, alone, clusters.design_effect)
+    values = 100.0 * sweep.wrong / sweep.probes
+    low, high = interval_of_mean(values, sweep.probes, counts)
+    others = np.arange(len(ALPHAS)) != ORIGIN
+    tally.note("mean ASR, both", *(each[others] for each in (values.mean(axis=0), low, high, truth)))
 
 
 def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray], draws: int) -> None:
@@ -243,10 +245,22 @@ def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray],
             tally.note_errors(f"{name}, both", value, [over_directions, over_probes], truths["both"])
 
 
-def radii(asr: np.ndarray) -> list[float]:
-    """Return the radius of each line; infinity for a line that does not cross 50%."""
-    measured = [basin.measure_line(ALPHAS.tolist(), row.tolist()).radius for row in asr]
-    return [math.inf if radius is None else radius for radius in measured]
+def radii(asr: np.ndarray) -> np.ndarray:
+    """Return the radius of each line, [line, point] to [line]; infinity for a line that does not cross 50%.
+
+    For complete lines this is the radius of `basin.measure_line`, of many lines at once.
+    """
+    sides = [asr[:, ORIGIN:], asr[:, ORIGIN::-1]]
+    found = np.full(len(asr), np.inf)
+    for side in sides:
+        outside = side >= basin.THRESHOLD
+        outer = np.argmax(outside, axis=1)
+        inner = np.maximum(outer - 1, 0)
+        lines = np.arange(len(side))
+        rise = np.where(outer > 0, side[lines, outer] - side[lines, inner], 1.0)
+        crossing = STEP * (inner + np.where(outer > 0, (basin.THRESHOLD - side[lines, inner]) / rise, 0.0))
+        found = np.minimum(found, np.where(outside.any(axis=1), crossing, np.inf))
+    return found
 
 
 def table(sweeps: int = 2000) -> str:
@@ -381,7 +395,7 @@ def false_passes(
             "visage": float(np.nanmean(scores)) if not np.isnan(scores).all() else math.nan,
             "margin": 100.0 - float(unsafe_to_asr(lines).mean()),
             "origin_asr": float(asr[0, ORIGIN]),
-            "radius": min(radii(asr)),
+            "radius": float(radii(asr).min()),
         }
         truth = {name: value for name, value in truth.items() if np.isfinite(value)}
         for result in gate.check(frame, summary, gate.GateOptions(truth)):

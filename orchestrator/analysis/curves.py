@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from orchestrator.analysis import intervals
 from orchestrator.analysis.landscape import none_if_missing
@@ -50,54 +51,60 @@ class Probes:
         alone = float(self.effective(np.array([n]))[0])
         if self.verdicts is None or self.clusters is None:
             return alone
-        refused, labels = self.verdicts.at(points), self.verdicts.labels()
-        return effective_responses(refused, labels, alone, self.clusters.design_effect)
+        refused, labels = self.verdicts.at(points)[:, None], self.verdicts.labels()
+        return float(effective_responses(refused, labels, alone, self.clusters.design_effect)[0])
 
 
-def effective_responses(refused: np.ndarray, labels: np.ndarray, alone: float, design_effect: float) -> float:
-    """Return the number of independent responses that tell as much about new probes as those at several points.
+def effective_responses(refused: np.ndarray, labels: np.ndarray, alone: float, design_effect: float) -> np.ndarray:
+    """Return the numbers of independent responses that tell as much about new probes as those on several lines.
 
-    It follows from the variance, between probes (or clusters), of their mean over the points: the mean of responses
-    that differ between directions is known better than the response to one direction. If all probes agree, it is that
+    They follow from the variance, between probes (or clusters), of their mean over lines: the mean of responses that
+    differ between directions is known better than the response to one direction. If all probes agree, it is the number
     of a single point. It is at most the number of responses.
 
     Args:
-        refused: [point, probe]: 1 refused, 0 not, NaN without a verdict.
+        refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict.
         labels: The cluster of each probe.
         alone: The number of independent probes that tell as much as those at a single point.
         design_effect: The one by which `alone` is less than the number of probes, besides Student's t.
+
+    Returns:
+        [point].
     """
     known = ~np.isnan(refused)
-    counts = known.sum(axis=0)
+    counts = known.sum(axis=0)  # [point, probe]
     of_probe = np.where(known, refused, 0.0).sum(axis=0, dtype=float) / np.maximum(counts, 1)
-    values = np.where(counts > 0, of_probe, np.nan)
-    variance = float(variance_of_mean(values[None], labels)[0])
-    if variance == 0.0:
-        return alone
-    mean, n = float(np.nanmean(values)), int((counts > 0).sum())
+    n = np.maximum((counts > 0).sum(axis=1), 1)
+    mean = of_probe.sum(axis=1) / n
+    variance = variance_of_mean(np.where(counts > 0, of_probe, np.nan), labels)
     students_t = alone / n * design_effect
-    independent = students_t * mean * (1 - mean) / variance
-    return float(np.clip(independent, students_t * n / largest_design_effect(labels), counts.sum()))
+    independent = students_t * mean * (1 - mean) / np.where(variance > 0, variance, 1.0)
+    bounded = np.clip(independent, students_t * n / largest_design_effect(labels), counts.sum(axis=1))
+    return np.where(variance > 0, bounded, alone)
 
 
-def interval_of_mean(values: Sequence[float], n: int, count: float, are_drawn: bool = True) -> tuple[float, float]:
-    """Return the interval of a mean over directions, in percent.
+def interval_of_mean(
+    values: np.ndarray, n: int, count: np.ndarray, are_drawn: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the intervals of means over directions, in percent.
 
-    Its ends are those over new directions (Student's t) and those over new probes (Clopper and Pearson's), combined by
-    the root of the sum of squares on either side (Zou and Donner, Statistics in Medicine 27, 2008).
+    Their ends are those over new directions (Student's t) and those over new probes (Clopper and Pearson's), combined
+    by the root of the sum of squares on either side (Zou and Donner, Statistics in Medicine 27, 2008).
 
     Args:
-        values: Percent, one for each direction.
+        values: Percent, [line, point].
         n: Number of probes.
-        count: The number of independent responses that tell as much about new probes.
+        count: The numbers of independent responses that tell as much about new probes, [point].
         are_drawn: Whether the directions are random. If not, the interval is over new probes alone.
+
+    Returns:
+        Lower and upper ends, [point].
     """
-    mean = math.fsum(values) / len(values)
-    ends = intervals.proportion(np.array([count * mean / 100]), np.array([count]))
-    low, high = (100.0 * float(end[0]) for end in ends)
-    half = intervals.error_over_directions(values, 100.0 / n).half_width() if are_drawn else 0.0
-    assert half is not None
-    return max(mean - math.hypot(mean - low, half), 0.0), min(mean + math.hypot(high - mean, half), 100.0)
+    mean = values.mean(axis=0)
+    low, high = (100.0 * end for end in intervals.proportion(count * mean / 100, count))
+    students_t = float(special.stdtrit(len(values) - 1, (1 + intervals.CONFIDENCE) / 2))
+    half = students_t * intervals.standard_error(values, 100.0 / n) if are_drawn else 0.0
+    return np.maximum(mean - np.hypot(mean - low, half), 0.0), np.minimum(mean + np.hypot(high - mean, half), 100.0)
 
 
 def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[MeanCurve, ...]:
@@ -139,6 +146,8 @@ def _mean_at(
         return none_if_missing(points[measure].iloc[0]), low, high
     if points[measure].isna().any():
         return None, None, None
-    values, n = points[measure].tolist(), max(int(points["n"].max()), 1)
+    values, n = points[measure].to_numpy(dtype=float), max(int(points["n"].max()), 1)
     count = probes.effective_for_mean(points["point_id"].tolist(), n)
-    return math.fsum(values) / len(values), *interval_of_mean(values, n, count, are_drawn)
+    ends = interval_of_mean(values[:, None], n, np.array([count]), are_drawn)
+    low, high = (float(end[0]) for end in ends)
+    return math.fsum(values) / len(values), low, high

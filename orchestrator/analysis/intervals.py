@@ -240,8 +240,12 @@ def error_over_directions(values: Sequence[float], step: float = 0.0, noise: flo
     k = len(values)
     if k < 2:
         return Error(None, None, "with one direction the spread between directions is unknown" if k else "no direction")
-    variance = float(np.var(values, ddof=1)) + step**2 / 12 + noise
-    return Error(math.sqrt(variance / k), k - 1)
+    return Error(float(standard_error(np.asarray(values, dtype=float), step, noise)), k - 1)
+
+
+def standard_error(values: np.ndarray, step: float = 0.0, noise: float = 0.0) -> np.ndarray:
+    """Return the standard error of means over directions: [line, ...] to [...]. See `error_over_directions`."""
+    return np.asarray(np.sqrt((values.var(axis=0, ddof=1) + step**2 / 12 + noise) / len(values)))
 
 
 def more_directions(spread: float, directions: int, confidence: float = CONFIDENCE) -> int | None:

@@ -459,7 +459,7 @@ def _summarize_basin(lines: Lines, probes: Probes) -> BasinSummary:
         left=overall.left,
         right=overall.right,
         censored_at=overall.censored_at,
-        mean_radius=_mean_over(lines, radii, reasons, (0.0, math.inf)),
+        mean_radius=_mean_over(lines, radii, reasons, (0.0, math.inf), _grid_step(lines)),
         plateau=mean_of("plateau", (0.0, 100.0)),
         steepness=mean_of("steepness"),
         asymmetry=mean_of("asymmetry", (-1.0, 1.0)) if on_lines else Estimate(reason="a plane has no left and right"),
@@ -474,12 +474,22 @@ def _radius_at_least(measured: basin.Basin) -> float | None:
     return measured.radius if measured.radius is not None else measured.censored_at
 
 
+def _grid_step(lines: Lines) -> float:
+    """Return the distance between neighboring points of the grid along alpha: radii are no more exact than that."""
+    alphas = np.unique(np.concatenate([part.loc[part["on_grid"], "alpha"].to_numpy() for _, part in lines]))
+    return float(np.median(np.diff(alphas))) if len(alphas) > 1 else 0.0
+
+
 def _mean_over(
-    lines: Lines, values: Sequence[float | None], reasons: Sequence[str | None], bounds: tuple[float, float]
+    lines: Lines,
+    values: Sequence[float | None],
+    reasons: Sequence[str | None],
+    bounds: tuple[float, float],
+    step: float = 0.0,
 ) -> Estimate:
     """Return a mean over lines with its interval over new directions, cut at `bounds`.
 
-    It is undefined if one line has no value: no line is left out.
+    It is undefined if one line has no value: no line is left out. `step`: see `intervals.error_over_directions`.
     """
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -487,7 +497,7 @@ def _mean_over(
         lacking = [(number, reason) for (number, _), value, reason in pairs if value is None]
         return Estimate(reason="; ".join(_merge_reasons(lacking, len(lines))))
     mean = _mean(known)
-    interval = intervals.interval(mean, [error_over_directions(lines, known)], bounds)
+    interval = intervals.interval(mean, [error_over_directions(lines, known, step)], bounds)
     return Estimate(value=mean, low=interval.low, high=interval.high, reason=interval.reason)
 
 

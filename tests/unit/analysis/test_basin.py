@@ -5,14 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.coverage import radii
+from benchmarks.population import ALPHAS as SIMULATED_ALPHAS
 from orchestrator.analysis import basin
 from orchestrator.analysis.basin import Basin
 
 ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
+
+
+def test_the_radii_of_simulated_lines_are_those_of_single_lines() -> None:
+    """`benchmarks.coverage` measures many lines at once."""
+    asr = np.random.default_rng(4).uniform(0, 90, (200, 21)).round(0)
+    asr[:, 10] = np.minimum(asr[:, 10], 60)
+    asr[:40] /= 2
+    expected = [basin.measure_line(SIMULATED_ALPHAS.tolist(), row.tolist()).radius for row in asr]
+    assert radii(asr).tolist() == pytest.approx([np.inf if radius is None else radius for radius in expected])
 
 
 def test_both_edges_are_interpolated() -> None:
