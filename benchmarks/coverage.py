@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -266,8 +267,9 @@ def radii(asr: np.ndarray) -> np.ndarray:
 def table(sweeps: int = 2000) -> str:
     """Return the coverage in every setting as Markdown."""
     lines = ["| models | directions | probes | " + " | ".join(COLUMNS) + " |", "|---" * (3 + len(COLUMNS)) + "|"]
-    for population, directions, probes in SETTINGS:
-        tally = coverage(population, directions, probes, sweeps)
+    with ProcessPoolExecutor() as pool:
+        tallies = list(pool.map(coverage, *zip(*SETTINGS, strict=True), [sweeps] * len(SETTINGS)))
+    for (population, directions, probes), tally in zip(SETTINGS, tallies, strict=True):
         cells = [population.name, str(directions), str(probes), *(tally.cell(name) for name in COLUMNS)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(

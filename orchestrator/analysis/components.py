@@ -71,7 +71,7 @@ def decompose(refused: np.ndarray, everywhere: bool = False) -> VarianceComponen
         direction=max(float(of_line.var(ddof=1)) - mixed / probes, 0.0),
         probe=max(float(of_probe.var(ddof=1)) - mixed / lines, 0.0),
         interaction=max(mixed - residual / per_cell, 0.0),
-        residual=residual,
+        residual=min(residual, mixed * per_cell),
     )
 
 

@@ -136,7 +136,10 @@ def test_the_margin_has_intervals_over_directions_probes_and_both() -> None:
     assert margin.value == pytest.approx(by_probe.mean())
     assert margin.over.probes.se == pytest.approx(stats.sem(by_probe), rel=0.35)
     by_line = [d.value for d in margin.by_direction]
-    expected = math.sqrt((np.var(by_line, ddof=1) + 2.5**2 / 12) / 3)
+    cells = 100 * np.array([refused.at(points, refused.prompts).mean(axis=0, dtype=float) for points in lines])
+    rest = cells - cells.mean(axis=1, keepdims=True) - cells.mean(axis=0) + cells.mean()
+    single_responses = np.square(rest).sum() / (2 * 39) / 40  # in the variance of a line's mean
+    expected = math.sqrt((np.var(by_line, ddof=1) + 2.5**2 / 12 + single_responses) / 3)
     assert margin.over.directions.se == pytest.approx(expected) and margin.over.directions.df == 2
     halves = [
         margin.value - interval.low for interval in (margin.over.directions, margin.over.probes, margin.over.both)
