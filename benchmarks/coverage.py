@@ -241,6 +241,7 @@ def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray],
         tally.note_errors(f"{name}, new probes", value, [over_probes], truths["new probes"])
         if sweep.lines > 1:
             noise = single_response_variance(decompose(refused, everywhere=name == "margin"))
+            noise *= sweep.clusters.design_effect
             over_directions = intervals.error_over_directions(by_line.tolist(), 100.0 / sweep.probes, noise)
             tally.note_errors(f"{name}, new directions", value, [over_directions], truths["new directions"])
             tally.note_errors(f"{name}, both", value, [over_directions, over_probes], truths["both"])

@@ -45,6 +45,7 @@ from orchestrator.analysis.results import (
     VisageIntervals,
     VisageSummary,
 )
+from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.counts import OUTCOME, SUMS, Combination, ProbeVerdicts
 
 Lines = Sequence[tuple[int, pd.DataFrame]]
@@ -232,6 +233,7 @@ def _intervals(
     if verdicts is not None and len(defined) > 1:
         refused, _ = probe_arrays([part for part, _ in defined], verdicts)
         noise = single_response_variance(decompose(refused, everywhere=score is visage.MEAN_MARGIN))
+        noise *= design_effect(verdicts.refused, verdicts.labels())
     directions = error_over_directions(lines, [value for _, value in defined], 100.0 / max(prompts, 1), noise)
     probes = error_over_probes(score, [part for part, _ in defined], verdicts)
     over = VisageIntervals(
