@@ -110,3 +110,39 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{_shown(value['low'])} to {_shown(value['high'])}"
     return "undefined" if value is None else f"{value:.2f}"
+
+
+def changed_intervals(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
+    """Return one sentence on the intervals of the primary result if their methods have a new version.
+
+    Args:
+        before: The stored summary, as JSON.
+        after: The summary of the same sweep, reduced again.
+    """
+    version = before.get("intervals_version", 1)
+    if version == after.intervals_version:
+        return []
+    over = (before.get("visage") or {}).get("over") or {}
+    radius = before.get("basin") or {}
+    now: Mapping[str, Any] = {} if after.visage.over is None else after.visage.over.to_json()
+    pairs = [
+        ("VISAGE over directions", over.get("directions"), now.get("directions")),
+        ("VISAGE over probes", over.get("probes"), now.get("probes")),
+        (
+            "radius",
+            {"low": radius.get("radius_low"), "high": radius.get("radius_high")},
+            {"low": after.basin.radius_low, "high": after.basin.radius_high},
+        ),
+    ]
+    changes = [f"{name} {_ends(old)}, now {_ends(new)}" for name, old, new in pairs if _ends(old) != _ends(new)]
+    listed = f": {'; '.join(changes)}" if changes else ""
+    return [
+        f"intervals are computed by version {after.intervals_version} of their methods instead of {version} "
+        f"(docs/statistics.md){listed}"
+    ]
+
+
+def _ends(interval: Mapping[str, Any] | None) -> str:
+    """Return the ends of an interval as text."""
+    low, high = ((interval or {}).get(end) for end in ("low", "high"))
+    return " to ".join("unknown" if end is None else f"{end:.3g}" for end in (low, high))

@@ -83,3 +83,23 @@ def test_new_responses_are_no_change_of_a_rule(
     stored.folder.write_landscape(to_table(empty))
     reduce_stored(stored)
     assert not caplog.records
+
+
+def test_reduce_says_once_that_intervals_are_computed_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
+    path = store_sweep(tmp_path, basin(0.3), "one")
+    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    summary = stored.folder.read_landscape()[1]
+    del summary["intervals_version"]
+    summary["basin"]["radius_high"] = 0.31
+    stored.folder.write_summary(summary)
+    with caplog.at_level(logging.INFO):
+        reduce_stored(stored)
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith("intervals are computed by version 2 of their methods instead of 1")
+        assert "; radius" not in message and ": radius " in message and " to 0.31, now " in message
+        caplog.clear()
+        reduce_stored(stored)
+        assert not caplog.records
