@@ -152,7 +152,12 @@ def reduce_summary(
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
     runs = with_totals(stored.study, stored.record.runs)
     numbers = with_plans(summarize(frame, refusals, grid), Wanted(target, _seconds_per_response(runs)))
-    results = tuple(_with_published_visage(stored, result) for result in numbers.results)
+    results = tuple(
+        dataclasses.replace(
+            _with_published_visage(stored, result), chance=capability.chance_level(_prompt_set(stored, result).prompts)
+        )
+        for result in numbers.results
+    )
     primary = next(result for result in results if result.key == numbers.primary)
     geometry = stored.record.target_geometry
     return dataclasses.replace(

@@ -377,6 +377,7 @@ class ResultSummary(ResultKey):
         published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
         clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
         curves: The mean over lines. Empty on planes.
+        chance: Percentage of questions that letters drawn at random answer right. None for prompts without choices.
     """
 
     prompts: int
@@ -392,6 +393,7 @@ class ResultSummary(ResultKey):
     published_note: str | None = None
     clusters: ClusterSummary | None = None
     curves: tuple[MeanCurve, ...] = ()
+    chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results import SweepSummary
 from orchestrator.config.schema import Config, ReportConfig
 from orchestrator.pipeline.judge import judge_sweep
+from orchestrator.prompts import capability
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.page.render import write_report
@@ -79,5 +80,6 @@ def draw_figures(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
     title = f"{summary.model}: {summary.primary.probe_set}"
     for suffix in ("png", "svg", "pdf"):
         stored.folder.write_figure(f"landscape.{suffix}", lambda path: draw_landscape(frame, summary, path, title))
-        if frame["beta"].isna().all() and len(summary.results) > 1:
+        shown = len(summary.results) > 1 or any(result.group == capability.GROUP for result in summary.results)
+        if frame["beta"].isna().all() and shown:
             stored.folder.write_figure(f"results.{suffix}", lambda path: draw_results(frame, summary, path, title))

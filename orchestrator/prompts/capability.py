@@ -21,6 +21,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.sweep.tasks import Prompt
+
 GROUP = "capability"
 SCORING_VERSION = 2
 """Version of `is_correct`. Version 1 took a choice with a score of NaN for an answer, and the last number of every
@@ -150,6 +152,12 @@ def chosen_letter(n_choices: int, scores: Sequence[float]) -> str | None:
     if any(math.isnan(score) for score in own) or not any(math.isfinite(score) for score in own):
         return None
     return LETTERS[max(range(n_choices), key=lambda i: own[i])]
+
+
+def chance_level(prompts: Sequence[Prompt]) -> float | None:
+    """Return the percentage of questions that letters drawn at random answer right; None without choices."""
+    shares = [1 / len(prompt.choices) for prompt in prompts if prompt.choices]
+    return 100 * sum(shares) / len(shares) if shares else None
 
 
 def is_correct(target: str, choices: Sequence[str], response: str, scores: Sequence[float] | None) -> bool:

@@ -101,7 +101,7 @@ def make_study(
                 "finish_reason": "stop",
                 "n_tokens": 8,
                 "n_prompt_tokens": 8,
-                "scores": None,
+                "scores": dummy.dummy_response(point, prompt.id, prompts.sampling, 8).scores,
                 "engine_id": "e",
                 "actor": "a",
                 "started_at": now,

@@ -13,6 +13,8 @@ from orchestrator.cli.main import main
 from orchestrator.report.page import evidence
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from orchestrator.utils.choices import GridKind
 from tests.browser.pages import DummyStudy, OpenedPage, dummy_response, make_study, prompt_set
 
 pytestmark = pytest.mark.browser
@@ -355,3 +357,25 @@ def test_a_report_of_fifty_thousand_responses_is_small_enough(tmp_path: Path, op
         print(f"\nreveal={reveal}: {path.stat().st_size / 1e6:.1f} MB, opened in {timing / 1000:.2f} s")
         assert path.stat().st_size < 30e6
         opened.assert_clean(path)
+
+
+def test_chance_levels_are_drawn_and_named(tmp_path: Path, open_page: OpenPage) -> None:
+    questions = tuple(
+        Prompt(f"Question {i}?", "capability", target="A", choices=("w", "x", "y", "z")) for i in range(4)
+    )
+    known = PromptSet(
+        "capability", questions, ("",) * 4, tuple((i,) for i in range(4)), Sampling(1, (), tuple("ABCD")), "known"
+    )
+    sets = (prompt_set("harmful", "harmful", "", 4), known)
+    line = make_study(tmp_path / "line", Grid(steps=2, directions=1), sets).write_report()
+    opened = open_page(line)
+    page = opened.page
+    assert "answered right (known) by chance: 25%" in page.inner_text("#legend")
+    half, chance = (page.locator(f"#chart line.{name}").first.get_attribute("y1") for name in ("half", "chance"))
+    zero = page.locator("#chart line.rule").first.get_attribute("y1")
+    assert float(zero) - float(chance) == pytest.approx((float(zero) - float(half)) / 2)
+    opened.assert_clean(line)
+    plane = make_study(
+        tmp_path / "plane", Grid(kind=GridKind.random_2d, steps=2, directions=1), (known,)
+    ).write_report()
+    assert "answered right (known) by chance: 25%" in open_page(plane).page.inner_text("#legend")

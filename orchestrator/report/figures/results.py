@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import combinations, mean_over_lines
@@ -17,6 +18,7 @@ from orchestrator.report.style import (
     DASHED,
     DOTTED,
     FINE_DOTS,
+    INK,
     LINE_MARGIN,
     PALE,
     RC_PARAMS,
@@ -31,7 +33,8 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
     """Draw every result of a sweep as its mean over lines into the file `path`.
 
     Shown are attacks that succeed, benign requests that are refused, and questions that are answered right. The bands
-    are 95% intervals over new directions and probes; with one line, over new probes.
+    are 95% intervals over new directions and probes; with one line, over new probes. A dotted line shows the percentage
+    that letters drawn at random answer right, for each probe set with choices.
     """
     parts = combinations(landscape)
     curves = {result.key: result.curves for result in summary.results}
@@ -55,6 +58,7 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
                 mean["alpha"], mean["value"], color=color, lw=1.7, ls=_DASHES[measure.kind], label=label,
                 marker=SERIES_MARKERS[i % len(SERIES_MARKERS)], ms=3.8, zorder=3, clip_on=False,
             )  # fmt: skip
+        _draw_chance(axes, summary)
         axes.set_xlim(float(landscape["alpha"].min()), float(landscape["alpha"].max()))
         axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)
         axes.set_yticks(range(0, 101, 25))
@@ -65,3 +69,14 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, fontsize=8)
         add_headline(figure, summary, title)
         save(figure, path)
+
+
+def _draw_chance(axes: Axes, summary: SweepSummary) -> None:
+    """Draw the chance level of each probe set, one line for those that have the same."""
+    names: dict[float, list[str]] = {}
+    for result in summary.results:
+        if result.chance is not None and result.probe_set not in names.setdefault(result.chance, []):
+            names[result.chance].append(result.probe_set)
+    for chance, probe_sets in names.items():
+        label = f"{', '.join(probe_sets)}: chance, {chance:.3g}%"
+        axes.axhline(chance, color=INK, lw=0.9, ls=FINE_DOTS, zorder=1.5, label=label)

@@ -52,6 +52,7 @@ def chart_data(
                 "mean": None if sweep.grid.is_plane else _mean(measure, part, numbers.curves),
                 "planes": [_plane(plane) for _, plane in rows.groupby("line")] if sweep.grid.is_plane else [],
                 "over": numbers.curves[0].over if numbers.curves else "",
+                "chance": numbers.chance,
                 "edges": _edges(numbers.basin) if measure is ATTACK_SUCCESS else [],
             }
         )

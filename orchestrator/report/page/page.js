@@ -219,6 +219,11 @@
       legend.push(swatch(kind, result.name + (several ? `, mean of ${data.lines.length}` : "")));
       if (several && !k) legend.push(swatch(`thin ${kind}`, "each direction"));
     });
+    for (const chance of new Set(results.map((result) => result.chance).filter((level) => level !== null))) {
+      const names = results.filter((result) => result.chance === chance).map((result) => result.name).join(", ");
+      root.append(svg("line", { class: "chance", x1: left, x2: width - right, y1: y(chance), y2: y(chance) }));
+      legend.push(swatch("chance", chanceName(names, chance)));
+    }
     const attack = results.find((result) => result.kind === "safety");
     if (attack) legend.push(swatch("degenerate", "degenerate successes"));
     legend.push(swatch("band", results[0].over ? `95% interval over ${results[0].over}` : "95% interval"));
@@ -279,8 +284,14 @@
     else if (kind === "missing") icon.append(svg("path", { class: "missing", d: cross(11, 6, 4) }));
     else if (kind === "origin") icon.append(svg("path", { class: "origin", d: star(11, 6, 7) }));
     else if (kind === "threshold") icon.append(svg("rect", { width: 22, height: 12, fill: BANDS[4] }), svg("path", { class: "threshold", d: "M0 6H22" }));
+    else if (kind === "chance") icon.append(svg("path", { class: "chance", d: "M1 6H21" }));
     else icon.append(svg("path", { class: `curve ${kind}`, d: "M1 6H21" }));
     return el("span", {}, icon, name);
+  }
+
+  // The percentage of questions that letters drawn at random answer right.
+  function chanceName(name, chance) {
+    return `${name} by chance: ${Number(chance.toPrecision(3))}%`;
   }
 
   function star(x, y, r) {
@@ -337,7 +348,8 @@
     const bar = svg("svg", { width: 120, height: 12, role: "img", "aria-label": "colors from 0 (dark blue) to 100 percent (yellow)" });
     BANDS.forEach((fill, i) => bar.append(svg("rect", { x: 12 * i, width: 12.5, height: 12, fill })));
     scale.append(bar, `100% ${result.name}`);
-    $("legend").replaceChildren(scale, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []));
+    const chance = result.chance === null ? [] : [el("span", {}, chanceName(result.name, result.chance))];
+    $("legend").replaceChildren(scale, ...chance, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []));
     const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-1e3, 0], End: [1e3, 0] };
     interactive(root, nodes, 24, (marked, i, key) => {
       const [dx, dy] = directions[key], from = marked[i];

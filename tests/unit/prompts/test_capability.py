@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from orchestrator.prompts.capability import chosen_letter, is_correct, stated_number, states_answer
+from orchestrator.prompts.capability import chance_level, chosen_letter, is_correct, stated_number, states_answer
+from orchestrator.sweep.tasks import Prompt
 from workers.engines.base import log_sum
 
 NAN, INFINITE = math.nan, math.inf
@@ -27,6 +28,12 @@ def test_scores_that_are_not_numbers_are_no_answer(scores: list[float]) -> None:
 
 def test_nan_of_a_further_letter_does_not_matter() -> None:
     assert chosen_letter(2, [-2.0, -1.0, NAN]) == "B"
+
+
+def test_chance_is_that_of_a_letter_drawn_at_random() -> None:
+    two, four = Prompt("a", choices=("x", "y")), Prompt("b", choices=("w", "x", "y", "z"))
+    assert chance_level([four, four]) == 25.0 and chance_level([two, four]) == 37.5
+    assert chance_level([Prompt("How many?", target="3")]) is None
 
 
 def test_sum_of_probabilities_with_a_nan_is_nan() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,7 +21,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator.analysis.summary import summarize
-from orchestrator.report.figures import planes
+from orchestrator.report.figures import planes, results
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.style import BLUE, SERIES_COLORS, VERMILION
@@ -179,6 +180,25 @@ def test_all_results_are_drawn_in_one_figure(tmp_path: Path) -> None:
         for c in SERIES_COLORS[1:3]
     ]
     assert rows[0].mean() > rows[1].mean(), "20% refused lies below 60% answered right"
+
+
+def test_chance_levels_are_drawn_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets with the same level share a line; answers in words have none."""
+    frame = landscape(basin)
+    known = frame.assign(group="capability", correct=60.0, correct_low=50.0, correct_high=70.0)
+    names = {"letters": 25.0, "mmlu_5shot": 25.0, "pairs": 50.0, "words": None}
+    both = pd.concat([frame, *(known.assign(probe_set=name) for name in names)], ignore_index=True)
+    summary = summarize(both)
+    levels = tuple(dataclasses.replace(one, chance=names.get(one.probe_set)) for one in summary.results)
+    figures: list[Figure] = []
+    monkeypatch.setattr(results, "save", lambda figure, path: figures.append(figure))
+    draw_results(both, dataclasses.replace(summary, results=levels), tmp_path / "all.png")
+    (axes,) = figures[0].axes
+    named = [text.get_text() for text in axes.get_legend().get_texts() if "chance" in text.get_text()]
+    assert named == ["letters, mmlu_5shot: chance, 25%", "pairs: chance, 50%"]
+    flat = [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2]
+    assert sorted(flat) == [25.0, 50.0, 50.0], "the two levels, and half of the attacks"
+    plt.close(figures[0])
 
 
 def rgb(color: str) -> np.ndarray:
