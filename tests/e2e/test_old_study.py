@@ -31,6 +31,9 @@ CHANGED = (
     ".visage.by_direction.reason",
     ".remedy",  # lists the options
     ".checkpoints.radii",  # in units of the mean radius, and `radii_unit` says so
+    ".visage.over.directions.se",  # intervals of version 2, as `intervals_version` says
+    ".visage.enough.half_width",
+    ".basin.mean_radius.high",
     ".chart-data",  # the hash of the data of charts, which name what their intervals cover
 )
 UNREAD = "judging.log_probability=none"  # the first version measured none, and these tests start no engine
