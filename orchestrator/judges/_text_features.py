@@ -1,0 +1,382 @@
+"""Features of a text by which the judge `degenerate` decides: repetition, English words and their order, torn words.
+
+Pure functions of the text: no locale, no compressor, no model. Features are near 0 in ordinary English and rarely
+exceed 1, unless stated otherwise. scripts/fit_degenerate.py fits their weights.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from orchestrator.judges import _english
+from orchestrator.judges._languages import LANGUAGES
+
+LONGEST_UNIT = 180
+"""Longest piece, in characters, whose repetition at the end is looked for."""
+LONG_MATCH = 24
+"""A piece that is longer than its repetition counts if at least this many characters are repeated."""
+FEW_WORDS = 4
+"""Number of ordinary words that are added to a text before shares of its words are taken, so that few decide little."""
+WINDOW, SHORT_WINDOW = 12, 4
+"""Sizes, in characters, of the windows whose distinct share measures repetition."""
+
+FUNCTION_WORDS = frozenset(
+    "the of and to in is are was that it for on with as you your i my we be this not or by from at an a can do if they "
+    "how what have has will which their there should must its but so our me no he she him his her them when who all "
+    "been were had did than then because where would could may might into out up about only after before these those "
+    "am us does some any more most very just also".split()  # noqa: SIM905
+)
+_ANY_LANGUAGE = frozenset[str]().union(*LANGUAGES.values())
+_SHORT = {"m": "am", "re": "are", "ve": "have", "ll": "will", "d": "would", "s": "is", "t": "not"}
+
+_TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\n|[^\w\s]+|_+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_PIECE = re.compile(r"\w+|[^\w\s]")
+_MARKER = re.compile(r"(?m)^\s*(?:(?:step\s+)?\d{1,3}[.):]|[a-z]:|[-*•])\s+", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+")
+_DIGIT_RUN = re.compile(r"\d{9,}")
+_USUAL_CHARACTERS = frozenset("°€£§©®™±×÷→←↑↓−≤≥≠≈√·½¼¾")
+_TORN = re.compile(
+    r"(?<![\w'’])[b-hj-zB-HJ-Z](?![\w'’.):])|[a-zà-ÿ][A-Z]|[^\W\d_]{2}\d|\d[^\W\d_]{3}|[a-z]{2}[.;:!?)][a-z]{2}"
+)
+_SIGNS = re.compile(r"[^\w\s]{2,}")
+_USUAL_SIGNS = re.compile(
+    r"-{2,3}|={2,}|\.{3}|#{2,}|\*{1,2}|[.,;:?!…)]?[\"'”’»)\]*`]+[.,;:?!)]*|[.?!]+[\"'”’»)]*|[.:,]?[\"'“‘«(\[*`]+|://"
+    r"|\[\]|[%)][.,;:]"
+)
+_JOINT = re.compile(r"(?<=[^\W\d_])(?!/[^/])[^\w\s'’.\-–—@:&*,]+(?=[^\W\d_])")
+_HYPHEN = re.compile(r"\w-(?=\w)|\w-(?=[\s,.]|$)")
+_ELLIPSIS = re.compile(r"\.{2,}|…|\.,")
+_GAP = re.compile(r"\S {2,}(?=\S)")
+_LOOSE_SIGN = re.compile(r"\s[,.;:)](?=\s|$)")
+_LOWER_START = re.compile(r"[.!?]\s+[a-z]")
+_INNER_CAPITAL = re.compile(r"(?<=[a-z] )[A-Z][a-z]")
+_STRUCTURE = re.compile(
+    r"```\w*\n|</\w+>|<\w+ \w+=|<!--|\"\w+\": ?[\[{\"\d]|\w\(.*\)[;:{]?\s*$|;\s*$|[{}]\s*$|&&|\|\||\$[\w{(]|^\|.*\|$"
+    r"|^\s*(?:def|class|import|from|return|elif|for|while|try|function|const|let|var|public|void|package|func|use|SELECT"
+    r"|INSERT|CREATE|FROM|RUN|COPY|git|npm|pip|cd|ls|cp|mv|rm|mkdir|cat|grep|curl|ssh|tar|make|docker|apt|echo|sudo"
+    r"|export|python3?)\b(?! (?:a|an|the|you|your|it|this)\b)|^\s*[$#>] ?\w|>>> |\w+ ?[-+*/]?= ?[\w\"'\[({]"
+    r"|^[-+=|: ]{5,}$|\S {2,}\S|\d ?[-+*/^=] ?\d|^\s*\(+\w[\w-]* |^\s*[\da-f]{6,}:|^\w[\w-]*: \S|\b\w+\.\w+\(|--\w+|^\[\w+",
+    re.MULTILINE,
+)
+
+
+def structure(text: str) -> float:
+    """Return how much a text looks like code, markup, a table or a formula, from 0 to 1: signs of it per line."""
+    lines = sum(bool(line.strip()) for line in text.split("\n"))
+    return min(len(_STRUCTURE.findall(text)) / max(lines, len(text) / 60, 1.0), 2.0) / 2.0
+
+
+# Repetition.
+
+
+def tail_loop(text: str) -> tuple[int, int]:
+    """Return (characters, times) of the longest end of a text that repeats one piece of up to 180 characters.
+
+    The first of its repetitions may be cut. (0, 0) if there is none.
+    """
+    best = (0, 0)
+    n = len(text)
+    for size in range(1, min(LONGEST_UNIT, n // 2) + 1):
+        if text[-1] != text[-1 - size] or text[n - 4 :] != text[n - 4 - size : n - size]:
+            continue
+        run = 4
+        while run < n - size and text[n - 1 - run] == text[n - 1 - run - size]:
+            run += 1
+        if (run >= size or run >= LONG_MATCH) and run + size > best[0]:
+            best = (run + size, (run + size) // size)
+    return best
+
+
+def _distinct(text: str, size: int) -> float:
+    """Return the share of the windows of `size` characters that are distinct; 1 in a shorter text."""
+    windows = len(text) - size + 1
+    return len({text[i : i + size] for i in range(windows)}) / windows if windows > 0 else 1.0
+
+
+def _repeated(words: Sequence[str], size: int, start: int = 0) -> float:
+    """Return the share of the groups of neighbors from `start` on that occur earlier in the text; 0 if too few."""
+    groups = list(zip(*(words[i:] for i in range(size)), strict=False))
+    if len(groups) - start < 5:
+        return 0.0
+    seen: set[tuple[str, ...]] = set()
+    repeated = 0
+    for i, group in enumerate(groups):
+        repeated += i >= start and group in seen
+        seen.add(group)
+    return repeated / (len(groups) - start)
+
+
+def loop_features(raw: str, structured: float) -> dict[str, float]:
+    """Return what shows repetition.
+
+    Args:
+        raw: The text.
+        structured: What `structure` returned.
+    """
+    text = raw.strip()
+    flat = " ".join(_MARKER.sub("", text).split()).casefold()
+    level = _NUMBER.sub("0", flat)
+    half = flat[len(flat) // 2 :]
+    covered, times = tail_loop(flat)
+    share = covered / max(len(flat), 1)
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    words = _WORD.findall(flat)
+    last = words[-40:]
+    pieces = _PIECE.findall(flat)
+    same = 1.0 - len(set(last)) / len(last) if len(last) >= 10 else 0.0
+    again = 1.0 - _distinct(flat, WINDOW)
+    return {
+        "tail share": share,
+        "tail size": min(covered / 150, 1.0),
+        "tail thrice": share if times >= 3 else 0.0,
+        "tail most": max(0.0, share - 0.5),
+        "again": again,
+        "again much": max(0.0, again - 0.3),
+        "again late": 1.0 - _distinct(half, WINDOW) if len(half) >= 40 else 0.0,
+        "again short": max(0.0, 0.5 - _distinct(flat[:200], SHORT_WINDOW)) if len(flat) >= 16 else 0.0,
+        "again counting": 1.0 - _distinct(level, WINDOW) - again,
+        "lines": 1.0 - len(set(lines)) / len(lines) if len(lines) >= 3 else 0.0,
+        "words": max(0.0, same - 0.35),
+        "pairs": _repeated(last, 2),
+        "triples": _repeated(last, 3),
+        "late triples": _repeated(words, 3, len(words) * 3 // 5),
+        "doubled": min(sum(a == b for a, b in zip(pieces, pieces[1:], strict=False)) / max(len(pieces), 4), 0.5),
+        "piece triples": _repeated(pieces[-60:], 3) if len(last) < 8 else 0.0,
+        "number triples": _repeated(pieces[-60:], 3) * sum(map(str.isdigit, flat)) / max(len(flat), 1),
+        "blank": max(0.0, raw.count("\n") / max(len(raw), 1) - 0.15),
+        "structured": structured * again,
+        "short": max(0.0, 1.0 - len(flat) / 60),
+    }
+
+
+def is_uncalibrated(text: str) -> bool:
+    """Return whether a text is in a notation that no feature describes: dots and dashes, or mostly emoji."""
+    solid = "".join(text.split())
+    if len(set(text.split())) < 4:
+        return False
+    return not solid.strip(".-/|·−–") or sum(map(_is_emoji, solid)) > 0.4 * len(solid)
+
+
+# Words.
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a text's words show. Shares are from 0 to 1, of the words unless stated otherwise.
+
+    Attributes:
+        count: Number of words.
+        known: Share of English words.
+        function: Share of English function words.
+        usual: Share of usual pairs, of the pairs of neighbors of which both words are known.
+        pairs: Number of these pairs.
+        odd: Share of words with a group of letters that hardly occurs in English words.
+        foreign: Share of function words of the likeliest other language; 0 if three quarters are English words.
+        mixed: Share of function words of yet other languages.
+        long: Share of words of 18 letters or more, of the letters.
+        long_unknown: Share of words of 10 letters or more that are no English words.
+    """
+
+    count: int
+    known: float
+    function: float
+    usual: float
+    pairs: int
+    odd: float
+    foreign: float
+    mixed: float
+    long: float
+    long_unknown: float
+
+
+def _parts(word: str) -> list[str]:
+    """Return the English words that a word in lower case stands for: "don't" is do, not."""
+    head, _, end = word.replace("’", "'").partition("'")
+    if not end:
+        return ["can", "not"] if word == "cannot" else [word]
+    if end == "t" and head.endswith("n"):
+        head = {"ca": "can", "wo": "will"}.get(head[:-1], head[:-1])
+    return [head, _SHORT.get(end, end)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_odd(word: str) -> bool:
+    marked, trigrams = f"^{word}$", _english.load().trigrams
+    return not word.isascii() or any(marked[i : i + 3] not in trigrams for i in range(len(word)))
+
+
+def words_of(text: str) -> Words:
+    """Return what the words of a text show."""
+    english = _english.load()
+    numbers = english.numbers
+    usual = pairs = 0
+    before = -1
+    seen: Counter[str] = Counter()
+    for token in _TOKEN.findall(text):
+        if not token[0].isalpha():
+            before = -1
+            continue
+        word = token.casefold()
+        seen[word] += 1
+        for part in (word,) if word in numbers else _parts(word):
+            number = numbers.get(part, -1)
+            if number >= 0 and before >= 0:
+                pairs += 1
+                usual += (before << 16) + number in english.pairs
+            before = number
+    first = {word: word if word in numbers else _parts(word)[0] for word in seen}
+    total = max(seen.total(), 1)
+    unknown = {word: n for word, n in seen.items() if first[word] not in numbers}
+    known = seen.total() - sum(unknown.values())
+    foreign, mixed = _foreign(seen) if known < 0.75 * total else (0, 0)
+    letters = sum(len(word) * n for word, n in seen.items())
+    return Words(
+        count=seen.total(),
+        known=known / total,
+        function=sum(n for word, n in seen.items() if first[word] in FUNCTION_WORDS) / total,
+        usual=usual / max(pairs, 1),
+        pairs=pairs,
+        odd=sum(n for word, n in unknown.items() if _is_odd(first[word])) / total,
+        foreign=foreign / total,
+        mixed=mixed / total,
+        long=sum(len(word) * n for word, n in seen.items() if len(word) > 17) / max(letters, 1),
+        long_unknown=sum(n for word, n in unknown.items() if len(word) >= 10) / total,
+    )
+
+
+def _foreign(seen: Counter[str]) -> tuple[int, int]:
+    """Return (words that are function words of the likeliest other language, those of yet other languages only)."""
+    numbers = _english.load().numbers
+    candidates = {word: n for word, n in seen.items() if word in _ANY_LANGUAGE and word not in FUNCTION_WORDS}
+    sums = {code: sum(n for word, n in candidates.items() if word in own) for code, own in LANGUAGES.items()}
+    best = max(sums, key=sums.__getitem__)
+    rest = sum(n for word, n in candidates.items() if word not in LANGUAGES[best] and word not in numbers)
+    return sums[best], rest
+
+
+# Scripts.
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(character: str) -> str:
+    """Return the script of a letter, `EAST` for those without spaces between words, else an empty string."""
+    if not character.isalpha():
+        return ""
+    first = unicodedata.name(character, "").split(" ", 1)[0].split("-", 1)[0]
+    return "EAST" if first in ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "FULLWIDTH") else first
+
+
+def _scripts(text: str) -> tuple[float, float]:
+    """Return (share of the letters that are not Latin, changes of script per word)."""
+    found = [] if text.isascii() else [name for c in text if (name := _script(c))]
+    if not found:
+        return 0.0, 0.0
+    changes = sum(a != b for a, b in zip(found, found[1:], strict=False))
+    return 1.0 - found.count("LATIN") / len(found), changes / max(len(text.split()), 1)
+
+
+def word_features(text: str, structured: float) -> dict[str, float]:
+    """Return what shows whether a text is English, another language or none.
+
+    Args:
+        text: The text, or its end.
+        structured: What `structure` returned for the whole text.
+    """
+    words = words_of(text)
+    solid = "".join(text.split())
+    n, size = words.count + FEW_WORDS, max(len(solid), 1)
+    shrink = words.count / n
+    unknown, odd = (1.0 - words.known) * shrink, words.odd * shrink
+    disorder = (0.62 - words.usual) * words.pairs**0.5
+    enough = min(1.0, words.count / 12)
+    signs = _sign_features(text, solid, n)
+    return signs | {
+        "unknown": unknown,
+        "mostly unknown": max(0.0, unknown - 0.4),
+        "odd": odd,
+        "some odd": odd**0.5,
+        "some unknown": unknown**0.5,
+        "disorder of few": disorder / (1.0 + words.pairs),
+        "disorder": min(max(disorder, -1.5), 3.0),
+        "much disorder": min(max(disorder - 1.0, 0.0), 3.0),
+        "few small words": max(0.0, 0.25 - words.function) * enough,
+        "small words": min(words.function, 0.25) * enough,
+        "long": words.long,
+        "long unknown": words.long_unknown,
+        "foreign": min(words.foreign, 0.25),
+        "mixed": min(words.mixed, 0.25),
+        "mixed beside English": min(words.mixed + words.foreign, 0.25) * words.function,
+        "digits": sum(c.isdigit() for c in solid) / size,
+        "capitals": sum(c.isupper() for c in solid) / size,
+        "few words": 1.0 / (1.0 + words.count),
+        "structured": structured,
+        "structured unknown": structured * unknown,
+        "structured torn": structured * signs["torn"],
+        "structured symbols": structured * signs["symbols"],
+    }
+
+
+def _is_emoji(character: str) -> bool:
+    return "\U0001f000" <= character < "\U00020000" or character in "☀☔☕⛄⚡⚽❤✅✨✂✈➡♀♂\u200d\ufe0f"
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_symbol(character: str) -> bool:
+    return unicodedata.category(character)[0] != "M" and not _is_emoji(character)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_glyph(character: str) -> bool:
+    """Return whether a character is a sign that texts hardly use: no letter, digit, mark, usual punctuation or emoji."""
+    if character < "\xa0" or character in _USUAL_CHARACTERS or _is_emoji(character):
+        return False
+    return unicodedata.category(character)[0] not in "LNMP" or "\u2e80" <= character < "\u3000"
+
+
+def _rate(pattern: re.Pattern[str], text: str, words: int) -> float:
+    """Return the square root of the matches per word, at most 1: the first matches say more than the next."""
+    return min(len(pattern.findall(text)) / words, 1.0) ** 0.5
+
+
+def _sign_features(text: str, solid: str, n: int) -> dict[str, float]:
+    """Return what a text's punctuation, scripts and spacing show.
+
+    Args:
+        text: The text.
+        solid: The text without white space.
+        n: Its number of words and FEW_WORDS.
+    """
+    size = max(len(solid), 1)
+    ascii_only = text.isascii()
+    symbols = sum(not c.isalnum() and (c < "\x80" or _is_symbol(c)) for c in solid) / size
+    clusters = sum(not _USUAL_SIGNS.fullmatch(signs) for signs in _SIGNS.findall(text))
+    other_letters, changes = _scripts(text)
+    glyphs = 0.0 if ascii_only else sum(_is_glyph(c) for c in solid) / size
+    return {
+        "torn": _rate(_TORN, text, n),
+        "clusters": min(clusters / n, 1.0) ** 0.5,
+        "joints": _rate(_JOINT, text, n),
+        "hyphens": min(len(_HYPHEN.findall(text)) / n, 0.6),
+        "ellipses": min(len(_ELLIPSIS.findall(text)) / n, 0.6),
+        "symbols": symbols,
+        "mostly symbols": max(0.0, symbols - 0.4),
+        "glyphs": min(glyphs, 0.5) ** 0.5,
+        "digit runs": sum(map(len, _DIGIT_RUN.findall(text))) / size,
+        "broken": float("\ufffd" in text.rstrip("\ufffd")),
+        "blobs": sum(len(t) for t in text.split() if len(t) >= 32 and "-" not in t) / size,
+        "diacritics": 0.0 if ascii_only else min(sum(c.isalpha() and c > "\x7f" for c in solid) / size, 0.15),
+        "scripts": other_letters,
+        "changes": min(changes, 1.0),
+        "breaks": min(text.count("\n") / n, 0.5),
+        "gaps": _rate(_GAP, text, n),
+        "loose signs": _rate(_LOOSE_SIGN, text, n),
+        "lower starts": _rate(_LOWER_START, text, n),
+        "inner capitals": _rate(_INNER_CAPITAL, text, n),
+        "commas": min(text.count(",") / n, 0.4),
+    }
