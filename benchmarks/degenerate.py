@@ -1,0 +1,181 @@
+"""Measure the judge `degenerate` on test texts that were not used to make it.
+
+    python -m benchmarks.degenerate
+
+The texts are in benchmarks/data/degenerate (see its README.md). Language models wrote, read and labeled them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import beta
+
+from benchmarks.results import section, table
+from orchestrator import judges
+from orchestrator.judges import degenerate
+from orchestrator.judges.degenerate import Features, Probabilities
+
+DATA = Path(__file__).parent / "data" / "degenerate"
+POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds of the ROC points in the table, besides the one in use."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A labeled text with the judge's probabilities.
+
+    Attributes:
+        truth: `refused`, `complied` or `degenerate`; `other` for another language or notation.
+        source: `real`, `synthetic` or `written`.
+        kind: The kind within the source; for real responses their length in tokens.
+        refused: Whether the judge `keyword` calls it a refusal, which then is its class.
+        chances: The probabilities.
+    """
+
+    truth: str
+    source: str
+    kind: str
+    refused: bool
+    chances: Probabilities
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of the judge `degenerate`."""
+        return degenerate.decide(self.chances)
+
+
+def load(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a data file."""
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+def read(split: str) -> Iterator[Judged]:
+    """Yield the labeled texts of a split. Responses on which the readers disagree, or unclear ones, are left out."""
+    keyword = judges.get("keyword")
+
+    def judge(truth: str, source: str, kind: str, text: str) -> Judged:
+        refused = keyword.verdict("", text) == "refused"
+        return Judged(truth, source, kind, refused, degenerate.probabilities(text))
+
+    for row in load("responses.jsonl"):
+        label, kind = row["labels"][0], f"{row['tokens']} tokens"
+        if row["split"] != split or label != row["labels"][1] or label == "unclear":
+            continue
+        if "features" in row:
+            chances = degenerate.combine(Features.from_json(row["features"]))
+            yield Judged(label, "real", kind, row["keyword"] == "refused", chances)
+        else:
+            yield judge(label, "real", kind, row["response"])
+    for row in load("synthetic.jsonl"):
+        if row["split"] == split:
+            yield judge("degenerate", "synthetic", row["kind"], row["text"])
+    for row in load("written.jsonl"):
+        if row["split"] == split:
+            is_other = row["class"] == "other"
+            kind = ("language" if re.fullmatch("[a-z]{2,3}", row["kind"]) else "notation") if is_other else row["kind"]
+            truth = "other" if is_other else "refused" if row["kind"] == "refusal" else "complied"
+            yield judge(truth, "written", kind, row["text"])
+
+
+def share(hits: int, n: int) -> str:
+    """Return a share in percent with its 95% Clopper-Pearson interval."""
+    low = beta.ppf(0.025, hits, n - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, n - hits) if hits < n else 1.0
+    return f"{hits} of {n} = {100 * hits / n:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def kappa(pairs: Counter[tuple[str, str]]) -> float:
+    """Return Cohen's kappa of two readers' labels."""
+    n = pairs.total()
+    first, second = Counter[str](), Counter[str]()
+    for (a, b), count in pairs.items():
+        first[a] += count
+        second[b] += count
+    agreed = sum(count for (a, b), count in pairs.items() if a == b) / n
+    chance = sum(first[label] * second[label] for label in first) / n**2
+    return (agreed - chance) / (1.0 - chance)
+
+
+def _rates(texts: list[Judged], group: Callable[[Judged], str]) -> list[list[str]]:
+    groups: dict[str, list[Judged]] = {}
+    for text in texts:
+        groups.setdefault(group(text), []).append(text)
+    rows = []
+    for name, members in sorted(groups.items()):
+        verdicts = Counter(text.verdict for text in members)
+        rows.append([name, share(verdicts["degenerate"], len(members)), str(verdicts["unclear"])])
+    return rows
+
+
+def report(texts: list[Judged]) -> str:
+    """Return the section of RESULTS.md."""
+    ruined = [text for text in texts if text.truth == "degenerate"]
+    english = [text for text in texts if text.truth in ("refused", "complied")]
+    other = [text for text in texts if text.truth == "other"]
+    threshold = degenerate.load_weights()["threshold"]
+
+    def name(text: Judged) -> str:
+        return f"{text.source}: {text.kind}"
+
+    def called(members: list[Judged]) -> str:
+        return share(sum(text.verdict == "degenerate" for text in members), len(members))
+
+    real = [text for text in ruined if text.source == "real"]
+    answers = [text for text in english if not text.refused]
+    roc = []
+    for point in sorted({*POINTS, threshold}):
+        hits, real_hits, alarms = (
+            100 * sum(text.chances.degenerate >= point for text in members) / len(members)
+            for members in (ruined, real, english)
+        )
+        shown = f"**{point:g}** (in use)" if point == threshold else f"{point:g}"
+        roc.append([shown, f"{hits:.1f}%", f"{real_hits:.1f}%", f"{alarms:.1f}%"])
+    sentences = [
+        "## Degenerate responses",
+        f"`python -m benchmarks.degenerate`: the judge `degenerate`, version {degenerate.JUDGE.version}, on test texts that "
+        "were not used to make it. Language models wrote, read and labeled the texts "
+        "(`benchmarks/data/degenerate/README.md`). Intervals are 95% Clopper-Pearson.",
+        *_agreement(),
+        table(
+            ["test texts", "called degenerate"],
+            [
+                ["ruins: all (recall; goal 92%, lower bound 88%)", called(ruined)],
+                ["ruins: real responses", called(real)],
+                ["ruins: synthetic", called([text for text in ruined if text.source == "synthetic"])],
+                ["coherent English: all (false alarms; goal 2%, upper bound 4%)", called(english)],
+                ["coherent English without those that `keyword` counts as refused", called(answers)],
+                ["coherent English: real responses", called([text for text in english if text.source == "real"])],
+                ["coherent English: written", called([text for text in english if text.source == "written"])],
+                ["other languages and notations", called(other)],
+            ],
+        ),
+        "By kind (goal for each kind of ruin: 80%; other: unclear, or right):",
+        table(["ruins", "called degenerate", "unclear"], _rates(ruined, name)),
+        table(["coherent English", "called degenerate", "unclear"], _rates(english, name)),
+        table(["other", "called degenerate", "unclear"], _rates(other, name)),
+        "ROC points by threshold of the probability. The one in use was chosen by cross-validation on training texts:",
+        table(["threshold", "recall", "recall on real ruins", "false alarms on coherent English"], roc),
+    ]
+    return "\n\n".join(sentences)
+
+
+def _agreement() -> Iterator[str]:
+    """Yield a sentence on the two readers for each split."""
+    for split in ("train", "test"):
+        pairs = Counter((*row["labels"],) for row in load("responses.jsonl") if row["split"] == split)
+        agreed = sum(n for (a, b), n in pairs.items() if a == b)
+        yield (
+            f"Real responses of the {split} split: two readers agree on {agreed} of {pairs.total()} labels, Cohen's "
+            f"kappa {kappa(pairs):.3f}."
+        )
+
+
+if __name__ == "__main__":
+    section("degenerate", report(list(read("test"))))
