@@ -139,8 +139,8 @@ def report(texts: list[Judged]) -> str:
         roc.append([shown, f"{hits:.1f}%", f"{real_hits:.1f}%", f"{alarms:.1f}%"])
     sentences = [
         "## Degenerate responses",
-        f"`python -m benchmarks.degenerate`: the judge `degenerate`, version {degenerate.JUDGE.version}, on test texts that "
-        "were not used to make it. Language models wrote, read and labeled the texts "
+        f"`python -m benchmarks.degenerate`: the judge `degenerate`, version {degenerate.JUDGE.version}, on test texts "
+        "that were not used to make it. Language models wrote, read and labeled the texts "
         "(`benchmarks/data/degenerate/README.md`). Intervals are 95% Clopper-Pearson.",
         *_agreement(),
         table(

@@ -84,12 +84,17 @@ def training_texts() -> Iterator[Text]:
             yield Text(features, row["label"], row["kind"], row["weight"], row["validates"], row["refused"])
 
 
-def _row(label: str, kind: str, weight: float, validates: bool = True, refused: bool = False, **text: Any) -> dict[str, Any]:
+def _row(
+    label: str, kind: str, weight: float, validates: bool = True, refused: bool = False, **text: Any
+) -> dict[str, Any]:
     return {"label": label, "kind": kind, "weight": weight, "validates": validates, "refused": refused, **text}
 
 
 def training_rows() -> Iterator[dict[str, Any]]:
-    """Yield all training texts, as the fields of Text. Responses on which the two readers disagree, or which are unclear, are left out."""
+    """Yield all training texts, as the fields of Text.
+
+    Responses on which the two readers disagree, or which are unclear, are left out.
+    """
     for row in rows(DATA / "responses.jsonl"):
         label = row["labels"][0]
         if row["split"] == "train" and label == row["labels"][1] and label != "unclear":
@@ -213,14 +218,15 @@ class Model:
         return value + PENALTY * (penalized**2).sum() / 2, PENALTY * penalized - gradient
 
     def fit(self, use: np.ndarray) -> np.ndarray:
-        """Return the weights that fit these texts. Repetition only counts toward degeneration, except in two features."""
+        """Return the weights that fit these texts. Those of repetition are not negative, except in two features."""
         free = ("structured", "again counting")
         loop = [(None, None) if name in free else (0.0, None) for name in self.names[0]]
         rest = [(None, None)] * (2 * (self.words.shape[1] + 1))
         start = np.zeros(len(loop) + 1 + len(rest))
         options = {"maxiter": 3000, "maxfun": 6000}
         bounds = [(None, None), *loop, *rest]
-        return minimize(self.loss, start, (use,), "L-BFGS-B", jac=True, bounds=bounds, options=options).x
+        found = minimize(self.loss, start, (use,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+        return np.asarray(found.x)
 
 
 def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:
@@ -244,7 +250,7 @@ def choose_threshold(p: np.ndarray, texts: list[Text]) -> float:
         called = p[:, 1] >= threshold
         recall = called[ruined & real].mean(), called[ruined & ~real].mean()
         recalls[threshold] = sum(recall) / 2
-        print(  # noqa: T201
+        print(
             f"{threshold:.2f}: recall {recall[0]:.3f} of real ruins, {recall[1]:.3f} of made ones; false alarms "
             f"{called[coherent].mean():.3f} ({called[coherent & real].mean():.3f} real, "
             f"{called[coherent & ~real].mean():.3f} written)"

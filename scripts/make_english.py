@@ -51,9 +51,7 @@ def make(wheel: Path) -> bytes:
     for (a, b), count in double.items():
         if a in number and b in number and count * factor >= LIFT * single[a] * single[b]:
             followers[number[a]].append(number[b])
-    lines = [
-        " ".join([word, *map(_base36, sorted(follows))]) for word, follows in zip(words, followers, strict=True)
-    ]
+    lines = [" ".join([word, *map(_base36, sorted(follows))]) for word, follows in zip(words, followers, strict=True)]
     return gzip.compress("\n".join(lines).encode("ascii"), 9, mtime=0)
 
 

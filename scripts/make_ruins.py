@@ -20,7 +20,10 @@ DATA = Path(__file__).parents[1] / "benchmarks" / "data" / "degenerate"
 SEEDS = {"train": 31, "test": 32}
 OF_A_KIND = 20
 PROSE = frozenset({"prose", "long", "recipe", "dialogue", "poem", "anaphora", "refusal", "list"})
-SMALL = tuple("the of and to in is a that it for on with as you i be this not or by at an if so we our".split())
+SMALL = (
+    *("the", "of", "and", "to", "in", "is", "a", "that", "it", "for", "on", "with", "as", "you", "i", "be", "this"),
+    *("not", "or", "by", "at", "an", "if", "so", "we", "our"),
+)
 GLYPHS = "⭕⯌ⱕ⬕⬿♦★☆●■□▲▼◆◇░▒▓█♪♫✓✗→←↑↓€¥§¶†‡•—_=#~^|/\\<>{}[]()*+%$@&0123456789"
 
 
@@ -194,7 +197,7 @@ def main() -> None:
     """Write synthetic.jsonl."""
     lines = (DATA / "written.jsonl").read_text(encoding="utf-8").splitlines()
     written = [json.loads(line) for line in lines]
-    out = []
+    out: list[dict[str, str]] = []
     for split, seed in SEEDS.items():
         sources = Sources.of([row for row in written if row["split"] == split])
         for kind, make in KINDS.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 _LISTS = {
-    "af": "die en van het nie is 'n dat vir op met ons hulle sy aan was wat ek jy maar ook hy kan by uit word deur baie",
+    "af": "die en van het nie is 'n dat vir op met ons hulle sy aan was wat ek jy maar ook hy kan by uit word deur "
+    "baie",
     "az": "və bir bu ilə üçün da də olan onun çox ki mən sən biz deyil var hər kimi sonra isə o sizə kömək",
     "bs": "je i u na se da za su od nije ali što kako koji koja ili sam bio vam mi on ona to smo pod kad nego",
     "ca": "el la els les de del i un una que per amb és no al en però més com us jo hi ha són dels és molt quan",
@@ -14,7 +15,8 @@ _LISTS = {
     "de": "der die das und ist nicht ein eine zu den mit sie ich es auf für von dem im wie kann sich auch aus bei nach "
     "wird des sind oder wenn noch aber wir einen einer war nur man vor zum zur dass haben werden",
     "eo": "la de kaj en estas mi ne vi ke por al li estis kun oni sed sur ĝi pri kiu por ĉu tiu kiel post ili",
-    "es": "el la los las de que y en un una es por con para no se lo del al como más pero sus su le ya o este sí porque "
+    "es": "el la los las de que y en un una es por con para no se lo del al como más pero sus su le ya o este sí "
+    "porque "
     "muy sin sobre me hay está son cada",
     "et": "on ja ei et see ta kui oli ma me aga ka nii siis mis kes pole või oma ning välja üks sa meie kuid",
     "eu": "eta da ez bat du dut hau zen dira egin nik zuen baina izan oso ere dute gure bere edo zure nire duen",
@@ -32,7 +34,8 @@ _LISTS = {
     "ht": "nan yo ak li pou ki se te pa mwen yon sa gen nou ou m tout pral",
     "hu": "a az és nem egy hogy van meg ez is ha de el csak volt mint már még vagy ki nekem minden majd kell be olyan "
     "sem ezt azt",
-    "id": "yang dan di untuk dengan adalah ini itu tidak dari ke pada akan saya kami anda atau oleh juga ada bisa karena "
+    "id": "yang dan di untuk dengan adalah ini itu tidak dari ke pada akan saya kami anda atau oleh juga ada bisa "
+    "karena "
     "mereka kita dalam sebuah setiap lalu sudah lebih",
     "ig": "na nke ya ka bụ ndị n'ime ọ m ị onye maka anyị ahụ nwere",
     "is": "og að er í á ekki það sem við en til ég um var með hún hann af þú eru fyrir þegar frá hefur eða ég",
@@ -66,9 +69,11 @@ _LISTS = {
     "sq": "të e në dhe një për i nuk me është që nga si u do ka më kam por kjo ky shumë duke janë",
     "sr": "je i u na se da za su od nije ali što kako koji koja ili sam bio vam nas mi on ona to smo iz do kao",
     "su": "anu jeung di ka nu ieu teu aya keur abdi mah téh",
-    "sv": "och i att det som en på är av för med den till inte om ett har jag var men de vi kan så eller från han hon "
+    "sv": "och i att det som en på är av för med den till inte om ett har jag var men de vi kan så eller från han "
+    "hon "
     "när man ut upp sig hade mycket där",
-    "sw": "ya wa na kwa ni katika za la kama cha hii yake kuwa lakini hiyo sana watu si hapa mimi yangu huyo baada kila "
+    "sw": "ya wa na kwa ni katika za la kama cha hii yake kuwa lakini hiyo sana watu si hapa mimi yangu huyo baada "
+    "kila "
     "kabla wetu vya yetu kwenye",
     "tr": "ve bir bu için ile ne çok da de daha gibi olarak ama her olan sonra kadar en ben sen biz o değil mi var ki "
     "ya en şey önce",

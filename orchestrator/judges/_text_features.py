@@ -6,6 +6,8 @@ exceed 1, unless stated otherwise. scripts/fit_degenerate.py fits their weights.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -26,10 +28,12 @@ WINDOW, SHORT_WINDOW = 12, 4
 """Sizes, in characters, of the windows whose distinct share measures repetition."""
 
 FUNCTION_WORDS = frozenset(
-    "the of and to in is are was that it for on with as you your i my we be this not or by from at an a can do if they "
-    "how what have has will which their there should must its but so our me no he she him his her them when who all "
-    "been were had did than then because where would could may might into out up about only after before these those "
-    "am us does some any more most very just also".split()  # noqa: SIM905
+    """
+    the of and to in is are was that it for on with as you your i my we be this not or by from at an a can do if they
+    how what have has will which their there should must its but so our me no he she him his her them when who all
+    been were had did than then because where would could may might into out up about only after before these those
+    am us does some any more most very just also
+    """.split()  # noqa: SIM905
 )
 _ANY_LANGUAGE = frozenset[str]().union(*LANGUAGES.values())
 _SHORT = {"m": "am", "re": "are", "ve": "have", "ll": "will", "d": "would", "s": "is", "t": "not"}
@@ -61,7 +65,8 @@ _STRUCTURE = re.compile(
     r"|^\s*(?:def|class|import|from|return|elif|for|while|try|function|const|let|var|public|void|package|func|use|SELECT"
     r"|INSERT|CREATE|FROM|RUN|COPY|git|npm|pip|cd|ls|cp|mv|rm|mkdir|cat|grep|curl|ssh|tar|make|docker|apt|echo|sudo"
     r"|export|python3?)\b(?! (?:a|an|the|you|your|it|this)\b)|^\s*[$#>] ?\w|>>> |\w+ ?[-+*/]?= ?[\w\"'\[({]"
-    r"|^[-+=|: ]{5,}$|\S {2,}\S|\d ?[-+*/^=] ?\d|^\s*\(+\w[\w-]* |^\s*[\da-f]{6,}:|^\w[\w-]*: \S|\b\w+\.\w+\(|--\w+|^\[\w+",
+    r"|^[-+=|: ]{5,}$"
+    r"|\S {2,}\S|\d ?[-+*/^=] ?\d|^\s*\(+\w[\w-]* |^\s*[\da-f]{6,}:|^\w[\w-]*: \S|\b\w+\.\w+\(|--\w+|^\[\w+",
     re.MULTILINE,
 )
 
@@ -146,7 +151,7 @@ def loop_features(raw: str, structured: float) -> dict[str, float]:
         "pairs": _repeated(last, 2),
         "triples": _repeated(last, 3),
         "late triples": _repeated(words, 3, len(words) * 3 // 5),
-        "doubled": min(sum(a == b for a, b in zip(pieces, pieces[1:], strict=False)) / max(len(pieces), 4), 0.5),
+        "doubled": min(sum(a == b for a, b in itertools.pairwise(pieces)) / max(len(pieces), 4), 0.5),
         "piece triples": _repeated(pieces[-60:], 3) if len(last) < 8 else 0.0,
         "number triples": _repeated(pieces[-60:], 3) * sum(map(str.isdigit, flat)) / max(len(flat), 1),
         "blank": max(0.0, raw.count("\n") / max(len(raw), 1) - 0.15),
@@ -277,7 +282,7 @@ def _scripts(text: str) -> tuple[float, float]:
     found = [] if text.isascii() else [name for c in text if (name := _script(c))]
     if not found:
         return 0.0, 0.0
-    changes = sum(a != b for a, b in zip(found, found[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(found))
     return 1.0 - found.count("LATIN") / len(found), changes / max(len(text.split()), 1)
 
 
@@ -333,7 +338,7 @@ def _is_symbol(character: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _is_glyph(character: str) -> bool:
-    """Return whether a character is a sign that texts hardly use: no letter, digit, mark, usual punctuation or emoji."""
+    """Return whether a character is a sign that texts hardly use: none of writing, no emoji."""
     if character < "\xa0" or character in _USUAL_CHARACTERS or _is_emoji(character):
         return False
     return unicodedata.category(character)[0] not in "LNMP" or "\u2e80" <= character < "\u3000"
@@ -341,7 +346,7 @@ def _is_glyph(character: str) -> bool:
 
 def _rate(pattern: re.Pattern[str], text: str, words: int) -> float:
     """Return the square root of the matches per word, at most 1: the first matches say more than the next."""
-    return min(len(pattern.findall(text)) / words, 1.0) ** 0.5
+    return math.sqrt(min(len(pattern.findall(text)) / words, 1.0))
 
 
 def _sign_features(text: str, solid: str, n: int) -> dict[str, float]:
