@@ -21,7 +21,7 @@ import pyarrow as pa
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
-from orchestrator.scoring.verdicts import read_verdicts
+from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
 from orchestrator.store.discovery import find_studies
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
@@ -135,15 +135,18 @@ class StoredStudy:
 
         The columns are those of the generations files (docs/formats.md), then `text`, `category`, `probe_set` and
         `system_prompt` of its prompt, then for each judge of the sweeps, and for the judge of degeneracy, a column
-        named after it with its verdict: null if it has not judged the response.
+        named after it with its verdict: null if it has not judged the response. `degenerate` has verdicts of one version:
+        of an earlier one if none of the sweeps was judged by the current one yet.
         """
         parts = self._parts
         frame = _frame([table for _, table in self._study.generations.rows(parts)], GENERATIONS)
         prompts = self._prompts(frame["prompt_set_id"].unique().tolist())
         frame = frame.merge(prompts, on=RESPONSE_KEY[1:], how="left")
-        for judge in [*self._judges, DEGENERATE]:
-            judgements = self._study.judgements(judge.id)
-            verdicts = read_verdicts(judgements, judgements.parts_for(parts), judge.name)
+        versions = {degeneracy_id(stored) for stored in self._loaded} or {DEGENERATE.id}
+        degenerate_id = DEGENERATE.id if len(versions) > 1 else versions.pop()
+        for name, judge_id in [*((judge.name, judge.id) for judge in self._judges), (DEGENERATE.name, degenerate_id)]:
+            judgements = self._study.judgements(judge_id)
+            verdicts = read_verdicts(judgements, judgements.parts_for(parts), name)
             frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left", validate="one_to_one")
         return frame
 

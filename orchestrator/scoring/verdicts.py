@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
+from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
 from orchestrator.scoring.clusters import cluster_probes
@@ -32,6 +33,25 @@ def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.D
     return frame.rename(columns={"verdict": column})
 
 
+def degeneracy_version(stored: StoredSweep) -> int:
+    """Return the version of the judge of degeneracy whose verdicts count for a sweep: one for all its responses.
+
+    It is the current version if that has judged all responses that an earlier one has judged.
+    """
+    current = stored.judged(DEGENERATE.id).keys()
+    if stored.generations.keys() <= current:
+        return DEGENERATE.version
+    for version, judge_id in sorted(EARLIER_IDS.items(), reverse=True):
+        if not stored.judged(judge_id).keys() <= current:
+            return version
+    return DEGENERATE.version
+
+
+def degeneracy_id(stored: StoredSweep) -> str:
+    """Return the id of the judge of degeneracy whose verdicts count for a sweep; see `degeneracy_version`."""
+    return EARLIER_IDS.get(degeneracy_version(stored), DEGENERATE.id)
+
+
 def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
@@ -42,13 +62,14 @@ def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     One part of judgements is read at a time, so that memory does not grow with the study.
     """
     groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
-    degenerate = stored.judged(DEGENERATE.id)
+    degenerate_id = degeneracy_id(stored)
+    degenerate = stored.judged(degenerate_id)
     judged = {
         key: part
         for key, part in stored.judged(judge.id).items()
         if key in degenerate and judge.applies_to(groups[key[1]])
     }
-    degeneracy = stored.study.judgements(DEGENERATE.id)
+    degeneracy = stored.study.judgements(degenerate_id)
     for part, table in stored.study.judgements(judge.id).rows(judged):
         same_tasks = {key: degenerate[key] for key in part.tasks if key in judged}
         joined = _with_degeneracy(table, [other for _, other in degeneracy.rows(same_tasks)])

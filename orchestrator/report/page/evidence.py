@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_panel
-from orchestrator.scoring.verdicts import read_verdicts
+from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 
@@ -102,7 +101,8 @@ def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame
     """
     groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
     study = stored.study
-    frame = read_verdicts(study.judgements(DEGENERATE.id), stored.judged(DEGENERATE.id), "degeneracy")
+    degenerate_id = degeneracy_id(stored)
+    frame = read_verdicts(study.judgements(degenerate_id), stored.judged(degenerate_id), "degeneracy")
     for judge in panel:
         verdicts = read_verdicts(study.judgements(judge.id), stored.judged(judge.id), judge.name)
         frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left")
