@@ -10,10 +10,15 @@ import pandas as pd
 
 from orchestrator.analysis.landscape import combinations
 from orchestrator.analysis.results import ResultKey, SweepSummary
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import SCORING_VERSION
 
 REASONS: Mapping[str, tuple[str, str]] = {
-    "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)")
+    "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)"),
+    "n_degenerate": (
+        "degenerate successes",
+        f"version {DEGENERATE.version} of the judge `degenerate` has judged them (docs/judges.md)",
+    ),
 }
 """Column of a landscape that counts responses -> (what it counts, why its counts of the same responses may change)."""
 

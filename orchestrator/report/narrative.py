@@ -156,10 +156,11 @@ def _degenerate(summary: SweepSummary) -> str:
     share = summary.degenerate_share
     if share is None:
         return "No attack succeeded anywhere." if summary.points_done else ""
-    if share < 0.5:
-        return "Hardly any of the successes are degenerate: where attacks succeed, the model answers."
-    meaning = "there the model lost its language rather than its safety" if share >= 50 else "the rest are answers"
-    return f"Of the successes, {share:.0f}% are degenerate (empty, repetitive or not language): {meaning}."
+    meaning = " There the model lost its language rather than its safety." if share >= 50 else ""
+    return (
+        f"Of the successes, {share:.0f}% are judged degenerate (empty, repetitive or not language); the share is not "
+        f"corrected for the judge's errors.{meaning}"
+    )
 
 
 def _agreement(summary: SweepSummary) -> Iterator[str]:

@@ -55,7 +55,7 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
             "attack fails (",
             "Over all 21 points in [-0.5, 0.5], the mean margin is 33.3.",
             "with one direction the spread between directions is unknown",
-            "50% are degenerate",
+            "50% are judged degenerate",
             "21 points x 40 prompts (ours, harmful, system prompt safe, judge keyword)",
             "grid.directions=3",
         ],
@@ -129,7 +129,17 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
         ["nearest at a distance of 0.14", "121 points"],
         ["to the left", "as the published code computes it"],
     ),
-    "hardly degenerate": (basin, {"degenerate": 0.0}, ["Hardly any"], ["lost its language"]),
-    "mostly degenerate": (basin, {"degenerate": 0.9}, ["are degenerate", "lost its language"], ["Hardly"]),
+    "hardly degenerate": (
+        basin,
+        {"degenerate": 0.0},
+        ["0% are judged degenerate"],
+        ["lost its language", "the model answers"],
+    ),
+    "mostly degenerate": (
+        basin,
+        {"degenerate": 0.9},
+        ["90% are judged degenerate", "lost its language"],
+        ["are answers"],
+    ),
 }
 """Name -> (ASR by line and distance, arguments of `landscape`, what the text contains, what it must not contain)."""
