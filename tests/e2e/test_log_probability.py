@@ -113,7 +113,7 @@ def test_an_actor_killed_while_it_reads_is_replaced(undisturbed: Path, unread: P
 def test_judge_reads_what_an_earlier_version_left_unread(undisturbed: Path, unread: Path) -> None:
     generated = {path: path.read_bytes() for path in parts(unread)}
     results = {key: value for key, value in summary(unread).items() if key in ("visage", "basin", "results")}
-    assert call("judge", str(unread), "judging.log_probability=none").code == 0
+    assert call("judge", str(unread)).code == 0, "nothing is read unless it is requested"
     assert stored_parts(unread) == []
     for verb in ("reduce", "report"):
         assert call(verb, str(unread)).code == 0, "reading needs no engine"
@@ -128,7 +128,7 @@ def test_judge_reads_what_an_earlier_version_left_unread(undisturbed: Path, unre
 
 def test_judge_without_the_model_says_what_is_missing(unread: Path) -> None:
     """The model named here is not the study's: nothing is measured with it."""
-    result = call("judge", str(unread), "model.dtype=float16")
+    result = call("judge", str(unread), "model.dtype=float16", READ_ALL)
     assert result.code == 0, result.err
     assert "have no log-probability" in result.err and "is not the model of this study" in result.err
     assert stored_parts(unread) == []

@@ -41,7 +41,6 @@ CHANGED = (
 )
 # Columns that a new version of the judge `degenerate` fills otherwise when a sweep is reduced again.
 OF_DEGENERACY = ("n_complied", "n_degenerate", "complied", "degenerate")
-UNREAD = "judging.log_probability=none"  # the first version measured none, and these tests start no engine
 # Keys of summary.json whose values depend on the run.
 RUN_KEYS = ("seconds", "tokens", "restarts", "actors", "versions", "check")
 
@@ -141,7 +140,7 @@ def test_reduce_gives_the_same_bytes_before_and_after_compact(old: Path) -> None
 def test_repeating_a_request_runs_nothing_and_adds_no_row(old: Path) -> None:
     """A task that was given up is not tried again without `retry=failed`, and the exit code shows that."""
     before = evidence(old)
-    completed = call(old, "run", *REQUESTS["given_up"], UNREAD)
+    completed = call(old, "run", *REQUESTS["given_up"])
     assert completed.returncode == 3, completed.stderr
     assert_equal_results(old, "given_up")
     after = evidence(old)
@@ -166,7 +165,7 @@ def test_deleted_files_other_than_responses_are_written_again_unchanged(old: Pat
     shutil.rmtree(root / "judgements")
     of_judge = [option for option in REQUESTS["adapter"] if option.startswith("judging.")]
     for name, arguments in (("line", REQUESTS["line"]), ("adapter", (str(sweeps(old)["adapter"]), *of_judge))):
-        completed = call(old, "run" if name == "line" else "judge", *arguments, UNREAD)
+        completed = call(old, "run" if name == "line" else "judge", *arguments)
         assert completed.returncode == 0, completed.stderr
         assert_equal_results(old, name)
     for path in (root / "study.json", line / "sweep.json", *judges):

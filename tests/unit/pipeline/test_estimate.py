@@ -63,16 +63,18 @@ def test_a_judge_is_planned_for_the_groups_that_it_applies_to() -> None:
     )  # wildguard judges harm and refusals, llama_guard3 harm only
 
 
-def test_reading_responses_at_the_origin_is_part_of_the_plan_unless_it_is_turned_off() -> None:
-    plan = planned("sampling.max_tokens=100")
+def test_reading_responses_at_the_origin_is_part_of_the_plan_if_it_is_requested() -> None:
+    plan = planned("sampling.max_tokens=100", "judging.log_probability=undecided")
     assert plan.log_probability is not None
     assert plan.log_probability.responses == plan.responses == 40 * plan.points
     assert plan.log_probability.tokens == plan.responses * (100 + estimate.TEMPLATE_PROMPT_TOKENS)
     assert "at most 2,440 responses" in dict(plan_rows(plan))["log-probability"]
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-    off = planned("judging.log_probability=none")
+    off = planned()
     assert off.log_probability is None and "log-probability" not in dict(plan_rows(off))
     earlier = {key: value for key, value in off.to_json().items() if key != "log_probability"}
     assert Plan.from_json(earlier) == off
-    choices = planned("probe_sets=[harmful,capability_choice]", "probes.limit=10").log_probability
+    choices = planned(
+        "probe_sets=[harmful,capability_choice]", "probes.limit=10", "judging.log_probability=all"
+    ).log_probability
     assert choices is not None and choices.responses == 10 * plan.points, "a letter is no text"

@@ -103,7 +103,6 @@ def test_a_run_with_nothing_to_do_scans_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: collections.Counter[str]
 ) -> None:
     overrides = ["engine=dummy", f"out={tmp_path}", "grid.steps=2", "grid.directions=1", "probes.limit=2"]
-    overrides.append("judging.log_probability=none")  # the parts below are made up
     prepared = prepare(compose(overrides), Presets())
 
     def stored_of(self: Generations, tasks: Iterable[Task]) -> dict[TaskKey, Any]:
