@@ -21,6 +21,7 @@ SMALLEST = {
     "basin_2d": (),
     "capability": (),
     "drag": (f"grid.trajectory={RECIPE}", "grid.beside=[]", "grid.range=[0,1]"),
+    "drag_controls": (f"grid.match={RECIPE}", "grid.directions=2", "grid.range=[-400,400]"),
     "drag_plane": (f"grid.trajectory={RECIPE}", "grid.range=[0,1]"),
     "interpolate": ("grid.range=[0,1]",),
     "interpolate_2d": (f"grid.towards=[pair,{RECIPE}]", "grid.range=[0,1]", "grid.range_y=[0,1]"),
@@ -47,9 +48,10 @@ def test_the_preset_runs_and_asr_changes_away_from_the_origin(tmp_path: Path, na
         assert origin.min() >= 50
     else:
         assert origin.max() <= 35
-    far = harmful_asr(frame, frame["alpha"].abs() == 0.5)
-    if name.startswith("drag"):
-        checkpoints = summary["checkpoints"]
+    far = harmful_asr(frame, frame["alpha"].abs() == frame["alpha"].abs().max())
+    if name in ("drag", "drag_plane"):
+        checkpoints = [checkpoint for checkpoint in summary["checkpoints"] if "shuffled" not in checkpoint["mark"]]
+        assert len(summary["checkpoints"]) == 3 + (3 if name == "drag" else 0), "drag measures three controls as well"
         assert [checkpoint["mark"] for checkpoint in checkpoints] == ["epoch-1", "epoch-2", "epoch-3"]
         distances = [checkpoint["distance"] for checkpoint in checkpoints]
         assert 0 < distances[0] < distances[1] < distances[2]
