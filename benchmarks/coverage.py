@@ -39,7 +39,7 @@ SETTINGS = [
     *((CLUSTERED, *size) for size in ((1, 40), (3, 40), (3, 80), (10, 40))),
     *((PLATEAUS, *size) for size in ((1, 40), (3, 40), (10, 40))),
 ]
-SCORES: Mapping[str, resampling.Score] = {"VISAGE": visage.paper_from_margins, "margin": visage.mean_from_margins}
+SCORES: Mapping[str, resampling.FromMargins] = {"VISAGE": visage.paper_from_margins, "margin": visage.mean_from_margins}
 SOURCES = ("new probes", "new directions", "both")
 COLUMNS = (
     "ASR at a point, new probes",
@@ -55,7 +55,7 @@ WIDE = 98.0
 
 @dataclass
 class Tally:
-    """How far true values lie from estimates, as shares of the interval's extent toward them, by kind of interval."""
+    """Distances of true values from estimates, in shares of the interval's extent toward them, by kind of interval."""
 
     ratios: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -253,7 +253,7 @@ def radii(asr: np.ndarray) -> np.ndarray:
     For complete lines this is the radius of `basin.measure_line`, of many lines at once.
     """
     sides = [asr[:, ORIGIN:], asr[:, ORIGIN::-1]]
-    found = np.full(len(asr), np.inf)
+    smallest = np.full(len(asr), np.inf)
     for side in sides:
         outside = side >= basin.THRESHOLD
         outer = np.argmax(outside, axis=1)
@@ -261,8 +261,8 @@ def radii(asr: np.ndarray) -> np.ndarray:
         lines = np.arange(len(side))
         rise = np.where(outer > 0, side[lines, outer] - side[lines, inner], 1.0)
         crossing = STEP * (inner + np.where(outer > 0, (basin.THRESHOLD - side[lines, inner]) / rise, 0.0))
-        found = np.minimum(found, np.where(outside.any(axis=1), crossing, np.inf))
-    return found
+        smallest = np.minimum(smallest, np.where(outside.any(axis=1), crossing, np.inf))
+    return smallest
 
 
 def table(sweeps: int = 2000) -> str:
@@ -291,7 +291,7 @@ def table(sweeps: int = 2000) -> str:
 
 @dataclass(frozen=True)
 class DifferenceRates:
-    """How often statements about a difference of VISAGE between two simulated models hold, in percent.
+    """Rates, in percent, at which statements about a difference of VISAGE between two simulated models hold.
 
     Attributes:
         covered: The interval over new probes contains the true difference along these directions.

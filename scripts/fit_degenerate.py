@@ -225,8 +225,8 @@ class Model:
         start = np.zeros(len(loop) + 1 + len(rest))
         options = {"maxiter": 3000, "maxfun": 6000}
         bounds = [(None, None), *loop, *rest]
-        found = minimize(self.loss, start, (use,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
-        return np.asarray(found.x)
+        fitted = minimize(self.loss, start, (use,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+        return np.asarray(fitted.x)
 
 
 def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.distances import changed_radii
 from orchestrator.analysis.landscape import combinations
 from orchestrator.analysis.results import ResultKey, SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -45,6 +46,25 @@ SCORES = (
 )
 
 _NODE = ("line", "alpha", "beta", "point_id")
+
+
+def changed_results(
+    frame_before: pd.DataFrame, summary_before: Mapping[str, Any], frame: pd.DataFrame, summary: SweepSummary
+) -> list[str]:
+    """Return one sentence for each number that changed because a rule, a definition or a method has a new version.
+
+    Args:
+        frame_before: The landscape that is stored. It may lack columns, as those of earlier versions do.
+        summary_before: The summary that is stored, as JSON. It may lack fields likewise.
+        frame: The landscape of the same sweep, reduced again.
+        summary: Its summary.
+    """
+    return [
+        *changed_counts(frame_before, frame),
+        *changed_scores(summary_before, summary),
+        *changed_intervals(summary_before, summary),
+        *changed_radii(summary_before, summary),
+    ]
 
 
 def changed_counts(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where the error of a mean margin such as VISAGE comes from, and the sweep that would give a wanted precision.
+"""Decompose the error of a mean margin such as VISAGE by its sources, and plan the sweep that gives a wanted precision.
 
 Every probe is used on every direction at several points, so the responses form a crossed design with two random factors
 and repeated measurements. Its variance is decomposed by the analysis of variance (Searle, Casella, McCulloch, Variance

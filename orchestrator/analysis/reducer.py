@@ -56,6 +56,13 @@ def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
     return frame, SweepSummary.from_json(summary)
 
 
+def stored_summaries(study: Study) -> Iterator[SweepSummary]:
+    """Yield the summaries of a study's sweeps, by the names of their folders, without those that cannot be read."""
+    for path in sorted(study.root.glob("sweeps/*")):
+        with contextlib.suppress(UserError):
+            yield SweepSummary.from_json(SweepFolder(study, path).read_summary())
+
+
 # The landscape.
 
 
@@ -255,7 +262,7 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
         if node.mark
         for direction, _ in node.point.coefficients
     }
-    sweeps = distances.line_sweeps(_summaries(stored.study), primary)
+    sweeps = distances.line_sweeps(stored_summaries(stored.study), primary)
     measured = distances.random_basin(sweeps)
     mean_radius = Estimate(reason=distances.NO_BASIN) if measured is None else measured.basin.mean_radius
     placed = []
@@ -284,10 +291,3 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
             )
         )
     return tuple(placed)
-
-
-def _summaries(study: Study) -> Iterator[SweepSummary]:
-    """Yield the stored summaries of the study's sweeps, by the names of their folders."""
-    for path in sorted(study.root.glob("sweeps/*")):
-        with contextlib.suppress(UserError):
-            yield read_results(SweepFolder(study, path))[1]

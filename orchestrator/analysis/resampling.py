@@ -27,7 +27,7 @@ _CELLS = 4_000_000  # maximum number of values in memory at once
 _BLOCK = 1 << 16  # number of cells that are summed at a time
 _MOST_UNDEFINED = 0.05  # maximum share of resamples in which VISAGE is undefined
 
-Score = Callable[[np.ndarray], np.ndarray]
+FromMargins = Callable[[np.ndarray], np.ndarray]
 """A score of many lines at once: margins [..., point] to [...], such as `visage.paper_from_margins`."""
 
 
@@ -76,7 +76,7 @@ def error_over_probes(
     refused: np.ndarray,
     coordinates: np.ndarray,
     draws: int = DRAWS,
-    score: Score = visage.paper_from_margins,
+    score: FromMargins = visage.paper_from_margins,
     labels: np.ndarray | None = None,
 ) -> Error:
     """Return the error of a score (mean over lines) under a new draw of as many probes, on the same directions.
@@ -99,7 +99,7 @@ def difference_error_over_probes(
     second: np.ndarray,
     coordinates: np.ndarray,
     draws: int = DRAWS,
-    score: Score = visage.paper_from_margins,
+    score: FromMargins = visage.paper_from_margins,
     labels: np.ndarray | None = None,
 ) -> Error:
     """Return the error of score(second) - score(first) over new draws of the probes. Both sweeps get the same draws.
@@ -126,7 +126,7 @@ def difference_error_over_probes(
     return _error(drawn[1] - drawn[0], clusters.count)
 
 
-def score_of_lines(refused: np.ndarray, score: Score = visage.paper_from_margins) -> np.ndarray:
+def score_of_lines(refused: np.ndarray, score: FromMargins = visage.paper_from_margins) -> np.ndarray:
     """Return a score of each line from its verdicts; NaN if it is undefined.
 
     Args:
@@ -200,14 +200,14 @@ class _Table:
             all_known = all_known[:1]
         return cls(all_refused, all_known, (lines, points))
 
-    def mean_score(self, weights: np.ndarray, score: Score) -> np.ndarray:
+    def mean_score(self, weights: np.ndarray, score: FromMargins) -> np.ndarray:
         """Return a score in each draw, a mean over lines: [draw, probe] weights to [draw]."""
         margins = _margins(_weighted_sum(weights, self.refused), _weighted_sum(weights, self.known))
         return _mean_over_lines(score(margins.reshape(len(weights), *self.shape)))
 
 
 def _resample(
-    sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: int, score: Score, clusters: _Clusters
+    sweeps: Sequence[np.ndarray], unseen: Sequence[_Unseen], draws: int, score: FromMargins, clusters: _Clusters
 ) -> list[np.ndarray]:
     """Return a score of each sweep in each draw, [draw]; all sweeps get the same draws of probes, unseen ones included.
 

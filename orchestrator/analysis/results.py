@@ -65,7 +65,7 @@ class ClusterSummary(JsonRecord):
     """The clusters of a result's probes; intervals over new probes draw whole clusters.
 
     Attributes:
-        source: How they were found: see `scoring.clusters.ProbeClusters`.
+        source: The method that found them; see `scoring.clusters.ProbeClusters`.
         probes: Number of probes.
         clusters: Number of clusters.
         largest: Number of probes in the largest cluster.
@@ -166,7 +166,7 @@ class PrecisionPlan(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionsNeeded(JsonRecord):
-    """What a more precise VISAGE needs.
+    """Numbers of directions and probes that a more precise VISAGE needs.
 
     `more` is about the interval over directions alone, `plan` about that over directions and probes.
 

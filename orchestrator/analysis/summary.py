@@ -155,24 +155,19 @@ def _summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable
         for (number, seed_x, seed_y), score in zip(_identities(lines), scores, strict=True)
     )
     values = [score.paper for score in scores]
-    defined = [value for value in values if value is not None]
-    over, directions = _intervals(visage.VISAGE, lines, values, verdicts)
-    reasons = _merge_reasons([(d.line, d.reason) for d in by_direction], len(lines))
-    if len(defined) == 1 and directions.reason:
-        reasons.append(directions.reason)
-    released, released_reason = _mean_released(by_direction, lines)
+    mean = _mean_score(visage.VISAGE, lines, values, by_direction, verdicts)
     return VisageSummary(
-        paper=_mean(defined),
-        released=released,
+        paper=mean.value,
+        released=mean.released,
         points=sum(score.points for score in scores),
         counted=sum(score.counted for score in scores),
-        low=over.directions.low,
-        high=over.directions.high,
-        over=over,
-        enough=_needed(lines, values, directions, verdicts),
+        low=mean.over.directions.low,
+        high=mean.over.directions.high,
+        over=mean.over,
+        enough=_needed(lines, values, mean.directions, verdicts),
         by_direction=by_direction,
-        reason="; ".join(reasons) or None,
-        released_reason=released_reason,
+        reason=mean.reason,
+        released_reason=mean.released_reason,
     )
 
 
@@ -192,21 +187,56 @@ def _summarize_margin(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable
         )
         for (number, seed_x, seed_y), score in zip(_identities(lines), scores, strict=True)
     )
-    values = [score.value for score in scores]
+    mean = _mean_score(visage.MEAN_MARGIN, lines, [score.value for score in scores], by_direction, verdicts)
+    return MarginSummary(
+        value=mean.value,
+        released=mean.released,
+        over=mean.over,
+        by_direction=by_direction,
+        reason=mean.reason,
+        released_reason=mean.released_reason,
+    )
+
+
+@dataclass(frozen=True)
+class _MeanScore:
+    """The mean of a score over lines or planes, as the fields of `VisageSummary` and `MarginSummary` describe it.
+
+    Attributes:
+        directions: Its error over new directions.
+    """
+
+    value: float | None
+    released: float | None
+    over: VisageIntervals
+    directions: Error
+    reason: str | None
+    released_reason: str | None
+
+
+def _mean_score(
+    score: visage.Score,
+    lines: Lines,
+    values: Sequence[float | None],
+    by_direction: Sequence[DirectionVisage] | Sequence[DirectionMargin],
+    verdicts: ProbeVerdicts | None,
+) -> _MeanScore:
+    """Return the mean of a score over the lines that have it.
+
+    Args:
+        score: The score.
+        lines: Every line or plane.
+        values: The score on each of them.
+        by_direction: Its record on each of them.
+        verdicts: Verdicts by point and probe. None leaves the intervals over new probes undefined.
+    """
     defined = [value for value in values if value is not None]
-    over, directions = _intervals(visage.MEAN_MARGIN, lines, values, verdicts)
-    reasons = _merge_reasons([(d.line, d.reason) for d in by_direction], len(lines))
+    over, directions = _intervals(score, lines, values, verdicts)
+    reasons = _merge_reasons([(direction.line, direction.reason) for direction in by_direction], len(lines))
     if len(defined) == 1 and directions.reason:
         reasons.append(directions.reason)
     released, released_reason = _mean_released(by_direction, lines)
-    return MarginSummary(
-        value=_mean(defined),
-        released=released,
-        over=over,
-        by_direction=by_direction,
-        reason="; ".join(reasons) or None,
-        released_reason=released_reason,
-    )
+    return _MeanScore(_mean(defined), released, over, directions, "; ".join(reasons) or None, released_reason)
 
 
 def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -245,7 +245,7 @@ class _MeasuredPoints:
 
     @property
     def is_whole_line(self) -> bool:
-        """Whether they are every point of a line in the range."""
+        """True if they are all points of a line in the range."""
         return self.points.shape[1] == 1 and self.left_out is None
 
 
@@ -299,8 +299,8 @@ def steps_with_ends(bounds: Sequence[tuple[float, float]], fewest: int) -> int |
 
     def has_ends(low: float, high: float, steps: int) -> bool:
         nearest = [round((end - low) / (high - low) * steps) for end in (LOW, HIGH)]
-        found = [round(low + (high - low) * i / steps, DECIMALS) for i in nearest]
-        return all(abs(value - end) <= _SLACK for value, end in zip(found, (LOW, HIGH), strict=True))
+        ends = [round(low + (high - low) * i / steps, DECIMALS) for i in nearest]
+        return all(abs(value - end) <= _SLACK for value, end in zip(ends, (LOW, HIGH), strict=True))
 
     candidates = range(max(fewest, 1), MOST_STEPS + 1)
     return next((steps for steps in candidates if all(has_ends(*axis, steps) for axis in bounds)), None)

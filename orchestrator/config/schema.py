@@ -101,9 +101,7 @@ class ProbesConfig:
     wrapper: str | None = None  # text around each prompt, which replaces {request}
     prefill: str = ""  # text with which every response is forced to begin
     answers: AnswerKind | None = None  # capability questions: choice (by letter) or exact (by text)
-    shots: int | None = (
-        None  # solved examples before each question, in lm-evaluation-harness's format; null: our format
-    )
+    shots: int | None = None  # solved examples before a question (lm-evaluation-harness's format); null: our format
     shots_split: str = "dev"  # split of the hub data set that holds the examples
     shots_path: str | None = None  # file that holds the examples, if the questions are in `path`
     turns: Turns = Turns.plain  # with shots: plain text, chat (one message) or multiturn (a turn for each example)
@@ -131,7 +129,7 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """How a model judge is run, and what the measured model itself reads. null for an option: the judge's default."""
+    """Settings of model judges, and of log-probabilities. null for an option of a judge: the judge's default."""
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DispatchSetup:
-    """What a dispatch needs besides the visits to run.
+    """Everything that a dispatch needs besides the visits to run.
 
     Attributes:
         study: Where responses and measured directions are stored.

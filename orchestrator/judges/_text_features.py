@@ -173,7 +173,7 @@ def is_uncalibrated(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Words:
-    """What a text's words show. Shares are from 0 to 1, of the words unless stated otherwise.
+    """Counts and shares of a text's words. Shares are from 0 to 1, of the words unless stated otherwise.
 
     Attributes:
         count: Number of words.
@@ -279,11 +279,11 @@ def _script(character: str) -> str:
 
 def _scripts(text: str) -> tuple[float, float]:
     """Return (share of the letters that are not Latin, changes of script per word)."""
-    found = [] if text.isascii() else [name for c in text if (name := _script(c))]
-    if not found:
+    scripts = [] if text.isascii() else [name for c in text if (name := _script(c))]
+    if not scripts:
         return 0.0, 0.0
-    changes = sum(a != b for a, b in itertools.pairwise(found))
-    return 1.0 - found.count("LATIN") / len(found), changes / max(len(text.split()), 1)
+    changes = sum(a != b for a, b in itertools.pairwise(scripts))
+    return 1.0 - scripts.count("LATIN") / len(scripts), changes / max(len(text.split()), 1)
 
 
 def word_features(text: str, structured: float) -> dict[str, float]:

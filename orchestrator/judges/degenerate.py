@@ -107,7 +107,7 @@ def excerpt(response: str) -> str:
 
 @dataclass(frozen=True)
 class Features(JsonRecord):
-    """What is measured of a response that is not empty.
+    """Features of a response that is not empty.
 
     Attributes:
         loop: The features of repetition.

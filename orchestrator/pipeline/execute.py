@@ -29,7 +29,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
-from orchestrator.utils.choices import Retry
+from orchestrator.utils.choices import Measured, Retry
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
 
@@ -112,7 +112,8 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
     _log_missing(todo, part)
     _log_damage(stored.study)
     if not todo.tasks:
-        unread = unmeasured(stored, prepared.config.judging.log_probability, _keys_of_part(prepared, part))
+        chosen = prepared.config.judging.log_probability
+        unread = [] if chosen == Measured.none else unmeasured(stored, chosen, _keys_of_part(prepared, part))
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, 
 from orchestrator.scoring.panel import check_judges
 from orchestrator.scoring.text_judges import Verdict, score_missing, score_with_text_judges
 from orchestrator.store.parts import TaskParts
+from orchestrator.store.runs import new_run_name
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.points import Point
@@ -264,7 +263,7 @@ def _generate_answers(
     todo = visits_of(prompt_sets)
     engine = dataclasses.replace(config.engine, tensor_parallel=config.judging.tensor_parallel)
     judge_config = dataclasses.replace(config, model=bound.config, engine=engine)
-    events = answer_study.events(f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
+    events = answer_study.events(new_run_name())
     done = 0
     with (
         console.status("") as status,

@@ -7,8 +7,6 @@ when it is done, so that a later call measures only what is missing. Nothing tha
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +23,7 @@ from orchestrator.models.resolve import ResolvedModel, ensure_on_this_machine, l
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.store.parts import TaskKey
-from orchestrator.store.runs import engines_of
+from orchestrator.store.runs import engines_of, new_run_name
 from orchestrator.store.study import StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch
@@ -67,6 +65,8 @@ def measure_after(
     """Return the follow-up of a dispatch: it returns the batches that are to be measured when all visits are done."""
 
     def batches() -> Sequence[ContinuationBatch]:
+        if chosen == Measured.none:  # without a look at the store
+            return ()
         stored.refresh()
         return _batches(unmeasured(stored, chosen, tasks))
 
@@ -161,7 +161,7 @@ def _run(
     from orchestrator.execution.dispatch import Dispatcher
     from orchestrator.execution.setup import DispatchSetup
 
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    run = new_run_name()
     events = stored.study.events(run)
     with (
         redirect_output(console, stored.folder.log_path(run)) as terminal,

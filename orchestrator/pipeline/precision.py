@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 from orchestrator.analysis.components import Wanted, plan_result
 from orchestrator.analysis.landscape import PRIMARY_GROUP
-from orchestrator.analysis.reducer import read_results
+from orchestrator.analysis.reducer import stored_summaries
 from orchestrator.analysis.results import PrecisionPlan, SweepSummary
 from orchestrator.pipeline.prepare import PreparedSweep
-from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.utils.errors import UserError
 
 
 def plan_from_stored(prepared: PreparedSweep) -> PrecisionPlan | None:
@@ -20,7 +17,7 @@ def plan_from_stored(prepared: PreparedSweep) -> PrecisionPlan | None:
     It follows from the stored sweep of the same study with the same kind and norm of directions and the same primary
     prompts and judge; if there are several, from the one with the most responses per point and line. None without one.
     """
-    best = max(_similar(prepared), key=lambda each: each.prompts * len(each.visage.by_direction), default=None)
+    best = max(_similar(prepared), key=lambda stored: stored.prompts * len(stored.visage.by_direction), default=None)
     if best is None:
         return None
     known = best.visage.enough.plan if best.visage.enough is not None else None
@@ -36,9 +33,7 @@ def _similar(prepared: PreparedSweep) -> Iterator[SweepSummary]:
     own_sets = prepared.prompt_sets
     first = next((prompts for prompts in own_sets if prompts.group == PRIMARY_GROUP), own_sets[0])
     primary = (first.probe_set, first.group, first.system_prompt, prepared.sweep.judges[0])
-    for path in sorted(study.root.glob("sweeps/*")):
-        with contextlib.suppress(UserError):
-            _, summary = read_results(SweepFolder(study, path))
-            same_grid = all(summary.grid.get(key) == grid.get(key) for key in ("kind", "norm"))
-            if same_grid and summary.primary.combination == primary:
-                yield summary
+    for summary in stored_summaries(study):
+        same_grid = all(summary.grid.get(key) == grid.get(key) for key in ("kind", "norm"))
+        if same_grid and summary.primary.combination == primary:
+            yield summary

@@ -9,8 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from orchestrator.analysis.adapter_versions import older_version_note
-from orchestrator.analysis.changes import changed_counts, changed_intervals, changed_scores
-from orchestrator.analysis.distances import changed_radii
+from orchestrator.analysis.changes import changed_results
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results import SweepSummary
@@ -63,10 +62,7 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     frame = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, frame, refusals, (options or ReportConfig()).target)
     with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
-        earlier_frame, earlier_summary = stored.folder.read_landscape()
-        changes = (*changed_counts(earlier_frame, frame), *changed_scores(earlier_summary, summary))
-        changes += tuple(changed_intervals(earlier_summary, summary))
-        for sentence in (*changes, *changed_radii(earlier_summary, summary)):
+        for sentence in changed_results(*stored.folder.read_landscape(), frame, summary):
             logger.warning("%s", sentence)
     stored.folder.write_landscape(to_table(frame))
     stored.folder.write_summary(summary.to_json())

@@ -22,7 +22,7 @@ Example = tuple[str, str]
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a model is given before it answers.
+    """A conversation that the model continues with its answer.
 
     Attributes:
         system: The system message. None: none, so that the template's default applies. "": an empty one.

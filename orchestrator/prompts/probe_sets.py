@@ -320,8 +320,8 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
     target = row.get(columns.target) if columns.target else None
     category = str((row.get(columns.category) if columns.category else None) or "")
     if conf.answers:
-        asked = text if conf.shots is None else text.strip()
-        text, choices, target = build_question(asked, row, conf.answers, where)
+        question = text if conf.shots is None else text.strip()
+        text, choices, target = build_question(question, row, conf.answers, where)
         if conf.shots is not None:
             text = f"{subject_line(category)}{text}{CUE}"
     if conf.wrapper is not None:

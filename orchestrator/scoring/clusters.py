@@ -44,7 +44,7 @@ class ProbeClusters:
     """The cluster of each probe.
 
     Attributes:
-        source: How the clusters were found: `category` (the column), `text` (near-duplicate texts) or `none` (too many
+        source: The method that found them: `category` (the column), `text` (near-duplicate texts) or `none` (too many
             texts to compare, each a cluster of its own).
         labels: For each probe, the number of its cluster; clusters are numbered by their first probe.
     """

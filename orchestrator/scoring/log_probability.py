@@ -7,6 +7,7 @@ with the number of responses.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -119,9 +120,8 @@ class SweepLogProbabilities:
             columns = (table[name].to_pylist() for name in (*RESPONSE_KEY, "response"))
             for point, set_id, prompt, text in zip(*columns, strict=True):
                 if prompt in wanted[point, set_id]:
-                    found = self._prompts[set_id, prompt]
-                    each = Continuation(found.context_id, prompt, found.token_ids, text)
-                    different.setdefault((each.context_id, each.response_id), each)
+                    continuation = dataclasses.replace(self._prompts[set_id, prompt], text=text)
+                    different.setdefault((continuation.context_id, continuation.response_id), continuation)
         return list(different.values())
 
     def _responses(self, tasks: TaskParts) -> Iterator[_Responses]:

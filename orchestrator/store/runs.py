@@ -22,6 +22,11 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.hashing import content_id
 
 
+def new_run_name() -> str:
+    """Return a name for a run that begins now. Names sort by time, and no two runs have the same."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+
+
 class RunRecorder:
     """Writes the record of one run: at its start, at each actor with a new engine or host, and at its end."""
 
@@ -29,7 +34,7 @@ class RunRecorder:
         self._folder = folder
         self._started = time.time()
         self._record = RunRecord(
-            run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+            run=new_run_name(),
             part=part,
             host=socket.gethostname(),
             pid=os.getpid(),

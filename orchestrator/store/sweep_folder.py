@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +107,19 @@ class SweepFolder:
 
     def read_landscape(self) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Return the stored landscape and summary. Raises UserError if they cannot be read."""
-        try:
+        with self._explained():
             return read_table(self.path / "landscape.parquet").to_pandas(), read_json(self.path / "summary.json")
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the stored summary. Raises UserError if it cannot be read."""
+        with self._explained():
+            return read_json(self.path / "summary.json")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise UserError, with what to do, for results that cannot be read."""
+        try:
+            yield
         except DamagedFileError as error:
             remedy = f"has no landscape that can be read ({error}): `reduce` makes it"
             raise UserError("sweep", self.path, remedy) from error

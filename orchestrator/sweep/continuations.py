@@ -13,7 +13,7 @@ from orchestrator.utils.hashing import content_id, text_id
 from orchestrator.utils.records import JsonRecord
 
 SCORER_VERSION = 1
-"""Version of the measurement. It defines how a text becomes tokens, and which of these count (docs/judges.md)."""
+"""Version of the measurement, which defines the tokens of a text and which of them count (docs/log_probability.md)."""
 
 SCORED_TOKENS = 128
 """Maximum number of tokens of a text that count, from its beginning."""
@@ -73,7 +73,7 @@ class LogProbability:
 
 @dataclass(frozen=True)
 class LogProbabilityCoverage(JsonRecord):
-    """How many of a sweep's judged responses have a log-probability. Multiple-choice sets are left out.
+    """Counts of a sweep's judged responses with and without a log-probability. Multiple-choice sets are left out.
 
     Attributes:
         measured: Responses that have one.

@@ -113,7 +113,7 @@ class PromptSet:
 
     @property
     def letter_scoring(self) -> str | None:
-        """How letters are scored, in words: numbers of one way are not those of another. None without letters."""
+        """Name of the format in which letters are scored; formats are not comparable. None without letters."""
         if not self.sampling.letters:
             return None
         return "lm-evaluation-harness's format" if self.sampling.letter_tokens else "this project's own format"

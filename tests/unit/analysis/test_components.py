@@ -56,18 +56,18 @@ def simulate(rng: np.random.Generator, lines: int, points: int, probes: int) -> 
 
 def test_the_components_are_those_of_an_analysis_of_variance() -> None:
     responses = np.abs(simulate(np.random.default_rng(1), 4, 5, 12))
-    found = decompose(responses / 100)
-    assert (found.lines, found.points, found.probes, found.reason) == (4, 5.0, 12, None)
+    components = decompose(responses / 100)
+    assert (components.lines, components.points, components.probes, components.reason) == (4, 5.0, 12, None)
     for name, value in anova(responses).items():
         assert value > 0, "choose another seed: this one tests a component that is cut at 0"
-        assert getattr(found, name) == pytest.approx(value)
+        assert getattr(components, name) == pytest.approx(value)
 
 
 def test_the_components_are_unbiased() -> None:
     rng = np.random.default_rng(2)
-    found = [decompose(simulate(rng, 8, 6, 40) / 100) for _ in range(300)]
+    components = [decompose(simulate(rng, 8, 6, 40) / 100) for _ in range(300)]
     for name, true in TRUE.items():
-        values = np.array([getattr(each, name) for each in found])
+        values = np.array([getattr(each, name) for each in components])
         assert values.mean() == pytest.approx(true, abs=4 * values.std() / np.sqrt(300)), name
 
 
@@ -84,10 +84,10 @@ def test_points_that_count_and_missing_verdicts() -> None:
 
 
 def test_one_direction_tells_nothing_about_others() -> None:
-    found = decompose((simulate(np.random.default_rng(4), 1, 6, 30) > 50).astype(float))
-    assert found.direction is None and found.interaction is None and found.probe is not None
-    assert "one direction" in str(found.reason)
-    plan = plan_precision(found, 5.0, 30, 21, Wanted(2.0))
+    components = decompose((simulate(np.random.default_rng(4), 1, 6, 30) > 50).astype(float))
+    assert components.direction is None and components.interaction is None and components.probe is not None
+    assert "one direction" in str(components.reason)
+    plan = plan_precision(components, 5.0, 30, 21, Wanted(2.0))
     assert plan.directions is None and "one direction" in str(plan.reason)
     assert decompose(np.zeros((2, 5, 10))).reason == "too few probes or points"
 

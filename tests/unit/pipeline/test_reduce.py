@@ -19,13 +19,23 @@ from tests.unit.stored import basin, store_sweep
 QUESTIONS = [Prompt(f"How many dollars in {i} days?", "capability", target="18") for i in range(4)]
 
 
-def test_reduce_says_once_that_right_answers_are_read_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which these tests do not look at."""
     monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
+
+
+def reopen(path: Path) -> StoredSweep:
+    """Open the stored sweep whose folder is at `path`."""
+    return StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+
+
+def test_reduce_says_once_that_right_answers_are_read_otherwise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ("18. That is 18 dollars in 2 days", "18", "17", "")  # version 1 read the 2 of the first response
     path = store_sweep(tmp_path, lambda *_: False, respond=lambda _, i: words[i], attacks=QUESTIONS, directions=1)
-    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    stored = reopen(path)
     frame = reduce_landscape(stored)
     assert (frame["n_correct"] == 2).all()
     stored.folder.write_landscape(to_table(frame.assign(n_correct=frame["n_correct"].where(frame["alpha"] == 0, 1))))
@@ -40,13 +50,10 @@ def test_reduce_says_once_that_right_answers_are_read_otherwise(
         assert not caplog.records
 
 
-def test_reduce_says_once_that_visage_is_defined_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reduce_says_once_that_visage_is_defined_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The first version gave grids with norm sigma a VISAGE, and 3 points a value of the paper beside it."""
-    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
     path = store_sweep(tmp_path, basin(0.3), "llama2_7b", steps=2, norm=Norm.sigma)
-    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    stored = reopen(path)
     summary = stored.folder.read_landscape()[1]
     for part in (summary, *summary["results"]):
         part["visage"] |= {"paper": 77.5, "released": 77.5}
@@ -68,12 +75,9 @@ def test_reduce_says_once_that_visage_is_defined_otherwise(
         assert not caplog.records
 
 
-def test_new_responses_are_no_change_of_a_rule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
+def test_new_responses_are_no_change_of_a_rule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = store_sweep(tmp_path, lambda *_: False, respond=lambda *_: "18", attacks=QUESTIONS, directions=1)
-    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    stored = reopen(path)
     frame = reduce_landscape(stored)
     summary = stored.folder.read_landscape()[1]
     for result in summary["results"]:
@@ -86,11 +90,10 @@ def test_new_responses_are_no_change_of_a_rule(
 
 
 def test_reduce_says_once_that_intervals_are_computed_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("orchestrator.pipeline.reduce.draw_figures", lambda *_: None)
     path = store_sweep(tmp_path, basin(0.3), "one")
-    stored = StoredSweep.open(SweepFolder(Study.open(path.parents[1]), path))
+    stored = reopen(path)
     summary = stored.folder.read_landscape()[1]
     del summary["intervals_version"]
     summary["basin"]["radius_high"] = 0.31
