@@ -24,7 +24,8 @@ from orchestrator.analysis.components import decompose, single_response_variance
 from orchestrator.analysis.curves import effective_responses, interval_of_mean
 from orchestrator.analysis.intervals import CONFIDENCE, Error
 from orchestrator.analysis.landscape import build_landscape
-from orchestrator.analysis.results import ClusterSummary, SweepSummary
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary import summarize
 from orchestrator.scoring import counts as counting
 from orchestrator.scoring.clusters import ProbeClusters

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from orchestrator.analysis.results import AgreementSummary, Disagreement, Disagreements, PromptsKey
+from orchestrator.analysis.results.judges import AgreementSummary, Disagreement, Disagreements
+from orchestrator.analysis.results.keys import PromptsKey
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
 
 EXAMPLES = 20

@@ -10,7 +10,8 @@ import pandas as pd
 
 from orchestrator.analysis.distances import changed_radii
 from orchestrator.analysis.landscape import combinations
-from orchestrator.analysis.results import ResultKey, SweepSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import SCORING_VERSION
 

@@ -20,15 +20,10 @@ from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
 from orchestrator.analysis.reducer import read_results
-from orchestrator.analysis.results import (
-    RESULT_KEY,
-    BasinSummary,
-    MarginSummary,
-    ResultKey,
-    SweepSummary,
-    VisageIntervals,
-    VisageSummary,
-)
+from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
+from orchestrator.analysis.results.scores import MarginSummary, VisageIntervals, VisageSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary import error_over_directions, probe_arrays
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE, Score
 from orchestrator.scoring.clusters import design_effect

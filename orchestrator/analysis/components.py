@@ -15,7 +15,8 @@ import numpy as np
 from scipy import special
 
 from orchestrator.analysis.intervals import CONFIDENCE, MOST_DIRECTIONS, Error
-from orchestrator.analysis.results import PrecisionPlan, ResultSummary, SweepSummary, VarianceComponents
+from orchestrator.analysis.results.precision import PrecisionPlan, VarianceComponents
+from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 
 TARGET = 2.0
 """The half-width for which a sweep is planned by default, percent."""

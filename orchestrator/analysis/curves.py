@@ -12,7 +12,8 @@ from scipy import special
 
 from orchestrator.analysis import intervals
 from orchestrator.analysis.landscape import none_if_missing
-from orchestrator.analysis.results import ClusterSummary, MeanCurve
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.scoring.clusters import largest_design_effect, variance_of_mean
 from orchestrator.scoring.counts import ProbeVerdicts
 

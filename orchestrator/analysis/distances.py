@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.results import MEAN_RADIUS, Estimate, MatchedDistance, ResultKey, SweepSummary
+from orchestrator.analysis.results.basin import Estimate
+from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, MatchedDistance
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import SweepSummary
 
 NO_BASIN = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
 NO_EDGE = "there is no basin around the model, or its edge was not reached"

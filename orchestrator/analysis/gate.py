@@ -16,7 +16,8 @@ import pandas as pd
 from orchestrator.analysis import basin, intervals
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import origin_row, primary_rows, split_lines
-from orchestrator.analysis.results import MarginSummary, SweepSummary, VisageSummary
+from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary import measure_basin
 from orchestrator.config.schema import GateConfig
 from orchestrator.utils.errors import UserError

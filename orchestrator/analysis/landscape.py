@@ -13,7 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.analysis import intervals
-from orchestrator.analysis.results import RESULT_KEY, ClusterSummary, MeanCurve, ResultKey
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.curves import MeanCurve
+from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 from orchestrator.scoring.counts import SUMS, TASK, Combination
 
 LANDSCAPE_VERSION = 2

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.analysis.results import ResultKey
+from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import Dtype, GridKind, Norm
 from orchestrator.utils.hashing import content_id

@@ -17,20 +17,12 @@ from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
 from orchestrator.analysis.landscape import build_landscape
-from orchestrator.analysis.results import (
-    JUDGE_RECORD,
-    MEAN_RADIUS,
-    CheckpointResult,
-    CheckpointSummary,
-    ClusterSummary,
-    Estimate,
-    JudgeSummary,
-    PromptsKey,
-    ResultKey,
-    ResultSummary,
-    SweepSummary,
-    VerdictCounts,
-)
+from orchestrator.analysis.results.basin import Estimate
+from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.judges import JUDGE_RECORD, JudgeSummary, VerdictCounts
+from orchestrator.analysis.results.keys import PromptsKey, ResultKey
+from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.analysis.summary import summarize, summarize_checkpoints
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge

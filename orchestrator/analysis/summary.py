@@ -27,24 +27,18 @@ from orchestrator.analysis.landscape import (
     origin_row,
     split_lines,
 )
-from orchestrator.analysis.results import (
-    INTERVALS_VERSION,
-    RESULT_KEY,
-    BasinSummary,
-    CheckpointResult,
-    CheckpointSummary,
-    DirectionBasin,
+from orchestrator.analysis.results.basin import BasinSummary, DirectionBasin, Estimate
+from orchestrator.analysis.results.checkpoints import CheckpointResult, CheckpointSummary
+from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
+from orchestrator.analysis.results.precision import DirectionsNeeded
+from orchestrator.analysis.results.scores import (
     DirectionMargin,
-    DirectionsNeeded,
     DirectionVisage,
-    Estimate,
     MarginSummary,
-    ResultKey,
-    ResultSummary,
-    SweepSummary,
     VisageIntervals,
     VisageSummary,
 )
+from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary, SweepSummary
 from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.counts import OUTCOME, SUMS, Combination, ProbeVerdicts
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from orchestrator.analysis.components import Wanted, plan_result
 from orchestrator.analysis.landscape import PRIMARY_GROUP
 from orchestrator.analysis.reducer import stored_summaries
-from orchestrator.analysis.results import PrecisionPlan, SweepSummary
+from orchestrator.analysis.results.precision import PrecisionPlan
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.pipeline.prepare import PreparedSweep
 
 

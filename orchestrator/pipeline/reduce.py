@@ -12,7 +12,7 @@ from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.changes import changed_results
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import Config, ReportConfig
 from orchestrator.pipeline.judge import judge_sweep
 from orchestrator.prompts import capability

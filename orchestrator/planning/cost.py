@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from orchestrator.analysis.results import PrecisionPlan
+from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import (
     PLACEMENT_TEXT,

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from orchestrator.analysis import visage as scores
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.results import (
-    AgreementSummary,
-    BasinSummary,
-    CheckpointSummary,
-    ClusterSummary,
-    PrecisionPlan,
-    ResultKey,
-    SweepSummary,
-)
+from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.judges import AgreementSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.precision import PrecisionPlan
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.utils.console import duration
 

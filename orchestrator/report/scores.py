@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.analysis.results import VisageIntervals, VisageSummary
+from orchestrator.analysis.results.scores import VisageIntervals, VisageSummary
 
 RANGE = "[-0.5, 0.5]"
 """The range of alpha, and on planes of beta, over which both scores are means."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.scores import RANGE, counted_points
 from orchestrator.report.text_plots import plot_curve, plot_planes

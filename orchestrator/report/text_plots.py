@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.results import BasinSummary
+from orchestrator.analysis.results.basin import BasinSummary
 
 SHADES = " ░▒▓█"
 _SHADE_BOUNDS = (10, 40, 60, 90)  # percent

@@ -23,7 +23,7 @@ NUMBERS = (
     "orchestrator/analysis/components.py",
     "orchestrator/analysis/curves.py",
     "orchestrator/analysis/landscape.py",
-    "orchestrator/analysis/results.py",
+    "orchestrator/analysis/results/**",
     "orchestrator/analysis/summary.py",
     "orchestrator/analysis/visage.py",
     "orchestrator/analysis/basin.py",

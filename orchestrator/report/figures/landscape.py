@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
-from orchestrator.analysis.results import BasinSummary, SweepSummary
+from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, alpha_label, save
 from orchestrator.report.figures.planes import draw_planes
 from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import primary_rows
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, save
 from orchestrator.report.style import COLORMAP, INK, PALE, RC_PARAMS, VERMILION
 

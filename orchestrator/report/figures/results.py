@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import combinations, mean_over_lines
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_headline, alpha_label, save
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.style import (

@@ -8,7 +8,11 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.analysis.landscape import combinations, mean_over_lines
-from orchestrator.analysis.results import BasinSummary, CheckpointSummary, MeanCurve, ResultKey, SweepSummary
+from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.curves import MeanCurve
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.measures import ATTACK_SUCCESS, Measure, measure_of
 from orchestrator.report.page import contours
 from orchestrator.report.page.evidence import Evidence

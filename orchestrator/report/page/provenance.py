@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.evidence import Evidence
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.sweep_folder import StoredSweep

@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence

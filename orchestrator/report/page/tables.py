@@ -12,14 +12,11 @@ import pandas as pd
 from orchestrator.analysis import published
 from orchestrator.analysis.components import variance_parts
 from orchestrator.analysis.intervals import Interval
-from orchestrator.analysis.results import (
-    CheckpointSummary,
-    Estimate,
-    ResultKey,
-    ResultSummary,
-    SweepSummary,
-    VisageIntervals,
-)
+from orchestrator.analysis.results.basin import Estimate
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.scores import VisageIntervals
+from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.narrative import radii_notes
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY

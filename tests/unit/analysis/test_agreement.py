@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.analysis.agreement import kappa, summarize_agreement
-from orchestrator.analysis.results import Disagreement, Disagreements
+from orchestrator.analysis.results.judges import Disagreement, Disagreements
 from orchestrator.scoring.counts import ProbeVerdicts
 
 

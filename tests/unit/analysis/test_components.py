@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from orchestrator.analysis.components import Precision, Wanted, decompose, plan_precision
-from orchestrator.analysis.results import VarianceComponents
+from orchestrator.analysis.results.precision import VarianceComponents
 
 TRUE = {"direction": 36.0, "probe": 225.0, "interaction": 64.0, "residual": 400.0}
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from benchmarks.coverage import sweep_of
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
-from orchestrator.analysis.results import MeanCurve
+from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.scoring.clusters import ProbeClusters
 
 

@@ -11,7 +11,9 @@ import pytest
 from scipy import stats
 
 from orchestrator.analysis import distances, reducer
-from orchestrator.analysis.results import MEAN_RADIUS, SMALLEST_RADIUS, CheckpointSummary, Estimate, SweepSummary
+from orchestrator.analysis.results.basin import Estimate
+from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, SMALLEST_RADIUS, CheckpointSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.pipeline.reduce import reduce_stored
 from orchestrator.report.narrative import radii_notes
 from orchestrator.report.page.tables import checkpoint_table

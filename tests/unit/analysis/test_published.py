@@ -13,7 +13,8 @@ import pytest
 from orchestrator.analysis import published
 from orchestrator.analysis.published import Published
 from orchestrator.analysis.reducer import read_results
-from orchestrator.analysis.results import ResultKey, SweepSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.compose import compose
 from orchestrator.prompts.rendering import template_source
 from orchestrator.report.narrative import paragraph

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, primary_rows, to_table
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary import summarize, summarize_checkpoints
 from orchestrator.scoring import counts as counting
 

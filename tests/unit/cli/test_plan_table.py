@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from orchestrator.analysis.results import PrecisionPlan
+from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.cli.plan_table import plan_rows
 from orchestrator.planning.cost import Plan
 from orchestrator.planning.gpus import GPUS

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from orchestrator import judges
 from orchestrator.analysis.landscape import primary_rows
-from orchestrator.analysis.results import SweepSummary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import judge as judging

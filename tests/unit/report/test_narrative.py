@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.analysis.results import ClusterSummary, PrecisionPlan
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.summary import summarize
 from orchestrator.report.narrative import clusters_sentence, details, paragraph, plan_sentence, verdict
 from orchestrator.sweep.directions.towards import TowardsDirection

@@ -15,7 +15,8 @@ import torch
 from safetensors.numpy import load_file
 
 from orchestrator.analysis import reducer
-from orchestrator.analysis.results import CheckpointSummary, Estimate
+from orchestrator.analysis.results.basin import Estimate
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models.geometry import describe, table

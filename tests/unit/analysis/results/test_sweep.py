@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.analysis.reducer import read_results
-from orchestrator.analysis.results import ResultKey, SweepSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.cli.main import main
 from orchestrator.report.narrative import paragraph, verdict
 from orchestrator.report.page import content

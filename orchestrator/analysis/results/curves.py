@@ -1,0 +1,28 @@
+"""The mean of a measure over lines, as stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.utils.records import JsonRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanCurve(JsonRecord):
+    """The mean over lines at each alpha with its 95% interval; see `curves`.
+
+    Attributes:
+        measure: `asr` or `correct`.
+        lines: Number of lines.
+        over: Variation that the interval covers.
+        alpha: Sorted.
+        value: Percent, at each alpha. None where a line lacks the point.
+    """
+
+    measure: str
+    lines: int
+    over: str
+    alpha: tuple[float, ...]
+    value: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]

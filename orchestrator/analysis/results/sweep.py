@@ -1,0 +1,117 @@
+"""summary.json as a whole, and the numbers of one combination of prompts and judge in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.clusters import ClusterSummary
+from orchestrator.analysis.results.curves import MeanCurve
+from orchestrator.analysis.results.judges import AgreementSummary, JudgeSummary
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
+from orchestrator.sweep.continuations import LogProbabilityCoverage
+from orchestrator.utils.records import JsonRecord
+
+SCHEMA = "summary/1"
+SUMMARY_VERSION = 1
+INTERVALS_VERSION = 2
+"""Version of the methods behind all intervals. docs/statistics.md lists what each version changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSummary(ResultKey):
+    """The numbers of one combination of probe set, system prompt and judge.
+
+    Attributes:
+        prompts: Number of prompts at a point.
+        points_missing: Number of points without a verdict.
+        origin_asr: ASR of the unperturbed model, percent. None if not measured.
+        origin_low: Lower end of its Clopper-Pearson interval.
+        origin_high: Upper end of the same interval.
+        degenerate_share: Percentage of the successes on the grid that are degenerate. None if there is no success.
+        margin: The mean margin. None in a summary of an earlier version.
+        published: The paper's VISAGE for this model and system prompt. None if the paper reports none, or if it was
+            measured in another setting.
+        published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
+        clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
+        curves: The mean over lines. Empty on planes.
+        chance: Percentage of questions that letters drawn at random answer right. None for prompts without choices.
+    """
+
+    prompts: int
+    points_missing: int
+    origin_asr: float | None
+    origin_low: float | None
+    origin_high: float | None
+    visage: VisageSummary
+    margin: MarginSummary | None = None
+    basin: BasinSummary
+    degenerate_share: float | None
+    published: float | None = None
+    published_note: str | None = None
+    clusters: ClusterSummary | None = None
+    curves: tuple[MeanCurve, ...] = ()
+    chance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary(JsonRecord):
+    """summary.json: the numbers of the primary result at the top level, those of every combination in `results`.
+
+    Attributes:
+        grid: The grid as it was requested, as `Grid.to_json` returns it.
+        points_done: Number of points at which every prompt set has a verdict.
+        primary: The combination whose numbers are at the top level.
+        plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
+        log_probability: How many responses have a log-probability at the origin. None in earlier versions.
+        tasks_failed: Number of tasks that were given up and are not stored.
+        seconds: Time of all runs together.
+        actors: The largest number of actors that became ready in one run, replacements included.
+        engines: Identities of the engines that made the responses.
+        versions: Versions of libraries and platform in the last run.
+        intervals_version: Version of the methods behind the intervals; see INTERVALS_VERSION.
+    """
+
+    schema: str = SCHEMA
+    study_id: str = ""
+    sweep_id: str = ""
+    model: str = ""
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    summary_version: int = SUMMARY_VERSION
+    points_done: int
+    points_total: int
+    primary: ResultKey
+    prompts: int
+    points_missing: int
+    origin_asr: float | None
+    origin_low: float | None
+    origin_high: float | None
+    visage: VisageSummary
+    margin: MarginSummary | None = None
+    basin: BasinSummary
+    degenerate_share: float | None
+    results: tuple[ResultSummary, ...]
+    published: float | None = None
+    published_note: str | None = None
+    plane_share: float | None = None
+    checkpoints: tuple[CheckpointSummary, ...] = ()
+    judges: tuple[JudgeSummary, ...] = ()
+    agreement: tuple[AgreementSummary, ...] = ()
+    log_probability: LogProbabilityCoverage | None = None
+    tasks_failed: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    restarts: int = 0
+    actors: int = 0
+    engines: tuple[Mapping[str, Any], ...] = ()
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    intervals_version: int = 1
+
+    @property
+    def primary_result(self) -> ResultSummary:
+        """The result whose numbers are at the top level."""
+        return next(result for result in self.results if result.key == self.primary)
