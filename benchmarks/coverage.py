@@ -26,7 +26,7 @@ from orchestrator.analysis.intervals import CONFIDENCE, Error
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary import summarize
+from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.scoring import counts as counting
 from orchestrator.scoring.clusters import ProbeClusters
 

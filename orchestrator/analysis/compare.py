@@ -19,12 +19,12 @@ from orchestrator.analysis import intervals, resampling, visage
 from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import coordinates, primary_rows
+from orchestrator.analysis.line_errors import error_over_directions, probe_arrays
 from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 from orchestrator.analysis.results.scores import MarginSummary, VisageIntervals, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary import error_over_directions, probe_arrays
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE, Score
 from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.counts import ProbeVerdicts

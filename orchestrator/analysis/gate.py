@@ -18,7 +18,7 @@ from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import origin_row, primary_rows, split_lines
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary import measure_basin
+from orchestrator.analysis.summary.basin import measure_basin
 from orchestrator.config.schema import GateConfig
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord

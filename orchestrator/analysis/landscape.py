@@ -54,6 +54,8 @@ LANDSCAPE_SCHEMA = pa.schema(
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
 PRIMARY_GROUP = "harmful"
+Lines = Sequence[tuple[int, pd.DataFrame]]
+"""A pair (number, rows) for each line or plane: the result of `split_lines`."""
 CURVES = ("asr", "refused", "complied", "degenerate")
 """The columns whose mean `mean_over_lines` returns."""
 

@@ -23,7 +23,8 @@ from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.judges import JUDGE_RECORD, JudgeSummary, VerdictCounts
 from orchestrator.analysis.results.keys import PromptsKey, ResultKey
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
-from orchestrator.analysis.summary import summarize, summarize_checkpoints
+from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
+from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.prompts import capability

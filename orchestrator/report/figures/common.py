@@ -19,7 +19,7 @@ from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary import summarize_checkpoints
+from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 

@@ -11,7 +11,7 @@ from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary import summarize_checkpoints
+from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.report import narrative
 from orchestrator.report.page import tables
 from orchestrator.report.page.charts import chart_data

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from orchestrator.analysis.summary import summarize
+from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.report.figures import planes, results
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
@@ -124,7 +124,7 @@ def test_undefined_visage_is_stated(tmp_path: Path) -> None:
 def test_no_heavy_library_is_imported_with_the_numbers() -> None:
     """The numbers need no plotting library, the figures no model library."""
     code = (
-        "import sys, orchestrator.analysis.summary, orchestrator.report.terminal, orchestrator.judges; "
+        "import sys, orchestrator.analysis.summary.sweep, orchestrator.report.terminal, orchestrator.judges; "
         "assert not {'matplotlib', 'plotext'} & set(sys.modules); "
         "import orchestrator.report.figures.landscape; "
         "assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"

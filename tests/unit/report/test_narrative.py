@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.precision import PrecisionPlan
-from orchestrator.analysis.summary import summarize
+from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.report.narrative import clusters_sentence, details, paragraph, plan_sentence, verdict
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.analysis.summary import summarize
+from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.report import terminal
 from orchestrator.report.narrative import paragraph
 from tests.unit.landscapes import landscape

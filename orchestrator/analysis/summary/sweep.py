@@ -1,0 +1,97 @@
+"""The summary of a sweep: the numbers of each combination of prompts and judge, and of the primary one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.analysis import visage
+from orchestrator.analysis.curves import Probes, mean_curves
+from orchestrator.analysis.landscape import PRIMARY_GROUP, combinations, none_if_missing, origin_row, split_lines
+from orchestrator.analysis.line_errors import are_chosen
+from orchestrator.analysis.results.keys import ResultKey
+from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary, SweepSummary
+from orchestrator.analysis.summary.basin import summarize_basin
+from orchestrator.analysis.summary.scores import summarize_margin, summarize_visage
+from orchestrator.scoring.counts import SUMS, Combination, ProbeVerdicts
+
+_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *SUMS, "asr", "asr_low", "asr_high"]
+
+
+def summarize(
+    landscape: pd.DataFrame,
+    verdicts: Mapping[Combination, ProbeVerdicts] | None = None,
+    grid: Mapping[str, Any] | None = None,
+) -> SweepSummary:
+    """Return the numbers of a landscape: the primary result at the top level, every combination in `results`.
+
+    The fields about the sweep itself (its id, its cost, its judges) keep their defaults.
+
+    Args:
+        landscape: As `build_landscape` returns it.
+        verdicts: Verdicts by point and probe, for each combination. None leaves the intervals over new probes
+            undefined.
+        grid: The grid as JSON, which decides whether VISAGE is defined. None: random directions that have it.
+    """
+    known, inapplicable = verdicts or {}, visage.why_inapplicable(grid or {})
+    results = [
+        _summarize_result(key, rows, known.get(key.combination), inapplicable) for key, rows in combinations(landscape)
+    ]
+    first = next((result for result in results if result.group == PRIMARY_GROUP), results[0])
+    # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed
+    judged = (landscape["n"] > 0) | landscape["n_correct"].notna()
+    by_set = judged.groupby([landscape[key] for key in ("point_id", "probe_set", "group", "system_prompt")]).max()
+    done = by_set.groupby("point_id").min()
+    return SweepSummary(
+        points_done=int(done.sum()),
+        points_total=len(done),
+        primary=first.key,
+        prompts=first.prompts,
+        points_missing=first.points_missing,
+        origin_asr=first.origin_asr,
+        origin_low=first.origin_low,
+        origin_high=first.origin_high,
+        visage=first.visage,
+        margin=first.margin,
+        basin=first.basin,
+        degenerate_share=first.degenerate_share,
+        results=tuple(results),
+        intervals_version=INTERVALS_VERSION,
+    )
+
+
+def _summarize_result(
+    key: ResultKey, rows: pd.DataFrame, verdicts: ProbeVerdicts | None, inapplicable: str | None
+) -> ResultSummary:
+    """Return the numbers of one combination. `inapplicable`: why it has no VISAGE, from `visage.why_inapplicable`."""
+    probes = Probes.of(verdicts)
+    curves = mean_curves(rows, probes, are_drawn=not are_chosen([rows]))
+    rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
+    distinct = ~rows["point_id"].duplicated()
+    on_grid = rows["on_grid"].astype(bool)
+    grid = rows.loc[on_grid & ~rows["point_id"].where(on_grid).duplicated(), ["n", "n_refused", "n_degenerate"]]
+    successes = int((grid["n"] - grid["n_refused"]).sum())
+    lines = split_lines(rows)
+    origin = origin_row(rows)
+    asr, low, high = (
+        None if origin is None else none_if_missing(origin[name]) for name in ("asr", "asr_low", "asr_high")
+    )
+    return ResultSummary(
+        probe_set=key.probe_set,
+        group=key.group,
+        system_prompt=key.system_prompt,
+        judge=key.judge,
+        prompts=int(rows["n"].max()),
+        points_missing=int((rows["n"][distinct] == 0).sum()),
+        origin_asr=asr,
+        origin_low=low,
+        origin_high=high,
+        visage=summarize_visage(lines, verdicts, inapplicable),
+        margin=summarize_margin(lines, verdicts, inapplicable),
+        basin=summarize_basin(lines, probes),
+        degenerate_share=100.0 * int(grid["n_degenerate"].sum()) / successes if successes else None,
+        clusters=probes.clusters,
+        curves=curves,
+    )
