@@ -241,7 +241,8 @@ def doctor(call: Call) -> int:
 
 def compare(call: Call) -> int:
     """Compare sweeps with the first one: SWEEP SWEEP ... [html=FILE] [csv=FILE]."""
-    from orchestrator.analysis.compare import compare, read_sweeps
+    from orchestrator.analysis.comparison.compare import compare
+    from orchestrator.analysis.comparison.sweeps import read_sweeps
     from orchestrator.report.comparison import (
         DIFFERENCE_HEADINGS,
         SWEEP_HEADINGS,

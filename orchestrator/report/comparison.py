@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.analysis.compare import (
-    ComparedSweep,
+from orchestrator.analysis.comparison.differences import (
     Comparison,
     Difference,
     PointDifference,
@@ -16,6 +15,7 @@ from orchestrator.analysis.compare import (
     SweepDifference,
     SweepHeadline,
 )
+from orchestrator.analysis.comparison.sweeps import ComparedSweep
 
 SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "mean margin", "95% interval", "ASR at the origin", "radius")
 DIFFERENCE_HEADINGS = ("", "first", "second", "difference", "95% interval", "p", "p, corrected")

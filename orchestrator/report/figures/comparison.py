@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.compare import ComparedSweep
+from orchestrator.analysis.comparison.sweeps import ComparedSweep
 from orchestrator.analysis.landscape import mean_over_lines
 from orchestrator.report.style import LINE_MARGIN, PALE, SERIES_COLORS, SERIES_MARKERS
 

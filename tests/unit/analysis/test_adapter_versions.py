@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.analysis.adapter_versions import older_sweeps, older_version_note
-from orchestrator.analysis.compare import compare, read_sweeps
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.analysis import compare
-from orchestrator.analysis.compare import Comparison
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.differences import Comparison
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.config.compose import compose
 from orchestrator.config.overrides import section_only
 from orchestrator.report import comparison
@@ -22,7 +23,7 @@ QUESTIONS = tuple(f"question {i}" for i in range(20))
 
 
 def compared(*folders: Path) -> Comparison:
-    comparison_result = compare.compare(compare.read_sweeps(folders))
+    comparison_result = compare(read_sweeps(folders))
     json.dumps(comparison_result.to_json(), allow_nan=False)
     return comparison_result
 
@@ -146,14 +147,6 @@ def test_one_direction_each_and_not_the_same_tells_nothing(tmp_path: Path) -> No
     assert "may or may not differ" in comparison.describe(difference)
 
 
-def test_p_values_are_corrected_for_any_dependence() -> None:
-    """Benjamini and Yekutieli (2001): Benjamini and Hochberg's values, times the sum of 1/i over the tests."""
-    p = [0.001, 0.2, 0.01, 0.04]
-    by_rank = {0.001: 4 * 0.001, 0.01: 2 * 0.01, 0.04: 4 / 3 * 0.04, 0.2: 0.2}
-    expected = [min(1.0, by_rank[value] * (1 + 1 / 2 + 1 / 3 + 1 / 4)) for value in p]
-    assert compare._correct(p) == pytest.approx(expected)
-
-
 def test_missing_points_are_not_paired_and_undefined_scores_have_a_reason(tmp_path: Path) -> None:
     first = store_sweep(tmp_path, basin(0.2), "one", leave_out=lambda node: node.alpha == 0.2)
     second = store_sweep(tmp_path, lambda node, i: False, "two")
@@ -170,13 +163,13 @@ def test_planes_are_compared(tmp_path: Path) -> None:
     )
     (difference,) = compared(first, second).differences
     assert difference.paired_points == 49 and difference.visage.difference is not None
-    comparison.write_page(compared(first, second), compare.read_sweeps([first, second]), tmp_path / "a.html")
+    comparison.write_page(compared(first, second), read_sweeps([first, second]), tmp_path / "a.html")
     assert "<img" not in (tmp_path / "a.html").read_text()
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two sweeps"):
-        compare.read_sweeps([tmp_path])
+        read_sweeps([tmp_path])
     with pytest.raises(UserError, match="did you mean 'html'"):
         section_only(["htm=x"], "compare")
     with pytest.raises(UserError, match="name a file"):

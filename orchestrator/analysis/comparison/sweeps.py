@@ -1,0 +1,78 @@
+"""Read the sweeps to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.analysis.adapter_versions import older_version_note
+from orchestrator.analysis.comparison.differences import SweepHeadline
+from orchestrator.analysis.landscape import primary_rows
+from orchestrator.analysis.reducer import read_results
+from orchestrator.analysis.results.sweep import SweepSummary
+from orchestrator.scoring.counts import ProbeVerdicts
+from orchestrator.scoring.verdicts import refusals_by_probe
+from orchestrator.store.discovery import latest_sweep
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class ComparedSweep:
+    """A sweep to compare.
+
+    Attributes:
+        name: Name of the model and of the sweep, as shown to users.
+        rows: The landscape rows of the primary result.
+        verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
+        note: What an earlier version of the program measured otherwise. None if nothing.
+        letter_scoring: `PromptSet.letter_scoring` of the primary result.
+    """
+
+    name: str
+    rows: pd.DataFrame
+    summary: SweepSummary
+    verdicts: ProbeVerdicts | None
+    note: str | None = None
+    letter_scoring: str | None = None
+
+    def headline(self) -> SweepHeadline:
+        """Return the sweep's own numbers, without a comparison."""
+        summary = self.summary
+        return SweepHeadline(
+            name=self.name,
+            study_id=summary.study_id,
+            sweep_id=summary.sweep_id,
+            model=summary.model,
+            primary=summary.primary,
+            origin_asr=summary.origin_asr,
+            visage=summary.visage,
+            margin=summary.margin,
+            basin=summary.basin,
+            degenerate_share=summary.degenerate_share,
+        )
+
+
+def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
+    """Read the sweep in each of these folders; if a folder holds several, the one that was used last.
+
+    Raises:
+        UserError: If there are fewer than two folders, or one holds no reduced sweep.
+    """
+    if len(paths) < 2:
+        raise UserError("compare", " ".join(map(str, paths)), "name two sweeps or more: compare FOLDER FOLDER")
+    sweeps = []
+    for path in paths:
+        stored = StoredSweep.open(latest_sweep(path))
+        frame, summary = read_results(stored.folder)
+        name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
+        verdicts = refusals_by_probe(stored).get(summary.primary.combination)
+        note = older_version_note(stored.record)
+        key = summary.primary
+        scoring = {(p.probe_set, p.group, p.system_prompt): p.letter_scoring for p in stored.prompt_sets}
+        letters = scoring.get((key.probe_set, key.group, key.system_prompt))
+        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note, letters))
+    return sweeps
