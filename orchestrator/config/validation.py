@@ -70,6 +70,8 @@ def validate(config: Config) -> None:
     for key in ("compare.html", "compare.csv"):
         if operator.attrgetter(key)(config) == "":
             raise UserError(key, "", "name a file")
+    for key in ("model.name", "probes.name", "system_prompt.name"):
+        _check_printable(key, operator.attrgetter(key)(config))
     for key in ("judges", "probe_sets", "system_prompts"):
         _check_no_repeats(key, getattr(config, key))
     _check_judges(config)
@@ -81,6 +83,11 @@ def _check_number(key: str, value: float | None, least: float, most: float) -> N
     if math.isfinite(value) and value > most:
         raise UserError(key, value, f"must be at most {most:g}")
     raise UserError(key, value, f"must be at least {least:g}")
+
+
+def _check_printable(key: str, name: str | None) -> None:
+    if name is not None and not name.isprintable():
+        raise UserError(key, ascii(name), "is shown and names files: leave out line breaks and control characters")
 
 
 def _check_no_repeats(key: str, names: list[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.config.schema import Config
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.names import job_name
 from orchestrator.utils.paths import DATA_DIR
 
 TEMPLATE = DATA_DIR / "slurm.sh.j2"
@@ -32,7 +33,7 @@ def job_script(
 
     slurm = config.cluster.slurm
     options = [
-        f"--job-name={config.model.name}-{config.name}",
+        f"--job-name={job_name(f'{config.model.name}-{config.name}')}",
         f"--nodes={slurm.nodes}",
         "--ntasks-per-node=1",
         "--exclusive",

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import FinetuneConfig
 from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.names import safe_name
 
 _ABSENT = object()
 
@@ -36,7 +37,7 @@ def read_recipe(
         names = ", ".join(Presets(config_dir).options("recipe"))
         raise UserError("recipe", "", f"name one: recipe=NAME (there are: {names})")
     recipe = OmegaConf.load(Presets(config_dir).file("recipe", options.recipe))
-    folder = Path(options.to or f"finetuned/{recipe.name}").expanduser()
+    folder = Path(options.to or f"finetuned/{safe_name(str(recipe.name))}").expanduser()
     if "model.path" in values:
         values["model"] = values.pop("model.path")
     for key, value in values.items():

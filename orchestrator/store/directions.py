@@ -37,4 +37,4 @@ class Directions:
         publish_table(self._folder.out, self._path(direction_id), scalars, meta)
 
     def _path(self, direction_id: str) -> Path:
-        return self._folder.root / "directions" / f"{direction_id}.parquet"
+        return self._folder.path("directions", f"{direction_id}.parquet")

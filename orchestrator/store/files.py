@@ -52,6 +52,7 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
+    _check_no_links(out, target.parent)
     temporary = out / TMP / f"{uuid.uuid4().hex}{target.suffix}"
     try:
         _make_folder(temporary.parent)
@@ -66,6 +67,16 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _check_no_links(out: Path, folder: Path) -> None:
+    """Raise StorageError if a folder inside a study is a link: a study from elsewhere could redirect writes by it."""
+    if not folder.is_relative_to(out):
+        return
+    inside = folder.relative_to(out).parts
+    for depth in range(2, len(inside) + 1):  # the study's own folder may be a link that the user has made
+        if (link := out.joinpath(*inside[:depth])).is_symlink():
+            raise StorageError("out", link, "is a link inside a study, and nothing is written through it: remove it")
 
 
 def _make_folder(path: Path) -> None:

@@ -46,7 +46,7 @@ class PartFolder(ABC):
     """
 
     def __init__(self, study: StudyFolder, name: str, schema: pa.Schema, observed: Sequence[str]) -> None:
-        self.path = study.root / name
+        self.path = study.path(*name.split("/"))
         self.schema = schema
         self.observed = observed
         self._study = study

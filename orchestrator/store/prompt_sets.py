@@ -82,4 +82,4 @@ class PromptSets:
         return prompts
 
     def _path(self, prompt_set_id: str) -> Path:
-        return self._folder.root / "prompts" / f"{prompt_set_id}.parquet"
+        return self._folder.path("prompts", f"{prompt_set_id}.parquet")

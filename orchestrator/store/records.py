@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from orchestrator.store.files import DamagedFileError
 from orchestrator.sweep.target_geometry import TargetGeometry
+from orchestrator.utils.names import is_safe_name
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class RunRecord:
     def from_json(cls, document: Mapping[str, Any]) -> RunRecord:
         """Read a run's file, or an entry of `runs` in sweep.json. Raises DamagedFileError."""
         return cls(
-            run=read_field(document, "run", str, ""),
+            run=read_name(document, "run"),
             part=read_optional(document, "part", str),
             host=read_field(document, "host", str, ""),
             pid=read_optional(document, "pid", int),
@@ -194,13 +195,22 @@ class SweepRecord:
         """Read sweep.json. Raises DamagedFileError."""
         return cls(
             sweep_id=read_field(document, "sweep_id", str, ""),
-            name=read_field(document, "name", str),
-            request=read_field(document, "request", dict),
+            name=read_field(document, "name", str) and read_name(document, "name"),
+            request=_read_request(document),
             overrides=tuple(read_field(document, "overrides", list, [])),
             labels=read_field(document, "labels", dict, {}),
             target_geometry=_read_geometry(read_field(document, "around", dict, {})),
             runs=tuple(RunRecord.from_json(run) for run in read_field(document, "runs", list, [])),
         )
+
+
+def _read_request(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read `request` of sweep.json, whose prompt sets and judges are names of files. Raises DamagedFileError."""
+    request = read_field(document, "request", dict)
+    for key in ("prompt_set_ids", "judges"):
+        for name in read_field(request, key, list, []):
+            read_name({key: name}, key)
+    return request
 
 
 def _read_geometry(document: Mapping[str, Any]) -> TargetGeometry | None:
@@ -239,6 +249,14 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise DamagedFileError(f"{key} is {value!r}, which is not of type {kind.__name__}")
     return value
+
+
+def read_name(document: Mapping[str, Any], key: str, default: str = "") -> str:
+    """Return a field that names a file or folder. Raises DamagedFileError if it would lead out of its folder."""
+    name = read_field(document, key, str, default)
+    if name and not is_safe_name(name):
+        raise DamagedFileError(f"{key} is {name!r}, which cannot be the name of a file")
+    return name
 
 
 def read_optional(document: Mapping[str, Any], key: str, kind: type[T]) -> T | None:

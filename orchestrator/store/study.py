@@ -32,6 +32,7 @@ from orchestrator.store.prompt_sets import PromptSets
 from orchestrator.store.study_folder import StudyFolder
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.names import safe_name
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Study(StudyFolder):
     @classmethod
     def locate(cls, out: Path, info: StudyInfo) -> Study:
         """Return the study where it is or would be, without touching the disk."""
-        return cls(out / f"{info.model}-{info.id[:8]}", info.id)
+        return cls(out / f"{safe_name(info.model)}-{info.id[:8]}", info.id)
 
     @classmethod
     def create(cls, out: Path, info: StudyInfo) -> Study:
@@ -163,7 +164,7 @@ class Study(StudyFolder):
 
     def events(self, run: str) -> EventLog:
         """Return the event log of a driver run."""
-        return EventLog(self.root / "events" / f"{run}.jsonl")
+        return EventLog(self.path("events", f"{run}.jsonl"))
 
 
 def is_study(root: Path) -> bool:

@@ -6,7 +6,9 @@ import os
 import uuid
 from pathlib import Path
 
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.parts import TaskKeys
+from orchestrator.utils.names import is_safe_name
 
 
 class StudyFolder:
@@ -35,6 +37,17 @@ class StudyFolder:
     def out(self) -> Path:
         """The root of studies, in which this study lies."""
         return self.root.parent
+
+    def path(self, *names: str) -> Path:
+        """Return the path of a file or folder of the study. Raises DamagedFileError if a name would leave its folder.
+
+        Args:
+            names: The folders below the study, and the file in them. They may come from stored documents.
+        """
+        for name in names:
+            if not is_safe_name(name):
+                raise DamagedFileError(f"{self.root}: {name!r} cannot be the name of a file")
+        return self.root.joinpath(*names)
 
     def reject(self, path: Path, why: object) -> None:
         """Record in `problems` that a file does not verify. If `moves_damaged`, also move it to `damaged/`."""

@@ -17,6 +17,7 @@ from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.names import safe_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ class SweepFolder:
     @classmethod
     def of(cls, study: Study, sweep: Sweep) -> SweepFolder:
         """Return the folder where a sweep of this study is or would be."""
-        return cls(study, study.root / "sweeps" / f"{sweep.name}-{sweep.id[:8]}")
+        return cls(study, study.path("sweeps", f"{safe_name(sweep.name)}-{sweep.id[:8]}"))
 
     @classmethod
     def all_of(cls, study: Study) -> list[SweepFolder]:

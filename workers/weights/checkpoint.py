@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.names import is_safe_name
 from orchestrator.utils.safetensors_header import INDEX_FILE, HeaderError, read_header
 from workers.noise.definition import DType
 
@@ -144,7 +145,11 @@ class MappedCheckpoint:
         """Return the files with weights. Raises UserError if there are none."""
         index = self.folder / INDEX_FILE
         if index.exists():
-            return [self.folder / name for name in sorted(set(read_json(index, self._field)["weight_map"].values()))]
+            names = sorted(set(read_json(index, self._field)["weight_map"].values()))
+            outside = next((name for name in names if not is_safe_name(name)), None)
+            if outside is not None:
+                raise UserError(self._field, index, f"names {outside!r}, which is not a file beside it: fetch it again")
+            return [self.folder / name for name in names]
         if (whole := self.folder / "model.safetensors").exists():
             return [whole]
         files = sorted(f for f in self.folder.glob("*.safetensors") if not f.name.startswith("consolidated"))

@@ -211,3 +211,13 @@ def test_user_errors_are_found_before_submission(overrides: list[str], field: st
 def test_a_dry_run_without_slurm_is_refused() -> None:
     with pytest.raises(UserError, match="dry run is `plan`"):
         compose(["cluster.dry_run=true"])
+
+
+def test_no_name_adds_a_line_to_the_script() -> None:
+    config = compose(["cluster=slurm", "engine=dummy", "model.name=my model"])
+    assert "#SBATCH --job-name=my-model-random-1d\n" in slurm.job_script(config, [])
+    config.model.name = "x\ntouch injected #"
+    assert "injected" not in [line.split()[0] for line in slurm.job_script(config, []).splitlines() if line.strip()]
+    assert not [line for line in slurm.job_script(config, []).splitlines() if line.startswith("touch")]
+    with pytest.raises(UserError, match="control characters"):
+        compose(["cluster=slurm", "engine=dummy", 'model.name="x\ntouch injected #"'])
