@@ -56,6 +56,13 @@ def wait_for(condition: Any, seconds: float = 30) -> bool:
     return False
 
 
+def test_a_local_session_starts_only_the_processes_that_it_needs(ray_session: None) -> None:
+    programs = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert all(any(name in each for each in programs) for name in ("gcs_server", "raylet")), programs
+    for name in ("dashboard.py", "log_monitor.py", "monitor.py"):
+        assert not any(name in each for each in programs), f"{name}: update cluster._UNUSED_PROCESSES for this Ray"
+
+
 @pytest.mark.parametrize("actors", [1, 2, 4])
 def test_responses_do_not_depend_on_the_number_of_actors(job: Job, undisturbed: Responses, actors: int) -> None:
     outcome = job.run(actors=actors, seconds=0.2 * (actors > 1))  # long enough for the last one to start
