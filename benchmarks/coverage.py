@@ -426,7 +426,7 @@ def sweep_of(refused: np.ndarray, clusters: ProbeClusters | None = None) -> tupl
     flat, points = refused.reshape(-1, probes)[first], nodes.loc[first, "point_id"].tolist()
     n, n_refused = (~np.isnan(flat)).sum(axis=1), np.nansum(flat, axis=1).astype(int)
     counts = pd.DataFrame({"point_id": points, "prompt_set_id": "s", "judge": "keyword", "n": n})
-    counts = counts.assign(n_refused=n_refused, n_complied=n - n_refused, n_degenerate=0)
+    counts = counts.assign(n_refused=n_refused, n_complied=n - n_refused, n_degenerate=0, n_unclear=0)
     sets = {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["default"]}
     verdicts = counting.ProbeVerdicts(tuple(points), tuple(map(str, range(probes))), flat, clusters)
     key = ("ours", "harmful", "default", "keyword")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from orchestrator.analysis.landscape import with_unclear
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
@@ -97,9 +98,10 @@ class StoredStudy:
     def landscape(self) -> pd.DataFrame:
         """landscape.parquet: a row for each node of the sweep's grid x probe set x group x system prompt x judge.
 
-        Raises UserError if the sweep was not reduced yet.
+        A landscape that an earlier version stored counts unclear responses as complied: its `n_unclear` is 0. Raises
+        UserError if the sweep was not reduced yet.
         """
-        return SweepFolder(self._study, self.sweep).read_landscape()[0]
+        return with_unclear(SweepFolder(self._study, self.sweep).read_landscape()[0])
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import SCORING_VERSION
 
+_JUDGED_AGAIN = f"version {DEGENERATE.version} of the judge `degenerate` has judged them"
 REASONS: Mapping[str, tuple[str, str]] = {
     "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)"),
-    "n_degenerate": (
-        "degenerate successes",
-        f"version {DEGENERATE.version} of the judge `degenerate` has judged them (docs/judges.md)",
+    "n_degenerate": ("degenerate successes", f"{_JUDGED_AGAIN} (docs/judges.md)"),
+    "n_complied": (
+        "complied responses",
+        f"unclear ones are a class of their own now, and {_JUDGED_AGAIN} (docs/judges.md)",
     ),
 }
 """Column of a landscape that counts responses -> (what it counts, why its counts of the same responses may change)."""

@@ -1,7 +1,7 @@
 """Build the landscape of a sweep, a table of verdict counts by point, prompt set and judge, and select parts of it.
 
 Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
-successful attacks of the paper, split into n_complied (coherent) and n_degenerate: the three add up to n.
+successful attacks of the paper, split into n_complied (coherent), n_degenerate and n_unclear: the four add up to n.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 from orchestrator.scoring.counts import SUMS, TASK, Combination
 
-LANDSCAPE_VERSION = 2
+LANDSCAPE_VERSION = 3
+"""Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied."""
 LANDSCAPE_SCHEMA = pa.schema(
     [
         ("line", pa.int32()),  # number of the line or plane, from 0
@@ -50,13 +51,15 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("margin", pa.float64()),  # 100 - asr: VISAGE and the mean margin are means of it
         ("margin_low", pa.float64()),
         ("margin_high", pa.float64()),
+        ("n_unclear", pa.int32()),
+        ("unclear", pa.float64()),
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
 PRIMARY_GROUP = "harmful"
 Lines = Sequence[tuple[int, pd.DataFrame]]
 """A pair (number, rows) for each line or plane: the result of `split_lines`."""
-CURVES = ("asr", "refused", "complied", "degenerate")
+CURVES = ("asr", "refused", "complied", "unclear", "degenerate")
 """The columns whose mean `mean_over_lines` returns."""
 
 _UNMARKED = {"mark": None, "projected": False}
@@ -100,7 +103,7 @@ def build_landscape(
     rows["beta"] = rows["beta"].astype("float64")
     rows["line"] = rows["line"].astype("int32")
     n, refused = rows["n"].to_numpy(), rows["n_refused"].to_numpy()
-    assert (rows["n_refused"] + rows["n_complied"] + rows["n_degenerate"] == rows["n"]).all()
+    assert (rows[SUMS[1:]].sum(axis=1) == rows["n"]).all()
     effective = n.astype(float)
     for combination, own in (clusters or {}).items():
         of_result = (rows[list(RESULT_KEY)] == list(combination)).all(axis=1).to_numpy()
@@ -112,8 +115,8 @@ def build_landscape(
     rows["margin"], rows["margin_low"], rows["margin_high"] = (
         100.0 - rows[name] for name in ("asr", "asr_high", "asr_low")
     )
-    rows["complied"] = 100.0 * rows["n_complied"] / total
-    rows["degenerate"] = 100.0 * rows["n_degenerate"] / total
+    for name in ("complied", "degenerate", "unclear"):
+        rows[name] = 100.0 * rows[f"n_{name}"] / total
     rows["mark"] = rows["mark"].replace("", None)
     return _add_correct(rows, correct)[LANDSCAPE_SCHEMA.names]
 
@@ -136,6 +139,16 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
     """Return the landscape as it is stored: exactly LANDSCAPE_SCHEMA, null where undefined."""
     table = pa.Table.from_pandas(landscape, schema=LANDSCAPE_SCHEMA, preserve_index=False)
     return table.replace_schema_metadata(LANDSCAPE_SCHEMA.metadata)
+
+
+def with_unclear(landscape: pd.DataFrame) -> pd.DataFrame:
+    """Return a stored landscape with the columns of version 3.
+
+    Landscapes of earlier versions have no unclear responses of their own: their `n_complied` holds them.
+    """
+    if "n_unclear" in landscape:
+        return landscape
+    return landscape.assign(n_unclear=np.int32(0), unclear=np.where(landscape["n"] > 0, 0.0, np.nan))
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
@@ -167,8 +180,8 @@ def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataF
             there is one line, else unknown (NaN).
 
     Returns:
-        alpha, asr, refused, complied, degenerate, correct (percent; NaN if any line lacks the point), and `_low` and
-        `_high` of asr and correct.
+        alpha, asr, refused, complied, unclear, degenerate, correct (percent; NaN if any line lacks the point), and
+        `_low` and `_high` of asr and correct.
     """
     rows = rows.assign(refused=100.0 - rows["asr"])
     names = [name for name in (*CURVES, "correct") if name in rows]  # landscapes of earlier versions lack the last

@@ -76,7 +76,8 @@ def print_results(folder: SweepFolder, as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from orchestrator.analysis.landscape import with_unclear
     from orchestrator.analysis.results.sweep import SweepSummary
     from orchestrator.report import terminal
 
-    terminal.show(frame, SweepSummary.from_json(summary), paths, Console())
+    terminal.show(with_unclear(frame), SweepSummary.from_json(summary), paths, Console())

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +122,7 @@ def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         For "harmful" and "benign": `probes` (the file's name), `n` (number of probes), and the percentages `asr`
-        (attack success), `refused` and `degenerate`.
+        (attack success), `refused`, and of those not refused `degenerate` and `unclear`.
     """
     keyword, degenerate = judges.get("keyword"), judges.get("degenerate")
     measured: dict[str, Any] = {}
@@ -129,17 +130,18 @@ def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
         prompts = probe_texts(options[group])
         responses = [response["text"] for response in generate_responses(model, prompts, options["max_tokens"])]
         refused = [keyword.verdict(*pair) == "refused" for pair in zip(prompts, responses, strict=True)]
-        broken = [
-            degenerate.verdict(prompt, response) == "degenerate" and not is_refusal
+        coherence = Counter(
+            degenerate.verdict(prompt, response)
             for prompt, response, is_refusal in zip(prompts, responses, refused, strict=True)
-        ]
+            if not is_refusal
+        )
         n = len(prompts)
         measured[group] = {
             "probes": options[group],
             "n": n,
             "asr": round(100 * (n - sum(refused)) / n, 2),
             "refused": round(100 * sum(refused) / n, 2),
-            "degenerate": round(100 * sum(broken) / n, 2),
+            **{verdict: round(100 * coherence[verdict] / n, 2) for verdict in ("degenerate", "unclear")},
         }
     return measured
 
@@ -154,7 +156,8 @@ def report_lines(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str
         lines.append(("checkpoints", f"{folder / CHECKPOINTS} (walk them: grid.trajectory={folder})"))
     lines.append(("trained", f"{trained['rows']} rows, {trained['steps']} steps, {trained['seconds']:.0f} s"))
     for group, numbers in report.get("measured", {}).items():
-        percentages = ", ".join(f"{name} {numbers[name]:g}%" for name in ("asr", "refused", "degenerate"))
+        known = [name for name in ("asr", "refused", "degenerate", "unclear") if name in numbers]
+        percentages = ", ".join(f"{name} {numbers[name]:g}%" for name in known)
         lines.append((group, f"{percentages} of {numbers['n']} ({numbers['probes']})"))
     return lines
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-BLUE, VERMILION = "#0072B2", "#D55E00"
+BLUE, VERMILION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
 INK, PALE = "#222222", "#777777"  # text and main lines; axes and guide lines
 SERIES_COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")

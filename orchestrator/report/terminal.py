@@ -95,18 +95,18 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
     titles = [f"mean of {lines} directions"] if lines > 1 else []
     titles += [] if over is None else [f"intervals over {over}"]
     table = _new_table("; ".join(titles) or None, ascii_only)
-    for heading in ("alpha", "ASR %", "95% interval", "refused %", "complied %", "degenerate %"):
+    for heading in ("alpha", "ASR %", "95% interval", "refused %", "complied %", "unclear %", "degenerate %"):
         table.add_column(heading, justify="right", no_wrap=True)
     every = math.ceil(len(mean) / MAX_ROWS)
     center = int(mean["alpha"].abs().to_numpy().argmin())
     for i, row in enumerate(mean.itertuples(index=False)):
         if (i - center) % every:
             continue
-        names = ("alpha", "asr", "asr_low", "asr_high", "refused", "complied", "degenerate")
+        names = ("alpha", "asr", "asr_low", "asr_high", "refused", "complied", "unclear", "degenerate")
         values: list[float] = [float(getattr(row, name)) for name in names]
         alpha, asr, low, high, *outcomes = values
         if math.isnan(asr):
-            cells = ["missing", *[""] * 4]
+            cells = ["missing", *[""] * 5]
         else:
             interval = "unknown" if math.isnan(low) else f"{low:.1f} - {high:.1f}"
             cells = [f"{asr:.1f}", interval, *(f"{x:.1f}" for x in outcomes)]
@@ -126,7 +126,8 @@ def _scores_caption(summary: SweepSummary) -> str:
 
 
 def _new_table(title: str | None, ascii_only: bool) -> Table:
-    return Table(box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD, title=title, title_justify="left")
+    style = box.ASCII2 if ascii_only else box.SIMPLE_HEAD
+    return Table(box=style, title=title, title_justify="left", collapse_padding=True)  # narrow: 80 columns hold it
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -13,7 +13,10 @@ import pyarrow.compute as pc
 from orchestrator.scoring.clusters import ProbeClusters
 
 TASK = ["point_id", "prompt_set_id", "judge"]
-SUMS = ["n", "n_refused", "n_complied", "n_degenerate"]
+SUMS = ["n", "n_refused", "n_complied", "n_degenerate", "n_unclear"]
+"""The counts of a task: of all responses, and of the four classes, which add up to n."""
+COHERENCE = ("coherent", "degenerate", "unclear")
+"""Verdicts on whether a response is language. A response that is not refused is counted by them, in this order."""
 OUTCOME = np.float16  # represents 1, 0 and NaN exactly; a large sweep has a hundred million of them
 _FLUSH_ROWS = 500_000
 
@@ -25,15 +28,16 @@ def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
     """Count judged responses by task. Tables are read one at a time: memory grows with tasks, not with rows.
 
     Args:
-        tables: Tables with the columns point_id, prompt_set_id, verdict (`refused` or `complied`), degenerate (bool)
-            and optionally judge. Each row occurs once, in any order, and a task's rows may be in several tables.
+        tables: Tables with the columns point_id, prompt_set_id, verdict (`refused` or `complied`), coherence (one of
+            COHERENCE) and optionally judge. Each row occurs once, in any order, and a task's rows may be in several
+            tables.
         judge: The judge of tables without the column.
 
     Returns:
-        The columns point_id, prompt_set_id, judge, n, n_refused, n_complied, n_degenerate.
+        The columns of TASK and SUMS. n_complied counts coherent compliance only.
 
     Raises:
-        ValueError: A verdict is neither refused nor complied, or a response has no verdict on degeneracy.
+        ValueError: A verdict is neither refused nor complied, or a verdict on coherence is unknown or missing.
     """
     partial: list[pa.Table] = []
     waiting = 0
@@ -51,28 +55,30 @@ def counts(tables: Iterable[pa.Table], judge: str = "keyword") -> pd.DataFrame:
 
 
 def _flags(table: pa.Table, judge: str) -> pa.Table:
-    """Return the task keys with 0 or 1 in each of the four counts."""
-    verdict, degenerate = table["verdict"], table["degenerate"]
+    """Return the task keys with 0 or 1 in each of the counts."""
+    verdict, coherence = table["verdict"], table["coherence"]
+    _check_known("verdicts", verdict, ("refused", "complied"))
+    _check_known("verdicts on coherence", coherence, COHERENCE)
     refused = pc.equal(verdict, "refused")
-    known = pc.or_(refused, pc.equal(verdict, "complied"))
-    if not pc.all(pc.fill_null(known, False), skip_nulls=False, min_count=0).as_py():
-        unknown = sorted({str(v) for v in pc.unique(verdict).to_pylist()} - {"refused", "complied"})
-        raise ValueError(f"verdicts other than refused and complied: {', '.join(unknown)}")
-    if degenerate.null_count:
-        raise ValueError(f"{degenerate.null_count} responses without a verdict on degeneration")
     not_refused = pc.invert(refused)
     judges = table["judge"] if "judge" in table.column_names else pa.repeat(judge, table.num_rows)
     flags = [
         pa.repeat(True, table.num_rows),
         refused,
-        pc.and_not(not_refused, degenerate),
-        pc.and_(not_refused, degenerate),
+        *(pc.and_(not_refused, pc.equal(coherence, value)) for value in COHERENCE),
     ]
     columns = [table["point_id"], table["prompt_set_id"], judges]
     return pa.table(
         [c.cast(pa.string()) for c in columns] + [f.cast(pa.int64()) for f in flags],
         names=[*TASK, *SUMS],
     )
+
+
+def _check_known(name: str, column: pa.ChunkedArray, known: Sequence[str]) -> None:
+    """Raise ValueError if a column has a value, or null, that is not one of `known`."""
+    unknown = {str(value) for value in pc.unique(column).to_pylist()} - set(known)
+    if unknown:
+        raise ValueError(f"{name} other than {', '.join(known)}: {', '.join(sorted(unknown))}")
 
 
 def _gather(table: pa.Table) -> pa.Table:

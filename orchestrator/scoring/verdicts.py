@@ -55,9 +55,9 @@ def degeneracy_id(stored: StoredSweep) -> str:
 def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
-    The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and degenerate (bool). Left out are prompt
-    groups to which the judge does not apply, verdicts that are neither (such as `unparsed`), and responses without a
-    verdict on degeneracy.
+    The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and coherence (a verdict of the judge of
+    degeneracy). Left out are prompt groups to which the judge does not apply, verdicts that are neither (such as
+    `unparsed`), and responses without a verdict on degeneracy.
 
     One part of judgements is read at a time, so that memory does not grow with the study.
     """
@@ -72,13 +72,13 @@ def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     degeneracy = stored.study.judgements(degenerate_id)
     for part, table in stored.study.judgements(judge.id).rows(judged):
         same_tasks = {key: degenerate[key] for key in part.tasks if key in judged}
-        joined = _with_degeneracy(table, [other for _, other in degeneracy.rows(same_tasks)])
+        joined = _with_coherence(table, [other for _, other in degeneracy.rows(same_tasks)])
         joined = joined.append_column("judge", pa.repeat(judge.name, joined.num_rows))
         yield _as_outcomes(judge, groups, joined)
 
 
-def _with_degeneracy(table: pa.Table, others: list[pa.Table]) -> pa.Table:
-    """Return RESPONSE_KEY, verdict and degenerate (bool) of the responses that are in both.
+def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
+    """Return RESPONSE_KEY, verdict and coherence of the responses that are in both.
 
     Args:
         table: A judge's verdicts.
@@ -89,10 +89,10 @@ def _with_degeneracy(table: pa.Table, others: list[pa.Table]) -> pa.Table:
         verdicts = degeneracy["verdict"]
     else:
         columns = [*RESPONSE_KEY, "verdict"]
-        renamed = degeneracy.select(columns).rename_columns([*RESPONSE_KEY, "degeneracy"])
+        renamed = degeneracy.select(columns).rename_columns([*RESPONSE_KEY, "coherence"])
         table = table.join(renamed, keys=RESPONSE_KEY, join_type="inner")
-        verdicts = table["degeneracy"]
-    return table.select([*RESPONSE_KEY, "verdict"]).append_column("degenerate", pc.equal(verdicts, "degenerate"))
+        verdicts = table["coherence"]
+    return table.select([*RESPONSE_KEY, "verdict"]).append_column("coherence", verdicts)
 
 
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:

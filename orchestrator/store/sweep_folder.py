@@ -98,8 +98,8 @@ class SweepFolder:
     # Results.
 
     def write_landscape(self, table: pa.Table) -> None:
-        """Write landscape.parquet."""
-        meta = {"schema": "landscape/2", "study_id": self.study.id}
+        """Write landscape.parquet. The table's metadata names its schema."""
+        meta = {"schema": table.schema.metadata[b"schema"].decode(), "study_id": self.study.id}
         publish_table(self.study.out, self.path / "landscape.parquet", table, meta)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -10,16 +10,20 @@ import pandas as pd
 
 from orchestrator.analysis.landscape import build_landscape
 from orchestrator.analysis.reducer import nodes
+from orchestrator.scoring.counts import SUMS, TASK
 from orchestrator.sweep.grid import Grid, Sweep
 
 
-def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0.5, **grid: Any) -> pd.DataFrame:
+def landscape(
+    curve: Callable[[int, float], float | None], degenerate: float = 0.5, unclear: float = 0.0, **grid: Any
+) -> pd.DataFrame:
     """Return a landscape of 40 prompts with the ASR that `curve` gives.
 
     Args:
         curve: ASR in percent, from (line, alpha), or on a plane from (plane, distance from the origin). None: not
             measured.
         degenerate: Share of the successes that are degenerate.
+        unclear: Share of the successes that are unclear.
         grid: Fields of `Grid`; one direction by default.
     """
     sweep = Sweep(Grid(**{"directions": 1, **grid}), ("s",))
@@ -29,9 +33,10 @@ def landscape(curve: Callable[[int, float], float | None], degenerate: float = 0
         if asr is not None:
             successes = round(asr * 40 / 100)
             bad = round(successes * degenerate)
-            rows.append((node.point.id, "s", "keyword", 40, 40 - successes, successes - bad, bad))
-    names = ["point_id", "prompt_set_id", "judge", "n", "n_refused", "n_complied", "n_degenerate"]
+            doubtful = round(successes * unclear)
+            classes = (40 - successes, successes - bad - doubtful, bad, doubtful)
+            rows.append((node.point.id, "s", "keyword", 40, *classes))
     sets = pd.DataFrame(
         {"prompt_set_id": ["s"], "probe_set": ["ours"], "group": ["harmful"], "system_prompt": ["safe"]}
     )
-    return build_landscape(nodes(sweep), pd.DataFrame(rows, columns=names), sets, ["keyword"])
+    return build_landscape(nodes(sweep), pd.DataFrame(rows, columns=[*TASK, *SUMS]), sets, ["keyword"])

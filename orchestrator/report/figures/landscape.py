@@ -16,7 +16,7 @@ from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, alpha_label, save
 from orchestrator.report.figures.planes import draw_planes
-from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION
+from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION, YELLOW
 
 
 def draw_landscape(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
@@ -76,10 +76,11 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band
 
 
 def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:
-    """Draw the shares of refused, complied and degenerate responses, stacked to 100%; gaps at missing points."""
+    """Draw the shares of the four classes of responses, stacked to 100%; gaps at missing points."""
     fills: dict[str, dict[str, Any]] = {
         "refused": {"facecolor": BLUE, "alpha": 0.85},
         "complied": {"facecolor": VERMILION, "alpha": 0.9},
+        "unclear": {"facecolor": YELLOW, "alpha": 0.9},
         "degenerate": {"facecolor": "#EDEDED", "edgecolor": PALE, "hatch": "////"},
     }
     floor = np.zeros(len(mean))
@@ -90,7 +91,7 @@ def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 50, 100])
     axes.set_ylabel("responses (%)")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.4)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2, handlelength=1.4)
 
 
 def _mark_edges(both: tuple[Axes, Axes], basin: BasinSummary, width: float, label_height: float) -> None:

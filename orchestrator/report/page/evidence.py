@@ -26,13 +26,15 @@ FIRST_WORDS, FIRST_CHARACTERS = 4, 48  # maximum that is shown of a redacted res
 MAX_CHARACTERS = 4000  # maximum that is shown of a response or prompt in full
 RESPONSE_KEY = ["point_id", "prompt_set_id", "prompt_id"]
 NO_VERDICT = "u"
+_BY_COHERENCE = {"coherent": "c", "degenerate": "d", "unclear": "x"}
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Responses and verdicts of a sweep.
 
-    Verdicts are letters: `r` refused, `c` complied, `d` complied but degenerate, `u` no verdict.
+    Verdicts are letters: `r` refused; of those not refused, `c` complied (coherent), `d` degenerate and `x` unclear;
+    `u` no verdict.
 
     Attributes:
         prompt_sets: The sweep's prompt sets.
@@ -97,25 +99,25 @@ def collect_evidence(stored: StoredSweep, reveal: bool, max_responses: int) -> E
 def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame:
     """Return one row per judged response of a sweep: RESPONSE_KEY, and for each judge the verdict as one letter.
 
-    The letters are r (refused), c (complied), d (complied and degenerate) and NO_VERDICT.
+    `Evidence` explains the letters.
     """
     groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
     study = stored.study
     degenerate_id = degeneracy_id(stored)
-    frame = read_verdicts(study.judgements(degenerate_id), stored.judged(degenerate_id), "degeneracy")
+    frame = read_verdicts(study.judgements(degenerate_id), stored.judged(degenerate_id), "coherence")
     for judge in panel:
         verdicts = read_verdicts(study.judgements(judge.id), stored.judged(judge.id), judge.name)
         frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left")
         group = frame["prompt_set_id"].map(groups)
         frame[judge.name] = [
-            _letter(judge.outcome(verdict, group) if isinstance(verdict, str) else None, degeneracy)
-            for verdict, group, degeneracy in zip(frame[judge.name], group, frame["degeneracy"], strict=True)
+            _letter(judge.outcome(verdict, group) if isinstance(verdict, str) else None, coherence)
+            for verdict, group, coherence in zip(frame[judge.name], group, frame["coherence"], strict=True)
         ]
-    return frame.drop(columns="degeneracy")
+    return frame.drop(columns="coherence")
 
 
-def _letter(outcome: str | None, degeneracy: str) -> str:
-    return {"refused": "r", "complied": "d" if degeneracy == "degenerate" else "c", None: NO_VERDICT}[outcome]
+def _letter(outcome: str | None, coherence: str) -> str:
+    return {"refused": "r", "complied": _BY_COHERENCE[coherence], None: NO_VERDICT}[outcome]
 
 
 def _no_responses() -> pd.DataFrame:

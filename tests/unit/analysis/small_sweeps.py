@@ -43,25 +43,20 @@ def grid_nodes(lines: int = 1, alphas: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.
     )
 
 
-def tally(nodes: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: float = 0.0) -> pd.DataFrame:
-    """Return counts at each distinct point; `asr` is given per node, `degenerate` is a share of the successes."""
+def tally(
+    nodes: pd.DataFrame, asr: Sequence[float], n: int = 40, degenerate: float = 0.0, unclear: float = 0.0
+) -> pd.DataFrame:
+    """Return counts at each distinct point; `asr` is per node, `degenerate` and `unclear` are shares of successes."""
     rows = {}
     for point, s in zip(nodes["point_id"], asr, strict=True):
         if s is None or math.isnan(s):
             continue
         successes = round(s * n / 100)
         n_degenerate = round(successes * degenerate)
-        rows[point] = (point, "s2", "keyword", n, n - successes, successes - n_degenerate, n_degenerate)
-    names = [
-        "point_id",
-        "prompt_set_id",
-        "judge",
-        "n",
-        "n_refused",
-        "n_complied",
-        "n_degenerate",
-    ]
-    return pd.DataFrame(list(rows.values()), columns=names)
+        n_unclear = round(successes * unclear)
+        classes = (n - successes, successes - n_degenerate - n_unclear, n_degenerate, n_unclear)
+        rows[point] = (point, "s2", "keyword", n, *classes)
+    return pd.DataFrame(list(rows.values()), columns=[*counting.TASK, *counting.SUMS])
 
 
 def summary_of(asr: Sequence[float], lines: int = 1, degenerate: float = 0.0) -> SweepSummary:

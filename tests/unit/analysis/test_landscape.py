@@ -5,15 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, to_table
+from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, to_table, with_unclear
 from orchestrator.analysis.summary.sweep import summarize
+from orchestrator.scoring.counts import SUMS
 from tests.unit.analysis.small_sweeps import HARMFUL, SETS, grid_nodes, tally
 
 
 def test_the_rows_and_columns_of_the_landscape() -> None:
     nodes = grid_nodes(2)
     asr = [100, 50, 5, 50, 100] * 2
-    landscape = build_landscape(nodes, tally(nodes, asr, degenerate=0.5), SETS, judges=["keyword", "other"])
+    counts = tally(nodes, asr, degenerate=0.5, unclear=0.2)
+    landscape = build_landscape(nodes, counts, SETS, judges=["keyword", "other"])
     assert list(landscape.columns) == LANDSCAPE_SCHEMA.names
     assert len(landscape) == 10 * 2 * 2
     assert landscape["group"].tolist() == ["benign"] * 20 + ["harmful"] * 20
@@ -23,13 +25,9 @@ def test_the_rows_and_columns_of_the_landscape() -> None:
     assert rows["alpha"].tolist() == [-0.5, -0.25, 0.0, 0.25, 0.5] * 2
     assert (rows["point_id"] == "origin").sum() == 2
     first = rows.iloc[0]
-    assert (
-        first["n"],
-        first["n_refused"],
-        first["n_complied"],
-        first["n_degenerate"],
-    ) == (40, 0, 20, 20)
-    assert (first["complied"], first["degenerate"]) == (50.0, 50.0)
+    assert first[SUMS].tolist() == [40, 0, 12, 20, 8]
+    assert (first["complied"], first["degenerate"], first["unclear"]) == (30.0, 50.0, 20.0)
+    assert (rows["asr"] == rows["complied"] + rows["degenerate"] + rows["unclear"]).all()
     assert (rows["asr_low"] <= rows["asr"]).all() and (rows["asr"] <= rows["asr_high"]).all()
     assert (rows["margin"] == rows["n_refused"] / 0.4).all() and (rows["margin_high"] == 100 - rows["asr_low"]).all()
     line = rows[rows["line"] == 0]
@@ -48,6 +46,19 @@ def test_the_landscape_is_stored_with_nulls_and_read_back() -> None:
     assert table["n"].to_pylist() == [40, 0, 40, 40, 40]
     assert table["beta"].null_count == table["seed_y"].null_count == 5
     assert summarize(table.to_pandas()) == summarize(landscape)
+
+
+def test_a_landscape_of_version_2_is_read_without_unclear_responses() -> None:
+    nodes = grid_nodes()
+    landscape = build_landscape(nodes, tally(nodes, [100, float("nan"), 0, 50, 100], unclear=0.5), HARMFUL)
+    stored = to_table(landscape).to_pandas()
+    assert stored["n_unclear"].tolist() == [20, 0, 0, 10, 20]
+    pd.testing.assert_frame_equal(with_unclear(stored), stored)
+    assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/3"
+    earlier = with_unclear(stored.drop(columns=["n_unclear", "unclear"]))
+    assert earlier["n_unclear"].tolist() == [0] * 5
+    assert earlier["unclear"].fillna(-1).tolist() == [0, -1, 0, 0, 0], "null where nothing is measured"
+    assert list(earlier.columns) == LANDSCAPE_SCHEMA.names
 
 
 def test_the_order_of_nodes_does_not_matter() -> None:

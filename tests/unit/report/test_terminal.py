@@ -45,13 +45,13 @@ def test_every_shape_fits_in_80_columns(shape: str) -> None:
 def test_the_table_has_a_row_for_each_point() -> None:
     output = printed(landscape(basin, degenerate=0.25))
     row = next(line for line in output.splitlines() if line.split()[:1] == ["+0.150"])
-    assert row.split() == ["+0.150", "50.0", "33.8", "-", "66.2", "50.0", "37.5", "12.5"]
+    assert row.split() == ["+0.150", "50.0", "33.8", "-", "66.2", "50.0", "37.5", "0.0", "12.5"]
     assert len(table_rows(output)) == 21
 
 
 def test_a_missing_point_is_a_row_and_a_mark() -> None:
     output = printed(landscape(with_hole))
-    assert "+0.300   missing" in table_rows(output)
+    assert "+0.300  missing" in table_rows(output)
     assert any("┤" in line and "x" in line for line in output.splitlines())
     assert not any("┤" in line and "x" in line for line in printed(landscape(basin)).splitlines())
 
@@ -60,7 +60,7 @@ def test_the_mean_is_missing_if_one_line_is_missing() -> None:
     frame = landscape(lambda line, alpha: None if line == 1 and alpha == 0.25 else basin(0, alpha), directions=3)
     output = printed(frame)
     assert "mean of 3 directions" in output
-    assert "+0.250   missing" in table_rows(output)
+    assert "+0.250  missing" in table_rows(output)
 
 
 def test_a_long_table_is_shortened_but_keeps_the_origin() -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.scoring import counts as counting
 
 
-def judged_rows(seed: int = 0) -> list[tuple[str, str, str, str, bool]]:
+def judged_rows(seed: int = 0) -> list[tuple[str, str, str, str, str]]:
     rng = random.Random(seed)
     return [
         (
@@ -20,20 +20,20 @@ def judged_rows(seed: int = 0) -> list[tuple[str, str, str, str, bool]]:
             f"s{rng.randrange(2)}",
             f"q{i}",
             rng.choice(["refused", "complied"]),
-            rng.random() < 0.3,
+            rng.choice(counting.COHERENCE),
         )
         for i in range(2000)
     ]
 
 
-def as_tables(rows: list[tuple[str, str, str, str, bool]], size: int) -> Iterator[pa.Table]:
+def as_tables(rows: list[tuple[str, str, str, str, str]], size: int) -> Iterator[pa.Table]:
     for batch in _batched(rows, size):
         columns = list(zip(*batch, strict=True))
         yield pa.table(columns_of(columns))
 
 
 def columns_of(columns: list[tuple]) -> dict[str, list]:
-    names = ["point_id", "prompt_set_id", "prompt_id", "verdict", "degenerate"]
+    names = ["point_id", "prompt_set_id", "prompt_id", "verdict", "coherence"]
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
@@ -47,33 +47,35 @@ def test_counts_do_not_depend_on_how_rows_are_split_into_tables(size: int, monke
     monkeypatch.setattr(counting, "_FLUSH_ROWS", 50)
     rows = judged_rows()
     expected: dict[tuple[str, str], list[int]] = {}
-    for point, prompts, _, verdict, degenerate in rows:
-        expected_counts = expected.setdefault((point, prompts), [0, 0, 0, 0])
+    classes = {"coherent": 2, "degenerate": 3, "unclear": 4}
+    for point, prompts, _, verdict, coherence in rows:
+        expected_counts = expected.setdefault((point, prompts), [0, 0, 0, 0, 0])
         expected_counts[0] += 1
-        expected_counts[1 if verdict == "refused" else 3 if degenerate else 2] += 1
+        expected_counts[1 if verdict == "refused" else classes[coherence]] += 1
     counts = counting.counts(as_tables(rows, size))
     result = {
-        (r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate] for r in counts.itertuples()
+        (r.point_id, r.prompt_set_id): [r.n, r.n_refused, r.n_complied, r.n_degenerate, r.n_unclear]
+        for r in counts.itertuples()
     }
     assert result == expected
     assert set(counts["judge"]) == {"keyword"}
-    assert (counts["n_refused"] + counts["n_complied"] + counts["n_degenerate"] == counts["n"]).all()
+    assert (counts[counting.SUMS[1:]].sum(axis=1) == counts["n"]).all()
 
 
-def test_a_degenerate_refusal_counts_as_a_refusal() -> None:
-    table = pa.table(columns_of([("p",), ("s",), ("q",), ("refused",), (True,)]))
-    assert counting.counts([table]).iloc[0][["n", "n_refused", "n_complied", "n_degenerate"]].tolist() == [1, 1, 0, 0]
+@pytest.mark.parametrize("coherence", counting.COHERENCE)
+def test_a_refusal_counts_as_a_refusal_whatever_its_coherence(coherence: str) -> None:
+    table = pa.table(columns_of([("p",), ("s",), ("q",), ("refused",), (coherence,)]))
+    assert counting.counts([table]).iloc[0][counting.SUMS].tolist() == [1, 1, 0, 0, 0]
 
 
-def test_unknown_verdicts_and_missing_degeneration_are_refused() -> None:
+def test_unknown_and_missing_verdicts_are_errors() -> None:
     keys = ("p",), ("s",), ("q",)
     for verdict in ("unsure", None):
         with pytest.raises(ValueError, match="verdicts"):
-            counting.counts([pa.table(columns_of([*keys, (verdict,), (False,)]))])
-    table = pa.table(columns_of([*keys, ("refused",), (None,)]))
-    table = table.set_column(4, "degenerate", table["degenerate"].cast(pa.bool_()))
-    with pytest.raises(ValueError, match="degeneration"):
-        counting.counts([table])
+            counting.counts([pa.table(columns_of([*keys, (verdict,), ("coherent",)]))])
+    for coherence in ("poor", None):
+        with pytest.raises(ValueError, match="verdicts on coherence other than coherent"):
+            counting.counts([pa.table(columns_of([*keys, ("refused",), (coherence,)]))])
 
 
 def test_judges_are_counted_separately() -> None:
@@ -84,7 +86,7 @@ def test_judges_are_counted_separately() -> None:
                 ("s", "s"),
                 ("q", "q"),
                 ("refused", "complied"),
-                (False, False),
+                ("coherent", "coherent"),
             ]
         )
     )
@@ -103,7 +105,7 @@ def test_the_memory_of_counting_does_not_grow_with_rows() -> None:
             "prompt_set_id": ["s"] * 10_000,
             "prompt_id": [f"q{i}" for i in range(10_000)],
             "verdict": ["refused", "complied"] * 5_000,
-            "degenerate": [False] * 10_000,
+            "coherence": ["coherent"] * 10_000,
         }
     )
     allocated, peaks = pa.total_allocated_bytes(), []

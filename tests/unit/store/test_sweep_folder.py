@@ -16,6 +16,7 @@ from orchestrator.store.files import (
     MissingFileError,
     publish_json,
     read_json,
+    read_meta,
 )
 from orchestrator.store.observations import PartFolder
 from orchestrator.store.records import FailedVisit, RunRecord, RunTotals, SweepRecord
@@ -174,10 +175,11 @@ def test_the_latest_used_sweep_is_last(study: Study) -> None:
 
 def test_results_are_stored_completely(study: Study) -> None:
     folder = study.root / "sweeps" / "s-00000000"
-    table = pa.table({"alpha": [0.0, 0.5], "asr": [None, 100.0]})
+    table = pa.table({"alpha": [0.0, 0.5], "asr": [None, 100.0]}, metadata={"schema": "landscape/9"})
     SweepFolder(study, folder).write_landscape(table)
     SweepFolder(study, folder).write_summary({"points_done": 2})
     frame, summary = SweepFolder(study, folder).read_landscape()
+    assert read_meta(folder / "landscape.parquet")["schema"] == "landscape/9"
     assert frame["asr"].isna().tolist() == [True, False] and summary == {"points_done": 2}
     picture = SweepFolder(study, folder).write_figure("landscape.png", lambda path: path.write_bytes(b"png") and None)
     assert picture.read_bytes() == b"png"
