@@ -39,6 +39,7 @@ from orchestrator.store.schemas import RESPONSE_KEY
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
@@ -174,6 +175,7 @@ def reduce_summary(
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
         agreement=summarize_agreement(refusals) if len(stored.sweep.judges) > 1 else (),
         log_probability=SweepLogProbabilities(stored).coverage(),
+        rendering=renderings(stored.prompt_sets),
         tasks_failed=len(given_up(runs) - stored.generations.keys()),
         seconds=round(sum(run.seconds for run in runs), 1),
         tokens=sum(run.totals.tokens for run in runs),

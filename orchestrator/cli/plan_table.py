@@ -27,6 +27,7 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("responses", f"{plan.responses:,}"),
         ("tokens", f"{plan.prompt_tokens:,} in prompts, at most {plan.generated_tokens:,} generated"),
     ]
+    rows += [("prompts", str(rendering)) for rendering in plan.rendering]
     if plan.memory is not None:
         rows.append((f"memory per {'GPU' if plan.setup.gpu else 'actor'}", _memory(plan.memory)))
     rows.append(_device(plan))

@@ -20,14 +20,13 @@ from orchestrator.models.embedded import (
 )
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.hub import cached_snapshot, download_snapshot
+from orchestrator.prompts.chat_templates import TOKENIZER_FILES
 from orchestrator.utils.console import file_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 
 DUMMY = "dummy"
 """The preset without weights."""
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,9 @@ def _check_matches_preset(checkpoint: CheckpointInfo, model: ModelConfig) -> Non
         raise UserError(MODEL_FIELD, checkpoint.path, remedy)
     if not any((checkpoint.path / name).is_file() for name in TOKENIZER_FILES):
         remedy = f"has no tokenizer ({', '.join(TOKENIZER_FILES)}): copy it there"
+        if (checkpoint.path / "tekken.json").is_file():
+            remedy = "has tekken.json as its only tokenizer, which has no chat template: copy tokenizer.json and "
+            remedy += "tokenizer_config.json of the same model there"
         raise UserError(MODEL_FIELD, checkpoint.path, remedy)
 
 

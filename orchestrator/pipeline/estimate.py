@@ -32,6 +32,7 @@ from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import with_totals
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
+from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils.choices import (
     BaseChoice,
@@ -73,7 +74,8 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
         prepared = prepare(config, presets)
         missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
         plan = estimate_prepared(prepared, missing.tasks)
-        return dataclasses.replace(plan, precision=plan_from_stored(prepared))
+        rendering = renderings(prepared.prompt_sets)
+        return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
 
 

@@ -16,7 +16,12 @@ from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.pipeline.checks import check_image_encoder, check_lengths
 from orchestrator.pipeline.grid import resolve_grid
-from orchestrator.pipeline.prompt_sets import load_probe_sets, render, without_duplicates
+from orchestrator.pipeline.prompt_sets import (
+    load_probe_sets,
+    render,
+    warn_of_missing_template,
+    without_duplicates,
+)
 from orchestrator.store.files import DamagedFileError, check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.runs import given_up
@@ -78,6 +83,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     probe_sets = load_probe_sets(config, presets)
     model, checkpoint = _resolve_checked_model(config)
     prompt_sets = render(config, presets, probe_sets, model)
+    warn_of_missing_template(prompt_sets, config.model.name)
     check_lengths(config, checkpoint, prompt_sets)
     prompt_sets = without_duplicates(prompt_sets)
     grid = resolve_grid(config, checkpoint, presets)

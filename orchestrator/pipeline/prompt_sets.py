@@ -11,7 +11,8 @@ from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
-from orchestrator.sweep.tasks import PromptSet, Sampling
+from orchestrator.sweep.prompt_rendering import renderings
+from orchestrator.sweep.tasks import MISSING_TEMPLATE, PromptSet, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,22 @@ def render(
         lambda probe_set: sampling_of(config, probe_set),
         config.model.template,
     )
+
+
+def warn_of_missing_template(prompt_sets: Sequence[PromptSet], model: str) -> None:
+    """Log a warning if the model's prompts are bare text although nobody requested that."""
+    if any(prompts.template == MISSING_TEMPLATE for prompts in prompt_sets):
+        logger.warning(
+            "%s has no chat template: its prompts are bare text. Name a template of data/templates with "
+            "model.template=NAME, or request bare text with model.template=none",
+            model,
+        )
+
+
+def log_rendering(prompt_sets: Sequence[PromptSet]) -> None:
+    """Log how the prompts were rendered, with one example for each template and system prompt."""
+    for rendering in renderings(prompt_sets):
+        logger.info("prompts of %s: %s", rendering.probe_set, rendering)
 
 
 def without_duplicates(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:

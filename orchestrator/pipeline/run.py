@@ -17,6 +17,7 @@ from orchestrator.config.schema import Config
 from orchestrator.pipeline.execute import Execution, execute, execute_again, open_sweep
 from orchestrator.pipeline.judge import resolve_model_judges
 from orchestrator.pipeline.prepare import prepare
+from orchestrator.pipeline.prompt_sets import log_rendering
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import assign_parts, parse_part
@@ -52,6 +53,7 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
     """
     prepared = prepare(config, presets)
+    log_rendering(prepared.prompt_sets)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     with open_sweep(prepared, overrides) as stored:
         execution = execute(prepared, stored, console)

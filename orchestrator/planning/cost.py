@@ -23,6 +23,7 @@ from orchestrator.planning.memory import (
 from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time, visit_seconds
 from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
 from orchestrator.sweep.continuations import SCORED_TOKENS
+from orchestrator.sweep.prompt_rendering import PromptRendering
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
 
@@ -106,6 +107,7 @@ class Plan:
         log_probability: The plan of reading responses at the origin. None if none is read.
         precision: The sweep that would give VISAGE the precision of `report.target`. None if no sweep like this one is
             stored.
+        rendering: How the prompts were rendered, for each template and system prompt. Empty without the weights.
     """
 
     model: ModelSize
@@ -130,6 +132,7 @@ class Plan:
     judging: tuple[JudgePlan, ...] = ()
     log_probability: ReadingPlan | None = None
     precision: PrecisionPlan | None = None
+    rendering: tuple[PromptRendering, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return every field as JSON. `setup` is written under the key `room`."""
@@ -148,6 +151,7 @@ class Plan:
             "notes": tuple(value["notes"]),
             "log_probability": None if reading is None else ReadingPlan(**reading),
             "judging": tuple(JudgePlan.from_json(judge_plan) for judge_plan in value["judging"]),
+            "rendering": tuple(map(PromptRendering.from_json, value.get("rendering", ()))),
             "precision": None if value.get("precision") is None else PrecisionPlan.from_json(value["precision"]),
         }
         return cls(**fields)

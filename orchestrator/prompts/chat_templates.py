@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE
 from orchestrator.utils.subprocesses import first_line, serve_module
 
-TOKENIZER_TEMPLATE, NO_TEMPLATE = "tokenizer", "none"
-"""Templates without a file in data/templates: the tokenizer's own chat template, and the bare text."""
+TOKENIZER_TEMPLATE = "tokenizer"
+"""Name of the tokenizer's own chat template. It and NO_TEMPLATE, the bare text, have no file in data/templates."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Files of which a model's folder must hold one."""
+
+TOKENIZER_CONFIG, JINJA_FILE = "tokenizer_config.json", "chat_template.jinja"
+PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
+"""Files from which transformers reads a processor's chat template, but not a tokenizer's."""
+
+PRINTED_PARTS = ("[{'type': 'text'", '[{"type": "text"')
+"""What a template writes that prints a list of parts instead of reading it."""
 
 TIME_LIMIT = 1800.0
 """Limit of the process in seconds: a template may loop for ever."""
@@ -30,11 +43,60 @@ def load_tokenizer(folder: str) -> Any:
 
     Call it in a subprocess only: it makes PyTorch impossible to import. transformers imports PyTorch if it is
     installed, which takes several seconds and is not needed here.
+
+    A chat template that is only in a processor's file is used too. `tekken.json` is not read: if mistral_common is
+    installed, transformers would prefer it to `tokenizer.json`, and its tokenizer has no chat template.
+
+    Raises:
+        ValueError: `tekken.json` is the folder's only tokenizer.
     """
     sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    path = Path(folder)
+    if (path / "tekken.json").is_file() and not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError("its only tokenizer is tekken.json, which has no chat template")
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, mistral_format=False
+    )
+    if not tokenizer.chat_template:
+        _, tokenizer.chat_template = _processor_template(path)
+    return tokenizer
+
+
+def template_file(folder: str, tokenizer: Any) -> str:
+    """Return the name of the file that holds the chat template of a tokenizer of `load_tokenizer`, or MISSING_TEMPLATE.
+
+    The order is that of transformers.
+    """
+    if not tokenizer.chat_template:
+        return MISSING_TEMPLATE
+    path = Path(folder)
+    if (path / JINJA_FILE).is_file() or any((path / "additional_chat_templates").glob("*.jinja")):
+        return JINJA_FILE
+    if _template_in(path / TOKENIZER_CONFIG):
+        return TOKENIZER_CONFIG
+    file, _ = _processor_template(path)
+    return file or "the tokenizer's class"
+
+
+def _processor_template(folder: Path) -> tuple[str, Any]:
+    """Return the first of PROCESSOR_FILES that holds a template, and the template; ("", None) if none does."""
+    for name in PROCESSOR_FILES:
+        if template := _template_in(folder / name):
+            return name, template
+    return "", None
+
+
+def _template_in(file: Path) -> Any:
+    """Return the chat template in a JSON file: a text, or texts by name. None if there is none."""
+    if not file.is_file():
+        return None
+    document = json.loads(file.read_text(encoding="utf-8"))
+    template = document.get("chat_template") if isinstance(document, dict) else None
+    if isinstance(template, list):
+        return {entry["name"]: entry["template"] for entry in template}
+    return template
 
 
 def appends_eos(tokenizer: Any) -> bool:
@@ -46,7 +108,9 @@ def appends_eos(tokenizer: Any) -> bool:
 def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, *turns: str) -> str:
     """Return the text that prompts the model with these turns.
 
-    A template that refuses a system message, or leaves it out, gets it at the beginning of the first turn.
+    A template that refuses texts, or leaves them out, gets each message as a list of one part, {"type": "text",
+    "text": ...}. A template that refuses a system message in both forms, or leaves it out, gets it at the beginning of
+    the first turn.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -58,9 +122,12 @@ def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, 
         ValueError: The template leaves the last message out.
     """
 
-    def apply(*messages: tuple[str, str]) -> str:
+    def apply(messages: Sequence[tuple[str, str]], parts: bool) -> str:
         rendered: str = tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages],
+            [
+                {"role": role, "content": [{"type": "text", "text": content}] if parts else content}
+                for role, content in messages
+            ],
             chat_template=source,
             tokenize=False,
             add_generation_prompt=True,
@@ -70,16 +137,24 @@ def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, 
         )
         if turns[-1].strip() not in rendered:
             raise ValueError("the template leaves the prompt out")
+        if parts and any(printed in rendered for printed in PRINTED_PARTS):
+            raise ValueError("the template prints a list of parts as it is")
         return rendered
 
     messages = list(zip(itertools.cycle(("user", "assistant")), turns, strict=False))
-    if system is None:
-        return apply(*messages)
-    with contextlib.suppress(Exception):
-        rendered = apply(("system", system), *messages)
-        if system.strip() in rendered:
-            return rendered
-    return apply(("user", bare_prompt(system, turns[0])), *messages[1:])
+    if system is not None:
+        for parts in (False, True):
+            with contextlib.suppress(Exception):
+                rendered = apply([("system", system), *messages], parts)
+                if system.strip() in rendered:
+                    return rendered
+        messages[0] = ("user", bare_prompt(system, turns[0]))
+    try:
+        return apply(messages, parts=False)
+    except Exception:
+        with contextlib.suppress(Exception):
+            return apply(messages, parts=True)
+        raise  # the reason against the usual form
 
 
 def bare_prompt(system: str | None, text: str) -> str:
@@ -121,9 +196,9 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
             (conversations, prefill, continuations). A conversation is (system prompt or null, turns).
 
     Returns:
-        {"results": (rendered texts, token ids, tokens of the continuations) for each job}; {"tokenizer": reason} if the
-        tokenizer does not load; {"text", "reason"} if a text cannot be rendered; {"continuation": reason} if a
-        continuation is not one token.
+        {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file": `template_file` of
+        the tokenizer}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
+        rendered; {"continuation": reason} if a continuation is not one token.
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
@@ -152,7 +227,7 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             return {"continuation": first_line(error)}
         results.append((rendered, token_ids, added))
-    return {"results": results}
+    return {"results": results, "file": template_file(request["folder"], tokenizer)}
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _render(judge: ModelJudge, folder: Path, filled: list[list[str]], limit: int
     }
     response = _exchange(request)
     if reason := response.get("tokenizer"):
-        remedy = f"{judge.name}'s tokenizer does not load ({reason}): fetch the model again"
+        remedy = f"{judge.name}'s tokenizer does not load ({reason}): fetch the model again, with its tokenizer.json"
         raise UserError(JUDGE_FIELD, folder, remedy)
     if "long" in response:
         remedy = f"a prompt and {judge.name}'s template take {response['long']} tokens: "

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.prompts.chat_templates import (
-    NO_TEMPLATE,
     TIME_LIMIT,
     TOKENIZER_TEMPLATE,
     bare_prompt,
@@ -25,7 +24,7 @@ from orchestrator.prompts.chat_templates import (
 )
 from orchestrator.prompts.few_shot import Conversation
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.sweep.tasks import PromptSet, Sampling
+from orchestrator.sweep.tasks import NO_TEMPLATE, PromptSet, Sampling
 from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
@@ -34,7 +33,7 @@ from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
@@ -81,11 +80,12 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class _Rendered:
-    """The result of a job: rendered texts, their token ids, and the token of each continuation."""
+    """The result of a job: rendered texts, their token ids, the token of each continuation, the template's source."""
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     continuations: tuple[int, ...] = ()
+    template: str = NO_TEMPLATE
 
 
 def render_prompt_sets(
@@ -134,6 +134,7 @@ def render_prompt_sets(
             probe_set=probes.name,
             system_prompt=system.name,
             origin=probes.origin,
+            template=rendered.template,
         )
         for (probes, system), rendered in zip(pairs, results, strict=True)
     ]
@@ -234,10 +235,10 @@ def _load(file: Path, key: str) -> _Rendered | None:
     """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
-        parts = value["rendered"], value["token_ids"], value["continuations"]
+        parts = value["rendered"], value["token_ids"], value["continuations"], value["template"]
         if value["check"] != content_id([key, *parts]):
             return None
-        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]))
+        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]), parts[3])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -247,6 +248,7 @@ def _save(file: Path, key: str, rendered: _Rendered) -> None:
         "rendered": rendered.texts,
         "token_ids": rendered.token_ids,
         "continuations": rendered.continuations,
+        "template": rendered.template,
     }
     write_json(file, {"check": content_id([key, *parts.values()]), **parts})
 
@@ -264,15 +266,18 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
     }
     response = _exchange(request)
     if reason := response.get("tokenizer"):
-        raise UserError("model.path", folder, f"its tokenizer does not load ({reason}): fetch the model again")
+        remedy = f"its tokenizer does not load ({reason}): fetch the model again, with its tokenizer.json"
+        raise UserError("model.path", folder, remedy)
     if "text" in response:
         problem = f"cannot render the prompt {response['text']!r} ({response['reason']})"
         raise UserError(TEMPLATE_FIELD, template, f"{problem}: leave it out, or set {TEMPLATE_FIELD}=none")
     if reason := response.get("continuation"):
         remedy = f"its tokenizer has no single token for each letter ({reason}): set probes.shots=null"
         raise UserError("model.path", folder, remedy)
+    used = _source_name(template, response["file"])
     results = [
-        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens)) for texts, ids, tokens in response["results"]
+        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used)
+        for texts, ids, tokens in response["results"]
     ]
     for job, result in zip(jobs, results, strict=True):
         for conversation, ids in zip(job.conversations, result.token_ids, strict=True):
@@ -281,6 +286,13 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
                     "probes", conversation.turns[-1], "is no token at all to this model's tokenizer: leave it out"
                 )
     return results
+
+
+def _source_name(template: str, file: str) -> str:
+    """Return the source of a template (see `PromptSet.template`) from its name and from `template_file`."""
+    if template == NO_TEMPLATE:
+        return NO_TEMPLATE
+    return file if template == TOKENIZER_TEMPLATE else f"data/templates/{template}.jinja"
 
 
 def _exchange(request: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,11 +27,16 @@ class PromptSets:
         self._folder = folder
 
     def write(self, prompts: PromptSet) -> None:
-        """Store a prompt set unless it is stored already."""
+        """Store a prompt set unless it is stored already.
+
+        A stored one of an earlier version, which lacks the template's source, gets it and is otherwise left as it is.
+        """
         path = self._path(prompts.id)
         try:
-            self.read(prompts.id)
-            return
+            stored = self.read(prompts.id)
+            if stored.template or not prompts.template:
+                return
+            prompts = dataclasses.replace(stored, template=prompts.template)
         except MissingFileError:
             pass
         except DamagedFileError as error:
@@ -55,6 +61,7 @@ class PromptSets:
             "probe_set": prompts.probe_set,
             "system_prompt": prompts.system_prompt,
             "origin": prompts.origin,
+            "template": prompts.template,
         }
         publish_table(self._folder.out, path, pa.table(columns, schema=PROMPTS), meta)
 
@@ -76,6 +83,7 @@ class PromptSets:
                 probe_set=meta["probe_set"],
                 system_prompt=meta["system_prompt"],
                 origin=meta.get("origin", ""),
+                template=meta.get("template", ""),
             )
         if prompts.id != prompt_set_id:
             raise DamagedFileError(f"{path}: holds another prompt set")

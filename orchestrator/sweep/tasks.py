@@ -17,6 +17,9 @@ from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, text_id
 
+NO_TEMPLATE, MISSING_TEMPLATE = "none", "missing"
+"""Sources of a chat template where there is none: the bare text was requested, or the tokenizer has no template."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -82,12 +85,15 @@ class Sampling:
 class PromptSet:
     """Prompts of one group, rendered for one model, with their sampling.
 
-    Its identity is group, prompt ids, token ids and sampling. `probe_set`, `system_prompt` and `origin` are only
-    human-readable names, because their effect is contained in the token ids.
+    Its identity is group, prompt ids, token ids and sampling. `probe_set`, `system_prompt`, `origin` and `template` are
+    only human-readable names, because their effect is contained in the token ids.
 
     Attributes:
         rendered: The text of each prompt in the model's chat template.
         token_ids: The token ids of each rendered prompt.
+        template: Source of the chat template: the name of the model's file or of data/templates, "none" for the bare
+            text, or "missing" for the bare text because the tokenizer has no template. Empty in prompt sets that were
+            stored by earlier versions.
     """
 
     group: str
@@ -98,6 +104,7 @@ class PromptSet:
     probe_set: str = ""
     system_prompt: str = ""
     origin: str = ""
+    template: str = ""
 
     @functools.cached_property
     def id(self) -> str:

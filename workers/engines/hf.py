@@ -65,7 +65,9 @@ class TransformersEngine(Engine):
         )
         self._check_all_weights_loaded(loading_info)
         self._model = model.eval()
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model_dir, local_files_only=True)
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+            spec.model_dir, local_files_only=True, mistral_format=False
+        )
         self._terminators = terminators(spec.model_dir, self._tokenizer.eos_token_id)
         self._batch = min(spec.max_num_seqs, MAX_BATCH)
         parameters = dict(self._model.named_parameters(remove_duplicate=False))

@@ -82,8 +82,10 @@ class VllmEngine(Engine):
         spec = self.spec
         kv = spec.kv_cache_gib if spec.kv_cache_gib is not None or spec.device == "cuda" else DEFAULT_CPU_KV_GIB
         images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}
+        tekken = (Path(spec.model_dir) / "tekken.json").is_file()  # the tokenizer must be that of the prompts
         return vllm.LLM(
             model=spec.model_dir,
+            tokenizer_mode="hf" if tekken else "auto",
             dtype=spec.dtype,
             seed=0,
             max_model_len=spec.max_model_len,

@@ -28,7 +28,9 @@ def load_tokenizer(base_dir: str | Path) -> Any:
     """Load the tokenizer from a local folder. If it has no padding token, it uses the end-of-sequence token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base_dir, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        base_dir, local_files_only=True, trust_remote_code=False, mistral_format=False
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

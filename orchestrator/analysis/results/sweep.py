@@ -14,6 +14,7 @@ from orchestrator.analysis.results.judges import AgreementSummary, JudgeSummary
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.sweep.continuations import LogProbabilityCoverage
+from orchestrator.sweep.prompt_rendering import PromptRendering
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "summary/1"
@@ -68,6 +69,7 @@ class SweepSummary(JsonRecord):
         primary: The combination whose numbers are at the top level.
         plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
+        rendering: How the prompts were rendered, for each template and system prompt. Empty in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
         actors: The largest number of actors that became ready in one run, replacements included.
@@ -102,6 +104,7 @@ class SweepSummary(JsonRecord):
     judges: tuple[JudgeSummary, ...] = ()
     agreement: tuple[AgreementSummary, ...] = ()
     log_probability: LogProbabilityCoverage | None = None
+    rendering: tuple[PromptRendering, ...] = ()
     tasks_failed: int = 0
     seconds: float = 0.0
     tokens: int = 0

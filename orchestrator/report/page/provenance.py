@@ -12,6 +12,7 @@ from orchestrator.report.page.evidence import Evidence
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Grid
+from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.console import duration
 
@@ -37,6 +38,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
         ("Seeds", _seeds(sweep.grid)),
         ("Targets", _targets(stored.record)),
         *(("Prompt set", _prompt_set(prompts)) for prompts in evidence.prompt_sets),
+        *(("Rendered prompts", str(rendering)) for rendering in renderings(evidence.prompt_sets)),
         *(("Engine", _pairs(engine)) for engine in summary.engines),
         ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
         ("Machines", "; ".join(_machines(runs))),

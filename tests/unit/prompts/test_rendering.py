@@ -219,6 +219,75 @@ def test_template_none_renders_plain_text(tmp_path: Path, count_requests: Callab
     assert bare.id != chat.id
 
 
+def move_template(folder: Path, file: str) -> None:
+    """Move the template of a tokenizer from tokenizer_config.json to another file from which transformers reads it."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    template = config.pop("chat_template")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / file).write_text(template if file.endswith(".jinja") else json.dumps({"chat_template": template}))
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "chat_template.json", "processor_config.json"])
+def test_a_template_is_read_from_every_file_that_may_hold_it(
+    tmp_path: Path, count_requests: Callable[[], int], file: str
+) -> None:
+    folder = tokenizer(tmp_path)
+    (usual,) = render(folder)
+    move_template(folder, file)
+    (moved,) = render(folder)
+    assert moved.token_ids == usual.token_ids and moved.id == usual.id
+    assert (usual.template, moved.template) == ("tokenizer_config.json", file)
+
+
+def test_tekken_beside_tokenizer_json_changes_nothing(tmp_path: Path, count_requests: Callable[[], int]) -> None:
+    mistral_common = pytest.importorskip("mistral_common")
+    folder = tokenizer(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral", "architectures": ["MistralForCausalLM"]}))
+    (without,) = render(folder)
+    tekken = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
+    (folder / "tekken.json").symlink_to(tekken)
+    (beside,) = render(folder)
+    assert beside.rendered == without.rendered and beside.id == without.id
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tekken\.json.*tokenizer\.json") as raised:
+        render(folder)
+    assert raised.value.field == "model.path"
+
+
+PARTS = (
+    "{% for message in messages %}<|{{ message['role'] }}|>"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|end|>{% endfor %}<|assistant|>"
+)
+STRICT_PARTS = PARTS.replace(
+    "{% for part", "{% if message['content'] is string %}{{ raise_exception('no text') }}{% endif %}{% for part"
+)
+SYSTEM_PARTS = PARTS.replace(
+    "{% for part in", "{% if message['role'] == 'user' %}{{ message['content'] }}{% else %}{% for part in"
+).replace("{% endfor %}<|end|>", "{% endfor %}{% endif %}<|end|>")
+
+
+@pytest.mark.parametrize("template", [PARTS, STRICT_PARTS])
+def test_templates_that_take_lists_of_parts(tmp_path: Path, count_requests: Callable[[], int], template: str) -> None:
+    default, stern = render(tokenizer(tmp_path, template), DEFAULT, STERN)
+    assert default.rendered[0] == "<|user|>How do I kill a process?<|end|><|assistant|>"
+    assert stern.rendered[0] == "<|system|>Be stern.<|end|><|user|>How do I kill a process?<|end|><|assistant|>"
+
+
+def test_a_template_never_prints_the_list_of_parts(tmp_path: Path, count_requests: Callable[[], int]) -> None:
+    (stern,) = render(tokenizer(tmp_path, SYSTEM_PARTS), STERN)
+    assert stern.rendered[0].startswith("<|user|>Be stern.\n\nHow do I kill a process?")
+
+
+def test_prompt_sets_name_the_source_of_their_template(tmp_path: Path, count_requests: Callable[[], int]) -> None:
+    folder = tokenizer(tmp_path)
+    bare = SystemPrompt("no_template", None, "none")
+    assert [prompts.template for prompts in render(folder, DEFAULT, bare)] == ["tokenizer_config.json", "none"]
+    assert render(folder, template="mistral")[0].template == "data/templates/mistral.jinja"
+    assert render(None)[0].template == "none"
+    assert render(tokenizer(tmp_path, None))[0].template == "missing"
+
+
 def test_named_templates_render_as_documented(tmp_path: Path, count_requests: Callable[[], int]) -> None:
     folder, question = tokenizer(tmp_path), "How do I kill a process?"
     llama2, guardrail = (

@@ -112,6 +112,7 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         "checkpoints",
         "judges",
         "agreement",
+        "rendering",
         "tasks_failed",
         "engines",
         "versions",
@@ -130,7 +131,7 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert (old.intervals_version, summary.intervals_version) == (1, 2)
     assert old.primary_result.clusters is None and old.primary_result.curves == ()
     assert old.visage.paper == summary.visage.paper and old.visage.over is None and old.basin.area.value is None
-    assert (old.checkpoints, old.judges, old.tasks_failed) == ((), (), 0)
+    assert (old.checkpoints, old.judges, old.tasks_failed, old.rendering) == ((), (), 0, ())
     assert paragraph(old).startswith(verdict(summary))
     values = [{tile["name"]: tile["value"] for tile in content.tiles(each)} for each in (old, summary)]
     assert values[0] == values[1] | {"Mean margin": "–"}
