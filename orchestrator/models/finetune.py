@@ -24,9 +24,10 @@ from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.recipes import read_recipe
 from orchestrator.models.resolve import resolve_model
 from orchestrator.models.training_data import encode_rows, probe_texts, training_rows
-from orchestrator.utils.cache import cache_dir, locked
+from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.private import locked, make_private
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def finetuned_folder(name: str, base: CheckpointInfo, template: str, presets: Pr
     folder, recipe = cache_folder(name, base, template, presets)
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_private(folder.parent)
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             for leftover in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed

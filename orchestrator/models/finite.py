@@ -11,6 +11,7 @@ from orchestrator.models.fingerprint import fingerprint
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.console import Progress, ignore_progress
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.private import make_private
 from workers.weights.checkpoint import MappedCheckpoint
 
 BLOCK = 1 << 20
@@ -52,7 +53,7 @@ def check_finite(checkpoint: CheckpointInfo, field: str = MODEL_FIELD, progress:
         mapped.release(info.name)
         progress(done / max(1, total))
     try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        make_private(marker.parent)
         marker.touch()
     except OSError:
         pass  # the weights are read again next time

@@ -18,6 +18,7 @@ from orchestrator.models.targets import is_recipe, read_target
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.private import make_private
 from workers.weights import adapters
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import TOWARDS_FIELD, Target
@@ -88,7 +89,7 @@ def principal_axis_adapters(
     for axis, row in zip(axes, weights, strict=True):
         if axis.is_dir():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             new = Path(temporary) / axis.name
             mapped = MappedCheckpoint(base.path, TOWARDS_FIELD)

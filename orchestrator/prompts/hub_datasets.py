@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.private import make_private
 from orchestrator.utils.subprocesses import first_line, run_module, serve_module
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def fetch_dataset(conf: HubConfig) -> Path:
     if (folder / SOURCE_FILE).is_file():
         return folder / ROWS_FILE
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.tmp"))
     except OSError as error:
         remedy = f"data sets could not be kept there ({error.strerror}): name another folder"

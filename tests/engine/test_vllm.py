@@ -551,7 +551,7 @@ def test_weights_that_are_not_repacked_are_detected(tiny_llama: Path, monkeypatc
 
 def test_closing_an_engine_removes_its_host_copy(tiny_llama: Path) -> None:
     engine = open_engine(dataclasses.replace(SMALL, model_dir=str(tiny_llama), base="host"))
-    copies = list(SHARED_MEMORY.glob(f"safety-landscape-*-{sample_id(tiny_llama)}*"))
+    copies = list(SHARED_MEMORY.glob(f"landscape-*/{sample_id(tiny_llama)}*"))
     assert len(copies) == 2, "there must be a folder and its lock"
     engine.close()
     assert not any(path.exists() for path in copies)

@@ -1,27 +1,35 @@
 """Choose where to keep the unperturbed weights between visits: GPU memory, shared host memory, or the mapped file.
 
-A copy in host memory is a folder in shared memory, named after its content. The actors of one node map the same pages,
-and the last one to release the copy removes it.
+A copy in host memory is a folder in this user's private folder in shared memory, named after its content. The actors of
+one node map the same pages, and the last one to release the copy removes it. A copy is used only if its files have the
+hashes of the files that were copied.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import fcntl
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import blocks
+from orchestrator.utils.private import NotPrivateError, acquire, open_private, user_folder
 from workers.weights.checkpoint import MappedCheckpoint
 
 Placement = Literal["gpu", "host", "mmap"]
 
 SHARED_MEMORY = Path("/dev/shm")
-COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last file
+COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last file: the files' hashes
+LONGEST_COPY = 2 * 3600.0  # maximum seconds to wait for an actor that copies the same weights
+HASHING_THREADS = 8
 HOST_COPY_MARGIN = 1.1  # this multiple of a host copy's size must be free
 GPU_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory; it includes a base that is kept on the GPU
 MIN_KV_CACHE_BYTES = 2 << 30  # minimum memory for the engine's KV cache
@@ -110,9 +118,9 @@ def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -
 
 
 def free_host_bytes() -> int:
-    """Return the bytes free in shared memory; 0 if there is no shared memory."""
+    """Return the bytes free in shared memory; 0 if there is none, or none in which this user can have a folder."""
     try:
-        return shutil.disk_usage(SHARED_MEMORY).free
+        return shutil.disk_usage(user_folder(SHARED_MEMORY)).free
     except OSError:
         return 0
 
@@ -127,8 +135,8 @@ def missing_host_bytes(checkpoint: MappedCheckpoint, name: str, root: Path = SHA
     """
     whole = sum(file.stat().st_size for file in _files_to_copy(checkpoint))
     try:
-        return max(0, whole - sum(file.stat().st_size for file in _copy_folder(name, root).glob("*")))
-    except OSError:  # its last holder is removing it
+        return max(0, whole - sum(file.stat().st_size for file in _copy_folder(name, root).glob("[!.]*")))
+    except OSError:  # its last holder is removing it, or this user can have no folder there
         return whole
 
 
@@ -162,9 +170,12 @@ def remove_stale_copies(keep: str, root: Path = SHARED_MEMORY) -> None:
         keep: Name of a copy that stays.
         root: Folder of the copies.
     """
-    for folder in root.glob(_copy_folder("*", root).name):
-        if folder.is_dir() and folder != _copy_folder(keep, root):
-            HostCopy(folder, _open_lock(folder)).release()
+    try:
+        folders = [folder for folder in user_folder(root).iterdir() if folder.is_dir() and folder.name != keep]
+    except OSError:  # no shared memory, or none in which this user can have a folder
+        return
+    for folder in folders:
+        HostCopy(folder, open_private(_lock_file(folder))).release()
 
 
 def share_on_host(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_MEMORY) -> HostCopy:
@@ -176,38 +187,72 @@ def share_on_host(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_M
         root: Folder of the copies.
 
     Raises:
-        UserError: The files do not fit (engine.base).
+        UserError: (engine.base) The files do not fit, a copy that others use is damaged, or other users hold the place.
     """
-    folder = _copy_folder(name, root)
+    try:
+        folder = _copy_folder(name, root)
+    except NotPrivateError as error:
+        raise UserError("engine.base", "host", f"{error}: use engine.base=mmap") from error
     while True:
-        lock = _open_lock(folder)
+        lock, verified = open_private(_lock_file(folder)), False
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same_file(lock, _lock_file(folder)):
                 _fill(folder, checkpoint)
+                verified = True
         except BlockingIOError:
             pass  # others hold it, or one of them is copying
         except OSError as error:
             os.close(lock)
             raise UserError("engine.base", "host", f"{root} could not take the weights ({error}): use mmap") from error
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        acquire(lock, fcntl.LOCK_SH, _lock_file(folder), LONGEST_COPY)
         if _is_same_file(lock, _lock_file(folder)) and (folder / COMPLETE_MARKER).exists():
-            return HostCopy(folder, lock)
+            if verified or _is_intact(folder):
+                return HostCopy(folder, lock)
+            os.close(lock)
+            remedy = f"the copy that other actors use is not what was copied ({folder}): end them, or use mmap"
+            raise UserError("engine.base", "host", remedy)
         os.close(lock)  # the last holder has just removed it, or the process that was copying died
 
 
 def _fill(folder: Path, checkpoint: MappedCheckpoint) -> None:
-    if (folder / COMPLETE_MARKER).exists():
+    """Copy the files, unless they are there already. Raises OSError if they are not what was copied."""
+    if _is_intact(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(mode=0o700)
-        for file in _files_to_copy(checkpoint):
+        files = list(_files_to_copy(checkpoint))
+        for file in files:
             shutil.copyfile(file, folder / file.name)
-        (folder / COMPLETE_MARKER).touch()
+        (folder / COMPLETE_MARKER).write_text(json.dumps(_hashes(files)))
+        if not _is_intact(folder):
+            raise OSError("the copy differs from the files")
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    """Return the hash of each file by its name. Several files are read at a time: memory is faster than hashing."""
+    with concurrent.futures.ThreadPoolExecutor(HASHING_THREADS) as pool:
+        return dict(zip([file.name for file in files], pool.map(_hash, files), strict=True))
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    for block in blocks(file):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_intact(folder: Path) -> bool:
+    """Return whether a copy is complete and its files have the hashes of those that were copied."""
+    try:
+        hashes = json.loads((folder / COMPLETE_MARKER).read_bytes())
+        return bool(hashes == _hashes([folder / name for name in hashes]))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _files_to_copy(checkpoint: MappedCheckpoint) -> Iterator[Path]:
@@ -219,15 +264,11 @@ def _files_to_copy(checkpoint: MappedCheckpoint) -> Iterator[Path]:
 
 
 def _copy_folder(name: str, root: Path) -> Path:
-    return root / f"safety-landscape-{os.getuid()}-{name}"
+    return user_folder(root) / name
 
 
 def _lock_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-def _open_lock(folder: Path) -> int:
-    return os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +95,18 @@ def test_actors_load_onto_a_gpu_one_after_another(monkeypatch: pytest.MonkeyPatc
     process.kill()
     process.wait()
     assert loaded.wait(60), "a dead process leaves the lock"
+
+
+def test_what_another_user_puts_into_the_temporary_folder_does_not_stop_an_actor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    precious, shared = tmp_path / "precious", tmp_path / "tmp"
+    precious.write_text("precious")
+    shared.mkdir()
+    for name in (f"safety-landscape-{os.getuid()}-1.lock", f"landscape-{os.getuid()}"):
+        (shared / name).symlink_to(precious)
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with gpu_load_lock("cuda"):
+        pass
+    assert precious.read_text() == "precious"

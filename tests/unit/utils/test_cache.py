@@ -1,14 +1,12 @@
-"""The cache folder, atomic JSON files in it, and its locks."""
+"""The cache folder, and atomic JSON files in it."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from pathlib import Path
 
 import pytest
 
-from orchestrator.utils.cache import cache_dir, locked, write_json
+from orchestrator.utils.cache import cache_dir, write_json
 
 
 def test_the_folder_is_the_configured_one_or_the_platform_default(
@@ -28,20 +26,3 @@ def test_json_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     assert not write_json(tmp_path / "taken.json", 1)
     assert not write_json(file / "below a file.json", 1)
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
-
-
-def test_a_second_holder_waits_and_logs_who_holds_the_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    entered = threading.Event()
-
-    def second() -> None:
-        with locked(tmp_path / "lock"):
-            entered.set()
-
-    with locked(tmp_path / "lock"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert not entered.wait(0.3)
-    assert entered.wait(10)
-    thread.join()
-    assert "waiting for process" in caplog.text

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator.utils.errors import UserError
+from tests.unit.users import as_nobody, needs_two_users
 from workers.engines.base import EngineSpec
 from workers.engines.vllm import VllmEngine
 from workers.weights.base_placement import (
@@ -128,13 +129,13 @@ def test_a_copy_of_another_actor_needs_no_further_memory(checkpoint: MappedCheck
 def test_copies_left_by_killed_actors_are_removed(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
     root = tmp_path / "shm"
     root.mkdir()
-    (root / "safety-landscape-someone-else").mkdir()
+    (root / "landscape-someone-else").mkdir()
     live_copy = share_on_host(checkpoint, "held", root)
     for name in ("dead", "mine"):
         os.close(share_on_host(checkpoint, name, root).lock)  # as the kernel does for a process that is killed
     remove_stale_copies("mine", root)
-    left = {path.name.rpartition("-")[2] for path in root.iterdir()}
-    assert left == {"held", "held.lock", "mine", "mine.lock", "else"}
+    assert {path.name for path in live_copy.folder.parent.iterdir()} == {"held", "held.lock", "mine", "mine.lock"}
+    assert (root / "landscape-someone-else").is_dir()
     live_copy.release()
 
 
@@ -151,7 +152,7 @@ def test_actors_of_a_node_share_one_copy_that_the_last_removes(checkpoint: Mappe
     first.release()
     assert second.folder.exists()
     second.release()
-    assert list(root.iterdir()) == []
+    assert list(second.folder.parent.iterdir()) == []
     assert np.array_equal(mapped.base("w1"), checkpoint.base("w1")), "mapped pages stay readable after the removal"
 
 
@@ -167,7 +168,7 @@ def test_a_dead_actors_copy_is_reused_and_an_incomplete_one_is_copied_again(
     reused = share_on_host(checkpoint, "abc", root)
     assert np.array_equal(MappedCheckpoint(reused.folder).base("w2"), checkpoint.base("w2"))
     reused.release()
-    assert list(root.iterdir()) == []
+    assert list(reused.folder.parent.iterdir()) == []
 
 
 def test_a_full_disk_is_reported_and_leaves_no_folder(
@@ -181,4 +182,39 @@ def test_a_full_disk_is_reported_and_leaves_no_folder(
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(UserError, match=r"^engine\.base=host: .*No space left"):
         share_on_host(checkpoint, "abc", root)
-    assert [path.name for path in root.iterdir() if path.is_dir()] == []
+    assert [path.name for path in root.glob("*/*") if path.is_dir()] == []
+
+
+def test_a_copy_is_used_only_if_it_is_what_was_copied(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+    root = tmp_path / "shm"
+    root.mkdir()
+    first = share_on_host(checkpoint, "abc", root)
+    with open(first.folder / "model-2.safetensors", "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"evil")
+    with pytest.raises(UserError, match=r"^engine\.base=host: .*not what was copied"):
+        share_on_host(checkpoint, "abc", root)
+    os.close(first.lock)  # nobody uses it any more: it is copied again
+    again = share_on_host(checkpoint, "abc", root)
+    assert np.array_equal(MappedCheckpoint(again.folder).base("w2"), checkpoint.base("w2"))
+    again.release()
+
+
+@needs_two_users
+def test_another_users_weights_are_never_the_base(checkpoint: MappedCheckpoint, tmp_path: Path) -> None:
+    root = tmp_path / "shm"
+    root.mkdir()
+    for parent in (root, *tmp_path.parents):
+        if parent != Path("/tmp"):
+            parent.chmod(0o755)
+    root.chmod(0o1777)
+    tmp_path.chmod(0o755)
+    squatted = [root / f"landscape-{os.geteuid()}", root / f"safety-landscape-{os.geteuid()}-abc"]
+    for folder in squatted:
+        done = as_nobody("/bin/sh", "-c", f"mkdir {folder} && mkdir {folder}/abc && touch {folder}/.complete")
+        assert done.returncode == 0, done.stderr
+    copy = share_on_host(checkpoint, "abc", root)
+    assert copy.folder.parent not in squatted and copy.folder.stat().st_uid == os.geteuid()
+    assert np.array_equal(MappedCheckpoint(copy.folder).base("w1"), checkpoint.base("w1"))
+    assert as_nobody("ls", str(copy.folder)).returncode != 0
+    copy.release()
