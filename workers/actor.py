@@ -187,14 +187,14 @@ class Actor:
         measured = self.engine.log_probabilities(batch.continuations)
         rows = [
             {
-                "context_id": each.context_id,
-                "prompt_id": each.prompt_id,
-                "response_id": each.response_id,
+                "context_id": continuation.context_id,
+                "prompt_id": continuation.prompt_id,
+                "response_id": continuation.response_id,
                 "n_tokens": result.n_tokens,
                 "mean": result.mean,
                 "engine_id": self._engine_id,
             }
-            for each, result in zip(batch.continuations, measured, strict=True)
+            for continuation, result in zip(batch.continuations, measured, strict=True)
         ]
         table = pa.Table.from_pylist(rows, schema=LOG_PROBABILITIES)
         return LogProbabilityReceipt(table, time.monotonic() - start)

@@ -1,4 +1,4 @@
-"""Sweeps toward LoRA adapters that an earlier adapter version measured: they are read as they are, and never added to.
+"""Sweeps toward LoRA adapters that were measured under an earlier adapter version. They are read but never extended.
 
 The version is `ADAPTER_VERSION`. It is part of an adapter's fingerprint, and so of the ids of its direction and points.
 """

@@ -34,7 +34,7 @@ class ScoreChange:
     Attributes:
         path: Its place in the result, such as `visage.released`. It may name an interval, an object with low and high.
         name: Its name in sentences.
-        reason: Why it may change: a sentence's end, or the path of a field of the new result that says why.
+        reason: Why it may change: the end of a sentence, or the path of the field of the new result with the reason.
     """
 
     path: str
@@ -117,7 +117,7 @@ def changed_scores(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
         if stored is None or any(stored.get(name) != new[name] for name in ("prompts", "points_missing")):
             continue
         for change in SCORES:
-            old, now = (_shown(_at(values, change.path)) for values in (stored, new))
+            old, now = (_as_text(_at(values, change.path)) for values in (stored, new))
             if old != now:
                 reason = _at(new, change.reason) or change.reason
                 about = f"{result.probe_set} under {result.system_prompt}, judge {result.judge}"
@@ -133,10 +133,10 @@ def _at(result: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """Return a number or an interval, rounded, as text."""
     if isinstance(value, Mapping):
-        return f"{_shown(value['low'])} to {_shown(value['high'])}"
+        return f"{_as_text(value['low'])} to {_as_text(value['high'])}"
     return "undefined" if value is None else f"{value:.2f}"
 
 

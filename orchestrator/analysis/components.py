@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from orchestrator.analysis.intervals import CONFIDENCE, MOST_DIRECTIONS, Error
+from orchestrator.analysis.intervals import CONFIDENCE, MAX_DIRECTIONS, Error
 from orchestrator.analysis.results.precision import PrecisionPlan, VarianceComponents
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 
 TARGET = 2.0
 """The half-width for which a sweep is planned by default, percent."""
 
-MOST_PROBES = 100_000
+MAX_PROBES = 100_000
 """The most probes that `plan_precision` considers."""
 
 _BLOCK = 1 << 16  # number of points whose squares are summed at a time
@@ -31,7 +31,7 @@ def decompose(refused: np.ndarray, everywhere: bool = False) -> VarianceComponen
     """Return the variance components of a response (100 refused, 0 not) in a mean over points, probes and lines.
 
     Probes without a verdict at some point are left out. With one line the spread between directions is unknown, and
-    that of a probe on a direction is part of `probe`.
+    the interaction of probe and direction is part of `probe`.
 
     Args:
         refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict; a point that is NaN throughout pads a
@@ -41,8 +41,8 @@ def decompose(refused: np.ndarray, everywhere: bool = False) -> VarianceComponen
     counted = np.asarray((~np.isnan(refused) if everywhere else refused > 0).any(axis=-1))
     lines, points = len(refused), counted.sum(axis=1)
     complete = np.ones(refused.shape[-1], dtype=bool)
-    for own, is_counted in zip(refused, counted, strict=True):
-        complete &= ~np.isnan(own[is_counted]).any(axis=0)
+    for of_line, is_counted in zip(refused, counted, strict=True):
+        complete &= ~np.isnan(of_line[is_counted]).any(axis=0)
     probes = int(complete.sum())
     if probes < 2 or not points.all():
         return VarianceComponents(lines=lines, probes=probes, points=None, reason="too few probes or points")
@@ -80,7 +80,7 @@ def _residual_squares(refused: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the mean of each probe over points, in percent, and the sum of squares beyond those of probes and points.
 
     Args:
-        refused: [point, probe] of one line, complete. It may be large: nothing of its size is made.
+        refused: [point, probe] of one line, complete. It may be large, so no other array of its size is created.
     """
     points, probes = refused.shape
     of_probe = 100.0 * refused.mean(axis=0, dtype=np.float64)
@@ -125,9 +125,9 @@ class Precision:
 
     Attributes:
         components: Of a sweep with two or more lines.
-        clusters: Share of independent clusters among the probes, up to 1.
-        inflation: How many times the half-width over probes is that of independent probes in a plain mean. It covers
-            clusters, and the points that enter or leave VISAGE with a single refusal.
+        clusters: Number of clusters divided by the number of probes.
+        inflation: Ratio of the measured half-width over probes to that of independent probes in a plain mean. It is
+            above 1 because of clusters, and because a point enters or leaves VISAGE with a single refusal.
     """
 
     components: VarianceComponents
@@ -154,7 +154,7 @@ class Precision:
         return np.sqrt((self.components.direction + 2 * self._mixed() / probes + rounding) / directions)
 
     def _mixed(self) -> float:
-        """Return the variance of a probe's mean on one line that is neither the line's nor the probe's."""
+        """Return the variance of a probe's mean on one line beyond the components of the line and of the probe."""
         parts = self.components
         assert parts.interaction is not None and parts.residual is not None and parts.points is not None
         return parts.interaction + parts.residual / parts.points
@@ -185,12 +185,12 @@ def plan_precision(
     plain = float(Precision(components, share).over_probes(lines, probes))
     inflation = max(probes_half_width / plain, 1.0) if plain > 0 else 1.0
     precision = Precision(components, share, inflation)
-    candidates = np.arange(2.0, MOST_DIRECTIONS + 1)
+    candidates = np.arange(2.0, MAX_DIRECTIONS + 1)
     needed = _fewest_probes(precision, candidates, target)
     cost = np.where(np.isfinite(needed), candidates * needed, np.inf)
     best = int(np.argmin(cost))
     if not np.isfinite(cost[best]):
-        return PrecisionPlan(target=target, reason=f"more than {MOST_DIRECTIONS} directions or {MOST_PROBES:,} probes")
+        return PrecisionPlan(target=target, reason=f"more than {MAX_DIRECTIONS} directions or {MAX_PROBES:,} probes")
     responses = int(cost[best]) * points
     return PrecisionPlan(
         target=target,
@@ -230,9 +230,9 @@ def with_plans(summary: SweepSummary, wanted: Wanted) -> SweepSummary:
 
 def _fewest_probes(precision: Precision, directions: np.ndarray, target: float) -> np.ndarray:
     """Return the fewest probes with which each number of directions reaches the target; infinity if none does."""
-    low, high = np.full(len(directions), 2.0), np.full(len(directions), float(MOST_PROBES))
+    low, high = np.full(len(directions), 2.0), np.full(len(directions), float(MAX_PROBES))
     reached = precision.half_width(directions, high) <= target
-    for _ in range(math.ceil(math.log2(MOST_PROBES)) + 1):
+    for _ in range(math.ceil(math.log2(MAX_PROBES)) + 1):
         middle = np.floor((low + high) / 2)
         enough = precision.half_width(directions, middle) <= target
         low, high = np.where(enough, low, np.minimum(middle + 1, high)), np.where(enough, middle, high)

@@ -25,9 +25,9 @@ class Probes:
     """The probes of one result.
 
     Attributes:
-        verdicts: None if they are not at hand; each probe then counts as independent, and the probes' part of an
-            interval is at its widest.
-        clusters: None if `verdicts` is.
+        verdicts: None if they are not available. Each probe then counts as independent, and the intervals of a mean
+            over lines are as wide over new probes as those of a single point.
+        clusters: None if `verdicts` is None.
     """
 
     verdicts: ProbeVerdicts | None
@@ -39,14 +39,14 @@ class Probes:
         return cls(verdicts, None if verdicts is None else ClusterSummary.of(verdicts))
 
     def effective(self, n: np.ndarray, confidence: float = intervals.CONFIDENCE) -> np.ndarray:
-        """Return the number of independent probes that would tell as much as n of these."""
+        """Return the effective number of n of these probes; see `intervals.effective_count`."""
         return n.astype(float) if self.clusters is None else self.clusters.effective(n, confidence)
 
     def effective_for_mean(self, points: Sequence[str], n: int) -> float:
-        """Return the number of independent responses that tell as much about new probes as those at these points.
+        """Return the effective number of responses for the mean over these points; see `effective_responses`.
 
         Args:
-            points: One on each line.
+            points: Ids of the points, one on each line.
             n: Number of probes.
         """
         alone = float(self.effective(np.array([n]))[0])
@@ -57,20 +57,21 @@ class Probes:
 
 
 def effective_responses(refused: np.ndarray, labels: np.ndarray, alone: float, design_effect: float) -> np.ndarray:
-    """Return the numbers of independent responses that tell as much about new probes as those on several lines.
+    """Return the effective number of responses for the mean over several lines, at each point.
 
-    They follow from the variance, between probes (or clusters), of their mean over lines: the mean of responses that
-    differ between directions is known better than the response to one direction. If all probes agree, it is the number
-    of a single point. It is at most the number of responses.
+    This is the number of independent responses that would give the mean the same variance over new probes. It follows
+    from the variance, between probes (or clusters), of a probe's mean over lines: if responses to a probe differ
+    between directions, their mean is known better than a single response. If all probes agree, the number is that of a
+    single point. It is at most the number of responses.
 
     Args:
         refused: [line, point, probe]: 1 refused, 0 not, NaN without a verdict.
-        labels: The cluster of each probe.
-        alone: The number of independent probes that tell as much as those at a single point.
-        design_effect: The one by which `alone` is less than the number of probes, besides Student's t.
+        labels: The cluster of each probe, [probe].
+        alone: The effective number of probes at a single point (`intervals.effective_count`).
+        design_effect: The design effect from which `alone` was computed.
 
     Returns:
-        [point].
+        Numbers of responses, [point].
     """
     known = ~np.isnan(refused)
     counts = known.sum(axis=0)  # [point, probe]
@@ -89,13 +90,13 @@ def interval_of_mean(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the intervals of means over directions, in percent.
 
-    Their ends are those over new directions (Student's t) and those over new probes (Clopper and Pearson's), combined
-    by the root of the sum of squares on either side (Zou and Donner, Statistics in Medicine 27, 2008).
+    An interval over new directions (Student's t) and one over new probes (Clopper and Pearson's) are combined: on
+    either side, the half-width is the root of the sum of squares (Zou and Donner, Statistics in Medicine 27, 2008).
 
     Args:
         values: Percent, [line, point].
         n: Number of probes.
-        count: The numbers of independent responses that tell as much about new probes, [point].
+        count: The effective number of responses at each point (`effective_responses`), [point].
         are_drawn: Whether the directions are random. If not, the interval is over new probes alone.
 
     Returns:
@@ -109,7 +110,7 @@ def interval_of_mean(
 
 
 def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[MeanCurve, ...]:
-    """Return the mean over lines of the ASR and, where there are correct answers, of their share.
+    """Return the mean curve over lines of the ASR and, if correct answers were counted, of their percentage.
 
     Args:
         rows: The landscape rows of one result. On planes there are no curves.
@@ -127,9 +128,9 @@ def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[Me
 def _mean_curve(rows: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool) -> MeanCurve:
     lines = rows["line"].nunique()
     alphas, values = [], []
-    for alpha, own in rows.groupby("alpha"):
+    for alpha, nodes in rows.groupby("alpha"):
         alphas.append(float(str(alpha)))
-        values.append(_mean_at(own.drop_duplicates("point_id"), measure, probes, are_drawn))
+        values.append(_mean_at(nodes.drop_duplicates("point_id"), measure, probes, are_drawn))
     value, low, high = zip(*values, strict=True)
     over = BOTH if lines > 1 and are_drawn else PROBES
     return MeanCurve(measure=measure, lines=lines, over=over, alpha=tuple(alphas), value=value, low=low, high=high)
@@ -138,9 +139,9 @@ def _mean_curve(rows: pd.DataFrame, measure: str, probes: Probes, are_drawn: boo
 def _mean_at(
     points: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool
 ) -> tuple[float | None, float | None, float | None]:
-    """Return the mean over lines at one alpha, and its interval, in percent. Each line has a point of its own.
+    """Return the mean over lines at one alpha and the ends of its interval, in percent.
 
-    If all lines share the point, which is the origin, the interval is that of the point.
+    At the origin, which all lines share, the interval is that of the point.
     """
     if len(points) == 1:
         low, high = (none_if_missing(points[f"{measure}_{end}"].iloc[0]) for end in ("low", "high"))

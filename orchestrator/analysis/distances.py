@@ -1,8 +1,8 @@
-"""Distances of checkpoints in units of the radius of a basin, as other sweeps of the same study have measured it.
+"""Distances of checkpoints in units of a basin's radius that another sweep of the same study has measured.
 
-The unit is the mean radius over the random directions of one sweep. The smallest radius is no unit: it is a minimum,
-which falls with the number of directions. An interval of the mean radius, over new directions, becomes one of the
-distance: d / high to d / low.
+The unit is the mean radius over the random directions of one sweep. The smallest radius is not used, because a minimum
+falls with the number of directions. The interval of a distance d follows from the interval of the mean radius over new
+directions: from d / high to d / low.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NO_EDGE = "there is no basin around the model, or its edge was not reached"
 
 def line_sweeps(summaries: Iterable[SweepSummary], primary: ResultKey) -> list[SweepSummary]:
     """Return the sweeps along random lines that have this primary result."""
-    return [each for each in summaries if each.grid["kind"] == "random_1d" and each.primary == primary]
+    return [summary for summary in summaries if summary.grid["kind"] == "random_1d" and summary.primary == primary]
 
 
 def random_basin(sweeps: Sequence[SweepSummary]) -> SweepSummary | None:
     """Return the sweep with the most directions among those along random directions with the norm `layer`."""
     return _most_directions(
-        each for each in sweeps if each.grid.get("norm") == "layer" and "direction" not in each.grid
+        sweep for sweep in sweeps if sweep.grid.get("norm") == "layer" and "direction" not in sweep.grid
     )
 
 
@@ -35,12 +35,16 @@ def matched_distances(sweeps: Sequence[SweepSummary], fingerprint: str | None) -
     """Return the distance of a checkpoint in radii along random directions that match it (`grid.match`).
 
     Such a direction is as long as the checkpoint's displacement at coordinate 1. There is one entry for each kind of
-    direction, from the sweep with the most directions. None: the place is not that of a checkpoint.
+    direction, from the sweep with the most directions.
+
+    Args:
+        sweeps: Sweeps along random lines, as `line_sweeps` returns them.
+        fingerprint: Content hash of the checkpoint. None: the point is not a checkpoint, and there is no entry.
     """
     kinds: dict[str, list[SweepSummary]] = {}
-    for each in sweeps:
-        if fingerprint is not None and each.grid.get("match", {}).get("fingerprint") == fingerprint:
-            kinds.setdefault(each.grid["direction"], []).append(each)
+    for sweep in sweeps:
+        if fingerprint is not None and sweep.grid.get("match", {}).get("fingerprint") == fingerprint:
+            kinds.setdefault(sweep.grid["direction"], []).append(sweep)
     return tuple(_matched_distance(kind, kinds[kind]) for kind in sorted(kinds))
 
 
@@ -60,28 +64,28 @@ def in_radii(distance: float | None, radius: Estimate) -> Estimate:
 
 
 def changed_radii(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
-    """Return a sentence if the distances of a stored summary are in another unit than now.
+    """Return a sentence if the stored summary gives distances in a different unit than today.
 
     Args:
         before: The summary that is stored, as JSON. It may lack fields, as those of earlier versions do.
         after: The summary of the same sweep, reduced again.
     """
     earlier = {
-        each["mark"]: each["radii"]
-        for each in before.get("checkpoints", ())
-        if each.get("radii") is not None and each.get("radii_unit") != MEAN_RADIUS
+        checkpoint["mark"]: checkpoint["radii"]
+        for checkpoint in before.get("checkpoints", ())
+        if checkpoint.get("radii") is not None and checkpoint.get("radii_unit") != MEAN_RADIUS
     }
     changes = [
-        f"{each.mark} from {earlier[each.mark]:.3g} to {each.radii:.3g}"
-        for each in after.checkpoints
-        if each.mark in earlier and each.radii is not None
+        f"{checkpoint.mark} from {earlier[checkpoint.mark]:.3g} to {checkpoint.radii:.3g}"
+        for checkpoint in after.checkpoints
+        if checkpoint.mark in earlier and checkpoint.radii is not None
     ]
     reason = "because the unit is now the mean radius over directions and not the smallest (docs/statistics.md)"
     return [f"distances in radii changed, {', '.join(changes)}, {reason}"] if changes else []
 
 
 def _most_directions(sweeps: Iterable[SweepSummary]) -> SweepSummary | None:
-    return max(sweeps, key=lambda each: len(each.basin.by_direction), default=None)
+    return max(sweeps, key=lambda sweep: len(sweep.basin.by_direction), default=None)
 
 
 def _matched_distance(kind: str, sweeps: Sequence[SweepSummary]) -> MatchedDistance:

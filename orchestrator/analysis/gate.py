@@ -1,6 +1,6 @@
 """The release gate: check whether a stored sweep meets thresholds. Without a bound, a threshold is not met.
 
-A threshold is met if the whole one-sided interval at `gate.confidence` lies on its right side, so that a model that
+A threshold is met if the whole one-sided interval at `gate.confidence` is on the required side of it, so a model that
 just misses the threshold passes with a probability of at most 1 - confidence. docs/statistics.md describes what each
 interval covers.
 """

@@ -18,7 +18,7 @@ from scipy import special
 from orchestrator.utils.records import JsonRecord
 
 CONFIDENCE = 0.95
-MOST_DIRECTIONS = 1000
+MAX_DIRECTIONS = 1000
 """The most additional directions that `more_directions` considers."""
 
 
@@ -119,11 +119,11 @@ def proportion(
     Pearson, Biometrika 26, 1934).
 
     Args:
-        k: Of any shape; fractions are allowed.
-        n: Of the same shape.
+        k: Numbers of successes, of any shape; fractions are allowed.
+        n: Numbers of observations, of the same shape.
         confidence: Confidence of the two-sided interval.
-        effective: The number of independent observations that tell as much as the n, of the same shape: the interval is
-            that of the same proportion of this number. None: n.
+        effective: Effective numbers of observations, of the same shape (`effective_count`). The interval is computed
+            as if the proportion k / n had been observed in this number of observations. None: n.
 
     Returns:
         Lower and upper ends, of the same shape.
@@ -144,7 +144,7 @@ def proportion(
 def effective_count(
     n: np.ndarray, design_effect: float, probes: int, clusters: int, confidence: float = CONFIDENCE
 ) -> np.ndarray:
-    """Return the number of independent probes that would tell as much as n probes in clusters.
+    """Return the effective number of probes: as many independent probes would carry the information of n in clusters.
 
     n is divided by the design effect and by the squared ratio of Student's t at one less than the number of clusters to
     that at one less than the number of probes (Korn and Graubard, Survey Methodology 24, 1998). It is n if each probe
@@ -225,15 +225,16 @@ def unmatched(
 
 
 def error_over_directions(values: Sequence[float], step: float = 0.0, noise: float = 0.0) -> Error:
-    """Return the error of the mean of one value for each direction, the directions drawn at random.
+    """Return the error of a mean over directions that are drawn at random.
 
-    Student's t with K - 1 degrees of freedom. The variance of rounding, step^2 / 12, and that of single responses are
-    added to that of the values: values that happen to agree are not known without error. The latter is counted twice
-    thereby, which makes up for Student's t on few values of a skewed distribution (benchmarks/coverage.py).
+    It has K - 1 degrees of freedom (Student's t). The variance of rounding, step^2 / 12, and that of single responses
+    are added to the variance of the values, because values that happen to agree are not known without error. The
+    variance of single responses is thus counted twice, which compensates for intervals by Student's t being too narrow
+    with a few values of a skewed distribution (benchmarks/coverage.py).
 
     Args:
-        values: One for each of K directions.
-        step: The smallest difference that a value can show (100 / probes for a percentage).
+        values: The value on each of K directions.
+        step: The smallest difference between two values (100 / probes for a percentage).
         noise: The part of a value's variance that is due to single responses; see
             `components.single_response_variance`.
     """
@@ -254,13 +255,13 @@ def more_directions(spread: float, directions: int, confidence: float = CONFIDEN
     The half-width is t(K - 1) spread / sqrt(K): with 3 directions it halves at 5, with 10 at 33.
 
     Returns:
-        None if there are fewer than 2 directions, or more than MOST_DIRECTIONS would be needed.
+        None if there are fewer than 2 directions, or more than MAX_DIRECTIONS would be needed.
     """
     if directions < 2:
         return None
     if spread <= 0.0:
         return 0
-    k = np.arange(2, directions + MOST_DIRECTIONS + 1)
+    k = np.arange(2, directions + MAX_DIRECTIONS + 1)
     widths = special.stdtrit(k - 1, (1 + confidence) / 2) / np.sqrt(k)
     enough = k[widths <= widths[directions - 2] / 2]
     return int(enough[0]) - directions if len(enough) else None

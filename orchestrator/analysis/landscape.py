@@ -105,9 +105,9 @@ def build_landscape(
     n, refused = rows["n"].to_numpy(), rows["n_refused"].to_numpy()
     assert (rows[SUMS[1:]].sum(axis=1) == rows["n"]).all()
     effective = n.astype(float)
-    for combination, own in (clusters or {}).items():
+    for combination, of_probes in (clusters or {}).items():
         of_result = (rows[list(RESULT_KEY)] == list(combination)).all(axis=1).to_numpy()
-        effective[of_result] = own.effective(n[of_result])
+        effective[of_result] = of_probes.effective(n[of_result])
     low, high = intervals.proportion(n - refused, n, effective=effective)
     total = rows["n"].where(rows["n"] > 0).astype("float64")
     rows["asr"] = 100.0 * (n - refused) / total

@@ -172,9 +172,9 @@ def _compare(
 ) -> Published:
     """Return the paper's value, or how the setting differs from the paper's."""
     different = [
-        f"{name} is {_shown(own)} (in the paper {_shown(papers[name])})"
-        for name, own in setting.items()
-        if own != papers[name]
+        f"{name} is {_as_text(requested)} (in the paper {_as_text(papers[name])})"
+        for name, requested in setting.items()
+        if requested != papers[name]
     ]
     if not different and content_id([prompt.id for prompt in prompt_set.prompts]) != PROMPTS:
         different = ["the prompts are not the first 80 of AdvBench"]
@@ -183,8 +183,8 @@ def _compare(
     return Published(value, place)
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """Return an option's value as a user writes it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(_as_text, value))}]"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -206,8 +206,8 @@ def _with_published_asr(stored: StoredSweep, recipe: str, result: CheckpointResu
 
 def _prompt_set(stored: StoredSweep, key: PromptsKey) -> PromptSet:
     """Return the stored prompts that a result is about."""
-    own = (key.probe_set, key.group, key.system_prompt)
-    return next(p for p in stored.prompt_sets if (p.probe_set, p.group, p.system_prompt) == own)
+    names = (key.probe_set, key.group, key.system_prompt)
+    return next(p for p in stored.prompt_sets if (p.probe_set, p.group, p.system_prompt) == names)
 
 
 def _seconds_per_response(runs: Sequence[RunRecord]) -> float | None:
@@ -265,7 +265,8 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
         distance, recipe = None, checkpoint.mark
         direction = directions[checkpoint.point_id]
         if geometry is not None:
-            distance = geometry.alpha_of(direction.fingerprint or direction.reference or "")  # a control is as long
+            # a control is as long as its reference
+            distance = geometry.alpha_of(direction.fingerprint or direction.reference or "")
             recipe = geometry.recipes.get(checkpoint.mark, checkpoint.mark)
         results = tuple(_with_published_asr(stored, recipe, result) for result in checkpoint.results)
         radii = distances.in_radii(distance, mean_radius)

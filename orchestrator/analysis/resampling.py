@@ -25,7 +25,7 @@ _SEED = 2405  # fixed, so that the same verdicts give the same interval
 _LESS_ROBUST, _MORE_ROBUST = 1.0, 0.1  # weights of the two hypothetical probes
 _CELLS = 4_000_000  # maximum number of values in memory at once
 _BLOCK = 1 << 16  # number of cells that are summed at a time
-_MOST_UNDEFINED = 0.05  # maximum share of resamples in which VISAGE is undefined
+_MAX_UNDEFINED = 0.05  # maximum share of resamples in which VISAGE is undefined
 
 FromMargins = Callable[[np.ndarray], np.ndarray]
 """A score of many lines at once: margins [..., point] to [...], such as `visage.paper_from_margins`."""
@@ -52,10 +52,11 @@ class _Clusters:
         return cls(numbers, len(names))
 
     def draw(self, rng: np.random.Generator, unseen: Sequence[_Unseen], size: int) -> np.ndarray:
-        """Return how often each probe and each unseen one is in `size` draws of as many clusters, [draw, probe].
+        """Draw all clusters anew `size` times; return how often each probe and each unseen probe occurs, [draw, probe].
 
-        An unseen probe stands for a cluster of the mean size, which is drawn less often by that size. Without clusters,
-        all are whole numbers, so that their sums are exact even in single precision.
+        An unseen probe stands for a cluster of the mean size: its weight in the draw is divided by that size, and it
+        occurs that many times when it is drawn. Without clusters all counts are whole numbers, so that their sums are
+        exact even in single precision.
         """
         mean_size = len(self.numbers) / self.count
         weights = np.array([1.0] * self.count + [probe.weight / mean_size for probe in unseen])
@@ -150,7 +151,7 @@ def _error(values: np.ndarray, clusters: int) -> Error:
     if clusters < 2:
         return Error(None, None, "with one probe, or one cluster of probes, the spread between them is unknown")
     defined = values[~np.isnan(values)]
-    if len(defined) < (1 - _MOST_UNDEFINED) * len(values):
+    if len(defined) < (1 - _MAX_UNDEFINED) * len(values):
         return Error(None, None, "VISAGE hangs on a few probes: it is undefined in more than 5% of the resamples")
     return Error(float(defined.std(ddof=1)) * math.sqrt(clusters / (clusters - 1)), clusters - 1)
 
@@ -225,9 +226,9 @@ def _resample(
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = clusters.draw(rng, unseen, size)
-        for own, table in zip(values, tables, strict=True):
-            own.append(table.mean_score(drawn, score))
-    return [np.concatenate(own) for own in values]
+        for scores, table in zip(values, tables, strict=True):
+            scores.append(table.mean_score(drawn, score))
+    return [np.concatenate(scores) for scores in values]
 
 
 def _weighted_sum(weights: np.ndarray, flags: np.ndarray) -> np.ndarray:

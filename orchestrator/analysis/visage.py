@@ -23,7 +23,7 @@ from orchestrator.utils.choices import GridKind, Norm
 
 S_MAX = 100.0
 LOW, HIGH = -0.5, 0.5
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 """The most steps that `steps_with_ends` considers."""
 
 _NEAR_MAX = 99.99
@@ -72,9 +72,9 @@ class Margin:
 def why_inapplicable(grid: Mapping[str, Any]) -> str | None:
     """Return why a grid has neither score whatever its range is. None if its directions are those of the definition.
 
-    Both scores compare models over equally long random steps: the directions are random and scaled to the weights. The
-    way to a checkpoint is chosen and has a length of its own, and with norm `sigma` or another kind of direction
-    (`grid.direction`, `grid.match`) a step has another length.
+    Both scores compare models over equally long random steps: the directions are random and scaled to the weights. A
+    direction toward a checkpoint is chosen, not random. Its length differs, and so does the length of random directions
+    with norm `sigma` or of another kind (`grid.direction`, `grid.match`).
 
     Args:
         grid: The grid as JSON, as `SweepSummary.grid` holds it. An empty one is taken to have such directions.
@@ -208,13 +208,13 @@ def measure_margin(coordinates: npt.ArrayLike, asr: npt.ArrayLike) -> Margin:
 
 @dataclass(frozen=True)
 class Score:
-    """A score as a value, so that both get their intervals and comparisons from the same functions.
+    """One of the two scores as a value, so that the same functions compute intervals and comparisons of both.
 
     Attributes:
         key: Its field in `ResultSummary`.
         name: Its name in sentences.
-        measure: Return the score of one line or plane, from coordinates [point, axis] and percentages [point].
-        from_margins: Return the scores of many lines at once; see `paper_from_margins`.
+        measure: Function from coordinates [point, axis] and percentages [point] to the score of one line or plane.
+        from_margins: Function that returns the scores of many lines at once; see `paper_from_margins`.
     """
 
     key: str
@@ -294,7 +294,7 @@ def steps_with_ends(bounds: Sequence[tuple[float, float]], fewest: int) -> int |
         fewest: The smallest number of steps to consider.
 
     Returns:
-        None if no number up to MOST_STEPS has them.
+        None if no number up to MAX_STEPS has them.
     """
 
     def has_ends(low: float, high: float, steps: int) -> bool:
@@ -302,5 +302,5 @@ def steps_with_ends(bounds: Sequence[tuple[float, float]], fewest: int) -> int |
         ends = [round(low + (high - low) * i / steps, DECIMALS) for i in nearest]
         return all(abs(value - end) <= _SLACK for value, end in zip(ends, (LOW, HIGH), strict=True))
 
-    candidates = range(max(fewest, 1), MOST_STEPS + 1)
+    candidates = range(max(fewest, 1), MAX_STEPS + 1)
     return next((steps for steps in candidates if all(has_ends(*axis, steps) for axis in bounds)), None)

@@ -49,6 +49,6 @@ def token_budget(item: Visit | ContinuationBatch, prompt_sets: Mapping[str, Prom
         prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
     """
     if isinstance(item, ContinuationBatch):
-        return sum(len(each.token_ids) + SCORED_TOKENS for each in item.continuations)
+        return sum(len(continuation.token_ids) + SCORED_TOKENS for continuation in item.continuations)
     sets = [prompt_sets[set_id] for set_id in item.prompt_set_ids]
     return max(1, sum(len(s.prompts) * s.sampling.max_tokens for s in sets))

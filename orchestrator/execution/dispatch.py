@@ -93,7 +93,7 @@ class Dispatcher:
         self._prompt_sets = prompt_sets
         stored = {direction.id: self._study.directions.read(direction.id) for direction in directions}
         self._scalars = {id_: table for id_, table in stored.items() if table is not None}
-        self._queue.add(visits, [each for each in directions if visits and each.id not in self._scalars])
+        self._queue.add(visits, [direction for direction in directions if visits and direction.id not in self._scalars])
         self._pool.open(prompt_sets, self._scalars if self._queue.all_measured else {})
         with self._signals:
             try:

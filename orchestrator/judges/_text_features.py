@@ -19,13 +19,14 @@ from orchestrator.judges import _english
 from orchestrator.judges._languages import LANGUAGES
 
 LONGEST_UNIT = 180
-"""Longest piece, in characters, whose repetition at the end is looked for."""
+"""Length, in characters, of the longest piece whose repetition at the end of a text is detected."""
 LONG_MATCH = 24
-"""A piece that is longer than its repetition counts if at least this many characters are repeated."""
+"""A repetition that breaks off before the piece is complete counts if it has at least this many characters."""
 FEW_WORDS = 4
-"""Number of ordinary words that are added to a text before shares of its words are taken, so that few decide little."""
+"""Number of ordinary words that are added to a text before shares of its words are computed. The shares in a text of a
+few words are thus close to those in ordinary text."""
 WINDOW, SHORT_WINDOW = 12, 4
-"""Sizes, in characters, of the windows whose distinct share measures repetition."""
+"""Sizes of windows in characters. The fewer of a text's windows are distinct, the more it repeats itself."""
 
 FUNCTION_WORDS = frozenset(
     """
@@ -81,9 +82,10 @@ def structure(text: str) -> float:
 
 
 def tail_loop(text: str) -> tuple[int, int]:
-    """Return (characters, times) of the longest end of a text that repeats one piece of up to 180 characters.
+    """Return the length of the longest end of a text that repeats one piece, and how many times it contains the piece.
 
-    The first of its repetitions may be cut. (0, 0) if there is none.
+    The piece has at most LONGEST_UNIT characters, and its first occurrence may be incomplete. (0, 0) if nothing is
+    repeated.
     """
     best = (0, 0)
     n = len(text)
@@ -118,7 +120,7 @@ def _repeated(words: Sequence[str], size: int, start: int = 0) -> float:
 
 
 def loop_features(raw: str, structured: float) -> dict[str, float]:
-    """Return what shows repetition.
+    """Return the features of repetition.
 
     Args:
         raw: The text.
@@ -183,7 +185,7 @@ class Words:
         pairs: Number of these pairs.
         odd: Share of words with a group of letters that hardly occurs in English words.
         foreign: Share of function words of the likeliest other language; 0 if three quarters are English words.
-        mixed: Share of function words of yet other languages.
+        mixed: Share of function words of further languages.
         long: Share of words of 18 letters or more, of the letters.
         long_unknown: Share of words of 10 letters or more that are no English words.
     """
@@ -217,7 +219,7 @@ def _is_odd(word: str) -> bool:
 
 
 def words_of(text: str) -> Words:
-    """Return what the words of a text show."""
+    """Return the counts and shares of a text's words."""
     english = _english.load()
     numbers = english.numbers
     usual = pairs = 0
@@ -256,10 +258,13 @@ def words_of(text: str) -> Words:
 
 
 def _foreign(seen: Counter[str]) -> tuple[int, int]:
-    """Return (words that are function words of the likeliest other language, those of yet other languages only)."""
+    """Return the number of function words of the likeliest other language, and that of further languages only."""
     numbers = _english.load().numbers
     candidates = {word: n for word, n in seen.items() if word in _ANY_LANGUAGE and word not in FUNCTION_WORDS}
-    sums = {code: sum(n for word, n in candidates.items() if word in own) for code, own in LANGUAGES.items()}
+    sums = {
+        code: sum(n for word, n in candidates.items() if word in function_words)
+        for code, function_words in LANGUAGES.items()
+    }
     best = max(sums, key=sums.__getitem__)
     rest = sum(n for word, n in candidates.items() if word not in LANGUAGES[best] and word not in numbers)
     return sums[best], rest
@@ -287,7 +292,7 @@ def _scripts(text: str) -> tuple[float, float]:
 
 
 def word_features(text: str, structured: float) -> dict[str, float]:
-    """Return what shows whether a text is English, another language or none.
+    """Return the features by which a text is English, another language or none.
 
     Args:
         text: The text, or its end.
@@ -338,24 +343,24 @@ def _is_symbol(character: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _is_glyph(character: str) -> bool:
-    """Return whether a character is a sign that texts hardly use: none of writing, no emoji."""
+    """Return whether a character is a sign that texts hardly use: no letter, digit or common sign, and no emoji."""
     if character < "\xa0" or character in _USUAL_CHARACTERS or _is_emoji(character):
         return False
     return unicodedata.category(character)[0] not in "LNMP" or "\u2e80" <= character < "\u3000"
 
 
 def _rate(pattern: re.Pattern[str], text: str, words: int) -> float:
-    """Return the square root of the matches per word, at most 1: the first matches say more than the next."""
+    """Return the square root of the matches per word, at most 1. The root gives the first matches more weight."""
     return math.sqrt(min(len(pattern.findall(text)) / words, 1.0))
 
 
 def _sign_features(text: str, solid: str, n: int) -> dict[str, float]:
-    """Return what a text's punctuation, scripts and spacing show.
+    """Return the features of a text's punctuation, scripts and spacing.
 
     Args:
         text: The text.
         solid: The text without white space.
-        n: Its number of words and FEW_WORDS.
+        n: Its number of words plus FEW_WORDS.
     """
     size = max(len(solid), 1)
     ascii_only = text.isascii()

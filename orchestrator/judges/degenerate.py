@@ -29,8 +29,8 @@ from orchestrator.utils.records import JsonRecord
 
 HEAD, TAIL = 800, 400
 """Characters at the start and at the end of a longer text that are judged; 128 tokens are about 600 characters."""
-END, LEAST = 0.4, 350
-"""Share of a text of at least 350 characters whose words are also judged for themselves: its end may be ruined."""
+END, MIN_SEPARATE = 0.4, 350
+"""The last 40% of a text of at least 350 characters are also judged separately, because only the end may be ruined."""
 DIGITS = 9
 """Digits to which probabilities are rounded, so that no machine decides differently."""
 
@@ -61,8 +61,8 @@ class Degenerate(Judge):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The weights, the thresholds and the sizes of what is read."""
-        return {"sizes": [HEAD, TAIL, END, LEAST, DIGITS], **load_weights()}
+        """The fitted weights and thresholds, and the sizes of the excerpts that are judged."""
+        return {"sizes": [HEAD, TAIL, END, MIN_SEPARATE, DIGITS], **load_weights()}
 
     def verdict(self, prompt: str, response: str) -> str:
         """Return `degenerate`, `coherent` or `unclear`."""
@@ -71,7 +71,7 @@ class Degenerate(Judge):
 
 JUDGE = Degenerate()
 EARLIER_IDS = {2: "c0d7322904530a92"}
-"""Ids of earlier versions, whose stored verdicts count where a sweep was not judged by this version yet."""
+"""Version -> id of earlier versions. Their stored verdicts count until a sweep is judged by this version."""
 
 
 @cache
@@ -100,7 +100,7 @@ def reason(response: str) -> str | None:
 
 
 def excerpt(response: str) -> str:
-    """Return what is judged of a response: all of it, or its start and its end if it is long."""
+    """Return the part of a response that is judged: all of it, or its start and its end if it is long."""
     text = response.strip()
     return response if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
@@ -111,8 +111,8 @@ class Features(JsonRecord):
 
     Attributes:
         loop: The features of repetition.
-        words: Those of the words.
-        end: Those of the words at its end; None for a short text.
+        words: The features of its words and signs.
+        end: The same features of its end (`end_of`). None for a short text.
     """
 
     loop: Mapping[str, float]
@@ -125,7 +125,7 @@ def measure(response: str) -> Features:
     raw = excerpt(response)
     text = raw.strip()
     structured = structure(text)
-    end = word_features(end_of(text), structured) if len(text) > LEAST else None
+    end = word_features(end_of(text), structured) if len(text) > MIN_SEPARATE else None
     return Features(loop_features(raw, structured), word_features(text, structured), end)
 
 
@@ -150,7 +150,7 @@ def combine(features: Features) -> Probabilities:
 
 
 def end_of(text: str) -> str:
-    """Return the end of a text whose words are also judged for themselves."""
+    """Return the end of a text that is also judged separately."""
     return text[-int(END * len(text)) :]
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 GEOMETRY_VERSION = 2
 """Version of the measurements in the cache. Version 1 measured adapters rounded to the base's stored dtype."""
 
-MOST_ROUNDING = 0.01
+MAX_ROUNDING = 0.01
 """Share of a displacement's length that an engine's rounding may add without a warning."""
 
 
@@ -79,7 +79,7 @@ def warn_of_rounding(measured: geometry.Geometry, dtype: Dtype) -> None:
     coarse = [
         f"{label} ({100 * share:.2g}%)"
         for label, share in zip(measured.labels, measured.rounding, strict=True)
-        if share > MOST_ROUNDING
+        if share > MAX_ROUNDING
     ]
     if coarse:
         logger.warning(

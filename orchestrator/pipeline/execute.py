@@ -170,8 +170,8 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
             check_actor = _Admission(engines, config.engine.mix, recorder)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
-            own = _keys_of_part(prepared, config.cluster.part)
-            follow_up = measure_after(stored, config.judging.log_probability, own)
+            part_keys = _keys_of_part(prepared, config.cluster.part)
+            follow_up = measure_after(stored, config.judging.log_probability, part_keys)
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, follow_up)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:

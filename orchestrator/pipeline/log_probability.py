@@ -103,7 +103,7 @@ def measure_stored(
     if not missing:
         return False
     try:
-        own, model = _resident_model(stored, overrides, config_dir)
+        model_config, model = _resident_model(stored, overrides, config_dir)
     except UserError as error:
         logger.warning(
             "%d different responses have no log-probability under the unperturbed model, which needs an engine: %s",
@@ -111,7 +111,7 @@ def measure_stored(
             error,
         )
         return False
-    return _run(own, model, stored, _batches(missing), console)
+    return _run(model_config, model, stored, _batches(missing), console)
 
 
 def _resident_model(
@@ -128,8 +128,8 @@ def _resident_model(
         for text in stored.record.overrides
         if _option(text) not in (*named, *OWN_OPTIONS) and not _option(text).startswith("cluster")
     ]
-    own = [text for text in overrides if _option(text) not in ("judge", "judges")]
-    config = compose([*kept, *own], config_dir)
+    model_overrides = [text for text in overrides if _option(text) not in ("judge", "judges")]
+    config = compose([*kept, *model_overrides], config_dir)
     model: ResolvedModel | None = None
     fingerprint, dtype = "dummy", str(config.model.dtype)
     if config.engine.kind != EngineKind.dummy:

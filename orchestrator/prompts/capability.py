@@ -148,10 +148,10 @@ def chosen_letter(n_choices: int, scores: Sequence[float]) -> str | None:
         None if the model gave no answer: a score is NaN, or none is finite, as after weights that overflow.
     """
     assert len(scores) >= n_choices, "a choice is scored by its letters"
-    own = scores[:n_choices]
-    if any(math.isnan(score) for score in own) or not any(math.isfinite(score) for score in own):
+    choice_scores = scores[:n_choices]
+    if any(math.isnan(score) for score in choice_scores) or not any(math.isfinite(score) for score in choice_scores):
         return None
-    return LETTERS[max(range(n_choices), key=lambda i: own[i])]
+    return LETTERS[max(range(n_choices), key=lambda i: choice_scores[i])]
 
 
 def chance_level(prompts: Sequence[Prompt]) -> float | None:

@@ -89,10 +89,12 @@ def few_shot(turns: Turns, shots: int, solved: Sequence[Prompt], categories: Seq
     """
     examples = {}
     for category in dict.fromkeys(categories):
-        own = [prompt for prompt in solved if prompt.category == category][:shots]
-        if len(own) < shots:
-            remedy = f"{where} has only {len(own)} solved examples of {category or 'these questions'}: lower it"
+        same_category = [prompt for prompt in solved if prompt.category == category][:shots]
+        if len(same_category) < shots:
+            remedy = (
+                f"{where} has only {len(same_category)} solved examples of {category or 'these questions'}: lower it"
+            )
             raise UserError("probes.shots", shots, remedy)
         subject = subject_line(category)
-        examples[category] = tuple((prompt.text.removeprefix(subject), prompt.target or "") for prompt in own)
+        examples[category] = tuple((prompt.text.removeprefix(subject), prompt.target or "") for prompt in same_category)
     return FewShot(turns, examples)

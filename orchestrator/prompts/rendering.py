@@ -179,7 +179,7 @@ def _render_for_dummy(job: RenderJob) -> _Rendered:
     def number(word: str) -> int:
         return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % DUMMY_VOCABULARY
 
-    bare = (bare_prompt(each.system, "\n\n".join(each.turns)) for each in job.conversations)
+    bare = (bare_prompt(conversation.system, "\n\n".join(conversation.turns)) for conversation in job.conversations)
     texts = tuple(with_prefill(text, job.prefill) for text in bare)
     ids = tuple(tuple(map(number, text.split())) for text in texts)
     return _Rendered(texts, ids, tuple(map(number, job.continuations)))
@@ -211,7 +211,11 @@ def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequen
 
 def _job_json(job: RenderJob) -> tuple[list[Any], str, tuple[str, ...]]:
     """Return a job as the subprocess reads it."""
-    return [(each.system, each.turns) for each in job.conversations], job.prefill, job.continuations
+    return (
+        [(conversation.system, conversation.turns) for conversation in job.conversations],
+        job.prefill,
+        job.continuations,
+    )
 
 
 def _tokenizer_id(folder: Path) -> str:

@@ -25,10 +25,10 @@ def stratified_order(categories: Sequence[str], keys: Sequence[str], seed: int) 
     for i, category in enumerate(categories):
         members[category].append(i)
     places = {}
-    for category, own in members.items():
+    for category, positions in members.items():
         offset = _uniform(seed, "category", category)
-        for j, i in enumerate(sorted(own, key=lambda i: _uniform(seed, "item", keys[i]))):
-            places[i] = (j + offset) / len(own), categories[i]
+        for j, i in enumerate(sorted(positions, key=lambda i: _uniform(seed, "item", keys[i]))):
+            places[i] = (j + offset) / len(positions), categories[i]
     return sorted(places, key=lambda i: places[i])
 
 

@@ -215,10 +215,10 @@ def radii_notes(checkpoint: CheckpointSummary) -> list[str]:
         kind = checkpoint.radii_unit.removesuffix(" radius")
         span = _span(checkpoint.radii_low, checkpoint.radii_high)
         notes.append(f"{checkpoint.radii:.2g} {kind} radii of the basin away{span}")
-    for each in checkpoint.matched:
-        if each.radii is not None:
-            span = _span(each.radii_low, each.radii_high)
-            notes.append(f"{each.radii:.2g} mean radii along {each.direction} directions of its own length{span}")
+    for matched in checkpoint.matched:
+        if matched.radii is not None:
+            span = _span(matched.radii_low, matched.radii_high)
+            notes.append(f"{matched.radii:.2g} mean radii along {matched.direction} directions of its own length{span}")
     return notes
 
 

@@ -1,7 +1,7 @@
-"""Clusters of probes that are near-duplicates or belong to one category, and how much they cost in information.
+"""Clusters of probes that are near-duplicates or belong to one category, and the information lost by clustering.
 
-Responses to probes of one cluster are alike, so 40 probes in 8 clusters say less about new probes than 40 independent
-ones. Intervals over new probes therefore draw whole clusters (docs/statistics.md).
+Responses to probes of one cluster are alike, so 40 probes in 8 clusters carry less information about new probes than 40
+independent ones. Intervals over new probes therefore draw whole clusters (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from orchestrator.sweep.tasks import Prompt
 
-FEWEST_CATEGORIES = 5
+MIN_CATEGORIES = 5
 """Fewer categories are not taken as clusters, because the spread between them could not be measured."""
 
 SIMILARITY = 0.35
 """Mean cosine similarity from which two groups of texts are one cluster."""
 
-MOST_TEXTS = 5000
+MAX_TEXTS = 5000
 """The most texts that are compared with each other."""
 
 _STEM = 4  # letters of a word that count
@@ -56,9 +56,9 @@ class ProbeClusters:
 def cluster_probes(prompts: Sequence[Prompt]) -> ProbeClusters:
     """Return the clusters of these probes: their categories if there are enough, else near-duplicate texts."""
     categories = [prompt.category for prompt in prompts]
-    if all(categories) and len(set(categories)) >= FEWEST_CATEGORIES:
+    if all(categories) and len(set(categories)) >= MIN_CATEGORIES:
         return ProbeClusters("category", _numbered(categories))
-    if len(prompts) > MOST_TEXTS:
+    if len(prompts) > MAX_TEXTS:
         return ProbeClusters("none", tuple(range(len(prompts))))
     return ProbeClusters("text", _numbered(_cluster_texts([prompt.text for prompt in prompts])))
 
@@ -71,7 +71,7 @@ def _numbered(names: Sequence[object]) -> tuple[int, ...]:
 def _cluster_texts(texts: Sequence[str]) -> list[int]:
     """Return the cluster of each text, by average linkage of the cosine similarity of their sets of stems.
 
-    A stem is the first four letters of a word. Words that any request may hold are left out: without them, "Write a
+    A stem is the first four letters of a word. Words that any request may contain are left out. Otherwise, "Write a
     tutorial on how to" would make two requests alike.
     """
     from scipy.cluster import hierarchy
@@ -80,18 +80,18 @@ def _cluster_texts(texts: Sequence[str]) -> list[int]:
     if len(texts) < 2:
         return list(range(len(texts)))
     words = [set(re.findall(r"\w+", text.casefold())) - _USUAL_WORDS for text in texts]
-    stems = [sorted({word[:_STEM] for word in own}) for own in words]
+    stems = [sorted({word[:_STEM] for word in stems_of_text}) for stems_of_text in words]
     column = {stem: i for i, stem in enumerate(sorted(set(itertools.chain(*stems))))}
     vectors = np.zeros((len(texts), len(column)))
-    for row, own in zip(vectors, stems, strict=True):
-        row[[column[stem] for stem in own]] = 1.0 / math.sqrt(max(len(own), 1))
+    for row, stems_of_text in zip(vectors, stems, strict=True):
+        row[[column[stem] for stem in stems_of_text]] = 1.0 / math.sqrt(max(len(stems_of_text), 1))
     distances = np.round(1.0 - vectors @ vectors.T, 9)  # rounded: the same clusters on every platform
     np.fill_diagonal(distances, 0.0)
     links = hierarchy.linkage(squareform(np.maximum(distances, 0.0), checks=False), "average")
     return [int(label) for label in hierarchy.fcluster(links, 1.0 - SIMILARITY, "distance")]
 
 
-# The cost of clusters.
+# The design effect.
 
 
 def variance_of_mean(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

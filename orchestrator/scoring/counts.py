@@ -109,8 +109,8 @@ class ProbeVerdicts:
         """Return the cluster of each of these prompts (None: of all), int[prompt]."""
         if self.clusters is None:
             return np.arange(len(self.prompts if prompts is None else prompts))
-        own = np.array(self.clusters.labels)
-        return own if prompts is None else own[pd.Index(self.prompts).get_indexer(pd.Index(prompts))]
+        labels = np.array(self.clusters.labels)
+        return labels if prompts is None else labels[pd.Index(self.prompts).get_indexer(pd.Index(prompts))]
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return an array [point, prompt] in this order, NaN where there is no verdict.

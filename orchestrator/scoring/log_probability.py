@@ -39,7 +39,8 @@ class _Responses:
     Attributes:
         table: The verdicts.
         is_text: Whether each response is a text, bool[n].
-        decided: Whether its text leaves no doubt, bool[n].
+        decided: Whether its text already decides the verdict: it is degenerate, or a refusal by the sweep's first judge
+            (if that is a text judge), bool[n].
         measured: Whether its log-probability is stored, bool[n].
     """
 
@@ -65,7 +66,7 @@ class SweepLogProbabilities:
             if has_texts(prompts)
             for prompt, ids in zip(prompts.prompts, prompts.token_ids, strict=True)
         }
-        self._contexts = {" ".join(key): each.context_id for key, each in self._prompts.items()}
+        self._contexts = {" ".join(key): prompt.context_id for key, prompt in self._prompts.items()}
 
     def find(self, prompt_set_id: str, prompt_id: str, response: str) -> LogProbability | None:
         """Return the log-probability of a response given its prompt, or None if it is not stored."""
@@ -84,8 +85,8 @@ class SweepLogProbabilities:
             judged: Rows of the JUDGEMENTS schema, of any judge.
 
         Returns:
-            The mean of each row, NaN where it is undefined or not stored; and the number of its tokens, NOT_STORED
-            where it is not stored.
+            The mean log-probability of each row's response, NaN if it is undefined or not stored; and the number of
+            tokens in this mean, NOT_STORED if it is not stored.
         """
         return self._index.find(self._contexts_of(judged), integers(judged["response_id"].to_pylist()))
 
@@ -103,7 +104,7 @@ class SweepLogProbabilities:
         """Return the different continuations among judged responses that have no log-probability yet.
 
         Args:
-            tasks: The tasks whose responses are looked at, with their parts.
+            tasks: The tasks whose responses are considered, with their parts.
             chosen: Which of them should have one.
         """
         wanted: dict[TaskKey, set[str]] = {}  # the prompts of each task whose responses are to be measured

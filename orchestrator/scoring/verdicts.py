@@ -115,11 +115,11 @@ def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.Pr
         by_set = counts.probe_refusals(outcomes(stored, judge), judge.name)
         for prompts in stored.prompt_sets:
             if (prompts.id, judge.name) in by_set:
-                own = by_set[prompts.id, judge.name]
+                verdicts = by_set[prompts.id, judge.name]
                 by_id = {prompt.id: prompt for prompt in prompts.prompts}
-                clusters = cluster_probes([by_id[prompt] for prompt in own.prompts])
+                clusters = cluster_probes([by_id[prompt] for prompt in verdicts.prompts])
                 key = (prompts.probe_set, prompts.group, prompts.system_prompt, judge.name)
-                refusals[key] = dataclasses.replace(own, clusters=clusters)
+                refusals[key] = dataclasses.replace(verdicts, clusters=clusters)
     return refusals
 
 

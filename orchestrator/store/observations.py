@@ -233,7 +233,7 @@ class Generations(PartFolder):
         return {}
 
     def _relocate(self, missed: Sequence[tuple[Part, list[TaskKey]]], bad: Collection[Path]) -> dict[TaskKey, Part]:
-        keys = {key for _, own in missed for key in own}
+        keys = {key for _, missed_keys in missed for key in missed_keys}
         return {key: part for key, part in self.stored(without=bad).items() if key in keys}
 
 

@@ -55,7 +55,9 @@ class ContinuationBatch:
     @property
     def id(self) -> str:
         """Content hash: 16 hexadecimal digits."""
-        return content_id(sorted([each.context_id, each.response_id] for each in self.continuations))
+        return content_id(
+            sorted([continuation.context_id, continuation.response_id] for continuation in self.continuations)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,9 @@ class LogProbabilityCoverage(JsonRecord):
 
     Attributes:
         measured: Responses that have one.
-        decided: Responses that have none, and whose text leaves no doubt.
-        missing: Responses that have none, and whose text leaves a doubt.
+        decided: Responses that have none and do not need one, because their text already decides the verdict
+            (docs/log_probability.md).
+        missing: The other responses that have none.
     """
 
     measured: int = 0

@@ -109,7 +109,7 @@ class Grid:
         extra_checkpoints: Checkpoints that are measured and shown at their projections, such as those of a trajectory.
         hidden: True if the checkpoints of `towards` are only axes, such as those of a principal plane, and are not
             measured themselves.
-        direction: Kind of what is called random direction here: a seeded kind of `orchestrator.sweep.directions`.
+        direction: Kind of the random directions: a kind in `orchestrator.sweep.directions` that is drawn from a seed.
         match: Checkpoint whose lengths or rank the random directions have, in kinds that need one. Only in random_1d.
     """
 
@@ -157,7 +157,7 @@ class Grid:
             "kind": str(self.kind),
             "norm": str(self.norm),
             "towards": [direction.to_json() for direction in self.towards],
-            "beside": [each.to_json() for each in self.extra_checkpoints],
+            "beside": [extra.to_json() for extra in self.extra_checkpoints],
             "match": None if self.match is None else self.match.to_json(),
         }
         without = [key for key, default in _LEFT_OUT.items() if value[key] == default]
@@ -251,9 +251,9 @@ class Grid:
         for alpha, beta, point, mark in self.landmarks(k):
             if point.id in off_grid:
                 yield Node(k, alpha, beta, False, seed_x, seed_y, point, mark)
-        for each in self.extra_checkpoints if k == 0 else ():
-            point = Point.from_coefficients([(each.direction, 1.0)])
-            yield Node(k, each.alpha, each.beta, False, seed_x, seed_y, point, each.direction.label, projected=True)
+        for extra in self.extra_checkpoints if k == 0 else ():
+            point = Point.from_coefficients([(extra.direction, 1.0)])
+            yield Node(k, extra.alpha, extra.beta, False, seed_x, seed_y, point, extra.direction.label, projected=True)
 
     def landmarks(self, k: int) -> list[tuple[float, float | None, Point, str]]:
         """Return (alpha, beta, point, label) of the origin and of each checkpoint that is an axis of line/plane k."""
@@ -273,7 +273,7 @@ class Grid:
     def directions_used(self) -> tuple[Direction, ...]:
         """Every direction of this grid whose scalars must be measured before points use it, once."""
         axes = (d for k in range(self.lines) for d in self.axes(k))
-        used = itertools.chain(axes, (each.direction for each in self.extra_checkpoints))
+        used = itertools.chain(axes, (extra.direction for extra in self.extra_checkpoints))
         return tuple(dict.fromkeys(d for d in used if d is not None and d.needs_scalars))
 
     def points(self) -> list[Point]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ADAPTER_VERSION = 2
-"""Version of adapters: of what a coefficient toward one means, and so part of an adapter's fingerprint.
+"""Version of the meaning of a coefficient toward an adapter. It is part of an adapter's fingerprint.
 
 Version 1 rounded W0 + s B A to the dtype in which W0 is stored and moved toward the result. Version 2 adds c s B A to
 W0 in float32, and rounds once, to the engine's dtype (docs/weights.md).

@@ -192,10 +192,10 @@ class Engine(abc.ABC):
         generated: the tokens are read in one pass.
         """
         sequences: list[TokenSequence] = []
-        for each in continuations:
-            room = self.spec.max_model_len - len(each.token_ids) - 1  # vLLM always generates one token
-            limit = min(SCORED_TOKENS, room) if each.token_ids else 0
-            sequences.append((each.token_ids, self._encode(each.text)[: max(0, limit)]))
+        for continuation in continuations:
+            room = self.spec.max_model_len - len(continuation.token_ids) - 1  # vLLM always generates one token
+            limit = min(SCORED_TOKENS, room) if continuation.token_ids else 0
+            sequences.append((continuation.token_ids, self._encode(continuation.text)[: max(0, limit)]))
         measured = iter(self._token_log_probabilities([pair for pair in sequences if pair[1]]))
         return [_mean(next(measured)) if tokens else LogProbability(None, 0) for _, tokens in sequences]
 

@@ -28,10 +28,10 @@ def write_adapter_sum(base: MappedCheckpoint, folders: Sequence[Path], weights: 
     rank = max(sum(len(part[name].a) for part in parts if name in part) for name in names)
     factors = {}
     for name in names:
-        own = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
+        of_tensor = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
         module = f"{PEFT_PREFIX}{name.removesuffix('.weight')}"
-        a = np.concatenate([f.a for _, f in own], axis=0)
-        b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in own], axis=1)
+        a = np.concatenate([f.a for _, f in of_tensor], axis=0)
+        b = np.concatenate([np.float32(weight * f.scale) * f.b for weight, f in of_tensor], axis=1)
         # All tensors of an adapter have the same rank. The padding adds 0 times -0, which changes no sum, not even -0.
         left = rank - len(a)
         a = np.pad(a, ((0, left), (0, 0)), constant_values=-0.0)

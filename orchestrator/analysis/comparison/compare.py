@@ -16,7 +16,7 @@ from orchestrator.analysis.results.keys import RESULT_KEY
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE
 from orchestrator.scoring.counts import ProbeVerdicts
 
-_FEWEST_SHARED = 2  # probes in common that are needed to pair them
+_MIN_SHARED = 2  # probes in common that are needed to pair them
 _NODE = ["seed_x", "seed_y", "alpha", "beta", "point_id"]
 
 
@@ -88,7 +88,7 @@ def _shared_prompts(first: ProbeVerdicts | None, second: ProbeVerdicts | None) -
         return []
     other = set(second.prompts)
     shared = [prompt for prompt in first.prompts if prompt in other]
-    return shared if len(shared) >= _FEWEST_SHARED else []
+    return shared if len(shared) >= _MIN_SHARED else []
 
 
 def _pair_nodes(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The result of a comparison as typed values: what `compare --json` prints."""
+"""The typed result of a comparison, which `compare --json` prints."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class ScoreDifference(Difference):
         about: Variation that the interval and the p-value cover: new `directions`, new `probes` or `both`. None if
             undefined.
         over: The intervals over new directions, new probes and both. None if the difference itself is undefined.
-        paired_lines: Number of lines that were paired. 0 if the sweeps' own scores were compared.
+        paired_lines: Number of lines that were paired. 0 if no line pairs and the scores in the two summaries were
+            compared.
         reason: Why a value is undefined. None if there is nothing to explain.
     """
 

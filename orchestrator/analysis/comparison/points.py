@@ -61,6 +61,6 @@ def compare_points(first: ComparedSweep, second: ComparedSweep, prompts: Sequenc
 
 
 def _effective_share(sweep: ComparedSweep, n: np.ndarray) -> np.ndarray:
-    """Return how many independent probes tell as much as one of n probes of a sweep; 1 without clusters."""
+    """Return the ratio of the effective number of probes to n at each point; 1 if the sweep has no clusters."""
     clusters = sweep.summary.primary_result.clusters
     return np.ones(len(n)) if clusters is None else clusters.effective(n) / n

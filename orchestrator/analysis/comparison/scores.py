@@ -24,7 +24,7 @@ _DIFFERENCE_BOUNDS = (-100.0, 100.0)  # a difference of two scores
 def compare_score(
     score: Score, pairs: pd.DataFrame, first: ComparedSweep, second: ComparedSweep, prompts: Sequence[str]
 ) -> ScoreDifference:
-    """Return the difference over paired lines, points and probes, or of the sweeps' own scores if no line pairs."""
+    """Return the difference over paired lines, points and probes, or of the summaries' scores if no line pairs."""
     for sweep in (first, second):
         inapplicable = visage.why_inapplicable(sweep.summary.grid)
         if inapplicable:
@@ -33,13 +33,13 @@ def compare_score(
     both = [[score.measure(coordinates(part), part[column]).value for column in ("asr", "asr_2")] for part in parts]
     lines = [part for part, values in zip(parts, both, strict=True) if None not in values]
     if not lines:
-        return _compare_own_scores(score, first, second)
+        return _compare_summary_scores(score, first, second)
     scores = np.array([values for values in both if None not in values], dtype=float)  # [line, sweep]
     if prompts:
         assert first.verdicts is not None and second.verdicts is not None
         one, positions = probe_arrays(lines, first.verdicts, prompts)
         two, _ = probe_arrays(lines, second.verdicts, prompts)
-        on_shared = np.stack([resampling.score_of_lines(each, score.from_margins) for each in (one, two)], axis=1)
+        on_shared = np.stack([resampling.score_of_lines(refused, score.from_margins) for refused in (one, two)], axis=1)
         defined = ~np.isnan(on_shared).any(axis=1)
         if not defined.any():
             return ScoreDifference.undefined(f"with the probes in common {score.name} is undefined")
@@ -71,22 +71,22 @@ def compare_score(
     return replace(difference, reason="; ".join(reason for reason in reasons if reason))
 
 
-def _own_score(score: Score, sweep: ComparedSweep) -> VisageSummary | MarginSummary | None:
-    """Return a sweep's own score. None if the sweep was reduced by a version that did not compute it."""
-    own: VisageSummary | MarginSummary | None = getattr(sweep.summary, score.key)
-    return own
+def _summary_score(score: Score, sweep: ComparedSweep) -> VisageSummary | MarginSummary | None:
+    """Return the score in a sweep's summary. None if the summary is of a version that did not compute it."""
+    stored: VisageSummary | MarginSummary | None = getattr(sweep.summary, score.key)
+    return stored
 
 
-def _compare_own_scores(score: Score, first: ComparedSweep, second: ComparedSweep) -> ScoreDifference:
-    """Return the difference of the sweeps' own scores, as if they were independent."""
+def _compare_summary_scores(score: Score, first: ComparedSweep, second: ComparedSweep) -> ScoreDifference:
+    """Return the difference of the scores in the two summaries, as if they were independent."""
     values = []
     for sweep in (first, second):
-        own = _own_score(score, sweep)
-        if own is None:
+        stored = _summary_score(score, sweep)
+        if stored is None:
             return ScoreDifference.undefined(f"{sweep.name}: {REDUCE_AGAIN}")
-        if own.value is None:
-            return ScoreDifference.undefined(f"{sweep.name}: {own.reason}")
-        values.append(own.value)
+        if stored.value is None:
+            return ScoreDifference.undefined(f"{sweep.name}: {stored.reason}")
+        values.append(stored.value)
     directions, probes = (_add_errors(score, first, second, source) for source in ("directions", "probes"))
     return _score_difference(values[1] - values[0], (values[0], values[1]), directions, probes, paired_lines=0)
 
@@ -96,8 +96,8 @@ def _add_errors(score: Score, first: ComparedSweep, second: ComparedSweep, sourc
 
     The squares of the standard errors add up (Welch 1947); the degrees of freedom are Satterthwaite's (1946).
     """
-    own = [_own_score(score, sweep) for sweep in (first, second)]
-    over = [None if entry is None else entry.over for entry in own]
+    stored = [_summary_score(score, sweep) for sweep in (first, second)]
+    over = [None if entry is None else entry.over for entry in stored]
     errors = [getattr(entry, source) for entry in over if entry is not None]
     known = [(error.se, error.df) for error in errors if error.se is not None]
     if len(known) < 2:
@@ -114,9 +114,9 @@ def _score_difference(
 ) -> ScoreDifference:
     """Return a difference with its intervals.
 
-    Its p-value and its own interval cover new directions and new probes if both errors are known, otherwise only the
-    one that is known. Both are None if no line pairs and the spread between directions is unknown: the difference may
-    then be one between directions.
+    Its p-value and the interval from `low` to `high` cover new directions and new probes if both errors are known,
+    otherwise only the one that is known. They are None if no line pairs and the spread between directions is unknown,
+    because the difference may then be one between directions.
     """
     over = VisageIntervals(
         directions=intervals.error_interval(value, directions, _DIFFERENCE_BOUNDS),

@@ -28,7 +28,7 @@ class ComparedSweep:
         name: Name of the model and of the sweep, as shown to users.
         rows: The landscape rows of the primary result.
         verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
-        note: What an earlier version of the program measured otherwise. None if nothing.
+        note: A sentence on what an earlier version of the program measured differently. None if there is nothing.
         letter_scoring: `PromptSet.letter_scoring` of the primary result.
     """
 
@@ -40,7 +40,7 @@ class ComparedSweep:
     letter_scoring: str | None = None
 
     def headline(self) -> SweepHeadline:
-        """Return the sweep's own numbers, without a comparison."""
+        """Return the numbers of this sweep that a comparison lists."""
         summary = self.summary
         return SweepHeadline(
             name=self.name,
@@ -57,7 +57,7 @@ class ComparedSweep:
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
-    """Read the sweep in each of these folders; if a folder holds several, the one that was used last.
+    """Read the sweep in each of these folders. If a folder holds several, the one that was used last is read.
 
     Raises:
         UserError: If there are fewer than two folders, or one holds no reduced sweep.

@@ -22,7 +22,7 @@ class DirectionBasin(JsonRecord):
     """The safety basin on one line or plane; see `basin.Basin` and `basin.Shape`.
 
     Attributes:
-        radius_low: Radius at the upper ends of the ASR intervals, or how far those stay below 50%.
+        radius_low: Radius at the upper ends of the ASR intervals, or the distance up to which those stay below 50%.
         radius_high: Radius at the lower ends of the ASR intervals. None if those never reach 50%.
         shape_reason: Why a number of the shape is None.
     """

@@ -39,8 +39,8 @@ class PrecisionPlan(JsonRecord):
     Attributes:
         target: The wanted half-width, percent.
         directions: Number of directions, the present ones included. None if unknown or out of reach.
-        probes: Number of probes, the present ones included. None as `directions` is.
-        half_width: The half-width to expect.
+        probes: Number of probes, the present ones included. None if `directions` is None.
+        half_width: The expected half-width with these numbers.
         present_half_width: The half-width by the same formula for the present numbers.
         responses: Number of responses of the whole sweep.
         seconds: Time of the whole sweep at the present sweep's pace. None if that is unknown.
@@ -66,9 +66,9 @@ class DirectionsNeeded(JsonRecord):
     Attributes:
         directions: Number of directions on which VISAGE is defined.
         spread: Standard deviation of VISAGE between them.
-        half_width: Half the width of the present interval. None if unknown, as `spread` is then.
+        half_width: Half the width of the present interval. None if unknown; `spread` is then None too.
         more: Number of directions to add to halve the interval over directions. None if unknown, or more than
-            `intervals.MOST_DIRECTIONS`.
+            `intervals.MAX_DIRECTIONS`.
         components: Where the error comes from. None in a summary of an earlier version.
         plan: The cheapest sweep with a wanted precision. None in a summary of an earlier version.
     """

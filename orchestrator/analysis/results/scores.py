@@ -54,10 +54,10 @@ class VisageSummary(JsonRecord):
             it.
         points: Number of measured points in the range, summed over lines or planes. None in a summary of an earlier
             version.
-        counted: Number of those at which any attack fails. None likewise.
+        counted: Number of those at which any attack fails. None in a summary of an earlier version.
         low: Lower end of the interval of `paper` over new directions.
         high: Upper end of the same interval.
-        over: Every interval of `paper`.
+        over: The intervals of `paper` over new directions, over new probes, and over both.
         enough: How many more directions would halve the interval over directions.
         by_direction: The scores of each line or plane.
         reason: Why `paper` is None or has no interval, and which points or lines were left out.
@@ -102,7 +102,7 @@ class MarginSummary(JsonRecord):
         value: Percent, mean over lines or planes. None if undefined.
         released: The same as the published code's `safety_region` integrates it, mean over lines. None on planes, and
             if any line lacks it.
-        over: Every interval of `value`.
+        over: The intervals of `value` over new directions, over new probes, and over both.
         by_direction: The mean margin of each line or plane.
         reason: Why `value` is None or has no interval, and which points were left out.
         released_reason: Why `released` is None. None if there is nothing to explain.

@@ -59,7 +59,7 @@ def _checkpoint_result(key: ResultKey, at_checkpoint: pd.DataFrame, line: pd.Dat
 
 
 def _interpolate(grid: pd.DataFrame, alpha: float, beta: float) -> float | None:
-    """Return the ASR between a grid's points; None outside of them, or if one of the neighbors is missing."""
+    """Interpolate the ASR linearly between a grid's points. None outside the grid or beside a missing point."""
     from scipy.interpolate import RegularGridInterpolator
 
     if math.isnan(beta):

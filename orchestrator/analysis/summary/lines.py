@@ -1,4 +1,4 @@
-"""What the summaries of scores and of basins share: means over lines, their reasons, and the lines' seeds."""
+"""Helpers of the summaries of scores and of basins: means over lines, merged reasons, and the lines' seeds."""
 
 from __future__ import annotations
 

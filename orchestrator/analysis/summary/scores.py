@@ -220,5 +220,5 @@ def _directions_needed(directions: Error, scores: Sequence[float]) -> Directions
         spread=float(np.std(scores, ddof=1)),
         half_width=half_width,
         more=more,
-        reason=None if more is not None else f"more than {intervals.MOST_DIRECTIONS}",
+        reason=None if more is not None else f"more than {intervals.MAX_DIRECTIONS}",
     )

@@ -33,7 +33,7 @@ def summarize(
         landscape: As `build_landscape` returns it.
         verdicts: Verdicts by point and probe, for each combination. None leaves the intervals over new probes
             undefined.
-        grid: The grid as JSON, which decides whether VISAGE is defined. None: random directions that have it.
+        grid: The grid as JSON, which decides whether VISAGE is defined. None: it is taken to be defined.
     """
     known, inapplicable = verdicts or {}, visage.why_inapplicable(grid or {})
     results = [

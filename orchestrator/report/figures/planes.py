@@ -20,7 +20,7 @@ from orchestrator.report.figures.common import add_checkpoints, add_headline, sa
 from orchestrator.report.style import COLORMAP, INK, PALE, RC_PARAMS, VERMILION
 
 _GAP, _HEAD, _FOOT, _LEFT, _RIGHT = 0.3, 0.9, 0.5, 0.65, 0.85  # inches between and around the planes
-_MOST_COLUMNS = 3
+_MAX_COLUMNS = 3
 
 
 def draw_planes(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
@@ -50,7 +50,7 @@ class _Layout:
 
     @property
     def columns(self) -> int:
-        return min(self.count, _MOST_COLUMNS)
+        return min(self.count, _MAX_COLUMNS)
 
     @property
     def rows(self) -> int:

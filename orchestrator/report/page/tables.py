@@ -90,8 +90,8 @@ def _score_rows(name: str, value: float | None, over: VisageIntervals) -> list[l
         ("new directions and probes", over.both),
     ]
     return [
-        [name, format_number(value), format_interval(each.low, each.high), covered, each.reason or ""]
-        for covered, each in intervals
+        [name, format_number(value), format_interval(interval.low, interval.high), covered, interval.reason or ""]
+        for covered, interval in intervals
     ]
 
 

@@ -72,7 +72,7 @@ class Direction(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are its identity, and `kind`."""
+        """Return the fields that identify the direction, and `kind`."""
 
     @classmethod
     @abstractmethod
@@ -86,12 +86,15 @@ class Direction(ABC):
 
     @property
     def needs_scalars(self) -> bool:
-        """True if it is made of noise, whose scalars must be measured on the model before a point can be applied."""
+        """True if it consists of noise, whose factors (`scalars`) depend on the model's weights.
+
+        The sums in `UnitSums` must then be computed over the weights before a point can be applied.
+        """
         return False
 
     @property
     def endpoint(self) -> str | None:
-        """Key of the weights, among those that an engine holds, toward which it leads. None: it is made of noise."""
+        """Key of the weights toward which it leads, among those that an engine holds. None: it consists of noise."""
         return self.fingerprint
 
     def covers(self, tensor: str) -> bool:

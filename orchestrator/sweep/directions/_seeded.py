@@ -74,7 +74,7 @@ class SeededDirection(DrawnDirection):
         return cls(seed, norm, exclude, orthogonal_to)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are its identity."""
+        """Return the fields that identify the direction."""
         return {
             "kind": self.kind,
             "seed": self.seed,
@@ -109,9 +109,10 @@ class SeededDirection(DrawnDirection):
 
     @abstractmethod
     def factor(self, sums: UnitSums) -> float:
-        """Return the factor on the noise in one unit of a direction that is orthogonal to none; 0 if it does not move.
+        """Return the factor on the noise in one unit, without orthogonalization; 0 if the unit does not move.
 
-        It is not called for a unit without noise. Round each operation once, so that every machine gets the same bits.
+        It is not called for a unit whose noise is zero. Implementations round each operation once, so that every
+        machine gets the same bits.
         """
 
     def scalars(self, sums: UnitSums) -> tuple[float, float]:

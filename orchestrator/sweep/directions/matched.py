@@ -37,7 +37,7 @@ class MatchedDirection(SeededDirection):
         return cls(seed, orthogonal_to=orthogonal_to, reference=reference)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are its identity."""
+        """Return the fields that identify the direction."""
         return {
             "kind": self.kind,
             "seed": self.seed,

@@ -47,7 +47,7 @@ class ShuffledDirection(DrawnDirection):
         return cls(seed, reference)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are its identity."""
+        """Return the fields that identify the direction."""
         return {"kind": self.kind, "seed": self.seed, "reference": self.reference}
 
     @classmethod
@@ -62,7 +62,7 @@ class ShuffledDirection(DrawnDirection):
 
     @property
     def endpoint(self) -> str:
-        """Its own id: the engine holds its factors as those of an adapter of its own."""
+        """The direction's id: the engine holds its rearranged factors like those of a further adapter."""
         return self.id
 
     def rearrange(self, tensor: str, a: Floats, b: Floats) -> tuple[Floats, Floats]:

@@ -26,7 +26,7 @@ class TowardsDirection(Direction):
     reference = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are its identity."""
+        """Return the fields that identify the direction."""
         return {"kind": self.kind, "fingerprint": self.fingerprint}
 
     @classmethod

@@ -13,7 +13,7 @@ from benchmarks.population import Population
 from orchestrator.analysis import intervals
 from orchestrator.analysis.intervals import Error
 
-NOMINAL, LEAST = 95.0, 93.0
+NOMINAL, MIN_COVERAGE = 95.0, 93.0
 
 
 def test_the_interval_of_a_proportion_is_clopper_pearson() -> None:
@@ -58,13 +58,13 @@ def test_nominal_95_percent_covers_at_least_93_in_every_population(population: P
     shares = {name: tally.coverage(name) for name in COLUMNS}
     assert (shares["VISAGE, both"] is None) == (directions == 1)
     for name, share in shares.items():
-        assert share is None or share >= LEAST - 2 * 1.1, (name, share)
+        assert share is None or share >= MIN_COVERAGE - 2 * 1.1, (name, share)
 
 
 def test_intervals_of_differences_cover_and_have_few_false_positives() -> None:
     rates = difference_rates(3, 40, sweeps=120, draws=150, many=30)
-    assert rates.covered >= LEAST
-    assert rates.false <= 100 - LEAST
+    assert rates.covered >= MIN_COVERAGE
+    assert rates.false <= 100 - MIN_COVERAGE
     assert rates.false_own <= 10
 
 
