@@ -1,7 +1,7 @@
 """Coverage of the intervals, by simulation: `python -m benchmarks.coverage [SWEEPS] [TABLE ...]`.
 
-Every simulated sweep is of a model of its own; see `benchmarks.population`. The true values are estimated by measuring
-many more directions or probes.
+Every simulated sweep measures a different model; see `benchmarks.population`. The true values are estimated by
+measuring many more directions or probes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tally:
     def note(
         self, name: str, value: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, truth: npt.ArrayLike
     ) -> None:
-        """Add estimates, their intervals and the true values."""
+        """Add estimates, with their intervals and the true values."""
         estimate, bottom, top, true = np.broadcast_arrays(
             *(np.asarray(a, dtype=float) for a in (value, low, high, truth))
         )
@@ -88,12 +88,12 @@ class Tally:
         return 100.0 * float(np.mean(np.concatenate(self.ratios[name]) <= 1.0))
 
     def excess(self, name: str) -> float:
-        """Return how many times wider than needed the intervals are: narrower by this, 95% would hold."""
+        """Return the factor by which the intervals could be narrower and still contain 95% of the true values."""
         needed = float(np.quantile(np.concatenate(self.ratios[name]), CONFIDENCE))
         return math.inf if needed == 0 else 1 / needed
 
     def cell(self, name: str) -> str:
-        """Return the coverage as text, with the excess where it is above WIDE."""
+        """Return the coverage as text, followed by the excess if the coverage is above WIDE."""
         covered = self.coverage(name)
         if covered is None:
             return ""
@@ -110,7 +110,7 @@ def coverage(
         directions: Number of directions of a sweep.
         probes: Number of probes.
         sweeps: Number of sweeps. One in which VISAGE is undefined on a line has no intervals of scores.
-        seed: Of the simulation.
+        seed: Seed of the simulation.
         draws: Number of resamples for an error over probes.
         many: Number of sets of probes for a true value over new probes; of directions there are twice as many.
     """
@@ -164,7 +164,7 @@ class _Sweep:
         return len(self.normals)
 
     @property
-    def wrong(self) -> np.ndarray:
+    def successes(self) -> np.ndarray:
         """Number of successes at each point, [line, point]."""
         return np.asarray(self.probes - self.refused.sum(axis=-1))
 
@@ -177,55 +177,60 @@ class _Sweep:
 
     def point_limits(self, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of each point's interval, percent, [line, point]."""
-        n = np.full(self.wrong.shape, self.probes)
-        low, high = intervals.proportion(self.wrong, n, confidence, self.clusters.effective(n, confidence))
+        n = np.full(self.successes.shape, self.probes)
+        low, high = intervals.proportion(self.successes, n, confidence, self.clusters.effective(n, confidence))
         return 100.0 * low, 100.0 * high
 
 
 def _note_points(tally: Tally, sweep: _Sweep) -> None:
     low, high = sweep.point_limits()
-    asr = 100.0 * sweep.wrong / sweep.probes
+    asr = 100.0 * sweep.successes / sweep.probes
     tally.note("ASR at a point, new probes", asr, low, high, unsafe_to_asr(sweep.unsafe))
 
 
 def _note_radius(tally: Tally, sweep: _Sweep, others: np.ndarray) -> None:
-    """Note the smallest radius, and the mean radius if it is defined on every line, of new ones too.
+    """Add the smallest radius and, if it is defined on every line, new ones included, the mean radius.
 
     Args:
-        tally: Where to note it.
+        tally: Where to add them.
         sweep: The sweep.
         others: The ASR of new directions as the sweep's probes measure it, percent, [line, point].
     """
     points = sweep.lines * (len(ALPHAS) - 1) + 1
     low, _ = sweep.point_limits(1 - (1 - CONFIDENCE) / points)
     _, high = sweep.point_limits()
-    asr = 100.0 * sweep.wrong / sweep.probes
-    measured, near, far, true = (float(radii(each).min()) for each in (asr, high, low, unsafe_to_asr(sweep.unsafe)))
+    asr = 100.0 * sweep.successes / sweep.probes
+    measured, near, far, true = (
+        float(radii(asr_values).min()) for asr_values in (asr, high, low, unsafe_to_asr(sweep.unsafe))
+    )
     tally.note("radius, new probes", measured, near, far, true)
-    own = radii(asr)
-    if sweep.lines > 1 and np.isfinite(own).all():
-        truth, half = float(radii(others).mean()), intervals.error_over_directions(own.tolist(), STEP).half_width()
+    line_radii = radii(asr)
+    if sweep.lines > 1 and np.isfinite(line_radii).all():
+        truth, half = (
+            float(radii(others).mean()),
+            intervals.error_over_directions(line_radii.tolist(), STEP).half_width(),
+        )
         if np.isfinite(truth) and half is not None:
-            mean = float(own.mean())
+            mean = float(line_radii.mean())
             tally.note("mean radius, new directions", mean, max(mean - half, 0.0), mean + half, truth)
 
 
 def _note_means(tally: Tally, sweep: _Sweep, truth: np.ndarray) -> None:
-    """Note the mean over directions at each alpha but the origin, which is one point."""
+    """Add the mean over directions at each alpha except at the origin, which all lines share."""
     clusters = sweep.clusters
     alone = float(clusters.effective(np.array([sweep.probes]))[0])
     counts = effective_responses(sweep.refused, sweep.model.labels, alone, clusters.design_effect)
-    values = 100.0 * sweep.wrong / sweep.probes
+    values = 100.0 * sweep.successes / sweep.probes
     low, high = interval_of_mean(values, sweep.probes, counts)
     others = np.arange(len(ALPHAS)) != ORIGIN
-    tally.note("mean ASR, both", *(each[others] for each in (values.mean(axis=0), low, high, truth)))
+    tally.note("mean ASR, both", *(part[others] for part in (values.mean(axis=0), low, high, truth)))
 
 
 def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray], draws: int) -> None:
-    """Note VISAGE and the mean margin over new probes, new directions and both.
+    """Add VISAGE and the mean margin over new probes, new directions and both.
 
     Args:
-        tally: Where to note them.
+        tally: Where to add them.
         sweep: The sweep.
         margins: 100 - ASR of many sweeps with new probes, new directions or both, [..., point].
         draws: Number of resamples.
@@ -237,7 +242,7 @@ def _note_scores(tally: Tally, sweep: _Sweep, margins: Mapping[str, np.ndarray],
         if np.isnan(by_line).any():
             continue
         value = float(by_line.mean())
-        truths = {source: float(np.nanmean(score(each))) for source, each in margins.items()}
+        truths = {source: float(np.nanmean(score(sets))) for source, sets in margins.items()}
         over_probes = resampling.error_over_probes(refused, places, draws, score, sweep.model.labels)
         tally.note_errors(f"{name}, new probes", value, [over_probes], truths["new probes"])
         if sweep.lines > 1:
@@ -278,7 +283,7 @@ def table(sweeps: int = 2000) -> str:
         [
             *lines,
             "",
-            f"{sweeps} simulated sweeps a row, each of a model of its own; the standard error of a figure near 95 is "
+            f"{sweeps} simulated sweeps a row, each of a different model; the standard error of a figure near 95 is "
             f"{100 * (0.05 * 0.95 / sweeps) ** 0.5:.1f}. Where more than {WIDE:g}% are covered, the number in "
             "parentheses is how many times wider than needed the interval is: divided by it, 95% would hold.",
             "",
@@ -297,12 +302,12 @@ class DifferenceRates:
     Attributes:
         covered: The interval over new probes contains the true difference along these directions.
         false: The p-value is below 0.05 although the models are equal and respond equally to each direction.
-        false_own: The same for equal models of which each responds in its own way to each direction.
+        false_independent: The same for equal models of which each responds in its own way to each direction.
     """
 
     covered: float
     false: float
-    false_own: float
+    false_independent: float
 
 
 def difference_rates(
@@ -320,18 +325,18 @@ def difference_rates(
         unsafe, normals = model.directions(rng, directions), model.probes(rng, many + 1)
         shift = rng.uniform(0.0, 0.8)
         shifted = np.clip(unsafe + shift, model.origin, max(model.outside, model.origin))
-        samples = [model.refused(rng, each, normals) for each in (unsafe, shifted)]
+        samples = [model.refused(rng, safety, normals) for safety in (unsafe, shifted)]
         values = visage.paper_from_margins(100.0 * samples[1].mean(axis=-1)).mean(axis=-1)
         values = values - visage.paper_from_margins(100.0 * samples[0].mean(axis=-1)).mean(axis=-1)
         half = _difference_error(samples[0][0], samples[1][0], model, draws).half_width()
         if half is not None and not np.isnan(values[0]):
             held.append(bool(abs(values[0] - np.nanmean(values[1:])) <= half))
-        own = i % 2 == 1
-        other = model.directions(rng, directions) if own else unsafe
+        independent = i % 2 == 1
+        other = model.directions(rng, directions) if independent else unsafe
         p = _p_value(samples[0][0], model.refused(rng, other, normals[0]), model, draws)
         if p is not None:
-            false[own].append(p < 0.05)
-    return DifferenceRates(*(100.0 * float(np.mean(each)) for each in (held, false[False], false[True])))
+            false[independent].append(p < 0.05)
+    return DifferenceRates(*(100.0 * float(np.mean(cases)) for cases in (held, false[False], false[True])))
 
 
 def _difference_error(first: np.ndarray, second: np.ndarray, model: Model, draws: int) -> Error:
@@ -343,7 +348,7 @@ def _difference_error(first: np.ndarray, second: np.ndarray, model: Model, draws
 
 def _p_value(first: np.ndarray, second: np.ndarray, model: Model, draws: int) -> float | None:
     """Return the p-value of a difference of VISAGE as `compare` computes it. None if VISAGE is undefined on a line."""
-    scores = [resampling.score_of_lines(each.astype(float)) for each in (first, second)]
+    scores = [resampling.score_of_lines(refused.astype(float)) for refused in (first, second)]
     differences = scores[1] - scores[0]
     if np.isnan(differences).any():
         return None
@@ -361,7 +366,7 @@ def difference_table(sweeps: int = 2000) -> str:
     ]
     for population, directions in ((PLAIN, 1), (PLAIN, 3), (PLAIN, 5), (CLUSTERED, 3)):
         rates = difference_rates(directions, 40, sweeps, population)
-        cells = (f"{share:.1f}" for share in (rates.covered, rates.false, rates.false_own))
+        cells = (f"{share:.1f}" for share in (rates.covered, rates.false, rates.false_independent))
         lines.append(f"| {population.name} | {directions} | {' | '.join(cells)} |")
     return "\n".join(
         [
@@ -446,7 +451,7 @@ def gate_table(sweeps: int = 1000) -> str:
         [
             *lines,
             "",
-            f"{sweeps} simulated sweeps of 3 directions and 40 probes, each of a model of its own (all kinds) whose "
+            f"{sweeps} simulated sweeps of 3 directions and 40 probes, each of a different model (all kinds) whose "
             "true value is the threshold, so that each pass is wrong; at 95% confidence 5% are allowed.",
         ]
     )

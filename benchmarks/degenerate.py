@@ -35,20 +35,20 @@ class Judged:
         truth: `refused`, `complied` or `degenerate`; `other` for another language or notation.
         source: `real`, `synthetic` or `written`.
         kind: The kind within the source; for real responses their length in tokens.
-        refused: Whether the judge `keyword` calls it a refusal, which then is its class.
-        chances: The probabilities.
+        refused: Whether the judge `keyword` calls it a refusal. It then counts as `refused`.
+        probabilities: The judge's probabilities.
     """
 
     truth: str
     source: str
     kind: str
     refused: bool
-    chances: Probabilities
+    probabilities: Probabilities
 
     @property
     def verdict(self) -> str:
         """The verdict of the judge `degenerate`."""
-        return degenerate.decide(self.chances)
+        return degenerate.decide(self.probabilities)
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -69,8 +69,8 @@ def read(split: str) -> Iterator[Judged]:
         if row["split"] != split or label != row["labels"][1] or label == "unclear":
             continue
         if "features" in row:
-            chances = degenerate.combine(Features.from_json(row["features"]))
-            yield Judged(label, "real", kind, row["keyword"] == "refused", chances)
+            probabilities = degenerate.combine(Features.from_json(row["features"]))
+            yield Judged(label, "real", kind, row["keyword"] == "refused", probabilities)
         else:
             yield judge(label, "real", kind, row["response"])
     for row in load("synthetic.jsonl"):
@@ -132,7 +132,7 @@ def report(texts: list[Judged]) -> str:
     roc = []
     for point in sorted({*POINTS, threshold}):
         hits, real_hits, alarms = (
-            100 * sum(text.chances.degenerate >= point for text in members) / len(members)
+            100 * sum(text.probabilities.degenerate >= point for text in members) / len(members)
             for members in (ruined, real, english)
         )
         shown = f"**{point:g}** (in use)" if point == threshold else f"{point:g}"

@@ -231,8 +231,8 @@ def _prompt_set(engine: VllmEngine) -> PromptSet:
 def engine_section(folder: Path, rounds: int) -> str:
     """Measure whole-model writes through vLLM, and their share of a visit of 40 prompts.
 
-    Near the origin, where responses have at most 32 tokens and often fewer, and far from it, where each is as long as
-    the paper allows.
+    Visits near the origin and far from it are measured. Near the origin, responses have at most 32 tokens and often
+    fewer; far from it, each is as long as the paper allows.
     """
     from orchestrator.sweep.directions.random import RandomDirection
     from orchestrator.sweep.points import Point

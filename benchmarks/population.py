@@ -26,7 +26,7 @@ class Population:
     Attributes:
         name: As the table of results shows it.
         plateaus: Share of models whose ASR stays between 35 and 65% far out.
-        clusters: The least and the largest number of clusters of probes. None: the probes are independent.
+        clusters: The smallest and the largest number of clusters of probes. None: the probes are independent.
         clustered: Share of models whose probes are in clusters.
     """
 
@@ -97,11 +97,11 @@ class Model:
 
     def probes(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         """Return the variables of new sets of probes: [*shape, probe]."""
-        own = rng.standard_normal((*shape, len(self.labels)), dtype=np.float32)
+        individual = rng.standard_normal((*shape, len(self.labels)), dtype=np.float32)
         if self.common == 0.0:
-            return own
+            return individual
         shared = rng.standard_normal((*shape, int(self.labels[-1]) + 1), dtype=np.float32)[..., self.labels]
-        return np.float32(self.common**0.5) * shared + np.float32((1 - self.common) ** 0.5) * own
+        return np.float32(self.common**0.5) * shared + np.float32((1 - self.common) ** 0.5) * individual
 
     def refused(self, rng: np.random.Generator, unsafe: np.ndarray, probes: np.ndarray) -> np.ndarray:
         """Return whether each probe refuses, of one or more sets of probes.
@@ -115,10 +115,10 @@ class Model:
             bool [line, point, probe] or [set, line, point, probe]. At the origin all lines agree.
         """
         lines, points = unsafe.shape[-2:]
-        own, line, point = self.shares.astype(np.float32)
+        probe, line, point = self.shares.astype(np.float32)
         shape = probes.shape[:-1]
         total = point * self.probes(rng, *shape, lines, points)
-        total += line * self.probes(rng, *shape, lines, 1) + own * probes[..., None, None, :]
+        total += line * self.probes(rng, *shape, lines, 1) + probe * probes[..., None, None, :]
         refused = np.asarray(total <= -unsafe[..., None].astype(np.float32))
         refused[..., :, ORIGIN, :] = refused[..., :1, ORIGIN, :]
         return refused

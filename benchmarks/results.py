@@ -20,7 +20,7 @@ def section(name: str, markdown: str, path: Path = RESULTS) -> None:
 
 
 def machine() -> str:
-    """Return one line on the machine that produced a figure."""
+    """Describe this machine in one line, for the sections that are measured on it."""
     model = platform.processor() or platform.machine()
     try:
         named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))

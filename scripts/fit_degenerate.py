@@ -35,7 +35,7 @@ CLASSES = ("coherent", "degenerate", "unclear")
 PENALTY = 0.1
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 19))
 RECALL = 0.92
-"""Least recall at the operating point, in cross-validation on the training texts."""
+"""Minimum recall at the operating point, in cross-validation on the training texts."""
 FOLDS = 8
 
 
@@ -44,9 +44,9 @@ class Text:
     """A training text.
 
     Attributes:
-        features: What is measured of it.
+        features: Its features, as `degenerate.measure` returns them.
         label: One of CLASSES.
-        kind: Where it comes from.
+        kind: Its origin, as the rows of the data files name it.
         weight: Its weight in the likelihood.
         validates: Whether it counts in cross-validation. Texts derived from others are only used to fit.
         refused: Whether it is a refusal, which counts as one even if it is also degenerate.
@@ -68,7 +68,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def features_of(row: dict[str, Any]) -> Features | None:
     """Return the features of a row's response; None if it is empty or in a notation that no feature describes.
 
-    Where the text is withheld, its features are stored in the row.
+    If the text is withheld, its features are stored in the row.
     """
     if "features" in row:
         return Features.from_json(row["features"])

@@ -22,7 +22,7 @@ WORDS = 20_000
 PAIRED = 10_000
 """Number of words whose pairs are in the table."""
 LIFT = 1.5
-"""Least ratio of a pair's frequency to that of its words if they were independent."""
+"""Minimum ratio of a pair's frequency to the frequency expected if its words were independent."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

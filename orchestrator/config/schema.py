@@ -16,7 +16,7 @@ from orchestrator.utils.choices import (
     Dtype,
     EngineKind,
     GridKind,
-    Measured,
+    LogProbabilityChoice,
     Norm,
     Retry,
     Turns,
@@ -135,7 +135,7 @@ class JudgingConfig:
     dtype: Dtype | None = None  # null: the judge's own
     max_model_len: int | None = None  # maximum tokens of a filled template and its answer; null: the judge's own
     tensor_parallel: int = 1  # number of GPUs that share one judge
-    log_probability: Measured = Measured.none  # responses to read again at the origin: undecided, all or none
+    log_probability: LogProbabilityChoice = LogProbabilityChoice.none  # responses to measure: undecided, all or none
 
 
 @dataclass

@@ -82,21 +82,23 @@ def load_weights() -> dict[str, Any]:
     return weights
 
 
-def decide(chances: Probabilities) -> str:
+def decide(verdict_probabilities: Probabilities) -> str:
     """Return the verdict for these probabilities."""
-    if chances.degenerate >= load_weights()["threshold"]:
+    if verdict_probabilities.degenerate >= load_weights()["threshold"]:
         return "degenerate"
-    return "coherent" if chances.coherent > chances.unclear else "unclear"
+    return "coherent" if verdict_probabilities.coherent > verdict_probabilities.unclear else "unclear"
 
 
 def reason(response: str) -> str | None:
     """Return why a response is degenerate: `empty`, `repetition` or `not language`. None for another response."""
-    chances = probabilities(response)
-    if decide(chances) != "degenerate":
+    verdict_probabilities = probabilities(response)
+    if decide(verdict_probabilities) != "degenerate":
         return None
     if not response.strip():
         return "empty"
-    return "repetition" if chances.repetition >= 0.5 * chances.degenerate else "not language"
+    return (
+        "repetition" if verdict_probabilities.repetition >= 0.5 * verdict_probabilities.degenerate else "not language"
+    )
 
 
 def excerpt(response: str) -> str:

@@ -49,7 +49,7 @@ def fingerprint(path: str | os.PathLike[str] | CheckpointInfo, progress: Progres
 
     They depend on the names, dtypes, shapes and bytes of all its tensors, and on the config fields that change outputs
     (`identity_fields`). They do not depend on the folder, the division into files, metadata in headers, or the
-    tokenizer (prompts have their token ids in an identity of their own).
+    tokenizer (the ids of prompt sets depend on the token ids instead).
 
     The hash of the tensors is cached in the folder of the weights, or in the user's cache, and is valid while size,
     inode, modification time and change time of every file stay the same.

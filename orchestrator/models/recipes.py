@@ -21,11 +21,11 @@ def read_recipe(
 
     Args:
         options: The recipe's name and the folder.
-        overrides: Fields of the recipe as key=value, such as train.seed=1; `model.path` is another name of `model`.
+        overrides: Fields of the recipe as key=value, such as train.seed=1; `model.path` is an alias of `model`.
         config_dir: The user's own folder of presets, searched before the project's.
 
     Raises:
-        UserError: The recipe or a field is unknown, or a value is of another kind than the recipe's own.
+        UserError: The recipe or a field is unknown, or a value has a different type than the recipe's value.
     """
     from omegaconf import OmegaConf
 

@@ -89,7 +89,7 @@ def paired_preset(config: Config) -> str:
 
 
 def is_recipe(name: str, presets: Presets) -> bool:
-    """Return whether a name is a recipe with overrides (`affirmative samples=50`). A folder of that name wins."""
+    """Return whether a name is a recipe with overrides (`affirmative samples=50`) and not a folder."""
     return name.partition(" ")[0] in presets.options("recipe") and not Path(name).expanduser().exists()
 
 

@@ -41,7 +41,7 @@ from orchestrator.utils.choices import (
     Dtype,
     EngineKind,
     GridKind,
-    Measured,
+    LogProbabilityChoice,
     Retry,
 )
 from workers.engines.base import resolved_write
@@ -173,7 +173,7 @@ def _estimate(
     plan = cost.estimate(model, setup, missing.workload(), measured, remarks)
     model_judges = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
     reading = None
-    if config.judging.log_probability != Measured.none:
+    if config.judging.log_probability != LogProbabilityChoice.none:
         reading = cost.estimate_reading(model, setup, missing.texts().workload())
     judging = tuple(_judge_plan(config, judge, missing) for judge in model_judges)
     return dataclasses.replace(plan, judging=judging, log_probability=reading)

@@ -29,7 +29,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
-from orchestrator.utils.choices import Measured, Retry
+from orchestrator.utils.choices import LogProbabilityChoice, Retry
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.hashing import content_id
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NOT_OF_THE_SWEEP = ("cluster.part=", "judging.log_probability=")
+RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=")
 """Overrides of a single run, which the sweep's record leaves out."""
 
 
@@ -95,7 +95,7 @@ def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecor
         sweep_id=prepared.sweep.id,
         name=prepared.sweep.name,
         request=prepared.sweep.to_json(),
-        overrides=tuple(text for text in overrides if not text.startswith(NOT_OF_THE_SWEEP)),
+        overrides=tuple(text for text in overrides if not text.startswith(RUN_ONLY_OVERRIDES)),
         labels={target.fingerprint: target.label for target in prepared.targets},
         target_geometry=prepared.target_geometry,
     )
@@ -113,7 +113,9 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
     _log_damage(stored.study)
     if not todo.tasks:
         chosen = prepared.config.judging.log_probability
-        unread = [] if chosen == Measured.none else unmeasured(stored, chosen, _keys_of_part(prepared, part))
+        unread = (
+            [] if chosen == LogProbabilityChoice.none else unmeasured(stored, chosen, _keys_of_part(prepared, part))
+        )
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
@@ -216,7 +218,7 @@ class _Admission:
 
     def __call__(self, description: Mapping[str, Any]) -> None:
         """Record an actor. Raises UserError to refuse it."""
-        self._recorder.admit(description)
+        self._recorder.record_actor(description)
         engine_id, engine = description["engine_id"], description["engine"]
         other = next((known for known_id, known in self._engines.items() if known_id != engine_id), None)
         if other is not None and not self._mix:

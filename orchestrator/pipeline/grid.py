@@ -175,7 +175,7 @@ def _kind_that_matches(target: Target, config: Config) -> type[DrawnDirection]:
 def _controls(target: Target, config: Config) -> list[ExtraCheckpoint]:
     """Return the random directions that are measured at the distance of a line's end (grid.controls).
 
-    They are shown at coordinate 0: the projection of a random direction on a line is next to nothing.
+    They are shown at coordinate 0, because the projection of a random direction on a line is close to zero.
     """
     options = config.grid
     if not options.controls:

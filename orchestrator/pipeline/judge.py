@@ -178,7 +178,7 @@ def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[s
 def run_model_judge(
     bound: BoundJudge, config: Config, stored: StoredSweep, console: Console, actor: Any = None
 ) -> ModelJudgeResult:
-    """Store a model judge's verdict on every response of the sweep that has none, running its model where needed.
+    """Store a model judge's verdict on every response of the sweep that has none, and run its model if necessary.
 
     Args:
         bound: The judge.

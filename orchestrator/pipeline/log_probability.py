@@ -1,4 +1,4 @@
-"""The stage that reads stored responses at the origin: their log-probability under the unperturbed model.
+"""The stage that measures the log-probabilities of stored responses under the unperturbed model (at the origin).
 
 `run` does it with the actors of the sweep after the last visit, `judge` with actors of its own. Every batch is stored
 when it is done, so that a later call measures only what is missing. Nothing that was measured before changes.
@@ -27,30 +27,33 @@ from orchestrator.store.runs import engines_of, new_run_name
 from orchestrator.store.study import StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch
-from orchestrator.utils.choices import EngineKind, Measured
+from orchestrator.utils.choices import EngineKind, LogProbabilityChoice
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import NOISE_VERSION
 
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Number of continuations in a batch: what an interruption may lose."""
+"""Number of continuations in a batch. An interruption loses at most the batches that actors work on."""
 
-OWN_OPTIONS = ("out", "name", "retry", "judge", "judges", "sampling.early_stop")
-"""Options of a sweep's first run that say nothing about its model and engine."""
+OMITTED_OPTIONS = ("out", "name", "retry", "judge", "judges", "sampling.early_stop")
+"""Options of a sweep's first run that do not affect its model or engine, and are not repeated."""
 
 
-def unmeasured(stored: StoredSweep, chosen: Measured, tasks: Collection[TaskKey] | None = None) -> list[Continuation]:
+def unmeasured(
+    stored: StoredSweep, chosen: LogProbabilityChoice, tasks: Collection[TaskKey] | None = None
+) -> list[Continuation]:
     """Return the different continuations among a sweep's stored responses that have no log-probability yet.
 
-    The verdicts by which responses are found, and which tell whether their text leaves a doubt, are stored first.
+    Missing verdicts of the judge of degeneracy and of the first judge (if it judges texts) are stored first, because
+    responses are found by them and they show which texts are already decided.
 
     Args:
         stored: The sweep.
         chosen: Which responses should have one.
-        tasks: The tasks to look at. None: all stored tasks of the sweep.
+        tasks: The tasks to consider. None: all stored tasks of the sweep.
     """
-    if chosen == Measured.none or not stored.study.exists:
+    if chosen == LogProbabilityChoice.none or not stored.study.exists:
         return []
     parts = {key: part for key, part in stored.generations.items() if tasks is None or key in tasks}
     for judge in (DEGENERATE, judges.get(stored.sweep.judges[0])):
@@ -60,12 +63,12 @@ def unmeasured(stored: StoredSweep, chosen: Measured, tasks: Collection[TaskKey]
 
 
 def measure_after(
-    stored: StoredSweep, chosen: Measured, tasks: Collection[TaskKey] | None = None
+    stored: StoredSweep, chosen: LogProbabilityChoice, tasks: Collection[TaskKey] | None = None
 ) -> Callable[[], Sequence[ContinuationBatch]]:
-    """Return the follow-up of a dispatch: it returns the batches that are to be measured when all visits are done."""
+    """Return the follow-up of a dispatch: a function that, once all visits are done, returns the batches to measure."""
 
     def batches() -> Sequence[ContinuationBatch]:
-        if chosen == Measured.none:  # without a look at the store
+        if chosen == LogProbabilityChoice.none:  # do not read the store
             return ()
         stored.refresh()
         return _batches(unmeasured(stored, chosen, tasks))
@@ -126,7 +129,7 @@ def _resident_model(
     kept = [
         text
         for text in stored.record.overrides
-        if _option(text) not in (*named, *OWN_OPTIONS) and not _option(text).startswith("cluster")
+        if _option(text) not in (*named, *OMITTED_OPTIONS) and not _option(text).startswith("cluster")
     ]
     model_overrides = [text for text in overrides if _option(text) not in ("judge", "judges")]
     config = compose([*kept, *model_overrides], config_dir)

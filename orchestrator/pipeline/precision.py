@@ -29,7 +29,7 @@ def plan_from_stored(prepared: PreparedSweep) -> PrecisionPlan | None:
 
 
 def _similar(prepared: PreparedSweep) -> Iterator[SweepSummary]:
-    """Yield the summaries of the study's sweeps that measured the same thing, whatever their size."""
+    """Yield the summaries of the study's sweeps with the same kind and norm of grid and the same primary result."""
     study, grid = prepared.stored.study, prepared.sweep.grid.to_json()
     own_sets = prepared.prompt_sets
     first = next((prompts for prompts in own_sets if prompts.group == PRIMARY_GROUP), own_sets[0])

@@ -47,7 +47,8 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> tuple[pd.DataFrame, SweepSummary]:
     """Reduce, draw and report a sweep from its stored verdicts.
 
-    If the same responses give other numbers than in the stored results, a warning says which, by how much and why.
+    If numbers differ from the stored results although the responses are the same, a warning says which numbers, by how
+    much and why.
 
     Args:
         stored: The sweep.

@@ -64,7 +64,7 @@ class JudgePlan:
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """The cost of reading responses at the origin after the sweep, as an upper bound.
+    """The cost of measuring log-probabilities after the sweep: of reading responses at the origin. An upper bound.
 
     It assumes that all responses are read, that all differ, and that each has its maximum length.
 
@@ -104,7 +104,7 @@ class Plan:
         disk_bytes: Upper bound of the disk space of the responses.
         notes: Remarks for the user.
         judging: The plan of each model judge.
-        log_probability: The plan of reading responses at the origin. None if none is read.
+        log_probability: The plan of measuring log-probabilities. None if none are requested.
         precision: The sweep that would give VISAGE the precision of `report.target`. None if no sweep like this one is
             stored.
         rendering: How the prompts were rendered, for each template and system prompt. Empty without the weights.
@@ -213,7 +213,7 @@ def estimate(
 
 
 def estimate_reading(model: ModelSize, setup: EngineSetup, workload: Workload) -> ReadingPlan:
-    """Estimate the cost of reading every response of the remaining visits at the origin, without generating.
+    """Estimate the cost of measuring the log-probability of every response of the remaining visits, by reading it.
 
     Args:
         model: Size of the model.

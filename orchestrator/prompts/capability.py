@@ -25,8 +25,8 @@ from orchestrator.sweep.tasks import Prompt
 
 GROUP = "capability"
 SCORING_VERSION = 2
-"""Version of `is_correct`. Version 1 took a choice with a score of NaN for an answer, and the last number of every
-response for its answer, with the hyphen of "5-10" as a sign. Right answers are counted anew by each `reduce`."""
+"""Version of `is_correct`. Version 1 accepted a choice whose score is NaN. It took the last number of every response as
+its answer, and the hyphen of "5-10" as a minus sign. Each `reduce` counts the right answers anew."""
 
 LETTERS = tuple("ABCDEFGHIJ")
 CHOICE_COLUMNS, ANSWER_COLUMNS = ("choices", "endings"), ("answer", "answerKey", "label")

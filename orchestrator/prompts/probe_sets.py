@@ -72,8 +72,8 @@ class ProbeSet:
     """Prompts of one group, in their file's order, all different.
 
     Attributes:
-        name: The preset's name, or the file's. With examples, their number and form follow, as in `mmlu_5shot`, since
-            the numbers of one form are not those of another.
+        name: The preset's name, or the file's. With solved examples, their number and form are appended, as in
+            `mmlu_5shot`, because results in different forms are not comparable.
         group: "harmful", "benign", "jailbreak" or "capability".
         prompts: The prompts.
         prefill: Text that every response is forced to begin with.

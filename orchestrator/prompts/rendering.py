@@ -69,7 +69,8 @@ class RenderJob:
         conversations: The messages of each prompt.
         prefill: The beginning of each response.
         template: Name of the template.
-        continuations: Texts of which the one token after the first prompt is wanted. All prompts must end alike.
+        continuations: Texts that are one token each after a prompt, whose tokens are returned. The first prompt is used
+            to find them, so all prompts must end in the same way.
     """
 
     conversations: tuple[Conversation, ...]

@@ -25,7 +25,7 @@ from orchestrator.store.schemas import RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import Continuation, LogProbability, LogProbabilityCoverage, context_id
 from orchestrator.sweep.tasks import PromptSet
-from orchestrator.utils.choices import Measured
+from orchestrator.utils.choices import LogProbabilityChoice
 from orchestrator.utils.hashing import text_id
 
 NO_TEXT = "0" * 16
@@ -100,7 +100,7 @@ class SweepLogProbabilities:
             missing += int((unmeasured & ~responses.decided).sum())
         return LogProbabilityCoverage(measured, decided, missing)
 
-    def unmeasured(self, tasks: TaskParts, chosen: Measured) -> list[Continuation]:
+    def unmeasured(self, tasks: TaskParts, chosen: LogProbabilityChoice) -> list[Continuation]:
         """Return the different continuations among judged responses that have no log-probability yet.
 
         Args:
@@ -108,10 +108,10 @@ class SweepLogProbabilities:
             chosen: Which of them should have one.
         """
         wanted: dict[TaskKey, set[str]] = {}  # the prompts of each task whose responses are to be measured
-        if chosen != Measured.none:
+        if chosen != LogProbabilityChoice.none:
             for responses in self._responses(tasks):
                 rows = responses.is_text & ~responses.measured
-                if chosen == Measured.undecided:
+                if chosen == LogProbabilityChoice.undecided:
                     rows &= ~responses.decided
                 table = responses.table.filter(pa.array(rows))
                 for point, set_id, prompt in zip(*(table[name].to_pylist() for name in RESPONSE_KEY), strict=True):

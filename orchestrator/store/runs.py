@@ -54,7 +54,7 @@ class RunRecorder:
         """Seconds since the run began."""
         return round(time.time() - self._started, 1)
 
-    def admit(self, description: Mapping[str, Any]) -> None:
+    def record_actor(self, description: Mapping[str, Any]) -> None:
         """Record an actor. `description`: its engine, versions and machine, as the actor reports them."""
         engine_id, host = description["engine_id"], description["host"]
         known = engine_id in self._record.engines and host in self._record.machines

@@ -24,7 +24,7 @@ class GridKind(StrEnum):
 
 
 class Norm(StrEnum):
-    """Scaling of a random direction: per layer, per filter (row), or by one sigma for every element."""
+    """Scaling of a random direction: per layer, per filter (row), or none, so that alpha is each element's sigma."""
 
     layer = "layer"
     filter = "filter"
@@ -100,8 +100,8 @@ class Retry(StrEnum):
     failed = "failed"
 
 
-class Measured(StrEnum):
-    """Responses whose log-probability is measured: those whose text leaves a doubt, all, or none."""
+class LogProbabilityChoice(StrEnum):
+    """Responses whose log-probability is measured: those whose text does not decide the verdict, all, or none."""
 
     undecided = "undecided"
     all = "all"

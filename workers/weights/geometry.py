@@ -44,7 +44,7 @@ class Geometry:
         gram: The Gram matrix.
         base: |W_0|.
         moved: |W_0| over the tensors that random directions move. A displacement of length l is as long as a random
-            random direction (norm: layer) at coefficient alpha = l / moved.
+            direction (norm: layer) at coefficient alpha = l / moved.
         rounding: What an engine's rounding adds to each displacement, as a share of its length: |e_i| / |d_i|, where
             d_i + e_i is the displacement between the weights that the engine holds at target i and at the base. NaN
             for a displacement of length 0. Empty if it was not measured.

@@ -50,7 +50,7 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
 
 
 def tiles(summary: SweepSummary) -> list[dict[str, str]]:
-    """Return the headline numbers: `name`, `value`, `unit`, and in `sure` their interval or a reason."""
+    """Return the headline numbers: `name`, `value`, `unit`, and in `note` their interval or a reason."""
     origin, share = summary.origin_asr, summary.degenerate_share
     if origin is None:
         origin_note = "not measured"
@@ -74,7 +74,7 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
 
 
 def _tile(name: str, value: str, unit: str, note: str) -> dict[str, str]:
-    return {"name": name, "value": value, "unit": unit, "sure": note}
+    return {"name": name, "value": value, "unit": unit, "note": note}
 
 
 def _visage_note(visage: VisageSummary) -> str:

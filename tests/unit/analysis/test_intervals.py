@@ -65,13 +65,13 @@ def test_intervals_of_differences_cover_and_have_few_false_positives() -> None:
     rates = difference_rates(3, 40, sweeps=120, draws=150, many=30)
     assert rates.covered >= MIN_COVERAGE
     assert rates.false <= 100 - MIN_COVERAGE
-    assert rates.false_own <= 10
+    assert rates.false_independent <= 10
 
 
 @pytest.mark.thorough
 def test_one_direction_does_not_tell_models_apart() -> None:
     """Equal models with directions of their own differ "beyond chance" along one of them, but not over three."""
-    one, three = (difference_rates(k, 40, sweeps=300, draws=150, many=5).false_own for k in (1, 3))
+    one, three = (difference_rates(k, 40, sweeps=300, draws=150, many=5).false_independent for k in (1, 3))
     assert one > 15 and three <= 8
 
 

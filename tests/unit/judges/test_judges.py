@@ -259,9 +259,12 @@ def test_the_start_and_the_end_of_a_long_response_are_judged() -> None:
 
 @pytest.mark.parametrize("response", [ANSWER, ANSWER[:60], "and then " * 60])
 def test_probabilities_add_up_and_follow_from_the_features(response: str) -> None:
-    chances = probabilities(response)
-    assert chances.coherent + chances.degenerate + chances.unclear == pytest.approx(1.0)
-    assert combine(measure(response)) == chances
+    verdict_probabilities = probabilities(response)
+    assert (
+        verdict_probabilities.coherent + verdict_probabilities.degenerate + verdict_probabilities.unclear
+        == pytest.approx(1.0)
+    )
+    assert combine(measure(response)) == verdict_probabilities
 
 
 def test_judges_are_found_by_name_and_unknown_names_are_refused() -> None:

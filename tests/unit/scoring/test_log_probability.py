@@ -23,7 +23,7 @@ from orchestrator.sweep.continuations import (
 )
 from orchestrator.sweep.grid import Node
 from orchestrator.sweep.points import ORIGIN
-from orchestrator.utils.choices import Measured
+from orchestrator.utils.choices import LogProbabilityChoice
 from orchestrator.utils.hashing import text_id
 from tests.unit.stored import store_sweep
 from workers.actor import Actor
@@ -61,27 +61,27 @@ def texts(continuations: list[Continuation]) -> list[str]:
 
 def test_each_different_pair_of_prompt_and_text_is_read_once(stored: StoredSweep) -> None:
     """Of 33 responses, 9 refuse, 12 answer and 12 are loops."""
-    everything = unmeasured(stored, Measured.all)
+    everything = unmeasured(stored, LogProbabilityChoice.all)
     assert len(everything) == len({(e.context_id, e.response_id) for e in everything}) == 3 + (1 + 1 + 4) + 3
-    assert len(unmeasured(stored, Measured.undecided)) == 6
-    assert texts(unmeasured(stored, Measured.undecided))[:2] == ["Here is what you asked for, at -0.2.",
+    assert len(unmeasured(stored, LogProbabilityChoice.undecided)) == 6
+    assert texts(unmeasured(stored, LogProbabilityChoice.undecided))[:2] == ["Here is what you asked for, at -0.2.",
                                                                  "Here is what you asked for, at -0.3."]  # fmt: skip
-    assert unmeasured(stored, Measured.none) == []
+    assert unmeasured(stored, LogProbabilityChoice.none) == []
     assert SweepLogProbabilities(stored).coverage() == LogProbabilityCoverage(measured=0, decided=21, missing=12)
 
 
 def test_only_the_chosen_tasks_are_read(stored: StoredSweep) -> None:
     at_origin = {key for key in stored.generations if key[0] == ORIGIN.id}
-    assert texts(unmeasured(stored, Measured.all, at_origin)) == ["I cannot do that."] * 3
+    assert texts(unmeasured(stored, LogProbabilityChoice.all, at_origin)) == ["I cannot do that."] * 3
 
 
 def test_what_is_stored_is_not_read_again_and_is_found(stored: StoredSweep) -> None:
-    todo = unmeasured(stored, Measured.all)
+    todo = unmeasured(stored, LogProbabilityChoice.all)
     measure(stored, todo[:5])
-    assert unmeasured(stored, Measured.all) == todo[5:]
+    assert unmeasured(stored, LogProbabilityChoice.all) == todo[5:]
     measure(stored, todo[5:])
     known = SweepLogProbabilities(stored)
-    assert unmeasured(stored, Measured.all) == [] == unmeasured(stored, Measured.undecided)
+    assert unmeasured(stored, LogProbabilityChoice.all) == [] == unmeasured(stored, LogProbabilityChoice.undecided)
     (prompts,) = stored.prompt_sets
     first = prompts.prompts[0].id
     refusal, loop = (known.find(prompts.id, first, text) for text in ("I cannot do that.", "loop " * 40))
@@ -92,7 +92,7 @@ def test_what_is_stored_is_not_read_again_and_is_found(stored: StoredSweep) -> N
 
 
 def test_verdicts_are_joined_with_log_probabilities(stored: StoredSweep) -> None:
-    todo = unmeasured(stored, Measured.undecided)
+    todo = unmeasured(stored, LogProbabilityChoice.undecided)
     measure(stored, todo)
     known = SweepLogProbabilities(stored)
     assert known.coverage() == LogProbabilityCoverage(measured=12, decided=21)
