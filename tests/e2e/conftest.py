@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e import preloaded
+
 
 @dataclasses.dataclass(frozen=True)
 class CommandResult:
@@ -30,10 +32,13 @@ def command(*arguments: str) -> list[str]:
 
 
 def call(*arguments: str, timeout: float = 600, env: dict[str, str] | None = None) -> CommandResult:
-    """Run one command line and wait until it ends."""
-    completed = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, env=os.environ | (env or {}), check=False
-    )
+    """Run one command line and wait until it ends. With variables of its own it runs in a fresh interpreter."""
+    if env is None:
+        completed = preloaded.server().run(list(arguments), Path.cwd(), dict(os.environ), timeout)
+    else:
+        completed = subprocess.run(
+            command(*arguments), capture_output=True, text=True, timeout=timeout, env=os.environ | env, check=False
+        )
     return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
 

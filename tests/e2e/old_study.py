@@ -19,6 +19,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from tests.e2e import preloaded
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "study_3b5b360"
 
@@ -50,9 +52,7 @@ def environment() -> dict[str, str]:
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command line in a copy of the study. Paths are relative, so that output does not depend on where it is."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    return preloaded.server().run(list(arguments), folder, environment(), timeout=300)
 
 
 def sweeps(folder: Path) -> dict[str, Path]:
