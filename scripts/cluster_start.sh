@@ -41,6 +41,7 @@ if [ -z "${RAY_AUTH_TOKEN:-}" ] && [ ! -s "$token_file" ]; then
     [ -z "${RAY_AUTH_TOKEN_PATH:-}" ] || fail "RAY_AUTH_TOKEN_PATH=$token_file: there is no token in that file"
     (umask 077 && "$ray" get-auth-token --generate >/dev/null)
 fi
+if [ -z "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ]; then chmod 600 "$token_file"; fi # Ray itself writes it 644
 
 # The ports are fixed so that a firewall can admit the machines of the cluster and no others.
 port=${PORT:-6379}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
+from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.utils import logs
 from orchestrator.utils.errors import UserError
 
@@ -30,6 +32,7 @@ for _name, _value in _SETTINGS.items():
 # starts and waits for even without a dashboard, the forwarding of logs, and the autoscaler. No option leaves them out.
 _UNUSED_PROCESSES = ("start_api_server", "start_log_monitor", "start_monitor")
 
+LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 << 20  # of a local session, whose prompt sets and receipts are small
 
 
@@ -52,25 +55,60 @@ class ClusterSpec:
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec) -> Iterator[None]:
-    """Start or join Ray for the duration of the context. Raises UserError if the cluster cannot be joined."""
+def session(spec: ClusterSpec, logs: Path | None = None) -> Iterator[None]:
+    """Start or join Ray for the duration of the context.
+
+    A local session listens on loopback only, requires a token of its own, and keeps its files in a private folder that
+    is removed at the end. A cluster that is joined stays as it is.
+
+    Args:
+        spec: The cluster.
+        logs: Folder for a copy of a local session's logs. None: they are removed with the session.
+
+    Raises:
+        UserError: The cluster cannot be joined, or this machine cannot hold a private session.
+    """
+    import ray
+
+    with contextlib.ExitStack() as stack:
+        if spec.kind == "local":
+            _start(stack.enter_context(_private_session(logs)))
+        else:
+            _join(spec.address or "auto")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: Path) -> None:
+    """Start Ray on this machine, with its files in a private folder."""
+    import ray
+
+    with _without_unused_processes():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(folder),
+        )
+    address = _node().node_ip_address
+    if address != LOOPBACK:
+        ray.shutdown()
+        remedy = f"this Ray listens on {address} instead of {LOOPBACK}: install version 2.60, or join your own cluster"
+        raise UserError("ray", ray.__version__, remedy)
+
+
+def _join(address: str) -> None:
+    """Join a running cluster. Raises UserError if that is not possible."""
     import ray
     from ray.exceptions import AuthenticationError
 
-    address = spec.address or "auto"
     try:
-        if spec.kind == "ray":
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            with _without_unused_processes():
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _node_ip_address="127.0.0.1",
-                )
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         remedy = "no Ray cluster answers there; start one with `ray start --head`"
         raise UserError("cluster.address", address, remedy) from error
@@ -82,10 +120,44 @@ def session(spec: ClusterSpec) -> Iterator[None]:
             raise
         message = " ".join(str(error).split())
         raise UserError("cluster.address", address, f"that cluster runs other versions: {message}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _private_session(logs: Path | None) -> Iterator[Path]:
+    """Set Ray up for a session that no other user and no other machine can join. Yields its folder."""
+    from ray._private import ray_constants
+
+    with session_folder(logs) as folder:
+        settings: dict[str, str | None] = {
+            # Ray replaces 127.0.0.1 by the machine's address, and then listens on every interface, unless clusters of
+            # several machines are disabled. Despite the variable's name this is possible on every system.
+            ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(folder / TOKEN),
+            "RAY_AUTH_TOKEN": None,
+        }
+        before = {name: os.environ.get(name) for name in settings}
+        enabled = ray_constants.ENABLE_RAY_CLUSTER
+        try:
+            _set_environment(settings)
+            ray_constants.ENABLE_RAY_CLUSTER = False
+            yield folder
+        finally:
+            _set_environment(before)
+            ray_constants.ENABLE_RAY_CLUSTER = enabled
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    """Set environment variables (None removes one), and let Ray read its token and settings again."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
+
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager
@@ -160,7 +232,11 @@ def _call_with_messages(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def log_folder() -> str:
     """Return the folder of this session's logs, which contain the output of the actors."""
+    return os.path.join(_node().get_session_dir_path(), "logs")
+
+
+def _node() -> Any:
+    """Return Ray's object for the node to which this process is connected."""
     import ray
 
-    node: Any = ray._private.worker._global_node
-    return os.path.join(node.get_session_dir_path(), "logs")
+    return ray._private.worker._global_node

@@ -161,7 +161,7 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
         with (
             redirect_output(console, log) as terminal,
             ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
-            cluster.session(cluster.ClusterSpec.from_config(config.cluster)),
+            cluster.session(cluster.ClusterSpec.from_config(config.cluster), stored.folder.ray_logs_path(recorder.run)),
         ):
             display.print_line(f"logs: {log}, {cluster.log_folder()}")
             if prepared.model is not None:

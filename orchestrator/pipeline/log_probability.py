@@ -169,7 +169,7 @@ def _run(
     with (
         redirect_output(console, stored.folder.log_path(run)) as terminal,
         ProgressDisplay(0, terminal) as display,
-        cluster.session(cluster.ClusterSpec.from_config(config.cluster)),
+        cluster.session(cluster.ClusterSpec.from_config(config.cluster), stored.folder.ray_logs_path(run)),
     ):
         if model is not None:
             cluster.run_on_other_nodes(ensure_on_this_machine, config.model, model.path)

@@ -82,6 +82,10 @@ class SweepFolder:
         """Return the path of the log that collects the terminal output of libraries in a run's driver."""
         return self.path / "logs" / f"{run}.log"
 
+    def ray_logs_path(self, run: str) -> Path:
+        """Return the folder of the logs of a run's local Ray session, which contain the output of its actors."""
+        return self.path / "logs" / f"{run}-ray"
+
     # The weights of model judges.
 
     def write_judge(self, name: str, document: Mapping[str, Any]) -> None:
