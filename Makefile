@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run quick test test-all lint check docs harness chaos setup clean
+.PHONY: help run quick test test-all lint check docs figures harness chaos setup clean
 
 # Many containers set this. Every process would then compile its imports again: 18 s for vLLM.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,6 +37,9 @@ check: lint ## check style, types and the rules between modules
 docs: .venv/.setup-done-test ## build the documentation site into build/docs; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --quiet
 	@echo build/docs/index.html
+
+figures: .venv/.setup-done-test ## measure what is missing, draw all figures and write all measured numbers of the documentation
+	@$(PYTHON) -m scripts.figures $(ARGS)
 
 harness: .venv/.setup-done-test ## install lm-evaluation-harness into .venv-harness and write its scores of the test questions
 	@$(PYTHON) -m tests.harness.environment

@@ -1,0 +1,1 @@
+"""Measure, draw and write every figure and measured number of the documentation: `make figures`."""
