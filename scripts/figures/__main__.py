@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.analysis.compare import read_sweeps
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.report.figures.comparison import draw_comparison
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results

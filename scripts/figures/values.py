@@ -10,9 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis.compare import compare, read_sweeps
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.analysis.reducer import read_results
-from orchestrator.analysis.results import RESULT_KEY, CheckpointSummary, ResultSummary, SweepSummary, VisageIntervals
+from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.keys import RESULT_KEY
+from orchestrator.analysis.results.scores import VisageIntervals
+from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.report.measures import measure_of
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.sweep_folder import StoredSweep
@@ -129,6 +133,12 @@ def point(results: Results, options: Options) -> str:
     """The percentage at one point, over new probes: successful attacks, refused benign requests, or right answers."""
     row = _only(results.sweep.measured({"alpha": "0", "line": "0", **options}))
     return interval(row["value"], row["low"], row["high"], unit="%")
+
+
+def origin(results: Results, options: Options) -> str:
+    """The ASR of the unperturbed model, over new probes. It need not be a point of the grid."""
+    result = results.sweep.selected(options)[1]
+    return interval(result.origin_asr, result.origin_low, result.origin_high, unit="%")
 
 
 def highest(results: Results, options: Options) -> str:
@@ -288,6 +298,7 @@ FIELDS: dict[str, Callable[[Results, Options], str]] = {
     function.__name__: function
     for function in (
         point,
+        origin,
         highest,
         lowest,
         refused,
