@@ -17,6 +17,7 @@ from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 from orchestrator.scoring.counts import SUMS, TASK, Combination
+from orchestrator.utils.parsing import FormatError
 
 LANDSCAPE_VERSION = 3
 """Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied."""
@@ -56,6 +57,9 @@ LANDSCAPE_SCHEMA = pa.schema(
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
+REQUIRED_COLUMNS = tuple(LANDSCAPE_SCHEMA.names[: LANDSCAPE_SCHEMA.names.index("mark")])
+"""The columns of the first version."""
+
 PRIMARY_GROUP = "harmful"
 Lines = Sequence[tuple[int, pd.DataFrame]]
 """A pair (number, rows) for each line or plane: the result of `split_lines`."""
@@ -64,6 +68,29 @@ CURVES = ("asr", "refused", "complied", "unclear", "degenerate")
 
 _UNMARKED = {"mark": None, "projected": False}
 _ZERO = 5e-10  # half of a coordinate's last decimal
+
+
+def check_columns(frame: pd.DataFrame) -> None:
+    """Check that a stored landscape has the columns of the first version, and that all known columns have their types.
+
+    Raises:
+        FormatError: A column is missing, or holds other values.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in frame]
+    if missing:
+        raise FormatError(f"lacks the column {missing[0]}")
+    for column in LANDSCAPE_SCHEMA:
+        if column.name not in frame or frame[column.name].isna().all():
+            continue
+        values = frame[column.name].dropna()
+        if pa.types.is_string(column.type):
+            fits = values.map(lambda value: isinstance(value, str)).all()
+        elif pa.types.is_boolean(column.type):
+            fits = values.map(lambda value: isinstance(value, bool | np.bool_)).all()
+        else:
+            fits = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        if not fits:
+            raise FormatError(f"has values in the column {column.name} that are not of type {column.type}")
 
 
 def build_landscape(

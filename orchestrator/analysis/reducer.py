@@ -16,7 +16,7 @@ from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
-from orchestrator.analysis.landscape import build_landscape, with_unclear
+from orchestrator.analysis.landscape import build_landscape, check_columns, with_unclear
 from orchestrator.analysis.results.basin import Estimate
 from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary
 from orchestrator.analysis.results.clusters import ClusterSummary
@@ -46,15 +46,20 @@ from orchestrator.utils.errors import UserError
 
 def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
     """Return a sweep's stored landscape and summary. Raises UserError if there are none to read."""
-    frame, summary = folder.read_landscape()
-    return with_unclear(frame), SweepSummary.from_json(summary)
+    with folder.explained():
+        frame, summary = folder.read_landscape()
+        check_columns(frame)
+        return with_unclear(frame), SweepSummary.from_json(summary)
 
 
 def stored_summaries(study: Study) -> Iterator[SweepSummary]:
     """Yield the summaries of a study's sweeps, by the names of their folders, without those that cannot be read."""
     for path in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
-            yield SweepSummary.from_json(SweepFolder(study, path).read_summary())
+            folder = SweepFolder(study, path)
+            with folder.explained():
+                summary = SweepSummary.from_json(folder.read_summary())
+            yield summary
 
 
 # The landscape.

@@ -70,14 +70,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_results(folder: SweepFolder, as_json: bool) -> None:
     """Print a sweep's results: a plot and numbers, or (as JSON) summary.json with the paths of the result files."""
     paths = folder.result_paths()
-    frame, summary = folder.read_landscape()
     if as_json:
-        print_json(summary | {"paths": {name: str(path) for name, path in paths.items()}})
+        print_json(folder.read_summary() | {"paths": {name: str(path) for name, path in paths.items()}})
         return
     from rich.console import Console
 
-    from orchestrator.analysis.landscape import with_unclear
-    from orchestrator.analysis.results.sweep import SweepSummary
+    from orchestrator.analysis.reducer import read_results
     from orchestrator.report import terminal
 
-    terminal.show(with_unclear(frame), SweepSummary.from_json(summary), paths, Console())
+    terminal.show(*read_results(folder), paths, Console())

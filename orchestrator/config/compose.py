@@ -28,7 +28,9 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
         UserError: An unknown key or preset (with the nearest known one), or a value of the wrong kind or out of range.
     """
     presets = Presets(folder)
-    checked = _with_implied([check_override(text, presets) for text in overrides], presets)
+    checked = [check_override(text, presets) for text in overrides]
+    presets.check((override.key, override.value) for override in checked)
+    checked = _with_implied(checked, presets)
     config = _compose_by_hydra(checked, presets)
     _fill_in_names(config, {override.key for override in checked})
     validate(config)
@@ -57,9 +59,7 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     ConfigStore.instance().store(name="schema", node=Config)
     *user_folders, shipped = presets.folders
@@ -71,8 +71,8 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
         with initialize_config_dir(str(shipped), version_base="1.3"):
             composed = hydra_compose("config", overrides=overrides)
         config = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a slip in a preset makes Hydra, OmegaConf and PyYAML raise all kinds of exceptions
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             "config", ", ".join(map(str, checked)) or "defaults", f"cannot be composed: {reason}"
         ) from error

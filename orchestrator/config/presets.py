@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.parsing import FormatError, read_yaml
 from orchestrator.utils.paths import CONF_DIR
+from orchestrator.utils.subprocesses import first_line
 
 GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "experiment")
 """The folders of `conf/` from which an override `GROUP=NAME` chooses a file."""
@@ -49,16 +52,55 @@ class Presets:
         return next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
 
     def read(self, group: str, name: str, schema: type[Any], field: str) -> Any:
-        """Return a preset as an instance of its schema class. Raises UserError, naming `field`, if there is none."""
-        from omegaconf import OmegaConf
+        """Return a preset as an instance of its schema class.
 
-        loaded = OmegaConf.load(self.file(group, name, field))
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
+        Raises:
+            UserError: There is none of that name, which names `field`, or its file is not such a preset.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        loaded = self.load(group, name, field)
+        try:
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
+        except OmegaConfBaseException as error:
+            remedy = f"does not fit its options ({first_line(error)}): correct it"
+            raise UserError("preset", self.file(group, name, field), remedy) from error
+
+    def load(self, group: str, name: str, field: str = "") -> dict[str, Any]:
+        """Return the content of a preset's file. Raises UserError if there is none, or it is not YAML."""
+        file = self.file(group, name, field)
+        try:
+            return read_yaml(file)
+        except FormatError as error:
+            raise UserError("preset", file, f"{error}: correct it") from error
+        except OSError as error:
+            raise UserError("preset", file, f"cannot be read ({error.strerror or error})") from error
+
+    def check(self, overrides: Iterable[tuple[str, str]]) -> None:
+        """Check the files that overrides choose, and those that these files choose in turn.
+
+        Args:
+            overrides: Pairs (group, name). Other overrides are ignored.
+
+        Raises:
+            UserError: A file is not YAML.
+        """
+        waiting, seen = list(overrides), set[tuple[str, str]]()
+        while waiting:
+            group, name = waiting.pop()
+            if (group, name) in seen or group not in GROUPS or name not in self.options(group):
+                continue
+            seen.add((group, name))
+            waiting += self._defaults(group, name)
+
+    def _defaults(self, group: str, name: str) -> Iterator[tuple[str, str]]:
+        """Yield (group, name) of the presets that a preset chooses."""
+        defaults = self.load(group, name).get("defaults")
+        for entry in defaults if isinstance(defaults, list) else ():
+            for key, choice in entry.items() if isinstance(entry, dict) else ():
+                yield str(key).removeprefix("override ").strip().removeprefix("/"), str(choice)
 
     def experiment_sets(self, experiment: str, group: str) -> bool:
         """Return whether an experiment chooses a preset of that group."""
-        from omegaconf import OmegaConf
-
-        written = OmegaConf.to_container(OmegaConf.load(self.file("experiment", experiment)))
-        assert isinstance(written, dict)
-        return any(f"override /{group}" in entry for entry in written.get("defaults", []))
+        return group in dict(self._defaults("experiment", experiment))

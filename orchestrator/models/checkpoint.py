@@ -6,7 +6,6 @@ Headers are read in plain Python, so that all checks run before anything heavy i
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections import Counter
@@ -16,7 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from orchestrator.utils import parsing
 from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.model_config import check_config_kinds
 from orchestrator.utils.safetensors_header import INDEX_FILE, ITEM_BYTES, HeaderError, TensorHeader, read_header
 
 MODEL_FIELD = "model.path"
@@ -88,11 +89,11 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
 def read_json_object(folder: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint folder. Raises UserError (model.path) if it holds none."""
     try:
-        value = json.loads((folder / name).read_bytes())
-    except ValueError as error:
-        raise UserError(MODEL_FIELD, folder, f"its {name} is not JSON ({error}): fetch it again") from error
-    if not isinstance(value, dict):
-        raise UserError(MODEL_FIELD, folder, f"its {name} does not hold an object: fetch it again")
+        value = parsing.read_json_object(folder / name)
+        if name in (CONFIG_FILE, GENERATION_CONFIG_FILE):
+            check_config_kinds(value)
+    except parsing.FormatError as error:
+        raise UserError(MODEL_FIELD, folder, f"its {name} {error}: fetch it again") from error
     return value
 
 

@@ -18,6 +18,7 @@ from orchestrator.models.checkpoint import (
     read_checkpoint,
     read_json_object,
 )
+from orchestrator.utils import parsing
 from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.console import Progress, ignore_progress
 from orchestrator.utils.errors import UserError
@@ -88,7 +89,7 @@ def _weights_id(checkpoint: CheckpointInfo, progress: Progress) -> str:
     state = _file_state(checkpoint.files)
     for path in (beside_weights, in_cache):
         try:
-            record = json.loads(path.read_bytes())
+            record = parsing.read_json_object(path)
             if record["version"] == FINGERPRINT_VERSION and record["files"] == state:
                 return str(record["weights"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from orchestrator.utils.choices import Dtype
 from orchestrator.utils.console import file_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.parsing import read_json_object
 from workers.weights import geometry
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.targets import TOWARDS_FIELD, Target
@@ -50,7 +50,7 @@ def measure_targets(
     cache_file = cache_dir() / "geometry" / f"{key}.json"
     labels = tuple(target.label for target in targets)
     try:
-        value = json.loads(cache_file.read_bytes())
+        value = read_json_object(cache_file)
         gram, rounding = np.array(value["gram"]), tuple(value["rounding"])
         return geometry.Geometry(labels, gram, value["base"], value["moved"], rounding)
     except (OSError, ValueError, KeyError, TypeError):

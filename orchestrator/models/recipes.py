@@ -36,7 +36,7 @@ def read_recipe(
     if not options.recipe:
         names = ", ".join(Presets(config_dir).options("recipe"))
         raise UserError("recipe", "", f"name one: recipe=NAME (there are: {names})")
-    recipe = OmegaConf.load(Presets(config_dir).file("recipe", options.recipe))
+    recipe = OmegaConf.create(Presets(config_dir).load("recipe", options.recipe))
     folder = Path(options.to or f"finetuned/{safe_name(str(recipe.name))}").expanduser()
     if "model.path" in values:
         values["model"] = values.pop("model.path")

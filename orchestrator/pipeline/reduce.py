@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.changes import changed_results
 from orchestrator.analysis.landscape import to_table
-from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import Config, ReportConfig
 from orchestrator.pipeline.judge import judge_sweep
@@ -63,7 +63,8 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     frame = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, frame, refusals, (options or ReportConfig()).target)
     with contextlib.suppress(UserError):  # nothing is stored yet, or it is damaged and made again
-        for sentence in changed_results(*stored.folder.read_landscape(), frame, summary):
+        before, _ = read_results(stored.folder)
+        for sentence in changed_results(before, stored.folder.read_summary(), frame, summary):
             logger.warning("%s", sentence)
     stored.folder.write_landscape(to_table(frame))
     stored.folder.write_summary(summary.to_json())

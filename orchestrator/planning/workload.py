@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
-from workers.weights.checkpoint import HEAD_TENSORS, HIDDEN_SIZE_FIELDS, config_integer, is_tied
+from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
+from workers.weights.checkpoint import HEAD_TENSORS, config_integer, is_tied
 
 ITEM_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.parsing import FormatError, read_json_object
 from orchestrator.utils.private import make_private
 from orchestrator.utils.subprocesses import first_line, run_module, serve_module
 
@@ -87,7 +88,11 @@ def fetch_dataset(conf: HubConfig) -> Path:
 def fetched_commit(conf: HubConfig) -> str:
     """Return the commit of the rows that `fetch_dataset` returns."""
     source = fetch_dataset(conf).with_name(SOURCE_FILE)
-    return str(json.loads(source.read_text(encoding="utf-8"))["commit"])
+    try:
+        return str(read_json_object(source)["commit"])
+    except (FormatError, KeyError) as error:
+        remedy = f"its copy in the cache is damaged: delete {source.parent}, and it is downloaded again"
+        raise UserError("probes.hub", conf.hub, remedy) from error
 
 
 def _explain(request: dict[str, Any], response: dict[str, Any]) -> tuple[str, Any, str]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from orchestrator.utils.parsing import FormatError, parse_json
 
 MAX_FIELD = 1 << 30
 """Characters of one CSV field; the csv module's own limit is 131,072."""
@@ -76,9 +77,9 @@ def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is not JSON ({error})") from None
+            row = parse_json(line)
+        except FormatError as error:
+            raise ValueError(f"line {number} {error}") from None
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object: write one with a field for the text in each line")
         yield number, row
@@ -91,9 +92,9 @@ def _json_columns(path: Path) -> list[str]:
 def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a list of objects, or of an object that holds one such list (JailbreakBench: `jailbreaks`)."""
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON ({error})") from None
+        document = parse_json(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
     lists: list[list[Any]] = []
     if isinstance(document, list):
         lists = [document]

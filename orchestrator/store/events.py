@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.utils.parsing import FormatError, check_kinds, parse_json_object
+
+EVENT_KINDS = {"at": ("a time in seconds", (int, float)), "event": ("a name", (str,))}
+"""The fields of every event. Lines without them are not events."""
+
 
 class EventLog:
     """The events of one driver run: one JSON object per line, appended as they happen."""
@@ -30,8 +35,11 @@ class EventLog:
         """Yield every readable event. Lines that a crash cut short are skipped."""
         with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+                with contextlib.suppress(FormatError):
+                    event = parse_json_object(line)
+                    check_kinds(event, EVENT_KINDS)
+                    if EVENT_KINDS.keys() <= event.keys():
+                        yield event
 
 
 def read_all_events(study_root: Path) -> Iterator[dict[str, Any]]:

@@ -24,9 +24,11 @@ import pyarrow.parquet as pq
 
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.parsing import parse_json_object, read_json_object
 
 META = b"safety_landscape"
 CHECK = "check"  # the key of a document's own hash
+LENGTH_BYTES = 5  # most bytes of a 32-bit length in base 128
 FOOTER = 4096  # number of bytes at the end of a part that are read at once
 TMP = ".tmp"
 
@@ -205,7 +207,7 @@ def read_meta(path: Path) -> dict[str, Any]:
                 tail = os.pread(file.fileno(), footer, size - footer)
         # Parsing the whole footer takes ten times as long, which matters when many parts are scanned. The metadata is
         # checked against its own hash, and every byte of the file is verified when its rows are read.
-        return _unstamped(json.loads(_stamp_in(tail[-footer:])))
+        return _unstamped(parse_json_object(_stamp_in(tail[-footer:])))
 
 
 def _stamp_in(footer: bytes) -> bytes:
@@ -215,13 +217,13 @@ def _stamp_in(footer: bytes) -> bytes:
     """
     at = footer.index(META + b"\x18") + len(META) + 1
     length = shift = 0
-    while True:
-        byte = footer[at]
+    for byte in footer[at : at + LENGTH_BYTES]:
         at += 1
         length |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
             return footer[at : at + length]
+    raise ValueError("its footer names no length of its metadata")
 
 
 def read_table(
@@ -244,12 +246,13 @@ def read_table(
     meta = read_meta(path) if meta is None else meta
     with translate_read_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
-    if table.num_rows != meta["rows"]:
-        raise DamagedFileError(f"{path}: {table.num_rows} rows where {meta['rows']} were written")
+        rows, content = meta["rows"], meta["content"]
+    if table.num_rows != rows:
+        raise DamagedFileError(f"{path}: {table.num_rows} rows where {rows} were written")
     if columns is None:
         if schema is not None and not table.schema.equals(schema):
             raise DamagedFileError(f"{path}: not the expected columns")
-        if table_hash(table) != meta["content"]:
+        if table_hash(table) != content:
             raise DamagedFileError(f"{path}: its content is not what was written")
     return table
 
@@ -257,7 +260,7 @@ def read_table(
 def read_json(path: Path) -> dict[str, Any]:
     """Return a stored JSON document. Raises DamagedFileError."""
     with translate_read_errors(path):
-        return _unstamped(json.loads(path.read_text(encoding="utf-8")))
+        return _unstamped(read_json_object(path))
 
 
 # The root of studies.

@@ -19,9 +19,17 @@ from typing import Any
 import psutil
 
 from orchestrator.store.files import DamagedFileError, publish_json, read_json
+from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.parsing import FormatError, check_kinds
 
 HEARTBEAT = 5.0  # seconds between renewals
+LEASE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("name", "part", "user", "host"), ("a text", (str,))),
+    **dict.fromkeys(("born", "since", "beat"), ("a time in seconds", (int, float))),
+    "pid": ("the number of a process", (int,)),
+}
+FAR = 1e11  # seconds since 1970, in the year 5138: a later time cannot be shown
 STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
 
 
@@ -131,12 +139,16 @@ def holder(path: Path) -> dict[str, Any] | None:
     """Return the driver that holds a lease. None if there is no file, or its driver is dead."""
     try:
         held = read_json(path)
+        check_kinds(held, LEASE_KINDS)
+        if any(held[key] is None for key in ("name", "user", "host", "pid", "since", "beat")) or held["since"] > FAR:
+            return None
         if abs(time.time() - held["beat"]) > STALE:
             return None
         if held["host"] == socket.gethostname() and _process_start_time(held["pid"]) != held["born"]:
             return None
+        parse_part(held.get("part"))
         return held
-    except (DamagedFileError, UserError, KeyError):
+    except (DamagedFileError, UserError, KeyError, FormatError):
         return None
 
 
@@ -151,5 +163,5 @@ def _process_start_time(pid: int) -> float | None:
     """Return the start time of a process of this host, to distinguish it from a later one with the same id."""
     try:
         return float(psutil.Process(pid).create_time())
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # the latter two for a number that no process can have
         return None

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, overload
 from orchestrator.store.files import DamagedFileError
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.names import is_safe_name
+from orchestrator.utils.parsing import FormatError, check_kinds
+from orchestrator.utils.records import check_types
 
 T = TypeVar("T")
 
@@ -28,11 +30,12 @@ class FailedVisit:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FailedVisit:
         """Read an entry. Raises DamagedFileError."""
-        return cls(
+        failure = cls(
             point_id=read_field(document, "point_id", str),
             prompt_set_ids=tuple(read_field(document, "prompt_set_ids", list)),
             errors=tuple(read_field(document, "story", list)),
         )
+        return _checked(failure)
 
 
 @dataclass(kw_only=True)
@@ -75,6 +78,15 @@ class RunTotals:
         }
         return cls(**totals)
 
+
+MOST_SECONDS = 1e11  # seconds since 1970, in the year 5138: later times cannot be shown
+MACHINE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "cpu": ("a name", (str,)),
+    "cores": ("a whole number", (int,)),
+    "memory_gib": ("a number", (int, float)),
+    "gpus": ("a list of names", (list,)),
+}
+"""The fields of a machine's description that are shown, see `check_kinds`."""
 
 RUNNING = "running"
 """The outcome of a run that is under way, or whose driver died."""
@@ -136,7 +148,7 @@ class RunRecord:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunRecord:
         """Read a run's file, or an entry of `runs` in sweep.json. Raises DamagedFileError."""
-        return cls(
+        run = cls(
             run=read_name(document, "run"),
             part=read_optional(document, "part", str),
             host=read_field(document, "host", str, ""),
@@ -151,6 +163,14 @@ class RunRecord:
             totals=RunTotals.from_json(document),
             failures=tuple(FailedVisit.from_json(failure) for failure in read_field(document, "failures", list, [])),
         )
+        if abs(run.started_at or 0.0) > MOST_SECONDS:
+            raise DamagedFileError(f"started_at is {run.started_at}, which is no time")
+        try:
+            for machine in run.machines.values():
+                check_kinds(machine, MACHINE_KINDS)
+        except (FormatError, AttributeError) as error:
+            raise DamagedFileError(f"machines: {error}") from error
+        return _checked(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +213,7 @@ class SweepRecord:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SweepRecord:
         """Read sweep.json. Raises DamagedFileError."""
-        return cls(
+        record = cls(
             sweep_id=read_field(document, "sweep_id", str, ""),
             name=read_field(document, "name", str) and read_name(document, "name"),
             request=_read_request(document),
@@ -202,6 +222,7 @@ class SweepRecord:
             target_geometry=_read_geometry(read_field(document, "around", dict, {})),
             runs=tuple(RunRecord.from_json(run) for run in read_field(document, "runs", list, [])),
         )
+        return _checked(record)
 
 
 def _read_request(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -219,6 +240,16 @@ def _read_geometry(document: Mapping[str, Any]) -> TargetGeometry | None:
         return TargetGeometry.from_json(document)
     except KeyError as error:
         raise DamagedFileError(f"around lacks {error}") from error
+    except FormatError as error:
+        raise DamagedFileError(f"around {error}") from error
+
+
+def _checked(record: T) -> T:
+    """Return a record whose fields have the types of their annotations. Raises DamagedFileError."""
+    try:
+        return check_types(record)
+    except FormatError as error:
+        raise DamagedFileError(f"{type(record).__name__} {error}") from error
 
 
 @overload
@@ -247,7 +278,7 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return kind(value)  # type: ignore[call-arg]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DamagedFileError(f"{key} is {value!r}, which is not of type {kind.__name__}")
+        raise DamagedFileError(f"{key} is {value!r:.80}, which is not of type {kind.__name__}")
     return value
 
 

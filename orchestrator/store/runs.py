@@ -5,6 +5,7 @@ Each run has a file of its own, so that the drivers of several parts do not over
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -108,7 +109,8 @@ class RunProgress:
         """Return the progress according to the events that a run has written so far."""
         counter = _EventCounter()
         for event in events.read():
-            counter.add(event)
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # not written by this program
+                counter.add(event)
         return counter.progress()
 
 

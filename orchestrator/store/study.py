@@ -33,6 +33,7 @@ from orchestrator.store.study_folder import StudyFolder
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.names import safe_name
+from orchestrator.utils.records import check_types
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ class StudyInfo:
         with translate_read_errors(path):
             if content_id([document[key] for key in ("fingerprint", "dtype", "noise_version")]) != document["study_id"]:
                 raise DamagedFileError(f"{path}: its study_id is not that of its model")
-            return cls(
-                model=str(document["model"]),
+            info = cls(
+                model=document["model"],
                 fingerprint=document["fingerprint"],
                 dtype=document["dtype"],
                 noise_version=document["noise_version"],
-                source=str(document.get("source", "")),
+                source=document.get("source", ""),
                 revision=document.get("revision"),
             )
+            return check_types(info)
 
 
 class Study(StudyFolder):

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFileError, publish, publish_json, publish_table, read_json, read_table
+from orchestrator.store.files import (
+    DamagedFileError,
+    publish,
+    publish_json,
+    publish_table,
+    read_json,
+    read_table,
+    translate_read_errors,
+)
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study
@@ -18,9 +26,16 @@ from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.names import safe_name
+from orchestrator.utils.parsing import FormatError, check_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JUDGE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("source", "revision", "fingerprint", "dtype", "answers"), ("a text", (str,))),
+    "unparsed_examples": ("a list", (list,)),
+}
+"""The fields of the record of a judge's weights, see `check_kinds`."""
 
 
 class SweepFolder:
@@ -95,9 +110,11 @@ class SweepFolder:
     def read_judge(self, name: str) -> dict[str, Any]:
         """Return the record of the weights with which a model judge judged the sweep. Empty if it has not yet."""
         try:
-            return read_json(self.path / "judges" / f"{name}.json")
-        except DamagedFileError:
+            document = read_json(self.path / "judges" / f"{name}.json")
+            check_kinds(document, JUDGE_KINDS)
+        except (DamagedFileError, FormatError):
             return {}
+        return {} if document.get("fingerprint") is None or document.get("dtype") is None else document
 
     # Results.
 
@@ -112,20 +129,20 @@ class SweepFolder:
 
     def read_landscape(self) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Return the stored landscape and summary. Raises UserError if they cannot be read."""
-        with self._explained():
+        with self.explained():
             return read_table(self.path / "landscape.parquet").to_pandas(), read_json(self.path / "summary.json")
 
     def read_summary(self) -> dict[str, Any]:
         """Return the stored summary. Raises UserError if it cannot be read."""
-        with self._explained():
+        with self.explained():
             return read_json(self.path / "summary.json")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Raise UserError, with what to do, for results that cannot be read."""
         try:
             yield
-        except DamagedFileError as error:
+        except (DamagedFileError, FormatError) as error:
             remedy = f"has no landscape that can be read ({error}): `reduce` makes it"
             raise UserError("sweep", self.path, remedy) from error
 
@@ -176,9 +193,10 @@ class StoredSweep:
     def open(cls, folder: SweepFolder) -> StoredSweep:
         """Open the sweep stored in a folder. Raises UserError if its sweep.json cannot be read."""
         try:
-            record = folder.read_record()
-            return cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
-        except (DamagedFileError, KeyError, TypeError, ValueError) as error:
+            with translate_read_errors(folder.path / "sweep.json"):
+                record = folder.read_record()
+                return cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
+        except DamagedFileError as error:
             remedy = f"its sweep.json cannot be read ({error}): run it again"
             raise UserError("sweep", folder.path, remedy) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.parsing import FormatError, parse_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -215,8 +215,8 @@ def _check_events(path: Path, report: VerificationReport) -> None:
     bad = 0
     for line in lines:
         try:
-            bad += not isinstance(json.loads(line), dict)
-        except ValueError:
+            parse_json_object(line)
+        except FormatError:
             bad += 1
     if bad:
         report.notes.append(f"events/{path.name}: {bad} of {len(lines)} lines were cut short and are skipped")

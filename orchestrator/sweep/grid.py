@@ -20,6 +20,7 @@ from orchestrator.sweep.points import DECIMALS, Point
 from orchestrator.sweep.tasks import Task
 from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.records import check_types
 
 # Fields that have no effect in a kind of grid, and are therefore not part of its identity.
 _RANDOM = ("directions", "seed", "norm", "exclude", "direction")
@@ -34,6 +35,9 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 # Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
 _JSON_KEYS = {"extra_checkpoints": "beside"}
 # Values with which a key is left out of the JSON, so that grids from before these options keep their ids.
+MOST_NODES = 10_000_000
+"""Most nodes of a stored grid. A larger one, which no machine could hold in memory, is taken for damage."""
+
 _LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None}
 
 
@@ -171,6 +175,9 @@ class Grid:
         Args:
             value: The JSON object.
             labels: Fingerprint -> label of each checkpoint, because labels are not part of the JSON. None: no labels.
+
+        Raises:
+            ValueError: A field has another type or is out of range. Other exceptions if the object has another form.
         """
         fields: dict[str, Any] = {k: tuple(item) if isinstance(item, list) else item for k, item in value.items()}
 
@@ -187,7 +194,17 @@ class Grid:
         fields["extra_checkpoints"] = tuple(
             ExtraCheckpoint(extra(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
         )
-        return cls(**fields)
+        grid = check_types(cls(**fields))
+        if min(grid.steps, grid.directions) < 1 or grid.size > MOST_NODES:
+            raise ValueError(f"its grid has {grid.size:,} nodes, which is not between 1 and {MOST_NODES:,}")
+        if any(low >= high for low, high in filter(None, (grid.range, grid.range_y))):
+            raise ValueError(f"its grid has the range {grid.range_y or grid.range}, whose ends are not in order")
+        return grid
+
+    @property
+    def size(self) -> int:
+        """Number of equally spaced nodes on all lines or planes."""
+        return int((self.steps + 1) ** (2 if self.is_plane else 1) * self.lines)
 
     def axes(self, k: int) -> tuple[Direction, Direction | None]:
         """Return the direction of line k and None, or the two directions of plane k."""
@@ -340,7 +357,8 @@ class Sweep:
             name: Name of the sweep.
             labels: Fingerprint -> label of each checkpoint, because labels are not part of the JSON. None: no labels.
         """
-        return cls(Grid.from_json(value["grid"], labels), tuple(value["prompt_set_ids"]), tuple(value["judges"]), name)
+        grid = Grid.from_json(value["grid"], labels)
+        return check_types(cls(grid, tuple(value["prompt_set_ids"]), tuple(value["judges"]), name))
 
     @functools.cached_property
     def id(self) -> str:

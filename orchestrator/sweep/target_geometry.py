@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.utils.records import check_types
+
 ADAPTER_VERSION = 2
 """Version of the meaning of a coefficient toward an adapter. It is part of an adapter's fingerprint.
 
@@ -67,7 +69,7 @@ class TargetGeometry:
         """Return the geometry that `to_json` described; None for an empty object, if the sweep has no targets."""
         if not value:
             return None
-        return cls(
+        geometry = cls(
             base_norm=value["base"],
             moved_norm=value["moved"],
             lengths=value["lengths"],
@@ -76,3 +78,4 @@ class TargetGeometry:
             rounding=value.get("rounding", {}),
             adapter_version=value.get("adapter_version", 1),
         )
+        return check_types(geometry)

@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id, text_id
+from orchestrator.utils.records import check_types
 
 NO_TEMPLATE, MISSING_TEMPLATE = "none", "missing"
 """Sources of a chat template where there is none: the bare text was requested, or the tokenizer has no template."""
@@ -76,9 +77,9 @@ class Sampling:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Sampling:
-        """Return the sampling that `to_json` describes."""
+        """Return the sampling that `to_json` describes. Raises FormatError if a field has another type."""
         letters, tokens = tuple(value["letters"]), tuple(value.get("letter_tokens", ()))
-        return cls(value["max_tokens"], tuple(value["stop"]), letters, tokens)
+        return check_types(cls(value["max_tokens"], tuple(value["stop"]), letters, tokens))
 
 
 @dataclass(frozen=True)

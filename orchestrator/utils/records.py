@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar
+
+from orchestrator.utils.parsing import FormatError
+
+R = TypeVar("R")
 
 
 class JsonRecord:
@@ -26,15 +31,70 @@ class JsonRecord:
         """Return the record that `to_json` described. Keys that are not fields are ignored.
 
         Raises:
-            KeyError: If a field without a default is missing.
+            FormatError: A field without a default is missing, or a field has another type.
         """
-        return cls(
-            **{
-                name: _from_json(hint, value[name])
-                for name, (hint, has_default) in _fields(cls).items()  # type: ignore[arg-type]
-                if name in value or not has_default
-            }
-        )
+        kinds = _fields(cls)  # type: ignore[arg-type]
+        missing = [name for name, (_, has_default) in kinds.items() if name not in value and not has_default]
+        if missing:
+            raise FormatError(f"lacks {missing[0]}")
+        arguments = {name: _from_json(hint, value[name]) for name, (hint, _) in kinds.items() if name in value}
+        return check_types(cls(**arguments))
+
+
+def check_types(record: R) -> R:
+    """Return a dataclass instance unchanged if every field has the type of its annotation.
+
+    Annotations may be classes, unions, literals, tuples, sequences and mappings. An int is accepted for a float, and a
+    float must be a number, not NaN. A bool is not a number.
+
+    Raises:
+        FormatError: A field has another type. The message names the field and its value.
+    """
+    for name, (hint, _) in _fields(type(record)).items():  # type: ignore[arg-type]
+        value = getattr(record, name)
+        if not _conforms(value, hint):
+            raise FormatError(f"has {name}={_shown(value)}, which is not of type {_type_name(hint)}")
+    return record
+
+
+def _conforms(value: Any, hint: Any) -> bool:
+    """Return whether a value has the type of an annotation."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_conforms(value, part) for part in arguments)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and _items_conform(value, arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(_items_conform(item, arguments) for item in value.items())
+    return _is_of_class(value, hint)
+
+
+def _items_conform(items: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
+    """Return whether the items of a tuple have the types of its annotation, such as (int, ...) or (int, str)."""
+    kinds = (hints[0],) * len(items) if hints[1:] == (...,) else hints
+    return len(items) == len(kinds) and all(map(_conforms, items, kinds))
+
+
+def _is_of_class(value: Any, hint: Any) -> bool:
+    """Return whether a value is of an annotated class. True if the annotation is not a class, as Any is not."""
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is None:
+        return value is None
+    return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _to_json(value: Any) -> Any:
@@ -53,18 +113,22 @@ def _from_json(hint: Any, value: Any) -> Any:
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         items = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or (items[1:] != (...,) and len(value) != len(items)):
+            raise FormatError(f"holds {_shown(value)} where a list was expected")
         kinds = [items[0]] * len(value) if items[1:] == (...,) else items
         return tuple(_from_json(kind, item) for kind, item in zip(kinds, value, strict=True))
     if isinstance(hint, type) and issubclass(hint, JsonRecord):
+        if not isinstance(value, Mapping):
+            raise FormatError(f"holds {_shown(value)} where an object was expected")
         return hint.from_json(value)
     return value
 
 
 @functools.cache
-def _fields(record: type[JsonRecord]) -> dict[str, tuple[Any, bool]]:
+def _fields(record: type[Any]) -> dict[str, tuple[Any, bool]]:
     """Return the type of each field of a record, and whether it has a default."""
     hints = typing.get_type_hints(record)
     return {
         field.name: (hints[field.name], field.default is not MISSING or field.default_factory is not MISSING)
-        for field in fields(record)  # type: ignore[arg-type]
+        for field in fields(record)
     }

@@ -6,10 +6,12 @@ https://huggingface.co/docs/safetensors
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from orchestrator.utils.parsing import FormatError, parse_json_object
 
 INDEX_FILE = "model.safetensors.index.json"
 """Index of a checkpoint with several files: it maps each tensor's name to the file that holds it."""
@@ -66,11 +68,11 @@ def read_header(file: Path) -> list[TensorHeader]:
         text = opened.read(length)
     try:
         entries = sorted(
-            (tuple(map(int, entry["data_offsets"])), name, str(entry["dtype"]), tuple(map(int, entry["shape"])))
-            for name, entry in json.loads(text).items()
+            (_whole(entry["data_offsets"]), name, str(entry["dtype"]), _whole(entry["shape"]))
+            for name, entry in parse_json_object(text).items()
             if name != "__metadata__"
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (FormatError, TypeError, KeyError) as error:
         raise HeaderError("has a header that is not safetensors") from error
     first, position = 8 + length, 0
     tensors = []
@@ -84,3 +86,10 @@ def read_header(file: Path) -> list[TensorHeader]:
     if total != first + position:
         raise HeaderError(f"has {total:,} bytes where its header says {first + position:,}")
     return tensors
+
+
+def _whole(values: Any) -> tuple[int, ...]:
+    """Return a JSON list of whole numbers. Raises TypeError for anything else."""
+    if not (isinstance(values, list) and all(type(value) is int for value in values)):
+        raise TypeError("not a list of whole numbers")
+    return tuple(values)

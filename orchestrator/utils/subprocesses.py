@@ -30,7 +30,11 @@ def run_module(module: str, request: Mapping[str, Any], env: Mapping[str, str], 
         subprocess.TimeoutExpired: It took longer than `timeout`.
     """
     done = run_python(module, stdin=json.dumps(request).encode(), env=env, timeout=timeout)
-    return json.loads(done.stdout)
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        message = f"{module} wrote something other than its response: {done.stdout[:200]!r}"
+        raise RuntimeError(message) from error
 
 
 def serve_module(respond: Callable[[dict[str, Any]], Any]) -> None:

@@ -7,7 +7,6 @@ driver imports this module, so it must not import torch, numba or an engine's li
 from __future__ import annotations
 
 import abc
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import DType
-from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, read_json
 from workers.weights.targets import Target, open_endpoint
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ def terminators(folder: str, tokenizer_eos: int | None) -> set[int]:
     file = Path(folder) / "generation_config.json"
     if not file.exists():
         return ids
-    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    configured = read_json(file).get("eos_token_id")
     if configured is None:
         return ids
     return ids | set(configured if isinstance(configured, list) else [configured])

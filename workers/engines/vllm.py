@@ -15,6 +15,7 @@ import torch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
+from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
 from workers.engines import patches
 from workers.engines.base import (
     CanaryError,
@@ -41,7 +42,7 @@ from workers.weights.base_placement import (
     missing_host_bytes,
     remove_stale_copies,
 )
-from workers.weights.checkpoint import HIDDEN_SIZE_FIELDS, MappedCheckpoint, TensorInfo, config_integer
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, config_integer
 from workers.weights.layout import LayoutError, uncovered
 from workers.weights.resident import Piece
 from workers.weights.targets import open_endpoints, sample_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.model_config import check_config_kinds
 from orchestrator.utils.names import is_safe_name
+from orchestrator.utils.parsing import FormatError, read_json_object
 from orchestrator.utils.safetensors_header import INDEX_FILE, HeaderError, read_header
 from workers.noise.definition import DType
 
@@ -21,7 +22,6 @@ MODEL_FIELD = "model.path"
 DERIVED_TENSORS = ("rotary_emb.inv_freq", "position_ids")  # computed from the config, even if the file holds them
 # Image and audio encoders of multimodal models, which do not process text.
 ENCODERS = ("vision_tower.", "vision_model.", "multi_modal_projector.", "visual.", "audio_tower.")
-HIDDEN_SIZE_FIELDS = ("hidden_size", "n_embd")  # names of the hidden size in config.json
 HEAD_TENSORS = ("lm_head.weight", "language_model.lm_head.weight")
 # model_type of the decoders whose head is tied if config.json does not set tie_word_embeddings.
 TIED_MODEL_TYPES = frozenset(
@@ -80,6 +80,10 @@ class MappedCheckpoint:
         """
         self._prepare(Path(folder), field)
         self.config.update(read_json(self.folder / "config.json", field))
+        try:
+            check_config_kinds(self.config)
+        except FormatError as error:
+            raise UserError(field, self.folder, f"its config.json {error}: fetch it again") from None
         for file in self.files():
             self._read_header(file)
         if is_tied(self.config) and len(self._tensors) > 1:
@@ -216,9 +220,8 @@ def read_json(file: Path, field: str = MODEL_FIELD) -> dict[str, Any]:
         UserError: The file cannot be read or holds no object (`field`).
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json_object(file)
+    except OSError as error:
         raise UserError(field, file, f"cannot be read ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(field, file, "does not hold an object: fetch it again")
-    return value
+    except FormatError as error:
+        raise UserError(field, file, f"{error}: fetch it again") from None

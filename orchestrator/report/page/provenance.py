@@ -84,7 +84,8 @@ def _machines(runs: Sequence[RunRecord]) -> Iterator[str]:
 def _machine(machine: Mapping[str, Any]) -> str:
     cards = Counter(machine.get("gpus", ()))
     gpus = [f"{count} x {name}" if count > 1 else name for name, count in cards.items()]
-    return ", ".join([machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gib']} GiB", *gpus])
+    cores, memory = machine.get("cores", "?"), machine.get("memory_gib", "?")
+    return ", ".join([machine.get("cpu", "?"), f"{cores} cores", f"{memory} GiB", *gpus])
 
 
 def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:

@@ -12,6 +12,7 @@ from orchestrator.sweep import directions
 from orchestrator.sweep.directions import Direction, UnitSums
 from orchestrator.utils.choices import Norm
 from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.records import check_types
 
 DIRECTION_FIELD = "grid.direction"
 
@@ -86,7 +87,8 @@ class SeededDirection(DrawnDirection):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the direction that `to_json` described."""
-        return cls(int(value["seed"]), Norm(value["norm"]), tuple(value["exclude"]), value["orthogonal_to"])
+        fields = value["seed"], Norm(value["norm"]), tuple(value["exclude"]), value["orthogonal_to"]
+        return check_types(cls(*fields))
 
     @property
     def label(self) -> str:  # type: ignore[override]

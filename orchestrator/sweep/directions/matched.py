@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from orchestrator.sweep.directions import NOISE_UNIT, UnitSums
 from orchestrator.sweep.directions._seeded import SeededDirection
 from orchestrator.utils.choices import Norm
+from orchestrator.utils.records import check_types
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class MatchedDirection(SeededDirection):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the direction that `to_json` described."""
-        return cls(int(value["seed"]), orthogonal_to=value["orthogonal_to"], reference=value["reference"])
+        return check_types(cls(value["seed"], orthogonal_to=value["orthogonal_to"], reference=value["reference"]))
 
     @property
     def label(self) -> str:  # type: ignore[override]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.sweep.directions._seeded import DrawnDirection
 from orchestrator.utils.choices import Norm
+from orchestrator.utils.records import check_types
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ class ShuffledDirection(DrawnDirection):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the direction that `to_json` described."""
-        return cls(int(value["seed"]), value["reference"])
+        return check_types(cls(value["seed"], value["reference"]))
 
     @property
     def label(self) -> str:  # type: ignore[override]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from orchestrator.sweep.directions import Direction
+from orchestrator.utils.records import check_types
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TowardsDirection(Direction):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the direction that `to_json` described, without a label."""
-        return cls(value["fingerprint"])
+        return check_types(cls(value["fingerprint"]))
 
 
 DIRECTION = TowardsDirection

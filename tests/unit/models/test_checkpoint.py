@@ -344,3 +344,27 @@ def test_the_table_of_tied_models_matches_transformers() -> None:
     for kind in TIED_MODEL_TYPES:
         config = transformers.CONFIG_MAPPING[kind]()
         assert config.tie_word_embeddings or config.get_text_config().tie_word_embeddings, kind
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("num_hidden_layers", "1e999"),
+        ("num_hidden_layers", '"2"'),
+        ("hidden_size", "4.5"),
+        ("vocab_size", "true"),
+        ("num_attention_heads", "1" + "0" * 400),
+        ("text_config", "3"),
+        ("text_config", '{"hidden_size": "8"}'),
+        ("rope_scaling", '"linear"'),
+        ("tie_word_embeddings", '"yes"'),
+        ("model_type", "[1]"),
+        ("note", "[" * 200 + "]" * 200),
+        ("note", "[" * 100_000 + "]" * 100_000),
+    ],
+)
+def test_a_config_of_other_types_is_refused(tmp_path: Path, field: str, text: str) -> None:
+    folder = make(tmp_path / "model")
+    config = json.dumps({key: value for key, value in CONFIG.items() if key != field})
+    (folder / "config.json").write_text(f'{config[:-1]}, "{field}": {text}}}')
+    assert "config.json" in refusal(folder)

@@ -167,7 +167,7 @@ BAD = {
     "row without": ("p.jsonl", '{"text": "a"}\n{"txt": "b"}\n', {}, "probes.path", "line 2 holds nothing"),
     "surrogate": ("p.jsonl", '{"text": "\\ud800"}\n', {}, "probes.path", "line 1 holds half"),
     "not json": ("p.jsonl", '{"text": "a"}\n{"text"\n', {}, "probes.path", "line 2 is not JSON"),
-    "deep json": ("p.jsonl", "[" * 100_000, {}, "probes.path", "line 1 is not JSON"),
+    "deep json": ("p.jsonl", "[" * 100_000, {}, "probes.path", "line 1 is nested"),
     "array": ("p.jsonl", '["a"]\n', {}, "probes.path", "line 1 is not a JSON object"),
     "twice": ("p.csv", "text\na\nb\na\n", {}, "probes.path", "rows 1 and 3"),
     "twice behind offset": ("p.csv", "text\na\nb\nb\n", {"offset": 1}, "probes.path", "rows 2 and 3"),

@@ -19,6 +19,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Node
+from orchestrator.utils.parsing import FormatError
 from tests.unit.stored import basin, store_sweep
 
 STORED = Path(__file__).parent / "stored_summaries"
@@ -137,5 +138,5 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert values[0] == values[1] | {"Mean margin": "–"}
     assert uncertainty_table(old).rows and content.more_precision(old) == ""
     del value["basin"]
-    with pytest.raises(KeyError, match="basin"):
+    with pytest.raises(FormatError, match="lacks basin"):
         SweepSummary.from_json(value)

@@ -1,0 +1,174 @@
+"""Parse JSON and YAML that others wrote: whatever a parser raises becomes a FormatError; depth and size are bounded.
+
+Every document that this program did not make in the same run is read here, so that a damaged or hostile one leads to
+one sentence and never to a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MAX_DEPTH = 100
+"""Deepest nesting of lists and objects in a document. Functions that walk a document may therefore be recursive."""
+
+MAX_DIGITS = 20
+"""Most characters of a whole number, enough for 64 bits. Larger ones cannot even be compared with a float."""
+
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_NODES = 100_000
+"""Most values of a YAML document after its aliases (`*name`) are replaced by what they stand for."""
+
+
+class FormatError(ValueError):
+    """A document is not in its format. The message is one line that completes "FILE ..." or "its FILE ..."."""
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Return the value of a JSON text. Raises FormatError."""
+    try:
+        value = json.loads(text, parse_int=_whole_number, parse_float=_finite_number)
+    except FormatError:
+        raise
+    except RecursionError:
+        raise FormatError(f"is nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:  # a number with too many digits and undecodable bytes included
+        raise FormatError(f"is not JSON ({_one_line(error)})") from None
+    _check_depth(value)
+    return value
+
+
+def parse_json_object(text: bytes | str) -> dict[str, Any]:
+    """Return the object of a JSON text. Raises FormatError."""
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise FormatError("does not hold an object")
+    return value
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises FormatError, and OSError if the file cannot be read."""
+    return parse_json_object(file.read_bytes())
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise FormatError(f"holds the number {text[:MAX_DIGITS]}..., which is too large")
+    return int(text)
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise FormatError(f"holds the number {text[:MAX_DIGITS]}, which is too large")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise FormatError for a value that is nested too deeply. The value is not walked recursively."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return
+        level = [
+            child for item in containers for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]  # fmt: skip
+    if level:
+        raise FormatError(f"is nested more than {MAX_DEPTH} levels deep")
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; an empty one for an empty file.
+
+    The file is checked before any value is made: a few lines of aliases of aliases can stand for billions of values.
+
+    Raises:
+        FormatError: It is not UTF-8 or not YAML, holds something other than a mapping with text keys, repeats a key,
+            refers to itself, or is too large or too deep.
+        OSError: It cannot be read.
+    """
+    from omegaconf import OmegaConf
+
+    check_yaml(file)
+    try:
+        value = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # OmegaConf and PyYAML raise all kinds of exceptions
+        raise FormatError(f"is not a YAML file of options ({_one_line(error)})") from None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise FormatError("does not hold options, written key: value")
+    return {str(key): item for key, item in value.items()}
+
+
+def check_yaml(file: Path) -> None:
+    """Check the syntax, size and depth of a YAML file, and how much its aliases stand for.
+
+    Raises:
+        FormatError: See `read_yaml`.
+        OSError: It cannot be read.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    with open(file, "rb") as opened:
+        data = opened.read(MAX_YAML_BYTES + 1)
+    if len(data) > MAX_YAML_BYTES:
+        raise FormatError(f"is larger than {MAX_YAML_BYTES >> 10} KiB, the most for a file of options")
+    try:
+        depth = 0
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise FormatError(f"is nested more than {MAX_DEPTH} levels deep")
+        root = yaml.compose(data, Loader=yaml.SafeLoader)
+    except FormatError:
+        raise
+    except Exception as error:  # PyYAML raises more than its own errors, for example ValueError for bad bytes
+        raise FormatError(f"is not YAML ({_one_line(error)})") from None
+    if _expanded_size(root, {}, set()) > MAX_YAML_NODES:
+        raise FormatError(f"stands for more than {MAX_YAML_NODES:,} values once its aliases are replaced")
+
+
+def _expanded_size(node: Any, known: dict[int, int], open_nodes: set[int]) -> int:
+    """Return the number of values below a YAML node, counting what is aliased each time that it occurs.
+
+    Args:
+        node: The node, not deeper than MAX_DEPTH.
+        known: Sizes of nodes that were counted before.
+        open_nodes: The nodes that contain this one.
+    """
+    if not isinstance(value := getattr(node, "value", None), list):
+        return 1
+    if id(node) in open_nodes:
+        raise FormatError("holds an alias that refers to itself")
+    if id(node) not in known:
+        inner = open_nodes | {id(node)}
+        children = [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_expanded_size(child, known, inner) for child in children)
+    return known[id(node)]
+
+
+def _one_line(error: Exception, length: int = 200) -> str:
+    """Return an error's message in one line. The position that PyYAML reports is kept."""
+    text = " ".join(str(error).replace('in "<byte string>", ', "").replace('in "<unicode string>", ', "").split())
+    return (text or type(error).__name__)[:length]
+
+
+def check_kinds(document: Mapping[str, Any], kinds: Mapping[str, tuple[str, tuple[type, ...]]]) -> None:
+    """Check the types of the known fields of a document. Missing fields and nulls are accepted.
+
+    Args:
+        document: The document.
+        kinds: Field -> what it must be in words, and the types that it may have. A bool is not a number.
+
+    Raises:
+        FormatError: A field has another type. The message names it.
+    """
+    for field, (words, types) in kinds.items():
+        value = document.get(field)
+        wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
+        if value is not None and wrong:
+            raise FormatError(f"has {field}={str(value)[:80]!r}, which must be {words}")

@@ -1,0 +1,87 @@
+"""Documents that are not what they should be lead to one sentence, whatever the parser itself would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.utils.parsing import FormatError, check_kinds, parse_json, parse_json_object, read_yaml
+
+ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
+def chain(levels: int) -> str:
+    """Return objects nested this deep."""
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (chain(101), "nested more than 100"),
+        (chain(100_000), "nested more than 100"),
+        ("[" * 100_000, "nested more than 100"),
+        ('{"a": 1e999}', "too large"),
+        ('{"a": -1e999}', "too large"),
+        (f'{{"a": 1{"0" * 5000}}}', "too large"),
+        (b'{"a": "\xff"}', "not JSON"),
+        ("", "not JSON"),
+        ("[1]", "does not hold an object"),
+    ],
+)
+def test_bad_json_is_one_line(text: bytes | str, why: str) -> None:
+    with pytest.raises(FormatError, match=why) as error:
+        parse_json_object(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_good_json_is_read() -> None:
+    value = {"a": [1, -2.5, None, True, {"b": 2**63, "c": "ä"}]}
+    assert parse_json('{"a": [1, -2.5, null, true, {"b": 9223372036854775808, "c": "ä"}]}') == value
+    assert parse_json(chain(99))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"model:\n  name: x\n   path: y\n", "not YAML.*line 3"),
+        (b"model:\n  name: x\xff\n", "not YAML"),
+        (b'name: s\ntext: "a\x00b"\n', "not YAML"),
+        (b"x: [\n", "not YAML"),
+        (b"a: 1\na: 2\n", "duplicate"),
+        (b"- a\n- b\n", "does not hold options"),
+        (b"1: a\n", "does not hold options"),
+        (b"a: !!python/object/apply:os.system [ls]\n", "python/object"),
+        (b"a: &a [*a]\n", "refers to itself"),
+        (b"a: ${b\n", "not a YAML file of options"),
+        (ALIASES.encode(), "stands for more than 100,000 values"),
+        (b"a: " + b"[" * 5000, "nested more than 100"),
+        (b"a: " + b"x" * (1 << 20), "larger than 1024 KiB"),
+    ],
+)
+def test_bad_yaml_is_one_line(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(FormatError, match=why) as error:
+        read_yaml(file)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_good_yaml_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("a: &name [1, 2]\nb: *name\nc: ${a}\n")
+    assert read_yaml(file) == {"a": [1, 2], "b": [1, 2], "c": "${a}"}
+    file.write_text("")
+    assert read_yaml(file) == {}
+
+
+def test_fields_of_the_wrong_type_are_named() -> None:
+    kinds = {"layers": ("a whole number", (int,)), "tied": ("true or false", (bool,))}
+    check_kinds({"layers": 3, "tied": True, "other": "x"}, kinds)
+    check_kinds({"layers": None}, kinds)
+    for document in ({"layers": True}, {"layers": 3.0}, {"layers": "3"}, {"tied": 1}):
+        with pytest.raises(FormatError, match=next(iter(document))):
+            check_kinds(document, kinds)
