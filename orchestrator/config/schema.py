@@ -88,9 +88,9 @@ class ProbesConfig:
     path: str | None = None  # a CSV, JSON, JSONL or Parquet file; takes precedence over `file` and `hub`
     hub: str | None = None  # id of a data set on the hub
     revision: str | None = None  # commit of the hub data set
-    subset: str | None = None  # configuration of the hub data set, if it has several
-    split: str = "train"  # split of the hub data set
-    where: str | None = None  # COLUMN=VALUE: take only these rows of the hub data set
+    subset: str | None = None  # configuration of the hub data set, or value of a file's column of that name
+    split: str | None = None  # split of the hub data set (null: train), or of a file that has a column of that name
+    where: str | None = None  # COLUMN=VALUE: take only these rows of the file or data set
     column: str = "text"  # column that holds the prompt
     group: str = "harmful"  # harmful, benign, jailbreak or capability; it decides what counts as a good response
     limit: int | None = None  # number of prompts to take; null: all
@@ -105,7 +105,9 @@ class ProbesConfig:
     shots_split: str = "dev"  # split of the hub data set that holds the examples
     shots_path: str | None = None  # file that holds the examples, if the questions are in `path`
     turns: Turns = Turns.plain  # with shots: plain text, chat (one message) or multiturn (a turn for each example)
+    context: str | None = None  # column with a text to which the prompt refers; it is put before the prompt
     skip_empty: bool = False  # leave out rows without text, such as attacks for which none was found
+    skip_duplicates: bool = False  # leave out rows whose prompt repeats an earlier one instead of refusing the file
     license: str = ""
     source: str = ""
 

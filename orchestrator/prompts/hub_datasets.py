@@ -31,6 +31,7 @@ VERSION = 1
 
 ROWS_FILE, SOURCE_FILE = "rows.jsonl", "source.json"
 PROBES_FIELD = "probes.path"
+DEFAULT_SPLIT = "train"
 TIME_LIMIT = 1800.0
 """Limit of the process in seconds."""
 
@@ -48,7 +49,7 @@ class HubConfig(Protocol):
     hub: str | None
     revision: str | None
     subset: str | None
-    split: str
+    split: str | None
     where: str | None
 
 
@@ -62,8 +63,8 @@ def fetch_dataset(conf: HubConfig) -> Path:
             answer.
     """
     assert conf.hub is not None
-    request = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset, "split": conf.split}
-    request |= {"where": conf.where}
+    request = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset}
+    request |= {"split": conf.split or DEFAULT_SPLIT, "where": conf.where}
     name = re.sub(r"[^\w.-]+", "--", conf.hub)
     folder = cache_dir() / "data" / f"{name}-{content_id([VERSION, request])}"
     if (folder / SOURCE_FILE).is_file():

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from orchestrator.prompts.capability import LETTERS, answer_columns, build_quest
 from orchestrator.prompts.few_shot import CUE, FewShot, few_shot, subject_line
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
 from orchestrator.prompts.probe_files import FORMATS, Row
+from orchestrator.prompts.row_filters import check_where, row_filters, select_rows, without_blank, without_duplicates
 from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.choices import Turns
@@ -25,7 +26,15 @@ logger = logging.getLogger(__name__)
 
 OWN_FILES = DATA_DIR / "probes"
 DEFAULT_COLUMN = "text"
-USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "Behavior")
+USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "behaviour", "instruction", "request")
+"""Usual names of a column of prompts, in any mixture of upper and lower case."""
+
+CONTEXT_COLUMNS = ("context", "contextstring", "context_str")
+"""Usual names of a column of contexts, in lower case."""
+
+CONTEXT_RULE = "\n\n---\n\n"
+"""Text between a context and the request, as in HarmBench."""
+
 PAIR_COLUMN, ID_COLUMN = "pair_id", "id"
 GOAL_COLUMN = "goal"
 """Column of a file of attacks with the plain request inside each attack."""
@@ -43,7 +52,7 @@ class ProbesConfig(Protocol):
     hub: str | None
     revision: str | None
     subset: str | None
-    split: str
+    split: str | None
     where: str | None
     column: str
     group: str
@@ -58,7 +67,9 @@ class ProbesConfig(Protocol):
     shots_split: str
     shots_path: str | None
     turns: Turns
+    context: str | None
     skip_empty: bool
+    skip_duplicates: bool
     license: str
     source: str
 
@@ -101,8 +112,10 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
     `path` (a user's file) has priority over `hub` (a data set that is downloaded once) and over `file` (one of the
     project's own). A column `pair_id` pairs prompts: a pair's name is the value of that column or, if that is empty in
     a harmful row, the row's own `id`. Without `sample`, rows after the last requested one are neither read nor checked.
-    `wrapper` is put around each request. With `answers`, rows are questions with correct answers, in any layout that
-    capability.py lists, and questions that repeat an earlier one are left out with a message.
+    `where`, and `subset` and `split` if there are such columns, select rows first. `context` is a column whose text is
+    put before the request. `wrapper` is put around each request. With `answers`, rows are questions with correct
+    answers, in any layout that capability.py lists, and questions that repeat an earlier one are left out with a
+    message.
 
     Raises:
         UserError: The file cannot be read or holds no usable prompts. It names the row.
@@ -113,6 +126,7 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         raise UserError("probes.offset", conf.offset, "must be at least 0")
     if conf.wrapper is not None and conf.wrapper.count(REQUEST_MARK) != 1:
         raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST_MARK}")
+    check_where(conf.where)
     _check_shots(conf)
     path = _path(conf)
     with _reading("probes.path", path):
@@ -203,7 +217,12 @@ def _checked_path(path: Path) -> Path:
 
 def _origin(conf: ProbesConfig) -> str:
     """Return ID@COMMIT of the hub's data set that was read; an empty string for a file."""
-    return f"{conf.hub}@{fetched_commit(conf)}" if conf.hub is not None and conf.path is None else ""
+    return f"{conf.hub}@{fetched_commit(conf)}" if _is_hub(conf) else ""
+
+
+def _is_hub(conf: ProbesConfig) -> bool:
+    """Return whether the prompts are those of a hub's data set."""
+    return conf.hub is not None and conf.path is None
 
 
 @dataclass(frozen=True)
@@ -211,6 +230,7 @@ class _Columns:
     """The columns of a file that are read. `target`: the plain request inside an attack, or the reference answer."""
 
     text: str
+    context: str | None
     category: str | None
     target: str | None
     has_pairs: bool
@@ -224,20 +244,30 @@ def _read_prompts(conf: ProbesConfig, path: Path) -> tuple[Prompt, ...]:
     if not available:
         raise UserError("probes.path", path, "is empty: give one with prompts")
     columns = _choose_columns(conf, available)
-    rows = file_format.rows(path, columns.all)
+    filters = {} if _is_hub(conf) else row_filters(conf, path, available)
+    rows = file_format.rows(path, list(dict.fromkeys([*columns.all, *filters])))
+    if filters:
+        rows = select_rows(rows, filters)
     if conf.skip_empty:
-        rows = ((number, row) for number, row in rows if row.get(columns.text))
+        rows = without_blank(rows, columns.text)
+    if conf.skip_duplicates:
+        rows = without_duplicates(rows, [name for name in (columns.text, columns.context) if name], path)
     numbered = ((number, _prompt(conf, columns, row, f"{file_format.unit} {number}")) for number, row in rows)
     samples = conf.sample is not None and conf.limit is not None and path.parent != OWN_FILES
     skipped = 0 if samples else sum(1 for _ in itertools.islice(rows, conf.offset))
     requested = numbered if samples else itertools.islice(numbered, conf.limit)
     prompts = _without_repeats(requested, bool(conf.answers), path, file_format.unit)
+    if conf.path is not None:
+        _log_columns(path, columns, available, filters)
     if samples and prompts:
         skipped = len(prompts)
         prompts = _sample(conf, prompts)
     if not prompts:
         if skipped:
             raise UserError("probes.offset", conf.offset, f"must be less than {skipped}, the number of rows of {path}")
+        if filters:
+            wanted = " and ".join(f"{column}={value}" for column, value in filters.items())
+            raise UserError("probes.where", conf.where or "null", f"{path} has no row with {wanted}")
         raise UserError("probes.path", path, "has no rows: give one with prompts")
     return prompts
 
@@ -256,7 +286,8 @@ def _without_repeats(
             repeats += 1
         else:
             where = f"{unit}s {first} and {number}"
-            remedy = f"has the same text in {where} ({_shortened(prompt.text)}): keep one of them"
+            remedy = f"has the same text in {where} ({_shortened(prompt.text)}): keep one of them, set "
+            remedy += "probes.skip_duplicates=true, or name the column in which they differ, probes.context=COLUMN"
             raise UserError("probes.path", path, remedy)
     if repeats:
         logger.info(
@@ -280,14 +311,14 @@ def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
     target = conf.target
     if not target and conf.group == "jailbreak" and GOAL_COLUMN in available and text != GOAL_COLUMN:
         target = GOAL_COLUMN
-    for field, name in (("category", conf.category), ("target", conf.target)):
+    for field, name in (("category", conf.category), ("target", conf.target), ("context", conf.context)):
         if name and name not in available:
             raise _no_such_column(f"probes.{field}", name, available)
-    candidates = dict.fromkeys((text, conf.category, target, PAIR_COLUMN, ID_COLUMN))
+    candidates = dict.fromkeys((text, conf.category, target, conf.context, PAIR_COLUMN, ID_COLUMN))
     read = [name for name in candidates if name and name in available]
     if conf.answers:
         read += [name for name in answer_columns(available, conf.answers) if name not in read]
-    return _Columns(text, conf.category, target, PAIR_COLUMN in available, read)
+    return _Columns(text, conf.context, conf.category, target, PAIR_COLUMN in available, read)
 
 
 def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
@@ -295,16 +326,40 @@ def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
 
     The latter is used only if the requested name does not exist and is the default (in a user's file) or itself in
     USUAL_COLUMNS (in a data set).
+
+    Raises:
+        UserError: There is no such column, or several columns have usual names.
     """
     if conf.column in available:
         if available.count(conf.column) > 1:
             raise UserError("probes.column", conf.column, "names several columns of the file: rename all but one")
         return conf.column
-    usual = [name for name in USUAL_COLUMNS if available.count(name) == 1]
-    replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column in USUAL_COLUMNS
-    if (conf.path is not None or conf.hub is not None) and replaceable and len(usual) == 1:
+    usual = [name for name in available if name.lower() in USUAL_COLUMNS]
+    replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column.lower() in USUAL_COLUMNS
+    if (conf.path is None and conf.hub is None) or not replaceable or not usual:
+        raise _no_such_column("probes.column", conf.column, available)
+    if len(usual) == 1:
         return usual[0]
-    raise _no_such_column("probes.column", conf.column, available)
+    remedy = f"the file has no such column; it has {', '.join(available)}: choose between {' and '.join(usual)}"
+    raise UserError("probes.column", conf.column, remedy)
+
+
+def _log_columns(path: Path, columns: _Columns, available: Sequence[str], filters: Mapping[str, str]) -> None:
+    """Log the columns that were read from a user's file, and a column of contexts that was not."""
+    roles = {"prompts": columns.text, "contexts": columns.context, "categories": columns.category}
+    roles["targets"] = columns.target
+    read = ", ".join(f"{role} from column {name}" for role, name in roles.items() if name)
+    only = "".join(f", only rows with {column}={value}" for column, value in filters.items())
+    logger.info("%s: %s%s", path.name, read, only)
+    if columns.context is None:
+        for name in available:
+            if name.lower() in CONTEXT_COLUMNS:
+                logger.warning(
+                    "%s has a column %s that is not used: probes.context=%s puts its text before each prompt",
+                    path.name,
+                    name,
+                    name,
+                )
 
 
 def _no_such_column(field: str, name: str, available: Sequence[str]) -> UserError:
@@ -324,6 +379,9 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
         text, choices, target = build_question(question, row, conf.answers, where)
         if conf.shots is not None:
             text = f"{subject_line(category)}{text}{CUE}"
+    context = row.get(columns.context) if columns.context else None
+    if context is not None and str(context).strip():
+        text = f"{context}{CONTEXT_RULE}{text}"
     if conf.wrapper is not None:
         target, text = target or text, conf.wrapper.replace(REQUEST_MARK, text)
     pair = None
