@@ -302,7 +302,7 @@ class DifferenceRates:
     Attributes:
         covered: The interval over new probes contains the true difference along these directions.
         false: The p-value is below 0.05 although the models are equal and respond equally to each direction.
-        false_independent: The same for equal models of which each responds in its own way to each direction.
+        false_independent: The same for equal models whose responses to a direction are independent of each other.
     """
 
     covered: float

@@ -1,7 +1,8 @@
 """Compare the peak memory that `plan` predicts for an engine on this CPU with the peak that was measured.
 
-`python -m benchmarks.memory MODEL`: random Llamas of several sizes and the given model. Each engine runs in a
-subprocess: load, check of the writes, one write, 40 prompts of 32 tokens. The table goes to RESULTS.md.
+`python -m benchmarks.memory MODEL` measures random Llamas of several sizes and the given model. Each engine runs in a
+subprocess, which loads the model, checks that writes reach it, writes once, and generates 32 tokens for 40 prompts. The
+table goes to RESULTS.md.
 """
 
 from __future__ import annotations

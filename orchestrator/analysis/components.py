@@ -49,8 +49,8 @@ def decompose(refused: np.ndarray, everywhere: bool = False) -> VarianceComponen
     means = np.empty((lines, probes))
     squares = 0.0  # of the residuals
     for k, is_counted in enumerate(counted):
-        means[k], own_squares = _residual_squares(refused[k][is_counted][:, complete])
-        squares += own_squares
+        means[k], line_squares = _residual_squares(refused[k][is_counted][:, complete])
+        squares += line_squares
     residual = squares / max(float((points - 1).sum() * (probes - 1)), 1.0)
     per_cell = 1.0 / float(np.mean(1.0 / points))
     of_line, of_probe = means.mean(axis=1), means.mean(axis=0)

@@ -22,7 +22,7 @@ examples:
   python -m orchestrator plan model=mistral7b cluster.gpu=h100
   python -m orchestrator run -m model=smollm2_135m,smollm2_135m_base      several sweeps, one after another
 
-exit codes: 0 complete, 1 gate not met or something unsound, 2 wrong input, 3 complete but for failed tasks,
+exit codes: 0 complete, 1 gate not met or a damaged file, 2 wrong input, 3 complete but for failed tasks,
             130 interrupted (the same command resumes)
 """
 

@@ -113,7 +113,7 @@ class ProbeVerdicts:
         return labels if prompts is None else labels[pd.Index(self.prompts).get_indexer(pd.Index(prompts))]
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
-        """Return an array [point, prompt] in this order, NaN where there is no verdict.
+        """Return the verdicts [point, prompt] on these prompts at these points, NaN where there is no verdict.
 
         `prompts`: None for all prompts.
         """

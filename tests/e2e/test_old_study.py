@@ -26,7 +26,7 @@ SCHEMAS = {
     "judgements": "judgements/1",
     "sweeps": "landscape/3",
 }
-# Fields that newer versions fill otherwise. Verdicts, ASR, VISAGE and the radius are not among them.
+# Fields that newer versions fill differently. Verdicts, ASR, VISAGE and the radius are not among them.
 CHANGED = (
     ".check",  # the hash of the file
     ".visage.reason",  # grids without VISAGE say why, whatever their range
@@ -39,7 +39,7 @@ CHANGED = (
     ".basin.mean_radius.high",
     ".chart-data",  # the hash of the data of charts, which name what their intervals cover
 )
-# Columns that a new version of the judge `degenerate` fills otherwise when a sweep is reduced again.
+# Columns that a new version of the judge `degenerate` fills differently when a sweep is reduced again.
 OF_DEGENERACY = ("n_complied", "n_degenerate", "complied", "degenerate")
 # Keys of summary.json whose values depend on the run.
 RUN_KEYS = ("seconds", "tokens", "restarts", "actors", "versions", "check")
@@ -59,7 +59,7 @@ def evidence(folder: Path) -> dict[str, bytes]:
 
 
 def changes(current: Any, earlier: Any, path: str = "") -> Iterator[str]:
-    """Yield the path, without indices, of each value in `earlier` that is another one, or missing, in `current`."""
+    """Yield the path, without indices, of each value in `earlier` that differs, or is missing, in `current`."""
     if isinstance(earlier, dict) and isinstance(current, dict):
         for key, value in earlier.items():
             yield from changes(current[key], value, f"{path}.{key}") if key in current else [f"{path}.{key}"]

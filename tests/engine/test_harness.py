@@ -1,4 +1,4 @@
-"""Questions are put, scored and answered as by lm-evaluation-harness itself.
+"""Questions are presented, scored and answered as by lm-evaluation-harness itself.
 
 `scores.json` holds what the harness computed (its version is inside); `make harness` writes it anew.
 """

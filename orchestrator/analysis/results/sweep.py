@@ -67,7 +67,8 @@ class SweepSummary(JsonRecord):
         grid: The grid as it was requested, as `Grid.to_json` returns it.
         points_done: Number of points at which every prompt set has a verdict.
         primary: The combination whose numbers are at the top level.
-        plane_share: Share of a trajectory's squared length that lies in its principal plane, from 0 to 1.
+        plane_share: Share of the sum of squared displacements of a trajectory that lies in its principal plane, from 0
+            to 1. None if the grid is not such a plane.
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
         rendering: How the prompts were rendered, for each template and system prompt. Empty in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.

@@ -208,7 +208,7 @@ def _needed(
 
 
 def _directions_needed(directions: Error, scores: Sequence[float]) -> DirectionsNeeded:
-    """Return the number of further directions that would halve the interval over directions."""
+    """Return the spread between directions, and how many more would halve the interval over directions."""
     half_width = directions.half_width()
     if half_width is None or directions.se is None:
         return DirectionsNeeded(

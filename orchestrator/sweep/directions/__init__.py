@@ -34,17 +34,17 @@ class UnitSums:
     Attributes:
         size: Number of elements.
         weights: |W|^2 of the unperturbed weights W, in float64.
-        own: |z2|^2, exact, in units of NOISE_UNIT^2. z2 is the noise of the direction's seed.
+        noise: |z2|^2, exact, in units of NOISE_UNIT^2. z2 is the noise of the direction's seed.
         cross: <z1, z2>, likewise. z1 is the noise of the seed to which the direction is orthogonal; 0 without one.
-        other: |z1|^2, likewise.
+        other_noise: |z1|^2, likewise.
         displacement: |D|^2, in float64, of the displacement D of the direction's `reference`. 0 without one.
     """
 
     size: int
     weights: float
-    own: int
+    noise: int
     cross: int = 0
-    other: int = 0
+    other_noise: int = 0
     displacement: float = 0.0
 
 

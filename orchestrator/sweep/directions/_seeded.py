@@ -123,16 +123,16 @@ class SeededDirection(DrawnDirection):
         An orthogonal direction has the same length, in the direction of z2 - c z1 with c = <z1, z2> / |z1|^2. Each
         square root and quotient is rounded once, so that every machine gets the same result.
         """
-        factor = self.factor(sums) if sums.own else 0.0
+        factor = self.factor(sums) if sums.noise else 0.0
         if factor == 0.0:
             return 0.0, 0.0
-        if self.orthogonal_to is None or sums.other == 0:
+        if self.orthogonal_to is None or sums.other_noise == 0:
             return factor, 0.0
-        left = sums.other * sums.own - sums.cross * sums.cross  # |z1|^2 |z2 - c z1|^2
+        left = sums.other_noise * sums.noise - sums.cross * sums.cross  # |z1|^2 |z2 - c z1|^2
         if left == 0:
             return 0.0, 0.0
-        factor *= math.sqrt(sums.other * sums.own / left)
-        return factor, -(factor * (sums.cross / sums.other))
+        factor *= math.sqrt(sums.other_noise * sums.noise / left)
+        return factor, -(factor * (sums.cross / sums.other_noise))
 
 
 def seeded_kind(name: str) -> type[DrawnDirection]:

@@ -59,7 +59,7 @@ class MatchedDirection(SeededDirection):
 
     def factor(self, sums: UnitSums) -> float:
         """Return |D| / |z|; 0 if the checkpoint does not move the tensor."""
-        return math.sqrt(sums.displacement) / (math.sqrt(sums.own) * NOISE_UNIT)
+        return math.sqrt(sums.displacement) / (math.sqrt(sums.noise) * NOISE_UNIT)
 
 
 DIRECTION = MatchedDirection

@@ -26,7 +26,7 @@ class RandomDirection(SeededDirection):
         """Return |W| / |z|, or 1 under the norm `sigma`; 0 if all weights of the unit are zero."""
         if sums.weights == 0.0:
             return 0.0
-        return 1.0 if self.norm == Norm.sigma else math.sqrt(sums.weights) / (math.sqrt(sums.own) * NOISE_UNIT)
+        return 1.0 if self.norm == Norm.sigma else math.sqrt(sums.weights) / (math.sqrt(sums.noise) * NOISE_UNIT)
 
 
 DIRECTION = RandomDirection

@@ -107,10 +107,11 @@ def test_the_half_width_is_that_of_repeated_sweeps() -> None:
 def test_the_plan_is_the_cheapest_that_reaches_the_target() -> None:
     plan = plan_precision(COMPONENTS, None, 40, 21, Wanted(5.0))
     assert plan.directions is None and plan.reason
-    own = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
-    plan = plan_precision(COMPONENTS, own, 40, 21, Wanted(5.0))
+    half = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
+    plan = plan_precision(COMPONENTS, half, 40, 21, Wanted(5.0))
     assert (
-        plan.seconds is None and plan_precision(COMPONENTS, own, 40, 21, Wanted(5.0, 0.5)).seconds == plan.responses / 2
+        plan.seconds is None
+        and plan_precision(COMPONENTS, half, 40, 21, Wanted(5.0, 0.5)).seconds == plan.responses / 2
     )
     assert plan.half_width <= 5.0 and plan.responses == plan.directions * plan.probes * 21
     precision = Precision(COMPONENTS)
@@ -121,14 +122,14 @@ def test_the_plan_is_the_cheapest_that_reaches_the_target() -> None:
     ]
     assert not cheaper
     assert plan.present_half_width == pytest.approx(
-        np.hypot(own, stats.t.ppf(0.975, 2) * np.sqrt((36 + 2 * (64 + 40) / 40 + 2.5**2 / 12) / 3))
+        np.hypot(half, stats.t.ppf(0.975, 2) * np.sqrt((36 + 2 * (64 + 40) / 40 + 2.5**2 / 12) / 3))
     )
 
 
 def test_clusters_and_jumps_ask_for_more_probes() -> None:
-    own = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
-    plain, inflated = (plan_precision(COMPONENTS, own * factor, 40, 21, Wanted(3.0)) for factor in (1.0, 2.0))
+    half = float(Precision(COMPONENTS).over_probes(np.array(3.0), np.array(40.0)))
+    plain, inflated = (plan_precision(COMPONENTS, half * factor, 40, 21, Wanted(3.0)) for factor in (1.0, 2.0))
     assert inflated.responses > 2 * plain.responses and inflated.half_width <= 3.0
     assert (
-        plan_precision(COMPONENTS, own, 40, 21, Wanted(0.001)).reason == "more than 1000 directions or 100,000 probes"
+        plan_precision(COMPONENTS, half, 40, 21, Wanted(0.001)).reason == "more than 1000 directions or 100,000 probes"
     )

@@ -75,11 +75,11 @@ def test_a_missing_point_of_one_line_has_no_mean() -> None:
 def test_clusters_of_probes_that_agree_widen_the_interval() -> None:
     """Five probes of each of eight clusters always agree: there are 8 observations, not 40."""
     labels = tuple(i // 5 for i in range(40))
-    own = np.random.default_rng(2).random((1, 21, 8)) < 0.5
-    refused = np.repeat(own, 5, axis=2).astype(float)
+    of_point = np.random.default_rng(2).random((1, 21, 8)) < 0.5
+    refused = np.repeat(of_point, 5, axis=2).astype(float)
     _, alone = curve_of(refused)
     _, curve = curve_of(refused, ProbeClusters("category", labels))
-    _, eight = curve_of(own.astype(float))
+    _, eight = curve_of(of_point.astype(float))
     for i in range(21):
         assert curve.low[i] <= eight.low[i] + 1e-9 and curve.high[i] >= eight.high[i] - 1e-9
         assert curve.low[i] < alone.low[i] or curve.high[i] > alone.high[i]

@@ -76,15 +76,15 @@ def test_matched_radii_are_those_of_directions_as_long_as_the_checkpoint(tmp_pat
     store_matched(tmp_path, 3.0, directions=2, seed=900)  # fewer directions
     store_matched(tmp_path, 2.0, directions=5, match=OTHER)  # another checkpoint
     checkpoint, summary = checkpoint_of(tmp_path)
-    by_kind = {each.direction: each for each in checkpoint.matched}
+    by_kind = {matched.direction: matched for matched in checkpoint.matched}
     assert list(by_kind) == ["matched", "shuffled"]
     for kind, radii in (("shuffled", shuffled), ("matched", noise)):
-        each = by_kind[kind]
-        assert each.radii == pytest.approx(1 / np.mean(radii)) and each.directions == 3
-        assert each.radii_low is not None and each.radii_high is not None
-        assert each.radii_low == pytest.approx(1 / each.mean_radius.high)
-        assert each.radii_high == pytest.approx(1 / each.mean_radius.low)
-        assert each.reason is None
+        matched = by_kind[kind]
+        assert matched.radii == pytest.approx(1 / np.mean(radii)) and matched.directions == 3
+        assert matched.radii_low is not None and matched.radii_high is not None
+        assert matched.radii_low == pytest.approx(1 / matched.mean_radius.high)
+        assert matched.radii_high == pytest.approx(1 / matched.mean_radius.low)
+        assert matched.reason is None
     assert checkpoint.radii is None and checkpoint.radius_reason == distances.NO_BASIN
     notes = radii_notes(checkpoint)
     assert [note.split()[4] for note in notes] == ["matched", "shuffled"]

@@ -70,7 +70,7 @@ def test_intervals_of_differences_cover_and_have_few_false_positives() -> None:
 
 @pytest.mark.thorough
 def test_one_direction_does_not_tell_models_apart() -> None:
-    """Equal models with directions of their own differ "beyond chance" along one of them, but not over three."""
+    """Equal models that respond independently differ "beyond chance" along one direction, but not over three."""
     one, three = (difference_rates(k, 40, sweeps=300, draws=150, many=5).false_independent for k in (1, 3))
     assert one > 15 and three <= 8
 

@@ -33,7 +33,7 @@ PROMPTS = tuple(Prompt(f"question {i}") for i in range(80))
 
 @pytest.fixture(autouse=True)
 def advbench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take 80 harmless questions for AdvBench's, whose texts are not part of the repository."""
+    """Use 80 harmless questions in place of AdvBench's, whose texts are not part of the repository."""
     monkeypatch.setattr(published, "PROMPTS", content_id([prompt.id for prompt in PROMPTS]))
 
 

@@ -56,7 +56,7 @@ def test_the_difference_of_a_sweep_from_itself_is_not_significant() -> None:
 
 
 def test_whole_clusters_are_drawn() -> None:
-    """Five copies of each of 20 probes are as uncertain as the 20; as 100 independent probes they would not be."""
+    """Five copies of each of 20 probes are as uncertain as the 20 probes, and not as 100 independent ones."""
     refused, coordinates = line(np.clip(40 - 100 * np.abs(np.linspace(-0.5, 0.5, 21)), 1, 20))
     copies = np.repeat(refused, 5, axis=2)
     one, clustered, independent = (

@@ -26,7 +26,7 @@ def naive_paper(asr: list[float]) -> float | None:
 
 
 def naive_released(asr: list[float]) -> float:
-    """Scan from each end with a while loop, as the design describes it."""
+    """Scan from each end with a while loop, as docs/visage.md describes it."""
     n = len(asr)
     start = 0
     i = 1

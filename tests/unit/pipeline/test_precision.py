@@ -1,4 +1,4 @@
-"""A stored sweep tells how many directions and probes a wanted precision needs, whatever the size of the next one."""
+"""A plan for a wanted precision is computed from a stored sweep, whatever the size of the sweep that is prepared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.stored import store_sweep
 
 
 def refuses(node: Node, i: int) -> bool:
-    """Return whether probe i is refused: hard probes farther out, and each direction in its own way."""
+    """Return whether probe i is refused: up to a distance that differs between probes and between lines."""
     return abs(node.alpha) < 0.12 + 0.02 * (i % 7) + 0.05 * node.line
 
 

@@ -1,4 +1,4 @@
-"""Names in stored documents of strangers: none of them leads a read or a write out of the study's folder."""
+"""Names in stored documents that others wrote: none of them leads a read or a write out of the study's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files that are made from text of users: one path component, and unchanged where it was one already."""
+"""File names made from users' text are one path component. Text that is one already is unchanged."""
 
 from __future__ import annotations
 

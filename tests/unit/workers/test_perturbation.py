@@ -172,9 +172,9 @@ def test_units_that_are_not_perturbed() -> None:
     for name in ("one", "scale", "column.weight"):
         assert not second[name][0].any() and not second[name][1].any(), name
     # noise that is zero everywhere has no direction (a single element draws t = 0 once in 10,900)
-    assert RandomDirection(5).scalars(UnitSums(size=1, weights=1.0, own=0)) == (0.0, 0.0)
+    assert RandomDirection(5).scalars(UnitSums(size=1, weights=1.0, noise=0)) == (0.0, 0.0)
     second = RandomDirection(6, Norm.sigma, orthogonal_to=5)
-    assert second.scalars(UnitSums(size=1, weights=1.0, own=9, cross=0, other=0)) == (1.0, 0.0)
+    assert second.scalars(UnitSums(size=1, weights=1.0, noise=9, cross=0, other_noise=0)) == (1.0, 0.0)
 
 
 def test_excluded_tensors_are_not_perturbed() -> None:

@@ -1,4 +1,4 @@
-"""The checkpoints in the summary."""
+"""The checkpoints in the summary: their measured ASR and that of the line at their coordinates."""
 
 from __future__ import annotations
 
