@@ -4,8 +4,8 @@
 `reload` is vLLM's own reload of a model.
 
 `python -m benchmarks.reload MODEL [--points N]` runs each way in a subprocess, one after the other. It measures the
-load, the write and the generation of 32 tokens for 40 prompts (medians over the points), and computes how long short and
-long sweeps take. The table goes to RESULTS.md.
+load, the write and the generation of 32 tokens for 40 prompts (medians over the points), and computes how long short
+and long sweeps take. The table goes to RESULTS.md.
 """
 
 from __future__ import annotations

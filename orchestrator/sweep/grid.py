@@ -51,7 +51,7 @@ class Node:
         beta: Second coordinate. None on a line.
         on_grid: Whether it is one of the grid's equally spaced nodes. Others are left out of VISAGE.
         seed_x: Seed of the first axis. None if that axis is not random.
-        seed_y: Seed of the second axis. None likewise, and on a line.
+        seed_y: Seed of the second axis. None if that axis is not random, and on a line.
         point: The point that is measured.
         mark: Label of the checkpoint at this point; empty if there is none.
         projected: True if the point is a checkpoint outside the line or plane. The coordinates are then those of its

@@ -1,4 +1,4 @@
-"""Responses are read under the unperturbed model, wherever the actor was before."""
+"""Responses are read under the unperturbed model, whatever point the actor applied before."""
 
 from __future__ import annotations
 

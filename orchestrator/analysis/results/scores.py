@@ -58,7 +58,7 @@ class VisageSummary(JsonRecord):
         low: Lower end of the interval of `paper` over new directions.
         high: Upper end of the same interval.
         over: The intervals of `paper` over new directions, over new probes, and over both.
-        enough: How many more directions would halve the interval over directions.
+        enough: How many directions and probes a more precise VISAGE needs. None in a summary of an earlier version.
         by_direction: The scores of each line or plane.
         reason: Why `paper` is None or has no interval, and which points or lines were left out.
         released_reason: Why `released` is None. None if there is nothing to explain.

@@ -96,7 +96,7 @@ COMPONENTS = VarianceComponents(lines=3, probes=40, points=10.0, **TRUE)
 
 
 def test_the_half_width_is_that_of_repeated_sweeps() -> None:
-    """Student's t of 2.0 at many directions and probes: 95% of simulated means are within the half-width."""
+    """With many directions and probes (Student's t is near 2), 95% of simulated means are within the half-width."""
     rng = np.random.default_rng(5)
     means = np.array([simulate(rng, 30, 10, 60).mean() for _ in range(1500)])
     half = float(Precision(COMPONENTS).half_width(np.array(30.0), np.array(60.0)))

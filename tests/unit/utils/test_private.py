@@ -1,4 +1,4 @@
-"""Private folders and locks: their owner, modes and links are checked, and waiting for a lock is reported and limited in time."""
+"""Private folders and locks: owner, modes and links are checked, and waiting for a lock is reported and limited."""
 
 from __future__ import annotations
 
