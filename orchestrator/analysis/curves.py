@@ -39,7 +39,7 @@ class Probes:
         return cls(verdicts, None if verdicts is None else ClusterSummary.of(verdicts))
 
     def effective(self, n: np.ndarray, confidence: float = intervals.CONFIDENCE) -> np.ndarray:
-        """Return the effective number of probes at points where n of them have a verdict (`intervals.effective_count`)."""
+        """Return the effective number of probes if n of them have a verdict; see `intervals.effective_count`."""
         return n.astype(float) if self.clusters is None else self.clusters.effective(n, confidence)
 
     def effective_for_mean(self, points: Sequence[str], n: int) -> float:

@@ -32,7 +32,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def call(*arguments: str, timeout: float = 600, env: dict[str, str] | None = None) -> CommandResult:
-    """Run one command line and wait until it ends. With variables of its own it runs in a fresh interpreter."""
+    """Run one command line and wait until it ends. If `env` is given, it runs in a fresh interpreter."""
     if env is None:
         completed = preloaded.server().run(list(arguments), Path.cwd(), dict(os.environ), timeout)
     else:

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """Client of the process with the imports. It ends when its stdin is closed, thus with this process."""
+    """The process that has imported the packages. It ends when its stdin is closed, and thus with this process."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.e2e.preloaded"]

@@ -188,7 +188,7 @@ class TransformersEngine(Engine):
     def _check_all_weights_loaded(self, loading_info: Mapping[str, Any]) -> None:
         """Raise UserError (model.path) if transformers initialized a parameter for which the checkpoint has no tensor.
 
-        A tensor of another shape counts as none.
+        A tensor of another shape counts as missing.
         """
         for name in sorted(loading_info["missing_keys"]):
             remedy = f"lacks tensor {name}, which its architecture has: fetch it again"
