@@ -1,1 +1,1 @@
-"""Programs that measure speed and memory; their figures are in RESULTS.md."""
+"""Programs that measure speed, memory, the coverage of intervals and the judge `degenerate`; see RESULTS.md."""

@@ -33,7 +33,7 @@ GEOMETRY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """What is stored of a study.
+    """The progress of a study: its missing tasks and its stored sweep.
 
     Attributes:
         study: Its definition.
@@ -51,7 +51,7 @@ class State:
 
 
 def examine(study: Study, out: Path) -> State:
-    """Return what is stored of a study below `out`. Nothing is measured; weights may be fetched and read."""
+    """Return the progress of a study below `out`. Nothing is measured; weights may be fetched and read."""
     options = study.options()
     if options is None:
         return State(study, skipped=f"set {study.needs} to measure it")
