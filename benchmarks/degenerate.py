@@ -167,7 +167,7 @@ def report(texts: list[Judged]) -> str:
 
 
 def _agreement() -> Iterator[str]:
-    """Yield a sentence on the two readers for each split."""
+    """Yield a sentence on the agreement of the two readers for each split."""
     for split in ("train", "test"):
         pairs = Counter((*row["labels"],) for row in load("responses.jsonl") if row["split"] == split)
         agreed = sum(n for (a, b), n in pairs.items() if a == b)

@@ -48,7 +48,7 @@ class ModelConfig:
     dtype: Dtype = Dtype.bfloat16  # float32, bfloat16 or float16
     template: str = "tokenizer"  # chat template: `tokenizer` for the model's own, `none`, or a file of data/templates
     pair: str | None = None  # preset of the same model before (or after) alignment: the target of grid.towards=[pair]
-    gated: bool = False  # the hub asks for an access token
+    gated: bool = False  # the hub requires an access token
     embedded: bool = False  # made from a package on PyPI instead of downloaded from a hub
     license: str = ""
     max_model_len: int = 2048  # maximum number of tokens of a prompt and its response together

@@ -24,7 +24,7 @@ CONFIG_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     **dict.fromkeys(("text_config", "rope_parameters", "rope_scaling"), ("an object", (dict,))),
     "model_type": ("a name", (str,)),
 }
-"""What each field of config.json and generation_config.json that this program reads must be, see `check_kinds`."""
+"""The types of the fields of config.json and generation_config.json that this program reads; see `check_kinds`."""
 
 
 def check_config_kinds(config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Names of files and folders that are made from text of users or of stored documents."""
+"""Names of files and folders, made from users' text or read from stored documents."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PAGES = ("README.md", "docs/**/*.md")
 """The pages that are checked and filled in, as patterns below the root."""
 
 NOT_MEASURED = ("definition", "setting", "example", "arithmetic")
-"""Sources that say that nobody measured the numbers of a block."""
+"""Sources of a block whose numbers were not measured."""
 
 _FIGURE = re.compile(r"<!-- figure: (?P<name>[\w.-]+) -->(?P<text>.*?)<!-- /figure -->", re.DOTALL)
 _SOURCE = re.compile(r"<!-- source: (?P<source>.+?) -->", re.DOTALL)
@@ -67,10 +67,10 @@ def filled(page: str, texts: Mapping[str, str]) -> str:
 
 
 def findings(page: str, generated: Collection[str], is_source: Callable[[str], bool]) -> list[Finding]:
-    """Return what is wrong with the numbers of a page.
+    """Return the violations of the rules on a page.
 
-    That is a measured number without a source, a text that is no source, a source that covers no number, and a marker
-    at the beginning of a line, which Markdown would take for a block of its own.
+    These are a measured number without a source, a text that is no source, a source that covers no number, and a marker
+    at the beginning of a line, which Markdown would take for a separate block.
 
     Args:
         page: The page's text.

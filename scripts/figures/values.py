@@ -238,7 +238,7 @@ def time(results: Results, options: Options) -> str:
 
 
 def machine(results: Results, options: Options) -> str:
-    """The machines of the runs."""
+    """The machines on which the study was measured."""
     hosts = [host for run in results.sweep.record.runs for host in run.machines.values()]
     return ", ".join(dict.fromkeys(f"{host.get('cpu')}, {host.get('cores')} cores" for host in hosts)) or "unknown"
 

@@ -1,4 +1,4 @@
-"""Slips in the YAML files of `--config-dir` are told in one sentence that names the file."""
+"""Mistakes in the YAML files of `--config-dir` are reported in one sentence that names the file."""
 
 from __future__ import annotations
 

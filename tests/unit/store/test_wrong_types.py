@@ -1,4 +1,4 @@
-"""Documents whose hash is right but whose values are of other types: read as damaged, never a traceback."""
+"""Documents with a correct hash and values of wrong types are reported as damaged, never with a traceback."""
 
 from __future__ import annotations
 

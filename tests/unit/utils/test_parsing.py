@@ -1,4 +1,4 @@
-"""Documents that are not what they should be lead to one sentence, whatever the parser itself would do."""
+"""Invalid documents lead to an error of one sentence, whatever exception the parser raises."""
 
 from __future__ import annotations
 
