@@ -258,7 +258,7 @@ def words_of(text: str) -> Words:
 
 
 def _foreign(seen: Counter[str]) -> tuple[int, int]:
-    """Return the number of function words of the likeliest other language, and that of further languages only."""
+    """Count the function words of the likeliest other language, and the words that are only those of further ones."""
     numbers = _english.load().numbers
     candidates = {word: n for word, n in seen.items() if word in _ANY_LANGUAGE and word not in FUNCTION_WORDS}
     sums = {

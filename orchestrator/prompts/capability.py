@@ -178,8 +178,8 @@ def is_correct(target: str, choices: Sequence[str], response: str, scores: Seque
 def states_answer(response: str, answer: str) -> bool:
     """Return whether a response states an answer.
 
-    A number is stated if it equals `stated_number` of the response. A text is stated if its words occur in the
-    response, ignoring case and punctuation.
+    A number is stated if it equals `stated_number` of the response. A text is stated if its words occur in the response
+    one after the other, ignoring case and punctuation.
     """
     number = _number(answer)
     if number is not None:

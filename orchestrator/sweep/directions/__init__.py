@@ -1,8 +1,8 @@
 """Kinds of directions. A new kind is one file in this folder that ends with `DIRECTION = ...`, its class.
 
-A kind is found by the name of its module; there is no list of kinds to extend. A seeded kind is made of noise that is
-scaled in each unit of the weights (`_seeded.SeededDirection`); `grid.direction` selects one. Other kinds lead to a
-checkpoint or adapter.
+A kind is found by the name of its module; there is no list of kinds to extend. `grid.direction` selects a kind that is
+drawn from a seed (`_seeded.DrawnDirection`). Most of these are noise that is scaled in each unit of the weights
+(`_seeded.SeededDirection`). Other kinds lead to a checkpoint or adapter.
 """
 
 from __future__ import annotations
