@@ -112,7 +112,8 @@ def coverage(
         sweeps: Number of sweeps. One in which VISAGE is undefined on a line has no intervals of scores.
         seed: Seed of the simulation.
         draws: Number of resamples for an error over probes.
-        many: Number of sets of probes for a true value over new probes; of directions there are twice as many.
+        many: Number of new sets of probes from which a true value is estimated. Twice this number of new directions is
+            used for a true value over directions.
     """
     rng = np.random.default_rng(seed)
     tally = Tally()

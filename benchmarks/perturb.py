@@ -1,8 +1,8 @@
 """Measure how long a perturbation takes, compared with the memory's limit and with the methods of published code.
 
-`python -m benchmarks.perturb [--model FOLDER] [--rounds N] [--quick]`: tensors of the shapes of a 135M model, all
-methods in turn within each round, medians over the rounds, written to RESULTS.md. With `--model` also through the real
-engine.
+`python -m benchmarks.perturb [--model FOLDER] [--rounds N] [--quick]` measures tensors with the shapes of a 135M model.
+The methods take turns within each round, and the medians over the rounds are written to RESULTS.md. With `--model`,
+writes through the real engine are measured too.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 ROWS is 10^7 by default. The study is kept in FOLDER and reused by the next call, because writing it takes longest.
 
-One plane, 80 prompts per point, parts as `compact` leaves them. Only what reduction reads is written: all verdicts of
-the keyword judge and of the judge of degeneracy, and of the generations only their metadata. The reduction runs in a
-process of its own, whose peak memory is reported.
+The sweep is one plane with 80 prompts per point, and its parts are as large as `compact` makes them. Only the data that
+reduction reads is written: all verdicts of the keyword judge and of the judge of degeneracy, and the metadata of the
+generations. The reduction runs in a separate process, whose peak memory is reported.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _prompt_set(stored: StoredSweep, key: PromptsKey) -> PromptSet:
 
 
 def _seconds_per_response(runs: Sequence[RunRecord]) -> float | None:
-    """Return the time of all runs over their number of responses; None before the first response."""
+    """Return the time of all runs divided by their number of responses; None before the first response."""
     responses = sum(run.totals.responses for run in runs)
     return sum(run.seconds for run in runs) / responses if responses else None
 

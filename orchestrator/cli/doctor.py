@@ -246,7 +246,7 @@ def _version(name: str) -> str | None:
 
 
 def _compiled(package: str) -> bool:
-    """Return whether the package's bytecode is on disk, or whether it is not installed at all."""
+    """Return True if the package's bytecode is on disk, or if the package is not installed at all."""
     spec = importlib.util.find_spec(package)
     return spec is None or spec.cached is None or Path(spec.cached).is_file()
 

@@ -1,4 +1,4 @@
-"""How the prompts of a sweep were rendered: the source of the chat template, and one rendered prompt."""
+"""The rendering of a sweep's prompts: the source of the chat template, and one rendered prompt."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def open_private(path: Path, flags: int = os.O_RDWR) -> int:
         The file descriptor.
 
     Raises:
-        NotPrivateError: It is a link, no regular file, or belongs to another user.
+        NotPrivateError: It is a link, is not a regular file, or belongs to another user.
     """
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

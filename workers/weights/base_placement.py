@@ -216,7 +216,7 @@ def share_on_host(checkpoint: MappedCheckpoint, name: str, root: Path = SHARED_M
 
 
 def _fill(folder: Path, checkpoint: MappedCheckpoint) -> None:
-    """Copy the files, unless they are there already. Raises OSError if they are not what was copied."""
+    """Copy the files, unless they are there already. Raises OSError if a copy differs from its source."""
     if _is_intact(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
