@@ -193,7 +193,7 @@ def mean_radius(results: Results, options: Options) -> str:
 
 
 def degenerate(results: Results, options: Options) -> str:
-    """The degenerate ones among the successes on the grid, as counted, without a correction of the judge's errors."""
+    """The share of the successes on the grid that are degenerate by the judge, not corrected for its errors."""
     rows, result = results.sweep.selected(options)
     if result.degenerate_share is None:
         return "undefined"
@@ -284,7 +284,10 @@ def coverage(results: Results, options: Options) -> str:
     """The coverage of each interval in benchmarks/RESULTS.md: its lowest and highest row, as a table."""
     text = BENCHMARKS.read_text(encoding="utf-8").partition("<!-- coverage -->")[2].partition("<!-- /")[0]
     header, _, *rows = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
-    lines = ["| interval | lowest row | highest row | widest against need |", "|---|---|---|---|"]
+    lines = [
+        "| interval | lowest coverage of a row | highest coverage of a row | at most this much wider than needed |",
+        "|---|---|---|---|",
+    ]
     for column in range(3, len(header)):
         cells = [row[column] for row in rows if column < len(row) and row[column].strip()]
         values = [float(cell.split()[0]) for cell in cells]
