@@ -121,7 +121,7 @@ def _engine() -> Finding:
     if kind == "gpu" and "gpu" not in engines:
         return Finding("engine", "warn", f"{summary}, which uses no GPU", f"use the GPUs: {install}")
     if kind == "cpu" and "cpu" not in engines:
-        return Finding("engine", "warn", f"{summary}, and no GPU is here", f"for this CPU: {install}")
+        return Finding("engine", "warn", f"{summary}, and this machine has no GPU", f"for this CPU: {install}")
     for requirement in _requirements(kind):
         if requirement.name == ENGINES[kind] and not requirement.specifier.contains(engines[kind], prereleases=True):
             return Finding("engine", "fail", f"{summary}, not {requirement.specifier}", f"install it again: {install}")
@@ -184,14 +184,14 @@ def _embedded() -> Finding:
     except UserError as error:
         return Finding("embedded model", "fail", str(error), "install the project again")
     if path is None:
-        return Finding("embedded model", "ok", "not here yet: the first run fetches it (93 MB) and unpacks it")
+        return Finding("embedded model", "ok", "not downloaded yet: the first run fetches it (93 MB) and unpacks it")
     return Finding("embedded model", "ok", str(path))
 
 
 def _hub() -> Finding:
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding("hub", "ok", "not asked: HF_HUB_OFFLINE is set")
+        return Finding("hub", "ok", "not checked: HF_HUB_OFFLINE is set")
     url = urlsplit(endpoint)
     proxy = getproxies().get(url.scheme)
     if proxy and url.hostname and not proxy_bypass(url.hostname):
@@ -199,8 +199,8 @@ def _hub() -> Finding:
     address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
     problem = _connection_problem(address)
     if problem:
-        remedy = "models must lie on this machine already (model.path=DIR), or HF_ENDPOINT name a mirror"
-        return Finding("hub", "warn", f"{endpoint} is out of reach ({problem})", remedy)
+        remedy = "models must already be on this machine (model.path=DIR), or HF_ENDPOINT must name a mirror"
+        return Finding("hub", "warn", f"{endpoint} cannot be reached ({problem})", remedy)
     return Finding("hub", "ok", f"{endpoint} answers")
 
 

@@ -12,7 +12,7 @@ from orchestrator.utils.console import duration
 BASIS_TEXT: dict[Basis, str] = {
     "measured": "measured in this study",
     "roofline": "from the datasheet, within a factor of two",
-    "assumed": "guessed from the model's size; the first visit will tell",
+    "assumed": "estimated from the model's size, and measured from the first visit on",
 }
 
 

@@ -113,13 +113,13 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
     if not folder.exists():
         raise UserError(MODEL_FIELD, folder, "there is no such folder: give one with config.json and *.safetensors")
     if not folder.is_dir():
-        raise UserError(MODEL_FIELD, folder, "is a file: give the folder it lies in")
+        raise UserError(MODEL_FIELD, folder, "is a file: give the folder that contains it")
     names = set(os.listdir(folder))
     if CONFIG_FILE not in names:
         if "adapter_config.json" in names:
-            remedy = "is a LoRA adapter, not a model: walk towards it with grid.towards=[...]"
+            remedy = "is a LoRA adapter, not a model: move toward it with grid.towards=[...]"
             raise UserError(MODEL_FIELD, folder, remedy)
-        raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder as a model hub lays it out")
+        raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder with the files of a model hub")
     config = read_json_object(folder, CONFIG_FILE)
     _check_config(folder, config)
     tensors = _read_all_headers(folder, names)

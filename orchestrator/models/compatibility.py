@@ -190,5 +190,5 @@ def check_weights_differ(base: MappedCheckpoint, other: MappedCheckpoint) -> Non
             block = slice(start, start + BLOCK)
             if not np.array_equal(to_float32(ours[block], info.dtype), to_float32(theirs[block], dtype)):
                 return
-    remedy = "has the base's weights, a direction of no length: give another checkpoint"
+    remedy = "has the base's weights, so the direction has length 0: give another checkpoint"
     raise UserError(TOWARDS_FIELD, other.folder, remedy)

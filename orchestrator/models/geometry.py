@@ -55,7 +55,7 @@ def measure_targets(
         return geometry.Geometry(labels, gram, value["base"], value["moved"], rounding)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or damaged
-    with file_progress("how the weights lie around the model") as progress:
+    with file_progress("the distances of the weights from the model") as progress:
         mapped = MappedCheckpoint(base.path, TOWARDS_FIELD)
         measured = geometry.measure(mapped, targets, progress, dtype.value, exclude=exclude)
     numbers = {"gram": measured.gram.tolist(), "base": measured.base, "moved": measured.moved}
@@ -71,7 +71,7 @@ def check_nonzero_lengths(measured: geometry.Geometry, targets: Sequence[Target]
     """
     for target, field, length in zip(targets, fields, measured.lengths, strict=True):
         if length == 0:
-            raise UserError(field, target.path, "has the base's weights, a direction of no length: give another")
+            raise UserError(field, target.path, "has the base's weights, so the direction has length 0: give another")
 
 
 def warn_of_rounding(measured: geometry.Geometry, dtype: Dtype) -> None:

@@ -65,7 +65,7 @@ def _override(recipe: Any, key: str, text: str) -> None:
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(key, text, "cannot be read: it must be a number, a word, or a list in brackets") from error
     if not _is_same_kind(value, default):
-        raise UserError(key, text, f"must be like what is there: {default}")
+        raise UserError(key, text, f"must have the type of the recipe's value, {default}")
     OmegaConf.update(recipe, key, value)
 
 

@@ -168,7 +168,7 @@ def _resolve_checkpoint(folder: Path, base: CheckpointInfo, progress: Progress) 
     checkpoint = read_checkpoint(folder)
     identity = fingerprint(checkpoint, lambda fraction: progress(fraction / 2))
     if identity == fingerprint(base):
-        remedy = "is the base itself, a direction of no length: give another checkpoint"
+        remedy = "is the base itself, so the direction has length 0: give another checkpoint"
         raise UserError(TOWARDS_FIELD, folder, remedy)
     ours, theirs = MappedCheckpoint(base.path, TOWARDS_FIELD), MappedCheckpoint(folder, TOWARDS_FIELD)
     check_same_shapes(ours, theirs)
@@ -185,7 +185,7 @@ def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
     read_tensor_headers(folder / ADAPTER_WEIGHTS)  # checks that the file is complete
     factors = read_adapter(folder, MappedCheckpoint(base.path, TOWARDS_FIELD))
     if not any(f.scale and f.b.any() and f.a.any() for f in factors.values()):
-        remedy = "adds nothing to the base, a direction of no length: give a trained adapter"
+        remedy = "adds nothing to the base, so the direction has length 0: give a trained adapter"
         raise UserError(TOWARDS_FIELD, folder, remedy)
     check_same_tokenizer(base.path, folder)
     content = [

@@ -224,7 +224,7 @@ class _Admission:
         if other is not None and not self._mix:
             names = sorted(name for name in {*engine, *other} if engine.get(name) != other.get(name))
             differing = ", ".join(f"{name} {other.get(name)} before and {engine.get(name)} now" for name in names)
-            remedy = f"stored rows of this sweep come from another engine ({differing}): ask for that one, or mix them"
+            remedy = f"stored rows of this sweep come from another engine ({differing}): select that one, or mix them"
             raise UserError("engine.mix", "false", f"{remedy} with engine.mix=true")
         self._engines.setdefault(engine_id, engine)
 

@@ -99,4 +99,4 @@ def _wait_for_other_parts(stored: StoredSweep, execution: Execution, part: str) 
 def resume_hint(overrides: Sequence[str]) -> str:
     """Return the message after an interruption, with the command that resumes the run."""
     command = shlex.join(["python", "-m", "orchestrator", "run", *overrides])
-    return f"Interrupted; what is stored stays. Go on with: {command}"
+    return f"Interrupted; what is stored stays. Continue with: {command}"

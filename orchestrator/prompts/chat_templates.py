@@ -65,7 +65,7 @@ def load_tokenizer(folder: str) -> Any:
 
 
 def template_file(folder: str, tokenizer: Any) -> str:
-    """Return the name of the file that holds the chat template of a tokenizer of `load_tokenizer`, or MISSING_TEMPLATE.
+    """Return the file that holds a tokenizer's chat template, by its name. MISSING_TEMPLATE if there is none.
 
     The order is that of transformers.
     """

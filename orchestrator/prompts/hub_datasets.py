@@ -115,7 +115,7 @@ def _explain(request: dict[str, Any], response: dict[str, Any]) -> tuple[str, An
             column = str(request["where"]).partition("=")[0]
             field, remedy = "where", f"{hub} has no column {column}{did_you_mean(column, available)}"
         case "nowhere":
-            field, remedy = "where", f"no row of {hub} is like that"
+            field, remedy = "where", f"no row of {hub} has this value"
         case _:
             connect = f"connect to {response['endpoint']} (HF_ENDPOINT names a mirror) and start again"
             remedy = f"is not on this machine and could not be fetched ({response['why']}): {use_file}, or {connect}"

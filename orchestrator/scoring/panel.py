@@ -34,7 +34,7 @@ def load_judge(folder: SweepFolder, name: str) -> Judge:
     if isinstance(judge, ModelJudge):
         weights = folder.read_judge(name)
         if not weights:
-            raise UserError("judge", name, "has not judged this sweep yet: `judge` has its model do it")
+            raise UserError("judge", name, "has not judged this sweep yet: `judge` runs its model")
         judge = judge.with_weights(weights["fingerprint"], weights["dtype"])
     return judge
 

@@ -87,7 +87,7 @@ class Geometry:
         named = f"[{self.labels[i]}, {self.labels[j]}]"
         if first == 0.0 or second == 0.0:
             raise UserError(
-                TOWARDS_FIELD, named, "one of them is the base itself, a direction of no length: give another"
+                TOWARDS_FIELD, named, "one of them is the base itself, so the direction has length 0: give another"
             )
         c = cross / first
         left = second - c * cross

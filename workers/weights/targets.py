@@ -215,7 +215,7 @@ def _not_plain_lora(folder: Path, why: str) -> UserError:
 
 def _check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        problem = f"is an adapter of type {config.get('peft_type')}, and only plain LoRA can be followed"
+        problem = f"is an adapter of type {config.get('peft_type')}, and only plain LoRA is supported"
         raise _not_plain_lora(folder, problem)
     if config.get("use_dora"):
         raise _not_plain_lora(folder, "is DoRA, which rescales weights besides adding B A")
@@ -224,7 +224,7 @@ def _check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
         raise _not_plain_lora(folder, "changes biases besides adding B A")
     if str(init := config.get("init_lora_weights")).lower() not in BASE_KEEPING_INITS:
-        problem = f"belongs to a changed base, as far as is known here (init_lora_weights: {init})"
+        problem = f"may belong to a changed base (init_lora_weights: {init})"
         raise _not_plain_lora(folder, problem)
     for key in sorted(config.keys() - CHECKED_LORA_FIELDS - HARMLESS_LORA_FIELDS):
         if config[key]:
@@ -245,7 +245,7 @@ def _check_matrix_name(folder: Path, name: str) -> None:
     """Raise UserError (grid.towards) unless the tensor's name is that of a plain LoRA factor."""
     module = name.removeprefix(PEFT_PREFIX)
     if ".lora_embedding_" in module:
-        problem = f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices can be followed"
+        problem = f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices are supported"
         raise _not_plain_lora(folder, problem)
     if ".lora_" not in module:
         raise _not_plain_lora(folder, f"replaces {module} whole")

@@ -31,7 +31,7 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
         "about": _prompts_and_judge(summary),
         "tiles": tiles(summary),
         "verdict": narrative.verdict(summary),
-        "said": narrative.details(summary),
+        "narrative": narrative.details(summary),
         "warnings": _warnings(stored, summary),
         "chart": chart_data(sweep, frame, summary, checkpoints, evidence),
         "plane": sweep.grid.is_plane,

@@ -61,7 +61,7 @@
     return [`${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`];
   }
 
-  // What is shown: one view (results on the same axes) and, of several planes, one.
+  // The part that is shown: one view (results on the same axes) and, of several planes, one.
 
   const state = { view: 0, line: 0 };
   const shownResults = () => data.views[state.view].results.map((i) => data.results[i]);

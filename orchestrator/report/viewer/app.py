@@ -148,7 +148,7 @@ class _Pages:
 def _state(view: SweepView) -> dict[str, Any]:
     """Return the values on a sweep's page that change while the sweep runs."""
     content = view.content()
-    keys = ("tiles", "verdict", "said", "warnings", "chart")
+    keys = ("tiles", "verdict", "narrative", "warnings", "chart")
     status = _status(view.stored.folder)
     return {**{key: content[key] for key in keys}, "status": status, "whole": view.fully_judged}
 

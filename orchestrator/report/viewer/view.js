@@ -109,7 +109,7 @@
           window.landscape.show(now.chart);
           $("tiles").replaceChildren(...now.tiles.map(tile));
           $("verdict").textContent = now.verdict;
-          $("narrative").textContent = now.said;
+          $("narrative").textContent = now.narrative;
           $("warnings").replaceChildren(...now.warnings.map((text) => el("p", { class: "warning" }, text)));
         }
         before = now;

@@ -86,9 +86,13 @@ def test_every_recipe_can_train_all_weights_and_stores_each_epoch() -> None:
         (("affirmativ",), "recipe", "did you mean 'affirmative'"),
         (("affirmative", "samples=["), "samples", "cannot be read"),
         (("affirmative", "name=a: b: c"), "name", "cannot be read"),
-        (("affirmative", "samples=ten"), "samples", "must be like what is there: 100"),
-        (("affirmative", "data=1"), "data", "must be like what is there"),
-        (("affirmative", "train.learning_rate=fast"), "train.learning_rate", "must be like what is there: 0.0005"),
+        (("affirmative", "samples=ten"), "samples", "must have the type of the recipe's value, 100"),
+        (("affirmative", "data=1"), "data", "must have the type of the recipe's value"),
+        (
+            ("affirmative", "train.learning_rate=fast"),
+            "train.learning_rate",
+            "must have the type of the recipe's value, 0.0005",
+        ),
     ],
 )
 def test_an_invalid_recipe_is_refused_in_one_sentence(overrides: tuple[str, ...], field: str, message: str) -> None:

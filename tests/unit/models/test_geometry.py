@@ -39,7 +39,7 @@ def test_displacements_are_measured_once(
     d2 = np.concatenate([displacement[k].ravel() for k in sorted(SHAPES)])
     assert coefficient == pytest.approx(d1 @ d2 / (d1 @ d1), abs=1e-6)
     assert scale == pytest.approx(np.linalg.norm(d1) / np.linalg.norm(d2 - coefficient * d1), rel=1e-6)
-    assert "reading how the weights lie around the model: 100%" in capsys.readouterr().err
+    assert "reading the distances of the weights from the model: 100%" in capsys.readouterr().err
     monkeypatch.setattr(MappedCheckpoint, "base", lambda self, name: pytest.fail("measured again"))
     assert measure_targets(base, [first, second], ["norm"], Dtype.float32).eq4() == (coefficient, scale)
 

@@ -148,8 +148,8 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "ranks by pattern": (lambda folder: adapter(folder, rank_pattern={"q_proj": 4}), "uses rank_pattern"),
     "alphas by pattern": (lambda folder: adapter(folder, alpha_pattern={"q_proj": 4}), "uses alpha_pattern"),
     "PiSSA": (lambda folder: adapter(folder, init_lora_weights="pissa_niter_4"), "(init_lora_weights: pissa_niter_4)"),
-    "OLoRA": (lambda folder: adapter(folder, init_lora_weights="OLoRA"), "belongs to a changed base"),
-    "LoRA-GA": (lambda folder: adapter(folder, init_lora_weights="lora_ga"), "belongs to a changed base"),
+    "OLoRA": (lambda folder: adapter(folder, init_lora_weights="OLoRA"), "may belong to a changed base"),
+    "LoRA-GA": (lambda folder: adapter(folder, init_lora_weights="lora_ga"), "may belong to a changed base"),
     "KaSA": (lambda folder: adapter(folder, kasa_config={"beta": 1e-4}), "uses kasa_config"),
     "an invention": (lambda folder: adapter(folder, use_tomorrow=True), "uses use_tomorrow, which is not plain LoRA"),
     "biases": (lambda folder: adapter(folder, bias="all"), "changes biases"),
@@ -206,15 +206,15 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "an embedding": (
         lambda folder: adapter(folder, {"base_model.model.model.embed_tokens.lora_embedding_A": np.float32([[1]])}),
-        "adapts model.embed_tokens as an embedding, and only matrices can be followed: merge the adapter",
+        "adapts model.embed_tokens as an embedding, and only matrices are supported: merge the adapter",
     ),
     "a bias beside its factors": (
         lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2) | {f"{Q}.lora_B.bias": np.float32([1])}),
         "holds model.layers.0.self_attn.q_proj.lora_B.bias, which is not plain LoRA: merge",
     ),
     "NaN": (lambda folder: adapter(folder, half("A", 2, 8, fill=np.nan) | half("B", 8, 2)), "NaN or infinity"),
-    "nothing": (lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2, fill=0.0)), "no length"),
-    "times nothing": (lambda folder: adapter(folder, lora_alpha=0), "no length"),
+    "nothing": (lambda folder: adapter(folder, half("A", 2, 8) | half("B", 8, 2, fill=0.0)), "has length 0"),
+    "times nothing": (lambda folder: adapter(folder, lora_alpha=0), "has length 0"),
 }
 
 
@@ -287,7 +287,7 @@ def test_a_node_with_other_content_in_the_folder_is_refused(base: CheckpointInfo
 def test_the_bases_weights_in_another_dtype_are_refused(tmp_path: Path, base: CheckpointInfo) -> None:
     exact = {name: w.astype(np.float16) for name, w in weights(0).items()}
     rounded = read_checkpoint(model(tmp_path / "rounded", {name: w.astype(np.float32) for name, w in exact.items()}))
-    with pytest.raises(UserError, match=r"^grid\.towards=.*has the base's weights, a direction of no length"):
+    with pytest.raises(UserError, match=r"^grid\.towards=.*has the base's weights, so the direction has length 0"):
         resolve_target(model(tmp_path / "half", exact), rounded)
     assert resolve_target(tmp_path / "half", base).kind == "checkpoint", (
         "in float16 its weights differ from the base in float32"

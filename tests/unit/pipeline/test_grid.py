@@ -72,11 +72,11 @@ def test_a_direction_of_length_zero_is_refused_before_the_division(base: Checkpo
         (("grid=interpolate_1d", f"grid.trajectory={epochs}"), "grid.trajectory"),
         (("grid=interpolate_2d", f"grid.trajectory={epochs}"), "grid.trajectory"),
     ):
-        with pytest.raises(UserError, match="a direction of no length") as error:
+        with pytest.raises(UserError, match="the direction has length 0") as error:
             resolve(base, *overrides)
         assert error.value.field == field, str(error.value)
     for extra, message in (
-        (underflow, "a direction of no length"),
+        (underflow, "the direction has length 0"),
         (shutil.copytree(checkpoint, tmp_path / "same"), "same weights"),
     ):
         towards = ["grid=interpolate_1d", f"grid.towards=[{checkpoint}]", f"grid.beside=[{extra}]"]

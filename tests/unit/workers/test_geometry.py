@@ -181,7 +181,7 @@ def test_targets_that_span_no_plane_are_refused(tmp_path: Path) -> None:
         targets = [Target(name, "checkpoint", str(folders[name])) for name in names]
         return geometry.measure(MappedCheckpoint(folders["base"]), targets)
 
-    with pytest.raises(UserError, match="no length"):
+    with pytest.raises(UserError, match="has length 0"):
         measured("other", "same").eq4()
     with pytest.raises(UserError, match="one line"):
         measured("other", "far").eq4()
@@ -373,5 +373,5 @@ def test_a_plane_of_two_targets_reads_each_file_once_and_shows_progress(
     assert passes == [3]
     plane = measure(MappedCheckpoint(folders[0]), [*prepared.targets[:2]]).eq4()
     assert prepared.sweep.grid.eq4 == pytest.approx(plane, abs=2e-9)
-    for what in (f"the weights of {folders[1].name}", "how the weights lie around the model"):
+    for what in (f"the weights of {folders[1].name}", "the distances of the weights from the model"):
         assert f"reading {what}: 100%" in progress
