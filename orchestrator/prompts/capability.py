@@ -97,7 +97,7 @@ def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) 
 def _exact_target(answer: Any) -> str:
     """Return the correct answers, one per line. A GSM8K solution is cut to the text after its last FINAL_MARK."""
     if isinstance(answer, list | tuple):
-        return SEPARATOR.join(str(each).strip() for each in answer)
+        return SEPARATOR.join(str(alternative).strip() for alternative in answer)
     return str(answer).rpartition(FINAL_MARK)[2].strip().replace(SEPARATOR, " ")
 
 

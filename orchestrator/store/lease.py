@@ -83,11 +83,11 @@ class Lease:
         if holder is None:
             return
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-        what = f"its part {holder['part']}" if holder.get("part") else "it"
+        scope = f"its part {holder['part']}" if holder.get("part") else "it"
         raise UserError(
             "sweep",
             self._path.parent.name,
-            f"a driver is at work on {what}: process {holder['pid']} ({holder['user']}) on {holder['host']} since "
+            f"a driver is at work on {scope}: process {holder['pid']} ({holder['user']}) on {holder['host']} since "
             f"{since}; wait for it, follow it with `status`, or stop it",
         )
 

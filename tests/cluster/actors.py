@@ -82,7 +82,7 @@ class FailsReading(Actor):
     """Fail to read a batch that contains the text `poison`, and hang once at one that contains the text `trap`."""
 
     def log_probabilities(self, batch: ContinuationBatch) -> LogProbabilityReceipt:
-        texts = {each.text for each in batch.continuations}
+        texts = {continuation.text for continuation in batch.continuations}
         if "poison" in texts:
             raise RuntimeError("these texts are beyond me")
         if "trap" in texts and is_first(self._study.out):

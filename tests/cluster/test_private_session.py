@@ -49,8 +49,8 @@ def sockets(kind: str) -> list[str]:
     """Return the local addresses of the listening sockets of this sweep's processes. `kind`: tcp, udp or unix."""
     flag = {"tcp": "-t", "udp": "-u", "unix": "-x"}[kind]
     lines = subprocess.run(["ss", "-Hnlp", flag], capture_output=True, text=True, check=True).stdout.splitlines()
-    own = [line for line in lines if processes() & set(map(int, re.findall(r"pid=(\d+)", line)))]
-    return [line.split()[4 if kind == "unix" else 3] for line in own]
+    own_lines = [line for line in lines if processes() & set(map(int, re.findall(r"pid=(\d+)", line)))]
+    return [line.split()[4 if kind == "unix" else 3] for line in own_lines]
 
 
 def test_every_listening_socket_is_on_loopback(session: Path) -> None:

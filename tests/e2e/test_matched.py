@@ -54,11 +54,11 @@ def test_controls_of_an_adapter_run_from_the_command_line(options: list[str]) ->
     assert [row["tensor"] for row in factors if row["on_self"]] == [f"{Q}.weight"], "only the adapter's matrix moves"
 
     line = run(options, "grid=interpolate_1d", f"grid.towards=[{adapter}]", "grid.steps=7", "grid.controls=2")
-    checkpoints = {each["mark"]: each for each in line["checkpoints"]}
+    checkpoints = {entry["mark"]: entry for entry in line["checkpoints"]}
     assert set(checkpoints) == {"tuned", "shuffled 123", "shuffled 124"}
-    assert len({each["distance"] for each in checkpoints.values()}) == 1, "controls are as long as the adapter"
-    assert [each["direction"] for each in checkpoints["tuned"]["matched"]] == ["matched", "shuffled"]
-    assert all(each["radii"] or each["reason"] for each in checkpoints["tuned"]["matched"])
+    assert len({entry["distance"] for entry in checkpoints.values()}) == 1, "controls are as long as the adapter"
+    assert [entry["direction"] for entry in checkpoints["tuned"]["matched"]] == ["matched", "shuffled"]
+    assert all(entry["radii"] or entry["reason"] for entry in checkpoints["tuned"]["matched"])
     assert checkpoints["shuffled 123"]["matched"] == [] and checkpoints["shuffled 123"]["alpha"] == 0
     assert line["points_total"] == 8 + 2, "the line, and the two controls"
     stored = {text for part in out.glob("*/generations/*.parquet") for text in pq.read_table(part)["point"].to_pylist()}

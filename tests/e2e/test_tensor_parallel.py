@@ -23,8 +23,8 @@ SWEEP = ("grid.directions=1", "grid.steps=8", "grid.range=[-0.2,0.2]", "probes.l
 @pytest.fixture(scope="module")
 def command(make_tiny: Callable[..., Path]) -> list[str]:
     folder = make_tiny("llama", hidden_size=96, num_attention_heads=6, num_key_value_heads=3, intermediate_size=192)
-    own = ("model.dtype=float32", "engine.kv_cache_gib=0.05", "model.max_model_len=256")
-    return ["run", "model=local", f"model.path={folder}", *SWEEP, *own]
+    options = ("model.dtype=float32", "engine.kv_cache_gib=0.05", "model.max_model_len=256")
+    return ["run", "model=local", f"model.path={folder}", *SWEEP, *options]
 
 
 @pytest.fixture(scope="module")

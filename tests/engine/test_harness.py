@@ -78,7 +78,7 @@ def assert_equal_scores(prompts: PromptSet, generations: list[Generation], score
     In a chat the harness counts the newline at the end of the template among the tokens of the answer, which adds the
     same log-probability to all letters of a question.
     """
-    by_context = {each["context"]: each for each in scored}
+    by_context = {question["context"]: question for question in scored}
     for text, generation in zip(prompts.rendered, generations, strict=True):
         expected = by_context[text]
         assert generation.scores is not None
@@ -95,8 +95,8 @@ def test_contexts_are_those_of_the_harness(
 ) -> None:
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path))
     prompts = prompt_set(model, turns)
-    assert list(prompts.rendered) == [each["context"] for each in stored[turns]]
-    assert [len(set(each["continuations"])) for each in stored[turns]] == [4] * 18
+    assert list(prompts.rendered) == [question["context"] for question in stored[turns]]
+    assert [len(set(question["continuations"])) for question in stored[turns]] == [4] * 18
 
 
 def test_letters_and_log_probabilities_are_those_of_the_harness(

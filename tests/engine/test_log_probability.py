@@ -29,12 +29,12 @@ def test_an_actor_goes_back_to_the_origin_before_it_reads(tiny_llama: Path, tmp_
     actor.set_inputs({prompts.id: prompts}, {direction.id: actor.measure(direction)})
     texts = ("Sure, here is a list", "I cannot help")
     pairs = zip(ids, texts, strict=True)
-    batch = ContinuationBatch(tuple(Continuation(context_id(each), "p", each, text) for each, text in pairs))
+    batch = ContinuationBatch(tuple(Continuation(context_id(tokens), "p", tokens, text) for tokens, text in pairs))
     fresh = actor.log_probabilities(batch).table
     away = Visit(Point.from_coefficients([(direction, 0.4)]), (prompts.id,))
     perturbed = actor.visit(away).table
     actor.engine.apply_point(away.point, {direction.id: actor.measure(direction)})
-    there = [each.mean for each in actor.engine.log_probabilities(batch.continuations)]
+    there = [result.mean for result in actor.engine.log_probabilities(batch.continuations)]
     assert there != fresh["mean"].to_pylist(), "the perturbation changes log-probabilities"
     assert actor.log_probabilities(batch).table.equals(fresh)
     again = actor.visit(away).table

@@ -158,20 +158,20 @@ def test_log_probabilities_equal_those_of_plain_torch_in_both_engines(at_origin:
         for prompt, ids, text in zip(prompts.prompts, prompts.token_ids, texts, strict=True)
     ]
     expected = []
-    for each in continuations:
-        room = at_origin.vllm.spec.max_model_len - len(each.token_ids) - 1
-        tokens = tokenizer.encode(each.text, add_special_tokens=False)[: min(128, room)]
+    for continuation in continuations:
+        room = at_origin.vllm.spec.max_model_len - len(continuation.token_ids) - 1
+        tokens = tokenizer.encode(continuation.text, add_special_tokens=False)[: min(128, room)]
         with torch.no_grad():
-            logits = model(torch.tensor([[*each.token_ids, *tokens]])).logits[0].double()
-        start = len(each.token_ids)
+            logits = model(torch.tensor([[*continuation.token_ids, *tokens]])).logits[0].double()
+        start = len(continuation.token_ids)
         values = [(logits[start + i - 1].log_softmax(-1))[token].item() for i, token in enumerate(tokens)]
         expected.append((sum(values) / len(values) if values else None, len(values)))
     assert expected[1] == (None, 0) and expected[5][1] > 40 and len({n for _, n in expected}) > 3
     for engine in (at_origin.vllm, at_origin.oracle):
         measured = engine.log_probabilities(continuations * 4)  # more tokens than vLLM takes in a step: it reads chunks
-        assert [each.n_tokens for each in measured] == [n for _, n in expected] * 4, engine
-        for each, (mean, _) in zip(measured, expected * 4, strict=True):
-            assert each.mean == (None if mean is None else pytest.approx(mean, abs=1e-4)), engine
+        assert [result.n_tokens for result in measured] == [n for _, n in expected] * 4, engine
+        for result, (mean, _) in zip(measured, expected * 4, strict=True):
+            assert result.mean == (None if mean is None else pytest.approx(mean, abs=1e-4)), engine
 
 
 def test_reading_texts_changes_no_response(at_origin: Pair) -> None:

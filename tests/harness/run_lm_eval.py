@@ -35,8 +35,8 @@ def make_tasks(questions: Path, folder: Path) -> list[dict[str, Any]]:
         files = {}
         for split, rows in splits.items():
             files[split] = str(folder / f"{subject}_{split}.jsonl")
-            own = [json.dumps(row) + "\n" for row in rows if row["subject"] == subject]
-            Path(files[split]).write_text("".join(own), encoding="utf-8")
+            of_subject = [json.dumps(row) + "\n" for row in rows if row["subject"] == subject]
+            Path(files[split]).write_text("".join(of_subject), encoding="utf-8")
         about = " ".join(subject.split("_"))  # as in the harness's tasks/mmlu/_generate_configs.py
         description = f"The following are multiple choice questions (with answers) about {about}.\n\n"
         own_fields = {"task": f"local_{subject}", "description": description}

@@ -136,7 +136,7 @@ class SeededDirection(DrawnDirection):
 
 
 def seeded_kind(name: str) -> type[DrawnDirection]:
-    """Return the seeded kind with this name. Raises UserError (grid.direction) if there is none."""
+    """Return the kind with this name that is drawn from a seed. Raises UserError (grid.direction) if there is none."""
     known = [kind for kind in directions.names() if issubclass(directions.get(kind), DrawnDirection)]
     if name not in known:
         remedy = f"no such kind of seeded direction{did_you_mean(name, known)} (there are: {', '.join(known)})"

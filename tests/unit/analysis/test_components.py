@@ -67,7 +67,7 @@ def test_the_components_are_unbiased() -> None:
     rng = np.random.default_rng(2)
     components = [decompose(simulate(rng, 8, 6, 40) / 100) for _ in range(300)]
     for name, true in TRUE.items():
-        values = np.array([getattr(each, name) for each in components])
+        values = np.array([getattr(estimate, name) for estimate in components])
         assert values.mean() == pytest.approx(true, abs=4 * values.std() / np.sqrt(300)), name
 
 

@@ -56,7 +56,7 @@ def measure(stored: StoredSweep, continuations: list[Continuation]) -> None:
 
 
 def texts(continuations: list[Continuation]) -> list[str]:
-    return sorted(each.text for each in continuations)
+    return sorted(continuation.text for continuation in continuations)
 
 
 def test_each_different_pair_of_prompt_and_text_is_read_once(stored: StoredSweep) -> None:

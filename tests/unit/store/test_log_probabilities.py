@@ -35,12 +35,12 @@ def store(study: Study, name: str, means: dict[str, float | None], engine: dict[
         {
             "context_id": CONTEXT,
             "prompt_id": "p",
-            "response_id": each,
+            "response_id": response_id,
             "n_tokens": 3,
             "mean": mean,
             "engine_id": content_id(engine),
         }
-        for each, mean in means.items()
+        for response_id, mean in means.items()
     ]
     study.log_probabilities.write(name, pa.Table.from_pylist(rows, schema=LOG_PROBABILITIES), engine)
     return study.log_probabilities.path / f"{name}.parquet"
@@ -54,7 +54,8 @@ def means(study: Study) -> list[float | None]:
 
 def test_keys_depend_on_every_token_of_the_prompt_and_every_character_of_the_text() -> None:
     pairs = [([1, 2], "a"), ([1], "a"), ([12], "a"), ([1, 2], "a "), ([1, 2], ""), ([2, 1], "a")]
-    keys = {(each.context_id, each.response_id) for each in (Continuation(context_id(p), "", (), t) for p, t in pairs)}
+    wanted = [Continuation(context_id(p), "", (), t) for p, t in pairs]
+    keys = {(continuation.context_id, continuation.response_id) for continuation in wanted}
     assert len(keys) == len(pairs)
 
 
@@ -118,8 +119,8 @@ def test_a_damaged_part_is_reported_and_its_rows_are_missing(study: Study) -> No
 
 
 def test_compaction_merges_by_engine_and_keeps_every_row_once(study: Study) -> None:
-    for i, each in enumerate(IDS[:4]):
-        store(study, f"part{i}", {each: -float(i), IDS[0]: -0.0})
+    for i, response_id in enumerate(IDS[:4]):
+        store(study, f"part{i}", {response_id: -float(i), IDS[0]: -0.0})
     store(study, "second", {IDS[4]: -4.0}, OTHER_ENGINE)
     store(study, "third", {IDS[5]: None}, OTHER_ENGINE)
     expected = means(study)
@@ -133,8 +134,8 @@ def test_compaction_merges_by_engine_and_keeps_every_row_once(study: Study) -> N
 
 
 def test_an_interrupted_compaction_loses_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    for i, each in enumerate(IDS):
-        store(study, f"part{i}", {each: -float(i)})
+    for i, response_id in enumerate(IDS):
+        store(study, f"part{i}", {response_id: -float(i)})
     expected = means(study)
 
     def die(self: Path, missing_ok: bool = False) -> None:

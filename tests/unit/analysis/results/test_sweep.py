@@ -134,7 +134,7 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert old.visage.paper == summary.visage.paper and old.visage.over is None and old.basin.area.value is None
     assert (old.checkpoints, old.judges, old.tasks_failed, old.rendering) == ((), (), 0, ())
     assert paragraph(old).startswith(verdict(summary))
-    values = [{tile["name"]: tile["value"] for tile in content.tiles(each)} for each in (old, summary)]
+    values = [{tile["name"]: tile["value"] for tile in content.tiles(shown)} for shown in (old, summary)]
     assert values[0] == values[1] | {"Mean margin": "–"}
     assert uncertainty_table(old).rows and content.more_precision(old) == ""
     del value["basin"]
