@@ -11,8 +11,10 @@ from orchestrator.cli.commands import VERBS
 from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
 from orchestrator.utils.errors import ExitCode, UserError, did_you_mean
+from orchestrator.utils.sanitize import make_output_safe, safe_output
 
 
+@safe_output()
 def main(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code (see ExitCode)."""
     as_json = "--json" in arguments
@@ -88,4 +90,5 @@ def _report_mistake(error: UserError, as_json: bool) -> int:
 
 def entry() -> None:
     """Run the command line of this process (the console script)."""
+    make_output_safe()  # for the whole process, because Python prints a traceback after `main`
     sys.exit(main(sys.argv[1:]))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def stderr_console() -> Console:
     """Return a console that writes to stderr."""
-    from rich.console import Console
+    from orchestrator.utils.safe_console import SafeConsole
 
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def print_json(value: Any) -> None:
@@ -41,30 +41,32 @@ def print_mapping(value: Mapping[str, Any], as_json: bool) -> None:
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print names and values in two columns, and an empty line."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from orchestrator.utils.safe_console import SafeConsole
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(Text(name, style="bold"), Text(value))
-    Console().print(table)
+    SafeConsole().print(table)
     print()
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; cells are plain text without markup."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from orchestrator.utils.safe_console import SafeConsole
 
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    SafeConsole().print(table)
 
 
 def print_results(folder: SweepFolder, as_json: bool) -> None:
@@ -73,9 +75,8 @@ def print_results(folder: SweepFolder, as_json: bool) -> None:
     if as_json:
         print_json(folder.read_summary() | {"paths": {name: str(path) for name, path in paths.items()}})
         return
-    from rich.console import Console
-
     from orchestrator.analysis.reducer import read_results
     from orchestrator.report import terminal
+    from orchestrator.utils.safe_console import SafeConsole
 
-    terminal.show(*read_results(folder), paths, Console())
+    terminal.show(*read_results(folder), paths, SafeConsole())

@@ -19,6 +19,7 @@ from rich.text import Text
 from orchestrator.execution.events import last_line
 from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.utils.console import PLAIN_EVERY, duration
+from orchestrator.utils.safe_console import SafeConsole
 
 REFRESHES = 4  # refreshes of the live display per second
 READ_SECONDS = 0.02  # maximum seconds that a refresh spends on reading stored visits for the curve
@@ -51,7 +52,7 @@ def redirect_output(console: Console, log: Path) -> Iterator[Console]:
             _flush()
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-            yield Console(file=terminal)
+            yield SafeConsole(file=terminal)
         finally:
             _flush()
             for number, descriptor in zip((1, 2), saved, strict=True):
@@ -73,7 +74,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, visits: int, console: Console | None = None, curve: LiveCurve | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or SafeConsole(stderr=True)
         self._curve = curve
         self._total = visits
         self._done = self._tokens = self._failed = self._given_up = 0

@@ -26,11 +26,12 @@ def file_progress(label: str) -> Iterator[Progress]:
         The callback that takes the fraction read so far. As long as it is not called, nothing is shown (for example if
         the result is in a cache).
     """
-    from rich.console import Console
     from rich.progress import Progress as ProgressBar
 
+    from orchestrator.utils.safe_console import SafeConsole
+
     stream = sys.stderr
-    console = Console(file=stream)
+    console = SafeConsole(file=stream)
     bar = ProgressBar(console=console, transient=True)
     task = bar.add_task(f"reading {label}", total=1.0)
     started = last_line = time.monotonic()

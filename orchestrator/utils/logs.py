@@ -6,8 +6,17 @@ import logging
 import sys
 from typing import TextIO
 
+from orchestrator.utils.sanitize import sanitize
+
 ROOTS = ("orchestrator", "workers")
 """The loggers that `configure` sets up: one for each top-level package."""
+
+
+class _SafeFormatter(logging.Formatter):
+    """Formatter of messages in which names cannot control the terminal that shows a log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return sanitize(super().format(record))
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):
@@ -15,7 +24,7 @@ class _CurrentStderr(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(message)s"))
+        self.setFormatter(_SafeFormatter("%(message)s"))
 
     @property
     def stream(self) -> TextIO:

@@ -54,6 +54,7 @@ _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
+    "GLOO_SOCKET_IFNAME": "lo",  # ranks are on one machine: their sockets are closed to others
     "TQDM_DISABLE": "1",
 }
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from orchestrator.utils.sanitize import sanitize
+
 LINE_INTERVAL = 15.0  # seconds between two lines if stderr is not a terminal
 
 
@@ -28,10 +30,11 @@ def show_progress(title: str, total: int) -> Iterator[Advance]:
         title: Text at the start of the bar or line.
         total: Number of units to do.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from orchestrator.utils.safe_console import SafeConsole
+
+    console = SafeConsole(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
@@ -53,4 +56,5 @@ class _Lines:
         if now - self._printed_at >= LINE_INTERVAL or done == self._total:
             self._printed_at = now
             left = (now - self._started) / max(done, 1) * (self._total - done)
-            print(f"{self._title} {done}/{self._total} {note} {left:.0f} s left", file=sys.stderr, flush=True)
+            line = sanitize(f"{self._title} {done}/{self._total} {note} {left:.0f} s left")
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,39 @@
+"""The only consoles of the program: Rich writes its own control sequences, and those of texts become visible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from orchestrator.utils.sanitize import SafeStream, sanitize
+
+
+class SafeConsole(Console):
+    """A console that sanitizes all texts, and takes brackets in texts for text, not for markup.
+
+    Args:
+        file: The stream to write to. None: the current `sys.stdout`, or `sys.stderr` with `stderr`.
+        stderr: Whether to write to `sys.stderr`.
+    """
+
+    def __init__(self, file: IO[str] | None = None, stderr: bool = False) -> None:
+        super().__init__(file=file, stderr=stderr, markup=False)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself: a SafeStream would sanitize the console's own control sequences."""
+        stream = Console.file.fget(self)  # type: ignore[attr-defined]
+        return stream.raw_stream if isinstance(stream, SafeStream) else stream
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._file = stream
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of a text or another renderable, sanitized."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else sanitize(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)

@@ -1,0 +1,69 @@
+"""Keep what names and other people's texts contain from controlling the terminal.
+
+Every text for a terminal goes through `SafeStream` or `SafeConsole` (safe_console.py). A control character appears
+as an escape of four hexadecimal digits, as in JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+# Everything that is not text: control characters (a terminal executes some), separators of lines, overrides of the
+# writing direction, and halves of characters, which cannot be encoded.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What progress bars of libraries write besides text: to the beginning of the line, over a line, and to the line above.
+_BAR = re.compile(r"(?:\r *\r?|\n|\x1b\[A)*")
+
+
+def sanitize(text: str) -> str:
+    """Return a text with every character that could control a terminal, except line break and tab, as an escape."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class SafeStream:
+    """A text stream that sanitizes what is written to it. Everything else is the wrapped stream's.
+
+    Attributes:
+        raw_stream: The wrapped stream.
+    """
+
+    def __init__(self, raw_stream: TextIO) -> None:
+        self.raw_stream = raw_stream
+
+    def write(self, text: str) -> int:
+        """Write a text, sanitized. A carriage return at its beginning and cursor movements without text are kept."""
+        match = _BAR.match(text) if self.raw_stream.isatty() else None
+        movement = match.group() if match else ""
+        self.raw_stream.write(movement + sanitize(text[len(movement) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts, sanitized."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw_stream, name)
+
+
+def make_output_safe() -> None:
+    """Sanitize what this process writes to `sys.stdout` and `sys.stderr` from now on, tracebacks included."""
+    sys.stdout, sys.stderr = (
+        stream if stream is None or isinstance(stream, SafeStream) else cast(TextIO, SafeStream(stream))
+        for stream in (sys.stdout, sys.stderr)
+    )
+
+
+@contextlib.contextmanager
+def safe_output() -> Iterator[None]:
+    """Sanitize what is written to `sys.stdout` and `sys.stderr` during the context."""
+    before = sys.stdout, sys.stderr
+    make_output_safe()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
