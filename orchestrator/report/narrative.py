@@ -197,7 +197,7 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
         return ""
     notes = [f"95% interval {result.asr_low:.1f} to {result.asr_high:.1f}%"]
     if result.surface is not None:
-        notes.append(f"the grid gives {result.surface:.1f}% there")
+        notes.append(f"the grid gives {result.surface:.1f}%{_ends(result.surface_low, result.surface_high)} there")
     if result.published is not None:
         notes.append(f"the paper, which finetuned on answers, reports {result.published:.1f}%")
     elif result.published_note is not None:
@@ -206,6 +206,11 @@ def _checkpoint(checkpoint: CheckpointSummary, primary: ResultKey) -> str:
         notes.append(f"as far away as a random step of {checkpoint.distance:.2g}")
     notes += radii_notes(checkpoint)
     return f"{checkpoint.mark} {result.asr:.1f}% ({', '.join(notes)})"
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    """Return an interval in brackets after a space. Empty if it is unknown, as in a summary of an earlier version."""
+    return "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
 
 
 def radii_notes(checkpoint: CheckpointSummary) -> list[str]:

@@ -217,7 +217,7 @@ def checkpoint(results: Results, options: Options) -> str:
         return interval(matched.radii, matched.radii_low, matched.radii_high, int(options.get("digits", 3)))
     primary = found.results[0]
     if show == "surface":
-        return f"{number(primary.surface)}%"
+        return interval(primary.surface, primary.surface_low, primary.surface_high, unit="%")
     return interval(primary.asr, primary.asr_low, primary.asr_high, unit="%")
 
 

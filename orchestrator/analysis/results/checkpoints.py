@@ -17,6 +17,9 @@ class CheckpointResult(ResultKey):
         n: Number of verdicts.
         surface: ASR of the line or plane at the checkpoint's coordinates, interpolated linearly between its points.
             None outside of them.
+        surface_low: Lower end of its interval over new probes: the same interpolation of the points' lower ends. None
+            in a summary of an earlier version.
+        surface_high: Its upper end, likewise.
         published: The paper's ASR after a comparable finetuning. None if the paper reports none, or if it was measured
             in another setting.
         published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
@@ -27,6 +30,8 @@ class CheckpointResult(ResultKey):
     asr_low: float | None
     asr_high: float | None
     surface: float | None
+    surface_low: float | None = None
+    surface_high: float | None = None
     published: float | None = None
     published_note: str | None = None
 

@@ -54,19 +54,25 @@ def _checkpoint_result(key: ResultKey, at_checkpoint: pd.DataFrame, line: pd.Dat
         asr=none_if_missing(result["asr"]),
         asr_low=none_if_missing(result["asr_low"]),
         asr_high=none_if_missing(result["asr_high"]),
-        surface=_interpolate(grid, result["alpha"], result["beta"]),
+        surface=_interpolate(grid, "asr", result["alpha"], result["beta"]),
+        surface_low=_interpolate(grid, "asr_low", result["alpha"], result["beta"]),
+        surface_high=_interpolate(grid, "asr_high", result["alpha"], result["beta"]),
     )
 
 
-def _interpolate(grid: pd.DataFrame, alpha: float, beta: float) -> float | None:
-    """Interpolate the ASR linearly between a grid's points. None outside the grid or beside a missing point."""
+def _interpolate(grid: pd.DataFrame, column: str, alpha: float, beta: float) -> float | None:
+    """Interpolate a column linearly between a grid's points. None outside the grid or beside a missing point.
+
+    Interpolated ends of the points' intervals are an interval of the interpolated ASR: they are as far apart as if the
+    errors of all points were the same, and the errors of a weighted mean are never larger than that.
+    """
     from scipy.interpolate import RegularGridInterpolator
 
     if math.isnan(beta):
         known = grid.drop_duplicates("alpha").sort_values("alpha")
-        axes, values, position = [known["alpha"].to_numpy()], known["asr"].to_numpy(), [alpha]
+        axes, values, position = [known["alpha"].to_numpy()], known[column].to_numpy(), [alpha]
     else:
-        table = grid.pivot_table(index="alpha", columns="beta", values="asr", dropna=False, aggfunc="first")
+        table = grid.pivot_table(index="alpha", columns="beta", values=column, dropna=False, aggfunc="first")
         axes, values = [table.index.to_numpy(), table.columns.to_numpy()], table.to_numpy()  # type: ignore[assignment]
         position = [alpha, beta]
     if any(len(axis) < 2 for axis in axes):

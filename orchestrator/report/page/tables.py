@@ -235,7 +235,8 @@ def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKe
     """
     if not checkpoints:
         return None
-    head = ["Checkpoint", "Coordinates", "Its own ASR, %", "95% interval", "ASR of the grid there, %", "Prompts"]
+    head = ["Checkpoint", "Coordinates", "Its own ASR, %", "95% interval", "ASR of the grid there, %"]
+    head += ["95% interval there", "Prompts"]
     optional = ["Distance", "ASR in the paper, %"]
     rows = [_checkpoint_row(checkpoint, primary) for checkpoint in checkpoints]
     first = len(head)
@@ -262,6 +263,7 @@ def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[s
         format_number(result.asr),
         format_interval(result.asr_low, result.asr_high),
         format_number(result.surface),
+        format_interval(result.surface_low, result.surface_high),
         str(result.n),
         distance,
         format_number(result.published),

@@ -55,6 +55,17 @@ def test_a_stored_summary_is_read_and_written_byte_for_byte(name: str) -> None:
     assert SweepSummary.from_json(summary.to_json()) == summary
 
 
+def test_the_asr_of_the_grid_at_a_checkpoint_has_its_interval_if_it_is_stored() -> None:
+    document = json.loads((STORED / "plane_with_checkpoints.json").read_text(encoding="utf-8"))
+    (result,) = document["checkpoints"][1]["results"]
+    low, high = result["surface_low"], result["surface_high"]
+    assert low < result["surface"] < high
+    there = f"the grid gives {result['surface']:.1f}%"
+    assert f"{there} [{low:.1f}, {high:.1f}] there" in paragraph(SweepSummary.from_json(document))
+    del result["surface_low"], result["surface_high"]  # as in a summary of an earlier version
+    assert f"{there} there" in paragraph(SweepSummary.from_json(document))
+
+
 @pytest.mark.parametrize("name", STORE)
 def test_a_sweep_gives_the_stored_summary(name: str, tmp_path: Path) -> None:
     """Keys, their order, texts and counts are the same; other numbers agree up to the rounding of the platform."""

@@ -20,6 +20,9 @@ def test_checkpoints_have_the_measured_asr_and_that_of_the_surface() -> None:
         end, epoch = epoch, end
     assert (epoch.mark, epoch.alpha, epoch.projected, epoch.point_id) == ("epoch-1", 0.25, True, "beside")
     assert (epoch.results[0].asr, epoch.results[0].surface) == (90.0, 25.0)
+    ends = landscape[landscape["on_grid"] & landscape["alpha"].isin([0.0, 0.5])]
+    between = epoch.results[0].surface_low, epoch.results[0].surface_high
+    assert between == (ends["asr_low"].mean(), ends["asr_high"].mean()), "halfway between two points"
     assert end.results[0].asr == 100.0 and end.results[0].surface is None, "at the end of what is known"
     without_checkpoint = build_landscape(
         grid_nodes(alphas=(0.0, 0.5, 1.0)), tally(nodes, [0.0, 50.0, 100.0, 90.0]), HARMFUL
