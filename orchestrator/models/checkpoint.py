@@ -26,6 +26,9 @@ MODEL_FIELD = "model.path"
 WEIGHTS_FILE, CONFIG_FILE, GENERATION_CONFIG_FILE = "model.safetensors", "config.json", "generation_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 OTHER_FORMATS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
+"""The names of a text model's input embedding, whose rows are the tokens."""
+
 LAYER = re.compile(r"(.*\blayers)\.(\d+)\.(\w+)(.*)")
 """A tensor's name in a stack of layers: the stack, the layer's number, the module in it, the rest of the name."""
 
@@ -52,6 +55,15 @@ class CheckpointInfo:
     def n_parameters(self) -> int:
         """Number of elements of all tensors. Tied weights that are stored once count once."""
         return sum(tensor.size for tensor in self.tensors.values())
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens that the input embedding holds. None if neither the tensor nor a size is found."""
+        embeddings = [tensor.shape[0] for name, tensor in self.tensors.items() if EMBEDDING.search(name)]
+        if embeddings:
+            return embeddings[0]
+        size = self.config.get("vocab_size")
+        return size if isinstance(size, int) else None
 
     @property
     def bytes(self) -> int:

@@ -24,6 +24,21 @@ def check_image_encoder(config: Config, checkpoint: CheckpointInfo) -> None:
         raise UserError("model.path", checkpoint.path, f"{remedy}for your PyTorch, or take a model of text alone")
 
 
+def check_token_ids(checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
+    """Check that the model has an embedding for every token of the prompts. Raises UserError (model.path)."""
+    if checkpoint is None or checkpoint.vocabulary is None:
+        return
+    for prompts in prompt_sets:
+        for prompt, ids in zip(prompts.prompts, prompts.token_ids, strict=True):
+            highest = max((*ids, *prompts.sampling.letter_tokens))
+            if highest >= checkpoint.vocabulary:
+                remedy = (
+                    f"its tokenizer gives token {highest} in the prompt {prompt.text[:60]!r}, and the embedding holds "
+                )
+                remedy += f"{checkpoint.vocabulary} tokens: give the tokenizer that belongs to these weights"
+                raise UserError("model.path", checkpoint.path, remedy)
+
+
 def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
     """Check that `model.max_model_len` fits the model, and every prompt with its response.
 

@@ -14,7 +14,7 @@ from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import ResolvedModel, resolve_model
-from orchestrator.pipeline.checks import check_image_encoder, check_lengths
+from orchestrator.pipeline.checks import check_image_encoder, check_lengths, check_token_ids
 from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import (
     load_probe_sets,
@@ -84,6 +84,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     model, checkpoint = _resolve_checked_model(config)
     prompt_sets = render(config, presets, probe_sets, model)
     warn_of_missing_template(prompt_sets, config.model.name)
+    check_token_ids(checkpoint, prompt_sets)
     check_lengths(config, checkpoint, prompt_sets)
     prompt_sets = without_duplicates(prompt_sets)
     grid = resolve_grid(config, checkpoint, presets)

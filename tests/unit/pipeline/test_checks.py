@@ -10,6 +10,7 @@ import pytest
 from orchestrator.config.compose import compose
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.pipeline import checks
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from tests.unit.models.target_files import model, weights
 
@@ -29,3 +30,21 @@ def test_a_model_with_an_image_encoder_is_refused_without_torchvision(
     checks.check_image_encoder(compose([f"model.path={text_only.path}", "engine=transformers"]), with_images)
     monkeypatch.setattr(checks, "find_spec", lambda name: name)
     checks.check_image_encoder(local, with_images)
+
+
+@pytest.mark.parametrize(
+    ("name", "config_size"), [("model.embed_tokens.weight", 99), ("transformer.wte.weight", 99), ("other.weight", 8)]
+)
+def test_a_token_beyond_the_embedding_is_refused(tmp_path: Path, name: str, config_size: int) -> None:
+    read = read_checkpoint(model(tmp_path / "base", weights(0)))
+    header = dataclasses.replace(next(iter(read.tensors.values())), shape=(8, 4))
+    checkpoint = dataclasses.replace(read, config={**read.config, "vocab_size": config_size}, tensors={name: header})
+
+    def prompts(*ids: int, letters: tuple[int, ...] = ()) -> PromptSet:
+        return PromptSet("harmful", (Prompt("Hi"),), ("Hi",), (ids,), Sampling(letter_tokens=letters))
+
+    checks.check_token_ids(checkpoint, [prompts(0, 7)])
+    checks.check_token_ids(None, [prompts(0, 8)])
+    for beyond in (prompts(0, 8, 1), prompts(0, letters=(1, 8))):
+        with pytest.raises(UserError, match="gives token 8 in the prompt 'Hi', and the embedding holds 8 tokens"):
+            checks.check_token_ids(checkpoint, [prompts(7), beyond])
