@@ -5,7 +5,8 @@
 A text is coherent English, degenerate, or in another language or notation. The probability that it is degenerate is
 1 - (1 - loop) (1 - ruin) (1 - ruin of its end): `loop` is a logistic score of the features of repetition, `ruin` one of
 three softmax scores of the features of words. Both are fitted together by maximum likelihood, with a quadratic penalty.
-The operating point is chosen by cross-validation on the training texts. No test text is read.
+The operating point is chosen by cross-validation on the training texts, in which texts from the same prompt or written
+text are left out together. No test text is read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import codecs
 import json
 import random
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +25,22 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from orchestrator.judges import degenerate
-from orchestrator.judges._text_features import is_uncalibrated
+from orchestrator.judges import _english, degenerate
+from orchestrator.judges._text_features import is_number, is_uncalibrated
 from orchestrator.judges.degenerate import Features
-from scripts.make_ruins import KINDS, Sources
+from scripts.make_ruins import ruins
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "benchmarks" / "data" / "degenerate"
 WEIGHTS = ROOT / "orchestrator" / "data" / "english" / "degenerate.json"
 CLASSES = ("coherent", "degenerate", "unclear")
-PENALTY = 0.1
+PENALTY = 0.05
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 19))
-RECALL = 0.92
-"""Minimum recall at the operating point, in cross-validation on the training texts."""
+FALSE_ALARMS = 0.015
+"""Maximum share of false alarms at the operating point, in cross-validation on the coherent training texts."""
 FOLDS = 8
+OF_A_KIND = 8
+"""Number of synthetic ruins of each kind in a fold."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,17 @@ class Text:
         features: Its features, as `degenerate.measure` returns them.
         label: One of CLASSES.
         kind: Its origin, as the rows of the data files name it.
+        fold: The fold of the cross-validation in which it is left out.
         weight: Its weight in the likelihood.
         validates: Whether it counts in cross-validation. Texts derived from others are only used to fit.
-        refused: Whether it is a refusal, which counts as one even if it is also degenerate.
     """
 
     features: Features
     label: str
     kind: str
+    fold: int
     weight: float = 1.0
     validates: bool = True
-    refused: bool = False
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -66,14 +70,15 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def features_of(row: dict[str, Any]) -> Features | None:
-    """Return the features of a row's response; None if it is empty or in a notation that no feature describes.
+    """Return the features of a row's response; None if it is judged without them.
 
     If the text is withheld, its features are stored in the row.
     """
     if "features" in row:
         return Features.from_json(row["features"])
     text = row.get("response", row.get("text", ""))
-    return degenerate.measure(text) if text.strip() and not is_uncalibrated(text) else None
+    text_is_special = not text.strip() or is_number(text.strip()) or is_uncalibrated(text)
+    return None if text_is_special else degenerate.measure(text)
 
 
 def training_texts() -> Iterator[Text]:
@@ -81,13 +86,16 @@ def training_texts() -> Iterator[Text]:
     for row in training_rows():
         features = features_of(row)
         if features is not None:
-            yield Text(features, row["label"], row["kind"], row["weight"], row["validates"], row["refused"])
+            yield Text(features, row["label"], row["kind"], row["fold"], row["weight"], row["validates"])
 
 
-def _row(
-    label: str, kind: str, weight: float, validates: bool = True, refused: bool = False, **text: Any
-) -> dict[str, Any]:
-    return {"label": label, "kind": kind, "weight": weight, "validates": validates, "refused": refused, **text}
+def _row(label: str, kind: str, fold: int, weight: float, validates: bool = True, **text: Any) -> dict[str, Any]:
+    return {"label": label, "kind": kind, "fold": fold, "weight": weight, "validates": validates, **text}
+
+
+def fold_of(source: str) -> int:
+    """Return the fold of all texts from a source: a prompt or a written text."""
+    return zlib.crc32(source.encode()) % FOLDS
 
 
 def training_rows() -> Iterator[dict[str, Any]]:
@@ -99,53 +107,55 @@ def training_rows() -> Iterator[dict[str, Any]]:
         label = row["labels"][0]
         if row["split"] == "train" and label == row["labels"][1] and label != "unclear":
             kept = {key: row[key] for key in ("response", "features") if key in row}
-            yield _row(CLASSES[label == "degenerate"], "real", 1.0, refused=label == "refused", **kept)
+            yield _row(CLASSES[label == "degenerate"], "real", fold_of(row["prompt_id"]), 1.0, **kept)
     for row in rows(ROOT / "tests" / "data" / "labelled_responses.jsonl"):
         label = CLASSES[row["label"] == "degenerate"]
-        yield _row(label, "real", 1.0, refused=row["label"] == "refused", text=row["response"])
-    for row in rows(DATA / "synthetic.jsonl"):
-        if row["split"] == "train":
-            yield _row("degenerate", row["kind"], 1.5, text=row["text"])
-    written = [row for row in rows(DATA / "written.jsonl") if row["split"] == "train"]
-    for row in written:
-        label = "unclear" if row["class"] == "other" else "coherent"
-        yield _row(label, row["kind"], 2.5, text=row["text"])
-    yield from _derived(written)
-
-
-def _derived(written: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield shortened, encoded and ruined training texts, and paragraphs and code of this project."""
-    rng = random.Random(16)
-
-    def cut(text: str) -> str:
-        return text[: rng.randint(60, 170)].rsplit(" ", 1)[0]
-
-    english = [row for row in written if row["class"] == "coherent"]
-    foreign = [row["text"] for row in written if row["class"] == "other" and re.fullmatch("[a-z]{2}", row["kind"])]
-    for row in english:
-        if len(row["text"]) > 150:
-            yield _row("coherent", "cut", 1.0, validates=False, text=cut(row["text"]))
-    for text in foreign:
-        if len(text) > 100:
-            part = cut(text) if " " in text[:50] else text[:60]
-            yield _row("unclear", "cut", 1.0, validates=False, text=part)
+        yield _row(label, "real (old)", fold_of(row["response"]), 1.0, text=row["response"])
+    for row in rows(DATA / "cases.jsonl"):
+        yield _row(row["label"], "case", fold_of(row["text"]), 6.0, validates=False, text=row["text"])
     for row in rows(DATA / "project.jsonl"):
-        yield _row("coherent", "project", 1.0, validates=False, text=row["text"])
-    prose = [row["text"] for row in english if row["kind"] in ("prose", "long", "recipe", "dialogue", "poem")]
-    for i, text in enumerate(rng.sample(prose, 24)):
-        part = text[: rng.randint(80, 300)]
+        yield _row("coherent", "project", fold_of(row["text"]), 0.5, validates=False, text=row["text"])
+    written = [row for row in rows(DATA / "written.jsonl") if row["split"] == "train"]
+    for fold in range(FOLDS):
+        members = [row for row in written if fold_of(row["text"]) == fold]
+        for row in members:
+            label, weight = ("unclear", 3.0) if row["class"] == "other" else ("coherent", 2.0)
+            yield _row(label, row["kind"], fold, weight, text=row["text"])
+        for kind, text in ruins(members, f"50-{fold}", OF_A_KIND):
+            yield _row("degenerate", kind, fold, 1.0, text=text)
+        for label, kind, weight, text in _derived(members, random.Random(f"60-{fold}")):
+            yield _row(label, kind, fold, weight, validates=False, text=text)
+
+
+def _derived(members: list[dict[str, Any]], rng: random.Random) -> Iterator[tuple[str, str, float, str]]:
+    """Yield (label, kind, weight, text) of shortened and encoded texts and single words."""
+    for row in members:
+        text, is_foreign = row["text"], re.fullmatch("[a-z]{2}", row["kind"]) is not None
+        label = "unclear" if row["class"] == "other" else "coherent"
+        if (label == "coherent" and len(text) > 150) or (is_foreign and len(text) > 100):
+            part = text[: rng.randint(60, 170)].rsplit(" ", 1)[0] if " " in text[:50] else text[:60]
+            yield label, "cut", 1.0, part
+        first = re.split(r"(?<=[.!?。।])\s", text, maxsplit=1)[0]
+        if (
+            (is_foreign or row["kind"] in ("prose", "long", "dialogue", "recipe"))
+            and first != text
+            and len(first) < 150
+        ):
+            yield label, "first sentence", 0.5, first
+    common = [word for word, number in _english.load().numbers.items() if 100 <= number < 5000 and len(word) > 2]
+    for _ in range(8):
+        word = rng.choice(common)
+        yield "coherent", "word", 0.3, rng.choice((word, word.title())) + rng.choice(("", ".", "!"))
+    english = [row["text"] for row in members if row["kind"] in ("prose", "long", "recipe", "dialogue", "poem")]
+    for i, text in enumerate(rng.sample(english, 6)):
+        part = text[: rng.randint(80, 300)].encode()
         encoded = (
-            codecs.encode(part, "rot13"),
-            base64.b64encode(part.encode()).decode(),
-            part.encode().hex(" "),
-            base64.b32encode(part.encode()).decode(),
+            codecs.encode(part.decode(), "rot13"),
+            base64.b64encode(part).decode(),
+            part.hex(" "),
+            base64.b32encode(part).decode(),
         )[i % 4]
-        yield _row("unclear", "encoded", 1.0, validates=False, text=encoded)
-    sources = Sources.of(written)
-    for kind, make in KINDS.items():
-        kind_rng = random.Random(f"33-{kind}")
-        for text in (make(kind_rng, sources) for _ in range(40)):
-            yield _row("degenerate", kind, 0.5, validates=False, text=text)
+        yield "unclear", "encoded", 1.0, encoded
 
 
 class Model:
@@ -230,32 +240,34 @@ class Model:
 
 
 def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:
-    """Return the probabilities of CLASSES of each text from a fit without it; NaN for texts that only help to fit."""
-    fold = np.random.default_rng(0).integers(0, FOLDS, len(texts))
-    validates = np.array([text.validates for text in texts])
+    """Return the probabilities of CLASSES of each text from a fit without the texts of its fold."""
+    fold = np.array([text.fold for text in texts])
     p = np.full((len(texts), 3), np.nan)
     for i in range(FOLDS):
-        held_out = (fold == i) & validates
-        p[held_out] = model.probabilities(model.fit(~held_out), held_out)
+        p[fold == i] = model.probabilities(model.fit(fold != i), fold == i)
     return p
 
 
 def choose_threshold(p: np.ndarray, texts: list[Text]) -> float:
-    """Return the highest threshold with a recall of at least RECALL, averaged over real and made ruins."""
-    coherent = np.array([t.validates and t.label == "coherent" and not t.refused for t in texts])
-    ruined = np.array([t.validates and t.label == "degenerate" for t in texts])
-    real = np.array([t.kind == "real" for t in texts])
-    recalls = {}
+    """Return the lowest threshold with at most a share of FALSE_ALARMS among the coherent texts."""
+    validates = np.array([text.validates for text in texts])
+    labels = np.array([text.label for text in texts])
+    real = np.array([text.kind.startswith("real") for text in texts])
+    alarms = {}
     for threshold in THRESHOLDS:
         called = p[:, 1] >= threshold
-        recall = called[ruined & real].mean(), called[ruined & ~real].mean()
-        recalls[threshold] = sum(recall) / 2
+
+        def share(label: str, source: np.ndarray, called: np.ndarray = called) -> str:
+            members = called[validates & (labels == label) & source]
+            return f"{members.sum()}/{len(members)} = {members.mean():.1%}"
+
+        alarms[threshold] = called[validates & (labels == "coherent")].mean()
         print(
-            f"{threshold:.2f}: recall {recall[0]:.3f} of real ruins, {recall[1]:.3f} of made ones; false alarms "
-            f"{called[coherent].mean():.3f} ({called[coherent & real].mean():.3f} real, "
-            f"{called[coherent & ~real].mean():.3f} written)"
+            f"{threshold:.2f}: recall {share('degenerate', real)} of real ruins, {share('degenerate', ~real)} of made "
+            f"ones; false alarms {alarms[threshold]:.1%} ({share('coherent', real)} real, {share('coherent', ~real)} "
+            f"written); other {share('unclear', ~real)}"
         )
-    return max(threshold for threshold, recall in recalls.items() if recall >= RECALL)
+    return min(threshold for threshold, share in alarms.items() if share <= FALSE_ALARMS)
 
 
 def main() -> None:

@@ -4,8 +4,8 @@
     python -m scripts.make_english symspellpy-6.10.1-py3-none-any.whl
 
 The lists count words and pairs of neighbors in Google Books (see NOTICE). A line of the table is a word, and the
-numbers of the lines (from 0, in base 36) of the words that follow it more often than chance. Lines are in order of
-frequency.
+numbers of the lines (from 0, in base 36) of the words that follow it more often than chance. The common words come
+first, in order of frequency, and then the rare ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 
 TABLE = Path(__file__).parents[1] / "orchestrator" / "data" / "english" / "words.txt.gz"
 WORDS = 20_000
-"""Number of words in the table."""
+"""Number of common words in the table, in order of frequency."""
+RARE = 40_000
+"""Number of rarer words after them, in alphabetical order, which compresses better."""
 PAIRED = 10_000
 """Number of words whose pairs are in the table."""
 LIFT = 1.5
@@ -44,7 +46,8 @@ def make(wheel: Path) -> bytes:
     with zipfile.ZipFile(wheel) as archive:
         single = {word: int(count) for word, count in _rows(archive, "frequency_dictionary_en_82_765.txt")}
         double = {(a, b): int(n) for a, b, n in _rows(archive, "frequency_bigramdictionary_en_243_342.txt")}
-    words = sorted(single, key=lambda word: (-single[word], word))[:WORDS]
+    ranked = sorted(single, key=lambda word: (-single[word], word))
+    words = ranked[:WORDS] + sorted(ranked[WORDS : WORDS + RARE])
     number = {word: i for i, word in enumerate(words[:PAIRED])}
     factor = sum(single.values()) ** 2 / sum(double.values())
     followers: list[list[int]] = [[] for _ in words]

@@ -1,8 +1,8 @@
-"""Make synthetic ruins of the written texts of benchmarks/data/degenerate, by a seeded draw.
+"""Make synthetic ruins of the written test texts of benchmarks/data/degenerate, by a seeded draw.
 
     python -m scripts.make_ruins
 
-Ruins of the test split are made from test texts only, and those of the training split from training texts only.
+scripts/fit_degenerate.py makes those for training, from training texts only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[1] / "benchmarks" / "data" / "degenerate"
-SEEDS = {"train": 31, "test": 32}
+SEED = 41
 OF_A_KIND = 20
 PROSE = frozenset({"prose", "long", "recipe", "dialogue", "poem", "anaphora", "refusal", "list"})
 SMALL = (
@@ -193,20 +193,28 @@ KINDS: dict[str, Maker] = {
 }
 
 
+def ruins(written: Sequence[dict[str, Any]], seed: str, of_a_kind: int) -> list[tuple[str, str]]:
+    """Return (kind, text) of different ruins of each kind that are made of these rows of written.jsonl."""
+    sources = Sources.of(written)
+    out = []
+    for kind, make in KINDS.items():
+        rng, seen = random.Random(f"{seed}-{kind}"), set[str]()
+        while len(seen) < of_a_kind:
+            text = make(rng, sources)
+            if text and text not in seen:
+                seen.add(text)
+                out.append((kind, text))
+    return out
+
+
 def main() -> None:
     """Write synthetic.jsonl."""
     lines = (DATA / "written.jsonl").read_text(encoding="utf-8").splitlines()
-    written = [json.loads(line) for line in lines]
-    out: list[dict[str, str]] = []
-    for split, seed in SEEDS.items():
-        sources = Sources.of([row for row in written if row["split"] == split])
-        for kind, make in KINDS.items():
-            rng, seen = random.Random(f"{seed}-{kind}"), set[str]()
-            while len(seen) < OF_A_KIND:
-                text = make(rng, sources)
-                if text and text not in seen:
-                    seen.add(text)
-                    out.append({"id": f"sy-{len(out):03d}", "split": split, "kind": kind, "text": text})
+    written = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    out = [
+        {"id": f"sf-{i:03d}", "split": "test", "kind": kind, "text": text}
+        for i, (kind, text) in enumerate(ruins(written, str(SEED), OF_A_KIND))
+    ]
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in out)
     (DATA / "synthetic.jsonl").write_text(rows, encoding="utf-8")
 

@@ -9,7 +9,9 @@ from functools import cache
 from importlib import resources
 
 USUAL = 4
-"""Number of words in which a group of three letters must occur to count as English."""
+"""Number of common words in which a group of three letters must occur to count as English."""
+COMMON = 20_000
+"""Number of common words, which come first in the table; rarer ones follow."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,9 @@ class English:
     """The table.
 
     Attributes:
-        numbers: Each word's number, in order of frequency.
+        numbers: Each word's number. Those below COMMON are in order of frequency.
         pairs: The usual pairs, as first * 2**16 + second.
-        trigrams: The groups of three letters in the words, which have `^` before and `$` after them.
+        trigrams: The groups of three letters in the common words, which have `^` before and `$` after them.
     """
 
     numbers: dict[str, int]
@@ -38,6 +40,8 @@ def load() -> English:
         word, *followers = line.split(" ")
         numbers[word] = number
         pairs.update((number << 16) + int(follower, 36) for follower in followers)
+        if number >= COMMON:
+            continue
         marked = f"^{word}$"
         trigrams.update(marked[i : i + 3] for i in range(len(marked) - 2))
     return English(numbers, frozenset(pairs), frozenset(part for part, n in trigrams.items() if n >= USUAL))

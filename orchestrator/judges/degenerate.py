@@ -24,7 +24,14 @@ from importlib import resources
 from typing import Any
 
 from orchestrator.judges import Judge
-from orchestrator.judges._text_features import is_uncalibrated, loop_features, structure, word_features
+from orchestrator.judges._text_features import (
+    is_number,
+    is_uncalibrated,
+    loop_features,
+    regular,
+    structure,
+    word_features,
+)
 from orchestrator.utils.records import JsonRecord
 
 HEAD, TAIL = 800, 400
@@ -56,7 +63,7 @@ class Degenerate(Judge):
     """Judge with the verdicts `degenerate`, `coherent` and `unclear`; `reason` returns the kind of degeneration."""
 
     name = "degenerate"
-    version = 3
+    version = 4
     verdicts = ("degenerate", "coherent", "unclear")
 
     @property
@@ -70,7 +77,7 @@ class Degenerate(Judge):
 
 
 JUDGE = Degenerate()
-EARLIER_IDS = {2: "c0d7322904530a92"}
+EARLIER_IDS = {2: "c0d7322904530a92", 3: "06460edfcf463a9e"}
 """Version -> id of earlier versions. Their stored verdicts count until a sweep is judged by this version."""
 
 
@@ -127,14 +134,17 @@ def measure(response: str) -> Features:
     raw = excerpt(response)
     text = raw.strip()
     structured = structure(text)
-    end = word_features(end_of(text), structured) if len(text) > MIN_SEPARATE else None
-    return Features(loop_features(raw, structured), word_features(text, structured), end)
+    lines = regular(text)
+    end = word_features(end_of(text), structured, lines) if len(text) > MIN_SEPARATE else None
+    return Features(loop_features(raw, structured), word_features(text, structured, lines), end)
 
 
 def probabilities(response: str) -> Probabilities:
     """Return the probabilities of the three verdicts."""
     if not response.strip():
         return Probabilities(0.0, 1.0, 0.0, 1.0)
+    if is_number(response.strip()):
+        return Probabilities(1.0, 0.0, 0.0, 0.0)
     features = measure(response)
     if is_uncalibrated(response):
         loop = _loop(features)
