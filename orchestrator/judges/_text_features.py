@@ -104,7 +104,7 @@ def _shape(line: str) -> tuple[str, ...]:
     """Return the kinds of the first four pieces of a line: a word, a capitalized word, a number, or the sign itself."""
     return tuple(
         "0" if piece[0].isdigit() else ("A" if piece[0].isupper() else "a") if piece[0].isalpha() else piece
-        for piece in _PIECE.findall(line)[:4]
+        for piece in (match[0] for match in itertools.islice(_PIECE.finditer(line), 4))
     )
 
 

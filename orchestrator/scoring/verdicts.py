@@ -36,13 +36,16 @@ def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.D
 def degeneracy_version(stored: StoredSweep) -> int:
     """Return the version of the judge of degeneracy whose verdicts count for a sweep: one for all its responses.
 
-    It is the current version if that has judged all responses that an earlier one has judged.
+    It is the latest version that has judged all responses. If none has, it is the current version, unless an earlier
+    one has judged responses that the current one has not.
     """
-    current = stored.judged(DEGENERATE.id).keys()
-    if stored.generations.keys() <= current:
-        return DEGENERATE.version
-    for version, judge_id in sorted(EARLIER_IDS.items(), reverse=True):
-        if not stored.judged(judge_id).keys() <= current:
+    versions = {DEGENERATE.version: DEGENERATE.id} | dict(sorted(EARLIER_IDS.items(), reverse=True))
+    judged = {version: stored.judged(judge_id).keys() for version, judge_id in versions.items()}
+    for version, keys in judged.items():
+        if stored.generations.keys() <= keys:
+            return version
+    for version, keys in judged.items():
+        if not keys <= judged[DEGENERATE.version]:
             return version
     return DEGENERATE.version
 

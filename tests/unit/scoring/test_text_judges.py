@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator import judges
+from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.text_judges import score_missing, score_with_text_judges
-from orchestrator.scoring.verdicts import outcomes, verdict_counts
+from orchestrator.scoring.verdicts import degeneracy_version, outcomes, verdict_counts
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.tasks import Prompt
@@ -70,3 +72,22 @@ def test_a_response_without_a_verdict_on_degeneracy_has_no_outcome(stored: Store
     part.unlink()
     stored.refresh()
     assert sum(table.num_rows for table in outcomes(stored, keyword)) == 0
+
+
+@pytest.mark.parametrize(
+    ("judged", "version"),
+    [
+        ({2: "abc"}, 2),
+        ({2: "abc", 3: "a"}, 2),  # version 3 was interrupted
+        ({2: "abc", 3: "abc"}, 3),
+        ({3: "abc", 4: "ab"}, 3),
+        ({3: "abc", 4: "abc"}, 4),
+        ({3: "a", 4: "ab"}, 4),
+        ({}, 4),
+    ],
+)
+def test_the_latest_version_that_has_judged_all_responses_counts(judged: dict[int, str], version: int) -> None:
+    ids = {DEGENERATE.version: DEGENERATE.id, **EARLIER_IDS}
+    by_id = {judge_id: dict.fromkeys(judged.get(number, "")) for number, judge_id in ids.items()}
+    stored = SimpleNamespace(generations=dict.fromkeys("abc"), judged=by_id.__getitem__)
+    assert degeneracy_version(stored) == version  # type: ignore[arg-type]
