@@ -39,6 +39,8 @@ def degeneracy_version(stored: StoredSweep) -> int:
     It is the latest version that has judged all responses. If none has, it is the current version, unless an earlier
     one has judged responses that the current one has not.
     """
+    if stored.generations.keys() <= stored.judged(DEGENERATE.id).keys():
+        return DEGENERATE.version  # the usual case needs no scan of earlier verdicts
     versions = {DEGENERATE.version: DEGENERATE.id} | dict(sorted(EARLIER_IDS.items(), reverse=True))
     judged = {version: stored.judged(judge_id).keys() for version, judge_id in versions.items()}
     for version, keys in judged.items():

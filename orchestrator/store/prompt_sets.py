@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,16 +26,11 @@ class PromptSets:
         self._folder = folder
 
     def write(self, prompts: PromptSet) -> None:
-        """Store a prompt set unless it is stored already.
-
-        A stored one of an earlier version, which lacks the template's source, gets it and is otherwise left as it is.
-        """
+        """Store a prompt set unless it is stored already. A stored one of an earlier version is left as it is."""
         path = self._path(prompts.id)
         try:
-            stored = self.read(prompts.id)
-            if stored.template or not prompts.template:
-                return
-            prompts = dataclasses.replace(stored, template=prompts.template)
+            self.read(prompts.id)
+            return
         except MissingFileError:
             pass
         except DamagedFileError as error:

@@ -57,13 +57,15 @@ def test_prompt_sets_are_read_with_their_ids(
     assert reopen(study).prompt_sets.read(stored.id) == stored
 
 
-def test_a_stored_prompt_set_without_a_template_gets_its_source(study: Study) -> None:
+def test_a_stored_prompt_set_without_a_template_is_left_as_it_is(study: Study) -> None:
     first = PromptSet("harmful", (Prompt("Hi", category="a"),), ("Hi",), ((1,),), Sampling(), "p", "default")
     known = PromptSet("harmful", (Prompt("Hi"),), ("Hi",), ((1,),), Sampling(), "q", "default", template="none")
-    for prompts in (first, known, first):
-        study.prompt_sets.write(prompts)
-    read = study.prompt_sets.read(first.id)
-    assert (read.template, read.probe_set, read.prompts[0].category) == ("none", "p", "a")
+    study.prompt_sets.write(first)
+    (path,) = (study.root / "prompts").iterdir()
+    before = path.read_bytes()
+    assert known.id == first.id
+    study.prompt_sets.write(known)
+    assert path.read_bytes() == before
 
 
 def test_directions_are_stored_once_per_model(study: Study, tmp_path: Path) -> None:
