@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,10 @@ def largest_difference(actual: list[dict[int, float]], expected: list[Array]) ->
     )
 
 
-def check_points(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1) -> None:
-    """Apply n points; check weights and outputs, and that the origin is restored."""
+def check_points(
+    folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int = 1, threads: int | None = None
+) -> None:
+    """Apply n points; check weights and outputs, the number of threads, and that the origin is restored."""
     checkpoint = MappedCheckpoint(folder)
     prompts = [[40, 41, 42, 43, 44, 45], [90, 17, 200], [7] * 12]
     scalars = {d.id: measure_scalars(checkpoint, d) for d in (LINE, ACROSS, ROWS, PLAIN)}
@@ -152,9 +154,11 @@ def check_points(folder: Path, tmp_path: Path, n: int = 50, tensor_parallel: int
         reference_logprobs(folder, prompts),
         reference_logprobs(copy_with_weights(tmp_path / "moved", folder, moved), prompts),
     ]
-    engine = open_engine(dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel))
+    spec = dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel, threads=threads)
+    engine = open_engine(spec)
     assert isinstance(engine, VllmEngine)
     try:
+        assert threads is None or numba.get_num_threads() == threads
         engine.verify_writes()
         assert differing(engine, checkpoint, base) == []
         at_origin = first_token_logprobs(engine, prompts)
@@ -215,27 +219,24 @@ def test_points_of_a_language_model_with_an_image_encoder(make_tiny: Callable[..
     check_points(folder, tmp_path)
 
 
-@pytest.mark.parametrize(("family", "ranks"), [("llama", 3), ("qwen2", 2)])
-def test_points_over_several_ranks(make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path) -> None:
-    settings = THREE | {"tie_word_embeddings": True} if ranks == 3 else {"hidden_size": 128}
-    check_points(make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings), tmp_path, 20, ranks)
-
-
-def test_measuring_for_several_ranks_respects_the_number_of_threads(
-    make_tiny: Callable[..., Path],
-) -> None:
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """Let numba use every core; restore its and torch's number of threads after the test."""
     before = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-    spec = dataclasses.replace(SPEC, model_dir=str(make_tiny("llama", hidden_size=128)), threads=1, tensor_parallel=2)
-    try:
-        engine = open_engine(spec)
-        try:
-            assert numba.get_num_threads() == 1
-        finally:
-            engine.close()
-    finally:
-        numba.set_num_threads(before[0])
-        torch.set_num_threads(before[1])
+    yield
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.mark.parametrize(("family", "ranks"), [("llama", 3), pytest.param("qwen2", 2, marks=pytest.mark.slow)])
+def test_points_over_several_ranks_and_one_thread(
+    make_tiny: Callable[..., Path], family: str, ranks: int, tmp_path: Path, all_threads: None
+) -> None:
+    """Measuring a direction for several ranks respects the number of threads, too."""
+    settings = THREE | {"tie_word_embeddings": True} if ranks == 3 else {"hidden_size": 128}
+    folder = make_tiny(family, dtype="bfloat16" if ranks == 3 else "float32", **settings)
+    check_points(folder, tmp_path, 20, ranks, threads=1)
 
 
 @pytest.mark.slow

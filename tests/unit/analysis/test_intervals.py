@@ -50,7 +50,14 @@ def test_the_interval_of_no_responses_is_nan() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("population", "directions"), [(MIXED, 1), (MIXED, 3), (MIXED, 6), (CLUSTERED, 3), (PLATEAUS, 10)]
+    ("population", "directions"),
+    [
+        (MIXED, 1),
+        (MIXED, 3),
+        (CLUSTERED, 3),
+        pytest.param(MIXED, 6, marks=pytest.mark.slow),
+        pytest.param(PLATEAUS, 10, marks=pytest.mark.slow),
+    ],
 )
 def test_nominal_95_percent_covers_at_least_93_in_every_population(population: Population, directions: int) -> None:
     """Two standard errors of 400 sweeps are allowed; the table of the benchmark is of 2,000."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.config.schema import ProbesConfig
+from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from tests.unit.prompts.test_probe_sets import preset
 from tests.unit.prompts.test_rendering import NO_SYSTEM, decode, tokenizer
+from tests.unit.subprocesses import Exchange, serving_module
 
 SUMS = [
     {"question": f" {i} + {i}? ", "subject": "easy_sums", "choices": [str(i), str(2 * i)], "answer": 1} for i in (1, 2)
@@ -26,8 +29,16 @@ QUESTION = "3 + 3?\nA. 6\nB. 7\nAnswer:"
 SOLVED = ("1 + 1?\nA. 1\nB. 2\nAnswer:", "2 + 2?\nA. 2\nB. 4\nAnswer:")
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[Exchange]:
+    """The subprocess that renders, reused because it takes seconds to start."""
+    with serving_module("orchestrator.prompts.chat_templates") as exchange:
+        yield exchange
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: Exchange) -> Path:
+    monkeypatch.setattr(rendering, "_exchange", process)
     monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
