@@ -147,7 +147,7 @@ def test_a_holder_that_was_replaced_leaves_the_new_lease_alone(path: Path, monke
     monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
     with enter(path):
         deadline = time.monotonic() + 30
-        # A renewal that read the lease just before it was replaced overwrites it once, so it is replaced until it stays.
+        # A renewal that read the lease just before it was replaced overwrites it once: it is replaced until it stays.
         while read_json(path)["name"] != "other" and time.monotonic() < deadline:
             write_foreign_lease(path)
             time.sleep(0.1)
