@@ -157,13 +157,15 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     dispatcher: Dispatcher | None = None
     ending = "broken"
     try:
-        log = stored.folder.log_path(recorder.run)
+        log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
+        cluster_spec = cluster.ClusterSpec.from_config(config.cluster)
         with (
             redirect_output(console, log) as terminal,
             ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
-            cluster.session(cluster.ClusterSpec.from_config(config.cluster), stored.folder.ray_logs_path(recorder.run)),
+            cluster.session(cluster_spec, actor_logs),
         ):
-            display.print_line(f"logs: {log}, {cluster.log_folder()}")
+            # A local session's own folder is removed with it, so its copy is named.
+            display.print_line(f"logs: {log}, {actor_logs if cluster_spec.kind == 'local' else cluster.log_folder()}")
             if prepared.model is not None:
                 cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             engines = engines_of(stored.generations)

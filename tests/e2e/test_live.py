@@ -58,7 +58,7 @@ def test_a_run_on_a_terminal_shows_a_live_display_and_leaves_only_results(tmp_pa
     assert logs and Path(logs[2].split("actor")[0]).is_dir(), "the log folder must be named"
     expected = (
         r"21 tasks at 21 points|intervals over new probes$|logs: |actor .* holds the model|21 of 21 points in |"
-        r"\S*/logs|\S*\.log,|$"
+        r"\S*/logs|\S*\.log,|\S*-ray$|prompts of harmful: bare text|.*' webcams\"$|$"
     )
     unexpected = [line for line in logged.splitlines() if not re.match(expected, line.strip()) and "/" not in line]
     assert unexpected == [], "output of Ray or the engine must not appear in between"
