@@ -19,6 +19,9 @@ from orchestrator.utils.private import runtime_folder
 from tests.cluster.conftest import prepare_environment
 from tests.unit.users import as_nobody, needs_two_users
 
+EARLIER: dict[str, list[str]] = {"tcp": [], "udp": [], "unix": []}
+"""The listening sockets of this process and its children before the session started, by kind."""
+
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -27,6 +30,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     prepare_environment()
     logs = tmp_path_factory.mktemp("logs") / "ray"
+    for kind in EARLIER:  # those of other tests in this process
+        EARLIER[kind] = listening(kind)
     with cluster.session(cluster.ClusterSpec(), logs):
         actor = ray.remote(num_cpus=0)(_Worker).remote()  # type: ignore[attr-defined]
         assert ray.get(actor.pid.remote()) != os.getpid()
@@ -46,7 +51,12 @@ def processes() -> set[int]:
 
 
 def sockets(kind: str) -> list[str]:
-    """Return the local addresses of the listening sockets of this sweep's processes. `kind`: tcp, udp or unix."""
+    """Return the local addresses of the listening sockets that this session opened. `kind`: tcp, udp or unix."""
+    return [address for address in listening(kind) if address not in EARLIER[kind]]
+
+
+def listening(kind: str) -> list[str]:
+    """Return the local addresses of the listening sockets of this process and its children."""
     flag = {"tcp": "-t", "udp": "-u", "unix": "-x"}[kind]
     lines = subprocess.run(["ss", "-Hnlp", flag], capture_output=True, text=True, check=True).stdout.splitlines()
     own_lines = [line for line in lines if processes() & set(map(int, re.findall(r"pid=(\d+)", line)))]
