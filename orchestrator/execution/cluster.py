@@ -55,7 +55,7 @@ class ClusterSpec:
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, logs: Path | None = None) -> Iterator[None]:
+def session(spec: ClusterSpec, kept_logs: Path | None = None) -> Iterator[None]:
     """Start or join Ray for the duration of the context.
 
     A local session listens on loopback only, requires a token of its own, and keeps its files in a private folder that
@@ -63,7 +63,7 @@ def session(spec: ClusterSpec, logs: Path | None = None) -> Iterator[None]:
 
     Args:
         spec: The cluster.
-        logs: Folder for a copy of a local session's logs. None: they are removed with the session.
+        kept_logs: Folder for a copy of a local session's logs. None: they are removed with the session.
 
     Raises:
         UserError: The cluster cannot be joined, or this machine cannot hold a private session.
@@ -72,7 +72,7 @@ def session(spec: ClusterSpec, logs: Path | None = None) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if spec.kind == "local":
-            _start(stack.enter_context(_private_session(logs)))
+            _start(stack.enter_context(_private_session(kept_logs)))
         else:
             _join(spec.address or "auto")
         try:
@@ -123,11 +123,11 @@ def _join(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _private_session(logs: Path | None) -> Iterator[Path]:
+def _private_session(kept_logs: Path | None) -> Iterator[Path]:
     """Set Ray up for a session that no other user and no other machine can join. Yields its folder."""
     from ray._private import ray_constants
 
-    with session_folder(logs) as folder:
+    with session_folder(kept_logs) as folder:
         settings: dict[str, str | None] = {
             # Ray replaces 127.0.0.1 by the machine's address, and then listens on every interface, unless clusters of
             # several machines are disabled. Despite the variable's name this is possible on every system.

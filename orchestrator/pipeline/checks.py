@@ -30,7 +30,7 @@ def check_token_ids(checkpoint: CheckpointInfo | None, prompt_sets: Sequence[Pro
         return
     for prompts in prompt_sets:
         for prompt, ids in zip(prompts.prompts, prompts.token_ids, strict=True):
-            highest = max((*ids, *prompts.sampling.letter_tokens))
+            highest = max((*ids, *prompts.sampling.letter_tokens), default=0)
             if highest >= checkpoint.vocabulary:
                 remedy = (
                     f"its tokenizer gives token {highest} in the prompt {prompt.text[:60]!r}, and the embedding holds "

@@ -29,7 +29,7 @@ PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
 """Files from which transformers reads a processor's chat template, but not a tokenizer's."""
 
 PRINTED_PARTS = ("[{'type': 'text'", '[{"type": "text"')
-"""What a template writes that prints a list of parts instead of reading it."""
+"""Beginnings of a list of parts that a template prints instead of reading it."""
 
 TIME_LIMIT = 1800.0
 """Limit of the process in seconds: a template may loop for ever."""

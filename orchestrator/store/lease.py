@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from orchestrator.store.files import DamagedFileError, publish_json, read_json
+from orchestrator.store.records import MAX_TIME
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError, check_kinds
@@ -29,7 +30,7 @@ LEASE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     **dict.fromkeys(("born", "since", "beat"), ("a time in seconds", (int, float))),
     "pid": ("the number of a process", (int,)),
 }
-FAR = 1e11  # seconds since 1970, in the year 5138: a later time cannot be shown
+REQUIRED = ("name", "user", "host", "pid", "since", "beat")
 STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
 
 
@@ -140,7 +141,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         held = read_json(path)
         check_kinds(held, LEASE_KINDS)
-        if any(held[key] is None for key in ("name", "user", "host", "pid", "since", "beat")) or held["since"] > FAR:
+        if any(held[key] is None for key in REQUIRED) or held["since"] > MAX_TIME:
             return None
         if abs(time.time() - held["beat"]) > STALE:
             return None

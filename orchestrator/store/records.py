@@ -79,7 +79,7 @@ class RunTotals:
         return cls(**totals)
 
 
-MOST_SECONDS = 1e11  # seconds since 1970, in the year 5138: later times cannot be shown
+MAX_TIME = 1e11  # seconds since 1970, in the year 5138: later times cannot be shown
 MACHINE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "cpu": ("a name", (str,)),
     "cores": ("a whole number", (int,)),
@@ -163,7 +163,7 @@ class RunRecord:
             totals=RunTotals.from_json(document),
             failures=tuple(FailedVisit.from_json(failure) for failure in read_field(document, "failures", list, [])),
         )
-        if abs(run.started_at or 0.0) > MOST_SECONDS:
+        if abs(run.started_at or 0.0) > MAX_TIME:
             raise DamagedFileError(f"started_at is {run.started_at}, which is no time")
         try:
             for machine in run.machines.values():

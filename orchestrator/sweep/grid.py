@@ -35,7 +35,7 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 # Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
 _JSON_KEYS = {"extra_checkpoints": "beside"}
 # Values with which a key is left out of the JSON, so that grids from before these options keep their ids.
-MOST_NODES = 10_000_000
+MAX_NODES = 10_000_000
 """Most nodes of a stored grid. A larger one, which no machine could hold in memory, is taken for damage."""
 
 _LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None}
@@ -195,8 +195,8 @@ class Grid:
             ExtraCheckpoint(extra(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
         )
         grid = check_types(cls(**fields))
-        if min(grid.steps, grid.directions) < 1 or grid.size > MOST_NODES:
-            raise ValueError(f"its grid has {grid.size:,} nodes, which is not between 1 and {MOST_NODES:,}")
+        if min(grid.steps, grid.directions) < 1 or grid.size > MAX_NODES:
+            raise ValueError(f"its grid has {grid.size:,} nodes, which is not between 1 and {MAX_NODES:,}")
         if any(low >= high for low, high in filter(None, (grid.range, grid.range_y))):
             raise ValueError(f"its grid has the range {grid.range_y or grid.range}, whose ends are not in order")
         return grid

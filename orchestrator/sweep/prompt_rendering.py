@@ -21,7 +21,7 @@ _SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRendering(JsonRecord):
-    """How the prompts of one prompt set were rendered.
+    """The rendering of one prompt set: its template and an example.
 
     Attributes:
         template: Source of the chat template, see `PromptSet.template`.

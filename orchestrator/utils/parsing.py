@@ -71,15 +71,14 @@ def _check_depth(value: Any) -> None:
     """Raise FormatError for a value that is nested too deeply. The value is not walked recursively."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        containers = [item for item in level if isinstance(item, dict | list)]
-        if not containers:
-            return
-        level = [
-            child for item in containers for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, dict | list)
-        ]  # fmt: skip
-    if level:
+        containers = [item.values() if isinstance(item, dict) else item for item in level if _is_container(item)]
+        level = [child for container in containers for child in container]
+    if any(map(_is_container, level)):
         raise FormatError(f"is nested more than {MAX_DEPTH} levels deep")
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

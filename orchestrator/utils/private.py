@@ -121,16 +121,16 @@ def acquire(descriptor: int, operation: int, path: Path, longest: float = LONGES
     Raises:
         UserError: Another process still holds the lock.
     """
-    deadline, told = time.monotonic() + longest, False
+    deadline, logged = time.monotonic() + longest, False
     while True:
         try:
             fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
-        if not told:
+        if not logged:
             logger.info("waiting for process %s, which is doing the same work (%s)", holder, path)
-            told = True
+            logged = True
         if time.monotonic() >= deadline:
             remedy = f"process {holder} has held this lock for {duration(longest)}: end that process, and start again"
             raise UserError("lock", path, remedy)

@@ -77,13 +77,13 @@ def findings(page: str, generated: Collection[str], is_source: Callable[[str], b
         generated: Names of the numbers that were measured. The text in other markers counts as written by hand.
         is_source: Whether the text of a source is one; see `is_stated_source`.
     """
-    found = []
+    violations = []
     for match in _FIGURE.finditer(page):
         if "\n" not in match["text"] and not page[: match.start()].rpartition("\n")[2].strip():
-            found.append(Finding(_line(page, match.start()), f"the marker {match['name']} begins a line"))
+            violations.append(Finding(_line(page, match.start()), f"the marker {match['name']} begins a line"))
     for match in _SOURCE.finditer(page):
         if not is_source(match["source"]):
-            found.append(Finding(_line(page, match.start()), f"'{match['source']}' is no source"))
+            violations.append(Finding(_line(page, match.start()), f"'{match['source']}' is no source"))
     source_above: re.Match[str] | None = None
     for start, block in _blocks(page, generated):
         text = _blank(_COMMENT, block)
@@ -94,10 +94,10 @@ def findings(page: str, generated: Collection[str], is_source: Callable[[str], b
         numbers = list(_MEASURED.finditer(text))
         covering, source_above = source or source_above, None
         if covering is None:
-            found += [Finding(_line(page, start + n.start()), f"'{n[0]}' has no source") for n in numbers]
+            violations += [Finding(_line(page, start + n.start()), f"'{n[0]}' has no source") for n in numbers]
         elif not numbers:
-            found.append(Finding(_line(page, start), f"the source '{covering['source']}' covers no number"))
-    return sorted(found, key=lambda finding: finding.line)
+            violations.append(Finding(_line(page, start), f"the source '{covering['source']}' covers no number"))
+    return sorted(violations, key=lambda finding: finding.line)
 
 
 def is_stated_source(source: str, root: Path = ROOT) -> bool:

@@ -93,7 +93,7 @@ class SweepResults:
 
 @dataclass(frozen=True)
 class Results:
-    """What a field may read.
+    """The results that a field may use.
 
     Attributes:
         name: The name of the study that is quoted.
@@ -112,7 +112,7 @@ class Results:
 
     @property
     def available(self) -> bool:
-        """Whether there are results of the study that is quoted."""
+        """True if there are results of the study that is quoted."""
         return self.name in self.sweeps or self.name in self.geometries
 
 
@@ -203,19 +203,19 @@ def degenerate(results: Results, options: Options) -> str:
 
 def checkpoint(results: Results, options: Options) -> str:
     """A checkpoint's own ASR over new probes, or what `show` names: distance, radii, matched or rounding."""
-    found = results.sweep.checkpoint(options)
+    chosen = results.sweep.checkpoint(options)
     show = options.get("show", "asr")
     if show == "distance":
-        return "unknown" if found.distance is None else f"{found.distance:.2g}"
+        return "unknown" if chosen.distance is None else f"{chosen.distance:.2g}"
     if show == "radii":
-        return interval(found.radii, found.radii_low, found.radii_high, int(options.get("digits", 3)))
+        return interval(chosen.radii, chosen.radii_low, chosen.radii_high, int(options.get("digits", 3)))
     if show == "matched":
-        by_direction = {matched.direction: matched for matched in found.matched}
+        by_direction = {matched.direction: matched for matched in chosen.matched}
         if options["direction"] not in by_direction:
             raise NotMeasuredError(options["direction"])
         matched = by_direction[options["direction"]]
         return interval(matched.radii, matched.radii_low, matched.radii_high, int(options.get("digits", 3)))
-    primary = found.results[0]
+    primary = chosen.results[0]
     if show == "surface":
         return interval(primary.surface, primary.surface_low, primary.surface_high, unit="%")
     return interval(primary.asr, primary.asr_low, primary.asr_high, unit="%")
@@ -341,8 +341,9 @@ def _ends(over: VisageIntervals | None) -> tuple[float | None, float | None]:
 
 def _geometry_range(results: Results, options: Options, key: str) -> str:
     """Return a percentage of one checkpoint, or its range over all checkpoints, with two significant digits."""
-    found = [c for c in results.geometries[results.name]["checkpoints"] if c["name"] == options.get("name", c["name"])]
-    texts = [f"{100 * c[key]:.2g}" for c in sorted(found, key=lambda c: c[key])]
+    checkpoints = results.geometries[results.name]["checkpoints"]
+    shares = sorted(c[key] for c in checkpoints if c["name"] == options.get("name", c["name"]))
+    texts = [f"{100 * share:.2g}" for share in shares]
     return f"{texts[0]}%" if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}%"
 
 

@@ -19,12 +19,12 @@ def problems(page: str) -> list[str]:
 
 def test_every_measured_number_is_generated_or_has_a_source() -> None:
     numbers = read_numbers()
-    found = [
+    violations = [
         f"{page.relative_to(ROOT)}:{finding.line}: {finding.problem}"
         for page in pages()
         for finding in findings(page.read_text(encoding="utf-8"), numbers, is_stated_source)
     ]
-    assert found == [], "CONTRIBUTING.md says how to write numbers"
+    assert violations == [], "CONTRIBUTING.md says how to write numbers"
 
 
 def test_generated_numbers_are_those_of_the_last_make_figures() -> None:

@@ -35,10 +35,10 @@ def test_a_long_example_keeps_its_beginning_and_its_end() -> None:
 
 def test_there_is_one_for_each_template_and_system_prompt() -> None:
     sets = [prompt_set("none"), prompt_set("none", "other"), prompt_set("none", system_prompt="stern"), prompt_set("a")]
-    found = renderings(sets)
-    assert [(r.template, r.system_prompt, r.example) for r in found] == [
+    rendered = renderings(sets)
+    assert [(r.template, r.system_prompt, r.example) for r in rendered] == [
         ("none", "default", "<s>Hi\n"),
         ("none", "stern", "<s>Hi\n"),
         ("a", "default", "<s>Hi\n"),
     ]
-    assert PromptRendering.from_json(found[0].to_json()) == found[0]
+    assert PromptRendering.from_json(rendered[0].to_json()) == rendered[0]
