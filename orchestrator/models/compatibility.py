@@ -17,7 +17,7 @@ from orchestrator.models.fingerprint import identity_fields
 from orchestrator.utils.errors import UserError
 from workers.noise.reference import to_float32
 from workers.weights.checkpoint import MappedCheckpoint, read_json
-from workers.weights.targets import TOWARDS_FIELD
+from workers.weights.lora_config import TOWARDS_FIELD
 
 BLOCK = 1 << 20
 """Number of elements that are compared at once."""

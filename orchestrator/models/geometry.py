@@ -23,7 +23,8 @@ from orchestrator.utils.hashing import content_id
 from orchestrator.utils.parsing import read_json_object
 from workers.weights import geometry
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import TOWARDS_FIELD, Target
+from workers.weights.lora_config import TOWARDS_FIELD
+from workers.weights.targets import Target
 
 logger = logging.getLogger(__name__)
 

@@ -26,10 +26,9 @@ from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.lora_config import ADAPTER_CONFIG, TOWARDS_FIELD
 from workers.weights.targets import (
-    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    TOWARDS_FIELD,
     Target,
     check_same_shapes,
     read_adapter,

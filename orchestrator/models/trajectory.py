@@ -21,7 +21,8 @@ from orchestrator.utils.hashing import content_id
 from orchestrator.utils.private import make_private
 from workers.weights import adapters
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import TOWARDS_FIELD, Target
+from workers.weights.lora_config import TOWARDS_FIELD
+from workers.weights.targets import Target
 
 TRAJECTORY_FIELD = "grid.trajectory"
 PRINCIPAL_VERSION = 3

@@ -30,7 +30,8 @@ from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.choices import GridKind
 from orchestrator.utils.errors import UserError
 from workers.weights.geometry import Geometry
-from workers.weights.targets import TOWARDS_FIELD, Target
+from workers.weights.lora_config import TOWARDS_FIELD
+from workers.weights.targets import Target
 
 RANDOM = "random"
 DIRECTION_THAT_MATCHES = {"adapter": "shuffled", "checkpoint": "matched"}

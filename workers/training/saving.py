@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from workers.weights.lora_config import ADAPTER_CONFIG
+from workers.weights.targets import ADAPTER_WEIGHTS
 
 
 def save_adapter(model: Any, folder: Path, strength: float = 1.0) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX, read_adapter
+from workers.weights.lora_config import ADAPTER_CONFIG
+from workers.weights.targets import ADAPTER_WEIGHTS, PEFT_PREFIX, read_adapter
 
 
 def write_adapter_sum(base: MappedCheckpoint, folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:

@@ -24,7 +24,8 @@ from orchestrator.utils.errors import UserError
 from workers.noise.definition import Array, DType, Slab
 from workers.noise.reference import to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
-from workers.weights.targets import TOWARDS_FIELD, Endpoint, Target, open_endpoint
+from workers.weights.lora_config import TOWARDS_FIELD
+from workers.weights.targets import Endpoint, Target, open_endpoint
 
 BLOCK = 1 << 20  # elements per checkpoint that are in memory at once: 8 MiB of float64
 COLLINEAR = 1e-6  # sin^2 of the angle below which two directions differ only by the rounding of stored weights

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from orchestrator.utils.safetensors_header import read_header
 from workers.noise.reference import product
-from workers.weights.targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX
+from workers.weights.lora_config import ADAPTER_CONFIG, LoraScales
+from workers.weights.targets import ADAPTER_WEIGHTS, PEFT_PREFIX
 
 BASE_VERSION = 1  # of `convert_base`; incremented when its bytes change
 MERGE_VERSION = 1  # of `merge`; incremented when its bytes change
@@ -148,12 +149,13 @@ def merge(source: Path, adapter: Path, out: Path) -> None:
 
     Raises:
         ValueError: The adapter is not plain LoRA, or names tensors that the checkpoint lacks.
+        UserError: The adapter's configuration gives a tensor no scale.
     """
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    unsupported = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(key)]
+    unsupported = [key for key in ("use_dora", "modules_to_save") if config.get(key)]
     if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
         raise ValueError(f"not a plain LoRA adapter: {', '.join(unsupported) or config.get('peft_type')}")
-    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    scales = LoraScales(adapter, config)
     factors = {name: _float32(*tensor) for name, tensor in read_safetensors(adapter / ADAPTER_WEIGHTS).items()}
     weights = read_safetensors(source / "model.safetensors")
 
@@ -165,6 +167,7 @@ def merge(source: Path, adapter: Path, out: Path) -> None:
         a, b = factor(name, "A"), factor(name, "B")
         if a is None or b is None:
             return to_bf16(values) if dtype == "F32" else values
+        _, scale = scales.of(name.removesuffix(".weight"))
         return to_bf16(lora_merged(_float32(dtype, values), a, b, scale))
 
     out.mkdir(parents=True)

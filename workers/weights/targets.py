@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from orchestrator.utils.errors import UserError
 from workers.noise.definition import Array, DType
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, read_json
+from workers.weights.lora_config import (
+    ADAPTER_CONFIG,
+    TOWARDS_FIELD,
+    LoraScales,
+    check_plain_lora,
+    not_plain_lora,
+    scale_identity,
+)
 
-TOWARDS_FIELD = "grid.towards"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # precedes the name of the adapted module in PEFT's files
 SAMPLE_BYTES = 4096  # bytes that `sample_id` reads of each tensor at its beginning, middle and end
 
@@ -167,23 +173,6 @@ def check_same_shapes(base: MappedCheckpoint, other: MappedCheckpoint) -> None:
             raise UserError(TOWARDS_FIELD, other.folder, f"its tensor {name} is {shapes}, the base's shape: {remedy}")
 
 
-# Fields of PEFT's LoraConfig: those that `_check_plain_lora` and `_lora_scale` read, and harmless ones, which do not
-# change the formula W + s B A. An adapter that sets any other field, such as one of a later version of PEFT, does not
-# count as plain LoRA.
-CHECKED_LORA_FIELDS = frozenset(
-    "peft_type r lora_alpha use_rslora use_dora bias lora_bias modules_to_save init_lora_weights".split()  # noqa: SIM905
-)
-HARMLESS_LORA_FIELDS = frozenset(
-    (  # noqa: SIM905
-        "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
-        "exclude_modules layers_to_transform layers_pattern lora_dropout eva_config ensure_weight_tying "
-        "megatron_core qalora_group_size"  # no effect without megatron_config and use_qalora, which are not allowed
-    ).split()
-)
-# Values of init_lora_weights with which PEFT does not change the base's weights.
-BASE_KEEPING_INITS = ("none", "true", "false", "gaussian", "orthogonal", "eva", "mica")
-
-
 def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factors]:
     """Read a LoRA adapter; return checkpoint tensor -> the update that the adapter adds to it.
 
@@ -192,53 +181,22 @@ def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factor
     """
     folder = Path(folder)
     config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
-    _check_plain_lora(folder, config)
-    scale = _lora_scale(folder, config)
+    check_plain_lora(folder, config)
+    scales = LoraScales(folder, config)
     matrices = _read_matrices(folder / ADAPTER_WEIGHTS)
     for name in sorted(matrices):
         _check_matrix_name(folder, name)
     shapes = {info.name: info.shape for info in base.tensors()}
     factors = {}
     for module in sorted({name.rsplit(".lora_", 1)[0] for name in matrices}):
-        name = f"{module.removeprefix(PEFT_PREFIX)}.weight"
+        of_base = module.removeprefix(PEFT_PREFIX)
+        name = f"{of_base}.weight"
         if name not in shapes:
             remedy = f"adapts {name}, which the base lacks: give an adapter of the same base"
             raise UserError(TOWARDS_FIELD, folder, remedy)
         a, b = matrices.get(f"{module}.lora_A.weight"), matrices.get(f"{module}.lora_B.weight")
-        factors[name] = _checked_factors(folder, name, shapes[name], config["r"], scale, a, b)
+        factors[name] = _checked_factors(folder, name, shapes[name], *scales.of(of_base), a, b)
     return factors
-
-
-def _not_plain_lora(folder: Path, why: str) -> UserError:
-    return UserError(TOWARDS_FIELD, folder, f"{why}: merge the adapter into a checkpoint, and use that instead")
-
-
-def _check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        problem = f"is an adapter of type {config.get('peft_type')}, and only plain LoRA is supported"
-        raise _not_plain_lora(folder, problem)
-    if config.get("use_dora"):
-        raise _not_plain_lora(folder, "is DoRA, which rescales weights besides adding B A")
-    if config.get("modules_to_save"):
-        raise _not_plain_lora(folder, f"replaces whole modules (modules_to_save: {config['modules_to_save']})")
-    if config.get("bias", "none") != "none" or config.get("lora_bias"):
-        raise _not_plain_lora(folder, "changes biases besides adding B A")
-    if str(init := config.get("init_lora_weights")).lower() not in BASE_KEEPING_INITS:
-        problem = f"may belong to a changed base (init_lora_weights: {init})"
-        raise _not_plain_lora(folder, problem)
-    for key in sorted(config.keys() - CHECKED_LORA_FIELDS - HARMLESS_LORA_FIELDS):
-        if config[key]:
-            raise _not_plain_lora(folder, f"uses {key}, which is not plain LoRA")
-
-
-def _lora_scale(folder: Path, config: Mapping[str, Any]) -> float:
-    """Return s of W1 = W0 + s B A: alpha / r, or alpha / sqrt(r) with `use_rslora`."""
-    r: Any = config.get("r")
-    alpha: Any = config.get("lora_alpha")
-    if type(r) is not int or r < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
-        remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={r}, lora_alpha={alpha}): save it anew"
-        raise UserError(TOWARDS_FIELD, folder, remedy)
-    return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
 def _check_matrix_name(folder: Path, name: str) -> None:
@@ -246,11 +204,11 @@ def _check_matrix_name(folder: Path, name: str) -> None:
     module = name.removeprefix(PEFT_PREFIX)
     if ".lora_embedding_" in module:
         problem = f"adapts {module.split('.lora_')[0]} as an embedding, and only matrices are supported"
-        raise _not_plain_lora(folder, problem)
+        raise not_plain_lora(folder, problem)
     if ".lora_" not in module:
-        raise _not_plain_lora(folder, f"replaces {module} whole")
+        raise not_plain_lora(folder, f"replaces {module} whole")
     if not module.endswith((".lora_A.weight", ".lora_B.weight")):
-        raise _not_plain_lora(folder, f"holds {module}, which is not plain LoRA")
+        raise not_plain_lora(folder, f"holds {module}, which is not plain LoRA")
 
 
 def _checked_factors(
@@ -297,7 +255,7 @@ def sample_id(path: str | Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     if is_adapter:
         config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
-        digest.update(json.dumps([config.get(key) for key in ("r", "lora_alpha", "use_rslora")]).encode())
+        digest.update(json.dumps(scale_identity(config)).encode())
     for info in checkpoint.tensors():
         digest.update(json.dumps([info.name, info.dtype, list(info.shape)]).encode())
         data = checkpoint.base(info.name).view(np.uint8)

@@ -21,7 +21,8 @@ from orchestrator.models.targets import check_no_duplicates, resolve_target
 from orchestrator.utils.errors import UserError
 from tests.unit.models.target_files import Q, adapter, half, model, weights
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import CHECKED_LORA_FIELDS, HARMLESS_LORA_FIELDS, open_endpoint
+from workers.weights.lora_config import CHECKED_LORA_FIELDS, HARMLESS_LORA_FIELDS
+from workers.weights.targets import open_endpoint
 
 
 def test_a_checkpoint_is_identified_by_its_content(base: CheckpointInfo, tmp_path: Path) -> None:
@@ -44,6 +45,23 @@ def test_an_adapter_is_identified_by_its_content(base: CheckpointInfo, tmp_path:
     assert resolve_target(adapter(tmp_path / "copy", lora_dropout=0.5), base).fingerprint == target.fingerprint
     assert resolve_target(adapter(tmp_path / "stronger", lora_alpha=8), base).fingerprint != target.fingerprint
     assert resolve_target(adapter(tmp_path / "rooted", use_rslora=True), base).fingerprint != target.fingerprint
+    stronger_there = resolve_target(adapter(tmp_path / "there", alpha_pattern={"q_proj": 8}), base)
+    assert stronger_there.fingerprint == resolve_target(tmp_path / "stronger", base).fingerprint
+    assert stronger_there.sample != target.sample
+    elsewhere = resolve_target(adapter(tmp_path / "elsewhere", alpha_pattern={"k_proj": 8}, rank_pattern={}), base)
+    assert elsewhere.fingerprint == target.fingerprint
+
+
+def test_the_ids_of_adapters_without_patterns_have_not_changed(base: CheckpointInfo, tmp_path: Path) -> None:
+    """Compare with the ids before patterns were supported."""
+    target = resolve_target(adapter(tmp_path / "tuned"), base)
+    assert (target.fingerprint, target.former, target.sample) == (
+        "73820910fc10b2c7",
+        "761d0c34176d7558",
+        "0684e4cf95b22e36",
+    )
+    saved = resolve_target(adapter(tmp_path / "saved", rank_pattern={}, alpha_pattern={}, use_rslora=False), base)
+    assert saved.fingerprint == target.fingerprint
 
 
 def test_the_fingerprint_under_adapter_version_1_is_known(tmp_path: Path) -> None:
@@ -145,8 +163,30 @@ def adapter_with_header(folder: Path, header: str, data: bytes = b"") -> Path:
 ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "DoRA": (lambda folder: adapter(folder, use_dora=True), "is DoRA"),
     "modules saved": (lambda folder: adapter(folder, modules_to_save=["lm_head"]), "modules_to_save: ['lm_head']"),
-    "ranks by pattern": (lambda folder: adapter(folder, rank_pattern={"q_proj": 4}), "uses rank_pattern"),
-    "alphas by pattern": (lambda folder: adapter(folder, alpha_pattern={"q_proj": 4}), "uses alpha_pattern"),
+    "another rank by pattern": (
+        lambda folder: adapter(folder, rank_pattern={"q_proj": 4}),
+        f"adapter_config.json says r=4, and its factors for {Q}.weight are of rank 2",
+    ),
+    "a pattern that is no expression": (
+        lambda folder: adapter(folder, rank_pattern={"q_(proj": 2}),
+        "adapter_config.json has 'q_(proj' in rank_pattern, which is no regular expression (missing )",
+    ),
+    "a number too large for an expression": (
+        lambda folder: adapter(folder, alpha_pattern={"q{99999999999999999999}": 2}),
+        "in alpha_pattern, which is no regular expression (the repetition number is too large)",
+    ),
+    "patterns that are a list": (
+        lambda folder: adapter(folder, rank_pattern=["q_proj"]),
+        "has a rank_pattern that is not an object: save it anew",
+    ),
+    "rank 0 by pattern": (
+        lambda folder: adapter(folder, rank_pattern={"q_proj": 0}),
+        "has rank_pattern['q_proj']=0, which is not a rank of at least 1: save it anew",
+    ),
+    "an alpha by pattern that is text": (
+        lambda folder: adapter(folder, alpha_pattern={"q_proj": "4"}),
+        "has alpha_pattern['q_proj']='4', which is not a number: save it anew",
+    ),
     "PiSSA": (lambda folder: adapter(folder, init_lora_weights="pissa_niter_4"), "(init_lora_weights: pissa_niter_4)"),
     "OLoRA": (lambda folder: adapter(folder, init_lora_weights="OLoRA"), "may belong to a changed base"),
     "LoRA-GA": (lambda folder: adapter(folder, init_lora_weights="lora_ga"), "may belong to a changed base"),
@@ -235,7 +275,7 @@ def test_initializations_that_leave_the_base_unchanged_are_accepted(
 
 # Fields of PEFT's LoraConfig that change the meaning of an adapter.
 REFUSED_LORA_FIELDS = (  # noqa: SIM905
-    "fan_in_fan_out rank_pattern alpha_pattern megatron_config trainable_token_indices loftq_config "
+    "fan_in_fan_out megatron_config trainable_token_indices loftq_config "
     "corda_config lora_ga_config velora_config alora_invocation_tokens use_qalora monteclora_config "
     "layer_replication target_parameters use_bdlora arrow_config kasa_config"
 ).split()

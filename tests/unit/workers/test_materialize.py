@@ -155,7 +155,6 @@ def test_a_failure_in_the_subprocess_is_reported(base: Path, tmp_path: Path) -> 
     [
         {"use_dora": True},
         {"modules_to_save": ["lm_head"]},
-        {"rank_pattern": {"q_proj": 4}},
         {"bias": "all"},
         {"peft_type": "IA3"},
     ],
