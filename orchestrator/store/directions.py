@@ -19,7 +19,10 @@ class Directions:
         self._folder = folder
 
     def read(self, direction_id: str) -> pa.Table | None:
-        """Return the stored scalars of a direction, or None if there are none that verify for this model."""
+        """Return the stored scalars of a direction, or None if there are none that verify for this model.
+
+        Tables of the schema direction/1 lack the column `shape`.
+        """
         path = self._path(direction_id)
         try:
             if read_meta(path).get("study_id") != self._folder.id:
@@ -33,7 +36,7 @@ class Directions:
 
     def write(self, direction_id: str, description: Mapping[str, Any], scalars: pa.Table) -> None:
         """Store the scalars of a direction, with the direction's JSON description in the metadata."""
-        meta = {"schema": "direction/1", "study_id": self._folder.id, "direction": dict(description)}
+        meta = {"schema": "direction/2", "study_id": self._folder.id, "direction": dict(description)}
         publish_table(self._folder.out, self._path(direction_id), scalars, meta)
 
     def _path(self, direction_id: str) -> Path:

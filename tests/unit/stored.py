@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from orchestrator.store.records import SweepRecord
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from workers.weights.perturbation import SCHEMA
 
 Refuses = Callable[[Node, int], bool]
 PROBES = tuple(f"question {i}" for i in range(20))
+TENSORS = {"embed.weight": (6, 4), "layers.0.k_proj.weight": (4, 4), "layers.0.k_proj.bias": (4,)}
 
 
 def store_sweep(
@@ -35,6 +38,7 @@ def store_sweep(
     attacks: Sequence[Prompt] = (),
     probe_set: str = "ours",
     sampling: Sampling | None = None,
+    tensors: Mapping[str, Sequence[int]] | None = TENSORS,
     **grid: Any,
 ) -> Path:
     """Store a sweep as if it had been run, judged and reduced, and return its folder.
@@ -50,6 +54,7 @@ def store_sweep(
         attacks: Prompts that replace the plain `probes`.
         probe_set: Name of the prompts.
         sampling: None: 8 tokens without early stop.
+        tensors: Shapes of the tensors that random directions move. None: no tables of directions are stored.
         **grid: Fields of `Grid`; 10 steps by default.
     """
     study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
@@ -85,6 +90,9 @@ def store_sweep(
     study.generations.write(
         f"{sweep.id}{system_prompt}", pa.Table.from_pylist(rows, schema=GENERATIONS), {"engine": "dummy"}
     )
+    if tensors is not None:
+        for direction in sweep.grid.directions_used:
+            study.directions.write(direction.id, direction.to_json(), scalars(direction, tensors))
     ends = [*sweep.grid.towards, *(extra.direction for extra in sweep.grid.extra_checkpoints)]
     record = SweepRecord(
         sweep_id=sweep.id,
@@ -99,6 +107,16 @@ def store_sweep(
     stored.folder.write_landscape(to_table(frame))
     stored.folder.write_summary(reduce_summary(stored, frame).to_json())
     return stored.folder.path
+
+
+def scalars(direction: Direction, tensors: Mapping[str, Sequence[int]]) -> pa.Table:
+    """Return a table of the scalars of a direction for a model of these tensors. The scalars are 1 and 0."""
+    rows = [
+        {"tensor": name, "row": row, "on_self": 1.0, "on_other": 0.0, "shape": None if row > 0 else list(shape)}
+        for name, shape in tensors.items()
+        for row in range(direction.rows(shape) or 0) or [-1]
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def basin(radius: float, slack: float = 0.1) -> Refuses:

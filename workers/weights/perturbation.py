@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         pa.field("row", pa.int32(), nullable=False),  # -1: the tensor is one unit
         pa.field("on_self", pa.float64(), nullable=False),
         pa.field("on_other", pa.float64(), nullable=False),
+        pa.field("shape", pa.list_(pa.int64())),  # of the tensor, in its first unit; null in its other ones
     ]
 )
 
@@ -64,6 +65,7 @@ def measure(
     names: list[str] = []
     rows: list[int] = []
     scalars: list[tuple[float, float]] = []
+    shapes: list[list[int] | None] = []
     seed, other = _seeds(direction)
     for name, array, shape, dtype in tensors:
         n = math.prod(shape)
@@ -84,8 +86,9 @@ def measure(
         ]
         names += [name] * len(unit_sums)
         rows += [-1] if parts is None else range(parts)
+        shapes += [list(shape), *[None] * (len(unit_sums) - 1)]
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
-    return pa.table([names, rows, on_self, on_other], schema=SCHEMA)
+    return pa.table([names, rows, on_self, on_other, shapes], schema=SCHEMA)
 
 
 def _seeds(direction: Direction) -> tuple[int, int | None]:

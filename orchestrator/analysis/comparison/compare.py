@@ -12,6 +12,7 @@ from orchestrator.analysis.comparison.differences import Comparison, ScoreDiffer
 from orchestrator.analysis.comparison.points import compare_points
 from orchestrator.analysis.comparison.scores import compare_score
 from orchestrator.analysis.comparison.sweeps import ComparedSweep
+from orchestrator.analysis.comparison.tensors import describe_differences
 from orchestrator.analysis.results.keys import RESULT_KEY
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE
 from orchestrator.scoring.counts import ProbeVerdicts
@@ -41,16 +42,20 @@ def _with_corrected(scores: Sequence[ScoreDifference]) -> list[ScoreDifference]:
 def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifference:
     """Return the differences of two sweeps, second minus first.
 
-    Answers whose letters are scored in different ways are not compared at all.
+    Answers whose letters are scored in different ways, and models that move different tensors, are not compared at all.
     """
     scoring = first.letter_scoring, second.letter_scoring
     if None not in scoring and scoring[0] != scoring[1]:
         return _not_compared(first, second, f"answers are scored in {scoring[0]} and in {scoring[1]}: not comparable")
+    if differing := _differing_tensors(first, second):
+        return _not_compared(first, second, f"their directions do not move the same tensors: {differing}")
     pairs = _pair_nodes(first.rows, second.rows)
     prompts = _shared_prompts(first.verdicts, second.verdicts)
     keys = zip(RESULT_KEY, first.summary.primary.combination, second.summary.primary.combination, strict=True)
     notes = [f"{name} differs: {one} and {two}" for name, one, two in keys if one != two]
     notes += [f"{sweep.name}: {sweep.note.rstrip('.')}" for sweep in (first, second) if sweep.note]
+    if tensors_note := _unchecked_tensors(first, second):
+        notes.append(tensors_note)
     if not prompts:
         notes.append("no probes in common, or no verdicts: probes are not paired")
     elif len(prompts) < max(first.summary.prompts, second.summary.prompts):
@@ -66,6 +71,28 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         points=points,
         reason="; ".join(notes) or None,
     )
+
+
+def _differing_tensors(first: ComparedSweep, second: ComparedSweep) -> str | None:
+    """Return as text which tensors differ between the models. None if the stored directions show no difference."""
+    if first.moved is None or second.moved is None:
+        return None
+    models = first.summary.model, second.summary.model
+    names = (first.name, second.name) if models[0] == models[1] else models
+    return describe_differences(names, first.moved, second.moved)
+
+
+def _unchecked_tensors(first: ComparedSweep, second: ComparedSweep) -> str | None:
+    """Return a note that the two models may not move the same tensors. None if their directions show that they do."""
+    if first.summary.study_id == second.summary.study_id or not (first.has_directions and second.has_directions):
+        return None
+    missing = [sweep.name for sweep in (first, second) if sweep.moved is None]
+    if missing:
+        return f"no directions are stored for {' and '.join(missing)}: whether both move the same tensors is not known"
+    older = [sweep.name for sweep in (first, second) if sweep.moved is not None and not sweep.moved.complete]
+    if older:
+        return f"the stored directions of {' and '.join(older)} hold no shapes: only the tensors' names were compared"
+    return None
 
 
 def _not_compared(first: ComparedSweep, second: ComparedSweep, reason: str) -> SweepDifference:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.comparison.differences import SweepHeadline
+from orchestrator.analysis.comparison.tensors import MovedTensors, read_moved_tensors
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results.sweep import SweepSummary
@@ -30,6 +31,8 @@ class ComparedSweep:
         verdicts: Verdicts of the primary result by point and probe. None if no verdicts are stored.
         note: A sentence on what an earlier version of the program measured differently. None if there is nothing.
         letter_scoring: `PromptSet.letter_scoring` of the primary result.
+        moved: The tensors that its random directions move. None if it has no such directions, or no table of them.
+        has_directions: Whether it has random directions.
     """
 
     name: str
@@ -38,6 +41,8 @@ class ComparedSweep:
     verdicts: ProbeVerdicts | None
     note: str | None = None
     letter_scoring: str | None = None
+    moved: MovedTensors | None = None
+    has_directions: bool = False
 
     def headline(self) -> SweepHeadline:
         """Return the numbers of this sweep that a comparison lists."""
@@ -74,5 +79,6 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
         key = summary.primary
         scoring = {(p.probe_set, p.group, p.system_prompt): p.letter_scoring for p in stored.prompt_sets}
         letters = scoring.get((key.probe_set, key.group, key.system_prompt))
-        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note, letters))
+        moved, drawn = read_moved_tensors(stored), bool(stored.sweep.grid.directions_used)
+        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note, letters, moved, drawn))
     return sweeps

@@ -109,8 +109,10 @@ def test_directions_are_as_defined(norm: str, orthogonal_to: int | None, dtype: 
 def test_table_has_the_documented_schema() -> None:
     layer, by_row = table(RandomDirection(1)), table(RandomDirection(1, "filter"))
     for scalars in (layer, by_row):
-        assert scalars.schema.names == ["tensor", "row", "on_self", "on_other"]
-        assert scalars.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64()]
+        assert scalars.schema.names == ["tensor", "row", "on_self", "on_other", "shape"]
+        assert scalars.schema.types == [pa.string(), pa.int32(), pa.float64(), pa.float64(), pa.list_(pa.int64())]
+        shapes = {r["tensor"]: tuple(r["shape"]) for r in scalars.to_pylist() if r["shape"] is not None}
+        assert shapes == {name: SHAPES[name] for name in shapes} and set(shapes) == set(scalars["tensor"].to_pylist())
     assert set(layer["row"].to_pylist()) == {-1}
     rows = [r["row"] for r in by_row.to_pylist() if r["tensor"] == "experts.weight"]
     assert rows == [0, 1, 2]

@@ -14,10 +14,12 @@ from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.config.compose import compose
 from orchestrator.config.overrides import section_only
 from orchestrator.report import comparison
+from orchestrator.store.discovery import latest_sweep
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.errors import UserError
-from tests.unit.stored import basin, store_sweep
+from tests.unit.stored import TENSORS, basin, store_sweep
 
 QUESTIONS = tuple(f"question {i}" for i in range(20))
 
@@ -165,6 +167,81 @@ def test_planes_are_compared(tmp_path: Path) -> None:
     assert difference.paired_points == 49 and difference.visage.difference is not None
     comparison.write_page(compared(first, second), read_sweeps([first, second]), tmp_path / "a.html")
     assert "<img" not in (tmp_path / "a.html").read_text()
+
+
+LARGER = {**TENSORS, "layers.0.k_proj.weight": (2, 4)}  # equal names, another shape
+
+
+@pytest.mark.parametrize(
+    ("tensors", "norm", "differing"),
+    [
+        (LARGER, Norm.layer, "layers.0.k_proj.weight (4 x 4 in one, 2 x 4 in two)"),
+        (LARGER, Norm.filter, "layers.0.k_proj.weight (4 x 4 in one, 2 x 4 in two)"),
+        ({**TENSORS, "lm_head.weight": (6, 4)}, Norm.layer, "lm_head.weight (only in two)"),
+        (
+            {f"h.{i}.weight": (6, 4) for i in range(4)},
+            Norm.layer,
+            "embed.weight (only in one), h.0.weight (only in two), h.1.weight (only in two) and 4 more",
+        ),
+    ],
+)
+@pytest.mark.parametrize("seed", [123, 900])
+def test_models_of_two_architectures_are_not_compared(
+    tmp_path: Path, tensors: dict[str, tuple[int, ...]], norm: Norm, differing: str, seed: int
+) -> None:
+    """One sentence names both models and the tensors, and there is no test, whether or not seeds are shared."""
+    first = store_sweep(tmp_path, basin(0.15), "one", norm=norm)
+    second = store_sweep(tmp_path, basin(0.35), "two", tensors=tensors, norm=norm, seed=seed)
+    result = compared(first, second)
+    (difference,) = result.differences
+    assert difference.points == () and difference.paired_points == difference.paired_probes == 0
+    for score in (difference.visage, difference.margin):
+        assert (score.difference, score.p, score.p_corrected, score.over) == (None, None, None, None)
+    assert comparison.describe(difference) == (
+        f"{difference.second} and {difference.first} cannot be compared by VISAGE: their directions do not move the "
+        f"same tensors: {differing}."
+    )
+    assert "two / " in difference.second and "one / " in difference.first
+    comparison.write_page(result, read_sweeps([first, second]), tmp_path / "a.html")
+    assert "do not move the same tensors" in (tmp_path / "a.html").read_text()
+
+
+def test_tensors_that_only_one_sweep_excludes_do_not_count(tmp_path: Path) -> None:
+    first = store_sweep(tmp_path, basin(0.15), "one")
+    fewer = {name: shape for name, shape in TENSORS.items() if "bias" not in name}
+    second = store_sweep(tmp_path, basin(0.35), "two", tensors=fewer, exclude=("norm", "bias"))
+    (difference,) = compared(first, second).differences
+    assert difference.visage.difference is not None and difference.reason is None
+
+
+def test_directions_stored_without_shapes_are_compared_by_names_and_rows(tmp_path: Path) -> None:
+    """As tables of the schema direction/1 show them: rows under the norm `filter`, otherwise names only."""
+    first, same, other = (
+        store_sweep(tmp_path, basin(0.2), name, tensors=tensors, norm=norm)
+        for name, tensors, norm in (
+            ("one", TENSORS, Norm.layer),
+            ("two", LARGER, Norm.layer),
+            ("three", LARGER, Norm.filter),
+        )
+    )
+    for folder in (first, same, other):
+        stored = StoredSweep.open(latest_sweep(folder))
+        for direction in stored.sweep.grid.directions_used:
+            table = stored.study.directions.read(direction.id).drop_columns(["shape"])
+            stored.study.directions.write(direction.id, direction.to_json(), table)
+    (difference,) = compared(first, same).differences
+    assert difference.points and "hold no shapes: only the tensors' names were compared" in difference.reason
+    filtered = store_sweep(tmp_path, basin(0.2), "four", norm=Norm.filter)
+    (difference,) = compared(filtered, other).differences
+    assert not difference.points and "layers.0.k_proj.weight (4 x 4 in four, 2 in three)" in difference.reason
+
+
+def test_without_stored_directions_sweeps_are_compared_with_a_note(tmp_path: Path) -> None:
+    first = store_sweep(tmp_path, basin(0.2), "one", tensors=None)
+    second = store_sweep(tmp_path, basin(0.2), "two")
+    (difference,) = compared(first, second).differences
+    assert difference.points and difference.visage.p == 1.0
+    assert f"no directions are stored for {difference.first}" in difference.reason
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
