@@ -178,4 +178,7 @@ def _agreement() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    from benchmarks import calibration
+
     section("degenerate", report(list(read("test"))))
+    calibration.write()  # it is for one version of the judge

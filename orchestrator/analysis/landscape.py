@@ -233,6 +233,12 @@ def origin_row(rows: pd.DataFrame) -> pd.Series | None:
     return at_origin.iloc[0] if len(at_origin) else None
 
 
+def grid_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one result on the grid, each point once."""
+    on_grid = rows["on_grid"].astype(bool)
+    return rows[on_grid & ~rows["point_id"].where(on_grid).duplicated()]
+
+
 def split_lines(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     """Return a pair (number of the line or plane, its rows) for each line or plane of one result."""
     return [(int(str(k)), part) for k, part in rows.groupby("line")]

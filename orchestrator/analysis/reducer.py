@@ -16,13 +16,14 @@ from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
-from orchestrator.analysis.landscape import build_landscape, check_columns, with_unclear
+from orchestrator.analysis.landscape import build_landscape, check_columns, combinations, with_unclear
 from orchestrator.analysis.results.basin import Estimate
 from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.judges import JUDGE_RECORD, JudgeSummary, VerdictCounts
 from orchestrator.analysis.results.keys import PromptsKey, ResultKey
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
+from orchestrator.analysis.share_corrections import ShareCorrections
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.judges import Judge
@@ -31,7 +32,7 @@ from orchestrator.prompts import capability
 from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
-from orchestrator.scoring.verdicts import outcomes, refusals_by_probe, verdict_counts
+from orchestrator.scoring.verdicts import degeneracy_version, outcomes, refusals_by_probe, verdict_counts
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.records import RunRecord
 from orchestrator.store.runs import engines_of, given_up, with_totals
@@ -158,9 +159,13 @@ def reduce_summary(
     model, grid = stored.study.info.model, stored.sweep.grid.to_json()
     runs = with_totals(stored.study, stored.record.runs)
     numbers = with_plans(summarize(frame, refusals, grid), Wanted(target, _seconds_per_response(runs)))
+    corrections = ShareCorrections(stored)
+    parts = dict(combinations(frame))
     results = tuple(
         dataclasses.replace(
-            _with_published_visage(stored, result), chance=capability.chance_level(_prompt_set(stored, result).prompts)
+            _with_published_visage(stored, result),
+            chance=capability.chance_level(_prompt_set(stored, result).prompts),
+            classes=corrections.apply(result, parts[result.key], _prompt_set(stored, result).sampling.max_tokens),
         )
         for result in numbers.results
     )
@@ -173,6 +178,8 @@ def reduce_summary(
         model=model,
         grid=grid,
         results=results,
+        classes=primary.classes,
+        degenerate_version=degeneracy_version(stored),
         published=primary.published,
         published_note=primary.published_note,
         plane_share=None if geometry is None else geometry.plane_share,

@@ -120,11 +120,11 @@ def judge(call: Call) -> int:
 
 def reduce(call: Call) -> int:
     """Compute landscape and summary of the latest sweep, or [SWEEP], from its stored verdicts."""
-    from orchestrator.pipeline.reduce import reduce_stored
+    from orchestrator.pipeline.reduce import judge_coherence_and_reduce
     from orchestrator.store.verification import log_damage
 
     stored = _stored(call)
-    reduce_stored(stored, call.config.report)
+    judge_coherence_and_reduce(stored, call.config.report)
     log_damage(stored.study)
     print_results(stored.folder, call.json)
     return ExitCode.NOT_MET if stored.study.problems else ExitCode.COMPLETE

@@ -12,6 +12,7 @@ from orchestrator.analysis.comparison.differences import (
     Difference,
     PointDifference,
     ScoreDifference,
+    ShareDifference,
     SweepDifference,
     SweepHeadline,
 )
@@ -48,7 +49,8 @@ def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tupl
     points = sorted(pair.points, key=lambda point: (point.p_corrected, -abs(point.difference)))[:most]
     points = sorted(points, key=lambda point: (point.line, point.beta or 0.0, point.alpha))
     scores = [_row("VISAGE", pair.visage), _row("mean margin", pair.margin)]
-    return [*scores, *(_row(_place(point), point) for point in points)]
+    shares = [] if pair.degenerate is None else [_share_row(pair.degenerate)]
+    return [*scores, *shares, *(_row(_place(point), point) for point in points)]
 
 
 def _row(name: str, value: Difference | PointDifference) -> tuple[str, ...]:
@@ -61,6 +63,13 @@ def _row(name: str, value: Difference | PointDifference) -> tuple[str, ...]:
         _p_value(value.p),
         _p_value(value.p_corrected),
     )
+
+
+def _share_row(value: ShareDifference) -> tuple[str, ...]:
+    """Return the row of the share of degenerate successes, which has no p-value."""
+    difference = "-" if value.difference is None else f"{value.difference:+.1f}"
+    ends = _interval(value.low, value.high)
+    return ("degenerate successes", _number(value.first), _number(value.second), difference, ends, "-", "-")
 
 
 def _place(point: PointDifference) -> str:
@@ -103,6 +112,8 @@ def describe(pair: SweepDifference) -> str:
         )
     if pair.reason:
         sentences.append(f"Note: {pair.reason}.")
+    if pair.degenerate is not None and pair.degenerate.reason:
+        sentences.append(f"{pair.degenerate.reason[0].upper()}{pair.degenerate.reason[1:]}.")
     if visage.reason:
         sentences.append(f"{visage.reason[0].upper()}{visage.reason[1:]}.")
     return " ".join(sentences)

@@ -15,6 +15,7 @@ from orchestrator.analysis.results.judges import AgreementSummary
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.results.sweep import SweepSummary
+from orchestrator.report.classes import degenerate_sentence
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.utils.console import duration
 
@@ -59,7 +60,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
         _origin(summary),
         _visage(summary),
         _margin(summary),
-        _degenerate(summary),
+        degenerate_sentence(summary),
         *_agreement(summary),
         *_unparsed(summary),
         _checkpoints(summary),
@@ -148,17 +149,6 @@ def _margin(summary: SweepSummary) -> str:
     are_missing = any(direction.reason for direction in margin.by_direction)
     measured = "measured points" if are_missing else "points"
     return f"Over all {points} {measured} in {RANGE}, the mean margin is {margin.value:.1f}{aside}."
-
-
-def _degenerate(summary: SweepSummary) -> str:
-    share = summary.degenerate_share
-    if share is None:
-        return "No attack succeeded anywhere." if summary.points_done else ""
-    meaning = " There the model lost its language rather than its safety." if share >= 50 else ""
-    return (
-        f"Of the successes, {share:.0f}% are judged degenerate (empty, repetitive or not language); the share is not "
-        f"corrected for the judge's errors.{meaning}"
-    )
 
 
 def _agreement(summary: SweepSummary) -> Iterator[str]:

@@ -166,6 +166,8 @@ def _check(
             study.prompt_sets.read(name.removesuffix(".parquet"))
         case ["study.json"]:
             StudyInfo.read(path)
+        case ["calibration.json"]:
+            read_json(path)
         case ["sweeps", _, *below]:
             _check_sweep_file(path, below)
         case ["events", _]:

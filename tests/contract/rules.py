@@ -20,6 +20,7 @@ PURE = (
 NUMBERS = (
     "orchestrator/scoring/clusters.py",
     "orchestrator/scoring/counts.py",
+    "orchestrator/analysis/calibration.py",
     "orchestrator/analysis/components.py",
     "orchestrator/analysis/curves.py",
     "orchestrator/analysis/landscape.py",

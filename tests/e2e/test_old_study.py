@@ -133,6 +133,8 @@ def test_reduce_gives_the_same_bytes_before_and_after_compact(old: Path) -> None
 
     reduce("plane")
     expected = json.loads((DATA / "expected" / "compact.json").read_text(encoding="utf-8"))
+    for count in ("before", "after"):  # `reduce` has stored one file more: verdicts of the current judge `degenerate`
+        expected["output"][study(DATA).relative_to(DATA).as_posix()][count] += 1
     assert json.loads(json.dumps(compact(old))) == expected
     for name in ("line", "adapter", "given_up"):
         reduce(name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from orchestrator.analysis.comparison.classes import compare_degenerate
 from orchestrator.analysis.comparison.correction import correct
 from orchestrator.analysis.comparison.differences import Comparison, ScoreDifference, SweepDifference
 from orchestrator.analysis.comparison.points import compare_points
@@ -70,6 +71,7 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         margin=compare_score(MEAN_MARGIN, pairs, first, second, prompts),
         points=points,
         reason="; ".join(notes) or None,
+        degenerate=compare_degenerate(first.summary, second.summary),
     )
 
 

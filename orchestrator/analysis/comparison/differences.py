@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from orchestrator.analysis.results.basin import BasinSummary
+from orchestrator.analysis.results.classes import SuccessClasses
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import MarginSummary, VisageIntervals, VisageSummary
 from orchestrator.utils.records import JsonRecord
@@ -27,6 +28,29 @@ class SweepHeadline(JsonRecord):
     margin: MarginSummary | None
     basin: BasinSummary
     degenerate_share: float | None
+    degenerate_version: int | None = None
+    classes: SuccessClasses | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareDifference(JsonRecord):
+    """The difference of the shares of degenerate successes, in percent, second minus first.
+
+    Attributes:
+        first: The first sweep's share: corrected for the judge's errors if both can be, else as the judge calls it.
+        second: The second sweep's share.
+        difference: None if the shares cannot be compared.
+        low: Lower end of its 95% interval. None if the shares are not corrected.
+        high: Upper end of the same interval.
+        reason: Why there is no difference or no interval.
+    """
+
+    first: float | None
+    second: float | None
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +139,7 @@ class SweepDifference(JsonRecord):
         paired_points: Number of points that both sweeps measured.
         visage: The difference of VISAGE.
         margin: The difference of the mean margin.
+        degenerate: The difference of the shares of degenerate successes. None in a comparison without any result.
         points: The difference of ASR at each paired point.
         reason: Other differences between the sweeps, and probes that were left out. None if there are none.
     """
@@ -127,6 +152,7 @@ class SweepDifference(JsonRecord):
     margin: ScoreDifference
     points: tuple[PointDifference, ...]
     reason: str | None
+    degenerate: ShareDifference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

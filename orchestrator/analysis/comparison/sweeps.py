@@ -58,6 +58,8 @@ class ComparedSweep:
             margin=summary.margin,
             basin=summary.basin,
             degenerate_share=summary.degenerate_share,
+            degenerate_version=summary.degenerate_version,
+            classes=summary.classes,
         )
 
 

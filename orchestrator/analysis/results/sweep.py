@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
+from orchestrator.analysis.results.classes import SuccessClasses
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.analysis.results.judges import AgreementSummary, JudgeSummary
@@ -40,6 +41,7 @@ class ResultSummary(ResultKey):
         published_note: Where the paper prints it, or why it is not comparable. None if the paper reports none.
         clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
         curves: The mean over lines. Empty on planes.
+        classes: The successes by class. None in a summary of an earlier version.
         chance: Percentage of questions that letters drawn at random answer right. None for prompts without choices.
     """
 
@@ -56,6 +58,7 @@ class ResultSummary(ResultKey):
     published_note: str | None = None
     clusters: ClusterSummary | None = None
     curves: tuple[MeanCurve, ...] = ()
+    classes: SuccessClasses | None = None
     chance: float | None = None
 
 
@@ -67,6 +70,7 @@ class SweepSummary(JsonRecord):
         grid: The grid as it was requested, as `Grid.to_json` returns it.
         points_done: Number of points at which every prompt set has a verdict.
         primary: The combination whose numbers are at the top level.
+        degenerate_version: Version of the judge `degenerate` whose verdicts are counted. None in earlier versions.
         plane_share: Share of the sum of squared displacements of a trajectory that lies in its principal plane, from 0
             to 1. None if the grid is not such a plane.
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
@@ -97,6 +101,8 @@ class SweepSummary(JsonRecord):
     margin: MarginSummary | None = None
     basin: BasinSummary
     degenerate_share: float | None
+    classes: SuccessClasses | None = None
+    degenerate_version: int | None = None
     results: tuple[ResultSummary, ...]
     published: float | None = None
     published_note: str | None = None

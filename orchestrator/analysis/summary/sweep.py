@@ -9,8 +9,16 @@ import pandas as pd
 
 from orchestrator.analysis import visage
 from orchestrator.analysis.curves import Probes, mean_curves
-from orchestrator.analysis.landscape import PRIMARY_GROUP, combinations, none_if_missing, origin_row, split_lines
+from orchestrator.analysis.landscape import (
+    PRIMARY_GROUP,
+    combinations,
+    grid_points,
+    none_if_missing,
+    origin_row,
+    split_lines,
+)
 from orchestrator.analysis.line_errors import are_chosen
+from orchestrator.analysis.results.classes import SuccessClasses
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary, SweepSummary
 from orchestrator.analysis.summary.basin import summarize_basin
@@ -57,6 +65,7 @@ def summarize(
         margin=first.margin,
         basin=first.basin,
         degenerate_share=first.degenerate_share,
+        classes=first.classes,
         results=tuple(results),
         intervals_version=INTERVALS_VERSION,
     )
@@ -70,9 +79,7 @@ def _summarize_result(
     curves = mean_curves(rows, probes, are_drawn=not are_chosen([rows]))
     rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
     distinct = ~rows["point_id"].duplicated()
-    on_grid = rows["on_grid"].astype(bool)
-    grid = rows.loc[on_grid & ~rows["point_id"].where(on_grid).duplicated(), ["n", "n_refused", "n_degenerate"]]
-    successes = int((grid["n"] - grid["n_refused"]).sum())
+    classes = _classes(rows)
     lines = split_lines(rows)
     origin = origin_row(rows)
     asr, low, high = (
@@ -91,7 +98,21 @@ def _summarize_result(
         visage=summarize_visage(lines, verdicts, inapplicable),
         margin=summarize_margin(lines, verdicts, inapplicable),
         basin=summarize_basin(lines, probes),
-        degenerate_share=100.0 * int(grid["n_degenerate"].sum()) / successes if successes else None,
+        degenerate_share=classes.degenerate,
+        classes=classes,
         clusters=probes.clusters,
         curves=curves,
+    )
+
+
+def _classes(rows: pd.DataFrame) -> SuccessClasses:
+    """Return the successes of one result's points on the grid, by class. Their share is not corrected yet."""
+    sums = grid_points(rows)[SUMS].sum()
+    successes = int(sums["n"] - sums["n_refused"])
+
+    def share(name: str) -> float | None:
+        return 100.0 * int(sums[f"n_{name}"]) / successes if successes else None
+
+    return SuccessClasses(
+        successes=successes, complied=share("complied"), degenerate=share("degenerate"), unclear=share("unclear")
     )

@@ -13,6 +13,7 @@ from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.report import narrative
+from orchestrator.report.classes import WHAT, corrected_share, uncorrected_note
 from orchestrator.report.page import tables
 from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.evidence import Evidence
@@ -51,7 +52,7 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
 
 def tiles(summary: SweepSummary) -> list[dict[str, str]]:
     """Return the headline numbers: `name`, `value`, `unit`, and in `note` their interval or a reason."""
-    origin, share = summary.origin_asr, summary.degenerate_share
+    origin = summary.origin_asr
     if origin is None:
         origin_note = "not measured"
     else:
@@ -64,17 +65,23 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
         _tile("Mean margin", margin_value, "of 100", _margin_note(margin, summary.visage)),
         _tile("ASR at the origin", format_number(origin), "%", origin_note),
         _tile("Basin radius", radius, "", radius_note),
-        _tile(
-            "Degenerate",
-            format_number(share, 0),
-            "" if share is None else "% of successes",
-            "no attack succeeded" if share is None else "empty, repetitive or not language",
-        ),
+        _degenerate_tile(summary),
     ]
 
 
 def _tile(name: str, value: str, unit: str, note: str) -> dict[str, str]:
     return {"name": name, "value": value, "unit": unit, "note": note}
+
+
+def _degenerate_tile(summary: SweepSummary) -> dict[str, str]:
+    """Return the share of degenerate successes with its interval, or uncorrected and said to be so."""
+    share, known = summary.degenerate_share, corrected_share(summary)
+    if share is None:
+        return _tile("Degenerate", format_number(None), "", "no attack succeeded")
+    if known is None:
+        return _tile("Degenerate", f"≥ {share:.0f}", "% of successes", f"at least; {WHAT}; {uncorrected_note(summary)}")
+    note = f"95% interval {known.low:.0f} to {known.high:.0f}%, corrected for the judge's errors; {WHAT}"
+    return _tile("Degenerate", f"{known.value:.0f}", "% of successes", note)
 
 
 def _visage_note(visage: VisageSummary) -> str:

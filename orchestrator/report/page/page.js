@@ -225,7 +225,7 @@
       legend.push(swatch("chance", chanceName(names, chance)));
     }
     const attack = results.find((result) => result.kind === "safety");
-    if (attack) legend.push(swatch("degenerate", "degenerate successes"));
+    if (attack) legend.push(swatch("degenerate", "called degenerate"));
     legend.push(swatch("band", results[0].over ? `95% interval over ${results[0].over}` : "95% interval"));
     for (const edge of attack?.edges ?? []) {
       root.append(svg("line", { class: "edge", x1: x(edge), x2: x(edge), y1: top, y2: bottom }));

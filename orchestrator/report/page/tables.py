@@ -17,6 +17,7 @@ from orchestrator.analysis.results.checkpoints import CheckpointSummary
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import VisageIntervals
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
+from orchestrator.report.classes import degenerate_text
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.narrative import radii_notes
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence
@@ -156,8 +157,7 @@ def _result_row(result: ResultSummary) -> list[str]:
         measured += [format_number(None if margin is None else margin.value), _ends(widest), radius]
     else:
         measured = [UNKNOWN] * 5
-    degenerate = UNKNOWN if result.degenerate_share is None else f"{result.degenerate_share:.0f}%"
-    return [*result.combination, str(result.prompts), at_origin, *measured, degenerate]
+    return [*result.combination, str(result.prompts), at_origin, *measured, degenerate_text(result) or UNKNOWN]
 
 
 def _ends(interval: tuple[float, float, str] | None) -> str:

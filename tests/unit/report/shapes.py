@@ -55,7 +55,7 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
             "attack fails (",
             "Over all 21 points in [-0.5, 0.5], the mean margin is 33.3.",
             "with one direction the spread between directions is unknown",
-            "50% are judged degenerate",
+            "at least 50% are degenerate",
             "21 points x 40 prompts (ours, harmful, system prompt safe, judge keyword)",
             "grid.directions=3",
         ],
@@ -132,13 +132,13 @@ SHAPES: dict[str, tuple[Curve, dict[str, Any], list[str], list[str]]] = {
     "hardly degenerate": (
         basin,
         {"degenerate": 0.0},
-        ["0% are judged degenerate"],
+        ["at least 0% are degenerate"],
         ["lost its language", "the model answers"],
     ),
     "mostly degenerate": (
         basin,
         {"degenerate": 0.9},
-        ["90% are judged degenerate", "lost its language"],
+        ["at least 90% are degenerate", "lost its language"],
         ["are answers"],
     ),
 }

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from rich.console import Console
 
 from orchestrator import load_study
+from orchestrator.analysis.calibration import Calibration, CalibrationStratum
+from orchestrator.analysis.comparison.classes import compare_degenerate
 from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, to_table
-from orchestrator.analysis.reducer import read_results
-from orchestrator.report import terminal
+from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
+from orchestrator.analysis.results.sweep import SweepSummary
+from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.report import narrative, terminal
 from orchestrator.report.page.charts import chart_data
+from orchestrator.report.page.content import tiles
 from orchestrator.report.page.evidence import Evidence, collect_evidence
 from orchestrator.report.viewer.sweep_view import SweepView
+from orchestrator.store.calibrations import calibration_path, write_calibration
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import store_sweep
@@ -88,3 +96,64 @@ def test_a_stored_landscape_of_version_2_is_read_with_no_unclear_responses(store
             assert list(read.columns) == LANDSCAPE_SCHEMA.names
     finally:
         stored.folder.write_landscape(to_table(frame))
+
+
+def calibrated(stored: StoredSweep, degenerate_id: str = DEGENERATE.id, max_tokens: int = 8) -> SweepSummary:
+    """Return the sweep's summary, reduced while its study has a calibration with Se 0.9 and Sp 0.95."""
+    stratum = CalibrationStratum(low=0.0, high=0.5, max_tokens=max_tokens, found=90, missed=10, passed=95, alarms=5)
+    calibration = Calibration(
+        name="own",
+        fingerprint=stored.study.info.fingerprint,
+        norm="layer",
+        degenerate_id=degenerate_id,
+        degenerate_version=DEGENERATE.version,
+        judge="keyword",
+        source="",
+        strata=(stratum,),
+    )
+    write_calibration(stored.study, calibration.to_json())
+    try:
+        return reduce_summary(stored, reduce_landscape(stored))
+    finally:
+        calibration_path(stored.study).unlink()
+
+
+def test_the_share_is_corrected_by_the_calibration_of_the_studys_model(stored: StoredSweep) -> None:
+    """11 of 33 are called degenerate: (1/3 + 0.95 - 1) / (0.9 + 0.95 - 1), but for a label's shrinkage."""
+    summary = calibrated(stored)
+    assert summary.degenerate_version == DEGENERATE.version and summary.degenerate_share == pytest.approx(100 / 3)
+    assert summary.classes is not None and summary.classes.successes == 33
+    known = summary.classes.corrected.known
+    assert known is not None and known.value == pytest.approx(100 * (1 / 3 - 0.05) / 0.85, abs=0.1)
+    assert known.low < known.value < known.high
+    sentence = narrative.details(summary)
+    assert "33% are degenerate" in sentence and "corrected for the judge's errors by the calibration own" in sentence
+    tile = tiles(summary)[-1]
+    assert tile["value"] == "33" and "95% interval" in tile["note"] and "corrected" in tile["note"]
+    assert SweepSummary.from_json(summary.to_json()) == summary
+
+
+def test_without_a_calibration_the_share_is_a_lower_bound(stored: StoredSweep) -> None:
+    for summary, reason in (
+        (reduce_summary(stored, reduce_landscape(stored)), "no calibration of this model"),
+        (calibrated(stored, degenerate_id="of an earlier version"), "the calibration is for version"),
+        (calibrated(stored, max_tokens=32), "the calibration has no labels for responses of 8 tokens"),
+    ):
+        assert summary.classes is not None and summary.classes.corrected.known is None
+        assert reason in (summary.classes.corrected.reason or "")
+        assert "at least 33% are degenerate" in narrative.details(summary)
+        assert "of 33% the judge cannot tell" in narrative.details(summary)
+        assert tiles(summary)[-1]["value"] == "≥ 33" and "not corrected" in tiles(summary)[-1]["note"]
+
+
+def test_shares_are_compared_only_if_one_version_of_the_judge_counted_both(stored: StoredSweep) -> None:
+    corrected, raw = calibrated(stored), reduce_summary(stored, reduce_landscape(stored))
+    same = compare_degenerate(corrected, corrected)
+    assert same.difference == 0.0 and same.low is not None and same.low < 0.0 < (same.high or 0.0)
+    assert compare_degenerate(corrected, raw).difference == 0.0, "as the judge calls them: only one is corrected"
+    assert "no interval" in (compare_degenerate(corrected, raw).reason or "")
+    for version, shown in ((2, "2"), (None, "an unknown one")):
+        earlier = dataclasses.replace(raw, degenerate_version=version)
+        different = compare_degenerate(earlier, raw)
+        assert (different.first, different.second, different.difference) == (None, None, None)
+        assert f"differ ({shown} and {DEGENERATE.version}): `reduce` judges both" in (different.reason or "")

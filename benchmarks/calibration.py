@@ -1,0 +1,197 @@
+"""Count how often the judge `degenerate` is right about the embedded model, and how often corrected shares are.
+
+    python -m benchmarks.calibration
+
+It writes the calibration that the package contains, from the real responses of the test split, which were not used to
+make the judge (benchmarks/data/degenerate/README.md), and the coverage of corrected shares into RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.degenerate import load
+from benchmarks.results import section, table
+from orchestrator import judges
+from orchestrator.analysis.calibration import (
+    Calibration,
+    CalibrationStratum,
+    CountedSuccesses,
+    LabeledResponse,
+    correct,
+    make_strata,
+)
+from orchestrator.judges import degenerate
+from orchestrator.judges.degenerate import Features
+
+NAME = "smollm2_135m"
+FINGERPRINT = "884df66b5d54be53"
+"""Fingerprint of the embedded model, as in study.json."""
+FILE = Path(__file__).parents[1] / "orchestrator" / "data" / "calibrations" / f"{NAME}.json"
+SEED = 16
+
+
+def read_labels(split: str = "test") -> Iterator[LabeledResponse]:
+    """Yield the real responses of a split that `keyword` does not call refused and on whose class the readers agree."""
+    keyword = judges.get("keyword")
+    for row in load("responses.jsonl"):
+        label = row["labels"][0]
+        if row["split"] != split or label != row["labels"][1] or label == "unclear":
+            continue
+        if "features" in row:
+            verdict = degenerate.decide(degenerate.combine(Features.from_json(row["features"])))
+            is_refused = row["keyword"] == "refused"
+        else:
+            verdict = degenerate.JUDGE.verdict("", row["response"])
+            is_refused = keyword.verdict("", row["response"]) == "refused"
+        if not is_refused:
+            yield LabeledResponse(abs(row["alpha"]), row["tokens"], label == "degenerate", verdict == "degenerate")
+
+
+def embedded_calibration() -> Calibration:
+    """Return the calibration of the embedded model for the current version of the judge."""
+    return Calibration(
+        name=NAME,
+        fingerprint=FINGERPRINT,
+        norm="layer",
+        degenerate_id=degenerate.JUDGE.id,
+        degenerate_version=degenerate.JUDGE.version,
+        judge="keyword",
+        source="benchmarks/data/degenerate, test split: labeled by language models",
+        strata=make_strata(read_labels()),
+    )
+
+
+def coverage(
+    case: tuple[list[float], list[float], list[float], list[int], list[int]], sweeps: int = 2000, seed: int = SEED
+) -> tuple[float, float]:
+    """Return how often the 95% interval covers the true share, and its mean width, both in percent.
+
+    Args:
+        case: True sensitivity, specificity and share of degenerate responses by stratum, then the number of the
+            sweep's successes and of labels by stratum.
+        sweeps: Number of simulated sweeps, each with labels of its own.
+        seed: Seed of the random numbers.
+    """
+    sensitivity, specificity, share, n, labels = (np.array(column) for column in case)
+    rng = np.random.default_rng(seed)
+    ruined = rng.binomial(labels, share, (sweeps, len(n)))
+    found, passed = rng.binomial(ruined, sensitivity), rng.binomial(labels - ruined, specificity)
+    called = rng.binomial(n, share * sensitivity + (1 - share) * (1 - specificity), (sweeps, len(n)))
+    truth = 100 * (n * share).sum() / n.sum()
+    covered, widths = 0, []
+    for i in range(sweeps):
+        strata = tuple(
+            CalibrationStratum(
+                low=k / 10,
+                high=(k + 1) / 10,
+                max_tokens=32,
+                found=int(found[i, k]),
+                missed=int(ruined[i, k] - found[i, k]),
+                passed=int(passed[i, k]),
+                alarms=int(labels[k] - ruined[i, k] - passed[i, k]),
+            )
+            for k in range(len(n))
+        )
+        calibration = Calibration(
+            name="", fingerprint="", norm="", degenerate_id="", degenerate_version=1, judge="", source="", strata=strata
+        )
+        counted = [CountedSuccesses((k + 0.5) / 10, 32, int(n[k]), int(called[i, k])) for k in range(len(n))]
+        corrected = correct(calibration, counted)
+        if corrected.low is not None and corrected.high is not None:
+            covered += corrected.low - 1e-9 <= truth <= corrected.high + 1e-9
+            widths.append(corrected.high - corrected.low)
+    return 100 * covered / sweeps, float(np.mean(widths))
+
+
+CASES: dict[str, tuple[list[float], list[float], list[float], list[int], list[int]]] = {
+    "like the embedded model": (
+        [0.9, 0.97, 0.85, 0.95],
+        [0.97, 0.99, 0.98, 0.98],
+        [0.03, 0.2, 0.6, 0.98],
+        [10, 40, 60, 560],
+        [63, 36, 19, 87],
+    ),
+    "a judge that misses 30 to 50%": (
+        [0.5, 0.6, 0.65, 0.7],
+        [0.99] * 4,
+        [0.03, 0.2, 0.6, 0.98],
+        [10, 40, 60, 560],
+        [63, 36, 19, 87],
+    ),
+    "15 to 20% false alarms": ([0.9, 0.9, 0.9, 0.95], [0.8, 0.85, 0.8, 0.8], [0.1, 0.3, 0.6, 0.9], [100] * 4, [40] * 4),
+    "even shares": ([0.9, 0.97, 0.85, 0.95], [0.97, 0.99, 0.98, 0.98], [0.1, 0.3, 0.6, 0.9], [100] * 4, [40] * 4),
+    "20 labels a stratum": (
+        [0.9, 0.9, 0.85, 0.95],
+        [0.97, 0.99, 0.98, 0.98],
+        [0.1, 0.3, 0.6, 0.9],
+        [100] * 4,
+        [20] * 4,
+    ),
+    "45 successes": (
+        [0.9, 0.97, 0.85, 0.95],
+        [0.97, 0.99, 0.98, 0.98],
+        [0.03, 0.2, 0.6, 0.98],
+        [2, 5, 8, 30],
+        [63, 36, 19, 87],
+    ),
+    "few ruins": (
+        [0.9, 0.97, 0.85, 0.95],
+        [0.97, 0.99, 0.98, 0.98],
+        [0.01, 0.02, 0.1, 0.5],
+        [200] * 4,
+        [63, 36, 19, 87],
+    ),
+    "nearly all ruined": (
+        [0.9, 0.95, 0.95, 0.97],
+        [0.97, 0.99, 0.98, 0.98],
+        [0.9, 0.95, 1.0, 1.0],
+        [100, 200, 300, 600],
+        [63, 36, 19, 87],
+    ),
+    "a perfect judge": ([1.0] * 4, [1.0] * 4, [0.02, 0.2, 0.6, 1.0], [10, 40, 60, 560], [63, 36, 19, 87]),
+}
+"""Name -> true sensitivity, specificity and share by stratum, then successes and labels by stratum."""
+
+
+def report(calibration: Calibration) -> str:
+    """Return the section of RESULTS.md."""
+    rows = []
+    for stratum in calibration.strata:
+        ruined, others = stratum.found + stratum.missed, stratum.passed + stratum.alarms
+        place = f"{stratum.low:g} to {stratum.high:g}"
+        rates = [f"{stratum.found} of {ruined}", f"{stratum.alarms} of {others}"]
+        rows.append([str(stratum.max_tokens), place, *rates])
+    simulated, coverages = [], []
+    for name, case in CASES.items():
+        covered, width = coverage(case)
+        coverages.append(covered)
+        simulated.append([name, f"{covered:.1f}%", f"{width:.1f}"])
+    return "\n\n".join(
+        [
+            "## Corrected share of degenerate responses",
+            f"`python -m benchmarks.calibration`: the judge `degenerate`, version {calibration.degenerate_version}, on "
+            f"the embedded model's responses of the test split that `keyword` does not call refused.",
+            table(["tokens", "distance", "ruins called degenerate", "others called degenerate"], rows),
+            "How often the 95% interval of the corrected share covers the true share, in 2,000 simulated sweeps a row, "
+            "each with labels of its own:",
+            table(["sweeps", "coverage (goal: 93%)", "mean width, %"], simulated),
+            f"Lowest row: {min(coverages):.1f}%. Highest row: {max(coverages):.1f}%.",
+        ]
+    )
+
+
+def write() -> None:
+    """Write the package's calibration and the section of RESULTS.md."""
+    calibration = embedded_calibration()
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(json.dumps(calibration.to_json(), indent=1) + "\n", encoding="utf-8")
+    section("calibration", report(calibration))
+
+
+if __name__ == "__main__":
+    write()
