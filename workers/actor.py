@@ -28,6 +28,7 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.limits import end_with_parent
 from orchestrator.utils.private import locked, runtime_folder
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Actor:
             token: Random token that the driver has written into the study's folder. The actor writes to the study only
                 if it finds the token, because it then sees the same disk.
         """
+        if _is_ray_worker():
+            end_with_parent()  # the raylet: otherwise this process would hold its memory for up to a minute
         self._spec = spec
         self._study = Study(Path(study_root), study_id)
         self._sees_disk = sees_disk(self._study.out, token)
@@ -304,6 +307,13 @@ def node() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def _is_ray_worker() -> bool:
+    """Return whether Ray has started this process; False in tests that use the actor in their own process."""
+    import ray
+
+    return ray.is_initialized() and bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
 def peak_memory() -> int:

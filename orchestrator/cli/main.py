@@ -10,7 +10,7 @@ from orchestrator.cli.call import Call, parse
 from orchestrator.cli.commands import VERBS
 from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
-from orchestrator.utils.errors import ExitCode, UserError, did_you_mean
+from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
 from orchestrator.utils.sanitize import make_output_safe, safe_output
 
 
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str]) -> int:
         return _report_mistake(error, as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except SessionLostError as error:
+        print(f"{error}; stored results are kept, and the same command resumes", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -19,6 +19,7 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTa
 
 from orchestrator.execution.events import WorkItem, last_line, shortened
 from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.continuations import ContinuationBatch
@@ -135,6 +136,12 @@ class ActorPool:
             self.retire(slot)
         remove_disk_token(self._study.out, self._token)
 
+    def abandon(self) -> None:
+        """Forget all actors without asking Ray, which would not answer: they end with their session."""
+        for slot in self.slots:
+            self._count_gpu_seconds(slot)
+            del self._slots[slot.number]
+
     @property
     def slots(self) -> list[ActorSlot]:
         """The slots that have an actor, ready or not."""
@@ -211,6 +218,7 @@ class ActorPool:
             else:
                 self._fail_start(slot, str(error), blamed=True)
         except RayError as error:
+            check_session()
             self._fail_start(slot, str(error), blamed=not self.was_lost(slot, error))
         except UserError as error:
             self._refuse(slot, error)
@@ -315,9 +323,12 @@ class ActorPool:
 
     def retire(self, slot: ActorSlot) -> None:
         """Kill an actor and empty its slot."""
-        if slot.ready_since is not None:
-            seconds = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
-            self._outcome.gpu_seconds += seconds * self._policy.gpus_per_actor
+        self._count_gpu_seconds(slot)
         with contextlib.suppress(Exception):  # it may be dead already, and Ray may have ended
             ray.kill(slot.handle, no_restart=True)
         del self._slots[slot.number]
+
+    def _count_gpu_seconds(self, slot: ActorSlot) -> None:
+        if slot.ready_since is not None:
+            seconds = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
+            self._outcome.gpu_seconds += seconds * self._policy.gpus_per_actor

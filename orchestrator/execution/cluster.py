@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,17 @@ from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
 from orchestrator.execution.session_folder import TOKEN, session_folder
+from orchestrator.execution.session_processes import (
+    agents_end_with_driver,
+    child_processes,
+    has_ended,
+    kill_ray_processes,
+)
 from orchestrator.utils import logs
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.subprocesses import first_line
+
+logger = logging.getLogger(__name__)
 
 # Ray reads these variables when it is imported, and every import of Ray in the driver comes after this module's.
 _SETTINGS = {
@@ -33,6 +43,8 @@ for _name, _value in _SETTINGS.items():
 _UNUSED_PROCESSES = ("start_api_server", "start_log_monitor", "start_monitor")
 
 LOOPBACK = "127.0.0.1"
+START_ATTEMPTS = 3
+START_TIMEOUT = 120.0  # seconds
 OBJECT_STORE_BYTES = 256 << 20  # of a local session, whose prompt sets and receipts are small
 
 
@@ -55,7 +67,9 @@ class ClusterSpec:
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, kept_logs: Path | None = None) -> Iterator[None]:
+def session(
+    spec: ClusterSpec, kept_logs: Path | None = None, notify: Callable[[str], object] = logger.warning
+) -> Iterator[None]:
     """Start or join Ray for the duration of the context.
 
     A local session listens on loopback only, requires a token of its own, and keeps its files in a private folder that
@@ -64,15 +78,17 @@ def session(spec: ClusterSpec, kept_logs: Path | None = None) -> Iterator[None]:
     Args:
         spec: The cluster.
         kept_logs: Folder for a copy of a local session's logs. None: they are removed with the session.
+        notify: Called with a line for the user if Ray did not start and is started again.
 
     Raises:
-        UserError: The cluster cannot be joined, or this machine cannot hold a private session.
+        UserError: The cluster cannot be joined, this machine cannot hold a private session, or Ray does not start.
     """
     import ray
 
     with contextlib.ExitStack() as stack:
         if spec.kind == "local":
-            _start(stack.enter_context(_private_session(kept_logs)))
+            _start(stack.enter_context(_private_session(kept_logs)), notify)
+            stack.enter_context(agents_end_with_driver())
         else:
             _join(spec.address or "auto")
         try:
@@ -81,11 +97,38 @@ def session(spec: ClusterSpec, kept_logs: Path | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
-def _start(folder: Path) -> None:
-    """Start Ray on this machine, with its files in a private folder."""
+def _start(folder: Path, notify: Callable[[str], object]) -> None:
+    """Start Ray on this machine, with its files in a private folder.
+
+    On a busy machine Ray's own time limits pass: wait longer, and try START_ATTEMPTS times.
+
+    Raises:
+        UserError: It did not start, or it listens on another address than loopback.
+    """
     import ray
 
-    with _without_unused_processes():
+    for attempt in range(1, START_ATTEMPTS + 1):
+        before = child_processes()
+        try:
+            _start_once(folder)
+            return
+        except UserError:
+            raise
+        except Exception as error:  # Ray raises a bare Exception, RuntimeError or OSError
+            reason = first_line(error)
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        kill_ray_processes(child_processes() - before)
+        if attempt < START_ATTEMPTS:
+            notify(f"Ray did not start ({reason}); trying again: attempt {attempt + 1} of {START_ATTEMPTS}")
+    remedy = f"Ray did not start in {START_ATTEMPTS} attempts ({reason}): start again when this machine is less busy"
+    raise UserError("cluster.kind", "local", f"{remedy}, or check its memory and disk with `doctor`")
+
+
+def _start_once(folder: Path) -> None:
+    import ray
+
+    with _without_unused_processes(), _longer_wait_for_node():
         ray.init(
             address="local",
             include_dashboard=False,
@@ -177,6 +220,41 @@ def _without_unused_processes() -> Iterator[None]:
 
 def _start_nothing(*_: Any, **__: Any) -> None:
     """Replace a method that starts a process."""
+
+
+@contextlib.contextmanager
+def _longer_wait_for_node() -> Iterator[None]:
+    """Let Ray wait START_TIMEOUT seconds, instead of its fixed 30, until the node that it starts is registered."""
+    from ray._private import services
+
+    original: Any = services.get_node
+
+    def get_node(*arguments: Any, **options: Any) -> Any:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                return original(*arguments, **options)
+            except RuntimeError:  # not registered yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    vars(services)["get_node"] = get_node
+    try:
+        yield
+    finally:
+        vars(services)["get_node"] = original
+
+
+def ended_process() -> str | None:
+    """Return the name of a process of Ray that this driver started and that has ended. None if all are running."""
+    node = _node()
+    if node is None:
+        return None
+    for name, processes in dict(node.all_processes).items():
+        if any(has_ended(each.process) for each in processes):
+            return str(name)
+    return None
 
 
 def gpus() -> int:

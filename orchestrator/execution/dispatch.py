@@ -28,12 +28,13 @@ from orchestrator.execution.actor_pool import ActorPool, ActorSlot
 from orchestrator.execution.deadlines import VisitDeadlines, token_budget
 from orchestrator.execution.events import item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.execution.visit_queue import VisitQueue
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.errors import SessionLostError, UserError
 from workers.actor import LogProbabilityReceipt, Receipt
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Dispatcher:
             The totals of this run. Visits that were given up are in its `failures`.
 
         Raises:
+            SessionLostError: If a process of the local Ray session has ended. Nothing can be dispatched in it any more.
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
             RuntimeError: If measuring a direction fails too often.
         """
@@ -101,6 +103,12 @@ class Dispatcher:
                 self._pool.close_idle()
             except KeyboardInterrupt:  # the second signal
                 self.outcome.interrupted = True
+            except SessionLostError:
+                self._pool.abandon()
+                raise
+            except Exception:
+                check_session()  # rather the cause than the error that it led to
+                raise
             finally:
                 self._pool.shut_down()
                 self._observe("dispatch_finished", **self.outcome.event_fields())
@@ -109,6 +117,7 @@ class Dispatcher:
     def _loop(self) -> None:
         """Keep actors at work until nothing is left, or until a signal arrives."""
         while len(self._queue) > 0 or self._pool.busy > 0 or self._add_follow_up():
+            check_session()
             self._check_actors()
             self._assign()
             for slot in self._pool.wait():
@@ -160,6 +169,7 @@ class Dispatcher:
         except RayTaskError as error:
             self._handle_error(slot, error)
         except RayError as error:
+            check_session()  # no visit is to blame if the whole session has ended
             self._replace(slot, str(error), blamed=not self._pool.was_lost(slot, error))
         else:
             started = slot.running_since

@@ -73,11 +73,11 @@ def _remove_dead(root: Path) -> None:
 
 
 def _copy_logs(folder: Path, logs: Path) -> None:
-    """Copy the ends of Ray's logs. Empty ones and links are left out."""
-    for log in folder.glob("session_*/logs/**/*"):
+    """Copy the ends of Ray's logs, without empty ones and links. If Ray was started twice, the later logs remain."""
+    for log in sorted(folder.glob("session_*/logs/**/*")):
         if log.is_symlink() or not log.is_file() or not log.stat().st_size or log.parent.parent.is_symlink():
             continue
         make_private(logs)
-        with open(log, "rb") as source, open(open_private(logs / log.name, os.O_WRONLY), "wb") as target:
+        with open(log, "rb") as source, open(open_private(logs / log.name, os.O_WRONLY | os.O_TRUNC), "wb") as target:
             source.seek(max(0, log.stat().st_size - LONGEST_LOG))
             shutil.copyfileobj(source, target)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -30,13 +31,16 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
 from orchestrator.utils.choices import LogProbabilityChoice, Retry
-from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
 from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
     from orchestrator.execution.dispatch import Dispatcher
 
 logger = logging.getLogger(__name__)
+
+MAX_SESSIONS = 3
+"""Number of local Ray sessions that may end under one run before it is interrupted."""
 
 RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=")
 """Overrides of a single run, which the sweep's record leaves out."""
@@ -145,9 +149,38 @@ def execute_again(prepared: PreparedSweep, stored: StoredSweep, console: Console
 
 
 def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console) -> ExitCode:
-    """Run these tasks on a cluster and record the run."""
+    """Run these tasks on a cluster. If a local Ray session ends under them, run the rest in another one.
+
+    Returns:
+        COMPLETE, FAILED_TASKS or INTERRUPTED; the last also if MAX_SESSIONS sessions have ended.
+    """
+    for number in range(1, MAX_SESSIONS + 1):
+        try:
+            return _run_in_session(prepared, stored, tasks, console)
+        except SessionLostError as error:
+            tasks = [task for task in tasks if task.key not in stored.generations]
+            if number < MAX_SESSIONS:
+                logger.warning(
+                    "%s; stored results are kept. Starting Ray again for %d tasks: session %d of %d.",
+                    error,
+                    len(tasks),
+                    number + 1,
+                    MAX_SESSIONS,
+                )
+    logger.warning(
+        "Ray has ended in %d sessions, and %d tasks are left. If memory ran out, `dmesg` shows it. "
+        "Stored results are kept, and the same command resumes.",
+        MAX_SESSIONS,
+        len(tasks),
+    )
+    return ExitCode.INTERRUPTED
+
+
+def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console) -> ExitCode:
+    """Run these tasks in one session of a cluster and record the run. Raises SessionLostError if the session ends."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
     config, todo, study = prepared.config, visits(tasks), stored.study
@@ -155,14 +188,15 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     events = study.events(recorder.run)
     events.write("run_started", sweep_id=stored.sweep.id, tasks=len(tasks), visits=len(todo), pid=os.getpid())
     dispatcher: Dispatcher | None = None
-    ending = "broken"
+    ending, lease = "broken", stored.folder.lease_path(config.cluster.part)
     try:
         log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
         cluster_spec = cluster.ClusterSpec.from_config(config.cluster)
         with (
             redirect_output(console, log) as terminal,
             ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
-            cluster.session(cluster_spec, actor_logs),
+            cluster.session(cluster_spec, actor_logs, display.print_line),
+            watched(terminal, lambda: _close_broken(recorder, events, dispatcher, lease)),
         ):
             # A local session's own folder is removed with it, so its copy is named.
             display.print_line(f"logs: {log}, {actor_logs if cluster_spec.kind == 'local' else cluster.log_folder()}")
@@ -184,8 +218,7 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
         ending = "refused"
         raise
     finally:
-        _end(recorder, ending, dispatcher)
-        events.write("run_finished", outcome=ending, seconds=recorder.seconds)
+        _end(recorder, events, dispatcher, ending)
         stored.refresh()
     if ending == "interrupted":
         return ExitCode.INTERRUPTED
@@ -194,20 +227,25 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     return ExitCode.COMPLETE
 
 
-def _end(recorder: RunRecorder, ending: str, dispatcher: Dispatcher | None) -> None:
+def _end(recorder: RunRecorder, events: EventLog, dispatcher: Dispatcher | None, ending: str) -> None:
     """Record the end of a run."""
-    if dispatcher is None:
-        recorder.end(ending)
-        return
+    outcome = None if dispatcher is None else dispatcher.outcome
     failures = [
         FailedVisit(
             point_id=failure.visit.point.id,
             prompt_set_ids=failure.visit.prompt_set_ids,
             errors=tuple(failure.errors),
         )
-        for failure in dispatcher.outcome.failures
+        for failure in (outcome.failures if outcome else ())
     ]
-    recorder.end(ending, dispatcher.outcome, failures)
+    recorder.end(ending, outcome, failures)
+    events.write("run_finished", outcome=ending, seconds=recorder.seconds)
+
+
+def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatcher | None, lease: Path) -> None:
+    """Close the record and the lease of a run whose main thread no longer answers."""
+    _end(recorder, events, dispatcher, "broken")
+    lease.unlink(missing_ok=True)
 
 
 class _Admission:

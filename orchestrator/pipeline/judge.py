@@ -255,6 +255,7 @@ def _generate_answers(
     """Generate and store the answers of the judge's model for these pairs. Returns whether it was interrupted."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
     prompt_sets = list(_prompt_sets(bound, pending_pairs))
@@ -268,6 +269,7 @@ def _generate_answers(
     with (
         console.status("") as status,
         cluster.session(cluster.ClusterSpec.from_config(judge_config.cluster)),
+        watched(console),
         name_judging_fields(),
     ):
 

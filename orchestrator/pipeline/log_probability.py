@@ -162,6 +162,7 @@ def _run(
     """Measure these batches on a cluster. Returns whether it was interrupted."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
     run = new_run_name()
@@ -170,6 +171,7 @@ def _run(
         redirect_output(console, stored.folder.log_path(run)) as terminal,
         ProgressDisplay(0, terminal) as display,
         cluster.session(cluster.ClusterSpec.from_config(config.cluster), stored.folder.ray_logs_path(run)),
+        watched(terminal),
     ):
         if model is not None:
             cluster.run_on_other_nodes(ensure_on_this_machine, config.model, model.path)

@@ -44,6 +44,10 @@ class UserError(Exception):
         return type(self), (self.field, self.value, self.remedy)
 
 
+class SessionLostError(Exception):
+    """The cluster ended under a run. What is stored stays, and the same command resumes: exit code INTERRUPTED."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known name most similar to `name`, or the empty string if none is."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
