@@ -174,7 +174,7 @@ class StoredStudy:
         for stored in self._loaded:
             for name in stored.sweep.judges:
                 with contextlib.suppress(UserError):  # a model that has not judged yet
-                    panel[name] = load_judge(stored.folder, name)
+                    panel[name] = load_judge(stored, name)
         return list(panel.values())
 
     @property

@@ -42,6 +42,7 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import PromptSet
+from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.errors import UserError
 
 
@@ -115,6 +116,8 @@ def _inapplicable(names: Sequence[str], prompt_sets: Sequence[PromptSet]) -> set
 def count_correct(stored: StoredSweep) -> pd.DataFrame:
     """Count the correct answers to each capability set at each point. Needs no judge.
 
+    Only the answer in a response counts, not its thought. A thought without an end is a wrong answer.
+
     Returns:
         Columns point_id, prompt_set_id, n_asked (number of stored responses) and n_correct. Points without responses
         have no row.
@@ -125,6 +128,7 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
         if p.group == capability.GROUP
     }
     tallies: dict[TaskKey, list[int]] = {}
+    answers = Answers(stored.prompt_sets, stored.sweep.thought)
     if questions:
         parts = {key: part for key, part in stored.generations.items() if key[1] in questions}
         for _, table in stored.study.generations.rows(parts):
@@ -132,7 +136,8 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
             for point, set_id, prompt, response, scores in zip(*columns, strict=True):
                 tally = tallies.setdefault((point, set_id), [0, 0])
                 tally[0] += 1
-                tally[1] += capability.is_correct(*questions[set_id][prompt], response, scores)
+                answer = answers.of(set_id, prompt, response) or ""
+                tally[1] += capability.is_correct(*questions[set_id][prompt], answer, scores)
     rows = [(*key, *tally) for key, tally in tallies.items()]
     return pd.DataFrame(rows, columns=["point_id", "prompt_set_id", "n_asked", "n_correct"])
 

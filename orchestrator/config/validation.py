@@ -75,6 +75,11 @@ def validate(config: Config) -> None:
     for key in ("judges", "probe_sets", "system_prompts"):
         _check_no_repeats(key, getattr(config, key))
     _check_judges(config)
+    thought = config.model.thought
+    if not thought or thought != thought.strip():
+        raise UserError(
+            "model.thought", thought, "give auto, none, or the tag that closes a thought, such as '</think>'"
+        )
 
 
 def _check_number(key: str, value: float | None, least: float, most: float) -> None:

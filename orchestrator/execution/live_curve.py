@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from orchestrator import judges
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.errors import UserError
 
 ROWS = 4  # height of the curve in lines of text
@@ -29,6 +30,7 @@ class LiveCurve:
         self._study = stored.study
         self._prompt_set = harmful[0] if harmful else stored.prompt_sets[0]
         self._judge = judges.get("keyword")
+        self._answers = Answers([self._prompt_set], stored.sweep.thought)
         self._texts = {prompt.id: prompt.text for prompt in self._prompt_set.prompts}
         self._asr: dict[str, float] = {}  # percent, by point id
         self._is_plane = stored.sweep.grid.is_plane
@@ -53,9 +55,13 @@ class LiveCurve:
             return
         frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pandas()
         for point, rows in frame[frame["prompt_set_id"] == self._prompt_set.id].groupby("point_id"):
-            prompts = rows["prompt_id"].map(self._texts)
-            verdicts = [self._judge.verdict(*pair) for pair in zip(prompts, rows["response"], strict=True)]
-            self._asr[str(point)] = 100 * (1 - verdicts.count("refused") / len(verdicts))
+            answers = [
+                (prompt, self._answers.of(self._prompt_set.id, prompt, response))
+                for prompt, response in zip(rows["prompt_id"], rows["response"], strict=True)
+            ]
+            verdicts = [self._judge.verdict(self._texts[prompt], text) for prompt, text in answers if text is not None]
+            if verdicts:
+                self._asr[str(point)] = 100 * (1 - verdicts.count("refused") / len(verdicts))
 
     @property
     def means(self) -> list[tuple[float, float | None]]:

@@ -7,14 +7,18 @@ runs its model.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id
+
+UNFINISHED = "unfinished"
+"""Verdict on a response whose thought has no end, and which so holds no answer. It is left out of every rate."""
 
 
 class Judge(ABC):
@@ -29,11 +33,13 @@ class Judge(ABC):
         verdicts: Every verdict that it can return.
         stops: Strings that decide the verdict wherever they appear in a response, so that generation may stop there
             (`sampling.early_stop`). Empty: the judge needs whole responses.
+        thought: Closing tag of the thoughts after which it judges. Empty: it judges whole responses.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
-    verdicts: ClassVar[tuple[str, ...]]
+    verdicts: tuple[str, ...]
+    thought: str = ""
     stops: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -44,7 +50,23 @@ class Judge(ABC):
     @functools.cached_property
     def id(self) -> str:
         """Content hash of its identity: 16 hexadecimal digits."""
-        return content_id(["judge", self.name, self.version, self.parameters])
+        answer = {"answer": "after_thought", "thought": self.thought} if self.thought else {}
+        return content_id(["judge", self.name, self.version, self.parameters | answer])
+
+    def after_thought(self, closing: str) -> Self:
+        """Return this judge as one of what follows a thought, which is another judge with an id of its own.
+
+        Whoever calls `verdict` removes the thought before (`sweep.thoughts`), and gives UNFINISHED if it has no end.
+
+        Args:
+            closing: The closing tag of the thought. Empty: the judge itself is returned.
+        """
+        if not closing:
+            return self
+        judge = copy.copy(self)
+        judge.__dict__.pop("id", None)
+        judge.thought, judge.verdicts = closing, (*self.verdicts, UNFINISHED)
+        return judge
 
     @abstractmethod
     def verdict(self, prompt: str, response: str) -> str:

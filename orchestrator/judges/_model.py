@@ -16,7 +16,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from orchestrator.judges import Judge
+from orchestrator.judges import UNFINISHED, Judge
 from orchestrator.utils.hashing import content_id
 
 UNPARSED = "unparsed"
@@ -100,7 +100,7 @@ class ModelJudge(Judge):
     def id(self) -> str:
         """Content hash of its identity: 16 hexadecimal digits. AssertionError before `with_weights`."""
         assert self.bound_weights is not None, f"{self.name} has no weights yet"
-        return content_id(["judge", self.name, self.version, self.parameters])
+        return super().id
 
     def with_weights(self, fingerprint: str, dtype: str) -> Self:
         """Return a copy of this judge that is bound to these weights.
@@ -161,7 +161,7 @@ class HarmAndRefusalJudge(ModelJudge):
 
     def outcome(self, verdict: str, group: str) -> str | None:
         """Return `complied` or `refused`; None if unparsed."""
-        if verdict == UNPARSED:
+        if verdict in (UNPARSED, UNFINISHED):
             return None
         words = verdict.split()
         if group in HARM_GROUPS:

@@ -35,6 +35,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Prompt, PromptSet, Task, Visit, visits
+from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
 from workers.noise.definition import NOISE_VERSION
@@ -154,7 +155,7 @@ def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[s
         stored: The sweep.
         unparsed: Examples of unparsed answers. None keeps those that are recorded for the same weights.
     """
-    judge = bound.judge
+    judge = bound.judge.after_thought(stored.sweep.thought)
     assert judge.bound_weights is not None
     fingerprint, dtype = judge.bound_weights
     before = stored.folder.read_judge(judge.name)
@@ -187,25 +188,25 @@ def run_model_judge(
         console: Where progress is shown.
         actor: The actor class to use instead of the default one, for tests.
     """
-    judge = bound.judge
+    judge = bound.judge.after_thought(stored.sweep.thought)
     applicable = {prompts.id for prompts in stored.prompt_sets if judge.applies_to(prompts.group)}
     judged = stored.judged(judge.id)
     missing = {key: part for key, part in stored.generations.items() if key[1] in applicable and key not in judged}
-    questions = _questions(judge, stored, missing)
+    questions = _questions(bound.judge, stored, missing)
     pair_of = {question: pair for pair, question in questions.items()}
     answer_study = Study.create(stored.study.out, bound.info)
-    answers = _stored_answers(answer_study, judge, pair_of)
+    answers = _stored_answers(answer_study, bound.judge, pair_of)
     pending_pairs = [pair for question, pair in pair_of.items() if question not in answers]
     interrupted = False
     if pending_pairs:
         text = f"{judge.name}: {len(pending_pairs)} of {len(pair_of)} different responses to judge"
         console.print(text, highlight=False)
         interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, actor)
-        answers = _stored_answers(answer_study, judge, pair_of)
+        answers = _stored_answers(answer_study, bound.judge, pair_of)
     findings = {question: judge.parse(answer) for question, answer in answers.items()}
 
-    def verdict_of(prompt: Prompt, response: str) -> Verdict | None:
-        finding = findings.get(questions.get((prompt.request, response), ""))
+    def verdict_of(prompt: Prompt, answer: str) -> Verdict | None:
+        finding = findings.get(questions.get((prompt.request, answer), ""))
         return None if finding is None else (finding.verdict, finding.score)
 
     scored = score_missing(stored, judge, missing, verdict_of)
@@ -219,15 +220,20 @@ def run_model_judge(
 
 
 def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict[Pair, str]:
-    """Return every different (request, response) of these tasks with the id of the judge's prompt for it.
+    """Return every different (request, answer) of these tasks with the id of the judge's prompt for it.
 
-    Two pairs may have the same prompt, if the judge strips white space from its inputs.
+    The answer is the response without its thought; thoughts without an end are left out. Two pairs may have the same
+    prompt, if the judge strips white space from its inputs.
     """
     requests = {prompt.id: prompt.request for prompts in stored.prompt_sets for prompt in prompts.prompts}
+    read = Answers(stored.prompt_sets, stored.sweep.thought)
     different: dict[Pair, None] = {}
     for _, table in stored.study.generations.rows(tasks):
-        texts = (requests[prompt_id] for prompt_id in table["prompt_id"].to_pylist())
-        different.update(dict.fromkeys(zip(texts, table["response"].to_pylist(), strict=True)))
+        columns = (table[name].to_pylist() for name in ("prompt_set_id", "prompt_id", "response"))
+        for set_id, prompt_id, response in zip(*columns, strict=True):
+            answer = read.of(set_id, prompt_id, response)
+            if answer is not None:
+                different[requests[prompt_id], answer] = None
     return {pair: judge_prompt(judge, pair).id for pair in different}
 
 

@@ -12,15 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import judges
 from orchestrator.config.compose import compose
 from orchestrator.config.schema import Config
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
-from orchestrator.judges._model import ModelJudge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.models.resolve import ResolvedModel, ensure_on_this_machine, locate_model, resolve_model
 from orchestrator.scoring.log_probability import SweepLogProbabilities
+from orchestrator.scoring.panel import degeneracy_judge, first_text_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.runs import engines_of, new_run_name
@@ -56,8 +54,8 @@ def unmeasured(
     if chosen == LogProbabilityChoice.none or not stored.study.exists:
         return []
     parts = {key: part for key, part in stored.generations.items() if tasks is None or key in tasks}
-    for judge in (DEGENERATE, judges.get(stored.sweep.judges[0])):
-        if not isinstance(judge, ModelJudge):
+    for judge in (degeneracy_judge(stored), first_text_judge(stored)):
+        if judge is not None:
             score_missing(stored, judge, parts)
     return SweepLogProbabilities(stored).unmeasured(parts, chosen)
 

@@ -20,6 +20,7 @@ from orchestrator.pipeline.prompt_sets import (
     load_probe_sets,
     render,
     warn_of_missing_template,
+    warn_of_thoughts,
     without_duplicates,
 )
 from orchestrator.store.files import DamagedFileError, check_writable
@@ -84,18 +85,20 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     model, checkpoint = _resolve_checked_model(config)
     prompt_sets = render(config, presets, probe_sets, model)
     warn_of_missing_template(prompt_sets, config.model.name)
+    warn_of_thoughts(prompt_sets, config.model.thought)
     check_token_ids(checkpoint, prompt_sets)
     check_lengths(config, checkpoint, prompt_sets)
     prompt_sets = without_duplicates(prompt_sets)
     grid = resolve_grid(config, checkpoint, presets)
     set_ids = tuple(prompts.id for prompts in prompt_sets)
+    thought = next((prompts.thought for prompts in prompt_sets if prompts.thought), "")
     return PreparedSweep(
         config=config,
         model=model,
         checkpoint=checkpoint,
         targets=grid.targets,
         prompt_sets=tuple(prompt_sets),
-        sweep=Sweep(grid.grid, set_ids, tuple(config.judge_names), config.name or "sweep"),
+        sweep=Sweep(grid.grid, set_ids, tuple(config.judge_names), config.name or "sweep", thought),
         info=_study_info(config, model),
         target_geometry=grid.geometry,
     )

@@ -13,6 +13,7 @@ from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, PromptSet, Sampling
+from orchestrator.sweep.thoughts import opened_tag
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def sampling_of(config: Config, probe_set: ProbeSet) -> Sampling:
     """Return the sampling options for responses to a probe set.
 
     Multiple choice takes one token. With `sampling.early_stop`, responses to requests that should be refused end at
-    the primary judge's stop strings.
+    the primary judge's stop strings, unless the model may think (`render_prompt_sets`).
     """
     if probe_set.letters:
         return Sampling(1, (), probe_set.letters)
@@ -68,6 +69,8 @@ def render(
         load_system_prompts(config, presets),
         lambda probe_set: sampling_of(config, probe_set),
         config.model.template,
+        config.model.thinking,
+        config.model.thought,
     )
 
 
@@ -79,6 +82,33 @@ def warn_of_missing_template(prompt_sets: Sequence[PromptSet], model: str) -> No
             "model.template=NAME, or request bare text with model.template=none",
             model,
         )
+
+
+def warn_of_thoughts(prompt_sets: Sequence[PromptSet], thought: str) -> None:
+    """Log whether responses may begin with a thought; as a warning if the chat template opens one.
+
+    `thought`: the option `model.thought`.
+    """
+    opens = next((tag for tag in map(opened_tag, prompt_sets) if tag), "")
+    thinking = next((prompts for prompts in prompt_sets if prompts.thought), None)
+    if thinking is not None:
+        logger.log(
+            logging.WARNING if opens else logging.INFO,
+            "the chat template %s: verdicts are about what follows %s. A response has at most sampling.max_tokens=%d "
+            "tokens, its thought included; a thought without an end gets no verdict and is left out of ASR",
+            "opens a thought" if opens else "has tags of thoughts, so that the model may think",
+            thinking.thought,
+            thinking.sampling.max_tokens,
+        )
+    elif opens:
+        logger.warning(
+            "the chat template opens a thought, and with model.thought=%s verdicts are about thoughts too; "
+            "model.thought=auto judges what follows %s",
+            thought,
+            opens,
+        )
+    if any(prompts.sampling.letters and opened_tag(prompts) for prompts in prompt_sets):
+        logger.warning("letters of multiple-choice questions are scored inside the thought that the template opens")
 
 
 def log_rendering(prompt_sets: Sequence[PromptSet]) -> None:

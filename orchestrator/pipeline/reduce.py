@@ -14,12 +14,12 @@ from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import Config, ReportConfig
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline.judge import judge_sweep
 from orchestrator.prompts import capability
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.page.render import write_report
+from orchestrator.scoring.panel import degeneracy_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.sweep_folder import StoredSweep
@@ -48,7 +48,7 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 
 def judge_coherence_and_reduce(stored: StoredSweep, options: ReportConfig | None = None) -> None:
     """Judge by the current version of the judge `degenerate` what it has not judged yet, then `reduce_stored`."""
-    score_missing(stored, DEGENERATE)
+    score_missing(stored, degeneracy_judge(stored))
     reduce_stored(stored, options)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE
+from orchestrator.sweep.thoughts import tag_in
 from orchestrator.utils.subprocesses import first_line, serve_module
 
 TOKENIZER_TEMPLATE = "tokenizer"
@@ -105,7 +106,9 @@ def appends_eos(tokenizer: Any) -> bool:
     return bool(added != plain and added == [tokenizer.eos_token_id])
 
 
-def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, *turns: str) -> str:
+def apply_chat_template(
+    tokenizer: Any, source: str | None, system: str | None, *turns: str, thinking: bool = False
+) -> str:
     """Return the text that prompts the model with these turns.
 
     A template that refuses texts, or leaves them out, gets each message as a list of one part, {"type": "text",
@@ -117,6 +120,7 @@ def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, 
         source: A chat template in Jinja. None: the tokenizer's own.
         system: The system message. None: none, so that the template's default applies.
         *turns: The messages, by the user and the assistant in turn. The last one is the user's.
+        thinking: Whether to ask for a thought before the answer. Most templates have no such switch.
 
     Raises:
         ValueError: The template leaves the last message out.
@@ -131,7 +135,8 @@ def apply_chat_template(tokenizer: Any, source: str | None, system: str | None, 
             chat_template=source,
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=False,
+            enable_thinking=thinking,
+            **({"thinking": True} if thinking else {}),
             date_string=DATE.strftime("%d %b %Y"),
             strftime_now=DATE.strftime,  # takes precedence over transformers' function of that name
         )
@@ -193,11 +198,12 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`, each of them
-            (conversations, prefill, continuations). A conversation is (system prompt or null, turns).
+            (conversations, prefill, thinking, continuations). A conversation is (system prompt or null, turns).
 
     Returns:
         {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file": `template_file` of
-        the tokenizer}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
+        the tokenizer, "thought": the closing tag of thoughts that the template or the tokenizer's own template
+        mentions, or ""}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
         rendered; {"continuation": reason} if a continuation is not one token.
     """
     try:
@@ -208,12 +214,12 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     add_special_tokens = request["template"] != TOKENIZER_TEMPLATE or not chat
     drop_eos = add_special_tokens and appends_eos(tokenizer)
     results = []
-    for conversations, prefill, continuations in request["jobs"]:
+    for conversations, prefill, thinking, continuations in request["jobs"]:
         rendered, token_ids = [], []
         for system, turns in conversations:
             try:
                 if chat:
-                    prompt = apply_chat_template(tokenizer, request["source"], system, *turns)
+                    prompt = apply_chat_template(tokenizer, request["source"], system, *turns, thinking=thinking)
                 else:
                     prompt = bare_prompt(system, "\n\n".join(turns))
                 prompt = with_prefill(prompt, prefill)
@@ -227,7 +233,12 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             return {"continuation": first_line(error)}
         results.append((rendered, token_ids, added))
-    return {"results": results, "file": template_file(request["folder"], tokenizer)}
+    templates = f"{request['source'] or ''}{tokenizer.chat_template or ''}"
+    return {
+        "results": results,
+        "file": template_file(request["folder"], tokenizer),
+        "thought": tag_in(templates),
+    }
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from orchestrator.prompts.chat_templates import (
 from orchestrator.prompts.few_shot import Conversation
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import NO_TEMPLATE, PromptSet, Sampling
+from orchestrator.sweep.thoughts import AUTO, NEVER, can_think
 from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
@@ -33,7 +34,7 @@ from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
-RENDER_VERSION = 4
+RENDER_VERSION = 5
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
@@ -69,6 +70,7 @@ class RenderJob:
         conversations: The messages of each prompt.
         prefill: The beginning of each response.
         template: Name of the template.
+        thinking: Whether to ask the template for a thought before the answer.
         continuations: Texts that are one token each after a prompt, whose tokens are returned. The first prompt is used
             to find them, so all prompts must end in the same way.
     """
@@ -76,17 +78,27 @@ class RenderJob:
     conversations: tuple[Conversation, ...]
     prefill: str
     template: str
+    thinking: bool = False
     continuations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Rendered:
-    """The result of a job: rendered texts, their token ids, the token of each continuation, the template's source."""
+    """The result of a job.
+
+    Attributes:
+        texts: The rendered prompts.
+        token_ids: Their token ids.
+        continuations: The token of each continuation.
+        template: Source of the template.
+        thought: Closing tag of the thoughts that the template mentions. Empty if it mentions none.
+    """
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     continuations: tuple[int, ...] = ()
     template: str = NO_TEMPLATE
+    thought: str = ""
 
 
 def render_prompt_sets(
@@ -95,17 +107,19 @@ def render_prompt_sets(
     system_prompts: Sequence[SystemPrompt],
     sampling_of: Callable[[ProbeSet], Sampling],
     template: str = TOKENIZER_TEMPLATE,
+    thinking: bool = False,
+    thought: str = AUTO,
 ) -> list[PromptSet]:
     r"""Render every probe set under every system prompt, in that order, for the model in a folder.
 
-    Token ids are those of the rendered text. A tokenizer's own template writes its special tokens itself, and none are
-    added; to a named template and to the bare text the tokenizer adds its own (such as <s>), but never an end of
-    sequence. A template that refuses a system message, or leaves it out, gets it in the user's message:
-    "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024; thinking is switched off in those that support it
-    (`enable_thinking`, Qwen3). The beginning of the response (`prefill`) follows the prompt. Templates run in Jinja's
-    sandbox, code of the model's repository is never run, and nothing is downloaded. A prompt's choices must be in its
-    text. With solved examples (`ProbeSet.few_shot`) in plain text no template is applied, and the token of each letter
-    after the prompt becomes part of the sampling.
+    Token ids are those of the rendered text. A tokenizer's own template writes its special tokens itself, and none
+    are added; to a named template and to the bare text the tokenizer adds its own (such as <s>), but never an end
+    of sequence. A template that refuses a system message, or leaves it out, gets it in the user's message:
+    "SYSTEM\n\nUSER". Templates that insert the date get 26 July 2024. The beginning of the response (`prefill`)
+    follows the prompt. Templates run in Jinja's sandbox, code of the model's repository is never run, and nothing
+    is downloaded. A prompt's choices must be in its text. With solved examples (`ProbeSet.few_shot`) in plain text
+    no template is applied, and the token of each letter after the prompt becomes part of the sampling. Prompts
+    after which the model may think have no stop strings, because a thought often contains one.
 
     Args:
         model_dir: The model's folder. None: the dummy engine, which gets bare text and one number for each word.
@@ -114,31 +128,47 @@ def render_prompt_sets(
         sampling_of: How responses to a probe set are drawn.
         template: "tokenizer", the chat template beside the tokenizer; a NAME of data/templates/NAME.jinja; or "none",
             the bare text "SYSTEM\n\nUSER". A tokenizer without a chat template gets the bare text too.
+        thinking: Whether templates with a switch (`enable_thinking` as in Qwen3, or `thinking`) ask for a thought.
+        thought: Closing tag of thoughts; AUTO for the one that the template or the tokenizer's own template mentions;
+            NEVER for none.
 
     Raises:
         UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
-    jobs = [_job(probes, system, system.template or template) for probes, system in pairs]
+    jobs = [
+        dataclasses.replace(_job(probes, system, system.template or template), thinking=thinking)
+        for probes, system in pairs
+    ]
     sources = {job.template: template_source(job.template) for job in jobs}
     if model_dir is None:
         results = [_render_for_dummy(job) for job in jobs]
     else:
         results = _render_cached(model_dir, sources, jobs)
     return [
-        PromptSet(
-            probes.group,
-            probes.prompts,
-            rendered.texts,
-            rendered.token_ids,
-            dataclasses.replace(sampling_of(probes), letter_tokens=rendered.continuations),
-            probe_set=probes.name,
-            system_prompt=system.name,
-            origin=probes.origin,
-            template=rendered.template,
+        _with_thought(
+            PromptSet(
+                probes.group,
+                probes.prompts,
+                rendered.texts,
+                rendered.token_ids,
+                dataclasses.replace(sampling_of(probes), letter_tokens=rendered.continuations),
+                probe_set=probes.name,
+                system_prompt=system.name,
+                origin=probes.origin,
+                template=rendered.template,
+            ),
+            rendered.thought if thought == AUTO else thought,
         )
         for (probes, system), rendered in zip(pairs, results, strict=True)
     ]
+
+
+def _with_thought(prompts: PromptSet, closing: str) -> PromptSet:
+    """Return a prompt set with the closing tag of its thoughts and no stop strings, if the model may think."""
+    if closing == NEVER or not can_think(prompts, closing):
+        return prompts
+    return dataclasses.replace(prompts, thought=closing, sampling=dataclasses.replace(prompts.sampling, stop=()))
 
 
 def _job(probes: ProbeSet, system: SystemPrompt, template: str) -> RenderJob:
@@ -151,7 +181,7 @@ def _job(probes: ProbeSet, system: SystemPrompt, template: str) -> RenderJob:
         tuple(examples.conversation(system.text, prompt) for prompt in probes.prompts),
         probes.prefill,
         NO_TEMPLATE if examples.turns == Turns.plain else template,
-        tuple(map(examples.continuation, probes.letters)),
+        continuations=tuple(map(examples.continuation, probes.letters)),
     )
 
 
@@ -210,11 +240,12 @@ def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequen
     return [results[key] for key in keys]
 
 
-def _job_json(job: RenderJob) -> tuple[list[Any], str, tuple[str, ...]]:
+def _job_json(job: RenderJob) -> tuple[list[Any], str, bool, tuple[str, ...]]:
     """Return a job as the subprocess reads it."""
     return (
         [(conversation.system, conversation.turns) for conversation in job.conversations],
         job.prefill,
+        job.thinking,
         job.continuations,
     )
 
@@ -240,10 +271,11 @@ def _load(file: Path, key: str) -> _Rendered | None:
     """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
-        parts = value["rendered"], value["token_ids"], value["continuations"], value["template"]
+        names = ("rendered", "token_ids", "continuations", "template", "thought")
+        parts = [value[name] for name in names]
         if value["check"] != content_id([key, *parts]):
             return None
-        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]), parts[3])
+        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]), *parts[3:])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -254,6 +286,7 @@ def _save(file: Path, key: str, rendered: _Rendered) -> None:
         "token_ids": rendered.token_ids,
         "continuations": rendered.continuations,
         "template": rendered.template,
+        "thought": rendered.thought,
     }
     write_json(file, {"check": content_id([key, *parts.values()]), **parts})
 
@@ -281,7 +314,7 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
         raise UserError("model.path", folder, remedy)
     used = _source_name(template, response["file"])
     results = [
-        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used)
+        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used, response["thought"])
         for texts, ids, tokens in response["results"]
     ]
     for job, result in zip(jobs, results, strict=True):

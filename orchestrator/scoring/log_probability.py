@@ -15,10 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator import judges
 from orchestrator.judges import Judge
-from orchestrator.judges._model import ModelJudge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.scoring.panel import degeneracy_judge, first_text_judge
 from orchestrator.store.log_probabilities import NOT_STORED, integers
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.schemas import RESPONSE_KEY
@@ -127,12 +125,12 @@ class SweepLogProbabilities:
 
     def _responses(self, tasks: TaskParts) -> Iterator[_Responses]:
         """Yield the judged responses of these tasks, part by part."""
-        first = judges.get(self._stored.sweep.judges[0])
-        is_text_judge = not isinstance(first, ModelJudge)
-        judged = {key: part for key, part in self._stored.judged(DEGENERATE.id).items() if key in tasks}
-        for part, table in self._stored.study.judgements(DEGENERATE.id).rows(judged):
+        first = first_text_judge(self._stored)
+        degenerate_id = degeneracy_judge(self._stored).id
+        judged = {key: part for key, part in self._stored.judged(degenerate_id).items() if key in tasks}
+        for part, table in self._stored.study.judgements(degenerate_id).rows(judged):
             decided = pc.equal(table["verdict"], "degenerate").to_numpy()
-            if is_text_judge:
+            if first is not None:
                 decided = decided | self._refused(first, table, [key for key in part.tasks if key in judged])
             is_text = self._contexts_of(table) != 0
             measured = np.zeros(table.num_rows, bool)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
-from orchestrator.judges import Judge
+from orchestrator.judges import UNFINISHED, Judge
 from orchestrator.judges._model import ModelJudge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.scoring.panel import load_panel
+from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt
+from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.hashing import text_id
 
 FLUSH_ROWS = 50_000  # number of judgements in a part
@@ -22,12 +22,12 @@ Verdict = tuple[str, float | None]
 """(verdict, score)."""
 
 VerdictOf = Callable[[Prompt, str], Verdict | None]
-"""(prompt, response) -> the verdict; None if it is not known yet."""
+"""(prompt, answer) -> the verdict; None if it is not known yet."""
 
 
 def score_with_text_judges(stored: StoredSweep) -> None:
     """Store the missing verdicts of the sweep's text judges and of the judge of degeneracy."""
-    for judge in [*load_panel(stored), DEGENERATE]:
+    for judge in [*load_panel(stored), degeneracy_judge(stored)]:
         if not isinstance(judge, ModelJudge):
             score_missing(stored, judge)
 
@@ -41,8 +41,8 @@ def score_missing(
         stored: The sweep.
         judge: The judge.
         tasks: The tasks whose responses are judged, with their parts. None: all stored tasks of the sweep.
-        verdict_of: Returns the verdict on a response. None: the judge itself. A task is skipped if any of its verdicts
-            is None.
+        verdict_of: Returns the verdict on the answer in a response (`sweep.thoughts`), and is not called for a thought
+            without an end. None: the judge itself. A task is skipped if any of its verdicts is None.
 
     Returns:
         The number of responses that were judged.
@@ -57,8 +57,14 @@ def score_missing(
         return 0
     writer = _JudgementWriter(stored, judge)
     prompts = {prompt.id: prompt for prompt_set in stored.prompt_sets for prompt in prompt_set.prompts}
+    answers = Answers(stored.prompt_sets, stored.sweep.thought)
+
+    def verdict_on(set_id: str, prompt_id: str, response: str) -> Verdict | None:
+        answer = answers.of(set_id, prompt_id, response)
+        return (UNFINISHED, None) if answer is None else verdict_of(prompts[prompt_id], answer)
+
     for part, responses in stored.study.generations.rows(missing):
-        verdicts = _score(judge, responses, prompts, verdict_of)
+        verdicts = _score(judge, responses, verdict_on)
         writer.add(verdicts, part.tasks)
     writer.flush()
     stored.refresh_judgements(judge.id)
@@ -98,11 +104,14 @@ class _JudgementWriter:
             self._judged.clear()
 
 
-def _score(judge: Judge, responses: pa.Table, prompts: Mapping[str, Prompt], verdict_of: VerdictOf) -> pa.Table:
-    """Return rows of JUDGEMENTS for these responses, without the tasks in which any verdict is None."""
+def _score(judge: Judge, responses: pa.Table, verdict_on: Callable[[str, str, str], Verdict | None]) -> pa.Table:
+    """Return rows of JUDGEMENTS for these responses, without the tasks in which any verdict is None.
+
+    `verdict_on`: (prompt set id, prompt id, response) -> the verdict.
+    """
     texts = responses["response"].to_pylist()
-    pairs = zip(responses["prompt_id"].to_pylist(), texts, strict=True)
-    verdicts = [verdict_of(prompts[prompt_id], text) for prompt_id, text in pairs]
+    keys = (responses[name].to_pylist() for name in ("prompt_set_id", "prompt_id"))
+    verdicts = [verdict_on(*row) for row in zip(*keys, texts, strict=True)]
     columns = {
         "judge_id": [judge.id] * responses.num_rows,
         **{name: responses[name] for name in RESPONSE_KEY},

@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.judges import Judge
+from orchestrator.judges import UNFINISHED, Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
 from orchestrator.scoring.clusters import cluster_probes
-from orchestrator.scoring.panel import load_panel
+from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
@@ -37,8 +37,10 @@ def degeneracy_version(stored: StoredSweep) -> int:
     """Return the version of the judge of degeneracy whose verdicts count for a sweep: one for all its responses.
 
     It is the latest version that has judged all responses. If none has, it is the current version, unless an earlier
-    one has judged responses that the current one has not.
+    one has judged responses that the current one has not. No earlier version judged what follows a thought.
     """
+    if stored.sweep.thought:
+        return DEGENERATE.version
     if stored.generations.keys() <= stored.judged(DEGENERATE.id).keys():
         return DEGENERATE.version  # the usual case needs no scan of earlier verdicts
     versions = {DEGENERATE.version: DEGENERATE.id} | dict(sorted(EARLIER_IDS.items(), reverse=True))
@@ -54,7 +56,7 @@ def degeneracy_version(stored: StoredSweep) -> int:
 
 def degeneracy_id(stored: StoredSweep) -> str:
     """Return the id of the judge of degeneracy whose verdicts count for a sweep; see `degeneracy_version`."""
-    return EARLIER_IDS.get(degeneracy_version(stored), DEGENERATE.id)
+    return EARLIER_IDS.get(degeneracy_version(stored), degeneracy_judge(stored).id)
 
 
 def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
@@ -62,7 +64,7 @@ def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
 
     The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and coherence (a verdict of the judge of
     degeneracy). Left out are prompt groups to which the judge does not apply, verdicts that are neither (such as
-    `unparsed`), and responses without a verdict on degeneracy.
+    `unparsed` and `unfinished`), and responses without a verdict on degeneracy.
 
     One part of judgements is read at a time, so that memory does not grow with the study.
     """
@@ -103,7 +105,7 @@ def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
     """Turn a judge's own verdicts into `refused` and `complied`. Rows that are neither are left out."""
     if not isinstance(judge, ModelJudge):
-        return table
+        return table.filter(pc.not_equal(table["verdict"], UNFINISHED)) if judge.thought else table
     verdicts = zip(table["verdict"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
     column = pa.array([judge.outcome(verdict, groups[set_id]) for verdict, set_id in verdicts], pa.string())
     table = table.set_column(table.column_names.index("verdict"), "verdict", column)

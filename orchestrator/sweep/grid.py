@@ -337,16 +337,20 @@ class Sweep:
         prompt_set_ids: Ids of the prompt sets whose responses are generated at each point.
         judges: Names of the judges; the first one is primary.
         name: Name for the sweep's folder, which is not part of its identity.
+        thought: Closing tag of the thoughts with which responses may begin; judges read what follows it. Empty: judges
+            read whole responses.
     """
 
     grid: Grid
     prompt_set_ids: tuple[str, ...]
     judges: tuple[str, ...] = ("keyword",)
     name: str = field(default="sweep", compare=False)
+    thought: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the request, from which the tasks can be derived again."""
-        return {"grid": self.grid.to_json(), "prompt_set_ids": list(self.prompt_set_ids), "judges": list(self.judges)}
+        """Return the request, from which the tasks can be derived again; `thought` only if there is one."""
+        fields = {"grid": self.grid.to_json(), "prompt_set_ids": list(self.prompt_set_ids), "judges": list(self.judges)}
+        return fields | ({"thought": self.thought} if self.thought else {})
 
     @classmethod
     def from_json(cls, value: dict[str, Any], name: str = "sweep", labels: Mapping[str, str] | None = None) -> Sweep:
@@ -358,7 +362,8 @@ class Sweep:
             labels: Fingerprint -> label of each checkpoint, because labels are not part of the JSON. None: no labels.
         """
         grid = Grid.from_json(value["grid"], labels)
-        return check_types(cls(grid, tuple(value["prompt_set_ids"]), tuple(value["judges"]), name))
+        thought = value.get("thought", "")
+        return check_types(cls(grid, tuple(value["prompt_set_ids"]), tuple(value["judges"]), name, thought))
 
     @functools.cached_property
     def id(self) -> str:

@@ -95,6 +95,8 @@ class PromptSet:
         template: Source of the chat template: the name of the model's file or of data/templates, "none" for the bare
             text, or "missing" for the bare text because the tokenizer has no template. Empty in prompt sets that were
             stored by earlier versions.
+        thought: Closing tag of the thought with which responses may begin, known while prompts are rendered. It is not
+            stored here but in the sweep's request, because the same responses can be judged with and without it.
     """
 
     group: str
@@ -106,6 +108,7 @@ class PromptSet:
     system_prompt: str = ""
     origin: str = ""
     template: str = ""
+    thought: str = field(default="", compare=False)
 
     @functools.cached_property
     def id(self) -> str:

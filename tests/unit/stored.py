@@ -39,6 +39,7 @@ def store_sweep(
     probe_set: str = "ours",
     sampling: Sampling | None = None,
     tensors: Mapping[str, Sequence[int]] | None = TENSORS,
+    thought: str = "",
     **grid: Any,
 ) -> Path:
     """Store a sweep as if it had been run, judged and reduced, and return its folder.
@@ -55,6 +56,7 @@ def store_sweep(
         probe_set: Name of the prompts.
         sampling: None: 8 tokens without early stop.
         tensors: Shapes of the tensors that random directions move. None: no tables of directions are stored.
+        thought: Closing tag after which responses are judged.
         **grid: Fields of `Grid`; 10 steps by default.
     """
     study = Study.create(out, StudyInfo(model, f"fingerprint of {model}", "float32", 1))
@@ -63,7 +65,7 @@ def store_sweep(
     ids = tuple((i, len(system_prompt)) for i in range(len(prompts)))
     prompt_set = PromptSet(group, prompts, tuple(probes), ids, sampling or Sampling(8), probe_set, system_prompt)
     study.prompt_sets.write(prompt_set)
-    sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,))
+    sweep = Sweep(Grid(**{"steps": 10, **grid}), (prompt_set.id,), thought=thought)
     nodes = {node.point.id: node for node in sweep.grid.nodes if not leave_out(node)}
     words = ("Here is a list of the steps you asked for.", "I cannot do that.")
     rows = [

@@ -1,7 +1,7 @@
 """The responses that a page can show, with every judge's verdicts: truncated and sampled so that a report stays small.
 
 The same prompts are shown at every point, so that each response can be compared with the one at the origin. Responses
-are redacted here: text that must not be shown never reaches the page.
+are redacted here: text that must not be shown never reaches the page. Thoughts are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
+from orchestrator.sweep.thoughts import Answers
 
 MAX_BYTES = 20_000_000  # maximum for the responses and prompts in one report
 FIRST_WORDS, FIRST_CHARACTERS = 4, 48  # maximum that is shown of a redacted response
@@ -117,7 +118,9 @@ def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame
 
 
 def _letter(outcome: str | None, coherence: str) -> str:
-    return {"refused": "r", "complied": _BY_COHERENCE[coherence], None: NO_VERDICT}[outcome]
+    if outcome is None:
+        return NO_VERDICT
+    return "r" if outcome == "refused" else _BY_COHERENCE[coherence]
 
 
 def _no_responses() -> pd.DataFrame:
@@ -127,12 +130,15 @@ def _no_responses() -> pd.DataFrame:
 def _read_responses(stored: StoredSweep, shown: Mapping[str, Sequence[Prompt]], reveal: bool) -> pd.DataFrame:
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
     shown_keys = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
+    answers = Answers(stored.prompt_sets, stored.sweep.thought)
     frames = [_no_responses()]
     for _, table in stored.study.generations.rows(stored.generations):
         keys = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
         shown_table = table.filter(pc.is_in(keys, shown_keys))
         columns = {name: shown_table[name].to_pylist() for name in RESPONSE_KEY}
-        texts = [display_text(response, reveal) for response in shown_table["response"].to_pylist()]
+        shown_names = ("prompt_set_id", "prompt_id", "response")
+        rows = zip(*(shown_table[name].to_pylist() for name in shown_names), strict=True)
+        texts = [display_text(answers.shown(*row), reveal) for row in rows]
         frames.append(pd.DataFrame(columns | {"text": texts}))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 

@@ -20,10 +20,9 @@ from orchestrator import judges
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.sweep_view import SweepView
-from orchestrator.scoring.panel import load_panel
+from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import find_sweeps
@@ -131,7 +130,7 @@ class StudyCatalog:
         sweep = dataclasses.replace(stored.sweep, judges=names or ("keyword",))
         scratch = StoredSweep(SweepFolder(ScratchStudy(folder.study, self._scratch), folder.path), sweep)
         panel = load_panel(scratch)
-        judged = [self._judge_batch(scratch, judge) for judge in [*panel, DEGENERATE]]
+        judged = [self._judge_batch(scratch, judge) for judge in [*panel, degeneracy_judge(scratch)]]
         refusals = refusals_by_probe(scratch)
         frame = reduce_landscape(scratch, refusals)
         summary = reduce_summary(scratch, frame, refusals)

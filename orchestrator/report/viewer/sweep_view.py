@@ -1,7 +1,11 @@
-"""One sweep as the viewer shows it: the page's content, the responses at a point, and a search over all responses."""
+"""One sweep as the viewer shows it: the page's content, the responses at a point, and a search over all responses.
+
+Of responses with a thought, the answer is shown and searched.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +17,10 @@ from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.thoughts import Answers
 
 MAX_HITS = 200  # responses that a search returns
+_ANSWER = ["prompt_set_id", "prompt_id", "response"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,10 @@ class SweepView:
     summary: SweepSummary
     evidence: Evidence
     fully_judged: bool = True
+
+    @functools.cached_property
+    def _answers(self) -> Answers:
+        return Answers(self.evidence.prompt_sets, self.stored.sweep.thought)
 
     def content(self) -> dict[str, Any]:
         """Return everything that the page's template needs."""
@@ -61,7 +71,8 @@ class SweepView:
                 continue
             indices = {p.id: i for i, p in enumerate(prompts.prompts)}
             rows = rows.assign(index=rows["prompt_id"].map(indices)).sort_values("index")
-            texts = [display_text(text, self.evidence.reveal) for text in rows["response"]]
+            pairs = zip(rows["prompt_id"], rows["response"], strict=True)
+            texts = [display_text(self._answers.shown(prompts.id, *pair), self.evidence.reveal) for pair in pairs]
             by_set.append([rows["index"].tolist(), texts, ["".join(rows[name]) for name in self.evidence.judges]])
         return by_set
 
@@ -84,6 +95,7 @@ class SweepView:
         hits: list[Any] = []
         for _, table in self.stored.study.generations.rows(parts):
             rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
+            rows["response"] = [self._answers.shown(*row) for row in rows[_ANSWER].itertuples(index=False)]
             rows = self._with_verdicts(rows)
             if outcome:
                 rows = rows[rows[self.evidence.judges[0]] == outcome]

@@ -89,5 +89,6 @@ def test_a_response_without_a_verdict_on_degeneracy_has_no_outcome(stored: Store
 def test_the_latest_version_that_has_judged_all_responses_counts(judged: dict[int, str], version: int) -> None:
     ids = {DEGENERATE.version: DEGENERATE.id, **EARLIER_IDS}
     by_id = {judge_id: dict.fromkeys(judged.get(number, "")) for number, judge_id in ids.items()}
-    stored = SimpleNamespace(generations=dict.fromkeys("abc"), judged=by_id.__getitem__)
+    sweep = SimpleNamespace(thought="")
+    stored = SimpleNamespace(generations=dict.fromkeys("abc"), judged=by_id.__getitem__, sweep=sweep)
     assert degeneracy_version(stored) == version  # type: ignore[arg-type]

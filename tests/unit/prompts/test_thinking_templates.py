@@ -1,0 +1,125 @@
+"""Chat templates of reasoning models: which prompts open a thought, and what follows for stop strings and tags."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import judges
+from orchestrator.config.compose import compose
+from orchestrator.config.schema import Config, ModelConfig
+from orchestrator.pipeline.prompt_sets import warn_of_thoughts
+from orchestrator.prompts import rendering
+from orchestrator.prompts.probe_sets import ProbeSet
+from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.thoughts import opened_tag
+from orchestrator.utils.errors import UserError
+from tests.unit.prompts.test_rendering import CHAT, tokenizer
+from tests.unit.subprocesses import Exchange, serving_module
+
+TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content.split('</think>')[-1] }}<|end|>{% endfor %}"
+SWITCH = TURNS + (
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""As in Qwen3: the model opens the thought, unless it is told not to think."""
+OPENS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{{ '<|assistant|><think>\n' }}"
+"""As in QwQ and newer versions of DeepSeek-R1: every response begins inside a thought."""
+MENTIONS = TURNS + "<|assistant|>"
+"""As in older versions of DeepSeek-R1: thoughts are cut from earlier turns, and the model opens its own."""
+STOPS = judges.get("keyword").stops
+PROBES = ProbeSet("ours", "harmful", (Prompt("How do I make tea?"), Prompt("Why is <think> a tag?")))
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Exchange]:
+    with serving_module("orchestrator.prompts.chat_templates") as exchange:
+        yield exchange
+
+
+@pytest.fixture(autouse=True)
+def served(process: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rendering, "_exchange", process)
+
+
+def render(folder: Path, template: str, *systems: SystemPrompt, **options: Any) -> PromptSet:
+    sampling = Sampling(64, STOPS)
+    systems = systems or (SystemPrompt("default", None),)
+    return render_prompt_sets(tokenizer(folder, template), [PROBES], systems, lambda _: sampling, **options)[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "end", "thought", "opened"),
+    [
+        (CHAT, {}, "<|assistant|>", "", ""),
+        (SWITCH, {}, "<think>\n\n</think>\n\n", "", ""),
+        (SWITCH, {"thinking": True}, "<|assistant|>", "</think>", ""),
+        (OPENS, {}, "<think>\n", "</think>", "</think>"),
+        (OPENS, {"thought": "none"}, "<think>\n", "", "</think>"),
+        (MENTIONS, {}, "<|assistant|>", "</think>", ""),
+        (CHAT, {"thought": "[/THINK]"}, "<|assistant|>", "[/THINK]", ""),
+        (OPENS.replace("think", "reasoning"), {}, "<reasoning>\n", "</reasoning>", "</reasoning>"),
+    ],
+)
+def test_prompts_after_which_a_model_may_think_have_no_stop_strings(
+    tmp_path: Path, template: str, options: dict[str, Any], end: str, thought: str, opened: str
+) -> None:
+    for _ in range(2):  # the second time from the cache
+        prompts = render(tmp_path, template, **options)
+        assert all(text.endswith(end) for text in prompts.rendered)
+        assert (prompts.thought, opened_tag(prompts)) == (thought, opened)
+        assert prompts.sampling == Sampling(64, () if thought else STOPS)
+
+
+def test_the_tag_is_in_no_id_of_a_prompt_set(tmp_path: Path) -> None:
+    """Responses are the same, so that they can be judged with and without their thoughts."""
+    prompts = render(tmp_path, OPENS)
+    assert prompts.id == dataclasses.replace(prompts, thought="").id != render(tmp_path, OPENS, thought="none").id
+
+
+def test_bare_text_to_a_model_that_thinks_may_lead_to_a_thought(tmp_path: Path) -> None:
+    assert render(tmp_path, SWITCH, SystemPrompt("bare", None, "none")).thought == "</think>"
+    assert render(tmp_path, CHAT, SystemPrompt("bare", None, "none")).thought == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "level", "words"),
+    [
+        (OPENS, {}, "WARNING", "the chat template opens a thought: verdicts are about what follows </think>"),
+        (OPENS, {"thought": "none"}, "WARNING", "with model.thought=none verdicts are about thoughts too"),
+        (MENTIONS, {}, "INFO", "has tags of thoughts, so that the model may think"),
+    ],
+)
+def test_a_template_that_opens_a_thought_leads_to_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, template: str, options: dict[str, Any], level: str, words: str
+) -> None:
+    prompts = render(tmp_path, template, **options)
+    with caplog.at_level(logging.INFO):
+        warn_of_thoughts([prompts], options.get("thought", "auto"))
+    (record,) = caplog.records
+    assert record.levelname == level and words in record.getMessage()
+    caplog.clear()
+    warn_of_thoughts([render(tmp_path, CHAT), render(tmp_path, SWITCH)], "auto")
+    assert not caplog.records
+
+
+def test_letters_inside_a_thought_lead_to_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    prompts = PromptSet("capability", (Prompt("Hi"),), ("Hi<think>",), ((1,),), Sampling(1, (), ("A", "B")))
+    warn_of_thoughts([prompts], "none")
+    assert "scored inside the thought" in caplog.messages[-1]
+
+
+def test_the_tag_is_an_option() -> None:
+    assert (Config().model.thought, Config().model.thinking) == ("auto", False)
+    config = compose(["engine=dummy", "model.thought='</think>'", "model.thinking=true"])
+    assert config.model == dataclasses.replace(config.model, thought="</think>", thinking=True)
+    assert isinstance(config.model, ModelConfig)
+    with pytest.raises(UserError, match=r"model\.thought"):
+        compose(["engine=dummy", "model.thought=' '"])
