@@ -67,7 +67,7 @@ def _submit(call: Call, config: Config) -> int:
     from orchestrator.pipeline.prepare import prepare
 
     prepare(config, Presets(call.config_dir))
-    job = slurm.submit(text)
+    job = slurm.submit(text, private=config.study.mode == "private")
     follow = f"python -m orchestrator status {shlex.quote(config.out)}"
     print_mapping({"job": job, "log": f"slurm-{job}.log", "follow it with": follow}, call.json)
     return ExitCode.COMPLETE

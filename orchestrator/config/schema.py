@@ -19,6 +19,7 @@ from orchestrator.utils.choices import (
     LogProbabilityChoice,
     Norm,
     Retry,
+    StudyMode,
     Turns,
     WriteChoice,
 )
@@ -206,6 +207,15 @@ class ReportConfig:
 
 
 @dataclass
+class StudyConfig:
+    """Access to new studies. A study that exists keeps its access, and everything new in it gets that of its folder."""
+
+    mode: StudyMode = (
+        StudyMode.private
+    )  # private, group (of the folder `out`) or shared (those whom your umask lets in)
+
+
+@dataclass
 class CompareConfig:
     """Files that `compare` writes."""
 
@@ -229,7 +239,8 @@ class GateConfig:
 class ViewConfig:
     """Address on which `view` listens."""
 
-    host: str = "127.0.0.1"  # address to listen on; others than loopback require a token
+    host: str = "127.0.0.1"  # address to listen on
+    token: bool = True  # callers need the token in the printed address; false: loopback is open to this machine's users
     port: int | None = None  # port; null: 8642, or any that is free
     names: list[str] = field(default_factory=list)  # further host names by which browsers may reach this machine
 
@@ -260,6 +271,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     out: str = "studies"  # folder that holds all studies
+    study: StudyConfig = field(default_factory=StudyConfig)
     name: str | None = None  # name of the sweep's folder; null: the grid's kind
     retry: Retry | None = None  # failed: try again the tasks that earlier runs gave up
     compare: CompareConfig = field(default_factory=CompareConfig)

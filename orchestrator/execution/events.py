@@ -53,8 +53,11 @@ def item_fields(item: WorkItem | None) -> dict[str, Any]:
 
 
 def shortened(why: str) -> str:
-    """Return the last LONGEST_REASON characters of an error message, the part that events keep."""
-    return why[-LONGEST_REASON:]
+    """Return the last lines of an error message, at most LONGEST_REASON characters: the part that events keep."""
+    if len(why) <= LONGEST_REASON:
+        return why
+    end = why[-LONGEST_REASON:]
+    return end.partition("\n")[2] or end  # the first line is cut, perhaps in the middle of a path
 
 
 def last_line(why: str) -> str:

@@ -19,6 +19,7 @@ from rich.text import Text
 from orchestrator.execution.events import last_line
 from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.utils.console import PLAIN_EVERY, duration
+from orchestrator.utils.private import open_to_append
 from orchestrator.utils.safe_console import SafeConsole
 
 REFRESHES = 4  # refreshes of the live display per second
@@ -42,10 +43,9 @@ def redirect_output(console: Console, log: Path) -> Iterator[Console]:
     if not is_stderr:
         yield console
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
     saved = os.dup(1), os.dup(2)
     with (
-        open(log, "ab", buffering=0) as file,
+        open_to_append(log) as file,
         open(os.dup(2), "w", encoding=console.encoding, errors="replace") as terminal,
     ):
         try:

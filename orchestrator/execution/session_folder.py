@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.utils.private import locked, make_private, open_private, runtime_folder
+from orchestrator.utils.private import locked, make_folder, open_private, runtime_folder, share_like
 
 PREFIX = "ray-"
 LOCK, TOKEN = "lock", "token"
@@ -77,7 +77,8 @@ def _copy_logs(folder: Path, logs: Path) -> None:
     for log in sorted(folder.glob("session_*/logs/**/*")):
         if log.is_symlink() or not log.is_file() or not log.stat().st_size or log.parent.parent.is_symlink():
             continue
-        make_private(logs)
+        make_folder(logs)
         with open(log, "rb") as source, open(open_private(logs / log.name, os.O_WRONLY | os.O_TRUNC), "wb") as target:
             source.seek(max(0, log.stat().st_size - LONGEST_LOG))
             shutil.copyfileobj(source, target)
+        share_like(logs / log.name, logs)

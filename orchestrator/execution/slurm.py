@@ -78,8 +78,12 @@ def _concerns_submission(option: str) -> bool:
     return option in SUBMISSION_OPTIONS or option.startswith("cluster.slurm.")
 
 
-def submit(script: str) -> str:
+def submit(script: str, private: bool = True) -> str:
     """Submit a script with sbatch and return the job's number.
+
+    Args:
+        script: The job's script.
+        private: Whether only this user may read the job's log. sbatch hands this process's umask on to the job.
 
     Raises:
         UserError: If this machine has no sbatch, or sbatch refuses the job.
@@ -88,7 +92,14 @@ def submit(script: str) -> str:
     if sbatch is None:
         remedy = "there is no sbatch on this machine: call on a login node, or see the script with cluster.dry_run=true"
         raise UserError("cluster", "slurm", remedy)
-    done = subprocess.run([sbatch, "--parsable"], input=script, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sbatch, "--parsable"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        umask=0o077 if private else -1,
+    )
     if done.returncode:
         message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise UserError("cluster", "slurm", f"sbatch refused the job: {message}")

@@ -69,7 +69,7 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
     part = prepared.config.cluster.part
     if not prepared.stored.study.exists:  # otherwise `execute` checks it for the missing tasks
         check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks)
-    study = Study.create(prepared.out, prepared.info)
+    study = Study.create(prepared.out, prepared.info, prepared.config.study.mode)
     for prompts in prepared.prompt_sets:
         study.prompt_sets.write(prompts)
     stored = StoredSweep(SweepFolder.of(study, prepared.sweep), prepared.sweep)

@@ -194,7 +194,7 @@ def run_model_judge(
     missing = {key: part for key, part in stored.generations.items() if key[1] in applicable and key not in judged}
     questions = _questions(bound.judge, stored, missing)
     pair_of = {question: pair for pair, question in questions.items()}
-    answer_study = Study.create(stored.study.out, bound.info)
+    answer_study = Study.create(stored.study.out, bound.info, stored.study.root)
     answers = _stored_answers(answer_study, bound.judge, pair_of)
     pending_pairs = [pair for question, pair in pair_of.items() if question not in answers]
     interrupted = False

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.utils.parsing import FormatError, check_kinds, parse_json_object
+from orchestrator.utils.private import open_to_append
+from orchestrator.utils.redaction import redact
 
 EVENT_KINDS = {"at": ("a time in seconds", (int, float)), "event": ("a name", (str,))}
 """The fields of every event. Lines without them are not events."""
+
+ERROR_FIELDS = {"why", "story"}
+"""The fields that hold an error message, or a list of them."""
 
 
 class EventLog:
@@ -21,14 +27,27 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
+        self._hosts = {socket.gethostname()}
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. Errors of the disk are ignored: a full disk must not stop a sweep because of its log."""
+        """Append one event. Errors of the disk are ignored: a full disk must not stop a sweep because of its log.
+
+        Error messages are stored without folders and names of hosts, see `redact`.
+
+        Args:
+            event: The name of the event.
+            **fields: Its fields. Those of ERROR_FIELDS are error messages.
+        """
+        if "host" in fields:
+            self._hosts.add(fields["host"])
+        for key in fields.keys() & ERROR_FIELDS:
+            messages = fields[key]
+            redacted = [redact(message, self._hosts) for message in ([messages] if key == "why" else messages)]
+            fields[key] = redacted[0] if key == "why" else redacted
         line = json.dumps({"at": time.time(), "event": event, **fields}, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError):
             if self._file is None:  # it stays open: there are two events per visit
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+                self._file = open_to_append(self.path)
             self._file.write(line.encode())
 
     def read(self) -> Iterator[dict[str, Any]]:

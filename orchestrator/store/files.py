@@ -11,7 +11,9 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,9 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.parsing import parse_json_object, read_json_object
+from orchestrator.utils.private import make_folder, private_folder, share_like
+
+logger = logging.getLogger(__name__)
 
 META = b"safety_landscape"
 CHECK = "check"  # the key of a document's own hash
@@ -51,15 +57,19 @@ class MissingFileError(DamagedFileError):
 def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file and rename it to `target`: readers see the old file or the new one.
 
+    The file is open to those to whom its folder is open.
+
     Raises:
         StorageError: The file cannot be written.
     """
     _check_no_links(out, target.parent)
-    temporary = out / TMP / f"{uuid.uuid4().hex}{target.suffix}"
+    temporary = out / TMP  # for the message below, if there can be none
     try:
-        _make_folder(temporary.parent)
+        temporary = _temporary_folder(out) / f"{uuid.uuid4().hex}{target.suffix}"
         _make_folder(target.parent)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         write(temporary)
+        share_like(temporary, target.parent)
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
@@ -69,6 +79,63 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_folders(out: Path) -> tuple[Path, Path]:
+    """Return the folder of unfinished files, and the one that replaces it if it belongs to another user."""
+    return out / TMP, out / f"{TMP}-{os.geteuid()}"
+
+
+def _temporary_folder(out: Path) -> Path:
+    """Create the folder of unfinished files and return it. It is open to those who may write to `out`.
+
+    In a folder such as /tmp, which is open to all users but keeps their files apart, the owner of `.tmp` could replace
+    what others write there. A user who does not own it then gets a private folder.
+    """
+    common, own = temporary_folders(out)
+    if not common.is_symlink():
+        _make_folder(out)
+        if not out.stat().st_mode & 0o022:
+            common.mkdir(mode=0o700, exist_ok=True)
+        _make_folder(common)
+        if common.stat().st_uid == os.geteuid() or not out.stat().st_mode & stat.S_ISVTX:
+            return common
+    return private_folder(own)
+
+
+def create_study_folder(out: Path, root: Path, mode: StudyMode | Path) -> None:
+    """Create the folder of a new study, and `out` if there is none.
+
+    Args:
+        out: The root of studies.
+        root: The study's folder. If it exists, nothing is done.
+        mode: To whom it is open, see `StudyMode`; or a folder, and it is open to those to whom that one is open.
+
+    Raises:
+        StorageError: The folder cannot be created.
+    """
+    if root.is_dir():
+        return
+    try:
+        for folder in (*reversed([path for path in (out, *out.absolute().parents) if not path.is_dir()]), root):
+            folder.mkdir(mode=0o777 if mode == StudyMode.shared else 0o700, exist_ok=True)
+            if isinstance(mode, Path):
+                share_like(folder, mode)
+            elif mode == StudyMode.group:
+                with contextlib.suppress(
+                    PermissionError
+                ):  # the group is not one of this user: it stays this user's own
+                    os.chown(folder, -1, folder.parent.stat().st_gid)
+                folder.chmod(0o2770)  # what is created in it belongs to its group
+            _flush(folder.parent)
+        if closed := root.stat().st_mode & 0o077 & ~out.stat().st_mode:
+            logger.warning(
+                "others cannot use the study, because %s is closed to them: chmod it to %o",
+                out,
+                stat.S_IMODE(out.stat().st_mode) | closed,
+            )
+    except OSError as error:
+        raise StorageError("out", out, f"cannot hold a study ({error.strerror or error})") from error
 
 
 def _check_no_links(out: Path, folder: Path) -> None:
@@ -82,10 +149,13 @@ def _check_no_links(out: Path, folder: Path) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Create a folder and its parents, flushed to the disk so that they survive a power failure."""
+    """Create a folder and its parents, flushed to the disk so that they survive a power failure.
+
+    Each is open to those to whom its parent is open.
+    """
     if not path.is_dir():
         _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        make_folder(path)
         _flush(path.parent)
 
 
@@ -277,3 +347,14 @@ def check_writable(out: Path) -> None:
         raise UserError("out", out, "lies on a read-only file system; name a folder elsewhere")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError("out", out, "not writable; name a folder you may write to, or correct its permissions")
+
+
+def check_owner(out: Path, root: Path, mode: StudyMode | Path) -> None:
+    """Refuse a private study that belongs to another user, in a folder where every user may place one.
+
+    Raises:
+        UserError: See above. Any other mode accepts the study.
+    """
+    if mode == StudyMode.private and out.stat().st_mode & stat.S_ISVTX and root.stat().st_uid != os.geteuid():
+        remedy = "belongs to another user, who can read and change what is stored in it: name another folder than "
+        raise UserError("out", root, f"{remedy}{out}, or add study.mode=shared if you trust that user")

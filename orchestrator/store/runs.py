@@ -21,6 +21,7 @@ from orchestrator.store.records import RUNNING, FailedVisit, RunRecord, RunTotal
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.redaction import redact
 
 
 def new_run_name() -> str:
@@ -69,13 +70,17 @@ class RunRecorder:
             self._write()
 
     def end(self, outcome: str, totals: RunTotals | None = None, failures: Sequence[FailedVisit] = ()) -> None:
-        """Record the end of the run. `totals`: None if nothing was dispatched."""
+        """Record the end of the run. `totals`: None if nothing was dispatched. Errors are redacted (see `redact`)."""
+        hosts = {self._record.host, *self._record.machines}
         self._record = dataclasses.replace(
             self._record,
             outcome=outcome,
             seconds=self.seconds,
             totals=totals or RunTotals(),
-            failures=tuple(failures),
+            failures=tuple(
+                dataclasses.replace(failure, errors=tuple(redact(error, hosts) for error in failure.errors))
+                for failure in failures
+            ),
         )
         self._write()
 

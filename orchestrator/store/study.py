@@ -21,7 +21,9 @@ from orchestrator.store.events import EventLog
 from orchestrator.store.files import (
     DamagedFileError,
     MissingFileError,
+    check_owner,
     check_writable,
+    create_study_folder,
     publish_json,
     read_json,
     translate_read_errors,
@@ -30,6 +32,7 @@ from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.observations import Generations, Judgements
 from orchestrator.store.prompt_sets import PromptSets
 from orchestrator.store.study_folder import StudyFolder
+from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.names import safe_name
@@ -115,23 +118,31 @@ class Study(StudyFolder):
         return cls(out / f"{safe_name(info.model)}-{info.id[:8]}", info.id)
 
     @classmethod
-    def create(cls, out: Path, info: StudyInfo) -> Study:
+    def create(cls, out: Path, info: StudyInfo, mode: StudyMode | Path = StudyMode.private) -> Study:
         """Open a study for writing. Writes its study.json if it is new.
 
+        Args:
+            out: The root of studies.
+            info: The study's identity.
+            mode: To whom a new study is open; a folder: to those to whom that folder is open.
+
         Raises:
-            UserError: `out` cannot hold the study.
+            UserError: `out` cannot hold the study, or another user may have placed a study there.
         """
         check_writable(out)
         study = cls(cls.locate(out, info).root, info.id, moves_damaged=True)
         path = study.root / "study.json"
         try:
             if StudyInfo.read(path).id == info.id:
+                check_owner(out, study.root, mode)
                 return study
             raise DamagedFileError(f"{path}: belongs to another study")
         except MissingFileError:
             pass
         except DamagedFileError as error:
             study.reject(path, error)
+        create_study_folder(out, study.root, mode)
+        check_owner(out, study.root, mode)
         publish_json(out, path, info.to_json())
         return study
 

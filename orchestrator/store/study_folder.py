@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.parts import TaskKeys
 from orchestrator.utils.names import is_safe_name
+from orchestrator.utils.private import make_folder
 
 
 class StudyFolder:
@@ -63,7 +64,7 @@ class StudyFolder:
         if target.exists():
             target = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             os.replace(path, target)
         except OSError:
             return None  # the file is gone, or the disk is read-only: it is ignored either way

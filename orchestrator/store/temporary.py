@@ -7,11 +7,12 @@ itself; any other actor sends them to the driver.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import uuid
 from pathlib import Path
 
-from orchestrator.store.files import TMP, publish
+from orchestrator.store.files import TMP, publish, temporary_folders
 
 TOKEN = "token-"  # prefix of a token's name
 DAY = 24 * 3600
@@ -46,7 +47,7 @@ def remove_stale_files(out: Path, older_than: float = DAY) -> None:
         out: The root of studies.
         older_than: Seconds since a file was written. Tokens are kept thirty times as long.
     """
-    for path in (out / TMP).glob("*"):
+    for path in itertools.chain.from_iterable(folder.glob("*") for folder in temporary_folders(out)):
         # A token is written once and needed for the whole run. A run that lasts longer loses nothing: actors that see
         # no token return their rows through Ray.
         limit = older_than * (30 if path.name.startswith(TOKEN) else 1)

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from orchestrator.utils.private import make_private
+from orchestrator.utils.private import make_private, share_like
 
 
 def cache_dir() -> Path:
@@ -27,7 +27,9 @@ def write_json(path: Path, value: Any) -> bool:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         make_private(path.parent)
+        temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(value), encoding="utf-8")
+        share_like(temporary, path.parent)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

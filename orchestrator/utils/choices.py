@@ -100,6 +100,18 @@ class Retry(StrEnum):
     failed = "failed"
 
 
+class StudyMode(StrEnum):
+    """Users of the machine to whom a new study is open.
+
+    `private` is this user, `group` the group of the folder that holds all studies, who may also add to it, and `shared`
+    those whom this user's umask lets in.
+    """
+
+    private = "private"
+    group = "group"
+    shared = "shared"
+
+
 class LogProbabilityChoice(StrEnum):
     """Responses whose log-probability is measured: those whose text does not decide the verdict, all, or none."""
 

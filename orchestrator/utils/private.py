@@ -1,4 +1,7 @@
-"""Folders, files and locks that no other user of this machine can read, replace or hold."""
+"""Folders, files and locks that no other user of this machine can read, replace or hold.
+
+What is shared on purpose is shared by a folder: new files and folders in it are open to those to whom it is open.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
@@ -56,6 +60,35 @@ def make_private(path: Path) -> None:
     if not path.is_dir():
         make_private(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
+
+
+def share_like(path: Path, folder: Path) -> None:
+    """Open a new file or folder of this user to those to whom `folder` is open. Disks without modes are left alone."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    with contextlib.suppress(OSError):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its missing parents. Each is open to those to whom its own parent is open."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=stat.S_IMODE(path.parent.stat().st_mode))
+        share_like(path, path.parent)  # mkdir leaves out what this user's umask forbids
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a log for appending, creating it, and its folder, open to those to whom the folder is open.
+
+    Raises:
+        OSError: It cannot be opened, or is a link.
+    """
+    make_folder(path.parent)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    share_like(path, path.parent)
+    return open(descriptor, "ab", buffering=0)
 
 
 def user_folder(root: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http import HTTPStatus
+from urllib.parse import quote, unquote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -56,13 +57,13 @@ class TokenRequired:
             return
         request = Request(scope)
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self._matches(bearer) or self._matches(request.cookies.get(COOKIE, "")):
+        if self._matches(bearer) or self._matches(unquote(request.cookies.get(COOKIE, ""))):
             await self._app(scope, receive, send)
             return
         response: Response
         if self._matches(request.query_params.get("token", "")):
             response = RedirectResponse("/" + request.url.path.lstrip("/"), HTTPStatus.SEE_OTHER)
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            response.set_cookie(COOKIE, quote(self._token, safe=""), httponly=True, samesite="strict")
         else:
             message = "Open the address that `view` printed: it contains a token."
             response = PlainTextResponse(message, HTTPStatus.UNAUTHORIZED)

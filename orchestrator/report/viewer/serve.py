@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -15,6 +16,7 @@ from orchestrator.report.viewer.options import DEFAULT_PORT, ViewerOptions
 from orchestrator.utils.errors import UserError
 
 TOKEN_VARIABLE = "LANDSCAPE_TOKEN"  # not an option: every user of a machine can see command lines
+TOKEN_LENGTH = 16  # minimum number of characters of a token; half as many must be different
 
 
 def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object]) -> None:
@@ -26,19 +28,17 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
         announce: Called with the address once the port is open.
 
     Raises:
-        UserError: If the port is taken, or the address is not one of this machine.
+        UserError: If the port is taken, the address is not one of this machine, or LANDSCAPE_TOKEN is too weak.
     """
     import uvicorn
 
     from orchestrator.report.viewer.app import make_app
     from orchestrator.report.viewer.catalog import StudyCatalog
 
-    token = None
-    if not options.is_loopback:
-        token = os.environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(24)
+    token = _token() if options.token else None
     with _listen(options) as listener, tempfile.TemporaryDirectory(prefix="landscape-") as scratch:
         address = _address(options.host, listener.getsockname()[1])
-        announce(f"{address}?token={token}" if token else address)
+        announce(f"{address}?token={quote(token, safe='')}" if token else address)
         app = make_app(StudyCatalog(root, Path(scratch), options.reveal), allowed_hosts(options), token)
         config = uvicorn.Config(
             app,
@@ -49,6 +49,21 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
             timeout_graceful_shutdown=1,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _token() -> str:
+    """Return the token of LANDSCAPE_TOKEN, or a random one. Raises UserError if the former could be guessed."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        return secrets.token_urlsafe(24)
+    printable = token.isascii() and token.isprintable() and " " not in token
+    if not printable or len(token) < TOKEN_LENGTH or len(set(token)) < TOKEN_LENGTH // 2:
+        remedy = (
+            f"must have at least {TOKEN_LENGTH} letters, digits or signs of ASCII, at least {TOKEN_LENGTH // 2} of "
+        )
+        remedy += "them different, and no spaces: leave it out, and a random one is made"
+        raise UserError(TOKEN_VARIABLE, f"of length {len(token)}", remedy)  # the value itself is a secret
+    return token
 
 
 def allowed_hosts(options: ViewerOptions) -> set[str]:

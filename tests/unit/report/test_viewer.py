@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -19,7 +20,7 @@ from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.options import ViewerOptions
-from orchestrator.report.viewer.serve import allowed_hosts
+from orchestrator.report.viewer.serve import allowed_hosts, serve
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
@@ -130,10 +131,51 @@ def test_a_token_is_required(folder: Path, tmp_path: Path) -> None:
         assert {"httponly", "samesite=strict"} <= set(received["set-cookie"].lower().split("; "))
         assert get(address, Cookie=received["set-cookie"].partition(";")[0])[0] == 200
         assert get(address, Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert get(address, Authorization="Bearer ")[0] == 401
         assert get(address, f"/?token={TOKEN}", Host="evil.example")[0] == 400
 
 
-def test_only_loopback_needs_no_token() -> None:
+@pytest.mark.parametrize("token", ["sixteen+signs=&%", "a;b c".replace(" ", "\\") + '",<>/?#[]{}'])
+def test_any_strong_token_works_in_address_cookie_and_header(token: str, folder: Path, tmp_path: Path) -> None:
+    with viewing(folder.parents[2], tmp_path, token=token) as address:
+        status, received, _ = get(address, f"/?token={quote(token, safe='')}")
+        assert status == 303
+        assert get(address, Cookie=received["set-cookie"].partition(";")[0])[0] == 200
+        assert get(address, Authorization=f"Bearer {token}")[0] == 200
+
+
+def printed_address(monkeypatch: pytest.MonkeyPatch, options: ViewerOptions, root: Path) -> str:
+    """Return the address that `serve` announces."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    addresses: list[str] = []
+    serve(root, options, addresses.append)
+    return addresses[0]
+
+
+def test_the_printed_address_contains_the_encoded_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDSCAPE_TOKEN", "a&b=c#d%e+f?g/hij")
+    assert printed_address(monkeypatch, ViewerOptions(port=0), tmp_path).endswith(
+        "/?token=a%26b%3Dc%23d%25e%2Bf%3Fg%2Fhij"
+    )
+    assert printed_address(monkeypatch, ViewerOptions(port=0, token=False), tmp_path).endswith("/")
+    monkeypatch.delenv("LANDSCAPE_TOKEN")
+    addresses = {printed_address(monkeypatch, ViewerOptions(port=0), tmp_path).partition("=")[2] for _ in range(2)}
+    assert len(addresses) == 2 and all(len(token) == 32 for token in addresses)
+
+
+@pytest.mark.parametrize("token", ["a", "x", "fifteen-letters", "aaaaaaaaaaaaaaaabbbbbbbbb", "a token with spaces in",
+                                   "twenty-letters-\u00e9\u00e8\u00ea\u00eb", "sixteen-letters-\n"])  # fmt: skip
+def test_a_weak_token_is_refused_in_one_sentence(token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDSCAPE_TOKEN", token)
+    with pytest.raises(UserError, match="at least 16") as refused:
+        serve(tmp_path, ViewerOptions(port=0), lambda address: None)
+    assert "\n" not in str(refused.value) and f"={token}" not in str(refused.value), "it is a secret"
+
+
+def test_only_loopback_may_be_without_token() -> None:
+    assert not ViewerOptions.from_config(compose(["view.token=false"]).view, reveal=False).token
+    with pytest.raises(UserError, match=r"view\.token"):
+        ViewerOptions.from_config(compose(["view.token=false", "view.host=0.0.0.0"]).view, reveal=False)
     for host, alone in (("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True),
                         ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("some.host", False)):  # fmt: skip
         assert ViewerOptions(host).is_loopback is alone
@@ -202,8 +244,9 @@ def test_the_command_line(folder: Path) -> None:
     viewer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert viewer.stdout
-        address = json.loads(viewer.stdout.readline())["address"].rstrip("/")
-        assert get(address)[0] == 200
+        address, _, token = json.loads(viewer.stdout.readline())["address"].partition("/?token=")
+        assert get(address)[0] == 401, "every user of this machine reaches its loopback address"
+        assert get(address, Authorization=f"Bearer {token}")[0] == 200
     finally:
         viewer.send_signal(signal.SIGINT)
         assert viewer.wait(timeout=60) == 0

@@ -20,7 +20,7 @@ from orchestrator.utils.private import (
     runtime_folder,
     user_folder,
 )
-from tests.unit.users import NOBODY, as_nobody, needs_two_users
+from tests.unit.users import NOBODY, as_nobody, needs_two_users, reachable_folder
 
 
 def mode(path: Path) -> int:
@@ -30,13 +30,7 @@ def mode(path: Path) -> int:
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """Return a folder that every user may write to, as /tmp and /dev/shm."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    folder.chmod(0o1777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent not in (Path("/"), Path("/tmp")):
-            parent.chmod(0o755)
-    return folder
+    return reachable_folder(tmp_path, 0o1777)
 
 
 def test_new_folders_are_private_and_existing_ones_keep_their_modes(tmp_path: Path) -> None:
