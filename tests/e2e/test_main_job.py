@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.cluster]
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the default sweep at 5 of its 21 points."""
+    """Run the default sweep at 3 of its 21 points."""
     out = tmp_path_factory.mktemp("embedded")
-    result = call("run", f"out={out}", "grid.steps=4")
+    result = call("run", f"out={out}", "grid.steps=2")
     assert result.code == 0, result.err
     return out
 
