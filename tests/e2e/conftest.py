@@ -94,7 +94,7 @@ def parts(out: Path) -> list[Path]:
     return sorted(out.glob("*/generations/*.parquet"))
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 180) -> Any:
+def wait_for(condition: Callable[[], Any], timeout: float = 540) -> Any:
     """Call `condition` until its value is true, and return the value; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
