@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.call import Call
 from orchestrator.cli.output import print_json, print_mapping, print_pairs, print_results, print_table, stderr_console
 from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.private import replaced_session_root
 
 if TYPE_CHECKING:
     from orchestrator.config.schema import Config
@@ -82,6 +83,8 @@ def plan(call: Call) -> int:
     from orchestrator.pipeline.estimate import estimate_sweep
 
     estimated = estimate_sweep(config, Presets(call.config_dir))
+    if config.cluster.kind == "local" and (note := replaced_session_root()):
+        logger.warning("%s", note)
     if call.json:
         print_json(estimated.to_json())
     else:

@@ -29,6 +29,7 @@ from orchestrator.models.resolve import locate_model
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.private import replaced_session_root, session_root
 
 Status = Literal["ok", "warn", "fail"]
 DISTRIBUTION = "safety-landscape"
@@ -70,6 +71,7 @@ def examine(out: Path, network: bool = True) -> list[Finding]:
         _cpu,
         _memory,
         _shared_memory,
+        _temporary_folder,
         lambda: _disk("out", out, "out"),
         lambda: _disk("cache", cache_dir(), "SAFETY_LANDSCAPE_CACHE"),
         _embedded,
@@ -160,6 +162,19 @@ def _shared_memory() -> Finding:
     if free < SHARED_MEMORY:
         return Finding("shared memory", "warn", summary, "Ray is slow without: start the container with --shm-size=1g")
     return Finding("shared memory", "ok", summary)
+
+
+def _temporary_folder() -> Finding:
+    title = "temporary folder"
+    try:
+        folder = session_root()
+    except UserError as error:
+        return Finding(title, "fail", f"{error.field}={error.value}", error.remedy)
+    note = replaced_session_root()
+    if note:
+        problem, _, remedy = note.partition("; ")
+        return Finding(title, "warn", problem, remedy)
+    return Finding(title, "ok", f"{folder} for Ray")
 
 
 def _disk(name: str, folder: Path, field: str) -> Finding:

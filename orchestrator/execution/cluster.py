@@ -21,6 +21,7 @@ from orchestrator.execution.session_processes import (
 )
 from orchestrator.utils import logs
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.private import replaced_session_root
 from orchestrator.utils.subprocesses import first_line
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ def session(
     Args:
         spec: The cluster.
         kept_logs: Folder for a copy of a local session's logs. None: they are removed with the session.
-        notify: Called with a line for the user if Ray did not start and is started again.
+        notify: Called with a line for the user: if Ray's files are not where the environment names their folder, and if
+            Ray did not start and is started again.
 
     Raises:
         UserError: The cluster cannot be joined, this machine cannot hold a private session, or Ray does not start.
@@ -87,6 +89,8 @@ def session(
 
     with contextlib.ExitStack() as stack:
         if spec.kind == "local":
+            if note := replaced_session_root():
+                notify(note)
             _start(stack.enter_context(_private_session(kept_logs)), notify)
             stack.enter_context(agents_end_with_driver())
         else:

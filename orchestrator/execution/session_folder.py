@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.utils.private import locked, make_folder, open_private, runtime_folder, share_like
+from orchestrator.utils.private import locked, make_folder, open_private, session_root, share_like
 
 PREFIX = "ray-"
 LOCK, TOKEN = "lock", "token"
@@ -34,7 +34,7 @@ def session_folder(logs: Path | None) -> Iterator[Path]:
     Raises:
         UserError: The temporary folder can hold no private folder.
     """
-    root = runtime_folder()
+    root = session_root()
     with contextlib.ExitStack() as held:
         with locked(root / f"{PREFIX}folders.lock"):
             _remove_dead(root)

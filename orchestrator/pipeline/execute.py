@@ -168,8 +168,7 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
                     MAX_SESSIONS,
                 )
     logger.warning(
-        "Ray has ended in %d sessions, and %d tasks are left. If memory ran out, `dmesg` shows it. "
-        "Stored results are kept, and the same command resumes.",
+        "Ray has ended in %d sessions, and %d tasks are left. If memory ran out, `dmesg` shows it.",
         MAX_SESSIONS,
         len(tasks),
     )

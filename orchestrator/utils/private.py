@@ -111,13 +111,54 @@ def runtime_folder() -> Path:
     Raises:
         UserError: There is no such folder.
     """
-    root = Path(tempfile.gettempdir())
-    if len(os.fsencode(root / f"landscape-{os.geteuid()}")) > LONGEST_SOCKET_FOLDER:
+    return _private_folder_in(Path(tempfile.gettempdir()), "TMPDIR")
+
+
+def session_root() -> Path:
+    """Return the private folder that holds the folders of local Ray sessions: in RAY_TMPDIR, else as `runtime_folder`.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    variable, root = _session_place()
+    return _private_folder_in(root, variable)
+
+
+def replaced_session_root() -> str:
+    """Return a sentence for the user if the path of the folder for Ray's files is too long, else an empty string."""
+    variable, root = _session_place()
+    if not _is_long(root):
+        return ""
+    longest = LONGEST_SOCKET_FOLDER - len(_name())
+    return (
+        f"{variable}={root} is too long a path for sockets, so Ray's files are in /tmp instead; to have them "
+        f"elsewhere, set RAY_TMPDIR, or TMPDIR, to a folder with a path of at most {longest} bytes"
+    )
+
+
+def _session_place() -> tuple[str, Path]:
+    """Return the folder that the environment names for Ray's files, and the variable to change it with."""
+    if named := os.environ.get("RAY_TMPDIR"):
+        return "RAY_TMPDIR", Path(named)
+    return "TMPDIR", Path(tempfile.gettempdir())
+
+
+def _private_folder_in(root: Path, variable: str) -> Path:
+    if _is_long(root):
         root = Path("/tmp")
     try:
         return user_folder(root)
     except OSError as error:
-        raise UserError("TMPDIR", root, f"cannot hold a private folder ({error}): name another one") from error
+        raise UserError(variable, root, f"cannot hold a private folder ({error}): name another one") from error
+
+
+def _is_long(root: Path) -> bool:
+    return len(os.fsencode(root)) + len(_name()) > LONGEST_SOCKET_FOLDER
+
+
+def _name() -> str:
+    """Return the end of the path of this user's private folder."""
+    return f"/landscape-{os.geteuid()}"
 
 
 def open_private(path: Path, flags: int = os.O_RDWR) -> int:

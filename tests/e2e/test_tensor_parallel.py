@@ -60,13 +60,20 @@ def test_ranks_end_with_their_killed_actor(command: list[str], tmp_path: Path, s
 
 @pytest.mark.slow
 def test_three_ranks_give_the_responses_of_one_after_their_actor_was_killed(
-    command: list[str], one_rank_out: Path, tmp_path: Path, start: Callable[..., Driver]
+    command: list[str],
+    one_rank_out: Path,
+    tmp_path: Path,
+    start: Callable[..., Driver],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Compare the stored scalars to the byte, and count the responses that differ.
 
     tests/engine/test_families.py checks that weights are equal to the bit on every rank. No probabilities are stored,
     so the test cannot see whether a response differs because of a near-tie.
     """
+    long_folder = tmp_path / ("t" * 80)  # too long for the path of a socket
+    long_folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long_folder))
     driver = start(*command, f"out={tmp_path}", "engine.tensor_parallel=3")
     kill_actor_with_ranks(driver, tmp_path, 3)
     result = driver.wait()

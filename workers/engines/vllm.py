@@ -16,6 +16,7 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
+from orchestrator.utils.private import runtime_folder
 from workers.engines import patches
 from workers.engines.base import (
     CanaryError,
@@ -71,6 +72,7 @@ class VllmEngine(Engine):
         os.environ.update(_environment(spec))
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(runtime_folder()))  # of sockets, whose paths must be short
         torch.set_num_threads(thread_count(spec))  # overrides Ray's OMP_NUM_THREADS; too late after the load
         limit_threads(thread_count(spec))
         patches.hide_llvmlite_dict()

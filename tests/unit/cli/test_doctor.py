@@ -175,3 +175,16 @@ def test_a_network_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(socket, "create_connection", silent)
     assert "no answer" in find("hub", tmp_path, network=True).found
     released.set()
+
+
+def test_a_temporary_folder_with_a_path_too_long_for_sockets_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    assert find("temporary folder", tmp_path).status == "ok"
+    monkeypatch.setattr("tempfile.tempdir", f"/tmp/{'x' * 60}")
+    finding = find("temporary folder", tmp_path)
+    assert finding.status == "warn" and "TMPDIR=" in finding.found and "RAY_TMPDIR" in finding.remedy
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such")
+    assert find("temporary folder", tmp_path).status == "fail"

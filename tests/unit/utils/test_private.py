@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from orchestrator.utils.private import (
     make_private,
     open_private,
     private_folder,
+    replaced_session_root,
     runtime_folder,
+    session_root,
     user_folder,
 )
 from tests.unit.users import NOBODY, as_nobody, needs_two_users, reachable_folder
@@ -57,7 +60,23 @@ def test_a_long_temporary_folder_is_replaced(monkeypatch: pytest.MonkeyPatch, tm
     long = tmp_path / ("x" * 60)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    assert runtime_folder().parent == Path("/tmp")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert runtime_folder().parent == session_root().parent == Path("/tmp")
+    note = replaced_session_root()
+    assert f"TMPDIR={long}" in note and "set RAY_TMPDIR" in note and "\n" not in note
+
+
+def test_rays_files_go_where_ray_is_told_if_that_path_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        assert session_root().parent == Path(short) and replaced_session_root() == ""
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    assert session_root().parent == Path("/tmp") and replaced_session_root().startswith(f"RAY_TMPDIR={long} ")
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such")
+    with pytest.raises(UserError, match="RAY_TMPDIR=/no/such"):
+        session_root()
 
 
 @needs_two_users
