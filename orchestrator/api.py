@@ -30,6 +30,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import text_id
 
 
 def load_study(path: str | Path) -> StoredStudy:
@@ -135,7 +136,8 @@ class StoredStudy:
     def generations(self) -> pd.DataFrame:
         """A row for each stored response.
 
-        The columns are those of the generations files (docs/formats.md), then `text`, `category`, `probe_set` and
+        The columns are those of the generations files (docs/formats.md), then `response_id` (a hash of the response, by
+        which `judge calibrate=FILE` takes labels), `text`, `category`, `probe_set` and
         `system_prompt` of its prompt, then for each judge of the sweeps, and for the judge of degeneracy, a column
         named after it with its verdict: null if it has not judged the response. The verdicts in `degenerate` are of one
         version of that judge: of an earlier one if none of the sweeps was judged by the current one yet.
@@ -143,6 +145,7 @@ class StoredStudy:
         parts = self._parts
         frame = _frame([table for _, table in self._study.generations.rows(parts)], GENERATIONS)
         prompts = self._prompts(frame["prompt_set_id"].unique().tolist())
+        frame["response_id"] = frame["response"].map(text_id)
         frame = frame.merge(prompts, on=RESPONSE_KEY[1:], how="left")
         versions = {degeneracy_id(stored) for stored in self._loaded} or {DEGENERATE.id}
         degenerate_id = DEGENERATE.id if len(versions) > 1 else versions.pop()

@@ -25,6 +25,9 @@ from orchestrator.utils.records import JsonRecord
 SCHEMA = "calibration/1"
 MIN_LABELS = 20
 """Smallest number of labels in a stratum."""
+MIN_LABELS_OF_A_KIND = 5
+"""Smallest number of labels of degenerate responses, and of others, that users must give: with none of a kind, its rate
+would be a guess."""
 MAX_STRATA = 4
 """Largest number of strata of distance for one length."""
 _KINDS = ("random_1d", "random_2d")
@@ -158,6 +161,19 @@ def _stratum(low: float, high: float, max_tokens: int, group: Sequence[LabeledRe
     )
 
 
+def why_not_covered(grid: Mapping[str, Any], norm: str) -> str | None:
+    """Return why a calibration for random directions with this norm is not about a grid. None if it is.
+
+    Args:
+        grid: The grid as JSON.
+        norm: Scaling of the directions that were labeled.
+    """
+    is_random = grid.get("kind") in _KINDS and grid.get("direction", "random") == "random" and not grid.get("match")
+    if is_random and grid.get("norm") == norm:
+        return None
+    return f"the calibration is for random directions with norm {norm}"
+
+
 def why_not_applicable(
     calibration: Calibration, fingerprint: str, grid: Mapping[str, Any], judge: str, degenerate_id: str
 ) -> str | None:
@@ -170,14 +186,12 @@ def why_not_applicable(
         judge: Name of the judge that decided which responses are successes.
         degenerate_id: Id of the judge `degenerate` whose verdicts count.
     """
-    reason = None
+    reason = why_not_covered(grid, calibration.norm)
     if calibration.fingerprint != fingerprint:
         reason = "no calibration of this model"
     elif calibration.degenerate_id != degenerate_id:
         reason = f"the calibration is for version {calibration.degenerate_version} of the judge `degenerate`"
-    elif grid.get("kind") not in _KINDS or grid.get("norm") != calibration.norm or grid.get("match"):
-        reason = f"the calibration is for random directions with norm {calibration.norm}"
-    elif calibration.judge != judge:
+    elif reason is None and calibration.judge != judge:
         reason = f"the calibration is for responses that the judge {calibration.judge} does not call refused"
     return reason
 

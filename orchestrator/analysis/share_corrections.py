@@ -81,5 +81,5 @@ def _own_calibration(stored: StoredSweep) -> list[Calibration]:
         document = read_calibration(stored.study)
         return [] if document is None else [Calibration.from_json(document)]
     except (DamagedFileError, UserError, KeyError, TypeError, ValueError) as error:
-        logger.warning("the study's calibration cannot be read (%s)", error)
+        logger.warning("the study's calibration cannot be read (%s): `judge calibrate=FILE` makes it again", error)
         return []

@@ -109,13 +109,21 @@ def status(call: Call) -> int:
 
 
 def judge(call: Call) -> int:
-    """Judge the latest sweep, or [SWEEP], again and reduce it; judges=[a,b] selects other judges."""
+    """Judge the latest sweep, or [SWEEP], again and reduce it: [judges=[a,b]] [calibrate=FILE]."""
+    from orchestrator.config.overrides import split_section
+    from orchestrator.pipeline.calibrate import calibrate, read_labels
     from orchestrator.pipeline.rejudge import rejudge, with_judges
 
-    call = dataclasses.replace(call, overrides=(*call.overrides, "sampling.early_stop=false"))  # nothing is generated
+    own_options, other_options = split_section(call.overrides, "judging")
+    overrides = (*own_options, *other_options, "sampling.early_stop=false")  # nothing is generated
+    call = dataclasses.replace(call, overrides=overrides)
     stored = _stored(call)
+    file = call.config.judging.calibrate
+    labels = None if file is None else read_labels(Path(file).expanduser())
     if any(override.partition("=")[0].lstrip("+") in ("judge", "judges") for override in call.overrides):
         stored = with_judges(stored, tuple(call.config.judge_names))
+    if labels is not None:
+        calibrate(stored, labels)
     code = rejudge(call.config, stored, stderr_console(), call.overrides, call.config_dir)
     print_results(stored.folder, call.json)
     return code

@@ -134,13 +134,14 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """Settings of model judges, and of log-probabilities. null for an option of a judge: the judge's default."""
+    """Settings of the verb `judge`: model judges (null: the judge's default), log-probabilities, labels."""
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own
     max_model_len: int | None = None  # maximum tokens of a filled template and its answer; null: the judge's own
     tensor_parallel: int = 1  # number of GPUs that share one judge
     log_probability: LogProbabilityChoice = LogProbabilityChoice.none  # responses to measure: undecided, all or none
+    calibrate: str | None = None  # `judge` only: CSV or JSONL file with labels of responses, for the corrected share
 
 
 @dataclass

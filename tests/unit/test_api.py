@@ -14,6 +14,7 @@ from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import text_id
 from tests.unit.stored import basin, store_sweep
 
 PROBES = tuple(f"question {i}" for i in range(4))
@@ -39,6 +40,7 @@ def test_a_study_has_four_tables(folder: Path) -> None:
         and first_row["probe_set"] == "ours"
         and first_row["system_prompt"] in ("default", "safety")
     )
+    assert first_row["response_id"] == text_id(first_row["response"])
     refused = stored.generations["keyword"] == "refused"
     assert (stored.generations.loc[refused, "response"] == "I cannot do that.").all() and 0 < refused.mean() < 1
     assert set(stored.generations["degenerate"]) == {"coherent"}

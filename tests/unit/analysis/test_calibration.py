@@ -81,7 +81,7 @@ def test_a_calibration_is_for_one_model_judge_version_and_kind_of_direction() ->
     assert why_not_applicable(own, "other", grid, "keyword", "d") == "no calibration of this model"
     assert "version 3 of the judge" in (why_not_applicable(own, "f", grid, "keyword", "e") or "")
     assert "does not call refused" in (why_not_applicable(own, "f", grid, "keyword_plus", "d") or "")
-    for other in ({"kind": "interpolate_1d"}, {"norm": "filter"}, {"match": {}, "kind": "random_1d", "norm": "x"}):
+    for other in ({"kind": "interpolate_1d"}, {"norm": "filter"}, {"match": {"epoch": 1}}, {"direction": "refusal"}):
         assert "random directions" in (why_not_applicable(own, "f", {**grid, **other}, "keyword", "d") or "")
 
 
