@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -150,6 +150,7 @@ def reduce_summary(
     frame: pd.DataFrame,
     refusals: Mapping[Combination, ProbeVerdicts] | None = None,
     target: float = TARGET,
+    unit_sweeps: Collection[str | None] | None = None,
 ) -> SweepSummary:
     """Return the sweep's summary: the landscape's numbers, the request, and the cost of all runs together.
 
@@ -158,6 +159,8 @@ def reduce_summary(
         frame: Its landscape.
         refusals: What `refusals_by_probe` returned. None: it is read.
         target: The half-width of VISAGE's interval to plan for, percent.
+        unit_sweeps: Ids of the sweeps whose basins may be the units of the distances of checkpoints. None: all of the
+            study.
     """
     if refusals is None:
         refusals = refusals_by_probe(stored)
@@ -188,7 +191,7 @@ def reduce_summary(
         published=primary.published,
         published_note=primary.published_note,
         plane_share=None if geometry is None else geometry.plane_share,
-        checkpoints=_checkpoints(stored, frame, numbers.primary),
+        checkpoints=_checkpoints(stored, frame, numbers.primary, unit_sweeps),
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
         agreement=summarize_agreement(refusals) if len(stored.sweep.judges) > 1 else (),
         log_probability=SweepLogProbabilities(stored).coverage(),
@@ -258,7 +261,9 @@ def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
     )
 
 
-def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -> tuple[CheckpointSummary, ...]:
+def _checkpoints(
+    stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey, unit_sweeps: Collection[str | None] | None
+) -> tuple[CheckpointSummary, ...]:
     """Return the checkpoints on or projected onto the grid, with their distances from the model.
 
     Distances are in units of alpha of a random direction. If sweeps of this study have measured the basin along random
@@ -274,7 +279,10 @@ def _checkpoints(stored: StoredSweep, frame: pd.DataFrame, primary: ResultKey) -
         if node.mark
         for direction, _ in node.point.coefficients
     }
-    sweeps = distances.line_sweeps(stored_summaries(stored.study), primary)
+    summaries_of_study = stored_summaries(stored.study)
+    if unit_sweeps is not None:
+        summaries_of_study = (summary for summary in summaries_of_study if summary.sweep_id in unit_sweeps)
+    sweeps = distances.line_sweeps(summaries_of_study, primary)
     measured = distances.random_basin(sweeps)
     mean_radius = Estimate(reason=distances.NO_BASIN) if measured is None else measured.basin.mean_radius
     placed = []

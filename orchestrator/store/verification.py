@@ -42,6 +42,8 @@ class VerificationReport:
         rows: Rows of generations, judgements and log-probabilities.
         findings: Files that do not verify.
         notes: Remarks about what is unusual but harmless.
+        results: Number of sweeps whose results were compared with the stored rows.
+        unchecked: Why other results were not, or not entirely.
     """
 
     files: int = 0
@@ -50,6 +52,8 @@ class VerificationReport:
     rows: int = 0
     findings: list[DamageFinding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    results: int = 0
+    unchecked: list[str] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:

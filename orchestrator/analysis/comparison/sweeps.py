@@ -12,10 +12,9 @@ from orchestrator.analysis.adapter_versions import older_version_note
 from orchestrator.analysis.comparison.differences import SweepHeadline
 from orchestrator.analysis.comparison.tensors import MovedTensors, read_moved_tensors
 from orchestrator.analysis.landscape import primary_rows
-from orchestrator.analysis.reducer import read_results
+from orchestrator.analysis.recomputation import recompute
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.scoring.counts import ProbeVerdicts
-from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import UserError
@@ -33,6 +32,7 @@ class ComparedSweep:
         letter_scoring: `PromptSet.letter_scoring` of the primary result.
         moved: The tensors that its random directions move. None if it has no such directions, or no table of them.
         has_directions: Whether it has random directions.
+        unsound: Sentences on stored results that the stored rows do not give. The numbers here are those of the rows.
     """
 
     name: str
@@ -43,6 +43,7 @@ class ComparedSweep:
     letter_scoring: str | None = None
     moved: MovedTensors | None = None
     has_directions: bool = False
+    unsound: tuple[str, ...] = ()
 
     def headline(self) -> SweepHeadline:
         """Return the numbers of this sweep that a comparison lists."""
@@ -74,13 +75,16 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
     sweeps = []
     for path in paths:
         stored = StoredSweep.open(latest_sweep(path))
-        frame, summary = read_results(stored.folder)
+        recomputed = recompute(stored)
+        summary = recomputed.summary
         name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
-        verdicts = refusals_by_probe(stored).get(summary.primary.combination)
+        verdicts = recomputed.refusals.get(summary.primary.combination)
         note = older_version_note(stored.record)
         key = summary.primary
         scoring = {(p.probe_set, p.group, p.system_prompt): p.letter_scoring for p in stored.prompt_sets}
         letters = scoring.get((key.probe_set, key.group, key.system_prompt))
         moved, drawn = read_moved_tensors(stored), bool(stored.sweep.grid.directions_used)
-        sweeps.append(ComparedSweep(name, primary_rows(frame), summary, verdicts, note, letters, moved, drawn))
+        unsound = tuple(f"{file}: {why}" for file, why in recomputed.differences_by_file().items())
+        rows = primary_rows(recomputed.landscape)
+        sweeps.append(ComparedSweep(name, rows, summary, verdicts, note, letters, moved, drawn, unsound))
     return sweeps
