@@ -79,25 +79,25 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
 
 
 def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterator[list[_Source]]:
-    """Yield batches of small parts to merge into one, each batch of one engine.
+    """Yield batches of small parts to merge into one, each batch of one engine and one version of the schema.
 
     A part of which no task counts is merged with the others, which drops its rows: they are stored in another part too,
     or are verdicts on responses that no longer count.
     """
-    batches: dict[str, list[_Source]] = {}
-    sizes: collections.Counter[tuple[str, str]] = collections.Counter()
+    batches: dict[tuple[str, str], list[_Source]] = {}
+    sizes: collections.Counter[tuple[tuple[str, str], str]] = collections.Counter()
     for part in parts:
-        rows, engine = int(part.meta["rows"]), str(part.meta.get("engine_id", ""))
+        rows, kind = int(part.meta["rows"]), (str(part.meta.get("engine_id", "")), str(part.meta.get("schema", "")))
         if len(part.tasks) > MERGED_TASKS // 2 or rows > MERGED_ROWS // 2:
             continue  # the part is large already
         source = _Source(part, [key for key in part.tasks if key in counting and counting[key].name == part.name])
         tasks = len(source.counting)
-        if sizes[engine, "tasks"] + tasks > MERGED_TASKS or sizes[engine, "rows"] + rows > MERGED_ROWS:
-            yield batches.pop(engine)
-            sizes[engine, "tasks"] = sizes[engine, "rows"] = 0
-        batches.setdefault(engine, []).append(source)
-        sizes[engine, "tasks"] += tasks
-        sizes[engine, "rows"] += rows
+        if sizes[kind, "tasks"] + tasks > MERGED_TASKS or sizes[kind, "rows"] + rows > MERGED_ROWS:
+            yield batches.pop(kind)
+            sizes[kind, "tasks"] = sizes[kind, "rows"] = 0
+        batches.setdefault(kind, []).append(source)
+        sizes[kind, "tasks"] += tasks
+        sizes[kind, "rows"] += rows
     yield from batches.values()
 
 

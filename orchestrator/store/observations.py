@@ -28,7 +28,7 @@ from orchestrator.store.files import (
     translate_read_errors,
 )
 from orchestrator.store.parts import Hashes, Part, TaskKey, TaskParts, group_by_part
-from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS, OBSERVED
+from orchestrator.store.schemas import GENERATIONS, GENERATIONS_SCHEMA, JUDGEMENTS, OBSERVED
 from orchestrator.store.study_folder import StudyFolder
 from orchestrator.sweep.tasks import Task
 from orchestrator.utils.hashing import content_id
@@ -184,7 +184,7 @@ class Generations(PartFolder):
 
     def write(self, name: str, table: pa.Table, engine: Mapping[str, Any]) -> None:
         """Store the rows of a visit under its id. Writing the same rows again is harmless."""
-        meta = {"schema": "generations/1", "engine_id": content_id(dict(engine)), "engine": dict(engine)}
+        meta = {"schema": GENERATIONS_SCHEMA, "engine_id": content_id(dict(engine)), "engine": dict(engine)}
         self._write_part(name, table, meta)
 
     def read_visit(self, name: str) -> pa.Table | None:

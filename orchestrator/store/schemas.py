@@ -24,6 +24,9 @@ GENERATIONS = pa.schema(
     ]
 )
 
+GENERATIONS_SCHEMA = "generations/2"
+"""Version 2 has the finish reason `nonfinite`. Rows of version 1 were not checked for it, and are read as they are."""
+
 JUDGEMENTS = pa.schema(
     [
         ("judge_id", pa.string()),

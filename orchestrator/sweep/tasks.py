@@ -21,6 +21,9 @@ from orchestrator.utils.records import check_types
 NO_TEMPLATE, MISSING_TEMPLATE = "none", "missing"
 """Sources of a chat template where there is none: the bare text was requested, or the tokenizer has no template."""
 
+NONFINITE = "nonfinite"
+"""The finish reason of a response that ended because the model's logits were not finite: it is no answer."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -5,6 +5,8 @@ If one of these tests fails after an upgrade, remove the patch that it names.
 
 from __future__ import annotations
 
+import importlib
+import math
 import types
 from typing import Any
 
@@ -32,6 +34,8 @@ def patched() -> None:
         patches.keep_linear_weights,
         patches.keep_expert_weights,
         patches.count_ranks_eagerly,
+        patches.count_undefined_choices,
+        patches.zero_new_cache_blocks,
     ):
         apply()
         apply()
@@ -130,3 +134,29 @@ def test_count_ranks_eagerly_is_needed_and_counts_the_same() -> None:
     plain = original(patched)._torchdynamo_orig_callable
     tokens = torch.tensor([[1.0], [3.0]])
     assert patched(values, tokens).tolist() == plain(values, tokens).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("gpu_model_runner", "count_nans_per_row"), ("gpu.sample.sampler", "get_num_nans")]
+)
+def test_count_undefined_choices_counts_rows_without_a_largest_finite_logit(module: str, name: str) -> None:
+    """A token that cannot be chosen, with a logit of minus infinity, leaves the choice among the others defined."""
+    count = getattr(importlib.import_module(f"vllm.v1.worker.{module}"), name)
+    rows = [[1.0, 2.0, -3.0], [1.0, -math.inf, 0.0], [math.nan, 1.0, 2.0], [math.inf, 1.0, 2.0], [-math.inf] * 3]
+    assert count(torch.tensor(rows).half()).tolist() == [0, 0, 1, 1, 1]
+    assert count(torch.empty(0, 3)).tolist() == []
+
+
+def test_count_undefined_choices_is_needed() -> None:
+    from vllm.v1.worker import gpu_model_runner
+
+    assert original(gpu_model_runner.count_nans_per_row)(torch.tensor([[math.inf, 1.0]])).tolist() == [0]
+
+
+def test_zero_new_cache_blocks_is_needed() -> None:
+    """`test_nonfinite.py` fails without it: a later response gets NaNs from an earlier one."""
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+
+    unused = KVCacheConfig(num_blocks=1, kv_cache_tensors=[], kv_cache_groups=[])
+    assert unused.needs_kv_cache_zeroing
+    assert not original(KVCacheConfig.needs_kv_cache_zeroing.fget)(unused)

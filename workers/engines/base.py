@@ -90,8 +90,10 @@ class Generation:
     """One response.
 
     Attributes:
-        response: The text. If a stop string ended it, the text ends with that string.
-        finish_reason: `stop` (end of sequence or a stop string) or `length`.
+        response: The text. If a stop string ended it, the text ends with that string. If the logits were not finite,
+            the text before that: empty in most cases.
+        finish_reason: `stop` (end of sequence or a stop string), `length`, or NONFINITE: the largest logit was NaN or
+            infinite (or all were minus infinity), so that there is no next token.
         n_tokens: Number of generated tokens.
         n_prompt_tokens: Number of tokens of the prompt.
         scores: Log-probability of each answer letter as the first token, in the order of the sampling's letters. None

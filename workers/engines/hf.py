@@ -13,7 +13,7 @@ import transformers
 
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
-from orchestrator.sweep.tasks import PromptSet, Sampling
+from orchestrator.sweep.tasks import NONFINITE, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
 from workers.engines.base import (
     CanaryError,
@@ -174,8 +174,9 @@ class TransformersEngine(Engine):
                 logits, cache = out.logits[:, -1].float(), out.past_key_values
                 first = logits.log_softmax(-1) if first is None else first
                 inputs = logits.argmax(-1, keepdim=True)
-                for response, token in zip(responses, inputs[:, 0].tolist(), strict=True):
-                    response.add(token)
+                defined = logits.amax(-1).isfinite().tolist()
+                for response, token, is_defined in zip(responses, inputs[:, 0].tolist(), defined, strict=True):
+                    response.add(token if is_defined else None)
                 if all(response.finish_reason for response in responses):
                     break
                 mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
@@ -231,9 +232,12 @@ class _Response:
         self._stream = tokenizers.decoders.DecodeStream(ids=list(prompt), skip_special_tokens=True)
         self._sampling, self._terminators = sampling, terminators
 
-    def add(self, token: int) -> None:
-        """Append a token, unless the response has ended."""
+    def add(self, token: int | None) -> None:
+        """Append a token, unless the response has ended. None: the logits are not finite, which ends the response."""
         if self.finish_reason:
+            return
+        if token is None:
+            self.finish_reason = NONFINITE
             return
         self.tokens.append(token)
         before = len(self.text)

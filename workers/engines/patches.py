@@ -130,6 +130,72 @@ def _expert_bias(bias: torch.Tensor | None, expert: int) -> torch.Tensor | None:
     return None if bias is None else bias[expert]
 
 
+def count_undefined_choices() -> None:
+    """Count the rows of logits without a largest finite value, where vLLM counts NaNs.
+
+    Needed for vLLM 0.32, whose count of NaNs in a request's logits (VLLM_COMPUTE_NANS_IN_LOGITS) misses infinite ones.
+    float16 overflows to infinity, and the greedy choice among infinite logits is as arbitrary as among NaNs. The count
+    is 1 for such a row and 0 otherwise. It takes one reduction over the logits.
+    """
+    from vllm.v1.worker import gpu_model_runner
+    from vllm.v1.worker.gpu.sample import sampler
+
+    for module, name in ((gpu_model_runner, "count_nans_per_row"), (sampler, "get_num_nans")):
+        _replace_count(module, name)
+
+
+def _replace_count(module: Any, name: str) -> None:
+    original = getattr(module, name)
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def undefined_choices(logits: torch.Tensor) -> torch.Tensor:
+        return (~logits.amax(-1).isfinite()).int()
+
+    setattr(module, name, undefined_choices)
+
+
+def zero_new_cache_blocks() -> None:
+    """Let vLLM fill each block of the KV cache with zeros before a request uses it.
+
+    Needed for vLLM 0.32, which does so only for models with Mamba layers, and on a CPU never in layers with a sliding
+    window. Attention on a CPU reads a block to its end
+    and gives positions after the sequence the weight zero. Zero times a NaN is NaN: a block that held the keys and
+    values of a response with logits that are not finite would ruin every later response that gets it. Zero times a
+    finite number is zero, so no other response changes.
+    """
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+
+    original = KVCacheConfig.needs_kv_cache_zeroing.fget
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def always(self: Any) -> bool:
+        return True
+
+    KVCacheConfig.needs_kv_cache_zeroing = property(always)
+
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+        CPUModelRunner._zero_block_ids = functools.wraps(CPUModelRunner._zero_block_ids)(_zero_blocks)
+
+
+def _zero_blocks(self: Any, block_ids: list[int]) -> None:
+    """Fill these blocks with zeros in all attention layers. The signature is that of vLLM's method."""
+    from vllm.v1.kv_cache_interface import AttentionSpec
+
+    groups = [group for group in self.kv_cache_config.kv_cache_groups if isinstance(group.kv_cache_spec, AttentionSpec)]
+    layers = self.compilation_config.static_forward_context
+    caches = [getattr(layers.get(name), "kv_cache", None) for group in groups for name in group.layer_names]
+    for cache in {cache.data_ptr(): cache for cache in caches if isinstance(cache, torch.Tensor)}.values():
+        cache[block_ids] = 0
+
+
 def count_ranks_eagerly() -> None:
     """Count the ranks of prompt tokens on a CPU without compiling the operation.
 

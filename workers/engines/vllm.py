@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from tokenizers.decoders import DecodeStream
 
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
-from orchestrator.sweep.tasks import PromptSet, Sampling
+from orchestrator.sweep.tasks import NONFINITE, PromptSet, Sampling
 from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
 from orchestrator.utils.private import runtime_folder
 from workers.engines import patches
@@ -32,6 +33,7 @@ from workers.engines.base import (
     resolved_write,
     thread_count,
 )
+from workers.engines.vllm_nonfinite import UndefinedChoices
 from workers.noise.cpu import limit_threads
 from workers.weights.base_placement import (
     GPU_UTILIZATION,
@@ -78,11 +80,13 @@ class VllmEngine(Engine):
         patches.hide_llvmlite_dict()
         self._llm = self._load()
         self._tokenizer = self._llm.get_tokenizer()
+        self._undefined = UndefinedChoices(self._llm.llm_engine)
         self._open_weights()
 
     def _load(self) -> Any:
         import vllm  # after the environment is set
 
+        patches.zero_new_cache_blocks()  # the scheduler in this process must know too
         spec = self.spec
         kv = spec.kv_cache_gib if spec.kv_cache_gib is not None or spec.device == "cuda" else DEFAULT_CPU_KV_GIB
         images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}
@@ -188,6 +192,7 @@ class VllmEngine(Engine):
         from vllm import TokensPrompt
 
         self._reset_prefix_cache()  # earlier prompts must not change how this batch is divided
+        self._undefined.positions.clear()
         outputs = self._llm.generate(
             [TokensPrompt(prompt_token_ids=list(ids)) for prompts in prompt_sets for ids in prompts.token_ids],
             [self._sampling_params(prompts.sampling) for prompts in prompt_sets for _ in prompts.token_ids],
@@ -219,13 +224,17 @@ class VllmEngine(Engine):
             first = completion.logprobs[0]
             tokens = letter_tokens(self._tokenizer, sampling)
             scores = [log_sum(first[i].logprob for i in ids) for ids in tokens]
-        return Generation(
-            response=completion.text,
-            finish_reason=str(completion.finish_reason),
-            n_tokens=len(completion.token_ids),
-            n_prompt_tokens=len(output.prompt_token_ids),
-            scores=scores,
-        )
+        text, reason, tokens = completion.text, str(completion.finish_reason), completion.token_ids
+        undefined = self._undefined.positions.get(output.request_id)
+        if undefined is not None:
+            tokens = tokens[:undefined]
+            text, reason = self._decode(output.prompt_token_ids, tokens), NONFINITE
+        return Generation(text, reason, len(tokens), len(output.prompt_token_ids), scores)
+
+    def _decode(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Return the text of tokens after a prompt, decoded token by token as vLLM does."""
+        stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
+        return "".join(stream.step(self._tokenizer.backend_tokenizer, token) or "" for token in tokens)
 
     def _place_base(self) -> Placement:
         """Choose where to keep the base on this machine. Raises UserError (engine.base) if it does not fit there."""
@@ -324,6 +333,8 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # arguments of our own methods, between our own processes
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "1",  # see vllm_nonfinite.py
+        "VLLM_RAISE_ON_LOGIT_NANS": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, share)) for share in shares),
         patches.WRITE_VARIABLE: resolved_write(spec),
     }

@@ -32,6 +32,8 @@ patches.hide_llvmlite_dict()  # the imports above load numba, in a rank's own pr
 patches.keep_linear_weights()
 patches.keep_expert_weights()
 patches.count_ranks_eagerly()
+patches.count_undefined_choices()
+patches.zero_new_cache_blocks()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store import compaction
+from orchestrator.store import compaction, observations
 from orchestrator.store.compaction import compact
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.observations import Generations, PartFolder
@@ -47,6 +47,21 @@ def verdicts(study: Study) -> list[Row]:
 
 def snapshot(study: Study) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
+
+
+def test_parts_of_two_versions_of_the_schema_are_not_merged_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only rows of version 2 were checked for logits that are not finite, and their parts say so."""
+    study = Study.create(tmp_path / "studies", INFO)
+    for schema, points in (("generations/1", ("a", "b", "c")), ("generations/2", ("d", "e"))):
+        monkeypatch.setattr(observations, "GENERATIONS_SCHEMA", schema)
+        for point in points:
+            write_part(study, point)
+    assert compact(study).after == 2
+    tasks = {part.meta["schema"]: sorted(point for point, _ in part.tasks) for part in study.generations.parts()}
+    assert tasks == {"generations/1": ["a", "b", "c"], "generations/2": ["d", "e"]}
+    assert len(all_rows(study)) == 15
 
 
 def test_merging_changes_no_row_and_no_verdict(study: Study) -> None:
