@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator.analysis.landscape import with_unclear
+from orchestrator.analysis.landscape import with_all_counts
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
@@ -102,7 +102,7 @@ class StoredStudy:
         A landscape that an earlier version stored counts unclear responses as complied: its `n_unclear` is 0. Raises
         UserError if the sweep was not reduced yet.
         """
-        return with_unclear(SweepFolder(self._study, self.sweep).read_landscape()[0])
+        return with_all_counts(SweepFolder(self._study, self.sweep).read_landscape()[0])
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:

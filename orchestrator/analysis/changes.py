@@ -91,7 +91,7 @@ def changed_counts(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
             pairs = rows.merge(earlier[[*_NODE, "n", column]], on=list(_NODE), suffixes=("", "_before"))
             pairs = pairs[(pairs["n"] == pairs["n_before"]) & pairs[column].notna() & pairs[f"{column}_before"].notna()]
             change = 100.0 * (pairs[column] - pairs[f"{column}_before"]).astype(float) / pairs["n"].astype(float)
-            changed = change[change != 0]
+            changed = change[change.notna() & (change != 0)]
             if len(changed):
                 largest = max(changed.tolist(), key=abs)
                 sentences.append(

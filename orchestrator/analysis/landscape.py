@@ -2,11 +2,13 @@
 
 Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
 successful attacks of the paper, split into n_complied (coherent), n_degenerate and n_unclear: the four add up to n.
+Thoughts without an end hold no answer: n_unfinished counts them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,12 @@ from orchestrator.analysis import intervals
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
-from orchestrator.scoring.counts import SUMS, TASK, Combination
+from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, TASK, Combination
 from orchestrator.utils.parsing import FormatError
 
-LANDSCAPE_VERSION = 3
-"""Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied."""
+LANDSCAPE_VERSION = 4
+"""Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied. Version 4 added
+`n_unfinished` and `unfinished`."""
 LANDSCAPE_SCHEMA = pa.schema(
     [
         ("line", pa.int32()),  # number of the line or plane, from 0
@@ -54,6 +57,8 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("margin_high", pa.float64()),
         ("n_unclear", pa.int32()),
         ("unclear", pa.float64()),
+        ("n_unfinished", pa.int32()),  # not in n
+        ("unfinished", pa.float64()),  # percent of n + n_unfinished
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
@@ -121,9 +126,10 @@ def build_landscape(
         judges = list(dict.fromkeys(counts["judge"])) or ["keyword"]
     requested = sets.reset_index(drop=True).reset_index(names="_set")
     requested = requested.merge(pd.DataFrame({"judge": list(judges), "_judge": range(len(judges))}), how="cross")
+    counts = counts.assign(**{key: 0 for key in LEFT_OUT.values() if key not in counts})
     rows = requested.merge(nodes, how="cross").merge(counts, on=TASK, how="left", validate="many_to_one")
     rows = rows.sort_values(["_set", "_judge", "line", "beta", "alpha"], kind="stable", ignore_index=True)
-    for key in SUMS:
+    for key in COUNTS:
         rows[key] = rows[key].fillna(0).astype("int32")
     for key in ("seed_x", "seed_y"):
         rows[key] = rows[key].astype("Int64")
@@ -144,6 +150,8 @@ def build_landscape(
     )
     for name in ("complied", "degenerate", "unclear"):
         rows[name] = 100.0 * rows[f"n_{name}"] / total
+    for column in LEFT_OUT.values():
+        rows[column.removeprefix("n_")] = _share(rows[column], rows["n"])
     rows["mark"] = rows["mark"].replace("", None)
     return _add_correct(rows, correct)[LANDSCAPE_SCHEMA.names]
 
@@ -168,14 +176,22 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
     return table.replace_schema_metadata(LANDSCAPE_SCHEMA.metadata)
 
 
-def with_unclear(landscape: pd.DataFrame) -> pd.DataFrame:
-    """Return a stored landscape with the columns of version 3.
+def with_all_counts(landscape: pd.DataFrame) -> pd.DataFrame:
+    """Return a stored landscape with the counts of this version, which are 0 in earlier ones.
 
-    Landscapes of earlier versions have no unclear responses of their own: their `n_complied` holds them.
+    Landscapes of versions before 3 have no unclear responses of their own: their `n_complied` holds them.
     """
-    if "n_unclear" in landscape:
-        return landscape
-    return landscape.assign(n_unclear=np.int32(0), unclear=np.where(landscape["n"] > 0, 0.0, np.nan))
+    added: dict[str, Any] = {}
+    for name in ("unclear", *(column.removeprefix("n_") for column in LEFT_OUT.values())):
+        if f"n_{name}" not in landscape:
+            added |= {f"n_{name}": np.int32(0), name: np.where(landscape["n"] > 0, 0.0, np.nan)}
+    return landscape.assign(**added) if added else landscape
+
+
+def _share(left_out: pd.Series, n: pd.Series) -> pd.Series:
+    """Return the percentage of responses without an answer, of all responses. NaN without responses."""
+    total = left_out + n
+    return 100.0 * left_out / total.where(total > 0).astype("float64")
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
@@ -207,11 +223,11 @@ def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataF
             there is one line, else unknown (NaN).
 
     Returns:
-        alpha, asr, refused, complied, unclear, degenerate, correct (percent; NaN if any line lacks the point), and
-        `_low` and `_high` of asr and correct.
+        alpha, asr, refused, complied, unclear, degenerate, correct, unfinished (percent; NaN if any line lacks the
+        point), and `_low` and `_high` of asr and correct.
     """
     rows = rows.assign(refused=100.0 - rows["asr"])
-    names = [name for name in (*CURVES, "correct") if name in rows]  # landscapes of earlier versions lack the last
+    names = [name for name in (*CURVES, "correct", "unfinished") if name in rows]  # some are not in earlier versions
     mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
     known = {curve.measure: curve for curve in curves}
     for measure in ("asr", "correct"):

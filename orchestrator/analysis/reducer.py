@@ -16,7 +16,7 @@ from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
-from orchestrator.analysis.landscape import build_landscape, check_columns, combinations, with_unclear
+from orchestrator.analysis.landscape import build_landscape, check_columns, combinations, with_all_counts
 from orchestrator.analysis.results.basin import Estimate
 from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary
 from orchestrator.analysis.results.clusters import ClusterSummary
@@ -51,7 +51,7 @@ def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
     with folder.explained():
         frame, summary = folder.read_landscape()
         check_columns(frame)
-        return with_unclear(frame), SweepSummary.from_json(summary)
+        return with_all_counts(frame), SweepSummary.from_json(summary)
 
 
 def stored_summaries(study: Study) -> Iterator[SweepSummary]:

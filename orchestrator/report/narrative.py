@@ -63,6 +63,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
         degenerate_sentence(summary),
         *_agreement(summary),
         *_unparsed(summary),
+        _unfinished(summary),
         _checkpoints(summary),
         _measured(summary),
         _location(paths or {}),
@@ -167,6 +168,16 @@ def _unparsed(summary: SweepSummary) -> Iterator[str]:
             example = next(iter(judge.unparsed_examples), "").strip()
             such_as = f", such as {textwrap.shorten(example, 60, placeholder='...')!r}" if example else ""
             yield f"{judge.judge}: {judge.unparsed} answers could not be parsed and count in no rate{such_as}."
+
+
+def _unfinished(summary: SweepSummary) -> str:
+    """Return a sentence on the thoughts without an end; empty if there are none."""
+    if not summary.unfinished:
+        return ""
+    return (
+        f"{summary.unfinished} responses on the grid are thoughts without an end: they have no answer and no verdict, "
+        "and are left out of ASR. If they reached sampling.max_tokens, raise it."
+    )
 
 
 def _checkpoints(summary: SweepSummary) -> str:

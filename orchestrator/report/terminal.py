@@ -95,21 +95,24 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
     titles = [f"mean of {lines} directions"] if lines > 1 else []
     titles += [] if over is None else [f"intervals over {over}"]
     table = _new_table("; ".join(titles) or None, ascii_only)
-    for heading in ("alpha", "ASR %", "95% interval", "refused %", "complied %", "unclear %", "degenerate %"):
+    headings = ["alpha", "ASR %", "95% interval", "refused %", "complied %", "unclear %", "degenerate %"]
+    names = ["alpha", "asr", "asr_low", "asr_high", "refused", "complied", "unclear", "degenerate"]
+    if "unfinished" in mean and mean["unfinished"].gt(0).any():
+        headings, names = [*headings, "unfinished %"], [*names, "unfinished"]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     every = math.ceil(len(mean) / MAX_ROWS)
     center = int(mean["alpha"].abs().to_numpy().argmin())
-    for i, row in enumerate(mean.itertuples(index=False)):
+    for i, row in enumerate(mean[names].astype(float).to_numpy().tolist()):
         if (i - center) % every:
             continue
-        names = ("alpha", "asr", "asr_low", "asr_high", "refused", "complied", "unclear", "degenerate")
-        values: list[float] = [float(getattr(row, name)) for name in names]
-        alpha, asr, low, high, *outcomes = values
+        alpha, asr, low, high, *shares = row
+        percentages = ["" if math.isnan(share) else f"{share:.1f}" for share in shares]
         if math.isnan(asr):
-            cells = ["missing", *[""] * 5]
+            cells = ["missing" if not any(percentages) else "no answer", "", *percentages]
         else:
             interval = "unknown" if math.isnan(low) else f"{low:.1f} - {high:.1f}"
-            cells = [f"{asr:.1f}", interval, *(f"{x:.1f}" for x in outcomes)]
+            cells = [f"{asr:.1f}", interval, *percentages]
         table.add_row(f"{alpha:+.3f}", *cells, style="bold" if i == center else "")
     if every > 1:
         table.caption = f"one of {every} rows; all are in landscape.parquet"

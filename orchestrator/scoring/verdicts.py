@@ -62,9 +62,9 @@ def degeneracy_id(stored: StoredSweep) -> str:
 def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
-    The columns are RESPONSE_KEY, verdict (`refused` or `complied`), judge and coherence (a verdict of the judge of
-    degeneracy). Left out are prompt groups to which the judge does not apply, verdicts that are neither (such as
-    `unparsed` and `unfinished`), and responses without a verdict on degeneracy.
+    The columns are RESPONSE_KEY, verdict (`refused`, `complied` or `unfinished`), judge and coherence (a verdict of the
+    judge of degeneracy). Left out are prompt groups to which the judge does not apply, other verdicts (such as
+    `unparsed`), and responses without a verdict on degeneracy.
 
     One part of judgements is read at a time, so that memory does not grow with the study.
     """
@@ -103,11 +103,14 @@ def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
 
 
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
-    """Turn a judge's own verdicts into `refused` and `complied`. Rows that are neither are left out."""
+    """Turn a judge's own verdicts into `refused`, `complied` and `unfinished`. Rows of other verdicts are left out."""
     if not isinstance(judge, ModelJudge):
-        return table.filter(pc.not_equal(table["verdict"], UNFINISHED)) if judge.thought else table
+        return table
     verdicts = zip(table["verdict"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
-    column = pa.array([judge.outcome(verdict, groups[set_id]) for verdict, set_id in verdicts], pa.string())
+    values = [
+        UNFINISHED if verdict == UNFINISHED else judge.outcome(verdict, groups[set_id]) for verdict, set_id in verdicts
+    ]
+    column = pa.array(values, pa.string())
     table = table.set_column(table.column_names.index("verdict"), "verdict", column)
     return table.filter(pc.is_valid(column))
 

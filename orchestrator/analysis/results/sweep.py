@@ -42,6 +42,7 @@ class ResultSummary(ResultKey):
         clusters: The clusters of the probes. None if their verdicts are not at hand: each probe counts as independent.
         curves: The mean over lines. Empty on planes.
         classes: The successes by class. None in a summary of an earlier version.
+        unfinished: Number of responses on the grid that are thoughts without an end. They have no verdict.
         chance: Percentage of questions that letters drawn at random answer right. None for prompts without choices.
     """
 
@@ -59,6 +60,7 @@ class ResultSummary(ResultKey):
     clusters: ClusterSummary | None = None
     curves: tuple[MeanCurve, ...] = ()
     classes: SuccessClasses | None = None
+    unfinished: int = 0
     chance: float | None = None
 
 
@@ -102,6 +104,7 @@ class SweepSummary(JsonRecord):
     basin: BasinSummary
     degenerate_share: float | None
     classes: SuccessClasses | None = None
+    unfinished: int = 0
     degenerate_version: int | None = None
     results: tuple[ResultSummary, ...]
     published: float | None = None

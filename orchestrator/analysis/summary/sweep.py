@@ -23,9 +23,9 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary, SweepSummary
 from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.scores import summarize_margin, summarize_visage
-from orchestrator.scoring.counts import SUMS, Combination, ProbeVerdicts
+from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, Combination, ProbeVerdicts
 
-_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *SUMS, "asr", "asr_low", "asr_high"]
+_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *COUNTS, "asr", "asr_low", "asr_high"]
 
 
 def summarize(
@@ -48,8 +48,9 @@ def summarize(
         _summarize_result(key, rows, known.get(key.combination), inapplicable) for key, rows in combinations(landscape)
     ]
     first = next((result for result in results if result.group == PRIMARY_GROUP), results[0])
-    # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed
-    judged = (landscape["n"] > 0) | landscape["n_correct"].notna()
+    # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed,
+    # nor responses without an answer
+    judged = (_responses(landscape) > 0) | landscape["n_correct"].notna()
     by_set = judged.groupby([landscape[key] for key in ("point_id", "probe_set", "group", "system_prompt")]).max()
     done = by_set.groupby("point_id").min()
     return SweepSummary(
@@ -66,6 +67,7 @@ def summarize(
         basin=first.basin,
         degenerate_share=first.degenerate_share,
         classes=first.classes,
+        unfinished=first.unfinished,
         results=tuple(results),
         intervals_version=INTERVALS_VERSION,
     )
@@ -90,7 +92,7 @@ def _summarize_result(
         group=key.group,
         system_prompt=key.system_prompt,
         judge=key.judge,
-        prompts=int(rows["n"].max()),
+        prompts=int(_responses(rows).max()),
         points_missing=int((rows["n"][distinct] == 0).sum()),
         origin_asr=asr,
         origin_low=low,
@@ -100,9 +102,15 @@ def _summarize_result(
         basin=summarize_basin(lines, probes),
         degenerate_share=classes.degenerate,
         classes=classes,
+        unfinished=int(grid_points(rows)["n_unfinished"].sum()),
         clusters=probes.clusters,
         curves=curves,
     )
+
+
+def _responses(rows: pd.DataFrame) -> pd.Series:
+    """Return the number of responses of each row, those without an answer included."""
+    return rows[["n", *LEFT_OUT.values()]].sum(axis=1)
 
 
 def _classes(rows: pd.DataFrame) -> SuccessClasses:

@@ -54,11 +54,12 @@
     return (mark ? `${mark[2]}: ` : "") + `${coordinates}, ${data.lines[line[i]]}`;
   }
   function numbers(result, i) {
-    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate } = result.rows;
-    if (value[i] === null) return ["missing: not measured"];
+    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate, unfinished } = result.rows;
+    const rest = unfinished[i] ? [`${unfinished[i]} unfinished thoughts, without a verdict`] : [];
+    if (value[i] === null) return rest.length ? rest : ["missing: not measured"];
     const [low, high] = [lows[i], highs[i]];
     const outcomes = `refused ${percent(refused[i])}, complied ${percent(complied[i])}, unclear ${percent(unclear[i])}, degenerate ${percent(degenerate[i])}`;
-    return [`${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`];
+    return [`${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`, ...rest];
   }
 
   // The part that is shown: one view (results on the same axes) and, of several planes, one.

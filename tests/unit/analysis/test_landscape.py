@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, to_table, with_unclear
+from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA, build_landscape, to_table, with_all_counts
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.scoring.counts import SUMS
 from tests.unit.analysis.small_sweeps import HARMFUL, SETS, grid_nodes, tally
@@ -53,9 +53,9 @@ def test_a_landscape_of_version_2_is_read_without_unclear_responses() -> None:
     landscape = build_landscape(nodes, tally(nodes, [100, float("nan"), 0, 50, 100], unclear=0.5), HARMFUL)
     stored = to_table(landscape).to_pandas()
     assert stored["n_unclear"].tolist() == [20, 0, 0, 10, 20]
-    pd.testing.assert_frame_equal(with_unclear(stored), stored)
-    assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/3"
-    earlier = with_unclear(stored.drop(columns=["n_unclear", "unclear"]))
+    pd.testing.assert_frame_equal(with_all_counts(stored), stored)
+    assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/4"
+    earlier = with_all_counts(stored.drop(columns=["n_unclear", "unclear", "n_unfinished", "unfinished"]))
     assert earlier["n_unclear"].tolist() == [0] * 5
     assert earlier["unclear"].fillna(-1).tolist() == [0, -1, 0, 0, 0], "null where nothing is measured"
     assert list(earlier.columns) == LANDSCAPE_SCHEMA.names

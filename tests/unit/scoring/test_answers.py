@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from orchestrator import judges
+from orchestrator.analysis.landscape import mean_over_lines, with_all_counts
+from orchestrator.analysis.reducer import read_results
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges import UNFINISHED
 from orchestrator.judges._model import ModelJudge
+from orchestrator.pipeline.reduce import reduce_stored
+from orchestrator.report.narrative import paragraph
+from orchestrator.report.terminal import _curve_table
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
-from orchestrator.scoring.verdicts import outcomes, verdict_counts
+from orchestrator.scoring.verdicts import refusals_by_probe, verdict_counts
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Node, Sweep
@@ -40,10 +49,50 @@ def test_verdicts_are_about_what_follows_the_thought(tmp_path: Path) -> None:
     assert counts == {"complied": 3 * 7, "refused": 3 * 7, UNFINISHED: 3 * 6}
     (degenerate,) = verdict_counts(stored, degeneracy_judge(stored))[0].values()
     assert degenerate[UNFINISHED] == 3 * 6 and degenerate["coherent"] == 3 * 14
-    tables = list(outcomes(stored, keyword))
-    assert sum(table.num_rows for table in tables) == 3 * 14
-    frame, _ = stored.folder.read_landscape()
+    (refusals,) = refusals_by_probe(stored).values()
+    assert refusals.refused.shape == (3, 14), "a probe without any verdict has no column"
+    frame, summary = stored.folder.read_landscape()
     assert frame["n"].eq(14).all() and frame["asr"].eq(50.0).all()
+    assert frame["n_unfinished"].eq(6).all() and frame["unfinished"].eq(30.0).all()
+    assert (summary["unfinished"], summary["prompts"], summary["results"][0]["unfinished"]) == (18, 20, 18)
+    shown = paragraph(SweepSummary.from_json(summary))
+    assert "18 responses on the grid are thoughts without an end" in shown
+
+
+def test_points_without_any_answer_are_measured_but_have_no_rate(tmp_path: Path) -> None:
+    folder = store_sweep(
+        tmp_path,
+        basin(1.0),
+        respond=lambda node, i: "I cannot do that." if node.alpha == 0.0 else "<think>I cannot say yet.",
+        thought=END,
+        steps=2,
+        directions=1,
+    )
+    stored = open_sweep(folder)
+    frame, document = read_results(stored.folder)
+    assert frame["n"].tolist() == [0, 20, 0] and frame["n_unfinished"].tolist() == [20, 0, 20]
+    assert np.isnan(frame["asr"].tolist()[0]) and frame["unfinished"].tolist() == [100.0, 0.0, 100.0]
+    assert (document.points_done, document.points_missing, document.prompts) == (3, 2, 20)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(_curve_table(mean_over_lines(frame, ()), 1, None, True))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    rows = [line.replace("|", " ").split() for line in lines]
+    assert [row for row in rows if row and row[0] in ("-0.500", "+0.000", "+0.500")] == [
+        ["-0.500", "no", "answer", "100.0"],
+        ["+0.000", "0.0", "0.0", "-", "16.8", "100.0", "0.0", "0.0", "0.0", "0.0"],
+        ["+0.500", "no", "answer", "100.0"],
+    ]
+    reduce_stored(stored)
+    page = (stored.folder.path / "report.html").read_text()
+    assert '"unfinished":[20,0,20]' in page.replace(" ", "") and "[unfinished thought]" in page
+    assert "I cannot say yet" not in page
+
+
+def test_a_landscape_of_an_earlier_version_has_no_unfinished_thoughts(tmp_path: Path) -> None:
+    stored = open_sweep(store_sweep(tmp_path, basin(0.3), steps=2, directions=1))
+    frame, _ = stored.folder.read_landscape()
+    earlier = with_all_counts(frame.drop(columns=["n_unfinished", "unfinished"]))
+    assert earlier["n_unfinished"].eq(0).all() and earlier["unfinished"].eq(0.0).all()
 
 
 def test_the_same_responses_are_judged_with_and_without_their_thoughts(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.unit.analysis.small_sweeps import HARMFUL, SETS, grid_nodes, summary_
 
 def test_a_sweep_without_responses_has_an_empty_landscape() -> None:
     empty = counting.counts(iter([]))
-    assert list(empty.columns) == ["point_id", "prompt_set_id", "judge", *counting.SUMS]
+    assert list(empty.columns) == ["point_id", "prompt_set_id", "judge", *counting.COUNTS]
     landscape = build_landscape(grid_nodes(), empty, HARMFUL)
     assert landscape["n"].tolist() == [0] * 5
     assert landscape["asr"].isna().all()
