@@ -201,6 +201,7 @@ def reduce_summary(
         tokens=sum(run.totals.tokens for run in runs),
         restarts=sum(run.totals.restarts for run in runs),
         actors=max((run.totals.actors for run in runs), default=0),
+        actors_at_once=max((run.totals.actors_at_once for run in runs), default=0) or None,
         engines=tuple(engines_of(stored.generations)),
         versions=next((run.versions for run in reversed(runs) if run.versions), {}),
     )

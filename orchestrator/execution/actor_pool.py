@@ -226,6 +226,8 @@ class ActorPool:
             slot.loading, slot.ready_since = None, time.monotonic()
             self._send_inputs(slot)
             self._outcome.actors += 1
+            ready = sum(other.is_ready for other in self._slots.values())
+            self._outcome.actors_at_once = max(self._outcome.actors_at_once, ready)
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
 
     def _check_versions(self, description: Mapping[str, Any]) -> None:

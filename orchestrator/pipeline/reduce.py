@@ -22,6 +22,7 @@ from orchestrator.report.page.render import write_report
 from orchestrator.scoring.panel import degeneracy_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
+from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import ExitCode, UserError
 
@@ -67,6 +68,7 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     """
     if note := older_version_note(stored.record):
         logger.warning("%s", note)
+    _log_damaged_runs(stored)
     refusals = refusals_by_probe(stored)
     frame = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, frame, refusals, (options or ReportConfig()).target)
@@ -79,6 +81,17 @@ def reduce_stored(stored: StoredSweep, options: ReportConfig | None = None) -> t
     draw_figures(stored, frame, summary)
     write_report(stored, frame, summary, options)
     return frame, summary
+
+
+def _log_damaged_runs(stored: StoredSweep) -> None:
+    """Log which records of runs do not verify, what is lost with them, and what counts instead."""
+    for run in stored.record.runs:
+        if run.outcome == DAMAGED:
+            logger.warning(
+                "%s does not verify (`verify` says why). Its run's time, tokens and actors are counted from its event "
+                "log instead; its host, versions and given-up visits are unknown. All stored responses count.",
+                stored.folder.run_path(run.run),
+            )
 
 
 def draw_figures(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary) -> None:

@@ -52,6 +52,7 @@ class RunTotals:
         peak_memory_bytes: The largest peak of any actor's process.
         write_seconds: Time spent writing weights, summed over visits.
         visit_seconds: Duration of visits, summed.
+        actors_at_once: The largest number of actors that were ready at the same time. 0 in records of earlier versions.
     """
 
     visits: int = 0
@@ -63,6 +64,7 @@ class RunTotals:
     peak_memory_bytes: int = 0
     write_seconds: float = 0.0
     visit_seconds: float = 0.0
+    actors_at_once: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals as they are stored in a run's file. Seconds are rounded to milliseconds."""
@@ -91,6 +93,9 @@ MACHINE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
 RUNNING = "running"
 """The outcome of a run that is under way, or whose driver died."""
 
+DAMAGED = "damaged"
+"""The outcome of a run whose record does not verify. It is never stored."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
@@ -102,13 +107,14 @@ class RunRecord:
         host: The driver's host.
         pid: The driver's process id.
         started_at: Seconds since 1970. None in records of earlier versions.
-        outcome: running (or died), complete, interrupted, refused (the user has to correct something) or broken.
+        outcome: running (or died), complete, interrupted, refused (the user has to correct something), broken, or
+            damaged (its record does not verify).
         tasks: Number of tasks that the run had to do.
         engines: Descriptions of the actors' engines, by engine id.
         machines: Descriptions of the actors' machines, by host.
         versions: Versions of the libraries that decide a response.
         seconds: Duration of the run.
-        totals: The run's totals. All are zero while the outcome is `running`.
+        totals: The run's totals. All are zero while the outcome is `running` or `damaged`.
         failures: Visits that were given up.
     """
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.store.events import EventLog
 from orchestrator.store.parts import TaskKey, TaskParts
-from orchestrator.store.records import RUNNING, FailedVisit, RunRecord, RunTotals
+from orchestrator.store.records import DAMAGED, RUNNING, FailedVisit, RunRecord, RunTotals
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.hashing import content_id
@@ -139,6 +139,7 @@ class _EventCounter:
                     self._first_ready = at
                 self._totals.actors += 1
                 self._held[event["slot"]] = at - event["load_seconds"], event["gpus"]
+                self._totals.actors_at_once = max(self._totals.actors_at_once, len(self._held))
             case "visit_given":
                 self._in_progress.add(event["visit"])
             case "visit_done":
@@ -170,10 +171,10 @@ class _EventCounter:
 
 
 def with_totals(study: Study, runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs, with totals from their events for those that are in progress or whose driver died."""
+    """Return the runs, with totals from their events for those in progress, died or damaged."""
     complete = []
     for run in runs:
-        if run.outcome != RUNNING:
+        if run.outcome not in (RUNNING, DAMAGED):
             complete.append(run)
             continue
         progress = RunProgress.from_events(study.events(run.run))

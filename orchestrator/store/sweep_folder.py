@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from orchestrator.store.files import (
     DamagedFileError,
+    MissingFileError,
     publish,
     publish_json,
     publish_table,
@@ -20,7 +21,7 @@ from orchestrator.store.files import (
     translate_read_errors,
 )
 from orchestrator.store.parts import Part, TaskKey
-from orchestrator.store.records import RunRecord, SweepRecord
+from orchestrator.store.records import DAMAGED, RunRecord, SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
@@ -73,7 +74,7 @@ class SweepFolder:
         publish_json(self.study.out, self.path / "sweep.json", record.to_json())
 
     def read_record(self) -> SweepRecord:
-        """Return the sweep's record with all runs in their order. Runs that cannot be read are left out.
+        """Return the sweep's record with all runs in their order. Of one whose file is damaged, only the name is known.
 
         Raises:
             DamagedFileError: There is no sweep.json, or it does not verify.
@@ -81,13 +82,21 @@ class SweepFolder:
         record = SweepRecord.from_json(read_json(self.path / "sweep.json"))
         runs = list(record.runs)
         for path in sorted(self.path.glob("runs/*.json")):  # their names begin with the time: this is their order
-            with contextlib.suppress(DamagedFileError):
+            try:
                 runs.append(RunRecord.from_json(read_json(path)))
+            except MissingFileError:
+                continue
+            except DamagedFileError:
+                runs.append(RunRecord(run=path.stem, outcome=DAMAGED))
         return dataclasses.replace(record, runs=tuple(runs))
 
     def write_run(self, run: RunRecord) -> None:
         """Write the record of a run to a file of its own, so that concurrent drivers do not overwrite each other's."""
-        publish_json(self.study.out, self.path / "runs" / f"{run.run}.json", run.to_json())
+        publish_json(self.study.out, self.run_path(run.run), run.to_json())
+
+    def run_path(self, run: str) -> Path:
+        """Return the path of the record of a run."""
+        return self.path / "runs" / f"{run}.json"
 
     def lease_path(self, part: str | None = None) -> Path:
         """Return the path of the lease on the sweep, or on its part `i/n`."""

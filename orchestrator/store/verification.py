@@ -69,7 +69,7 @@ REMEDIES = {
     "prompts": "`run` moves it aside and stores the prompt set again",
     "study.json": "`run` moves it aside and writes it again",
     "sweep.json": "`run` writes it again",
-    "runs": "`run` and `status` go without it: what that run measured is not lost",
+    "runs": "its event log counts instead: lost are its host, versions and given-up visits, but no response",
     "answers": "`reduce` writes it again",
 }
 """Kind of file -> what is done about a file of this kind that does not verify."""

@@ -82,7 +82,8 @@ def test_every_actor_works_and_none_outlives_the_dispatch(job: Job) -> None:
 
 
 def test_actors_are_closed_before_their_processes_end(job: Job) -> None:
-    job.run(actor=Closing, seconds=0.1)
+    outcome = job.run(actor=Closing, seconds=0.1)
+    assert outcome.actors == outcome.actors_at_once == 2
     closed = {path.name for path in job.study.out.glob("closed-*")}
     assert closed == {f"closed-{e['pid']}" for e in job.events_named("actor_ready")} and len(closed) == 2
 
@@ -98,6 +99,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(job: Job, und
     outcome = job.run(actors=2, seconds=0.1, on_event=kill)
     assert len(set(killed)) == 3
     assert outcome.restarts == 3 == len(job.events_named("actor_died"))
+    assert outcome.actors_at_once <= 2 < outcome.actors
     assert not outcome.failures and job.missing == []
     assert job.responses() == undisturbed
 

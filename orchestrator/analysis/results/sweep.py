@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
@@ -16,6 +16,7 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.sweep.continuations import LogProbabilityCoverage
 from orchestrator.sweep.prompt_rendering import PromptRendering
+from orchestrator.utils.parsing import FormatError
 from orchestrator.utils.records import JsonRecord
 
 SCHEMA = "summary/1"
@@ -80,6 +81,7 @@ class SweepSummary(JsonRecord):
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
         actors: The largest number of actors that became ready in one run, replacements included.
+        actors_at_once: The largest number of actors that were ready at the same time. None if no run recorded it.
         engines: Identities of the engines that made the responses.
         versions: Versions of libraries and platform in the last run.
         intervals_version: Version of the methods behind the intervals; see INTERVALS_VERSION.
@@ -120,9 +122,18 @@ class SweepSummary(JsonRecord):
     tokens: int = 0
     restarts: int = 0
     actors: int = 0
+    actors_at_once: int | None = None
     engines: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
     intervals_version: int = 1
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the summary that `to_json` described. Raises FormatError, also if `primary` names no result."""
+        summary = super().from_json(value)
+        if all(result.key != summary.primary for result in summary.results):
+            raise FormatError("has no result for its primary combination")
+        return summary
 
     @property
     def primary_result(self) -> ResultSummary:

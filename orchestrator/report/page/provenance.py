@@ -78,7 +78,7 @@ def _machines(runs: Sequence[RunRecord]) -> Iterator[str]:
     for kind, count in kinds.items():
         yield f"{count} x {kind}" if count > 1 else kind
     if not kinds:  # recorded by an earlier version
-        yield from dict.fromkeys(str(run.versions.get("platform", "")) for run in runs)
+        yield from dict.fromkeys(str(run.versions["platform"]) for run in runs if "platform" in run.versions)
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -90,11 +90,11 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:
     gpu_hours = sum(run.totals.gpu_seconds for run in runs) / 3600
+    at_once = f"at most {summary.actors_at_once} actors at once, " if summary.actors_at_once else ""
     parts = [
         duration(summary.seconds),
         f"{summary.tokens:,} tokens",
-        f"at most {summary.actors} actors at once",
-        f"{summary.restarts} restarts",
+        f"{at_once}{summary.restarts} replaced" if at_once else f"{summary.restarts} actors replaced",
     ]
     if gpu_hours:
         parts.append(f"{gpu_hours:.2f} GPU-hours")

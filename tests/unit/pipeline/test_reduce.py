@@ -10,6 +10,7 @@ import pytest
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape
 from orchestrator.pipeline.reduce import reduce_stored
+from orchestrator.store.records import RunRecord, RunTotals
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.tasks import Prompt
@@ -48,6 +49,28 @@ def test_reduce_says_once_that_right_answers_are_read_otherwise(
         caplog.clear()
         reduce_stored(stored)
         assert not caplog.records
+
+
+def test_reduce_names_a_damaged_record_of_a_run_and_counts_its_events(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = reopen(store_sweep(tmp_path, basin(0.3), directions=1))
+    events = stored.study.events("r1")
+    for slot in (0, 1):
+        events.write("actor_ready", slot=slot, load_seconds=0.0, gpus=0.0)
+    events.write("actor_died", slot=0)
+    events.write("actor_ready", slot=0, load_seconds=0.0, gpus=0.0)
+    events.write("visit_done", slot=0, visit="v", responses=2, tokens=70, seconds=1.0)
+    stored.folder.write_run(RunRecord(run="r1", outcome="complete", tasks=1, totals=RunTotals(tokens=70)))
+    path = stored.folder.run_path("r1")
+    path.write_text(path.read_text().replace('"tokens": 70', '"tokens": 71'))
+    with caplog.at_level(logging.WARNING):
+        _, summary = reduce_stored(stored)
+    (warning,) = caplog.messages
+    assert str(path) in warning and "given-up visits are unknown" in warning
+    assert (summary.tokens, summary.actors, summary.actors_at_once, summary.restarts) == (70, 3, 2, 1)
+    page = (stored.folder.path / "report.html").read_text()
+    assert "at most 2 actors at once, 1 replaced" in page and ">damaged<" in page
 
 
 def test_reduce_says_once_that_visage_is_defined_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
