@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
+from orchestrator.execution.joined_cluster import HeadProbe, is_listening
 from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.execution.session_processes import (
     agents_end_with_driver,
@@ -46,6 +47,8 @@ _UNUSED_PROCESSES = ("start_api_server", "start_log_monitor", "start_monitor")
 LOOPBACK = "127.0.0.1"
 START_ATTEMPTS = 3
 START_TIMEOUT = 120.0  # seconds
+_head = HeadProbe()  # of the cluster that was joined
+
 OBJECT_STORE_BYTES = 256 << 20  # of a local session, whose prompt sets and receipts are small
 
 
@@ -251,10 +254,17 @@ def _longer_wait_for_node() -> Iterator[None]:
 
 
 def ended_process() -> str | None:
-    """Return the name of a process of Ray that this driver started and that has ended. None if all are running."""
+    """Return the name of a process of Ray that this driver needs and that has ended. None if all are running.
+
+    Of a cluster that was joined these are the raylet of this machine and the head's gcs_server.
+    """
     node = _node()
     if node is None:
         return None
+    if not node.all_processes:
+        if not is_listening(node.raylet_socket_name):
+            return "raylet"
+        return "gcs_server" if _head.has_ended(node.gcs_address) else None
     for name, processes in dict(node.all_processes).items():
         if any(has_ended(each.process) for each in processes):
             return str(name)

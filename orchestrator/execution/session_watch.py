@@ -21,7 +21,7 @@ STUCK_AFTER = 8.0  # seconds within which the driver has to leave a lost session
 
 
 def check_session() -> None:
-    """Raise SessionLostError if a process of the local session has ended. Does nothing in a cluster that was joined."""
+    """Raise SessionLostError if a process of Ray that this driver needs has ended."""
     if name := ended_process():
         raise SessionLostError(f"Ray's process {name} has ended")
 

@@ -30,7 +30,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
-from orchestrator.utils.choices import LogProbabilityChoice, Retry
+from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice, Retry
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
 from orchestrator.utils.hashing import content_id
 
@@ -152,12 +152,16 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     """Run these tasks on a cluster. If a local Ray session ends under them, run the rest in another one.
 
     Returns:
-        COMPLETE, FAILED_TASKS or INTERRUPTED; the last also if MAX_SESSIONS sessions have ended.
+        COMPLETE, FAILED_TASKS or INTERRUPTED; the last also if MAX_SESSIONS sessions or a joined cluster have
+        ended.
     """
     for number in range(1, MAX_SESSIONS + 1):
         try:
             return _run_in_session(prepared, stored, tasks, console)
         except SessionLostError as error:
+            if prepared.config.cluster.kind != ClusterKind.local:
+                logger.warning("%s in the cluster that was joined.", error)
+                return ExitCode.INTERRUPTED
             tasks = [task for task in tasks if task.key not in stored.generations]
             if number < MAX_SESSIONS:
                 logger.warning(

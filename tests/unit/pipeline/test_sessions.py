@@ -23,10 +23,13 @@ from orchestrator.store.runs import RunRecorder
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.utils.choices import ClusterKind
 from orchestrator.utils.errors import ExitCode, SessionLostError
 
 
-def run(monkeypatch: pytest.MonkeyPatch, lost: int) -> tuple[ExitCode, list[list[str]]]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, lost: int, kind: ClusterKind = ClusterKind.local
+) -> tuple[ExitCode, list[list[str]]]:
     """Run three tasks of which each session stores one, and of which `lost` sessions end early."""
     stored, seen = SimpleNamespace(generations=set[str]()), list[list[str]]()
 
@@ -39,7 +42,8 @@ def run(monkeypatch: pytest.MonkeyPatch, lost: int) -> tuple[ExitCode, list[list
 
     monkeypatch.setattr(execute, "_run_in_session", in_session)
     tasks: Any = [SimpleNamespace(key=name) for name in "abc"]
-    inputs: Any = (None, stored, tasks, None)
+    config = SimpleNamespace(cluster=SimpleNamespace(kind=kind))
+    inputs: Any = (SimpleNamespace(config=config), stored, tasks, None)
     return execute._run_tasks(*inputs), seen
 
 
@@ -54,6 +58,14 @@ def test_after_the_last_session_it_is_interrupted(
         code, seen = run(monkeypatch, 9)
     assert (code, len(seen)) == (ExitCode.INTERRUPTED, execute.MAX_SESSIONS)
     assert "Ray has ended in 3 sessions" in caplog.messages[-1]
+
+
+def test_a_cluster_that_was_joined_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert run(monkeypatch, 1, ClusterKind.ray) == (ExitCode.INTERRUPTED, [["a", "b", "c"]])
+    assert caplog.messages == ["Ray's process raylet has ended in the cluster that was joined."]
 
 
 def test_a_session_lost_elsewhere_is_one_sentence(

@@ -1,0 +1,52 @@
+"""The end of a cluster that was joined is seen from its sockets."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.execution import cluster, joined_cluster
+from orchestrator.execution.joined_cluster import HeadProbe
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined_cluster, "HEAD_INTERVAL", 0.0)
+    monkeypatch.setattr(joined_cluster, "HEAD_PATIENCE", 0.0)
+
+
+def test_the_ends_of_raylet_and_head_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
+    raylet, head = socket.socket(socket.AF_UNIX), socket.create_server(("127.0.0.1", 0))
+    raylet.bind("raylet")
+    raylet.listen()
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    node = SimpleNamespace(all_processes={}, raylet_socket_name="raylet", gcs_address=address)
+    monkeypatch.setattr(cluster, "_node", lambda: node)
+    assert cluster.ended_process() is None
+    head.close()
+    assert cluster.ended_process() == "gcs_server"
+    raylet.close()  # as when its process is killed: the file stays
+    assert Path("raylet").exists() and cluster.ended_process() == "raylet"
+
+
+def test_a_head_that_is_started_again_in_time_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, True, False, True, True])
+    clock = iter([0.0, 39.0, 50.0, 60.0, 100.0])
+    monkeypatch.setattr(joined_cluster, "HEAD_PATIENCE", 40.0)
+    monkeypatch.setattr(joined_cluster, "_refuses", lambda address: next(answers))
+    monkeypatch.setattr(joined_cluster.time, "monotonic", lambda: next(clock))
+    probe = HeadProbe()
+    assert [probe.has_ended("head:1") for _ in range(5)] == [False, False, False, False, True]
+
+
+def test_a_head_that_cannot_be_reached_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    probe = HeadProbe()
+    assert not any(probe.has_ended("head:1") for _ in range(3))
