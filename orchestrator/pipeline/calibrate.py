@@ -22,9 +22,8 @@ from orchestrator.analysis.calibration import (
 )
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.probe_files import FORMATS
-from orchestrator.scoring.panel import load_judge
+from orchestrator.scoring.panel import degeneracy_judge, load_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import outcomes
 from orchestrator.store.calibrations import write_calibration
@@ -116,10 +115,10 @@ def calibrate(stored: StoredSweep, labels: Labels) -> Calibration:
         UserError: A label is of no such response, or there are too few labels.
     """
     grid = stored.sweep.grid.to_json()
-    norm, judge = stored.sweep.grid.norm, stored.sweep.judges[0]
+    norm, judge, degenerate = stored.sweep.grid.norm, stored.sweep.judges[0], degeneracy_judge(stored)
     if reason := why_not_covered(grid, norm):
         raise UserError("sweep", stored.folder.path, f"{reason}: name a sweep over random directions")
-    responses = pd.concat([_labeled_responses(other, labels) for other in _similar_sweeps(stored, norm, judge)])
+    responses = pd.concat([_labeled_responses(other, labels) for other in _similar_sweeps(stored)])
     if unknown := [response_id for response_id in labels.rows if response_id not in set(responses["response_id"])]:
         raise labels.error(_why_unknown(stored, labels, unknown))
     labeled = _count_once(responses, labels)
@@ -128,8 +127,8 @@ def calibrate(stored: StoredSweep, labels: Labels) -> Calibration:
         name=labels.path.stem,
         fingerprint=stored.study.info.fingerprint,
         norm=norm,
-        degenerate_id=DEGENERATE.id,
-        degenerate_version=DEGENERATE.version,
+        degenerate_id=degenerate.id,
+        degenerate_version=degenerate.version,
         judge=judge,
         source=f"{labels.path.name}: {len(labeled)} labels",
         strata=make_strata(labeled),
@@ -138,12 +137,18 @@ def calibrate(stored: StoredSweep, labels: Labels) -> Calibration:
     return calibration
 
 
-def _similar_sweeps(stored: StoredSweep, norm: str, judge: str) -> Iterator[StoredSweep]:
+def _similar_sweeps(stored: StoredSweep) -> Iterator[StoredSweep]:
     """Yield the sweeps of the study to which the same calibration applies."""
     for folder in SweepFolder.all_of(stored.study):
         other = StoredSweep.open(folder)
-        if why_not_covered(other.sweep.grid.to_json(), norm) is None and other.sweep.judges[0] == judge:
+        is_covered = why_not_covered(other.sweep.grid.to_json(), stored.sweep.grid.norm) is None
+        if is_covered and _judges(other) == _judges(stored):
             yield other
+
+
+def _judges(stored: StoredSweep) -> tuple[str, str]:
+    """Return the name of the first judge and the id of the judge of degeneracy."""
+    return stored.sweep.judges[0], degeneracy_judge(stored).id
 
 
 def _labeled_responses(stored: StoredSweep, labels: Labels) -> pd.DataFrame:
@@ -152,8 +157,8 @@ def _labeled_responses(stored: StoredSweep, labels: Labels) -> pd.DataFrame:
     The columns are RESPONSE_KEY, response_id, verdict and coherence as in `outcomes`, distance and max_tokens. The two
     verdicts are null for a response that the first judge has not judged.
     """
-    judge = load_judge(stored, stored.sweep.judges[0])
-    for scorer in (DEGENERATE, judge):
+    judge, degenerate = load_judge(stored, stored.sweep.judges[0]), degeneracy_judge(stored)
+    for scorer in (degenerate, judge):
         if not isinstance(scorer, ModelJudge):
             score_missing(stored, scorer)
     wanted = pa.array(labels.rows, pa.string())
@@ -162,10 +167,10 @@ def _labeled_responses(stored: StoredSweep, labels: Labels) -> pd.DataFrame:
         for node in stored.sweep.grid.iter_nodes()
         if node.on_grid
     }
-    judged = {key: part for key, part in stored.judged(DEGENERATE.id).items() if key[0] in distances}
+    judged = {key: part for key, part in stored.judged(degenerate.id).items() if key[0] in distances}
     rows = [
         table.select([*RESPONSE_KEY, "response_id"]).filter(pc.is_in(table["response_id"], wanted))
-        for _, table in stored.study.judgements(DEGENERATE.id).rows(judged)
+        for _, table in stored.study.judgements(degenerate.id).rows(judged)
     ]
     frame = _frame(rows, [*RESPONSE_KEY, "response_id"]).merge(_verdicts(stored, judge), on=RESPONSE_KEY, how="left")
     max_tokens = {prompts.id: prompts.sampling.max_tokens for prompts in stored.prompt_sets}
