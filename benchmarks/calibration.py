@@ -9,8 +9,10 @@ make the judge (benchmarks/data/degenerate/README.md), and the coverage of corre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,12 +37,12 @@ FILE = Path(__file__).parents[1] / "orchestrator" / "data" / "calibrations" / f"
 SEED = 16
 
 
-def read_labels(split: str = "test") -> Iterator[LabeledResponse]:
-    """Yield the real responses of a split that `keyword` does not call refused and on whose class the readers agree."""
+def read_successes(splits: Collection[str]) -> Iterator[tuple[dict[str, Any], LabeledResponse]]:
+    """Yield the real responses that `keyword` does not call refused and on whose class the readers agree."""
     keyword = judges.get("keyword")
     for row in load("responses.jsonl"):
         label = row["labels"][0]
-        if row["split"] != split or label != row["labels"][1] or label == "unclear":
+        if row["split"] not in splits or label != row["labels"][1] or label == "unclear":
             continue
         if "features" in row:
             verdict = degenerate.decide(degenerate.combine(Features.from_json(row["features"])))
@@ -49,7 +51,34 @@ def read_labels(split: str = "test") -> Iterator[LabeledResponse]:
             verdict = degenerate.JUDGE.verdict("", row["response"])
             is_refused = keyword.verdict("", row["response"]) == "refused"
         if not is_refused:
-            yield LabeledResponse(abs(row["alpha"]), row["tokens"], label == "degenerate", verdict == "degenerate")
+            distance, called = abs(row["alpha"]), verdict == "degenerate"
+            yield row, LabeledResponse(distance, row["tokens"], label == "degenerate", called)
+
+
+def labeled_share(successes: Mapping[float, int], group: str, tokens: int) -> tuple[float, float, float]:
+    """Return the share of degenerate responses by the labels alone, with its 95% interval, in percent.
+
+    The labels of each |alpha|, of both splits, are weighted with a sweep's own number of successes there. No verdict of
+    the judge `degenerate` is used, so this checks its corrected share. The responses are those of other directions.
+
+    Args:
+        successes: The sweep's successes by |alpha|. Those at an |alpha| without labels are left out.
+        group: The group of prompts whose labels count.
+        tokens: Length limit of the responses.
+    """
+    ruined, n = Counter[float](), Counter[float]()
+    for row, response in read_successes(("train", "test")):
+        if (row["group"], row["tokens"]) == (group, tokens):
+            n[response.distance] += 1
+            ruined[response.distance] += response.degenerate
+    weights = {distance: count for distance, count in successes.items() if n[distance]}
+    total, value, variance = sum(weights.values()), 0.0, 0.0
+    for distance, count in weights.items():
+        value += count / total * ruined[distance] / n[distance]
+        padded = (ruined[distance] + 0.5) / (n[distance] + 1)
+        variance += (count / total) ** 2 * padded * (1 - padded) / (n[distance] + 1)
+    half = 1.96 * variance**0.5
+    return 100 * value, 100 * max(value - half, 0.0), 100 * min(value + half, 1.0)
 
 
 def embedded_calibration() -> Calibration:
@@ -62,7 +91,7 @@ def embedded_calibration() -> Calibration:
         degenerate_version=degenerate.JUDGE.version,
         judge="keyword",
         source="benchmarks/data/degenerate, test split: labeled by language models",
-        strata=make_strata(read_labels()),
+        strata=make_strata(response for _, response in read_successes(("test",))),
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.calibration import labeled_share
 from orchestrator.analysis.comparison.compare import compare
 from orchestrator.analysis.comparison.sweeps import read_sweeps
+from orchestrator.analysis.landscape import grid_points
 from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
 from orchestrator.analysis.results.keys import RESULT_KEY
@@ -197,8 +199,26 @@ def degenerate(results: Results, options: Options) -> str:
     rows, result = results.sweep.selected(options)
     if result.degenerate_share is None:
         return "undefined"
-    ruined, successes = int(rows["n_degenerate"].sum()), int((rows["n"] - rows["n_refused"]).sum())
+    on_grid = grid_points(rows)
+    ruined, successes = int(on_grid["n_degenerate"].sum()), int((on_grid["n"] - on_grid["n_refused"]).sum())
     return f"{100 * ruined / successes:.1f}% ({ruined:,} of {successes:,})"
+
+
+def corrected(results: Results, options: Options) -> str:
+    """The share of the successes that are degenerate, corrected for the judge's errors."""
+    classes = results.sweep.selected(options)[1].classes
+    known = None if classes is None else classes.corrected.known
+    return "undefined" if known is None else f"{known.value:.1f}% ({known.low:.1f} to {known.high:.1f})"
+
+
+def labeled(results: Results, options: Options) -> str:
+    """The share of the successes that are degenerate by labels of other responses of the embedded model."""
+    rows, result = results.sweep.selected(options)
+    on_grid = grid_points(rows)
+    sums = (on_grid["n"] - on_grid["n_refused"]).groupby(on_grid["alpha"].abs().round(9)).sum()
+    successes = dict(zip(sums.index.tolist(), sums.tolist(), strict=True))
+    value, low, high = labeled_share(successes, result.group, int(options["tokens"]))
+    return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
 def checkpoint(results: Results, options: Options) -> str:
@@ -310,6 +330,8 @@ FIELDS: dict[str, Callable[[Results, Options], str]] = {
         radius,
         mean_radius,
         degenerate,
+        corrected,
+        labeled,
         checkpoint,
         points,
         new_tasks,

@@ -20,6 +20,7 @@ from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
+from orchestrator.report.classes import degenerate_text
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 
@@ -27,7 +28,7 @@ _NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's na
 
 
 def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
-    """Write the title, VISAGE, the mean margin and the ASR at the origin above a figure."""
+    """Write the title, VISAGE, the mean margin, the ASR at the origin and the degenerate share above a figure."""
     visage, margin, origin = summary.visage, summary.margin, summary.origin_asr
     score = "undefined" if visage.paper is None else f"{visage.paper:.1f}"
     if visage.paper is not None and visage.low is not None:
@@ -43,6 +44,8 @@ def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
     if summary.published is not None and summary.published_note is not None and visage.released is not None:
         parts.append(f"published: {summary.published:.1f}, by the same code here: {visage.released:.1f}")
     numbers = f"VISAGE {score}\n{'   ·   '.join(parts)}"
+    if (share := degenerate_text(summary)) is not None:
+        numbers += f"\ndegenerate successes {share}"
     heading = textwrap.shorten(title, 80, placeholder="...")
     figure.suptitle(
         f"{heading}\n{numbers}" if title else numbers,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.report.classes import degenerate_text
 from orchestrator.report.figures.common import add_checkpoints, add_headline, alpha_label, save
 from orchestrator.report.figures.planes import draw_planes
 from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION, YELLOW
@@ -46,12 +44,7 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         low, high = float(rows["alpha"].min()), float(rows["alpha"].max())
         label_height = 92 if landscape["mark"].isna().all() else 64  # below the names of checkpoints
         _mark_edges((top, bottom), summary.basin, high - low, label_height)
-        share = degenerate_text(summary)
-        labels = {
-            "band": f"95% interval over {curves[0].over}" if curves else "95% interval",
-            "degenerate": "called degenerate" + ("" if share is None else f" (of all successes: {share})"),
-        }
-        _draw_curves(top, lines, mean, labels)
+        _draw_curves(top, lines, mean, f"95% interval over {curves[0].over}" if curves else "95% interval")
         add_checkpoints(top, landscape)
         _draw_outcomes(bottom, mean)
         bottom.set_xlim(low, high)
@@ -60,14 +53,11 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         save(figure, path)
 
 
-def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, labels: Mapping[str, str]) -> None:
-    """Draw the ASR of each line, their mean with its interval, and the responses that are called degenerate.
-
-    `labels` are those of the `band` of the interval and of the `degenerate` responses.
-    """
+def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band: str) -> None:
+    """Draw the ASR of each line, their mean with its interval, and the responses that are called degenerate."""
     axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=FINE_DOTS, zorder=1)
     axes.fill_between(
-        mean["alpha"], mean["asr_low"], mean["asr_high"], color=BLUE, alpha=0.16, lw=0, zorder=2, label=labels["band"]
+        mean["alpha"], mean["asr_low"], mean["asr_high"], color=BLUE, alpha=0.16, lw=0, zorder=2, label=band
     )
     if len(lines) > 1:
         for k, part in enumerate(lines):
@@ -75,7 +65,7 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, labe
             axes.plot(part["alpha"], part["asr"], color=BLUE, lw=0.8, alpha=0.5, zorder=3, label=label)
     label = "mean" if len(lines) > 1 else "ASR"
     axes.plot(mean["alpha"], mean["asr"], color=BLUE, lw=2.2, marker="o", ms=3.6, zorder=4, label=label, clip_on=False)
-    axes.plot(mean["alpha"], mean["degenerate"], color=INK, lw=1.1, ls=DASHED, zorder=3, label=labels["degenerate"])
+    axes.plot(mean["alpha"], mean["degenerate"], color=INK, lw=1.1, ls=DASHED, zorder=3, label="called degenerate")
     gaps = mean.loc[mean["asr"].isna(), "alpha"]
     if len(gaps):
         axes.plot(gaps, [0] * len(gaps), "x", color=VERMILION, ms=5, clip_on=False, zorder=5, label="missing")

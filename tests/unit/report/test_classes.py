@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +17,7 @@ from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.report import narrative, terminal
+from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.content import tiles
 from orchestrator.report.page.evidence import Evidence, collect_evidence
@@ -144,6 +147,16 @@ def test_without_a_calibration_the_share_is_a_lower_bound(stored: StoredSweep) -
         assert "at least 33% are degenerate" in narrative.details(summary)
         assert "of 33% the judge cannot tell" in narrative.details(summary)
         assert tiles(summary)[-1]["value"] == "≥ 33" and "not corrected" in tiles(summary)[-1]["note"]
+
+
+def test_the_figure_shows_the_share_corrected_or_as_a_lower_bound(stored: StoredSweep, tmp_path: Path) -> None:
+    frame = reduce_landscape(stored)
+    for summary, shown in (
+        (reduce_summary(stored, frame), "degenerate successes at least 33%"),
+        (calibrated(stored), r"degenerate successes 33% \[\d+ to \d+\]"),
+    ):
+        draw_landscape(frame, summary, tmp_path / "figure.svg")
+        assert re.search(shown, (tmp_path / "figure.svg").read_text(encoding="utf-8"))
 
 
 def test_shares_are_compared_only_if_one_version_of_the_judge_counted_both(stored: StoredSweep) -> None:
