@@ -27,6 +27,7 @@ from orchestrator.store.files import (
     table_hash,
     translate_read_errors,
 )
+from orchestrator.store.part_index import add_winners
 from orchestrator.store.parts import Hashes, Part, TaskKey, TaskParts, group_by_part
 from orchestrator.store.schemas import GENERATIONS, GENERATIONS_SCHEMA, JUDGEMENTS, OBSERVED
 from orchestrator.store.study_folder import StudyFolder
@@ -58,7 +59,13 @@ class PartFolder(ABC):
 
     def parts(self) -> list[Part]:
         """Scan the folder and return every part that is whole and belongs to this study. The others are rejected."""
-        names = [name for name in sorted(self._names()) if name.endswith(".parquet")]
+        if (index := self._study.part_index(self.path)) is not None:
+            return index.parts(self._scan_all)
+        return self._scan_all(sorted(self._names()))
+
+    def _scan_all(self, names: Sequence[str]) -> list[Part]:
+        """Scan the files of these names that are Parquet files."""
+        names = [name for name in names if name.endswith(".parquet")]
         chunks = [names[i : i + SCAN_CHUNK] for i in range(0, len(names), SCAN_CHUNK)]
         if not chunks:
             return []
@@ -210,18 +217,23 @@ class Generations(PartFolder):
             without: Parts that are known not to verify.
         """
         winners: dict[TaskKey, Part] = {}
-        for part in self.parts():
-            if part.path in without:
-                continue
-            for key, observed in part.tasks.items():
-                other = winners.get(key)
-                if other is None or (observed, part.content) < (other.tasks[key], other.content):
-                    winners[key] = part
+        add_winners(winners, (part for part in self.parts() if part.path not in without))
         return winners
+
+    def counting(self) -> dict[TaskKey, Part]:
+        """Return what `stored` does; from the study's index if it keeps one, which callers must not change."""
+        index = self._study.part_index(self.path)
+        return self.stored() if index is None else index.winners(self._scan_all)
+
+    def version(self) -> int:
+        """Return a number that changes with the parts. 0 if the study keeps no index."""
+        self.counting()
+        index = self._study.part_index(self.path)
+        return 0 if index is None else index.version
 
     def stored_of(self, tasks: Iterable[Task]) -> dict[TaskKey, Part]:
         """Like `stored`, but only for those of these tasks that are stored, in the order of `tasks`."""
-        stored = self.stored()
+        stored = self.counting()
         # the shared key objects: a task's own key would be a second copy in memory
         shared = (self._study.task_keys.get(task.key) for task in tasks)
         return {key: stored[key] for key in shared if key in stored}

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from orchestrator.store.files import DamagedFileError
+from orchestrator.store.part_index import PartIndex
 from orchestrator.store.parts import TaskKeys
 from orchestrator.utils.names import is_safe_name
 from orchestrator.utils.private import make_folder
@@ -24,6 +25,8 @@ class StudyFolder:
         rejected: The number of files rejected so far. Unlike `problems` it is never reset: a cached result is out of
             date if the number has changed.
         task_keys: The key objects of tasks, shared by all parts of the study to save memory.
+        indexes: The parts that were read so far, by folder, for a process that reads the study again and again. None:
+            each scan reads all parts.
     """
 
     def __init__(self, root: Path, study_id: str, moves_damaged: bool = False) -> None:
@@ -33,6 +36,7 @@ class StudyFolder:
         self.problems: dict[Path, str] = {}
         self.rejected = 0
         self.task_keys = TaskKeys()
+        self.indexes: dict[Path, PartIndex] | None = None
 
     @property
     def out(self) -> Path:
@@ -49,6 +53,12 @@ class StudyFolder:
             if not is_safe_name(name):
                 raise DamagedFileError(f"{self.root}: {name!r} cannot be the name of a file")
         return self.root.joinpath(*names)
+
+    def part_index(self, folder: Path) -> PartIndex | None:
+        """Return the index of a folder of parts. None if the study keeps none."""
+        if self.indexes is None:
+            return None
+        return self.indexes.setdefault(folder, PartIndex(folder))
 
     def reject(self, path: Path, why: object) -> None:
         """Record in `problems` that a file does not verify. If `moves_damaged`, also move it to `damaged/`."""

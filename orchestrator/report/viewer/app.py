@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -14,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from orchestrator.analysis.reducer import read_results
 from orchestrator.report.page import render
-from orchestrator.report.page.content import tiles
 from orchestrator.report.page.render import embed_json, template_environment
-from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
+from orchestrator.report.viewer.sweep_list import read_status
 from orchestrator.report.viewer.sweep_view import SweepView
-from orchestrator.store.status import examine
-from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
+
+MAX_LISTS, MAX_SWEEPS = 4, 4
+"""Maximum numbers of requests for the list, and for single sweeps, that are answered at a time. Those for sweeps may
+read many responses, and must not keep the list waiting."""
 
 VIEWER_FOLDER = Path(__file__).parent
 ASSETS = {
@@ -48,15 +49,16 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
     """
     pages = _Pages(catalog)
     sweep = "/sweeps/{study}/{sweep}"
+    lists, sweeps = CapacityLimiter(MAX_LISTS), CapacityLimiter(MAX_SWEEPS)
     return Starlette(
         routes=[
-            Route("/", pages.index),
-            Route("/sweeps", pages.sweeps),
-            Route(f"{sweep}/", pages.sweep),
-            Route(f"{sweep}/now", pages.now),
-            Route(f"{sweep}/prompts", pages.prompts),
-            Route(f"{sweep}/points/{{point}}", pages.point),
-            Route(f"{sweep}/search", pages.search),
+            Route("/", _limited(pages.index, lists)),
+            Route("/sweeps", _limited(pages.sweeps, lists)),
+            Route(f"{sweep}/", _limited(pages.sweep, sweeps)),
+            Route(f"{sweep}/now", _limited(pages.now, sweeps)),
+            Route(f"{sweep}/prompts", _limited(pages.prompts, sweeps)),
+            Route(f"{sweep}/points/{{point}}", _limited(pages.point, sweeps)),
+            Route(f"{sweep}/search", _limited(pages.search, sweeps)),
             Route("/assets/{name}", pages.asset),
         ],
         middleware=[
@@ -66,6 +68,17 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
         ],
         exception_handlers={_NotFoundError: _error_response, UserError: _error_response},
     )
+
+
+def _limited(
+    respond: Callable[[Request], Response], limiter: CapacityLimiter
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that responds in a thread, as one of at most so many at a time. Further callers wait."""
+
+    async def endpoint(request: Request) -> Response:
+        return await to_thread.run_sync(respond, request, limiter=limiter)
+
+    return endpoint
 
 
 class _NotFoundError(Exception):
@@ -88,11 +101,11 @@ class _Pages:
     def index(self, request: Request) -> Response:
         """Return the page that lists all sweeps."""
         page = self._templates.get_template("sweeps.html")
-        return HTMLResponse(page.render(sweeps=embed_json(_list_sweeps(self._catalog))))
+        return HTMLResponse(page.render(sweeps=embed_json(self._catalog.rows())))
 
     def sweeps(self, request: Request) -> Response:
         """Return the list of all sweeps as JSON."""
-        return JSONResponse(_list_sweeps(self._catalog))
+        return JSONResponse(self._catalog.rows())
 
     def sweep(self, request: Request) -> Response:
         """Return the page of one sweep."""
@@ -149,51 +162,5 @@ def _state(view: SweepView) -> dict[str, Any]:
     """Return the values on a sweep's page that change while the sweep runs."""
     content = view.content()
     keys = ("tiles", "verdict", "narrative", "warnings", "chart")
-    status = _status(view.stored.folder)
+    _, status = read_status(view.stored.folder)
     return {**{key: content[key] for key in keys}, "status": status, "whole": view.fully_judged}
-
-
-def _status(folder: SweepFolder) -> dict[str, Any]:
-    """Return a sweep's progress; `why` explains why it cannot be read, and is empty if it can."""
-    try:
-        status = examine(StoredSweep.open(folder))
-    except UserError as error:
-        return {"state": "unreadable", "why": str(error), "done": 0, "tasks": 0, "failed": 0, "eta_seconds": None}
-    keys = ("state", "done", "tasks", "failed", "eta_seconds", "points_per_second")
-    return {"why": "", **{key: getattr(status, key) for key in keys}}
-
-
-def _list_sweeps(catalog: StudyCatalog) -> list[dict[str, Any]]:
-    """Return every sweep with its place, its progress and, if it has been reduced, its headline numbers."""
-    return [
-        {
-            "study": folder.study.root.name,
-            "sweep": folder.path.name,
-            "model": folder.study.info.model,
-            "used": (folder.path / "sweep.json").stat().st_mtime,
-            **_status(folder),
-            **_headline(folder),
-        }
-        for folder in catalog.sweeps()
-    ]
-
-
-def _headline(folder: SweepFolder) -> dict[str, Any]:
-    """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
-    try:
-        _, summary = read_results(folder)
-        score, margin, origin, radius, _ = tiles(summary)
-        low, high = summary.visage.low, summary.visage.high
-        widest = None if summary.margin is None else widest_interval(summary.margin.over)
-        return {
-            "origin": origin["value"],
-            "visage": score["value"],
-            "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
-            "counted": counted_points(summary.visage) or "",
-            "margin": margin["value"],
-            "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
-            "radius": radius["value"],
-            "about": summary.primary.to_json(),
-        }
-    except (UserError, KeyError):
-        return {}

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,12 +22,13 @@ from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.report.page.evidence import Evidence, verdict_letters
+from orchestrator.report.viewer.sweep_list import SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
-from orchestrator.store.discovery import find_sweeps
 from orchestrator.store.observations import Judgements
+from orchestrator.store.part_index import signature
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.schemas import RESPONSE_KEY
 from orchestrator.store.study import Study
@@ -41,6 +43,7 @@ class ScratchStudy(Study):
 
     def __init__(self, study: Study, scratch: Path) -> None:
         super().__init__(study.root, study.id)
+        self.indexes, self.task_keys = study.indexes, study.task_keys
         self._scratch = Study(scratch / study.root.name, study.id)
 
     def judgements(self, judge_id: str) -> Judgements:
@@ -65,7 +68,7 @@ class _ScratchJudgements(Judgements):
 @dataclass
 class _CachedView:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    modified: tuple[int, ...] = ()
+    seen: tuple[object, ...] = ()  # what the view depends on
     view: SweepView | None = None
 
 
@@ -80,22 +83,22 @@ class StudyCatalog:
             scratch: Folder for verdicts that are not stored in the studies.
             reveal: Whether responses are shown in full.
         """
-        self._root, self._scratch, self._reveal = root, scratch, reveal
+        self._scratch, self._reveal = scratch, reveal
+        self._sweeps = SweepList(root)
         self._cache: dict[Path, _CachedView] = {}
         self._lock = threading.Lock()
 
     def sweeps(self) -> list[SweepFolder]:
         """Return every sweep, the most recently used first; empty if there is no study yet."""
-        with contextlib.suppress(UserError):
-            return sorted(find_sweeps(self._root), key=lambda folder: -_modified(folder.path / "sweep.json"))
-        return []
+        return self._sweeps.folders()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each sweep, see `SweepList.rows`."""
+        return self._sweeps.rows()
 
     def find(self, study: str, sweep: str) -> SweepFolder | None:
         """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
-        for folder in self.sweeps():
-            if (folder.study.root.name, folder.path.name) == (study, sweep):
-                return folder
-        return None
+        return self._sweeps.find(study, sweep)
 
     def view(self, folder: SweepFolder) -> SweepView:
         """Return the current state of a sweep; cached until its files change.
@@ -106,16 +109,13 @@ class StudyCatalog:
         with self._lock:
             cached = self._cache.setdefault(folder.path, _CachedView())
         with cached.lock:
-            files = (
-                folder.study.root / "generations",
-                folder.path / "sweep.json",
-                folder.path / "landscape.parquet",
-            )
-            modified = tuple(_modified(path) for path in files)
-            if cached.view is None or cached.modified != modified or not cached.view.fully_judged:
-                is_reduced = modified[2] > modified[0]
+            generations, landscape = folder.study.generations, signature(folder.path / "landscape.parquet")
+            seen = (signature(folder.path / "sweep.json"), landscape, generations.version())
+            if cached.view is None or cached.seen != seen or not cached.view.fully_judged:
+                changed = signature(generations.path)
+                is_reduced = landscape is not None and (changed is None or landscape[1] > changed[1])
                 cached.view = self._read(folder, is_reduced)
-                cached.modified = modified
+                cached.seen = seen
             return cached.view
 
     def _read(self, folder: SweepFolder, is_reduced: bool) -> SweepView:
@@ -156,11 +156,3 @@ class StudyCatalog:
         prompts = {prompt_set.id: prompt_set.prompts for prompt_set in stored.prompt_sets}
         no_responses = pd.DataFrame(columns=[*RESPONSE_KEY, "text", *names])
         return Evidence(stored.prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
-
-
-def _modified(path: Path) -> int:
-    """Return the modification time of a file in nanoseconds; 0 if it does not exist."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

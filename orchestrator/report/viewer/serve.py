@@ -16,6 +16,7 @@ from orchestrator.report.viewer.options import DEFAULT_PORT, ViewerOptions
 from orchestrator.utils.errors import UserError
 
 TOKEN_VARIABLE = "LANDSCAPE_TOKEN"  # not an option: every user of a machine can see command lines
+MAX_CONNECTIONS = 200  # maximum number of open connections; further callers get the status 503
 TOKEN_LENGTH = 16  # minimum number of characters of a token; half as many must be different
 
 
@@ -47,6 +48,7 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
+            limit_concurrency=MAX_CONNECTIONS,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
