@@ -101,7 +101,7 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
 def read_json_object(folder: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint folder. Raises UserError (model.path) if it holds none."""
     try:
-        value = parsing.read_json_object(folder / name)
+        value = parsing.read_json_object(folder / name, parsing.FOREIGN_DIGITS)
         if name in (CONFIG_FILE, GENERATION_CONFIG_FILE):
             check_config_kinds(value)
     except parsing.FormatError as error:

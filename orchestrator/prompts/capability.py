@@ -21,6 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.prompts.probe_files import cell_text, check_encodable
 from orchestrator.sweep.tasks import Prompt
 
 GROUP = "capability"
@@ -81,11 +82,13 @@ def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) 
     Raises:
         ValueError: The row has no correct answer, or no usable choices.
     """
-    answer = next((row[name] for name in ANSWER_COLUMNS if row.get(name) is not None), None)
+    answer = next((row[name] for name in ANSWER_COLUMNS if cell_text(row.get(name)) is not None), None)
     if answer is None or answer == "" or answer == []:
         raise ValueError(f"{where} has no right answer: give one in column answer")
     if answers == "exact" and not any(name in row for name in CHOICE_COLUMNS):
-        return text, (), _exact_target(answer)
+        target = _exact_target(answer, where)
+        check_encodable(target, where, "its answer")
+        return text, (), target
     choices, labels = _choices(row, where)
     letter = _letter(answer, choices, labels, where)
     if answers == "exact":
@@ -94,10 +97,17 @@ def build_question(text: str, row: Mapping[str, Any], answers: str, where: str) 
     return f"{text}\n{listed}", choices, letter
 
 
-def _exact_target(answer: Any) -> str:
-    """Return the correct answers, one per line. A GSM8K solution is cut to the text after its last FINAL_MARK."""
+def _exact_target(answer: Any, where: str) -> str:
+    """Return the correct answers, one per line. A GSM8K solution is cut to the text after its last FINAL_MARK.
+
+    Raises:
+        ValueError: One of several alternatives is missing or blank; an empty response would be right.
+    """
     if isinstance(answer, list | tuple):
-        return SEPARATOR.join(str(alternative).strip() for alternative in answer)
+        alternatives = [(cell_text(alternative) or "").strip() for alternative in answer]
+        if not all(alternatives):
+            raise ValueError(f"{where} has an empty answer among its right ones: leave it out")
+        return SEPARATOR.join(alternatives)
     return str(answer).rpartition(FINAL_MARK)[2].strip().replace(SEPARATOR, " ")
 
 
@@ -106,21 +116,31 @@ def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], list[
     choices = next((row[name] for name in CHOICE_COLUMNS if name in row), None)
     labels: list[str] = []
     if isinstance(choices, Mapping):
-        labels, choices = [str(label) for label in choices.get("label", ())], choices.get("text")
+        labels, choices = choices.get("label") or [], choices.get("text")
+        if not isinstance(labels, list | tuple):
+            raise ValueError(f"{where} has no labels for its choices: give a list")
+        labels = [str(label) for label in labels]
     elif choices is None and all(name in row for name in OPTION_COLUMNS):
         labels, choices = ["1", "2"], [row[name] for name in OPTION_COLUMNS]
     elif choices is None:
         choices = [row[letter] for letter in LETTERS if row.get(letter) not in (None, "")]
     if not isinstance(choices, list | tuple) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"{where} has no choices: give between 2 and {len(LETTERS)}")
-    return tuple(map(str, choices)), labels or list(LETTERS[: len(choices)])
+    texts = []
+    for letter, choice in zip(LETTERS, choices, strict=False):
+        text = cell_text(choice)
+        if text is None:
+            raise ValueError(f"{where} has nothing as its choice {letter}: write it, or leave the question out")
+        check_encodable(text, where, f"choice {letter}")
+        texts.append(text)
+    return tuple(texts), labels or list(LETTERS[: len(choices)])
 
 
 def _letter(answer: Any, choices: Sequence[str], labels: Sequence[str], where: str) -> str:
     """Return the letter of the correct choice. `answer`: a label, or an index from 0."""
-    label = str(answer).strip()
-    index = labels.index(label) if label in labels else answer
-    if isinstance(index, str) and index.strip().isdigit():
+    label = (cell_text(answer) or "").strip()
+    index = labels.index(label) if label in labels else label if isinstance(answer, float) else answer
+    if isinstance(index, str) and index.strip().isdecimal():
         index = int(index)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(choices):
         raise ValueError(f"{where} has the answer {answer!r}, which is none of its {len(choices)} choices")

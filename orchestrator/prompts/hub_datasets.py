@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.prompts.probe_files import cell_equals
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id
@@ -198,7 +199,7 @@ def _write(dataset: Any, request: dict[str, Any], commit: str) -> dict[str, Any]
     folder, written = Path(request["to"]), 0
     with open(folder / ROWS_FILE, "w", encoding="utf-8") as file:
         for row in dataset:
-            if not column or str(row[column]) == value:
+            if not column or cell_equals(row[column], value):
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
                 written += 1
     if not written:

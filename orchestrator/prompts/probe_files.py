@@ -5,14 +5,17 @@ Functions raise ValueError with a message that names the row or line, such as "l
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.utils.parsing import FormatError, parse_json
+from orchestrator.utils.parsing import FOREIGN_DIGITS, FormatError, parse_json
+from orchestrator.utils.subprocesses import first_line
 
 MAX_FIELD = 1 << 30
 """Characters of one CSV field; the csv module's own limit is 131,072."""
@@ -77,7 +80,7 @@ def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            row = parse_json(line)
+            row = parse_json(line, FOREIGN_DIGITS)
         except FormatError as error:
             raise ValueError(f"line {number} {error}") from None
         if not isinstance(row, dict):
@@ -92,7 +95,7 @@ def _json_columns(path: Path) -> list[str]:
 def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a list of objects, or of an object that holds one such list (JailbreakBench: `jailbreaks`)."""
     try:
-        document = parse_json(path.read_bytes().decode("utf-8-sig"))
+        document = parse_json(path.read_bytes().decode("utf-8-sig"), FOREIGN_DIGITS)
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
     lists: list[list[Any]] = []
@@ -109,19 +112,58 @@ def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
+@contextlib.contextmanager
+def _parquet_errors() -> Iterator[None]:
+    """Turn whatever pyarrow raises for a file that it cannot read into ValueError; OSError stays."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # such as OverflowError for a date after the year 9999
+        raise ValueError(f"is not Parquet that can be read ({first_line(error)})") from error
+
+
 def _parquet_columns(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    return list(pq.read_schema(path).names)
+    with _parquet_errors():
+        return list(pq.read_schema(path).names)
 
 
 def _parquet_rows(path: Path, names: list[str]) -> Iterator[tuple[int, Row]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with _parquet_errors(), pq.ParquetFile(path) as file:
         batches = file.iter_batches(batch_size=1024, columns=names)
         rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
         yield from enumerate(rows, 1)
+
+
+# Cells.
+
+
+def cell_text(value: Any) -> str | None:
+    """Return the text of a cell; None for a missing value, which is null or NaN.
+
+    A whole number has no decimal point: pandas stores the column 1, 2, (missing) as 1.0, 2.0, NaN.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def check_encodable(text: str, where: str, place: str) -> None:
+    """Raise ValueError for a text that cannot be stored as UTF-8, naming the row (`where`) and the place in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} holds half of a surrogate pair in {place}: write the whole one") from None
+
+
+def cell_equals(value: Any, text: str) -> bool:
+    """Return whether a cell holds the value that a user wrote as `text`. A truth value may be written as in JSON."""
+    written = (str(value), cell_text(value))
+    return text in written or (isinstance(value, bool) and text == str(value).lower())
 
 
 FORMATS = {

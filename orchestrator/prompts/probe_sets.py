@@ -14,7 +14,7 @@ from typing import Protocol
 from orchestrator.prompts.capability import LETTERS, answer_columns, build_question
 from orchestrator.prompts.few_shot import CUE, FewShot, few_shot, subject_line
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
-from orchestrator.prompts.probe_files import FORMATS, Row
+from orchestrator.prompts.probe_files import FORMATS, Row, cell_text, check_encodable
 from orchestrator.prompts.row_filters import check_where, row_filters, select_rows, without_blank, without_duplicates
 from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
@@ -318,6 +318,11 @@ def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
     read = [name for name in candidates if name and name in available]
     if conf.answers:
         read += [name for name in answer_columns(available, conf.answers) if name not in read]
+    repeated = next((name for name in read if available.count(name) > 1), None)
+    if repeated is not None:
+        names = {conf.context: "context", conf.target: "target", conf.category: "category"}
+        field = f"probes.{names.get(repeated, 'column')}"
+        raise UserError(field, repeated, "names several columns of the file: rename all but one")
     return _Columns(text, conf.context, conf.category, target, PAIR_COLUMN in available, read)
 
 
@@ -331,8 +336,6 @@ def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
         UserError: There is no such column, or several columns have usual names.
     """
     if conf.column in available:
-        if available.count(conf.column) > 1:
-            raise UserError("probes.column", conf.column, "names several columns of the file: rename all but one")
         return conf.column
     usual = [name for name in available if name.lower() in USUAL_COLUMNS]
     replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column.lower() in USUAL_COLUMNS
@@ -372,30 +375,40 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
     """Make the prompt of a row. Raises ValueError, naming `where` (such as "line 3")."""
     text = _checked_text(row.get(columns.text), where, columns.text)
     choices: tuple[str, ...] = ()
-    target = row.get(columns.target) if columns.target else None
-    category = str((row.get(columns.category) if columns.category else None) or "")
+    target = _cell(row, columns.target, where)
+    category = _cell(row, columns.category, where) or ""
     if conf.answers:
         question = text if conf.shots is None else text.strip()
         text, choices, target = build_question(question, row, conf.answers, where)
         if conf.shots is not None:
             text = f"{subject_line(category)}{text}{CUE}"
-    context = row.get(columns.context) if columns.context else None
-    if context is not None and str(context).strip():
+    context = _cell(row, columns.context, where)
+    if isinstance(row.get(columns.context or ""), list | dict):
+        raise ValueError(f"{where} holds {_shortened(context)} in column {columns.context}: a context must be text")
+    if context is not None and context.strip():
         text = f"{context}{CONTEXT_RULE}{text}"
     if conf.wrapper is not None:
         target, text = target or text, conf.wrapper.replace(REQUEST_MARK, text)
     pair = None
     if columns.has_pairs:
-        own_id = row.get(ID_COLUMN) if conf.group in ("harmful", "jailbreak") else None
-        pair = row.get(PAIR_COLUMN) or own_id
+        own_id = _cell(row, ID_COLUMN, where) if conf.group in ("harmful", "jailbreak") else None
+        pair = _cell(row, PAIR_COLUMN, where) or own_id
     return Prompt(
         text,
         group=conf.group,
         category=category,
-        pair_id=None if pair is None else str(pair),
-        target=None if target is None else str(target),
+        pair_id=pair,
+        target=target,
         choices=choices,
     )
+
+
+def _cell(row: Row, column: str | None, where: str) -> str | None:
+    """Return the text in a column; None if the column is None or the value is missing. Raises ValueError."""
+    text = cell_text(row.get(column)) if column else None
+    if text is not None:
+        check_encodable(text, where, f"column {column}")
+    return text
 
 
 def _checked_text(value: object, where: str, column: str) -> str:
@@ -405,10 +418,7 @@ def _checked_text(value: object, where: str, column: str) -> str:
         raise ValueError(f"{where} holds {shown} in column {column}: every prompt must be text")
     if not value.strip():
         raise ValueError(f"{where} is empty in column {column}: every prompt must hold text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where} holds half of a surrogate pair in column {column}: write the whole one") from None
+    check_encodable(value, where, f"column {column}")
     return value
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.prompts.probe_files import Row
+from orchestrator.prompts.probe_files import Row, cell_equals, cell_text
 from orchestrator.utils.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -61,22 +61,23 @@ def row_filters(conf: FilterConfig, path: Path, available: Sequence[str]) -> dic
             shown = f" ({hint})" if hint else ""
             remedy = f"{path} has no column {column}; it has {', '.join(available)}{shown}: set probes.where=null to "
             raise UserError("probes.where", conf.where, f"{remedy}read all rows")
+        if available.count(column) > 1:
+            raise UserError("probes.where", conf.where, f"{path} has several columns {column}: rename all but one")
         filters[column] = value
     return filters
 
 
 def select_rows(rows: NumberedRows, filters: dict[str, str]) -> Iterator[tuple[int, Row]]:
-    """Yield the rows that have all these values. Values are compared as text, as they are for a hub's data set."""
+    """Yield the rows that have all these values (`cell_equals`), as it is done for a hub's data set."""
     for number, row in rows:
-        if all(str(row.get(column)) == value for column, value in filters.items()):
+        if all(cell_equals(row.get(column), value) for column, value in filters.items()):
             yield number, row
 
 
 def without_blank(rows: NumberedRows, column: str) -> Iterator[tuple[int, Row]]:
     """Yield the rows with something else than whitespace in a column."""
     for number, row in rows:
-        value = row.get(column)
-        if value is not None and not (isinstance(value, str) and not value.strip()):
+        if (cell_text(row.get(column)) or "").strip():
             yield number, row
 
 

@@ -6,6 +6,7 @@ one sentence and never to a traceback.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +17,11 @@ MAX_DEPTH = 100
 """Deepest nesting of lists and objects in a document. Functions that walk a document may therefore be recursive."""
 
 MAX_DIGITS = 20
-"""Most characters of a whole number, enough for 64 bits. Larger ones cannot even be compared with a float."""
+"""Most characters of a whole number in a document of this program, enough for 64 bits."""
+
+FOREIGN_DIGITS = 40
+"""Most characters of a whole number in a document of another program: enough for 128 bits, as in a UUID, and for
+`model_max_length`, which transformers writes as 10^30 if a model has no limit."""
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 100_000
@@ -27,10 +32,11 @@ class FormatError(ValueError):
     """A document is not in its format. The message is one line that completes "FILE ..." or "its FILE ..."."""
 
 
-def parse_json(text: bytes | str) -> Any:
-    """Return the value of a JSON text. Raises FormatError."""
+def parse_json(text: bytes | str, max_digits: int = MAX_DIGITS) -> Any:
+    """Return the value of a JSON text whose whole numbers have at most `max_digits` characters. Raises FormatError."""
+    whole_number = functools.partial(_whole_number, max_digits=max_digits)
     try:
-        value = json.loads(text, parse_int=_whole_number, parse_float=_finite_number)
+        value = json.loads(text, parse_int=whole_number, parse_float=_finite_number)
     except FormatError:
         raise
     except RecursionError:
@@ -41,21 +47,21 @@ def parse_json(text: bytes | str) -> Any:
     return value
 
 
-def parse_json_object(text: bytes | str) -> dict[str, Any]:
-    """Return the object of a JSON text. Raises FormatError."""
-    value = parse_json(text)
+def parse_json_object(text: bytes | str, max_digits: int = MAX_DIGITS) -> dict[str, Any]:
+    """Return the object of a JSON text; see `parse_json`. Raises FormatError."""
+    value = parse_json(text, max_digits)
     if not isinstance(value, dict):
         raise FormatError("does not hold an object")
     return value
 
 
-def read_json_object(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises FormatError, and OSError if the file cannot be read."""
-    return parse_json_object(file.read_bytes())
+def read_json_object(file: Path, max_digits: int = MAX_DIGITS) -> dict[str, Any]:
+    """Return the object in a JSON file; see `parse_json`. Raises FormatError, and OSError if it cannot be read."""
+    return parse_json_object(file.read_bytes(), max_digits)
 
 
-def _whole_number(text: str) -> int:
-    if len(text) > MAX_DIGITS:
+def _whole_number(text: str, max_digits: int) -> int:
+    if len(text) > max_digits:
         raise FormatError(f"holds the number {text[:MAX_DIGITS]}..., which is too large")
     return int(text)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.model_config import check_config_kinds
 from orchestrator.utils.names import is_safe_name
-from orchestrator.utils.parsing import FormatError, read_json_object
+from orchestrator.utils.parsing import FOREIGN_DIGITS, FormatError, read_json_object
 from orchestrator.utils.safetensors_header import INDEX_FILE, HeaderError, read_header
 from workers.noise.definition import DType
 
@@ -220,7 +220,7 @@ def read_json(file: Path, field: str = MODEL_FIELD) -> dict[str, Any]:
         UserError: The file cannot be read or holds no object (`field`).
     """
     try:
-        return read_json_object(file)
+        return read_json_object(file, FOREIGN_DIGITS)
     except OSError as error:
         raise UserError(field, file, f"cannot be read ({error})") from None
     except FormatError as error:
