@@ -24,6 +24,7 @@ MODEL_FIELD = "model.path"
 """The option that an error about a checkpoint names, unless the caller gives another."""
 
 WEIGHTS_FILE, CONFIG_FILE, GENERATION_CONFIG_FILE = "model.safetensors", "config.json", "generation_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 OTHER_FORMATS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
@@ -31,6 +32,15 @@ EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_em
 
 LAYER = re.compile(r"(.*\blayers)\.(\d+)\.(\w+)(.*)")
 """A tensor's name in a stack of layers: the stack, the layer's number, the module in it, the rest of the name."""
+
+WRAPPERS = {
+    "._orig_mod.": "as in a model compiled by torch.compile: save the model inside it",
+    ".module.": "as in a model wrapped for training on several GPUs: save the model inside it",
+    "._fsdp_wrapped_module.": "as in a model wrapped for training on several GPUs: save the model inside it",
+    ".base_layer.": "as in a model with unmerged adapters: merge them (merge_and_unload) and save it again",
+    ".base_model.model.": "as in a LoRA adapter: move it to a folder of its own, and toward it with grid.towards=[...]",
+}
+"""Parts of tensor names that a training framework's wrapper leaves in a checkpoint, with a remedy."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +138,17 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
         raise UserError(MODEL_FIELD, folder, "is a file: give the folder that contains it")
     names = set(os.listdir(folder))
     if CONFIG_FILE not in names:
-        if "adapter_config.json" in names:
+        if ADAPTER_CONFIG in names:
             remedy = "is a LoRA adapter, not a model: move toward it with grid.towards=[...]"
             raise UserError(MODEL_FIELD, folder, remedy)
         raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder with the files of a model hub")
     config = read_json_object(folder, CONFIG_FILE)
     _check_config(folder, config)
+    if ADAPTER_CONFIG in names:
+        remedy = f"holds {ADAPTER_CONFIG} beside a model, and transformers would add the adapter to it: "
+        raise UserError(MODEL_FIELD, folder, f"{remedy}move the adapter's files to a folder of their own")
     tensors = _read_all_headers(folder, names)
+    _check_names(folder, tensors.values())
     _check_dtypes(folder, tensors.values())
     _check_layers(folder, config, tensors)
     return CheckpointInfo(folder, config, tensors)
@@ -163,6 +177,9 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
 def _read_all_headers(folder: Path, names: set[str]) -> dict[str, TensorHeader]:
     """Return the headers of all tensors by name. `names`: the files in the folder."""
     file_of_tensor = _read_index(folder, names) if INDEX_FILE in names else {}
+    if file_of_tensor and WEIGHTS_FILE in names and WEIGHTS_FILE not in file_of_tensor.values():
+        remedy = f"holds {WEIGHTS_FILE} and, in {INDEX_FILE}, other files with the same tensors: remove those that "
+        raise UserError(MODEL_FIELD, folder, f"{remedy}are out of date")
     tensors: dict[str, TensorHeader] = {}
     for shard in sorted(set(file_of_tensor.values())) or _weight_files(folder, names):
         for tensor in read_tensor_headers(folder / shard):
@@ -200,6 +217,17 @@ def _weight_files(folder: Path, names: set[str]) -> list[str]:
     return shards
 
 
+def _check_names(folder: Path, tensors: Iterable[TensorHeader]) -> None:
+    """Raise UserError for weights that were saved from a wrapped model, and for tensors without any element."""
+    for tensor in tensors:
+        wrapper = next((wrapper for mark, wrapper in WRAPPERS.items() if mark in f".{tensor.name}"), None)
+        if wrapper is not None:
+            raise UserError(MODEL_FIELD, folder, f"its tensor {tensor.name} is named {wrapper}")
+        if not tensor.size:
+            remedy = "give all weights of it, as DeepSpeed's zero_to_fp32.py collects them"
+            raise UserError(MODEL_FIELD, folder, f"its tensor {tensor.name} has no elements: {remedy}")
+
+
 def _check_dtypes(folder: Path, tensors: Iterable[TensorHeader]) -> None:
     """Raise UserError for weights that are not floating-point numbers. Position ids may be integers."""
     for tensor in tensors:
@@ -221,8 +249,8 @@ def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str
             stacks.setdefault(stack, {}).setdefault(int(number), {}).setdefault(module, set()).add(rest)
     text_config = config.get("text_config") or config
     n_layers = text_config.get("num_hidden_layers")
-    numbers = set(range(n_layers)) if isinstance(n_layers, int) else set()
-    if stacks and not any(layers.keys() >= numbers for layers in stacks.values()):
+    needed = range(n_layers if isinstance(n_layers, int) else 0)  # may be huge in a damaged config: never listed
+    if stacks and not any(all(number in layers for number in needed) for layers in stacks.values()):
         remedy = f"lacks some of the {n_layers} layers that its config.json states: fetch it again"
         raise UserError(MODEL_FIELD, folder, remedy)
     if text_config.get("num_kv_shared_layers"):

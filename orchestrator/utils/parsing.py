@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ MAX_DIGITS = 20
 FOREIGN_DIGITS = 40
 """Most characters of a whole number in a document of another program: enough for 128 bits, as in a UUID, and for
 `model_max_length`, which transformers writes as 10^30 if a model has no limit."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""A surrogate in UTF-8, escaped as JSON does it or not. Python's json module accepts half of a pair."""
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 100_000
@@ -48,11 +52,22 @@ def parse_json(text: bytes | str, max_digits: int = MAX_DIGITS) -> Any:
 
 
 def parse_json_object(text: bytes | str, max_digits: int = MAX_DIGITS) -> dict[str, Any]:
-    """Return the object of a JSON text; see `parse_json`. Raises FormatError."""
+    """Return the object of a JSON text; see `parse_json`. Its texts can be encoded as UTF-8. Raises FormatError."""
     value = parse_json(text, max_digits)
+    if _may_hold_surrogates(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise FormatError("holds half of a surrogate pair") from None
     if not isinstance(value, dict):
         raise FormatError("does not hold an object")
     return value
+
+
+def _may_hold_surrogates(text: bytes | str) -> bool:
+    """Return whether a JSON text holds surrogates, escaped or not. Whole pairs of them are one character each."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return _SURROGATE.search(data) is not None
 
 
 def read_json_object(file: Path, max_digits: int = MAX_DIGITS) -> dict[str, Any]:

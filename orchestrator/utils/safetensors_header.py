@@ -16,6 +16,9 @@ from orchestrator.utils.parsing import FormatError, parse_json_object
 INDEX_FILE = "model.safetensors.index.json"
 """Index of a checkpoint with several files: it maps each tensor's name to the file that holds it."""
 
+LFS_POINTER = b"version "
+"""First bytes of the small text that a repository holds in place of a large file until `git lfs pull` fetches it."""
+
 MAX_HEADER_BYTES = 100 << 20
 """Maximum size of a header according to the format."""
 
@@ -62,7 +65,10 @@ def read_header(file: Path) -> list[TensorHeader]:
     """
     total = file.stat().st_size
     with open(file, "rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
+        start = opened.read(8)
+        length = int.from_bytes(start, "little")
+        if start == LFS_POINTER:
+            raise HeaderError("is a pointer that Git LFS has not replaced by the file (git lfs pull)")
         if total < 8 or length > min(total - 8, MAX_HEADER_BYTES):
             raise HeaderError("is not safetensors, or truncated in its header")
         text = opened.read(length)

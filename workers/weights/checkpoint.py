@@ -149,7 +149,10 @@ class MappedCheckpoint:
         """Return the files with weights. Raises UserError if there are none."""
         index = self.folder / INDEX_FILE
         if index.exists():
-            names = sorted(set(read_json(index, self._field)["weight_map"].values()))
+            weight_map = read_json(index, self._field).get("weight_map")
+            if not (isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())):
+                raise UserError(self._field, index, "has no weight_map: fetch it again")
+            names = sorted(set(weight_map.values()))
             outside = next((name for name in names if not is_safe_name(name)), None)
             if outside is not None:
                 raise UserError(self._field, index, f"names {outside!r}, which is not a file beside it: fetch it again")

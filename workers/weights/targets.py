@@ -194,6 +194,8 @@ def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factor
         if name not in shapes:
             remedy = f"adapts {name}, which the base lacks: give an adapter of the same base"
             raise UserError(TOWARDS_FIELD, folder, remedy)
+        if name in factors:
+            raise UserError(TOWARDS_FIELD, folder, f"holds two updates of {name}: save it anew")
         a, b = matrices.get(f"{module}.lora_A.weight"), matrices.get(f"{module}.lora_B.weight")
         factors[name] = _checked_factors(folder, name, shapes[name], *scales.of(of_base), a, b)
     return factors
