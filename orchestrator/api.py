@@ -30,6 +30,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.hashing import text_id
 
 
@@ -45,7 +46,7 @@ def load_study(path: str | Path) -> StoredStudy:
     Raises:
         UserError: There is no study, or more than one.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     studies = find_studies(folder)
     if len(studies) > 1:
         raise UserError("path", folder, f"holds {len(studies)} studies: name one, such as {studies[0].root}")

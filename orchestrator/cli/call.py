@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.utils.errors import UserError, did_you_mean
+from orchestrator.utils.paths import expanded
 
 if TYPE_CHECKING:
     from orchestrator.config.schema import Config
@@ -53,8 +54,8 @@ class Call:
         if len(self.positional) > 1:
             raise UserError(verb, " ".join(self.positional), "takes one folder")
         if self.positional:
-            return Path(self.positional[0]).expanduser()
-        return Path(self.config.out).expanduser()
+            return expanded(self.positional[0])
+        return expanded(self.config.out)
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:

@@ -12,12 +12,12 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.output import print_json, print_mapping, print_pairs, print_results, print_table, stderr_console
 from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import replaced_session_root
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def doctor(call: Call) -> int:
     call.check_only_overrides("doctor")
     from orchestrator.cli import doctor as examination
 
-    findings = examination.examine(Path(call.config.out).expanduser())
+    findings = examination.examine(expanded(call.config.out))
     if call.json:
         print_json([vars(finding) for finding in findings])
     else:
@@ -267,12 +267,12 @@ def compare(call: Call) -> int:
     from orchestrator.report.csv_export import to_csv
 
     files = _section_config(call, "compare").compare
-    sweeps = read_sweeps([Path(path).expanduser() for path in call.positional])
+    sweeps = read_sweeps([expanded(path) for path in call.positional])
     comparison = compare(sweeps)
     if files.html is not None:
-        write_page(comparison, sweeps, Path(files.html).expanduser())
+        write_page(comparison, sweeps, expanded(files.html))
     if files.csv is not None:
-        to_csv(point_table(comparison), Path(files.csv).expanduser())
+        to_csv(point_table(comparison), expanded(files.csv))
     if call.json:
         print_json(comparison.to_json())
     else:

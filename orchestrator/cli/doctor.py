@@ -29,6 +29,7 @@ from orchestrator.models.resolve import locate_model
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import replaced_session_root, session_root
 
 Status = Literal["ok", "warn", "fail"]
@@ -178,7 +179,7 @@ def _temporary_folder() -> Finding:
 
 
 def _disk(name: str, folder: Path, field: str) -> Finding:
-    folder = folder.expanduser().absolute()
+    folder = expanded(folder).absolute()
     place, title = folder, f"disk ({name})"
     while not place.exists():
         place = place.parent
@@ -207,16 +208,25 @@ def _hub() -> Finding:
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding("hub", "ok", "not checked: HF_HUB_OFFLINE is set")
-    url = urlsplit(endpoint)
-    proxy = getproxies().get(url.scheme)
-    if proxy and url.hostname and not proxy_bypass(url.hostname):
-        url = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
+    try:
+        address = _address(endpoint)
+    except ValueError as error:
+        remedy = "correct HF_ENDPOINT and the proxy's variable, such as https_proxy"
+        return Finding("hub", "warn", f"{endpoint} cannot be reached ({error})", remedy)
     problem = _connection_problem(address)
     if problem:
         remedy = "models must already be on this machine (model.path=DIR), or HF_ENDPOINT must name a mirror"
         return Finding("hub", "warn", f"{endpoint} cannot be reached ({problem})", remedy)
     return Finding("hub", "ok", f"{endpoint} answers")
+
+
+def _address(endpoint: str) -> tuple[str, int]:
+    """Return host and port to connect to for the hub: its own, or those of the proxy. Raises ValueError."""
+    url = urlsplit(endpoint)
+    proxy = getproxies().get(url.scheme)
+    if proxy and url.hostname and not proxy_bypass(url.hostname):
+        url = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
 
 
 def _connection_problem(address: tuple[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ def stderr_console() -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON. NaN and infinity are errors."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    is_unicode = "utf" in (sys.stdout.encoding or "utf-8").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False))
 
 
 def print_error_json(error: UserError) -> None:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from orchestrator.config.overrides import Override, check_override
+from orchestrator.config.overrides import Override, check_override, hydra_quoted, option_types
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.config.validation import validate
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import expanded
 
 
 def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
@@ -29,7 +30,7 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
     """
     presets = Presets(folder)
     checked = [check_override(text, presets) for text in overrides]
-    presets.check((override.key, override.value) for override in checked)
+    presets.check(((override.key, override.value) for override in checked), option_types(Config))
     checked = _with_implied(checked, presets)
     config = _compose_by_hydra(checked, presets)
     _fill_in_names(config, {override.key for override in checked})
@@ -65,7 +66,7 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
     *user_folders, shipped = presets.folders
     overrides = [str(override) for override in checked]
     if user_folders:
-        overrides.append(f"hydra.searchpath=['file://{user_folders[0]}']")
+        overrides.append(f"hydra.searchpath=[{hydra_quoted(f'file://{user_folders[0]}')}]")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped), version_base="1.3"):
@@ -85,7 +86,7 @@ def _fill_in_names(config: Config, checked: Iterable[str]) -> None:
     keys = set(checked)
     if config.model.name in ("", "local"):
         source = config.model.path or config.model.hub or "model"
-        config.model.name = _slug(Path(source).expanduser().absolute().name) or "model"
+        config.model.name = _slug(expanded(source).absolute().name) or "model"
     if "system_prompt.text" in keys and not keys & {"system_prompt", "system_prompt.name"}:
         config.system_prompt.name = "custom"
     if "grid.steps" in keys:  # the user's number takes precedence over a preset's smaller ones

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -117,6 +118,11 @@ def check_override(text: str, presets: Presets) -> Override:
     key, sign, value = text.lstrip("+").partition("=")
     if not sign or not key or key.startswith("~"):
         raise UserError("override", text, "write it as key=value, such as grid.steps=40")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        remedy = "is not UTF-8, so it cannot be stored: write it, or rename the file, in UTF-8"
+        raise UserError(ascii(key)[1:-1], ascii(value), remedy) from None
     if key in GROUPS:
         if not (key == "experiment" and value == "null"):
             presets.file(key, value)
@@ -174,12 +180,16 @@ def _check_parses(key: str, value: str, kind: Any) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Return a text quoted and escaped for Hydra."""
+    """Return a text quoted and escaped for Hydra, so that it means itself: `${` begins no interpolation in it."""
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
     bare = value[1:-1] if is_quoted else value
-    if bare.endswith("\\"):
-        bare = bare.replace("\\", "\\\\")
-    return "'" + bare.replace("'", "\\'") + "'"
+    return hydra_quoted(re.sub(r"(\\*)\$\{", lambda match: f"{match[1] * 2}\\${{", bare))
+
+
+def hydra_quoted(text: str) -> str:
+    """Return a text in single quotes for Hydra's grammar: backslashes count only before a quote, and are doubled."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def _in_words(kind: Any) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.utils.errors import UserError, did_you_mean
-from orchestrator.utils.parsing import FormatError, read_yaml
-from orchestrator.utils.paths import CONF_DIR
+from orchestrator.utils.parsing import FormatError, read_yaml, read_yaml_scalars
+from orchestrator.utils.paths import CONF_DIR, expanded
 from orchestrator.utils.subprocesses import first_line
 
 GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "experiment")
@@ -29,7 +30,7 @@ class Presets:
         self.user_folder = folder
         self.folders = [CONF_DIR]
         if folder is not None:
-            path = Path(folder).expanduser().absolute()
+            path = expanded(folder).absolute()
             if not path.is_dir():
                 remedy = "there is no such folder: name one that holds model/, grid/, ..."
                 raise UserError("--config-dir", folder, remedy)
@@ -77,14 +78,15 @@ class Presets:
         except OSError as error:
             raise UserError("preset", file, f"cannot be read ({error.strerror or error})") from error
 
-    def check(self, overrides: Iterable[tuple[str, str]]) -> None:
+    def check(self, overrides: Iterable[tuple[str, str]], kinds: Mapping[str, Any]) -> None:
         """Check the files that overrides choose, and those that these files choose in turn.
 
         Args:
             overrides: Pairs (group, name). Other overrides are ignored.
+            kinds: The type annotation of every option, by dotted name.
 
         Raises:
-            UserError: A file is not YAML.
+            UserError: A file is not YAML, or YAML reads a text in it as something else, as it reads 12:00:00 as 43200.
         """
         waiting, seen = list(overrides), set[tuple[str, str]]()
         while waiting:
@@ -93,6 +95,17 @@ class Presets:
                 continue
             seen.add((group, name))
             waiting += self._defaults(group, name)
+            self._check_texts(group, name, kinds)
+
+    def _check_texts(self, group: str, name: str, kinds: Mapping[str, Any]) -> None:
+        """Raise UserError if an option that is a text has another text in the file than it would get from YAML."""
+        file = self.file(group, name)
+        prefix = "" if group == "experiment" else f"{group}."
+        for key, line, written, value in read_yaml_scalars(file):
+            kind = kinds.get(prefix + key)
+            if str(value) != written and {str, list[str]} & {kind, *typing.get_args(kind)}:
+                problem = f"YAML reads {key}: {written} in line {line} as {value}"
+                raise UserError("preset", file, f"{problem}: put {written} in quotes")
 
     def _defaults(self, group: str, name: str) -> Iterator[tuple[str, str]]:
         """Yield (group, name) of the presets that a preset chooses."""

@@ -15,9 +15,13 @@ from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.choices import ClusterKind, GridKind
 from orchestrator.utils.errors import UserError
 
+LARGEST = 2.0**53
+"""Largest number of any option: larger whole numbers cannot be converted to floats exactly."""
+
 LIMITS: Mapping[str, tuple[float, float]] = {
     "model.max_model_len": (1, math.inf),
     "grid.steps": (1, 10_000),
+    "grid.seed": (-LARGEST, LARGEST),
     "grid.plane_steps": (1, math.inf),
     "grid.crowded_steps": (1, math.inf),
     "grid.mixed": (1, math.inf),
@@ -25,6 +29,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "grid.directions": (1, math.inf),
     "probes.limit": (1, math.inf),
     "probes.offset": (0, math.inf),
+    "probes.sample": (-LARGEST, LARGEST),
     "probes.shots": (0, math.inf),
     "sampling.max_tokens": (1, math.inf),
     "judging.max_model_len": (1, math.inf),
@@ -83,9 +88,10 @@ def validate(config: Config) -> None:
 
 
 def _check_number(key: str, value: float | None, least: float, most: float) -> None:
-    if value is None or (math.isfinite(value) and least <= value <= most):
+    most = min(most, LARGEST)
+    if value is None or least <= value <= most:  # not so for NaN
         return
-    if math.isfinite(value) and value > most:
+    if most < value < math.inf:
         raise UserError(key, value, f"must be at most {most:g}")
     raise UserError(key, value, f"must be at least {least:g}")
 

@@ -14,7 +14,10 @@ import psutil
 
 @dataclass(frozen=True)
 class InstalledGpu:
-    """A GPU of this machine: its name according to the driver, and its memory in bytes."""
+    """A GPU of this machine: its name according to the driver, and its memory in bytes.
+
+    The memory of a GPU that shares the machine's memory (for which the driver says [N/A]) is all memory of the machine.
+    """
 
     name: str
     memory: int
@@ -28,10 +31,14 @@ def gpus() -> tuple[InstalledGpu, ...]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-        pairs = [line.rsplit(",", 1) for line in lines if line.strip()]
-        return tuple(InstalledGpu(name.strip(), int(mib) << 20) for name, mib in pairs)
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()
+    pairs = [line.rpartition(",") for line in lines if line.strip()]
+    return tuple(
+        InstalledGpu(name.strip(), int(mib) << 20 if mib.strip().isdecimal() else psutil.virtual_memory().total)
+        for name, _, mib in pairs
+        if name
+    )
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.config.schema import Config
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.names import job_name
-from orchestrator.utils.paths import DATA_DIR
+from orchestrator.utils.paths import DATA_DIR, expanded
 
 TEMPLATE = DATA_DIR / "slurm.sh.j2"
 SUBMISSION_OPTIONS = ("cluster", "cluster.kind", "cluster.address", "cluster.dry_run")  # not passed to the driver
@@ -70,7 +70,7 @@ def job_script(
 def driver_arguments(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """Return the arguments of the driver in the job: it joins the job's Ray instead of submitting again."""
     kept = [text for text in overrides if not _concerns_submission(text.lstrip("+").partition("=")[0])]
-    folder = [] if config_dir is None else [f"--config-dir={Path(config_dir).expanduser().absolute()}"]
+    folder = [] if config_dir is None else [f"--config-dir={expanded(config_dir).absolute()}"]
     return [*kept, "cluster.kind=ray", "cluster.address=auto", *folder]
 
 

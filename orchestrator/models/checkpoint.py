@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.utils import parsing
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.model_config import check_config_kinds
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.safetensors_header import INDEX_FILE, ITEM_BYTES, HeaderError, TensorHeader, read_header
 
 MODEL_FIELD = "model.path"
@@ -88,7 +89,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointInfo:
         UserError: (model.path) The folder is missing, unreadable or a file; it has no config.json or an unknown
             architecture; its weights are not safetensors, incomplete, damaged or quantized; or a layer is missing.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     try:
         return _read_checkpoint(folder)
     except OSError as error:

@@ -27,6 +27,7 @@ from orchestrator.models.training_data import encode_rows, probe_texts, training
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import locked, make_private
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def _check_can_start(folder: Path) -> None:
 
 def _base_model(name: str, config_dir: str | None) -> BaseModel:
     """Resolve a recipe's `model`: a preset, or a folder with a model."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     overrides = [f"model.path={path}"] if path.is_dir() else [f"model={name}"]
     config = compose(overrides, config_dir).model
     return BaseModel(resolve_model(config).path, config.template)

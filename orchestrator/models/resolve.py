@@ -24,6 +24,7 @@ from orchestrator.prompts.chat_templates import TOKENIZER_FILES
 from orchestrator.utils.console import file_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.paths import expanded
 
 DUMMY = "dummy"
 """The preset without weights."""
@@ -64,7 +65,7 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
             be downloaded; the message names remedies.
     """
     if model.path:
-        path, source, revision = Path(model.path).expanduser().absolute(), "path", None
+        path, source, revision = expanded(model.path).absolute(), "path", None
     elif model.name == DUMMY:
         return ResolvedModel(DUMMY, Path(), content_id([DUMMY, 1]), DUMMY, None, model.dtype, DUMMY, 0, 0)
     elif model.embedded:
@@ -123,7 +124,7 @@ def ensure_on_this_machine(model: ModelConfig, path: Path) -> None:
 def locate_model(model: ModelConfig) -> Path | None:
     """Return the folder of the model's weights on this machine, or None. Downloads nothing and checks nothing."""
     if model.path:
-        path = Path(model.path).expanduser().absolute()
+        path = expanded(model.path).absolute()
         return path if path.is_dir() else None
     if model.embedded:
         adapter = ADAPTER_OF_PRESET[model.name]

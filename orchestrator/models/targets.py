@@ -25,6 +25,7 @@ from orchestrator.sweep.target_geometry import ADAPTER_VERSION
 from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.paths import expanded
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.lora_config import ADAPTER_CONFIG, TOWARDS_FIELD
 from workers.weights.targets import (
@@ -64,7 +65,7 @@ def read_target(folder: Path, base: CheckpointInfo, field: str, label: str = "")
 
 def _folder_and_label(name: str, config: Config, base: CheckpointInfo, presets: Presets) -> tuple[Path, str]:
     """Return the folder of a named target, trained or downloaded if necessary, and its label for users."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.exists():
         return folder, folder.name
     if name == PAIR:
@@ -89,7 +90,7 @@ def paired_preset(config: Config) -> str:
 
 def is_recipe(name: str, presets: Presets) -> bool:
     """Return whether a name is a recipe with overrides (`affirmative samples=50`) and not a folder."""
-    return name.partition(" ")[0] in presets.options("recipe") and not Path(name).expanduser().exists()
+    return name.partition(" ")[0] in presets.options("recipe") and not expanded(name).exists()
 
 
 def recipes_in(config: Config, presets: Presets) -> list[str]:
@@ -106,7 +107,7 @@ def all_on_this_machine(config: Config, presets: Presets) -> bool:
 
 
 def _is_on_this_machine(name: str, base: Path, config: Config, presets: Presets) -> bool:
-    if Path(name).expanduser().exists():
+    if expanded(name).exists():
         return True
     preset = paired_preset(config) if name == PAIR else name
     if preset in presets.options("model"):
@@ -152,7 +153,7 @@ def resolve_target(
         UserError: The folder is missing or incomplete; has other tensors, shapes, settings or another tokenizer than
             the base; holds NaN or infinity; or is the base itself.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = expanded(path).absolute()
     try:
         if (folder / ADAPTER_CONFIG).is_file():
             return _resolve_adapter(folder, base)

@@ -18,6 +18,7 @@ from orchestrator.models.targets import is_recipe, read_target
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import make_private
 from workers.weights import adapters
 from workers.weights.checkpoint import MappedCheckpoint
@@ -37,7 +38,7 @@ def resolve_trajectory(config: Config, base: CheckpointInfo, presets: Presets) -
     """
     name = config.grid.trajectory
     assert name is not None
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if is_recipe(name, presets):
         folder = finetune.finetuned_folder(name, base, config.model.template, presets)
     return [read_target(path, base, TRAJECTORY_FIELD) for path in epoch_folders(folder)]

@@ -33,6 +33,7 @@ from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import PromptSet, Task, assign_parts, parse_part
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import file_progress
+from orchestrator.utils.paths import expanded
 from workers.noise.definition import NOISE_VERSION
 from workers.weights.targets import Target
 
@@ -64,7 +65,7 @@ class PreparedSweep:
     @property
     def out(self) -> Path:
         """Folder of all studies."""
-        return Path(self.config.out).expanduser()
+        return expanded(self.config.out)
 
     @property
     def stored(self) -> StoredSweep:
@@ -80,7 +81,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     Raises:
         UserError: An option, a file or the model cannot be used as requested; the message says what to change.
     """
-    check_writable(Path(config.out).expanduser())
+    check_writable(expanded(config.out))
     probe_sets = load_probe_sets(config, presets)
     model, checkpoint = _resolve_checked_model(config)
     prompt_sets = render(config, presets, probe_sets, model)

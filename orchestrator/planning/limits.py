@@ -10,6 +10,7 @@ from orchestrator.planning.gpus import GB, find_gpu
 from orchestrator.planning.memory import MemoryEstimate, format_bytes, place_base
 from orchestrator.utils.choices import Dtype, EngineKind
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import expanded
 
 DRIVER_BYTES = int(0.7 * GB)  # memory of the driver and of Ray's own processes
 DISK_COPIES = 2  # merging and judging temporarily store the responses twice
@@ -78,7 +79,7 @@ def check_disk(out: Path, plan: Plan, free: int | None = None) -> None:
     Raises:
         UserError: There is not enough space (out).
     """
-    folder = out.expanduser().absolute()
+    folder = expanded(out).absolute()
     while not folder.exists():
         folder = folder.parent
     needed = DISK_COPIES * plan.disk_bytes + DISK_MARGIN

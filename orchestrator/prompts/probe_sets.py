@@ -20,7 +20,7 @@ from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
-from orchestrator.utils.paths import DATA_DIR
+from orchestrator.utils.paths import DATA_DIR, expanded
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _examples(conf: ProbesConfig, prompts: Sequence[Prompt]) -> FewShot | None:
 def _path(conf: ProbesConfig) -> Path:
     """Return the file to read, downloading a hub's data set if necessary. Raises UserError."""
     if conf.path is not None:
-        return _checked_path(Path(conf.path).expanduser())
+        return _checked_path(expanded(conf.path))
     if conf.hub is not None:
         return fetch_dataset(conf)
     if conf.file is None:

@@ -9,14 +9,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import make_private, share_like
 
 
 def cache_dir() -> Path:
     """Return this user's cache folder: $SAFETY_LANDSCAPE_CACHE, or safety-landscape in $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("SAFETY_LANDSCAPE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "safety-landscape"
+        return expanded(chosen).absolute()
+    return expanded(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safety-landscape"
 
 
 def write_json(path: Path, value: Any) -> bool:

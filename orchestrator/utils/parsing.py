@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +112,48 @@ def read_yaml(file: Path) -> dict[str, Any]:
             refers to itself, or is too large or too deep.
         OSError: It cannot be read.
     """
+    return _read_yaml(file)[0]
+
+
+def read_yaml_scalars(file: Path) -> Iterator[tuple[str, int, str, Any]]:
+    """Yield the scalars of a YAML file that were written without quotes and are no texts, however YAML reads them.
+
+    Yields:
+        (dotted key, line, text in the file, value): ("slurm.time", 3, "12:00:00", 43200). Items of a list have the
+        list's key. Nulls are left out.
+
+    Raises:
+        FormatError, OSError: See `read_yaml`.
+    """
+    value, root = _read_yaml(file)
+    waiting: list[tuple[str, Any, Any]] = [("", root, value)] if value else []
+    while waiting:
+        key, node, item = waiting.pop()
+        if isinstance(item, dict):
+            prefix = f"{key}." if key else ""
+            waiting += [(prefix + k.value, child, item[k.value]) for k, child in node.value if k.value in item]
+        elif isinstance(item, list):
+            waiting += [(key, child, part) for child, part in zip(node.value, item, strict=False)]
+        elif not isinstance(item, str | None) and node.style is None:
+            yield key, node.start_mark.line + 1, node.value, item
+
+
+def _read_yaml(file: Path) -> tuple[dict[str, Any], Any]:
+    """Return the mapping in a YAML file, and its root node. Raises FormatError and OSError, see `read_yaml`."""
     from omegaconf import OmegaConf
 
-    check_yaml(file)
+    root = check_yaml(file)
     try:
         value = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except Exception as error:  # OmegaConf and PyYAML raise all kinds of exceptions
         raise FormatError(f"is not a YAML file of options ({_one_line(error)})") from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise FormatError("does not hold options, written key: value")
-    return {str(key): item for key, item in value.items()}
+    return {str(key): item for key, item in value.items()}, root
 
 
-def check_yaml(file: Path) -> None:
-    """Check the syntax, size and depth of a YAML file, and how much its aliases stand for.
+def check_yaml(file: Path) -> Any:
+    """Check the syntax, size and depth of a YAML file, and how much its aliases stand for. Returns its root node.
 
     Raises:
         FormatError: See `read_yaml`.
@@ -150,6 +178,7 @@ def check_yaml(file: Path) -> None:
         raise FormatError(f"is not YAML ({_one_line(error)})") from None
     if _expanded_size(root, {}, set()) > MAX_YAML_NODES:
         raise FormatError(f"stands for more than {MAX_YAML_NODES:,} values once its aliases are replaced")
+    return root
 
 
 def _expanded_size(node: Any, known: dict[int, int], open_nodes: set[int]) -> int:

@@ -7,6 +7,7 @@ as an escape of four hexadecimal digits, as in JSON.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,12 +28,16 @@ def sanitize(text: str) -> str:
 class SafeStream:
     """A text stream that sanitizes what is written to it. Everything else is the wrapped stream's.
 
+    A character that the stream's encoding lacks becomes an escape too, instead of an error.
+
     Attributes:
         raw_stream: The wrapped stream.
     """
 
     def __init__(self, raw_stream: TextIO) -> None:
         self.raw_stream = raw_stream
+        if isinstance(raw_stream, io.TextIOWrapper) and raw_stream.errors == "strict":
+            raw_stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write a text, sanitized. A carriage return at its beginning and cursor movements without text are kept."""

@@ -24,6 +24,8 @@ from orchestrator.report.classes import degenerate_text
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.style import COLORMAP, INK, VERMILION
 
+matplotlib.rcParams["text.parse_math"] = False  # names of models and files may hold dollar signs
+
 _NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
 
 
