@@ -10,6 +10,7 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import FinetuneConfig
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.names import safe_name
+from orchestrator.utils.paths import expanded
 
 _ABSENT = object()
 
@@ -37,7 +38,7 @@ def read_recipe(
         names = ", ".join(Presets(config_dir).options("recipe"))
         raise UserError("recipe", "", f"name one: recipe=NAME (there are: {names})")
     recipe = OmegaConf.create(Presets(config_dir).load("recipe", options.recipe))
-    folder = Path(options.to or f"finetuned/{safe_name(str(recipe.name))}").expanduser()
+    folder = expanded(options.to or f"finetuned/{safe_name(str(recipe.name))}")
     if "model.path" in values:
         values["model"] = values.pop("model.path")
     for key, value in values.items():

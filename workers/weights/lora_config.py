@@ -76,7 +76,10 @@ class LoraScales:
         Raises:
             UserError: A rank or alpha is no usable number, or a pattern no regular expression (grid.towards).
         """
-        self._uses_rslora = bool(config.get("use_rslora"))
+        self._uses_rslora = config.get("use_rslora") or False
+        if not isinstance(self._uses_rslora, bool):
+            problem = f"its {ADAPTER_CONFIG} has use_rslora={self._uses_rslora!r}, which must be true or false"
+            raise UserError(TOWARDS_FIELD, folder, f"{problem}: save it anew")
         self._r, self._alpha = config.get("r"), config.get("lora_alpha")
         if not (_is_rank(self._r) and _is_alpha(self._alpha)):
             remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={self._r}, lora_alpha={self._alpha}): save it anew"
