@@ -30,8 +30,8 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.paths import expanded
 from orchestrator.utils.hashing import text_id
+from orchestrator.utils.paths import expanded
 
 
 def load_study(path: str | Path) -> StoredStudy:
