@@ -119,7 +119,7 @@ def judge(call: Call) -> int:
     call = dataclasses.replace(call, overrides=overrides)
     stored = _stored(call)
     file = call.config.judging.calibrate
-    labels = None if file is None else read_labels(Path(file).expanduser())
+    labels = None if file is None else read_labels(expanded(file))
     if any(override.partition("=")[0].lstrip("+") in ("judge", "judges") for override in call.overrides):
         stored = with_judges(stored, tuple(call.config.judge_names))
     if labels is not None:
