@@ -176,6 +176,8 @@ def check_yaml(file: Path) -> Any:
         raise
     except Exception as error:  # PyYAML raises more than its own errors, for example ValueError for bad bytes
         raise FormatError(f"is not YAML ({_one_line(error)})") from None
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        raise FormatError("does not hold options, written key: value")
     if _expanded_size(root, {}, set()) > MAX_YAML_NODES:
         raise FormatError(f"stands for more than {MAX_YAML_NODES:,} values once its aliases are replaced")
     return root

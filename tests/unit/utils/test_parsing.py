@@ -53,6 +53,7 @@ def test_good_json_is_read() -> None:
         (b"x: [\n", "not YAML"),
         (b"a: 1\na: 2\n", "duplicate"),
         (b"- a\n- b\n", "does not hold options"),
+        (b"A", "does not hold options"),
         (b"1: a\n", "does not hold options"),
         (b"a: !!python/object/apply:os.system [ls]\n", "python/object"),
         (b"a: &a [*a]\n", "refers to itself"),
