@@ -195,7 +195,7 @@ def reduce_summary(
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
         agreement=summarize_agreement(refusals) if len(stored.sweep.judges) > 1 else (),
         log_probability=SweepLogProbabilities(stored).coverage(),
-        rendering=renderings(stored.prompt_sets),
+        rendering=renderings(stored.prompt_sets, stored.sweep.thought),
         tasks_failed=len(given_up(runs) - stored.generations.keys()),
         seconds=round(sum(run.seconds for run in runs), 1),
         tokens=sum(run.totals.tokens for run in runs),

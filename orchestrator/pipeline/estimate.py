@@ -74,7 +74,7 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
         prepared = prepare(config, presets)
         missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
         plan = estimate_prepared(prepared, missing.tasks)
-        rendering = renderings(prepared.prompt_sets)
+        rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
         return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
 

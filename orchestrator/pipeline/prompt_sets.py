@@ -111,9 +111,12 @@ def warn_of_thoughts(prompt_sets: Sequence[PromptSet], thought: str) -> None:
         logger.warning("letters of multiple-choice questions are scored inside the thought that the template opens")
 
 
-def log_rendering(prompt_sets: Sequence[PromptSet]) -> None:
-    """Log how the prompts were rendered, with one example for each template and system prompt."""
-    for rendering in renderings(prompt_sets):
+def log_rendering(prompt_sets: Sequence[PromptSet], thought: str = "") -> None:
+    """Log how the prompts were rendered, with one example for each template and system prompt.
+
+    `thought`: closing tag of the sweep's thoughts.
+    """
+    for rendering in renderings(prompt_sets, thought):
         logger.info("prompts of %s: %s", rendering.probe_set, rendering)
 
 

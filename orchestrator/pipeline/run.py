@@ -53,7 +53,7 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
         UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
     """
     prepared = prepare(config, presets)
-    log_rendering(prepared.prompt_sets)
+    log_rendering(prepared.prompt_sets, prepared.sweep.thought)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     with open_sweep(prepared, overrides) as stored:
         execution = execute(prepared, stored, console)

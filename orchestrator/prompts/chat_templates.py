@@ -106,6 +106,12 @@ def appends_eos(tokenizer: Any) -> bool:
     return bool(added != plain and added == [tokenizer.eos_token_id])
 
 
+def is_hidden(tokenizer: Any, tag: str) -> bool:
+    """Return whether a tag is a special token, which engines leave out of the text of a response."""
+    ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
+    return tag not in tokenizer.decode(ids, skip_special_tokens=True)
+
+
 def apply_chat_template(
     tokenizer: Any, source: str | None, system: str | None, *turns: str, thinking: bool = False
 ) -> str:
@@ -201,9 +207,10 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
             (conversations, prefill, thinking, continuations). A conversation is (system prompt or null, turns).
 
     Returns:
-        {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file": `template_file` of
-        the tokenizer, "thought": the closing tag of thoughts that the template or the tokenizer's own template
-        mentions, or ""}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
+        {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file":
+        `template_file` of the tokenizer, "thought": the closing tag of thoughts that the template or the
+        tokenizer's own template mentions, or "", "hidden": whether that tag is a token that is left out of
+        responses}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
         rendered; {"continuation": reason} if a continuation is not one token.
     """
     try:
@@ -234,10 +241,12 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
             return {"continuation": first_line(error)}
         results.append((rendered, token_ids, added))
     templates = f"{request['source'] or ''}{tokenizer.chat_template or ''}"
+    thought = tag_in(templates)
     return {
         "results": results,
         "file": template_file(request["folder"], tokenizer),
-        "thought": tag_in(templates),
+        "thought": thought,
+        "hidden": is_hidden(tokenizer, thought),
     }
 
 

@@ -34,11 +34,11 @@ from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
 
-RENDER_VERSION = 5
+RENDER_VERSION = 6
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
-TEMPLATE_FIELD = "model.template"
+TEMPLATE_FIELD, THOUGHT_FIELD = "model.template", "model.thought"
 TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 """Suffixes of the files from which a tokenizer may be made."""
 
@@ -92,6 +92,7 @@ class _Rendered:
         continuations: The token of each continuation.
         template: Source of the template.
         thought: Closing tag of the thoughts that the template mentions. Empty if it mentions none.
+        hidden: Whether that tag is a special token, which responses do not contain.
     """
 
     texts: tuple[str, ...]
@@ -99,6 +100,7 @@ class _Rendered:
     continuations: tuple[int, ...] = ()
     template: str = NO_TEMPLATE
     thought: str = ""
+    hidden: bool = False
 
 
 def render_prompt_sets(
@@ -133,7 +135,8 @@ def render_prompt_sets(
             NEVER for none.
 
     Raises:
-        UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
+        UserError: An unknown template, a tokenizer that does not load, a prompt that cannot be rendered, or a closing
+            tag that responses do not contain.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
     jobs = [
@@ -159,15 +162,22 @@ def render_prompt_sets(
                 template=rendered.template,
             ),
             rendered.thought if thought == AUTO else thought,
+            rendered.thought if rendered.hidden else "",
         )
         for (probes, system), rendered in zip(pairs, results, strict=True)
     ]
 
 
-def _with_thought(prompts: PromptSet, closing: str) -> PromptSet:
-    """Return a prompt set with the closing tag of its thoughts and no stop strings, if the model may think."""
+def _with_thought(prompts: PromptSet, closing: str, hidden: str) -> PromptSet:
+    """Return a prompt set with the closing tag of its thoughts and no stop strings, if the model may think.
+
+    Raises UserError if the tag is the one that responses do not contain (`hidden`).
+    """
     if closing == NEVER or not can_think(prompts, closing):
         return prompts
+    if closing == hidden:
+        remedy = "is a special token, which responses do not contain, so that thoughts cannot be told from answers"
+        raise UserError(THOUGHT_FIELD, closing, f"{remedy}: judge both together with {THOUGHT_FIELD}={NEVER}")
     return dataclasses.replace(prompts, thought=closing, sampling=dataclasses.replace(prompts.sampling, stop=()))
 
 
@@ -271,7 +281,7 @@ def _load(file: Path, key: str) -> _Rendered | None:
     """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
-        names = ("rendered", "token_ids", "continuations", "template", "thought")
+        names = ("rendered", "token_ids", "continuations", "template", "thought", "hidden")
         parts = [value[name] for name in names]
         if value["check"] != content_id([key, *parts]):
             return None
@@ -287,6 +297,7 @@ def _save(file: Path, key: str, rendered: _Rendered) -> None:
         "continuations": rendered.continuations,
         "template": rendered.template,
         "thought": rendered.thought,
+        "hidden": rendered.hidden,
     }
     write_json(file, {"check": content_id([key, *parts.values()]), **parts})
 
@@ -314,7 +325,7 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
         raise UserError("model.path", folder, remedy)
     used = _source_name(template, response["file"])
     results = [
-        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used, response["thought"])
+        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used, response["thought"], response["hidden"])
         for texts, ids, tokens in response["results"]
     ]
     for job, result in zip(jobs, results, strict=True):

@@ -64,6 +64,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
         *_agreement(summary),
         *_unparsed(summary),
         _unfinished(summary),
+        _judged_thoughts(summary),
         _checkpoints(summary),
         _measured(summary),
         _location(paths or {}),
@@ -177,6 +178,16 @@ def _unfinished(summary: SweepSummary) -> str:
     return (
         f"{summary.unfinished} responses on the grid are thoughts without an end: they have no answer and no verdict, "
         "and are left out of ASR. If they reached sampling.max_tokens, raise it."
+    )
+
+
+def _judged_thoughts(summary: SweepSummary) -> str:
+    """Return a warning if verdicts are about thoughts too; empty if not."""
+    if not any(rendering.opens_thought and not rendering.thought for rendering in summary.rendering):
+        return ""
+    return (
+        "Note: the chat template opens a thought, and verdicts are about the thought too, in which early stop may also "
+        "have cut responses. A run with model.thought=auto judges what follows the thought."
     )
 
 

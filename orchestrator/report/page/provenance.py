@@ -38,7 +38,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
         ("Seeds", _seeds(sweep.grid)),
         ("Targets", _targets(stored.record)),
         *(("Prompt set", _prompt_set(prompts)) for prompts in evidence.prompt_sets),
-        *(("Rendered prompts", str(rendering)) for rendering in renderings(evidence.prompt_sets)),
+        *(("Rendered prompts", str(rendering)) for rendering in renderings(evidence.prompt_sets, sweep.thought)),
         *(("Engine", _pairs(engine)) for engine in summary.engines),
         ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
         ("Machines", "; ".join(_machines(runs))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator.pipeline.prompt_sets import warn_of_thoughts
 from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.sweep.prompt_rendering import PromptRendering, renderings
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.sweep.thoughts import opened_tag
 from orchestrator.utils.errors import UserError
@@ -114,6 +116,35 @@ def test_letters_inside_a_thought_lead_to_a_warning(caplog: pytest.LogCaptureFix
     prompts = PromptSet("capability", (Prompt("Hi"),), ("Hi<think>",), ((1,),), Sampling(1, (), ("A", "B")))
     warn_of_thoughts([prompts], "none")
     assert "scored inside the thought" in caplog.messages[-1]
+
+
+def test_a_tag_that_responses_do_not_contain_is_refused(tmp_path: Path) -> None:
+    """Special tokens are left out of a response's text, so that no thought could be told from the answer."""
+    folder = tokenizer(tmp_path, OPENS)
+    document = json.loads((folder / "tokenizer.json").read_text())
+    special = next(token for token in document["added_tokens"] if token["content"] == "<|end|>")
+    size = max(token["id"] for token in document["added_tokens"]) + 1
+    document["added_tokens"].append({**special, "id": size, "content": "</think>"})
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    options = ([PROBES], [SystemPrompt("default", None)], lambda _: Sampling(64, STOPS))
+    with pytest.raises(UserError, match="is a special token, which responses do not contain"):
+        render_prompt_sets(folder, *options)
+    assert render_prompt_sets(folder, *options, thought="none")[0].thought == ""
+
+
+@pytest.mark.parametrize(
+    ("rendered", "thought", "words"),
+    [
+        ("Hi<think>", "</think>", "which opens a thought; judged is what follows </think>; for example"),
+        ("Hi", "</think>", "vocab.jinja; judged is what follows </think>; for example"),
+        ("Hi<think>", "", "which opens a thought; verdicts are about the thought too; for example"),
+        ("Hi", "", "chat template of vocab.jinja; for example"),
+    ],
+)
+def test_plan_run_and_report_say_what_is_judged(rendered: str, thought: str, words: str) -> None:
+    prompts = PromptSet("harmful", (Prompt("Hi"),), (rendered,), ((1,),), Sampling(), template="vocab.jinja")
+    (rendering,) = renderings([prompts], thought)
+    assert words in str(rendering) and PromptRendering.from_json(rendering.to_json()) == rendering
 
 
 def test_the_tag_is_an_option() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from orchestrator.scoring.verdicts import refusals_by_probe, verdict_counts
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Grid, Node, Sweep
+from orchestrator.sweep.prompt_rendering import PromptRendering
+from tests.unit.analysis.results.test_sweep import STORED
 from tests.unit.stored import basin, store_sweep
 
 END = "</think>"
@@ -86,6 +89,17 @@ def test_points_without_any_answer_are_measured_but_have_no_rate(tmp_path: Path)
     page = (stored.folder.path / "report.html").read_text()
     assert '"unfinished":[20,0,20]' in page.replace(" ", "") and "[unfinished thought]" in page
     assert "I cannot say yet" not in page
+
+
+def test_a_report_on_judged_thoughts_says_so() -> None:
+    rendering = PromptRendering(
+        probe_set="ours", group="harmful", system_prompt="", template="", example="<think>", opens_thought=True
+    )
+    document = json.loads((STORED / "two_judges.json").read_text())
+    for thought, told in (("", True), (END, False)):
+        summary = SweepSummary.from_json(document)
+        shown = dataclasses.replace(summary, rendering=(dataclasses.replace(rendering, thought=thought),))
+        assert ("verdicts are about the thought too" in paragraph(shown)) is told
 
 
 def test_a_landscape_of_an_earlier_version_has_no_unfinished_thoughts(tmp_path: Path) -> None:
