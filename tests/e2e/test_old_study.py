@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -95,12 +94,11 @@ def assert_equal_landscape(sweep: Path, expected: Path) -> None:
     assert (landscape["n_unclear"].to_numpy() <= earlier["n_complied"].to_numpy()).all()
 
 
-def assert_equal_parquet(actual: Path, expected: Path) -> None:
-    """Assert that tables, schemas and footers are equal, and bytes too if this version of pyarrow wrote both."""
-    one, other = pq.read_table(actual), pq.read_table(expected)
-    assert one.schema.equals(other.schema, check_metadata=True) and one.equals(other)
-    if pq.read_metadata(expected).created_by == f"parquet-cpp-arrow version {pa.__version__}":
-        assert actual.read_bytes() == expected.read_bytes()
+def assert_equal_scalars(actual: Path, expected: Path) -> None:
+    """Assert that files of a direction hold the same scalars. The first version did not store the tensors' shapes."""
+    one, other = (pq.read_table(path).replace_schema_metadata() for path in (actual, expected))
+    assert one.select(other.schema.names).equals(other)
+    assert meta(actual)["direction"] == meta(expected)["direction"]
 
 
 def verdicts(folder: Path) -> dict[tuple[str, ...], tuple[Any, ...]]:
@@ -218,7 +216,7 @@ def test_a_deleted_part_is_generated_again_with_equal_rows(old: Path) -> None:
     directions = list(root.glob("directions/*.parquet"))
     assert directions
     for path in directions:
-        assert_equal_parquet(path, DATA / path.relative_to(old))
+        assert_equal_scalars(path, DATA / path.relative_to(old))
     if current["engine_id"] != original["engine_id"]:
         pytest.skip(f"rows were generated, but by another engine: {current['engine']}")
     assert current["tasks"] == original["tasks"], "tasks include the hash of their rows"
