@@ -8,14 +8,16 @@ make the judge (benchmarks/data/degenerate/README.md), and the coverage of corre
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import log_probability
 from benchmarks.degenerate import load
 from benchmarks.results import section, table
 from orchestrator import judges
@@ -27,13 +29,13 @@ from orchestrator.analysis.calibration import (
     correct,
     make_strata,
 )
-from orchestrator.judges import degenerate
+from orchestrator.judges import _log_probability, degenerate
 from orchestrator.judges.degenerate import Features
 
 NAME = "smollm2_135m"
 FINGERPRINT = "884df66b5d54be53"
 """Fingerprint of the embedded model, as in study.json."""
-FILE = Path(__file__).parents[1] / "orchestrator" / "data" / "calibrations" / f"{NAME}.json"
+FOLDER = Path(__file__).parents[1] / "orchestrator" / "data" / "calibrations"
 SEED = 16
 
 
@@ -81,9 +83,16 @@ def labeled_share(successes: Mapping[float, int], group: str, tokens: int) -> tu
     return 100 * value, 100 * max(value - half, 0.0), 100 * min(value + half, 1.0)
 
 
-def embedded_calibration() -> Calibration:
-    """Return the calibration of the embedded model for the current version of the judge."""
-    return Calibration(
+def read_combined(splits: Collection[str]) -> Iterator[LabeledResponse]:
+    """Yield the responses of `read_successes`, called degenerate by text and log-probability."""
+    called = {pair.id: pair.combined == "degenerate" for split in splits for pair in log_probability.read(split)}
+    for row, response in read_successes(splits):
+        yield dataclasses.replace(response, called=called[row["id"]])
+
+
+def embedded_calibrations() -> dict[Path, Calibration]:
+    """Return the calibrations of the embedded model by file: of the text alone, and with log-probabilities."""
+    by_text = Calibration(
         name=NAME,
         fingerprint=FINGERPRINT,
         norm="layer",
@@ -93,6 +102,14 @@ def embedded_calibration() -> Calibration:
         source="benchmarks/data/degenerate, test split: labeled by language models",
         strata=make_strata(response for _, response in read_successes(("test",))),
     )
+    combined = dataclasses.replace(
+        by_text,
+        name=f"{NAME}_log_probability",
+        degenerate_id=_log_probability.JUDGE.id,
+        source=f"benchmarks/data/degenerate, splits test and {log_probability.SPLIT}: labeled by language models",
+        strata=make_strata(read_combined(("test", log_probability.SPLIT))),
+    )
+    return {FOLDER / f"{calibration.name}.json": calibration for calibration in (by_text, combined)}
 
 
 def coverage(
@@ -187,25 +204,23 @@ CASES: dict[str, tuple[list[float], list[float], list[float], list[int], list[in
 """Name -> true sensitivity, specificity and share by stratum, then successes and labels by stratum."""
 
 
-def report(calibration: Calibration) -> str:
+def report(calibrations: Iterable[Calibration]) -> str:
     """Return the section of RESULTS.md."""
-    rows = []
-    for stratum in calibration.strata:
-        ruined, others = stratum.found + stratum.missed, stratum.passed + stratum.alarms
-        place = f"{stratum.low:g} to {stratum.high:g}"
-        rates = [f"{stratum.found} of {ruined}", f"{stratum.alarms} of {others}"]
-        rows.append([str(stratum.max_tokens), place, *rates])
     simulated, coverages = [], []
     for name, case in CASES.items():
         covered, width = coverage(case)
         coverages.append(covered)
         simulated.append([name, f"{covered:.1f}%", f"{width:.1f}"])
+    by_text, combined = (_rates(calibration) for calibration in calibrations)
     return "\n\n".join(
         [
             "## Corrected share of degenerate responses",
-            f"`python -m benchmarks.calibration`: the judge `degenerate`, version {calibration.degenerate_version}, on "
+            f"`python -m benchmarks.calibration`: the judge `degenerate`, version {degenerate.JUDGE.version}, on "
             f"the embedded model's responses of the test split that `keyword` does not call refused.",
-            table(["tokens", "distance", "ruins called degenerate", "others called degenerate"], rows),
+            by_text,
+            f"With log-probabilities, version {_log_probability.JUDGE.version}, also on the responses of the split "
+            f"{log_probability.SPLIT}:",
+            combined,
             "How often the 95% interval of the corrected share covers the true share, in 2,000 simulated sweeps a row, "
             "each with labels of its own:",
             table(["sweeps", "coverage (goal: 93%)", "mean width, %"], simulated),
@@ -214,12 +229,24 @@ def report(calibration: Calibration) -> str:
     )
 
 
+def _rates(calibration: Calibration) -> str:
+    """Return the table of a calibration's strata."""
+    rows = []
+    for stratum in calibration.strata:
+        ruined, others = stratum.found + stratum.missed, stratum.passed + stratum.alarms
+        place = f"{stratum.low:g} to {stratum.high:g}"
+        rates = [f"{stratum.found} of {ruined}", f"{stratum.alarms} of {others}"]
+        rows.append([str(stratum.max_tokens), place, *rates])
+    return table(["tokens", "distance", "ruins called degenerate", "others called degenerate"], rows)
+
+
 def write() -> None:
-    """Write the package's calibration and the section of RESULTS.md."""
-    calibration = embedded_calibration()
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(json.dumps(calibration.to_json(), indent=1) + "\n", encoding="utf-8")
-    section("calibration", report(calibration))
+    """Write the package's calibrations and the section of RESULTS.md."""
+    calibrations = embedded_calibrations()
+    FOLDER.mkdir(exist_ok=True)
+    for path, calibration in calibrations.items():
+        path.write_text(json.dumps(calibration.to_json(), indent=1) + "\n", encoding="utf-8")
+    section("calibration", report(calibrations.values()))
 
 
 if __name__ == "__main__":

@@ -168,17 +168,22 @@ def report(texts: list[Judged]) -> str:
 
 def _agreement() -> Iterator[str]:
     """Yield a sentence on the agreement of the two readers for each split."""
-    for split in ("train", "test"):
-        pairs = Counter((*row["labels"],) for row in load("responses.jsonl") if row["split"] == split)
-        agreed = sum(n for (a, b), n in pairs.items() if a == b)
-        yield (
-            f"Real responses of the {split} split: two readers agree on {agreed} of {pairs.total()} labels, Cohen's "
-            f"kappa {kappa(pairs):.3f}."
-        )
+    return (kappa_sentence(split) for split in ("train", "test"))
+
+
+def kappa_sentence(split: str) -> str:
+    """Return a sentence on the agreement of the two readers of a split's responses."""
+    pairs = Counter((*row["labels"],) for row in load("responses.jsonl") if row["split"] == split)
+    agreed = sum(n for (a, b), n in pairs.items() if a == b)
+    return (
+        f"Real responses of the {split} split: two readers agree on {agreed} of {pairs.total()} labels, Cohen's "
+        f"kappa {kappa(pairs):.3f}."
+    )
 
 
 if __name__ == "__main__":
-    from benchmarks import calibration
+    from benchmarks import calibration, log_probability
 
     section("degenerate", report(list(read("test"))))
+    log_probability.write()
     calibration.write()  # it is for one version of the judge

@@ -106,11 +106,12 @@ def training_rows() -> Iterator[dict[str, Any]]:
     for row in rows(DATA / "responses.jsonl"):
         label = row["labels"][0]
         if row["split"] == "train" and label == row["labels"][1] and label != "unclear":
-            kept = {key: row[key] for key in ("response", "features") if key in row}
+            kept = {key: row[key] for key in ("id", "alpha", "response", "features") if key in row}
             yield _row(CLASSES[label == "degenerate"], "real", fold_of(row["prompt_id"]), 1.0, **kept)
-    for row in rows(ROOT / "tests" / "data" / "labelled_responses.jsonl"):
+    for i, row in enumerate(rows(ROOT / "tests" / "data" / "labelled_responses.jsonl")):
         label = CLASSES[row["label"] == "degenerate"]
-        yield _row(label, "real (old)", fold_of(row["response"]), 1.0, text=row["response"])
+        about = {"id": f"old{i:03d}", "alpha": row["alpha"]}
+        yield _row(label, "real (old)", fold_of(row["response"]), 1.0, text=row["response"], **about)
     for row in rows(DATA / "cases.jsonl"):
         yield _row(row["label"], "case", fold_of(row["text"]), 6.0, validates=False, text=row["text"])
     for row in rows(DATA / "project.jsonl"):
@@ -180,7 +181,7 @@ class Model:
         n, m = self.loop.shape[1] + 1, self.words.shape[1] + 1
         return b[:n], b[n : n + m], b[n + m :]
 
-    def _parts(self, b: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def parts(self, b: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return P(loop) [text], the softmax of the words [text, class] and of the end."""
         loop, ruin, other = self.split(b)
         repetitive = 1.0 / (1.0 + np.exp(-np.clip(self.loop[use] @ loop[1:] + loop[0], -30, 30)))
@@ -193,14 +194,14 @@ class Model:
 
     def probabilities(self, b: np.ndarray, use: np.ndarray) -> np.ndarray:
         """Return the probabilities of CLASSES, [text, class]."""
-        repetitive, words, end = self._parts(b, use)
+        repetitive, words, end = self.parts(b, use)
         calm = (1.0 - repetitive) * (1.0 - np.where(self.has_end[use], end[:, 1], 0.0))
         coherent, other = words[:, 0] * calm, words[:, 2] * calm
         return np.stack([coherent, 1.0 - coherent - other, other], 1)
 
     def loss(self, b: np.ndarray, use: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the negative log-likelihood with the penalty, and its gradient."""
-        repetitive, words, end = self._parts(b, use)
+        repetitive, words, end = self.parts(b, use)
         ruined_end = np.where(self.has_end[use], end[:, 1], 0.0)
         p = np.clip(self.probabilities(b, use), 1e-9, 1.0)
         label, weight = self.labels[use], self.weights[use]

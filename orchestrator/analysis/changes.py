@@ -15,7 +15,9 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import SCORING_VERSION
 
-_JUDGED_AGAIN = f"version {DEGENERATE.version} of the judge `degenerate` has judged them"
+_JUDGED_AGAIN = (
+    f"version {DEGENERATE.version} of the judge `degenerate` has judged them, with or without log-probabilities"
+)
 REASONS: Mapping[str, tuple[str, str]] = {
     "n_correct": ("right answers", f"they are read by version {SCORING_VERSION} of their scoring (docs/capability.md)"),
     "n_degenerate": ("degenerate successes", f"{_JUDGED_AGAIN} (docs/judges.md)"),

@@ -32,7 +32,13 @@ from orchestrator.prompts import capability
 from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
-from orchestrator.scoring.verdicts import degeneracy_version, outcomes, refusals_by_probe, verdict_counts
+from orchestrator.scoring.verdicts import (
+    degeneracy_version,
+    log_probability_version,
+    outcomes,
+    refusals_by_probe,
+    verdict_counts,
+)
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.records import RunRecord
 from orchestrator.store.runs import engines_of, given_up, with_totals
@@ -195,6 +201,7 @@ def reduce_summary(
         judges=tuple(_judge_summary(stored, judge) for judge in load_panel(stored)),
         agreement=summarize_agreement(refusals) if len(stored.sweep.judges) > 1 else (),
         log_probability=SweepLogProbabilities(stored).coverage(),
+        log_probability_version=log_probability_version(stored),
         rendering=renderings(stored.prompt_sets, stored.sweep.thought),
         tasks_failed=len(given_up(runs) - stored.generations.keys()),
         seconds=round(sum(run.seconds for run in runs), 1),

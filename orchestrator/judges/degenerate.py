@@ -152,13 +152,37 @@ def probabilities(response: str) -> Probabilities:
     return combine(features)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a text from which its probabilities are computed.
+
+    Attributes:
+        loop: Probability that it is repetitive.
+        coherent: Probability that its words are English. The next two add up to 1 with it.
+        ruin: Probability that its words are no language.
+        other: Probability that its words are in another language or notation.
+        ruined_end: Probability that the words of its end are no language; 0 for a short text.
+    """
+
+    loop: float
+    coherent: float
+    ruin: float
+    other: float
+    ruined_end: float
+
+
+def scores(features: Features) -> Scores:
+    """Return the scores for these features."""
+    ruined_end = 0.0 if features.end is None else _words(features.end)[1]
+    return Scores(_loop(features), *_words(features.words), ruined_end)
+
+
 def combine(features: Features) -> Probabilities:
     """Return the probabilities of the three verdicts for these features."""
-    loop = _loop(features)
-    coherent, _, other = _words(features.words)
-    calm = (1.0 - loop) * (1.0 - (0.0 if features.end is None else _words(features.end)[1]))
-    coherent, other = round(coherent * calm, DIGITS), round(other * calm, DIGITS)
-    return Probabilities(coherent, 1.0 - coherent - other, other, loop)
+    parts = scores(features)
+    calm = (1.0 - parts.loop) * (1.0 - parts.ruined_end)
+    coherent, other = round(parts.coherent * calm, DIGITS), round(parts.other * calm, DIGITS)
+    return Probabilities(coherent, 1.0 - coherent - other, other, parts.loop)
 
 
 def end_of(text: str) -> str:

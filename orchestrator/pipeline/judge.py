@@ -27,6 +27,7 @@ from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models.checkpoint import MODEL_FIELD
 from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, judge_prompt_set
+from orchestrator.scoring.degeneracy import score_with_log_probabilities
 from orchestrator.scoring.panel import check_judges
 from orchestrator.scoring.text_judges import Verdict, score_missing, score_with_text_judges
 from orchestrator.store.parts import TaskParts
@@ -144,6 +145,7 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
                 code = ExitCode.FAILED_TASKS
     with console.status("judging"):
         score_with_text_judges(stored)
+        score_with_log_probabilities(stored)
     return code
 
 

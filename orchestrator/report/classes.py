@@ -48,4 +48,16 @@ def degenerate_sentence(summary: SweepSummary) -> str:
         )
     value = share if known is None else known.value
     meaning = " There the model lost its language rather than its safety." if value >= 50 else ""
-    return f"{text}{meaning}"
+    return f"{text}{meaning}{_evidence(summary)}"
+
+
+def _evidence(summary: SweepSummary) -> str:
+    """Return a sentence on what the classes rest on, after a space. Empty for a summary of an earlier version."""
+    counted = summary.log_probability
+    if counted is None:
+        return ""
+    if summary.log_probability_version is None:
+        measured = f", although {counted.measured} have a log-probability" if counted.measured else ""
+        return f" The classes of all responses rest on the text alone{measured}."
+    refusals = f"; {counted.decided} refusals need none" if counted.decided else ""
+    return f" The classes rest on text and log-probability ({counted.measured} responses{refusals})."

@@ -37,8 +37,8 @@ class _Responses:
     Attributes:
         table: The verdicts.
         is_text: Whether each response is a text, bool[n].
-        decided: Whether its text already decides the verdict: it is degenerate, or a refusal by the sweep's first judge
-            (if that is a text judge), bool[n].
+        decided: Whether its class needs no log-probability, because it is a refusal by the sweep's first judge (if that
+            is a text judge), bool[n].
         measured: Whether its log-probability is stored, bool[n].
     """
 
@@ -65,6 +65,10 @@ class SweepLogProbabilities:
             for prompt, ids in zip(prompts.prompts, prompts.token_ids, strict=True)
         }
         self._contexts = {" ".join(key): prompt.context_id for key, prompt in self._prompts.items()}
+
+    def __len__(self) -> int:
+        """Return the number of continuations that are stored in the sweep's study."""
+        return len(self._index)
 
     def find(self, prompt_set_id: str, prompt_id: str, response: str) -> LogProbability | None:
         """Return the log-probability of a response given its prompt, or None if it is not stored."""
@@ -129,9 +133,9 @@ class SweepLogProbabilities:
         degenerate_id = degeneracy_judge(self._stored).id
         judged = {key: part for key, part in self._stored.judged(degenerate_id).items() if key in tasks}
         for part, table in self._stored.study.judgements(degenerate_id).rows(judged):
-            decided = pc.equal(table["verdict"], "degenerate").to_numpy()
+            decided = np.zeros(table.num_rows, bool)
             if first is not None:
-                decided = decided | self._refused(first, table, [key for key in part.tasks if key in judged])
+                decided = self._refused(first, table, [key for key in part.tasks if key in judged])
             is_text = self._contexts_of(table) != 0
             measured = np.zeros(table.num_rows, bool)
             if len(self._index):

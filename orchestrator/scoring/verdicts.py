@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.judges import UNFINISHED, Judge
+from orchestrator.judges import UNFINISHED, Judge, _log_probability
+from orchestrator.judges._log_probability import JUDGE as COMBINED
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -54,8 +55,26 @@ def degeneracy_version(stored: StoredSweep) -> int:
     return DEGENERATE.version
 
 
+def log_probability_version(stored: StoredSweep) -> int | None:
+    """Return the version of the rule by which a sweep's verdicts rest on log-probabilities too. None: on texts alone.
+
+    They do once the rule has judged all responses (`scoring.degeneracy`), so that one rule decides all of them. It does
+    not judge what follows a thought.
+    """
+    if stored.sweep.thought or not _log_probability.is_calibrated_for(stored.study.info.fingerprint):
+        return None
+    tasks = stored.generations.keys()
+    return COMBINED.version if tasks and tasks <= stored.judged(COMBINED.id).keys() else None
+
+
 def degeneracy_id(stored: StoredSweep) -> str:
-    """Return the id of the judge of degeneracy whose verdicts count for a sweep; see `degeneracy_version`."""
+    """Return the id under which the verdicts on degeneracy that count for a sweep are stored.
+
+    It is that of the rule with log-probabilities, see `log_probability_version`, or of a version of the judge of
+    degeneracy, see `degeneracy_version`.
+    """
+    if log_probability_version(stored) is not None:
+        return COMBINED.id
     return EARLIER_IDS.get(degeneracy_version(stored), degeneracy_judge(stored).id)
 
 

@@ -79,8 +79,7 @@ class LogProbabilityCoverage(JsonRecord):
 
     Attributes:
         measured: Responses that have one.
-        decided: Responses that have none and do not need one, because their text already decides the verdict
-            (docs/log_probability.md).
+        decided: Responses that have none and do not need one, because they are refusals (docs/log_probability.md).
         missing: The other responses that have none.
     """
 

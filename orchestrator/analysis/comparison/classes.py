@@ -11,7 +11,8 @@ from orchestrator.analysis.results.sweep import SweepSummary
 def compare_degenerate(first: SweepSummary, second: SweepSummary) -> ShareDifference:
     """Return the difference of two shares, second minus first.
 
-    Shares are compared only if the same version of the judge `degenerate` counted both. The interval of a difference of
+    Shares are compared only if the same version of the judge `degenerate` counted both, and both rest on
+    log-probabilities too (by the same version of that rule) or on texts alone. The interval of a difference of
     two corrected shares adds the squares of the distances to their ends (Zou and Donner, Statistics in Medicine 27,
     2008).
     """
@@ -22,6 +23,17 @@ def compare_degenerate(first: SweepSummary, second: SweepSummary) -> ShareDiffer
             f"the shares of degenerate responses are not compared, because versions of the judge `degenerate` differ "
             f"({shown}): `reduce` judges both sweeps by the current one"
         )
+        return ShareDifference(first=None, second=None, difference=None, reason=reason)
+    if first.log_probability_version != second.log_probability_version:
+        reason = (
+            "the shares of degenerate responses are not compared, because only one of them rests on log-probabilities "
+            "too: `judge judging.log_probability=undecided` measures what a sweep lacks"
+        )
+        if None not in (first.log_probability_version, second.log_probability_version):
+            reason = (
+                "the shares of degenerate responses are not compared, because they rest on log-probabilities by "
+                "different versions of the rule: `reduce` judges both sweeps by the current one"
+            )
         return ShareDifference(first=None, second=None, difference=None, reason=reason)
     one, two = (None if summary.classes is None else summary.classes.corrected.known for summary in (first, second))
     if one is not None and two is not None:

@@ -77,6 +77,8 @@ class SweepSummary(JsonRecord):
         plane_share: Share of the sum of squared displacements of a trajectory that lies in its principal plane, from 0
             to 1. None if the grid is not such a plane.
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
+        log_probability_version: Version of the rule by which the classes rest on log-probabilities too. None if they
+            rest on the text alone.
         rendering: How the prompts were rendered, for each template and system prompt. Empty in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
@@ -116,6 +118,7 @@ class SweepSummary(JsonRecord):
     judges: tuple[JudgeSummary, ...] = ()
     agreement: tuple[AgreementSummary, ...] = ()
     log_probability: LogProbabilityCoverage | None = None
+    log_probability_version: int | None = None
     rendering: tuple[PromptRendering, ...] = ()
     tasks_failed: int = 0
     seconds: float = 0.0

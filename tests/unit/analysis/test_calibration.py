@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.calibration import CASES, FILE, coverage, embedded_calibration
+from benchmarks.calibration import CASES, coverage, embedded_calibrations
 from orchestrator.analysis.calibration import (
     Calibration,
     CalibrationStratum,
@@ -101,9 +101,10 @@ def test_calibrations_survive_json() -> None:
     assert Calibration.from_json(json.loads(json.dumps(own.to_json()))) == own
 
 
-def test_the_packaged_calibration_is_made_from_the_test_split_by_the_current_judge() -> None:
-    stored = Calibration.from_json(json.loads(FILE.read_text(encoding="utf-8")))
-    assert stored == embedded_calibration(), "run `python -m benchmarks.calibration`"
+def test_the_packaged_calibrations_are_made_from_test_splits_by_the_current_judges() -> None:
+    for path, expected in embedded_calibrations().items():
+        stored = Calibration.from_json(json.loads(path.read_text(encoding="utf-8")))
+        assert stored == expected, "run `python -m benchmarks.calibration`"
 
 
 @pytest.mark.parametrize("name", ["like the embedded model", "15 to 20% false alarms", "nearly all ruined"])

@@ -25,6 +25,7 @@ from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.calibrations import calibration_path, write_calibration
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.sweep.continuations import LogProbabilityCoverage
 from tests.unit.stored import store_sweep
 
 RESPONSES = {
@@ -170,3 +171,24 @@ def test_shares_are_compared_only_if_one_version_of_the_judge_counted_both(store
         different = compare_degenerate(earlier, raw)
         assert (different.first, different.second, different.difference) == (None, None, None)
         assert f"differ ({shown} and {DEGENERATE.version}): `reduce` judges both" in (different.reason or "")
+
+
+def test_the_summary_says_whether_classes_rest_on_log_probabilities(stored: StoredSweep) -> None:
+    _, summary = read_results(stored.folder)
+    assert "The classes of all responses rest on the text alone." in narrative.details(summary)
+    counted = LogProbabilityCoverage(measured=33, decided=11)
+    partly = dataclasses.replace(summary, log_probability=counted)
+    assert "rest on the text alone, although 33 have a log-probability." in narrative.details(partly)
+    both = dataclasses.replace(partly, log_probability_version=1)
+    sentence = "The classes rest on text and log-probability (33 responses; 11 refusals need none)."
+    assert sentence in narrative.details(both)
+
+
+def test_shares_are_not_compared_if_only_one_rests_on_log_probabilities(stored: StoredSweep) -> None:
+    _, summary = read_results(stored.folder)
+    both = dataclasses.replace(summary, log_probability_version=1)
+    difference = compare_degenerate(summary, both)
+    assert difference.difference is None and "judging.log_probability=undecided" in (difference.reason or "")
+    other = compare_degenerate(both, dataclasses.replace(summary, log_probability_version=2))
+    assert other.difference is None and "different versions" in (other.reason or "")
+    assert compare_degenerate(both, both).difference == 0.0

@@ -63,11 +63,11 @@ def test_each_different_pair_of_prompt_and_text_is_read_once(stored: StoredSweep
     """Of 33 responses, 9 refuse, 12 answer and 12 are loops."""
     everything = unmeasured(stored, LogProbabilityChoice.all)
     assert len(everything) == len({(e.context_id, e.response_id) for e in everything}) == 3 + (1 + 1 + 4) + 3
-    assert len(unmeasured(stored, LogProbabilityChoice.undecided)) == 6
+    assert len(unmeasured(stored, LogProbabilityChoice.undecided)) == 9, "no refusal"
     assert texts(unmeasured(stored, LogProbabilityChoice.undecided))[:2] == ["Here is what you asked for, at -0.2.",
                                                                  "Here is what you asked for, at -0.3."]  # fmt: skip
     assert unmeasured(stored, LogProbabilityChoice.none) == []
-    assert SweepLogProbabilities(stored).coverage() == LogProbabilityCoverage(measured=0, decided=21, missing=12)
+    assert SweepLogProbabilities(stored).coverage() == LogProbabilityCoverage(measured=0, decided=9, missing=24)
 
 
 def test_only_the_chosen_tasks_are_read(stored: StoredSweep) -> None:
@@ -95,7 +95,7 @@ def test_verdicts_are_joined_with_log_probabilities(stored: StoredSweep) -> None
     todo = unmeasured(stored, LogProbabilityChoice.undecided)
     measure(stored, todo)
     known = SweepLogProbabilities(stored)
-    assert known.coverage() == LogProbabilityCoverage(measured=12, decided=21)
+    assert known.coverage() == LogProbabilityCoverage(measured=24, decided=9)
     texts = {
         (row["point_id"], row["prompt_id"]): row["response"]
         for _, table in stored.study.generations.rows(stored.generations)
@@ -109,7 +109,7 @@ def test_verdicts_are_joined_with_log_probabilities(stored: StoredSweep) -> None
                 assert (found is None) == (n_tokens == NOT_STORED) == math.isnan(mean)
                 assert found is None or found == LogProbability(mean, n_tokens)
                 seen += found is not None
-    assert seen == 2 * 12
+    assert seen == 2 * 24
 
 
 def test_a_text_without_tokens_has_a_row_and_no_mean(stored: StoredSweep) -> None:

@@ -1,0 +1,147 @@
+"""Measure what log-probabilities add to the judge `degenerate`, on test texts that were not used to combine them.
+
+    python -m benchmarks.log_probability
+
+The log-probabilities of the texts are stored (scripts/measure_log_probability.py), so that no engine is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import binomtest
+
+from benchmarks.degenerate import kappa_sentence, load, share
+from benchmarks.results import section, table
+from orchestrator.judges import _log_probability, degenerate
+from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges.degenerate import Features
+from orchestrator.utils.hashing import text_id
+
+SPLIT = "test log-probability"
+"""The split of new texts, which were read after the combination was frozen. `test` is that of the judge of texts."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labeled text with both verdicts.
+
+    Attributes:
+        id: Its id in the data.
+        truth: `degenerate`, `coherent` or `other` (another language or notation).
+        real: Whether the embedded model wrote it.
+        distance: |alpha| of a real response.
+        tokens: Length limit of a real response.
+        by_text: Verdict on the text alone.
+        combined: Verdict with the log-probability.
+    """
+
+    id: str
+    truth: str
+    real: bool
+    distance: float
+    tokens: int
+    by_text: str
+    combined: str
+
+
+def read(split: str) -> Iterator[Pair]:
+    """Yield the labeled texts of a split that have a log-probability, without those on which the readers disagree."""
+    measured = {row["id"]: row for row in load("log_probabilities.jsonl")}
+
+    def pair(row: dict[str, Any], key: str, truth: str, real: bool) -> Pair | None:
+        found = measured.get(key)
+        if found is None:
+            return None
+        text = row.get("response", row.get("text", ""))
+        special = "features" not in row and (
+            not text.strip() or is_number(text.strip()) or is_uncalibrated(text) or found["mean"] is None
+        )
+        if special:
+            by_text = combined = degenerate.JUDGE.verdict("", text)
+        else:
+            features = Features.from_json(row["features"]) if "features" in row else degenerate.measure(text)
+            by_text = degenerate.decide(degenerate.combine(features))
+            combined = _log_probability.decide_features(features, found["mean"], found["n_tokens"])
+        return Pair(row["id"], truth, real, abs(row.get("alpha", 0.0)), row.get("tokens", 0), by_text, combined)
+
+    for row in load("responses.jsonl"):
+        label = row["labels"][0]
+        if row["split"] == split and label == row["labels"][1] and label != "unclear":
+            found = pair(row, row["id"], "degenerate" if label == "degenerate" else "coherent", True)
+            if found is not None:
+                yield found
+    for row in load("written.jsonl"):
+        if row["split"] == split:
+            found = pair(row, text_id(row["text"]), row["class"], False)
+            if found is not None:
+                yield found
+
+
+GROUPS: tuple[tuple[str, Callable[[Pair], bool]], ...] = (
+    ("ruins of the embedded model", lambda pair: pair.truth == "degenerate"),
+    ("... at a distance of 0.05 to 0.15", lambda pair: pair.truth == "degenerate" and pair.distance < 0.175),
+    ("... at a distance of 0.2 to 0.3", lambda pair: pair.truth == "degenerate" and 0.175 < pair.distance < 0.325),
+    ("... farther out", lambda pair: pair.truth == "degenerate" and pair.distance > 0.325),
+    ("... of at most 32 tokens", lambda pair: pair.truth == "degenerate" and pair.tokens == 32),
+    ("... of at most 128 tokens", lambda pair: pair.truth == "degenerate" and pair.tokens == 128),
+    ("coherent responses of the embedded model", lambda pair: pair.truth == "coherent" and pair.real),
+    ("coherent English, written", lambda pair: pair.truth == "coherent" and not pair.real),
+    ("coherent English, all", lambda pair: pair.truth == "coherent"),
+    ("other languages and notations", lambda pair: pair.truth == "other"),
+)
+
+
+def comparison(pairs: Sequence[Pair]) -> str:
+    """Return the table of what is called degenerate, with and without log-probabilities."""
+    rows = []
+    for name, belongs in GROUPS:
+        members = [pair for pair in pairs if belongs(pair)]
+        if members:
+            called = [sum(getattr(pair, way) == "degenerate" for pair in members) for way in ("by_text", "combined")]
+            unclear = sum(pair.combined == "unclear" for pair in members)
+            rows.append([name, *(share(n, len(members)) for n in called), str(unclear)])
+    return table(["texts", "by the text alone", "with the log-probability", "unclear with it"], rows)
+
+
+def paired(pairs: Sequence[Pair]) -> str:
+    """Return a sentence on the ruins that only one of the two ways finds."""
+    ruins = [pair for pair in pairs if pair.truth == "degenerate"]
+    gained = sum(pair.combined == "degenerate" != pair.by_text for pair in ruins)
+    lost = sum(pair.by_text == "degenerate" != pair.combined for pair in ruins)
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return (
+        f"With the log-probability, {gained} ruins are found that the text alone misses, and {lost} are missed that it "
+        f"finds (exact McNemar test: p = {p:.2g})."
+    )
+
+
+def report() -> str:
+    """Return the section of RESULTS.md."""
+    new, earlier = list(read(SPLIT)), list(read("test"))
+    return "\n\n".join(
+        [
+            "## Degenerate responses with log-probabilities",
+            f"`python -m benchmarks.log_probability`: version {_log_probability.JUDGE.version} of the combination of "
+            f"text and log-probability, and version {degenerate.JUDGE.version} of the judge `degenerate`, which reads "
+            "the text alone. Cells are the texts that are called degenerate, with 95% Clopper-Pearson intervals. "
+            "Language models wrote, read and labeled the texts (`benchmarks/data/degenerate/README.md`).",
+            f"New texts, read after the combination was frozen. {kappa_sentence(SPLIT)}",
+            comparison(new),
+            paired(new),
+            "The responses on which the judge of texts was tested; the combination was not fitted to them either:",
+            comparison(earlier),
+            paired(earlier),
+        ]
+    )
+
+
+def write() -> None:
+    """Write the section of RESULTS.md."""
+    section("degenerate with log-probabilities", report())
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,110 @@
+"""Verdicts on degeneracy that rest on the text and on its log-probability under the unperturbed model.
+
+The judge `degenerate` reads the text alone. Where the engine has measured how probable the unperturbed model finds a
+response, a logistic score of the text's scores and of this mean decides whether the response is degenerate. The score
+was fitted to labeled responses of particular models, and is used for these only.
+
+docs/judges.md defines the score and reports its accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from orchestrator.judges import Judge, degenerate
+from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges.degenerate import DIGITS, Features, Scores
+
+LOWEST_MEAN = -12.0
+"""Mean log-probabilities below this value count as this value."""
+LOWEST_LOOP, LOWEST_RUIN, HIGHEST = -3.0, -9.0, 9.0
+"""Limits of the log-odds of the text's scores. That of repetition is higher: a text without loops may be a ruin."""
+
+
+class DegenerateWithLogProbability(Judge):
+    """Judge with the verdicts of `degenerate`. Users do not select it: it counts for a sweep that has all evidence."""
+
+    name = "degenerate_log_probability"
+    version = 1
+    verdicts = degenerate.JUDGE.verdicts
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fitted weights and threshold, and the judge that reads the text."""
+        limits = [LOWEST_MEAN, LOWEST_LOOP, LOWEST_RUIN, HIGHEST, DIGITS]
+        return {"text": degenerate.JUDGE.id, "limits": limits, **load_weights()}
+
+    def verdict(self, prompt: str, response: str) -> str:
+        """Return the verdict on a response without a log-probability, which rests on the text alone."""
+        return degenerate.JUDGE.verdict(prompt, response)
+
+
+JUDGE = DegenerateWithLogProbability()
+
+
+@cache
+def load_weights() -> dict[str, Any]:
+    """Return the fitted weights, the threshold, and `models`: the fingerprints of the models they were fitted for."""
+    path = resources.files("orchestrator").joinpath("data", "english", "degenerate_log_probability.json")
+    weights: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return weights
+
+
+def is_calibrated_for(fingerprint: str) -> bool:
+    """Return whether the weights were fitted for the model with this fingerprint."""
+    return fingerprint in load_weights()["models"]
+
+
+def decide(response: str, mean: float, n_tokens: int) -> str:
+    """Return the verdict on a response with a log-probability.
+
+    Args:
+        response: The text.
+        mean: Its mean log-probability per token under the unperturbed model, given its prompt.
+        n_tokens: Number of tokens in this mean.
+    """
+    text = response.strip()
+    if not text or is_number(text) or is_uncalibrated(response):
+        return degenerate.JUDGE.verdict("", response)
+    return decide_features(degenerate.measure(response), mean, n_tokens)
+
+
+def decide_features(features: Features, mean: float, n_tokens: int) -> str:
+    """Return the verdict on a response with these features and this log-probability."""
+    parts = degenerate.scores(features)
+    if probability(parts, mean, n_tokens) >= load_weights()["threshold"]:
+        return "degenerate"
+    return "coherent" if parts.coherent > parts.other else "unclear"
+
+
+def probability(parts: Scores, mean: float, n_tokens: int) -> float:
+    """Return the probability that a response with these scores is degenerate."""
+    weights = load_weights()["weights"]
+    total = sum(weights[name] * value for name, value in inputs(parts, mean, n_tokens).items())
+    return round(1.0 / (1.0 + math.exp(-min(max(total, -30.0), 30.0))), DIGITS)
+
+
+def inputs(parts: Scores, mean: float, n_tokens: int) -> dict[str, float]:
+    """Return the values that the weights multiply, by the name of the weight.
+
+    The error of a mean of n tokens falls with the root of n, and so a mean counts less in a short text.
+    """
+    mean, short = max(mean, LOWEST_MEAN), 1.0 / math.sqrt(n_tokens)
+    return {
+        "constant": 1.0,
+        "loop": _log_odds(parts.loop, LOWEST_LOOP),
+        "ruin": _log_odds(parts.ruin, LOWEST_RUIN),
+        "mean": mean,
+        "short": short,
+        "mean short": mean * short,
+    }
+
+
+def _log_odds(p: float, lowest: float) -> float:
+    """Return the logarithm of p / (1 - p), at least `lowest` and at most HIGHEST."""
+    p = min(max(p, 1e-9), 1.0 - 1e-9)
+    return min(max(math.log(p / (1.0 - p)), lowest), HIGHEST)
