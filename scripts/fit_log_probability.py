@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from orchestrator.judges import _log_probability
+from orchestrator.judges import _log_probability, degenerate
 from orchestrator.judges.degenerate import Scores
 from orchestrator.utils.hashing import text_id
 from scripts.fit_degenerate import DATA, FOLDS, ROOT, Model, Text, features_of, rows, training_rows
@@ -40,6 +40,7 @@ class Example:
         text: The text.
         inputs: The values that the weights multiply, by name.
         p_text: Probability that it is degenerate by the text alone.
+        p_other: Probability that its words are in another language or notation.
         real: Whether a model wrote it.
         distance: |alpha| of a real response; NaN of another text.
     """
@@ -47,6 +48,7 @@ class Example:
     text: Text
     inputs: dict[str, float]
     p_text: float
+    p_other: float
     real: bool
     distance: float
 
@@ -82,18 +84,18 @@ def examples() -> list[Example]:
             p_text = 1.0 - (1.0 - scores.loop) * (1.0 - scores.ruin) * (1.0 - ruined_end)
             values = _log_probability.inputs(scores, *measured[key])
             is_real = text.kind.startswith("real")
-            out.append(Example(text, values, p_text, is_real, abs(row.get("alpha", float("nan")))))
+            out.append(Example(text, values, p_text, other, is_real, abs(row.get("alpha", float("nan")))))
     return out
 
 
-def fit(inputs: np.ndarray, degenerate: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def fit(inputs: np.ndarray, ruined: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the coefficients of the logistic regression; the first input is constant and is not penalized."""
 
     def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
         total = inputs @ b
         penalized = np.r_[0.0, b[1:]]
-        value = (weights * (np.logaddexp(0.0, total) - degenerate * total)).sum() + PENALTY * (penalized**2).sum() / 2
-        error = weights * (1.0 / (1.0 + np.exp(-total)) - degenerate)
+        value = (weights * (np.logaddexp(0.0, total) - ruined * total)).sum() + PENALTY * (penalized**2).sum() / 2
+        error = weights * (1.0 / (1.0 + np.exp(-total)) - ruined)
         return value, inputs.T @ error + PENALTY * penalized
 
     return np.asarray(minimize(loss, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B").x)
@@ -101,11 +103,11 @@ def fit(inputs: np.ndarray, degenerate: np.ndarray, weights: np.ndarray) -> np.n
 
 def cross_validate(texts: list[Example]) -> np.ndarray:
     """Return the probability that each text is degenerate, from a fit without the texts of its fold."""
-    inputs, degenerate, weights = arrays(texts)
+    inputs, ruined, weights = arrays(texts)
     fold = np.array([example.text.fold for example in texts])
     p = np.full(len(texts), np.nan)
     for i in range(FOLDS):
-        b = fit(inputs[fold != i], degenerate[fold != i], weights[fold != i])
+        b = fit(inputs[fold != i], ruined[fold != i], weights[fold != i])
         p[fold == i] = 1.0 / (1.0 + np.exp(-inputs[fold == i] @ b))
     return p
 
@@ -113,8 +115,8 @@ def cross_validate(texts: list[Example]) -> np.ndarray:
 def arrays(texts: list[Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return inputs [text, weight], whether each text is degenerate, and its weight in the likelihood."""
     inputs = np.array([list(example.inputs.values()) for example in texts])
-    degenerate = np.array([example.text.label == "degenerate" for example in texts], dtype=float)
-    return inputs, degenerate, np.array([example.text.weight for example in texts])
+    ruined = np.array([example.text.label == "degenerate" for example in texts], dtype=float)
+    return inputs, ruined, np.array([example.text.weight for example in texts])
 
 
 def describe(called: np.ndarray, texts: list[Example]) -> str:
@@ -142,9 +144,11 @@ def main() -> None:
     print("text alone:")
     for threshold in THRESHOLDS:
         print(f"{threshold:.2f}: {describe(p_text >= threshold, texts)}")
+    by_text = np.array([example.p_other >= _log_probability.OTHER for example in texts])
     print("with log-probability:")
     for threshold in THRESHOLDS:
-        print(f"{threshold:.2f}: {describe(p >= threshold, texts)}")
+        called = np.where(by_text, p_text >= degenerate.load_weights()["threshold"], p >= threshold)
+        print(f"{threshold:.2f}: {describe(called, texts)}")
     fitted = fit(*arrays(texts))
     weights = {name: round(float(value), 4) for name, value in zip(texts[0].inputs, fitted, strict=True)}
     WEIGHTS.write_text(

@@ -23,6 +23,8 @@ LOWEST_MEAN = -12.0
 """Mean log-probabilities below this value count as this value."""
 LOWEST_LOOP, LOWEST_RUIN, HIGHEST = -3.0, -9.0, 9.0
 """Limits of the log-odds of the text's scores. That of repetition is higher: a text without loops may be a ruin."""
+OTHER = 0.5
+"""Texts whose words are at least this probably in another language or notation are judged by the text alone."""
 
 
 class DegenerateWithLogProbability(Judge):
@@ -35,7 +37,7 @@ class DegenerateWithLogProbability(Judge):
     @property
     def parameters(self) -> dict[str, Any]:
         """The fitted weights and threshold, and the judge that reads the text."""
-        limits = [LOWEST_MEAN, LOWEST_LOOP, LOWEST_RUIN, HIGHEST, DIGITS]
+        limits = [LOWEST_MEAN, LOWEST_LOOP, LOWEST_RUIN, HIGHEST, OTHER, DIGITS]
         return {"text": degenerate.JUDGE.id, "limits": limits, **load_weights()}
 
     def verdict(self, prompt: str, response: str) -> str:
@@ -74,8 +76,14 @@ def decide(response: str, mean: float, n_tokens: int) -> str:
 
 
 def decide_features(features: Features, mean: float, n_tokens: int) -> str:
-    """Return the verdict on a response with these features and this log-probability."""
+    """Return the verdict on a response with these features and this log-probability.
+
+    Words in another language are judged by the text alone: a small model finds languages improbable that it hardly
+    knows.
+    """
     parts = degenerate.scores(features)
+    if parts.other >= OTHER:
+        return degenerate.decide(degenerate.combine(features))
     if probability(parts, mean, n_tokens) >= load_weights()["threshold"]:
         return "degenerate"
     return "coherent" if parts.coherent > parts.other else "unclear"
