@@ -36,9 +36,10 @@ class DegenerateWithLogProbability(Judge):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The fitted weights and threshold, and the judge that reads the text."""
+        """The fitted weights and threshold, and the judge that reads the text. Not for which models they are."""
         limits = [LOWEST_MEAN, LOWEST_LOOP, LOWEST_RUIN, HIGHEST, OTHER, DIGITS]
-        return {"text": degenerate.JUDGE.id, "limits": limits, **load_weights()}
+        fitted = {name: load_weights()[name] for name in ("threshold", "weights")}
+        return {"text": degenerate.JUDGE.id, "limits": limits, **fitted}
 
     def verdict(self, prompt: str, response: str) -> str:
         """Return the verdict on a response without a log-probability, which rests on the text alone."""

@@ -179,7 +179,7 @@ def _labeled_responses(stored: StoredSweep, labels: Labels) -> pd.DataFrame:
 
 def _verdicts(stored: StoredSweep, judge: Judge) -> pd.DataFrame:
     names = [*RESPONSE_KEY, "verdict", "coherence"]
-    return _frame([table.select(names) for table in outcomes(stored, judge)], names)
+    return _frame([table.select(names) for table in outcomes(stored, judge, degeneracy_judge(stored).id)], names)
 
 
 def _frame(tables: list[pa.Table], names: list[str]) -> pd.DataFrame:

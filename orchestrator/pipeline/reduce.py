@@ -19,6 +19,7 @@ from orchestrator.prompts import capability
 from orchestrator.report.figures.landscape import draw_landscape
 from orchestrator.report.figures.results import draw_results
 from orchestrator.report.page.render import write_report
+from orchestrator.scoring.degeneracy import score_with_log_probabilities
 from orchestrator.scoring.panel import degeneracy_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
@@ -48,8 +49,9 @@ def judge_and_reduce(config: Config, stored: StoredSweep, console: Console, run_
 
 
 def judge_coherence_and_reduce(stored: StoredSweep, options: ReportConfig | None = None) -> None:
-    """Judge by the current version of the judge `degenerate` what it has not judged yet, then `reduce_stored`."""
+    """Judge by the current rules of degeneracy what they have not judged yet, then `reduce_stored`."""
     score_missing(stored, degeneracy_judge(stored))
+    score_with_log_probabilities(stored)
     reduce_stored(stored, options)
 
 

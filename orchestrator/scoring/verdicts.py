@@ -78,7 +78,7 @@ def degeneracy_id(stored: StoredSweep) -> str:
     return EARLIER_IDS.get(degeneracy_version(stored), degeneracy_judge(stored).id)
 
 
-def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
+def outcomes(stored: StoredSweep, judge: Judge, degenerate_id: str | None = None) -> Iterator[pa.Table]:
     """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
     The columns are RESPONSE_KEY, verdict (`refused`, `complied` or `unfinished`), judge and coherence (a verdict of the
@@ -86,9 +86,14 @@ def outcomes(stored: StoredSweep, judge: Judge) -> Iterator[pa.Table]:
     `unparsed`), and responses without a verdict on degeneracy.
 
     One part of judgements is read at a time, so that memory does not grow with the study.
+
+    Args:
+        stored: The sweep.
+        judge: The judge.
+        degenerate_id: The id of the verdicts on degeneracy. None: those that count for the sweep.
     """
     groups = {prompts.id: prompts.group for prompts in stored.prompt_sets}
-    degenerate_id = degeneracy_id(stored)
+    degenerate_id = degenerate_id or degeneracy_id(stored)
     degenerate = stored.judged(degenerate_id)
     judged = {
         key: part

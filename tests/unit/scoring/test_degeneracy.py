@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import _log_probability, degenerate
 from orchestrator.judges._log_probability import JUDGE as COMBINED
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.judges.degenerate import Scores
 from orchestrator.pipeline.log_probability import unmeasured
+from orchestrator.pipeline.reduce import judge_coherence_and_reduce
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
 from orchestrator.scoring.verdicts import degeneracy_id, log_probability_version
 from orchestrator.store.schemas import LOG_PROBABILITIES
@@ -76,6 +77,8 @@ def test_an_improbable_text_is_degenerate_and_a_probable_one_is_not() -> None:
     assert _log_probability.decide(SALAD, -2.0, 18) == "coherent"
     for special in ("", "12", "-- --- .-. ... . / -.-. --- -.. . / .. ... / - .... .. ..."):
         assert _log_probability.decide(special, -9.0, 18) == DEGENERATE.verdict("", special)
+    for foreign in ("Сегодня утром мы пошли на рынок, чтобы купить свежий хлеб.", "De fietsen staan in de schuur."):
+        assert _log_probability.decide(foreign, -9.0, 18) == DEGENERATE.verdict("", foreign) == "unclear"
     loop = "and so on " * 20
     assert _log_probability.decide(loop, -0.2, 60) == degenerate.JUDGE.verdict("", loop) == "degenerate"
 
@@ -94,13 +97,13 @@ def test_the_rule_counts_once_every_answer_is_measured(stored: StoredSweep) -> N
     assert (log_probability_version(stored), degeneracy_id(stored)) == (None, DEGENERATE.id), "one rule for a sweep"
     assert reduce_landscape(stored).equals(before)
     measure(stored, [c for c in todo if c.text == SALAD], -9.0)
-    score_with_log_probabilities(stored)
+    judge_coherence_and_reduce(stored)
     assert (log_probability_version(stored), degeneracy_id(stored)) == (COMBINED.version, COMBINED.id)
-    after = reduce_landscape(stored)
+    after, summary = read_results(stored.folder)
     far = after["alpha"].abs() > 0.25
     assert (after.loc[far, "n_degenerate"] == 2).all() and (after.loc[~far, "n_degenerate"] == 0).all()
     assert after["n_refused"].equals(before["n_refused"]), "no ASR depends on it"
-    assert reduce_summary(stored, after).log_probability_version == COMBINED.version
+    assert summary.log_probability_version == COMBINED.version
 
 
 def test_a_model_without_fitted_weights_is_judged_by_the_text_alone(stored: StoredSweep) -> None:
