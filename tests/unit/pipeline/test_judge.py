@@ -130,6 +130,28 @@ def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeyp
     assert stored.folder.read_landscape()[1] == summary
 
 
+def test_a_model_judge_reads_what_follows_the_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("<think>Steps.</think>I cannot do that.", "<think>I cannot do that.</think>Steps.", "<think>Steps.")
+    folder = store_sweep(
+        tmp_path, basin(1.0), respond=lambda node, i: texts[i % 3], thought="</think>", steps=2, directions=1
+    )
+    read: list[str] = []
+
+    def respond(text: str) -> str:
+        read.append(text)
+        return ScriptedEngine.respond(text)
+
+    use_answers(monkeypatch, ScriptedAnswers(respond))
+    assert judge_and_reduce(GUARDED, open_stored(folder), quiet()) == 0
+    assert len(read) == 14, "20 questions, of which 6 have a thought without an end"
+    assert not any("think" in text for text in read)
+    frame, summary = open_stored(folder).folder.read_landscape()
+    guarded = frame[frame["judge"] == "wildguard"]
+    assert guarded["n"].eq(14).all() and guarded["n_refused"].eq(7).all() and guarded["n_unfinished"].eq(6).all()
+    verdicts = next(judge for judge in summary["judges"] if judge["judge"] == "wildguard")["sets"][0]["verdicts"]
+    assert (verdicts["unfinished"], verdicts["unparsed"]) == (3 * 6, 0)
+
+
 def test_answers_that_cannot_be_parsed_are_stored_counted_and_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

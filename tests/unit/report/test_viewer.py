@@ -24,6 +24,7 @@ from orchestrator.report.viewer.serve import allowed_hosts, serve
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
@@ -60,6 +61,19 @@ def path_of(folder: Path) -> str:
 
 def files(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_the_viewer_shows_and_searches_answers_without_thoughts(tmp_path: Path) -> None:
+    texts = ("<think>Steps.</think>I cannot do that.", "<think>Steps.")
+    folder = store_sweep(
+        tmp_path, basin(1.0), probes=PROBES, respond=lambda node, i: texts[i % 2], thought="</think>", directions=1
+    )
+    stored = StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder))
+    view = StudyCatalog(tmp_path, tmp_path / "scratch", reveal=True).view(stored.folder)
+    point = next(node.point.id for node in stored.sweep.grid.iter_nodes() if node.alpha == 0.0)
+    (shown,) = view.responses_at(point)
+    assert shown is not None and shown[1:] == [["I cannot do that.", "[unfinished thought]"] * 2, ["ruru"]]
+    assert view.search("steps")["total"] == 0 and view.search("cannot")["total"] == 2 * 11
 
 
 def test_no_route_writes_to_a_study(folder: Path, address: str) -> None:
