@@ -109,6 +109,7 @@ class ProbesConfig:
     shots_path: str | None = None  # file that holds the examples, if the questions are in `path`
     turns: Turns = Turns.plain  # with shots: plain text, chat (one message) or multiturn (a turn for each example)
     context: str | None = None  # column with a text to which the prompt refers; it is put before the prompt
+    max_mib: int = 512  # largest size of a file of yours, in MiB
     skip_empty: bool = False  # leave out rows without text, such as attacks for which none was found
     skip_duplicates: bool = False  # leave out rows whose prompt repeats an earlier one instead of refusing the file
     license: str = ""

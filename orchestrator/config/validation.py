@@ -31,6 +31,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "probes.offset": (0, math.inf),
     "probes.sample": (-LARGEST, LARGEST),
     "probes.shots": (0, math.inf),
+    "probes.max_mib": (1, math.inf),
     "sampling.max_tokens": (1, math.inf),
     "judging.max_model_len": (1, math.inf),
     "judging.tensor_parallel": (1, math.inf),

@@ -35,6 +35,9 @@ PRINTED_PARTS = ("[{'type': 'text'", '[{"type": "text"')
 TIME_LIMIT = 1800.0
 """Limit of the process in seconds: a template may loop for ever."""
 
+MEMORY_LIMIT = 8 << 30
+"""Limit of the process's memory in bytes: a template may grow a text without end. Known tokenizers take under 2 GiB."""
+
 DATE = datetime(2024, 7, 26)
 """The date given to templates that insert today's: prompts must not change overnight."""
 
@@ -231,6 +234,8 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
                     prompt = bare_prompt(system, "\n\n".join(turns))
                 prompt = with_prefill(prompt, prefill)
                 ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+            except MemoryError:
+                raise  # of the process: the parent says so
             except Exception as error:
                 return {"text": turns[-1], "reason": first_line(error)}
             rendered.append(prompt)

@@ -7,6 +7,7 @@ reads them as text.
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from orchestrator.judges._model import ModelJudge, escape_delimiters
 from orchestrator.prompts.chat_templates import (
+    MEMORY_LIMIT,
     TIME_LIMIT,
     appends_eos,
     apply_chat_template,
@@ -22,7 +24,7 @@ from orchestrator.prompts.chat_templates import (
 )
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, first_line, run_module, serve_module
+from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, MemoryLimitError, first_line, run_module, serve_module
 
 JUDGE_FIELD = "judging.path"
 Pair = tuple[str, str]
@@ -85,7 +87,15 @@ def _render(judge: ModelJudge, folder: Path, filled: list[list[str]], limit: int
 
 
 def _exchange(request: dict[str, Any]) -> Any:
-    return run_module("orchestrator.prompts.judge_prompts", request, QUIET_TRANSFORMERS, TIME_LIMIT)
+    try:
+        return run_module("orchestrator.prompts.judge_prompts", request, QUIET_TRANSFORMERS, TIME_LIMIT, MEMORY_LIMIT)
+    except MemoryLimitError as error:
+        raise UserError(
+            JUDGE_FIELD, request["folder"], f"its chat template or tokenizer {error}: use another"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        remedy = f"its chat template or tokenizer took more than {TIME_LIMIT:.0f} seconds: use another"
+        raise UserError(JUDGE_FIELD, request["folder"], remedy) from error
 
 
 # The subprocess.

@@ -68,6 +68,7 @@ class ProbesConfig(Protocol):
     shots_path: str | None
     turns: Turns
     context: str | None
+    max_mib: int
     skip_empty: bool
     skip_duplicates: bool
     license: str
@@ -188,7 +189,7 @@ def _examples(conf: ProbesConfig, prompts: Sequence[Prompt]) -> FewShot | None:
 def _path(conf: ProbesConfig) -> Path:
     """Return the file to read, downloading a hub's data set if necessary. Raises UserError."""
     if conf.path is not None:
-        return _checked_path(expanded(conf.path))
+        return _checked_path(expanded(conf.path), conf.max_mib)
     if conf.hub is not None:
         return fetch_dataset(conf)
     if conf.file is None:
@@ -200,8 +201,8 @@ def _path(conf: ProbesConfig) -> Path:
     return OWN_FILES / conf.file
 
 
-def _checked_path(path: Path) -> Path:
-    """Return the user's file. Raises UserError if it does not exist or has an unknown suffix."""
+def _checked_path(path: Path, max_mib: int) -> Path:
+    """Return the user's file. Raises UserError if there is none, it has an unknown suffix, or it is too large."""
     if path.suffix.lower() not in FORMATS:
         raise UserError("probes.path", path, f"must end in {', '.join(FORMATS)}, which says what it holds")
     try:
@@ -210,6 +211,13 @@ def _checked_path(path: Path) -> Path:
             raise UserError("probes.path", path, f"there is no such file{did_you_mean(path.name, siblings)}")
         if path.is_dir():
             raise UserError("probes.path", path, "is a folder: give one file")
+        if not path.is_file():
+            raise UserError("probes.path", path, "is a device, pipe or socket: give one file")
+        if (size := path.stat().st_size) > max_mib << 20:
+            remedy = (
+                f"has {size >> 20:,} MiB, and probes.max_mib={max_mib} is the most: raise that option, or give a part"
+            )
+            raise UserError("probes.path", path, remedy)
     except OSError as error:
         raise UserError("probes.path", path, f"could not be read ({error.strerror or error})") from error
     return path

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.prompts.chat_templates import (
+    MEMORY_LIMIT,
     TIME_LIMIT,
     TOKENIZER_TEMPLATE,
     bare_prompt,
@@ -32,7 +33,7 @@ from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, file_sha256
 from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
-from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, run_module
+from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, MemoryLimitError, run_module
 
 RENDER_VERSION = 6
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
@@ -346,7 +347,10 @@ def _source_name(template: str, file: str) -> str:
 
 def _exchange(request: dict[str, Any]) -> Any:
     try:
-        return run_module("orchestrator.prompts.chat_templates", request, QUIET_TRANSFORMERS, TIME_LIMIT)
+        return run_module("orchestrator.prompts.chat_templates", request, QUIET_TRANSFORMERS, TIME_LIMIT, MEMORY_LIMIT)
+    except MemoryLimitError as error:
+        remedy = f"{error}, with the tokenizer in {request['folder']}: set {TEMPLATE_FIELD}=none, or repair that folder"
+        raise UserError(TEMPLATE_FIELD, request["template"], remedy) from error
     except subprocess.TimeoutExpired as error:
         remedy = f"did not render within {TIME_LIMIT:.0f} seconds: set {TEMPLATE_FIELD}=none"
         raise UserError(TEMPLATE_FIELD, request["template"], remedy) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.utils.parsing import FormatError, check_kinds, parse_json_object
+from orchestrator.utils.parsing import FormatError, check_kinds, parse_json_object, without_waiting
 from orchestrator.utils.private import open_to_append
 from orchestrator.utils.redaction import redact
 
@@ -52,7 +52,10 @@ class EventLog:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every readable event. Lines that a crash cut short are skipped."""
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path, encoding="utf-8", errors="replace", opener=without_waiting) as lines,
+        ):
             for line in lines:
                 with contextlib.suppress(FormatError):
                     event = parse_json_object(line)

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
-from orchestrator.utils.parsing import parse_json_object, read_json_object
+from orchestrator.utils.parsing import parse_json_object, read_json_object, without_waiting
 from orchestrator.utils.private import make_folder, private_folder, share_like
 
 logger = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 def read_meta(path: Path) -> dict[str, Any]:
     """Return the metadata of a stored Parquet file, from its last bytes alone. Raises DamagedFileError."""
     with translate_read_errors(path):
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=without_waiting) as file:
             size = os.fstat(file.fileno()).st_size
             tail = os.pread(file.fileno(), FOOTER, max(0, size - FOOTER))
             footer = int.from_bytes(tail[-8:-4], "little") + 8

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import resource
 import signal
 import sys
 
@@ -22,3 +24,28 @@ def end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def limit_process(seconds: float, memory: int | None = None) -> None:
+    """Limit this process: the operating system kills it after some time, and it gets no memory beyond a limit.
+
+    Args:
+        seconds: Time from now on after which it is killed.
+        memory: Bytes of address space that it may take in addition to what it has. Beyond them an allocation fails.
+            None: any.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # without a handler, so that native code is ended too
+    signal.alarm(math.ceil(seconds))
+    if memory is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = _address_space() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _address_space() -> int:
+    """Return the bytes of address space that this process has now; 0 if that is unknown."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,9 +72,22 @@ def _may_hold_surrogates(text: bytes | str) -> bool:
     return _SURROGATE.search(data) is not None
 
 
+def _read_bytes(file: Path, most: int = -1) -> bytes:
+    """Return at most so many bytes of a file; -1 for all. Raises FormatError for a pipe or device, and OSError."""
+    with open(file, "rb", opener=without_waiting) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise FormatError("is a device, pipe or folder instead of a file")
+        return opened.read(most)
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open a file; an `opener`. A pipe in a folder from someone else is opened without waiting for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def read_json_object(file: Path, max_digits: int = MAX_DIGITS) -> dict[str, Any]:
     """Return the object in a JSON file; see `parse_json`. Raises FormatError, and OSError if it cannot be read."""
-    return parse_json_object(file.read_bytes(), max_digits)
+    return parse_json_object(_read_bytes(file), max_digits)
 
 
 def _whole_number(text: str, max_digits: int) -> int:
@@ -161,8 +176,7 @@ def check_yaml(file: Path) -> Any:
     """
     import yaml  # type: ignore[import-untyped]
 
-    with open(file, "rb") as opened:
-        data = opened.read(MAX_YAML_BYTES + 1)
+    data = _read_bytes(file, MAX_YAML_BYTES + 1)
     if len(data) > MAX_YAML_BYTES:
         raise FormatError(f"is larger than {MAX_YAML_BYTES >> 10} KiB, the most for a file of options")
     try:

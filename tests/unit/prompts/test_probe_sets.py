@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -440,3 +442,28 @@ def test_correct_answers_are_recognized(tmp_path: Path) -> None:
     assert not right(words.target, (), "It was ab, Carl", None) and not right(words.target, (), "", None)
     assert right("B", ("x", "y"), "A", [-2.0, -1.0, 0.0]), "a third letter is none of two choices"
     assert not right("B", ("x", "y"), "B", [-1.0, -1.0]), "of equals the first is the answer"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a device"])
+def test_what_is_no_file_is_refused_without_waiting(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("probes.csv")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == "device" and os.geteuid() == 0:
+        os.mknod(path, 0o020600, os.makedev(1, 5))  # /dev/zero
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="is a device, pipe or socket: give one file"):
+        load_probe_set(Conf(path=str(path)))
+
+
+def test_a_large_file_is_refused_and_the_limit_can_be_raised(tmp_path: Path) -> None:
+    path = tmp_path / "probes.csv"
+    path.write_text("text\n" + "\n".join(f"question {i} {'x' * 1000}" for i in range(3000)))
+    with pytest.raises(UserError, match=r"has 2 MiB, and probes\.max_mib=1 is the most: raise that option"):
+        load_probe_set(Conf(path=str(path), max_mib=1))
+    assert len(load_probe_set(Conf(path=str(path), max_mib=3)).prompts) == 3000

@@ -112,7 +112,8 @@ def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
         "jobs": [[[[None, ["Hi"]]], "", False, []]],
     }
     command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.chat_templates"]
-    completed = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True)
+    limited = json.dumps({"seconds": 600, "memory": None, "request": request})
+    completed = subprocess.run(command, input=limited, capture_output=True, text=True, check=True)
     assert json.loads(completed.stdout)["results"][0][0] == ["<s><|user|>Hi<|end|><|assistant|>"]
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in completed.stderr.splitlines()}
     assert "transformers" in imported
@@ -499,3 +500,14 @@ def test_the_embedded_model_has_a_default_system_message(
     assert "SmolLM" not in empty.rendered[0] + stern.rendered[0]
     assert "<|im_start|>system\nBe stern.<|im_end|>" in stern.rendered[0]
     assert all(text.endswith("<|im_start|>assistant\n") for text in default.rendered)
+
+
+def test_a_template_that_grows_without_end_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "MEMORY_LIMIT", 1 << 30)
+    folder = tokenizer(tmp_path, "{% set text = namespace(of='x' * 1000) %}{% for i in range(99) %}"
+                       "{% set text.of = text.of ~ text.of %}{% endfor %}{{ text.of }}")  # fmt: skip
+    with pytest.raises(UserError, match="needs more memory than the limit of 1 GiB") as refused:
+        render(folder)
+    assert "\n" not in str(refused.value)

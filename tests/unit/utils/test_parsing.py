@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.utils.parsing import FormatError, check_kinds, parse_json, parse_json_object, read_yaml
+from orchestrator.utils.parsing import (
+    FormatError,
+    check_kinds,
+    parse_json,
+    parse_json_object,
+    read_json_object,
+    read_yaml,
+)
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
@@ -86,3 +95,12 @@ def test_fields_of_the_wrong_type_are_named() -> None:
     for document in ({"layers": True}, {"layers": 3.0}, {"layers": "3"}, {"tied": 1}):
         with pytest.raises(FormatError, match=next(iter(document))):
             check_kinds(document, kinds)
+
+
+@pytest.mark.parametrize("read", [read_json_object, read_yaml])
+def test_a_pipe_in_place_of_a_document_is_refused_without_waiting(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "document")
+    with pytest.raises(FormatError, match="is a device, pipe or folder instead of a file"):
+        read(tmp_path / "document")
