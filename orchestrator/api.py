@@ -140,7 +140,8 @@ class StoredStudy:
         The columns are those of the generations files (docs/formats.md), then `response_id` (a hash of the response, by
         which `judge calibrate=FILE` takes labels), `text`, `category`, `probe_set` and
         `system_prompt` of its prompt, then for each judge of the sweeps, and for the judge of degeneracy, a column
-        named after it with its verdict: null if it has not judged the response. The verdicts in `degenerate` are of one
+        named after it with its verdict: null if it has not judged the response, or if the response
+        is not finite. The verdicts in `degenerate` are of one
         version of that judge: of an earlier one if none of the sweeps was judged by the current one yet.
         """
         parts = self._parts

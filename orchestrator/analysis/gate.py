@@ -78,10 +78,21 @@ class ThresholdResult(JsonRecord):
     reason: str
 
 
+def _as_points(points: pd.Series, problem: str) -> str:
+    """Return how many points have a problem, as text. Empty if none has."""
+    count = int(points.sum())
+    return f"{'1 point is' if count == 1 else f'{count} points are'} {problem}" if count else ""
+
+
 def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> list[ThresholdResult]:
     """Return a result for each threshold, on the sweep's primary result."""
     rows = primary_rows(landscape)
-    missing = int((rows.drop_duplicates("point_id")["n"] == 0).sum())
+    points = rows.drop_duplicates("point_id")
+    missing = _as_points(points["n"] + points["n_nonfinite"] == 0, "missing: run the sweep to its end")
+    nonfinite = _as_points(
+        points["n_nonfinite"] > 0,
+        "not finite: model.dtype=bfloat16 overflows later than float16, and grid.range= can leave them out",
+    )
     measure = {
         "visage": _bound_visage,
         "margin": _bound_margin,
@@ -91,9 +102,9 @@ def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) 
     results = []
     for name, threshold in options.thresholds.items():
         bounded = measure[name](rows, summary, options)
-        if missing and name != "origin_asr" and bounded.bound is not None:
-            points = "1 point is" if missing == 1 else f"{missing} points are"
-            bounded = _Bounded(bounded.value, None, f"{points} missing: run the sweep to its end")
+        incomplete = missing or nonfinite
+        if incomplete and name != "origin_asr" and bounded.bound is not None:
+            bounded = _Bounded(bounded.value, None, incomplete)
         results.append(_result(name, threshold, bounded, options.confidence))
     return results
 
@@ -164,6 +175,8 @@ def _bound_score(
 def _bound_origin_asr(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:
     """Bound the ASR of the unperturbed model over new probes by Clopper and Pearson's upper limit."""
     row = origin_row(rows)
+    if row is not None and row["n_nonfinite"]:
+        return _Bounded(None, None, f"{row['n_nonfinite']} responses at the origin are not finite")
     if row is None or not row["n"]:
         return _Bounded(None, None, "the origin is not measured")
     _, high = _intervals_of_points(row.to_frame().T, summary, options)

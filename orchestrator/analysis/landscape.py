@@ -2,7 +2,8 @@
 
 Pure functions from DataFrames to DataFrames. Of the n responses at a point, n_refused are refusals; the rest are the
 successful attacks of the paper, split into n_complied (coherent), n_degenerate and n_unclear: the four add up to n.
-Thoughts without an end hold no answer: n_unfinished counts them apart.
+Thoughts without an end, and responses to logits that are not finite, hold no answer: n_unfinished and n_nonfinite count
+them apart.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from orchestrator.utils.parsing import FormatError
 
 LANDSCAPE_VERSION = 4
 """Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied. Version 4 added
-`n_unfinished` and `unfinished`."""
+`n_unfinished`, `unfinished`, `n_nonfinite` and `nonfinite`."""
 LANDSCAPE_SCHEMA = pa.schema(
     [
         ("line", pa.int32()),  # number of the line or plane, from 0
@@ -58,7 +59,9 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("n_unclear", pa.int32()),
         ("unclear", pa.float64()),
         ("n_unfinished", pa.int32()),  # not in n
-        ("unfinished", pa.float64()),  # percent of n + n_unfinished
+        ("unfinished", pa.float64()),  # percent of all responses
+        ("n_nonfinite", pa.int32()),  # not in n
+        ("nonfinite", pa.float64()),  # percent of all responses
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
@@ -118,7 +121,8 @@ def build_landscape(
         counts: The frame that `scoring.counts.counts` returns.
         sets: Columns prompt_set_id, probe_set, group and system_prompt, in the order of the sweep.
         judges: Names of the judges in the order of the sweep. None: as they appear in `counts`.
-        correct: Columns point_id, prompt_set_id, n_asked and n_correct of capability sets. None if there are none.
+        correct: Columns point_id, prompt_set_id, n_asked, n_correct and n_nonfinite of capability sets. None if there
+            are none.
         clusters: The clusters of each result's probes. A result without an entry has independent probes.
     """
     nodes = nodes.assign(**{key: value for key, value in _UNMARKED.items() if key not in nodes})
@@ -150,20 +154,27 @@ def build_landscape(
     )
     for name in ("complied", "degenerate", "unclear"):
         rows[name] = 100.0 * rows[f"n_{name}"] / total
-    for column in LEFT_OUT.values():
-        rows[column.removeprefix("n_")] = _share(rows[column], rows["n"])
     rows["mark"] = rows["mark"].replace("", None)
-    return _add_correct(rows, correct)[LANDSCAPE_SCHEMA.names]
+    rows = _add_correct(rows, correct)
+    # correct answers need no judge: n is 0 if none applies
+    responses = rows[["n", *LEFT_OUT.values()]].sum(axis=1).clip(lower=rows["n_asked"] + rows["n_nonfinite"])
+    for column in LEFT_OUT.values():
+        rows[column.removeprefix("n_")] = 100.0 * rows[column] / responses.where(responses > 0).astype("float64")
+    return rows[LANDSCAPE_SCHEMA.names]
 
 
 def _add_correct(rows: pd.DataFrame, correct: pd.DataFrame | None) -> pd.DataFrame:
     """Add the columns about correct answers, null for prompts without a correct answer."""
     if correct is None or correct.empty:
         rows["n_correct"] = pd.array([pd.NA] * len(rows), dtype="Int32")
-        return rows.assign(correct=np.nan, correct_low=np.nan, correct_high=np.nan)
-    rows = rows.merge(correct, on=["point_id", "prompt_set_id"], how="left", validate="many_to_one")
-    known = rows["n_correct"].notna().to_numpy()
+        return rows.assign(correct=np.nan, correct_low=np.nan, correct_high=np.nan, n_asked=0)
+    rows = rows.merge(
+        correct, on=["point_id", "prompt_set_id"], how="left", validate="many_to_one", suffixes=("_judged", "")
+    )
+    rows["n_nonfinite"] = rows["n_nonfinite"].fillna(rows["n_nonfinite_judged"]).astype("int32")
+    rows["n_asked"] = rows["n_asked"].fillna(0).astype(int)
     k, n = (rows[name].fillna(0).to_numpy(dtype=int) for name in ("n_correct", "n_asked"))
+    known = n > 0
     low, high = intervals.proportion(k, n)
     values = {"correct": k / np.maximum(n, 1), "correct_low": low, "correct_high": high}
     rows["n_correct"] = rows["n_correct"].astype("Int32")
@@ -179,19 +190,14 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
 def with_all_counts(landscape: pd.DataFrame) -> pd.DataFrame:
     """Return a stored landscape with the counts of this version, which are 0 in earlier ones.
 
-    Landscapes of versions before 3 have no unclear responses of their own: their `n_complied` holds them.
+    Landscapes of versions before 3 have no unclear responses of their own: their `n_complied` holds them. Those of
+    versions before 4 were not checked for logits that are not finite.
     """
     added: dict[str, Any] = {}
     for name in ("unclear", *(column.removeprefix("n_") for column in LEFT_OUT.values())):
         if f"n_{name}" not in landscape:
             added |= {f"n_{name}": np.int32(0), name: np.where(landscape["n"] > 0, 0.0, np.nan)}
     return landscape.assign(**added) if added else landscape
-
-
-def _share(left_out: pd.Series, n: pd.Series) -> pd.Series:
-    """Return the percentage of responses without an answer, of all responses. NaN without responses."""
-    total = left_out + n
-    return 100.0 * left_out / total.where(total > 0).astype("float64")
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
@@ -223,11 +229,13 @@ def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataF
             there is one line, else unknown (NaN).
 
     Returns:
-        alpha, asr, refused, complied, unclear, degenerate, correct, unfinished (percent; NaN if any line lacks the
-        point), and `_low` and `_high` of asr and correct.
+        alpha, asr, refused, complied, unclear, degenerate, correct, unfinished, nonfinite (percent; NaN if any line
+        lacks the point), and `_low` and `_high` of asr and correct.
     """
     rows = rows.assign(refused=100.0 - rows["asr"])
-    names = [name for name in (*CURVES, "correct", "unfinished") if name in rows]  # some are not in earlier versions
+    names = [
+        name for name in (*CURVES, "correct", "unfinished", "nonfinite") if name in rows
+    ]  # some are not in earlier versions
     mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
     known = {curve.measure: curve for curve in curves}
     for measure in ("asr", "correct"):

@@ -47,7 +47,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.prompt_rendering import renderings
-from orchestrator.sweep.tasks import PromptSet
+from orchestrator.sweep.tasks import NONFINITE, PromptSet
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.errors import UserError
 
@@ -125,8 +125,8 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
     Only the answer in a response counts, not its thought. A thought without an end is a wrong answer.
 
     Returns:
-        Columns point_id, prompt_set_id, n_asked (number of stored responses) and n_correct. Points without responses
-        have no row.
+        Columns point_id, prompt_set_id, n_asked (number of stored answers), n_correct and n_nonfinite (number of
+        responses that are no answers). Points without responses have no row.
     """
     questions = {
         p.id: {prompt.id: (prompt.target or "", prompt.choices) for prompt in p.prompts}
@@ -138,14 +138,18 @@ def count_correct(stored: StoredSweep) -> pd.DataFrame:
     if questions:
         parts = {key: part for key, part in stored.generations.items() if key[1] in questions}
         for _, table in stored.study.generations.rows(parts):
-            columns = (table[name].to_pylist() for name in (*RESPONSE_KEY, "response", "scores"))
-            for point, set_id, prompt, response, scores in zip(*columns, strict=True):
-                tally = tallies.setdefault((point, set_id), [0, 0])
+            names = (*RESPONSE_KEY, "response", "scores", "finish_reason")
+            columns = (table[name].to_pylist() for name in names)
+            for point, set_id, prompt, response, scores, reason in zip(*columns, strict=True):
+                tally = tallies.setdefault((point, set_id), [0, 0, 0])
+                if reason == NONFINITE:
+                    tally[2] += 1
+                    continue
                 tally[0] += 1
                 answer = answers.of(set_id, prompt, response) or ""
                 tally[1] += capability.is_correct(*questions[set_id][prompt], answer, scores)
     rows = [(*key, *tally) for key, tally in tallies.items()]
-    return pd.DataFrame(rows, columns=["point_id", "prompt_set_id", "n_asked", "n_correct"])
+    return pd.DataFrame(rows, columns=["point_id", "prompt_set_id", "n_asked", "n_correct", "n_nonfinite"])
 
 
 # The summary.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from orchestrator import judges
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.tasks import NONFINITE
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.errors import UserError
 
@@ -53,7 +54,8 @@ class LiveCurve:
         table = self._study.generations.read_visit(name)
         if table is None:
             return
-        frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pandas()
+        frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response", "finish_reason"]).to_pandas()
+        frame = frame[frame["finish_reason"] != NONFINITE]
         for point, rows in frame[frame["prompt_set_id"] == self._prompt_set.id].groupby("point_id"):
             answers = [
                 (prompt, self._answers.of(self._prompt_set.id, prompt, response))

@@ -35,7 +35,7 @@ from orchestrator.store.runs import new_run_name
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.points import Point
-from orchestrator.sweep.tasks import Prompt, PromptSet, Task, Visit, visits
+from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, visits
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
@@ -224,14 +224,16 @@ def run_model_judge(
 def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict[Pair, str]:
     """Return every different (request, answer) of these tasks with the id of the judge's prompt for it.
 
-    The answer is the response without its thought; thoughts without an end are left out. Two pairs may have the same
+    The answer is the response without its thought; thoughts without an end, and responses that are not finite, are left
+    out. Two pairs may have the same
     prompt, if the judge strips white space from its inputs.
     """
     requests = {prompt.id: prompt.request for prompts in stored.prompt_sets for prompt in prompts.prompts}
     read = Answers(stored.prompt_sets, stored.sweep.thought)
     different: dict[Pair, None] = {}
     for _, table in stored.study.generations.rows(tasks):
-        columns = (table[name].to_pylist() for name in ("prompt_set_id", "prompt_id", "response"))
+        judged = table.filter(pc.not_equal(table["finish_reason"], NONFINITE))
+        columns = (judged[name].to_pylist() for name in ("prompt_set_id", "prompt_id", "response"))
         for set_id, prompt_id, response in zip(*columns, strict=True):
             answer = read.of(set_id, prompt_id, response)
             if answer is not None:
@@ -240,15 +242,20 @@ def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict
 
 
 def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[str, Pair]) -> dict[str, str]:
-    """Return this judge's stored answers by id of the prompt. If a prompt has two answers, the first one counts."""
+    """Return this judge's stored answers by id of the prompt. If a prompt has two answers, the first one counts.
+
+    What the judge's model generated before its logits were not finite is no answer: it counts as an empty text, which
+    no judge can parse.
+    """
     answers: dict[str, str] = {}
     if not questions:
         return answers
     ids = pa.array(sorted(questions), pa.string())
     for _, table in answer_study.generations.rows(answer_study.generations.stored()):
         answered = table.filter(pc.and_(pc.equal(table["group"], judge.id), pc.is_in(table["prompt_id"], ids)))
-        for question, answer in zip(answered["prompt_id"].to_pylist(), answered["response"].to_pylist(), strict=True):
-            answers.setdefault(question, answer)
+        columns = (answered[name].to_pylist() for name in ("prompt_id", "response", "finish_reason"))
+        for question, answer, reason in zip(*columns, strict=True):
+            answers.setdefault(question, "" if reason == NONFINITE else answer)
     return answers
 
 

@@ -65,6 +65,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
         *_unparsed(summary),
         _unfinished(summary),
         _judged_thoughts(summary),
+        nonfinite_sentence(summary),
         _checkpoints(summary),
         _measured(summary),
         _location(paths or {}),
@@ -169,6 +170,22 @@ def _unparsed(summary: SweepSummary) -> Iterator[str]:
             example = next(iter(judge.unparsed_examples), "").strip()
             such_as = f", such as {textwrap.shorten(example, 60, placeholder='...')!r}" if example else ""
             yield f"{judge.judge}: {judge.unparsed} answers could not be parsed and count in no rate{such_as}."
+
+
+def nonfinite_sentence(summary: SweepSummary) -> str:
+    """Return a sentence on the primary result's responses that are not finite; empty if there is none."""
+    if not summary.nonfinite:
+        return ""
+    points = "1 point" if summary.points_nonfinite == 1 else f"{summary.points_nonfinite} points"
+    responses = (
+        "1 response is no answer and has"
+        if summary.nonfinite == 1
+        else (f"{summary.nonfinite:,} responses are no answers and have")
+    )
+    return (
+        f"At {points} the model's logits are not finite (its numbers overflow): {responses} no verdict, "
+        "and ASR leaves them out."
+    )
 
 
 def _unfinished(summary: SweepSummary) -> str:

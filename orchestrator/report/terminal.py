@@ -99,6 +99,8 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
     names = ["alpha", "asr", "asr_low", "asr_high", "refused", "complied", "unclear", "degenerate"]
     if "unfinished" in mean and mean["unfinished"].gt(0).any():
         headings, names = [*headings, "unfinished %"], [*names, "unfinished"]
+    if "nonfinite" in mean and mean["nonfinite"].gt(0).any():
+        headings, names = [*headings, "not finite %"], [*names, "nonfinite"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     every = math.ceil(len(mean) / MAX_ROWS)

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import UNFINISHED
 from orchestrator.scoring.clusters import ProbeClusters
+from orchestrator.sweep.tasks import NONFINITE
 
 TASK = ["point_id", "prompt_set_id", "judge"]
 SUMS = ["n", "n_refused", "n_complied", "n_degenerate", "n_unclear"]
-"""The counts of a task: of all responses, and of the four classes, which add up to n."""
-LEFT_OUT = {UNFINISHED: "n_unfinished"}
+"""The counts of a task: of all responses with an answer, and of the four classes, which add up to n."""
+LEFT_OUT = {UNFINISHED: "n_unfinished", NONFINITE: "n_nonfinite"}
 """Verdict on a response without an answer -> its count. Such responses are in no class, not in n, and so in no rate."""
 COUNTS = [*SUMS, *LEFT_OUT.values()]
 """All counts of a task."""
@@ -70,7 +71,7 @@ def _flags(table: pa.Table, judge: str) -> pa.Table:
     flags = [
         counted,
         refused,
-        *(pc.and_(complied, pc.equal(coherence, value)) for value in COHERENCE),
+        *(pc.and_kleene(complied, pc.equal(coherence, value)) for value in COHERENCE),
         *(pc.equal(verdict, value) for value in LEFT_OUT),
     ]
     columns = [table["point_id"], table["prompt_set_id"], judges]

@@ -128,11 +128,12 @@ class SweepLogProbabilities:
         return list(different.values())
 
     def _responses(self, tasks: TaskParts) -> Iterator[_Responses]:
-        """Yield the judged responses of these tasks, part by part."""
+        """Yield the judged responses of these tasks, part by part; those without a verdict are no answers."""
         first = first_text_judge(self._stored)
         degenerate_id = degeneracy_judge(self._stored).id
         judged = {key: part for key, part in self._stored.judged(degenerate_id).items() if key in tasks}
-        for part, table in self._stored.study.judgements(degenerate_id).rows(judged):
+        for part, judgements in self._stored.study.judgements(degenerate_id).rows(judged):
+            table = judgements.filter(pc.is_valid(judgements["verdict"]))
             decided = np.zeros(table.num_rows, bool)
             if first is not None:
                 decided = self._refused(first, table, [key for key in part.tasks if key in judged])
@@ -148,6 +149,7 @@ class SweepLogProbabilities:
         parts = {key: judged[key] for key in tasks if key in judged}
         tables = [other for _, other in self._stored.study.judgements(judge.id).rows(parts)]
         verdicts = pa.concat_tables([table.schema.empty_table(), *tables])
+        verdicts = verdicts.filter(pc.is_valid(verdicts["verdict"]))
         if all(table[name].equals(verdicts[name]) for name in RESPONSE_KEY):
             return pc.equal(verdicts["verdict"], "refused").to_numpy()
         refused = verdicts.filter(pc.equal(verdicts["verdict"], "refused"))

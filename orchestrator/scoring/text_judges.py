@@ -12,14 +12,17 @@ from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
-from orchestrator.sweep.tasks import Prompt
+from orchestrator.sweep.tasks import NONFINITE, Prompt
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.hashing import text_id
 
 FLUSH_ROWS = 50_000  # number of judgements in a part
 
-Verdict = tuple[str, float | None]
+Verdict = tuple[str | None, float | None]
 """(verdict, score)."""
+
+NO_ANSWER: Verdict = (None, None)
+"""What is stored for a response with the finish reason `nonfinite`, which no judge judges."""
 
 VerdictOf = Callable[[Prompt, str], Verdict | None]
 """(prompt, answer) -> the verdict; None if it is not known yet."""
@@ -105,13 +108,16 @@ class _JudgementWriter:
 
 
 def _score(judge: Judge, responses: pa.Table, verdict_on: Callable[[str, str, str], Verdict | None]) -> pa.Table:
-    """Return rows of JUDGEMENTS for these responses, without the tasks in which any verdict is None.
+    """Return rows of JUDGEMENTS for these responses, without the tasks in which any verdict is not known yet.
 
     `verdict_on`: (prompt set id, prompt id, response) -> the verdict.
     """
     texts = responses["response"].to_pylist()
     keys = (responses[name].to_pylist() for name in ("prompt_set_id", "prompt_id"))
-    verdicts = [verdict_on(*row) for row in zip(*keys, texts, strict=True)]
+    verdicts = [
+        NO_ANSWER if reason == NONFINITE else verdict_on(*row)
+        for reason, *row in zip(responses["finish_reason"].to_pylist(), *keys, texts, strict=True)
+    ]
     columns = {
         "judge_id": [judge.id] * responses.num_rows,
         **{name: responses[name] for name in RESPONSE_KEY},

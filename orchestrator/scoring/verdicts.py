@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.judges import UNFINISHED, Judge, _log_probability
+from orchestrator.judges import Judge, _log_probability
 from orchestrator.judges._log_probability import JUDGE as COMBINED
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import EARLIER_IDS
@@ -24,6 +24,7 @@ from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.tasks import NONFINITE
 
 
 def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.DataFrame:
@@ -81,9 +82,10 @@ def degeneracy_id(stored: StoredSweep) -> str:
 def outcomes(stored: StoredSweep, judge: Judge, degenerate_id: str | None = None) -> Iterator[pa.Table]:
     """Yield a judge's stored outcomes on the responses of a sweep, in tables for `counts.counts`.
 
-    The columns are RESPONSE_KEY, verdict (`refused`, `complied` or `unfinished`), judge and coherence (a verdict of the
-    judge of degeneracy). Left out are prompt groups to which the judge does not apply, other verdicts (such as
-    `unparsed`), and responses without a verdict on degeneracy.
+    The columns are RESPONSE_KEY, verdict (`refused`, `complied`, `unfinished`, or `nonfinite` for a response that no
+    judge judges), judge and coherence (a verdict of the judge of degeneracy; null with `nonfinite`). Left out are
+    prompt groups to which the judge does not apply, other verdicts (such as `unparsed`), and responses without a
+    verdict on degeneracy.
 
     One part of judgements is read at a time, so that memory does not grow with the study.
 
@@ -127,16 +129,16 @@ def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
 
 
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
-    """Turn a judge's own verdicts into `refused`, `complied` and `unfinished`. Rows of other verdicts are left out."""
+    """Turn a judge's own verdicts into those of `outcomes`. Rows of other verdicts are left out."""
+    index, verdicts = table.column_names.index("verdict"), pc.fill_null(table["verdict"], NONFINITE)
     if not isinstance(judge, ModelJudge):
-        return table
-    verdicts = zip(table["verdict"].to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
+        return table.set_column(index, "verdict", verdicts)
+    pairs = zip(verdicts.to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
     values = [
-        UNFINISHED if verdict == UNFINISHED else judge.outcome(verdict, groups[set_id]) for verdict, set_id in verdicts
+        verdict if verdict in counts.LEFT_OUT else judge.outcome(verdict, groups[set_id]) for verdict, set_id in pairs
     ]
     column = pa.array(values, pa.string())
-    table = table.set_column(table.column_names.index("verdict"), "verdict", column)
-    return table.filter(pc.is_valid(column))
+    return table.set_column(index, "verdict", column).filter(pc.is_valid(column))
 
 
 def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.ProbeVerdicts]:
@@ -172,6 +174,8 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
         for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
             set_id = row["prompt_set_id"]
             of_set = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
+            if row["verdict"] is None:  # the responses are not finite
+                continue
             of_set[row["verdict"]] += row["response_id_count"]
             if row["score_count"]:
                 score_sums[set_id] = score_sums.get(set_id, 0.0) + row["score_sum"]

@@ -19,7 +19,7 @@ from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.grid import Grid, Node, Sweep
-from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
+from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Sampling
 from workers.weights.perturbation import SCHEMA
 
 Refuses = Callable[[Node, int], bool]
@@ -39,6 +39,7 @@ def store_sweep(
     probe_set: str = "ours",
     sampling: Sampling | None = None,
     tensors: Mapping[str, Sequence[int]] | None = TENSORS,
+    nonfinite: Callable[[Node, int], bool] = lambda node, i: False,
     thought: str = "",
     **grid: Any,
 ) -> Path:
@@ -56,6 +57,7 @@ def store_sweep(
         probe_set: Name of the prompts.
         sampling: None: 8 tokens without early stop.
         tensors: Shapes of the tensors that random directions move. None: no tables of directions are stored.
+        nonfinite: `nonfinite(node, i)`: whether the logits of the response to probe i are not finite.
         thought: Closing tag after which responses are judged.
         **grid: Fields of `Grid`; 10 steps by default.
     """
@@ -77,7 +79,7 @@ def store_sweep(
             "prompt_id": prompt.id,
             "group": group,
             "response": respond(node, i) if respond else words[refuses(node, i)],
-            "finish_reason": "stop",
+            "finish_reason": NONFINITE if nonfinite(node, i) else "stop",
             "n_tokens": 4,
             "n_prompt_tokens": 4,
             "scores": None,

@@ -44,6 +44,8 @@ class ResultSummary(ResultKey):
         curves: The mean over lines. Empty on planes.
         classes: The successes by class. None in a summary of an earlier version.
         unfinished: Number of responses on the grid that are thoughts without an end. They have no verdict.
+        nonfinite: Number of responses on the grid that are not finite. They have no verdict.
+        points_nonfinite: Number of points with such a response.
         chance: Percentage of questions that letters drawn at random answer right. None for prompts without choices.
     """
 
@@ -62,6 +64,8 @@ class ResultSummary(ResultKey):
     curves: tuple[MeanCurve, ...] = ()
     classes: SuccessClasses | None = None
     unfinished: int = 0
+    nonfinite: int = 0
+    points_nonfinite: int = 0
     chance: float | None = None
 
 
@@ -109,6 +113,8 @@ class SweepSummary(JsonRecord):
     degenerate_share: float | None
     classes: SuccessClasses | None = None
     unfinished: int = 0
+    nonfinite: int = 0
+    points_nonfinite: int = 0
     degenerate_version: int | None = None
     results: tuple[ResultSummary, ...]
     published: float | None = None

@@ -68,6 +68,8 @@ def summarize(
         degenerate_share=first.degenerate_share,
         classes=first.classes,
         unfinished=first.unfinished,
+        nonfinite=first.nonfinite,
+        points_nonfinite=first.points_nonfinite,
         results=tuple(results),
         intervals_version=INTERVALS_VERSION,
     )
@@ -81,6 +83,7 @@ def _summarize_result(
     curves = mean_curves(rows, probes, are_drawn=not are_chosen([rows]))
     rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
     distinct = ~rows["point_id"].duplicated()
+    grid = grid_points(rows)
     classes = _classes(rows)
     lines = split_lines(rows)
     origin = origin_row(rows)
@@ -102,7 +105,9 @@ def _summarize_result(
         basin=summarize_basin(lines, probes),
         degenerate_share=classes.degenerate,
         classes=classes,
-        unfinished=int(grid_points(rows)["n_unfinished"].sum()),
+        unfinished=int(grid["n_unfinished"].sum()),
+        nonfinite=int(grid["n_nonfinite"].sum()),
+        points_nonfinite=int((grid["n_nonfinite"] > 0).sum()),
         clusters=probes.clusters,
         curves=curves,
     )

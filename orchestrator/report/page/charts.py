@@ -82,6 +82,7 @@ def _rows(rows: pd.DataFrame, point_index: Mapping[str, int]) -> dict[str, list[
         "grid": rows["on_grid"].astype(int).tolist(),
         "n": rows["n"].tolist(),
         "unfinished": rows["n_unfinished"].tolist(),
+        "nonfinite": rows["n_nonfinite"].tolist(),
         **{name: _values(rows[name]) for name in ("alpha", "beta")},
         **{name: _values(rows[name], 2) for name in ("value", "low", "high", "complied", "unclear", "degenerate")},
         "refused": _values(100 - rows["asr"], 2),

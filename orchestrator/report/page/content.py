@@ -128,12 +128,14 @@ def _prompts_and_judge(summary: SweepSummary) -> str:
 
 
 def _warnings(stored: StoredSweep, summary: SweepSummary) -> list[str]:
-    """Return warnings about missing points, failed tasks, differing engines and an earlier adapter version."""
+    """Return warnings: missing points, logits that are not finite, failed tasks, differing engines, old adapters."""
     note = older_version_note(stored.record)
     warnings = [] if note is None else [note]
     missing, failed = summary.points_total - summary.points_done, summary.tasks_failed
     if missing:
         warnings.append(f"{missing} of {summary.points_total} points are missing; the charts have gaps there.")
+    if nonfinite := narrative.nonfinite_sentence(summary):
+        warnings.append(nonfinite)
     if failed:
         subject = "1 task has" if failed == 1 else f"{failed} tasks have"
         warnings.append(f"{subject} failed and will not be tried again, except with retry=failed.")

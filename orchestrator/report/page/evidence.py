@@ -26,7 +26,7 @@ MAX_BYTES = 20_000_000  # maximum for the responses and prompts in one report
 FIRST_WORDS, FIRST_CHARACTERS = 4, 48  # maximum that is shown of a redacted response
 MAX_CHARACTERS = 4000  # maximum that is shown of a response or prompt in full
 RESPONSE_KEY = ["point_id", "prompt_set_id", "prompt_id"]
-NO_VERDICT = "u"
+NO_VERDICT, NOT_FINITE = "u", "n"
 _BY_COHERENCE = {"coherent": "c", "degenerate": "d", "unclear": "x"}
 
 
@@ -35,7 +35,7 @@ class Evidence:
     """Responses and verdicts of a sweep.
 
     Verdicts are letters: `r` refused; of those not refused, `c` complied (coherent), `d` degenerate and `x` unclear;
-    `u` no verdict.
+    `n` not finite, so that no judge judges it; `u` no verdict.
 
     Attributes:
         prompt_sets: The sweep's prompt sets.
@@ -117,7 +117,9 @@ def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame
     return frame.drop(columns="coherence")
 
 
-def _letter(outcome: str | None, coherence: str) -> str:
+def _letter(outcome: str | None, coherence: object) -> str:
+    if not isinstance(coherence, str):
+        return NOT_FINITE
     if outcome is None:
         return NO_VERDICT
     return "r" if outcome == "refused" else _BY_COHERENCE[coherence]

@@ -6,7 +6,7 @@
   let data = JSON.parse($("chart-data").textContent);
   const responses = document.body.dataset.source ? fetchedResponses(document.body.dataset.source) : embeddedResponses();
 
-  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", u: "no verdict" };
+  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", n: "not finite", u: "no verdict" };
   // The colormap cividis at the middle of each band of ten percent.
   const BANDS = ["#002b62", "#243c6e", "#434e6c", "#5b606e", "#727274", "#888578", "#a19975", "#bcae6c", "#d6c35d", "#f3db42"];
   const SHOWN_AT_ONCE = 100;
@@ -54,8 +54,9 @@
     return (mark ? `${mark[2]}: ` : "") + `${coordinates}, ${data.lines[line[i]]}`;
   }
   function numbers(result, i) {
-    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate, unfinished } = result.rows;
+    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate, unfinished, nonfinite } = result.rows;
     const rest = unfinished[i] ? [`${unfinished[i]} unfinished thoughts, without a verdict`] : [];
+    if (nonfinite[i]) rest.push(`${nonfinite[i]} responses that are not finite, without a verdict`);
     if (value[i] === null) return rest.length ? rest : ["missing: not measured"];
     const [low, high] = [lows[i], highs[i]];
     const outcomes = `refused ${percent(refused[i])}, complied ${percent(complied[i])}, unclear ${percent(unclear[i])}, degenerate ${percent(degenerate[i])}`;

@@ -20,7 +20,7 @@ from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.report.classes import degenerate_text
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.narrative import radii_notes
-from orchestrator.report.page.evidence import NO_VERDICT, Evidence
+from orchestrator.report.page.evidence import NO_VERDICT, NOT_FINITE, Evidence
 from orchestrator.report.page.formatting import UNKNOWN, format_interval, format_number, format_signed
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.sweep.grid import Sweep
@@ -171,7 +171,7 @@ def category_tables(sweep: Sweep, frame: pd.DataFrame, evidence: Evidence) -> li
     tables = []
     for prompts, judge in itertools.product(evidence.prompt_sets, evidence.judges):
         verdicts = evidence.verdicts[evidence.verdicts["prompt_set_id"] == prompts.id]
-        verdicts = verdicts[verdicts[judge] != NO_VERDICT]
+        verdicts = verdicts[~verdicts[judge].isin([NO_VERDICT, NOT_FINITE])]
         categories = {prompt.category for prompt in prompts.prompts}
         if len(categories) > 1 and measure_of(prompts.group) is not RIGHT_ANSWERS and len(verdicts):
             on_the_grid = verdicts[verdicts["point_id"].isin(on_grid)]

@@ -4,7 +4,7 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const INTERVAL = 2000; // milliseconds between two requests about a running sweep
-  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", u: "no verdict" };
+  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", n: "not finite", u: "no verdict" };
 
   function el(name, attributes = {}, ...children) {
     const node = document.createElement(name);

@@ -55,7 +55,9 @@ def test_a_landscape_of_version_2_is_read_without_unclear_responses() -> None:
     assert stored["n_unclear"].tolist() == [20, 0, 0, 10, 20]
     pd.testing.assert_frame_equal(with_all_counts(stored), stored)
     assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/4"
-    earlier = with_all_counts(stored.drop(columns=["n_unclear", "unclear", "n_unfinished", "unfinished"]))
+    earlier = with_all_counts(
+        stored.drop(columns=["n_unclear", "unclear", "n_unfinished", "unfinished", "n_nonfinite", "nonfinite"])
+    )
     assert earlier["n_unclear"].tolist() == [0] * 5
     assert earlier["unclear"].fillna(-1).tolist() == [0, -1, 0, 0, 0], "null where nothing is measured"
     assert list(earlier.columns) == LANDSCAPE_SCHEMA.names
@@ -71,9 +73,11 @@ def test_the_order_of_nodes_does_not_matter() -> None:
 
 def test_correct_answers_are_counted_if_there_are_any() -> None:
     nodes = grid_nodes(alphas=(0.0, 0.5))
-    correct = pd.DataFrame({"point_id": ["origin"], "prompt_set_id": ["s2"], "n_asked": [40], "n_correct": [30]})
+    key = {"point_id": ["origin"], "prompt_set_id": ["s2"]}
+    correct = pd.DataFrame({**key, "n_asked": [40], "n_correct": [30], "n_nonfinite": [2]})
     landscape = build_landscape(nodes, tally(nodes, [0.0, 50.0]), SETS, correct=correct)
     row = landscape[(landscape["alpha"] == 0) & (landscape["group"] == "harmful")].iloc[0]
     assert (row["n_correct"], row["correct"]) == (30, 75.0) and row["correct_low"] < 75.0 < row["correct_high"]
     assert landscape["correct"].notna().sum() == 1
+    assert row["n_nonfinite"] == 2 == landscape["n_nonfinite"].sum()
     assert to_table(landscape).column("n_correct").null_count == len(landscape) - 1

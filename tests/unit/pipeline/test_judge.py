@@ -29,7 +29,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import Prompt, PromptSet
+from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
@@ -150,6 +150,35 @@ def test_a_model_judge_reads_what_follows_the_thought(tmp_path: Path, monkeypatc
     assert guarded["n"].eq(14).all() and guarded["n_refused"].eq(7).all() and guarded["n_unfinished"].eq(6).all()
     verdicts = next(judge for judge in summary["judges"] if judge["judge"] == "wildguard")["sets"][0]["verdicts"]
     assert (verdicts["unfinished"], verdicts["unparsed"]) == (3 * 6, 0)
+
+
+def test_responses_that_are_not_finite_are_not_shown_to_the_model_of_a_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store_sweep(tmp_path, basin(0.25), directions=1, nonfinite=lambda node, i: abs(node.alpha) > 0.35)
+    stored, answers = open_stored(path), ScriptedAnswers()
+    use_answers(monkeypatch, answers)
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    frame, _ = stored.folder.read_landscape()
+    for _, rows in frame.groupby("judge"):
+        assert (rows["n_nonfinite"] == (rows["alpha"].abs() > 0.35) * 20).all()
+        assert (rows["n"] + rows["n_nonfinite"] == 20).all()
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0 and answers.calls == 1
+
+
+def test_an_answer_of_a_judge_that_is_not_finite_is_not_parsed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if it begins like an answer."""
+
+    class OverflowingEngine(ScriptedEngine):
+        def _generate(self, prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
+            return [[Generation(HARMFUL, NONFINITE, 9, 9) for _ in p.rendered] for p in prompt_sets]
+
+    monkeypatch.setitem(globals(), "ScriptedEngine", OverflowingEngine)
+    stored = open_stored(folder)
+    use_answers(monkeypatch, ScriptedAnswers())
+    judge_and_reduce(GUARDED, stored, quiet())
+    summaries = {judge["judge"]: judge for judge in stored.folder.read_landscape()[1]["judges"]}
+    assert summaries["wildguard"]["unparsed"] == 220
 
 
 def test_answers_that_cannot_be_parsed_are_stored_counted_and_shown(

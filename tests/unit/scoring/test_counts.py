@@ -42,6 +42,15 @@ def _batched(rows: list, size: int) -> Iterator[list]:
         yield rows[start : start + size]
 
 
+def test_responses_that_are_not_finite_are_outside_of_n() -> None:
+    rows = [(f"p{i % 2}", "s", f"q{i}", "refused" if i % 3 else "complied", "coherent") for i in range(12)]
+    rows += [("p0", "s", f"q{i}", "nonfinite", None) for i in range(12, 15)] + [("p2", "s", "q0", "nonfinite", None)]
+    frame = counting.counts(as_tables(rows, 5)).set_index("point_id").sort_index()
+    assert frame["n"].tolist() == [6, 6, 0] and frame["n_nonfinite"].tolist() == [3, 0, 1]
+    assert frame["n_refused"].tolist() == [4, 4, 0] and frame["n_complied"].tolist() == [2, 2, 0]
+    assert frame[["n_degenerate", "n_unclear"]].to_numpy().sum() == 0
+
+
 @pytest.mark.parametrize("size", [7, 500, 2000])
 def test_counts_do_not_depend_on_how_rows_are_split_into_tables(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "_FLUSH_ROWS", 50)
