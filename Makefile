@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run quick test test-all lint check docs figures harness chaos setup clean
+.PHONY: help run quick test test-all fuzz lint check docs figures harness chaos setup clean
 
 # Many containers set this. Every process would then compile its imports again: 18 s for vLLM.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,6 +25,9 @@ test: .venv/.setup-done-test ## run all tests except the slow ones and those tha
 
 test-all: .venv/.setup-done-test ## run every test that this machine can run
 	@$(PYTHON) -m pytest $(ARGS)
+
+fuzz: .venv/.setup-done-test ## feed new random input to every parser, 50 times as much as make test: make fuzz ARGS="--fuzz-factor 500 -k footers"
+	@$(PYTHON) -m pytest -q tests/fuzz --fuzz-factor 50 $(ARGS)
 
 lint: .venv/.setup-done-test ## check style and types
 	@$(PYTHON) -m ruff check
