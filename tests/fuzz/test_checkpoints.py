@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
+
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.compatibility import check_same_settings, check_same_tokenizer
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.utils.errors import UserError
-from safetensors.numpy import save
-from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.targets import read_adapter
-
 from tests.fuzz.fuzzing import changed, damaged, fuzz
 from tests.unit.models.target_files import adapter, model, weights
+from workers.weights.checkpoint import MappedCheckpoint
+from workers.weights.targets import read_adapter
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.analysis.reducer import read_results
 from orchestrator.store.discovery import find_sweeps
 from orchestrator.store.files import DamagedFileError, publish_json, read_meta, read_table
 from orchestrator.store.status import examine
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import UserError
-
 from tests.fuzz.fuzzing import changed, damaged, fuzz
 from tests.unit.stored import basin, store_sweep
 

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+
 from orchestrator.config.compose import compose
 from orchestrator.config.overrides import check_override, multirun, option_types
 from orchestrator.config.presets import Presets
@@ -17,7 +18,6 @@ from orchestrator.config.schema import Config
 from orchestrator.execution.slurm import job_script
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError, read_yaml_scalars
-
 from tests.fuzz.fuzzing import SCALARS, damaged, fuzz
 
 KEYS = sorted(option_types(Config))

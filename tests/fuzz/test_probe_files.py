@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.config.schema import ProbesConfig
 from orchestrator.prompts.probe_sets import load_probe_set
 from orchestrator.utils.choices import AnswerKind
 from orchestrator.utils.errors import UserError
-
 from tests.fuzz.fuzzing import JSON, damaged, fuzz
 
 COLUMNS = ("text", "goal", "pair_id", "id", "kind", "context", "choices", "answer", "answerKey", "endings", "label")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.report.viewer.app import make_app
 from orchestrator.report.viewer.catalog import StudyCatalog
-
 from tests.fuzz.fuzzing import fuzz
 from tests.unit.stored import basin, store_sweep
 

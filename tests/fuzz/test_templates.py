@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orchestrator.prompts import chat_templates
 
+from orchestrator.prompts import chat_templates
 from tests.fuzz.fuzzing import JSON, damaged, fuzz
 from tests.public.test_templates import CHAT, FakeTokenizer
 
