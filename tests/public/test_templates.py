@@ -32,6 +32,9 @@ class FakeTokenizer:
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": list(map(ord, ("<s>" if add_special_tokens else "") + text))}
 
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return "".join(map(chr, ids))
+
 
 def render(
     monkeypatch: pytest.MonkeyPatch, tokenizer: FakeTokenizer, system: str | None, template: str = "tokenizer"
