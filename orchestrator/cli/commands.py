@@ -21,8 +21,10 @@ from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import replaced_session_root
 
 if TYPE_CHECKING:
-    from orchestrator.config.schema import Config
+    from orchestrator.config.schema import Config, VerifyConfig
+    from orchestrator.store.study import Study
     from orchestrator.store.sweep_folder import StoredSweep
+    from orchestrator.store.verification import VerificationReport
 
 logger = logging.getLogger(__name__)
 
@@ -154,24 +156,52 @@ def report(call: Call) -> int:
 
 
 def verify(call: Call) -> int:
-    """Check every stored byte and result of all studies, or of those in [FOLDER], without changing any."""
+    """Check every stored byte and number of all studies, or of those in [FOLDER]: [signers=FILE signature=FILE]."""
     from orchestrator.analysis.verification import verify_study
+    from orchestrator.config.overrides import split_section
     from orchestrator.store import discovery
 
-    reports = {root: verify_study(root) for root in discovery.find_study_roots(call.folder("verify"))}
+    options, others = split_section(call.overrides, "verify")
+    call = dataclasses.replace(call, overrides=(*options, *others))
+    roots = discovery.find_study_roots(call.folder("verify"))
+    reports = {root: verify_study(root) for root in roots}
+    _check_signature(call.config.verify, reports)
     if call.json:
         print_json({str(root): dataclasses.asdict(result) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in result.findings
         ]} for root, result in reports.items()})  # fmt: skip
     else:
         for root, result in reports.items():
-            findings = [(str(f.path.relative_to(root)), f"{f.why}: {f.remedy}") for f in result.findings]
+            findings = [
+                (str(f.path.relative_to(root) if f.path.is_relative_to(root) else f.path), f"{f.why}: {f.remedy}")
+                for f in result.findings
+            ]
             size = f"{result.files} files, {result.bytes / 1e6:.1f} MB, {result.tasks} tasks, {result.rows} rows"
             verdict = f"{len(findings)} do not verify" if findings else "all verify"
-            print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"),
+            signed = [("signed by", result.signer)] if result.signer is not None else []
+            print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *signed,
                           ("results", f"those of {result.results} sweeps were computed again from the rows"), *findings,
                           *(("note", note) for note in [*result.notes, *result.unchecked])])  # fmt: skip
     return ExitCode.COMPLETE if all(result.is_sound for result in reports.values()) else ExitCode.NOT_MET
+
+
+def _check_signature(options: VerifyConfig, reports: Mapping[Path, VerificationReport]) -> None:
+    """Check the signature of the one study in `reports`, if the options name signers, and add what is found."""
+    from orchestrator.store import signatures
+
+    if options.signers is None:
+        if options.signature is not None:
+            remedy = "name the file with the keys that you trust too: signers=FILE"
+            raise UserError(signatures.SIGNATURE_FIELD, options.signature, remedy)
+        return
+    if len(reports) > 1:
+        remedy = f"a signature belongs to one study, and there are {len(reports)}: name the study's folder"
+        raise UserError(signatures.SIGNERS_FIELD, options.signers, remedy)
+    for root, report in reports.items():
+        signature = signatures.signature_path(root) if options.signature is None else Path(options.signature)
+        signers = Path(options.signers).expanduser()
+        report.signer, findings = signatures.check_signature(root, signature.expanduser(), signers)
+        report.findings += findings
 
 
 def compact(call: Call) -> int:
@@ -287,31 +317,51 @@ def compare(call: Call) -> int:
 
 
 def gate(call: Call) -> int:
-    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 origin_asr=5 radius=0.1."""
+    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 origin_asr=5 radius=0.1 [sign=KEY]."""
     from orchestrator.analysis.gate import GateOptions, check, table_rows
     from orchestrator.analysis.recomputation import recompute
     from orchestrator.config.overrides import section_only
     from orchestrator.store import discovery
+    from orchestrator.store.signatures import check_key
     from orchestrator.store.sweep_folder import StoredSweep
     from orchestrator.store.verification import log_damage
 
     order = [text.partition("=")[0].removeprefix("gate.") for text in section_only(call.overrides, "gate")]
-    options = GateOptions.from_config(_section_config(call, "gate").gate, order)
+    config = _section_config(call, "gate").gate
+    options = GateOptions.from_config(config, order)
+    key = None if config.sign is None else Path(config.sign).expanduser()
+    if key is not None:
+        check_key(key)
     folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).folder("gate"))
     recomputed = recompute(StoredSweep.open(folder))
     log_damage(folder.study)
     results = check(recomputed.landscape, recomputed.summary, options)
     unsound = [f"{file}: {why}" for file, why in recomputed.differences_by_file().items()]
     all_met = all(result.met for result in results) and not unsound
+    signature = _sign(folder.study, key) if key is not None and all_met else None
     if call.json:
         print_json({"met": all_met, "sweep": str(folder.path), "findings": [result.to_json() for result in results],
-                    "unsound": unsound, "unchecked": list(recomputed.unchecked)})  # fmt: skip
+                    "unsound": unsound, "unchecked": list(recomputed.unchecked),
+                    "signature": None if signature is None else str(signature)})  # fmt: skip
     else:
         rows = [("UNSOUND", "", sentence) for sentence in unsound]
         print_table(("", "threshold", "why"), [*rows, *table_rows(results)])
         for remark in recomputed.unchecked:
             print(f"{folder.path.name}: {remark}; the gate checks those that its rows give")
+        if signature is not None:
+            print_pairs([("signed", str(signature))])
+    if key is not None and signature is None:
+        logger.warning("the study is not signed: %s", "see `verify`" if all_met else "the gate is not met")
+        return ExitCode.NOT_MET
     return ExitCode.COMPLETE if all_met else ExitCode.NOT_MET
+
+
+def _sign(study: Study, key: Path) -> Path | None:
+    """Sign a study and return the path of the signature; None if something in the study does not verify."""
+    from orchestrator.analysis.verification import verify_study
+    from orchestrator.store.signatures import sign
+
+    return sign(study, key) if verify_study(study.root).is_sound else None
 
 
 def view(call: Call) -> int:

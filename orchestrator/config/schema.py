@@ -235,6 +235,15 @@ class GateConfig:
     radius: float | None = None  # minimum radius of the basin
     confidence: float = 0.95  # confidence of the intervals, between 0.5 and 1
     allow_single: bool = False  # accept a sweep of one direction, whose interval says nothing about other directions
+    sign: str | None = None  # SSH key that signs the study if the gate is met and everything verifies; null: none
+
+
+@dataclass
+class VerifyConfig:
+    """The signature that `verify` checks. It checks one only if `signers` is given."""
+
+    signers: str | None = None  # file with the trusted keys, as of `ssh-keygen -Y verify` (ALLOWED SIGNERS)
+    signature: str | None = None  # signature; null: signed/manifest.sha256.sig in the study
 
 
 @dataclass
@@ -257,7 +266,7 @@ class FinetuneConfig:
 
 @dataclass
 class Config:
-    """Options of one sweep. The last four sections belong to the commands (verbs) of the same name."""
+    """Options of one sweep. The last five sections belong to the commands (verbs) of the same name."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     grid: GridConfig = field(default_factory=GridConfig)
@@ -278,6 +287,7 @@ class Config:
     retry: Retry | None = None  # failed: try again the tasks that earlier runs gave up
     compare: CompareConfig = field(default_factory=CompareConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
     view: ViewConfig = field(default_factory=ViewConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
 
+SIGNED = "signed"
+"""Name of the folder of a study's signature."""
+
 
 @dataclass(frozen=True)
 class DamageFinding:
@@ -44,6 +47,8 @@ class VerificationReport:
         notes: Remarks about what is unusual but harmless.
         results: Number of sweeps whose results were compared with the stored rows.
         unchecked: Why other results were not, or not entirely.
+        signer: Name of the trusted key that signed the study. None if no signature was checked, or if it does not
+            count.
     """
 
     files: int = 0
@@ -54,6 +59,7 @@ class VerificationReport:
     notes: list[str] = field(default_factory=list)
     results: int = 0
     unchecked: list[str] = field(default_factory=list)
+    signer: str | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -178,7 +184,7 @@ def _check(
             _check_events(path, report)
         case ["damaged", *_]:
             report.notes.append(f"{'/'.join(inside)} was set aside; it counts nowhere and may be deleted")
-        case _:
+        case _ if inside[0] != SIGNED:
             report.notes.append(f"{'/'.join(inside)} is not part of a study and counts nowhere")
 
 
