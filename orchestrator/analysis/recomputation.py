@@ -24,6 +24,7 @@ from orchestrator.analysis.results.sweep import INTERVALS_VERSION, SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
 from orchestrator.scoring.verdicts import degeneracy_version, refusals_by_probe
+from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
 
 LANDSCAPE_FILE, SUMMARY_FILE = "landscape.parquet", "summary.json"
@@ -107,8 +108,11 @@ def recompute(stored: StoredSweep) -> Recomputation:
     else:
         has_current_verdicts = degeneracy_version(stored) == DEGENERATE.version
         found, remark = compare_summaries(stored_summary, summary, has_current_verdicts)
-        differences += found
         unchecked += [remark] if remark else []
+        if any(run.outcome == DAMAGED for run in stored.record.runs):
+            found = [difference for difference in found if _last(difference.key) not in _COSTS]
+            unchecked.append("its costs were not compared, because a record of a run cannot be read")
+        differences += found
     return Recomputation(landscape, summary, refusals, tuple(differences), tuple(unchecked))
 
 

@@ -142,6 +142,15 @@ def test_a_cost_may_have_grown_by_a_later_run_and_may_not_be_larger_than_its_run
     assert [str(d) for d in recompute_in(folder).differences] == ["tokens is stored as 7, and the stored rows give 0"]
 
 
+def test_costs_are_not_compared_without_all_records_of_runs(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path, basin(0.3))
+    edit_summary(folder, tokens=7)
+    (folder / "runs").mkdir()
+    (folder / "runs" / "damaged.json").write_text("{")
+    recomputed = recompute_in(folder)
+    assert recomputed.differences == () and "a record of a run cannot be read" in recomputed.unchecked[0]
+
+
 def test_distances_in_radii_are_those_of_the_sweep_that_gave_the_unit(tmp_path: Path) -> None:
     """A sweep of random directions that is added later changes no stored distance, and makes none wrong."""
     line: dict[str, Any] = {
