@@ -180,7 +180,7 @@ def verify(call: Call) -> int:
             verdict = f"{len(findings)} do not verify" if findings else "all verify"
             signed = [("signed by", result.signer)] if result.signer is not None else []
             print_pairs([("study", str(root)), ("read", f"{size}: {verdict}"), *signed,
-                          ("results", f"those of {result.results} sweeps were computed again from the rows"), *findings,
+                          ("results", f"recomputed from the rows, sweeps: {result.results}"), *findings,
                           *(("note", note) for note in [*result.notes, *result.unchecked])])  # fmt: skip
     return ExitCode.COMPLETE if all(result.is_sound for result in reports.values()) else ExitCode.NOT_MET
 
