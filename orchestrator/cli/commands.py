@@ -12,6 +12,7 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
@@ -198,9 +199,9 @@ def _check_signature(options: VerifyConfig, reports: Mapping[Path, VerificationR
         remedy = f"a signature belongs to one study, and there are {len(reports)}: name the study's folder"
         raise UserError(signatures.SIGNERS_FIELD, options.signers, remedy)
     for root, report in reports.items():
-        signature = signatures.signature_path(root) if options.signature is None else Path(options.signature)
-        signers = Path(options.signers).expanduser()
-        report.signer, findings = signatures.check_signature(root, signature.expanduser(), signers)
+        signature = signatures.signature_path(root) if options.signature is None else expanded(options.signature)
+        signers = expanded(options.signers)
+        report.signer, findings = signatures.check_signature(root, signature, signers)
         report.findings += findings
 
 
@@ -329,7 +330,7 @@ def gate(call: Call) -> int:
     order = [text.partition("=")[0].removeprefix("gate.") for text in section_only(call.overrides, "gate")]
     config = _section_config(call, "gate").gate
     options = GateOptions.from_config(config, order)
-    key = None if config.sign is None else Path(config.sign).expanduser()
+    key = None if config.sign is None else expanded(config.sign)
     if key is not None:
         check_key(key)
     folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).folder("gate"))
