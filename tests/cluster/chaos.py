@@ -2,11 +2,13 @@
 
     python -m tests.cluster.chaos --seconds 180
     python -m tests.cluster.chaos --engine vllm --seconds 400    # the embedded model in the real engine
+    python -m tests.cluster.chaos --seconds 1500 --record        # writes what was counted to benchmarks/RESULTS.md
 
 The raylets are real, each in a network namespace with a name, an address and a /tmp/ray of its own (see `hosts.py`).
 The third host does not see the study's disk. Disturbances are random: SIGKILL of the driver, an actor, a raylet,
-or the head and everything on it; SIGSTOP of an actor until its deadline; a cut cable; a full disk. At the end the study
-must equal an undisturbed one. Needs Linux, root and iproute2.
+the gcs_server, or the head and everything on it; SIGSTOP of an actor until its deadline; a cut cable; a full disk. A
+reader checks every stored answer all the while. At the end the study must equal an undisturbed one. Needs Linux, root
+and iproute2.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.results import machine, section, table
 from orchestrator.store.compaction import compact
 from orchestrator.store.events import read_all_events
 from orchestrator.store.study import Study, StudyInfo
@@ -42,11 +45,12 @@ from orchestrator.store.verification import verify
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.choices import EngineKind
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.errors import SessionLostError, UserError
+from tests.cluster.chaos_reader import Key, Reader, read_responses
 from tests.cluster.hosts import PORT, ROOT, Host, network, run
 from workers.engines.base import EngineSpec
 
-Responses = dict[tuple[str, str, str], str]
+Responses = dict[Key, str]
 
 INTERRUPTED = 130
 
@@ -115,18 +119,6 @@ def missing_visits(study: Study, sweep: Sweep) -> list[Visit]:
     return visits(task for task in sweep.tasks() if task.key not in stored)
 
 
-def responses(study: Study) -> tuple[Responses, int]:
-    """Return every response that counts, and the number of rows that are stored twice."""
-    stored: Responses = {}
-    n_duplicates = 0
-    for _, table in study.generations.rows(study.generations.stored()):
-        for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
-            key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
-            n_duplicates += key in stored
-            stored[key] = row["response"]
-    return stored, n_duplicates
-
-
 def undisturbed(out: Path, swept: Subject) -> Responses:
     """Run the same sweep by one actor in this process, without Ray, and return its responses."""
     from workers.actor import Actor
@@ -138,7 +130,7 @@ def undisturbed(out: Path, swept: Subject) -> Responses:
     actor.set_inputs({s.id: s for s in swept.sets}, {d.id: actor.measure(d) for d in swept.sweep.grid.directions_used})
     for visit in missing_visits(study, swept.sweep):
         actor.visit(visit)
-    return responses(study)[0]
+    return read_responses(study)[0]
 
 
 # The driver, which runs in its own process.
@@ -170,6 +162,9 @@ def drive(out: Path, swept: Subject, address: str) -> int:
     except UserError as error:
         print(f"  driver: {error}"[:160], file=console, flush=True)
         return 2
+    except SessionLostError as error:
+        print(f"  driver: {error}"[:160], file=console, flush=True)
+        return INTERRUPTED
     return INTERRUPTED if outcome.interrupted else 3 if outcome.failures else 0
 
 
@@ -248,8 +243,17 @@ class Chaos:
     def disturb(self) -> str | None:
         """Disturb something at random. Returns what was done, or None if there was nothing to disturb."""
         disturbance = self.random.choices(
-            [self.kill_driver, self.kill_actor, self.kill_raylet, self.kill_head, self.stop_actor, self.cut, self.fill],
-            weights=[3, 6, 3, 1, 2, 2, 2],
+            [
+                self.kill_driver,
+                self.kill_actor,
+                self.kill_raylet,
+                self.kill_gcs_server,
+                self.kill_head,
+                self.stop_actor,
+                self.cut,
+                self.fill,
+            ],
+            weights=[3, 6, 4, 2, 1, 2, 2, 2],
         )[0]
         description = disturbance()
         if description:
@@ -269,9 +273,13 @@ class Chaos:
         return self._signal(self.actors(), signal.SIGSTOP, "an actor")
 
     def kill_raylet(self) -> str | None:
-        host = self.random.choice(self.hosts[1:])
+        host = self.random.choice(self.hosts)
         host.down_until = time.monotonic() + self.random.uniform(0, 5)
         return self._signal(host.processes("raylet"), signal.SIGKILL, f"the raylet of {host.name}")
+
+    def kill_gcs_server(self) -> str | None:
+        self.head.down_until = time.monotonic() + self.random.uniform(0, 5)
+        return self._signal(self.head.processes("gcs_server"), signal.SIGKILL, "the gcs_server")
 
     def kill_head(self) -> str | None:
         if not self.head.processes("gcs_server"):
@@ -310,8 +318,9 @@ class Chaos:
         self.undo.clear()
 
 
-def chaos(engine: str, seconds: float, seed: int) -> int:
+def chaos(engine: str, seconds: float, seed: int, record: bool) -> int:
     """Disturb a sweep, let it end, and compare its study with an undisturbed one. Returns an exit code."""
+    where = machine()
     swept = subject(engine, seconds)
     label = f"sl{os.getpid() % 10000:x}"
     token = secrets.token_hex(32)
@@ -324,6 +333,7 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "3000",
         "RAY_health_check_failure_threshold": "3",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         "RAY_worker_niceness": "0",
         "PYTHONPATH": str(ROOT),
     }
@@ -334,14 +344,19 @@ def chaos(engine: str, seconds: float, seed: int) -> int:
             expected = pool.submit(undisturbed, Path(folder) / "undisturbed", swept).result()
         out = Path(folder) / "studies"
         out.mkdir()
-        run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", out)
+        run("mount", "-t", "tmpfs", "-o", f"size={max(48, int(seconds / 8))}m", "tmpfs", out)
         hosts = [Host(n, label, env, hidden=out if n == 3 else None) for n in (1, 2, 3)]
         print(f"{swept.points} points on 3 hosts, {engine}, disturbed for {seconds:.0f} s, seed {seed}", flush=True)
         options = ["--engine", engine, "--seconds", str(seconds)]
         try:
-            with network(hosts, f"{label}s"):
+            located = Study.locate(out, swept.info)
+            with network(hosts, f"{label}s"), Reader(located.root, expected) as reader:
                 survived = _disturb(Chaos(hosts, f"{label}s", out, swept, options, random.Random(seed)), seconds)
-            return _compare(Study.locate(out, swept.info), swept.sweep, expected, survived)
+            outcome = _compare(located, expected, survived, reader)
+            print("\n".join(outcome.lines()))
+            if record:
+                section("chaos", outcome.markdown(where, engine, seconds, seed))
+            return 0 if outcome.is_sound else 1
         finally:
             run("umount", "-l", out, check=False)
 
@@ -371,24 +386,105 @@ def _disturb(chaos: Chaos, seconds: float) -> Chaos:
     return chaos
 
 
-def _compare(located: Study, sweep: Sweep, expected: Responses, survived: Chaos) -> int:
+@dataclass(frozen=True)
+class ChaosOutcome:
+    """What was counted.
+
+    Attributes:
+        disturbances: How often each disturbance happened.
+        drivers: Number of drivers that were started.
+        deaths: Number of actors that were replaced.
+        rows: Number of stored answers.
+        expected: Number of answers of the undisturbed study.
+        lost: Answers that are missing.
+        doubled: Answers that are stored twice.
+        different: Answers that differ from the undisturbed ones.
+        unreadable: Files that do not verify.
+        equal_after_merging: Whether the study equals the undisturbed one after its parts were merged.
+        reads: How often the reader read the study while it was disturbed.
+        checked: Number of answers that the reader checked.
+        problems: What the reader found.
+    """
+
+    disturbances: collections.Counter[str]
+    drivers: int
+    deaths: int
+    rows: int
+    expected: int
+    lost: int
+    doubled: int
+    different: int
+    unreadable: int
+    equal_after_merging: bool
+    reads: int
+    checked: int
+    problems: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the study equals the undisturbed one, and every answer that was read meanwhile did."""
+        faults = self.lost or self.doubled or self.different or self.unreadable or self.problems
+        return not faults and self.rows == self.expected and self.equal_after_merging
+
+    def lines(self) -> list[str]:
+        """Return the counts as lines for the terminal."""
+        counts = ", ".join(f"{name} {n}" for name, n in sorted(self.disturbances.items()))
+        merged = "equal" if self.equal_after_merging else "NOT EQUAL"
+        return [
+            f"survived {self.disturbances.total()} disturbances ({counts}); {self.drivers} drivers, "
+            f"{self.deaths} actors replaced",
+            f"rows {self.rows} of {self.expected}: lost {self.lost}, doubled {self.doubled}, "
+            f"different {self.different}; unreadable files {self.unreadable}; after merging {merged}",
+            f"a reader checked {self.checked} answers in {self.reads} reads: {len(self.problems)} problems",
+            *(f"  {problem}" for problem in self.problems[:5]),
+            "the study equals the undisturbed one" if self.is_sound else "THE STUDY DOES NOT EQUAL THE UNDISTURBED ONE",
+        ]
+
+    def markdown(self, where: str, engine: str, seconds: float, seed: int) -> str:
+        """Return the section for RESULTS.md."""
+        counts = [[name, str(n)] for name, n in sorted(self.disturbances.items())]
+        merged = "yes" if self.equal_after_merging else "no"
+        results = [
+            ["answers stored, of those of an undisturbed run", f"{self.rows:,} of {self.expected:,}"],
+            ["lost, doubled, different", f"{self.lost}, {self.doubled}, {self.different}"],
+            ["files that do not verify", str(self.unreadable)],
+            ["equal to the undisturbed study after merging", merged],
+            ["answers that a reader checked meanwhile", f"{self.checked:,} in {self.reads:,} reads"],
+            ["of these wrong, doubled or gone, and errors", str(len(self.problems))],
+            ["drivers started, actors replaced", f"{self.drivers}, {self.deaths}"],
+        ]
+        options = f"--engine {engine} --seconds {seconds:.0f} --seed {seed} --record"
+        return (
+            f"## Disturbed sweeps\n\n`python -m tests.cluster.chaos {options}`: a sweep on three hosts in network "
+            f"namespaces.\n\n{where}\n\n"
+            f"{table(['disturbance', 'times'], [*counts, ['all', str(self.disturbances.total())]])}\n\n"
+            f"{table(['result', 'count'], results)}"
+        )
+
+
+def _compare(located: Study, expected: Responses, survived: Chaos, reader: Reader) -> ChaosOutcome:
     study = Study.open(located.root)
-    actual, duplicates = responses(study)
+    actual, duplicates = read_responses(study)
     report = verify(study)
     lost = len(expected.keys() - actual.keys())
-    different = sum(actual.get(key) != text for key, text in expected.items()) - lost
     unreadable = len(report.findings) + len(study.damaged())
     compact(study)
-    merged, _ = responses(Study.open(located.root))
-    kills = sum(survived.done.values())
-    counts = ", ".join(f"{name} {n}" for name, n in sorted(survived.done.items()))
-    deaths = sum(event["event"] == "actor_died" for event in read_all_events(study.root))
-    print(f"survived {kills} disturbances ({counts}); {survived.drivers} drivers, {deaths} actors replaced")
-    print(f"rows {len(actual)} of {len(expected)}: lost {lost}, doubled {duplicates}, different {different}; ", end="")
-    print(f"unreadable files {unreadable}; after merging {'equal' if merged == expected else 'NOT EQUAL'}")
-    sound = not (lost or duplicates or different or unreadable) and actual == expected == merged
-    print("the study equals the undisturbed one" if sound else "THE STUDY DOES NOT EQUAL THE UNDISTURBED ONE")
-    return 0 if sound else 1
+    merged, _ = read_responses(Study.open(located.root))
+    return ChaosOutcome(
+        disturbances=survived.done,
+        drivers=survived.drivers,
+        deaths=sum(event["event"] == "actor_died" for event in read_all_events(study.root)),
+        rows=len(actual),
+        expected=len(expected),
+        lost=lost,
+        doubled=duplicates,
+        different=sum(actual.get(key) != text for key, text in expected.items()) - lost,
+        unreadable=unreadable,
+        equal_after_merging=merged == expected,
+        reads=reader.reads,
+        checked=reader.checked,
+        problems=tuple(reader.problems),
+    )
 
 
 def unavailable() -> str | None:
@@ -412,6 +508,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180, help="how long to disturb")
     parser.add_argument("--seed", type=int, default=None, help="seed of the random disturbances")
     parser.add_argument("--engine", choices=("dummy", "vllm"), default="dummy", help="vllm: the embedded model")
+    parser.add_argument("--record", action="store_true", help="write what was counted to benchmarks/RESULTS.md")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
@@ -421,7 +518,7 @@ def main() -> int:
         print(f"skipped: chaos {reason}")
         return 0
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    return chaos(options.engine, options.seconds, seed)
+    return chaos(options.engine, options.seconds, seed, options.record)
 
 
 if __name__ == "__main__":
