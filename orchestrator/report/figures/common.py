@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from orchestrator.report.style import COLORMAP, INK, VERMILION
 
 matplotlib.rcParams["text.parse_math"] = False  # names of models and files may hold dollar signs
 
-_NAME_WIDTH, _NAME_HEIGHT = 100, 10  # points kept free around a checkpoint's name
+_NAME_HEIGHT, _CHARACTER_WIDTH, _NAME_GAP = 10.0, 4.0, 6.0  # points, for a checkpoint's name in a font of 7 points
 
 
 def add_headline(figure: Figure, summary: SweepSummary, title: str) -> None:
@@ -84,7 +86,7 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
         line: Mark only the checkpoints of this line or plane. None marks all.
     """
     center = float(landscape["alpha"].min() + landscape["alpha"].max()) / 2
-    placed: list[tuple[float, float]] = []
+    placed: list[_Box] = []
     for checkpoint in sorted(summarize_checkpoints(landscape), key=lambda checkpoint: checkpoint.alpha):
         primary = next(result for result in checkpoint.results if _is_primary(landscape, result))
         if primary.asr is None or line not in (None, checkpoint.line):
@@ -98,25 +100,45 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
         elif checkpoint.projected:
             marker = {"facecolors": "white", "edgecolors": VERMILION}
         axes.scatter([position[0]], [position[1]], marker="D", s=34, lw=1.2, zorder=7, clip_on=False, **marker)
-        name = textwrap.shorten(checkpoint.mark, 32, placeholder="...")
+        name = f"{textwrap.shorten(checkpoint.mark, 32, placeholder='...')} {primary.asr:.0f}%"
         below = position[1] >= THRESHOLD if on_line else position[1] > 0
-        shift = _free_shift(axes, position, below, placed)
-        right = checkpoint.alpha > center
+        leftward = checkpoint.alpha > center
+        shift = _free_shift(_name_box(axes, position, name, leftward), below, placed)
         axes.annotate(
-            f"{name} {primary.asr:.0f}%", position, xytext=(-6 if right else 6, shift),
-            textcoords="offset points", fontsize=7, color=INK, zorder=8, ha="right" if right else "left", va="center",
+            name, position, xytext=(-_NAME_GAP if leftward else _NAME_GAP, shift), textcoords="offset points",
+            fontsize=7, color=INK, zorder=8, ha="right" if leftward else "left", va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
         )  # fmt: skip
 
 
-def _free_shift(axes: Axes, position: tuple[float, float], below: bool, placed: list[tuple[float, float]]) -> float:
-    """Return a vertical offset in points at which a name overlaps none of `placed`, and add the name there."""
-    step = -_NAME_HEIGHT if below else _NAME_HEIGHT
+@dataclass(frozen=True)
+class _Box:
+    """Where a name is drawn: its ends along x and its middle along y, in points."""
+
+    left: float
+    right: float
+    middle: float
+
+    def overlaps(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and abs(self.middle - other.middle) < _NAME_HEIGHT - 0.01
+        )
+
+
+def _name_box(axes: Axes, position: tuple[float, float], name: str, leftward: bool) -> _Box:
+    """Return where a name is drawn that is not shifted up or down."""
     x, y = axes.transData.transform(position) * 72 / axes.figure.dpi
+    width = _NAME_GAP + _CHARACTER_WIDTH * len(name)
+    return _Box(x - width, x, y) if leftward else _Box(x, x + width, y)
+
+
+def _free_shift(box: _Box, below: bool, placed: list[_Box]) -> float:
+    """Return a vertical offset in points at which a name overlaps none of `placed`, and add its box there."""
+    step = -_NAME_HEIGHT if below else _NAME_HEIGHT
     shift = step
-    while any(abs(x - a) < _NAME_WIDTH and abs(y + shift - b) < _NAME_HEIGHT for a, b in placed):
+    while any(dataclasses.replace(box, middle=box.middle + shift).overlaps(other) for other in placed):
         shift += step
-    placed.append((x, y + shift))
+    placed.append(dataclasses.replace(box, middle=box.middle + shift))
     return shift
 
 

@@ -45,11 +45,12 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
         label_height = 92 if landscape["mark"].isna().all() else 64  # below the names of checkpoints
         _mark_edges((top, bottom), summary.basin, high - low, label_height)
         _draw_curves(top, lines, mean, f"95% interval over {curves[0].over}" if curves else "95% interval")
-        add_checkpoints(top, landscape)
         _draw_outcomes(bottom, mean)
         bottom.set_xlim(low, high)
         bottom.set_xlabel(alpha_label(summary))
         add_headline(figure, summary, title)
+        figure.draw_without_rendering()  # lays the figure out: names are placed by where their markers are
+        add_checkpoints(top, landscape)
         save(figure, path)
 
 

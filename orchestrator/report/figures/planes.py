@@ -19,7 +19,7 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, save
 from orchestrator.report.style import COLORMAP, INK, PALE, RC_PARAMS, VERMILION
 
-_GAP, _HEAD, _FOOT, _LEFT, _RIGHT = 0.3, 0.9, 0.5, 0.65, 0.85  # inches between and around the planes
+_GAP, _HEAD, _FOOT, _LEFT, _RIGHT = 0.3, 1.1, 0.5, 0.65, 0.85  # inches between and around the planes
 _MAX_COLUMNS = 3
 
 

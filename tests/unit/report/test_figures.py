@@ -149,15 +149,33 @@ def test_checkpoints_outside_a_plane_are_drawn_and_their_names_do_not_overlap(mo
     frame = landscape(basin, kind="random_2d", steps=4, range=(-0.4, 0.4), extra_checkpoints=extra)
     figures: list[Figure] = []
     monkeypatch.setattr(planes, "save", lambda figure, path: figures.append(figure))
-    draw_landscape(frame, summarize(frame), Path("nowhere.png"))
+    draw_landscape(frame, summarize(frame), Path("nowhere.png"), "a model: harmful")
     (figure,) = figures
     figure.canvas.draw()
     axes = figure.axes[0]
+    assert figure._suptitle is not None and "degenerate successes" in figure._suptitle.get_text()
+    assert not figure._suptitle.get_window_extent().overlaps(axes.title.get_window_extent())
     names = {text.get_text(): text.get_window_extent() for text in axes.texts}
     assert [name.split()[0] for name in sorted(names)] == ["epoch-1", "epoch-2", "epoch-3"]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(names.values(), 2))
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     assert (left, top) == (-0.4, 0.4) and right > 0.7 and bottom < -0.45
+    plt.close(figure)
+
+
+def test_long_names_of_checkpoints_on_a_line_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of neighbors have different lengths, and some are to the left of their markers."""
+    marks = {0.0: "shuffled 125", 0.2: "affirmative samples=50 safe=50", 0.4: "affirmative samples=10", 0.3: "epoch-3"}
+    frame = landscape(basin, steps=10, range=(-0.5, 0.5))
+    frame = frame.assign(mark=[marks.get(round(alpha, 1)) for alpha in frame["alpha"]])
+    figures: list[Figure] = []
+    monkeypatch.setattr("orchestrator.report.figures.landscape.save", lambda figure, path: figures.append(figure))
+    draw_landscape(frame, summarize(frame), Path("nowhere.png"))
+    (figure,) = figures
+    figure.canvas.draw()
+    names = [text.get_window_extent() for text in figure.axes[0].texts if "%" in text.get_text()]
+    assert len(names) == len(marks)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(names, 2))
     plt.close(figure)
 
 
