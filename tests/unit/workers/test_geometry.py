@@ -347,7 +347,7 @@ def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.
     stored_sweep.folder.write_record(
         SweepRecord(sweep_id=sweep.id, name=sweep.name, request=sweep.to_json(), target_geometry=geometry)
     )
-    (checkpoint,) = reducer._checkpoints(stored_sweep, None, None)  # type: ignore[arg-type]  # not used
+    (checkpoint,) = reducer._checkpoints(stored_sweep, None, None, None)  # type: ignore[arg-type]  # not used
     assert (checkpoint.distance, checkpoint.radii) == (None, None)
 
 
