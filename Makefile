@@ -21,7 +21,7 @@ quick: .venv/.setup-done-test ## contract tests and fast unit tests: about two m
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not thorough and not slow and not engine and not gpu" tests/contract tests/unit $(ARGS)
 
 test: .venv/.setup-done-test ## run all tests except the slow ones and those that need a GPU
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 test-all: .venv/.setup-done-test ## run every test that this machine can run
 	@$(PYTHON) -m pytest $(ARGS)
