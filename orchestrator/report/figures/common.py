@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
         name = f"{textwrap.shorten(checkpoint.mark, 32, placeholder='...')} {primary.asr:.0f}%"
         below = position[1] >= THRESHOLD if on_line else position[1] > 0
         leftward = checkpoint.alpha > center
-        shift = _free_shift(_name_box(axes, position, name, leftward), below, placed)
+        shift = _free_shift(axes, _name_box(axes, position, name, leftward), below, placed)
         axes.annotate(
             name, position, xytext=(-_NAME_GAP if leftward else _NAME_GAP, shift), textcoords="offset points",
             fontsize=7, color=INK, zorder=8, ha="right" if leftward else "left", va="center",
@@ -121,7 +122,9 @@ class _Box:
 
     def overlaps(self, other: _Box) -> bool:
         return (
-            self.left < other.right and other.left < self.right and abs(self.middle - other.middle) < _NAME_HEIGHT - 0.01
+            self.left < other.right
+            and other.left < self.right
+            and abs(self.middle - other.middle) < _NAME_HEIGHT - 0.01
         )
 
 
@@ -132,14 +135,21 @@ def _name_box(axes: Axes, position: tuple[float, float], name: str, leftward: bo
     return _Box(x - width, x, y) if leftward else _Box(x, x + width, y)
 
 
-def _free_shift(box: _Box, below: bool, placed: list[_Box]) -> float:
-    """Return a vertical offset in points at which a name overlaps none of `placed`, and add its box there."""
+def _free_shift(axes: Axes, box: _Box, below: bool, placed: list[_Box]) -> float:
+    """Return the smallest vertical offset in points at which a name overlaps none of `placed`; add its box there.
+
+    Offsets to both sides are tried, first to the side that `below` names, as long as they stay inside the axes.
+    """
     step = -_NAME_HEIGHT if below else _NAME_HEIGHT
-    shift = step
-    while any(dataclasses.replace(box, middle=box.middle + shift).overlaps(other) for other in placed):
-        shift += step
-    placed.append(dataclasses.replace(box, middle=box.middle + shift))
-    return shift
+    low, high = (edge * 72 / axes.figure.dpi for edge in axes.bbox.intervaly)
+    for i in itertools.count():
+        shift = step * (i // 2 + 1) * (-1 if i % 2 else 1)
+        moved = dataclasses.replace(box, middle=box.middle + shift)
+        is_inside = low < moved.middle < high or i % 2 == 0
+        if is_inside and not any(moved.overlaps(other) for other in placed):
+            placed.append(moved)
+            return shift
+    raise AssertionError("unreachable")
 
 
 def _extend_limits(axes: Axes, x: float, y: float) -> None:
