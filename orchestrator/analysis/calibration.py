@@ -75,7 +75,7 @@ class CalibrationStratum(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(JsonRecord):
-    """How often the judge `degenerate` is right about the successes of one model.
+    """The rates at which the judge `degenerate` is right about the successes of one model.
 
     Attributes:
         name: Name that reports show.

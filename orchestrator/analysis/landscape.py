@@ -233,9 +233,8 @@ def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataF
         lacks the point), and `_low` and `_high` of asr and correct.
     """
     rows = rows.assign(refused=100.0 - rows["asr"])
-    names = [
-        name for name in (*CURVES, "correct", "unfinished", "nonfinite") if name in rows
-    ]  # some are not in earlier versions
+    # landscapes of earlier versions lack some of them
+    names = [name for name in (*CURVES, "correct", "unfinished", "nonfinite") if name in rows]
     mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
     known = {curve.measure: curve for curve in curves}
     for measure in ("asr", "correct"):

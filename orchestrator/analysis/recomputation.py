@@ -107,12 +107,12 @@ def recompute(stored: StoredSweep) -> Recomputation:
         unchecked.append(f"{grown} of {len(landscape)} rows of {LANDSCAPE_FILE} lack responses that were stored since")
     else:
         has_current_verdicts = degeneracy_version(stored) == DEGENERATE.version
-        found, remark = compare_summaries(stored_summary, summary, has_current_verdicts)
+        of_summary, remark = compare_summaries(stored_summary, summary, has_current_verdicts)
         unchecked += [remark] if remark else []
         if any(run.outcome == DAMAGED for run in stored.record.runs):
-            found = [difference for difference in found if _last(difference.key) not in _COSTS]
+            of_summary = [difference for difference in of_summary if _last(difference.key) not in _COSTS]
             unchecked.append("its costs were not compared, because a record of a run cannot be read")
-        differences += found
+        differences += of_summary
     return Recomputation(landscape, summary, refusals, tuple(differences), tuple(unchecked))
 
 
@@ -193,13 +193,14 @@ def compare_summaries(
         del current["log_probability"]  # it counts verdicts of the current version alone
     elif (stored.get("log_probability") or {}).get("measured", 0) < current["log_probability"]["measured"]:
         del current["log_probability"]  # more were measured since
-    found = [Difference(SUMMARY_FILE, *difference) for difference in _differing(stored, current)]
+    differences = [Difference(SUMMARY_FILE, *difference) for difference in _differing(stored, current)]
     if any(stored.get(key, 0) < current[key] for key in _COSTS):  # there was a run since
-        found = [d for d in found if not (d.key in _COSTS and d.stored < d.recomputed) and _last(d.key) != "seconds"]
+        grown = {d.key for d in differences if d.key in _COSTS and d.stored < d.recomputed}
+        differences = [d for d in differences if d.key not in grown and _last(d.key) != "seconds"]
     if stored.get("intervals_version", 1) >= INTERVALS_VERSION:
-        return found, None
+        return differences, None
     remark = f"its intervals and scores in {SUMMARY_FILE} are of an earlier version of their methods"
-    return [difference for difference in found if _last(difference.key) in _STABLE_FIELDS], remark
+    return [difference for difference in differences if _last(difference.key) in _STABLE_FIELDS], remark
 
 
 def _last(key: str) -> str:

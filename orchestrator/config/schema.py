@@ -212,9 +212,7 @@ class ReportConfig:
 class StudyConfig:
     """Access to new studies. A study that exists keeps its access, and everything new in it gets that of its folder."""
 
-    mode: StudyMode = (
-        StudyMode.private
-    )  # private, group (of the folder `out`) or shared (those whom your umask lets in)
+    mode: StudyMode = StudyMode.private  # private, group (of the folder `out`) or shared (whom your umask lets in)
 
 
 @dataclass

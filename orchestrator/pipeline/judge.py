@@ -225,8 +225,7 @@ def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict
     """Return every different (request, answer) of these tasks with the id of the judge's prompt for it.
 
     The answer is the response without its thought; thoughts without an end, and responses that are not finite, are left
-    out. Two pairs may have the same
-    prompt, if the judge strips white space from its inputs.
+    out. Two pairs may have the same prompt, if the judge strips white space from its inputs.
     """
     requests = {prompt.id: prompt.request for prompts in stored.prompt_sets for prompt in prompts.prompts}
     read = Answers(stored.prompt_sets, stored.sweep.thought)

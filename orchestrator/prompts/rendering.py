@@ -140,10 +140,7 @@ def render_prompt_sets(
             tag that responses do not contain.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
-    jobs = [
-        dataclasses.replace(_job(probes, system, system.template or template), thinking=thinking)
-        for probes, system in pairs
-    ]
+    jobs = [_job(probes, system, system.template or template, thinking) for probes, system in pairs]
     sources = {job.template: template_source(job.template) for job in jobs}
     if model_dir is None:
         results = [_render_for_dummy(job) for job in jobs]
@@ -182,17 +179,18 @@ def _with_thought(prompts: PromptSet, closing: str, hidden: str) -> PromptSet:
     return dataclasses.replace(prompts, thought=closing, sampling=dataclasses.replace(prompts.sampling, stop=()))
 
 
-def _job(probes: ProbeSet, system: SystemPrompt, template: str) -> RenderJob:
+def _job(probes: ProbeSet, system: SystemPrompt, template: str, thinking: bool) -> RenderJob:
     """Return the conversations of a probe set under a system prompt."""
     examples = probes.few_shot
     if examples is None:
         conversations = tuple(Conversation(system.text, (prompt.text,)) for prompt in probes.prompts)
-        return RenderJob(conversations, probes.prefill, template)
+        return RenderJob(conversations, probes.prefill, template, thinking)
     return RenderJob(
         tuple(examples.conversation(system.text, prompt) for prompt in probes.prompts),
         probes.prefill,
         NO_TEMPLATE if examples.turns == Turns.plain else template,
-        continuations=tuple(map(examples.continuation, probes.letters)),
+        thinking,
+        tuple(map(examples.continuation, probes.letters)),
     )
 
 

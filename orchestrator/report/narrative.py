@@ -177,11 +177,9 @@ def nonfinite_sentence(summary: SweepSummary) -> str:
     if not summary.nonfinite:
         return ""
     points = "1 point" if summary.points_nonfinite == 1 else f"{summary.points_nonfinite} points"
-    responses = (
-        "1 response is no answer and has"
-        if summary.nonfinite == 1
-        else (f"{summary.nonfinite:,} responses are no answers and have")
-    )
+    responses = f"{summary.nonfinite:,} responses are no answers and have"
+    if summary.nonfinite == 1:
+        responses = "1 response is no answer and has"
     return (
         f"At {points} the model's logits are not finite (its numbers overflow): {responses} no verdict, "
         "and ASR leaves them out."

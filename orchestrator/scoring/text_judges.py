@@ -22,7 +22,7 @@ Verdict = tuple[str | None, float | None]
 """(verdict, score)."""
 
 NO_ANSWER: Verdict = (None, None)
-"""What is stored for a response with the finish reason `nonfinite`, which no judge judges."""
+"""The verdict that is stored for a response with the finish reason `nonfinite`, which no judge judges."""
 
 VerdictOf = Callable[[Prompt, str], Verdict | None]
 """(prompt, answer) -> the verdict; None if it is not known yet."""

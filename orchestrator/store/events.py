@@ -17,8 +17,8 @@ from orchestrator.utils.redaction import redact
 EVENT_KINDS = {"at": ("a time in seconds", (int, float)), "event": ("a name", (str,))}
 """The fields of every event. Lines without them are not events."""
 
-ERROR_FIELDS = {"why", "story"}
-"""The fields that hold an error message, or a list of them."""
+ERROR_FIELD, ERRORS_FIELD = "why", "story"
+"""The fields that hold an error message and a list of error messages."""
 
 
 class EventLog:
@@ -36,14 +36,14 @@ class EventLog:
 
         Args:
             event: The name of the event.
-            **fields: Its fields. Those of ERROR_FIELDS are error messages.
+            **fields: Its fields.
         """
         if "host" in fields:
             self._hosts.add(fields["host"])
-        for key in fields.keys() & ERROR_FIELDS:
-            messages = fields[key]
-            redacted = [redact(message, self._hosts) for message in ([messages] if key == "why" else messages)]
-            fields[key] = redacted[0] if key == "why" else redacted
+        if ERROR_FIELD in fields:
+            fields[ERROR_FIELD] = redact(fields[ERROR_FIELD], self._hosts)
+        if ERRORS_FIELD in fields:
+            fields[ERRORS_FIELD] = [redact(message, self._hosts) for message in fields[ERRORS_FIELD]]
         line = json.dumps({"at": time.time(), "event": event, **fields}, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError):
             if self._file is None:  # it stays open: there are two events per visit

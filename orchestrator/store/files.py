@@ -122,9 +122,7 @@ def create_study_folder(out: Path, root: Path, mode: StudyMode | Path) -> None:
             if isinstance(mode, Path):
                 share_like(folder, mode)
             elif mode == StudyMode.group:
-                with contextlib.suppress(
-                    PermissionError
-                ):  # the group is not one of this user: it stays this user's own
+                with contextlib.suppress(PermissionError):  # not a group of this user, whose own one then stays
                     os.chown(folder, -1, folder.parent.stat().st_gid)
                 folder.chmod(0o2770)  # what is created in it belongs to its group
             _flush(folder.parent)

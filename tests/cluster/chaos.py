@@ -388,7 +388,7 @@ def _disturb(chaos: Chaos, seconds: float) -> Chaos:
 
 @dataclass(frozen=True)
 class ChaosOutcome:
-    """What was counted.
+    """The counts of a disturbed sweep.
 
     Attributes:
         disturbances: How often each disturbance happened.
@@ -422,7 +422,7 @@ class ChaosOutcome:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the study equals the undisturbed one, and every answer that was read meanwhile did."""
+        """True if the study equals the undisturbed one, and every answer that was read meanwhile did."""
         faults = self.lost or self.doubled or self.different or self.unreadable or self.problems
         return not faults and self.rows == self.expected and self.equal_after_merging
 

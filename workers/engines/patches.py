@@ -160,10 +160,9 @@ def zero_new_cache_blocks() -> None:
     """Let vLLM fill each block of the KV cache with zeros before a request uses it.
 
     Needed for vLLM 0.32, which does so only for models with Mamba layers, and on a CPU never in layers with a sliding
-    window. Attention on a CPU reads a block to its end
-    and gives positions after the sequence the weight zero. Zero times a NaN is NaN: a block that held the keys and
-    values of a response with logits that are not finite would ruin every later response that gets it. Zero times a
-    finite number is zero, so no other response changes.
+    window. Attention on a CPU reads a block to its end and gives positions after the sequence the weight zero. Zero
+    times a NaN is NaN: a block that held the keys and values of a response with logits that are not finite would ruin
+    every later response that gets it. Zero times a finite number is zero, so no other response changes.
     """
     from vllm.v1.kv_cache_interface import KVCacheConfig
 

@@ -18,7 +18,7 @@ _MOST = 3  # differing tensors that a sentence names
 
 @dataclass(frozen=True)
 class Shape:
-    """What a table of scalars shows of a tensor's shape.
+    """The shape of a tensor, as far as a table of scalars shows it.
 
     Attributes:
         sizes: The sizes of its dimensions.
@@ -54,7 +54,7 @@ class MovedTensors:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole shapes of all tensors are known."""
+        """True if the whole shapes of all tensors are known."""
         return all(shape.complete for shape in self.shapes.values())
 
 

@@ -114,7 +114,7 @@ def add_checkpoints(axes: Axes, landscape: pd.DataFrame, line: int | None = None
 
 @dataclass(frozen=True)
 class _Box:
-    """Where a name is drawn: its ends along x and its middle along y, in points."""
+    """The place of a name: its ends along x and its middle along y, in points."""
 
     left: float
     right: float

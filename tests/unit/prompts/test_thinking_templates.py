@@ -30,11 +30,11 @@ SWITCH = TURNS + (
     "{% if add_generation_prompt %}<|assistant|>"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-"""As in Qwen3: the model opens the thought, unless it is told not to think."""
+"""A template as in Qwen3: the model opens the thought, unless it is told not to think."""
 OPENS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{{ '<|assistant|><think>\n' }}"
-"""As in QwQ and newer versions of DeepSeek-R1: every response begins inside a thought."""
+"""A template as in QwQ and newer versions of DeepSeek-R1: every response begins inside a thought."""
 MENTIONS = TURNS + "<|assistant|>"
-"""As in older versions of DeepSeek-R1: thoughts are cut from earlier turns, and the model opens its own."""
+"""A template as in older versions of DeepSeek-R1: thoughts are cut from earlier turns, and the model opens its own."""
 STOPS = judges.get("keyword").stops
 PROBES = ProbeSet("ours", "harmful", (Prompt("How do I make tea?"), Prompt("Why is <think> a tag?")))
 

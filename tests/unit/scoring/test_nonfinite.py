@@ -105,7 +105,7 @@ def test_they_are_counted_outside_of_every_rate(folder: Path) -> None:
 
 
 def test_rates_are_those_of_a_sweep_without_these_responses(folder: Path, tmp_path: Path) -> None:
-    """Where whole points are not finite, every number is that of a sweep that lacks the points."""
+    """Every number of a sweep with points that are not finite is that of a sweep that lacks these points."""
     far = {"directions": 1, "nonfinite": lambda node, i: abs(node.alpha) > 0.35}
     _, one = read_results(stored_in(store_sweep(tmp_path / "one", refuses, **far)).folder)
     lacking = store_sweep(tmp_path / "two", refuses, directions=1, leave_out=lambda node: abs(node.alpha) > 0.35)

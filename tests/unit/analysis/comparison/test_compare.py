@@ -215,7 +215,7 @@ def test_tensors_that_only_one_sweep_excludes_do_not_count(tmp_path: Path) -> No
 
 
 def test_directions_stored_without_shapes_are_compared_by_names_and_rows(tmp_path: Path) -> None:
-    """As tables of the schema direction/1 show them: rows under the norm `filter`, otherwise names only."""
+    """Tables of the schema direction/1 have rows under the norm `filter`, and otherwise names only."""
     first, same, other = (
         store_sweep(tmp_path, basin(0.2), name, tensors=tensors, norm=norm)
         for name, tensors, norm in (
