@@ -105,6 +105,7 @@ def run_experiment(out: Path, *overrides: str) -> tuple[pd.DataFrame, dict[str, 
     return read_results(out)
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.cluster
 def test_a_prefill_attack_raises_asr_and_perturbed_weights_lose_knowledge(tmp_path: Path) -> None:

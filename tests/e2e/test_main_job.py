@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.cluster]
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the default sweep at 3 of its 21 points."""
+    """Run the default sweep at 3 of its 21 points, along one direction."""
     out = tmp_path_factory.mktemp("embedded")
-    result = call("run", f"out={out}", "grid.steps=2")
+    result = call("run", f"out={out}", "grid.steps=2", "grid.directions=1")
     assert result.code == 0, result.err
     return out
 
@@ -34,6 +34,7 @@ def test_the_embedded_model_has_a_safety_basin(embedded: Path) -> None:
     assert summary["visage"]["paper"] is not None and summary["engines"][0]["engine"] == "vllm"
 
 
+@pytest.mark.slow  # tests/engine/test_vllm.py shows in every test run what `exact` changes
 def test_with_exact_an_extended_sweep_equals_one_from_a_single_run(
     tmp_path: Path, tiny_mistral: Path, tiny_llama: Path
 ) -> None:
