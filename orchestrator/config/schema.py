@@ -154,10 +154,10 @@ class EngineConfig:
     tensor_parallel: int = 1  # number of GPUs that share one model
     exact: bool = False  # generate each prompt set in a call of its own, so that extending a sweep changes no response
     mix: bool = False  # allow rows of different engines in one sweep
-    eager: bool = True  # run without CUDA graphs and compilation
-    max_num_seqs: int = 128  # maximum number of sequences in a batch
-    max_num_batched_tokens: int = 4096  # maximum number of tokens in a scheduler step
-    kv_cache_gib: float | None = None  # size of the KV cache; null: 1 on a CPU, the free memory on a GPU
+    eager: bool | None = None  # run without CUDA graphs and compilation; null: true on a CPU, false on a GPU
+    max_num_seqs: int | None = None  # maximum number of sequences in a batch; null: 128 on a CPU, computed on a GPU
+    max_num_batched_tokens: int | None = None  # maximum of tokens in a scheduler step; null: 4096 on a CPU
+    kv_cache_gib: float | None = None  # size of the KV cache; null: 1 on a CPU, computed on a GPU
     threads: int | None = None  # CPU threads of an actor; null: its share of the machine
     base: BaseChoice = BaseChoice.auto  # place of the unperturbed weights between visits: auto, gpu, host or mmap
     write: WriteChoice = WriteChoice.auto  # use of new weights by vLLM on a CPU: auto, inplace or repack

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig, Config, EngineConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.models.resolve import ResolvedModel
+from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import DeviceChoice, Dtype, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
 from workers.engines.base import EngineSpec
+from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import DType
 from workers.weights.targets import Target
 
@@ -26,6 +28,7 @@ def engine_spec(
     cluster_device: Device,
     targets: tuple[Target, ...] = (),
     stored_engines: Sequence[Mapping[str, Any]] = (),
+    prompt_sets: Iterable[PromptSet] = (),
 ) -> EngineSpec:
     """Return the specification of the engine that each actor opens.
 
@@ -36,6 +39,7 @@ def engine_spec(
         targets: The checkpoints and adapters toward which directions of the sweep lead.
         stored_engines: Identities of the engines that made the sweep's stored responses. If `engine.write` is `auto`,
             their write mode is kept.
+        prompt_sets: Every prompt set of the sweep, for the size of its largest visit.
     """
     engine = config.engine
     return EngineSpec(
@@ -56,7 +60,17 @@ def engine_spec(
         base=engine.base,
         write=_write_mode(engine.write, stored_engines),
         gpu_share=min(1.0, config.cluster.gpus_per_actor or 1.0),
+        visit=_largest_visit(prompt_sets, engine.exact),
     )
+
+
+def _largest_visit(prompt_sets: Iterable[PromptSet], exact: bool) -> VisitSize | None:
+    """Return the size of a visit with all these prompt sets, or with the largest if each is a batch of its own."""
+    sizes = [(len(p.prompts), max(map(len, p.token_ids), default=0) + p.sampling.max_tokens) for p in prompt_sets]
+    if not sizes:
+        return None
+    counts = [count for count, _ in sizes]
+    return VisitSize(max(counts) if exact else sum(counts), max(tokens for _, tokens in sizes))
 
 
 def _device(engine: EngineConfig, cluster_device: Device) -> Device:

@@ -91,7 +91,12 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
             host_copy = missing_host_bytes(MappedCheckpoint(folder), sample_id(folder))
     prompts = {
         p.id: _Prompts(
-            PromptLoad(len(p.prompts), sum(map(len, p.token_ids)), p.sampling.max_tokens),
+            PromptLoad(
+                len(p.prompts),
+                sum(map(len, p.token_ids)),
+                p.sampling.max_tokens,
+                max(map(len, p.token_ids), default=0),
+            ),
             p.group,
             not p.sampling.letters,
         )
@@ -339,6 +344,7 @@ def _engine_setup(config: Config, gpu: _ChosenGpu) -> EngineSetup:
         max_num_seqs=spec.max_num_seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens,
         kv_cache_bytes=None if spec.kv_cache_gib is None else int(spec.kv_cache_gib * 2**30),
+        exact=spec.exact,
         write=resolved_write(dataclasses.replace(spec, device="cpu")),  # on a GPU it has no effect
         base=gpu.base,
         gpu_memory=gpu.memory,

@@ -206,7 +206,8 @@ def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequenc
             if prepared.model is not None:
                 cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             engines = engines_of(stored.generations)
-            spec = engine_spec(config, prepared.model, cluster.device(), prepared.targets, engines)
+            device = cluster.device()
+            spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             check_actor = _Admission(engines, config.engine.mix, recorder)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))

@@ -39,6 +39,7 @@ from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, 
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
+from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # number of pairs in a visit of a judge's model
@@ -299,6 +300,7 @@ def _generate_answers(
             """Admit every actor."""
 
         spec = engine_spec(judge_config, bound.model, cluster.device())
+        spec = dataclasses.replace(spec, visit=VisitSize(PAIRS, bound.config.max_model_len))  # same for all its visits
         policy = dispatch_policy(judge_config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         options = {} if actor is None else {"actor": actor}
         setup = DispatchSetup(answer_study, spec, policy, check_actor, observe, **options)

@@ -18,6 +18,7 @@ from orchestrator.planning.memory import (
     MemoryEstimate,
     estimate_memory,
     place_base,
+    resolve_setup,
     smallest_fitting_tp,
 )
 from orchestrator.planning.timing import Basis, VisitSeconds, estimate_time, visit_seconds
@@ -85,7 +86,7 @@ class Plan:
 
     Attributes:
         model: Size of the model.
-        setup: Settings of the engine.
+        setup: Settings of the engine, resolved.
         points: Number of points of the whole sweep.
         tasks: Number of tasks of the whole sweep.
         tasks_stored: Number of tasks that are stored.
@@ -191,7 +192,7 @@ def estimate(
     responses, generated_tokens = workload.responses, workload.generated_tokens
     return Plan(
         model=model,
-        setup=setup,
+        setup=resolve_setup(model, setup, loads),
         points=workload.points,
         tasks=workload.tasks,
         tasks_stored=workload.tasks - workload.missing_tasks,
@@ -222,7 +223,8 @@ def estimate_reading(model: ModelSize, setup: EngineSetup, workload: Workload) -
     """
     responses = tokens = 0
     seconds: float | None = 0.0
-    memory = estimate_memory(model, setup, list(workload.loads.values()))
+    all_loads = list(workload.loads.values())
+    memory, setup = estimate_memory(model, setup, all_loads), resolve_setup(model, setup, all_loads)
     for count, loads in workload.visits_by_load:
         lengths = [load.prompt_tokens + load.prompts * min(load.max_tokens, SCORED_TOKENS) for load in loads]
         responses += count * sum(load.prompts for load in loads)

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.planning.gpus import GB, find_gpu
-from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, batch_size, sequence_tokens
+from orchestrator.planning.workload import (
+    EngineSetup,
+    ModelSize,
+    PromptLoad,
+    batch_size,
+    largest_visit,
+    sequence_tokens,
+)
 from orchestrator.utils.choices import EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
-from workers.weights.base_placement import (
+from workers.engines.gpu_settings import (
     ACTIVATIONS_PER_TOKEN,
-    GPU_RUNTIME_BYTES,
-    GPU_UTILIZATION,
-    MemoryBudget,
-    Placement,
-    choose_placement,
-    engine_overhead,
+    CPU_BATCHED_TOKENS,
+    CPU_SEQUENCES,
+    LOGIT_COPIES,
+    GpuMemory,
+    GpuSettings,
+    RankSize,
+    Requested,
+    card_bytes,
+    gpu_memory,
+    gpu_settings,
+    usable_bytes,
+    wanted_settings,
 )
+from workers.weights.base_placement import MemoryBudget, Placement, choose_placement
 
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
@@ -45,7 +60,7 @@ class MemoryEstimate:
         weights: Resident weights.
         base: Unperturbed base, wherever it is kept.
         kv: KV cache.
-        overhead: Everything else: libraries, runtime, activations.
+        overhead: Everything else: libraries, runtime, activations, logits, CUDA graphs, the check of writes.
         peak: Maximum of all together.
         capacity: Memory of the device. None if unknown.
         base_at: Where the base is kept. None if it does not fit the requested place.
@@ -75,35 +90,64 @@ def estimate_memory(
     """
     if model.weights is None or model.base is None:
         return None
-    try:
-        base_at = place_base(model, setup)
-    except UserError:
-        base_at = None
+    base_at = _placement(model, setup, loads)
     if setup.gpu:
         return _gpu_memory_estimate(model, setup, loads, base_at)
-    return _cpu_memory_estimate(model, setup, loads, base_at, available)
+    return _cpu_memory_estimate(model, resolve_setup(model, setup, loads), loads, base_at, available)
+
+
+def resolve_setup(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad]) -> EngineSetup:
+    """Return the setup with the settings that an actor will choose in place of those that are None.
+
+    On a GPU the actor uses the same function (`gpu_settings`).
+
+    Args:
+        model: Size of the model.
+        setup: Settings of the engine.
+        loads: Every prompt set of the sweep.
+    """
+    if not setup.gpu:
+        return dataclasses.replace(
+            setup,
+            eager=setup.eager is not False,
+            max_num_seqs=setup.max_num_seqs or CPU_SEQUENCES,
+            max_num_batched_tokens=setup.max_num_batched_tokens or CPU_BATCHED_TOKENS,
+        )
+    settings = _gpu_settings(model, setup, loads, _placement(model, setup, loads))
+    return dataclasses.replace(
+        setup,
+        eager=settings.eager,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+    )
+
+
+def _gpu_settings(
+    model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad], base_at: Placement | None
+) -> GpuSettings:
+    visit = largest_visit(loads, setup.exact)
+    return gpu_settings(_rank_size(model, setup), _card(setup), _requested(setup), visit, base_at == "gpu")
+
+
+def gpu_memory_of(
+    model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad], base_at: Placement | None
+) -> GpuMemory:
+    """Return the memory of each GPU by use."""
+    settings = _gpu_settings(model, setup, loads, base_at)
+    return gpu_memory(_rank_size(model, setup), settings, base_at == "gpu")
 
 
 def _gpu_memory_estimate(
     model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad], base_at: Placement | None
 ) -> MemoryEstimate:
-    """Divide weights, base and KV cache among the GPUs and add the activations and the runtime of each.
+    """Return the memory of each GPU: of weights, base and KV cache its share.
 
-    If memory is short, the KV cache shrinks first, down to one sequence of the maximum length.
+    If memory is short, the batch and with it the KV cache shrinks first, down to one sequence of the maximum length.
     """
-    group = setup.tensor_parallel
-    weights, base = (model.weights or 0) // group, (model.base or 0) // group
-    overhead = _overhead(model, setup)
-    capacity = int(_gpu_memory(setup) * GPU_UTILIZATION)
-    kv_token = model.kv_token or 0
-    min_kv = setup.max_model_len * kv_token // group
-    batch_kv = batch_size(setup, loads) * sequence_tokens(loads) * kv_token // group
-    desired_kv = setup.kv_cache_bytes or max(min_kv, batch_kv)
-    without_kv = weights + overhead + (base if base_at == "gpu" else 0)
-    kv = max(min_kv, min(desired_kv, capacity - without_kv))
-    peak = without_kv + kv
-    fits = base_at is not None and peak <= capacity
-    return MemoryEstimate(weights, base, kv, overhead, peak, capacity, base_at, fits)
+    uses, capacity = gpu_memory_of(model, setup, loads, base_at), usable_bytes(_card(setup))
+    fits = base_at is not None and uses.total <= capacity
+    base = (model.base or 0) // setup.tensor_parallel
+    return MemoryEstimate(uses.weights, base, uses.kv, uses.overhead, uses.total, capacity, base_at, fits)
 
 
 def _cpu_memory_estimate(
@@ -122,7 +166,8 @@ def _cpu_memory_estimate(
     hidden, vocabulary = model.hidden or 0, model.vocabulary or 0
     if setup.engine == EngineKind.vllm:
         kv = setup.kv_cache_bytes or DEFAULT_CPU_KV_BYTES
-        activations = _overhead(model, setup) - GPU_RUNTIME_BYTES
+        activations = (setup.max_num_batched_tokens or 0) * hidden * ACTIVATIONS_PER_TOKEN * model.item_bytes
+        activations += LOGIT_COPIES * (setup.max_num_seqs or 0) * vocabulary * 4
     else:  # the KV cache of transformers has the size of its batch
         batch = min(TRANSFORMERS_BATCH, batch_size(setup, loads))
         tokens = batch * sequence_tokens(loads)
@@ -140,8 +185,21 @@ def _cpu_memory_estimate(
     return MemoryEstimate(weights, base, kv, overhead, peak, available, base_at, fits)
 
 
-def place_base(model: ModelSize, setup: EngineSetup) -> Placement:
+def _placement(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad]) -> Placement | None:
+    """Return the place of the unperturbed base; None if it does not fit the requested place."""
+    try:
+        return place_base(model, setup, loads)
+    except UserError:
+        return None
+
+
+def place_base(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad] = ()) -> Placement:
     """Return the place of the unperturbed base, by the rule that actors use (`choose_placement`).
+
+    Args:
+        model: Size of the model.
+        setup: Settings of the engine.
+        loads: Every prompt set of the sweep. Not needed if the setup is resolved.
 
     Raises:
         UserError: The base does not fit the requested place (engine.base).
@@ -152,12 +210,17 @@ def place_base(model: ModelSize, setup: EngineSetup) -> Placement:
     copy = base if setup.host_copy is None else setup.host_copy
     if setup.host_free is None:
         copy = 0  # unknown free space is assumed to be enough
+    card = _card(setup)
+    overhead = 0
+    if setup.gpu:
+        wanted = wanted_settings(card, _requested(setup), largest_visit(loads, setup.exact))
+        overhead = gpu_memory(_rank_size(model, setup), wanted, base_on_gpu=False).overhead
     budget = MemoryBudget(
         weights=weights // group,
         base=base // group,
         copy=copy,
-        gpu_total=_gpu_memory(setup),
-        overhead=_overhead(model, setup),
+        gpu_total=card,
+        overhead=overhead,
         kv_cache=setup.kv_cache_bytes,
         host_free=setup.host_free or 0,
     )
@@ -176,15 +239,36 @@ def smallest_fitting_tp(model: ModelSize, setup: EngineSetup, loads: Sequence[Pr
     return None
 
 
-def _overhead(model: ModelSize, setup: EngineSetup) -> int:
-    """Return the bytes of the engine's runtime and activations."""
-    hidden, vocabulary = model.hidden or 0, model.vocabulary or 0
-    return engine_overhead(hidden, vocabulary, model.item_bytes, setup.max_num_batched_tokens, setup.max_num_seqs)
+def _rank_size(model: ModelSize, setup: EngineSetup) -> RankSize:
+    """Return the sizes of what each GPU holds. Unknown sizes count as 0."""
+    group, weights, base = setup.tensor_parallel, model.weights or 0, model.base or 0
+    return RankSize(
+        weights=weights // group,
+        base=base // group,
+        layers=model.layers or 0,
+        hidden=model.hidden or 0,
+        vocabulary=model.vocabulary or 0,
+        kv_token=model.kv_token_of_rank(group) or 0,
+        item_bytes=model.item_bytes,
+        base_item_bytes=math.ceil(base / max(1, weights // model.item_bytes)),
+        ranks=group,
+    )
 
 
-def _gpu_memory(setup: EngineSetup) -> int:
+def _requested(setup: EngineSetup) -> Requested:
+    """Return the settings of a setup that are not None."""
+    return Requested(
+        max_model_len=setup.max_model_len,
+        max_num_seqs=setup.max_num_seqs,
+        max_num_batched_tokens=setup.max_num_batched_tokens,
+        kv_cache_bytes=setup.kv_cache_bytes,
+        eager=setup.eager,
+    )
+
+
+def _card(setup: EngineSetup) -> int:
     """Return the bytes of a GPU that belong to an actor; 0 on a CPU."""
-    return 0 if setup.gpu is None else setup.gpu_memory or find_gpu(setup.gpu).memory
+    return 0 if setup.gpu is None else card_bytes(setup.gpu_memory or find_gpu(setup.gpu).memory)
 
 
 def format_bytes(size: int) -> str:

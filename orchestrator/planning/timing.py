@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.planning.gpus import find_gpu
-from orchestrator.planning.memory import MemoryEstimate, estimate_memory
+from orchestrator.planning.memory import MemoryEstimate, estimate_memory, resolve_setup
 from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, batch_size, sequence_tokens
 from orchestrator.utils.choices import Dtype, EngineKind
 
@@ -120,9 +120,11 @@ def start_seconds(model: ModelSize, setup: EngineSetup) -> float:
 
 def mean_visit_seconds(model: ModelSize, setup: EngineSetup, workload: Workload) -> VisitSeconds | None:
     """Return the mean time of the remaining visits; None if none remains or the model's size is unknown."""
-    memory = estimate_memory(model, setup, list(workload.loads.values()))
+    all_loads = list(workload.loads.values())
+    memory = estimate_memory(model, setup, all_loads)
     if memory is None or not workload.visits:
         return None
+    setup = resolve_setup(model, setup, all_loads)
     parts = [(count, visit_seconds(model, setup, memory, loads)) for count, loads in workload.visits_by_load]
     visits = len(workload.visits)
     return VisitSeconds(
@@ -135,7 +137,14 @@ def mean_visit_seconds(model: ModelSize, setup: EngineSetup, workload: Workload)
 def visit_seconds(
     model: ModelSize, setup: EngineSetup, memory: MemoryEstimate, loads: Sequence[PromptLoad]
 ) -> VisitSeconds:
-    """Return the time of one visit that generates these prompt sets in one batch, every response of maximum length."""
+    """Return the time of one visit that generates these prompt sets in one batch, every response of maximum length.
+
+    Args:
+        model: Size of the model.
+        setup: Settings of the engine, resolved (`resolve_setup`).
+        memory: Memory of the engine.
+        loads: The prompt sets of the visit.
+    """
     if setup.gpu:
         return _gpu_visit_seconds(model, setup, memory, loads)
     parameters = model.parameters or 0

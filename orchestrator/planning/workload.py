@@ -12,6 +12,7 @@ from typing import Any, Self
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
 from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
+from workers.engines.gpu_settings import VisitSize, kv_token_bytes
 from workers.weights.checkpoint import HEAD_TENSORS, config_integer, is_tied
 
 ITEM_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
@@ -71,9 +72,13 @@ class ModelSize:
     @property
     def kv_token(self) -> int | None:
         """Bytes of the KV cache for one token. None if unknown."""
+        return self.kv_token_of_rank(1)
+
+    def kv_token_of_rank(self, ranks: int) -> int | None:
+        """Return the bytes of the KV cache for one token on one of several GPUs. None if unknown."""
         if self.layers is None or self.kv_heads is None or self.head_dim is None:
             return None
-        return 2 * self.layers * self.kv_heads * self.head_dim * self.item_bytes
+        return kv_token_bytes(self.layers, self.kv_heads, self.head_dim, self.item_bytes, ranks)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -111,11 +116,13 @@ class PromptLoad:
         prompts: Number of prompts.
         prompt_tokens: Tokens of all prompts together.
         max_tokens: Maximum number of tokens of a response.
+        longest_prompt: Tokens of the longest prompt. None: the prompts are assumed to have the same length.
     """
 
     prompts: int
     prompt_tokens: int
     max_tokens: int
+    longest_prompt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +135,12 @@ class EngineSetup:
         actors: Number of actors.
         cores: CPU cores of an actor.
         engine: Kind of engine.
-        eager: Whether the engine runs without CUDA graphs.
+        eager: Whether the engine runs without CUDA graphs. None: as `memory.resolve_setup` decides.
         max_model_len: Tokens of a prompt and its response together.
-        max_num_seqs: Sequences in one batch.
-        max_num_batched_tokens: Tokens in one step of the scheduler.
-        kv_cache_bytes: Requested size of the KV cache. None lets the engine choose.
+        max_num_seqs: Sequences in one batch. None: as `memory.resolve_setup` decides.
+        max_num_batched_tokens: Tokens in one step of the scheduler. None: as `memory.resolve_setup` decides.
+        kv_cache_bytes: Size of the KV cache. None: as `memory.resolve_setup` decides on a GPU, 1 GiB on a CPU.
+        exact: Whether each prompt set is generated in a batch of its own.
         write: How weights reach vLLM on a CPU; with `repack` the engine holds its linear weights twice.
         base: Requested place of the unperturbed base.
         gpu_memory: Bytes of each GPU that belong to an actor. None uses the size in `GPUS`.
@@ -145,11 +153,12 @@ class EngineSetup:
     actors: int = 1
     cores: int = 1
     engine: EngineKind = EngineKind.vllm
-    eager: bool = True
+    eager: bool | None = None
     max_model_len: int = 2048
-    max_num_seqs: int = 128
-    max_num_batched_tokens: int = 4096
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     kv_cache_bytes: int | None = None
+    exact: bool = False
     write: WriteChoice = WriteChoice.inplace
     base: BaseChoice = BaseChoice.auto
     gpu_memory: int | None = None
@@ -210,9 +219,32 @@ class Workload:
         return sum(count * load.prompts * load.max_tokens for count, loads in self.visits_by_load for load in loads)
 
 
+def largest_visit(loads: Sequence[PromptLoad], exact: bool = False) -> VisitSize | None:
+    """Return the size of a visit with all these prompt sets. None if there are none.
+
+    Args:
+        loads: Every prompt set of the sweep.
+        exact: Whether each prompt set is generated in a batch of its own.
+    """
+    counts = [load.prompts for load in loads]
+    if not any(counts):
+        return None
+    return VisitSize(max(counts) if exact else sum(counts), max(map(_longest, loads)))
+
+
+def _longest(load: PromptLoad) -> int:
+    """Return the tokens of the longest prompt and its longest possible response."""
+    if not load.prompts:
+        return 0
+    mean = math.ceil(load.prompt_tokens / load.prompts)
+    return (mean if load.longest_prompt is None else load.longest_prompt) + load.max_tokens
+
+
 def batch_size(setup: EngineSetup, loads: Sequence[PromptLoad]) -> int:
     """Return the number of sequences in a batch, before the size of the KV cache limits it."""
-    return min(setup.max_num_seqs, sum(load.prompts for load in loads))
+    visit = largest_visit(loads, setup.exact)
+    prompts = 0 if visit is None else visit.prompts
+    return prompts if setup.max_num_seqs is None else min(setup.max_num_seqs, prompts)
 
 
 def sequence_tokens(loads: Sequence[PromptLoad]) -> int:

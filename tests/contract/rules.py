@@ -138,9 +138,14 @@ RULES = (
         forbids=("ray",),
     ),
     Rule(
-        reason="only the vLLM engine, its worker extension and the patches import vllm",
+        reason="only the vLLM engine, its worker extension, its watch and the patches import vllm",
         where=ALL,
-        but=("workers/engines/vllm.py", "workers/engines/vllm_worker.py", "workers/engines/patches.py"),
+        but=(
+            "workers/engines/vllm.py",
+            "workers/engines/vllm_worker.py",
+            "workers/engines/vllm_watch.py",
+            "workers/engines/patches.py",
+        ),
         forbids=("vllm",),
     ),
     Rule(reason="only the workers import torch", where=DRIVER, forbids=("torch", "triton", "numba")),

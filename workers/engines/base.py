@@ -20,6 +20,7 @@ from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import PromptSet, Sampling
 from orchestrator.utils.choices import BaseChoice, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
+from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import DType
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, read_json
 from workers.weights.targets import Target, open_endpoint
@@ -50,11 +51,12 @@ class EngineSpec:
         model_dir: Folder of the model's checkpoint.
         dtype: Dtype of the weights in the engine.
         max_model_len: Maximum number of tokens of a prompt and its response together.
-        max_num_seqs: Maximum number of sequences in one batch.
-        max_num_batched_tokens: Maximum number of tokens in one step of the scheduler.
-        kv_cache_gib: Size of the KV cache in GiB. None lets the engine choose on a GPU, and means 1 GiB on a CPU.
+        max_num_seqs: Maximum number of sequences in one batch. None: computed on a GPU (`gpu_settings`), 128 on a CPU.
+        max_num_batched_tokens: Maximum number of tokens in one step of the scheduler. None: computed on a GPU, 4,096 on
+            a CPU.
+        kv_cache_gib: Size of the KV cache in GiB. None: computed on a GPU, 1 GiB on a CPU.
         tensor_parallel: Number of ranks that share the model.
-        eager: Run without CUDA graphs and compilation.
+        eager: Run without CUDA graphs and compilation. None: True on a CPU, False on a GPU.
         write: How the linear layers of vLLM on a CPU use written weights: `inplace` multiplies with them directly,
             `repack` packs them again after each write, `auto` is resolved by `resolved_write`.
         exact: Generate each prompt set in a batch of its own.
@@ -64,17 +66,18 @@ class EngineSpec:
         targets: Checkpoints and adapters toward which the sweep's directions lead.
         base: Where to keep the unperturbed weights between writes (see workers/weights/base_placement.py).
         gpu_share: Fraction of a GPU's memory for this engine, if several actors share the GPU.
+        visit: Size of the largest visit, for which settings of a GPU are computed. None: unknown.
     """
 
     kind: EngineKind = EngineKind.vllm
     model_dir: str = ""
     dtype: DType = "float32"
     max_model_len: int = 2048
-    max_num_seqs: int = 128
-    max_num_batched_tokens: int = 4096
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     kv_cache_gib: float | None = None
     tensor_parallel: int = 1
-    eager: bool = True
+    eager: bool | None = None
     write: WriteChoice = WriteChoice.auto
     exact: bool = False
     seconds: float = 0.0
@@ -83,6 +86,7 @@ class EngineSpec:
     targets: tuple[Target, ...] = ()
     base: BaseChoice = BaseChoice.auto
     gpu_share: float = 1.0
+    visit: VisitSize | None = None
 
 
 @dataclass(frozen=True)

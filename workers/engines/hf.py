@@ -69,7 +69,7 @@ class TransformersEngine(Engine):
             spec.model_dir, local_files_only=True, mistral_format=False
         )
         self._terminators = terminators(spec.model_dir, self._tokenizer.eos_token_id)
-        self._batch = min(spec.max_num_seqs, MAX_BATCH)
+        self._batch = min(spec.max_num_seqs or MAX_BATCH, MAX_BATCH)
         parameters = dict(self._model.named_parameters(remove_duplicate=False))
         layout = {info.name: [self._region(info, parameters)] for info in self._checkpoint.tensors()}
         self._weights = ResidentWeights(self._checkpoint, layout, parameters, spec.dtype, endpoints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from tokenizers.decoders import DecodeStream
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import NONFINITE, PromptSet, Sampling
-from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
 from orchestrator.utils.private import runtime_folder
 from workers.engines import patches
 from workers.engines.base import (
@@ -34,24 +32,13 @@ from workers.engines.base import (
     thread_count,
 )
 from workers.engines.vllm_nonfinite import UndefinedChoices
+from workers.engines.vllm_settings import gpu_utilization, graph_options, kv_cache_bytes, resolve_settings
 from workers.noise.cpu import limit_threads
-from workers.weights.base_placement import (
-    GPU_UTILIZATION,
-    MemoryBudget,
-    Placement,
-    choose_placement,
-    engine_overhead,
-    free_host_bytes,
-    missing_host_bytes,
-    remove_stale_copies,
-)
-from workers.weights.checkpoint import MappedCheckpoint, TensorInfo, config_integer
+from workers.weights.base_placement import remove_stale_copies
+from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.layout import LayoutError, uncovered
 from workers.weights.resident import Piece
 from workers.weights.targets import open_endpoints, sample_id
-
-GIB = 1 << 30
-DEFAULT_CPU_KV_GIB = 1.0
 
 _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -70,7 +57,9 @@ class VllmEngine(Engine):
         self._checkpoint = MappedCheckpoint(spec.model_dir)
         open_endpoints(spec.targets, self._checkpoint)  # raises UserError before the load if a target does not fit
         self._sample = sample_id(Path(spec.model_dir).absolute())
-        self._base = self._place_base()
+        remove_stale_copies(keep=self._sample)  # before free memory is measured
+        self.spec, self._base = resolve_settings(spec, self._checkpoint, self._sample)
+        spec = self.spec
         os.environ.update(_environment(spec))
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
@@ -88,7 +77,6 @@ class VllmEngine(Engine):
 
         patches.zero_new_cache_blocks()  # the scheduler in this process must know too
         spec = self.spec
-        kv = spec.kv_cache_gib if spec.kv_cache_gib is not None or spec.device == "cuda" else DEFAULT_CPU_KV_GIB
         images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}
         tekken = (Path(spec.model_dir) / "tekken.json").is_file()  # the tokenizer must be that of the prompts
         return vllm.LLM(
@@ -98,18 +86,18 @@ class VllmEngine(Engine):
             seed=0,
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,
-            max_num_batched_tokens=max(spec.max_num_batched_tokens, spec.max_num_seqs),
-            kv_cache_memory_bytes=None if kv is None else math.ceil(kv * GIB),
-            gpu_memory_utilization=self._gpu_utilization(),
+            max_num_batched_tokens=spec.max_num_batched_tokens,
+            kv_cache_memory_bytes=kv_cache_bytes(spec),
+            gpu_memory_utilization=gpu_utilization(spec, self._checkpoint, self._base),
             tensor_parallel_size=spec.tensor_parallel,
             distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
-            enforce_eager=spec.eager,
             enable_prefix_caching=True,
             trust_remote_code=False,
             load_format="safetensors",
             use_tqdm_on_load=False,
             disable_log_stats=True,
             worker_extension_cls="workers.engines.vllm_worker.Extension",
+            **graph_options(spec),
             **images,
         )
 
@@ -161,11 +149,10 @@ class VllmEngine(Engine):
         self._raise_if_wrong(
             "landscape_differences", "base", problem="the engine does not hold the checkpoint's weights"
         )
-        if self.spec.eager:  # compiled graphs hide their operations
-            self._rpc("landscape_watch_reads")
+        self._rpc("landscape_watch_reads")
+        self._probe()
+        self._raise_if_wrong("landscape_unread", problem="generation does not use the weights that are written")
         before = self._probe()
-        if self.spec.eager:
-            self._raise_if_wrong("landscape_unread", problem="generation does not use the weights that are written")
         self._rpc("landscape_apply_canary")
         self._reset_prefix_cache()
         self._raise_if_wrong("landscape_differences", "canary", problem="a write did not reach the weights")
@@ -235,40 +222,6 @@ class VllmEngine(Engine):
         """Return the text of tokens after a prompt, decoded token by token as vLLM does."""
         stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
         return "".join(stream.step(self._tokenizer.backend_tokenizer, token) or "" for token in tokens)
-
-    def _place_base(self) -> Placement:
-        """Choose where to keep the base on this machine. Raises UserError (engine.base) if it does not fit there."""
-        spec, config = self.spec, self._checkpoint.config
-        gpu_total = 0
-        if spec.device == "cuda":
-            gpu_total = int(torch.cuda.get_device_properties(0).total_memory * spec.gpu_share)
-        remove_stale_copies(keep=self._sample)  # before free memory is measured
-        elements = sum(info.size for info in self._checkpoint.tensors())
-        item_bytes = 4 if spec.dtype == "float32" else 2
-        budget = MemoryBudget(
-            weights=elements * item_bytes // spec.tensor_parallel,
-            base=self._checkpoint.bytes // spec.tensor_parallel,
-            copy=missing_host_bytes(self._checkpoint, self._sample),
-            gpu_total=gpu_total,
-            overhead=engine_overhead(
-                config_integer(config, *HIDDEN_SIZE_FIELDS) or 0,
-                config_integer(config, "vocab_size") or 0,
-                item_bytes,
-                spec.max_num_batched_tokens,
-                spec.max_num_seqs,
-            ),
-            kv_cache=None if spec.kv_cache_gib is None else math.ceil(spec.kv_cache_gib * GIB),
-            host_free=free_host_bytes(),
-        )
-        return choose_placement(spec.base, spec.device, budget)
-
-    def _gpu_utilization(self) -> float:
-        """Return the fraction of a GPU's memory for vLLM, less the base if the base is kept on the GPU too."""
-        share = GPU_UTILIZATION * self.spec.gpu_share
-        if self._base != "gpu":
-            return share
-        base = self._checkpoint.bytes / self.spec.tensor_parallel
-        return share - base / torch.cuda.get_device_properties(0).total_memory
 
     def _open_weights(self) -> None:
         """Trace the layout of the weights on every rank.

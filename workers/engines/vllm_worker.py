@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.sweep.points import Point
 from workers.engines import patches
+from workers.engines.vllm_watch import ReadWatch, derived_copies
 from workers.noise.cpu import limit_threads
 from workers.noise.definition import DType
 from workers.weights.base_placement import HostCopy, Placement, share_on_host
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.device_memory import memory_for, pin
-from workers.weights.layout import Region, trace
+from workers.weights.layout import LayoutError, Region, trace
 from workers.weights.resident import Piece, ResidentWeights
 from workers.weights.targets import Target, open_endpoints
 
@@ -57,22 +57,6 @@ class WeightsConfig:
     threads: int = 1
 
 
-class _ReadRecorder(TorchDispatchMode):
-    """Record which operations read which storages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: dict[int, set[str]] = {}  # address of a storage -> operations
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        for value in torch.utils._pytree.tree_leaves((args, kwargs)):
-            if isinstance(value, torch.Tensor) and not func.is_view:
-                self.operations.setdefault(value.untyped_storage().data_ptr(), set()).add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 class Extension:
     """Methods that `collective_rpc` calls on every rank.
 
@@ -82,7 +66,7 @@ class Extension:
 
     model_runner: Any  # of vLLM's worker
     _landscape_weights: ResidentWeights
-    _landscape_reads: _ReadRecorder
+    _landscape_reads: ReadWatch
     _landscape_copy: HostCopy | None = None
 
     def landscape_open(self, config: WeightsConfig) -> dict[str, list[Region]]:
@@ -92,10 +76,13 @@ class Extension:
             This rank's layout: checkpoint tensor -> regions of the engine's parameters.
 
         Raises:
-            LayoutError: A tensor is packed or transformed in the engine, so that it cannot be written exactly.
+            LayoutError: A tensor is packed or transformed in the engine, or the engine uses a copy of it, so that it
+                cannot be written exactly.
         """
         limit_threads(config.threads)
         model = self.model_runner.get_model()
+        for name, reason in derived_copies(model):
+            raise LayoutError(f"{name} cannot be written exactly: {reason}")
         checkpoint = MappedCheckpoint(config.model_dir)
         parameters = dict(model.named_parameters())
         layout = trace(model.load_weights, parameters, checkpoint)
@@ -145,7 +132,7 @@ class Extension:
 
     def landscape_watch_reads(self) -> None:
         """Start to record which parameters the engine's operations read."""
-        self._landscape_reads = _ReadRecorder()
+        self._landscape_reads = ReadWatch(self.model_runner.get_model())
         self._landscape_reads.__enter__()
 
     def landscape_unread(self) -> dict[str, str]:

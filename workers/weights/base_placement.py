@@ -31,10 +31,8 @@ COMPLETE_MARKER = ".complete"  # written into a copy's folder after its last fil
 LONGEST_COPY = 2 * 3600.0  # maximum seconds to wait for an actor that copies the same weights
 HASHING_THREADS = 8
 HOST_COPY_MARGIN = 1.1  # this multiple of a host copy's size must be free
-GPU_UTILIZATION = 0.92  # vLLM's default share of a GPU's memory; it includes a base that is kept on the GPU
+GPU_UTILIZATION = 0.92  # share of a GPU's memory that is planned to be used, for everything; vLLM's default share
 MIN_KV_CACHE_BYTES = 2 << 30  # minimum memory for the engine's KV cache
-GPU_RUNTIME_BYTES = 1_500_000_000  # CUDA context, kernels, communication
-ACTIVATIONS_PER_TOKEN = 24  # values in memory per token, in units of the hidden size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class MemoryBudget:
         base: The unperturbed weights. Differs from `weights` if their dtypes differ.
         copy: Bytes still to be copied for a copy of the whole checkpoint in host memory (`missing_host_bytes`).
         gpu_total: The engine's share of the GPU's memory.
-        overhead: Memory of the engine besides weights and KV cache (`engine_overhead`).
+        overhead: Memory of the engine besides weights and KV cache (`GpuMemory.overhead`).
         kv_cache: Requested size of the KV cache. None if the user requested none.
         host_free: Free shared memory.
     """
@@ -69,19 +67,6 @@ class MemoryBudget:
     def fits_host(self) -> bool:
         """True if shared memory can hold a copy."""
         return HOST_COPY_MARGIN * self.copy <= self.host_free
-
-
-def engine_overhead(hidden: int, vocabulary: int, item_bytes: int, tokens: int, sequences: int) -> int:
-    """Estimate the GPU memory in bytes of an engine besides weights and KV cache: its runtime and its activations.
-
-    Args:
-        hidden: Hidden size of the model.
-        vocabulary: Size of the vocabulary.
-        item_bytes: Bytes per value of the engine's dtype.
-        tokens: Tokens in a batch.
-        sequences: Sequences in a batch.
-    """
-    return GPU_RUNTIME_BYTES + tokens * hidden * ACTIVATIONS_PER_TOKEN * item_bytes + 3 * sequences * vocabulary * 4
 
 
 def choose_placement(requested: BaseChoice, device: str, budget: MemoryBudget) -> Placement:

@@ -15,12 +15,11 @@ from safetensors.numpy import save_file
 
 from orchestrator.utils.errors import UserError
 from tests.unit.users import as_nobody, needs_two_users
+from workers.engines import vllm_settings
 from workers.engines.base import EngineSpec
-from workers.engines.vllm import VllmEngine
 from workers.weights.base_placement import (
     MemoryBudget,
     choose_placement,
-    engine_overhead,
     missing_host_bytes,
     remove_stale_copies,
     share_on_host,
@@ -80,7 +79,7 @@ def test_a_placement_that_does_not_fit_is_refused(requested: Any, device: str, m
 def checkpoint(tmp_path: Path) -> MappedCheckpoint:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "vocab_size": 1000}))
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "vocab_size": 1000, "num_attention_heads": 2}))
     for i in (1, 2):
         save_file({f"w{i}": np.full(100, i, np.float32)}, folder / f"model-{i}.safetensors")
     index = {"weight_map": {f"w{i}": f"model-{i}.safetensors" for i in (1, 2)}}
@@ -93,19 +92,19 @@ def test_an_engine_budgets_for_its_dtype_and_a_complete_host_copy(
 ) -> None:
     budgets: list[MemoryBudget] = []
     monkeypatch.setattr(
-        "workers.engines.vllm.choose_placement", lambda requested, device, budget: budgets.append(budget)
+        vllm_settings, "choose_placement", lambda requested, device, budget: budgets.append(budget) or "host"
     )
-    engine = VllmEngine.__new__(VllmEngine)  # not loaded
-    engine.spec, engine._checkpoint, engine._sample = EngineSpec(dtype="bfloat16", tensor_parallel=2), checkpoint, "x"
-    engine._place_base()
+    monkeypatch.setattr(vllm_settings, "_total_memory", lambda: 80 << 30)
+    spec = EngineSpec(dtype="bfloat16", tensor_parallel=2, device="cuda", kv_cache_gib=1.0, max_num_seqs=16)
+    vllm_settings.resolve_settings(spec, checkpoint, "x")
     (placement_budget,) = budgets
     assert (placement_budget.weights, placement_budget.base) == (
         200,
         400,
     )  # per rank: half of 200 elements, stored as float32
-    assert placement_budget.overhead == engine_overhead(
-        64, 1000, 2, engine.spec.max_num_batched_tokens, engine.spec.max_num_seqs
-    )
+    activations, logits = 8192 * 64 * 16 * 2, 3 * 16 * 1000 * 4
+    assert placement_budget.overhead > 1_500_000_000 + activations + logits
+    assert placement_budget.gpu_total == 80 << 30 and placement_budget.kv_cache == 1 << 30
     assert placement_budget.copy > 800  # two files and their headers, whatever the number of ranks
 
 
