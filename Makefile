@@ -3,13 +3,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run quick test test-all fuzz lint check docs figures harness chaos setup clean
+.PHONY: help run quick test test-all fuzz lint check docs figures harness chaos setup lock clean
 
 # Many containers set this. Every process would then compile its imports again: 18 s for vLLM.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
-SETUP_INPUTS := pyproject.toml scripts/cpu-overrides.txt
+SETUP_INPUTS := pyproject.toml scripts/cpu-overrides.txt $(wildcard scripts/locks/*.txt)
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ chaos: .venv/.setup-done-test ## run a sweep on three hosts while processes are 
 	@$(PYTHON) -m tests.cluster.chaos $(ARGS)
 
 setup: .venv/.setup-done ## install only; ENGINE=cpu or ENGINE=gpu overrides the detection of GPUs
+
+lock: ## write the locks in scripts/locks anew after a change of pyproject.toml: make lock ARGS="--upgrade-package NAME"
+	@scripts/lock.sh $(ARGS)
 
 clean: ## remove what setup and tests created; keep studies
 	rm -rf .venv .venv-harness .uv .pytest_cache .hypothesis .mypy_cache .ruff_cache build dist

@@ -3,40 +3,20 @@
 #
 # Needs python3 (3.11 to 3.13) with pip or venv; installs uv into .uv/ if the machine has none.
 # The engine's extra is `gpu` if nvidia-smi lists a GPU, else `cpu`; ENGINE=cpu or ENGINE=gpu overrides this.
+# Only files whose SHA-256 is in scripts/locks are installed; LOCKED=no installs what the package index offers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-UV_VERSION=0.13.9
+locks=scripts/locks
 unfinished=.venv/.setup-unfinished
-
-say() { printf 'set-up: %s\n' "$*" >&2; }
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 
 # Only one set-up runs in this folder at a time. A second one waits for it, and then has little left to do.
 if [ -z "${SETUP_LOCKED:-}" ] && command -v flock >/dev/null; then
     SETUP_LOCKED=1 exec flock pyproject.toml "$BASH" scripts/setup.sh "$@"
 fi
 
-python=
-for candidate in python3 python3.13 python3.12 python3.11; do
-    if fits "$candidate"; then python=$candidate && break; fi
-done
-
-# --target needs no permission, and is allowed even if the system's Python is "externally managed".
-install_uv() {
-    say "installing uv into .uv/"
-    for candidate in "$python" python3; do
-        if "$candidate" -m pip --version >/dev/null 2>&1; then
-            "$candidate" -m pip install -qq --root-user-action ignore --target .uv --upgrade "uv==$UV_VERSION" && return
-        elif "$candidate" -m venv .uv/venv >/dev/null 2>&1; then
-            .uv/venv/bin/pip install -qq --root-user-action ignore --target .uv --upgrade "uv==$UV_VERSION" && return
-        fi
-    done
-    say "uv could not be installed: give Python its pip (Debian: apt-get install python3-pip), or install uv yourself, and call again"
-    exit 1
-}
-export PATH="$PWD/.uv/bin:$PATH"
-uv --version >/dev/null 2>&1 || install_uv
+# shellcheck source=/dev/null
+. scripts/find_uv.sh
 
 # uv does not read pip's configuration. A folder of wheels named there may hold a CPU build of torch: pass it on.
 if [ -z "${UV_FIND_LINKS:-}" ]; then
@@ -57,26 +37,43 @@ fi
 first=$([ -e .venv/.setup-done ] || echo yes)
 touch "$unfinished"
 
-if [ -n "${ENGINE:-}" ]; then
-    extras=("$ENGINE" "$@")
-elif [[ "$(nvidia-smi -L 2>/dev/null)" == *GPU* ]]; then
-    extras=(gpu "$@")
-elif [ "$(uname -s)" = Linux ]; then
-    extras=(cpu "$@")
-else
-    extras=("$@") # vLLM is built for Linux; engine=transformers works without it
+engine=${ENGINE:-}
+if [ -z "$engine" ]; then
+    if [[ "$(nvidia-smi -L 2>/dev/null)" == *GPU* ]]; then
+        engine=gpu
+    elif [ "$(uname -s)" = Linux ]; then
+        engine=cpu
+    fi # vLLM is built for Linux; engine=transformers works without it
 fi
-overrides=()
-if [ "${extras[0]:-}" = cpu ]; then overrides=(--override scripts/cpu-overrides.txt); fi
+extras=(${engine:+"$engine"} "$@")
 
-target=".${extras[*]+[$(IFS=, && echo "${extras[*]}")]}"
-say "installing $target into .venv"
-if ! uv pip install --python .venv ${overrides[@]+"${overrides[@]}"} --editable "$target"; then
+# The lock is a list of constraints: it fixes the version and the hashes of whatever the extras need. PyTorch's CPU build
+# has hashes of its own: use them if that is the build that uv finds.
+dependencies=(--python .venv --requirement pyproject.toml)
+project=(--quiet --python .venv --no-deps --editable .)
+for extra in ${extras[@]+"${extras[@]}"}; do dependencies+=(--extra "$extra"); done
+if [ "$engine" = cpu ]; then dependencies+=(--override scripts/cpu-overrides.txt); fi
+if [ "${LOCKED:-yes}" != no ]; then
+    lock=$locks/${engine:-cpu}.txt
+    dependencies+=(--require-hashes --constraint "$lock")
+    project+=(--build-constraint "$lock")
+    if [ "$engine" = cpu ]; then
+        torch=$(sed -n 's/^\(torch==[^ +]*\).*/\1/p' "$locks/torch-cpu.txt")
+        build=$(uv pip compile --quiet --no-deps --no-header --python .venv - <<<"$torch" || true)
+        if [[ "$build" == *+cpu* ]]; then dependencies+=(--constraint "$locks/torch-cpu.txt"); fi
+    fi
+fi
+
+say "installing ${extras[*]+${extras[*]} }into .venv"
+if ! { uv pip install "${dependencies[@]}" && uv pip install "${project[@]}"; }; then
     [ -n "$first" ] || rm -f "$unfinished" # the old environment still works: uv downloads everything before it installs
+    if [ "${LOCKED:-yes}" != no ]; then
+        say "if an index or folder of yours offers other files than PyPI, LOCKED=no scripts/setup.sh installs those"
+    fi
     exit 1
 fi
 rm -f "$unfinished"
-if [ "${extras[0]:-}" = cpu ] && ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
+if [ "$engine" = cpu ] && ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
     say "vLLM's CPU engine needs libnuma, which this machine lacks (Debian: apt-get install libnuma1)"
 fi
 touch .venv/.setup-done
