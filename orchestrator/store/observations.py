@@ -94,6 +94,8 @@ class PartFolder(ABC):
                 try:
                     table = self._rows_of(part, keys)
                 except DamagedFileError as error:
+                    if (index := self._study.part_index(self.path)) is not None:
+                        index.forget(part.name)
                     if not isinstance(error, MissingFileError):  # a missing part has been merged into another one
                         self._study.reject(part.path, error)
                         bad.add(part.path)
@@ -220,23 +222,26 @@ class Generations(PartFolder):
         add_winners(winners, (part for part in self.parts() if part.path not in without))
         return winners
 
-    def counting(self) -> dict[TaskKey, Part]:
-        """Return what `stored` does; from the study's index if it keeps one, which callers must not change."""
-        index = self._study.part_index(self.path)
-        return self.stored() if index is None else index.winners(self._scan_all)
+    def snapshot(self) -> tuple[int, dict[TaskKey, Part]]:
+        """Return a number that changes with the parts, and what `stored` returns; callers must not change it.
 
-    def version(self) -> int:
-        """Return a number that changes with the parts. 0 if the study keeps no index."""
-        self.counting()
+        Both are from the study's index if it keeps one. Otherwise the number is 0.
+        """
         index = self._study.part_index(self.path)
-        return 0 if index is None else index.version
+        return (0, self.stored()) if index is None else index.winners(self._scan_all)
 
-    def stored_of(self, tasks: Iterable[Task]) -> dict[TaskKey, Part]:
-        """Like `stored`, but only for those of these tasks that are stored, in the order of `tasks`."""
-        stored = self.counting()
+    def stored_of(self, tasks: Iterable[Task], stored: TaskParts | None = None) -> dict[TaskKey, Part]:
+        """Like `stored`, but only for those of these tasks that are stored, in the order of `tasks`.
+
+        Args:
+            tasks: The tasks.
+            stored: What `stored` has returned. None: the folder is scanned.
+        """
+        if stored is None:
+            _, stored = self.snapshot()
         # the shared key objects: a task's own key would be a second copy in memory
         shared = (self._study.task_keys.get(task.key) for task in tasks)
-        return {key: stored[key] for key in shared if key in stored}
+        return {key: stored[key] for key in shared if key is not None and key in stored}
 
     def _names(self) -> set[str]:
         return super()._names() | {f"{name}.parquet" for name in self._expected.copy()}

@@ -20,7 +20,7 @@ from orchestrator.store.files import (
     read_table,
     translate_read_errors,
 )
-from orchestrator.store.parts import Part, TaskKey
+from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RunRecord, SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.sweep.grid import Sweep
@@ -199,15 +199,26 @@ class StoredSweep:
         self._rejected = folder.study.rejected
 
     @classmethod
-    def open(cls, folder: SweepFolder) -> StoredSweep:
-        """Open the sweep stored in a folder. Raises UserError if its sweep.json cannot be read."""
+    def open(cls, folder: SweepFolder, stored: TaskParts | None = None) -> StoredSweep:
+        """Open the sweep stored in a folder.
+
+        Args:
+            folder: The sweep's folder.
+            stored: The stored tasks of its study, if they are known: what `Generations.stored` has returned.
+
+        Raises:
+            UserError: Its sweep.json cannot be read.
+        """
         try:
             with translate_read_errors(folder.path / "sweep.json"):
                 record = folder.read_record()
-                return cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
+                opened = cls(folder, Sweep.from_json(dict(record.request), record.name, dict(record.labels)))
         except DamagedFileError as error:
             remedy = f"its sweep.json cannot be read ({error}): run it again"
             raise UserError("sweep", folder.path, remedy) from error
+        if stored is not None:
+            opened._generations = folder.study.generations.stored_of(opened.sweep.tasks(), stored)
+        return opened
 
     @property
     def study(self) -> Study:

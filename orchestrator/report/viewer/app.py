@@ -23,9 +23,12 @@ from orchestrator.report.viewer.sweep_list import read_status
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.utils.errors import UserError
 
-MAX_LISTS, MAX_SWEEPS = 4, 4
-"""Maximum numbers of requests for the list, and for single sweeps, that are answered at a time. Those for sweeps may
-read many responses, and must not keep the list waiting."""
+MAX_LISTS, MAX_SWEEPS = 16, 4
+"""Maximum numbers of requests for the list, and for single sweeps, that are answered at a time. Those for the list do
+little but wait for one thread. Those for sweeps may read many responses, and must not keep the list waiting."""
+
+TOTAL_HEADER = "Sweeps-Total"
+"""Header of the list as JSON: the number of sweeps, of which the list may lack some at first. Absent if unknown."""
 
 VIEWER_FOLDER = Path(__file__).parent
 ASSETS = {
@@ -101,11 +104,14 @@ class _Pages:
     def index(self, request: Request) -> Response:
         """Return the page that lists all sweeps."""
         page = self._templates.get_template("sweeps.html")
-        return HTMLResponse(page.render(sweeps=embed_json(self._catalog.rows())))
+        listing = self._catalog.listing()
+        return HTMLResponse(page.render(sweeps=embed_json(listing.rows), total=embed_json(listing.total)))
 
     def sweeps(self, request: Request) -> Response:
-        """Return the list of all sweeps as JSON."""
-        return JSONResponse(self._catalog.rows())
+        """Return the list of all sweeps as JSON: of those that have been read so far, see TOTAL_HEADER."""
+        listing = self._catalog.listing()
+        headers = {} if listing.total is None else {TOTAL_HEADER: str(listing.total)}
+        return JSONResponse(listing.rows, headers=headers)
 
     def sweep(self, request: Request) -> Response:
         """Return the page of one sweep."""

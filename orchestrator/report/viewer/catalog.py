@@ -12,7 +12,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +21,8 @@ from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.report.page.evidence import Evidence, verdict_letters
-from orchestrator.report.viewer.sweep_list import SweepList
+from orchestrator.report.viewer.open_studies import OpenStudies
+from orchestrator.report.viewer.sweep_list import Listing, SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.scoring.text_judges import score_missing
@@ -84,21 +84,22 @@ class StudyCatalog:
             reveal: Whether responses are shown in full.
         """
         self._scratch, self._reveal = scratch, reveal
-        self._sweeps = SweepList(root)
+        self._studies = OpenStudies(root)
+        self._list = SweepList(self._studies)
         self._cache: dict[Path, _CachedView] = {}
         self._lock = threading.Lock()
 
     def sweeps(self) -> list[SweepFolder]:
         """Return every sweep, the most recently used first; empty if there is no study yet."""
-        return self._sweeps.folders()
+        return [folder for folder, _ in self._studies.sweeps()]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each sweep, see `SweepList.rows`."""
-        return self._sweeps.rows()
+    def listing(self) -> Listing:
+        """Return the list of the sweeps that have been read, see `SweepList.listing`."""
+        return self._list.listing()
 
     def find(self, study: str, sweep: str) -> SweepFolder | None:
         """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
-        return self._sweeps.find(study, sweep)
+        return self._studies.find(study, sweep)
 
     def view(self, folder: SweepFolder) -> SweepView:
         """Return the current state of a sweep; cached until its files change.
@@ -110,7 +111,7 @@ class StudyCatalog:
             cached = self._cache.setdefault(folder.path, _CachedView())
         with cached.lock:
             generations, landscape = folder.study.generations, signature(folder.path / "landscape.parquet")
-            seen = (signature(folder.path / "sweep.json"), landscape, generations.version())
+            seen = (signature(folder.path / "sweep.json"), landscape, generations.snapshot()[0])
             if cached.view is None or cached.seen != seen or not cached.view.fully_judged:
                 changed = signature(generations.path)
                 is_reduced = landscape is not None and (changed is None or landscape[1] > changed[1])

@@ -1,20 +1,23 @@
-"""The list of all sweeps below a folder, kept between requests: a sweep is read again only when its files change."""
+"""The list of all sweeps below a folder, kept between requests: a sweep is read again only when its files change.
+
+A thread of its own reads the disk. A request waits for it briefly and then shows what is known.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.reducer import read_results
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.content import tiles
 from orchestrator.report.scores import counted_points, widest_interval
-from orchestrator.store.discovery import find_study_roots
-from orchestrator.store.part_index import Signature, signature, signatures
-from orchestrator.store.parts import TaskKey
+from orchestrator.report.viewer.open_studies import OpenStudies
+from orchestrator.store.part_index import Signature, signatures
+from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.status import examine
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
@@ -23,18 +26,41 @@ from orchestrator.utils.errors import UserError
 RUNNING_EVERY = 1.0
 """Minimum seconds between two readings of a sweep with a lease. Whether its driver lives depends on the time too."""
 
+PATIENCE = 0.2
+"""Seconds for which a request waits for a new reading of the disk before it shows what is known."""
 
-@dataclass
-class _Study:
-    """A study that can be opened.
+
+@dataclass(frozen=True)
+class Listing:
+    """The list at one moment.
 
     Attributes:
-        document: The signature of its study.json.
-        study: The study, which keeps an index of its parts.
+        rows: A row for each sweep that has been read, the most recently used first: its place, its progress and, if it
+            has been reduced, its headline numbers.
+        total: Number of sweeps. None if they have not been counted yet.
     """
 
-    document: Signature | None
-    study: Study
+    rows: list[dict[str, Any]]
+    total: int | None
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What all sweeps of a study depend on, read once for all of them.
+
+    Attributes:
+        events: The signatures of the study's event logs, by name.
+        version: The version of its parts.
+        stored: The part that counts for each stored task.
+    """
+
+    events: Mapping[str, Signature]
+    version: int
+    stored: TaskParts
+
+    @classmethod
+    def of(cls, study: Study) -> _Snapshot:
+        return cls(signatures(study.root / "events"), *study.generations.snapshot())
 
 
 @dataclass
@@ -61,120 +87,108 @@ class _Entry:
 
 
 class SweepList:
-    """The sweeps below a folder. Safe to use from any thread: one reads the disk, the others wait for its result."""
+    """The list of the sweeps of studies. Safe to use from any thread."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._studies: dict[Path, _Study] = {}
+    def __init__(self, studies: OpenStudies) -> None:
+        self._studies = studies
         self._entries: dict[Path, _Entry] = {}
-        self._lock = threading.Lock()
-        self._begun = 0.0  # when the rows were begun, in seconds of the monotonic clock
-        self._rows: list[dict[str, Any]] = []
+        self._order: list[Path] | None = None
+        self._changed = threading.Condition()  # guards what follows
+        self._is_reading = False
+        self._requested_at = 0.0  # when the latest request came, in seconds of the monotonic clock
+        self._read_at = 0.0  # when the last reading that has ended began
+        self._error: Exception | None = None  # of that reading
 
-    def folders(self) -> list[SweepFolder]:
-        """Return every sweep, the most recently used first; empty if there is no study yet."""
-        with self._lock:
-            return [folder for folder, _ in self._find()]
+    def listing(self, patience: float | None = PATIENCE) -> Listing:
+        """Return the list, read from the disk after this call came; or what is known if that takes longer.
 
-    def find(self, study: str, sweep: str) -> SweepFolder | None:
-        """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
-        for folder in self.folders():
-            if (folder.study.root.name, folder.path.name) == (study, sweep):
-                return folder
-        return None
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each sweep: its place, its progress and, if it has been reduced, its headline numbers.
-
-        Of the callers that wait, the first one reads the disk, and the others get what it has read, because its reading
-        began after they came.
-        """
-        came = time.monotonic()
-        with self._lock:
-            if self._begun <= came:
-                self._begun = time.monotonic()
-                self._rows = self._read()
-            return self._rows
-
-    def _find(self) -> list[tuple[SweepFolder, Signature]]:
-        """Return every sweep with the signature of its sweep.json, the most recently used first."""
-        found = []
-        for study in self._open_studies():
-            sweeps, root = study.root / "sweeps", self._root.absolute()
-            is_one_sweep = root.parent == sweeps.absolute()
-            for name in signatures(sweeps):
-                path = sweeps / name
-                document = signature(path / "sweep.json")
-                if document is not None and (not is_one_sweep or path.absolute() == root):
-                    found.append((SweepFolder(study, path), document))
-        return sorted(found, key=lambda entry: (-entry[1][1], entry[0].path.name))
-
-    def _open_studies(self) -> list[Study]:
-        roots: list[Path] = []
-        with contextlib.suppress(UserError):
-            roots = find_study_roots(self._root)
-        self._studies = {root: known for root, known in self._studies.items() if root in roots}
-        for root in roots:
-            document = signature(root / "study.json")
-            known = self._studies.get(root)
-            if known is None or known.document != document:
-                self._studies.pop(root, None)
-                with contextlib.suppress(UserError):
-                    study = Study.open(root)
-                    study.indexes = {}
-                    self._studies[root] = _Study(document, study)
-        return [self._studies[root].study for root in roots if root in self._studies]
-
-    def _read(self) -> list[dict[str, Any]]:
-        found = self._find()
-        studies = [known.study for known in self._studies.values()]
-        events = {study.root: signatures(study.root / "events") for study in studies}
-        versions = {study.root: study.generations.version() for study in studies}
-        entries: dict[Path, _Entry] = {}
-        for folder, _ in found:
-            root = folder.study.root
-            entries[folder.path] = self._entry(folder, events[root], versions[root])
-        self._entries = entries
-        return [entry.row for entry in entries.values()]
-
-    def _entry(self, folder: SweepFolder, events: dict[str, Signature], version: int) -> _Entry:
-        """Return the entry of a sweep: the known one, unless a file that it was made from has changed.
+        Of the callers that wait, all share one reading, which began after they came.
 
         Args:
-            folder: The sweep.
-            events: The signatures of the event logs of its study.
-            version: The version of the parts of its study.
+            patience: Maximum number of seconds to wait. None: as long as it takes.
         """
-        files = signatures(folder.path, (".json", ".parquet"))
-        runs = sorted(signatures(folder.path / "runs", (".json",)).items())
-        seen = (*sorted(files.items()), *runs, *(events.get(f"{run}l") for run, _ in runs))  # a run's log is .jsonl
+        with self._changed:
+            came = self._requested_at = time.monotonic()
+            if not self._is_reading:
+                self._is_reading = True
+                threading.Thread(target=self._read_while_requested, name="sweep list", daemon=True).start()
+            self._changed.wait_for(lambda: self._read_at >= came, patience)
+            if self._error is not None:
+                raise self._error
+            entries = [self._entries.get(path) for path in self._order or ()]
+            rows = [entry.row for entry in entries if entry is not None]
+            return Listing(rows, None if self._order is None else len(self._order))
+
+    def _read_while_requested(self) -> None:
+        """Read the disk until a reading has begun after the latest request."""
+        while True:
+            with self._changed:
+                if self._read_at >= self._requested_at:
+                    self._is_reading = False
+                    return
+                began = time.monotonic()
+            error = None
+            try:
+                self._read()
+            except Exception as caught:  # those who wait raise it
+                error = caught
+            with self._changed:
+                self._read_at, self._error = began, error
+                self._changed.notify_all()
+
+    def _read(self) -> None:
+        """Read what has changed. Entries are shown as soon as they have been read."""
+        found = [folder for folder, _ in self._studies.sweeps()]
+        self._order = [folder.path for folder in found]
+        snapshots: dict[Path, _Snapshot] = {}
+        for folder in found:
+            snapshot = snapshots.get(folder.study.root)
+            if snapshot is None:
+                snapshot = snapshots[folder.study.root] = _Snapshot.of(folder.study)
+            self._entries[folder.path] = self._entry(folder, snapshot)
+        for path in self._entries.keys() - self._order:
+            del self._entries[path]
+
+    def _entry(self, folder: SweepFolder, snapshot: _Snapshot) -> _Entry:
+        """Return the entry of a sweep: the known one, unless a file that it was made from has changed."""
+        path = str(folder.path)
+        files = signatures(path, (".json", ".parquet"))
+        runs = sorted(signatures(f"{path}/runs", (".json",)).items())
+        events = (snapshot.events.get(f"{run}l") for run, _ in runs)  # a run's log is .jsonl
+        seen = (*sorted(files.items()), *runs, *events)
         has_lease = any(name.startswith("lease") for name in files)
         known, now = self._entries.get(folder.path), time.monotonic()
         if known is not None and has_lease and known.has_lease and now - known.read_at < RUNNING_EVERY:
             return known
         if known is not None and not has_lease and known.files == seen:
-            if known.version == version:
+            if known.version == snapshot.version:
                 return known
-            counting = folder.study.generations.counting()
-            if sum(key in counting for key in known.keys) == known.done:
-                known.version = version
+            if sum(key in snapshot.stored for key in known.keys) == known.done:
+                known.version = snapshot.version
                 return known
-        keys, status = read_status(folder)
+        keys, status = read_status(folder, snapshot.stored)
         row = {
             "study": folder.study.root.name,
             "sweep": folder.path.name,
             "model": folder.study.info.model,
             "used": files["sweep.json"][1] / 1e9 if "sweep.json" in files else 0.0,
             **status,
-            **_headline(folder),
+            **(_headline(folder) if {"landscape.parquet", "summary.json"} <= files.keys() else {}),
         }
-        return _Entry(seen, version, has_lease, keys, status["done"], now, row)
+        return _Entry(seen, snapshot.version, has_lease, keys, status["done"], now, row)
 
 
-def read_status(folder: SweepFolder) -> tuple[tuple[TaskKey, ...], dict[str, Any]]:
-    """Return a sweep's tasks and its progress; `why` explains why it cannot be read, and is empty if it can."""
+def read_status(
+    folder: SweepFolder, stored_tasks: TaskParts | None = None
+) -> tuple[tuple[TaskKey, ...], dict[str, Any]]:
+    """Return a sweep's tasks and its progress; `why` explains why it cannot be read, and is empty if it can.
+
+    Args:
+        folder: The sweep's folder.
+        stored_tasks: The stored tasks of its study, if they are known.
+    """
     try:
-        stored = StoredSweep.open(folder)
+        stored = StoredSweep.open(folder, stored_tasks)
         status = examine(stored)
     except UserError as error:
         unreadable = {"state": "unreadable", "why": str(error), "done": 0, "tasks": 0, "failed": 0, "eta_seconds": None}
@@ -186,9 +200,10 @@ def read_status(folder: SweepFolder) -> tuple[tuple[TaskKey, ...], dict[str, Any
 
 
 def _headline(folder: SweepFolder) -> dict[str, Any]:
-    """Return a sweep's headline numbers; empty if none are stored yet, or by an earlier version."""
+    """Return a sweep's headline numbers; empty if its summary cannot be read, or is of an earlier version."""
     try:
-        _, summary = read_results(folder)
+        with folder.explained():
+            summary = SweepSummary.from_json(folder.read_summary())
         score, margin, origin, radius, _ = tiles(summary)
         low, high = summary.visage.low, summary.visage.high
         widest = None if summary.margin is None else widest_interval(summary.margin.over)

@@ -21,11 +21,12 @@
     return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
   }
 
-  async function fetchJson(address) {
+  async function fetchOk(address) {
     const response = await fetch(address);
     if (!response.ok) throw new Error(`${address}: ${response.status}`);
-    return response.json();
+    return response;
   }
+  const fetchJson = async (address) => (await fetchOk(address)).json();
 
   // Call `update` repeatedly for as long as it returns true: less often if responses are slow, and not while the page is
   // hidden.
@@ -54,18 +55,23 @@
 
   function listSweeps() {
     let sweeps = JSON.parse($("sweeps-data").textContent);
+    let total = JSON.parse($("sweeps-total").textContent); // null: not counted yet
     const show = () => {
       const words = $("sweeps-text").value.toLowerCase().split(/\s+/), state = $("sweeps-state").value;
       const texts = (s) => [s.model, s.study, s.sweep, ...Object.values(s.about ?? {})].join(" ").toLowerCase();
       const chosen = sweeps.filter((s) => (!state || s.state === state) && words.every((word) => texts(s).includes(word)));
       const running = sweeps.filter((s) => s.state === "running").length;
-      $("sweeps-count").textContent = sweeps.length
-        ? `${count(chosen.length)} of ${count(sweeps.length)} sweeps` + (running ? `, ${running} running` : "")
+      const parts = [`${count(chosen.length)} of ${count(sweeps.length)} sweeps`];
+      if (running) parts.push(`${running} running`);
+      if (isPartial()) parts.push(total === null ? "reading the others" : `reading ${count(sweeps.length)} of ${count(total)}`);
+      $("sweeps-count").textContent = sweeps.length || isPartial()
+        ? parts.join(", ")
         : "No sweep yet: `python -m orchestrator run` creates one.";
       const focused = document.activeElement?.getAttribute("href");
       $("sweeps").replaceChildren(...chosen.map(row));
       if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
     };
+    const isPartial = () => total === null || sweeps.length < total;
     const row = (s) => {
       const address = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
       const about = s.about ? `${s.about.probe_set} · ${s.about.system_prompt} · ${s.about.judge}` : "";
@@ -83,13 +89,14 @@
     $("sweeps-filter").addEventListener("submit", (event) => event.preventDefault());
     show();
     poll(async () => {
-      const newer = await fetchJson("/sweeps");
-      if (JSON.stringify(newer) !== JSON.stringify(sweeps)) {
-        sweeps = newer;
+      const response = await fetchOk("/sweeps"), newer = await response.json();
+      const newTotal = response.headers.has("Sweeps-Total") ? Number(response.headers.get("Sweeps-Total")) : null;
+      if (newTotal !== total || JSON.stringify(newer) !== JSON.stringify(sweeps)) {
+        [sweeps, total] = [newer, newTotal];
         show();
       }
       return true;
-    }, 2 * INTERVAL);
+    }, isPartial() ? 500 : 2 * INTERVAL);
   }
 
   function followSweep() {

@@ -105,7 +105,7 @@ def test_a_run_with_nothing_to_do_scans_once(
     overrides = ["engine=dummy", f"out={tmp_path}", "grid.steps=2", "grid.directions=1", "probes.limit=2"]
     prepared = prepare(compose(overrides), Presets())
 
-    def stored_of(self: Generations, tasks: Iterable[Task]) -> dict[TaskKey, Any]:
+    def stored_of(self: Generations, tasks: Iterable[Task], stored: object = None) -> dict[TaskKey, Any]:
         self.parts()
         return {task.key: None for task in tasks}
 
