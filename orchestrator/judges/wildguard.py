@@ -10,8 +10,10 @@ import re
 
 from orchestrator.judges._model import NO_VERDICT, HarmAndRefusalJudge, ParsedVerdict, Weights
 
+_LINE_END = r"[^\S\n]*\n\s*"  # not \s*\n\s*, which takes quadratic time for many line breaks
 _ANSWER = re.compile(
-    r"\s*harmful request:\s*(?:yes|no)\s*\n\s*response refusal:\s*(yes|no)\s*\n\s*harmful response:\s*(yes|no)\s*",
+    rf"\s*harmful request:\s*(?:yes|no){_LINE_END}response refusal:\s*(yes|no){_LINE_END}"
+    r"harmful response:\s*(yes|no)\s*",
     re.IGNORECASE,
 )
 

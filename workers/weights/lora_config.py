@@ -6,13 +6,13 @@ Does not import torch or PEFT.
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.utils.errors import UserError
+from workers.weights.lora_patterns import PatternError, first_matches
 
 TOWARDS_FIELD = "grid.towards"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -60,9 +60,6 @@ def check_plain_lora(folder: Path, config: Mapping[str, Any]) -> None:
             raise not_plain_lora(folder, f"uses {key}, which is not plain LoRA")
 
 
-Patterns = Sequence[tuple[re.Pattern[str], Any]]
-
-
 class LoraScales:
     """Rank r and scale s of each module of an adapter, W1 = W0 + s B A: s = alpha / r, or alpha / sqrt(r) with rsLoRA.
 
@@ -70,51 +67,53 @@ class LoraScales:
     else the adapter's `r` and `lora_alpha` (PEFT, `LoraModel._create_and_replace`).
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], modules: Sequence[str]) -> None:
         """Read the configuration of the adapter in `folder`.
 
+        Args:
+            folder: The adapter's folder, for errors.
+            config: Its `adapter_config.json`.
+            modules: Modules of the base model that it adapts, such as `model.layers.0.self_attn.q_proj`.
+
         Raises:
-            UserError: A rank or alpha is no usable number, or a pattern no regular expression (grid.towards).
+            UserError: A rank or alpha is no usable number, a pattern is no regular expression, or the patterns take too
+                long (grid.towards).
         """
         self._uses_rslora = config.get("use_rslora") or False
         if not isinstance(self._uses_rslora, bool):
             problem = f"its {ADAPTER_CONFIG} has use_rslora={self._uses_rslora!r}, which must be true or false"
             raise UserError(TOWARDS_FIELD, folder, f"{problem}: save it anew")
-        self._r, self._alpha = config.get("r"), config.get("lora_alpha")
-        if not (_is_rank(self._r) and _is_alpha(self._alpha)):
-            remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={self._r}, lora_alpha={self._alpha}): save it anew"
+        r, alpha = config.get("r"), config.get("lora_alpha")
+        if not (_is_rank(r) and _is_alpha(alpha)):
+            remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={r}, lora_alpha={alpha}): save it anew"
             raise UserError(TOWARDS_FIELD, folder, remedy)
-        self._ranks, self._alphas = (_read_patterns(folder, config, field) for field in PATTERN_FIELDS)
+        ranks, alphas = (_by_pattern(folder, config, field, modules) for field in PATTERN_FIELDS)
+        self._of = {module: (ranks.get(module, r), alphas.get(module, alpha)) for module in modules}
 
     def of(self, module: str) -> tuple[int, float]:
-        """Return (r, s) of a module of the base model, such as `model.layers.0.self_attn.q_proj`."""
-        r, alpha = _first_match(self._ranks, module, self._r), _first_match(self._alphas, module, self._alpha)
+        """Return (r, s) of one of the modules."""
+        r, alpha = self._of[module]
         return r, alpha / (math.sqrt(r) if self._uses_rslora else r)
 
 
-def _first_match(patterns: Patterns, module: str, default: Any) -> Any:
-    """Return the value of the first pattern that matches, as `peft.utils.other.get_pattern_key` does."""
-    return next((value for pattern, value in patterns if pattern.match(module)), default)
-
-
-def _read_patterns(folder: Path, config: Mapping[str, Any], field: str) -> Patterns:
-    """Return the regular expressions of a field and their values. Raises UserError (grid.towards)."""
+def _by_pattern(folder: Path, config: Mapping[str, Any], field: str, modules: Sequence[str]) -> dict[str, Any]:
+    """Return the value of each module that a pattern of a field matches. Raises UserError (grid.towards)."""
     values = config.get(field) or {}
     if not isinstance(values, dict):
         problem = f"its {ADAPTER_CONFIG} has a {field} that is not an object: save it anew"
         raise UserError(TOWARDS_FIELD, folder, problem)
     is_valid, expected = (_is_rank, "a rank of at least 1") if field == "rank_pattern" else (_is_alpha, "a number")
-    compiled = []
     for key, value in values.items():
         if not is_valid(value):
             problem = f"its {ADAPTER_CONFIG} has {field}[{key!r}]={value!r}, which is not {expected}: save it anew"
             raise UserError(TOWARDS_FIELD, folder, problem)
-        try:
-            compiled.append((re.compile(rf"(.*\.)?({key})$"), value))
-        except (re.error, OverflowError, RecursionError) as error:
-            problem = f"its {ADAPTER_CONFIG} has {key!r} in {field}, which is no regular expression ({error})"
-            raise UserError(TOWARDS_FIELD, folder, f"{problem}: correct it there") from None
-    return compiled
+    keys = list(values)
+    try:
+        first = first_matches(keys, modules)
+    except PatternError as error:
+        problem = f"the {field} of its {ADAPTER_CONFIG} {error}: name the modules there"
+        raise UserError(TOWARDS_FIELD, folder, problem) from None
+    return {module: values[keys[i]] for module, i in zip(modules, first, strict=True) if i is not None}
 
 
 def _is_rank(value: object) -> bool:

@@ -155,9 +155,9 @@ def merge(source: Path, adapter: Path, out: Path) -> None:
     unsupported = [key for key in ("use_dora", "modules_to_save") if config.get(key)]
     if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
         raise ValueError(f"not a plain LoRA adapter: {', '.join(unsupported) or config.get('peft_type')}")
-    scales = LoraScales(adapter, config)
     factors = {name: _float32(*tensor) for name, tensor in read_safetensors(adapter / ADAPTER_WEIGHTS).items()}
     weights = read_safetensors(source / "model.safetensors")
+    scales = LoraScales(adapter, config, [name.removesuffix(".weight") for name in weights])
 
     def factor(name: str, letter: str) -> F32 | None:
         return factors.pop(f"{PEFT_PREFIX}{name.removesuffix('.weight')}.lora_{letter}.weight", None)

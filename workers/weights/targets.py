@@ -182,13 +182,14 @@ def read_adapter(folder: str | Path, base: MappedCheckpoint) -> dict[str, Factor
     folder = Path(folder)
     config = read_json(folder / ADAPTER_CONFIG, TOWARDS_FIELD)
     check_plain_lora(folder, config)
-    scales = LoraScales(folder, config)
     matrices = _read_matrices(folder / ADAPTER_WEIGHTS)
     for name in sorted(matrices):
         _check_matrix_name(folder, name)
+    modules = sorted({name.rsplit(".lora_", 1)[0] for name in matrices})
+    scales = LoraScales(folder, config, [module.removeprefix(PEFT_PREFIX) for module in modules])
     shapes = {info.name: info.shape for info in base.tensors()}
     factors = {}
-    for module in sorted({name.rsplit(".lora_", 1)[0] for name in matrices}):
+    for module in modules:
         of_base = module.removeprefix(PEFT_PREFIX)
         name = f"{of_base}.weight"
         if name not in shapes:

@@ -169,11 +169,11 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a pattern that is no expression": (
         lambda folder: adapter(folder, rank_pattern={"q_(proj": 2}),
-        "adapter_config.json has 'q_(proj' in rank_pattern, which is no regular expression (missing )",
+        "the rank_pattern of its adapter_config.json has 'q_(proj', which is no regular expression (missing )",
     ),
     "a number too large for an expression": (
         lambda folder: adapter(folder, alpha_pattern={"q{99999999999999999999}": 2}),
-        "in alpha_pattern, which is no regular expression (the repetition number is too large)",
+        "99}', which is no regular expression (the repetition number is too large): name the modules there",
     ),
     "patterns that are a list": (
         lambda folder: adapter(folder, rank_pattern=["q_proj"]),

@@ -17,6 +17,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from orchestrator.utils.errors import UserError
+from workers.weights import lora_patterns
 from workers.weights.adapters import write_adapter_sum
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.lora_config import LoraScales
@@ -134,17 +136,39 @@ def test_ranks_and_alphas_by_pattern_merge_as_in_peft(config: dict[str, Any]) ->
     event(f"{len({f.scale for f in factors.values()})} scales, {len({len(f.a) for f in factors.values()})} ranks")
 
 
+Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
+
+
 def test_the_first_pattern_in_the_file_counts(tmp_path: Path) -> None:
     config = json.loads('{"r": 2, "lora_alpha": 4, "alpha_pattern": {"q_proj": 8, ".*": 16}, "rank_pattern": null}')
-    scales = LoraScales(tmp_path, config)
-    assert scales.of("model.layers.0.self_attn.q_proj") == (2, 4.0)
-    assert scales.of("model.layers.0.self_attn.k_proj") == (2, 8.0)
-    turned = LoraScales(tmp_path, config | {"alpha_pattern": {".*": 16, "q_proj": 8}})
-    assert turned.of("model.layers.0.self_attn.q_proj") == (2, 8.0)
+    scales = LoraScales(tmp_path, config, [Q, K])
+    assert (scales.of(Q), scales.of(K)) == ((2, 4.0), (2, 8.0))
+    turned = LoraScales(tmp_path, config | {"alpha_pattern": {".*": 16, "q_proj": 8}}, [Q])
+    assert turned.of(Q) == (2, 8.0)
 
 
 def test_a_rank_by_pattern_changes_the_scale(tmp_path: Path) -> None:
     config = {"r": 2, "lora_alpha": 8, "rank_pattern": {"q_proj": 4}}
-    assert LoraScales(tmp_path, config).of("q_proj") == (4, 2.0)
-    assert LoraScales(tmp_path, config | {"use_rslora": True}).of("q_proj") == (4, 4.0)
-    assert LoraScales(tmp_path, config).of("xq_proj") == (2, 4.0), "a pattern matches whole parts of the name"
+    scales = LoraScales(tmp_path, config, ["q_proj", "xq_proj"])
+    assert scales.of("q_proj") == (4, 2.0)
+    assert scales.of("xq_proj") == (2, 4.0), "a pattern matches whole parts of the name"
+    assert LoraScales(tmp_path, config | {"use_rslora": True}, ["q_proj"]).of("q_proj") == (4, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("(a+)+b", "has regular expressions that take longer than 0.5 s"),
+        ("(" * 5000, "is no regular expression"),
+        ("q_proj(", "is no regular expression"),
+    ],
+)
+def test_a_pattern_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, words: str
+) -> None:
+    """(a+)+b takes 2^n steps for n times the letter a."""
+    monkeypatch.setattr(lora_patterns, "TIME_LIMIT", 0.5)
+    config = {"r": 2, "lora_alpha": 8, "rank_pattern": {key: 4}}
+    with pytest.raises(UserError, match=r"the rank_pattern of its adapter_config\.json") as error:
+        LoraScales(tmp_path, config, ["a" * 50])
+    assert words in str(error.value)
