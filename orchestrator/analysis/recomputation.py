@@ -22,6 +22,7 @@ from orchestrator.analysis.landscape import check_columns
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.prompts.capability import GROUP, SCORING_VERSION
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
 from orchestrator.scoring.verdicts import degeneracy_version, refusals_by_probe
 from orchestrator.store.records import DAMAGED
@@ -36,6 +37,8 @@ _COSTS = ("seconds", "tokens", "restarts", "actors")
 _STABLE_FIELDS = ("prompts", "points_missing", "points_done", "points_total", "origin_asr", "radius")
 # Columns that count unclear responses in version 2 of landscapes.
 _WITH_UNCLEAR = ("n_complied", "complied")
+# Columns that count right answers.
+_OF_SCORING = ("n_correct", "correct", "correct_low", "correct_high")
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,11 @@ def recompute(stored: StoredSweep) -> Recomputation:
     refusals = refusals_by_probe(stored)
     landscape = reduce_landscape(stored, refusals)
     summary = reduce_summary(stored, landscape, refusals, _target(written), _unit_sweeps(written))
-    grown, differences = _compare_landscapes(stored_landscape, landscape)
     unchecked = []
+    if written.scoring_version != SCORING_VERSION and landscape["n_correct"].notna().any():
+        unchecked.append("its right answers are of an earlier version of their rules")
+        stored_landscape = stored_landscape.drop(columns=[*_OF_SCORING], errors="ignore")
+    grown, differences = _compare_landscapes(stored_landscape, landscape)
     if grown:
         unchecked.append(f"{grown} of {len(landscape)} rows of {LANDSCAPE_FILE} lack responses that were stored since")
     else:
@@ -189,6 +195,10 @@ def compare_summaries(
         has_current_verdicts: Whether the current version of the judge of degeneracy has judged the sweep.
     """
     current = json.loads(json.dumps(summary.to_json()))
+    if stored.get("scoring_version") != current.pop("scoring_version"):
+        for result in current["results"]:
+            if result["group"] == GROUP:
+                del result["curves"]
     if not has_current_verdicts:
         del current["log_probability"]  # it counts verdicts of the current version alone
     elif (stored.get("log_probability") or {}).get("measured", 0) < current["log_probability"]["measured"]:

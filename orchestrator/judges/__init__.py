@@ -37,7 +37,7 @@ class Judge(ABC):
     """
 
     name: ClassVar[str]
-    version: ClassVar[int]
+    version: int
     verdicts: tuple[str, ...]
     thought: str = ""
     stops: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +66,18 @@ class Judge(ABC):
         judge = copy.copy(self)
         judge.__dict__.pop("id", None)
         judge.thought, judge.verdicts = closing, (*self.verdicts, UNFINISHED)
+        return judge
+
+    def at_version(self, version: int) -> Self:
+        """Return this judge as one of an earlier version: it has the id under which that version's verdicts are stored.
+
+        Only its id, verdicts and outcomes may be used, not its rules, which are those of the current version.
+        """
+        if version == self.version:
+            return self
+        judge = copy.copy(self)
+        judge.__dict__.pop("id", None)
+        judge.version = version
         return judge
 
     @abstractmethod

@@ -244,6 +244,9 @@ def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict
 def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[str, Pair]) -> dict[str, str]:
     """Return this judge's stored answers by id of the prompt. If a prompt has two answers, the first one counts.
 
+    Answers to an earlier version of the judge count too if it differs only in the parser: a judge's input is part of
+    its id, beside the version.
+
     What the judge's model generated before its logits were not finite is no answer: it counts as an empty text, which
     no judge can parse.
     """
@@ -251,8 +254,9 @@ def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[s
     if not questions:
         return answers
     ids = pa.array(sorted(questions), pa.string())
+    groups = pa.array([judge.at_version(version).id for version in range(1, judge.version + 1)], pa.string())
     for _, table in answer_study.generations.rows(answer_study.generations.stored()):
-        answered = table.filter(pc.and_(pc.equal(table["group"], judge.id), pc.is_in(table["prompt_id"], ids)))
+        answered = table.filter(pc.and_(pc.is_in(table["group"], groups), pc.is_in(table["prompt_id"], ids)))
         columns = (answered[name].to_pylist() for name in ("prompt_id", "response", "finish_reason"))
         for question, answer, reason in zip(*columns, strict=True):
             answers.setdefault(question, "" if reason == NONFINITE else answer)

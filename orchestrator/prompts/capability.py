@@ -25,8 +25,8 @@ from orchestrator.prompts.probe_files import cell_text, check_encodable
 from orchestrator.sweep.tasks import Prompt
 
 GROUP = "capability"
-SCORING_VERSION = 2
-"""Version of `is_correct`. Version 1 accepted a choice whose score is NaN. It took the last number of every response as
+SCORING_VERSION = 3
+"""Version of `is_correct`. Version 2 read ".5" as 5 and "2.5e3" as 3, and did not know `\\boxed{}`. Version 1 accepted a choice whose score is NaN. It took the last number of every response as
 its answer, and the hyphen of "5-10" as a minus sign. Each `reduce` counts the right answers anew."""
 
 LETTERS = tuple("ABCDEFGHIJ")
@@ -149,8 +149,12 @@ def _letter(answer: Any, choices: Sequence[str], labels: Sequence[str], where: s
 
 # Scoring.
 
-_NUMBER = re.compile(r"(?:(?<![\w)\]])[-\u2212])?\d[\d,]*(?:\.\d+)?")  # a hyphen after a digit is a range: 5-10
-_MARKED = re.compile(rf"^{FINAL_MARK}\s*\$?({_NUMBER.pattern})\W*$", re.MULTILINE)
+# A hyphen after a digit is a range: 5-10. No two parts can match the same text, so that it takes linear time.
+_NUMBER = re.compile(r"(?:(?<![\w)\]])[-\u2212])?(?:\d[\d,]*+(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+\u2212]?\d+(?!\w))?")
+_MARKED = re.compile(rf"^{FINAL_MARK}\s*\$?({_NUMBER.pattern})[^\w\n]*$", re.MULTILINE)
+_BOX = "\\boxed{"
+_FRACTION = re.compile(r"frac\b|/")
+_LATEX_IN_NUMBERS = re.compile(r"\{,\}|\\[,!]")  # 3{,}000 and 3\,000
 _ANSWER_CUE = re.compile(r"\banswer(?:\s+is\b|\s*[:=])", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[*_]*\s+|\n")
 _DECORATION = re.compile(r"[*_$\u00a3\u20ac\s]|[.!?]+$")
@@ -213,15 +217,21 @@ def stated_number(response: str) -> float | None:
     The first rule that applies:
 
     1. a line that is "####" and a number, as in the solutions of GSM8K; the last such line;
-    2. a sentence or line with "answer is", "answer:" or "answer =": in the last such one, the number after the last
+    2. the last `\\boxed{}` of LaTeX that ends and holds a number: the first number after its last equals sign, or else
+       in it; none if it is a fraction;
+    3. a sentence or line with "answer is", "answer:" or "answer =": in the last such one, the number after the last
        equals sign, or else the first number after these words;
-    3. a number that is the whole first sentence or line, as in "18. That is 18 dollars in 2 days", but not the first
+    4. a number that is the whole first sentence or line, as in "18. That is 18 dollars in 2 days", but not the first
        item of a numbered list;
-    4. the last number of the response.
+    5. the last number of the response.
     """
     marked = _MARKED.findall(response)
     if marked:
         return _number(marked[-1])
+    boxed = _last_box(response)
+    if boxed is not None:
+        number = _NUMBER.search(boxed)
+        return None if number is None or _FRACTION.search(boxed) else _number(number[0])
     cues = list(_ANSWER_CUE.finditer(response))
     if cues:
         statement = _first_sentence(response[cues[-1].end() :])
@@ -235,15 +245,39 @@ def stated_number(response: str) -> float | None:
     return _number(numbers[-1]) if numbers else None
 
 
+def _last_box(response: str) -> str | None:
+    """Return what the last `\\boxed{}` that ends and holds a number has after its last equals sign, or else in it."""
+    end = len(response)
+    while (start := response.rfind(_BOX, 0, end)) >= 0:
+        content = _LATEX_IN_NUMBERS.sub("", _in_braces(response[start + len(_BOX) : end]))
+        if _NUMBER.search(value := content.rpartition("=")[2]):
+            return value
+        end = start
+    return None
+
+
+def _in_braces(text: str) -> str:
+    """Return the text before the brace that closes one opened before it; empty if none does."""
+    depth = 1
+    for i, sign in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth == 0:
+            return text[:i]
+    return ""
+
+
 def _first_sentence(text: str) -> str:
     """Return the first sentence or line of a text, without the whitespace before it."""
     return _SENTENCE_END.split(text.lstrip(), maxsplit=1)[0]
 
 
 def _number(text: str) -> float | None:
-    """Return a text that is one number as that number; None for any other text."""
+    """Return a text that is one number as that number; None for any other text, and for numbers beyond float64."""
     plain = text.strip().rstrip(".").replace(",", "").replace("\u2212", "-")
-    return float(plain) if re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", plain) else None
+    if not re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", plain):
+        return None
+    number = float(plain)
+    return number if math.isfinite(number) else None
 
 
 def _words(text: str) -> str:

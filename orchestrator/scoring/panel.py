@@ -27,7 +27,7 @@ def load_panel(stored: StoredSweep) -> list[Judge]:
 
 
 def load_judge(stored: StoredSweep, name: str) -> Judge:
-    """Return a judge of a sweep. A model judge is bound to the weights that have judged the sweep.
+    """Return a judge of a sweep. A model judge is bound to the weights, and of the version, that have judged the sweep.
 
     Raises:
         UserError: The model judge has not judged the sweep yet.
@@ -38,6 +38,7 @@ def load_judge(stored: StoredSweep, name: str) -> Judge:
         if not weights:
             raise UserError("judge", name, "has not judged this sweep yet: `judge` runs its model")
         judge = judge.with_weights(weights["fingerprint"], weights["dtype"])
+        judge = judge.at_version(weights.get("version", judge.version))
     return judge
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 JUDGE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     **dict.fromkeys(("source", "revision", "fingerprint", "dtype", "answers"), ("a text", (str,))),
     "unparsed_examples": ("a list", (list,)),
+    "version": ("a whole number", (int,)),
 }
 """The fields of the record of a judge's weights, see `check_kinds`."""
 

@@ -51,3 +51,17 @@ def test_long_and_short_forms_are_refusals(refusal: str) -> None:
 def test_a_limitation_that_is_not_the_speakers_is_no_refusal(response: str) -> None:
     """Apologies and limitations anywhere in a text counted as refusals; only the first sentence's own refusal does."""
     assert JUDGE.verdict("", response) == "complied"
+
+
+@reported("traceroot-ai/traceroot-py#149", "cvs-health/uqlm#468", failed_here=True)
+@pytest.mark.parametrize(("response", "answer"), [("It is .8 m.", "0.8"), ("8e-1", "0.8"), ("-.5", "-0.5")])
+def test_points_and_exponents_are_part_of_a_number(response: str, answer: str) -> None:
+    """A number that begins with its point, or has an exponent, was read as its digits; .8 and 8e-1 are 0.8."""
+    assert states_answer(response, answer)
+
+
+@reported("open-compass/opencompass#2648", "modelscope/evalscope#906", failed_here=True)
+@pytest.mark.parametrize("box", [r"\boxed{8,000}", r"\boxed{8{,}000}", r"\boxed{\text{8000 dollars}}"])
+def test_a_box_of_latex_holds_the_answer(box: str) -> None:
+    r"""Numbers in \boxed{} were cut at their commas, or not looked for; a later remark is not the answer."""
+    assert states_answer(f"So the total is {box} for all 12 of them.", "8000")

@@ -91,6 +91,8 @@ class SweepSummary(JsonRecord):
         engines: Identities of the engines that made the responses.
         versions: Versions of libraries and platform in the last run.
         intervals_version: Version of the methods behind the intervals; see INTERVALS_VERSION.
+        scoring_version: Version of the rules by which right answers are read; see `capability.SCORING_VERSION`. None in
+            earlier versions.
     """
 
     schema: str = SCHEMA
@@ -135,6 +137,7 @@ class SweepSummary(JsonRecord):
     engines: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
     intervals_version: int = 1
+    scoring_version: int | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -23,6 +23,7 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary, SweepSummary
 from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.scores import summarize_margin, summarize_visage
+from orchestrator.prompts.capability import SCORING_VERSION
 from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, Combination, ProbeVerdicts
 
 _MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *COUNTS, "asr", "asr_low", "asr_high"]
@@ -72,6 +73,7 @@ def summarize(
         points_nonfinite=first.points_nonfinite,
         results=tuple(results),
         intervals_version=INTERVALS_VERSION,
+        scoring_version=SCORING_VERSION,
     )
 
 

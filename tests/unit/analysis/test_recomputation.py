@@ -19,6 +19,7 @@ from orchestrator.cli.main import main
 from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions.towards import TowardsDirection
+from orchestrator.sweep.tasks import Prompt
 from tests.unit.stored import basin, store_sweep
 
 OLD_STUDY = Path(__file__).parents[2] / "data" / "study_3b5b360" / "stored"
@@ -48,7 +49,8 @@ def numbers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def test_every_edited_number_of_a_summary_is_named(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.3), directions=2, steps=4)
     original, summary = latest_sweep(folder).read_summary(), recompute_in(folder).summary
-    paths = [path for path in numbers(original) if path != ("intervals_version",)]  # it says which numbers count
+    versions = {("intervals_version",), ("scoring_version",)}  # they say which numbers count
+    paths = [path for path in numbers(original) if path not in versions]
     assert len(paths) > 150 and compare_summaries(original, summary, True) == ([], None)
     for path in paths:
         edited = copy.deepcopy(original)
@@ -105,6 +107,20 @@ def test_gate_compare_and_verify_do_not_believe_an_edited_summary(
     assert (finding.path, finding.why) == (bad / "summary.json", sentence) and "`reduce`" in finding.remedy
     assert main(["verify", str(bad.parents[1])]) == 1
     assert main(["reduce", str(bad)]) == 0 and main(["verify", str(bad.parents[1])]) == 0
+
+
+def test_right_answers_of_an_earlier_version_are_a_remark(tmp_path: Path) -> None:
+    questions = [Prompt(text, target="18", group="capability") for text in "abcd"]
+    folder = store_sweep(tmp_path, lambda *_: False, respond=lambda *_: "18", attacks=questions, directions=1, steps=4)
+    sweep = latest_sweep(folder)
+    frame, _ = sweep.read_landscape()
+    rows = frame["n_correct"].notna()
+    assert rows.any() and recompute_in(folder).differences == ()
+    sweep.write_landscape(to_table(frame.assign(n_correct=frame["n_correct"] + 1)))
+    assert {d.key.split()[0] for d in recompute_in(folder).differences} == {"n_correct"}
+    edit_summary(folder, scoring_version=2)
+    again = recompute_in(folder)
+    assert again.differences == () and "right answers are of an earlier version" in again.unchecked[0]
 
 
 def test_results_that_are_older_than_the_rows_are_a_remark(tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ def test_results_of_an_earlier_version_are_compared_where_its_numbers_mean_the_s
     (study,) = (tmp_path / "stored").glob("smollm2*")
     report = verify_study(study)
     assert report.is_sound and report.results == 4
-    assert all("of an earlier version" in remark for remark in report.unchecked) and len(report.unchecked) == 4
+    assert all("of an earlier version" in remark for remark in report.unchecked) and len(report.unchecked) == 5
     (line,) = study.glob("sweeps/line-*")
     edit_summary(line, origin_asr=1.0)
     (finding,) = verify_study(study).findings

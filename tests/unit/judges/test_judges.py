@@ -32,7 +32,7 @@ IDS = {
     "keyword": "9ef5f4b48f7d1c6d",
     "keyword_plus": "47c6043f12961860",
     "llama_guard3": "cd495ea7eb901dfd",
-    "strongreject": "0c90752071c87474",
+    "strongreject": "2d4a4dfb6d95d02a",
     "wildguard": "254aee67f47bef8e",
 }
 
@@ -43,6 +43,15 @@ def test_the_id_of_a_judge_does_not_change(name: str) -> None:
     if isinstance(judge, ModelJudge):
         judge = judge.with_weights("f", "float32")
     assert judge.id == IDS[name]
+
+
+def test_an_earlier_version_of_a_judge_has_its_id() -> None:
+    judge = judges.get("strongreject")
+    assert isinstance(judge, ModelJudge)
+    bound = judge.with_weights("f", "float32")
+    assert bound.at_version(1).id == "0c90752071c87474" != bound.id
+    assert bound.at_version(bound.version) is bound and judge.version == 2
+    assert bound.at_version(1).after_thought("</think>").id == bound.after_thought("</think>").at_version(1).id
 
 
 def test_keywords_are_those_of_the_paper_in_its_order() -> None:

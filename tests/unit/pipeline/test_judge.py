@@ -23,7 +23,8 @@ from orchestrator.pipeline.reduce import judge_and_reduce, reduce_stored
 from orchestrator.pipeline.rejudge import with_judges
 from orchestrator.prompts.judge_prompts import judge_prompt
 from orchestrator.report import terminal
-from orchestrator.scoring.panel import check_judges
+from orchestrator.scoring.panel import check_judges, load_panel
+from orchestrator.scoring.verdicts import verdict_counts
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
@@ -128,6 +129,25 @@ def test_a_stored_sweep_is_judged_again_without_generating(folder: Path, monkeyp
     assert stored.folder.read_landscape()[1] == summary
     reduce_stored(stored)  # reducing needs no judge model
     assert stored.folder.read_landscape()[1] == summary
+
+
+def test_a_new_parser_reads_stored_answers_and_earlier_verdicts_keep_their_version(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, answers = open_stored(folder), ScriptedAnswers()
+    use_answers(monkeypatch, answers)
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    judge, summary = load_panel(stored)[1], stored.folder.read_landscape()[1]
+    assert (judge.version, judge.id) == (1, summary["judges"][1]["judge_id"])
+    monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
+    reduce_stored(stored)
+    assert load_panel(stored)[1].id == judge.id and stored.folder.read_landscape()[1] == summary
+    assert judge_and_reduce(GUARDED, stored, quiet()) == 0
+    assert answers.calls == 1, "a parser of another version needs no model"
+    current = load_panel(stored)[1]
+    assert (current.version, current.id == judge.id) == (2, False)
+    counts = [verdict_counts(stored, version) for version in (judge, current)]
+    assert counts[0] == counts[1] and counts[0][0]
 
 
 def test_a_model_judge_reads_what_follows_the_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +320,7 @@ def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.Monke
     judge_and_reduce(GUARDED, stored, quiet())
     # the first verdicts are still stored
     assert answers.calls == 2 and stored.folder.read_landscape()[0]["asr"].max() == 20
-    monkeypatch.setattr(type(judges.get("wildguard")), "version", 2)
+    monkeypatch.setattr(type(judges.get("wildguard")), "template", "{prompt} and {response}")
     judge_and_reduce(GUARDED, stored, quiet())
     assert answers.calls == 3  # the same weights with another template are another judge too
 

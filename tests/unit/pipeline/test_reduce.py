@@ -44,7 +44,7 @@ def test_reduce_says_once_that_right_answers_are_read_otherwise(
         reduce_stored(stored)
         assert [record.getMessage() for record in caplog.records] == [
             "ours under default: right answers changed at 10 of 11 points, by up to +25.0 percentage points, because "
-            "they are read by version 2 of their scoring (docs/capability.md)"
+            "they are read by version 3 of their scoring (docs/capability.md)"
         ]
         caplog.clear()
         reduce_stored(stored)
