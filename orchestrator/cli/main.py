@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from orchestrator.cli.commands import VERBS
 from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
-from orchestrator.utils.sanitize import make_output_safe, safe_output
+from orchestrator.utils.sanitize import OutputError, make_output_safe, safe_output
 
 
 @safe_output()
@@ -20,7 +22,10 @@ def main(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     logs.configure()
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that an error can be reported
+        return code
     except UserError as error:
         return _report_mistake(error, as_json)
     except KeyboardInterrupt:
@@ -29,9 +34,11 @@ def main(arguments: Sequence[str]) -> int:
     except SessionLostError as error:
         print(f"{error}; stored results are kept, and the same command resumes", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.COMPLETE
+    except OutputError as error:
+        _discard_output()
+        with contextlib.suppress(OutputError):
+            print(f"error: stdout: the output cannot be written there ({error.strerror})", file=sys.stderr)
+        return ExitCode.NOT_MET
     except Exception as error:
         from orchestrator.store.files import DamagedFileError  # heavy, and needed only here
 
@@ -39,6 +46,12 @@ def main(arguments: Sequence[str]) -> int:
             raise
         print(f"error: {error}: `verify` says what can be done", file=sys.stderr)
         return ExitCode.NOT_MET
+
+
+def _discard_output() -> None:
+    """Let Python discard what it would still write to stdout at its exit, with a traceback."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -85,9 +98,10 @@ def _run_all(verb: str, calls: Sequence[Call]) -> int:
 
 
 def _report_mistake(error: UserError, as_json: bool) -> int:
-    if as_json:
-        print_error_json(error)
-    print(f"error: {error}", file=sys.stderr)
+    with contextlib.suppress(OutputError):  # the exit code says it too
+        if as_json:
+            print_error_json(error)
+        print(f"error: {error}", file=sys.stderr)
     return ExitCode.WRONG_INPUT
 
 

@@ -24,7 +24,7 @@ def stderr_console() -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON. NaN and infinity are errors."""
-    is_unicode = "utf" in (sys.stdout.encoding or "utf-8").lower()
+    is_unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     print(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False))
 
 

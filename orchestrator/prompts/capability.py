@@ -26,8 +26,9 @@ from orchestrator.sweep.tasks import Prompt
 
 GROUP = "capability"
 SCORING_VERSION = 3
-"""Version of `is_correct`. Version 2 read ".5" as 5 and "2.5e3" as 3, and did not know `\\boxed{}`. Version 1 accepted a choice whose score is NaN. It took the last number of every response as
-its answer, and the hyphen of "5-10" as a minus sign. Each `reduce` counts the right answers anew."""
+"""Version of `is_correct`. Version 2 read ".5" as 5 and "2.5e3" as 3, and had no rule for LaTeX boxes. Version 1 took a
+choice whose score is NaN for an answer, the last number of every response as its answer, and the hyphen of "5-10" for
+a minus sign. Each `reduce` counts the right answers anew."""
 
 LETTERS = tuple("ABCDEFGHIJ")
 CHOICE_COLUMNS, ANSWER_COLUMNS = ("choices", "endings"), ("answer", "answerKey", "label")
@@ -212,12 +213,12 @@ def states_answer(response: str, answer: str) -> bool:
 
 
 def stated_number(response: str) -> float | None:
-    """Return the number that a response gives as its answer. None if it has no number.
+    r"""Return the number that a response gives as its answer. None if it has no number.
 
     The first rule that applies:
 
     1. a line that is "####" and a number, as in the solutions of GSM8K; the last such line;
-    2. the last `\\boxed{}` of LaTeX that ends and holds a number: the first number after its last equals sign, or else
+    2. the last `\boxed{}` of LaTeX that ends and holds a number: the first number after its last equals sign, or else
        in it; none if it is a fraction;
     3. a sentence or line with "answer is", "answer:" or "answer =": in the last such one, the number after the last
        equals sign, or else the first number after these words;
@@ -246,7 +247,7 @@ def stated_number(response: str) -> float | None:
 
 
 def _last_box(response: str) -> str | None:
-    """Return what the last `\\boxed{}` that ends and holds a number has after its last equals sign, or else in it."""
+    r"""Return what the last `\boxed{}` that ends and holds a number has after its last equals sign, or else in it."""
     end = len(response)
     while (start := response.rfind(_BOX, 0, end)) >= 0:
         content = _LATEX_IN_NUMBERS.sub("", _in_braces(response[start + len(_BOX) : end]))

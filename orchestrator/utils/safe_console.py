@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from orchestrator.utils.sanitize import SafeStream, sanitize
+from orchestrator.utils.sanitize import OutputError, SafeStream, naming_output, sanitize
 
 
 class SafeConsole(Console):
@@ -31,6 +33,15 @@ class SafeConsole(Console):
     @file.setter
     def file(self, stream: IO[str]) -> None:
         self._file = stream
+
+    def on_broken_pipe(self) -> None:
+        """Raise OutputError, where Rich would end the program without a message."""
+        raise OutputError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does. Raises OutputError if the stream cannot be written to, such as on a full disk."""
+        with naming_output():
+            super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of a text or another renderable, sanitized."""

@@ -25,10 +25,24 @@ def sanitize(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+class OutputError(OSError):
+    """The terminal, pipe or file behind stdout or stderr cannot be written to."""
+
+
+@contextlib.contextmanager
+def naming_output() -> Iterator[None]:
+    """Turn an OSError of a stream into OutputError, so that it is not taken for one of a study's files."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from error
+
+
 class SafeStream:
     """A text stream that sanitizes what is written to it. Everything else is the wrapped stream's.
 
-    A character that the stream's encoding lacks becomes an escape too, instead of an error.
+    An error of the wrapped stream is raised as OutputError. A character that the stream's encoding lacks becomes an
+    escape too, instead of an error.
 
     Attributes:
         raw_stream: The wrapped stream.
@@ -43,8 +57,14 @@ class SafeStream:
         """Write a text, sanitized. A carriage return at its beginning and cursor movements without text are kept."""
         match = _BAR.match(text) if self.raw_stream.isatty() else None
         movement = match.group() if match else ""
-        self.raw_stream.write(movement + sanitize(text[len(movement) :]))
+        with naming_output():
+            self.raw_stream.write(movement + sanitize(text[len(movement) :]))
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is in the stream's buffer."""
+        with naming_output():
+            self.raw_stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts, sanitized."""
