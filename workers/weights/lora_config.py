@@ -83,12 +83,15 @@ class LoraScales:
         if not isinstance(self._uses_rslora, bool):
             problem = f"its {ADAPTER_CONFIG} has use_rslora={self._uses_rslora!r}, which must be true or false"
             raise UserError(TOWARDS_FIELD, folder, f"{problem}: save it anew")
-        r, alpha = config.get("r"), config.get("lora_alpha")
+        r: Any = config.get("r")
+        alpha: Any = config.get("lora_alpha")
         if not (_is_rank(r) and _is_alpha(alpha)):
             remedy = f"its {ADAPTER_CONFIG} gives B A no scale (r={r}, lora_alpha={alpha}): save it anew"
             raise UserError(TOWARDS_FIELD, folder, remedy)
         ranks, alphas = (_by_pattern(folder, config, field, modules) for field in PATTERN_FIELDS)
-        self._of = {module: (ranks.get(module, r), alphas.get(module, alpha)) for module in modules}
+        self._of: dict[str, tuple[int, float]] = {}
+        for module in modules:
+            self._of[module] = ranks.get(module, r), alphas.get(module, alpha)
 
     def of(self, module: str) -> tuple[int, float]:
         """Return (r, s) of one of the modules."""
