@@ -25,7 +25,7 @@ from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.errors import NodeError, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,6 +117,7 @@ class ActorPool:
         self._slots: dict[int, ActorSlot] = {}
         self._failed_starts: collections.Counter[int] = collections.Counter()  # in a row, by slot
         self._refused_nodes: set[str] = set()
+        self._refused_slots: set[int] = set()  # those of which an actor was refused and none became ready since
         self._first_description: Mapping[str, Any] | None = None  # of the first actor: the others must match it
 
     def open(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
@@ -177,7 +178,7 @@ class ActorPool:
         needed = {name: amount for name, amount in resources.items() if amount > 0}
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._refused_nodes]
         fits = [min((int(node.get(n, 0) / amount + 1e-9) for n, amount in needed.items()), default=1) for node in nodes]
-        if not any(fits) and not self._outcome.actors:
+        if not any(fits) and not self._slots and not self._outcome.actors:
             raise UserError(
                 "cluster",
                 " and ".join(f"{amount:g} {name}" for name, amount in needed.items()),
@@ -206,7 +207,7 @@ class ActorPool:
         """Take the result of an actor's `load`: admit the actor, refuse it, or count a failed start.
 
         Raises:
-            UserError: If the actor is refused and no other one is ready, or if no actor can be started at all.
+            UserError: If every actor that has loaded so far was refused, or if no actor can be started at all.
         """
         try:
             slot.description = ray.get(slot.loading)
@@ -224,6 +225,9 @@ class ActorPool:
             self._refuse(slot, error)
         else:
             slot.loading, slot.ready_since = None, time.monotonic()
+            self._refused_slots.discard(slot.number)
+            if self._first_description is None:
+                self._first_description = slot.description
             self._send_inputs(slot)
             self._outcome.actors += 1
             ready = sum(other.is_ready for other in self._slots.values())
@@ -231,9 +235,13 @@ class ActorPool:
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
 
     def _check_versions(self, description: Mapping[str, Any]) -> None:
-        """Raise UserError if an actor's versions of packages that affect responses differ from the first actor's."""
+        """Compare an actor's versions of what affects responses with those of the first actor.
+
+        Raises:
+            NodeError: They differ.
+        """
         if self._first_description is None:
-            self._first_description = description
+            return
         expected, actual = self._first_description["versions"], description["versions"]
         names = sorted(n for n in {*expected, *actual} - {"platform"} if expected.get(n) != actual.get(n))
         if names:
@@ -242,22 +250,23 @@ class ActorPool:
             )
             first = self._first_description["host"]
             remedy = f"has other versions than {first}: {changes}; install the same on every node"
-            raise UserError("cluster", description["host"], remedy)
+            raise NodeError("cluster", description["host"], remedy, description["node"])
 
     def _refuse(self, slot: ActorSlot, error: UserError) -> None:
-        """Continue without an actor that has a user error, and start no more actors on its node.
+        """Continue without an actor that has a user error.
 
-        If the actor could not load, it has no description and its node is unknown. Its start then counts as failed, so
+        If its node has the error (NodeError), no more actors are started there. Else its start counts as failed, so
         that it is not repeated forever.
 
         Raises:
-            UserError: `error`, if no other actor is ready.
+            UserError: `error`, if no other actor is ready, nor loads for the first time in its slot.
         """
-        if not any(other.is_ready for other in self._slots.values()):
+        self._refused_slots.add(slot.number)
+        if all(other.number in self._refused_slots and not other.is_ready for other in self._slots.values()):
             raise error from None
-        if slot.description:
-            self._refused_nodes.add(slot.description["node"])
-        self._fail_start(slot, str(error), blamed=not slot.description)
+        if isinstance(error, NodeError):
+            self._refused_nodes.add(error.node)
+        self._fail_start(slot, str(error), blamed=not isinstance(error, NodeError))
 
     def _fail_start(self, slot: ActorSlot, why: str, blamed: bool) -> None:
         self._observe("actor_failed_to_start", slot=slot.number, why=shortened(why))

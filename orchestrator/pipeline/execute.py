@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models.resolve import ensure_on_this_machine
+from orchestrator.pipeline.admission import Admission
 from orchestrator.pipeline.estimate import check_machine
 from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
@@ -32,7 +33,6 @@ from orchestrator.store.temporary import remove_stale_files
 from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
 from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice, Retry
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
-from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
     from orchestrator.execution.dispatch import Dispatcher
@@ -209,7 +209,7 @@ def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequenc
             device = cluster.device()
             spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
-            check_actor = _Admission(engines, config.engine.mix, recorder)
+            check_actor = Admission(engines, config.engine.mix, recorder)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             part_keys = _keys_of_part(prepared, config.cluster.part)
@@ -250,27 +250,6 @@ def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatche
     """Close the record and the lease of a run whose main thread no longer answers."""
     _end(recorder, events, dispatcher, "broken")
     lease.unlink(missing_ok=True)
-
-
-class _Admission:
-    """Callback for new actors: refuses one whose engine differs from that of the sweep's stored rows."""
-
-    def __init__(self, engines: Sequence[Mapping[str, Any]], mix: bool, recorder: RunRecorder) -> None:
-        self._engines = {content_id(engine): engine for engine in engines}
-        self._mix = mix
-        self._recorder = recorder
-
-    def __call__(self, description: Mapping[str, Any]) -> None:
-        """Record an actor. Raises UserError to refuse it."""
-        self._recorder.record_actor(description)
-        engine_id, engine = description["engine_id"], description["engine"]
-        other = next((known for known_id, known in self._engines.items() if known_id != engine_id), None)
-        if other is not None and not self._mix:
-            names = sorted(name for name in {*engine, *other} if engine.get(name) != other.get(name))
-            differing = ", ".join(f"{name} {other.get(name)} before and {engine.get(name)} now" for name in names)
-            remedy = f"stored rows of this sweep come from another engine ({differing}): select that one, or mix them"
-            raise UserError("engine.mix", "false", f"{remedy} with engine.mix=true")
-        self._engines.setdefault(engine_id, engine)
 
 
 def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]:

@@ -113,6 +113,7 @@ class RunRecord:
         engines: Descriptions of the actors' engines, by engine id.
         machines: Descriptions of the actors' machines, by host.
         versions: Versions of the libraries that decide a response.
+        notes: Remarks on the run, such as settings in which its engines could not be compared with stored ones.
         seconds: Duration of the run.
         totals: The run's totals. All are zero while the outcome is `running` or `damaged`.
         failures: Visits that were given up.
@@ -128,6 +129,7 @@ class RunRecord:
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     totals: RunTotals = field(default_factory=RunTotals)
     failures: tuple[FailedVisit, ...] = ()
@@ -145,6 +147,8 @@ class RunRecord:
         }
         if self.engines:
             document |= {"engines": self.engines, "machines": self.machines, "versions": self.versions}
+        if self.notes:
+            document["notes"] = list(self.notes)
         if self.outcome != RUNNING:
             document["seconds"] = self.seconds
             document |= self.totals.to_json()
@@ -165,6 +169,7 @@ class RunRecord:
             engines=read_field(document, "engines", dict, {}),
             machines=read_field(document, "machines", dict, {}),
             versions=read_field(document, "versions", dict, {}),
+            notes=tuple(read_field(document, "notes", list, [])),
             seconds=read_field(document, "seconds", float, 0.0),
             totals=RunTotals.from_json(document),
             failures=tuple(FailedVisit.from_json(failure) for failure in read_field(document, "failures", list, [])),

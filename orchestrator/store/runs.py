@@ -69,6 +69,12 @@ class RunRecorder:
         if not known:
             self._write()
 
+    def note(self, text: str) -> None:
+        """Add a note to the record, once."""
+        if text not in self._record.notes:
+            self._record = dataclasses.replace(self._record, notes=(*self._record.notes, text))
+            self._write()
+
     def end(self, outcome: str, totals: RunTotals | None = None, failures: Sequence[FailedVisit] = ()) -> None:
         """Record the end of the run. `totals`: None if nothing was dispatched. Errors are redacted (see `redact`)."""
         hosts = {self._record.host, *self._record.machines}

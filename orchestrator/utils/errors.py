@@ -39,9 +39,28 @@ class UserError(Exception):
         self.value = value
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, object, str]]:
+    def __reduce__(self) -> tuple[type[UserError], tuple[object, ...]]:
         """Pickle with all three arguments, so that an error raised in an actor reaches the user unchanged."""
         return type(self), (self.field, self.value, self.remedy)
+
+
+class NodeError(UserError):
+    """User error of one node of a cluster: no actor can work there, and perhaps one can on another node.
+
+    Args:
+        field: As for UserError.
+        value: As for UserError.
+        remedy: As for UserError.
+        node: Ray's id of the node.
+    """
+
+    def __init__(self, field: str, value: object, remedy: str, node: str) -> None:
+        super().__init__(field, value, remedy)
+        self.node = node
+
+    def __reduce__(self) -> tuple[type[NodeError], tuple[object, ...]]:
+        """Pickle with all four arguments, as UserError does with three."""
+        return type(self), (self.field, self.value, self.remedy, self.node)
 
 
 class SessionLostError(Exception):

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.tasks import Visit
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, LogProbabilityReceipt, Receipt
 
 
@@ -133,3 +134,38 @@ def is_first(out: Path) -> bool:
         (out / "first").touch(exist_ok=False)
         return True
     return False
+
+
+class Describes(Actor):
+    """Like Actor, but the engine's identity has further fields. The first actor, which is ready soon, has its own."""
+
+    def load(self) -> dict[str, Any]:
+        description = super().load()
+        first = is_first(self._study.out)
+        time.sleep(0 if first else 1)
+        description["engine"] |= self.fields(first)
+        return description | {"engine_id": content_id(description["engine"])}
+
+    def fields(self, first: bool) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class MeasuresBlocks(Describes):
+    """Each actor has a number of KV blocks of its own, as engines of the first version reported it."""
+
+    def fields(self, first: bool) -> dict[str, Any]:
+        return {"kv_blocks": os.getpid()}
+
+
+class OtherDevice(Describes):
+    """All except the first are on another device."""
+
+    def fields(self, first: bool) -> dict[str, Any]:
+        return {"device": "NVIDIA H100" if first else "NVIDIA L4"}
+
+
+class OtherSettings(Describes):
+    """All except the first divide batches differently."""
+
+    def fields(self, first: bool) -> dict[str, Any]:
+        return {"max_num_seqs": 128 if first else 64}

@@ -14,7 +14,10 @@ from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.setup import DispatchSetup
+from orchestrator.pipeline.admission import Admission
+from orchestrator.store.runs import RunRecorder
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.temporary import create_disk_token
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.grid import Grid, Sweep
@@ -114,6 +117,13 @@ class Job:
 @pytest.fixture
 def job(tmp_path: Path, ray_session: None) -> Job:
     return Job(tmp_path / "studies")
+
+
+def admission(job: Job) -> Admission:
+    """Return the callback that admits actors to a sweep of this job without stored rows."""
+    path = job.study.root / "sweeps" / "test"
+    path.mkdir(parents=True, exist_ok=True)
+    return Admission([], mix=False, recorder=RunRecorder(SweepFolder(job.study, path), tasks=1))
 
 
 def run_alone(job: Job) -> Responses:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.pipeline.admission import Admission
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch, context_id
 from orchestrator.sweep.points import ORIGIN
 from orchestrator.utils.errors import UserError
@@ -26,14 +28,16 @@ from tests.cluster.actors import (
     Closing,
     DiesLoading,
     FailsReading,
+    MeasuresBlocks,
     OneBroken,
+    OtherSettings,
     OtherVersions,
     Refused,
     Scripted,
     WithoutDisk,
     WithoutModel,
 )
-from tests.cluster.conftest import Event, Job, Responses
+from tests.cluster.conftest import Event, Job, Responses, admission
 
 
 def instruct(job: Job, point_id: str, instruction: str) -> None:
@@ -266,6 +270,32 @@ def test_machines_with_other_versions_are_refused_with_the_list_of_versions(job:
     (refused,) = job.events_named("actor_failed_to_start")  # exactly one: that machine is not tried again
     assert re.search(r"has other versions than .*: .*vllm 0\.1 instead of", refused["why"])
     assert outcome.actors == 1 and outcome.restarts == 0 and job.missing == []
+
+
+def test_actors_that_differ_in_measured_kv_blocks_work_side_by_side(job: Job) -> None:
+    outcome = job.run(actor=MeasuresBlocks, actors=2, seconds=0.2, check_actor=admission(job))
+    assert outcome.actors_at_once == 2 and not job.events_named("actor_failed_to_start") and job.missing == []
+    blocks = {part.meta["engine"]["kv_blocks"] for part in job.study.generations.parts()}
+    assert blocks == {e["pid"] for e in job.events_named("actor_ready")}
+    (run,) = (json.loads(path.read_text()) for path in job.study.root.glob("sweeps/test/runs/*.json"))
+    assert len(run["engines"]) == 2 and run["notes"][0].endswith("were not compared in: kv_blocks")
+
+
+def test_an_actor_with_other_settings_is_given_up_and_its_neighbor_works(job: Job) -> None:
+    outcome = job.run(actor=OtherSettings, actors=2, seconds=1.0, check_actor=admission(job), max_failed_starts=2)
+    refused = job.events_named("actor_failed_to_start")
+    (abandoned,) = job.events_named("actor_abandoned")
+    assert [e["slot"] for e in refused] == [abandoned["slot"]] * 2
+    assert "max_num_seqs 128 before and 64 now" in refused[0]["why"]
+    assert outcome.actors == 1 and outcome.restarts == 0 and job.missing == []
+
+
+def test_a_run_ends_if_all_its_actors_are_refused_and_waits_for_those_that_load(job: Job) -> None:
+    """The actor that loads first is refused while its neighbor still loads; then the neighbor is refused too."""
+    check = Admission([{"engine": "dummy", "version": 2}], False, admission(job)._recorder)
+    with pytest.raises(UserError, match="version 2 before and 1 now"):
+        job.run(actors=2, check_actor=check)
+    assert len(job.events_named("actor_failed_to_start")) == 1 and not job.events_named("actor_ready")
 
 
 def test_other_versions_end_the_run_if_no_other_actor_is_ready(job: Job) -> None:

@@ -12,8 +12,8 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import cluster
 from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.utils.errors import UserError
-from tests.cluster.actors import OtherVersions
-from tests.cluster.conftest import Event, Job, prepare_environment, run_alone
+from tests.cluster.actors import OtherDevice, OtherVersions
+from tests.cluster.conftest import Event, Job, admission, prepare_environment, run_alone
 
 NODE_RESOURCES = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
@@ -64,6 +64,24 @@ def test_a_node_that_joins_with_other_versions_is_refused(nodes: Any, tmp_path: 
     outcome = job.run(actor=OtherVersions, seconds=0.25, on_event=add_node, actors=None, cpus_per_actor=1)
     (refused,) = job.events_named("actor_failed_to_start")
     assert "has other versions than" in refused["why"] and len(job.events_named("actor_starting")) == 2
+    assert outcome.actors == 1 and not outcome.failures and job.missing == []
+
+
+def test_a_node_that_joins_with_another_device_is_asked_once(nodes: Any, tmp_path: Path) -> None:
+    job = Job(tmp_path / "studies", steps=20)
+
+    def add_node(event: Event) -> None:
+        if event["event"] == "visit_done" and len(job.events_named("visit_done")) == 4:
+            nodes.add_node(**NODE_RESOURCES | {"num_cpus": 2})
+
+    check = admission(job)
+    outcome = job.run(
+        actor=OtherDevice, seconds=0.25, on_event=add_node, actors=None, cpus_per_actor=1, check_actor=check
+    )
+    refused = job.events_named("actor_failed_to_start")
+    assert "device NVIDIA H100 before and NVIDIA L4 now" in refused[0]["why"]
+    assert len(job.events_named("actor_starting")) == 1 + len(refused) <= 3, "once for each of its two places"
+    assert not job.events_named("actor_abandoned"), "no slot has failed to start"
     assert outcome.actors == 1 and not outcome.failures and job.missing == []
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.targets import resolve_target
+from orchestrator.store.engine_identity import compare
 from orchestrator.sweep.continuations import Continuation
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.directions.towards import TowardsDirection
@@ -309,10 +310,16 @@ def test_identity_distinguishes_the_engines(pair: Pair) -> None:
     vllm_identity, oracle_identity = pair.vllm.identity, pair.oracle.identity
     assert (
         vllm_identity["engine"] == "vllm"
-        and vllm_identity["kv_blocks"] > 0
+        and vllm_identity["schema"] == 2
+        and "kv_blocks" not in vllm_identity
         and vllm_identity["packing"] is (pair.vllm.spec.write == "auto")
     )
-    assert oracle_identity["engine"] == "transformers" and vllm_identity != oracle_identity
+    assert oracle_identity["engine"] == "transformers" and "engine" in compare(vllm_identity, oracle_identity).differing
+    assert (vllm_identity["attention_backend"], oracle_identity["attention_backend"]) == ("CPU_ATTN", "sdpa")
+    assert vllm_identity["compilation_mode"] == vllm_identity["cudagraph_mode"] == "NONE"
+    assert vllm_identity["batch_invariant"] is False
+    for identity in (vllm_identity, oracle_identity):
+        assert identity["float32_matmul_precision"] == "highest" and identity["environment"] == {}
 
 
 def test_the_canary_restores_the_base(pair: Pair) -> None:

@@ -11,6 +11,7 @@ import tokenizers.decoders
 import torch
 import transformers
 
+from orchestrator.store.engine_identity import SCHEMA as IDENTITY_SCHEMA
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import NONFINITE, PromptSet, Sampling
@@ -29,6 +30,7 @@ from workers.engines.base import (
     terminators,
     thread_count,
 )
+from workers.engines.switches import switches_set
 from workers.noise.cpu import limit_threads
 from workers.noise.definition import Slab
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
@@ -45,6 +47,7 @@ class TransformersEngine(Engine):
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
+        self._switches = switches_set("transformers")
         if spec.device != "cpu":
             raise UserError("engine", "transformers", "runs on the CPU only: use engine=vllm on a GPU")
         torch.set_num_threads(thread_count(spec))
@@ -78,6 +81,7 @@ class TransformersEngine(Engine):
     def identity(self) -> dict[str, Any]:
         """Version, device and every setting that changes how a batch is divided or how results are rounded."""
         return {
+            "schema": IDENTITY_SCHEMA,
             "engine": "transformers",
             "version": transformers.__version__,
             "device": device_name("cpu"),
@@ -85,6 +89,9 @@ class TransformersEngine(Engine):
             "tensor_parallel": 1,
             "max_model_len": self.spec.max_model_len,
             "max_num_seqs": self._batch,
+            "attention_backend": self._model.config._attn_implementation,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "environment": self._switches,
         }
 
     def tensors(self) -> list[TensorInfo]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from tokenizers.decoders import DecodeStream
 
+from orchestrator.store.engine_identity import SCHEMA as IDENTITY_SCHEMA
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import NONFINITE, PromptSet, Sampling
@@ -31,6 +32,7 @@ from workers.engines.base import (
     resolved_write,
     thread_count,
 )
+from workers.engines.switches import switches_set
 from workers.engines.vllm_nonfinite import UndefinedChoices
 from workers.engines.vllm_settings import gpu_utilization, graph_options, kv_cache_bytes, resolve_settings
 from workers.noise.cpu import limit_threads
@@ -54,6 +56,7 @@ class VllmEngine(Engine):
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
+        self._switches = switches_set("vllm")
         self._checkpoint = MappedCheckpoint(spec.model_dir)
         open_endpoints(spec.targets, self._checkpoint)  # raises UserError before the load if a target does not fit
         self._sample = sample_id(Path(spec.model_dir).absolute())
@@ -105,9 +108,12 @@ class VllmEngine(Engine):
     def identity(self) -> dict[str, Any]:
         """Version, device and every setting that changes how a batch is divided or how results are rounded."""
         import vllm
+        from vllm import envs
 
         spec, config = self.spec, self._llm.llm_engine.vllm_config
+        compilation = config.compilation_config
         return {
+            "schema": IDENTITY_SCHEMA,
             "engine": "vllm",
             "version": vllm.__version__,
             "device": device_name(spec.device),
@@ -118,8 +124,12 @@ class VllmEngine(Engine):
             "max_model_len": spec.max_model_len,
             "max_num_seqs": spec.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-            "kv_blocks": config.cache_config.num_gpu_blocks,
             "kv_block_size": config.cache_config.block_size,
+            "compilation_mode": compilation.mode.name,
+            "cudagraph_mode": compilation.cudagraph_mode.name,
+            "batch_invariant": bool(envs.VLLM_BATCH_INVARIANT),
+            **self._rpc("landscape_arithmetic")[0],
+            "environment": self._switches,
         }
 
     def tensors(self) -> list[TensorInfo]:

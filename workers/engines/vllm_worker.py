@@ -65,9 +65,19 @@ class Extension:
     """
 
     model_runner: Any  # of vLLM's worker
+    vllm_config: Any  # likewise
     _landscape_weights: ResidentWeights
     _landscape_reads: ReadWatch
     _landscape_copy: HostCopy | None = None
+
+    def landscape_arithmetic(self) -> dict[str, Any]:
+        """Return the settings of this rank that change how it rounds: its attention backends, and float32 products."""
+        layers = self.vllm_config.compilation_config.static_forward_context.values()
+        backends = {layer.get_attn_backend().get_name() for layer in layers if hasattr(layer, "get_attn_backend")}
+        return {
+            "attention_backend": "+".join(sorted(backends)),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
 
     def landscape_open(self, config: WeightsConfig) -> dict[str, list[Region]]:
         """Trace the layout and open this rank's weights for writing.

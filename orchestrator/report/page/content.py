@@ -20,6 +20,7 @@ from orchestrator.report.page.evidence import Evidence
 from orchestrator.report.page.formatting import format_number
 from orchestrator.report.page.provenance import provenance
 from orchestrator.report.scores import RANGE, counted_points, interval_text
+from orchestrator.store.engine_identity import differ
 from orchestrator.store.sweep_folder import StoredSweep
 
 
@@ -139,7 +140,7 @@ def _warnings(stored: StoredSweep, summary: SweepSummary) -> list[str]:
     if failed:
         subject = "1 task has" if failed == 1 else f"{failed} tasks have"
         warnings.append(f"{subject} failed and will not be tried again, except with retry=failed.")
-    if len(summary.engines) > 1:
+    if differ(summary.engines):
         warnings.append("The responses come from more than one engine: near-ties may have been decided differently.")
     return warnings
 
