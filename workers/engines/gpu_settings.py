@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from workers.noise.definition import GPU_PART
 from workers.weights.base_placement import GPU_UTILIZATION
 
 GIB = 1 << 30
@@ -33,7 +34,6 @@ ACTIVATIONS_PER_TOKEN = 24  # assumed: values in memory per token, in units of t
 WHOLE_ACTIVATIONS = 8  # assumed: those of them that every rank holds; the ranks share the others
 LOGIT_COPIES = 3  # float32 copies of a batch's logits while tokens are chosen
 GRAPH_BYTES_PER_LAYER = 1 << 18  # assumed: of one captured CUDA graph
-PART_ELEMENTS = 1 << 26  # elements of a tensor that are written or compared at a time
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,10 @@ class GpuMemory:
 def part_bytes(size: RankSize) -> int:
     """Return the bytes that a check of written weights holds: a part of the base, of its new values, and a mask.
 
-    A part has at most PART_ELEMENTS elements. The mask takes a byte for each.
+    A part has at most GPU_PART elements. The mask takes a byte for each. A base that is not on the GPU is copied into
+    two buffers of half a part (workers/weights/device_memory.py).
     """
-    largest = min(PART_ELEMENTS, max(size.weights // size.item_bytes, 1))
+    largest = min(GPU_PART, max(size.weights // size.item_bytes, 1))
     return largest * (size.base_item_bytes + size.item_bytes + 1)
 
 

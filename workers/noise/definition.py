@@ -25,6 +25,7 @@ COUNTERS = 128
 SAMPLES = 8
 UNIT = 2.0**-12  # noise per integer step of the table's entries
 PART = 1 << 22  # maximum number of elements that a CPU writes or compares at once; it limits a check's memory
+GPU_PART = 1 << 26  # the same on a GPU; whole chunks, and parts of 128 MiB in 16 bits
 
 TABLE_SHA256 = "1ea009ce409dac97d6bd609266910f809c5fb912f78e16bd89145b08174d6fc5"
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from workers.noise.definition import PART, Array, DType, Slab, Term
+from workers.noise.definition import GPU_PART, PART, Array, DType, Slab, Term
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.targets import AdapterEndpoint, CheckpointEndpoint, Endpoint
 
@@ -45,7 +45,7 @@ class WriteRecipe:
 
     @property
     def needs_whole_tensor(self) -> bool:
-        """True if the blend includes an adapter, whose update is computed once and whole, not slab by slab."""
+        """True if the blend includes an adapter, whose update a CPU computes once and whole, not slab by slab."""
         return any(isinstance(endpoint, AdapterEndpoint) for _, endpoint in self.blend)
 
 
@@ -197,10 +197,7 @@ class GpuMemory:
             return self._base_region(tensor.info, slab)
         if isinstance(endpoint, CheckpointEndpoint):
             return self._to_device(endpoint.values(tensor.info), endpoint.dtype(tensor.info), slab)
-        if i not in tensor.updates:
-            tensor.updates[i] = self._update(endpoint, tensor.info)
-        whole: torch.Tensor = tensor.updates[i]
-        return whole.as_strided((slab.rows, slab.cols), (slab.k_stride, 1), slab.k_off).reshape(-1)
+        return self._update(endpoint, tensor.info, slab)
 
     def _base_region(self, info: TensorInfo, slab: Slab) -> torch.Tensor:
         if self._resident is None:
@@ -210,12 +207,23 @@ class GpuMemory:
             self._resident[key] = self._to_device(self._base.base(info.name), info.dtype, slab)
         return self._resident[key]
 
-    def _update(self, endpoint: AdapterEndpoint, info: TensorInfo) -> torch.Tensor:
-        """Compute the whole update B A of an adapter on the device, as a flat float32 tensor."""
+    def _update(self, endpoint: AdapterEndpoint, info: TensorInfo, slab: Slab) -> torch.Tensor:
+        """Compute the slab's part of the update B A of an adapter on the device, as a flat float32 tensor."""
         factors = endpoint.factors[info.name]
-        a, b = (torch.from_numpy(matrix).to(self._device) for matrix in (factors.a, factors.b))
-        update: torch.Tensor = self._gpu.product(a, b)
-        return update.view(-1)
+        width = factors.a.shape[1]
+        first, column = divmod(slab.k_off, width)
+        end = slab.k_off + (slab.rows - 1) * slab.k_stride + slab.cols
+        is_block = slab.k_stride == width and column + slab.cols <= width  # of whole rows, or of some of their columns
+        a = factors.a[:, column : column + slab.cols] if is_block else factors.a
+        b = factors.b[first : -(-end // width)]
+        a, b = (torch.from_numpy(np.ascontiguousarray(matrix)).to(self._device) for matrix in (a, b))
+        update: torch.Tensor = self._gpu.product(a, b).view(-1)
+        return update if is_block else self._packed(update, slab, slab.k_off - first * width)
+
+    @staticmethod
+    def _packed(tensor: torch.Tensor, slab: Slab, offset: int) -> torch.Tensor:
+        """Return the slab of a flat tensor, of which element `offset` is its first, without gaps."""
+        return tensor.as_strided((slab.rows, slab.cols), (slab.k_stride, 1), offset).reshape(-1)
 
     def _to_device(self, array: Array, dtype: DType | None, slab: Slab) -> torch.Tensor:
         """Copy the slab of a whole tensor to the device as a flat tensor without gaps."""
@@ -239,8 +247,8 @@ class GpuMemory:
         return copied.view(np.uint32 if copied.itemsize == 4 else np.uint16)
 
     def parts(self, slab: Slab) -> Iterator[Slab]:
-        """Return the slab as its only part."""
-        yield slab
+        """Split the slab into parts of at most GPU_PART elements, or half of that if their base must be copied."""
+        return slab.parts(GPU_PART if self._resident is not None else GPU_PART // 2)
 
     def address(self, handle: torch.Tensor) -> int:
         """Return the memory address of the first element."""

@@ -21,13 +21,13 @@ from workers.engines.base import EngineSpec
 from workers.engines.gpu_settings import (
     GIB,
     MAX_SEQUENCES,
-    PART_ELEMENTS,
     Requested,
     VisitSize,
     captured_batches,
     card_bytes,
     gpu_settings,
 )
+from workers.noise.definition import GPU_PART
 from workers.weights.checkpoint import MappedCheckpoint
 
 GB = 10**9
@@ -85,7 +85,7 @@ def test_whatever_fits_leaves_a_margin_and_holds_every_sequence_at_its_full_leng
     # computed anew: weights, base, two thirds of a gigabyte at most for a part, logits of the batch
     assert uses.weights >= 2 * MODELS[name][0] // ranks
     assert uses.base in (0, uses.weights)
-    assert uses.part == min(PART_ELEMENTS, uses.weights // 2) * 5 < 0.34 * GB
+    assert uses.part == min(GPU_PART, uses.weights // 2) * 5 < 0.34 * GB
     assert resolved.max_num_seqs and resolved.max_num_batched_tokens and not resolved.eager
     assert uses.logits >= resolved.max_num_seqs * MODELS[name][5] * 4
     _, layers, _, heads, head_size, _ = MODELS[name]

@@ -115,14 +115,16 @@ class World:
         }
 
 
-@pytest.fixture(params=["gpu", "gpu-resident"] if INTERPRETED else ["cpu", "cpu-parts"])
+@pytest.fixture(params=["gpu-parts", "gpu-resident"] if INTERPRETED else ["cpu", "cpu-parts"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Kind of memory; on a CPU also whether a tensor is written in parts, by several threads.
+    """Kind of memory, and whether a tensor is written in parts (on a CPU by several threads).
 
     The GPU's memory is tested in a process with Triton's interpreter (`test_this_file_with_the_gpus_code`).
     """
     if request.param == "cpu-parts":
         monkeypatch.setattr(memory, "PART", 100)
+    if request.param == "gpu-parts":
+        monkeypatch.setattr(memory, "GPU_PART", 100)
     return str(request.param)
 
 
@@ -309,6 +311,22 @@ def test_equal_noise_for_equal_shapes_is_detected(world: Callable[..., World], m
     assert set(w.weights.differences_from_canary()) == set(SHAPES)
 
 
+@pytest.mark.parametrize(
+    "slab",
+    [Slab(7, 40, 80, 40, 0, 40), Slab(24, 13, 17, 40, 0, 16), Slab.whole(960), Slab(1, 100, 130, 960, 0, 960)],
+    ids=["rows", "columns", "whole", "a run across rows"],
+)
+def test_a_gpu_computes_only_the_slab_of_an_adapters_update(world: Callable[..., World], slab: Slab) -> None:
+    pytest.importorskip("triton")
+    w = world()
+    device = GpuMemory(w.checkpoint, torch.device("cpu"), resident=False)
+    adapter = w.weights._endpoints[LORA.endpoint]
+    update = device._update(adapter, w.checkpoint["k.weight"], slab).numpy()
+    columns = np.arange(slab.cols)
+    expected = w.update.reshape(-1)[slab.k_off + np.arange(slab.rows)[:, None] * slab.k_stride + columns]
+    assert np.array_equal(update.view(np.uint32), expected.reshape(-1).view(np.uint32))
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_this_file_with_the_gpus_code() -> None:
@@ -320,4 +338,4 @@ def test_this_file_with_the_gpus_code() -> None:
         command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert completed.returncode == 0, completed.stdout[-4000:]
-    assert "30 passed" in completed.stdout, completed.stdout[-1000:]
+    assert "38 passed" in completed.stdout, completed.stdout[-1000:]
