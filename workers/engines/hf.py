@@ -43,13 +43,15 @@ MAX_BATCH = 16
 
 
 class TransformersEngine(Engine):
-    """AutoModelForCausalLM on a CPU: greedy, in left-padded batches of at most 16 prompts from one prompt set."""
+    """AutoModelForCausalLM on one device: greedy, in left-padded batches of at most 16 prompts from one prompt set."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         self._switches = switches_set("transformers")
-        if spec.device != "cpu":
-            raise UserError("engine", "transformers", "runs on the CPU only: use engine=vllm on a GPU")
+        if spec.tensor_parallel != 1:
+            remedy = "engine=transformers uses one device: leave it out, or use engine=vllm"
+            raise UserError("engine.tensor_parallel", spec.tensor_parallel, remedy)
+        self._device = torch.device(spec.device)
         torch.set_num_threads(thread_count(spec))
         limit_threads(thread_count(spec))
         transformers.utils.logging.set_verbosity_error()
@@ -67,7 +69,7 @@ class TransformersEngine(Engine):
             ignore_mismatched_sizes=True,  # `_check_all_weights_loaded` raises an error that names the tensor
         )
         self._check_all_weights_loaded(loading_info)
-        self._model = model.eval()
+        self._model = model.eval().to(self._device)
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(
             spec.model_dir, local_files_only=True, mistral_format=False
         )
@@ -84,7 +86,7 @@ class TransformersEngine(Engine):
             "schema": IDENTITY_SCHEMA,
             "engine": "transformers",
             "version": transformers.__version__,
-            "device": device_name("cpu"),
+            "device": device_name(self.spec.device),
             "dtype": self.spec.dtype,
             "tensor_parallel": 1,
             "max_model_len": self.spec.max_model_len,
@@ -130,9 +132,10 @@ class TransformersEngine(Engine):
             raise CanaryError("back at the origin, the model's output differs from what it was before")
 
     def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Return the logits at every position of one sequence, float32[tokens, vocabulary]."""
+        """Return the logits at every position of one sequence, float32[tokens, vocabulary], on the engine's device."""
         with torch.inference_mode():
-            logits: torch.Tensor = self._model(input_ids=torch.tensor([list(token_ids)])).logits[0].float()
+            ids = torch.tensor([list(token_ids)], device=self._device)
+            logits: torch.Tensor = self._model(input_ids=ids).logits[0].float()
         return logits
 
     def close(self) -> None:
@@ -152,33 +155,47 @@ class TransformersEngine(Engine):
         measured = []
         for prompt, text in sequences:
             logits = self.logits([*prompt, *text])[len(prompt) - 1 : -1]  # the logits before each token of the text
-            tokens = torch.tensor(list(text))
+            tokens = torch.tensor(list(text), device=self._device)
             measured.append(logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist())
         return measured
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the prompts padded on the left, and their attention mask: int64[prompts, tokens] each."""
+        longest = max(map(len, prompts))
+        inputs = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=self._device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._device)
+        return inputs, (torch.arange(longest, device=self._device) >= longest - lengths[:, None]).long()
+
+    def _step(self, inputs: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """Process the next tokens of a batch; return the logits after them (prompts x vocabulary) and the cache.
+
+        Args:
+            inputs: The tokens that are not in the cache yet, int64[prompts, tokens].
+            mask: The attention mask over all tokens so far.
+            cache: Keys and values of the earlier tokens; None at first.
+        """
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        out = self._model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float(), out.past_key_values
 
     def _decode(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[Generation]:
         """Decode one batch greedily.
 
         A response that has ended stays in the batch until all have ended; its further tokens are ignored.
         """
-        longest = max(map(len, prompts))
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        inputs = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = (torch.arange(longest) >= longest - lengths[:, None]).long()
+        inputs, mask = self._padded(prompts)
         responses = [_Response(self._tokenizer, prompt, sampling, self._terminators) for prompt in prompts]
         cache, first = None, None
         with torch.inference_mode():
             for _ in range(sampling.max_tokens):
-                positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
-                out = self._model(
-                    input_ids=inputs,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                logits, cache = out.logits[:, -1].float(), out.past_key_values
+                logits, cache = self._step(inputs, mask, cache)
                 first = logits.log_softmax(-1) if first is None else first
                 inputs = logits.argmax(-1, keepdim=True)
                 defined = logits.amax(-1).isfinite().tolist()
