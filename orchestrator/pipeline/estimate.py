@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator import judges
 from orchestrator.config.presets import Presets
-from orchestrator.config.schema import Config
+from orchestrator.config.schema import Config, EngineConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
@@ -34,6 +34,7 @@ from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import Prompt, Task, visits
+from orchestrator.utils import nvidia
 from orchestrator.utils.choices import (
     BaseChoice,
     ClusterKind,
@@ -44,6 +45,7 @@ from orchestrator.utils.choices import (
     LogProbabilityChoice,
     Retry,
 )
+from orchestrator.utils.errors import UserError
 from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint
@@ -107,7 +109,9 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
 
 
 def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
-    """Check that a sweep fits the disk and, in a local run, the memory. Raises UserError before anything is loaded.
+    """Check that a sweep fits the disk and, in a local run, that the GPUs can be used and the memory suffices.
+
+    Raises UserError before anything is loaded. On a cluster each actor checks its own machine.
 
     Copies of weights that killed processes left in shared memory are removed first, as an actor does.
     """
@@ -116,7 +120,17 @@ def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
     plan = estimate_prepared(prepared, missing)
     check_disk(prepared.out, plan)
     if prepared.config.cluster.kind == ClusterKind.local:
+        check_gpus(prepared.config.engine)
         check_memory(plan, hardware.available_memory())
+
+
+def check_gpus(engine: EngineConfig) -> None:
+    """Check that engines run on the GPUs of this machine, if they are to use them. Raises UserError."""
+    if engine.kind == EngineKind.dummy or engine.device == DeviceChoice.cpu:
+        return
+    problem = nvidia.find_problem(nvidia.gpus())
+    if problem:
+        raise UserError("engine.device", engine.device, f"{problem}, or use engine.device=cpu")
 
 
 @dataclass(frozen=True)
@@ -313,7 +327,7 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
     share = engine_spec(config, None, "cpu").gpu_share
     if cluster.gpu is not None:
         return _ChosenGpu(cluster.gpu, actors, int(find_gpu(cluster.gpu).memory * share), engine.base)
-    installed = hardware.gpus()
+    installed = nvidia.gpus()
     if installed:
         gpus_per_actor = cluster.gpus_per_actor or engine.tensor_parallel
         actors = count_actors(cluster, len(installed), gpus_per_actor) or 1

@@ -30,7 +30,7 @@ class GpuModel:
     bfloat16: bool = True
 
 
-# Sources. NVIDIA's datasheets: HGX B200; H200, H100 SXM; A100 SXM; L40S; L4; A10; T4; V100 SXM2. GeForce: the white
+# Sources. NVIDIA's datasheets: HGX B200; H200, H100 SXM; A100 SXM; L40S; L4; A10; T4. GeForce: the white
 # papers of the architectures (RTX Blackwell, Ada, GA102), in which the figure for float32 accumulation is half of that
 # for float16 accumulation.
 GPUS: dict[str, GpuModel] = {
@@ -46,8 +46,10 @@ GPUS: dict[str, GpuModel] = {
     "rtx4090": GpuModel("RTX 4090", 24 * GB, 1.008e12, 165.2e12, 82.6e12),
     "rtx3090": GpuModel("RTX 3090", 24 * GB, 0.936e12, 71e12, 35.6e12),
     "t4": GpuModel("T4", 16 * GB, 0.32e12, 65e12, 8.1e12, bfloat16=False),
-    "v100": GpuModel("V100 32 GB", 32 * GB, 0.9e12, 125e12, 15.7e12, bfloat16=False),
 }
+
+TOO_OLD = ("v100", "p100", "p40", "k80")
+"""GPUs for which the engines have no code: their compute capability is below 7.5."""
 
 
 def find_gpu(name: str) -> GpuModel:
@@ -55,6 +57,9 @@ def find_gpu(name: str) -> GpuModel:
     key = name.lower().replace("-", "_").replace(" ", "")
     if key == "a100":
         key = "a100_80"
+    if key.startswith(TOO_OLD):
+        remedy = "vLLM 0.32 does not run on it, because its compute capability is below 7.5: choose a newer GPU"
+        raise UserError("cluster.gpu", name, remedy)
     if key not in GPUS:
         hint = did_you_mean(key, GPUS)
         raise UserError("cluster.gpu", name, f"is not in the table of GPUs{hint} (known: {', '.join(GPUS)})")
@@ -62,7 +67,12 @@ def find_gpu(name: str) -> GpuModel:
 
 
 def key_of_installed(driver_name: str) -> str | None:
-    """Return the key in `GPUS` for a GPU's name from its driver, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
+    """Return the key in `GPUS` for a GPU's name from its driver, such as `NVIDIA H100 80GB HBM3`; None if unknown.
+
+    A MIG slice has only a share of its GPU's speed and is unknown.
+    """
+    if " MIG " in driver_name:
+        return None
     compact = driver_name.lower().replace(" ", "")
     for key in GPUS:
         model, _, gigabytes = key.partition("_")

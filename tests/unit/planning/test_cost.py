@@ -35,9 +35,9 @@ def test_unknown_sizes_give_a_plan_without_memory_and_time() -> None:
 
 
 def test_a_gpu_without_bfloat16_gets_a_note() -> None:
-    assert any("float16" in note for note in planned(MISTRAL, EngineSetup(gpu="v100")).notes)
+    assert any("float16" in note for note in planned(MISTRAL, EngineSetup(gpu="t4")).notes)
     half = dataclasses.replace(MISTRAL, dtype=Dtype.float16)
-    assert not any("bfloat16" in note for note in planned(half, EngineSetup(gpu="v100")).notes)
+    assert not any("bfloat16" in note for note in planned(half, EngineSetup(gpu="t4")).notes)
 
 
 @pytest.mark.parametrize(("model", "gpu"), list(itertools.product([MISTRAL, LLAMA70, SMOL, UNKNOWN], [None, *GPUS])))
