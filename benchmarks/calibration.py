@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -83,15 +83,21 @@ def labeled_share(successes: Mapping[float, int], group: str, tokens: int) -> tu
     return 100 * value, 100 * max(value - half, 0.0), 100 * min(value + half, 1.0)
 
 
-def read_combined(splits: Collection[str]) -> Iterator[LabeledResponse]:
-    """Yield the responses of `read_successes`, called degenerate by text and log-probability."""
-    called = {pair.id: pair.combined == "degenerate" for split in splits for pair in log_probability.read(split)}
+def read_combined(splits: Collection[str], way: Literal["combined", "cheap"]) -> Iterator[LabeledResponse]:
+    """Yield the responses of `read_successes`, called degenerate by text and log-probability.
+
+    Args:
+        splits: The splits of the data.
+        way: `combined` for version 1 of that rule, `cheap` for version 2.
+    """
+    pairs = (pair for split in splits for pair in log_probability.read(split))
+    called = {pair.id: getattr(pair, way) == "degenerate" for pair in pairs}
     for row, response in read_successes(splits):
         yield dataclasses.replace(response, called=called[row["id"]])
 
 
 def embedded_calibrations() -> dict[Path, Calibration]:
-    """Return the calibrations of the embedded model by file: of the text alone, and with log-probabilities."""
+    """Return the calibrations of the embedded model by file: of the text alone, and of each rule that adds to it."""
     by_text = Calibration(
         name=NAME,
         fingerprint=FINGERPRINT,
@@ -107,9 +113,15 @@ def embedded_calibrations() -> dict[Path, Calibration]:
         name=f"{NAME}_log_probability",
         degenerate_id=_log_probability.JUDGE.id,
         source=f"benchmarks/data/degenerate, splits test and {log_probability.SPLIT}: labeled by language models",
-        strata=make_strata(read_combined(("test", log_probability.SPLIT))),
+        strata=make_strata(read_combined(("test", log_probability.SPLIT), "combined")),
     )
-    return {FOLDER / f"{calibration.name}.json": calibration for calibration in (by_text, combined)}
+    cheap = dataclasses.replace(
+        combined,
+        name=f"{NAME}_uncertain",
+        degenerate_id=_log_probability.UNCERTAIN.id,
+        strata=make_strata(read_combined(("test", log_probability.SPLIT), "cheap")),
+    )
+    return {FOLDER / f"{calibration.name}.json": calibration for calibration in (by_text, combined, cheap)}
 
 
 def coverage(
@@ -211,7 +223,7 @@ def report(calibrations: Iterable[Calibration]) -> str:
         covered, width = coverage(case)
         coverages.append(covered)
         simulated.append([name, f"{covered:.1f}%", f"{width:.1f}"])
-    by_text, combined = (_rates(calibration) for calibration in calibrations)
+    by_text, combined, cheap = (_rates(calibration) for calibration in calibrations)
     return "\n\n".join(
         [
             "## Corrected share of degenerate responses",
@@ -221,6 +233,9 @@ def report(calibrations: Iterable[Calibration]) -> str:
             f"With log-probabilities, version {_log_probability.JUDGE.version}, also on the responses of the split "
             f"{log_probability.SPLIT}:",
             combined,
+            f"With log-probabilities of uncertain texts only, version {_log_probability.UNCERTAIN.version}, on the "
+            "same responses:",
+            cheap,
             "How often the 95% interval of the corrected share covers the true share, in 2,000 simulated sweeps a row, "
             "each with labels of its own:",
             table(["sweeps", "coverage (goal: 93%)", "mean width, %"], simulated),

@@ -141,7 +141,7 @@ class JudgingConfig:
     dtype: Dtype | None = None  # null: the judge's own
     max_model_len: int | None = None  # maximum tokens of a filled template and its answer; null: the judge's own
     tensor_parallel: int = 1  # number of GPUs that share one judge
-    log_probability: LogProbabilityChoice = LogProbabilityChoice.none  # responses to measure: undecided, all or none
+    log_probability: LogProbabilityChoice = LogProbabilityChoice.none  # responses: uncertain, undecided, all or none
     calibrate: str | None = None  # `judge` only: CSV or JSONL file with labels of responses, for the corrected share
 
 

@@ -4,6 +4,9 @@ The judge `degenerate` reads the text alone. Where the engine has measured how p
 response, a logistic score of the text's scores and of this mean decides whether the response is degenerate. The score
 was fitted to labeled responses of particular models, and is used for these only.
 
+Two rules use this score. Version 1 needs the log-probability of every response that is no refusal. Version 2 needs it
+only where the judge of texts is uncertain, which is much cheaper; it decides all other responses by the text alone.
+
 docs/judges.md defines the score and reports its accuracy.
 """
 
@@ -25,10 +28,13 @@ LOWEST_LOOP, LOWEST_RUIN, HIGHEST = -3.0, -9.0, 9.0
 """Limits of the log-odds of the text's scores. That of repetition is higher: a text without loops may be a ruin."""
 OTHER = 0.5
 """Texts whose words are at least this probably in another language or notation are judged by the text alone."""
+MARGIN = 0.1
+"""Version 2 needs the log-probability of texts whose probability of being degenerate is this close to the threshold of
+the judge of texts. On the embedded model's main job, reading these takes less than 5% of the time of the sweep."""
 
 
 class DegenerateWithLogProbability(Judge):
-    """Judge with the verdicts of `degenerate`. Users do not select it: it counts for a sweep that has all evidence."""
+    """Rule with the verdicts of `degenerate`. Users do not select it: it counts for a sweep that has all evidence."""
 
     name = "degenerate_log_probability"
     version = 1
@@ -45,8 +51,36 @@ class DegenerateWithLogProbability(Judge):
         """Return the verdict on a response without a log-probability, which rests on the text alone."""
         return degenerate.JUDGE.verdict(prompt, response)
 
+    def needs_log_probability(self, response: str) -> bool:
+        """Return whether this rule needs the log-probability of a response that is no refusal."""
+        return True
+
+
+class UncertainWithLogProbability(DegenerateWithLogProbability):
+    """Rule that needs log-probabilities only of the texts of which the judge of texts is uncertain."""
+
+    version = 2
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of version 1, and the margin."""
+        return super().parameters | {"margin": MARGIN}
+
+    def needs_log_probability(self, response: str) -> bool:
+        """Return whether the text alone leaves the verdict on a response uncertain."""
+        return not _is_judged_by_text(response) and self.is_uncertain(degenerate.measure(response))
+
+    def is_uncertain(self, features: Features) -> bool:
+        """Return whether the text with these features is one that needs its log-probability."""
+        by_text = degenerate.combine(features)
+        near = abs(by_text.degenerate - degenerate.load_weights()["threshold"]) <= MARGIN
+        return near and degenerate.scores(features).other < OTHER
+
 
 JUDGE = DegenerateWithLogProbability()
+UNCERTAIN = UncertainWithLogProbability()
+RULES: tuple[DegenerateWithLogProbability, ...] = (JUDGE, UNCERTAIN)
+"""The best rule first. The first one that has all evidence counts for a sweep."""
 
 
 @cache
@@ -70,10 +104,15 @@ def decide(response: str, mean: float, n_tokens: int) -> str:
         mean: Its mean log-probability per token under the unperturbed model, given its prompt.
         n_tokens: Number of tokens in this mean.
     """
-    text = response.strip()
-    if not text or is_number(text) or is_uncalibrated(response):
+    if _is_judged_by_text(response):
         return degenerate.JUDGE.verdict("", response)
     return decide_features(degenerate.measure(response), mean, n_tokens)
+
+
+def _is_judged_by_text(response: str) -> bool:
+    """Return whether a text is judged without any scores, so that a log-probability has no effect."""
+    text = response.strip()
+    return not text or is_number(text) or is_uncalibrated(response)
 
 
 def decide_features(features: Features, mean: float, n_tokens: int) -> str:

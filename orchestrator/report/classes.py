@@ -59,5 +59,8 @@ def _evidence(summary: SweepSummary) -> str:
     if summary.log_probability_version is None:
         measured = f", although {counted.measured} have a log-probability" if counted.measured else ""
         return f" The classes of all responses rest on the text alone{measured}."
-    refusals = f"; {counted.decided} refusals need none" if counted.decided else ""
-    return f" The classes rest on text and log-probability ({counted.measured} responses{refusals})."
+    others = [f"{counted.decided} refusals"] if counted.decided else []
+    if counted.missing:  # the rule decides these by the text alone
+        others.append(f"{counted.missing} responses whose text is certain")
+    note = f"; {' and '.join(others)} need none" if others else ""
+    return f" The classes rest on text and log-probability ({counted.measured} responses{note})."

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
+from orchestrator.judges._log_probability import UNCERTAIN
 from orchestrator.scoring.panel import degeneracy_judge, first_text_judge
 from orchestrator.store.log_probabilities import NOT_STORED, integers
 from orchestrator.store.parts import TaskKey, TaskParts
@@ -113,7 +114,7 @@ class SweepLogProbabilities:
         if chosen != LogProbabilityChoice.none:
             for responses in self._responses(tasks):
                 rows = responses.is_text & ~responses.measured
-                if chosen == LogProbabilityChoice.undecided:
+                if chosen != LogProbabilityChoice.all:
                     rows &= ~responses.decided
                 table = responses.table.filter(pa.array(rows))
                 for point, set_id, prompt in zip(*(table[name].to_pylist() for name in RESPONSE_KEY), strict=True):
@@ -122,7 +123,8 @@ class SweepLogProbabilities:
         for _, table in self._stored.study.generations.rows({key: tasks[key] for key in tasks if key in wanted}):
             columns = (table[name].to_pylist() for name in (*RESPONSE_KEY, "response"))
             for point, set_id, prompt, text in zip(*columns, strict=True):
-                if prompt in wanted[point, set_id]:
+                needed = chosen != LogProbabilityChoice.uncertain or UNCERTAIN.needs_log_probability(text)
+                if needed and prompt in wanted[point, set_id]:
                     continuation = dataclasses.replace(self._prompts[set_id, prompt], text=text)
                     different.setdefault((continuation.context_id, continuation.response_id), continuation)
         return list(different.values())

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge, _log_probability
-from orchestrator.judges._log_probability import JUDGE as COMBINED
+from orchestrator.judges._log_probability import RULES
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
@@ -59,23 +59,30 @@ def degeneracy_version(stored: StoredSweep) -> int:
 def log_probability_version(stored: StoredSweep) -> int | None:
     """Return the version of the rule by which a sweep's verdicts rest on log-probabilities too. None: on texts alone.
 
-    They do once the rule has judged all responses (`scoring.degeneracy`), so that one rule decides all of them. It does
-    not judge what follows a thought.
+    They do once a rule has judged all responses (`scoring.degeneracy`), so that one rule decides all of them. No rule
+    judges what follows a thought.
     """
+    rule = _log_probability_rule(stored)
+    return None if rule is None else rule.version
+
+
+def _log_probability_rule(stored: StoredSweep) -> Judge | None:
+    """Return the best rule with log-probabilities that has judged all responses of a sweep. None if none has."""
     if stored.sweep.thought or not _log_probability.is_calibrated_for(stored.study.info.fingerprint):
         return None
     tasks = stored.generations.keys()
-    return COMBINED.version if tasks and tasks <= stored.judged(COMBINED.id).keys() else None
+    return next((rule for rule in RULES if tasks and tasks <= stored.judged(rule.id).keys()), None)
 
 
 def degeneracy_id(stored: StoredSweep) -> str:
     """Return the id under which the verdicts on degeneracy that count for a sweep are stored.
 
-    It is that of the rule with log-probabilities, see `log_probability_version`, or of a version of the judge of
+    It is that of a rule with log-probabilities, see `log_probability_version`, or of a version of the judge of
     degeneracy, see `degeneracy_version`.
     """
-    if log_probability_version(stored) is not None:
-        return COMBINED.id
+    rule = _log_probability_rule(stored)
+    if rule is not None:
+        return rule.id
     return EARLIER_IDS.get(degeneracy_version(stored), degeneracy_judge(stored).id)
 
 

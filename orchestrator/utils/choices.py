@@ -113,8 +113,9 @@ class StudyMode(StrEnum):
 
 
 class LogProbabilityChoice(StrEnum):
-    """Responses whose log-probability is measured: those whose text does not decide the verdict, all, or none."""
+    """Responses whose log-probability is measured: uncertain texts, all but refusals (undecided), all, or none."""
 
+    uncertain = "uncertain"
     undecided = "undecided"
     all = "all"
     none = "none"

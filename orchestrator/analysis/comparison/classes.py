@@ -24,16 +24,16 @@ def compare_degenerate(first: SweepSummary, second: SweepSummary) -> ShareDiffer
             f"({shown}): `reduce` judges both sweeps by the current one"
         )
         return ShareDifference(first=None, second=None, difference=None, reason=reason)
-    if first.log_probability_version != second.log_probability_version:
+    rules = {first.log_probability_version, second.log_probability_version}
+    if len(rules) == 2:
+        which = "they rest on log-probabilities by different rules"
+        if None in rules:
+            which = "only one of them rests on log-probabilities too"
+        choice = "undecided" if 1 in rules else "uncertain"
         reason = (
-            "the shares of degenerate responses are not compared, because only one of them rests on log-probabilities "
-            "too: `judge judging.log_probability=undecided` measures what a sweep lacks"
+            f"the shares of degenerate responses are not compared, because {which}: "
+            f"`judge judging.log_probability={choice}` measures what a sweep lacks"
         )
-        if None not in (first.log_probability_version, second.log_probability_version):
-            reason = (
-                "the shares of degenerate responses are not compared, because they rest on log-probabilities by "
-                "different versions of the rule: `reduce` judges both sweeps by the current one"
-            )
         return ShareDifference(first=None, second=None, difference=None, reason=reason)
     one, two = (None if summary.classes is None else summary.classes.corrected.known for summary in (first, second))
     if one is not None and two is not None:

@@ -184,6 +184,8 @@ def test_the_summary_says_whether_classes_rest_on_log_probabilities(stored: Stor
     both = dataclasses.replace(partly, log_probability_version=1)
     sentence = "The classes rest on text and log-probability (33 responses; 11 refusals need none)."
     assert sentence in narrative.details(both)
+    cheap = dataclasses.replace(both, log_probability=dataclasses.replace(counted, measured=3, missing=30))
+    assert "(3 responses; 11 refusals and 30 responses whose text is certain need none)." in narrative.details(cheap)
 
 
 def test_shares_are_not_compared_if_only_one_rests_on_log_probabilities(stored: StoredSweep) -> None:
@@ -191,6 +193,8 @@ def test_shares_are_not_compared_if_only_one_rests_on_log_probabilities(stored: 
     both = dataclasses.replace(summary, log_probability_version=1)
     difference = compare_degenerate(summary, both)
     assert difference.difference is None and "judging.log_probability=undecided" in (difference.reason or "")
-    other = compare_degenerate(both, dataclasses.replace(summary, log_probability_version=2))
-    assert other.difference is None and "different versions" in (other.reason or "")
+    cheap = dataclasses.replace(summary, log_probability_version=2)
+    other = compare_degenerate(both, cheap)
+    assert other.difference is None and "by different rules: `judge judging.log_probability=undecided`" in str(other)
+    assert "`judge judging.log_probability=uncertain` measures" in (compare_degenerate(cheap, summary).reason or "")
     assert compare_degenerate(both, both).difference == 0.0

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import _log_probability, degenerate
 from orchestrator.judges._log_probability import JUDGE as COMBINED
+from orchestrator.judges._log_probability import UNCERTAIN
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.judges.degenerate import Scores
 from orchestrator.pipeline.log_probability import unmeasured
@@ -26,6 +27,8 @@ from orchestrator.utils.choices import LogProbabilityChoice
 from tests.unit.stored import store_sweep
 
 SALAD = "You of the may helping river, and to the small table is garden running of it yesterday with."
+UNSURE = "I am a of the and of a with the for an by on in."
+"""Its probability of being degenerate, by the text alone, is 0.54; the threshold is 0.6."""
 ANSWER = "Here is a list of the steps that you asked for, in the right order."
 REFUSAL = "I cannot do that."
 PROBES = ("first question", "second question")
@@ -41,6 +44,17 @@ def respond(node: Node, i: int) -> str:
 @pytest.fixture
 def stored(tmp_path: Path) -> StoredSweep:
     folder = store_sweep(tmp_path, lambda *_: False, probes=PROBES, respond=respond, directions=1)
+    return StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder))
+
+
+@pytest.fixture
+def with_unsure_texts(tmp_path: Path) -> StoredSweep:
+    """The same sweep, in which the farthest responses are texts of which the judge of texts is uncertain."""
+
+    def far_unsure(node: Node, i: int) -> str:
+        return UNSURE if abs(node.alpha) > 0.45 else respond(node, i)
+
+    folder = store_sweep(tmp_path, lambda *_: False, probes=PROBES, respond=far_unsure, directions=1)
     return StoredSweep.open(SweepFolder(Study.open(folder.parents[1]), folder))
 
 
@@ -94,7 +108,7 @@ def test_the_rule_counts_once_every_answer_is_measured(stored: StoredSweep) -> N
     measure(stored, [c for c in todo if c.text == ANSWER], -1.0)
     score_with_log_probabilities(stored)
     assert 0 < len(stored.judged(COMBINED.id)) < len(stored.generations)
-    assert (log_probability_version(stored), degeneracy_id(stored)) == (None, DEGENERATE.id), "one rule for a sweep"
+    assert degeneracy_id(stored) == UNCERTAIN.id, "no text is uncertain, so that version 2 has all evidence"
     assert reduce_landscape(stored).equals(before)
     measure(stored, [c for c in todo if c.text == SALAD], -9.0)
     judge_coherence_and_reduce(stored)
@@ -104,6 +118,46 @@ def test_the_rule_counts_once_every_answer_is_measured(stored: StoredSweep) -> N
     assert (after.loc[far, "n_degenerate"] == 2).all() and (after.loc[~far, "n_degenerate"] == 0).all()
     assert after["n_refused"].equals(before["n_refused"]), "no ASR depends on it"
     assert summary.log_probability_version == COMBINED.version
+
+
+@pytest.mark.usefixtures("calibrated")
+def test_the_cheap_rule_reads_only_texts_of_which_the_judge_of_texts_is_uncertain(
+    with_unsure_texts: StoredSweep,
+) -> None:
+    stored = with_unsure_texts
+    todo = unmeasured(stored, LogProbabilityChoice.uncertain)
+    assert {c.text for c in todo} == {UNSURE} and len(todo) == len(PROBES), "each prompt with this text once"
+    measure(stored, todo[:1], -9.0)
+    score_with_log_probabilities(stored)
+    assert 0 < len(stored.judged(UNCERTAIN.id)) < len(stored.generations)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (None, DEGENERATE.id), "one rule for a sweep"
+    measure(stored, todo[1:], -8.0)
+    judge_coherence_and_reduce(stored)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (2, UNCERTAIN.id)
+    cheap, summary = read_results(stored.folder)
+    farthest, salad = cheap["alpha"].abs() > 0.45, cheap["alpha"].abs().between(0.25, 0.45)
+    assert (cheap.loc[farthest, "n_degenerate"] == 2).all() and (cheap.loc[salad, "n_degenerate"] == 0).all()
+    coverage = summary.log_probability
+    assert coverage is not None and summary.log_probability_version == 2
+    assert coverage.missing > 0, "no refusals, and decided by the text alone"
+    measure(stored, unmeasured(stored, LogProbabilityChoice.undecided), -9.0)
+    judge_coherence_and_reduce(stored)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (1, COMBINED.id), "the better rule counts"
+    better, _ = read_results(stored.folder)
+    assert (better.loc[salad, "n_degenerate"] == 2).all() and better["n_refused"].equals(cheap["n_refused"])
+
+
+def test_texts_far_from_the_threshold_and_texts_in_another_language_are_certain() -> None:
+    assert UNCERTAIN.needs_log_probability(UNSURE)
+    foreign = "De fietsen staan in de schuur."
+    for certain in (ANSWER, SALAD, "and so on " * 20, "", "12", foreign):
+        assert not UNCERTAIN.needs_log_probability(certain), certain
+        assert COMBINED.needs_log_probability(certain)
+
+
+def test_rules_have_fixed_ids() -> None:
+    """Verdicts are stored under them."""
+    assert (COMBINED.id, UNCERTAIN.id) == ("b52aa8b689a904e5", "693a0052f39a1513")
 
 
 def test_a_model_without_fitted_weights_is_judged_by_the_text_alone(stored: StoredSweep) -> None:
