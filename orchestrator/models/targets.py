@@ -22,6 +22,7 @@ from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import locate_model, resolve_model
 from orchestrator.sweep.target_geometry import ADAPTER_VERSION
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
@@ -99,7 +100,12 @@ def recipes_in(config: Config, presets: Presets) -> list[str]:
 
 
 def all_on_this_machine(config: Config, presets: Presets) -> bool:
-    """Return whether this machine has the model and every target of the grid: nothing must be downloaded or trained."""
+    """Return whether this machine has the model and every target of the grid: nothing must be downloaded or trained.
+
+    The dummy engine needs neither.
+    """
+    if config.engine.kind == EngineKind.dummy:
+        return True
     folder = locate_model(config.model)
     if folder is None:
         return False

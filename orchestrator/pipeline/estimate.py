@@ -72,7 +72,7 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
     Raises:
         UserError: The configuration has a mistake.
     """
-    if config.engine.kind == EngineKind.dummy or all_on_this_machine(config, presets):
+    if all_on_this_machine(config, presets):
         prepared = prepare(config, presets)
         missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
         plan = estimate_prepared(prepared, missing.tasks)
