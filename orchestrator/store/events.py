@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.utils.parsing import FormatError, check_kinds, parse_json_object, without_waiting
+from orchestrator.utils.parsing import FormatError, parse_json_object, without_waiting
 from orchestrator.utils.private import open_to_append
+from orchestrator.utils.records import check_fields
 from orchestrator.utils.redaction import redact
 
-EVENT_KINDS = {"at": ("a time in seconds", (int, float)), "event": ("a name", (str,))}
-"""The fields of every event. Lines without them are not events."""
+EVENT_TYPES = {"at": float, "event": str}
+"""The fields of every event, of which `at` is a time in seconds. Lines without them are not events."""
 
 ERROR_FIELD, ERRORS_FIELD = "why", "story"
 """The fields that hold an error message and a list of error messages."""
@@ -59,8 +60,8 @@ class EventLog:
             for line in lines:
                 with contextlib.suppress(FormatError):
                     event = parse_json_object(line)
-                    check_kinds(event, EVENT_KINDS)
-                    if EVENT_KINDS.keys() <= event.keys():
+                    check_fields(event, EVENT_TYPES)
+                    if EVENT_TYPES.keys() <= event.keys():
                         yield event
 
 

@@ -22,13 +22,14 @@ from orchestrator.store.files import DamagedFileError, publish_json, read_json
 from orchestrator.store.records import MAX_TIME
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.parsing import FormatError, check_kinds
+from orchestrator.utils.parsing import FormatError
+from orchestrator.utils.records import check_fields
 
 HEARTBEAT = 5.0  # seconds between renewals
-LEASE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("name", "part", "user", "host"), ("a text", (str,))),
-    **dict.fromkeys(("born", "since", "beat"), ("a time in seconds", (int, float))),
-    "pid": ("the number of a process", (int,)),
+LEASE_TYPES: dict[str, type] = {
+    **dict.fromkeys(("name", "part", "user", "host"), str),
+    **dict.fromkeys(("born", "since", "beat"), float),
+    "pid": int,
 }
 REQUIRED = ("name", "user", "host", "pid", "since", "beat")
 STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
@@ -140,7 +141,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     """Return the driver that holds a lease. None if there is no file, or its driver is dead."""
     try:
         held = read_json(path)
-        check_kinds(held, LEASE_KINDS)
+        check_fields(held, LEASE_TYPES)
         if any(held[key] is None for key in REQUIRED) or held["since"] > MAX_TIME:
             return None
         if abs(time.time() - held["beat"]) > STALE:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, overload
 from orchestrator.store.files import DamagedFileError
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.names import is_safe_name
-from orchestrator.utils.parsing import FormatError, check_kinds
-from orchestrator.utils.records import check_types
+from orchestrator.utils.parsing import FormatError
+from orchestrator.utils.records import check_fields, check_types, conforms
 
 T = TypeVar("T")
 
@@ -82,13 +82,8 @@ class RunTotals:
 
 
 MAX_TIME = 1e11  # seconds since 1970, in the year 5138: later times cannot be shown
-MACHINE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "cpu": ("a name", (str,)),
-    "cores": ("a whole number", (int,)),
-    "memory_gib": ("a number", (int, float)),
-    "gpus": ("a list of names", (list,)),
-}
-"""The fields of a machine's description that are shown, see `check_kinds`."""
+MACHINE_TYPES: dict[str, type] = {"cpu": str, "cores": int, "memory_gib": float, "gpus": list}
+"""The fields of a machine's description that are shown, see `check_fields`."""
 
 RUNNING = "running"
 """The outcome of a run that is under way, or whose driver died."""
@@ -178,7 +173,7 @@ class RunRecord:
             raise DamagedFileError(f"started_at is {run.started_at}, which is no time")
         try:
             for machine in run.machines.values():
-                check_kinds(machine, MACHINE_KINDS)
+                check_fields(machine, MACHINE_TYPES)
         except (FormatError, AttributeError) as error:
             raise DamagedFileError(f"machines: {error}") from error
         return _checked(run)
@@ -286,11 +281,9 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
             raise DamagedFileError(f"{key} is missing")
         return default
     value = document[key]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return kind(value)  # type: ignore[call-arg]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not conforms(value, kind):
         raise DamagedFileError(f"{key} is {value!r:.80}, which is not of type {kind.__name__}")
-    return value
+    return kind(value) if kind is float else value  # type: ignore[call-arg]
 
 
 def read_name(document: Mapping[str, Any], key: str, default: str = "") -> str:

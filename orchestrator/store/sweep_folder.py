@@ -27,17 +27,18 @@ from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.names import safe_name
-from orchestrator.utils.parsing import FormatError, check_kinds
+from orchestrator.utils.parsing import FormatError
+from orchestrator.utils.records import check_fields
 
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGE_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("source", "revision", "fingerprint", "dtype", "answers"), ("a text", (str,))),
-    "unparsed_examples": ("a list", (list,)),
-    "version": ("a whole number", (int,)),
+JUDGE_TYPES: dict[str, type] = {
+    **dict.fromkeys(("source", "revision", "fingerprint", "dtype", "answers"), str),
+    "unparsed_examples": list,
+    "version": int,
 }
-"""The fields of the record of a judge's weights, see `check_kinds`."""
+"""The fields of the record of a judge's weights, see `check_fields`."""
 
 
 class SweepFolder:
@@ -121,7 +122,7 @@ class SweepFolder:
         """Return the record of the weights with which a model judge judged the sweep. Empty if it has not yet."""
         try:
             document = read_json(self.path / "judges" / f"{name}.json")
-            check_kinds(document, JUDGE_KINDS)
+            check_fields(document, JUDGE_TYPES)
         except (DamagedFileError, FormatError):
             return {}
         return {} if document.get("fingerprint") is None or document.get("dtype") is None else document

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,20 +220,3 @@ def _one_line(error: Exception, length: int = 200) -> str:
     """Return an error's message in one line. The position that PyYAML reports is kept."""
     text = " ".join(str(error).replace('in "<byte string>", ', "").replace('in "<unicode string>", ', "").split())
     return (text or type(error).__name__)[:length]
-
-
-def check_kinds(document: Mapping[str, Any], kinds: Mapping[str, tuple[str, tuple[type, ...]]]) -> None:
-    """Check the types of the known fields of a document. Missing fields and nulls are accepted.
-
-    Args:
-        document: The document.
-        kinds: Field -> what it must be in words, and the types that it may have. A bool is not a number.
-
-    Raises:
-        FormatError: A field has another type. The message names it.
-    """
-    for field, (words, types) in kinds.items():
-        value = document.get(field)
-        wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
-        if value is not None and wrong:
-            raise FormatError(f"has {field}={str(value)[:80]!r}, which must be {words}")

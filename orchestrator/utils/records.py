@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are stored as JSON objects."""
+"""Frozen dataclasses that are stored as JSON objects, and the check of all stored values against their types."""
 
 from __future__ import annotations
 
@@ -51,17 +51,36 @@ def check_types(record: R) -> R:
         FormatError: A field has another type. The message names the field and its value.
     """
     for name, (hint, _) in _fields(type(record)).items():  # type: ignore[arg-type]
-        value = getattr(record, name)
-        if not _conforms(value, hint):
-            raise FormatError(f"has {name}={_shown(value)}, which is not of type {_type_name(hint)}")
+        _check(name, getattr(record, name), hint)
     return record
 
 
-def _conforms(value: Any, hint: Any) -> bool:
-    """Return whether a value has the type of an annotation."""
+def check_fields(document: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Check the types of the known fields of a document. Missing fields and nulls are accepted.
+
+    Args:
+        document: The document.
+        hints: Field -> its annotation, see `check_types`.
+
+    Raises:
+        FormatError: A field has another type. The message names it.
+    """
+    for name, hint in hints.items():
+        if document.get(name) is not None:
+            _check(name, document[name], hint)
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """Raise FormatError if a field's value has not the type of its annotation."""
+    if not conforms(value, hint):
+        raise FormatError(f"has {name}={_shown(value)}, which is not of type {_type_name(hint)}")
+
+
+def conforms(value: Any, hint: Any) -> bool:
+    """Return whether a value has the type of an annotation, see `check_types`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return any(_conforms(value, part) for part in arguments)
+        return any(conforms(value, part) for part in arguments)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin is tuple:
@@ -74,7 +93,7 @@ def _conforms(value: Any, hint: Any) -> bool:
 def _items_conform(items: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
     """Return whether the items of a tuple have the types of its annotation, such as (int, ...) or (int, str)."""
     kinds = (hints[0],) * len(items) if hints[1:] == (...,) else hints
-    return len(items) == len(kinds) and all(map(_conforms, items, kinds))
+    return len(items) == len(kinds) and all(map(conforms, items, kinds))
 
 
 def _is_of_class(value: Any, hint: Any) -> bool:

@@ -10,7 +10,6 @@ import pytest
 
 from orchestrator.utils.parsing import (
     FormatError,
-    check_kinds,
     parse_json,
     parse_json_object,
     read_json_object,
@@ -86,15 +85,6 @@ def test_good_yaml_is_read(tmp_path: Path) -> None:
     assert read_yaml(file) == {"a": [1, 2], "b": [1, 2], "c": "${a}"}
     file.write_text("")
     assert read_yaml(file) == {}
-
-
-def test_fields_of_the_wrong_type_are_named() -> None:
-    kinds = {"layers": ("a whole number", (int,)), "tied": ("true or false", (bool,))}
-    check_kinds({"layers": 3, "tied": True, "other": "x"}, kinds)
-    check_kinds({"layers": None}, kinds)
-    for document in ({"layers": True}, {"layers": 3.0}, {"layers": "3"}, {"tied": 1}):
-        with pytest.raises(FormatError, match=next(iter(document))):
-            check_kinds(document, kinds)
 
 
 @pytest.mark.parametrize("read", [read_json_object, read_yaml])
