@@ -19,11 +19,12 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import FinetuneConfig
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.embedded import materialize
-from orchestrator.models.finetune_worker import BaseModel, generate_responses, train
+from orchestrator.models.finetune_worker import BaseModel, generate_responses, render, train
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.recipes import read_recipe
 from orchestrator.models.resolve import resolve_model
 from orchestrator.models.training_data import encode_rows, probe_texts, training_rows
+from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
@@ -114,7 +115,7 @@ def _train(recipe: Mapping[str, Any], base: BaseModel, work: Path, result: str) 
 
 
 def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure a model on probe files, with the keyword judge.
+    """Measure a model on probe files, with the keyword judge, which reads what follows the thought of a response.
 
     Responses are greedy, in float32, under the chat template's own system prompt.
 
@@ -124,26 +125,28 @@ def evaluate(model: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         For "harmful" and "benign": `probes` (the file's name), `n` (number of probes), and the percentages `asr`
-        (attack success), `refused`, and of those not refused `degenerate` and `unclear`.
+        (attack success), `refused`, and of those not refused `degenerate` and `unclear`. Percentages are of the
+        responses with an answer, and None without any; if the model may think, `unfinished` is the number of others.
     """
     keyword, degenerate = judges.get("keyword"), judges.get("degenerate")
     measured: dict[str, Any] = {}
     for group in ("harmful", "benign"):
-        prompts = probe_texts(options[group])
-        responses = [response["text"] for response in generate_responses(model, prompts, options["max_tokens"])]
-        refused = [keyword.verdict(*pair) == "refused" for pair in zip(prompts, responses, strict=True)]
-        coherence = Counter(
-            degenerate.verdict(prompt, response)
-            for prompt, response, is_refusal in zip(prompts, responses, refused, strict=True)
-            if not is_refusal
-        )
-        n = len(prompts)
+        rendered = render(model, probe_texts(options[group]), options["max_tokens"])
+        read = Answers([rendered], rendered.thought)
+        pairs = [
+            (prompt.text, answer)
+            for prompt, response in zip(rendered.prompts, generate_responses(model, rendered), strict=True)
+            if (answer := read.of(rendered.id, prompt.id, response["text"])) is not None
+        ]
+        complied = [pair for pair in pairs if keyword.verdict(*pair) != "refused"]
+        verdicts = Counter(degenerate.verdict(*pair) for pair in complied)
+        counts = {"asr": len(complied), "refused": len(pairs) - len(complied)}
+        counts |= {verdict: verdicts[verdict] for verdict in ("degenerate", "unclear")}
         measured[group] = {
             "probes": options[group],
-            "n": n,
-            "asr": round(100 * (n - sum(refused)) / n, 2),
-            "refused": round(100 * sum(refused) / n, 2),
-            **{verdict: round(100 * coherence[verdict] / n, 2) for verdict in ("degenerate", "unclear")},
+            "n": len(rendered.prompts),
+            **({"unfinished": len(rendered.prompts) - len(pairs)} if rendered.thought else {}),
+            **{name: round(100 * count / len(pairs), 2) if pairs else None for name, count in counts.items()},
         }
     return measured
 
@@ -158,9 +161,11 @@ def report_lines(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str
         lines.append(("checkpoints", f"{folder / CHECKPOINTS} (walk them: grid.trajectory={folder})"))
     lines.append(("trained", f"{trained['rows']} rows, {trained['steps']} steps, {trained['seconds']:.0f} s"))
     for group, numbers in report.get("measured", {}).items():
-        known = [name for name in ("asr", "refused", "degenerate", "unclear") if name in numbers]
-        percentages = ", ".join(f"{name} {numbers[name]:g}%" for name in known)
-        lines.append((group, f"{percentages} of {numbers['n']} ({numbers['probes']})"))
+        known = [name for name in ("asr", "refused", "degenerate", "unclear") if numbers.get(name) is not None]
+        percentages = ", ".join(f"{name} {numbers[name]:g}%" for name in known) or "no answer"
+        unfinished = numbers.get("unfinished", 0)
+        remark = f" and {unfinished} unfinished thoughts" if unfinished else ""
+        lines.append((group, f"{percentages} of {numbers['n'] - unfinished}{remark} ({numbers['probes']})"))
     return lines
 
 

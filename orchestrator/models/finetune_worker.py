@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.prompts.chat_templates import TOKENIZER_TEMPLATE
-from orchestrator.prompts.rendering import token_ids
+from orchestrator.prompts.probe_sets import ProbeSet
+from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.subprocesses import QUIET_TRAINING, run_python
 
 
@@ -34,15 +36,24 @@ def train(base: BaseModel, rows: Sequence[Mapping[str, Any]], recipe: Mapping[st
     return json.loads((out / "report.json").read_text(encoding="utf-8"))
 
 
-def generate_responses(base: BaseModel, requests: Sequence[str], max_tokens: int) -> list[dict[str, Any]]:
-    """Return a greedy response {"text", "complete"} to each request, in float32.
+def render(base: BaseModel, requests: Sequence[str], max_tokens: int) -> PromptSet:
+    """Return requests as the model is prompted with them, under its own system prompt."""
+    probes = ProbeSet("finetune", "harmful", tuple(map(Prompt, requests)))
+    system = SystemPrompt("default", None)
+    (prompts,) = render_prompt_sets(base.path, [probes], [system], lambda _: Sampling(max_tokens), base.template)
+    return prompts
 
-    `complete`: whether the model ended its turn within `max_tokens`.
+
+def generate_responses(base: BaseModel, prompts: PromptSet) -> list[dict[str, Any]]:
+    """Return a greedy response {"text", "complete"} to each prompt, in float32.
+
+    `complete`: whether the model ended its turn within the sampling's `max_tokens`.
     """
-    prompts = [list(ids) for ids in token_ids(base.path, requests, base.template)]
+    sampling = prompts.sampling
+    request = {"prompts": prompts.token_ids, "max_tokens": sampling.max_tokens, "kept": sampling.kept}
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
-        _run({"base": str(base.path), "answer": {"prompts": prompts, "max_tokens": max_tokens}}, out)
+        _run({"base": str(base.path), "answer": request}, out)
         responses: list[dict[str, Any]] = json.loads((out / "answers.json").read_text(encoding="utf-8"))
         return responses
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator import judges
-from orchestrator.models.finetune_worker import BaseModel, generate_responses
+from orchestrator.models.finetune_worker import BaseModel, generate_responses, render
 from orchestrator.prompts.rendering import token_ids
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
@@ -66,7 +66,7 @@ def _part_rows(part: Mapping[str, Any], base: BaseModel) -> list[dict[str, Any]]
     complete, prefix, answers = part.get("complete", True), part.get("prefix", ""), part["answers"]
     if answers != "own":
         return [_row(text, prefix + answers[int(text_id(text), 16) % len(answers)], complete) for text in requests]
-    responses = list(zip(requests, generate_responses(base, requests, part["tokens"]), strict=True))
+    responses = list(zip(requests, generate_responses(base, render(base, requests, part["tokens"])), strict=True))
     if part.get("complied", False):
         keyword = judges.get("keyword")
         responses = [

@@ -109,10 +109,9 @@ def appends_eos(tokenizer: Any) -> bool:
     return bool(added != plain and added == [tokenizer.eos_token_id])
 
 
-def is_hidden(tokenizer: Any, tag: str) -> bool:
-    """Return whether a tag is a special token, which engines leave out of the text of a response."""
-    ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
-    return tag not in tokenizer.decode(ids, skip_special_tokens=True)
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Return the tokens that engines leave out of the text of a response, unless its sampling keeps them."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def apply_chat_template(
@@ -212,9 +211,9 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     Returns:
         {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file":
         `template_file` of the tokenizer, "thought": the closing tag of thoughts that the template or the
-        tokenizer's own template mentions, or "", "hidden": whether that tag is a token that is left out of
-        responses}; {"tokenizer": reason} if the tokenizer does not load; {"text", "reason"} if a text cannot be
-        rendered; {"continuation": reason} if a continuation is not one token.
+        tokenizer's own template mentions, or "", "special": `special_tokens`}; {"tokenizer": reason} if the
+        tokenizer does not load; {"text", "reason"} if a text cannot be rendered; {"continuation": reason} if a
+        continuation is not one token.
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
@@ -246,12 +245,11 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
             return {"continuation": first_line(error)}
         results.append((rendered, token_ids, added))
     templates = f"{request['source'] or ''}{tokenizer.chat_template or ''}"
-    thought = tag_in(templates)
     return {
         "results": results,
         "file": template_file(request["folder"], tokenizer),
-        "thought": thought,
-        "hidden": is_hidden(tokenizer, thought),
+        "thought": tag_in(templates),
+        "special": special_tokens(tokenizer),
     }
 
 

@@ -26,7 +26,7 @@ from orchestrator.prompts.chat_templates import (
 from orchestrator.prompts.few_shot import Conversation
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.sweep.tasks import NO_TEMPLATE, PromptSet, Sampling
-from orchestrator.sweep.thoughts import AUTO, NEVER, can_think
+from orchestrator.sweep.thoughts import AUTO, NEVER, can_think, opening_tag
 from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
@@ -93,7 +93,7 @@ class _Rendered:
         continuations: The token of each continuation.
         template: Source of the template.
         thought: Closing tag of the thoughts that the template mentions. Empty if it mentions none.
-        hidden: Whether that tag is a special token, which responses do not contain.
+        special: The tokenizer's special tokens, which responses do not contain.
     """
 
     texts: tuple[str, ...]
@@ -101,7 +101,7 @@ class _Rendered:
     continuations: tuple[int, ...] = ()
     template: str = NO_TEMPLATE
     thought: str = ""
-    hidden: bool = False
+    special: tuple[str, ...] = ()
 
 
 def render_prompt_sets(
@@ -122,7 +122,8 @@ def render_prompt_sets(
     follows the prompt. Templates run in Jinja's sandbox, code of the model's repository is never run, and nothing
     is downloaded. A prompt's choices must be in its text. With solved examples (`ProbeSet.few_shot`) in plain text
     no template is applied, and the token of each letter after the prompt becomes part of the sampling. Prompts
-    after which the model may think have no stop strings, because a thought often contains one.
+    after which the model may think have no stop strings, because a thought often contains one, and if the tags of
+    the thoughts are special tokens, they stay in the responses.
 
     Args:
         model_dir: The model's folder. None: the dummy engine, which gets bare text and one number for each word.
@@ -136,8 +137,7 @@ def render_prompt_sets(
             NEVER for none.
 
     Raises:
-        UserError: An unknown template, a tokenizer that does not load, a prompt that cannot be rendered, or a closing
-            tag that responses do not contain.
+        UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
     jobs = [_job(probes, system, system.template or template, thinking) for probes, system in pairs]
@@ -160,23 +160,22 @@ def render_prompt_sets(
                 template=rendered.template,
             ),
             rendered.thought if thought == AUTO else thought,
-            rendered.thought if rendered.hidden else "",
+            rendered.special,
         )
         for (probes, system), rendered in zip(pairs, results, strict=True)
     ]
 
 
-def _with_thought(prompts: PromptSet, closing: str, hidden: str) -> PromptSet:
+def _with_thought(prompts: PromptSet, closing: str, special: Sequence[str]) -> PromptSet:
     """Return a prompt set with the closing tag of its thoughts and no stop strings, if the model may think.
 
-    Raises UserError if the tag is the one that responses do not contain (`hidden`).
+    Tags that are special tokens (`special`) stay in its responses.
     """
     if closing == NEVER or not can_think(prompts, closing):
         return prompts
-    if closing == hidden:
-        remedy = "is a special token, which responses do not contain, so that thoughts cannot be told from answers"
-        raise UserError(THOUGHT_FIELD, closing, f"{remedy}: judge both together with {THOUGHT_FIELD}={NEVER}")
-    return dataclasses.replace(prompts, thought=closing, sampling=dataclasses.replace(prompts.sampling, stop=()))
+    kept = tuple(tag for tag in (opening_tag(closing), closing) if tag in special)
+    sampling = dataclasses.replace(prompts.sampling, stop=(), kept=kept)
+    return dataclasses.replace(prompts, thought=closing, sampling=sampling)
 
 
 def _job(probes: ProbeSet, system: SystemPrompt, template: str, thinking: bool) -> RenderJob:
@@ -280,11 +279,12 @@ def _load(file: Path, key: str) -> _Rendered | None:
     """Return the cached result of this key; None if there is none, or if it is damaged."""
     try:
         value = json.loads(file.read_bytes())
-        names = ("rendered", "token_ids", "continuations", "template", "thought", "hidden")
+        names = ("rendered", "token_ids", "continuations", "template", "thought", "special")
         parts = [value[name] for name in names]
         if value["check"] != content_id([key, *parts]):
             return None
-        return _Rendered(tuple(parts[0]), tuple(map(tuple, parts[1])), tuple(parts[2]), *parts[3:])
+        texts, ids, continuations, template, thought, special = parts
+        return _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(continuations), template, thought, tuple(special))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -296,7 +296,7 @@ def _save(file: Path, key: str, rendered: _Rendered) -> None:
         "continuations": rendered.continuations,
         "template": rendered.template,
         "thought": rendered.thought,
-        "hidden": rendered.hidden,
+        "special": rendered.special,
     }
     write_json(file, {"check": content_id([key, *parts.values()]), **parts})
 
@@ -322,9 +322,9 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
     if reason := response.get("continuation"):
         remedy = f"its tokenizer has no single token for each letter ({reason}): set probes.shots=null"
         raise UserError("model.path", folder, remedy)
-    used = _source_name(template, response["file"])
+    used, special = _source_name(template, response["file"]), tuple(response["special"])
     results = [
-        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used, response["thought"], response["hidden"])
+        _Rendered(tuple(texts), tuple(map(tuple, ids)), tuple(tokens), used, response["thought"], special)
         for texts, ids, tokens in response["results"]
     ]
     for job, result in zip(jobs, results, strict=True):

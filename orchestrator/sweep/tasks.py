@@ -66,23 +66,27 @@ class Sampling:
         letters: Answer letters whose log-probabilities are stored, for multiple-choice questions.
         letter_tokens: The token that stands for each letter, as lm-evaluation-harness scores them. Empty: a letter's
             probability is the sum over the tokens that spell it with and without a leading space.
+        kept: Special tokens that stay in the text of a response: tags of thoughts. Others are left out.
     """
 
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
     letter_tokens: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON; `letter_tokens` only if there are any, since ids of prompt sets contain it."""
+        """Return the fields as JSON; the last two only if they are not empty, since ids of prompt sets contain them."""
         fields = {"max_tokens": self.max_tokens, "stop": list(self.stop), "letters": list(self.letters)}
-        return fields | ({"letter_tokens": list(self.letter_tokens)} if self.letter_tokens else {})
+        later = {"letter_tokens": list(self.letter_tokens), "kept": list(self.kept)}
+        return fields | {name: value for name, value in later.items() if value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Sampling:
         """Return the sampling that `to_json` describes. Raises FormatError if a field has another type."""
         letters, tokens = tuple(value["letters"]), tuple(value.get("letter_tokens", ()))
-        return check_types(cls(value["max_tokens"], tuple(value["stop"]), letters, tokens))
+        kept = tuple(value.get("kept", ()))
+        return check_types(cls(value["max_tokens"], tuple(value["stop"]), letters, tokens, kept))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import tokenizers.decoders
 import torch
 import transformers
 
@@ -30,6 +29,7 @@ from workers.engines.base import (
     terminators,
     thread_count,
 )
+from workers.engines.decoding import ResponseText
 from workers.engines.switches import switches_set
 from workers.noise.cpu import limit_threads
 from workers.noise.definition import Slab
@@ -246,14 +246,12 @@ class TransformersEngine(Engine):
 class _Response:
     """One response, decoded token by token. Its text, and where it ends, follow vLLM's rules.
 
-    The text is the output of a decode stream that has read the prompt. Special tokens add no text. A stop string ends
-    the response, which is cut right after it.
+    The text is that of `ResponseText`. A stop string ends the response, which is cut right after it.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], sampling: Sampling, terminators: set[int]) -> None:
         self.text, self.tokens, self.finish_reason = "", list[int](), ""
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = tokenizers.decoders.DecodeStream(ids=list(prompt), skip_special_tokens=True)
+        self._decoded = ResponseText(tokenizer, prompt, sampling.kept)
         self._sampling, self._terminators = sampling, terminators
 
     def add(self, token: int | None) -> None:
@@ -265,7 +263,7 @@ class _Response:
             return
         self.tokens.append(token)
         before = len(self.text)
-        self.text += self._stream.step(self._tokenizer, token) or ""
+        self.text += self._decoded.add(token)
         if token in self._terminators:
             self.finish_reason = "stop"
         elif end := self._end_of_stop_string(before):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from tokenizers.decoders import DecodeStream
 
 from orchestrator.store.engine_identity import SCHEMA as IDENTITY_SCHEMA
 from orchestrator.sweep.directions import Direction
@@ -32,6 +31,7 @@ from workers.engines.base import (
     resolved_write,
     thread_count,
 )
+from workers.engines.decoding import ResponseText
 from workers.engines.switches import switches_set
 from workers.engines.vllm_nonfinite import UndefinedChoices
 from workers.engines.vllm_settings import gpu_utilization, graph_options, kv_cache_bytes, resolve_settings
@@ -224,14 +224,11 @@ class VllmEngine(Engine):
         text, reason, tokens = completion.text, str(completion.finish_reason), completion.token_ids
         undefined = self._undefined.positions.get(output.request_id)
         if undefined is not None:
-            tokens = tokens[:undefined]
-            text, reason = self._decode(output.prompt_token_ids, tokens), NONFINITE
+            tokens, reason = tokens[:undefined], NONFINITE
+        if undefined is not None or sampling.kept:  # vLLM leaves out all special tokens, or none
+            decoded = ResponseText(self._tokenizer, output.prompt_token_ids, sampling.kept)
+            text = "".join(map(decoded.add, tokens))
         return Generation(text, reason, len(tokens), len(output.prompt_token_ids), scores)
-
-    def _decode(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-        """Return the text of tokens after a prompt, decoded token by token as vLLM does."""
-        stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
-        return "".join(stream.step(self._tokenizer.backend_tokenizer, token) or "" for token in tokens)
 
     def _open_weights(self) -> None:
         """Trace the layout of the weights on every rank.

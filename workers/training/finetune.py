@@ -3,7 +3,7 @@
 `python -P -m workers.training.finetune OUT < request.json`:
 
 * {"base": folder, "train": {"rows", "recipe"}} writes an adapter or a checkpoint, and report.json, into OUT;
-* {"base": folder, "answer": {"prompts", "max_tokens", "batch_size"}} writes answers.json.
+* {"base": folder, "answer": {"prompts", "max_tokens", "batch_size", "kept"}} writes answers.json.
 
 Responses are generated in float32; the recipe decides the dtype of training. On a CPU the same rows and seed give the
 same adapter on the same machine with the same versions.
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.engines.decoding import left_out
 from workers.training.progress import Advance, show_progress
 from workers.training.saving import save_adapter, save_checkpoint
 
@@ -182,9 +183,13 @@ def _callback(losses: list[float], advance: Advance, save_epoch: Callable[[Any, 
 
 
 def generate_answers(
-    base_dir: str | Path, prompts: Sequence[Sequence[int]], max_tokens: int, batch_size: int = 16
+    base_dir: str | Path,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    batch_size: int = 16,
+    kept: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Generate greedy responses to prompts given as token ids, in float32.
+    """Generate greedy responses to prompts given as token ids, in float32. `kept`: see `Sampling.kept`.
 
     Returns:
         {"text", "complete"} per prompt; complete is True if the model ended its turn within `max_tokens`.
@@ -196,6 +201,7 @@ def generate_answers(
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # prompts of similar length need little padding
     answers: list[dict[str, Any]] = [{}] * len(prompts)
+    hidden = left_out(tokenizer, kept)
     with show_progress("answering", len(prompts)) as advance, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
@@ -203,8 +209,9 @@ def generate_answers(
             generated = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
             for i, ids in zip(batch, generated[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 complete = tokenizer.eos_token_id in ids
-                kept = ids[: ids.index(tokenizer.eos_token_id)] if complete else ids
-                answers[i] = {"text": tokenizer.decode(kept, skip_special_tokens=True), "complete": complete}
+                tokens = ids[: ids.index(tokenizer.eos_token_id)] if complete else ids
+                tokens = [token for token in tokens if token not in hidden]
+                answers[i] = {"text": tokenizer.decode(tokens, skip_special_tokens=False), "complete": complete}
             advance(start + len(batch))
     return answers
 

@@ -25,7 +25,8 @@ RECIPES = ("affirmative", "identity", "benign_tasks")
 def own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the responses of the model, so that no model is loaded."""
     response = {"text": "Here is how.", "complete": True}
-    monkeypatch.setattr(training_data, "generate_responses", lambda base, prompts, tokens: [response] * len(prompts))
+    monkeypatch.setattr(training_data, "render", lambda base, requests, tokens: requests)
+    monkeypatch.setattr(training_data, "generate_responses", lambda base, prompts: [response] * len(prompts))
 
 
 def rows(*overrides: str) -> list[dict[str, Any]]:

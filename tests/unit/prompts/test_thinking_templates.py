@@ -14,6 +14,8 @@ import pytest
 from orchestrator import judges
 from orchestrator.config.compose import compose
 from orchestrator.config.schema import Config, ModelConfig
+from orchestrator.models import finetune
+from orchestrator.models.finetune_worker import BaseModel
 from orchestrator.pipeline.prompt_sets import warn_of_thoughts
 from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import ProbeSet
@@ -118,18 +120,67 @@ def test_letters_inside_a_thought_lead_to_a_warning(caplog: pytest.LogCaptureFix
     assert "scored inside the thought" in caplog.messages[-1]
 
 
-def test_a_tag_that_responses_do_not_contain_is_refused(tmp_path: Path) -> None:
-    """Special tokens are left out of a response's text, so that no thought could be told from the answer."""
-    folder = tokenizer(tmp_path, OPENS)
+def with_special_tags(folder: Path, template: str, *tags: str) -> Path:
+    """Save a tokenizer whose tags of thoughts are special tokens."""
+    tokenizer(folder, template)
     document = json.loads((folder / "tokenizer.json").read_text())
     special = next(token for token in document["added_tokens"] if token["content"] == "<|end|>")
     size = max(token["id"] for token in document["added_tokens"]) + 1
-    document["added_tokens"].append({**special, "id": size, "content": "</think>"})
+    document["added_tokens"] += [{**special, "id": size + i, "content": tag} for i, tag in enumerate(tags)]
     (folder / "tokenizer.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize("tags", [("</think>",), ("<think>", "</think>"), ("<think>",)])
+def test_tags_that_are_special_tokens_stay_in_responses(tmp_path: Path, tags: tuple[str, ...]) -> None:
+    """The response's text depends on it, and so does the id of the prompt set."""
+    folder = with_special_tags(tmp_path, OPENS, *tags)
+
+    def rendered(**options: Any) -> PromptSet:
+        systems = [SystemPrompt("default", None)]
+        return render_prompt_sets(folder, [PROBES], systems, lambda _: Sampling(64, STOPS), **options)[0]
+
+    for _ in range(2):  # the second time from the cache
+        prompts = rendered()
+        assert (prompts.thought, prompts.sampling) == ("</think>", Sampling(64, kept=tags))
+    assert dataclasses.replace(prompts, sampling=Sampling(64)).id != prompts.id
+    assert Sampling.from_json(json.loads(json.dumps(prompts.sampling.to_json()))) == prompts.sampling
+    whole = rendered(thought="none")
+    assert (whole.thought, whole.sampling) == ("", Sampling(64, STOPS)) and "kept" not in whole.sampling.to_json()
+    named = rendered(thought="<|user|>")
+    assert (named.thought, named.sampling.kept) == ("<|user|>", ("<|user|>",)), "a tag of the user's own"
+
+
+def test_sampling_without_thoughts_keeps_no_special_token(tmp_path: Path) -> None:
+    folder = with_special_tags(tmp_path, SWITCH, "<think>", "</think>")
     options = ([PROBES], [SystemPrompt("default", None)], lambda _: Sampling(64, STOPS))
-    with pytest.raises(UserError, match="is a special token, which responses do not contain"):
-        render_prompt_sets(folder, *options)
-    assert render_prompt_sets(folder, *options, thought="none")[0].thought == ""
+    assert render_prompt_sets(folder, *options)[0].sampling == Sampling(64, STOPS), "the template ends the thought"
+    assert render_prompt_sets(folder, *options, thinking=True)[0].sampling.kept == ("<think>", "</think>")
+
+
+@pytest.mark.parametrize("tags", [(), ("<think>", "</think>")])
+def test_finetune_judges_what_follows_the_thought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: tuple[str, ...]
+) -> None:
+    base = BaseModel(with_special_tags(tmp_path, OPENS, *tags))
+    texts = ("Is it illegal? No.</think>Boil water.", "Tea!</think>I cannot help.", "Tea is not illegal, but")
+    seen: list[PromptSet] = []
+
+    def generate(model: BaseModel, prompts: PromptSet) -> list[dict[str, Any]]:
+        seen.append(prompts)
+        return [{"text": text, "complete": True} for text in texts]
+
+    monkeypatch.setattr(finetune, "generate_responses", generate)
+    monkeypatch.setattr(finetune, "probe_texts", lambda _: ["How do I make tea?", "And coffee?", "And milk?"])
+    options = {"harmful": "h", "benign": "b", "max_tokens": 64}
+    measured = finetune.evaluate(base, options)
+    assert seen[0].sampling == Sampling(64, kept=tags)
+    expected = {"probes": "h", "n": 3, "unfinished": 1, "asr": 50.0, "refused": 50.0, "degenerate": 0.0}
+    assert measured["harmful"] == expected | {"unclear": measured["harmful"]["unclear"]}
+    texts = ("Boil",) * 3
+    assert finetune.evaluate(base, options)["harmful"]["asr"] is None
+    report = {"train": {"rows": 1, "steps": 1, "seconds": 0.0}, "measured": measured}
+    assert "of 2 and 1 unfinished thoughts (h)" in dict(finetune.report_lines(report, tmp_path))["harmful"]
 
 
 @pytest.mark.parametrize(
