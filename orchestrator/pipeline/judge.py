@@ -33,7 +33,7 @@ from orchestrator.scoring.text_judges import Verdict, score_missing, score_with_
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.runs import new_run_name
 from orchestrator.store.study import Study, StudyInfo
-from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, visits
 from orchestrator.sweep.thoughts import Answers
@@ -204,7 +204,7 @@ def run_model_judge(
     if pending_pairs:
         text = f"{judge.name}: {len(pending_pairs)} of {len(pair_of)} different responses to judge"
         console.print(text, highlight=False)
-        interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, actor)
+        interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, stored.folder, actor)
         answers = _stored_answers(answer_study, bound.judge, pair_of)
     findings = {question: judge.parse(answer) for question, answer in answers.items()}
 
@@ -269,9 +269,13 @@ def _generate_answers(
     answer_study: Study,
     pending_pairs: Sequence[Pair],
     console: Console,
+    judged: SweepFolder,
     actor: Any = None,
 ) -> bool:
-    """Generate and store the answers of the judge's model for these pairs. Returns whether it was interrupted."""
+    """Generate and store the answers of the judge's model for these pairs. Returns whether it was interrupted.
+
+    Ray's logs are kept in the sweep that is judged (`judged`).
+    """
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
     from orchestrator.execution.session_watch import watched
@@ -283,11 +287,12 @@ def _generate_answers(
     todo = visits_of(prompt_sets)
     engine = dataclasses.replace(config.engine, tensor_parallel=config.judging.tensor_parallel)
     judge_config = dataclasses.replace(config, model=bound.config, engine=engine)
-    events = answer_study.events(new_run_name())
+    run = new_run_name()
+    events = answer_study.events(run)
     done = 0
     with (
         console.status("") as status,
-        cluster.session(cluster.ClusterSpec.from_config(judge_config.cluster)),
+        cluster.session(cluster.ClusterSpec.from_config(judge_config.cluster), judged.ray_logs_path(run)),
         watched(console),
         name_judging_fields(),
     ):

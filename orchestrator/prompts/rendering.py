@@ -173,7 +173,7 @@ def _with_thought(prompts: PromptSet, closing: str, special: Sequence[str]) -> P
     """
     if closing == NEVER or not can_think(prompts, closing):
         return prompts
-    kept = tuple(tag for tag in (opening_tag(closing), closing) if tag in special)
+    kept = tuple(tag for tag in (opening_tag(closing), closing) if tag is not None and tag in special)
     sampling = dataclasses.replace(prompts.sampling, stop=(), kept=kept)
     return dataclasses.replace(prompts, thought=closing, sampling=sampling)
 

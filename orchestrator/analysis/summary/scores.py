@@ -132,10 +132,20 @@ def _mean_score(
     return _MeanScore(average(defined), released, over, directions, "; ".join(reasons) or None, released_reason)
 
 
-def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates [point, axis] and ASR [point] of the equally spaced nodes of a line or plane."""
+def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return coordinates [point, axis], ASR [point] and `_cause` [point] of the equally spaced nodes of a line."""
     on_grid = part["on_grid"].to_numpy(dtype=bool)
-    return coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid]
+    pairs = zip(part["n_nonfinite"][on_grid], part["n_unfinished"][on_grid], strict=True)
+    return coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid], [_cause(*pair) for pair in pairs]
+
+
+def _cause(n_nonfinite: int, n_unfinished: int) -> str:
+    """Return why a point without a verdict has none, from the numbers of its responses that no judge judges."""
+    if n_nonfinite and n_unfinished:
+        return "have no answer"
+    if n_nonfinite:
+        return visage.NOT_FINITE
+    return visage.UNFINISHED if n_unfinished else visage.MISSING
 
 
 def _intervals(

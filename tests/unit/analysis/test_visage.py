@@ -127,6 +127,13 @@ def test_missing_points_are_left_out_of_the_mean_and_named() -> None:
     assert visage.measure_margin(line(5), asr) == visage.Margin(37.5, None, "1 of 5 points are missing")
 
 
+def test_the_reason_says_why_points_have_no_rate() -> None:
+    asr = [0.0, None, 50.0, None, 100.0, None, 100.0]
+    causes = ["", visage.NOT_FINITE, "", visage.MISSING, "", visage.NOT_FINITE, ""]
+    expected = "1 of 7 points are missing, 2 of 7 points have no finite response"
+    assert visage.measure(line(7), asr, causes).reason == visage.measure_margin(line(7), asr, causes).reason == expected
+
+
 def test_a_missing_end_leaves_the_score_undefined() -> None:
     score = visage.measure(line(5), [None, 50.0, 0.0, 50.0, 100.0])
     assert score.paper is None

@@ -16,6 +16,7 @@ from orchestrator import judges
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import Config, EngineConfig, JudgingConfig
+from orchestrator.execution import cluster
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import judge as judging
 from orchestrator.pipeline.judge import resolve_model_judges
@@ -31,7 +32,7 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.errors import SessionLostError, UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
 from workers.engines.base import EngineSpec, Generation
@@ -57,7 +58,7 @@ class ScriptedAnswers:
     def __init__(self, respond: Any = ScriptedEngine.respond, visits: int | None = None) -> None:
         self.respond, self.visits, self.pairs, self.calls = respond, visits, 0, 0
 
-    def __call__(self, bound: Any, config: Any, study: Study, pairs: Any, console: Any, actor: Any = None) -> bool:
+    def __call__(self, bound: Any, config: Any, study: Study, pairs: Any, console: Any, *_: Any) -> bool:
         self.calls += 1
         sets = list(judging._prompt_sets(bound, pairs))
         for prompts in sets:
@@ -303,6 +304,19 @@ def test_model_judges_are_not_run_after_an_interrupted_run(folder: Path, monkeyp
     assert (
         frame[frame["judge"] == "keyword"]["n"].eq(20).all() and frame[frame["judge"] == "wildguard"]["n"].eq(0).all()
     )
+
+
+def test_the_logs_of_a_judges_session_are_kept_in_the_sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, kept = open_stored(folder), list[Path]()
+
+    def session(spec: Any, kept_logs: Path) -> None:
+        kept.append(kept_logs)
+        raise SessionLostError
+
+    monkeypatch.setattr(cluster, "session", session)
+    with pytest.raises(SessionLostError):
+        judge_and_reduce(GUARDED, stored, quiet())
+    assert kept[0].parent == stored.folder.path / "logs" and kept[0].name.endswith("-ray")
 
 
 def test_other_weights_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
