@@ -28,10 +28,11 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils import nvidia
-from orchestrator.utils.errors import NodeError
+from orchestrator.utils.errors import NodeError, UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.limits import end_with_parent
 from orchestrator.utils.private import locked, runtime_folder
+from workers.failures import EngineLostError, describe_loss
 
 if TYPE_CHECKING:
     from workers.engines.base import Engine, EngineSpec, Generation
@@ -109,6 +110,7 @@ class Actor:
         self._scalars: Mapping[str, pa.Table] = {}
         self._peak_bytes, self._peak_read_at = 0, -math.inf
         self._point: Point | None = None  # where the weights are; None if unknown
+        self._lost: EngineLostError | None = None  # why the engine cannot go on
 
     def load(self) -> dict[str, Any]:
         """Load the model, check that writes reach it, and return a description of this actor.
@@ -171,13 +173,15 @@ class Actor:
 
         Raises:
             UserError: A prompt with its response does not fit into model.max_model_len.
+            EngineLostError: The engine cannot go on: this actor has to be replaced.
         """
         started_at = datetime.datetime.now(datetime.UTC)
         start = time.monotonic()
-        self._move_to(visit.point)
-        write_seconds = time.monotonic() - start
         prompt_sets = [self._prompt_sets[set_id] for set_id in visit.prompt_set_ids]
-        generations = self.engine.generate(prompt_sets)
+        with self._engine_in_use():
+            self._move_to(visit.point)
+            write_seconds = time.monotonic() - start
+            generations = self.engine.generate(prompt_sets)
         seconds = time.monotonic() - start
         rows = self._rows(visit, prompt_sets, generations, started_at, seconds)
         table = pa.Table.from_pylist(rows, schema=GENERATIONS)
@@ -194,11 +198,16 @@ class Actor:
         )
 
     def log_probabilities(self, batch: ContinuationBatch) -> LogProbabilityReceipt:
-        """Measure the log-probability of each continuation under the unperturbed model."""
+        """Measure the log-probability of each continuation under the unperturbed model.
+
+        Raises:
+            EngineLostError: The engine cannot go on: this actor has to be replaced.
+        """
         start = time.monotonic()
-        if self._point != ORIGIN:
-            self._move_to(ORIGIN)
-        measured = self.engine.log_probabilities(batch.continuations)
+        with self._engine_in_use():
+            if self._point != ORIGIN:
+                self._move_to(ORIGIN)
+            measured = self.engine.log_probabilities(batch.continuations)
         rows = [
             {
                 "context_id": continuation.context_id,
@@ -212,6 +221,28 @@ class Actor:
         ]
         table = pa.Table.from_pylist(rows, schema=LOG_PROBABILITIES)
         return LogProbabilityReceipt(table, time.monotonic() - start)
+
+    @contextlib.contextmanager
+    def _engine_in_use(self) -> Iterator[None]:
+        """Recognize errors that end the engine, and refuse everything after one.
+
+        The visit that waits in this actor's queue would run on the remains of the engine otherwise.
+
+        Raises:
+            EngineLostError: The engine cannot go on.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            loss = describe_loss(error)
+            if loss is None:
+                raise
+            self._lost = EngineLostError(loss)
+            raise self._lost from error
 
     def _move_to(self, point: Point) -> None:
         """Write the weights of a point."""

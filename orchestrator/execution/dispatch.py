@@ -26,7 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.execution.actor_pool import ActorPool, ActorSlot
 from orchestrator.execution.deadlines import VisitDeadlines, token_budget
-from orchestrator.execution.events import item_fields, last_line, shortened
+from orchestrator.execution.events import WorkItem, item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
@@ -36,6 +36,7 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import SessionLostError, UserError
 from workers.actor import LogProbabilityReceipt, Receipt
+from workers.failures import EngineLostError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +61,7 @@ class Dispatcher:
         self._signals = _StopSignals()
         self._prompt_sets: Mapping[str, PromptSet] = {}
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
-        self._failed_in_a_row: set[str] = set()  # ids of visits that were an actor's second failure in a row
+        self._ended_actors: set[str] = set()  # ids of items whose failure led to the replacement of an actor
         self._last_check = -math.inf
         self._follow_up: FollowUp | None = None
 
@@ -153,7 +154,8 @@ class Dispatcher:
         depth = self._policy.in_flight if self._queue.n_visits > len(self._pool.slots) else 1
         for items in range(depth):
             for slot in self._pool.slots_holding(items):
-                item = self._queue.take(idle=not slot.assigned)
+                others = {other.number for other in self._pool.slots if other.is_ready and other is not slot}
+                item = self._queue.take(idle=not slot.assigned, slot=slot.number, others=others)
                 if item is None:
                     continue
                 slot.assign(item)
@@ -185,6 +187,9 @@ class Dispatcher:
         """Handle an exception that the running item raised in its actor; the actor itself is still alive."""
         if isinstance(error.cause, UserError):
             raise error.cause from None
+        if isinstance(error.cause, EngineLostError):
+            self._replace_lost(slot, str(error.cause))
+            return
         if isinstance(slot.running, Direction):
             raise error
         item, why = slot.finish_running(), str(error)
@@ -279,15 +284,27 @@ class Dispatcher:
                     self._replace(slot, f"past its deadline of {limit:.0f} s")
 
     def _replace_broken(self, slot: ActorSlot, visit: Visit, why: str) -> None:
-        """Replace an actor of which two visits in a row failed.
-
-        If the actor has never completed a visit, its start counts as failed, so that an engine that never works ends
-        the run. Its start does not count if the same visit has led to a replacement before: perhaps the visits that are
-        left fail on every actor.
-        """
-        start_failed = not slot.has_completed_visit and visit.id not in self._failed_in_a_row
-        self._failed_in_a_row.add(visit.id)
+        """Replace an actor of which two visits in a row failed."""
         self._replace(slot, f"two visits in a row failed: {last_line(why)}", blamed=False)
+        self._count_if_never_worked(slot, visit, why)
+
+    def _replace_lost(self, slot: ActorSlot, why: str) -> None:
+        """Replace an actor whose engine cannot go on; its visit is tried in another slot if there is one."""
+        item = slot.running
+        if isinstance(item, (Visit, ContinuationBatch)):
+            self._queue.avoid(item, slot.number)
+        self._replace(slot, why)
+        if item is not None:
+            self._count_if_never_worked(slot, item, why)
+
+    def _count_if_never_worked(self, slot: ActorSlot, item: WorkItem, why: str) -> None:
+        """Count the start of a replaced actor as failed if the actor has never completed a visit.
+
+        So an engine that never works, or a GPU on which none works, ends its slot and perhaps the run. The start does
+        not count if the same item has led to a replacement before: perhaps the items that are left fail on every actor.
+        """
+        start_failed = not slot.has_completed_visit and item.id not in self._ended_actors
+        self._ended_actors.add(item.id)
         if start_failed:
             self._pool.count_failed_start(slot.number, why)
 

@@ -7,7 +7,7 @@ and comes back if it failed or its actor died. After too many failed attempts th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from orchestrator.execution.events import Observer, WorkItem, item_fields, last_line
 from orchestrator.execution.outcome import Failure, Outcome
@@ -30,6 +30,7 @@ class VisitQueue:
         self._visits: deque[Visit | ContinuationBatch] = deque()
         self._directions: deque[Direction] = deque()
         self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
+        self._avoided: dict[str, set[int]] = {}  # slots whose engines were lost with an item, by its id
         self._errors: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
 
     def add(self, visits: Iterable[Visit | ContinuationBatch], directions: Iterable[Direction]) -> None:
@@ -51,17 +52,30 @@ class VisitQueue:
     def __len__(self) -> int:
         return len(self._visits) + len(self._directions)
 
-    def take(self, idle: bool) -> WorkItem | None:
+    def take(self, idle: bool, slot: int = 0, others: Collection[int] = ()) -> WorkItem | None:
         """Remove and return the next item for an actor, or None if there is nothing for it yet.
 
         Args:
             idle: Whether the actor has nothing to do. Directions go to idle actors only.
+            slot: Number of the actor's slot.
+            others: Numbers of the other slots whose actors are ready. Items that avoid `slot` are left for those that
+                they do not avoid.
         """
         if self._directions and idle:
             return self._directions.popleft()
-        if self._visits and (self.all_measured or _is_at_origin(self._visits[0])):
-            return self._visits.popleft()
+        for i, item in enumerate(self._visits):
+            avoided = self._avoided.get(item.id, frozenset[int]())
+            if slot in avoided and not avoided.issuperset(others):
+                continue
+            if not self.all_measured and not _is_at_origin(item):
+                return None
+            del self._visits[i]
+            return item
         return None
+
+    def avoid(self, item: Visit | ContinuationBatch, slot: int) -> None:
+        """Let an item avoid a slot from now on, because the engine there was lost with it."""
+        self._avoided.setdefault(item.id, set()).add(slot)
 
     def put_back(self, items: Sequence[WorkItem]) -> None:
         """Return items to the front, in their order, without counting an attempt."""

@@ -137,7 +137,7 @@ def _stderr_descriptor() -> int:
         return subprocess.DEVNULL
 
 
-def first_line(error: Exception, length: int = 160) -> str:
+def first_line(error: BaseException, length: int = 160) -> str:
     """Return the first line of an error's message, at most `length` characters; its class's name if it has none."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:length]

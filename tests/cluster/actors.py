@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fcntl
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from orchestrator.sweep.continuations import ContinuationBatch
-from orchestrator.sweep.tasks import Visit
+from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, LogProbabilityReceipt, Receipt
+from workers.engines.base import Generation
 
 
 class Scripted(Actor):
-    """Follow the instruction in the file named after the point's id: `before|after die|hang|raise|refuse [once]`."""
+    """Follow the instruction in the file named after the point's id.
+
+    It is `before|after die|hang|raise|refuse|lose|exhaust [once]`. The last two let the engine lose its GPU, or run out
+    of memory; from then on it gives wrong responses.
+    """
 
     def visit(self, visit: Visit) -> Receipt:
         file = self._study.out / visit.point.id
@@ -35,7 +43,40 @@ class Scripted(Actor):
                 raise RuntimeError("this point is beyond me")
             case [_, "refuse", *_]:
                 raise UserError("model.max_model_len", 12, "raise it")
+            case [_, "lose", *_]:
+                self.break_engine("CUDA error: uncorrectable ECC error encountered")
+            case [_, "exhaust", *_]:
+                self.break_engine("CUDA out of memory. Tried to allocate 2.50 GiB.")
         return receipt or super().visit(visit)
+
+    def break_engine(self, message: str) -> None:
+        """Let the engine raise an error once, and answer every prompt with nothing afterwards."""
+        generate = self.engine.generate
+        errors = [RuntimeError(message)]
+
+        def broken(prompt_sets: Sequence[PromptSet]) -> list[list[Generation]]:
+            if errors:
+                raise errors.pop()
+            return [[dataclasses.replace(one, response="") for one in each] for each in generate(prompt_sets)]
+
+        self.engine.generate = broken  # type: ignore[method-assign]
+
+
+class OnBadGpu(Scripted):
+    """An actor that loses its GPU at each visit, if no other process had that GPU when it started."""
+
+    def load(self) -> dict[str, Any]:
+        self.bad_gpu: IO[str] | None = (self._study.out / "bad-gpu").open("w")
+        try:
+            fcntl.flock(self.bad_gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process ends
+        except BlockingIOError:
+            self.bad_gpu = None
+        return super().load()
+
+    def visit(self, visit: Visit) -> Receipt:
+        if self.bad_gpu is not None:
+            self.break_engine("CUDA error: an illegal memory access was encountered")
+        return super().visit(visit)
 
 
 class Broken(Scripted):

@@ -29,6 +29,7 @@ from tests.cluster.actors import (
     DiesLoading,
     FailsReading,
     MeasuresBlocks,
+    OnBadGpu,
     OneBroken,
     OtherSettings,
     OtherVersions,
@@ -239,6 +240,40 @@ def test_the_grace_period_limits_the_wait_for_running_visits(job: Job) -> None:
 
     outcome = job.run(seconds=300, on_event=interrupt, only=job.missing[:1], actors=1, grace=1)
     assert outcome.interrupted and not job.events_named("visit_done")
+
+
+def test_an_actor_that_loses_its_gpu_is_replaced_and_nothing_wrong_is_stored(job: Job, undisturbed: Responses) -> None:
+    for visit in job.missing[2:17:7]:  # an actor holds two visits, and loses its engine with the first
+        instruct(job, visit.point.id, "before lose once")
+    outcome = job.run(actor=Scripted)
+    assert outcome.restarts == 3 and not outcome.failures and job.missing == []
+    assert job.responses() == undisturbed, "the visit that waited in the actor's queue must not run on a broken engine"
+    assert {e["why"] for e in job.events_named("actor_died")} == {
+        "the GPU or a rank was lost (CUDA error: uncorrectable ECC error encountered)"
+    }
+
+
+def test_a_visit_that_exhausts_memory_is_tried_again_and_given_up_in_the_end(job: Job, undisturbed: Responses) -> None:
+    points = job.sweep.grid.points()
+    instruct(job, points[3].id, "before exhaust once")
+    instruct(job, points[8].id, "before exhaust")
+    outcome = job.run(actor=Scripted, seconds=0.1, max_attempts=2)
+    (failure,) = outcome.failures
+    assert failure.visit.point == points[8] and len(failure.errors) == 2 and "memory ran out" in failure.errors[0]
+    assert outcome.restarts == 3 and [visit.point for visit in job.missing] == [points[8]]
+    assert job.responses() == {key: text for key, text in undisturbed.items() if key[0] != points[8].id}
+
+
+def test_a_bad_gpu_loses_its_slot_and_no_visit(job: Job, undisturbed: Responses) -> None:
+    outcome = job.run(actor=OnBadGpu, seconds=0.5, max_failed_starts=2)
+    assert not outcome.failures and job.missing == [] and job.responses() == undisturbed
+    (abandoned,) = job.events_named("actor_abandoned")
+    assert [e["slot"] for e in job.events_named("actor_died")] == [abandoned["slot"]] * 2
+
+
+def test_a_run_whose_only_gpu_is_bad_ends_with_the_reason(job: Job) -> None:
+    with pytest.raises(UserError, match=r"no actor could be started that completes a visit.*illegal memory access"):
+        job.run(actor=OnBadGpu, actors=1, max_failed_starts=2)
 
 
 def test_a_user_error_in_an_actor_reaches_the_driver_unchanged(job: Job) -> None:

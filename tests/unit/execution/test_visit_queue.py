@@ -91,3 +91,26 @@ def test_batches_of_continuations_need_no_direction_and_are_given_up_without_a_f
     queue.record_failure(batch, "second")
     assert queue.n_visits == 0 and queue.outcome.failures == []
     assert queue.events == [("continuations_given_up", {"story": ["first", "second"], "batch": batch.id})]
+
+
+def test_a_visit_is_left_for_another_slot_after_its_engine_was_lost_in_one() -> None:
+    queue = Queue()
+    queue.add([FIRST, SECOND], [])
+    queue.avoid(FIRST, 0)
+    assert queue.take(idle=True, slot=0, others={1}) == SECOND, "the order of the others stays"
+    assert queue.take(idle=True, slot=0, others={1}) is None
+    assert queue.take(idle=True, slot=1, others={0}) == FIRST
+    queue.avoid(FIRST, 1)
+    queue.put_last(FIRST)
+    assert queue.take(idle=True, slot=0, others={1, 2}) is None, "slot 2 has not tried it"
+    assert queue.take(idle=True, slot=0, others={1}) == FIRST, "all that are ready have tried it"
+    queue.put_last(FIRST)
+    assert queue.take(idle=True, slot=0) == FIRST, "nobody else is ready"
+
+
+def test_a_visit_that_is_avoided_does_not_let_others_overtake_the_directions() -> None:
+    queue = Queue()
+    queue.add([AT_ORIGIN, FIRST], [DIRECTION])
+    queue.avoid(AT_ORIGIN, 0)
+    assert queue.take(idle=True, slot=0, others={1}) == DIRECTION
+    assert queue.take(idle=True, slot=0, others={1}) is None, "FIRST needs the direction"
