@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.analysis.landscape import with_all_counts
+from orchestrator.analysis.recomputation import checked_results
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
@@ -34,7 +35,7 @@ from orchestrator.utils.hashing import text_id
 from orchestrator.utils.paths import expanded
 
 
-def load_study(path: str | Path) -> StoredStudy:
+def load_study(path: str | Path, check: bool = True) -> StoredStudy:
     """Return the stored data of a study, or of one of its sweeps.
 
     Tables are read on first use and cached: load again to see newer data.
@@ -42,6 +43,8 @@ def load_study(path: str | Path) -> StoredStudy:
     Args:
         path: A study's folder, a sweep's folder, or a root with one study in it. The `landscape` and `summary` of a
             study are those of the sweep that was used last.
+        check: Whether `landscape` and `summary` are compared with the stored verdicts on first use. False returns them
+            as they are stored: for a study whose rows are elsewhere, or so many that counting them takes too long.
 
     Raises:
         UserError: There is no study, or more than one.
@@ -53,7 +56,7 @@ def load_study(path: str | Path) -> StoredStudy:
     study = studies[0]
     sweeps = [sweep_folder.path for sweep_folder in SweepFolder.all_of(study)]
     inside = [sweep for sweep in sweeps if sweep.absolute() in (folder.absolute(), *folder.absolute().parents)]
-    return StoredStudy(study, inside[0] if inside else None, tuple(sweeps))
+    return StoredStudy(study, inside[0] if inside else None, tuple(sweeps), check)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class StoredStudy:
     _study: Study = field(repr=False)
     _chosen: Path | None = field(repr=False)
     sweeps: tuple[Path, ...] = field(repr=False)
+    _check: bool = field(default=True, repr=False)
 
     def __repr__(self) -> str:
         return f"<{'sweep' if self._chosen else 'study'} {self._chosen or self.root}>"
@@ -100,18 +104,29 @@ class StoredStudy:
     def landscape(self) -> pd.DataFrame:
         """landscape.parquet: a row for each node of the sweep's grid x probe set x group x system prompt x judge.
 
-        A landscape that an earlier version stored counts unclear responses as complied: its `n_unclear` is 0. Raises
-        UserError if the sweep was not reduced yet.
+        A landscape that an earlier version stored counts unclear responses as complied: its `n_unclear` is 0. If
+        verdicts were stored since, the landscape includes them. Raises UserError if the sweep was not reduced yet, or
+        if a number does not follow from the stored rows.
         """
-        return with_all_counts(SweepFolder(self._study, self.sweep).read_landscape()[0])
+        return with_all_counts(self._results[0])
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
         """summary.json: VISAGE, basin and ASR at the origin, each with its interval.
 
-        Raises UserError if the sweep was not reduced yet.
+        If verdicts were stored since, the summary includes them. Raises UserError if the sweep was not reduced yet, or
+        if a number does not follow from the stored rows.
         """
-        return SweepFolder(self._study, self.sweep).read_landscape()[1]
+        return self._results[1]
+
+    @functools.cached_property
+    def _results(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The landscape and the summary, with the columns and keys of the version that computed them."""
+        folder = SweepFolder(self._study, self.sweep)
+        if not self._check:
+            return folder.read_landscape()
+        results = checked_results(StoredSweep.open(folder))
+        return results.landscape, results.summary
 
     @functools.cached_property
     def points(self) -> pd.DataFrame:

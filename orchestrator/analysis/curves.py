@@ -128,9 +128,9 @@ def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[Me
 def _mean_curve(rows: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool) -> MeanCurve:
     lines = rows["line"].nunique()
     alphas, values = [], []
-    for alpha, nodes in rows.groupby("alpha"):
+    for alpha, points in rows.drop_duplicates(["alpha", "point_id"]).groupby("alpha"):
         alphas.append(float(str(alpha)))
-        values.append(_mean_at(nodes.drop_duplicates("point_id"), measure, probes, are_drawn))
+        values.append(_mean_at(points, measure, probes, are_drawn))
     value, low, high = zip(*values, strict=True)
     over = BOTH if lines > 1 and are_drawn else PROBES
     return MeanCurve(measure=measure, lines=lines, over=over, alpha=tuple(alphas), value=value, low=low, high=high)

@@ -1,8 +1,9 @@
 """Compute a sweep's results again from its stored rows, and compare them with the stored results.
 
 The hash in a document shows that it was not damaged, not that its numbers follow from the rows: whoever edits a number
-can make the hash anew. So `gate` and `compare` use recomputed numbers, and `verify` compares them with the stored ones.
-The numbers are computed by the reducer, which has the only definition of each. Nothing is written.
+can make the hash anew. So `gate` and `compare` use recomputed numbers, `verify` compares them with the stored ones, and
+`report`, `view` and `load_study` show no stored number that differs from them. The numbers are computed by the reducer,
+which has the only definition of each. Nothing is written.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from orchestrator.analysis.components import TARGET
-from orchestrator.analysis.landscape import check_columns
+from orchestrator.analysis.landscape import check_columns, to_table, with_all_counts
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import GROUP, SCORING_VERSION
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
 from orchestrator.scoring.verdicts import degeneracy_version, refusals_by_probe
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.utils.errors import UserError
 
 LANDSCAPE_FILE, SUMMARY_FILE = "landscape.parquet", "summary.json"
 TOLERANCE = 1e-9
@@ -34,7 +37,10 @@ TOLERANCE = 1e-9
 
 _COSTS = ("seconds", "tokens", "restarts", "actors")
 # Fields of a summary that every version of the intervals computes alike.
-_STABLE_FIELDS = ("prompts", "points_missing", "points_done", "points_total", "origin_asr", "radius")
+_STABLE_FIELDS = (
+    *("prompts", "points_missing", "points_done", "points_total"),
+    *("origin_asr", "paper", "released", "radius"),
+)
 # Columns that count unclear responses in version 2 of landscapes.
 _WITH_UNCLEAR = ("n_complied", "complied")
 # Columns that count right answers.
@@ -69,6 +75,7 @@ class Recomputation:
         landscape: The landscape.
         summary: The summary.
         refusals: The verdicts behind them, as `refusals_by_probe` returns them.
+        grown: Number of rows of the stored landscape that lack verdicts which were stored since.
         differences: Numbers of the stored results that the rows do not give.
         unchecked: Why other numbers of the stored results were not compared, a sentence for each reason.
     """
@@ -76,6 +83,7 @@ class Recomputation:
     landscape: pd.DataFrame
     summary: SweepSummary
     refusals: Mapping[Combination, ProbeVerdicts]
+    grown: int
     differences: tuple[Difference, ...]
     unchecked: tuple[str, ...]
 
@@ -88,6 +96,11 @@ class Recomputation:
                 more = f"; {len(of_file) - most} more of its numbers differ" if len(of_file) > most else ""
                 sentences[file] = f"{'; '.join(of_file[:most])}{more}"
         return sentences
+
+    def unsound(self) -> str:
+        """Return one sentence on all differences and what to do; empty if there are none."""
+        of_files = [f"{file}: {sentence}" for file, sentence in self.differences_by_file().items()]
+        return f"{'; '.join(of_files)}: `reduce` writes it again" if of_files else ""
 
 
 def recompute(stored: StoredSweep) -> Recomputation:
@@ -119,7 +132,51 @@ def recompute(stored: StoredSweep) -> Recomputation:
             of_summary = [difference for difference in of_summary if _last(difference.key) not in _COSTS]
             unchecked.append("its costs were not compared, because a record of a run cannot be read")
         differences += of_summary
-    return Recomputation(landscape, summary, refusals, tuple(differences), tuple(unchecked))
+    return Recomputation(landscape, summary, refusals, grown, tuple(differences), tuple(unchecked))
+
+
+@dataclass(frozen=True)
+class CheckedResults:
+    """Results that may be shown: no number of them contradicts the stored rows.
+
+    Attributes:
+        landscape: The landscape, as it is stored.
+        summary: The summary, as it is stored.
+        remarks: Which numbers could not be compared and why, a sentence for each reason.
+    """
+
+    landscape: pd.DataFrame
+    summary: dict[str, Any]
+    remarks: tuple[str, ...]
+
+    def parsed(self) -> tuple[pd.DataFrame, SweepSummary]:
+        """Return the landscape with the columns of this version, and the summary."""
+        return with_all_counts(self.landscape), SweepSummary.from_json(self.summary)
+
+
+def checked_results(stored: StoredSweep) -> CheckedResults:
+    """Return a sweep's stored results after comparing them with its rows.
+
+    If verdicts were stored since, the results are those that the rows give now, because only these can be checked.
+
+    Raises:
+        UserError: There are none that can be read, the rows they were computed from cannot be read, or a number does
+            not follow from these.
+    """
+    try:
+        recomputed = recompute(stored)
+    except DamagedFileError as error:
+        remedy = f"its results cannot be compared with its rows ({error}): `verify` names what to do"
+        raise UserError("sweep", stored.folder.path, remedy) from error
+    if unsound := recomputed.unsound():
+        damaged = len(stored.study.problems)
+        note = f" ({damaged} files of the study do not verify: `verify` names them)" if damaged else ""
+        raise UserError("sweep", stored.folder.path, f"{unsound}{note}")
+    if recomputed.grown:
+        remarks = tuple(f"{remark}; these numbers include them" for remark in recomputed.unchecked)
+        landscape = to_table(recomputed.landscape).to_pandas()
+        return CheckedResults(landscape, json.loads(json.dumps(recomputed.summary.to_json())), remarks)
+    return CheckedResults(*stored.folder.read_landscape(), recomputed.unchecked)
 
 
 def _target(summary: SweepSummary) -> float:

@@ -146,12 +146,14 @@ def reduce(call: Call) -> int:
 
 def report(call: Call) -> int:
     """Write report.html of the latest sweep, or [SWEEP]; report.reveal=true shows whole responses."""
-    from orchestrator.analysis.reducer import read_results
+    from orchestrator.analysis.recomputation import checked_results
     from orchestrator.report.page.render import write_report
 
     stored = _stored(call)
-    frame, summary = read_results(stored.folder)
-    write_report(stored, frame, summary, call.config.report)
+    results = checked_results(stored)
+    for remark in results.remarks:
+        logger.warning("%s: %s: `reduce` computes them again", stored.folder.path.name, remark)
+    write_report(stored, *results.parsed(), call.config.report)
     print_mapping({"report": str(stored.folder.result_paths()["report"])}, call.json)
     return ExitCode.COMPLETE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -112,12 +113,20 @@ class ProbeVerdicts:
     refused: np.ndarray
     clusters: ProbeClusters | None = None
 
+    @functools.cached_property
+    def _point_index(self) -> pd.Index[str]:
+        return pd.Index(self.points)
+
+    @functools.cached_property
+    def _prompt_index(self) -> pd.Index[str]:
+        return pd.Index(self.prompts)
+
     def labels(self, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return the cluster of each of these prompts (None: of all), int[prompt]."""
         if self.clusters is None:
             return np.arange(len(self.prompts if prompts is None else prompts))
         labels = np.array(self.clusters.labels)
-        return labels if prompts is None else labels[pd.Index(self.prompts).get_indexer(pd.Index(prompts))]
+        return labels if prompts is None else labels[self._prompt_index.get_indexer(pd.Index(prompts))]
 
     def at(self, points: Sequence[str] | np.ndarray, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return the verdicts [point, prompt] on these prompts at these points, NaN where there is no verdict.
@@ -125,8 +134,8 @@ class ProbeVerdicts:
         `prompts`: None for all prompts.
         """
         selected = self.prompts if prompts is None else prompts
-        rows = pd.Index(self.points).get_indexer(pd.Index(points))
-        columns = pd.Index(self.prompts).get_indexer(pd.Index(selected))
+        rows = self._point_index.get_indexer(pd.Index(points))
+        columns = self._prompt_index.get_indexer(pd.Index(selected))
         refused = self.refused[np.ix_(rows, columns)].astype(OUTCOME, copy=False)  # index -1 is overwritten below
         refused[rows < 0] = np.nan
         refused[:, columns < 0] = np.nan

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from orchestrator import judges
+from orchestrator.analysis.recomputation import recompute
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
@@ -28,7 +30,7 @@ from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.observations import Judgements
-from orchestrator.store.part_index import signature
+from orchestrator.store.part_index import Signature, signature
 from orchestrator.store.parts import Part, TaskKey
 from orchestrator.store.schemas import RESPONSE_KEY
 from orchestrator.store.study import Study
@@ -69,6 +71,7 @@ class _ScratchJudgements(Judgements):
 class _CachedView:
     lock: threading.Lock = field(default_factory=threading.Lock)
     seen: tuple[object, ...] = ()  # what the view depends on
+    summary: Signature | None = None  # of summary.json as the view has read it
     view: SweepView | None = None
 
 
@@ -86,7 +89,7 @@ class StudyCatalog:
         self._scratch, self._reveal = scratch, reveal
         self._studies = OpenStudies(root)
         self._list = SweepList(self._studies)
-        self._cache: dict[Path, _CachedView] = {}
+        self._cache: dict[tuple[str, str], _CachedView] = {}  # by the names of the study and the sweep
         self._lock = threading.Lock()
 
     def sweeps(self) -> list[SweepFolder]:
@@ -94,8 +97,22 @@ class StudyCatalog:
         return [folder for folder, _ in self._studies.sweeps()]
 
     def listing(self) -> Listing:
-        """Return the list of the sweeps that have been read, see `SweepList.listing`."""
-        return self._list.listing()
+        """Return the list of the sweeps that have been read, see `SweepList.listing`.
+
+        Headline numbers are those of stored summaries. If a sweep was viewed, and so checked, since its summary was
+        written, `unsound` of its row says which numbers its rows do not give; it is empty if they give all.
+        """
+        listing = self._list.listing()
+        return Listing([row | self._check_of(row) for row in listing.rows], listing.total)
+
+    def _check_of(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Return `unsound` of a row of the list; empty if the sweep's summary has not been checked."""
+        with self._lock:
+            cached = self._cache.get((row["study"], row["sweep"]))
+        if cached is None or cached.view is None or cached.view.unsound is None:
+            return {}
+        is_current = signature(cached.view.stored.folder.path / "summary.json") == cached.summary
+        return {"unsound": cached.view.unsound} if is_current else {}
 
     def find(self, study: str, sweep: str) -> SweepFolder | None:
         """Return the sweep with these folder names, or None. Names are compared and never used as paths."""
@@ -108,15 +125,18 @@ class StudyCatalog:
             UserError: If the sweep cannot be read.
         """
         with self._lock:
-            cached = self._cache.setdefault(folder.path, _CachedView())
+            cached = self._cache.setdefault((folder.study.root.name, folder.path.name), _CachedView())
         with cached.lock:
-            generations, landscape = folder.study.generations, signature(folder.path / "landscape.parquet")
-            seen = (signature(folder.path / "sweep.json"), landscape, generations.snapshot()[0])
+            generations = folder.study.generations
+            names = ("sweep.json", "landscape.parquet", "summary.json")
+            record, landscape, summary = (signature(folder.path / name) for name in names)
+            seen = (record, landscape, summary, generations.snapshot()[0])
             if cached.view is None or cached.seen != seen or not cached.view.fully_judged:
                 changed = signature(generations.path)
                 is_reduced = landscape is not None and (changed is None or landscape[1] > changed[1])
                 cached.view = self._read(folder, is_reduced)
                 cached.seen = seen
+                cached.summary = summary
             return cached.view
 
     def _read(self, folder: SweepFolder, is_reduced: bool) -> SweepView:
@@ -124,8 +144,7 @@ class StudyCatalog:
         stored = StoredSweep.open(folder)
         if is_reduced:
             with contextlib.suppress(UserError):
-                frame, summary = read_results(folder)
-                return SweepView(stored, frame, summary, self._evidence(stored, load_panel(stored)))
+                return self._reduced(stored)
         # Model judges answer only after the run has ended.
         names = tuple(name for name in stored.sweep.judges if not isinstance(judges.get(name), ModelJudge))
         sweep = dataclasses.replace(stored.sweep, judges=names or ("keyword",))
@@ -136,6 +155,27 @@ class StudyCatalog:
         frame = reduce_landscape(scratch, refusals)
         summary = reduce_summary(scratch, frame, refusals)
         return SweepView(scratch, frame, summary, self._evidence(scratch, panel), fully_judged=all(judged))
+
+    def _reduced(self, stored: StoredSweep) -> SweepView:
+        """Return the stored results if they follow from the rows; otherwise what the rows give, and why, as a warning.
+
+        Raises:
+            UserError: There are no results that can be read, or a model judge has not judged the sweep.
+        """
+        recomputed = recompute(stored)
+        unsound = recomputed.unsound()
+        if unsound:
+            warnings = [
+                f"The stored results are not shown, because they do not follow from the stored rows: {unsound}."
+            ]
+        else:
+            warnings = [f"{stored.folder.path.name}: {remark}." for remark in recomputed.unchecked]
+        if unsound or recomputed.grown:
+            results = recomputed.landscape, recomputed.summary
+        else:
+            results = read_results(stored.folder)
+        evidence = self._evidence(stored, load_panel(stored))
+        return SweepView(stored, *results, evidence, unsound=unsound, warnings=tuple(warnings))
 
     def _judge_batch(self, stored: StoredSweep, judge: Judge) -> bool:
         """Judge up to BATCH responses that have no verdict. Returns whether every response has one now."""

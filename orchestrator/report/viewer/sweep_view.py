@@ -33,6 +33,9 @@ class SweepView:
         summary: The summary.
         evidence: All verdicts, without responses: these are read when they are requested.
         fully_judged: Whether every stored response has been judged.
+        unsound: A sentence on stored results that the stored rows do not give. The landscape and the summary here are
+            then those of the rows. Empty if the rows give all; None if no stored results were read.
+        warnings: Sentences that the page shows besides those that the summary leads to.
     """
 
     stored: StoredSweep
@@ -40,6 +43,8 @@ class SweepView:
     summary: SweepSummary
     evidence: Evidence
     fully_judged: bool = True
+    unsound: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @functools.cached_property
     def _answers(self) -> Answers:
@@ -47,7 +52,8 @@ class SweepView:
 
     def content(self) -> dict[str, Any]:
         """Return everything that the page's template needs."""
-        return page_content(self.stored, self.frame, self.summary, self.evidence)
+        content = page_content(self.stored, self.frame, self.summary, self.evidence)
+        return content | {"warnings": [*self.warnings, *content["warnings"]]}
 
     def prompts(self) -> list[list[list[str]]]:
         """Return [text, category] of each prompt, by prompt set."""

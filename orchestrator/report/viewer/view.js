@@ -76,6 +76,7 @@
       const address = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
       const about = s.about ? `${s.about.probe_set} · ${s.about.system_prompt} · ${s.about.judge}` : "";
       const name = el("td", {}, el("a", { href: address, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
+      if (s.unsound) name.append(el("p", { class: "warning" }, `The stored rows do not give its stored numbers: ${s.unsound}.`));
       const bar = el("progress", { max: s.tasks || 1, value: s.done, "aria-label": "tasks done" });
       return el("tr", {}, name,
         el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, progressText(s))),

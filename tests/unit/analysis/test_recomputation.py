@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator import load_study
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.recomputation import Recomputation, compare_summaries, recompute
 from orchestrator.analysis.verification import verify_study
@@ -20,6 +21,7 @@ from orchestrator.store.discovery import latest_sweep
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.tasks import Prompt
+from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
 OLD_STUDY = Path(__file__).parents[2] / "data" / "study_3b5b360" / "stored"
@@ -123,6 +125,49 @@ def test_right_answers_of_an_earlier_version_are_a_remark(tmp_path: Path) -> Non
     assert again.differences == () and "right answers are of an earlier version" in again.unchecked[0]
 
 
+def test_report_and_load_study_show_no_edited_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = store_sweep(tmp_path, basin(0.3))
+    sweep = latest_sweep(folder)
+    stored_frame, honest = sweep.read_landscape()
+    assert main(["report", str(folder)]) == 0 and load_study(folder).summary == honest
+    (folder / "report.html").unlink()
+    edit_summary(folder, visage=honest["visage"] | {"paper": 99.0})
+    given = honest["visage"]["paper"]
+    sentence = (
+        f"summary.json: visage.paper is stored as 99.0, and the stored rows give {given!r}: `reduce` writes it again"
+    )
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 2 and not (folder / "report.html").exists()
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    for table in ("summary", "landscape"):
+        with pytest.raises(UserError) as caught:
+            getattr(load_study(folder), table)
+        assert sentence in str(caught.value)
+    assert load_study(folder, check=False).summary["visage"]["paper"] == 99.0
+    assert not load_study(folder).generations.empty, "rows are no results"
+    assert main(["reduce", str(folder)]) == 0 and load_study(folder).summary == honest
+    stored_frame.loc[0, "n_refused"] += 1
+    sweep.write_landscape(to_table(stored_frame))
+    assert main(["report", str(folder)]) == 2
+    assert "landscape.parquet: n_refused in row 0" in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_that_are_older_than_the_rows_are_shown_as_the_rows_give_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store_sweep(tmp_path, basin(0.3), directions=1, leave_out=lambda node: node.alpha == 0.1)
+    before = {name: (folder / name).read_bytes() for name in RESULT_FILES}
+    store_sweep(tmp_path, basin(0.3), directions=1)
+    expected = load_study(folder)
+    for name, content in before.items():
+        (folder / name).write_bytes(content)
+    stored = load_study(folder)
+    pd.testing.assert_frame_equal(stored.landscape, expected.landscape)
+    assert stored.summary == expected.summary != load_study(folder, check=False).summary
+    assert main(["report", str(folder)]) == 0
+    assert "1 of 11 rows of landscape.parquet lack responses that were stored since" in caplog.text
+
+
 def test_results_that_are_older_than_the_rows_are_a_remark(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.3), directions=1, leave_out=lambda node: node.alpha == 0.1)
     before = {name: (folder / name).read_bytes() for name in RESULT_FILES}
@@ -188,9 +233,11 @@ def test_results_of_an_earlier_version_are_compared_where_its_numbers_mean_the_s
     assert report.is_sound and report.results == 4
     assert all("of an earlier version" in remark for remark in report.unchecked) and len(report.unchecked) == 5
     (line,) = study.glob("sweeps/line-*")
-    edit_summary(line, origin_asr=1.0)
-    (finding,) = verify_study(study).findings
-    assert finding.path == line / "summary.json" and "origin_asr is stored as 1.0" in finding.why
+    honest = latest_sweep(line).read_summary()
+    for key, value in (("origin_asr", 1.0), ("visage", honest["visage"] | {"paper": 1.0})):
+        edit_summary(line, **(honest | {key: value}))
+        (finding,) = verify_study(study).findings
+        assert finding.path == line / "summary.json" and f"{key}" in finding.why and "stored as 1.0" in finding.why
 
 
 def test_results_are_not_compared_with_rows_that_do_not_verify(tmp_path: Path) -> None:

@@ -245,6 +245,23 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
     assert view.summary.origin_asr == 0.0 and view.content()["tiles"]
 
 
+def test_an_edited_number_is_not_shown_and_warned_of(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
+    sweep = SweepFolder(Study.open(folder.parents[1]), folder)
+    honest = sweep.read_summary()
+    with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
+        before = json.loads(get(address, f"{path_of(folder)}/now")[2])
+        assert whole_list(address)[0]["unsound"] == ""
+        sweep.write_summary(honest | {"visage": honest["visage"] | {"paper": 99.0}})
+        assert whole_list(address)[0]["visage"] == "99.0" and "unsound" not in whole_list(address)[0], "not checked yet"
+        now = json.loads(get(address, f"{path_of(folder)}/now")[2])
+        sentence = f"visage.paper is stored as 99.0, and the stored rows give {honest['visage']['paper']!r}"
+        assert now["tiles"] == before["tiles"] and sentence in now["warnings"][0]
+        assert sentence in get(address, f"{path_of(folder)}/")[2] and sentence in whole_list(address)[0]["unsound"]
+        sweep.write_summary(honest)
+        assert json.loads(get(address, f"{path_of(folder)}/now")[2]) == before
+
+
 def test_many_responses_are_judged_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store_sweep(tmp_path / "studies", basin(0.25), probes=PROBES, directions=1)
     for path in folder.parents[1].glob("judgements/*/*"):
