@@ -87,6 +87,23 @@ class Term:
     row_size: int
 
 
+@dataclass(frozen=True, eq=False)
+class SeedTerms:
+    """Terms of one seed for many tensors.
+
+    Attributes:
+        seed: The seed of the noise.
+        scales: Scales of all tensors one after another. A scale of zero adds nothing.
+        starts: int64[tensors + 1]; tensor i has scales[starts[i] : starts[i + 1]], at least one.
+        row_sizes: int64[tensors], the number of elements per scaling unit.
+    """
+
+    seed: int
+    scales: npt.NDArray[np.float32]
+    starts: npt.NDArray[np.int64]
+    row_sizes: npt.NDArray[np.int64]
+
+
 def tensor_key(seed: int, name: str) -> tuple[int, int]:
     r"""Return the two 32-bit words of the Philox key for a tensor.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ import torch
 from workers.noise.definition import GPU_PART, PART, Array, DType, Slab, Term
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.targets import AdapterEndpoint, CheckpointEndpoint, Endpoint
+
+if TYPE_CHECKING:
+    from workers.weights.noise_writer import NoiseWriter
 
 TORCH_DTYPES: dict[DType, torch.dtype] = {
     "float32": torch.float32,
@@ -98,6 +101,9 @@ class DeviceMemory(Protocol):
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         """Run `do` once on every job, in any order."""
 
+    def noise_writer(self, regions: Iterable[tuple[TensorInfo, Any, Slab]]) -> NoiseWriter | None:
+        """Return a writer of noise on these regions at once, (tensor, handle, slab); None if the device has none."""
+
     def synchronize(self) -> None:
         """Wait until all writes are complete."""
 
@@ -159,6 +165,9 @@ class CpuMemory:
     def spread(self, jobs: Iterable[Job], do: Callable[[Job], None]) -> None:
         """Run `do` once on every job, in any order, on as many threads as numba may use."""
         self._cpu.spread(jobs, do)
+
+    def noise_writer(self, regions: Iterable[tuple[TensorInfo, Array, Slab]]) -> None:
+        """Return None: threads write the slabs one by one."""
 
     def synchronize(self) -> None:
         """Return at once: writes are synchronous."""
@@ -258,6 +267,21 @@ class GpuMemory:
         """Run `do` once on every job, in order."""
         for job in jobs:
             do(job)
+
+    def noise_writer(self, regions: Iterable[tuple[TensorInfo, torch.Tensor, Slab]]) -> NoiseWriter | None:
+        """Return a writer of noise on these regions at once; None if the base is not on the GPU."""
+        from workers.noise.gpu_table import SlabTable, TableEntry
+        from workers.weights.noise_writer import NoiseWriter
+
+        if self._resident is None:
+            return None
+        tensors: dict[str, TensorInfo] = {}
+        entries = []
+        for info, handle, slab in regions:
+            tensors.setdefault(info.name, info)
+            position = len(tensors) - 1  # the regions of a tensor follow one another
+            entries += [TableEntry(position, p, handle, self._base_region(info, p)) for p in self.parts(slab)]
+        return NoiseWriter(tensors.values(), SlabTable(list(tensors), entries, self._device))
 
     def synchronize(self) -> None:
         """Wait until all writes are complete."""

@@ -17,6 +17,7 @@ one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 from orchestrator.sweep.directions import Direction, UnitSums
 from orchestrator.sweep.points import DECIMALS, Point
-from workers.noise.definition import Array, DType, Term
+from workers.noise.definition import Array, DType, SeedTerms, Term
 from workers.weights.checkpoint import TensorInfo
 from workers.weights.targets import Endpoint
 
@@ -159,3 +160,56 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
     n = math.prod(shape)
     rounded = {seed: scale.astype(np.float32) for seed, scale in total.items()}
     return [Term(seed, rounded[seed], n // len(rounded[seed])) for seed in sorted(rounded) if np.any(rounded[seed])]
+
+
+class NoiseScales:
+    """Scalars of some directions on many tensors as flat arrays, from which `terms` of all tensors are made at once."""
+
+    def __init__(
+        self, directions: Sequence[Direction], tensors: Sequence[TensorInfo], scalars: Mapping[str, Scalars]
+    ) -> None:
+        """Arrange the scalars.
+
+        Args:
+            directions: Directions made of noise, in the order of their ids.
+            tensors: The tensors. None is empty.
+            scalars: Direction id -> `by_tensor` of its table.
+        """
+        parts: dict[int, list[tuple[int, list[npt.NDArray[np.float64]]]]] = {}
+        nothing = np.zeros(1)
+        for i, direction in enumerate(directions):
+            seed, other = _seeds(direction)
+            index = scalars[direction.id]
+            pairs = [index[t.name] if direction.covers(t.name) else (nothing, nothing) for t in tensors]
+            for tensor, (on_self, _) in zip(tensors, pairs, strict=True):
+                expected = direction.rows(tensor.shape) if direction.covers(tensor.name) else None
+                assert len(on_self) == (expected or 1), f"{tensor.name}: the scalars belong to another shape"
+            parts.setdefault(seed, []).append((i, [on_self for on_self, _ in pairs]))
+            if other is not None:
+                parts.setdefault(other, []).append((i, [on_other for _, on_other in pairs]))
+        sizes = np.array([tensor.size for tensor in tensors], np.int64)
+        self._seeds: list[tuple[SeedTerms, list[tuple[int, npt.NDArray[np.float64]]]]] = []
+        for seed in sorted(parts):
+            units = [max(map(len, arrays)) for arrays in zip(*(arrays for _, arrays in parts[seed]), strict=True)]
+            starts = np.concatenate([[0], np.cumsum(units, dtype=np.int64)])
+            flat = [
+                (i, np.concatenate([np.broadcast_to(a, n) for a, n in zip(arrays, units, strict=True)]))
+                for i, arrays in parts[seed]
+            ]
+            self._seeds.append((SeedTerms(seed, np.empty(0, np.float32), starts, sizes // np.diff(starts)), flat))
+
+    def terms(self, coefficients: Sequence[float]) -> list[SeedTerms]:
+        """Return the terms at a point, with the bits of `terms`. Seeds that add nothing to any tensor are left out.
+
+        Args:
+            coefficients: One for each direction.
+        """
+        result = []
+        for empty, parts in self._seeds:
+            total = np.zeros(empty.starts[-1])
+            for i, scalars in parts:
+                total += coefficients[i] * scalars
+            scales = total.astype(np.float32)
+            if np.any(scales):
+                result.append(dataclasses.replace(empty, scales=scales))
+        return result

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.sweep.points import Point
+from orchestrator.sweep.points import ORIGIN, Point
 from workers.noise.definition import Array, DType, Slab, Term
 from workers.noise.reference import perturb, to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
@@ -20,6 +20,9 @@ from workers.weights.layout import Layout
 from workers.weights.perturbation import blend, by_tensor, terms
 from workers.weights.references import RearrangedAdapter
 from workers.weights.targets import Endpoint
+
+if TYPE_CHECKING:
+    from workers.weights.noise_writer import NoiseWriter
 
 RecipeOf = Callable[[TensorInfo], WriteRecipe]
 
@@ -88,6 +91,8 @@ class ResidentWeights:
             for region in regions
         }
         self._moved: set[str] = set()
+        self._opened_noise_writer = False  # it needs a resident base, which the first write copies
+        self._noise_writer: NoiseWriter | None = None
         self._scalars: dict[str, Any] = {}
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -104,12 +109,13 @@ class ResidentWeights:
             if direction.endpoint is not None and direction.endpoint not in self._endpoints:
                 adapter = self._endpoints[direction.reference or ""]
                 self._endpoints[direction.endpoint] = RearrangedAdapter(adapter, direction)
-        self._write(
-            lambda info: WriteRecipe(
-                terms(point, info.name, info.shape, self._scalars),
-                blend(point, info, self._endpoints),
+        if not self._write_noise(point):
+            self._write(
+                lambda info: WriteRecipe(
+                    terms(point, info.name, info.shape, self._scalars),
+                    blend(point, info, self._endpoints),
+                )
             )
-        )
 
     def apply_canary(self) -> None:
         """Move every tensor by its canary recipe."""
@@ -117,7 +123,24 @@ class ResidentWeights:
 
     def restore(self) -> None:
         """Write the unperturbed base."""
-        self._write(base_recipe)
+        if not self._write_noise(ORIGIN):
+            self._write(base_recipe)
+
+    def _write_noise(self, point: Point) -> bool:
+        """Write a point made of noise alone by the device's writer of noise. Return False if it cannot."""
+        if not all(direction.needs_scalars and direction.endpoint is None for direction, _ in point.coefficients):
+            return False
+        if not self._opened_noise_writer:
+            self._opened_noise_writer = True
+            regions = ((info, region) for info in self._tensors() if info.size for region in self._layout[info.name])
+            self._noise_writer = self._device.noise_writer(
+                (info, self._memory[region.parameter], region.slab) for info, region in regions
+            )
+        if self._noise_writer is None:
+            return False
+        self._noise_writer.write(point, self._scalars, self._moved)
+        self._device.synchronize()
+        return True
 
     def _write(self, recipe_of: RecipeOf) -> None:
         """Write every region of every tensor that moves, or that the last write moved, by its recipe."""

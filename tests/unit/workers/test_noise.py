@@ -26,7 +26,7 @@ from scipy.special import ndtri
 from orchestrator.sweep.directions import from_json
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.points import Point
-from workers.noise import cpu, reference
+from workers.noise import cpu, definition, reference
 from workers.noise import cpu_kernels as kernels
 from workers.noise.cpu import row_sums, square_sums, sums, write_slab
 from workers.noise.definition import DTYPES, TABLE_SHA256, UNIT, Array, DType, Slab, Term, table, tensor_key
@@ -129,6 +129,16 @@ def test_the_patterns_match_all_documented_vectors() -> None:
     assert (len(VECTORS), len(IDS), len(SUMS), len(WRITTEN)) == (10, 7, 2, 3)
     assert (len(TOWARDS), len(BLENDED)) == (3, 4)
     assert max(int(v[4]) for v in VECTORS) > 2**35  # where the counter's second word is used
+
+
+def test_version_1_is_frozen() -> None:
+    """Stored studies depend on these values: nobody may change the page's vectors and the code together."""
+    assert definition.NOISE_VERSION == 1
+    vectors = json.dumps([VECTORS, SUMS, WRITTEN, IDS, TABLE_SHA256], ensure_ascii=False)
+    assert (
+        hashlib.sha256(vectors.encode()).hexdigest()
+        == "dcc37d9c77443575cff304a3a447ad9b1bab693e25f96aef298bb9c3c9efe700"
+    )
 
 
 @pytest.mark.parametrize(("seed", "name", "k0", "k1", "k", "values"), VECTORS)

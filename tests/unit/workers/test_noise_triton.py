@@ -121,27 +121,29 @@ for case in far_cases:
 """
 
 COMPILED = """
-import itertools, json
-import triton
+import json, os, subprocess, sys
+import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from workers.noise import gpu
 
-blends = ((1, True), (3, False))  # sources, and whether the one has a coefficient of 1
-most = ((3, False), 2, False)
-cases = [("*i16", *case) for case in itertools.product(blends, (1, 2), (True, False))]
-cases += [("*fp32", *most), ("*fp16", *most)]
-fused = gpu.OPTIONS | {"enable_fp_fusion": True}
-for dtype, (sources, is_plain_copy), terms, contiguous in cases:
-    constants = {"N_SOURCES": sources, "IS_PLAIN_COPY": is_plain_copy, "N_TERMS": terms, "CONTIGUOUS": contiguous}
-    signature = dict.fromkeys(("dst", "source0", "source1", "source2"), dtype)
-    signature |= {"coefficients": "*fp32", "quantiles": "*i16", "keys": "*i32", "scales": "*fp32"}
-    signature |= {"units": "*i64", "geometry": "*i64"} | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(gpu.write_kernel, signature, constants)
-    for control in [False, True] if ((sources, is_plain_copy), terms, contiguous) == most else [False]:
-        options = fused if control else gpu.OPTIONS
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        print(json.dumps([[dtype, *constants.values()], control, compiled.asm["ptx"]]))
+B, F, H = torch.bfloat16, torch.float32, torch.float16
+one = gpu.Form(B, (B,), True, 1, 0, True)
+most = gpu.Form(B, (B, F, H), False, 2, 2, False)
+cases = [(one, arch, False) for arch in (80, 90, 100, 120)]
+cases += [(gpu.Form(F, (F,), True, 1, 0, True), 90, False), (gpu.Form(H, (B,), True, 2, 0, True), 90, False)]
+cases += [(most, 80, False), (most, 90, False), (most, 120, False), (most, 90, True)]
+disassembler = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "nvdisasm")
+for form, arch, fused in cases:
+    signature = {"records": "*i64", "quantiles": "*i16"} | dict.fromkeys(form.constants(), "constexpr")
+    aligned = {(i,): [["tt.divisibility", 16]] for i in range(2)}  # as memory that torch allocates
+    source = ASTSource(gpu.write_kernel, signature, form.constants(), aligned)
+    options = gpu.OPTIONS | {"enable_fp_fusion": fused}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    with open("kernel.cubin", "wb") as file:
+        file.write(compiled.asm["cubin"])
+    sass = subprocess.run([disassembler, "-c", "kernel.cubin"], capture_output=True, text=True, check=True).stdout
+    print(json.dumps([repr(form), arch, fused, form == one, compiled.asm["ptx"], sass]))
 """
 
 
@@ -168,18 +170,62 @@ def test_interpreted_kernel_matches_the_reference_bit_for_bit(tmp_path: Path) ->
     assert [case for case in results if case[-1] != 0] == []
 
 
+def instructions(sass: str) -> tuple[list[str], dict[str, int]]:
+    """Return the machine's instructions of a kernel, and the position to which each label points."""
+    found: list[str] = []
+    labels: dict[str, int] = {}
+    for line in sass.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(found)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;", line):
+            found.append(instruction[1])
+    return found, labels
+
+
+def per_element(sass: str) -> float:
+    """Return the number of instructions that a thread executes for each element that it writes.
+
+    The kernel is one loop over a program's 4 chunks, of which a thread writes 8 elements each. Instructions in the loop
+    count 4 times, those before and after it once, up to the last exit. Other branches may only leave the kernel.
+    """
+    found, labels = instructions(sass)
+    last = max(i for i, text in enumerate(found) if "EXIT" in text)
+    jumps = [(i, labels[target]) for i, text in enumerate(found[:last]) for target in re.findall(r"\.L_x_\d+", text)]
+    loops = [(target, i) for i, target in jumps if target <= i]
+    assert len(loops) == 1 and all(target > loops[0][1] for i, target in jumps if target > i), jumps
+    body = loops[0][1] - loops[0][0] + 1
+    return (last + 1 - body + 4 * body) / (4 * 8)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[list]:
+    pytest.importorskip("triton.backends.nvidia")
+    return run_script(COMPILED, tmp_path_factory.mktemp("compiled"), TRITON_INTERPRET="0")
+
+
 @pytest.mark.thorough
-def test_compiled_kernel_has_no_fused_multiply_add(tmp_path: Path) -> None:
-    """In PTX for compute capability 9.0, products and sums are rounded separately, and subnormals are kept.
+def test_compiled_kernel_has_no_fused_multiply_add(compiled: list[list]) -> None:
+    """Products and sums are rounded separately, and subnormals are kept, in PTX and in the machine's code.
 
     With fusion switched on, the test detects it.
     """
-    results = run_script(COMPILED, tmp_path, TRITON_INTERPRET="0")
-    assert sum(control for _, control, _ in results) == 3
-    assert len({tuple(case) for case, _, _ in results}) == 10
-    for case, control, ptx in results:
-        assert bool(re.search(r"\bfma\.", ptx)) == control, case
+    assert sum(fused for _, _, fused, _, _, _ in compiled) == 1 and len(compiled) == 10
+    for form, arch, fused, _, ptx, sass in compiled:
+        case = form, arch
+        assert bool(re.search(r"\bfma\.", ptx)) == fused, case
+        assert bool(re.search(r"\bFFMA", sass)) == fused, case
         assert not re.search(r"\.ftz\b", ptx), case
-        if not control:
+        # dividing 64-bit integers converts an integer with .FTZ, which has no subnormals to flush
+        flushed = [text for text in instructions(sass)[0] if "FTZ" in text and not re.search(r"\bU?F2I", text)]
+        assert not flushed, case
+        if not fused:
             arithmetic = set(re.findall(r"\b(?:mul|add|sub)\.[\w.]*f32\b", ptx))
             assert arithmetic == {"mul.rn.f32", "add.rn.f32"}, case  # .rn: ptxas may not fuse these either
+
+
+@pytest.mark.thorough
+def test_one_term_takes_at_most_40_instructions_per_element(compiled: list[list]) -> None:
+    counts = {arch: per_element(sass) for _, arch, _, is_counted, _, sass in compiled if is_counted}
+    assert sorted(counts) == [80, 90, 100, 120]
+    assert max(counts.values()) <= 40, counts
+    assert min(counts.values()) >= 20, f"ten rounds of Philox alone take 5 per element: {counts}"

@@ -1,0 +1,204 @@
+"""Host time of a write on a GPU that holds the base, measured on a CPU: the kernel's launches do nothing.
+
+Every step of a write runs but the launches and the copies to a GPU: the models' tensors have their real names, shapes
+and number, and their memory is reserved but never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks import results
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
+from orchestrator.utils.choices import Norm
+from workers.noise import gpu
+from workers.noise.definition import Array, Slab
+from workers.weights.checkpoint import TensorInfo
+from workers.weights.device_memory import GpuMemory
+from workers.weights.layout import Region
+from workers.weights.perturbation import SCHEMA
+from workers.weights.resident import ResidentWeights
+
+CPU = torch.device("cpu")
+LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
+ROWS = RandomDirection(13, Norm.filter)
+
+
+def llama_8b() -> dict[str, tuple[int, ...]]:
+    """Return the tensors of Llama-3-8B."""
+    hidden, wide, kv, vocabulary = 4096, 14336, 1024, 128256
+    layer: dict[str, tuple[int, ...]] = {
+        **{f"self_attn.{name}_proj.weight": (hidden, hidden) for name in "qo"},
+        **{f"self_attn.{name}_proj.weight": (kv, hidden) for name in "kv"},
+        **{f"mlp.{name}_proj.weight": (wide, hidden) for name in ("gate", "up")},
+        "mlp.down_proj.weight": (hidden, wide),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    return _model(layer, 32, hidden, vocabulary)
+
+
+def qwen3_30b_a3b() -> dict[str, tuple[int, ...]]:
+    """Return the tensors of Qwen3-30B-A3B, a mixture of 128 experts in each of 48 layers."""
+    hidden, wide, vocabulary = 2048, 768, 151936
+    layer: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj.weight": (4096, hidden),
+        "self_attn.k_proj.weight": (512, hidden),
+        "self_attn.v_proj.weight": (512, hidden),
+        "self_attn.o_proj.weight": (hidden, 4096),
+        "self_attn.q_norm.weight": (128,),
+        "self_attn.k_norm.weight": (128,),
+        "mlp.gate.weight": (128, hidden),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    for expert in range(128):
+        layer |= {f"mlp.experts.{expert}.{name}_proj.weight": (wide, hidden) for name in ("gate", "up")}
+        layer[f"mlp.experts.{expert}.down_proj.weight"] = (hidden, wide)
+    return _model(layer, 48, hidden, vocabulary)
+
+
+def _model(
+    layer: Mapping[str, tuple[int, ...]], layers: int, hidden: int, vocabulary: int
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        "lm_head.weight": (vocabulary, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    return shapes | {f"model.layers.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
+
+
+class UntouchedCheckpoint:
+    """A checkpoint in bfloat16 whose tensors all share one memory, which the system provides only when it is read."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._infos = {name: TensorInfo(name, shapes[name], "bfloat16") for name in sorted(shapes)}
+        self._memory = np.zeros(max(info.size for info in self._infos.values()), np.uint16)
+
+    def tensors(self) -> list[TensorInfo]:
+        """Return every tensor, sorted by name."""
+        return list(self._infos.values())
+
+    def base(self, name: str) -> Array:
+        """Return a tensor's bits."""
+        return self._memory[: self._infos[name].size]
+
+
+@dataclass
+class Launches:
+    """What reached the stubs.
+
+    Attributes:
+        grids: (programs per slab, slabs) of each launch.
+        copied: Bytes of each copy to the device.
+    """
+
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    copied: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def stub_launcher() -> Iterator[Launches]:
+    """Record the launches and copies of `workers.noise.gpu` instead of making them."""
+    launches = Launches()
+
+    def run(form: gpu.Form, grid: tuple[int, int], records: torch.Tensor, quantiles: torch.Tensor) -> None:
+        launches.grids.append(grid)
+
+    def upload(packed: torch.Tensor, buffer: torch.Tensor) -> None:
+        launches.copied.append(packed.nbytes)
+
+    with mock.patch.object(gpu, "_run", run), mock.patch.object(gpu, "_upload", upload):
+        yield launches
+
+
+def open_weights(shapes: Mapping[str, tuple[int, ...]]) -> ResidentWeights:
+    """Open the untouched weights of a model, each tensor a parameter of its own, with the base resident."""
+    checkpoint: Any = UntouchedCheckpoint(shapes)
+    memory = torch.empty(max(info.size for info in checkpoint.tensors()), dtype=torch.bfloat16)
+    infos = checkpoint.tensors()
+    parameters = {info.name: memory for info in infos}
+    layout = {info.name: [Region(info.name, Slab.whole(info.size))] for info in infos}
+    device = GpuMemory(checkpoint, CPU, resident=True)
+    return ResidentWeights(checkpoint, layout, parameters, "bfloat16", memory=device)
+
+
+def scalars_of(direction: Direction, shapes: Mapping[str, tuple[int, ...]]) -> pa.Table:
+    """Return scalars of a direction that were not measured."""
+    names: list[str] = []
+    rows: list[int] = []
+    for name in sorted(shapes):
+        if direction.covers(name):
+            units = direction.rows(shapes[name])
+            names += [name] * (units or 1)
+            rows += [-1] if units is None else range(units)
+    return pa.table([names, rows, [0.5] * len(rows), [0.1] * len(rows), [None] * len(rows)], schema=SCHEMA)
+
+
+def cases() -> list[tuple[str, dict[str, tuple[int, ...]], Sequence[Direction]]]:
+    """Return (name, tensors, directions) of each case."""
+    llama, experts = llama_8b(), qwen3_30b_a3b()
+    return [
+        ("Llama-3-8B, one direction", llama, [LINE]),
+        ("Llama-3-8B, two directions", llama, [LINE, ACROSS]),
+        ("Llama-3-8B, filter norm", llama, [ROWS]),
+        ("Qwen3-30B-A3B, one direction", experts, [LINE]),
+        ("Qwen3-30B-A3B, two directions", experts, [LINE, ACROSS]),
+        ("Qwen3-30B-A3B, filter norm", experts, [ROWS]),
+    ]
+
+
+def main() -> None:
+    """Run the benchmark and write its section of RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    machine = results.machine()
+    rows: list[list[str]] = []
+    for name, shapes, directions in cases():
+        weights = open_weights(shapes)
+        scalars = {direction.id: scalars_of(direction, shapes) for direction in directions}
+        times = []
+        with stub_launcher() as launches:
+            weights.apply_point(ORIGIN, {})
+            for i in range(options.rounds + 1):
+                point = Point.from_coefficients((direction, 0.01 * (i + 1)) for direction in directions)
+                launches.grids.clear()
+                launches.copied.clear()
+                start = time.perf_counter()
+                weights.apply_point(point, scalars)
+                times.append(time.perf_counter() - start)
+        slabs = sum(n for _, n in launches.grids)
+        median, worst = statistics.median(times[1:]), max(times[1:])
+        copied = f"{sum(launches.copied) / 1e6:.1f}"
+        rows.append(
+            [name, f"{slabs:,}", str(len(launches.grids)), str(len(launches.copied)), copied]
+            + [f"{1e3 * seconds:.1f}" for seconds in (median, worst, times[0])]
+        )
+    header = ["model", "slabs", "launches", "copies", "MB copied", "median, ms", "slowest, ms", "first, ms"]
+    text = (
+        f"## Host time of a write on a GPU\n\n`python -m benchmarks.gpu_writes`, {machine}.\n\n"
+        f"The base is on the GPU. Launches and copies do nothing here, everything else runs ({options.rounds} rounds). "
+        "The first write of a direction also arranges its scalars and computes its keys.\n\n"
+        f"{results.table(header, rows)}\n\nGoals: under 5 ms for an 8B, under 100 ms for a mixture of experts."
+    )
+    print(text)
+    results.section("gpu_writes", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Writes of noise on many slabs of a GPU: their launches, their copies, and the terms of all tensors at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
+from workers.weights.checkpoint import TensorInfo
+from workers.weights.perturbation import NoiseScales, terms
+
+pytest.importorskip("triton")
+
+
+from benchmarks.gpu_writes import ACROSS, LINE, ROWS, llama_8b, open_weights, qwen3_30b_a3b, scalars_of, stub_launcher
+
+SHAPES = {"a.weight": (6, 4), "b.bias": (5,), "c.norm": (4,), "d.weight": (3, 2, 4)}
+
+
+@pytest.mark.parametrize(
+    "directions",
+    [
+        [LINE],
+        [LINE, ACROSS],
+        [ROWS],
+        [LINE, ROWS],
+        [RandomDirection(12, "filter", orthogonal_to=11), LINE],  # one seed with scales per row and per tensor
+        [RandomDirection(3, exclude=("a",)), RandomDirection(4, "filter", orthogonal_to=3, exclude=())],
+    ],
+)
+def test_terms_of_all_tensors_at_once_equal_those_of_each(directions: list[Direction]) -> None:
+    rng = np.random.default_rng(0)
+    infos = [TensorInfo(name, shape, "bfloat16") for name, shape in SHAPES.items()]
+    scalars = {
+        d.id: {
+            name: tuple(rng.standard_normal((2, d.rows(shape) or 1)) * (name != "b.bias"))  # a bias of zeros
+            for name, shape in SHAPES.items()
+            if d.covers(name)
+        }
+        for d in directions
+    }
+    point = Point.from_coefficients((d, float(c)) for d, c in zip(directions, rng.uniform(-1, 1, 9), strict=False))
+    kept = [d for d, _ in point.coefficients]
+    at_once = NoiseScales(kept, infos, scalars).terms([c for _, c in point.coefficients])
+    assert [t.seed for t in at_once] == sorted({t.seed for t in at_once})
+    for i, info in enumerate(infos):
+        one_by_one = {t.seed: t for t in terms(point, info.name, info.shape, scalars)}
+        for term in at_once:
+            scale = term.scales[term.starts[i] : term.starts[i + 1]]
+            expected = one_by_one.get(term.seed)
+            if expected is None:
+                assert not np.any(scale)
+            else:
+                assert np.array_equal(
+                    scale.view(np.uint32), np.broadcast_to(expected.scale, scale.shape).view(np.uint32)
+                )
+                assert term.row_sizes[i] * len(scale) == info.size
+
+
+@pytest.mark.parametrize(
+    ("shapes", "slabs", "launches"),
+    [(llama_8b(), 226 + 2 * 7, 5), (qwen3_30b_a3b(), 18_674 + 2 * 4, 6)],  # two embeddings are written in parts
+    ids=["8B", "mixture of experts"],
+)
+def test_a_write_is_one_copy_and_a_few_launches(shapes: dict[str, tuple[int, ...]], slabs: int, launches: int) -> None:
+    weights = open_weights(shapes)
+    moved = {name for name in shapes if "norm" not in name}
+    scalars = {d.id: scalars_of(d, shapes) for d in (LINE, ACROSS)}
+    one, two = (Point.from_coefficients(list(zip((LINE, ACROSS), c, strict=False))) for c in ((0.1,), (-0.2, 0.1)))
+    with stub_launcher() as seen:
+        weights.apply_point(ORIGIN, scalars)
+        assert not seen.grids and not seen.copied  # an engine starts with the base
+        for point, n_terms in ((one, 1), (two, 2), (ORIGIN, 0)):  # back at the origin, the base is copied
+            weights.apply_point(point, scalars)
+            assert len(seen.grids) == launches and sum(n for _, n in seen.grids) == slabs
+            assert seen.copied == [slabs * 8 * (14 + 4 * n_terms)]
+            assert weights._moved == (moved if n_terms else set())
+            seen.grids.clear()
+            seen.copied.clear()
