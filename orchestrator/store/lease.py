@@ -9,9 +9,11 @@ import contextlib
 import getpass
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,17 +32,20 @@ LEASE_TYPES: dict[str, type] = {
     **dict.fromkeys(("name", "part", "user", "host"), str),
     **dict.fromkeys(("born", "since", "beat"), float),
     "pid": int,
+    "ticks": int,
 }
 REQUIRED = ("name", "user", "host", "pid", "since", "beat")
 STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
+WATCHED = 2.5  # heartbeats for which a lease that looks stale is watched before it is taken over
 
 
 class Lease:
     """Context manager: the right of one driver to work on a sweep. A heartbeat renews it; leaving releases it.
 
-    A dead holder never blocks: its process is gone from this host, or its heartbeat has stopped. If two drivers enter
-    at the same moment, the one whose name stays in the file continues. Entering raises UserError while another driver
-    holds the lease.
+    A dead holder never blocks: its process is gone from this host, or its heartbeat has stopped. If the last heartbeat
+    looks old or in the future, the holder's clock or this one may be wrong, so entering waits for WATCHED heartbeats
+    whether another one follows. If two drivers enter at the same moment, the one whose name stays in the file
+    continues. Entering raises UserError while another driver holds the lease.
     """
 
     def __init__(self, out: Path, path: Path, part: str | None = None) -> None:
@@ -59,7 +64,7 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_until_released, daemon=True)
 
     def __enter__(self) -> Lease:
-        self._raise_if_held(self._holder())
+        self._raise_if_held(self._holder() or self._beating())
         self._renew()
         try:
             self._raise_if_held(self._holder())
@@ -98,6 +103,25 @@ class Lease:
         others = (held for held in holders(self._path.parent, self._path) if held.get("name") != self._name)
         return next((held for held in others if not _are_disjoint(self._part, held.get("part"))), None)
 
+    def _beating(self) -> dict[str, Any] | None:
+        """Return the lease of another driver whose heartbeat looks stale but goes on; None if there is none."""
+        first = {held["name"]: held["beat"] for held in self._overlapping()}
+        until = time.monotonic() + WATCHED * HEARTBEAT
+        while first and time.monotonic() < until:
+            time.sleep(HEARTBEAT / 10)
+            now = {held["name"]: held for held in self._overlapping()}
+            for name in first.keys() & now.keys():
+                if now[name]["beat"] != first[name]:
+                    return now[name]
+            first = {name: beat for name, beat in first.items() if name in now}
+        return None
+
+    def _overlapping(self) -> list[dict[str, Any]]:
+        """Return the leases of other drivers on an overlapping part, stale or not, unless their process has ended."""
+        found = map(_read, sorted({*self._path.parent.glob("lease*.json"), self._path}))
+        others = (held for held in found if held is not None and held["name"] != self._name and not _has_ended(held))
+        return [held for held in others if not _are_disjoint(self._part, held.get("part"))]
+
     def _renew(self) -> None:
         publish_json(
             self._out,
@@ -109,6 +133,7 @@ class Lease:
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "born": _process_start_time(os.getpid()),
+                "ticks": _start_ticks(os.getpid()),
                 "since": self._since,
                 "beat": time.time(),
             },
@@ -138,20 +163,33 @@ def _are_disjoint(one: str | None, other: str | None) -> bool:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """Return the driver that holds a lease. None if there is no file, or its driver is dead."""
+    """Return the driver that holds a lease. None if there is no file, or its driver has ended or its heartbeat has."""
+    held = _read(path)
+    if held is None or abs(time.time() - held["beat"]) > STALE or _has_ended(held):
+        return None
+    return held
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the content of a lease. None if there is no file, or it cannot be read."""
     try:
         held = read_json(path)
         check_fields(held, LEASE_TYPES)
         if any(held[key] is None for key in REQUIRED) or held["since"] > MAX_TIME:
             return None
-        if abs(time.time() - held["beat"]) > STALE:
-            return None
-        if held["host"] == socket.gethostname() and _process_start_time(held["pid"]) != held["born"]:
-            return None
         parse_part(held.get("part"))
         return held
     except (DamagedFileError, UserError, KeyError, FormatError):
         return None
+
+
+def _has_ended(held: Mapping[str, Any]) -> bool:
+    """Return whether the holder of a lease was a process of this host that has ended."""
+    if held["host"] != socket.gethostname():
+        return False
+    if held.get("ticks") is not None and sys.platform == "linux":
+        return _start_ticks(held["pid"]) != held["ticks"]
+    return _process_start_time(held["pid"]) != held["born"]
 
 
 def _user() -> str:
@@ -167,3 +205,14 @@ def _process_start_time(pid: int) -> float | None:
         return float(psutil.Process(pid).create_time())
     except (psutil.Error, ValueError, OverflowError):  # the latter two for a number that no process can have
         return None
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since this machine was. None if there is no such process.
+
+    Unlike the start time, it stays the same if the clock is set. Only on Linux.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError, OverflowError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(stat.rpartition(")")[2].split()[19])  # field 22, and the name in field 2 may contain spaces
+    return None

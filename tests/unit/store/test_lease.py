@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.store import lease
@@ -119,10 +120,34 @@ def test_a_later_process_with_the_same_id_does_not_block(path: Path) -> None:
 
 
 @pytest.mark.parametrize("age", [lease.STALE + 5, -lease.STALE - 5, 1e9])
-def test_a_stale_or_future_heartbeat_does_not_block(path: Path, age: float) -> None:
+def test_a_stale_or_future_heartbeat_does_not_block(path: Path, monkeypatch: pytest.MonkeyPatch, age: float) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
     write_foreign_lease(path, beat=time.time() - age)
     with enter(path):
         pass
+
+
+@pytest.mark.parametrize("step", [-40 * 86400.0, 3600.0])
+def test_a_clock_that_is_set_wrong_does_not_hide_a_live_driver(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """The first driver's clock stays right, as on another host. The boot time that psutil reads moves with it."""
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
+    first = "from orchestrator.store import lease; lease.HEARTBEAT = 0.1" + HOLDS
+    other = subprocess.Popen([sys.executable, "-c", first, path.parents[2], path], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    real, boot = time.time, psutil.boot_time()
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + step)
+    monkeypatch.setattr(lease, "WATCHED", 600)  # it ends as soon as a heartbeat is seen
+    try:
+        with pytest.raises(UserError, match=re.escape(f"process {other.pid} ")):
+            enter(path).__enter__()
+    finally:
+        other.kill()
+        other.wait()
+    with enter(path):
+        assert read_json(path)["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "\x00" * 100])
