@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
+import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -45,12 +46,27 @@ def remove_stale_files(out: Path, older_than: float = DAY) -> None:
 
     Args:
         out: The root of studies.
-        older_than: Seconds since a file was written. Tokens are kept thirty times as long.
+        older_than: Seconds since a file was written, by the clock of the file system. Tokens are kept thirty times as
+            long.
     """
+    now = _file_system_time(out)
+    if now is None:
+        return
     for path in itertools.chain.from_iterable(folder.glob("*") for folder in temporary_folders(out)):
         # A token is written once and needed for the whole run. A run that lasts longer loses nothing: actors that see
         # no token return their rows through Ray.
         limit = older_than * (30 if path.name.startswith(TOKEN) else 1)
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > limit:
+            if now - path.stat().st_mtime > limit:
                 path.unlink()
+
+
+def _file_system_time(out: Path) -> float | None:
+    """Return the present time by the clock that dates files. None if no file can be written.
+
+    This machine's clock may be wrong or differ from a file server's. Files that others are writing would look old.
+    """
+    for folder in temporary_folders(out):
+        with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder) as probe:
+            return os.stat(probe.name).st_mtime
+    return None

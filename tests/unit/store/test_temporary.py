@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 from pathlib import Path
+
+import pytest
 
 from orchestrator.store import files
 from orchestrator.store.study import Study
@@ -33,3 +36,15 @@ def test_old_temporary_files_are_removed_and_new_ones_stay(study: Study) -> None
     remove_stale_files(study.out)
     assert sorted(p.name for p in folder.iterdir()) == ["new", token]
     assert sees_disk(study.out, token)
+
+
+def test_a_clock_that_is_set_wrong_removes_nothing_that_others_are_writing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = study.out / files.TMP / "new"
+    create_disk_token(study.out)
+    new.write_text("")
+    late = time.time() + 40 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: late)
+    remove_stale_files(study.out)
+    assert new.exists()
