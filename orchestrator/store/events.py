@@ -18,6 +18,10 @@ from orchestrator.utils.redaction import redact
 EVENT_TYPES = {"at": float, "event": str}
 """The fields of every event, of which `at` is a time in seconds. Lines without them are not events."""
 
+AFTER_FIELD = "after"
+"""The field that holds the seconds since the log was opened. Unlike differences of `at`, they stay right if the clock
+is set meanwhile. Logs of earlier versions lack it."""
+
 ERROR_FIELD, ERRORS_FIELD = "why", "story"
 """The fields that hold an error message and a list of error messages."""
 
@@ -29,6 +33,7 @@ class EventLog:
         self.path = path
         self._file: IO[bytes] | None = None
         self._hosts = {socket.gethostname()}
+        self._opened = time.monotonic()
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event. Errors of the disk are ignored: a full disk must not stop a sweep because of its log.
@@ -45,7 +50,8 @@ class EventLog:
             fields[ERROR_FIELD] = redact(fields[ERROR_FIELD], self._hosts)
         if ERRORS_FIELD in fields:
             fields[ERRORS_FIELD] = [redact(message, self._hosts) for message in fields[ERRORS_FIELD]]
-        line = json.dumps({"at": time.time(), "event": event, **fields}, ensure_ascii=False) + "\n"
+        times = {"at": time.time(), AFTER_FIELD: round(time.monotonic() - self._opened, 6)}
+        line = json.dumps({**times, "event": event, **fields}, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError):
             if self._file is None:  # it stays open: there are two events per visit
                 self._file = open_to_append(self.path)

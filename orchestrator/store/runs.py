@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.store.events import EventLog
+from orchestrator.store.events import AFTER_FIELD, EventLog
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RUNNING, FailedVisit, RunRecord, RunTotals
 from orchestrator.store.study import Study
@@ -34,13 +34,13 @@ class RunRecorder:
 
     def __init__(self, folder: SweepFolder, tasks: int, part: str | None = None) -> None:
         self._folder = folder
-        self._started = time.time()
+        self._started = time.monotonic()  # the clock of the machine may be set while the run goes on
         self._record = RunRecord(
             run=new_run_name(),
             part=part,
             host=socket.gethostname(),
             pid=os.getpid(),
-            started_at=self._started,
+            started_at=time.time(),
             outcome=RUNNING,
             tasks=tasks,
         )
@@ -54,7 +54,7 @@ class RunRecorder:
     @property
     def seconds(self) -> float:
         """Seconds since the run began."""
-        return round(time.time() - self._started, 1)
+        return round(time.monotonic() - self._started, 1)
 
     def record_actor(self, description: Mapping[str, Any]) -> None:
         """Record an actor. `description`: its engine, versions and machine, as the actor reports them."""
@@ -135,7 +135,7 @@ class _EventCounter:
         self._held: dict[int, tuple[float, float]] = {}  # slot -> (since when its actor holds GPUs, how many)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        at = float(event["at"])
+        at = float(event.get(AFTER_FIELD, event["at"]))
         if self._begun is None:
             self._begun = at
         self._last = at

@@ -60,6 +60,23 @@ def visit_given(later: float, visit: str) -> tuple[float, str, dict[str, Any]]:
     return later, "visit_given", {"slot": 0, "visit": visit}
 
 
+@pytest.mark.parametrize("step", [-40 * 86400.0, 3600.0])
+def test_a_clock_that_is_set_while_a_run_goes_on_changes_no_duration(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    recorder = RunRecorder(folder, 3)
+    log = folder.study.events(recorder.run)
+    log.write("actor_ready", **READY)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    log.write("actor_died", slot=0)
+    while_running = examine(folder)
+    recorder.end("complete", RunTotals())
+    for seconds in (while_running.seconds, examine(folder).seconds):
+        assert 0 <= seconds < 600
+    assert while_running.gpu_hours == pytest.approx(2 * 10 / 3600, rel=0.5)
+
+
 def test_runs_that_died_and_runs_that_ended_are_added_up(folder: SweepFolder) -> None:
     begin_run(folder, 100, (20, "actor_ready", READY), visit_given(20, "a"), visit_done(30, "a"), visit_given(30, "b"))
     begin_run(folder, 200, (20, "actor_ready", READY), visit_done(30, "b"), (40, "actor_died", {"slot": 0}),
