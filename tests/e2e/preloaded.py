@@ -40,29 +40,44 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """The process that has imported the packages. It ends when its stdin is closed, and thus with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: dict[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "tests.e2e.preloaded"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True, bufsize=1
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=env, text=True, bufsize=1
         )
+
+    def start(self, arguments: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
+        """Start one command line, with its output in files. Returns its process id. `wait` must follow."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        request = {"arguments": arguments, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        return int(self._process.stdout.readline())
+
+    def wait(self, timeout: float) -> int | None:
+        """Return the exit code of the command line that was started last; None if it has not ended in time."""
+        assert self._process.stdout is not None
+        in_time, _, _ = select.select([self._process.stdout], [], [], timeout)
+        return int(self._process.stdout.readline()) if in_time else None
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
     def run(
         self, arguments: list[str], cwd: Path, env: dict[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """Run one command line. Raises subprocess.TimeoutExpired, as subprocess.run does."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
         with tempfile.TemporaryDirectory() as folder:
             out, err = (Path(folder, name) for name in ("out", "err"))
-            request = {"arguments": arguments, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)}
-            stdin.write(json.dumps(request) + "\n")
-            pid = int(stdout.readline())
-            in_time, _, _ = select.select([stdout], [], [], timeout)
-            if not in_time:
+            pid = self.start(arguments, cwd, env, out, err)
+            code = self.wait(timeout)
+            if code is None:
                 os.kill(pid, signal.SIGKILL)
-            code = int(stdout.readline())
+                self.wait(timeout)
             texts = [path.read_text(encoding="utf-8") for path in (out, err)]
-        if not in_time:
+        if code is None:
             raise subprocess.TimeoutExpired(arguments, timeout, *texts)
         return subprocess.CompletedProcess(arguments, code, *texts)
 

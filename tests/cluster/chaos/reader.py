@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.store.files import DamagedFileError
+from orchestrator.store.parts import TaskParts
 from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 
@@ -15,13 +16,14 @@ Key = tuple[str, str, str]
 """Point, prompt set and prompt of an answer."""
 
 PAUSE = 1.0  # seconds between two reads
+ASK_EVERY = 3  # reads
 
 
-def read_responses(study: Study) -> tuple[dict[Key, str], int]:
-    """Return every response that counts, and the number of rows that are stored twice."""
+def read_responses(study: Study, parts: TaskParts | None = None) -> tuple[dict[Key, str], int]:
+    """Return every response that counts, and the number of rows that are stored twice. `parts`: None reads all."""
     stored: dict[Key, str] = {}
     n_duplicates = 0
-    for _, table in study.generations.rows(study.generations.stored()):
+    for _, table in study.generations.rows(study.generations.stored() if parts is None else parts):
         for row in table.select(["point_id", "prompt_set_id", "prompt_id", "response"]).to_pylist():
             key = row["point_id"], row["prompt_set_id"], row["prompt_id"]
             n_duplicates += key in stored
@@ -32,19 +34,28 @@ def read_responses(study: Study) -> tuple[dict[Key, str], int]:
 class Reader:
     """Context manager that reads a study in a thread.
 
+    Args:
+        root: The study's folder.
+        ask: Called now and then; returns a line for each wrong answer of the program.
+
     Attributes:
         reads: Number of times that the whole study was read.
         checked: Number of answers that were compared with the expected ones, over all reads.
         problems: One line for each answer that was wrong, doubled or gone, and for each error.
     """
 
-    def __init__(self, root: Path, expected: Mapping[Key, str]) -> None:
-        self._root, self._expected = root, expected
+    def __init__(self, root: Path, ask: Callable[[], Iterable[str]] = tuple) -> None:
+        self._root, self._ask = root, ask
+        self._expected: dict[Key, str] = {}
         self._seen: set[Key] = set()
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._read_until_left, daemon=True)
         self.reads = self.checked = 0
         self.problems: list[str] = []
+
+    def expect(self, responses: Mapping[Key, str]) -> None:
+        """Add responses that may be stored from now on."""
+        self._expected = {**self._expected, **responses}
 
     def __enter__(self) -> Reader:
         self._thread.start()
@@ -69,8 +80,12 @@ class Reader:
                     self.problems.append(f"read {self.reads}: {n} of {len(stored)} answers are {what}")
 
     def _read_until_left(self) -> None:
+        turn = 0
         while not self._left.wait(PAUSE):
+            turn += 1
             try:
                 self.read()
+                if turn % ASK_EVERY == 0:
+                    self.problems += self._ask()
             except Exception as error:
                 self.problems.append(f"read {self.reads}: {type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 PORT = 6379  # of the head's Ray
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(*command: str | Path, check: bool = True) -> str:
