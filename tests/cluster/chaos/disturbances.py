@@ -28,6 +28,7 @@ from tests.cluster.chaos.verbs import VERBS, Verbs
 OFFSETS = (-40 * 86400.0, -3600.0, -90.0, 0.0, 90.0, 3600.0, 40 * 86400.0)  # seconds by which a clock is wrong
 FULL = 3.0  # seconds for which the disk is full
 COMPLETE = 0
+DECK = 20  # disturbances that may wait until they are possible
 
 
 @dataclass
@@ -148,12 +149,14 @@ class Chaos:
 
     def disturb(self) -> str | None:
         """Do the next disturbance that is possible now. Returns what was done, or None if none is possible."""
-        if not self.deck:
-            self.deck = self._shuffled()
-        for name in self.deck:
-            if description := self._do(name):
-                self.deck.remove(name)
-                return description
+        for _ in range(2):
+            for name in self.deck:
+                if description := self._do(name):
+                    self.deck.remove(name)
+                    return description
+            if len(self.deck) > DECK:  # a driver that starts again and again needs a pause
+                return None
+            self.deck += self._shuffled()
         return None
 
     def _shuffled(self) -> list[str]:
