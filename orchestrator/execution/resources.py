@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from orchestrator.config.schema import ClusterConfig, Config, EngineConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.models.resolve import ResolvedModel
+from orchestrator.store.engine_identity import common_setting
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import DeviceChoice, Dtype, EngineKind, WriteChoice
 from orchestrator.utils.errors import UserError
@@ -17,6 +18,7 @@ from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import DType
 from workers.weights.targets import Target
 
+T = TypeVar("T")
 Device = Literal["cpu", "cuda"]
 
 _DTYPES: dict[Dtype, DType] = {Dtype.float32: "float32", Dtype.bfloat16: "bfloat16", Dtype.float16: "float16"}
@@ -37,28 +39,36 @@ def engine_spec(
         model: The resolved weights; None for the dummy engine.
         cluster_device: `cpu` or `cuda`: the device that the cluster has, which `engine.device=auto` selects.
         targets: The checkpoints and adapters toward which directions of the sweep lead.
-        stored_engines: Identities of the engines that made the sweep's stored responses. If `engine.write` is `auto`,
-            their write mode is kept.
+        stored_engines: Identities of the engines that made the sweep's stored responses. Settings that are left to the
+            program are those of the engines of this kind on this kind of device, if they agree. The size of the KV
+            cache follows from these settings.
         prompt_sets: Every prompt set of the sweep, for the size of its largest visit.
     """
     engine = config.engine
+    device = _device(engine, cluster_device)
+    alike = [each for each in stored_engines if str(each.get("device")).startswith("cpu") == (device == "cpu")]
+
+    def stored(name: str) -> Any:
+        return common_setting(alike, engine.kind, name)
+
     return EngineSpec(
         kind=engine.kind,
         model_dir="" if model is None else str(model.path),
         dtype=_DTYPES[config.model.dtype],
         max_model_len=config.model.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
+        max_num_seqs=_first_set(engine.max_num_seqs, stored("max_num_seqs")),
+        max_num_batched_tokens=_first_set(engine.max_num_batched_tokens, stored("max_num_batched_tokens")),
+        block_size=stored("kv_block_size"),
         kv_cache_gib=engine.kv_cache_gib,
         tensor_parallel=engine.tensor_parallel,
-        eager=engine.eager,
+        eager=_first_set(engine.eager, stored("eager")),
         exact=engine.exact,
         seconds=engine.seconds,
-        device=_device(engine, cluster_device),
+        device=device,
         threads=engine.threads or _threads_per_actor(config.cluster),
         targets=targets,
         base=engine.base,
-        write=_write_mode(engine.write, stored_engines),
+        write=_write_mode(engine.write, stored("packing")),
         gpu_share=min(1.0, config.cluster.gpus_per_actor or 1.0),
         visit=_largest_visit(prompt_sets, engine.exact),
     )
@@ -80,12 +90,21 @@ def _device(engine: EngineConfig, cluster_device: Device) -> Device:
     return "cuda" if engine.device == DeviceChoice.cuda else cluster_device
 
 
-def _write_mode(requested: WriteChoice, stored_engines: Sequence[Mapping[str, Any]]) -> WriteChoice:
-    """Return the requested mode; if it is `auto` and all stored responses were made in one mode, return that mode."""
-    packing = {bool(engine["packing"]) for engine in stored_engines if "packing" in engine}
-    if requested != WriteChoice.auto or len(packing) != 1:
+def _first_set(requested: T | None, stored: T | None) -> T | None:
+    """Return the requested value of a setting; else that of the stored responses. None: the engine chooses."""
+    return stored if requested is None else requested
+
+
+def _write_mode(requested: WriteChoice, packing: bool | None) -> WriteChoice:
+    """Return the requested mode; if it is `auto`, that of the stored responses.
+
+    Args:
+        requested: The option `engine.write`.
+        packing: Whether the engines of all stored responses packed their weights. None: unknown, or they differ.
+    """
+    if requested != WriteChoice.auto or packing is None:
         return requested
-    return WriteChoice.repack if packing == {True} else WriteChoice.inplace
+    return WriteChoice.repack if packing else WriteChoice.inplace
 
 
 def _threads_per_actor(cluster: ClusterConfig) -> int | None:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator import judges
 from orchestrator.config.presets import Presets
@@ -29,7 +30,7 @@ from orchestrator.planning.limits import check_disk, check_memory
 from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFileError
-from orchestrator.store.runs import with_totals
+from orchestrator.store.runs import engines_of, with_totals
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.prompt_rendering import renderings
@@ -105,7 +106,10 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
         for p in prepared.prompt_sets
     }
     missing_work = _MissingWork(prompts, prepared.sweep, missing)
-    return _estimate(config, model, missing_work, _measured_visit_seconds(prepared), host_copy=host_copy)
+    engines = engines_of(prepared.stored.generations)
+    return _estimate(
+        config, model, missing_work, _measured_visit_seconds(prepared), host_copy=host_copy, stored_engines=engines
+    )
 
 
 def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
@@ -175,6 +179,7 @@ def _estimate(
     measured: float | None = None,
     notes: Sequence[str] = (),
     host_copy: int | None = None,
+    stored_engines: Sequence[Mapping[str, Any]] = (),
 ) -> Plan:
     """Estimate the sweep, then each model judge.
 
@@ -185,9 +190,10 @@ def _estimate(
         measured: Seconds of a visit of this sweep so far. None before the first visit.
         notes: Remarks for the user.
         host_copy: Bytes of shared memory that a copy of the base still needs. None: those of the whole base.
+        stored_engines: Identities of the engines that made the sweep's stored responses.
     """
     gpu = _choose_gpu(config, model)
-    setup = dataclasses.replace(_engine_setup(config, gpu), host_copy=host_copy)
+    setup = dataclasses.replace(_engine_setup(config, gpu, stored_engines), host_copy=host_copy)
     remarks = [*notes, gpu.note] if gpu.note else notes
     plan = cost.estimate(model, setup, missing.workload(), measured, remarks)
     model_judges = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
@@ -342,9 +348,9 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
     return _ChosenGpu(None, actors, None, base)
 
 
-def _engine_setup(config: Config, gpu: _ChosenGpu) -> EngineSetup:
+def _engine_setup(config: Config, gpu: _ChosenGpu, stored_engines: Sequence[Mapping[str, Any]] = ()) -> EngineSetup:
     """Return the settings of the engine that the actors will open."""
-    spec = engine_spec(config, None, "cpu")
+    spec = engine_spec(config, None, "cuda" if gpu.key else "cpu", stored_engines=stored_engines)
     cluster = config.cluster
     shares_memory = cluster.kind == ClusterKind.local and cluster.gpu is None
     return EngineSetup(

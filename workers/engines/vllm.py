@@ -91,6 +91,7 @@ class VllmEngine(Engine):
             max_num_seqs=spec.max_num_seqs,
             max_num_batched_tokens=spec.max_num_batched_tokens,
             kv_cache_memory_bytes=kv_cache_bytes(spec),
+            block_size=spec.block_size,
             gpu_memory_utilization=gpu_utilization(spec, self._checkpoint, self._base),
             tensor_parallel_size=spec.tensor_parallel,
             distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",

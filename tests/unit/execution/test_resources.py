@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.execution.policy import DispatchPolicy
-from orchestrator.execution.resources import dispatch_policy
+from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.utils.errors import UserError
 from workers.actor import gpu_load_lock
 from workers.engines.base import EngineSpec
@@ -61,6 +62,45 @@ def test_contradictory_settings_are_refused(spec: EngineSpec, overrides: list[st
     with pytest.raises(UserError) as error:
         policy(spec, *overrides, gpus=2)
     assert error.value.field == field
+
+
+STORED = {
+    "engine": "vllm", "device": "NVIDIA L4", "eager": True, "max_num_seqs": 128, "max_num_batched_tokens": 4096,
+    "kv_block_size": 32, "kv_blocks": 27431, "packing": False,
+}  # fmt: skip
+
+
+def spec_of(*overrides: str, stored: Sequence[dict[str, Any]] = (STORED,)) -> EngineSpec:
+    return engine_spec(compose(overrides), None, "cuda", stored_engines=stored)
+
+
+def settings(spec: EngineSpec) -> tuple[Any, ...]:
+    return spec.eager, spec.max_num_seqs, spec.max_num_batched_tokens, spec.block_size, spec.write
+
+
+def test_settings_that_nobody_sets_are_those_of_the_stored_rows() -> None:
+    assert settings(spec_of(stored=[])) == (None, None, None, None, "auto")
+    assert settings(spec_of()) == (True, 128, 4096, 32, "inplace")
+    assert spec_of().kv_cache_gib is None, "it follows from the other settings"
+    chosen = spec_of("engine.eager=false", "engine.max_num_seqs=8", "engine.write=repack")
+    assert settings(chosen) == (False, 8, 4096, 32, "repack")
+    assert settings(spec_of(stored=[STORED, STORED | {"schema": 2, "attention_backend": "FLASH_ATTN"}])) == settings(
+        spec_of()
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"max_num_seqs": 64}, (True, None, 4096, 32, "inplace")),  # they disagree in this one
+        ({"engine": "transformers", "max_num_seqs": 16}, (True, 128, 4096, 32, "inplace")),
+        ({"device": "cpu AVX512", "eager": False}, (True, 128, 4096, 32, "inplace")),
+    ],
+)
+def test_only_engines_of_the_same_kind_and_device_count_and_only_if_they_agree(
+    other: dict[str, Any], expected: Any
+) -> None:
+    assert settings(spec_of(stored=[STORED, STORED | other])) == expected
 
 
 HOLD_LOCK = """
