@@ -32,6 +32,7 @@ from orchestrator.utils.errors import NodeError, UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.limits import end_with_parent
 from orchestrator.utils.private import locked, runtime_folder
+from workers.engines.local_caches import keep_caches_local
 from workers.failures import EngineLostError, describe_loss
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class Actor:
         from workers.engines.factory import open_engine
 
         started = time.monotonic()
-        self._check_gpus()
+        if self._spec.device == "cuda":
+            self._check_gpus()
+            keep_caches_local()
         with gpu_load_lock(self._spec.device):
             self._engine = open_engine(self._spec)
             self._engine.verify_writes()
@@ -143,7 +146,7 @@ class Actor:
 
     def _check_gpus(self) -> None:
         """Check what the engines require of this machine's GPUs before anything is loaded. Raises NodeError."""
-        problem = nvidia.find_problem(nvidia.gpus()) if self._spec.device == "cuda" else None
+        problem = nvidia.find_problem(nvidia.gpus())
         if problem:
             raise NodeError("cluster", socket.gethostname(), problem, node())
 

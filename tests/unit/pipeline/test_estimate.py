@@ -12,6 +12,7 @@ from orchestrator.config.presets import Presets
 from orchestrator.models import targets
 from orchestrator.pipeline import estimate
 from orchestrator.planning.cost import Plan
+from orchestrator.utils.choices import BaseChoice
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +79,12 @@ def test_reading_responses_at_the_origin_is_part_of_the_plan_if_it_is_requested(
         "probe_sets=[harmful,capability_choice]", "probes.limit=10", "judging.log_probability=all"
     ).log_probability
     assert choices is not None and choices.responses == 10 * plan.points, "a letter is no text"
+
+
+def test_the_plan_of_a_stored_sweep_uses_the_settings_of_its_rows() -> None:
+    stored = {"engine": "vllm", "device": "NVIDIA L4", "eager": True, "max_num_seqs": 128}
+    on_gpu = estimate._ChosenGpu("l4", 1, None, BaseChoice.auto)
+    setup = estimate._engine_setup(compose(["model=llama2_7b"]), on_gpu, [stored])
+    assert (setup.eager, setup.max_num_seqs) == (True, 128)
+    new = estimate._engine_setup(compose(["model=llama2_7b"]), on_gpu)
+    assert (new.eager, new.max_num_seqs) == (None, None)
