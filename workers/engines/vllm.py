@@ -73,6 +73,7 @@ class VllmEngine(Engine):
         self._llm = self._load()
         self._tokenizer = self._llm.get_tokenizer()
         self._undefined = UndefinedChoices(self._llm.llm_engine)
+        self._sent_scalars: set[str] = set()
         self._open_weights()
 
     def _load(self) -> Any:
@@ -143,7 +144,9 @@ class VllmEngine(Engine):
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
         """Write the weights of a point on every rank and drop cached prefixes."""
-        self._rpc("landscape_apply_point", point, dict(scalars))
+        new = {direction.id for direction, _ in point.coefficients if direction.needs_scalars} - self._sent_scalars
+        self._rpc("landscape_apply_point", point, {direction: scalars[direction] for direction in new})
+        self._sent_scalars |= new  # the ranks keep them
         self._reset_prefix_cache()
 
     def read(self, name: str, rank: int = 0) -> list[Piece]:

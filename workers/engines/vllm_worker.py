@@ -98,12 +98,11 @@ class Extension:
         layout = trace(model.load_weights, parameters, checkpoint)
         if config.base == "host":
             self._landscape_copy = share_on_host(checkpoint, config.sample)
-            checkpoint = MappedCheckpoint(self._landscape_copy.folder)
+            checkpoint = MappedCheckpoint(self._landscape_copy.folder, writable=True)
         endpoints = open_endpoints(config.targets, checkpoint)
         device = next(iter(parameters.values())).device
-        if config.base == "host" and device.type == "cuda":
-            pin(checkpoint)  # if CUDA declines, copies are slower
-        memory = memory_for(device, checkpoint, resident=config.base == "gpu")
+        pinned = config.base == "host" and device.type == "cuda" and pin(checkpoint)  # if not, copies are slower
+        memory = memory_for(device, checkpoint, config.base == "gpu", pinned)
         self._landscape_weights = ResidentWeights(checkpoint, layout, parameters, config.dtype, endpoints, memory)
         return layout
 

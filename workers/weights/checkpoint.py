@@ -68,17 +68,19 @@ class MappedCheckpoint:
     image or audio encoders.
     """
 
-    def __init__(self, folder: str | Path, field: str = MODEL_FIELD) -> None:
+    def __init__(self, folder: str | Path, field: str = MODEL_FIELD, writable: bool = False) -> None:
         """Map the files of a folder.
 
         Args:
             folder: The checkpoint's folder.
             field: The user's option that names the folder, for error messages.
+            writable: Whether to map the files writable, so that CUDA can register their memory. Nothing writes to it:
+                all arrays are read-only.
 
         Raises:
             UserError: A file is missing or truncated, or holds weights that cannot be perturbed (`field`).
         """
-        self._prepare(Path(folder), field)
+        self._prepare(Path(folder), field, writable)
         self.config.update(read_json(self.folder / "config.json", field))
         try:
             check_config_kinds(self.config)
@@ -99,8 +101,8 @@ class MappedCheckpoint:
         self._read_header(file)
         return self
 
-    def _prepare(self, folder: Path, field: str) -> None:
-        self.folder, self._field = folder, field
+    def _prepare(self, folder: Path, field: str, writable: bool = False) -> None:
+        self.folder, self._field, self._writable = folder, field, writable
         self.config: dict[str, Any] = {}
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
@@ -126,8 +128,11 @@ class MappedCheckpoint:
         return array if array.flags.aligned else array.copy()
 
     def mapped(self) -> list[npt.NDArray[np.uint8]]:
-        """Return the mapped bytes of each file."""
-        return [np.frombuffer(self._map(file), np.uint8) for file in self.files()]
+        """Return the mapped bytes of each file, read-only."""
+        arrays = [np.frombuffer(self._map(file), np.uint8) for file in self.files()]
+        for array in arrays:
+            array.flags.writeable = False
+        return arrays
 
     def release(self, name: str) -> None:
         """Let the operating system drop the tensor's pages from memory. The tensor can still be read.
@@ -167,8 +172,9 @@ class MappedCheckpoint:
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             try:
-                with open(file, "rb") as opened:
-                    self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+                access = mmap.ACCESS_WRITE if self._writable else mmap.ACCESS_READ
+                with open(file, "r+b" if self._writable else "rb") as opened:
+                    self._maps[file] = mmap.mmap(opened.fileno(), 0, access=access)
             except (OSError, ValueError) as error:
                 raise UserError(self._field, file, f"cannot be read ({error}): fetch it again") from None
         return self._maps[file]

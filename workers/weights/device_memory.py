@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 
 from workers.noise.definition import GPU_PART, PART, Array, DType, Slab, Term
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
+from workers.weights.staging import CopyQueue, CudaCopyQueue, ImmediateCopyQueue, StagedCopies
 from workers.weights.targets import AdapterEndpoint, CheckpointEndpoint, Endpoint
 
 if TYPE_CHECKING:
@@ -177,14 +179,24 @@ class GpuMemory:
     """GPU implementation of `DeviceMemory`: the Triton kernel on torch tensors.
 
     Of base and checkpoints, only the regions that this rank holds are copied to the device. With `resident` the base's
-    regions stay there; otherwise they are copied at every write.
+    regions stay there; otherwise they are copied at every write, while the kernel writes the part before.
     """
 
-    def __init__(self, base: MappedCheckpoint, device: torch.device, resident: bool) -> None:
+    def __init__(self, base: MappedCheckpoint, device: torch.device, resident: bool, is_pinned: bool = False) -> None:
+        """Prepare for writes.
+
+        Args:
+            base: The unperturbed base.
+            device: The device of the engine's weights.
+            resident: Whether the base is kept on the device.
+            is_pinned: Whether the base's mapped files are registered with CUDA (`pin`).
+        """
         from workers.noise import gpu
 
-        self._base, self._device, self._gpu = base, device, gpu
+        self._base, self._device, self._gpu, self._is_pinned = base, device, gpu, is_pinned
         self._resident: dict[tuple[str, Slab], torch.Tensor] | None = {} if resident else None
+        queue: CopyQueue = CudaCopyQueue(device) if device.type == "cuda" else ImmediateCopyQueue()
+        self._staged = StagedCopies(queue)
 
     def open_parameter(self, parameter: torch.Tensor) -> torch.Tensor:
         """Return a handle of the whole storage of a parameter."""
@@ -210,7 +222,9 @@ class GpuMemory:
 
     def _base_region(self, info: TensorInfo, slab: Slab) -> torch.Tensor:
         if self._resident is None:
-            return self._to_device(self._base.base(info.name), info.dtype, slab)
+            base = self._base.base(info.name)
+            part = self._staged.copy(strided(base, slab.k_off, slab.k_stride, slab), self._is_pinned)
+            return part.view(TORCH_DTYPES[info.dtype])
         key = info.name, dataclasses.replace(slab, dst_off=0, dst_stride=0)
         if key not in self._resident:
             self._resident[key] = self._to_device(self._base.base(info.name), info.dtype, slab)
@@ -289,17 +303,30 @@ class GpuMemory:
             torch.cuda.synchronize(self._device)
 
 
-def memory_for(device: torch.device, base: MappedCheckpoint, resident: bool) -> CpuMemory | GpuMemory:
+def memory_for(
+    device: torch.device, base: MappedCheckpoint, resident: bool, is_pinned: bool = False
+) -> CpuMemory | GpuMemory:
     """Return the memory of a device. Support for another kind of device starts here."""
-    return CpuMemory(base) if device.type == "cpu" else GpuMemory(base, device, resident)
+    return CpuMemory(base) if device.type == "cpu" else GpuMemory(base, device, resident, is_pinned)
 
 
 def pin(base: MappedCheckpoint) -> bool:
-    """Register the mapped files with CUDA, so that copies to a GPU are direct. Return False if CUDA declines."""
-    runtime, read_only = torch.cuda.cudart(), 0x08
-    return all(
-        int(runtime.cudaHostRegister(mapped.ctypes.data, mapped.nbytes, read_only)) == 0 for mapped in base.mapped()
-    )
+    """Register the mapped files with CUDA, so that copies to a GPU are direct. Return False if CUDA declines.
+
+    The files must be mapped writable, because few machines can register memory that is read-only. CUDA remembers a
+    refusal as its last error, which the next kernel launch would report as its own; it is cleared.
+    """
+    runtime = torch.cuda.cudart()
+    for mapped in base.mapped():
+        if int(runtime.cudaHostRegister(mapped.ctypes.data, mapped.nbytes, 0)) != 0:
+            _cuda_library().cudaGetLastError()
+            return False
+    return True
+
+
+def _cuda_library() -> ctypes.CDLL:
+    """Return the CUDA runtime that torch has loaded; torch's own binding lacks cudaGetLastError."""
+    return ctypes.CDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
 
 
 def whole_storage(parameter: torch.Tensor) -> torch.Tensor:
