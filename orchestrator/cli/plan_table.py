@@ -32,7 +32,8 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         rows.append((f"memory per {'GPU' if plan.setup.gpu else 'actor'}", _memory(plan.memory)))
     rows.append(_device(plan))
     if plan.seconds_per_visit is not None:
-        rows.append(("a visit", f"{duration(plan.seconds_per_visit)} ({BASIS_TEXT[plan.basis]})"))
+        bound = f"; most of it is {plan.seconds.binds}" if plan.seconds and plan.seconds.binds else ""
+        rows.append(("a visit", f"{duration(plan.seconds_per_visit)} ({BASIS_TEXT[plan.basis]}){bound}"))
     if plan.wall_hours is not None:
         rows.append(("time", f"at most {duration(plan.wall_hours * 3600)}"))
     if plan.gpu_hours is not None:

@@ -27,7 +27,14 @@ from orchestrator.planning import cost
 from orchestrator.planning.cost import JudgePlan, Plan
 from orchestrator.planning.gpus import find_gpu, key_of_installed
 from orchestrator.planning.limits import check_disk, check_memory
-from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, size_of_checkpoint
+from orchestrator.planning.workload import (
+    EngineSetup,
+    ModelSize,
+    PromptLoad,
+    Workload,
+    shared_tokens,
+    size_of_checkpoint,
+)
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import engines_of, with_totals
@@ -99,6 +106,7 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
                 sum(map(len, p.token_ids)),
                 p.sampling.max_tokens,
                 max(map(len, p.token_ids), default=0),
+                shared_tokens(len(p.prompts), _common_prefix(p.token_ids)),
             ),
             p.group,
             not p.sampling.letters,
@@ -110,6 +118,12 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
     return _estimate(
         config, model, missing_work, _measured_visit_seconds(prepared), host_copy=host_copy, stored_engines=engines
     )
+
+
+def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Return the number of tokens with which all these sequences begin."""
+    first, last = (min(sequences), max(sequences)) if sequences else ((), ())  # in the order of their tokens
+    return next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
 def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
@@ -272,11 +286,17 @@ def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[Prob
         for system in load_system_prompts(config, presets):
             count = len(probe_set.prompts)
             words = len((system.text or "").split())
+            prefix = words * 4 // 3
             if probe_set.few_shot is not None:
                 texts = (probe_set.few_shot.conversation(None, prompt) for prompt in probe_set.prompts)
                 words += sum(len(turn.split()) for text in texts for turn in text.turns) // count
             tokens = TEMPLATE_PROMPT_TOKENS + words * 4 // 3  # four tokens for three words
-            load = PromptLoad(count, count * tokens, sampling_of(config, probe_set).max_tokens)
+            load = PromptLoad(
+                count,
+                count * tokens,
+                sampling_of(config, probe_set).max_tokens,
+                shared_tokens=shared_tokens(count, prefix),
+            )
             prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group, not probe_set.letters)
     return prompts
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.planning.gpus import find_gpu
+from orchestrator.planning.gpus import GpuModel, find_gpu
 from orchestrator.planning.memory import MemoryEstimate, estimate_memory, resolve_setup
 from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload, batch_size, sequence_tokens
 from orchestrator.utils.choices import Dtype, EngineKind
@@ -28,6 +28,9 @@ HOST_LINK_BANDWIDTH = 20e9  # bytes per second and GPU, if the base is in the ho
 EAGER_LAYER_SECONDS = 1e-4  # time to launch the kernels of a layer: a lower bound for a step
 GRAPH_LAYER_SECONDS = 1e-5  # the same with CUDA graphs
 STEP_SECONDS = 2e-3  # time of scheduling and sampling in a step
+NOISE_INSTRUCTIONS = 40  # integer instructions of the noise of one weight and direction: a limit of the kernel's tests
+WRITE_DIRECTIONS = 2  # directions of a point, at most, in a plane
+HOST_WRITE_SECONDS = 5e-3  # time of a write on the host
 ALL_REDUCE_SECONDS = 4e-5  # time of two all-reduces per layer with tensor parallelism
 
 # CPUs: measured with vLLM without AVX-512 on 2 cores, SmolLM2-135M in float32: 125 to 165 tokens per second in batches
@@ -40,13 +43,31 @@ LOAD_BANDWIDTH = 1.5e9  # bytes of weights per second, from disk
 GPU_START_SECONDS, CPU_START_SECONDS = 60.0, 30.0  # time to start an engine, without loading its weights
 
 
+Resource = Literal[
+    "writing weights",
+    "arithmetic of prompts",
+    "reading weights",
+    "reading keys and values",
+    "arithmetic of responses",
+    "launching kernels",
+]
+
+
 @dataclass(frozen=True)
 class VisitSeconds:
-    """Seconds of one visit: to write weights, to process prompts (prefill), to generate responses (decode)."""
+    """Seconds of one visit: to write weights, to process prompts (prefill), to generate responses (decode).
+
+    Attributes:
+        write: Seconds to write the weights.
+        prefill: Seconds to process prompts.
+        decode: Seconds to generate responses.
+        binds: What the longest of the three phases waits for. None on a CPU.
+    """
 
     write: float
     prefill: float
     decode: float
+    binds: Resource | None = None
 
     @property
     def total(self) -> float:
@@ -131,6 +152,7 @@ def mean_visit_seconds(model: ModelSize, setup: EngineSetup, workload: Workload)
         write=sum(count * part.write for count, part in parts) / visits,
         prefill=sum(count * part.prefill for count, part in parts) / visits,
         decode=sum(count * part.decode for count, part in parts) / visits,
+        binds=max(parts, key=lambda part: part[0] * part[1].total)[1].binds,
     )
 
 
@@ -163,32 +185,54 @@ def _gpu_visit_seconds(
     """Return the time of one visit on a GPU or a group of GPUs.
 
     The time of a decoding step is the largest of three: the time to read the weights and the batch's KV cache once, the
-    time of its arithmetic (two operations per weight and sequence), and the time to launch its kernels.
+    time of its arithmetic (two operations per weight and sequence), and the time to launch its kernels. In the mean
+    over a response's steps, half of the response is in the cache. The prefix that prompts share is processed once.
     """
     assert setup.gpu is not None
     gpu, group, parameters = find_gpu(setup.gpu), setup.tensor_parallel, model.parameters or 0
     prompt_tokens, generated = _tokens(loads)
     flops = (gpu.flops32 if model.dtype == Dtype.float32 else gpu.flops16) * FLOPS_EFFICIENCY * group
     bandwidth = gpu.bandwidth * BANDWIDTH_EFFICIENCY
-    if memory.base_at == "gpu":
-        write = (memory.base + memory.weights) / bandwidth
-    else:
-        write = memory.base / HOST_LINK_BANDWIDTH + memory.weights / bandwidth
-    kv_sequence = sequence_tokens(loads) * (model.kv_token or 0) / group
+    kv_token = model.kv_token_of_rank(group) or 0
     batch = batch_size(setup, loads)
-    if kv_sequence:
-        batch = max(1, min(batch, int(memory.kv / kv_sequence)))
+    if sequence_tokens(loads) * kv_token:
+        batch = max(1, min(batch, int(memory.kv / (sequence_tokens(loads) * kv_token))))
     layer_seconds = EAGER_LAYER_SECONDS if setup.eager else GRAPH_LAYER_SECONDS
     if group > 1:
         layer_seconds += ALL_REDUCE_SECONDS
-    launching = STEP_SECONDS + (model.layers or 0) * layer_seconds
-    reading = (memory.weights + batch * kv_sequence) / bandwidth
-    step = max(reading, 2 * parameters * batch / flops, launching)
-    return VisitSeconds(
-        write=write,
-        prefill=2 * parameters * prompt_tokens / flops,
-        decode=step * math.ceil(generated / batch) if batch else 0.0,
-    )
+    weights, cache = memory.weights / bandwidth, batch * _mean_cached_tokens(loads) * kv_token / bandwidth
+    bounds: dict[Resource, float] = {
+        "reading weights" if weights >= cache else "reading keys and values": weights + cache,
+        "arithmetic of responses": 2 * parameters * batch / flops,
+        "launching kernels": STEP_SECONDS + (model.layers or 0) * layer_seconds,
+    }
+    limit = max(bounds, key=bounds.__getitem__)
+    write = _write_seconds(gpu, model, memory, group)
+    prefill = 2 * parameters * (prompt_tokens - sum(load.shared_tokens for load in loads)) / flops
+    decode = bounds[limit] * math.ceil(generated / batch) if batch else 0.0
+    phases: dict[Resource, float] = {"writing weights": write, "arithmetic of prompts": prefill, limit: decode}
+    binds = max(phases, key=phases.__getitem__)
+    return VisitSeconds(write, prefill, decode, binds)
+
+
+def _write_seconds(gpu: GpuModel, model: ModelSize, memory: MemoryEstimate, group: int) -> float:
+    """Return the time of a write: of copying the base if it is elsewhere, and of the noise or of passing the memory.
+
+    A GPU does a quarter as many integer operations as floating-point ones: it has half the units, and the datasheet
+    counts a fused multiply-add as two.
+    """
+    copied = 0.0 if memory.base_at == "gpu" else memory.base / HOST_LINK_BANDWIDTH
+    passed = (memory.base + memory.weights) / (gpu.bandwidth * BANDWIDTH_EFFICIENCY)
+    elements = (model.parameters or 0) / group
+    noise = WRITE_DIRECTIONS * NOISE_INSTRUCTIONS * elements / (gpu.flops32 / 4)
+    return HOST_WRITE_SECONDS + max(copied, passed, noise)
+
+
+def _mean_cached_tokens(loads: Sequence[PromptLoad]) -> float:
+    """Return the tokens in the cache of a sequence in the mean over its steps, in the mean over the prompts."""
+    prompts = sum(load.prompts for load in loads)
+    tokens = sum(load.prompt_tokens + load.prompts * load.max_tokens / 2 for load in loads)
+    return tokens / prompts if prompts else 0.0
 
 
 def _tokens(loads: Sequence[PromptLoad]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
 from workers.engines.gpu_settings import VisitSize, kv_token_bytes
 from workers.weights.checkpoint import HEAD_TENSORS, config_integer, is_tied
 
+SHARED_BLOCK = 16  # tokens of a block of vLLM's KV cache on a GPU
 ITEM_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
 
 
@@ -117,12 +118,25 @@ class PromptLoad:
         prompt_tokens: Tokens of all prompts together.
         max_tokens: Maximum number of tokens of a response.
         longest_prompt: Tokens of the longest prompt. None: the prompts are assumed to have the same length.
+        shared_tokens: Those of `prompt_tokens` that a GPU does not process, because an earlier prompt of the set has
+            the same prefix.
     """
 
     prompts: int
     prompt_tokens: int
     max_tokens: int
     longest_prompt: int | None = None
+    shared_tokens: int = 0
+
+
+def shared_tokens(prompts: int, prefix: int) -> int:
+    """Return the tokens of a prefix that several prompts share which are processed with the first prompt only.
+
+    Args:
+        prompts: Number of prompts.
+        prefix: Tokens of the prefix. Whole blocks of the KV cache are shared.
+    """
+    return max(0, prompts - 1) * (prefix // SHARED_BLOCK * SHARED_BLOCK)
 
 
 @dataclass(frozen=True)

@@ -88,3 +88,14 @@ def test_the_plan_of_a_stored_sweep_uses_the_settings_of_its_rows() -> None:
     assert (setup.eager, setup.max_num_seqs) == (True, 128)
     new = estimate._engine_setup(compose(["model=llama2_7b"]), on_gpu)
     assert (new.eager, new.max_num_seqs) == (None, None)
+
+
+def test_the_prefix_of_prompts_is_what_all_begin_with() -> None:
+    assert estimate._common_prefix([(1, 2, 3), (1, 2, 4, 5), (1, 2)]) == 2
+    assert estimate._common_prefix([(1, 2)]) == 2
+    assert estimate._common_prefix([(2,), (1,)]) == estimate._common_prefix([]) == estimate._common_prefix([()]) == 0
+    # a system prompt costs its own tokens once
+    plain, llama2 = planned("system_prompt=empty"), planned("system_prompt=llama2")
+    assert plain.seconds and llama2.seconds
+    assert llama2.prompt_tokens > 2 * plain.prompt_tokens
+    assert llama2.seconds.prefill < 1.3 * plain.seconds.prefill

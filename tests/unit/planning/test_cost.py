@@ -40,6 +40,16 @@ def test_a_gpu_without_bfloat16_gets_a_note() -> None:
     assert not any("bfloat16" in note for note in planned(half, EngineSetup(gpu="t4")).notes)
 
 
+def test_a_gpu_gets_a_note_about_bfloat16_if_the_model_is_in_float32() -> None:
+    def offered(model: ModelSize, gpu: str | None) -> bool:
+        return any("model.dtype=bfloat16" in note for note in planned(model, EngineSetup(gpu=gpu)).notes)
+
+    assert offered(SMOL, "h100")
+    assert not offered(SMOL, None), "float32 is the fast dtype on a CPU"
+    assert not offered(SMOL, "t4"), "it has no bfloat16"
+    assert not offered(MISTRAL, "h100")
+
+
 @pytest.mark.parametrize(("model", "gpu"), list(itertools.product([MISTRAL, LLAMA70, SMOL, UNKNOWN], [None, *GPUS])))
 def test_every_plan_is_written_as_json_and_read_again(model: ModelSize, gpu: str | None) -> None:
     plan = planned(model, EngineSetup(gpu=gpu))

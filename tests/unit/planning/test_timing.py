@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from orchestrator.cli.plan_table import plan_rows
 from orchestrator.planning.gpus import GPUS
-from orchestrator.planning.workload import EngineSetup
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, shared_tokens
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, PAPER, SMOL, planned
 
 
@@ -28,6 +31,40 @@ def test_a_visit_takes_at_least_the_time_of_reading_the_weights() -> None:
     assert seconds is not None
     assert seconds.decode >= 512 * 2 * 7241732096 / GPUS["h100"].bandwidth
     assert seconds.prefill >= 2 * 7241732096 * 4800 / GPUS["h100"].flops16
+
+
+def test_the_prefix_that_prompts_share_is_processed_once() -> None:
+    assert shared_tokens(80, 140) == 79 * 128, "whole blocks of 16 tokens"
+    assert shared_tokens(0, 140) == shared_tokens(1, 140) == shared_tokens(80, 15) == 0
+    alone = PromptLoad(80, 80 * 160, 512)
+    shared = dataclasses.replace(alone, shared_tokens=shared_tokens(80, 140))
+    seconds = [planned(MISTRAL, EngineSetup(gpu="h100"), {"a": load}).seconds for load in (alone, shared)]
+    assert seconds[0] and seconds[1]
+    assert seconds[1].prefill / seconds[0].prefill == pytest.approx((80 * 160 - 79 * 128) / (80 * 160))
+    assert (seconds[1].write, seconds[1].decode) == (seconds[0].write, seconds[0].decode)
+
+
+def test_decoding_reads_weights_and_half_of_the_responses_at_each_step() -> None:
+    """Computed by hand from the datasheet's bandwidth, at the share of it that engines reach."""
+    seconds = planned(MISTRAL, EngineSetup(gpu="h100")).seconds
+    assert seconds is not None and seconds.binds == "reading weights"
+    cache = 80 * (60 + 512 / 2) * 2 * 32 * 8 * 128 * 2
+    assert seconds.decode == pytest.approx(512 * (2 * 7241732096 + cache) / (0.65 * 3.35e12))
+
+
+@pytest.mark.parametrize(
+    ("model", "setup", "load", "binds"),
+    [
+        (MISTRAL, EngineSetup(gpu="h100"), PromptLoad(512, 512 * 60, 512), "reading keys and values"),
+        (SMOL, EngineSetup(gpu="h100"), PromptLoad(8, 480, 64), "launching kernels"),
+        (MISTRAL, EngineSetup(gpu="l4"), PromptLoad(80, 80 * 1500, 1), "arithmetic of prompts"),
+        (MISTRAL, EngineSetup(gpu="rtx4090"), PromptLoad(4, 240, 4), "writing weights"),
+    ],
+)
+def test_a_plan_says_what_binds(model: ModelSize, setup: EngineSetup, load: PromptLoad, binds: str) -> None:
+    plan = planned(model, setup, {"a": load})
+    assert plan.seconds is not None and plan.seconds.binds == binds
+    assert any(binds in text for label, text in plan_rows(plan) if label == "a visit")
 
 
 def test_five_system_prompts_cost_less_than_five_sweeps() -> None:

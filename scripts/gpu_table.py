@@ -1,0 +1,122 @@
+"""Make the tables of docs/gpus.md: what a sweep takes on several cards, by the functions of `plan`.
+
+`python -m scripts.gpu_table` writes them between their markers. A test fails if they are not current.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from orchestrator.planning.cost import Plan, estimate
+from orchestrator.planning.gpus import find_gpu
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, Workload
+from orchestrator.utils.choices import Dtype
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpus.md"
+
+DOLLARS = {"rtx4090": 0.4, "a100_80": 1.5, "h100": 2.5, "b200": 5.0}  # assumed, for an hour of one card
+MODELS = (  # parameters, layers, hidden, key-value heads, head size, vocabulary: Llama 3.2 1B, 3.1 8B and 3.3 70B
+    ModelSize("1B", Dtype.bfloat16, 1_235_814_400, 16, 2048, 8, 64, 128256, tied=True),
+    ModelSize("8B", Dtype.bfloat16, 8_030_261_248, 32, 4096, 8, 128, 128256),
+    ModelSize("70B", Dtype.bfloat16, 70_553_706_496, 80, 8192, 8, 128, 128256),
+)
+PAPER_MODELS = (
+    ModelSize("LLaMA2-7B", Dtype.bfloat16, 6_738_415_616, 32, 4096, 32, 128, 32000),
+    ModelSize("Mistral-7B", Dtype.bfloat16, 7_241_732_096, 32, 4096, 8, 128, 32000),
+)
+LOAD = PromptLoad(prompts=80, prompt_tokens=80 * 60, max_tokens=512)
+POINTS = {"1D": 61, "2D": 441}  # three lines of 21 points through one origin; a plane of 21 x 21
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def planned(model: ModelSize, gpu: str, points: int, gpus: int, group: int) -> Plan:
+    """Return the plan of a sweep on a number of GPUs, of which each actor takes a group."""
+    setup = EngineSetup(gpu=gpu, tensor_parallel=group, actors=gpus // group)
+    return estimate(model, setup, Workload({"harmful": LOAD}, [("harmful",)] * points, points, points))
+
+
+def tables() -> dict[str, str]:
+    """Return the text between each pair of markers by the marker's name."""
+    return {"visits": visits_table(), "sweeps": sweeps_table(), "plane": plane_table()}
+
+
+def groups() -> list[tuple[ModelSize, str, int]]:
+    """Return (model, card, the fewest cards that hold the model), for each model and card."""
+    found = []
+    for model in MODELS:
+        for gpu in DOLLARS:
+            fewest = planned(model, gpu, 1, 1, 1).suggested_tensor_parallel
+            if fewest is not None:
+                found.append((model, gpu, fewest))
+    return found
+
+
+def visits_table() -> str:
+    """Return the table of one visit: cards of an actor, its phases, and what binds."""
+    rows = [
+        "| model | card | cards an actor | base | write, s | prompts, s | responses, s | a visit, s | most of it is |"
+    ]
+    rows.append("|---|---|---|---|---|---|---|---|---|")
+    for model, gpu, group in groups():
+        plan = planned(model, gpu, 1, group, group)
+        seconds, memory = plan.seconds, plan.memory
+        assert seconds is not None and memory is not None
+        numbers = (f"{number:.2f}" for number in (seconds.write, seconds.prefill, seconds.decode, seconds.total))
+        cells = (model.name, find_gpu(gpu).name, group, memory.base_at, *numbers, seconds.binds)
+        rows.append(_row(cells))
+    return "\n".join(rows)
+
+
+def sweeps_table() -> str:
+    """Return the table of whole sweeps: GPU-hours and dollars on the fewest cards, and hours on 1 to 64."""
+    counts = " | ".join(str(count) for count in COUNTS)
+    rows = [
+        f"| sweep | model | card | GPU-hours | dollars | {counts} |",
+        "|---|---|---|---|---|" + "---|" * len(COUNTS),
+    ]
+    for kind, points in POINTS.items():
+        for model, gpu, group in groups():
+            hours = planned(model, gpu, points, group, group).gpu_hours
+            assert hours is not None
+            walls = []
+            for count in COUNTS:
+                wall = planned(model, gpu, points, count, group).wall_hours if count >= group else None
+                walls.append("" if wall is None else f"{60 * wall:.0f}")
+            cells = (kind, model.name, find_gpu(gpu).name, f"{hours:.2f}", f"{hours * DOLLARS[gpu]:.2f}", *walls)
+            rows.append(_row(cells))
+    return "\n".join(rows)
+
+
+def plane_table() -> str:
+    """Return the table of the paper's plane on eight H100."""
+    rows = ["| model | a visit, s | visits an actor | start, s | minutes |", "|---|---|---|---|---|"]
+    for model in PAPER_MODELS:
+        plan = planned(model, "h100", POINTS["2D"], 8, 1)
+        assert plan.seconds_per_visit is not None and plan.wall_hours is not None
+        each = -(-plan.visits // 8)
+        numbers = (f"{plan.seconds_per_visit:.2f}", each, f"{plan.start_seconds:.0f}", f"{60 * plan.wall_hours:.1f}")
+        rows.append(_row((model.name, *numbers)))
+    return "\n".join(rows)
+
+
+def _row(cells: tuple[object, ...]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def filled(page: str) -> str:
+    """Return the page with current tables."""
+    for name, table in tables().items():
+        begin, end = f"<!-- table: {name} -->", "<!-- /table -->"
+        pattern = re.compile(rf"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+        text = f"{begin}\n<!-- source: scripts/gpu_table.py -->\n\n{table}\n{end}"
+        page, count = pattern.subn(text.replace("\\", r"\\"), page)
+        if count != 1:
+            raise ValueError(f"{PAGE.name}: {begin} must occur once")
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")

@@ -1,0 +1,27 @@
+"""The tables of docs/gpus.md are those that the functions of `plan` make today."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.planning.gpus import GPUS
+from scripts import gpu_table
+
+
+def test_the_tables_of_the_page_are_current() -> None:
+    page = gpu_table.PAGE.read_text(encoding="utf-8")
+    assert gpu_table.filled(page) == page, "run python -m scripts.gpu_table"
+
+
+def test_a_page_without_a_marker_is_refused() -> None:
+    with pytest.raises(ValueError, match="must occur once"):
+        gpu_table.filled("no table")
+
+
+def test_no_row_is_faster_than_its_cards_can_read_the_weights() -> None:
+    assert len(gpu_table.groups()) == len(gpu_table.MODELS) * len(gpu_table.DOLLARS)
+    for model, gpu, group in gpu_table.groups():
+        seconds = gpu_table.planned(model, gpu, 1, group, group).seconds
+        assert seconds is not None and model.weights is not None
+        assert seconds.decode >= 512 * model.weights / group / GPUS[gpu].bandwidth
+        assert seconds.prefill >= 2 * 80 * 60 * (model.parameters or 0) / (GPUS[gpu].flops16 * group)
