@@ -1,7 +1,8 @@
-"""Deadlines of visits, computed from the durations of earlier visits of the same run."""
+"""Deadlines of visits, computed from the durations of earlier visits of the same run, and of measured directions."""
 
 from __future__ import annotations
 
+import collections
 import statistics
 from collections import deque
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ class VisitDeadlines:
         self._policy = policy
         self._seconds_per_token: deque[float] = deque(maxlen=DURATIONS)
         self._median: float | None = None  # of `_seconds_per_token`; None if it is out of date
+        self._late_directions: collections.Counter[str] = collections.Counter()
 
     def record(self, tokens: int, seconds: float) -> None:
         """Add the duration of a completed visit."""
@@ -39,6 +41,19 @@ class VisitDeadlines:
         if self._median is None:
             self._median = statistics.median(self._seconds_per_token)
         return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)
+
+    def limit_of_direction(self, direction_id: str, load_seconds: float) -> float:
+        """Return the seconds allowed for measuring a direction.
+
+        Like loading, measuring reads all weights once, so the limit is a multiple of the actor's `load_seconds`. It
+        doubles each time that the direction was late, so that a slow measurement is completed at last.
+        """
+        usual = self._policy.deadline_factor * load_seconds
+        return float(max(self._policy.deadline_floor, usual) * 2 ** self._late_directions[direction_id])
+
+    def record_late_direction(self, direction_id: str) -> None:
+        """Count a measurement of a direction that was past its deadline."""
+        self._late_directions[direction_id] += 1
 
 
 def token_budget(item: Visit | ContinuationBatch, prompt_sets: Mapping[str, PromptSet]) -> int:

@@ -276,12 +276,18 @@ class Dispatcher:
         return True
 
     def _replace_late(self) -> None:
-        """Replace actors whose running visit is past its deadline."""
+        """Replace actors whose running item is past its deadline. That does not count as a failure of a direction."""
         for slot in self._pool.slots:
-            if isinstance(slot.running, (Visit, ContinuationBatch)):
-                limit = self._deadlines.limit(token_budget(slot.running, self._prompt_sets))
-                if limit is not None and slot.is_late(limit):
-                    self._replace(slot, f"past its deadline of {limit:.0f} s")
+            item = slot.running
+            if isinstance(item, Direction):
+                limit = self._deadlines.limit_of_direction(item.id, slot.description["load_seconds"])
+                if slot.is_late(limit):
+                    self._deadlines.record_late_direction(item.id)
+                    self._replace(slot, f"past its deadline of {limit:.0f} s", blamed=False)
+            elif item is not None:
+                allowed = self._deadlines.limit(token_budget(item, self._prompt_sets))
+                if allowed is not None and slot.is_late(allowed):
+                    self._replace(slot, f"past its deadline of {allowed:.0f} s")
 
     def _replace_broken(self, slot: ActorSlot, visit: Visit, why: str) -> None:
         """Replace an actor of which two visits in a row failed."""

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+
 from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
@@ -118,6 +121,15 @@ class WithoutDisk(Actor):
 
     def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
         super().__init__(spec, "/nowhere/to/be/seen", study_id, token)
+
+
+class HangsMeasuring(Actor):
+    """Hang at the first direction that any actor measures."""
+
+    def measure(self, direction: Direction) -> pa.Table:
+        if is_first(self._study.out):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().measure(direction)
 
 
 class FailsReading(Actor):

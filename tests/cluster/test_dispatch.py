@@ -28,6 +28,7 @@ from tests.cluster.actors import (
     Closing,
     DiesLoading,
     FailsReading,
+    HangsMeasuring,
     MeasuresBlocks,
     OnBadGpu,
     OneBroken,
@@ -200,7 +201,18 @@ def test_a_driver_that_was_delayed_itself_blames_no_actor(job: Job) -> None:
     assert outcome.restarts == 0 and not job.events_named("actor_died") and job.missing == []
 
 
+@pytest.mark.parametrize("actors", [1, 2])
+def test_an_actor_that_hangs_while_it_measures_a_direction_is_replaced(
+    job: Job, undisturbed: Responses, actors: int
+) -> None:
+    outcome = job.run(actor=HangsMeasuring, actors=actors, deadline_floor=1.0)
+    assert (outcome.restarts, outcome.failures) == (1, [])
+    assert "deadline" in job.events_named("actor_died")[0]["why"] and not job.events_named("actor_died")[0]["blamed"]
+    assert job.responses() == undisturbed
+
+
 def test_no_deadline_before_enough_visits_are_done(job: Job) -> None:
+    job.run(only=job.missing[:1])  # measures the directions, which have deadlines of their own
     outcome = job.run(seconds=0.3, deadline_floor=0.0, deadline_factor=0.1, deadline_after=1000, only=job.missing[:4])
     assert outcome.restarts == 0
 

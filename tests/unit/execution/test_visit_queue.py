@@ -81,6 +81,14 @@ def test_the_deadline_is_a_multiple_of_the_median_time_per_token() -> None:
     assert deadlines.limit(100) == pytest.approx(15.0)
 
 
+def test_the_deadline_of_a_direction_is_a_multiple_of_the_load_time_and_doubles_when_it_passes() -> None:
+    deadlines = VisitDeadlines(DispatchPolicy(deadline_floor=120.0, deadline_factor=10.0))
+    assert deadlines.limit_of_direction("a", 1.0) == 120.0 and deadlines.limit_of_direction("a", 60.0) == 600.0
+    deadlines.record_late_direction("a")
+    deadlines.record_late_direction("a")
+    assert deadlines.limit_of_direction("a", 1.0) == 480.0 and deadlines.limit_of_direction("b", 1.0) == 120.0
+
+
 def test_batches_of_continuations_need_no_direction_and_are_given_up_without_a_failure() -> None:
     queue = Queue()
     batch = ContinuationBatch((Continuation("c", "p", (1, 2), "text"),))
