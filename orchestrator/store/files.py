@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import stat
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -63,6 +64,7 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
         StorageError: The file cannot be written.
     """
     _check_no_links(out, target.parent)
+    outer = sys.exception()
     temporary = out / TMP  # for the message below, if there can be none
     try:
         temporary = _temporary_folder(out) / f"{uuid.uuid4().hex}{target.suffix}"
@@ -73,12 +75,31 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
-    except OSError as error:
-        remedy = f"cannot write there ({error.strerror or error}); nothing stored was changed"
+    except Exception as error:
+        cause = _disk_error(error, outer)
+        if cause is None:
+            raise
+        remedy = f"cannot write there ({cause.strerror or cause}); nothing stored was changed"
         raise StorageError("out", out, remedy) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _disk_error(error: BaseException | None, outer: BaseException | None) -> OSError | None:
+    """Return the error of the disk that led to `error`; None if it has another cause.
+
+    A library that fails to write may raise another error while it cleans up, as matplotlib does with a PDF.
+
+    Args:
+        error: The exception that the writer raised.
+        outer: The exception that was handled when the write began, which is not its cause.
+    """
+    while error is not None and error is not outer and not isinstance(error, (UserError, DamagedFileError)):
+        if isinstance(error, OSError):
+            return error
+        error = error.__context__
+    return None
 
 
 def temporary_folders(out: Path) -> tuple[Path, Path]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,24 @@ def test_a_full_disk_is_reported_and_harms_nothing(tmp_path: Path) -> None:
 
 
 @NEEDS_ROOT
+def test_a_full_disk_is_reported_although_the_writer_raises_another_error(study: Study) -> None:
+    """matplotlib raises zlib.error while it closes a PDF that could not be written."""
+
+    def fill(path: Path) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            zlib.decompress(b"inconsistent")
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        publish(study.out, study.root / "figure.pdf", fill)
+    try:
+        raise OSError(errno.ENOSPC, "an earlier error that is being handled")
+    except OSError:
+        with pytest.raises(zlib.error):
+            publish(study.out, study.root / "figure.pdf", lambda path: zlib.decompress(b"inconsistent"))
+
+
 def test_a_read_only_disk_is_reported_and_can_be_read(tmp_path: Path) -> None:
     with mounted_disk(tmp_path / "disk", "1m") as out:
         study = Study.create(out, INFO)
