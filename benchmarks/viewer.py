@@ -26,7 +26,7 @@ from benchmarks.results import machine, section, table
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.report.viewer.open_studies import OpenStudies
-from orchestrator.report.viewer.sweep_list import SweepList
+from orchestrator.report.viewer.sweep_list import PATIENCE, SweepList
 from orchestrator.store.files import publish_table, read_meta
 from orchestrator.store.part_index import TICK
 from orchestrator.store.records import SweepRecord
@@ -39,6 +39,10 @@ from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.utils.hashing import content_id, text_id
 
 STUDIES, READERS, ROUNDS = 10, 6, 3
+NOTE = f"""The last three cases wait for a whole new reading of the disk. The viewer waits {PATIENCE} s for one
+and then shows what it knows. If the machine had other work, the CPU seconds are nearer to what it takes alone.
+
+Goal: at most 0.3 s for each, apart from reading everything."""
 PROMPTS = PromptSet("harmful", (Prompt("question"),), ("question",), ((1,),), Sampling(8))
 
 
@@ -180,7 +184,7 @@ def main() -> None:
     text = table(headings, [case.row(name) for name, case in cases.items()])
     source = f"`python -m benchmarks.viewer`, {where}; {ROUNDS} rounds"
     title = f"## The viewer's list of {count:,} sweeps with {count * points:,} parts"
-    section("viewer", f"{title}\n\n{source}.\n\n{text}\n\nGoal: at most 0.3 s for each, apart from reading everything.")
+    section("viewer", f"{title}\n\n{source}.\n\n{text}\n\n{NOTE}")
     print(text)
 
 

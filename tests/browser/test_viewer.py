@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.report.page import evidence
+from orchestrator.report.viewer.catalog import StudyCatalog
+from orchestrator.report.viewer.sweep_list import Listing
 from orchestrator.store.files import read_table
 from orchestrator.store.lease import Lease
 from orchestrator.store.schemas import GENERATIONS
@@ -47,12 +49,25 @@ def wait(opened: OpenedPage, condition: str) -> None:
     )  # passed as a function, because the page forbids `eval`
 
 
+def test_a_list_that_lacks_sweeps_says_how_many_have_been_read(
+    address: str, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for total, text in ((None, "reading the sweeps"), (1200, "reading 0 of 1,200 sweeps")):
+        with monkeypatch.context() as patch:
+            patch.setattr(StudyCatalog, "listing", lambda _, total=total: Listing([], total))
+            opened = open_page(address)
+            assert opened.page.locator("#sweeps-count").inner_text() == text
+        wait(opened, "document.querySelector('#sweeps-count').textContent === '1 of 1 sweeps'")
+        assert opened.page.locator("#sweeps tr").count() == 1
+
+
 def test_the_list_leads_to_a_sweep_and_two_points_side_by_side(
     address: str, line_study: DummyStudy, open_page: OpenPage
 ) -> None:
     opened = open_page(address)
     page = opened.page
     row = page.locator("#sweeps tr")
+    row.wait_for()
     assert row.count() == 1
     assert "complete · 124 of 124 tasks" in row.inner_text() and "harmful · default · keyword" in row.inner_text()
     page.locator("#sweeps-text").fill("no such model")

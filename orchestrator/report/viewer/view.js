@@ -61,11 +61,12 @@
       const texts = (s) => [s.model, s.study, s.sweep, ...Object.values(s.about ?? {})].join(" ").toLowerCase();
       const chosen = sweeps.filter((s) => (!state || s.state === state) && words.every((word) => texts(s).includes(word)));
       const running = sweeps.filter((s) => s.state === "running").length;
-      const parts = [`${count(chosen.length)} of ${count(sweeps.length)} sweeps`];
-      if (running) parts.push(`${running} running`);
-      if (isPartial()) parts.push(total === null ? "reading the others" : `reading ${count(sweeps.length)} of ${count(total)}`);
+      let summary = `${count(chosen.length)} of ${count(sweeps.length)} sweeps`;
+      if (total === null) summary = "reading the sweeps";
+      else if (isPartial()) summary = `reading ${count(sweeps.length)} of ${count(total)} sweeps`;
+      if (running) summary += `, ${running} running`;
       $("sweeps-count").textContent = sweeps.length || isPartial()
-        ? parts.join(", ")
+        ? summary
         : "No sweep yet: `python -m orchestrator run` creates one.";
       const focused = document.activeElement?.getAttribute("href");
       $("sweeps").replaceChildren(...chosen.map(row));
