@@ -126,6 +126,7 @@ class Actor:
         started = time.monotonic()
         if self._spec.device == "cuda":
             self._check_gpus()
+            nvidia.expand_uuids()
             keep_caches_local()
         with gpu_load_lock(self._spec.device):
             self._engine = open_engine(self._spec)

@@ -76,6 +76,12 @@ def count_slices() -> int | None:
     return len(visible.split(",")) if "MIG-" in visible else None
 
 
+def expand_uuids() -> None:
+    """Replace beginnings of UUIDs in CUDA_VISIBLE_DEVICES, which CUDA accepts and vLLM 0.32 does not, by whole ones."""
+    if "GPU-" in os.environ.get("CUDA_VISIBLE_DEVICES", "") and gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in gpus())
+
+
 def find_problem(cards: Sequence[InstalledGpu]) -> str | None:
     """Return the reason why no engine runs on these GPUs, with a remedy, in one sentence. None if nothing is wrong.
 

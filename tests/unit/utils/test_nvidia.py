@@ -14,7 +14,7 @@ from orchestrator.config.schema import EngineConfig
 from orchestrator.pipeline.estimate import check_gpus
 from orchestrator.utils import nvidia
 from orchestrator.utils.errors import NodeError, UserError
-from orchestrator.utils.nvidia import InstalledGpu, count_slices, find_problem
+from orchestrator.utils.nvidia import InstalledGpu, count_slices, expand_uuids, find_problem
 from workers import actor as actor_module
 from workers.actor import Actor, gpu_load_lock, versions
 from workers.engines.base import EngineSpec
@@ -111,6 +111,26 @@ def test_entries_of_cuda_visible_devices_may_be_numbers_uuids_and_slices(
     ]
     assert found == expected
     assert count_slices() == (len(expected) or 1 if "MIG-" in visible else None)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("GPU-2", "GPU-22222222-bbbb"),
+        ("GPU-22222222-bbbb,0", "GPU-22222222-bbbb,GPU-11111111-aaaa"),
+        ("1", "1"),
+        ("MIG-GPU-22222222-bbbb/1/0", "MIG-GPU-22222222-bbbb/1/0"),
+    ],
+)
+def test_beginnings_of_uuids_are_expanded_for_the_engine(
+    visible: str, expected: str, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    expand_uuids()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible, "without nvidia-smi nothing is known"
+    install(H100, A100)
+    expand_uuids()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
 def test_a_slice_has_the_memory_of_its_profile(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
