@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # number of pairs in a visit of a judge's model
+LENGTH_STEP = 256  # the length for which a judge's model has memory on a GPU is a multiple of this
 EXAMPLES = 5  # maximum number of unparsed answers in a sweep's record
 
 
@@ -309,12 +311,19 @@ def _generate_answers(
             """Admit every actor."""
 
         spec = engine_spec(judge_config, bound.model, cluster.device())
-        spec = dataclasses.replace(spec, visit=VisitSize(PAIRS, bound.config.max_model_len))  # same for all its visits
+        spec = dataclasses.replace(spec, visit=_largest_visit(prompt_sets, bound.config.max_model_len))
         policy = dispatch_policy(judge_config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         options = {} if actor is None else {"actor": actor}
         setup = DispatchSetup(answer_study, spec, policy, check_actor, observe, **options)
         outcome = Dispatcher(setup).run(todo, {prompts.id: prompts for prompts in prompt_sets}, [])
     return outcome.interrupted
+
+
+def _largest_visit(prompt_sets: Sequence[PromptSet], max_model_len: int) -> VisitSize:
+    """Return the size of the judge's visits, coarse enough that it seldom depends on which responses are judged."""
+    lengths = (len(ids) + prompts.sampling.max_tokens for prompts in prompt_sets for ids in prompts.token_ids)
+    longest = max(lengths, default=0)
+    return VisitSize(PAIRS, min(max_model_len, math.ceil(longest / LENGTH_STEP) * LENGTH_STEP))
 
 
 @contextlib.contextmanager

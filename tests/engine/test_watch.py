@@ -61,3 +61,19 @@ def test_experts_that_are_written_but_not_used_are_found(opaque: tuple[VllmEngin
     finally:
         experts.w2_weight = weights
     engine.verify_writes()
+
+
+@pytest.mark.slow
+def test_the_canary_sees_reads_of_a_model_that_is_compiled(
+    make_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `engine.eager=false` on a CPU, vLLM compiles the model; while reads are watched it runs uncompiled."""
+    spec = dataclasses.replace(SPEC, model_dir=str(make_tiny("llama")), eager=False, write="inplace")  # type: ignore[arg-type]
+    engine = open_engine(spec)
+    try:
+        engine.verify_writes()
+        monkeypatch.setattr(vllm_watch.ReadWatch, "_set", lambda *_: None)
+        with pytest.raises(CanaryError, match="no operation reads"):
+            engine.verify_writes()
+    finally:
+        engine.close()

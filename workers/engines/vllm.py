@@ -34,7 +34,13 @@ from workers.engines.base import (
 from workers.engines.decoding import ResponseText
 from workers.engines.switches import switches_set
 from workers.engines.vllm_nonfinite import UndefinedChoices
-from workers.engines.vllm_settings import gpu_utilization, graph_options, kv_cache_bytes, resolve_settings
+from workers.engines.vllm_settings import (
+    gpu_utilization,
+    graph_options,
+    kv_cache_bytes,
+    name_unsupported_experts,
+    resolve_settings,
+)
 from workers.noise.cpu import limit_threads
 from workers.weights.base_placement import remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
@@ -83,28 +89,29 @@ class VllmEngine(Engine):
         spec = self.spec
         images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}
         tekken = (Path(spec.model_dir) / "tekken.json").is_file()  # the tokenizer must be that of the prompts
-        return vllm.LLM(
-            model=spec.model_dir,
-            tokenizer_mode="hf" if tekken else "auto",
-            dtype=spec.dtype,
-            seed=0,
-            max_model_len=spec.max_model_len,
-            max_num_seqs=spec.max_num_seqs,
-            max_num_batched_tokens=spec.max_num_batched_tokens,
-            kv_cache_memory_bytes=kv_cache_bytes(spec),
-            block_size=spec.block_size,
-            gpu_memory_utilization=gpu_utilization(spec, self._checkpoint, self._base),
-            tensor_parallel_size=spec.tensor_parallel,
-            distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
-            enable_prefix_caching=True,
-            trust_remote_code=False,
-            load_format="safetensors",
-            use_tqdm_on_load=False,
-            disable_log_stats=True,
-            worker_extension_cls="workers.engines.vllm_worker.Extension",
-            **graph_options(spec),
-            **images,
-        )
+        with name_unsupported_experts(spec.model_dir):
+            return vllm.LLM(
+                model=spec.model_dir,
+                tokenizer_mode="hf" if tekken else "auto",
+                dtype=spec.dtype,
+                seed=0,
+                max_model_len=spec.max_model_len,
+                max_num_seqs=spec.max_num_seqs,
+                max_num_batched_tokens=spec.max_num_batched_tokens,
+                kv_cache_memory_bytes=kv_cache_bytes(spec),
+                block_size=spec.block_size,
+                gpu_memory_utilization=gpu_utilization(spec, self._checkpoint, self._base),
+                tensor_parallel_size=spec.tensor_parallel,
+                distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
+                enable_prefix_caching=True,
+                trust_remote_code=False,
+                load_format="safetensors",
+                use_tqdm_on_load=False,
+                disable_log_stats=True,
+                worker_extension_cls="workers.engines.vllm_worker.Extension",
+                **graph_options(spec),
+                **images,
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

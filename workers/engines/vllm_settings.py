@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.utils.errors import UserError
@@ -176,3 +178,18 @@ def graph_options(spec: EngineSpec) -> dict[str, Any]:
             "cudagraph_capture_sizes": captured_batches(spec.max_num_seqs or 1),
         }
     return options
+
+
+@contextlib.contextmanager
+def name_unsupported_experts(model_dir: str) -> Iterator[None]:
+    """Raise UserError (model.path) if vLLM refuses to run a model's experts with the kernels of `graph_options`."""
+    try:
+        yield
+    except (ValueError, NotImplementedError) as error:
+        if "MoE backend" not in str(error):
+            raise
+        remedy = (
+            "vLLM's Triton kernels cannot run its experts on this GPU, and other kernels rearrange weights, which then "
+            "cannot be written exactly: use another model or GPU"
+        )
+        raise UserError("model.path", model_dir, remedy) from error

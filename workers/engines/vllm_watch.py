@@ -61,8 +61,11 @@ def _plain_experts(runner: Any) -> Any:
     return moe_runner._moe_forward if runner.shared_experts is None else moe_runner._moe_forward_shared
 
 
+KERNELS_IN_PLACE = ("TRITON", "BATCHED_TRITON", "CPU")  # vLLM's kernels that use experts as they were loaded
+
+
 def derived_copies(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield (module, reason) for each copy of a weight that vLLM makes after loading and keeps.
+    """Yield (module, reason) for each copy of a weight that vLLM makes after loading and keeps, or rearranges.
 
     A copy that was made before the canary's watch would be found by it, because nothing reads the weight any more. One
     that is made by the first prompt would not: that prompt reads the weight, and later ones the copy.
@@ -71,6 +74,9 @@ def derived_copies(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
     for name, module in model.named_modules():
         if getattr(module, "_fse_fuse_gate", False):
             yield name, "vLLM multiplies with a combined copy of the gates of the experts and of the shared expert"
+        kernels = getattr(getattr(module, "quant_method", None), "unquantized_backend", None)
+        if kernels is not None and kernels.value not in KERNELS_IN_PLACE:
+            yield name, f"vLLM runs its experts with {kernels.value} kernels, which rearrange their weights"
         sinks = getattr(getattr(module, "impl", None), "sinks", None)
         if isinstance(sinks, torch.Tensor) and sinks.untyped_storage().data_ptr() not in storages:
             yield name, "vLLM keeps a copy of the attention sinks in float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import json
 import math
@@ -230,3 +231,21 @@ def test_settings_depend_on_nothing_but_their_arguments() -> None:
         for memory in (25.2 * GB, 25.3 * GB, 25.7 * GB)
     ]
     assert on_24 == [on_24[0]] * 3 and on_24[0].max_num_seqs % 8 == 0
+
+
+def test_experts_that_the_kernels_do_not_support_are_refused_in_one_sentence() -> None:
+    reason = "Unquantized MoE backend 'TRITON' does not support the deployment configuration."
+    with (
+        pytest.raises(UserError, match="Triton kernels cannot run") as error,
+        vllm_settings.name_unsupported_experts("/m"),
+    ):
+        raise ValueError(reason)
+    assert error.value.field == "model.path"
+    with pytest.raises(ValueError, match="another"), vllm_settings.name_unsupported_experts("/m"):
+        raise ValueError("another reason")
+
+
+def test_the_refusal_is_recognized_by_words_that_vllm_uses() -> None:
+    from vllm.model_executor.layers.fused_moe.oracle import unquantized
+
+    assert "MoE backend" in inspect.getsource(unquantized.select_unquantized_moe_backend)

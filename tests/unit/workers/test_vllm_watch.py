@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from workers.engines.vllm_watch import ReadWatch, derived_copies
+from workers.engines.vllm_watch import KERNELS_IN_PLACE, ReadWatch, derived_copies
 
 
 class Compiled(torch.nn.Module):
@@ -67,3 +67,18 @@ def test_copies_that_vllm_keeps_are_found() -> None:
     found = dict(derived_copies(model))
     assert set(found) == {"copied", "fused"}
     assert "sinks" in found["copied"] and "gates" in found["fused"]
+
+
+@pytest.mark.parametrize(("kernels", "refused"), [("TRITON", False), ("CPU", False), ("FlashInfer TRTLLM", True)])
+def test_kernels_that_rearrange_experts_are_found(kernels: str, refused: bool) -> None:
+    model = torch.nn.Module()
+    model.experts = torch.nn.Module()
+    model.experts.quant_method = SimpleNamespace(unquantized_backend=SimpleNamespace(value=kernels))  # type: ignore[assignment]
+    assert [name for name, _ in derived_copies(model)] == ["experts"] * refused
+
+
+def test_the_names_of_kernels_are_those_of_vllm() -> None:
+    from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend, map_unquantized_backend
+
+    assert map_unquantized_backend("triton").value in KERNELS_IN_PLACE
+    assert set(KERNELS_IN_PLACE) < {backend.value for backend in UnquantizedMoeBackend}
