@@ -28,7 +28,7 @@ from tests.cluster.chaos.verbs import VERBS, Verbs
 OFFSETS = (-40 * 86400.0, -3600.0, -90.0, 0.0, 90.0, 3600.0, 40 * 86400.0)  # seconds by which a clock is wrong
 FULL = 3.0  # seconds for which the disk is full
 COMPLETE = 0
-DECK = 20  # disturbances that may wait until they are possible
+GENTLE = ("step clock", "cut briefly", *(f"kill {verb}" for verb in VERBS))
 
 
 @dataclass
@@ -149,20 +149,19 @@ class Chaos:
 
     def disturb(self) -> str | None:
         """Do the next disturbance that is possible now. Returns what was done, or None if none is possible."""
-        for _ in range(2):
-            for name in self.deck:
-                if description := self._do(name):
-                    self.deck.remove(name)
-                    return description
-            if len(self.deck) > DECK:  # a driver that starts again and again needs a pause
-                return None
-            self.deck += self._shuffled()
-        return None
+        if not self.deck:
+            self.deck = self._shuffled()
+        for name in self.deck:
+            if description := self._do(name):
+                self.deck.remove(name)
+                return description
+        # Those that are left need a driver and actors at work. Meanwhile do what does not keep them from starting.
+        return self._do(self.random.choice(GENTLE))
 
     def _shuffled(self) -> list[str]:
         """Return all disturbances in a random order. Those that stop everything for long tend to come later."""
-        cheap = ["kill driver", "kill actor", "kill actor", "fill disk", "use up inodes", "step clock",
-                 "start second driver", "cut briefly", *(f"kill {verb}" for verb in VERBS)]  # fmt: skip
+        cheap = ["kill driver", "kill actor", "kill actor", "fill disk", "use up inodes",
+                 "start second driver", *GENTLE]  # fmt: skip
         costly = ["kill raylet", "kill gcs server", "kill head", "stop actor", "cut"]
         ranked = [(self.random.uniform(0, 1), name) for name in cheap]
         ranked += [(self.random.uniform(0.3, 1), name) for name in costly]
