@@ -17,9 +17,9 @@ import pyarrow as pa
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.errors import NodeError, UserError
 from orchestrator.utils.hashing import content_id
-from workers.actor import Actor, LogProbabilityReceipt, Receipt
+from workers.actor import Actor, LogProbabilityReceipt, Receipt, node
 from workers.engines.base import Generation
 
 
@@ -158,6 +158,17 @@ class OtherVersions(Actor):
         description = super().load()
         if not is_first(self._study.out):
             description["versions"] |= {"vllm": "0.1"}
+        return description
+
+
+class OldDriver(Actor):
+    """Like Actor, but all except the first, which is ready soon, find that no engine runs on their machine."""
+
+    def load(self) -> dict[str, Any]:
+        description = super().load()
+        if not is_first(self._study.out):
+            time.sleep(1)
+            raise NodeError("cluster", "elsewhere", "the driver is too old", node())
         return description
 
 

@@ -30,6 +30,7 @@ from tests.cluster.actors import (
     FailsReading,
     HangsMeasuring,
     MeasuresBlocks,
+    OldDriver,
     OnBadGpu,
     OneBroken,
     OtherSettings,
@@ -359,6 +360,13 @@ def test_a_user_error_on_one_machine_does_not_stop_the_others(job: Job) -> None:
     assert outcome.actors == 1 and job.missing == []
     assert {e["why"] for e in job.events_named("actor_failed_to_start")} == {"model.path=there: is not on this machine"}
     assert len(job.events_named("actor_failed_to_start")) <= 3
+
+
+def test_a_machine_on_which_no_engine_runs_is_asked_once(job: Job) -> None:
+    outcome = job.run(actor=OldDriver, actors=2, seconds=0.5)
+    (refused,) = job.events_named("actor_failed_to_start")
+    assert refused["why"] == "cluster=elsewhere: the driver is too old"
+    assert outcome.actors == 1 and job.missing == [] and not job.events_named("actor_abandoned")
 
 
 def test_slots_whose_actors_never_start_are_abandoned(job: Job) -> None:
