@@ -1,6 +1,7 @@
 """Read and check a checkpoint folder in the driver: config.json and the headers of its safetensors files.
 
-Headers are read in plain Python, so that all checks run before anything heavy is imported. No tensor is read.
+Headers are read in plain Python, so that all checks run before anything heavy is imported. No tensor is read, except
+an output head that is stored although it is tied.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from orchestrator.utils import parsing
 from orchestrator.utils.errors import UserError, did_you_mean
-from orchestrator.utils.model_config import check_config_kinds
+from orchestrator.utils.model_config import HEAD_TENSORS, check_config_kinds, is_tied
 from orchestrator.utils.paths import expanded
 from orchestrator.utils.safetensors_header import INDEX_FILE, ITEM_BYTES, HeaderError, TensorHeader, read_header
 
@@ -33,6 +34,8 @@ EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_em
 
 LAYER = re.compile(r"(.*\blayers)\.(\d+)\.(\w+)(.*)")
 """A tensor's name in a stack of layers: the stack, the layer's number, the module in it, the rest of the name."""
+
+COMPARED_AT_ONCE = 4 << 20
 
 WRAPPERS = {
     "._orig_mod.": "as in a model compiled by torch.compile: save the model inside it",
@@ -87,7 +90,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointInfo:
 
     Raises:
         UserError: (model.path) The folder is missing, unreadable or a file; it has no config.json or an unknown
-            architecture; its weights are not safetensors, incomplete, damaged or quantized; or a layer is missing.
+            architecture; its weights are not safetensors, incomplete, damaged or quantized; a layer is missing; or its
+            output head is tied and another one is stored.
     """
     folder = expanded(path)
     try:
@@ -152,6 +156,7 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
     _check_names(folder, tensors.values())
     _check_dtypes(folder, tensors.values())
     _check_layers(folder, config, tensors)
+    _check_tied_head(folder, config, tensors)
     return CheckpointInfo(folder, config, tensors)
 
 
@@ -236,6 +241,37 @@ def _check_dtypes(folder: Path, tensors: Iterable[TensorHeader]) -> None:
         if tensor.dtype not in FLOATS and not is_index:
             remedy = f"{tensor.name} is stored as {tensor.dtype}, which can't be moved exactly: "
             raise UserError(MODEL_FIELD, folder, f"{remedy}give the unquantized model")
+
+
+def _check_tied_head(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader]) -> None:
+    """Raise UserError if the files store another output head than the embedding to which the config ties it.
+
+    vLLM and transformers then use the stored head, and points would leave it as it is, because a tied head moves with
+    the embedding.
+    """
+    embedding = next((tensor for name, tensor in tensors.items() if EMBEDDING.search(name)), None)
+    if embedding is None or not is_tied(config):
+        return
+    for name in HEAD_TENSORS:
+        if name in tensors and not _are_equal(embedding, tensors[name]):
+            remedy = f"its {CONFIG_FILE} ties the head to {embedding.name}, and it stores another {name}: set "
+            raise UserError(MODEL_FIELD, folder, f"{remedy}tie_word_embeddings to false there, or remove that tensor")
+
+
+def _are_equal(one: TensorHeader, other: TensorHeader) -> bool:
+    """Return whether two tensors have the same dtype, shape and bytes, reading no further than to a difference."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with open(one.file, "rb") as first, open(other.file, "rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        left = one.stop - one.start
+        while left > 0:
+            size = min(left, COMPARED_AT_ONCE)
+            if first.read(size) != second.read(size):
+                return False
+            left -= size
+    return True
 
 
 def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Iterable[str]) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
-from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
+from orchestrator.utils.model_config import HEAD_TENSORS, HIDDEN_SIZE_FIELDS, is_tied
 from workers.engines.gpu_settings import VisitSize, kv_token_bytes
-from workers.weights.checkpoint import HEAD_TENSORS, config_integer, is_tied
+from workers.weights.checkpoint import config_integer
 
 SHARED_BLOCK = 16  # tokens of a block of vLLM's KV cache on a GPU
 ITEM_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}

@@ -1,4 +1,4 @@
-"""Types of the fields of a model's config.json and generation_config.json. Imports nothing heavy."""
+"""A model's config.json and generation_config.json: types of their fields, and tied heads. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ CONFIG_TYPES: dict[str, Any] = {
 """The types of the fields of config.json and generation_config.json that this program reads; see `check_fields`."""
 
 
+HEAD_TENSORS = ("lm_head.weight", "language_model.lm_head.weight")
+"""Names of the output head in a checkpoint."""
+
+TIED_MODEL_TYPES = frozenset(
+    (  # noqa: SIM905
+        "bloom cohere cohere2 cohere2_moe ernie4_5 ernie4_5_moe falcon gemma gemma2 gemma3 gemma3_text gemma3n "
+        "gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text gpt2 gpt_bigcode gpt_neo granite_swa "
+        "jetmoe lfm2 lfm2_moe minicpm3 mpt opt smollm3 starcoder2 vaultgemma xglm youtu"
+    ).split()
+)
+"""model_type of the decoders whose head is tied if config.json does not set tie_word_embeddings."""
+
+
 def check_config_kinds(config: Mapping[str, Any]) -> None:
     """Check the types of the fields of config.json that this program reads, those of a nested text_config included.
 
@@ -34,3 +47,15 @@ def check_config_kinds(config: Mapping[str, Any]) -> None:
     """
     check_fields(config, CONFIG_TYPES)
     check_fields(config.get("text_config") or {}, CONFIG_TYPES)
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Return whether the output head shares the embedding's weights.
+
+    config.json decides; if it does not set tie_word_embeddings, the default of transformers does.
+    """
+    configs = [config, config.get("text_config") or {}]
+    values = [config["tie_word_embeddings"] for config in configs if config.get("tie_word_embeddings") is not None]
+    if values:
+        return any(values)
+    return any(config.get("model_type") in TIED_MODEL_TYPES for config in configs)

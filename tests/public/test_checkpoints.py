@@ -133,3 +133,11 @@ def test_merges_as_pairs_and_as_texts_are_the_same(tmp_path: Path) -> None:
     check_same_tokenizer(tmp_path / "old", tmp_path / "new")
     with pytest.raises(UserError, match="merges"):
         check_same_tokenizer(tmp_path / "old", tmp_path / "other")
+
+
+@reported("huggingface/transformers#42612", "vllm-project/vllm#51063", failed_here=True)
+def test_another_head_than_the_tied_embedding_is_refused(tmp_path: Path) -> None:
+    """A head that differs from the embedding, which the config ties, was discarded; it is refused with the remedy."""
+    head = {"lm_head.weight": 2 * TENSORS["model.embed_tokens.weight"]}
+    with pytest.raises(UserError, match="set tie_word_embeddings to false there, or remove that tensor"):
+        read_checkpoint(checkpoint(tmp_path / "model", TENSORS | head, tie_word_embeddings=True))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.model_config import check_config_kinds
+from orchestrator.utils.model_config import HEAD_TENSORS, check_config_kinds, is_tied
 from orchestrator.utils.names import is_safe_name
 from orchestrator.utils.parsing import FOREIGN_DIGITS, FormatError, read_json_object
 from orchestrator.utils.safetensors_header import INDEX_FILE, HeaderError, read_header
@@ -22,15 +22,6 @@ MODEL_FIELD = "model.path"
 DERIVED_TENSORS = ("rotary_emb.inv_freq", "position_ids")  # computed from the config, even if the file holds them
 # Image and audio encoders of multimodal models, which do not process text.
 ENCODERS = ("vision_tower.", "vision_model.", "multi_modal_projector.", "visual.", "audio_tower.")
-HEAD_TENSORS = ("lm_head.weight", "language_model.lm_head.weight")
-# model_type of the decoders whose head is tied if config.json does not set tie_word_embeddings.
-TIED_MODEL_TYPES = frozenset(
-    (  # noqa: SIM905
-        "bloom cohere cohere2 cohere2_moe ernie4_5 ernie4_5_moe falcon gemma gemma2 gemma3 gemma3_text gemma3n "
-        "gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text gpt2 gpt_bigcode gpt_neo granite_swa "
-        "jetmoe lfm2 lfm2_moe minicpm3 mpt opt smollm3 starcoder2 vaultgemma xglm youtu"
-    ).split()
-)
 DTYPES_BY_HEADER: dict[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -208,18 +199,6 @@ def config_integer(config: Mapping[str, Any], *fields: str) -> int | None:
     """
     config = {**config, **(config.get("text_config") or {})}
     return next((int(config[field]) for field in fields if isinstance(config.get(field), int)), None)
-
-
-def is_tied(config: Mapping[str, Any]) -> bool:
-    """Return whether the output head shares the embedding's weights.
-
-    config.json decides; if it does not set tie_word_embeddings, the default of transformers does.
-    """
-    configs = [config, config.get("text_config") or {}]
-    values = [config["tie_word_embeddings"] for config in configs if config.get("tie_word_embeddings") is not None]
-    if values:
-        return any(values)
-    return any(config.get("model_type") in TIED_MODEL_TYPES for config in configs)
 
 
 def read_json(file: Path, field: str = MODEL_FIELD) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from orchestrator.models.checkpoint import known_architectures, read_checkpoint
 from orchestrator.planning.workload import size_of_checkpoint
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.model_config import TIED_MODEL_TYPES
 from tests.unit.models.checkpoint_files import CONFIG, make, tensors, write
-from workers.weights.checkpoint import TIED_MODEL_TYPES, MappedCheckpoint
+from workers.weights.checkpoint import MappedCheckpoint
 
 
 def refusal(folder: Path) -> str:
@@ -330,6 +331,24 @@ def test_a_tied_head_is_counted_once_even_if_the_config_does_not_name_it(
     assert ("lm_head.weight" in {info.name for info in MappedCheckpoint(folder).tensors()}) is not tied
     size = size_of_checkpoint(read_checkpoint(folder), "model", Dtype.float32)
     assert (size.tied, size.parameters, size.disk_bytes) == ((True, 32, 128) if tied else (False, 40, 160))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("at", [0, 15, 31])
+def test_another_head_than_the_tied_embedding_is_refused(
+    tmp_path: Path, shards: int, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines use the stored head, which would not be perturbed."""
+    monkeypatch.setattr("orchestrator.models.checkpoint.COMPARED_AT_ONCE", 12)
+    dtype, shape, data = tensors(1)["layers.0.weight"]
+    other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    heads = {"model.embed_tokens.weight": (dtype, shape, data), "lm_head.weight": (dtype, shape, other)}
+    folder = make(tmp_path / "tied", tensors() | heads, shards, tie_word_embeddings=True)
+    with pytest.raises(UserError, match=r"ties the head to model\.embed_tokens\.weight, and it stores another lm_head"):
+        read_checkpoint(folder)
+    read_checkpoint(make(tmp_path / "untied", tensors() | heads, shards, tie_word_embeddings=False))
+    same = heads | {"lm_head.weight": (dtype, shape, data)}
+    read_checkpoint(make(tmp_path / "same", tensors() | same, shards, tie_word_embeddings=True))
 
 
 def test_a_missing_head_is_tied_to_the_embedding(tmp_path: Path) -> None:
