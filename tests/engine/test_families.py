@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,16 @@ LINE = RandomDirection(11)
 ACROSS = RandomDirection(12, orthogonal_to=11)
 ROWS = RandomDirection(13, "filter", exclude=())
 PLAIN = RandomDirection(14, "sigma", exclude=("embed",))
+
+
+@pytest.fixture(scope="module")
+def make_family(make_tiny: Callable[..., Path]) -> Callable[..., Path]:
+    """Return `make_tiny`, but each model is made once.
+
+    For families that vLLM runs through transformers' own classes (OLMo 2) it changes these classes in this process, so
+    that transformers cannot make such a model any more.
+    """
+    return functools.cache(make_tiny)
 
 
 def random_points(n: int, seed: int = 0) -> list[Point]:
@@ -178,8 +189,8 @@ def check_points(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_points_of_each_family(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
-    check_points(make_tiny(family.split()[-1], **FAMILIES[family]), tmp_path)
+def test_points_of_each_family(make_family: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    check_points(make_family(family.split()[-1], **FAMILIES[family]), tmp_path)
 
 
 def add_image_encoder(folder: Path) -> Path:
@@ -241,5 +252,5 @@ def test_points_over_several_ranks_and_one_thread(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gemma3", "phi3", "olmo2", "mixtral", "qwen3_moe"])
-def test_points_of_each_family_over_two_ranks(make_tiny: Callable[..., Path], family: str, tmp_path: Path) -> None:
-    check_points(make_tiny(family), tmp_path, 50, 2)
+def test_points_of_each_family_over_two_ranks(make_family: Callable[..., Path], family: str, tmp_path: Path) -> None:
+    check_points(make_family(family), tmp_path, 50, 2)

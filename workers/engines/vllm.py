@@ -52,9 +52,11 @@ _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
-    "GLOO_SOCKET_IFNAME": "lo",  # ranks are on one machine: their sockets are closed to others
     "TQDM_DISABLE": "1",
 }
+# The ranks of an engine are on one machine, so their sockets need not be open to others. NCCL takes a name for the
+# beginning of one, unless it follows "=".
+_ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
 
 
 class VllmEngine(Engine):
@@ -69,10 +71,7 @@ class VllmEngine(Engine):
         remove_stale_copies(keep=self._sample)  # before free memory is measured
         self.spec, self._base = resolve_settings(spec, self._checkpoint, self._sample)
         spec = self.spec
-        os.environ.update(_environment(spec))
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(runtime_folder()))  # of sockets, whose paths must be short
+        set_environment(spec)
         torch.set_num_threads(thread_count(spec))  # overrides Ray's OMP_NUM_THREADS; too late after the load
         limit_threads(thread_count(spec))
         patches.hide_llvmlite_dict()
@@ -295,8 +294,16 @@ class VllmEngine(Engine):
         return results
 
 
-def _environment(spec: EngineSpec) -> dict[str, str]:
-    """Return the settings that vLLM reads from the environment only."""
+def set_environment(spec: EngineSpec) -> None:
+    """Set what vLLM and the libraries below it read from the environment. Only some replaces the user's settings."""
+    os.environ.update(_required_environment(spec))
+    socket_folder = {"VLLM_RPC_BASE_PATH": str(runtime_folder())}  # paths of sockets must be short
+    for name, value in {**_QUIET, **_ON_LOOPBACK, **socket_folder}.items():
+        os.environ.setdefault(name, value)
+
+
+def _required_environment(spec: EngineSpec) -> dict[str, str]:
+    """Return the settings without which the engine does not work."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     cores = cores[: thread_count(spec)]
     shares = [cores[rank :: spec.tensor_parallel] or [cores[-1]] for rank in range(spec.tensor_parallel)]
