@@ -168,7 +168,8 @@ def test_consecutive_points_at_which_every_engine_fails_are_given_up(job: Job, u
     poisoned = job.sweep.grid.points()[1:7]
     for point in poisoned:
         instruct(job, point.id, "before raise")
-    outcome = job.run(actor=Scripted, actors=1)
+    # Two actors complete no visit, which counts as two failed starts. On a busy machine real ones may be added to them.
+    outcome = job.run(actor=Scripted, actors=1, max_failed_starts=8)
     assert {f.visit.point for f in outcome.failures} == set(poisoned) and outcome.restarts > 0
     assert all(len(f.errors) == 3 for f in outcome.failures)
     assert {key[0] for key in undisturbed} - {key[0] for key in job.responses()} == {p.id for p in poisoned}

@@ -20,6 +20,7 @@ class FakeTokenizer:
 
     def __init__(self, template: str) -> None:
         self.chat_template = template
+        self.added_tokens_decoder: dict[int, Any] = {}
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
         def refuse(message: str) -> None:
