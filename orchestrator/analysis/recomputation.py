@@ -35,7 +35,8 @@ LANDSCAPE_FILE, SUMMARY_FILE = "landscape.parquet", "summary.json"
 TOLERANCE = 1e-9
 """Largest relative or absolute difference that is put down to another machine's rounding."""
 
-_COSTS = ("seconds", "tokens", "restarts", "actors")
+_COSTS = ("seconds", "tokens", "restarts", "actors", "actors_at_once", "tasks_failed")
+"""Fields that a run may raise although it stores nothing."""
 # Fields of a summary that every version of the intervals computes alike.
 _STABLE_FIELDS = (
     *("prompts", "points_missing", "points_done", "points_total"),
@@ -261,8 +262,8 @@ def compare_summaries(
     elif (stored.get("log_probability") or {}).get("measured", 0) < current["log_probability"]["measured"]:
         del current["log_probability"]  # more were measured since
     differences = [Difference(SUMMARY_FILE, *difference) for difference in _differing(stored, current)]
-    if any(stored.get(key, 0) < current[key] for key in _COSTS):  # there was a run since
-        grown = {d.key for d in differences if d.key in _COSTS and d.stored < d.recomputed}
+    grown = {key for key in _COSTS if (stored.get(key) or 0) < (current[key] or 0)}
+    if grown:  # there was a run since
         differences = [d for d in differences if d.key not in grown and _last(d.key) != "seconds"]
     if stored.get("intervals_version", 1) >= INTERVALS_VERSION:
         return differences, None

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ class Answers:
     def __init__(self, root: Path, viewer: Viewer) -> None:
         self._root, self._viewer = root, viewer
         self._tasks = TaskCounter(root)
+        self._listed: dict[str, int] = {}  # the number of stored tasks that the viewer's list showed last, by sweep
         self.checked: collections.Counter[str] = collections.Counter()
 
     def problems(self, expected: Expected) -> Iterator[str]:
@@ -119,15 +120,20 @@ class Answers:
         yield from self._views(expected)
 
     def _status(self, expected: Expected) -> Iterator[str]:
-        before = self._tasks.stored()
+        before = self._stored(expected)
         folder = SweepFolder(Study.open(self._root), self._root / "sweeps" / expected.sweep)
         status = examine(StoredSweep.open(folder))
-        yield from self._count("status", expected, before, status.tasks, status.done)
+        yield from self._count("status", expected, before, status.to_json())
         if status.seconds < 0 or status.gpu_hours < 0 or (status.eta_seconds or 0) < 0:
             yield f"status: {status.seconds} s, {status.gpu_hours} GPU-hours, {status.eta_seconds} s left"
 
-    def _count(self, who: str, expected: Expected, before: Tasks, tasks: int, done: int) -> Iterator[str]:
-        least, most = (len(stored & expected.tasks) for stored in (before, self._tasks.stored()))
+    def _stored(self, expected: Expected) -> int:
+        """Return how many tasks of a sweep are stored."""
+        return len(self._tasks.stored() & expected.tasks)
+
+    def _count(self, who: str, expected: Expected, least: int, answer: Mapping[str, Any]) -> Iterator[str]:
+        """Compare the numbers of tasks in an answer. `least`: the smallest true number of stored tasks."""
+        tasks, done, most = answer["tasks"], answer["done"], self._stored(expected)
         self.checked[who] += 1
         if tasks != len(expected.tasks) or not least <= done <= most:
             yield f"{who}: {done} of {tasks} tasks, true are {least} to {most} of {len(expected.tasks)}"
@@ -162,19 +168,20 @@ class Answers:
                 return
 
     def _views(self, expected: Expected) -> Iterator[str]:
-        before = self._tasks.stored()
-        listed = self._viewer.get("sweeps") or []
-        mine = [row for row in listed if row["sweep"] == expected.sweep]
+        mine = [row for row in self._viewer.get("sweeps") or [] if row["sweep"] == expected.sweep]
+        if not mine and expected.sweep not in self._listed:
+            return  # the viewer answers at once with the list that it has read last
         if len(mine) != 1 or mine[0]["state"] == "unreadable":
             yield f"viewer: lists {mine}"
             return
-        yield from self._count("viewer", expected, before, mine[0]["tasks"], mine[0]["done"])
-        before = self._tasks.stored()
+        yield from self._count("viewer", expected, self._listed.get(expected.sweep, 0), mine[0])
+        self._listed[expected.sweep] = mine[0]["done"]
+        before = self._stored(expected)
         page = self._viewer.get(f"sweeps/{expected.study}/{expected.sweep}/now")
         if page is None:
             yield "viewer: has no page of a sweep that it lists"
             return
-        yield from self._count("viewer", expected, before, page["status"]["tasks"], page["status"]["done"])
+        yield from self._count("viewer", expected, before, page["status"])
         yield from self._chart(page["chart"], expected)
 
     def _chart(self, chart: dict[str, Any], expected: Expected) -> Iterator[str]:

@@ -18,6 +18,8 @@ from orchestrator.analysis.recomputation import Recomputation, compare_summaries
 from orchestrator.analysis.verification import verify_study
 from orchestrator.cli.main import main
 from orchestrator.store.discovery import latest_sweep
+from orchestrator.store.records import RunTotals
+from orchestrator.store.runs import RunRecorder
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.tasks import Prompt
@@ -197,10 +199,17 @@ def test_results_whose_rows_are_gone_are_named(tmp_path: Path) -> None:
 
 def test_a_cost_may_have_grown_by_a_later_run_and_may_not_be_larger_than_its_runs(tmp_path: Path) -> None:
     folder = store_sweep(tmp_path, basin(0.3))
-    edit_summary(folder, tokens=-1)
+    edit_summary(folder, tokens=-1, tasks_failed=-1)
     assert recompute_in(folder).differences == ()
-    edit_summary(folder, tokens=7)
+    edit_summary(folder, tokens=7, tasks_failed=0)
     assert [str(d) for d in recompute_in(folder).differences] == ["tokens is stored as 7, and the stored rows give 0"]
+
+
+def test_a_run_that_stores_nothing_leaves_the_summary_sound(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path, basin(0.3))
+    RunRecorder(latest_sweep(folder), 3).end("refused", RunTotals(actors=4, actors_at_once=4, restarts=2))
+    recomputed = recompute_in(folder)
+    assert recomputed.summary.actors_at_once == 4 and recomputed.differences == ()
 
 
 def test_costs_are_not_compared_without_all_records_of_runs(tmp_path: Path) -> None:
