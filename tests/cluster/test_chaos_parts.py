@@ -119,8 +119,11 @@ def test_a_run_with_a_fault_is_not_sound(name: str) -> None:
 
 
 def test_recorded_runs_are_added_up_and_their_faults_told() -> None:
-    again = ChaosOutcome.from_json(outcome(disturbances={"cut": 1, "fill disk": 4}, problems=("a fault",)).to_json())
+    problems = ("read 3: a fault in /tmp/chaos-x1/studies", "read 9: a fault in /tmp/chaos-x1/studies")
+    faulty = outcome(disturbances={"cut": 1, "fill disk": 4}, problems=problems, note="It was mended.")
+    again = ChaosOutcome.from_json(faulty.to_json())
     text = markdown([outcome(), again])
     for line in ("| cut | 3 |", "| fill disk | 4 |", "| all | 7 |", "| drivers started, actors replaced | 6, 8 |",
-                 "2 runs, 120 s", "20 of 20", "* seed 1: a fault"):  # fmt: skip
+                 "2 runs, 120 s", "20 of 20", "* seed 1, 2 times: `a fault in studies`",
+                 "* seed 1: It was mended."):  # fmt: skip
         assert line in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class ChaosOutcome:
         reads: How often the reader read the study while it was disturbed.
         checked: Number of answers that were checked meanwhile, by who gave them.
         problems: One line for each fault.
+        note: What became of its faults, added by hand to a recorded run.
     """
 
     conditions: Conditions
@@ -72,6 +74,7 @@ class ChaosOutcome:
     reads: int
     checked: Mapping[str, int]
     problems: tuple[str, ...]
+    note: str = ""
 
     @property
     def is_sound(self) -> bool:
@@ -96,13 +99,14 @@ class ChaosOutcome:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as JSON values."""
-        return dataclasses.asdict(self)
+        """Return the outcome as JSON values, its problems as text -> how often."""
+        return {**dataclasses.asdict(self), "problems": dict(collections.Counter(map(_shortened, self.problems)))}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ChaosOutcome:
         """Return an outcome that was recorded."""
-        conditions, problems = Conditions(**document["conditions"]), tuple(document["problems"])
+        conditions = Conditions(**document["conditions"])
+        problems = tuple(text for text, n in document["problems"].items() for _ in range(n))
         return cls(**{**document, "conditions": conditions, "problems": problems})
 
 
@@ -135,14 +139,19 @@ def markdown(runs: Sequence[ChaosOutcome]) -> str:
         ["sweeps whose landscape or summary differs", total("unequal")],
         ["runs whose study is not equal after merging", str(sum(not run.equal_after_merging for run in runs))],
         *([f"answers checked meanwhile, of {name}", f"{n:,}"] for name, n in sorted(checked.items())),
-        ["of these wrong, doubled or gone, and other faults", str(sum(len(run.problems) for run in runs))],
+        ["faults of any kind, listed below", str(sum(len(run.problems) for run in runs))],
         ["drivers started, actors replaced", f"{total('drivers')}, {total('deaths')}"],
     ]
     listed = [
         [f"`--engine {how.engine} --seconds {how.seconds:.0f} --seed {how.seed}`", how.machine,
          str(sum(run.disturbances.values())), str(len(run.problems))] for run in runs for how in [run.conditions]
     ]  # fmt: skip
-    faults = [f"* seed {run.conditions.seed}: {problem[:300]}" for run in runs for problem in run.problems]
+    faults = [
+        f"* seed {run.conditions.seed}, {n} time{'s' if n > 1 else ''}: `{text}`"
+        for run in runs
+        for text, n in collections.Counter(map(_shortened, run.problems)).items()
+    ]
+    notes = [f"* seed {run.conditions.seed}: {run.note}" for run in runs if run.note]
     return "\n\n".join([
         "## Disturbed sweeps",
         "`python -m tests.cluster.chaos OPTIONS --record`: sweeps on three hosts in network namespaces. The counts are "
@@ -150,8 +159,18 @@ def markdown(runs: Sequence[ChaosOutcome]) -> str:
         table(["disturbance", "times"], [*counts, ["all", f"{sum(disturbances.values()):,}"]]),
         table(["result", "count"], results),
         table(["options", "machine", "disturbances", "faults"], listed),
-        *(["Faults:", "\n".join(faults)] if faults else []),
+        *(["Faults that were found:", "\n".join(faults)] if faults else []),
+        *(["What became of them:", "\n".join(notes)] if notes else []),
     ])  # fmt: skip
+
+
+def _shortened(problem: str) -> str:
+    """Return a problem without the number of the read, temporary folders and the middle of a traceback."""
+    text = re.sub(r"\S*/chaos-\w+/", "", re.sub(r"^read \d+: ", "", problem.strip()))
+    lines = text.splitlines()
+    if len(lines) > 1:
+        text = f"{lines[0].partition(':')[0]}: {lines[-1]}"
+    return text[:200].replace("`", "'")
 
 
 def _sum(counts: Any) -> collections.Counter[str]:
