@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,8 @@ PLAIN = RandomDirection(14, "sigma", exclude=("embed",))
 def make_family(make_tiny: Callable[..., Path]) -> Callable[..., Path]:
     """Return `make_tiny`, but each model is made once.
 
-    For families that vLLM runs through transformers' own classes (OLMo 2) it changes these classes in this process, so
-    that transformers cannot make such a model any more.
+    When vLLM has loaded OLMo 2, which it runs through transformers' own class, transformers cannot make such a model in
+    this process any more.
     """
     return functools.cache(make_tiny)
 
@@ -117,6 +119,19 @@ def first_token_logprobs(engine: VllmEngine, prompts: Sequence[Sequence[int]]) -
     return [{token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()} for output in outputs]
 
 
+@functools.cache
+def process_without_vllm() -> ProcessPoolExecutor:
+    """Return a process for transformers: when vLLM loads OLMo 2, it changes transformers' class in its own process."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended_processes() -> Iterator[None]:
+    yield
+    process_without_vllm().shutdown()
+    process_without_vllm.cache_clear()
+
+
 def reference_logprobs(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Array]:
     """Compute the log-probabilities of all first tokens with transformers."""
     import torch
@@ -160,11 +175,8 @@ def check_points(
     points = random_points(n)
     base = reference_weights(checkpoint, ORIGIN, scalars)
     moved = reference_weights(checkpoint, points[-1], scalars)
-    # computed before vLLM is imported, because it changes some of transformers' classes
-    expected = [
-        reference_logprobs(folder, prompts),
-        reference_logprobs(copy_with_weights(tmp_path / "moved", folder, moved), prompts),
-    ]
+    folders = [folder, copy_with_weights(tmp_path / "moved", folder, moved)]
+    expected = [process_without_vllm().submit(reference_logprobs, each, prompts).result() for each in folders]
     spec = dataclasses.replace(SPEC, model_dir=str(folder), tensor_parallel=tensor_parallel, threads=threads)
     engine = open_engine(spec)
     assert isinstance(engine, VllmEngine)
