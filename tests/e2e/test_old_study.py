@@ -229,6 +229,9 @@ def test_a_deleted_part_is_generated_again_with_equal_rows(old: Path) -> None:
     summaries = [json.loads((path / "summary.json").read_text()) for path in (line, DATA / line.relative_to(old))]
     for summary in summaries:
         assert all(summary.pop(key) is not None for key in RUN_KEYS)
+    new, old_engines = summaries[0].pop("engines"), summaries[1].pop("engines")
+    assert len(new) == 2 and current["engine"] in new, "the engine of the new rows is described by schema 2"
+    assert [engine for engine in new if engine != current["engine"]] == old_engines
     assert_kept(*summaries)
 
 
