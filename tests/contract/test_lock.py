@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from packaging.markers import default_environment
@@ -111,3 +115,32 @@ def test_a_lock_holds_what_its_installed_packages_require() -> None:
             assert project in versions, f"{distribution.name} requires {requirement}: add it to {LOCKS}/platforms.in"
             assert requirement.specifier.contains(versions[project], prereleases=True), (distribution.name, requirement)
     assert checked > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(
+    ("engine", "platform"),
+    [
+        ("cpu", "x86_64-manylinux_2_28"),
+        ("cpu", "aarch64-manylinux_2_28"),
+        ("gpu", "x86_64-manylinux_2_28"),
+        ("", "aarch64-apple-darwin"),
+    ],
+)
+def test_uv_finds_a_locked_file_of_each_package(engine: str, platform: str, python: str, tmp_path: Path) -> None:
+    """Nothing is downloaded but metadata. Without an index, the test is skipped."""
+    uv = shutil.which("uv", path=f"{ROOT / '.uv' / 'bin'}:{os.environ['PATH']}")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    command = [uv, "pip", "install", "--dry-run", "--target", tmp_path, "--python-platform", platform]
+    command += ["--python-version", python, "--require-hashes", "--requirement", "pyproject.toml"]
+    command += ["--constraint", LOCKS / f"{engine or 'cpu'}.txt", "--extra", "finetune", "--extra", "dev"]
+    command += ["--extra", engine] if engine else []
+    command += ["--override", "scripts/cpu-overrides.txt"] if engine == "cpu" else []
+    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_FIND_LINKS": ""}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if "Failed to fetch" in found.stderr or "dns error" in found.stderr:
+        pytest.skip("no package index can be reached")
+    assert found.returncode == 0, found.stderr
+    assert "Would install" in found.stderr
