@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run quick test test-all fuzz lint check docs figures harness chaos setup lock clean
+.PHONY: help run quick test test-all fuzz lint check docs figures harness chaos setup lock audit sbom image clean
 
 # Many containers set this. Every process would then compile its imports again: 18 s for vLLM.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,8 +55,17 @@ setup: .venv/.setup-done ## install only; ENGINE=cpu or ENGINE=gpu overrides the
 lock: ## write the locks in scripts/locks anew after a change of pyproject.toml: make lock ARGS="--upgrade-package NAME"
 	@scripts/lock.sh $(ARGS)
 
+audit: ## ask PyPI whether a locked version has a known vulnerability
+	@scripts/supply_chain.sh audit
+
+sbom: .venv/.setup-done ## write a bill of materials of .venv to build/sbom.json (CycloneDX)
+	@scripts/supply_chain.sh sbom
+
+image: ## build the CPU image with buildah on a base of Debian's packages; needs root, buildah and debootstrap
+	@docker/build_image.sh cpu debian
+
 clean: ## remove what setup and tests created; keep studies
-	rm -rf .venv .venv-harness .uv .pytest_cache .hypothesis .mypy_cache .ruff_cache build dist
+	rm -rf .venv .venv-harness .venv-tools .uv .pytest_cache .hypothesis .mypy_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -not -path "./studies/*" -prune -exec rm -rf {} +
 
 .venv/.setup-done: $(SETUP_INPUTS)

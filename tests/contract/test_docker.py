@@ -21,7 +21,7 @@ from tests.contract.rules import ROOT
 
 DOCKER = ROOT / "docker"
 IMAGES = sorted(DOCKER.glob("Dockerfile.*"))
-SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), *sorted(DOCKER.glob("*.sh")), ROOT / ".ci" / "run"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 CLAIM, POLICY, JOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
@@ -116,9 +116,10 @@ def test_kuberay_has_every_field_of_the_job() -> None:
 def test_images_are_pinned_and_not_root() -> None:
     for path in IMAGES:
         lines = path.read_text().splitlines()
-        bases = [line for line in lines if line.startswith("FROM ")]
-        assert bases
-        assert all(re.fullmatch(r"FROM [\w/.-]+:\d+\.\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?", b) for b in bases), bases
+        (base,) = [line for line in lines if line.startswith("ARG BASE=")]
+        assert re.fullmatch(r"ARG BASE=[\w/.-]+:\d+\.\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}", base), base
+        stages = [line for line in lines if line.startswith("FROM ")]
+        assert stages == ["FROM ${BASE} AS base", "FROM base AS build", "FROM base"]
         assert [line for line in lines if line.startswith("USER ")] == ["USER 1000:1000"]
         assert "VOLUME /data" in lines
         assert not [line for line in lines if line.startswith("EXPOSE")]
