@@ -29,7 +29,7 @@ from workers.noise.definition import Array, Slab
 from workers.weights.checkpoint import TensorInfo
 from workers.weights.device_memory import GpuMemory
 from workers.weights.layout import Region
-from workers.weights.perturbation import SCHEMA
+from workers.weights.perturbation import schema
 from workers.weights.resident import ResidentWeights
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def scalars_of(direction: Direction, shapes: Mapping[str, tuple[int, ...]]) -> p
             units = direction.rows(shapes[name])
             names += [name] * (units or 1)
             rows += [-1] if units is None else range(units)
-    return pa.table([names, rows, [0.5] * len(rows), [0.1] * len(rows), [None] * len(rows)], schema=SCHEMA)
+    return pa.table([names, rows, [0.5] * len(rows), [0.1] * len(rows), [None] * len(rows)], schema=schema())
 
 
 def cases() -> list[tuple[str, dict[str, tuple[int, ...]], Sequence[Direction]]]:

@@ -158,7 +158,7 @@ class Actor:
         return self._engine
 
     def measure(self, direction: Direction) -> pa.Table:
-        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.schema`."""
         return self.engine.measure(direction)
 
     def set_inputs(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:

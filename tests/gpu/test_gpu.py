@@ -1,10 +1,14 @@
-"""Test on a real GPU: the noise kernel, and the weights in vLLM with every placement of the base, to the bit."""
+"""Tests on a real GPU, which scripts/gpu_check.sh runs: weights in vLLM with each placement of the base, to the bit.
+
+Stage 1 of that script checks the kernel by itself. GPU_CHECK_DEVICE=cpu rehearses this file on a CPU.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,65 +19,59 @@ from orchestrator.sweep.points import ORIGIN, Point
 from workers.engines.base import EngineSpec
 from workers.engines.factory import open_engine
 from workers.noise import reference
-from workers.noise.definition import DTYPES, DType, Slab, Term
 from workers.weights.checkpoint import MappedCheckpoint
-from workers.weights.device_memory import TORCH_DTYPES
 from workers.weights.perturbation import terms
 
+DEVICE = os.environ.get("GPU_CHECK_DEVICE", "cuda")
+ON_GPU = DEVICE == "cuda"
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU"),
+    pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="this machine has no CUDA GPU"),
 ]
 
 LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
+POINTS = (
+    Point.from_coefficients([(LINE, 0.3)]),
+    Point.from_coefficients([(LINE, -0.2), (ACROSS, 0.1)]),
+    ORIGIN,
+)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_terms", [0, 1, 2])
-def test_the_kernel_equals_the_reference_to_the_bit(dtype: DType, n_terms: int) -> None:
-    from workers.noise import gpu
-
-    n = 300_001
-    weights = reference.from_float32(np.random.default_rng(0).standard_normal(n).astype(np.float32), dtype)
-    terms = [Term(seed, np.array([0.1 * (seed + 1)], np.float32), n) for seed in range(n_terms)]
-    source = (
-        torch.from_numpy(weights if dtype == "float32" else weights.view(np.int16)).view(TORCH_DTYPES[dtype]).cuda()
-    )
-    target = torch.empty_like(source)
-    gpu.write_slab(target, source, Slab.whole(n), "w", terms)
-    actual = target.view(torch.int32 if dtype == "float32" else torch.int16).cpu().numpy()
-    assert np.array_equal(actual, reference.perturb(weights, "w", terms, dtype, dtype).view(actual.dtype))
+@pytest.fixture(scope="module")
+def folders(make_tiny: Callable[..., Path]) -> dict[str, Path]:
+    sizes = {"hidden_size": 256, "head_dim": 64}
+    return {family: make_tiny(family, dtype="bfloat16", **sizes) for family in ("llama", "mixtral")}
 
 
-def test_offsets_beyond_32_bits() -> None:
-    """Write the end of a tensor of 4.3e9 elements, where offsets exceed 32 bits."""
-    from workers.noise import gpu
-
-    start = 2**32 - 3000
-    scale = Term(5, np.array([0.5], np.float32), start + 6000)
-    target, source = torch.zeros(6000, device="cuda"), torch.ones(6000, device="cuda")
-    gpu.write_slab(target, source, Slab(1, 6000, start, 6000, 0, 6000), "w", [scale], None, (0, 6000))
-    expected = reference.perturb(np.ones(6000, np.float32), "w", [scale], "float32", "float32", start=start)
-    assert np.array_equal(target.cpu().numpy().view(np.uint32), expected.view(np.uint32))
+def spec(folder: Path, **settings: Any) -> EngineSpec:
+    memory = {} if ON_GPU else {"kv_cache_gib": 0.25}
+    kind = "cuda" if ON_GPU else "cpu"
+    given = {"max_model_len": 128, "max_num_seqs": 8, "dtype": "bfloat16", "device": kind, **memory, **settings}
+    return EngineSpec(model_dir=str(folder), **given)
 
 
-@pytest.mark.parametrize("base", ["gpu", "host", "mmap"])
-@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize(
+    ("family", "base", "eager"),
+    [
+        ("llama", "gpu", False),
+        ("llama", "host", False),
+        ("llama", "mmap", False),
+        ("llama", "gpu", True),
+        ("mixtral", "gpu", False),
+        ("mixtral", "host", True),
+    ],
+)
 def test_weights_in_vllm_equal_the_reference_at_each_point(
-    make_tiny: Callable[..., Path], base: str, eager: bool
+    folders: dict[str, Path], family: str, base: str, eager: bool
 ) -> None:
-    folder = make_tiny("llama", dtype="bfloat16", hidden_size=256, head_dim=64)
-    checkpoint = MappedCheckpoint(folder)
-    spec = EngineSpec(model_dir=str(folder), dtype="bfloat16", device="cuda", max_model_len=128, max_num_seqs=8)
-    engine = open_engine(dataclasses.replace(spec, base=base, eager=eager, kv_cache_gib=0.25))  # type: ignore[arg-type]
+    if not ON_GPU and (base == "gpu" or not eager):
+        pytest.skip("needs a GPU")
+    checkpoint = MappedCheckpoint(folders[family])
+    engine = open_engine(spec(folders[family], base=base, eager=eager))
     try:
         engine.verify_writes()
         scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS)}
-        for point in (
-            Point.from_coefficients([(LINE, 0.3)]),
-            Point.from_coefficients([(LINE, -0.2), (ACROSS, 0.1)]),
-            ORIGIN,
-        ):
+        for point in POINTS:
             engine.apply_point(point, scalars)
             for info in checkpoint.tensors():
                 added = terms(point, info.name, info.shape, scalars)
@@ -85,3 +83,28 @@ def test_weights_in_vllm_equal_the_reference_at_each_point(
                     assert np.array_equal(expected[k], piece.values), info.name
     finally:
         engine.close()
+
+
+def test_three_starts_have_the_same_kv_cache(
+    folders: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    """The identity of an actor depends on nothing that is measured on its card."""
+    identities, blocks = [], []
+    for _ in range(3 if ON_GPU else 1):
+        engine: Any = open_engine(spec(folders["llama"]))
+        try:
+            identities.append(engine.identity)
+            blocks.append(engine._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks)
+        finally:
+            engine.close()
+    record_property("blocks", blocks)
+    assert len(set(blocks)) == 1
+    assert all(identity == identities[0] for identity in identities)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="stage 1 runs in Triton's interpreter in tests/unit/scripts")
+def test_the_kernel_equals_the_reference_to_the_bit() -> None:
+    from scripts.gpu_check import kernel
+
+    found = kernel.check_bits(torch.device("cuda"), small=False)
+    assert found.wrong == [] and found.done > 50

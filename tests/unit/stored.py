@@ -20,7 +20,7 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.grid import Grid, Node, Sweep
 from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Sampling
-from workers.weights.perturbation import SCHEMA
+from workers.weights.perturbation import schema
 
 Refuses = Callable[[Node, int], bool]
 PROBES = tuple(f"question {i}" for i in range(20))
@@ -120,7 +120,7 @@ def scalars(direction: Direction, tensors: Mapping[str, Sequence[int]]) -> pa.Ta
         for name, shape in tensors.items()
         for row in range(direction.rows(shape) or 0) or [-1]
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return pa.Table.from_pylist(rows, schema=schema())
 
 
 def basin(radius: float, slack: float = 0.1) -> Refuses:

@@ -132,7 +132,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, direction: Direction) -> pa.Table:
-        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.schema`."""
 
     @abc.abstractmethod
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
@@ -261,7 +261,7 @@ def device_name(kind: str) -> str:
 
 
 def measure_scalars(checkpoint: MappedCheckpoint, direction: Direction, targets: Sequence[Target] = ()) -> pa.Table:
-    """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.SCHEMA`.
+    """Return the scalars of a direction, its scaling factors on a checkpoint: a table of `perturbation.schema`.
 
     Args:
         checkpoint: The unperturbed base.

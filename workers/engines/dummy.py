@@ -50,7 +50,7 @@ class DummyEngine(Engine):
         """Return an empty table: without weights there are no scalars."""
         from workers.weights import perturbation
 
-        return perturbation.SCHEMA.empty_table()
+        return perturbation.schema().empty_table()
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
         """Remember the point."""

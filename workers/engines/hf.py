@@ -101,7 +101,7 @@ class TransformersEngine(Engine):
         return self._checkpoint.tensors()
 
     def measure(self, direction: Direction) -> pa.Table:
-        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.SCHEMA`."""
+        """Return the scalars of a direction, its scaling factors on this model: a table of `perturbation.schema`."""
         return measure_scalars(self._checkpoint, direction, self.spec.targets)
 
     def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:

@@ -336,7 +336,7 @@ def divisions(sizes: I64 | int) -> I64:
     With l = ceil(log2 size), the magic number is ceil(2^(31 + l) / size), and the shift l - 1 (Granlund, Montgomery:
     "Division by invariant integers using multiplication", PLDI 1994, for 31 bits).
     """
-    sizes = np.maximum(np.asarray(sizes, np.int64), 2)  # the kernel does not divide by 1
+    sizes = np.clip(np.asarray(sizes, np.int64), 2, MAX_SIZE)  # the kernel divides by no others
     logarithm = np.frexp(sizes - 1)[1].astype(np.int64)
     magic = -(-(np.int64(1) << (31 + logarithm)) // sizes)
     return magic + ((logarithm - 1) << 32)
@@ -357,7 +357,7 @@ def slab_words(slab: Slab, dst: int, sources: Sequence[int], src_stride: int) ->
         sources: The same in each source.
         src_stride: Row stride of the slab in the sources.
     """
-    k_end = slab.k_off + (slab.rows - 1) * slab.k_stride + slab.cols
+    k_end = _end(slab)
     division = int(divisions(slab.k_stride))
     addresses = [*sources, 0, 0][:3]
     strides = [slab.cols, slab.k_stride, slab.dst_stride, src_stride, division]
@@ -369,9 +369,16 @@ def is_contiguous(slab: Slab, src_stride: int) -> bool:
     return slab.rows == 1 or slab.cols == slab.k_stride == slab.dst_stride == src_stride
 
 
+def _end(slab: Slab) -> int:
+    """Return the place after the slab's last element. No slab is written beyond it, even if its rows overlap."""
+    return (
+        slab.k_off + (slab.rows - 1) * slab.k_stride + (slab.cols if slab.rows == 1 else min(slab.cols, slab.k_stride))
+    )
+
+
 def programs(slab: Slab) -> int:
     """Return the number of the kernel's programs that a slab takes."""
-    k_end = slab.k_off + (slab.rows - 1) * slab.k_stride + slab.cols
+    k_end = _end(slab)
     return -(-((k_end - 1) // CHUNK - slab.k_off // CHUNK + 1) // CHUNKS)
 
 

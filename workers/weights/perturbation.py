@@ -18,12 +18,13 @@ one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from orchestrator.sweep.directions import Direction, UnitSums
 from orchestrator.sweep.points import DECIMALS, Point
@@ -31,17 +32,26 @@ from workers.noise.definition import Array, DType, SeedTerms, Term
 from workers.weights.checkpoint import TensorInfo
 from workers.weights.targets import Endpoint
 
+if TYPE_CHECKING:
+    import pyarrow as pa  # only tables need it
+
 Scalars = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 
-SCHEMA = pa.schema(
-    [
-        pa.field("tensor", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),  # -1: the tensor is one unit
-        pa.field("on_self", pa.float64(), nullable=False),
-        pa.field("on_other", pa.float64(), nullable=False),
-        pa.field("shape", pa.list_(pa.int64())),  # of the tensor, in its first unit; null in its other ones
-    ]
-)
+
+@functools.cache
+def schema() -> pa.Schema:
+    """Return the schema of a table of scalars."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("tensor", pa.string(), nullable=False),
+            pa.field("row", pa.int32(), nullable=False),  # -1: the tensor is one unit
+            pa.field("on_self", pa.float64(), nullable=False),
+            pa.field("on_other", pa.float64(), nullable=False),
+            pa.field("shape", pa.list_(pa.int64())),  # of the tensor, in its first unit; null in its other ones
+        ]
+    )
 
 
 def measure(
@@ -59,8 +69,19 @@ def measure(
         displacement: Returns |D|^2 of the tensor of that name. D is the displacement of the direction's reference.
 
     Returns:
-        A table of `SCHEMA` with one row per unit, in the order of the tensors. Excluded and empty tensors have none.
+        A table of `schema` with one row per unit, in the order of the tensors. Excluded and empty tensors have none.
     """
+    import pyarrow as pa
+
+    return pa.table(measure_columns(direction, tensors, displacement), schema=schema())
+
+
+def measure_columns(
+    direction: Direction,
+    tensors: Iterable[tuple[str, Array, Sequence[int], DType]],
+    displacement: Callable[[str], float] = lambda name: 0.0,
+) -> list[Sequence[Any]]:
+    """Return the columns of the table that `measure` returns."""
     from workers.noise.cpu import row_sums, square_sums, sums  # `terms` does not need numba, which is slow to import
 
     names: list[str] = []
@@ -89,7 +110,7 @@ def measure(
         rows += [-1] if parts is None else range(parts)
         shapes += [list(shape), *[None] * (len(unit_sums) - 1)]
     on_self, on_other = zip(*scalars, strict=True) if scalars else ((), ())
-    return pa.table([names, rows, on_self, on_other, shapes], schema=SCHEMA)
+    return [names, rows, on_self, on_other, shapes]
 
 
 def _seeds(direction: Direction) -> tuple[int, int | None]:
@@ -111,6 +132,11 @@ def by_tensor(table: pa.Table) -> Scalars:
         assert np.array_equal(rows[span], expected), f"scalars of {name} are not in the order of measurement"
         index[name] = on_self[span], on_other[span]
     return index
+
+
+def indexed(scalars: pa.Table | Scalars) -> Scalars:
+    """Return the scalars of a direction by tensor, of a table or as they are."""
+    return scalars if isinstance(scalars, Mapping) else by_tensor(scalars)
 
 
 def blend(point: Point, info: TensorInfo, endpoints: Mapping[str, Endpoint]) -> list[tuple[float, Endpoint | None]]:
@@ -150,9 +176,7 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
         if not direction.needs_scalars or not direction.covers(name) or math.prod(shape) == 0:
             continue
         seed, other = _seeds(direction)
-        table = scalars[direction.id]
-        index = by_tensor(table) if isinstance(table, pa.Table) else table
-        on_self, on_other = index[name]
+        on_self, on_other = indexed(scalars[direction.id])[name]
         assert len(on_self) == (direction.rows(shape) or 1), f"{name}: the scalars belong to another shape"
         total[seed] = total.get(seed, np.float64(0)) + coefficient * on_self
         if other is not None:

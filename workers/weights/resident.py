@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from orchestrator.sweep.points import ORIGIN, Point
@@ -17,11 +16,13 @@ from workers.noise.reference import perturb, to_float32
 from workers.weights.checkpoint import MappedCheckpoint, TensorInfo
 from workers.weights.device_memory import DeviceMemory, TensorWrite, WriteRecipe, memory_for
 from workers.weights.layout import Layout
-from workers.weights.perturbation import blend, by_tensor, terms
+from workers.weights.perturbation import Scalars, blend, indexed, terms
 from workers.weights.references import RearrangedAdapter
 from workers.weights.targets import Endpoint
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from workers.weights.noise_writer import NoiseWriter
 
 RecipeOf = Callable[[TensorInfo], WriteRecipe]
@@ -95,7 +96,7 @@ class ResidentWeights:
         self._noise_writer: NoiseWriter | None = None
         self._scalars: dict[str, Any] = {}
 
-    def apply_point(self, point: Point, scalars: Mapping[str, pa.Table]) -> None:
+    def apply_point(self, point: Point, scalars: Mapping[str, pa.Table | Scalars]) -> None:
         """Write the weights of a point.
 
         Args:
@@ -105,7 +106,7 @@ class ResidentWeights:
         for direction, _ in point.coefficients:
             if direction.needs_scalars and direction.id not in self._scalars:
                 # Scalars depend on the direction and the checkpoint, and this object has only one checkpoint.
-                self._scalars[direction.id] = by_tensor(scalars[direction.id])
+                self._scalars[direction.id] = indexed(scalars[direction.id])
             if direction.endpoint is not None and direction.endpoint not in self._endpoints:
                 adapter = self._endpoints[direction.reference or ""]
                 self._endpoints[direction.endpoint] = RearrangedAdapter(adapter, direction)

@@ -124,7 +124,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "cpu-parts":
         monkeypatch.setattr(memory, "PART", 100)
     if request.param == "gpu-parts":
-        monkeypatch.setattr(memory, "GPU_PART", 100)
+        monkeypatch.setattr(memory, "GPU_PART", 200)
     return str(request.param)
 
 

@@ -1,0 +1,44 @@
+"""Run the stages and print a table for benchmarks/RESULTS.md: python -m scripts.gpu_check --stages 1,2,3."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main() -> int:
+    """Run the command line. Returns the exit status: 1 if a check failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", default="1,2,3", help="1: kernel, without vLLM; 2: engine; 3: a small sweep")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses at small sizes")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("this machine has no CUDA GPU that torch can use: rehearse with --device cpu", file=sys.stderr)
+        return 2
+    from scripts.gpu_check import kernel
+
+    device = torch.device(options.device)
+    rows: list[tuple[str, str]] = []
+    wrong: list[str] = []
+    for stage in options.stages.split(","):
+        if stage == "1":
+            found = kernel.run(device)
+        else:
+            from scripts.gpu_check import engine
+
+            found = engine.run(device) if stage == "2" else engine.run_sweep(device)
+        rows += found[0]
+        wrong += found[1]
+        print(f"stage {stage}: {len(found[1])} failures", *found[1][:20], sep="\n  ", flush=True)
+    print(f"\n## GPU: {kernel.versions(device)}\n\n`scripts/gpu_check.sh`\n\n| check | result |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The first stage of the GPU check, rehearsed on a CPU where only the packages that it names are installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[3]
+NEEDED = ("torch", "triton", "transformers", "numba", "safetensors", "numpy")
+
+
+def with_requirements(names: tuple[str, ...]) -> set[str]:
+    """Return distributions together with all that they require."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        try:
+            required = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        if name not in found:
+            found.add(name)
+            needed = [Requirement(text) for text in required]
+            left += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Return a folder with links to the needed packages alone."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in with_requirements(NEEDED):
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            link = folder / top
+            if not link.exists():
+                link.symlink_to(Path(str(distribution.locate_file(top))))
+    return folder
+
+
+@pytest.mark.thorough
+def test_the_first_stage_runs_on_a_bare_machine(bare: Path, tmp_path: Path) -> None:
+    assert not any((bare / name).exists() for name in ("vllm", "ray", "pyarrow", "pandas", "hydra", "scipy", "pytest"))
+    environment = {**os.environ, "PYTHONPATH": f"{bare}:{ROOT}", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-S", "-m", "scripts.gpu_check", "--stages", "1", "--device", "cpu"]
+    completed = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
+    table = dict(line.strip("| ").split(" | ", 1) for line in completed.stdout.splitlines() if line.startswith("| "))
+    assert "stage 1: 0 failures" in completed.stdout and "rehearsal" in completed.stdout
+    assert table["kernel against the reference"] == "58 of 58 comparisons equal"
+    assert {"bfloat16: device copy", "bfloat16: one term", "float32: one term, filter norm"} <= set(table)
+    assert {"table look-up alone", "Philox alone", "registration with CUDA", "write of one slab by itself"} <= set(
+        table
+    )
