@@ -1,4 +1,4 @@
-"""Build the images as far as this machine can; run sweeps in one container, and in two as hosts of one Ray cluster.
+"""Build the images as far as this machine can, and run sweeps in a container.
 
 The CPU image takes minutes and several GB, and stays in buildah's storage (`buildah rmi --all` removes it). Of the GPU
 image, only the stage without packages is built; test_lock.py resolves its packages.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.chaos.hosts import PORT, ROOT, Host, network, run
+from tests.cluster.chaos.hosts import ROOT, run
 
 pytestmark = [
     pytest.mark.cluster,
@@ -85,38 +85,6 @@ def test_the_embedded_model_runs_in_vllm_in_the_cpu_image(container: str, data: 
     small = [option for option in SWEEP if not option.startswith(("engine", "grid.steps"))]
     run(*inside(container, data, *small, "grid.steps=2", "probes.limit=2", "sampling.max_tokens=8", "engine=vllm"))
     assert list(data.glob("studies/*/sweeps/*/summary.json"))
-
-
-def test_two_containers_are_one_ray_cluster(container: str, image: str, data: Path) -> None:
-    if not shutil.which("ip"):
-        pytest.skip("needs iproute2")
-    other = run("buildah", "from", image).strip()
-    head, worker = hosts = [Host(number, "img", dict(os.environ)) for number in (1, 2)]
-    token = ("env", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={'a1' * 32}", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0")
-
-    def on(host: Host, name: str, *command: str) -> list[str]:
-        return ["ip", "netns", "exec", host.name, *inside(name, data, *token, *command)]
-
-    def start(host: Host, name: str, role: str) -> subprocess.Popen[bytes]:
-        options = f"{role} --node-ip-address={host.address} --num-cpus=2 --object-store-memory=80000000 --block"
-        return subprocess.Popen(
-            on(host, name, "ray", "start", *options.split()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    rays: list[subprocess.Popen[bytes]] = []
-    try:
-        with network(hosts, "imgswitch"):
-            rays.append(start(head, container, f"--head --port={PORT} --include-dashboard=false"))
-            run(*on(head, container, "bash", "-c", f"until (: </dev/tcp/{head.address}/{PORT}); do sleep 1; done"))
-            rays.append(start(worker, other, f"--address={head.address}:{PORT}"))
-            options = (f"cluster.address={head.address}:{PORT}", "cluster.actors=2", "cluster.cpus_per_actor=2")
-            run(*on(head, container, *SWEEP, "grid.steps=60", "cluster=ray", *options))
-    finally:
-        for ray in rays:
-            ray.wait()
-        run("buildah", "rm", other)
-    events = [json.loads(line) for path in data.glob("studies/*/events/**/*.jsonl") for line in path.open()]
-    assert len({event["node"] for event in events if event["event"] == "actor_ready"}) == 2
 
 
 def test_the_gpu_image_builds_up_to_its_packages(image: str) -> None:
