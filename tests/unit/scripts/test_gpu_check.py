@@ -49,14 +49,31 @@ def bare(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.thorough
-def test_the_first_stage_runs_on_a_bare_machine(bare: Path, tmp_path: Path) -> None:
-    assert not any((bare / name).exists() for name in ("vllm", "ray", "pyarrow", "pandas", "hydra", "scipy", "pytest"))
-    environment = {**os.environ, "PYTHONPATH": f"{bare}:{ROOT}", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-S", "-m", "scripts.gpu_check", "--stages", "1", "--device", "cpu"]
-    completed = subprocess.run(
-        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+def run(bare: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the packages of a folder and this repository alone."""
+    environment = {**os.environ, "PYTHONPATH": f"{bare}:{ROOT}", "TRITON_CACHE_DIR": str(bare.parent / "cache")}
+    return subprocess.run(
+        [sys.executable, "-S", *command],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
+
+
+@pytest.mark.thorough
+def test_the_first_stage_imports_no_more_than_it_names(bare: Path) -> None:
+    assert not any((bare / name).exists() for name in ("vllm", "ray", "pyarrow", "pandas", "hydra", "pytest"))
+    imported = run(bare, "-c", "from scripts.gpu_check import __main__, kernel, probes; import transformers, numba")
+    assert imported.returncode == 0, imported.stderr[-3000:]
+    assert run(bare, "-c", "import pyarrow").returncode == 1
+
+
+@pytest.mark.slow
+def test_the_first_stage_runs_on_a_bare_machine(bare: Path) -> None:
+    completed = run(bare, "-m", "scripts.gpu_check", "--stages", "1", "--device", "cpu")
     assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
     table = dict(line.strip("| ").split(" | ", 1) for line in completed.stdout.splitlines() if line.startswith("| "))
     assert "stage 1: 0 failures" in completed.stdout and "rehearsal" in completed.stdout
