@@ -38,6 +38,7 @@ from orchestrator.planning.workload import (
 from orchestrator.prompts.probe_sets import ProbeSet
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import engines_of, with_totals
+from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint, Grid, Sweep
 from orchestrator.sweep.prompt_rendering import renderings
@@ -82,15 +83,22 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
     """
     if all_on_this_machine(config, presets):
         prepared = prepare(config, presets)
-        missing = find_missing(prepared, prepared.stored, config.cluster.part, config.retry == Retry.failed)
-        plan = estimate_prepared(prepared, missing.tasks)
+        stored = prepared.stored
+        missing = find_missing(prepared, stored, config.cluster.part, config.retry == Retry.failed)
+        plan = estimate_prepared(prepared, missing.tasks, stored)
         rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
         return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
 
 
-def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
-    """Estimate the cost of the missing tasks of a prepared sweep."""
+def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> Plan:
+    """Estimate the cost of the missing tasks of a prepared sweep.
+
+    Args:
+        prepared: The sweep.
+        missing: The tasks.
+        stored: The same sweep in its study's folder, which need not exist yet.
+    """
     config, host_copy = prepared.config, None
     if prepared.checkpoint is None:
         model = ModelSize(config.model.name, config.model.dtype, 0, 0, 0, 0, 0, 0, 0)
@@ -114,9 +122,9 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task]) -> Plan:
         for p in prepared.prompt_sets
     }
     missing_work = _MissingWork(prompts, prepared.sweep, missing)
-    engines = engines_of(prepared.stored.generations)
+    engines = engines_of(stored.generations) if stored.study.exists else []
     return _estimate(
-        config, model, missing_work, _measured_visit_seconds(prepared), host_copy=host_copy, stored_engines=engines
+        config, model, missing_work, _measured_visit_seconds(stored), host_copy=host_copy, stored_engines=engines
     )
 
 
@@ -126,7 +134,7 @@ def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     return next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
-def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
+def check_machine(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> None:
     """Check that a sweep fits the disk and, in a local run, that the GPUs can be used and the memory suffices.
 
     Raises UserError before anything is loaded. On a cluster each actor checks its own machine.
@@ -135,7 +143,7 @@ def check_machine(prepared: PreparedSweep, missing: Sequence[Task]) -> None:
     """
     if prepared.checkpoint is not None and prepared.config.engine.kind == EngineKind.vllm:
         remove_stale_copies(keep=sample_id(prepared.checkpoint.path.absolute()))
-    plan = estimate_prepared(prepared, missing)
+    plan = estimate_prepared(prepared, missing, stored)
     check_disk(prepared.out, plan)
     if prepared.config.cluster.kind == ClusterKind.local:
         check_gpus(prepared.config.engine)
@@ -218,9 +226,8 @@ def _estimate(
     return dataclasses.replace(plan, judging=judging, log_probability=reading)
 
 
-def _measured_visit_seconds(prepared: PreparedSweep) -> float | None:
+def _measured_visit_seconds(stored: StoredSweep) -> float | None:
     """Return the mean seconds of a visit of this sweep so far; None before the first visit."""
-    stored = prepared.stored
     try:
         runs = with_totals(stored.study, stored.record.runs)
     except DamagedFileError:  # the sweep has not run yet

@@ -68,7 +68,7 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
     """
     part = prepared.config.cluster.part
     if not prepared.stored.study.exists:  # otherwise `execute` checks it for the missing tasks
-        check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks)
+        check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks, prepared.stored)
     study = Study.create(prepared.out, prepared.info, prepared.config.study.mode)
     for prompts in prepared.prompt_sets:
         study.prompt_sets.write(prompts)
@@ -123,7 +123,7 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
-    check_machine(prepared, todo.tasks)
+    check_machine(prepared, todo.tasks, stored)
     code = _run_tasks(prepared, stored, todo.tasks, console)
     return Execution(code, find_missing(prepared, stored))
 

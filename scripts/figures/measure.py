@@ -64,7 +64,7 @@ def examine(study: Study, out: Path) -> State:
         return State(study, plan.tasks, 3600 * (plan.wall_hours or 0.0))
     prepared = prepare(config, presets)
     missing = find_missing(prepared, prepared.stored).tasks
-    plan = estimate_prepared(prepared, missing)
+    plan = estimate_prepared(prepared, missing, prepared.stored)
     stored = StoredSweep.open(prepared.stored.folder) if prepared.stored.folder.path.is_dir() else None
     return State(study, len(missing), 3600 * (plan.wall_hours or 0.0) if missing else 0.0, stored)
 
