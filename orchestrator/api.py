@@ -106,7 +106,7 @@ class StoredStudy:
 
         A landscape that an earlier version stored counts unclear responses as complied: its `n_unclear` is 0. If
         verdicts were stored since, the landscape includes them. Raises UserError if the sweep was not reduced yet, or
-        if a number does not follow from the stored rows.
+        if a number does not follow from the stored rows; DamagedFileError if a prompt set cannot be read.
         """
         return with_all_counts(self._results[0])
 
@@ -115,7 +115,7 @@ class StoredStudy:
         """summary.json: VISAGE, basin and ASR at the origin, each with its interval.
 
         If verdicts were stored since, the summary includes them. Raises UserError if the sweep was not reduced yet, or
-        if a number does not follow from the stored rows.
+        if a number does not follow from the stored rows; DamagedFileError if a prompt set cannot be read.
         """
         return self._results[1]
 

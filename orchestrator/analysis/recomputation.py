@@ -26,7 +26,6 @@ from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import GROUP, SCORING_VERSION
 from orchestrator.scoring.counts import Combination, ProbeVerdicts
 from orchestrator.scoring.verdicts import degeneracy_version, refusals_by_probe
-from orchestrator.store.files import DamagedFileError
 from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import UserError
@@ -161,14 +160,10 @@ def checked_results(stored: StoredSweep) -> CheckedResults:
     If verdicts were stored since, the results are those that the rows give now, because only these can be checked.
 
     Raises:
-        UserError: There are none that can be read, the rows they were computed from cannot be read, or a number does
-            not follow from these.
+        UserError: There are none that can be read, or a number does not follow from the rows.
+        DamagedFileError: A prompt set cannot be read.
     """
-    try:
-        recomputed = recompute(stored)
-    except DamagedFileError as error:
-        remedy = f"its results cannot be compared with its rows ({error}): `verify` names what to do"
-        raise UserError("sweep", stored.folder.path, remedy) from error
+    recomputed = recompute(stored)
     if unsound := recomputed.unsound():
         damaged = len(stored.study.problems)
         note = f" ({damaged} files of the study do not verify: `verify` names them)" if damaged else ""
