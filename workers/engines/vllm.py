@@ -256,6 +256,7 @@ class VllmEngine(Engine):
             sample=self._sample,
             threads=thread_count(self.spec) // self.spec.tensor_parallel,
         )
+        self._sent_scalars.clear()  # the ranks begin with none
         try:
             ranks = self._rpc("landscape_open", config)
         except LayoutError as error:
