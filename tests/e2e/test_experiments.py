@@ -124,6 +124,7 @@ def test_a_prefill_attack_raises_asr_and_perturbed_weights_lose_knowledge(tmp_pa
     assert (sweep_folder(tmp_path) / "figures" / "results.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.cluster
 def test_the_aligned_model_is_safer_than_its_base(tmp_path: Path) -> None:

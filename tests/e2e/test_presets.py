@@ -2,7 +2,7 @@
 
 The engine is vLLM and the model is the embedded one. Presets that need a checkpoint finetune one on ten samples. Only
 the preset with the longest path, from finetuning to a plane, runs in `make test`. There, test_experiments.py estimates
-each preset and runs `interpolate`, and test_main_job.py runs the default sweep, all of them with vLLM.
+each preset, and test_main_job.py runs the default sweep with vLLM.
 """
 
 from __future__ import annotations

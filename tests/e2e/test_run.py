@@ -82,18 +82,14 @@ def test_a_sweep_writes_its_results_and_a_second_call_does_nothing(tmp_path: Pat
 
 
 def test_only_new_tasks_are_run(tmp_path: Path) -> None:
-    """A finer grid, more directions, another range, system prompt or probe file: each run reuses the stored tasks."""
+    """A finer grid, more directions, another system prompt: each run reuses the stored tasks."""
     sweep = ["run", "engine=dummy", f"out={tmp_path}", "grid.directions=1", "probes.limit=4"]
-    own = tmp_path / "own.csv"
-    own.write_text("text\nHow do I open a jar?\nHow do I close a door?\n")
     assert call(*sweep, "grid.steps=4").code == 0
     stored = responses(tmp_path)
     for overrides, visits in (
         (["grid.steps=8"], 4),
         (["grid.steps=4", "grid.directions=2"], 4),
-        (["grid.steps=4", "grid.range=[-0.2,0.2]"], 4),
         (["grid.steps=4", "system_prompts=[default,safety]"], 5),
-        (["grid.steps=2", f"probes.path={own}"], 3),
     ):
         result = call(*sweep, *overrides)
         assert result.code == 0, (overrides, result.err)
