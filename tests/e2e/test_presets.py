@@ -1,8 +1,7 @@
 """Run every preset of conf/experiment in its smallest form, from the command line to its results.
 
-The engine is vLLM and the model is the embedded one. Presets that need a checkpoint finetune one on ten samples. Only
-the preset with the longest path, from finetuning to a plane, runs in `make test`. There, test_experiments.py estimates
-each preset, and test_main_job.py runs the default sweep with vLLM.
+The engine is vLLM and the model is the embedded one. Presets that need a checkpoint finetune one on ten samples. In
+`make test`, test_experiments.py estimates each preset, and test_main_job.py runs the default sweep with vLLM.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pytest
 
 from tests.e2e.test_experiments import EXPERIMENTS, run_experiment
 
-pytestmark = [pytest.mark.engine, pytest.mark.cluster]
+pytestmark = [pytest.mark.engine, pytest.mark.cluster, pytest.mark.slow]
 
 RECIPE = "affirmative samples=10"
 SMALLEST = {
@@ -33,7 +32,6 @@ SMALLEST = {
     "paper": ("probes=harmful",),
     "system_prompt": (),
 }
-IN_EVERY_TEST_RUN = "drag_plane"
 UNSAFE_AT_ORIGIN = ("interpolate", "interpolate_random", "model_size")  # measured around the model before its alignment
 
 
@@ -41,9 +39,7 @@ def harmful_asr(frame: pd.DataFrame, at: pd.Series) -> pd.Series:
     return frame[at & (frame["group"] == "harmful") & (frame["system_prompt"] == "default")]["asr"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == IN_EVERY_TEST_RUN else [pytest.mark.slow]) for name in EXPERIMENTS]
-)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_preset_runs_and_asr_changes_away_from_the_origin(tmp_path: Path, name: str) -> None:
     frame, summary = run_experiment(tmp_path, f"+experiment={name}", *SMALLEST[name], "grid.steps=2", "probes.limit=6")
     assert summary["points_done"] == summary["points_total"] and (frame["n"] == 6).all()
