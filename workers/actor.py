@@ -149,7 +149,7 @@ class Actor:
         """Check what the engines require of this machine's GPUs before anything is loaded. Raises NodeError."""
         problem = nvidia.find_problem(nvidia.gpus())
         if problem:
-            raise NodeError("cluster", socket.gethostname(), problem, node())
+            raise NodeError("cluster", socket.gethostname(), str(problem), node())
 
     @property
     def engine(self) -> Engine:

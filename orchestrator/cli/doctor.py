@@ -141,8 +141,7 @@ def _gpus() -> Finding:
         summary = f"{summary}; driver {cards[0].driver}"
     problem = nvidia.find_problem(cards)
     if problem:
-        found, _, remedy = problem.rpartition(": ")
-        return Finding("GPUs", "fail", f"{summary}; {found}", f"{remedy}, or use engine.device=cpu")
+        return Finding("GPUs", "fail", f"{summary}; {problem.reason}", f"{problem.remedy}, or use engine.device=cpu")
     return Finding("GPUs", "ok", summary)
 
 

@@ -24,7 +24,7 @@ MIN_CAPABILITY = (7, 5)
 """The lowest compute capability for which vLLM's wheel has code: Turing, such as T4 and RTX 20."""
 
 _FIELDS = ("name", "memory.total", "driver_version", "uuid", "compute_cap")
-"""What nvidia-smi is asked for. Drivers before branch 510 do not know the last field."""
+"""Queried properties of a GPU. Drivers before branch 510 do not know the last field."""
 
 _SLICE = re.compile(r"^\s+MIG (\S+)\s+Device\s+\d+:\s*\(UUID: (MIG-[^)]+)\)")
 _SLICE_MEMORY = re.compile(r"\.(\d+)gb")
@@ -82,28 +82,40 @@ def expand_uuids() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in gpus())
 
 
-def find_problem(cards: Sequence[InstalledGpu]) -> str | None:
-    """Return the reason why no engine runs on these GPUs, with a remedy, in one sentence. None if nothing is wrong.
+@dataclass(frozen=True)
+class Problem:
+    """The reason why no engine runs on this machine's GPUs, and what to do. As text, both in one sentence."""
 
-    What nvidia-smi does not tell counts as right.
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.remedy}"
+
+
+def find_problem(cards: Sequence[InstalledGpu]) -> Problem | None:
+    """Return why no engine runs on these GPUs. None if nothing is wrong.
+
+    Unknown properties count as right.
     """
     for card in cards:
         branch = card.driver.partition(".")[0]
         newer = os.environ.get("VLLM_ENABLE_CUDA_COMPATIBILITY") == "1"  # with NVIDIA's package cuda-compat
         if branch.isdecimal() and int(branch) < MIN_DRIVER and not newer:
-            return f"CUDA 13 needs NVIDIA's driver {MIN_DRIVER} or newer, and this machine has {card.driver}: update it"
+            needed = f"CUDA 13 needs NVIDIA's driver {MIN_DRIVER} or newer"
+            return Problem(f"{needed}, and this machine has {card.driver}", "update it")
         if card.capability is not None and card.capability < MIN_CAPABILITY:
             has, needs = (".".join(map(str, pair)) for pair in (card.capability, MIN_CAPABILITY))
-            remedy = "leave it out of CUDA_VISIBLE_DEVICES"
-            return f"vLLM needs compute capability {needs} or higher, and {card.name} has {has}: {remedy}"
+            reason = f"vLLM needs compute capability {needs} or higher, and {card.name} has {has}"
+            return Problem(reason, "leave it out of CUDA_VISIBLE_DEVICES")
     if not cards:
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "Triton needs a C compiler on a GPU machine, and there is none: install gcc, or name one in CC"
+        reason = "Triton needs a C compiler on a GPU machine, and there is none"
+        return Problem(reason, "install gcc, or name one in CC")
     if not _has_python_headers():
-        return (
-            "Triton needs Python's header files on a GPU machine: install them (python3-dev), or let uv install Python"
-        )
+        reason = "Triton needs Python's header files on a GPU machine"
+        return Problem(reason, "install them (python3-dev), or let uv install Python")
     return None
 
 
@@ -132,7 +144,7 @@ def _gpu(name: str, mib: str, driver: str, uuid: str, capability: str = "") -> I
 
 def _slices(installed: Sequence[InstalledGpu]) -> tuple[InstalledGpu, ...]:
     """Return the MIG slices. nvidia-smi lists them by profile, such as 3g.20gb, below the GPU that they belong to."""
-    found: list[InstalledGpu] = []
+    slices: list[InstalledGpu] = []
     parents = iter(installed)
     parent = None
     for line in _ask("-L"):
@@ -143,8 +155,8 @@ def _slices(installed: Sequence[InstalledGpu]) -> tuple[InstalledGpu, ...]:
             profile, uuid = match.groups()
             memory = _SLICE_MEMORY.search(profile)
             size = int(memory[1]) * 10**9 if memory else parent.memory
-            found.append(InstalledGpu(f"{parent.name} MIG {profile}", size, parent.driver, parent.capability, uuid))
-    return tuple(found)
+            slices.append(InstalledGpu(f"{parent.name} MIG {profile}", size, parent.driver, parent.capability, uuid))
+    return tuple(slices)
 
 
 def _named(entry: str, installed: Sequence[InstalledGpu], slices: Sequence[InstalledGpu]) -> InstalledGpu | None:

@@ -80,7 +80,7 @@ def test_a_driver_that_does_not_know_compute_capabilities_is_found_too_old(insta
     install("NVIDIA A100-SXM4-40GB, 40960, 470.57.02, GPU-1", old=True)
     (card,) = nvidia.gpus()
     assert (card.driver, card.capability) == ("470.57.02", None)
-    assert "580 or newer" in (find_problem([card]) or "")
+    assert "580 or newer" in str(find_problem([card]))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_drivers_and_gpus_that_are_too_old_are_refused_in_one_sentence(
 ) -> None:
     install(*rows, driver=driver)
     problem = find_problem(nvidia.gpus())
-    assert problem is None if expected is None else expected in (problem or "")
+    assert problem is None if expected is None else expected in str(problem)
     (finding,) = (found for found in doctor.examine(tmp_path, network=False) if found.name == "GPUs")
     assert finding.status == ("ok" if expected is None else "fail") and bool(finding.remedy) == bool(problem)
     check_gpus(EngineConfig(device="cpu"))
@@ -189,10 +189,10 @@ def test_a_machine_with_gpus_needs_a_compiler_and_headers(monkeypatch: pytest.Mo
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert find_problem([]) is None
-    assert "needs a C compiler" in (find_problem(cards) or "")
+    assert "needs a C compiler" in str(find_problem(cards))
     monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
     monkeypatch.setattr(nvidia, "_has_python_headers", lambda: False)
-    assert "needs Python's header files" in (find_problem(cards) or "")
+    assert "needs Python's header files" in str(find_problem(cards))
     monkeypatch.setattr(nvidia, "_has_python_headers", lambda: True)
     assert find_problem(cards) is None
 
