@@ -72,14 +72,16 @@ class Recomputation:
     """Results computed from the stored rows.
 
     Attributes:
-        landscape: The landscape.
-        summary: The summary.
+        stored: The landscape and the summary, as they are stored.
+        landscape: The landscape that the rows give.
+        summary: The summary that they give.
         refusals: The verdicts behind them, as `refusals_by_probe` returns them.
         grown: Number of rows of the stored landscape that lack verdicts which were stored since.
         differences: Numbers of the stored results that the rows do not give.
         unchecked: Why other numbers of the stored results were not compared, a sentence for each reason.
     """
 
+    stored: tuple[pd.DataFrame, dict[str, Any]]
     landscape: pd.DataFrame
     summary: SweepSummary
     refusals: Mapping[Combination, ProbeVerdicts]
@@ -111,7 +113,8 @@ def recompute(stored: StoredSweep) -> Recomputation:
         DamagedFileError: A prompt set cannot be read.
     """
     with stored.folder.explained():
-        stored_landscape, stored_summary = stored.folder.read_landscape()
+        results = stored.folder.read_landscape()
+        stored_landscape, stored_summary = results
         check_columns(stored_landscape)
         written = SweepSummary.from_json(stored_summary)
     refusals = refusals_by_probe(stored)
@@ -132,7 +135,7 @@ def recompute(stored: StoredSweep) -> Recomputation:
             of_summary = [difference for difference in of_summary if _last(difference.key) not in _COSTS]
             unchecked.append("its costs were not compared, because a record of a run cannot be read")
         differences += of_summary
-    return Recomputation(landscape, summary, refusals, grown, tuple(differences), tuple(unchecked))
+    return Recomputation(results, landscape, summary, refusals, grown, tuple(differences), tuple(unchecked))
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def checked_results(stored: StoredSweep) -> CheckedResults:
         remarks = tuple(f"{remark}; these numbers include them" for remark in recomputed.unchecked)
         landscape = to_table(recomputed.landscape).to_pandas()
         return CheckedResults(landscape, json.loads(json.dumps(recomputed.summary.to_json())), remarks)
-    return CheckedResults(*stored.folder.read_landscape(), recomputed.unchecked)
+    return CheckedResults(*recomputed.stored, recomputed.unchecked)
 
 
 def _target(summary: SweepSummary) -> float:

@@ -18,8 +18,10 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator import judges
+from orchestrator.analysis.landscape import with_all_counts
 from orchestrator.analysis.recomputation import recompute
-from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
+from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges import Judge
 from orchestrator.judges._model import ModelJudge
 from orchestrator.report.page.evidence import Evidence, verdict_letters
@@ -173,7 +175,8 @@ class StudyCatalog:
         if unsound or recomputed.grown:
             results = recomputed.landscape, recomputed.summary
         else:
-            results = read_results(stored.folder)
+            landscape, summary = recomputed.stored
+            results = with_all_counts(landscape), SweepSummary.from_json(summary)
         evidence = self._evidence(stored, load_panel(stored))
         return SweepView(stored, *results, evidence, unsound=unsound, warnings=tuple(warnings))
 
