@@ -123,10 +123,12 @@ class SweepLogProbabilities:
         for _, table in self._stored.study.generations.rows({key: tasks[key] for key in tasks if key in wanted}):
             columns = (table[name].to_pylist() for name in (*RESPONSE_KEY, "response"))
             for point, set_id, prompt, text in zip(*columns, strict=True):
-                needed = chosen != LogProbabilityChoice.uncertain or UNCERTAIN.needs_log_probability(text)
-                if needed and prompt in wanted[point, set_id]:
-                    continuation = dataclasses.replace(self._prompts[set_id, prompt], text=text)
-                    different.setdefault((continuation.context_id, continuation.response_id), continuation)
+                if prompt not in wanted[point, set_id]:
+                    continue
+                if chosen == LogProbabilityChoice.uncertain and not UNCERTAIN.needs_log_probability(text):
+                    continue
+                continuation = dataclasses.replace(self._prompts[set_id, prompt], text=text)
+                different.setdefault((continuation.context_id, continuation.response_id), continuation)
         return list(different.values())
 
     def _responses(self, tasks: TaskParts) -> Iterator[_Responses]:
