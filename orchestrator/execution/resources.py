@@ -48,6 +48,8 @@ def engine_spec(
     device = _device(engine, cluster_device)
     alike = [each for each in stored_engines if str(each.get("device")).startswith("cpu") == (device == "cpu")]
 
+    sizes = ((len(p.prompts), max(map(len, p.token_ids), default=0) + p.sampling.max_tokens) for p in prompt_sets)
+
     def stored(name: str) -> Any:
         return common_setting(alike, engine.kind, name)
 
@@ -70,17 +72,8 @@ def engine_spec(
         base=engine.base,
         write=_write_mode(engine.write, stored("packing")),
         gpu_share=min(1.0, config.cluster.gpus_per_actor or 1.0),
-        visit=_largest_visit(prompt_sets, engine.exact),
+        visit=VisitSize.largest(sizes, engine.exact),
     )
-
-
-def _largest_visit(prompt_sets: Iterable[PromptSet], exact: bool) -> VisitSize | None:
-    """Return the size of a visit with all these prompt sets, or with the largest if each is a batch of its own."""
-    sizes = [(len(p.prompts), max(map(len, p.token_ids), default=0) + p.sampling.max_tokens) for p in prompt_sets]
-    if not sizes:
-        return None
-    counts = [count for count, _ in sizes]
-    return VisitSize(max(counts) if exact else sum(counts), max(tokens for _, tokens in sizes))
 
 
 def _device(engine: EngineConfig, cluster_device: Device) -> Device:

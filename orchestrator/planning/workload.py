@@ -240,10 +240,7 @@ def largest_visit(loads: Sequence[PromptLoad], exact: bool = False) -> VisitSize
         loads: Every prompt set of the sweep.
         exact: Whether each prompt set is generated in a batch of its own.
     """
-    counts = [load.prompts for load in loads]
-    if not any(counts):
-        return None
-    return VisitSize(max(counts) if exact else sum(counts), max(map(_longest, loads)))
+    return VisitSize.largest(((load.prompts, _longest(load)) for load in loads), exact)
 
 
 def _longest(load: PromptLoad) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from workers.noise.definition import GPU_PART
 from workers.weights.base_placement import GPU_UTILIZATION
@@ -47,6 +48,23 @@ class VisitSize:
 
     prompts: int
     tokens: int
+
+    @classmethod
+    def largest(cls, prompt_sets: Iterable[tuple[int, int]], exact: bool) -> Self | None:
+        """Return the size of a visit with all prompt sets, or with the largest if each is a batch of its own.
+
+        Args:
+            prompt_sets: (number of prompts, tokens of the longest prompt and response) of each.
+            exact: Whether each prompt set is generated in a batch of its own.
+
+        Returns:
+            None if there are no prompts.
+        """
+        sizes = [(count, tokens) for count, tokens in prompt_sets if count]
+        if not sizes:
+            return None
+        counts, lengths = zip(*sizes, strict=True)
+        return cls(max(counts) if exact else sum(counts), max(lengths))
 
 
 @dataclass(frozen=True, kw_only=True)
