@@ -100,7 +100,7 @@ class UntouchedCheckpoint:
 
 @dataclass
 class Launches:
-    """What reached the stubs.
+    """Calls that reached the stubs.
 
     Attributes:
         grids: (programs per slab, slabs) of each launch.

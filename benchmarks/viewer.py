@@ -101,7 +101,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 @dataclass
 class Case:
-    """What one case took in each round.
+    """Times of one case in each round.
 
     Attributes:
         waited: Seconds.

@@ -44,13 +44,13 @@ def tables() -> dict[str, str]:
 
 def groups() -> list[tuple[ModelSize, str, int]]:
     """Return (model, card, the fewest cards that hold the model), for each model and card."""
-    found = []
+    chosen = []
     for model in MODELS:
         for gpu in DOLLARS:
             fewest = planned(model, gpu, 1, 1, 1).suggested_tensor_parallel
             if fewest is not None:
-                found.append((model, gpu, fewest))
-    return found
+                chosen.append((model, gpu, fewest))
+    return chosen
 
 
 def visits_table() -> str:

@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def concerns_node(self) -> bool:
-        """Whether a setting differs that all actors of a node share."""
+        """True if a setting differs that all actors of a node share."""
         return any(name in NODE_FIELDS for name in self.differing)
 
 

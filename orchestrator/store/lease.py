@@ -118,8 +118,8 @@ class Lease:
 
     def _overlapping(self) -> list[dict[str, Any]]:
         """Return the leases of other drivers on an overlapping part, stale or not, unless their process has ended."""
-        found = map(_read, sorted({*self._path.parent.glob("lease*.json"), self._path}))
-        others = (held for held in found if held is not None and held["name"] != self._name and not _has_ended(held))
+        leases = map(_read, sorted({*self._path.parent.glob("lease*.json"), self._path}))
+        others = (held for held in leases if held is not None and held["name"] != self._name and not _has_ended(held))
         return [held for held in others if not _are_disjoint(self._part, held.get("part"))]
 
     def _renew(self) -> None:

@@ -27,14 +27,14 @@ def main() -> int:
     wrong: list[str] = []
     for stage in options.stages.split(","):
         if stage == "1":
-            found = kernel.run(device)
+            of_stage = kernel.run(device)
         else:
             from scripts.gpu_check import engine
 
-            found = engine.run(device) if stage == "2" else engine.run_sweep(device)
-        rows += found[0]
-        wrong += found[1]
-        print(f"stage {stage}: {len(found[1])} failures", *found[1][:20], sep="\n  ", flush=True)
+            of_stage = engine.run(device) if stage == "2" else engine.run_sweep(device)
+        rows += of_stage[0]
+        wrong += of_stage[1]
+        print(f"stage {stage}: {len(of_stage[1])} failures", *of_stage[1][:20], sep="\n  ", flush=True)
     print(f"\n## GPU: {kernel.versions(device)}\n\n`scripts/gpu_check.sh`\n\n| check | result |\n| --- | --- |")
     print("\n".join(f"| {name} | {value} |" for name, value in rows))
     return 1 if wrong else 0

@@ -84,7 +84,7 @@ def to_bits(tensor: torch.Tensor) -> Array:
 
 def check_bits(device: torch.device, small: bool) -> Comparisons:
     """Compare the kernel with the reference, in all forms and dtypes."""
-    found = Comparisons()
+    comparisons = Comparisons()
     n = 1_100 if small else 40_001
     for (dtype, base), count, unit in itertools.product(itertools.product(DTYPES, DTYPES), (0, 1, 2), (n, 700)):
         if small and unit != n and count < 2:
@@ -96,7 +96,7 @@ def check_bits(device: torch.device, small: bool) -> Comparisons:
         out = torch.empty(n, dtype=TORCH_DTYPES[dtype], device=device)
         gpu.write_slab(out, to_device(bits, base, device), Slab.whole(n), "w", added)
         expected = reference.perturb(bits, "w", added, dtype, base)
-        found.compare(f"{dtype} from {base}, {count} terms, unit {unit}", to_bits(out), expected)
+        comparisons.compare(f"{dtype} from {base}, {count} terms, unit {unit}", to_bits(out), expected)
     for k in (2**31 - 1500, 2**32 - 3000, 2**35 - 3000, 2**39 + 5):  # 64-bit places, and the counter's high word
         bits = weights(6000, "bfloat16")
         far = [Term(seed, np.array([s], np.float32), k + 6000) for seed, s in ((5, 0.5), (-7, -0.25))]
@@ -104,12 +104,12 @@ def check_bits(device: torch.device, small: bool) -> Comparisons:
         source = to_device(bits, "bfloat16", device)
         gpu.write_slab(out, source, Slab(1, 6000, k, 6000, 0, 6000), "w", far, None, (0, 6000))
         expected = reference.perturb(bits, "w", far, "bfloat16", "bfloat16", start=k)
-        found.compare(f"bfloat16 at {k}", to_bits(out), expected)
-    check_blends(found, device, small)
-    return found
+        comparisons.compare(f"bfloat16 at {k}", to_bits(out), expected)
+    check_blends(comparisons, device, small)
+    return comparisons
 
 
-def check_blends(found: Comparisons, device: torch.device, small: bool) -> None:
+def check_blends(comparisons: Comparisons, device: torch.device, small: bool) -> None:
     """Compare slices of rows, and blends of one to three sources."""
     rows, stride = (3, 701) if small else (37, 3001)
     kinds: tuple[DType, ...] = ("bfloat16", "float32", "float16")
@@ -127,7 +127,9 @@ def check_blends(found: Comparisons, device: torch.device, small: bool) -> None:
         gpu.write_slab(out, base, slab, "w", added, on_device, (first, stride))
         actual = to_bits(out)[3:].reshape(rows, -1)[:, :cols]
         expected = whole.reshape(rows, stride)[:, first : first + cols]
-        found.compare(f"bfloat16 columns {cols} at {first}, blend {factors}", actual.reshape(-1), expected.reshape(-1))
+        comparisons.compare(
+            f"bfloat16 columns {cols} at {first}, blend {factors}", actual.reshape(-1), expected.reshape(-1)
+        )
 
 
 def seconds(action: Callable[[], object], device: torch.device, rounds: int) -> float:
@@ -255,7 +257,7 @@ def check_resident(device: torch.device, folder: Path, small: bool) -> tuple[Com
     """Move a live Llama through points, with the base on the device and on the host; compare weights and logits."""
     import transformers
 
-    checkpoint, found, rows = MappedCheckpoint(folder, writable=True), Comparisons(), list[Row]()
+    checkpoint, comparisons, rows = MappedCheckpoint(folder, writable=True), Comparisons(), list[Row]()
     pinned = device.type == "cuda" and pin(checkpoint)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device).eval()
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -274,24 +276,24 @@ def check_resident(device: torch.device, folder: Path, small: bool) -> tuple[Com
         problems |= live.differences_from_canary()
         live.restore()
         problems |= live.differences_from_base()
-        found.wrong += [f"canary, {name}: {why}" for name, why in problems.items()]
+        comparisons.wrong += [f"canary, {name}: {why}" for name, why in problems.items()]
         took = []
         for point in points:
             begin = time.perf_counter()
             live.apply_point(point, scalars)
             took.append(time.perf_counter() - begin)
-            compare_point(found, live, checkpoint, point, scalars)
+            compare_point(comparisons, live, checkpoint, point, scalars)
         with torch.inference_mode():
             if not torch.equal(before, model(ids).logits):
-                found.wrong.append("the logits at the origin changed")
+                comparisons.wrong.append("the logits at the origin changed")
         place = "on the device" if resident else "on the host"
         size = sum(info.size for info in checkpoint.tensors()) / 1e6
         rows.append((f"write of a Llama of {size:.0f}M, base {place}", f"{1e3 * statistics.median(took[1:]):.1f} ms"))
-    return found, rows
+    return comparisons, rows
 
 
 def compare_point(
-    found: Comparisons,
+    comparisons: Comparisons,
     live: ResidentWeights,
     checkpoint: MappedCheckpoint,
     point: Point,
@@ -304,7 +306,7 @@ def compare_point(
         added = terms(point, info.name, info.shape, scalars)
         expected = reference.perturb(checkpoint.base(info.name)[:n], info.name, added, "bfloat16", info.dtype)
         actual = live.read(info.name)[0].values.reshape(-1)[:n]
-        found.compare(f"bfloat16 {info.name}", actual, expected.view(np.uint16))
+        comparisons.compare(f"bfloat16 {info.name}", actual, expected.view(np.uint16))
 
 
 def make_llama(folder: Path, small: bool) -> None:
@@ -341,8 +343,8 @@ def run(device: torch.device) -> tuple[list[Row], list[str]]:
     return rows, [*bits.wrong, *resident.wrong, *_failures(rows)]
 
 
-def _verdict(found: Comparisons) -> str:
-    return f"{found.done - len(found.wrong)} of {found.done} comparisons equal"
+def _verdict(comparisons: Comparisons) -> str:
+    return f"{comparisons.done - len(comparisons.wrong)} of {comparisons.done} comparisons equal"
 
 
 def _failures(rows: Iterable[Row]) -> list[str]:

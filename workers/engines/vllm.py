@@ -296,7 +296,7 @@ class VllmEngine(Engine):
 
 
 def set_environment(spec: EngineSpec) -> None:
-    """Set what vLLM and the libraries below it read from the environment. Only some replaces the user's settings."""
+    """Set the variables that vLLM and the libraries below it read. The user's stay, except the required ones."""
     os.environ.update(_required_environment(spec))
     socket_folder = {"VLLM_RPC_BASE_PATH": str(runtime_folder())}  # paths of sockets must be short
     for name, value in {**_QUIET, **_ON_LOOPBACK, **socket_folder}.items():

@@ -233,7 +233,7 @@ def write_kernel(
 
 @dataclass(frozen=True)
 class Form:
-    """What a kernel is compiled for (see `write_kernel`).
+    """The compile-time properties of a kernel (see `write_kernel`).
 
     Attributes:
         dtype: Dtype of the destination.

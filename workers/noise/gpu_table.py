@@ -44,7 +44,8 @@ class SlabTable:
             entries: Their slabs, none of which is empty.
             device: The device of all destinations and sources.
         """
-        self._names, self._device, self._entries = list(names), device, list(entries)
+        self._names, self._device = list(names), device
+        self._entries = list(entries)  # keeps the tensors alive whose addresses are in the records
         self._keys: dict[int, npt.NDArray[np.int64]] = {}
         self._tensors = np.array([entry.tensor for entry in entries], np.int64)
         words, shapes = [], []

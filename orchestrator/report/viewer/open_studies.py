@@ -56,14 +56,14 @@ class OpenStudies:
 
     def sweeps(self) -> list[tuple[SweepFolder, Signature]]:
         """Return every sweep with the signature of its sweep.json, the most recently used first."""
-        found = []
+        sweeps = []
         for study in self.studies():
             folder = f"{study.root}/sweeps"
             for name in self._names(study):
                 document = signature(f"{folder}/{name}/sweep.json")
                 if document is not None:
-                    found.append((SweepFolder(study, study.root / "sweeps" / name), document))
-        return sorted(found, key=lambda entry: (-entry[1][1], entry[0].path.name))
+                    sweeps.append((SweepFolder(study, study.root / "sweeps" / name), document))
+        return sorted(sweeps, key=lambda entry: (-entry[1][1], entry[0].path.name))
 
     def find(self, study: str, sweep: str) -> SweepFolder | None:
         """Return the sweep with these folder names, or None. Names are compared and never used as paths."""

@@ -46,7 +46,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What all sweeps of a study depend on, read once for all of them.
+    """The state of a study on which all its sweeps depend, read once for all of them.
 
     Attributes:
         events: The signatures of the study's event logs, by name.
@@ -138,10 +138,10 @@ class SweepList:
 
     def _read(self) -> None:
         """Read what has changed. Entries are shown as soon as they have been read."""
-        found = [folder for folder, _ in self._studies.sweeps()]
-        self._order = [folder.path for folder in found]
+        folders = [folder for folder, _ in self._studies.sweeps()]
+        self._order = [folder.path for folder in folders]
         snapshots: dict[Path, _Snapshot] = {}
-        for folder in found:
+        for folder in folders:
             snapshot = snapshots.get(folder.study.root)
             if snapshot is None:
                 snapshot = snapshots[folder.study.root] = _Snapshot.of(folder.study)

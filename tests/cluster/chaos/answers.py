@@ -1,4 +1,4 @@
-"""What the program answers about a study that others disturb, compared with the truth.
+"""The program's answers about a study that others disturb, compared with the truth.
 
 A task is stored as a whole, so at any moment every row of a landscape equals the undisturbed one or is missing, and a
 count of stored tasks lies between those that were stored before the question and after the answer.

@@ -1,4 +1,4 @@
-"""What a disturbed run counted, and the record of all runs in benchmarks/RESULTS.md."""
+"""Counts of a disturbed run, and the record of all runs in benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNS = ROOT / "benchmarks" / "data" / "chaos.jsonl"
 
 @dataclass(frozen=True)
 class Conditions:
-    """Where and how a run was disturbed.
+    """The machine and the options of a disturbed run.
 
     Attributes:
         machine: The machine.
