@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from orchestrator.store import human_verdicts
 from orchestrator.store.files import DamagedFileError, MissingFileError, read_json, read_meta, read_table
 from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.parts import TaskKey
@@ -71,6 +72,7 @@ REMEDIES = {
     "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
     "judgements": "`run` and `judge` move it aside and judge again",
     "log_probabilities": "`run` and `judge` move it aside and measure its responses again",
+    "human": "its verdicts of people do not count: import them again, or judge these responses again",
     "directions": "`run` moves it aside and measures the direction again",
     "prompts": "`run` moves it aside and stores the prompt set again",
     "study.json": "`run` moves it aside and writes it again",
@@ -174,10 +176,8 @@ def _check(
             read_table(path)
         case ["prompts", name] if path.suffix == ".parquet":
             study.prompt_sets.read(name.removesuffix(".parquet"))
-        case ["study.json"]:
-            StudyInfo.read(path)
-        case ["calibration.json"]:
-            read_json(path)
+        case ["study.json"] | ["calibration.json"] | ["human", _] if path.suffix == ".json":
+            _check_document(study, path, inside)
         case ["sweeps", _, *below]:
             _check_sweep_file(path, below)
         case ["events", _]:
@@ -186,6 +186,17 @@ def _check(
             report.notes.append(f"{'/'.join(inside)} was set aside; it counts nowhere and may be deleted")
         case _ if inside[0] != SIGNED:
             report.notes.append(f"{'/'.join(inside)} is not part of a study and counts nowhere")
+
+
+def _check_document(study: Study, path: Path, inside: Sequence[str]) -> None:
+    """Check a JSON document of the study itself. Raises DamagedFileError."""
+    match inside:
+        case ["study.json"]:
+            StudyInfo.read(path)
+        case ["human", name]:
+            human_verdicts.read_file(study, name)
+        case _:
+            read_json(path)
 
 
 def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
