@@ -18,6 +18,7 @@ PURE = (
     "orchestrator/sweep/tasks.py",
 )
 NUMBERS = (
+    "orchestrator/analysis/adaptive/**",
     "orchestrator/scoring/clusters.py",
     "orchestrator/scoring/counts.py",
     "orchestrator/analysis/calibration.py",
