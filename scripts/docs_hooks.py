@@ -6,12 +6,7 @@ also resolves links that leave docs/: to the generated page of that file if ther
 
 from __future__ import annotations
 
-import ast
-import io
 import re
-import tokenize
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +57,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
 def command_line() -> str:
     """Return the command-line page: the verbs with their docstrings, and the help text."""
     from orchestrator.cli.commands import VERBS
-    from orchestrator.cli.help import usage, verb_summary
+    from orchestrator.cli.help import overview, verb_summary
 
     rows = "\n".join(
         f"| `{name}` | {verb_summary(function).replace('[', chr(92) + '[')} |" for name, function in VERBS.items()
@@ -70,36 +65,32 @@ def command_line() -> str:
     return (
         "# Command line\n\n"
         "After this page you can call every verb of the program.\n\n"
-        "`python -m orchestrator VERB [key=value ...] [FOLDER ...] [--json] [--config-dir DIR] [-m]`, or "
-        "`safety-landscape` instead of the first three words.\n\n"
+        "`python -m orchestrator VERB [key=value ...] [FOLDER ...] [FLAG ...]`, or `safety-landscape` instead of the first "
+        "three words.\n\n"
         f"| verb | what it does |\n|---|---|\n{rows}\n\n"
-        "| flag | effect |\n|---|---|\n"
-        "| `--json` | prints the result as JSON |\n"
-        "| `-m` | runs every combination of comma-separated values, one sweep after another; the exit code is the "
-        "worst one |\n"
-        "| `--config-dir DIR` | searches a folder of your own presets before the project's |\n\n"
+        "`help VERB`, or `VERB --help`, lists each option with a description. Beside it stands the value that the verb "
+        "would use: `run model=mistral7b --help` shows the values of that preset. With `-m`, the exit code is the worst "
+        "one of all sweeps.\n\n"
+        "TAB completes verbs, options and presets of `safety-landscape` after "
+        '`eval "$(safety-landscape completion bash)"` in `~/.bashrc`, or the same with `zsh` in `~/.zshrc`; fish reads '
+        "the output of `completion fish` from `~/.config/fish/completions/safety-landscape.fish`.\n\n"
         "Progress goes to stderr, the result to stdout.\n\n"
-        f"```text\n{usage(VERBS, None)}\n```\n"
+        f"```text\n{overview(VERBS)}\n```\n"
     )
 
 
 def configuration() -> str:
     """Return the configuration page: every option with its default and description, and every preset."""
-    from orchestrator.config import schema
+    from orchestrator.config.descriptions import sections
     from orchestrator.config.presets import GROUPS, Presets
 
-    sections = _read_sections(Path(schema.__file__).read_text(encoding="utf-8"))
     presets = Presets()
     groups = "\n".join(f"| `{g}=` | {', '.join(f'`{n}`' for n in presets.options(g)) or '–'} |" for g in GROUPS)
     text = []
-    for prefix, kind in (("", "Config"), *_nested(sections, "Config", "")):
-        rows = [
-            f"| `{prefix}{option.name}` | `{option.default}` | {option.comment} |"
-            for option in sections[kind].options
-            if option.kind not in sections
-        ]
+    for section in sections():
+        rows = [f"| `{section.prefix}{o.name}` | `{o.default}` | {o.comment} |" for o in section.options]
         if rows:
-            title = f"## {prefix.rstrip('.') or 'The sweep'}\n\n{sections[kind].description}\n\n"
+            title = f"## {section.prefix.rstrip('.') or 'The sweep'}\n\n{section.description}\n\n"
             text.append(title + "| option | default | meaning |\n|---|---|---|\n" + "\n".join(rows))
     return (
         "# Configuration\n\n"
@@ -109,66 +100,3 @@ def configuration() -> str:
         "`--config-dir`.\n\n"
         f"| group | presets |\n|---|---|\n{groups}\n\n" + "\n\n".join(text) + "\n"
     )
-
-
-@dataclass(frozen=True)
-class Option:
-    """A field of a configuration class: its default, the comment on its line, and the name of its type."""
-
-    name: str
-    default: str
-    comment: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A configuration class: its docstring and its fields."""
-
-    description: str
-    options: tuple[Option, ...]
-
-
-def _nested(sections: Mapping[str, Section], kind: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield (dotted prefix, class name) for each section inside the section `kind`, depth first."""
-    for option in sections[kind].options:
-        if option.kind in sections:
-            yield f"{prefix}{option.name}.", option.kind
-            yield from _nested(sections, option.kind, f"{prefix}{option.name}.")
-
-
-def _read_sections(source: str) -> dict[str, Section]:
-    """Return the dataclasses in a module's source, by class name."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    sections = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef):
-            options = tuple(
-                Option(
-                    item.target.id,
-                    _default(item.value),
-                    comments.get(item.lineno, ""),
-                    ast.unparse(item.annotation),
-                )
-                for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            )
-            sections[node.name] = Section(ast.get_docstring(node) or "", options)
-    return sections
-
-
-def _default(value: ast.expr | None) -> str:
-    """Return a field's default as it is written on the command line."""
-    if isinstance(value, ast.Attribute):  # a member of an enumeration
-        return value.attr
-    if isinstance(value, ast.Call):
-        (factory,) = (keyword.value for keyword in value.keywords if keyword.arg == "default_factory")
-        if isinstance(factory, ast.Lambda):
-            value = factory.body
-        elif ast.unparse(factory) == "list":
-            value = ast.List([])
-        else:
-            value = factory
-    text = ast.unparse(value).replace("'", "").replace(" ", "") if value else ""
-    return {"None": "null", "True": "true", "False": "false", "": "(empty)"}.get(text, text)

@@ -14,7 +14,10 @@ from orchestrator.utils.paths import expanded
 if TYPE_CHECKING:
     from orchestrator.config.schema import Config
 
-FLAGS = ("--json", "--multirun", "--config-dir", "--help", "--version")
+FLAGS = ("--json", "--multirun", "--config-dir", "--quiet", "--verbose", "--log-level", "--help", "--version")
+SHORT_FLAGS = ("-m", "-q", "-v", "-h", "-V")
+LEVELS = ("debug", "info", "warning", "error")
+LEVEL_OF_FLAG = {"-q": "warning", "--quiet": "warning", "-v": "debug", "--verbose": "debug"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Call:
         positional: All other arguments: folders and names.
         json: Print the result as JSON.
         config_dir: The user's own folder of presets, or None.
+        log_level: The least level of messages to show, one of LEVELS.
         sweeps: Filled by `run`: the folders of the sweeps that have results.
     """
 
@@ -33,6 +37,7 @@ class Call:
     positional: tuple[str, ...] = ()
     json: bool = False
     config_dir: str | None = None
+    log_level: str = "info"
     sweeps: list[Path] = dataclasses.field(default_factory=list, compare=False)
 
     @property
@@ -70,19 +75,27 @@ def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
     overrides: list[str] = []
     positional: list[str] = []
     config_dir: str | None = None
+    log_level = "info"
     as_json = is_multirun = False
     waiting = iter(arguments)
     for argument in waiting:
-        if argument == "--config-dir" or argument.startswith("--config-dir="):
-            config_dir = argument.partition("=")[2] or next(waiting, None)
+        flag, _, value = argument.partition("=")
+        if flag == "--config-dir":
+            config_dir = value or next(waiting, None)
             if config_dir is None:
                 raise UserError("--config-dir", "", "name a folder")
+        elif flag == "--log-level":
+            log_level = (value or next(waiting, "")).lower()
+            if log_level not in LEVELS:
+                raise UserError("--log-level", log_level, f"must be one of {', '.join(LEVELS)}")
+        elif argument in LEVEL_OF_FLAG:
+            log_level = LEVEL_OF_FLAG[argument]
         elif argument == "--json":
             as_json = True
         elif argument in ("-m", "--multirun"):
             is_multirun = True
         elif argument.startswith("-"):
-            raise UserError("option", argument, f"there is no such option{did_you_mean(argument, FLAGS)}")
+            raise _unknown_flag(flag, value or next(waiting, ""))
         elif "=" in argument:
             overrides.append(argument)
         else:
@@ -93,5 +106,21 @@ def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:
 
         combinations = multirun(overrides)
     return [
-        Call(tuple(combination), tuple(positional), as_json, config_dir) for combination in combinations
+        Call(tuple(combination), tuple(positional), as_json, config_dir, log_level) for combination in combinations
     ], is_multirun
+
+
+def _unknown_flag(flag: str, value: str) -> UserError:
+    """Return the error for a flag that does not exist; it may be an option, which is written without dashes."""
+    from orchestrator.config.overrides import option_types
+    from orchestrator.config.presets import GROUPS
+    from orchestrator.config.schema import Config
+
+    name = flag.lstrip("-").replace("-", "_")
+    options = [*GROUPS, *option_types(Config)]
+    matches = [option for option in options if option == name or option.endswith(f".{name}")]
+    if not matches:
+        return UserError("option", flag, f"there is no such option{did_you_mean(flag, FLAGS)}")
+    shown = value if value and not value.startswith("-") else "VALUE"
+    written = " or ".join(f"{option}={shown}" for option in matches)
+    return UserError("option", flag, f"options are written without dashes: write {written}")

@@ -40,11 +40,10 @@ def run(call: Call) -> int:
     from orchestrator.pipeline.run import resume_hint
     from orchestrator.pipeline.run import run as run_sweep
 
-    console = stderr_console()
     try:
-        result = run_sweep(config, Presets(call.config_dir), call.overrides, console)
+        result = run_sweep(config, Presets(call.config_dir), call.overrides, stderr_console())
     except KeyboardInterrupt:
-        console.print(resume_hint(call.overrides), soft_wrap=True, highlight=False)
+        logger.warning("%s", resume_hint(call.overrides))
         return ExitCode.INTERRUPTED
     if not result.waits_for:
         call.sweeps.append(result.stored.folder.path)
@@ -52,7 +51,7 @@ def run(call: Call) -> int:
     elif call.json:
         print_json({"part": config.cluster.part, "waits_for": result.waits_for, "points_left": result.points_left})
     if result.code == ExitCode.INTERRUPTED:
-        console.print(resume_hint(call.overrides), soft_wrap=True, highlight=False)
+        logger.warning("%s", resume_hint(call.overrides))
     return result.code
 
 
@@ -388,6 +387,16 @@ def view(call: Call) -> int:
     return ExitCode.COMPLETE
 
 
+def completion(call: Call) -> int:
+    """Print a script that completes verbs, options and presets with the TAB key: `completion bash|zsh|fish`."""
+    from orchestrator.cli.completion import script
+
+    if len(call.positional) != 1 or call.overrides:
+        raise UserError("completion", " ".join((*call.positional, *call.overrides)), "name one shell: bash, zsh, fish")
+    print(script(call.positional[0], tuple(VERBS), call.config_dir), end="")
+    return ExitCode.COMPLETE
+
+
 def _section_config(call: Call, section: str) -> Config:
     """Return the configuration of a verb that takes only its own section's options. Raises UserError for others."""
     from orchestrator.config.compose import compose
@@ -427,5 +436,6 @@ VERBS: Mapping[str, Verb] = {
         models,
         finetune,
         doctor,
+        completion,
     )
 }

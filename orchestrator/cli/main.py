@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import sys
@@ -55,25 +56,43 @@ def _discard_output() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if "--version" in arguments:
+    if {"--version", "-V"} & set(arguments):
         from importlib.metadata import version
 
         print(version("safety-landscape"))
         return ExitCode.COMPLETE
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        from orchestrator.cli.help import usage
-
-        verb = next((argument for argument in arguments if argument in VERBS), None)
-        print(usage(VERBS, verb))
-        return ExitCode.COMPLETE if arguments else ExitCode.WRONG_INPUT
+    if not arguments or arguments[0] == "help" or {"--help", "-h"} & set(arguments):
+        return _help(arguments)
     name, *rest = arguments
     if name not in VERBS:
-        remedy = f"there is no such verb{did_you_mean(name, VERBS)} (there are: {', '.join(VERBS)})"
-        raise UserError("verb", name, remedy)
+        raise _no_such_verb(name)
     calls, is_multirun = parse(rest)
+    logs.configure(getattr(logging, calls[0].log_level.upper()))
     if is_multirun:
         return _run_all(name, calls)
     return VERBS[name](calls[0])
+
+
+def _help(arguments: Sequence[str]) -> int:
+    """Print the help of the verb that the arguments name, with the values of their overrides, or the overview."""
+    from orchestrator.cli.help import overview, verb_help
+
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if words[:1] == ["help"]:
+        words = words[1:]
+    if not words:
+        print(overview(VERBS))
+        return ExitCode.COMPLETE if arguments else ExitCode.WRONG_INPUT
+    name, *rest = words
+    if name not in VERBS:
+        raise _no_such_verb(name)
+    print(verb_help(name, VERBS[name], [word for word in rest if "=" in word]))
+    return ExitCode.COMPLETE
+
+
+def _no_such_verb(name: str) -> UserError:
+    remedy = f"there is no such verb{did_you_mean(name, VERBS)} (there are: {', '.join(VERBS)})"
+    return UserError("verb", name, remedy)
 
 
 def _run_all(verb: str, calls: Sequence[Call]) -> int:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def stderr_console() -> Console:
-    """Return a console that writes to stderr."""
+    """Return a console that writes to stderr, or nowhere if the command line asks for warnings only."""
+    from orchestrator.utils.logs import is_quiet
     from orchestrator.utils.safe_console import SafeConsole
 
-    return SafeConsole(stderr=True)
+    return SafeConsole(stderr=True, quiet=is_quiet())
 
 
 def print_json(value: Any) -> None:

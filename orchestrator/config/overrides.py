@@ -11,7 +11,7 @@ import itertools
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -30,13 +30,6 @@ class Override:
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}"
-
-
-def options() -> Iterator[tuple[str, Any]]:
-    """Yield every option's dotted name and default, in the order of the schema."""
-    config = Config()
-    for key in option_types(Config):
-        yield key, functools.reduce(getattr, key.split("."), config)
 
 
 @functools.cache
@@ -139,7 +132,7 @@ def check_override(text: str, presets: Presets) -> Override:
 
 def _hydra_value(key: str, value: str, kind: Any) -> str:
     """Return the value in Hydra's grammar. Texts are quoted, so that they may hold commas, colons and brackets."""
-    kinds = set(_alternatives(kind))
+    kinds = set(alternatives(kind))
     if value == "null" and type(None) in kinds:
         return value
     if str in kinds:
@@ -201,12 +194,12 @@ def _in_words(kind: Any) -> str:
         list[float]: "numbers in brackets, such as [-0.5,0.5]",
         list[str]: "names in brackets, such as [a,b]",
     }
-    alternatives = _alternatives(kind)
-    text = " or ".join(names.get(kind, str(kind)) for kind in alternatives if kind is not type(None))
-    return f"{text}, or null" if type(None) in alternatives else text
+    members = alternatives(kind)
+    text = " or ".join(names.get(member, str(member)) for member in members if member is not type(None))
+    return f"{text}, or null" if type(None) in members else text
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
+def alternatives(kind: Any) -> tuple[Any, ...]:
     """Return the members of a union type; for any other type, the type itself as the only one."""
     is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     return typing.get_args(kind) if is_union else (kind,)
@@ -214,7 +207,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _choices(kind: Any) -> list[str]:
     """Return the values of an enumeration, which may be part of a union; an empty list for any other type."""
-    for alternative in _alternatives(kind):
+    for alternative in alternatives(kind):
         if isinstance(alternative, type) and issubclass(alternative, Enum):
             return [member.name for member in alternative]
     return []

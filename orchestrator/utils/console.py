@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from orchestrator.utils.logs import is_quiet
+
 PLAIN_EVERY = 10.0
 """Minimum seconds between two progress lines if there is no terminal."""
 
@@ -31,7 +33,8 @@ def file_progress(label: str) -> Iterator[Progress]:
     from orchestrator.utils.safe_console import SafeConsole
 
     stream = sys.stderr
-    console = SafeConsole(file=stream)
+    quiet = is_quiet()
+    console = SafeConsole(file=stream, quiet=quiet)
     bar = ProgressBar(console=console, transient=True)
     task = bar.add_task(f"reading {label}", total=1.0)
     started = last_line = time.monotonic()
@@ -42,7 +45,7 @@ def file_progress(label: str) -> Iterator[Progress]:
         now = time.monotonic()
         if console.is_terminal:
             bar.start()
-        elif fraction > 0 and now - last_line >= PLAIN_EVERY:
+        elif fraction > 0 and not quiet and now - last_line >= PLAIN_EVERY:
             last_line = now
             left = duration((now - started) * (1 - fraction) / fraction)
             print(f"reading {label}: {fraction:.0%}, {left} left", file=stream, flush=True)

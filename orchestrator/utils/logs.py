@@ -42,3 +42,8 @@ def configure(level: int = logging.INFO) -> None:
         logger.setLevel(level)
         if not any(isinstance(handler, _CurrentStderr) for handler in logger.handlers):
             logger.addHandler(_CurrentStderr())
+
+
+def is_quiet() -> bool:
+    """Return whether messages below the level of warnings are hidden, and progress with them."""
+    return not logging.getLogger(ROOTS[0]).isEnabledFor(logging.INFO)

@@ -19,10 +19,11 @@ class SafeConsole(Console):
     Args:
         file: The stream to write to. None: the current `sys.stdout`, or `sys.stderr` with `stderr`.
         stderr: Whether to write to `sys.stderr`.
+        quiet: Whether to write nothing at all.
     """
 
-    def __init__(self, file: IO[str] | None = None, stderr: bool = False) -> None:
-        super().__init__(file=file, stderr=stderr, markup=False)
+    def __init__(self, file: IO[str] | None = None, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(file=file, stderr=stderr, quiet=quiet, markup=False)
 
     @property
     def file(self) -> IO[str]:

@@ -43,10 +43,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_names_every_option_verb_and_table(site: Path) -> None:
     from orchestrator.cli.commands import VERBS
-    from orchestrator.config.overrides import options
+    from orchestrator.config.descriptions import descriptions
 
     text = html.unescape((site / "reference/config.html").read_text(encoding="utf-8"))
-    assert [key for key, _ in options() if f"<code>{key}</code>" not in text] == []
+    assert [key for key in descriptions() if f"<code>{key}</code>" not in text] == []
     assert "whole responses instead of their first words" in text
     text = (site / "reference/cli.html").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f"<code>{verb}</code>" not in text] == []

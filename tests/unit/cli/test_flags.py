@@ -1,0 +1,71 @@
+"""Flags and help: what each prints, and what is answered to an option written with dashes."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from orchestrator.cli.output import stderr_console
+
+
+def test_the_version_has_a_short_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == 0
+    assert capsys.readouterr().out == version("safety-landscape") + "\n"
+
+
+def test_help_of_a_verb_shows_the_values_of_its_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "run"]) == 0
+    default = capsys.readouterr().out
+    assert main(["run", "model=mistral7b", "grid.steps=7", "--help"]) == 0
+    chosen = capsys.readouterr().out
+    line = "  grid.steps={}                       number of intervals on each axis\n"
+    assert line.format("20") in default and line.format("7 ") in chosen
+    assert "model.hub=mistralai/Mistral-7B-Instruct-v0.2\n" in chosen
+    assert "the values that `run model=mistral7b grid.steps=7` uses" in chosen
+
+
+def test_help_is_shown_in_spite_of_a_wrong_override(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "grid.stepz=7", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "grid.steps=20" in shown and "did you mean 'grid.steps'" in shown
+
+
+def test_help_of_gate_lists_its_own_options_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "gate"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n  visage=null " in shown and "grid.steps" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--model", "mistral7b"], "write model=mistral7b"),
+        (["--model=mistral7b"], "write model=mistral7b"),
+        (["--max-tokens", "32"], "write sampling.max_tokens=32"),
+        (["--seed"], "write grid.seed=VALUE"),
+        (["--limit", "--json"], "write probes.limit=VALUE"),
+        (["--jsn"], "did you mean '--json'?"),
+        (["--log-level", "loud"], "must be one of debug, info, warning, error"),
+        (["--log-level"], "must be one of debug"),
+    ],
+)
+def test_an_option_with_dashes_is_answered_with_how_to_write_it(
+    arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    assert answer in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "shown"), [(["-q"], ""), (["--log-level=warning"], ""), ([], "progress\n")])
+def test_quiet_hides_progress_and_keeps_results(
+    flags: list[str], shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "engine=dummy", "--json", f"out={tmp_path}", *flags]) == 0
+    stderr_console().print("progress")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["points"] == 61
+    assert captured.err == shown
