@@ -65,12 +65,12 @@ def command_line() -> str:
     return (
         "# Command line\n\n"
         "After this page you can call every verb of the program.\n\n"
-        "`python -m orchestrator VERB [key=value ...] [FOLDER ...] [FLAG ...]`, or `safety-landscape` instead of the first "
-        "three words.\n\n"
+        "`python -m orchestrator VERB [key=value ...] [FOLDER ...] [FLAG ...]`, or `safety-landscape` instead of the "
+        "first three words.\n\n"
         f"| verb | what it does |\n|---|---|\n{rows}\n\n"
         "`help VERB`, or `VERB --help`, lists each option with a description. Beside it stands the value that the verb "
-        "would use: `run model=mistral7b --help` shows the values of that preset. With `-m`, the exit code is the worst "
-        "one of all sweeps.\n\n"
+        "would use: `run model=mistral7b --help` shows the values of that preset. With `-m`, the exit code is the "
+        "worst one of all sweeps.\n\n"
         "TAB completes verbs, options and presets of `safety-landscape` after "
         '`eval "$(safety-landscape completion bash)"` in `~/.bashrc`, or the same with `zsh` in `~/.zshrc`; fish reads '
         "the output of `completion fish` from `~/.config/fish/completions/safety-landscape.fish`.\n\n"
