@@ -44,7 +44,7 @@ def test_help_names_every_verb_and_option() -> None:
     for verb in ("run", "plan", "status", "judge", "reduce", "models", "doctor", "finetune"):
         assert f"\n  {verb} " in result.out
     every = call("run", "--help").out
-    assert "grid.steps=20" in every and "mistral7b" in every and "sampling.early_stop=false" in every
+    assert "grid.steps=20" in every and "mistral7b" in every and "sampling.early_stop=" in every
     assert call().code == 2
 
 
