@@ -77,7 +77,8 @@ def session(
     """Start or join Ray for the duration of the context.
 
     A local session listens on loopback only, requires a token of its own, and keeps its files in a private folder that
-    is removed at the end. A cluster that is joined stays as it is.
+    is removed at the end. A cluster that is joined stays as it is. If this process is connected to Ray already, as a
+    notebook may be, that session is used, whatever `spec` is, and the process stays connected.
 
     Args:
         spec: The cluster.
@@ -90,6 +91,9 @@ def session(
     """
     import ray
 
+    if is_connected():
+        yield
+        return
     with contextlib.ExitStack() as stack:
         if spec.kind == "local":
             if note := replaced_session_root():
@@ -102,6 +106,13 @@ def session(
             yield
         finally:
             ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to a Ray session, which need not be one of `session`."""
+    import ray
+
+    return bool(ray.is_initialized())
 
 
 def _start(folder: Path, notify: Callable[[str], object]) -> None:

@@ -35,6 +35,11 @@ from orchestrator.sweep.tasks import Visit
 Observer = Callable[..., None]
 """Called as `observer(event, **fields)` for each event, in the order in which they happen."""
 
+
+def ignore_event(event: str, **fields: Any) -> None:
+    """Observer that does nothing."""
+
+
 WorkItem = Visit | Direction | ContinuationBatch
 """Unit of work for an actor: a visit to run, a direction to measure, or continuations to measure at the origin."""
 

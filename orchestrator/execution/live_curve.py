@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import judges
+from orchestrator.scoring.visit_scores import VisitScores
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import NONFINITE
-from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.errors import UserError
 
 ROWS = 4  # height of the curve in lines of text
@@ -28,11 +27,8 @@ class LiveCurve:
 
     def __init__(self, stored: StoredSweep) -> None:
         harmful = [prompts for prompts in stored.prompt_sets if prompts.group == "harmful"]
-        self._study = stored.study
         self._prompt_set = harmful[0] if harmful else stored.prompt_sets[0]
-        self._judge = judges.get("keyword")
-        self._answers = Answers([self._prompt_set], stored.sweep.thought)
-        self._texts = {prompt.id: prompt.text for prompt in self._prompt_set.prompts}
+        self._scores = VisitScores(stored.study, [self._prompt_set], stored.sweep.thought, judges.get("keyword"))
         self._asr: dict[str, float] = {}  # percent, by point id
         self._is_plane = stored.sweep.grid.is_plane
         self._points = _points_by_position(stored.sweep)
@@ -51,19 +47,7 @@ class LiveCurve:
                 self._read_visit(self._unread.popleft())
 
     def _read_visit(self, name: str) -> None:
-        table = self._study.generations.read_visit(name)
-        if table is None:
-            return
-        frame = table.select(["point_id", "prompt_set_id", "prompt_id", "response", "finish_reason"]).to_pandas()
-        frame = frame[frame["finish_reason"] != NONFINITE]
-        for point, rows in frame[frame["prompt_set_id"] == self._prompt_set.id].groupby("point_id"):
-            answers = [
-                (prompt, self._answers.of(self._prompt_set.id, prompt, response))
-                for prompt, response in zip(rows["prompt_id"], rows["response"], strict=True)
-            ]
-            verdicts = [self._judge.verdict(self._texts[prompt], text) for prompt, text in answers if text is not None]
-            if verdicts:
-                self._asr[str(point)] = 100 * (1 - verdicts.count("refused") / len(verdicts))
+        self._asr |= {point: asr for (point, _), asr in self._scores.read(name).items()}
 
     @property
     def means(self) -> list[tuple[float, float | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from orchestrator.analysis.adapter_versions import older_sweeps
+from orchestrator.execution.events import Observer, ignore_event
 from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
@@ -105,8 +106,16 @@ def _new_record(prepared: PreparedSweep, overrides: Sequence[str]) -> SweepRecor
     )
 
 
-def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> Execution:
+def execute(
+    prepared: PreparedSweep, stored: StoredSweep, console: Console, observe: Observer = ignore_event
+) -> Execution:
     """Run the missing tasks of the sweep, or of its part `cluster.part`.
+
+    Args:
+        prepared: The sweep.
+        stored: The same sweep in its study's folder.
+        console: Where progress is shown.
+        observe: Called with `run_started` for each Ray session and then with each event of the dispatcher.
 
     Raises:
         UserError: The machine or an actor cannot run them.
@@ -124,7 +133,7 @@ def execute(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> E
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
     check_machine(prepared, todo.tasks, stored)
-    code = _run_tasks(prepared, stored, todo.tasks, console)
+    code = _run_tasks(prepared, stored, todo.tasks, console, observe)
     return Execution(code, find_missing(prepared, stored))
 
 
@@ -138,28 +147,39 @@ def _keys_of_part(prepared: PreparedSweep, part: str | None) -> set[TaskKey] | N
     return {task.key for task in tasks if part_of_point[task.point] == i}
 
 
-def execute_again(prepared: PreparedSweep, stored: StoredSweep, console: Console) -> ExitCode:
+def execute_again(
+    prepared: PreparedSweep, stored: StoredSweep, console: Console, observe: Observer = ignore_event
+) -> ExitCode:
     """Run the tasks again whose files did not verify and were moved aside."""
     _log_damage(stored.study)
     todo = find_missing(prepared, stored)
     if not todo.tasks:
         return ExitCode.COMPLETE
     _log_missing(todo)
-    return _run_tasks(prepared, stored, todo.tasks, console)
+    return _run_tasks(prepared, stored, todo.tasks, console, observe)
 
 
-def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console) -> ExitCode:
+def _run_tasks(
+    prepared: PreparedSweep,
+    stored: StoredSweep,
+    tasks: Sequence[Task],
+    console: Console,
+    observe: Observer = ignore_event,
+) -> ExitCode:
     """Run these tasks on a cluster. If a local Ray session ends under them, run the rest in another one.
 
     Returns:
         COMPLETE, FAILED_TASKS or INTERRUPTED; the last also if MAX_SESSIONS sessions or a joined cluster have
         ended.
     """
+    from orchestrator.execution import cluster
+
+    is_own_session = prepared.config.cluster.kind == ClusterKind.local and not cluster.is_connected()
     for number in range(1, MAX_SESSIONS + 1):
         try:
-            return _run_in_session(prepared, stored, tasks, console)
+            return _run_in_session(prepared, stored, tasks, console, observe)
         except SessionLostError as error:
-            if prepared.config.cluster.kind != ClusterKind.local:
+            if not is_own_session:
                 logger.warning("%s in the cluster that was joined.", error)
                 return ExitCode.INTERRUPTED
             tasks = [task for task in tasks if task.key not in stored.generations]
@@ -179,7 +199,9 @@ def _run_tasks(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Tas
     return ExitCode.INTERRUPTED
 
 
-def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console) -> ExitCode:
+def _run_in_session(
+    prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console, observe: Observer
+) -> ExitCode:
     """Run these tasks in one session of a cluster and record the run. Raises SessionLostError if the session ends."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
@@ -189,12 +211,14 @@ def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequenc
     config, todo, study = prepared.config, visits(tasks), stored.study
     recorder = RunRecorder(stored.folder, len(tasks), config.cluster.part)
     events = study.events(recorder.run)
-    events.write("run_started", sweep_id=stored.sweep.id, tasks=len(tasks), visits=len(todo), pid=os.getpid())
+    started = {"sweep_id": stored.sweep.id, "tasks": len(tasks), "visits": len(todo), "pid": os.getpid()}
+    events.write("run_started", **started)
+    observe("run_started", **started)
     dispatcher: Dispatcher | None = None
     ending, lease = "broken", stored.folder.lease_path(config.cluster.part)
     try:
         log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
-        cluster_spec = cluster.ClusterSpec.from_config(config.cluster)
+        cluster_spec, is_joined = cluster.ClusterSpec.from_config(config.cluster), cluster.is_connected()
         with (
             redirect_output(console, log) as terminal,
             ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
@@ -202,7 +226,8 @@ def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequenc
             watched(terminal, lambda: _close_broken(recorder, events, dispatcher, lease)),
         ):
             # A local session's own folder is removed with it, so its copy is named.
-            display.print_line(f"logs: {log}, {actor_logs if cluster_spec.kind == 'local' else cluster.log_folder()}")
+            is_own = cluster_spec.kind == "local" and not is_joined
+            display.print_line(f"logs: {log}, {actor_logs if is_own else cluster.log_folder()}")
             if prepared.model is not None:
                 cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             engines = engines_of(stored.generations)
@@ -210,7 +235,9 @@ def _run_in_session(prepared: PreparedSweep, stored: StoredSweep, tasks: Sequenc
             spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             check_actor = Admission(engines, config.engine.mix, recorder)
-            dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, _observer(events, display)))
+            dispatcher = Dispatcher(
+                DispatchSetup(study, spec, policy, check_actor, _observer(events, display, observe))
+            )
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             part_keys = _keys_of_part(prepared, config.cluster.part)
             follow_up = measure_after(stored, config.judging.log_probability, part_keys)
@@ -252,13 +279,14 @@ def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatche
     lease.unlink(missing_ok=True)
 
 
-def _observer(events: EventLog, display: ProgressDisplay) -> Callable[..., None]:
+def _observer(events: EventLog, display: ProgressDisplay, further: Observer) -> Observer:
     def observe(event: str, **fields: Any) -> None:
         events.write(event, **fields)
         if logger.isEnabledFor(logging.DEBUG):
             plain = [f"{key}={value}" for key, value in fields.items() if isinstance(value, str | int | float)]
             display.print_line(" ".join([event, *plain]))
         display.observe(event, **fields)
+        further(event, **fields)
 
     return observe
 

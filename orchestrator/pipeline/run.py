@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
+from orchestrator.execution.events import Observer, ignore_event
 from orchestrator.pipeline.execute import Execution, execute, execute_again, open_sweep
 from orchestrator.pipeline.judge import resolve_model_judges
 from orchestrator.pipeline.prepare import prepare
@@ -43,11 +44,28 @@ class RunResult:
     points_left: int = 0
 
 
-def run(config: Config, presets: Presets, overrides: Sequence[str], console: Console) -> RunResult:
+def _watch_nothing(stored: StoredSweep) -> Observer:
+    return ignore_event
+
+
+def run(
+    config: Config,
+    presets: Presets,
+    overrides: Sequence[str],
+    console: Console,
+    watch: Callable[[StoredSweep], Observer] = _watch_nothing,
+) -> RunResult:
     """Run the missing tasks of a sweep, then judge, reduce and report it.
 
     With `cluster.part`, only the missing tasks of that part are run. Judging, reducing and reporting follow only if no
     other part has missing tasks.
+
+    Args:
+        config: The validated configuration.
+        presets: The presets that it may name.
+        overrides: The overrides that gave it, for the sweep's record.
+        console: Where progress is shown.
+        watch: Called once with the sweep before anything runs; returns an observer of its events.
 
     Raises:
         UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
@@ -56,13 +74,14 @@ def run(config: Config, presets: Presets, overrides: Sequence[str], console: Con
     log_rendering(prepared.prompt_sets, prepared.sweep.thought)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     with open_sweep(prepared, overrides) as stored:
-        execution = execute(prepared, stored, console)
+        observe = watch(stored)
+        execution = execute(prepared, stored, console, observe)
         if config.cluster.part is not None and execution.missing.tasks:
             return _wait_for_other_parts(stored, execution, config.cluster.part)
         code = _judge_and_reduce(config, stored, console, execution.code)
         if stored.study.problems and code != ExitCode.INTERRUPTED:
             # Some files did not verify and were moved aside: run their tasks again, once.
-            repaired = execute_again(prepared, stored, console)
+            repaired = execute_again(prepared, stored, console, observe)
             code = _judge_and_reduce(config, stored, console, repaired) or code
         if code == ExitCode.COMPLETE and execution.missing.given_up:
             code = ExitCode.FAILED_TASKS

@@ -67,6 +67,21 @@ class SessionLostError(Exception):
     """The cluster ended under a run. What is stored stays, and the same command resumes: exit code INTERRUPTED."""
 
 
+class FailedTasksError(Exception):
+    """All tasks of a sweep are done except those that failed repeatedly and were given up: exit code FAILED_TASKS.
+
+    Args:
+        folder: The sweep's folder, which has the results of all others.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            f"{folder}: some tasks failed repeatedly and were given up; `status` names them, and the option "
+            "retry=failed tries them again"
+        )
+        self.folder = folder
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known name most similar to `name`, or the empty string if none is."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

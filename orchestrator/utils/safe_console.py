@@ -20,10 +20,16 @@ class SafeConsole(Console):
         file: The stream to write to. None: the current `sys.stdout`, or `sys.stderr` with `stderr`.
         stderr: Whether to write to `sys.stderr`.
         quiet: Whether to write nothing at all.
+        plain: Whether to write plain lines even to a terminal or a notebook.
     """
 
-    def __init__(self, file: IO[str] | None = None, stderr: bool = False, quiet: bool = False) -> None:
-        super().__init__(file=file, stderr=stderr, quiet=quiet, markup=False)
+    def __init__(
+        self, file: IO[str] | None = None, stderr: bool = False, quiet: bool = False, plain: bool = False
+    ) -> None:
+        forced = False if plain else None
+        super().__init__(
+            file=file, stderr=stderr, quiet=quiet, markup=False, force_terminal=forced, force_jupyter=forced
+        )
 
     @property
     def file(self) -> IO[str]:

@@ -51,8 +51,15 @@ def test_the_site_names_every_option_verb_and_table(site: Path) -> None:
     text = (site / "reference/cli.html").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f"<code>{verb}</code>" not in text] == []
     text = (site / "reference/python.html").read_text(encoding="utf-8")
-    for name in ("load_study", "StoredStudy.points", "StoredStudy.generations", "StoredStudy.landscape"):
-        assert f'id="orchestrator.api.{name}"' in text, name
+    for name in (
+        "Experiment.run",
+        "load_studies",
+        "load_study",
+        "StoredStudy.points",
+        "StoredStudy.generations",
+        "StoredStudy.landscape",
+    ):
+        assert f'id="orchestrator.{name}"' in text, name
 
 
 def test_the_site_requests_nothing_from_other_sites(site: Path) -> None:

@@ -187,7 +187,7 @@ def _compare(
 
 def _unequal(root: Path, expected: Expected) -> Iterator[str]:
     """Yield a line if a sweep's stored results are not those of the undisturbed sweep."""
-    from orchestrator.api import load_study
+    from orchestrator import load_study
 
     loaded = load_study(root / "sweeps" / expected.sweep)
     if landscape_rows(loaded.landscape) != expected.landscape:

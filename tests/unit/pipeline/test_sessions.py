@@ -33,7 +33,7 @@ def run(
     """Run three tasks of which each session stores one, and of which `lost` sessions end early."""
     stored, seen = SimpleNamespace(generations=set[str]()), list[list[str]]()
 
-    def in_session(prepared: Any, stored: Any, tasks: Any, console: Any) -> ExitCode:
+    def in_session(prepared: Any, stored: Any, tasks: Any, *_: Any) -> ExitCode:
         seen.append([task.key for task in tasks])
         if len(seen) <= lost:
             stored.generations.add(tasks[0].key)

@@ -87,7 +87,7 @@ def test_running_scans_once_before_and_once_after(
     prepared = prepare(compose(overrides), Presets())
     executed: list[int] = []
 
-    def run_tasks(prepared: Any, stored: StoredSweep, tasks: Any, console: Console) -> ExitCode:
+    def run_tasks(prepared: Any, stored: StoredSweep, tasks: Any, *_: Any) -> ExitCode:
         executed.append(len(tasks))
         stored.refresh()
         return ExitCode.COMPLETE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,12 @@ import pyarrow as pa
 
 from orchestrator.analysis.landscape import with_all_counts
 from orchestrator.analysis.recomputation import checked_results
+from orchestrator.analysis.reducer import read_results
 from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
 from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
-from orchestrator.store.discovery import find_studies
+from orchestrator.store.discovery import find_studies, find_sweeps
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.study import Study
@@ -33,6 +35,8 @@ from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
 from orchestrator.utils.paths import expanded
+
+logger = logging.getLogger(__name__)
 
 
 def load_study(path: str | Path, check: bool = True) -> StoredStudy:
@@ -57,6 +61,91 @@ def load_study(path: str | Path, check: bool = True) -> StoredStudy:
     sweeps = [sweep_folder.path for sweep_folder in SweepFolder.all_of(study)]
     inside = [sweep for sweep in sweeps if sweep.absolute() in (folder.absolute(), *folder.absolute().parents)]
     return StoredStudy(study, inside[0] if inside else None, tuple(sweeps), check)
+
+
+def load_studies(root: str | Path, check: bool = False) -> pd.DataFrame:
+    """Return one row for each sweep below a folder, the one that was used last at the end.
+
+    Numbers are those of the sweep's first result: by its first judge, on its harmful prompts if it has such. A sweep
+    without results yet has nulls. Studies that cannot be read are left out, with a warning.
+
+    Args:
+        root: The root of studies, or one study or sweep.
+        check: Whether the numbers are compared with the stored verdicts, and computed from them where they differ. That
+            reads every verdict.
+
+    Returns:
+        The columns model, study_id, sweep (the folder's name), sweep_id, path, grid, steps, directions, probe_set,
+        system_prompt, judge, points_done, points_total, origin_asr, visage, margin and radius (each with the ends of
+        its interval: `visage_low`, `visage_high`, ...; null if it has none), censored_at (distance up to which the
+        basin has no edge, if `radius` is null), tasks_failed, tokens, seconds and last_used (UTC).
+
+    Raises:
+        UserError: There is no sweep.
+    """
+    folders = sorted(find_sweeps(expanded(root), _log_skipped), key=SweepFolder.last_used)
+    frame = pd.DataFrame([_sweep_row(folder, check) for folder in folders], columns=[*_ROW_COLUMNS])
+    numbers = [*_NUMBER_COLUMNS, "censored_at", "seconds"]
+    return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(_COUNT_COLUMNS, "Int64"))
+
+
+_COUNT_COLUMNS = ("points_done", "points_total", "tasks_failed", "tokens")
+_NUMBER_COLUMNS = tuple(
+    f"{name}{end}" for name in ("origin_asr", "visage", "margin", "radius") for end in ("", "_low", "_high")
+)
+_ROW_COLUMNS = (
+    *("model", "study_id", "sweep", "sweep_id", "path", "grid", "steps", "directions", "probe_set", "system_prompt"),
+    *("judge", "points_done", "points_total", *_NUMBER_COLUMNS),
+    *("censored_at", "tasks_failed", "tokens", "seconds", "last_used"),
+)
+
+
+def _log_skipped(error: UserError) -> None:
+    logger.warning("skipped: %s", error)
+
+
+def _sweep_row(folder: SweepFolder, check: bool) -> dict[str, Any]:
+    """Return the values of a row of `load_studies`; without results, those that the request alone gives."""
+    stored = StoredSweep.open(folder)
+    grid = stored.sweep.grid
+    row = {
+        "model": folder.study.info.model,
+        "study_id": folder.study.id,
+        "sweep": folder.path.name,
+        "sweep_id": stored.sweep.id,
+        "path": str(folder.path),
+        "grid": str(grid.kind),
+        "steps": grid.steps,
+        "directions": grid.lines,
+        "last_used": pd.Timestamp(folder.last_used(), unit="ns", tz="UTC"),
+    }
+    try:
+        summary = checked_results(stored).parsed()[1] if check else read_results(folder)[1]
+    except UserError:
+        return row
+    visage, margin, basin = summary.visage, summary.margin, summary.basin
+    directions = None if margin is None else margin.over.directions
+    return row | {
+        **summary.primary.to_json(),
+        "points_done": summary.points_done,
+        "points_total": summary.points_total,
+        "origin_asr": summary.origin_asr,
+        "origin_asr_low": summary.origin_low,
+        "origin_asr_high": summary.origin_high,
+        "visage": visage.value,
+        "visage_low": visage.low,
+        "visage_high": visage.high,
+        "margin": None if margin is None else margin.value,
+        "margin_low": None if directions is None else directions.low,
+        "margin_high": None if directions is None else directions.high,
+        "radius": basin.radius,
+        "radius_low": basin.radius_low,
+        "radius_high": basin.radius_high,
+        "censored_at": basin.censored_at,
+        "tasks_failed": summary.tasks_failed,
+        "tokens": summary.tokens,
+        "seconds": summary.seconds,
+    }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`load_study`: stored studies as complete tables without duplicate rows, also with damaged or overlapping parts."""
+"""`load_study` and `load_studies`: complete tables without duplicate rows, also with damaged or overlapping parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load_study
+from orchestrator import load_studies, load_study
 from orchestrator.store.compaction import compact
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
@@ -94,6 +94,32 @@ def test_folders_without_exactly_one_study_are_refused(folder: Path, tmp_path: P
         load_study(tmp_path)
 
 
+def test_every_sweep_below_a_root_has_a_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wide = store_sweep(tmp_path, basin(0.25), "wide", PROBES, directions=2)
+    narrow = store_sweep(tmp_path, basin(0.15), "narrow", PROBES, directions=2)
+    (wide / "sweep.json").touch()
+    (broken := tmp_path / "broken-01234567").mkdir()
+    (broken / "study.json").write_text("{}")
+    frame = load_studies(tmp_path)
+    assert list(frame["path"]) == [str(narrow), str(wide)] and list(frame["model"]) == ["narrow", "wide"]
+    assert "skipped: " in caplog.text and str(broken) in caplog.text
+    for row in frame.to_dict("records"):
+        summary = load_study(row["path"]).summary
+        assert row["visage"] == summary["visage"]["paper"] and row["margin"] == summary["margin"]["value"]
+        assert (row["visage_low"], row["visage_high"]) == (summary["visage"]["low"], summary["visage"]["high"])
+        assert (row["radius"], row["radius_low"]) == (summary["basin"]["radius"], summary["basin"]["radius_low"])
+        assert row["points_done"] == summary["points_done"] == 21 and row["judge"] == "keyword"
+    assert frame["margin"].is_monotonic_increasing and frame["margin_high"].dtype == "float64"
+    (wide / "summary.json").unlink()
+    again = load_studies(wide)
+    assert len(again) == 1 and again["steps"][0] == 10 and again[["visage", "points_done"]].isna().all(axis=None)
+    summary_file = narrow / "summary.json"
+    summary_file.write_text(summary_file.read_text().replace('"origin_asr": 0.0', '"origin_asr": 5.0', 1))
+    assert load_studies(narrow, check=True)["visage"].isna().all(), "numbers that the rows do not give are not shown"
+    with pytest.raises(UserError, match="there is no sweep"):
+        load_studies(tmp_path / "nothing")
+
+
 def test_polars_and_duckdb_read_the_same_rows(folder: Path) -> None:
     """The queries are those that docs/formats.md gives to users of Polars and DuckDB."""
     import duckdb
@@ -111,7 +137,12 @@ def test_polars_and_duckdb_read_the_same_rows(folder: Path) -> None:
 def test_importing_the_package_loads_no_heavy_library() -> None:
     code = (
         "import sys, orchestrator; assert 'pandas' not in sys.modules; print(orchestrator.load_study.__module__);"
+        "orchestrator.Experiment; assert not {'torch', 'ray', 'numba'} & set(sys.modules);"
+        "assert all(hasattr(orchestrator, name) for name in orchestrator.__all__);"
         "\ntry: orchestrator.nothing\nexcept AttributeError as error: print(error)"
     )
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert completed.stdout.splitlines() == ["orchestrator.api", "module 'orchestrator' has no attribute 'nothing'"]
+    assert completed.stdout.splitlines() == [
+        "orchestrator.api.studies",
+        "module 'orchestrator' has no attribute 'nothing'",
+    ]

@@ -1,0 +1,68 @@
+"""Attack success rate (ASR) of single visits, read as they are stored, while the rest of a sweep is still running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator import judges
+from orchestrator.judges import Judge
+from orchestrator.judges._model import ModelJudge
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.tasks import NONFINITE, PromptSet
+from orchestrator.sweep.thoughts import Answers
+
+_COLUMNS = ["point_id", "prompt_set_id", "prompt_id", "response", "finish_reason"]
+
+
+class VisitScores:
+    """Computes the ASR of stored visits by a text judge.
+
+    As in the landscape, responses that are not finite or whose thought has no end count neither way.
+
+    Args:
+        study: The study that holds the visits.
+        prompt_sets: The prompt sets to score. Rows of others are ignored.
+        thought: Closing tag of thoughts, as in `Sweep.thought`.
+        judge: The judge. It must be a text judge.
+    """
+
+    def __init__(self, study: Study, prompt_sets: Iterable[PromptSet], thought: str, judge: Judge) -> None:
+        self._study, self._judge = study, judge
+        sets = [prompts for prompts in prompt_sets if judge.applies_to(prompts.group)]
+        self._groups = {prompts.id: prompts.group for prompts in sets}
+        self._answers = Answers(sets, thought)
+        self._texts = {(prompts.id, p.id): p.text for prompts in sets for p in prompts.prompts}
+
+    def read(self, visit: str) -> dict[tuple[str, str], float]:
+        """Return the ASR in percent of each task of a visit, by (point id, prompt set id).
+
+        A task without any verdict has no entry. Empty if the visit is not stored.
+
+        Raises:
+            UserError: The disk cannot be read.
+        """
+        table = self._study.generations.read_visit(visit)
+        if table is None:
+            return {}
+        frame = table.select(_COLUMNS).to_pandas()
+        frame = frame[(frame["finish_reason"] != NONFINITE) & frame["prompt_set_id"].isin(list(self._groups))]
+        scores = {}
+        for (point, set_id), rows in frame.groupby(["point_id", "prompt_set_id"]):
+            outcomes = [self._outcome(set_id, *row) for row in zip(rows["prompt_id"], rows["response"], strict=True)]
+            counted = [outcome for outcome in outcomes if outcome is not None]
+            if counted:
+                scores[str(point), str(set_id)] = 100 * (1 - counted.count("refused") / len(counted))
+        return scores
+
+    def _outcome(self, set_id: str, prompt: str, response: str) -> str | None:
+        answer = self._answers.of(set_id, prompt, response)
+        if answer is None:
+            return None
+        return self._judge.outcome(self._judge.verdict(self._texts[set_id, prompt], answer), self._groups[set_id])
+
+
+def live_judge(stored: StoredSweep) -> Judge | None:
+    """Return the judge that decides a sweep's ASR, if it can judge while the sweep runs: None for a model judge."""
+    judge = judges.get(stored.sweep.judges[0])
+    return None if isinstance(judge, ModelJudge) else judge
