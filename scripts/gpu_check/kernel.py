@@ -196,18 +196,19 @@ def measure_writes(device: torch.device, small: bool) -> list[Row]:
     slabs = [Slab(1, size, 0, size, i * size, size) for i in range(count)]
     entries = [TableEntry(i, slab, memory, base[i * size :][:size]) for i, slab in enumerate(slabs)]
     table = SlabTable(names, entries, device)
-    ones, starts = np.ones(count, np.float32), np.arange(count + 1)
-    one_term = [SeedTerms(3, ones, starts, np.full(count, size))]
+    ones = table.new_scales(count)
+    ones.fill_(1)
+    one_term = [SeedTerms(3, np.arange(count + 1), np.full(count, size))]
     everything = np.ones(count, bool)
 
     def write() -> None:
-        table.write(everything, one_term)
+        table.write(everything, one_term, ones)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     def one_by_one(entries: Sequence[TableEntry]) -> None:
         for i, entry in enumerate(entries):
-            term = Term(3, ones[:1], size)
+            term = Term(3, np.ones(1, np.float32), size)
             gpu.write_slab(entry.dst, entry.source, entry.slab, f"w{i}", [term], None, (0, size))
         if device.type == "cuda":
             torch.cuda.synchronize()

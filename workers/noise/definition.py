@@ -89,19 +89,22 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class SeedTerms:
-    """Terms of one seed for many tensors.
+    """Terms of one seed for many tensors. Their scales are a part of those of a write; a scale of zero adds nothing.
 
     Attributes:
         seed: The seed of the noise.
-        scales: Scales of all tensors one after another. A scale of zero adds nothing.
-        starts: int64[tensors + 1]; tensor i has scales[starts[i] : starts[i + 1]], at least one.
+        starts: int64[tensors + 1]; tensor i has scales[starts[i] : starts[i + 1]] of the write, at least one.
         row_sizes: int64[tensors], the number of elements per scaling unit.
     """
 
     seed: int
-    scales: npt.NDArray[np.float32]
     starts: npt.NDArray[np.int64]
     row_sizes: npt.NDArray[np.int64]
+
+    @functools.cached_property
+    def by_row(self) -> npt.NDArray[np.bool_]:
+        """bool[tensors], whether a tensor has more than one scale."""
+        return np.diff(self.starts) > 1
 
 
 def tensor_key(seed: int, name: str) -> tuple[int, int]:

@@ -284,12 +284,20 @@ class Group:
     records: I64
 
 
-def launch(groups: Iterable[Group], scales: npt.NDArray[np.float32], device: torch.device) -> None:
-    """Copy all records and scales to the device at once, then write each group with one kernel.
+def host_memory(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return uninitialized memory on the host for n elements, which a GPU copies directly (pinned).
+
+    torch keeps pinned memory for the next request, and reuses it after the copies from it have ended.
+    """
+    return torch.empty(n, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def launch(groups: Iterable[Group], scales: torch.Tensor, device: torch.device) -> None:
+    """Copy all records to the device at once, and the scales if some are per row, then write each group by one kernel.
 
     Args:
         groups: The groups. Records are changed in place.
-        scales: Scales of all terms that have one per row.
+        scales: The scales to which records refer, float32 in `host_memory`.
         device: The device.
     """
     groups = [
@@ -297,19 +305,18 @@ def launch(groups: Iterable[Group], scales: npt.NDArray[np.float32], device: tor
     ]
     if not groups:
         return
-    words = sum(group.records.size for group in groups)
-    packed = torch.empty(words + -(-len(scales) // 2), dtype=torch.int64, pin_memory=device.type == "cuda")
+    if any(group.form.rows for group in groups):
+        on_device = torch.empty_like(scales, device=device)
+        _upload(scales, on_device)
+        for group in groups:
+            for t in range(group.form.n_terms):
+                if group.form.rows >> t & 1:
+                    column = group.records[:, TERMS + TERM_WORDS * t + SCALE]
+                    column *= 4
+                    column += on_device.data_ptr()
+    packed = host_memory(sum(group.records.size for group in groups), torch.int64, device)
     buffer = torch.empty_like(packed, device=device)
-    flat, position = packed.numpy(), 0
-    flat[words:].view(np.float32)[: len(scales)] = scales
-    for group in groups:
-        for t in range(group.form.n_terms):
-            if group.form.rows >> t & 1:
-                column = group.records[:, TERMS + TERM_WORDS * t + SCALE]
-                column *= 4
-                column += buffer.data_ptr() + 8 * words
-        flat[position : position + group.records.size] = group.records.ravel()
-        position += group.records.size
+    np.concatenate([group.records.ravel() for group in groups], out=packed.numpy())
     _upload(packed, buffer)
     position = 0
     for group in groups:
@@ -450,7 +457,9 @@ def write_slab(
         words += [key_word(term.seed, name), scale, term.row_size, int(divisions(term.row_size))]
         scales += [term.scale] * by_row
     group = Group(form, programs(slab), np.array([words], np.int64))
-    launch([group], np.concatenate([np.empty(0, np.float32), *scales]).astype(np.float32), dst.device)
+    flat = host_memory(sum(map(len, scales)), torch.float32, dst.device)
+    np.concatenate([np.empty(0, np.float32), *scales], out=flat.numpy())
+    launch([group], flat, dst.device)
 
 
 def address(tensor: torch.Tensor, offset: int) -> int:

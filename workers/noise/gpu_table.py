@@ -59,34 +59,35 @@ class SlabTable:
         positions = {shape: i for i, shape in enumerate(self._shapes)}
         self._shape_of = np.array([positions[shape] for shape in shapes], np.int64)
 
-    def write(self, written: npt.NDArray[np.bool_], terms: Sequence[SeedTerms]) -> None:
+    def new_scales(self, n: int) -> torch.Tensor:
+        """Return memory on the host for the n scales of a write, from which the device copies them directly."""
+        return gpu.host_memory(n, torch.float32, self._device)
+
+    def write(self, written: npt.NDArray[np.bool_], terms: Sequence[SeedTerms], scales: torch.Tensor) -> None:
         """Write all slabs of some tensors: the base, to which the terms are added in their order.
 
         Args:
             written: bool[tensors], the tensors to write.
             terms: The terms of all tensors.
+            scales: The scales of all terms (`new_scales`).
         """
+        values = scales.numpy().view(np.int32)
         slabs = np.flatnonzero(written[self._tensors])
         tensors = self._tensors[slabs]
         records = np.empty((len(slabs), gpu.TERMS + gpu.TERM_WORDS * len(terms)), np.int64)
         records[:, : gpu.TERMS] = self._words[slabs]
-        rows, scales, n_scales = np.zeros(len(slabs), np.int64), [], 0
+        rows = np.zeros(len(slabs), np.int64)
         for t, term in enumerate(terms):
-            starts, by_row = term.starts[:-1][tensors], (np.diff(term.starts) > 1)[tensors]
+            starts, by_row = term.starts[:-1][tensors], term.by_row[tensors]
             sizes = term.row_sizes[tensors]
             assert not np.any(by_row & (sizes >= gpu.MAX_SIZE)), "a row is too long"
             at = gpu.TERMS + gpu.TERM_WORDS * t
             records[:, at + gpu.KEY] = self._key_words(term.seed)[tensors]
-            single = term.scales[np.minimum(starts, len(term.scales) - 1)].view(np.int32)
-            records[:, at + gpu.SCALE] = np.where(by_row, n_scales + starts, single)
+            records[:, at + gpu.SCALE] = np.where(by_row, starts, values[starts])
             records[:, at + gpu.SIZE] = sizes
             records[:, at + gpu.SIZE_DIVISION] = gpu.divisions(sizes)
-            if np.any(by_row):
-                scales.append(term.scales)
-                n_scales += len(term.scales)
             rows |= by_row.astype(np.int64) << t
-        all_scales = np.concatenate([np.empty(0, np.float32), *scales])
-        gpu.launch(self._groups(self._shape_of[slabs], rows, records, len(terms)), all_scales, self._device)
+        gpu.launch(self._groups(self._shape_of[slabs], rows, records, len(terms)), scales, self._device)
 
     def _groups(
         self, shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], records: npt.NDArray[np.int64], n_terms: int

@@ -31,13 +31,13 @@ class NoiseWriter:
             scalars: Direction id -> `by_tensor` of its table.
             moved: Names of the tensors that differ from the base.
         """
-        terms = self._scales_of(point, scalars).terms([coefficient for _, coefficient in point.coefficients])
-        moving = np.zeros(len(self._tensors), bool)
-        for term in terms:
-            moving |= np.logical_or.reduceat(term.scales != 0, term.starts[:-1])
+        scales = self._scales_of(point, scalars)
+        values = self._table.new_scales(scales.size)
+        scales.fill(values.numpy(), [coefficient for _, coefficient in point.coefficients])
+        moving = scales.moved()
         before = np.fromiter((info.name in moved for info in self._tensors), bool, len(self._tensors))
         moved |= {self._tensors[i].name for i in np.flatnonzero(moving)}
-        self._table.write(moving | before, terms)
+        self._table.write(moving | before, scales.terms, values)
         moved -= {self._tensors[i].name for i in np.flatnonzero(before & ~moving)}
 
     def _scales_of(self, point: Point, scalars: Mapping[str, Scalars]) -> NoiseScales:

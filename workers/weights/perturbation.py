@@ -17,7 +17,6 @@ one element in an orthogonal direction. Sums over z are exact integers; |W|^2 is
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,17 +120,21 @@ def _seeds(direction: Direction) -> tuple[int, int | None]:
 
 def by_tensor(table: pa.Table) -> Scalars:
     """Index the scalars for `terms`: tensor -> (on_self, on_other), float64 arrays of one element or one per row."""
-    names, starts = np.unique(table["tensor"].to_numpy(zero_copy_only=False), return_index=True)
-    rows = table["row"].to_numpy()
+    import pyarrow.compute as pc
+
+    names, rows = table["tensor"], table["row"].to_numpy()
     on_self, on_other = table["on_self"].to_numpy(), table["on_other"].to_numpy()
-    stops = dict(zip(sorted(starts.tolist()), [*sorted(starts.tolist())[1:], len(rows)], strict=True))
-    index = {}
-    for name, start in zip(names.tolist(), starts.tolist(), strict=True):
-        span = slice(start, stops[start])
-        expected = [-1] if rows[start] == -1 else range(span.stop - span.start)
-        assert np.array_equal(rows[span], expected), f"scalars of {name} are not in the order of measurement"
-        index[name] = on_self[span], on_other[span]
-    return index
+    is_first = pc.not_equal(names.slice(1), names.slice(0, max(0, len(names) - 1))).to_numpy()
+    starts = np.concatenate([[0] * (len(rows) > 0), np.flatnonzero(is_first) + 1]).astype(np.int64)
+    lengths = np.diff(starts, append=len(rows))
+    expected = np.arange(len(rows)) - np.repeat(starts, lengths)
+    expected[starts[(rows[starts] == -1) & (lengths == 1)]] = -1  # the tensor is one unit
+    wrong = np.flatnonzero(rows != expected)
+    assert not len(wrong), f"scalars of {names[int(wrong[0])]} are not in the order of measurement"
+    first_names = names.take(starts).to_pylist()
+    assert len(set(first_names)) == len(starts), "scalars of a tensor are in two places"
+    spans = (slice(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True))
+    return {name: (on_self[span], on_other[span]) for name, span in zip(first_names, spans, strict=True)}
 
 
 def indexed(scalars: pa.Table | Scalars) -> Scalars:
@@ -187,7 +190,14 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
 
 
 class NoiseScales:
-    """Scalars of some directions on many tensors as flat arrays, from which `terms` of all tensors are made at once."""
+    """Scalars of some directions on many tensors in flat arrays, from which the scales of a write are made at once.
+
+    What does not depend on the coefficients is computed once.
+
+    Attributes:
+        terms: The terms of each seed, sorted by seed. Their scales follow one another.
+        size: Number of scales of all terms together.
+    """
 
     def __init__(
         self, directions: Sequence[Direction], tensors: Sequence[TensorInfo], scalars: Mapping[str, Scalars]
@@ -199,6 +209,28 @@ class NoiseScales:
             tensors: The tensors. None is empty.
             scalars: Direction id -> `by_tensor` of its table.
         """
+        parts = self._parts(directions, tensors, scalars)
+        sizes = np.array([tensor.size for tensor in tensors], np.int64)
+        self.terms: list[SeedTerms] = []
+        self.size = 0
+        self._summands: list[list[tuple[int, npt.NDArray[np.float64]]]] = []  # of each seed: (direction, scalars)
+        self._moves = np.zeros((len(directions), len(tensors)), bool)
+        for seed in sorted(parts):
+            units = [max(map(len, arrays)) for arrays in zip(*(arrays for _, arrays in parts[seed]), strict=True)]
+            starts = self.size + np.concatenate([[0], np.cumsum(units, dtype=np.int64)])
+            self.terms.append(SeedTerms(seed, starts, sizes // np.diff(starts)))
+            self._summands.append([])
+            for i, arrays in parts[seed]:
+                flat = np.concatenate([np.broadcast_to(a, n) for a, n in zip(arrays, units, strict=True)])
+                self._summands[-1].append((i, flat))
+                self._moves[i] |= np.logical_or.reduceat(flat != 0, starts[:-1] - self.size)
+            self.size = int(starts[-1])
+
+    @staticmethod
+    def _parts(
+        directions: Sequence[Direction], tensors: Sequence[TensorInfo], scalars: Mapping[str, Scalars]
+    ) -> dict[int, list[tuple[int, list[npt.NDArray[np.float64]]]]]:
+        """Return seed -> (position of the direction, scalars of each tensor), for each direction with that seed."""
         parts: dict[int, list[tuple[int, list[npt.NDArray[np.float64]]]]] = {}
         nothing = np.zeros(1)
         for i, direction in enumerate(directions):
@@ -211,29 +243,21 @@ class NoiseScales:
             parts.setdefault(seed, []).append((i, [on_self for on_self, _ in pairs]))
             if other is not None:
                 parts.setdefault(other, []).append((i, [on_other for _, on_other in pairs]))
-        sizes = np.array([tensor.size for tensor in tensors], np.int64)
-        self._seeds: list[tuple[SeedTerms, list[tuple[int, npt.NDArray[np.float64]]]]] = []
-        for seed in sorted(parts):
-            units = [max(map(len, arrays)) for arrays in zip(*(arrays for _, arrays in parts[seed]), strict=True)]
-            starts = np.concatenate([[0], np.cumsum(units, dtype=np.int64)])
-            flat = [
-                (i, np.concatenate([np.broadcast_to(a, n) for a, n in zip(arrays, units, strict=True)]))
-                for i, arrays in parts[seed]
-            ]
-            self._seeds.append((SeedTerms(seed, np.empty(0, np.float32), starts, sizes // np.diff(starts)), flat))
+        return parts
 
-    def terms(self, coefficients: Sequence[float]) -> list[SeedTerms]:
-        """Return the terms at a point, with the bits of `terms`. Seeds that add nothing to any tensor are left out.
+    def moved(self) -> npt.NDArray[np.bool_]:
+        """Return bool[tensors]: False where every scale is zero, whatever the coefficients."""
+        return np.logical_or.reduce(self._moves, axis=0)
+
+    def fill(self, scales: npt.NDArray[np.float32], coefficients: Sequence[float]) -> None:
+        """Compute the scales of a point, with the bits of `terms`.
 
         Args:
+            scales: float32[size], overwritten.
             coefficients: One for each direction.
         """
-        result = []
-        for empty, parts in self._seeds:
-            total = np.zeros(empty.starts[-1])
-            for i, scalars in parts:
-                total += coefficients[i] * scalars
-            scales = total.astype(np.float32)
-            if np.any(scales):
-                result.append(dataclasses.replace(empty, scales=scales))
-        return result
+        from workers.noise.cpu import weighted_sum  # numba is slow to import
+
+        for term, summands in zip(self.terms, self._summands, strict=True):
+            total = scales[term.starts[0] : term.starts[-1]]
+            weighted_sum(total, [(coefficients[i], flat) for i, flat in summands])

@@ -28,6 +28,7 @@ SHAPES = {"a.weight": (6, 4), "b.bias": (5,), "c.norm": (4,), "d.weight": (3, 2,
         [LINE, ROWS],
         [RandomDirection(12, "filter", orthogonal_to=11), LINE],  # one seed with scales per row and per tensor
         [RandomDirection(3, exclude=("a",)), RandomDirection(4, "filter", orthogonal_to=3, exclude=())],
+        [LINE, RandomDirection(12, "filter", orthogonal_to=11), RandomDirection(15, orthogonal_to=11)],  # three on 11
     ],
 )
 def test_terms_of_all_tensors_at_once_equal_those_of_each(directions: list[Direction]) -> None:
@@ -43,12 +44,15 @@ def test_terms_of_all_tensors_at_once_equal_those_of_each(directions: list[Direc
     }
     point = Point.from_coefficients((d, float(c)) for d, c in zip(directions, rng.uniform(-1, 1, 9), strict=False))
     kept = [d for d, _ in point.coefficients]
-    at_once = NoiseScales(kept, infos, scalars).terms([c for _, c in point.coefficients])
+    noise = NoiseScales(kept, infos, scalars)
+    at_once, values = noise.terms, np.full(noise.size, np.nan, np.float32)
+    noise.fill(values, [c for _, c in point.coefficients])
     assert [t.seed for t in at_once] == sorted({t.seed for t in at_once})
     for i, info in enumerate(infos):
         one_by_one = {t.seed: t for t in terms(point, info.name, info.shape, scalars)}
+        assert noise.moved()[i] == bool(one_by_one)
         for term in at_once:
-            scale = term.scales[term.starts[i] : term.starts[i + 1]]
+            scale = values[term.starts[i] : term.starts[i + 1]]
             expected = one_by_one.get(term.seed)
             if expected is None:
                 assert not np.any(scale)
