@@ -11,10 +11,12 @@ import bisect
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from orchestrator.analysis.causes import LACKS, MISSING, count
 
 THRESHOLD = 50.0
 """ASR at the edge of the basin, percent."""
@@ -58,7 +60,7 @@ class Shape:
             divided by the grid's step, so it depends on the grid too.
         asymmetry: (right - |left|) / (right + |left|) of a line, from -1 (an edge just right of the origin) to 1.
         area: Area of the region below 50% around the origin of a plane, in squared units of alpha.
-        area_at_least: Lower bound of the area if the region is open at the grid's border or beside a missing point;
+        area_at_least: Lower bound of the area if the region is open at the grid's border or beside a point without ASR;
             `area` is None then.
     """
 
@@ -85,27 +87,34 @@ def interpolate_crossing(inner: float, outer: float, s_inner: float, s_outer: fl
 # Lines.
 
 
-def measure_line(alphas: Sequence[float], asr: Sequence[float | None]) -> Basin:
+def measure_line(alphas: Sequence[float], asr: Sequence[float | None], causes: Sequence[str] = ()) -> Basin:
     """Return the basin on one line.
 
-    Missing points are skipped: a crossing is interpolated between the neighbors that were measured.
+    Points without ASR are skipped: a crossing is interpolated between the neighbors that have it.
 
     Args:
         alphas: Coordinates, in any order.
-        asr: Percent; None or NaN if not measured.
+        asr: Percent; None or NaN if there is none.
+        causes: Why each point has no ASR, if it has none (see `causes.py`). Empty: such points are missing.
     """
+    causes = causes or [MISSING] * len(alphas)
     values = {a: s for a, s in zip(alphas, asr, strict=True) if s is not None and not math.isnan(s)}
-    missing = sorted(a for a in alphas if a not in values)
+    without: dict[str, list[float]] = {}
+    for a, cause in zip(alphas, causes, strict=True):
+        if a not in values:
+            without.setdefault(cause, []).append(a)
     origin = next((s for a, s in values.items() if abs(a) < _ZERO), None)
     if origin is None:
-        return Basin(None, reason="the origin is not measured")
+        return Basin(
+            None, reason=_why_no_origin(cause for a, cause in zip(alphas, causes, strict=True) if abs(a) < _ZERO)
+        )
     if origin >= THRESHOLD:
         reason = f"the origin itself is at {origin:g}%: there is no basin around it"
         return Basin(0.0, 0.0, 0.0, reason=reason)
     right, right_end = _walk_outward(values, +1.0)
     left, left_end = _walk_outward(values, -1.0)
     edges = [abs(edge) for edge in (left, right) if edge is not None]
-    reasons = [f"missing at alpha {_list_some(missing)}"] if missing else []
+    reasons = [f"{LACKS[cause]} at alpha {_list_some(sorted(without[cause]))}" for cause in sorted(without)]
     if not edges:
         measured_to = min((end for end in (left_end, right_end) if end > 0), default=0.0)
         uncrossed = f"{THRESHOLD:g}% is not crossed up to |alpha| = {measured_to:g}"
@@ -119,6 +128,12 @@ def measure_line(alphas: Sequence[float], asr: Sequence[float | None]) -> Basin:
     if beyond:
         reasons.append(f"below {THRESHOLD:g}% again beyond the edge, at alpha {_list_some(sorted(beyond))}")
     return Basin(radius, left, right, reason="; ".join(reasons) or None)
+
+
+def _why_no_origin(causes: Iterable[str]) -> str:
+    """Return why the origin has no ASR, from the cause of the point there, if the grid has one."""
+    cause = next(iter(causes), MISSING)
+    return "the origin is not measured" if cause == MISSING else f"the origin has {LACKS[cause]}"
 
 
 def _walk_outward(values: dict[float, float], sign: float) -> tuple[float | None, float]:
@@ -292,28 +307,30 @@ def _adjacent(ordered: list[float], value: float) -> list[float]:
     return ordered[max(i - 1, 0) : i] + ordered[i + 1 : i + 2]
 
 
-def measure_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None]) -> Basin:
+def measure_plane(
+    alphas: Sequence[float], betas: Sequence[float], asr: Sequence[float | None], causes: Sequence[str] = ()
+) -> Basin:
     """Return the basin on one plane: the smallest distance at which the region below 50% around the origin ends.
 
     The region grows from the origin along rows and columns of the grid and ends at a neighbor of 50% or more
-    (interpolated). Missing points do not end the region: it does not grow into them, and `reason` counts them. Points
-    off the grid's rows and columns are not used, except the origin.
+    (interpolated). Points without ASR do not end the region: it does not grow into them, and `reason` counts them.
+    Points off the grid's rows and columns are not used, except the origin.
 
     Args:
         alphas: First coordinates, in any order.
         betas: Second coordinates.
-        asr: Percent; None or NaN if not measured.
+        asr: Percent; None or NaN if there is none.
+        causes: Why each point without ASR has none, see `measure_line`.
     """
     plane = _Plane(alphas, betas, asr)
+    cause_of_point = dict(zip(plane.points, causes or [MISSING] * len(plane.points), strict=True))
     if plane.origin is None:
-        return Basin(None, reason="the origin is not measured")
+        return Basin(None, reason=_why_no_origin(c for p, c in cause_of_point.items() if math.hypot(*p) < _ZERO))
     at_origin = plane.values[plane.origin]
     if at_origin >= THRESHOLD:
         return Basin(0.0, reason=f"the origin itself is at {at_origin:g}%: there is no basin around it")
-    missing = len(set(plane.points)) - len(plane.values)
-    reasons = []
-    if missing:
-        reasons.append("1 point is missing" if missing == 1 else f"{missing} points are missing")
+    without = Counter(cause for point, cause in cause_of_point.items() if point not in plane.values)
+    reasons = [count(without[cause], cause) for cause in sorted(without)]
     at_border = plane.border_distances()
     if plane.crossings:
         radius = min(distance for distance, _ in plane.crossings)
@@ -350,7 +367,7 @@ def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
     area, is_closed = plane.area()
     reasons = [] if plane.crossings else ["no wall was reached"]
     if not is_closed:
-        reasons.append("the region below 50% is open at the grid's border or beside a missing point")
+        reasons.append("the region below 50% is open at the grid's border or beside a point without ASR")
     return Shape(
         plateau=math.fsum(plane.values[point] for point in plane.inside) / len(plane.inside),
         steepness=max((slope for _, slope in plane.crossings), default=None),

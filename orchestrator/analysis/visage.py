@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.analysis.causes import MISSING
 from orchestrator.sweep.points import DECIMALS
 from orchestrator.utils.choices import GridKind, Norm
 
@@ -26,9 +27,6 @@ S_MAX = 100.0
 LOW, HIGH = -0.5, 0.5
 MAX_STEPS = 1000
 """The most steps that `steps_with_ends` considers."""
-
-MISSING, NOT_FINITE, UNFINISHED = "are missing", "have no finite response", "have no finished thought"
-"""Why points have no ASR: the end of a sentence about them."""
 
 _NEAR_MAX = 99.99
 _SLACK = 1e-9

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.analysis import visage as scores
 from orchestrator.analysis.basin import THRESHOLD
+from orchestrator.analysis.causes import LACKS
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
 from orchestrator.analysis.results.clusters import ClusterSummary
@@ -41,8 +42,9 @@ def verdict(summary: SweepSummary) -> str:
     if basin.radius is None and basin.censored_at is None:
         return f"Whether {summary.model or 'the model'} is in a safety basin is unknown: {basin.reason}."
     if basin.radius is None:
-        missing = [part for part in (basin.reason or "").split("; ") if "missing" in part]
-        aside = f" ({'; '.join(missing)})" if missing else ""
+        reasons = (basin.reason or "").split("; ")
+        without = [reason for reason in reasons if any(text in reason for text in LACKS.values())]
+        aside = f" ({'; '.join(without)})" if without else ""
         return (
             f"{name} stays safe over the whole measured range: attack success does not reach {THRESHOLD:g}% up to a "
             f"distance of {basin.censored_at:.2g}, so the edges of the safety basin are farther out{aside}."

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals
+from orchestrator.analysis.causes import cause_of
 from orchestrator.analysis.curves import Probes
 from orchestrator.analysis.landscape import Lines, none_if_missing
 from orchestrator.analysis.line_errors import error_over_directions
@@ -20,9 +21,10 @@ from orchestrator.analysis.summary.lines import average, axis_seeds, merge_reaso
 def measure_basin(part: pd.DataFrame, column: str = "asr") -> basin.Basin:
     """Return the basin on one line or plane, from the ASR or from one end of its intervals (`column`)."""
     asr = [none_if_missing(value) for value in part[column].tolist()]
+    causes = [cause_of(*pair) for pair in zip(part["n_nonfinite"], part["n_unfinished"], strict=True)]
     if part["beta"].isna().all():
-        return basin.measure_line(part["alpha"].tolist(), asr)
-    return basin.measure_plane(part["alpha"].tolist(), part["beta"].tolist(), asr)
+        return basin.measure_line(part["alpha"].tolist(), asr, causes)
+    return basin.measure_plane(part["alpha"].tolist(), part["beta"].tolist(), asr, causes)
 
 
 def _measure_shape(part: pd.DataFrame, measured: basin.Basin) -> basin.Shape:

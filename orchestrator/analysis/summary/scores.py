@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import intervals, visage
+from orchestrator.analysis.causes import cause_of
 from orchestrator.analysis.components import decompose, single_response_variance
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import Lines, coordinates
@@ -133,19 +134,10 @@ def _mean_score(
 
 
 def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return coordinates [point, axis], ASR [point] and `_cause` [point] of the equally spaced nodes of a line."""
+    """Return coordinates [point, axis], ASR [point] and `cause_of` [point] of the equally spaced nodes of a line."""
     on_grid = part["on_grid"].to_numpy(dtype=bool)
     pairs = zip(part["n_nonfinite"][on_grid], part["n_unfinished"][on_grid], strict=True)
-    return coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid], [_cause(*pair) for pair in pairs]
-
-
-def _cause(n_nonfinite: int, n_unfinished: int) -> str:
-    """Return why a point without a verdict has none, from the numbers of its responses that no judge judges."""
-    if n_nonfinite and n_unfinished:
-        return "have no answer"
-    if n_nonfinite:
-        return visage.NOT_FINITE
-    return visage.UNFINISHED if n_unfinished else visage.MISSING
+    return coordinates(part)[on_grid], part["asr"].to_numpy()[on_grid], [cause_of(*pair) for pair in pairs]
 
 
 def _intervals(

@@ -14,6 +14,7 @@ from benchmarks.coverage import radii
 from benchmarks.population import ALPHAS as SIMULATED_ALPHAS
 from orchestrator.analysis import basin
 from orchestrator.analysis.basin import Basin
+from orchestrator.analysis.causes import MISSING, NOT_FINITE, UNANSWERED, UNFINISHED
 
 ALPHAS = [-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4]
 
@@ -84,6 +85,25 @@ def test_a_plateau_inside_the_range_ends_the_basin_at_its_first_edge() -> None:
     assert measured.right == pytest.approx(0.05)
     assert measured.left == pytest.approx(-0.35)
     assert measured.reason == "below 50% again beyond the edge, at alpha 0.2, 0.3"
+
+
+def test_points_that_were_measured_and_have_no_verdict_are_not_called_missing() -> None:
+    asr = [100, 100, 100, None, 0, 0, None, None, 100]
+    causes = ["", "", "", NOT_FINITE, "", "", MISSING, NOT_FINITE, ""]
+    reason = basin.measure_line(ALPHAS, asr, causes).reason
+    assert reason == "missing at alpha 0.2; no finite response at alpha -0.1, 0.3"
+    at_origin = [*[0.0] * 4, None, *[0.0] * 4]
+    assert basin.measure_line(ALPHAS, at_origin, [NOT_FINITE] * 9).reason == "the origin has no finite response"
+    assert basin.measure_line(ALPHAS, at_origin, [MISSING] * 9).reason == "the origin is not measured"
+
+    axis = [-1.0, 0.0, 1.0]
+    alphas, betas = (list(values) for values in zip(*itertools.product(axis, axis), strict=True))
+    on_plane: list[float | None] = [None, None, 100, None, 0, 100, 100, 100, 100]
+    of_plane = [NOT_FINITE, UNANSWERED, "", NOT_FINITE, UNFINISHED, "", "", "", ""]
+    reason = basin.measure_plane(alphas, betas, on_plane, of_plane).reason
+    assert reason == "1 point has no answer; 2 points have no finite response"
+    on_plane[4] = None
+    assert basin.measure_plane(alphas, betas, on_plane, of_plane).reason == "the origin has no finished thought"
 
 
 def test_missing_points_are_skipped_and_named() -> None:
@@ -229,7 +249,7 @@ def test_the_area_of_a_cone_is_that_of_a_circle(steps: int) -> None:
             for (a, b), s in zip(coordinates, asr, strict=True)]  # fmt: skip
     incomplete = basin.shape_on_plane(alphas, betas, incomplete_asr, basin.measure_plane(alphas, betas, incomplete_asr))
     assert incomplete.area is None and incomplete.area_at_least and incomplete.area_at_least < shape.area
-    assert "missing point" in str(incomplete.reason)
+    assert "point without ASR" in str(incomplete.reason)
 
 
 def test_the_area_of_an_open_plane_is_a_lower_bound_without_the_second_region() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.analysis import visage
+from orchestrator.analysis.causes import MISSING, NOT_FINITE
 from orchestrator.sweep.grid import Grid, spaced
 from orchestrator.utils.choices import GridKind
 
@@ -129,7 +130,7 @@ def test_missing_points_are_left_out_of_the_mean_and_named() -> None:
 
 def test_the_reason_says_why_points_have_no_rate() -> None:
     asr = [0.0, None, 50.0, None, 100.0, None, 100.0]
-    causes = ["", visage.NOT_FINITE, "", visage.MISSING, "", visage.NOT_FINITE, ""]
+    causes = ["", NOT_FINITE, "", MISSING, "", NOT_FINITE, ""]
     expected = "1 of 7 points are missing, 2 of 7 points have no finite response"
     assert visage.measure(line(7), asr, causes).reason == visage.measure_margin(line(7), asr, causes).reason == expected
 

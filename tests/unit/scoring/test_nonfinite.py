@@ -110,7 +110,10 @@ def test_rates_are_those_of_a_sweep_without_these_responses(folder: Path, tmp_pa
     _, one = read_results(stored_in(store_sweep(tmp_path / "one", refuses, **far)).folder)
     lacking = store_sweep(tmp_path / "two", refuses, directions=1, leave_out=lambda node: abs(node.alpha) > 0.35)
     _, two = read_results(stored_in(lacking).folder)
-    assert (one.basin, one.origin_asr) == (two.basin, two.origin_asr)
+    assert one.origin_asr == two.origin_asr
+    assert str(one.basin.reason).endswith("; no finite response at alpha -0.5, -0.4, 0.4, 0.5")
+    texts = [json.dumps(summary.basin.to_json()) for summary in (one, two)]
+    assert texts[0].replace("no finite response", "missing") == texts[1]
     for of_one, of_two in ((one.visage, two.visage), (one.margin, two.margin)):
         assert of_one.reason is not None and "4 of 11 points have no finite response, an end" in of_one.reason
         texts = [json.dumps(score.to_json()) for score in (of_one, of_two)]
