@@ -26,26 +26,40 @@ def line_sweeps(summaries: Iterable[SweepSummary], primary: ResultKey) -> list[S
 
 def random_basin(sweeps: Sequence[SweepSummary]) -> SweepSummary | None:
     """Return the sweep with the most directions among those along random directions with the norm `layer`."""
-    return _most_directions(
-        sweep for sweep in sweeps if sweep.grid.get("norm") == "layer" and "direction" not in sweep.grid
-    )
+    random = [sweep for sweep in sweeps if sweep.grid.get("norm") == "layer" and "direction" not in sweep.grid]
+    return max(random, key=_directions, default=None)
 
 
-def matched_distances(sweeps: Sequence[SweepSummary], fingerprint: str | None) -> tuple[MatchedDistance, ...]:
-    """Return the distance of a checkpoint in radii along random directions that match it (`grid.match`).
-
-    Such a direction is as long as the checkpoint's displacement at coordinate 1. There is one entry for each kind of
-    direction, from the sweep with the most directions.
+def matched_sweeps(sweeps: Sequence[SweepSummary], fingerprint: str | None) -> dict[str, SweepSummary]:
+    """Return, for each kind of direction that matches a checkpoint (`grid.match`), the sweep with the most directions.
 
     Args:
         sweeps: Sweeps along random lines, as `line_sweeps` returns them.
-        fingerprint: Content hash of the checkpoint. None: the point is not a checkpoint, and there is no entry.
+        fingerprint: Content hash of the checkpoint. None: the point is not a checkpoint, and there are none.
     """
     kinds: dict[str, list[SweepSummary]] = {}
     for sweep in sweeps:
         if fingerprint is not None and sweep.grid.get("match", {}).get("fingerprint") == fingerprint:
             kinds.setdefault(sweep.grid["direction"], []).append(sweep)
-    return tuple(_matched_distance(kind, kinds[kind]) for kind in sorted(kinds))
+    return {kind: max(kinds[kind], key=_directions) for kind in sorted(kinds)}
+
+
+def matched_distance(kind: str, sweep: SweepSummary) -> MatchedDistance:
+    """Return the distance of a checkpoint in radii along the random directions of a sweep that match it.
+
+    Such a direction is as long as the checkpoint's displacement at coordinate 1.
+    """
+    distance = in_radii(1.0, sweep.basin.mean_radius)
+    return MatchedDistance(
+        direction=kind,
+        radii=distance.value,
+        radii_low=distance.low,
+        radii_high=distance.high,
+        mean_radius=sweep.basin.mean_radius,
+        directions=len(sweep.basin.by_direction),
+        sweep_id=sweep.sweep_id,
+        reason=distance.reason,
+    )
 
 
 def in_radii(distance: float | None, radius: Estimate) -> Estimate:
@@ -84,21 +98,5 @@ def changed_radii(before: Mapping[str, Any], after: SweepSummary) -> list[str]:
     return [f"distances in radii changed, {', '.join(changes)}, {reason}"] if changes else []
 
 
-def _most_directions(sweeps: Iterable[SweepSummary]) -> SweepSummary | None:
-    return max(sweeps, key=lambda sweep: len(sweep.basin.by_direction), default=None)
-
-
-def _matched_distance(kind: str, sweeps: Sequence[SweepSummary]) -> MatchedDistance:
-    sweep = _most_directions(sweeps)
-    assert sweep is not None
-    distance = in_radii(1.0, sweep.basin.mean_radius)
-    return MatchedDistance(
-        direction=kind,
-        radii=distance.value,
-        radii_low=distance.low,
-        radii_high=distance.high,
-        mean_radius=sweep.basin.mean_radius,
-        directions=len(sweep.basin.by_direction),
-        sweep_id=sweep.sweep_id,
-        reason=distance.reason,
-    )
+def _directions(sweep: SweepSummary) -> int:
+    return int(sweep.grid["directions"])

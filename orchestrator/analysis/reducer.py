@@ -16,14 +16,22 @@ from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
-from orchestrator.analysis.landscape import build_landscape, check_columns, combinations, with_all_counts
+from orchestrator.analysis.curves import Probes
+from orchestrator.analysis.landscape import (
+    build_landscape,
+    check_columns,
+    combinations,
+    split_lines,
+    with_all_counts,
+)
 from orchestrator.analysis.results.basin import Estimate
-from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary
+from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary, MatchedDistance
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.judges import JUDGE_RECORD, JudgeSummary, VerdictCounts
 from orchestrator.analysis.results.keys import PromptsKey, ResultKey
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.analysis.share_corrections import ShareCorrections
+from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.judges import Judge
@@ -62,12 +70,17 @@ def read_results(folder: SweepFolder) -> tuple[pd.DataFrame, SweepSummary]:
 
 def stored_summaries(study: Study) -> Iterator[SweepSummary]:
     """Yield the summaries of a study's sweeps, by the names of their folders, without those that cannot be read."""
+    return (summary for _, summary in folders_and_summaries(study))
+
+
+def folders_and_summaries(study: Study) -> Iterator[tuple[SweepFolder, SweepSummary]]:
+    """Yield what `stored_summaries` does, with the folders."""
     for path in sorted(study.root.glob("sweeps/*")):
         with contextlib.suppress(UserError):
             folder = SweepFolder(study, path)
             with folder.explained():
                 summary = SweepSummary.from_json(folder.read_summary())
-            yield summary
+            yield folder, summary
 
 
 # The landscape.
@@ -291,11 +304,8 @@ def _checkpoints(
         if node.mark
         for direction, _ in node.point.coefficients
     }
-    summaries_of_study = stored_summaries(stored.study)
-    if unit_sweeps is not None:
-        summaries_of_study = (summary for summary in summaries_of_study if summary.sweep_id in unit_sweeps)
-    sweeps = distances.line_sweeps(summaries_of_study, primary)
-    measured = distances.random_basin(sweeps)
+    units = _UnitSweeps(stored.study, primary, unit_sweeps)
+    measured = units.random_basin()
     mean_radius = Estimate(reason=distances.NO_BASIN) if measured is None else measured.basin.mean_radius
     placed = []
     for checkpoint in summaries:
@@ -320,7 +330,50 @@ def _checkpoints(
                 mean_radius=mean_radius,
                 radius_of=None if measured is None else measured.sweep_id,
                 radius_reason=radii.reason,
-                matched=distances.matched_distances(sweeps, direction.fingerprint),
+                matched=units.matched_distances(direction.fingerprint),
             )
         )
     return tuple(placed)
+
+
+class _UnitSweeps:
+    """The sweeps of a study whose basins can be units of distance, with the basins that their rows give.
+
+    A stored summary only says that its sweep has been reduced. Its numbers are not used, because its hash does not show
+    that they follow from the rows (see `recomputation.py`).
+    """
+
+    def __init__(self, study: Study, primary: ResultKey, ids: Collection[str | None] | None) -> None:
+        """Find the sweeps along random lines with this primary result. `ids`: the sweeps to admit. None: all."""
+        self._primary = primary
+        self._folders: dict[str, SweepFolder] = {}
+        self._measured: dict[str, SweepSummary] = {}
+        self._sweeps: list[SweepSummary] = []
+        for folder, stored_summary in folders_and_summaries(study):
+            grid = folder.read_record().request.get("grid", {})
+            summary = dataclasses.replace(stored_summary, grid=grid)
+            if (ids is None or summary.sweep_id in ids) and distances.line_sweeps([summary], primary):
+                self._folders[summary.sweep_id] = folder
+                self._sweeps.append(summary)
+
+    def random_basin(self) -> SweepSummary | None:
+        """Return the sweep that `distances.random_basin` selects."""
+        return self._measure(distances.random_basin(self._sweeps))
+
+    def matched_distances(self, fingerprint: str | None) -> tuple[MatchedDistance, ...]:
+        """Return what `distances.matched_distance` does, for each kind of direction that matches a checkpoint."""
+        sweeps = distances.matched_sweeps(self._sweeps, fingerprint)
+        measured = {kind: self._measure(sweep) for kind, sweep in sweeps.items()}
+        return tuple(distances.matched_distance(kind, sweep) for kind, sweep in measured.items() if sweep is not None)
+
+    def _measure(self, sweep: SweepSummary | None) -> SweepSummary | None:
+        """Return a sweep with the basin that its rows give."""
+        if sweep is None:
+            return None
+        if sweep.sweep_id not in self._measured:
+            stored = StoredSweep.open(self._folders[sweep.sweep_id])
+            refusals = refusals_by_probe(stored)
+            rows = dict(combinations(reduce_landscape(stored, refusals)))[self._primary]
+            basin = summarize_basin(split_lines(rows), Probes.of(refusals.get(self._primary.combination)))
+            self._measured[sweep.sweep_id] = dataclasses.replace(sweep, basin=basin)
+        return self._measured[sweep.sweep_id]

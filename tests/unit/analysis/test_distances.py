@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ def test_matched_radii_are_those_of_directions_as_long_as_the_checkpoint(tmp_pat
     assert f"{1 / np.mean(shuffled):.2g} mean radii along shuffled directions of its own length [" in notes[1]
     table = checkpoint_table(summary.checkpoints, summary.primary)
     assert table is not None and notes[1] in table.rows[0][table.head.index("Distance")]
+
+
+def test_the_unit_follows_from_the_rows_and_not_from_the_other_summary(tmp_path: Path) -> None:
+    """A summary that was edited and hashed anew changes neither the unit nor which sweep is taken."""
+    store_sweep(tmp_path, basin(0.25), probes=PROBES, directions=2, steps=40)
+    path = store_sweep(tmp_path, basin(0.25), probes=PROBES, directions=3, steps=40)
+    store_matched(tmp_path, 6.0)
+    expected, _ = checkpoint_of(tmp_path)
+    assert expected.radii is not None and expected.matched[0].radii is not None
+    for other in tmp_path.glob("*/sweeps/*"):
+        folder = latest_sweep(other)
+        text = json.dumps(folder.read_summary())
+        doubled = json.loads(text, parse_float=lambda number: 2 * float(number))
+        if other == path:
+            doubled["basin"]["by_direction"] = doubled["basin"]["by_direction"][:1]
+            doubled["grid"]["directions"] = 1
+        folder.write_summary(doubled)
+    assert checkpoint_of(tmp_path)[0] == expected
 
 
 def test_matched_directions_are_no_random_directions(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_a_sweep_that_excludes_every_tensor_has_no_distance(monkeypatch: pytest.
     stored = CheckpointSummary(line=0, mark="tuned", point_id=end, alpha=1.0, beta=None, projected=False, results=())
     monkeypatch.setattr(reducer, "summarize_checkpoints", lambda frame: (stored,))
     basin = SimpleNamespace(mean_radius=Estimate(value=0.5), radius=0.5)
-    monkeypatch.setattr(reducer.distances, "random_basin", lambda _: SimpleNamespace(basin=basin, sweep_id="s"))
+    monkeypatch.setattr(reducer._UnitSweeps, "random_basin", lambda _: SimpleNamespace(basin=basin, sweep_id="s"))
     study = Study.create(tmp_path, StudyInfo("tiny", "fingerprint", "float32", 1))
     stored_sweep = StoredSweep(SweepFolder.of(study, sweep), sweep)
     geometry = TargetGeometry(1.0, 0.0, {"f1": 2.0})
