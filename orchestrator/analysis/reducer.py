@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator import judges
 from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
@@ -108,7 +107,7 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     clusters = {key: ClusterSummary.of(verdicts) for key, verdicts in refusals.items()}
     tallies = pd.concat(counted, ignore_index=True)
     frame = build_landscape(nodes(stored.sweep), tallies, sets, names, correct, clusters)
-    inapplicable = _inapplicable(names, stored.prompt_sets)
+    inapplicable = _inapplicable(panel, stored.prompt_sets)
     kept = [key not in inapplicable for key in zip(frame["judge"], frame["group"], strict=True)]
     return frame if all(kept) else frame[kept].reset_index(drop=True)
 
@@ -124,11 +123,11 @@ def nodes(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _inapplicable(names: Sequence[str], prompt_sets: Sequence[PromptSet]) -> set[tuple[str, str]]:
+def _inapplicable(panel: Sequence[Judge], prompt_sets: Sequence[PromptSet]) -> set[tuple[str, str]]:
     """Return the pairs of judge and prompt group to which the judge does not apply: they get no landscape rows."""
-    pairs = {(name, p.group) for name in names for p in prompt_sets if not judges.get(name).applies_to(p.group)}
-    if all((name, capability.GROUP) in pairs for name in names):
-        pairs.discard((names[0], capability.GROUP))  # correct answers need no judge, but they need a row
+    pairs = {(judge.name, p.group) for judge in panel for p in prompt_sets if not judge.applies_to(p.group)}
+    if all((judge.name, capability.GROUP) in pairs for judge in panel):
+        pairs.discard((panel[0].name, capability.GROUP))  # correct answers need no judge, but they need a row
     return pairs
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+JUDGE_OPTIONS = ("judge", "judges", "judge.path", "judging.file")
+"""The options that select judges."""
+
 
 def run(call: Call) -> int:
     """Run the tasks of a sweep that are not stored yet, then judge, reduce and draw it. Repeat it to resume."""
@@ -122,7 +125,7 @@ def judge(call: Call) -> int:
     stored = _stored(call)
     file = call.config.judging.calibrate
     labels = None if file is None else read_labels(expanded(file))
-    if any(override.partition("=")[0].lstrip("+") in ("judge", "judges") for override in call.overrides):
+    if any(override.partition("=")[0].lstrip("+") in JUDGE_OPTIONS for override in call.overrides):
         stored = with_judges(stored, tuple(call.config.judge_names))
     if labels is not None:
         calibrate(stored, labels)

@@ -7,9 +7,10 @@ Hydra's grammar; `+model=x` and `model=x` mean the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from orchestrator import judges
 from orchestrator.config.overrides import Override, check_override, hydra_quoted, option_types
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
@@ -33,6 +34,7 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
     presets.check(((override.key, override.value) for override in checked), option_types(Config))
     checked = _with_implied(checked, presets)
     config = _compose_by_hydra(checked, presets)
+    _load_judge(config, {override.key for override in checked})
     _fill_in_names(config, {override.key for override in checked})
     validate(config)
     return config
@@ -79,6 +81,15 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
         ) from error
     assert isinstance(config, Config)
     return config
+
+
+def _load_judge(config: Config, keys: Collection[str]) -> None:
+    """Load the user's judge, and select it unless the command line (`keys`) names judges. Raises UserError."""
+    if config.judging.file is None:
+        return
+    judge = judges.add_file(expanded(config.judging.file))
+    if not {"judge", "judges"} & {*keys}:
+        config.judge, config.judges = judge.name, []
 
 
 def _fill_in_names(config: Config, checked: Iterable[str]) -> None:

@@ -20,6 +20,9 @@ from orchestrator.config.presets import GROUPS, Presets
 from orchestrator.config.schema import Config
 from orchestrator.utils.errors import UserError, did_you_mean
 
+ALIASES = {"judge.path": "judging.file"}
+"""Other names of options, for those that no section of the schema can have."""
+
 
 @dataclass(frozen=True)
 class Override:
@@ -109,6 +112,7 @@ def check_override(text: str, presets: Presets) -> Override:
         UserError: The key or preset does not exist, or the value has the wrong type.
     """
     key, sign, value = text.lstrip("+").partition("=")
+    key = ALIASES.get(key, key)
     if not sign or not key or key.startswith("~"):
         raise UserError("override", text, "write it as key=value, such as grid.steps=40")
     try:

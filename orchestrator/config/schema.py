@@ -135,7 +135,9 @@ class SamplingConfig:
 
 @dataclass
 class JudgingConfig:
-    """Settings of the verb `judge`: model judges (null: the judge's default), log-probabilities, labels."""
+    """Settings of judges: your own, models (null: the judge's default), log-probabilities, labels."""
+
+    file: str | None = None  # Python file with a judge of your own, which it selects; `judge.path` is another name
 
     path: str | None = None  # folder with the weights; null: from the hub, at the judge's pinned commit
     dtype: Dtype | None = None  # null: the judge's own

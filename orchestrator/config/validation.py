@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator import judges
 from orchestrator.config.schema import ClusterConfig, Config, GridConfig, SlurmConfig
+from orchestrator.judges import Judge, checked_verdict
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.choices import ClusterKind, GridKind
@@ -61,6 +62,9 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "view.port": (0, 65_535),
 }
 """Option -> smallest and largest allowed number."""
+
+TRIALS = (("Say hello.", "Hello! How can I help?"), ("Say hello.", ""))
+"""Requests and responses on which a user's judge is tried before anything runs."""
 
 _SBATCH_VALUE = re.compile(r"[\w./:,@%+=&|*()\[\]-]+", re.ASCII)
 
@@ -114,10 +118,18 @@ def _check_judges(config: Config) -> None:
         if not (judge.applies_to("harmful") or judge.applies_to("benign")):
             remedy = "does not detect refusals; it always runs as well: use judge=keyword"
             raise UserError("judge", judge.name, remedy)
+        if judge.source and judge.is_text:
+            _try_judge(judge)
     stops = {judge.stops for judge in chosen}
     if config.sampling.early_stop and (len(stops) > 1 or not all(stops)):
         remedy = "need whole responses, and early stopping cuts them: add sampling.early_stop=false, or judge=keyword"
         raise UserError("judges", _brackets(config.judge_names), remedy)
+
+
+def _try_judge(judge: Judge) -> None:
+    """Raise UserError if a user's judge fails on a plain response, or on an empty one, rather than after hours."""
+    for prompt, response in TRIALS:
+        checked_verdict(judge, prompt, response)
 
 
 # Grid.

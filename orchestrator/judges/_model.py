@@ -88,6 +88,7 @@ class ModelJudge(Judge):
     delimiters: ClassVar[tuple[str, ...]]
     max_tokens: ClassVar[int]
     bound_weights: tuple[str, str] | None = None
+    is_text = False
 
     @property
     def parameters(self) -> dict[str, Any]:

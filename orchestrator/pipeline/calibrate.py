@@ -21,7 +21,6 @@ from orchestrator.analysis.calibration import (
     why_not_covered,
 )
 from orchestrator.judges import Judge
-from orchestrator.judges._model import ModelJudge
 from orchestrator.prompts.probe_files import FORMATS
 from orchestrator.scoring.panel import degeneracy_judge, load_judge
 from orchestrator.scoring.text_judges import score_missing
@@ -159,7 +158,7 @@ def _labeled_responses(stored: StoredSweep, labels: Labels) -> pd.DataFrame:
     """
     judge, degenerate = load_judge(stored, stored.sweep.judges[0]), degeneracy_judge(stored)
     for scorer in (degenerate, judge):
-        if not isinstance(scorer, ModelJudge):
+        if scorer.is_text:
             score_missing(stored, scorer)
     wanted = pa.array(labels.rows, pa.string())
     distances = {

@@ -24,6 +24,7 @@ from rich.console import Console
 from orchestrator import judges
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.execution.resources import dispatch_policy, engine_spec
+from orchestrator.judges._described import describe
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.models.checkpoint import MODEL_FIELD
 from orchestrator.models.resolve import ResolvedModel, resolve_model
@@ -40,6 +41,7 @@ from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, 
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.paths import expanded
 from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import NOISE_VERSION
 
@@ -94,7 +96,7 @@ def resolve_model_judges(config: Config) -> list[BoundJudge]:
     Raises:
         UserError: Weights are missing or cannot be fetched, or one folder is given for two judges.
     """
-    requested = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
+    requested = [judge for name in config.judge_names if isinstance(judge := judges.find(name), ModelJudge)]
     if config.judging.path and len(requested) > 1:
         names = " and ".join(judge.name for judge in requested)
         remedy = f"is one folder, and {names} are several judges: run them one after the other, each with its own"
@@ -137,6 +139,7 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
         UserError: A judge cannot judge the responses, or its weights cannot be used.
     """
     check_judges(stored)
+    record_descriptions(config, stored)
     code = ExitCode.COMPLETE
     for bound in resolve_model_judges(config):
         _record_weights(bound, stored)
@@ -150,6 +153,19 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
         score_with_text_judges(stored)
         score_with_log_probabilities(stored)
     return code
+
+
+def record_descriptions(config: Config, stored: StoredSweep) -> None:
+    """Describe the sweep's text judges that are not part of this program, as far as their code is loaded.
+
+    Later `load_panel` finds the verdicts of exactly this code. Raises UserError if `judging.file` cannot be used.
+    """
+    if config.judging.file is not None:
+        judges.add_file(expanded(config.judging.file))
+    for name in stored.sweep.judges:
+        judge = judges.find(name)
+        if judge is not None and judge.source and judge.is_text:
+            stored.folder.write_description(describe(judge.after_thought(stored.sweep.thought)))
 
 
 def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[str] | None = None) -> None:
@@ -177,6 +193,8 @@ def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[s
         "answers": Study.locate(stored.study.out, bound.info).root.name,
         "unparsed_examples": examples,
     }
+    if judge.source:
+        document["description"] = describe(judge).to_json()
     if document != before:
         stored.folder.write_judge(judge.name, document)
 

@@ -1,7 +1,7 @@
 """Load the judges of a stored sweep and check that its responses are complete enough for them.
 
-A model judge is bound to the weights with which it judged the sweep. In a sweep of a reasoning model, judges read what
-follows the thought.
+A model judge is bound to the weights with which it judged the sweep. A judge that is not part of this program is read
+from its description, unless its code is loaded. In a sweep of a reasoning model, judges read what follows the thought.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from orchestrator import judges
 from orchestrator.judges import Judge
+from orchestrator.judges._described import from_description
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.store.sweep_folder import StoredSweep
@@ -29,10 +30,20 @@ def load_panel(stored: StoredSweep) -> list[Judge]:
 def load_judge(stored: StoredSweep, name: str) -> Judge:
     """Return a judge of a sweep. A model judge is bound to the weights, and of the version, that have judged the sweep.
 
+    A judge that is not part of this program is the one that has judged the sweep. If its code is loaded and the same,
+    it can judge; otherwise only its stored verdicts can be read.
+
     Raises:
-        UserError: The model judge has not judged the sweep yet.
+        UserError: The model judge has not judged the sweep yet, or nothing is known about the judge.
     """
-    judge = judges.get(name).after_thought(stored.sweep.thought)
+    description = stored.folder.read_description(name)
+    judge = (judges.find if description is not None else judges.get)(name)
+    if judge is not None:
+        judge = judge.after_thought(stored.sweep.thought)
+    if description is not None:
+        is_same = judge is not None and not isinstance(judge, ModelJudge) and judge.id == description.judge_id
+        return judge if judge is not None and is_same else from_description(description)
+    assert judge is not None
     if isinstance(judge, ModelJudge):
         weights = stored.folder.read_judge(name)
         if not weights:
@@ -44,8 +55,14 @@ def load_judge(stored: StoredSweep, name: str) -> Judge:
 
 def first_text_judge(stored: StoredSweep) -> Judge | None:
     """Return a sweep's first judge if it is a text judge, else None."""
-    name = stored.sweep.judges[0]
-    return None if isinstance(judges.get(name), ModelJudge) else load_judge(stored, name)
+    return next((judge for judge in text_judges(stored) if judge.name == stored.sweep.judges[0]), None)
+
+
+def text_judges(stored: StoredSweep) -> list[Judge]:
+    """Return those of a sweep's judges whose `verdict` can judge here: no model judges, and none without its code."""
+    found = (judges.find(name) for name in stored.sweep.judges)
+    names = [judge.name for judge in found if judge is not None and judge.is_text]
+    return [judge for name in names if (judge := load_judge(stored, name)).is_text]
 
 
 def degeneracy_judge(stored: StoredSweep) -> Judge:
@@ -54,9 +71,15 @@ def degeneracy_judge(stored: StoredSweep) -> Judge:
 
 
 def check_judges(stored: StoredSweep) -> None:
-    """Raise UserError if one of the sweep's judges cannot judge the stored responses."""
+    """Raise UserError if one of the sweep's judges cannot judge the stored responses.
+
+    A judge whose code is not loaded, but which has judged the sweep, is not checked: only its verdicts are read.
+    """
     for name in stored.sweep.judges:
-        _check_complete(judges.get(name), stored.prompt_sets)
+        known = stored.folder.read_description(name) is not None
+        judge = judges.find(name) if known else judges.get(name)
+        if judge is not None:
+            _check_complete(judge, stored.prompt_sets)
 
 
 def _check_complete(judge: Judge, prompt_sets: Sequence[PromptSet]) -> None:

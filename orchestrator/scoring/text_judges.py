@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
-from orchestrator.judges import UNFINISHED, Judge
+from orchestrator.judges import UNFINISHED, Judge, checked_verdict
 from orchestrator.judges._model import ModelJudge
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.parts import TaskKey, TaskParts
@@ -76,6 +76,8 @@ def score_missing(
 
 def _text_verdicts(judge: Judge) -> VerdictOf:
     def verdict_of(prompt: Prompt, response: str) -> Verdict:
+        if judge.source and judge.is_text:
+            return checked_verdict(judge, prompt.text, response), None
         return judge.verdict(prompt.text, response), None
 
     return verdict_of

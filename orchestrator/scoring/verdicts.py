@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge, _log_probability
 from orchestrator.judges._log_probability import RULES
-from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
@@ -138,7 +137,7 @@ def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
     """Turn a judge's own verdicts into those of `outcomes`. Rows of other verdicts are left out."""
     index, verdicts = table.column_names.index("verdict"), pc.fill_null(table["verdict"], NONFINITE)
-    if not isinstance(judge, ModelJudge):
+    if set(judge.verdicts) <= {"refused", "complied", *counts.LEFT_OUT}:
         return table.set_column(index, "verdict", verdicts)
     pairs = zip(verdicts.to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
     values = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from orchestrator.judges._described import JudgeDescription
 from orchestrator.store.files import (
     DamagedFileError,
     MissingFileError,
@@ -112,10 +113,10 @@ class SweepFolder:
         """Return the folder of the logs of a run's local Ray session, which contain the output of its actors."""
         return self.path / "logs" / f"{run}-ray"
 
-    # The weights of model judges.
+    # The weights of model judges, and descriptions of judges outside of this program.
 
     def write_judge(self, name: str, document: Mapping[str, Any]) -> None:
-        """Record the weights with which a model judge has judged the sweep."""
+        """Record the weights with which a model judge has judged the sweep, or the `description` of a judge."""
         publish_json(self.study.out, self.path / "judges" / f"{name}.json", document)
 
     def read_judge(self, name: str) -> dict[str, Any]:
@@ -126,6 +127,20 @@ class SweepFolder:
         except (DamagedFileError, FormatError):
             return {}
         return {} if document.get("fingerprint") is None or document.get("dtype") is None else document
+
+    def write_description(self, description: JudgeDescription) -> None:
+        """Record the description of a judge that is no model judge."""
+        document = {"judge_id": description.judge_id, "description": description.to_json()}
+        if self.read_description(description.name) != description:
+            self.write_judge(description.name, document)
+
+    def read_description(self, name: str) -> JudgeDescription | None:
+        """Return the description of a judge that has judged the sweep. None if none is stored."""
+        try:
+            document = read_json(self.path / "judges" / f"{name}.json").get("description")
+            return None if document is None else JudgeDescription.from_json(document)
+        except (DamagedFileError, FormatError):
+            return None
 
     # Results.
 

@@ -202,7 +202,7 @@ def _check_document(study: Study, path: Path, inside: Sequence[str]) -> None:
 def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
     """Check a file of a sweep. Figures and pages are not checked, because they are derived. Raises DamagedFileError."""
     match below:
-        case ["sweep.json" | "summary.json"] | ["runs", _]:
+        case ["sweep.json" | "summary.json"] | ["runs" | "judges", _]:
             read_json(path)
         case [name] if name.startswith("lease") and path.suffix == ".json":
             read_json(path)

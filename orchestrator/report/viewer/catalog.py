@@ -17,18 +17,16 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from orchestrator import judges
 from orchestrator.analysis.landscape import with_all_counts
 from orchestrator.analysis.recomputation import recompute
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges import Judge
-from orchestrator.judges._model import ModelJudge
 from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.report.viewer.sweep_list import Listing, SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
-from orchestrator.scoring.panel import degeneracy_judge, load_panel
+from orchestrator.scoring.panel import degeneracy_judge, load_panel, text_judges
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
 from orchestrator.store.observations import Judgements
@@ -148,7 +146,7 @@ class StudyCatalog:
             with contextlib.suppress(UserError):
                 return self._reduced(stored)
         # Model judges answer only after the run has ended.
-        names = tuple(name for name in stored.sweep.judges if not isinstance(judges.get(name), ModelJudge))
+        names = tuple(judge.name for judge in text_judges(stored))
         sweep = dataclasses.replace(stored.sweep, judges=names or ("keyword",))
         scratch = StoredSweep(SweepFolder(ScratchStudy(folder.study, self._scratch), folder.path), sweep)
         panel = load_panel(scratch)
