@@ -209,6 +209,15 @@ def test_two_targets_and_noise_combine_as_documented(world: Callable[..., World]
     assert w.wrong(w.reference(point, blends)) == []
 
 
+def test_noise_with_a_scale_per_row_or_tensor_is_that_of_the_reference(world: Callable[..., World]) -> None:
+    """A GPU that holds the base writes noise alone by a table of all slabs."""
+    w = world()
+    for coefficients in ([(BESIDE, 0.3)], [(RANDOM, 0.2), (BESIDE, -0.4)], [(RANDOM, -0.1)], [(BESIDE, -0.2)]):
+        point = Point.from_coefficients(coefficients)
+        w.weights.apply_point(point, w.scalars)
+        assert w.wrong(w.reference(point, {})) == []
+
+
 def test_only_checkpoints_replace_the_base(world: Callable[..., World]) -> None:
     """A checkpoint at 1 leaves the base out. An adapter adds to the base, whatever its coefficient."""
     w = world()
