@@ -7,6 +7,7 @@ from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import PLACEMENT_TEXT, MemoryEstimate, format_bytes
 from orchestrator.planning.timing import Basis
 from orchestrator.report.narrative import plan_sentence
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import duration
 
 BASIS_TEXT: dict[Basis, str] = {
@@ -73,7 +74,11 @@ def _device(plan: Plan) -> tuple[str, str]:
     if memory.fits:
         return "GPUs", f"{groups}: fits"
     remedy = "nor on eight"
-    if plan.suggested_tensor_parallel:
+    if setup.gpu_share < 1:
+        remedy = f"the share of an actor is {setup.gpu_share:g}"
+    elif setup.engine == EngineKind.transformers:
+        remedy = "engine=vllm can use several for each actor"
+    elif plan.suggested_tensor_parallel:
         remedy = f"engine.tensor_parallel={plan.suggested_tensor_parallel} does"
     return "GPUs", f"{groups}: does not fit; {remedy}"
 

@@ -168,8 +168,4 @@ def _gpus_per_actor(cluster: ClusterConfig, engine: EngineSpec, gpus: int) -> fl
         raise UserError("cluster.gpus_per_actor", count, remedy)
     if count > 1 and count % 1:
         raise UserError("cluster.gpus_per_actor", count, "must be whole, or less than 1: then actors share a GPU")
-    if 0 < count < 1 and engine.kv_cache_gib is None:
-        sharing = f"cluster.gpus_per_actor={count:g} lets them share a GPU"
-        remedy = f"set the size of each actor's KV cache: {sharing}"
-        raise UserError("engine.kv_cache_gib", "null", remedy)
     return count

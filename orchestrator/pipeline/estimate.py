@@ -355,7 +355,7 @@ def _choose_gpu(config: Config, model: ModelSize) -> _ChosenGpu:
     """Return the GPU of `cluster.gpu`, else that of this machine, else an H100 for a large model."""
     engine, cluster = config.engine, config.cluster
     actors = cluster.actors or 1
-    if engine.kind != EngineKind.vllm or engine.device == DeviceChoice.cpu:
+    if engine.kind == EngineKind.dummy or engine.device == DeviceChoice.cpu:
         return _ChosenGpu(None, actors, None, engine.base)
     share = engine_spec(config, None, "cpu").gpu_share
     if cluster.gpu is not None:
@@ -395,6 +395,7 @@ def _engine_setup(config: Config, gpu: _ChosenGpu, stored_engines: Sequence[Mapp
         write=resolved_write(dataclasses.replace(spec, device="cpu")),  # on a GPU it has no effect
         base=gpu.base,
         gpu_memory=gpu.memory,
+        gpu_share=spec.gpu_share,
         host_free=free_host_bytes() if shares_memory else None,
     )
 

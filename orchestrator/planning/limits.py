@@ -45,12 +45,16 @@ def check_memory(plan: Plan, available: int | None = None) -> None:
 def _does_not_fit_gpu(plan: Plan, gpu: str, memory: MemoryEstimate) -> UserError:
     assert memory.capacity is not None
     needed = f"{format_bytes(memory.peak)} a GPU, and the {find_gpu(gpu).name} gives {format_bytes(memory.capacity)}"
+    takes = f"{plan.model.name} takes {needed}"
+    if plan.setup.gpu_share < 1:
+        share = f"{plan.setup.gpu_share:g}"
+        return UserError("cluster.gpus_per_actor", share, f"{takes} to each of the actors that share it: raise it")
+    if plan.setup.engine == EngineKind.transformers:
+        return UserError("engine", "transformers", f"{takes}, of which this engine uses one: use engine=vllm")
     remedy = "not even eight of them hold it: use a smaller model"
     if plan.suggested_tensor_parallel:
         remedy = f"engine.tensor_parallel={plan.suggested_tensor_parallel} fits"
-    return UserError(
-        "engine.tensor_parallel", plan.setup.tensor_parallel, f"{plan.model.name} takes {needed}: {remedy}"
-    )
+    return UserError("engine.tensor_parallel", plan.setup.tensor_parallel, f"{takes}: {remedy}")
 
 
 def _does_not_fit_cpu(plan: Plan, memory: MemoryEstimate, needed: int, available: int) -> UserError:

@@ -23,6 +23,7 @@ from workers.engines.gpu_settings import (
     CPU_BATCHED_TOKENS,
     CPU_SEQUENCES,
     LOGIT_COPIES,
+    RUNTIME_BYTES,
     GpuMemory,
     GpuSettings,
     RankSize,
@@ -30,6 +31,7 @@ from workers.engines.gpu_settings import (
     card_bytes,
     gpu_memory,
     gpu_settings,
+    part_bytes,
     usable_bytes,
     wanted_settings,
 )
@@ -91,6 +93,8 @@ def estimate_memory(
     if model.weights is None or model.base is None:
         return None
     base_at = _placement(model, setup, loads)
+    if setup.gpu and setup.engine == EngineKind.transformers:
+        return _transformers_gpu_estimate(model, resolve_setup(model, setup, loads), loads, base_at)
     if setup.gpu:
         return _gpu_memory_estimate(model, setup, loads, base_at)
     return _cpu_memory_estimate(model, resolve_setup(model, setup, loads), loads, base_at, available)
@@ -106,6 +110,9 @@ def resolve_setup(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLo
         setup: Settings of the engine.
         loads: Every prompt set of the sweep.
     """
+    if setup.engine == EngineKind.transformers and setup.gpu:
+        batch = min(setup.max_num_seqs or TRANSFORMERS_BATCH, TRANSFORMERS_BATCH)
+        return dataclasses.replace(setup, eager=True, max_num_seqs=batch)
     if not setup.gpu:
         return dataclasses.replace(
             setup,
@@ -150,6 +157,26 @@ def _gpu_memory_estimate(
     return MemoryEstimate(uses.weights, base, uses.kv, uses.overhead, uses.total, capacity, base_at, fits)
 
 
+def _transformers_batch(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad]) -> tuple[int, int]:
+    """Return the bytes of the KV cache of transformers, which has the size of its batch, and of its activations."""
+    batch = min(TRANSFORMERS_BATCH, batch_size(setup, loads))
+    tokens = batch * sequence_tokens(loads)
+    activations = tokens * (model.hidden or 0) * ACTIVATIONS_PER_TOKEN * model.item_bytes
+    return tokens * (model.kv_token or 0), activations + LOGIT_COPIES * batch * (model.vocabulary or 0) * 4
+
+
+def _transformers_gpu_estimate(
+    model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad], base_at: Placement | None
+) -> MemoryEstimate:
+    """Return the memory of the one GPU that the transformers engine uses."""
+    setup = dataclasses.replace(setup, tensor_parallel=1)
+    weights, capacity = model.weights or 0, usable_bytes(_card(setup))
+    kv, activations = _transformers_batch(model, setup, loads)
+    overhead = RUNTIME_BYTES + activations + part_bytes(_rank_size(model, setup))
+    peak = weights + kv + overhead
+    return MemoryEstimate(weights, model.base or 0, kv, overhead, peak, capacity, base_at, peak <= capacity)
+
+
 def _cpu_memory_estimate(
     model: ModelSize,
     setup: EngineSetup,
@@ -168,11 +195,8 @@ def _cpu_memory_estimate(
         kv = setup.kv_cache_bytes or DEFAULT_CPU_KV_BYTES
         activations = (setup.max_num_batched_tokens or 0) * hidden * ACTIVATIONS_PER_TOKEN * model.item_bytes
         activations += LOGIT_COPIES * (setup.max_num_seqs or 0) * vocabulary * 4
-    else:  # the KV cache of transformers has the size of its batch
-        batch = min(TRANSFORMERS_BATCH, batch_size(setup, loads))
-        tokens = batch * sequence_tokens(loads)
-        kv = tokens * (model.kv_token or 0)
-        activations = tokens * hidden * ACTIVATIONS_PER_TOKEN * model.item_bytes + 3 * batch * vocabulary * 4
+    else:
+        kv, activations = _transformers_batch(model, setup, loads)
     overhead = CPU_LIBRARY_BYTES[setup.engine] + activations + base
     if setup.engine == EngineKind.vllm and setup.write == WriteChoice.repack:
         overhead += model.linear + hidden * vocabulary * model.item_bytes
@@ -230,9 +254,9 @@ def place_base(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad]
 def smallest_fitting_tp(model: ModelSize, setup: EngineSetup, loads: Sequence[PromptLoad]) -> int | None:
     """Return the smallest `engine.tensor_parallel` of 1, 2, 4 and 8 with which the model fits.
 
-    None if it does not fit on eight GPUs or the model's size is unknown.
+    None if it does not fit on eight GPUs or the model's size is unknown. The transformers engine uses one GPU.
     """
-    for group in TENSOR_PARALLEL_SIZES:
+    for group in TENSOR_PARALLEL_SIZES[: 1 if setup.engine == EngineKind.transformers else None]:
         memory = estimate_memory(model, dataclasses.replace(setup, tensor_parallel=group), loads)
         if memory is not None and memory.fits:
             return group

@@ -27,6 +27,7 @@ FLOPS_EFFICIENCY = 0.45  # share of the tensor cores' operations during prefill
 HOST_LINK_BANDWIDTH = 20e9  # bytes per second and GPU, if the base is in the host's memory (PCIe 4.0 x16)
 EAGER_LAYER_SECONDS = 1e-4  # time to launch the kernels of a layer: a lower bound for a step
 GRAPH_LAYER_SECONDS = 1e-5  # the same with CUDA graphs
+TRANSFORMERS_LAYER_SECONDS = 7e-4  # the same of transformers, whose steps run in Python
 STEP_SECONDS = 2e-3  # time of scheduling and sampling in a step
 NOISE_INSTRUCTIONS = 40  # integer instructions of the noise of one weight and direction: a limit of the kernel's tests
 WRITE_DIRECTIONS = 2  # directions of a point, at most, in a plane
@@ -190,29 +191,51 @@ def _gpu_visit_seconds(
     """
     assert setup.gpu is not None
     gpu, group, parameters = find_gpu(setup.gpu), setup.tensor_parallel, model.parameters or 0
-    prompt_tokens, generated = _tokens(loads)
     flops = (gpu.flops32 if model.dtype == Dtype.float32 else gpu.flops16) * FLOPS_EFFICIENCY * group
     bandwidth = gpu.bandwidth * BANDWIDTH_EFFICIENCY
     kv_token = model.kv_token_of_rank(group) or 0
     batch = batch_size(setup, loads)
     if sequence_tokens(loads) * kv_token:
         batch = max(1, min(batch, int(memory.kv / (sequence_tokens(loads) * kv_token))))
-    layer_seconds = EAGER_LAYER_SECONDS if setup.eager else GRAPH_LAYER_SECONDS
-    if group > 1:
-        layer_seconds += ALL_REDUCE_SECONDS
     weights, cache = memory.weights / bandwidth, batch * _mean_cached_tokens(loads) * kv_token / bandwidth
     bounds: dict[Resource, float] = {
         "reading weights" if weights >= cache else "reading keys and values": weights + cache,
         "arithmetic of responses": 2 * parameters * batch / flops,
-        "launching kernels": STEP_SECONDS + (model.layers or 0) * layer_seconds,
+        "launching kernels": STEP_SECONDS + (model.layers or 0) * _layer_seconds(setup),
     }
     limit = max(bounds, key=bounds.__getitem__)
     write = _write_seconds(gpu, model, memory, group)
-    prefill = 2 * parameters * (prompt_tokens - sum(load.shared_tokens for load in loads)) / flops
-    decode = bounds[limit] * math.ceil(generated / batch) if batch else 0.0
+    processed, steps = _processed_tokens(setup, loads), _steps(setup, loads, batch)
+    prefill, decode = 2 * parameters * processed / flops, bounds[limit] * steps
     phases: dict[Resource, float] = {"writing weights": write, "arithmetic of prompts": prefill, limit: decode}
     binds = max(phases, key=phases.__getitem__)
     return VisitSeconds(write, prefill, decode, binds)
+
+
+def _layer_seconds(setup: EngineSetup) -> float:
+    """Return the time to launch the kernels of a layer in a decoding step."""
+    if setup.engine == EngineKind.transformers:
+        return TRANSFORMERS_LAYER_SECONDS
+    seconds = EAGER_LAYER_SECONDS if setup.eager else GRAPH_LAYER_SECONDS
+    return seconds + (ALL_REDUCE_SECONDS if setup.tensor_parallel > 1 else 0.0)
+
+
+def _processed_tokens(setup: EngineSetup, loads: Sequence[PromptLoad]) -> int:
+    """Return the tokens of prompts that a GPU processes. Transformers shares no prefixes."""
+    shared = 0 if setup.engine == EngineKind.transformers else sum(load.shared_tokens for load in loads)
+    return _tokens(loads)[0] - shared
+
+
+def _steps(setup: EngineSetup, loads: Sequence[PromptLoad], batch: int) -> int:
+    """Return the number of decoding steps, every response having its maximum length.
+
+    vLLM fills the place of a response that has ended. Transformers processes batches of one prompt set one by one.
+    """
+    if not batch:
+        return 0
+    if setup.engine == EngineKind.transformers:
+        return sum(math.ceil(load.prompts / batch) * load.max_tokens for load in loads)
+    return math.ceil(_tokens(loads)[1] / batch)
 
 
 def _write_seconds(gpu: GpuModel, model: ModelSize, memory: MemoryEstimate, group: int) -> float:

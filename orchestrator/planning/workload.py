@@ -158,6 +158,7 @@ class EngineSetup:
         write: How weights reach vLLM on a CPU; with `repack` the engine holds its linear weights twice.
         base: Requested place of the unperturbed base.
         gpu_memory: Bytes of each GPU that belong to an actor. None uses the size in `GPUS`.
+        gpu_share: The share of a GPU that belongs to an actor, if actors share GPUs.
         host_free: Bytes of free shared memory. None if unknown.
         host_copy: Bytes of shared memory that a copy of the base still needs. None: those of the whole base.
     """
@@ -176,6 +177,7 @@ class EngineSetup:
     write: WriteChoice = WriteChoice.inplace
     base: BaseChoice = BaseChoice.auto
     gpu_memory: int | None = None
+    gpu_share: float = 1.0
     host_free: int | None = None
     host_copy: int | None = None
 

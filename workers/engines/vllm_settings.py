@@ -23,6 +23,7 @@ from workers.engines.gpu_settings import (
     gpu_memory,
     gpu_settings,
     kv_token_bytes,
+    usable_bytes,
     wanted_settings,
 )
 from workers.weights.base_placement import (
@@ -50,8 +51,8 @@ def resolve_settings(spec: EngineSpec, checkpoint: MappedCheckpoint, sample: str
         sample: Name of their copy in shared memory.
 
     Raises:
-        UserError: The base does not fit the requested place (engine.base), or the size of the KV cache cannot be
-            computed (engine.kv_cache_gib).
+        UserError: The base does not fit the requested place (engine.base), the size of the KV cache cannot be computed
+            (engine.kv_cache_gib), or the model does not fit this actor's share of a GPU (cluster.gpus_per_actor).
     """
     if spec.device == "cpu":
         return _on_cpu(spec), choose_placement(spec.base, "cpu", _budget(spec, checkpoint, sample))
@@ -66,6 +67,7 @@ def resolve_settings(spec: EngineSpec, checkpoint: MappedCheckpoint, sample: str
     )
     base = choose_placement(spec.base, "cuda", budget)
     settings = gpu_settings(size, card, requested, spec.visit, base == "gpu")
+    _check_share(spec, gpu_memory(size, settings, base == "gpu").total, card)
     resolved = dataclasses.replace(
         spec,
         max_num_seqs=settings.max_num_seqs,
@@ -74,6 +76,13 @@ def resolve_settings(spec: EngineSpec, checkpoint: MappedCheckpoint, sample: str
         eager=settings.eager,
     )
     return resolved, base
+
+
+def _check_share(spec: EngineSpec, needed: int, card: int) -> None:
+    """Raise UserError (cluster.gpus_per_actor) if several actors share a GPU and their share is too small for one."""
+    if spec.gpu_share < 1 and needed > usable_bytes(card):
+        sizes = f"an actor takes {needed / 1e9:.1f} GB, and its share of this GPU is {usable_bytes(card) / 1e9:.1f} GB"
+        raise UserError("cluster.gpus_per_actor", f"{spec.gpu_share:g}", f"{sizes}: raise it")
 
 
 def _on_cpu(spec: EngineSpec) -> EngineSpec:

@@ -55,7 +55,6 @@ def test_by_default_an_actor_takes_a_gpu_or_a_node(
     [
         (EngineSpec(device="cuda", tensor_parallel=4), [], "engine.tensor_parallel"),
         (EngineSpec(device="cuda", tensor_parallel=2), ["cluster.gpus_per_actor=1"], "cluster.gpus_per_actor"),
-        (EngineSpec(device="cuda"), ["cluster.gpus_per_actor=0.5"], "engine.kv_cache_gib"),
     ],
 )
 def test_contradictory_settings_are_refused(spec: EngineSpec, overrides: list[str], field: str) -> None:

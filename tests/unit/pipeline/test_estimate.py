@@ -12,7 +12,9 @@ from orchestrator.config.presets import Presets
 from orchestrator.models import targets
 from orchestrator.pipeline import estimate
 from orchestrator.planning.cost import Plan
+from orchestrator.planning.limits import check_memory
 from orchestrator.utils.choices import BaseChoice
+from orchestrator.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +34,39 @@ def test_the_plan_uses_the_requested_place_of_the_base() -> None:
     assert any(note.startswith("engine.base=gpu: ") for note in plan.notes)
     plan = planned("engine.base=gpu", "engine.device=cpu")
     assert any("there is no GPU" in note for note in plan.notes)
-    shared = planned("cluster.gpus_per_actor=0.25", "engine.kv_cache_gib=1")
+    shared = planned("cluster.gpus_per_actor=0.25")
     assert shared.memory and shared.memory.base_at != "gpu", "a quarter of an H100"
+
+
+def test_actors_that_share_a_gpu_are_planned_for_their_share() -> None:
+    quarter = planned("cluster.gpus_per_actor=0.25")
+    assert quarter.memory and quarter.memory.fits and quarter.memory.capacity
+    assert quarter.memory.peak <= quarter.memory.capacity < 20 * 10**9
+    check_memory(quarter)
+    eighth = planned("cluster.gpus_per_actor=0.125")
+    assert dict(plan_rows(eighth))["GPUs"] == "1 x 1 H100: does not fit; the share of an actor is 0.125"
+    with pytest.raises(UserError, match="raise it") as error:
+        check_memory(eighth)
+    assert (error.value.field, error.value.value) == ("cluster.gpus_per_actor", "0.125")
+
+
+def test_transformers_is_planned_for_the_gpu_that_is_stated() -> None:
+    on_gpu, on_cpu = planned("engine=transformers"), planned("engine=transformers", "engine.device=cpu")
+    vllm = planned()
+    assert on_cpu.gpu_hours is None and on_gpu.gpu_hours and vllm.gpu_hours
+    assert on_gpu.gpu_hours > 3 * vllm.gpu_hours, "batches of 16, eagerly"
+    assert on_gpu.seconds and on_gpu.seconds.binds == "launching kernels"
+    # three batches of 16, 16 and 8 prompts; each of 512 steps launches 32 layers
+    assert on_gpu.seconds.decode == pytest.approx(3 * 512 * (2e-3 + 32 * 7e-4))
+    memory = on_gpu.memory
+    assert memory and memory.fits and memory.base_at == "mmap" and memory.capacity
+    assert memory.weights == 2 * 6_738_415_616
+    assert memory.kv == 16 * (estimate.TEMPLATE_PROMPT_TOKENS + 512) * 2 * 32 * 32 * 128 * 2
+    large = planned("model=llama3_3_70b", "engine=transformers", "engine.tensor_parallel=1")
+    assert dict(plan_rows(large))["GPUs"] == "1 x 1 H100: does not fit; engine=vllm can use several for each actor"
+    with pytest.raises(UserError, match="use engine=vllm") as error:
+        check_memory(large)
+    assert error.value.field == "engine"
 
 
 def test_model_judges_are_part_of_the_plan() -> None:

@@ -198,6 +198,20 @@ def test_vllm_gets_what_is_planned_for_it_and_no_more(tmp_path: Path, card: list
     assert vllm_settings.gpu_utilization(shared, checkpoint, base) <= 0.92 * 0.25
 
 
+def test_actors_that_share_a_gpu_compute_their_cache_and_refuse_only_what_cannot_fit(
+    tmp_path: Path, card: list[int]
+) -> None:
+    checkpoint = checkpoint_of(tmp_path / "m")
+    quarter, _ = vllm_settings.resolve_settings(dataclasses.replace(GPU_SPEC, gpu_share=0.25), checkpoint, "x")
+    assert quarter.kv_cache_gib and quarter.max_num_seqs == 200
+    with pytest.raises(UserError, match="its share of this GPU is") as error:
+        vllm_settings.resolve_settings(dataclasses.replace(GPU_SPEC, gpu_share=0.02), checkpoint, "x")
+    assert error.value.field == "cluster.gpus_per_actor"
+    # a whole card is left to vLLM, which measures what it needs
+    card[0] = GIB
+    vllm_settings.resolve_settings(GPU_SPEC, checkpoint, "x")
+
+
 def test_a_model_of_unknown_layers_needs_the_size_of_its_cache(tmp_path: Path, card: list[int]) -> None:
     checkpoint = checkpoint_of(tmp_path / "m", num_hidden_layers=None)
     with pytest.raises(UserError, match="give the size in GiB") as error:
