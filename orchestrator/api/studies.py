@@ -26,7 +26,7 @@ from orchestrator.judges import Judge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.panel import load_judge
 from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
-from orchestrator.store.discovery import find_studies, find_sweeps
+from orchestrator.store.discovery import find_studies, find_sweeps, last_with_results
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.study import Study
@@ -46,7 +46,7 @@ def load_study(path: str | Path, check: bool = True) -> StoredStudy:
 
     Args:
         path: A study's folder, a sweep's folder, or a root with one study in it. The `landscape` and `summary` of a
-            study are those of the sweep that was used last.
+            study are those of the sweep that was used last, of those that have results.
         check: Whether `landscape` and `summary` are compared with the stored verdicts on first use. False returns them
             as they are stored: for a study whose rows are elsewhere, or so many that counting them takes too long.
 
@@ -177,12 +177,18 @@ class StoredStudy:
         """study.json: study_id, model, fingerprint, dtype, noise_version, source, revision."""
         return self._study.info.to_json()
 
-    @property
+    @functools.cached_property
     def sweep(self) -> Path:
-        """The folder of the sweep that `landscape` and `summary` belong to. Raises UserError if there is none."""
-        if self._chosen is None and not self.sweeps:
+        """The folder of the sweep that `landscape` and `summary` belong to. Raises UserError if there is none.
+
+        If the study was loaded by its own folder, that is the sweep that was used last, of those that have results; a
+        warning is logged if another one was used after it.
+        """
+        if self._chosen is not None:
+            return self._chosen
+        if not self.sweeps:
             raise UserError("path", self.root, "has no sweep yet: `run` makes one")
-        return self._chosen or self.sweeps[-1]
+        return last_with_results([SweepFolder(self._study, path) for path in self.sweeps]).path
 
     @property
     def problems(self) -> dict[Path, str]:

@@ -58,9 +58,12 @@ class Call:
         """Return the one folder that was named, or else the root of the studies. Raises UserError for several."""
         if len(self.positional) > 1:
             raise UserError(verb, " ".join(self.positional), "takes one folder")
-        if self.positional:
-            return expanded(self.positional[0])
-        return expanded(self.config.out)
+        if not self.positional:
+            return expanded(self.config.out)
+        from orchestrator.config.overrides import check_path
+
+        check_path(verb, self.positional[0])
+        return expanded(self.positional[0])
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:

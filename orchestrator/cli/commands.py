@@ -147,11 +147,13 @@ def reduce(call: Call) -> int:
 
 
 def report(call: Call) -> int:
-    """Write report.html of the latest sweep, or [SWEEP]; report.reveal=true shows whole responses."""
+    """Write report.html of the latest sweep with results, or of [SWEEP]; report.reveal=true shows whole responses."""
     from orchestrator.analysis.recomputation import checked_results
     from orchestrator.report.page.render import write_report
+    from orchestrator.store.discovery import latest_results
+    from orchestrator.store.sweep_folder import StoredSweep
 
-    stored = _stored(call)
+    stored = StoredSweep.open(latest_results(call.folder("report")))
     results = checked_results(stored)
     for remark in results.remarks:
         logger.warning("%s: %s: `reduce` computes them again", stored.folder.path.name, remark)
@@ -337,7 +339,7 @@ def gate(call: Call) -> int:
     key = None if config.sign is None else expanded(config.sign)
     if key is not None:
         check_key(key)
-    folder = discovery.latest_sweep(dataclasses.replace(call, overrides=()).folder("gate"))
+    folder = discovery.latest_results(dataclasses.replace(call, overrides=()).folder("gate"))
     recomputed = recompute(StoredSweep.open(folder))
     log_damage(folder.study)
     results = check(recomputed.landscape, recomputed.summary, options)

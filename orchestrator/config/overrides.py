@@ -23,6 +23,43 @@ from orchestrator.utils.errors import UserError, did_you_mean
 ALIASES = {"judge.path": "judging.file"}
 """Other names of options, for those that no section of the schema can have."""
 
+PATHS = (
+    "out",
+    "model.path",
+    "model.adapter",
+    "grid.towards",
+    "grid.beside",
+    "grid.trajectory",
+    "grid.match",
+    "probes.path",
+    "probes.shots_path",
+    "judging.path",
+    "judging.file",
+    "judging.calibrate",
+    "compare.html",
+    "compare.csv",
+    "gate.sign",
+    "verify.signers",
+    "verify.signature",
+    "finetune.to",
+)
+"""Options that name files or folders of the file system."""
+
+MAY_BE_EMPTY = ("system_prompt.text", "probes.prefill")
+"""Texts for which empty is a choice: no system message, no prefix."""
+
+GREEDY = (
+    "decoding is always greedy, so that only the weights differ between points and every response can be made again: "
+    "leave it out"
+)
+UNAVAILABLE = {
+    f"sampling.{name}": GREEDY
+    for name in ("temperature", "top_p", "top_k", "min_p", "n", "seed", "do_sample", "num_beams")
+}
+"""Options of other programs that this one does not have, with the reason."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
 
 @dataclass(frozen=True)
 class Override:
@@ -129,9 +166,36 @@ def check_override(text: str, presets: Presets) -> Override:
         fields = [known for known in kinds if known.startswith(f"{key}.")]
         if fields:
             raise UserError(key, value, f"set one of its fields, such as {fields[0]}=")
+        if key in UNAVAILABLE:
+            raise UserError(key, value, UNAVAILABLE[key])
         hint = did_you_mean(key, [*kinds, *GROUPS])
         raise UserError(key, value, f"there is no such option{hint or '; `--help` lists them'}")
+    if not value.strip(" \t\n\"'") and key not in MAY_BE_EMPTY:
+        raise UserError(key, value, "is empty, as an unset variable is: give a value, or leave the option out")
+    if key in PATHS:
+        for path in _split(value.strip("[]")):
+            check_path(key, path.strip(" \"'"))
     return Override(key, _hydra_value(key, value, kinds[key]))
+
+
+def check_path(field: str, path: str) -> None:
+    """Raise UserError for an address with a scheme, such as s3://bucket, where a path is needed.
+
+    Args:
+        field: The option or verb that the error names.
+        path: The path.
+    """
+    match = _SCHEME.match(path)
+    if match is None:
+        return
+    scheme = match[1].lower()
+    if scheme == "file":
+        remedy = f"write the path alone: {path[len(match[0]) :]}"
+    elif scheme == "hf" and field == "model.path":
+        remedy = f"write model.hub={path[len(match[0]) :]}"
+    else:
+        remedy = f"{scheme}:// is not supported: give a path of this machine's file system"
+    raise UserError(field, path, remedy)
 
 
 def _hydra_value(key: str, value: str, kind: Any) -> str:

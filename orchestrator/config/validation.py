@@ -77,9 +77,6 @@ def validate(config: Config) -> None:
         raise UserError("gate.confidence", config.gate.confidence, "must lie between 0.5 and 1, such as 0.95")
     _check_grid(config.grid)
     _check_cluster(config.cluster)
-    for key in ("compare.html", "compare.csv"):
-        if operator.attrgetter(key)(config) == "":
-            raise UserError(key, "", "name a file")
     for key in ("model.name", "probes.name", "system_prompt.name"):
         _check_printable(key, operator.attrgetter(key)(config))
     for key in ("judges", "probe_sets", "system_prompts"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.store.study import Study, is_study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 OnUnreadable = Callable[[UserError], object]
 """Called with the reason if one of several studies cannot be opened. If it does not raise, the search continues."""
@@ -64,6 +67,33 @@ def latest_sweep(path: Path) -> SweepFolder:
         UserError: There is no sweep, or a study cannot be opened.
     """
     return max(find_sweeps(path, raise_error), key=SweepFolder.last_used)
+
+
+def latest_results(path: Path) -> SweepFolder:
+    """Return the sweep below `path` that was used last, of those that have results; if none has, of all.
+
+    A sweep has none if its first run was killed. The log says so if an earlier sweep is taken instead.
+
+    Raises:
+        UserError: There is no sweep, or a study cannot be opened.
+    """
+    sweeps = sorted(find_sweeps(path, raise_error), key=SweepFolder.last_used)
+    return last_with_results(sweeps)
+
+
+def last_with_results(sweeps: Sequence[SweepFolder]) -> SweepFolder:
+    """Return the last of these sweeps that has results, and log if that is not the last one. If none has, the last."""
+    chosen = next((sweep for sweep in reversed(sweeps) if sweep.has_results), sweeps[-1])
+    if chosen is not sweeps[-1]:
+        last = sweeps[-1].path
+        logger.warning(
+            "%s was used last and has no results yet: taking %s, the last sweep that has. `reduce %s` computes what is "
+            "stored of the other one.",
+            last.name,
+            chosen.path,
+            last,
+        )
+    return chosen
 
 
 def _study_roots(path: Path) -> list[Path]:

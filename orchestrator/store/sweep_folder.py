@@ -163,6 +163,11 @@ class SweepFolder:
         with self.explained():
             return read_json(self.path / "summary.json")
 
+    @property
+    def has_results(self) -> bool:
+        """Whether the sweep was reduced: its first run has ended, complete or interrupted."""
+        return (self.path / "summary.json").is_file()
+
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
         """Raise UserError, with what to do, for results that cannot be read."""

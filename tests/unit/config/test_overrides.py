@@ -44,6 +44,18 @@ def test_texts_are_quoted_for_hydra(text: str, expected: str) -> None:
         ("grid.norm=layer,filter", "grid.norm", "(several at once: add -m)"),
         ("retry=all", "retry", "must be one of failed"),
         ("engine.eager=perhaps", "engine.eager", "give true or false"),
+        ("out=", "out", "is empty, as an unset variable is"),
+        ("model.path= ", "model.path", "is empty"),
+        ("probes.path=''", "probes.path", "is empty"),
+        ("grid.steps=", "grid.steps", "is empty"),
+        ("grid.towards=", "grid.towards", "is empty"),
+        ("out=s3://bucket/studies", "out", "s3:// is not supported: give a path"),
+        ("probes.path=https://a.org/p.csv", "probes.path", "https:// is not supported"),
+        ("grid.towards=[a,gs://b/c]", "grid.towards", "gs:// is not supported"),
+        ("out='file:///data/x'", "out", "write the path alone: /data/x"),
+        ("model.path=hf://a/b", "model.path", "write model.hub=a/b"),
+        ("sampling.temperature=0.7", "sampling.temperature", "decoding is always greedy"),
+        ("sampling.top_p=0.9", "sampling.top_p", "decoding is always greedy"),
     ],
 )
 def test_an_error_names_the_field_and_the_remedy(text: str, field: str, remedy: str) -> None:
@@ -51,6 +63,15 @@ def test_an_error_names_the_field_and_the_remedy(text: str, field: str, remedy: 
         check_override(text, Presets())
     assert error.value.field == field
     assert remedy in error.value.remedy
+
+
+def test_a_text_for_which_empty_is_a_choice_may_be_empty() -> None:
+    assert compose(["system_prompt.text="]).system_prompt.text == ""
+    assert compose(["probes.prefill="]).probes.prefill == ""
+
+
+def test_a_colon_in_a_path_is_no_scheme() -> None:
+    assert compose(["model.path=a:b//c", "engine=dummy"]).model.path == "a:b//c"
 
 
 def test_choices_become_enum_members_that_are_stored_by_name() -> None:

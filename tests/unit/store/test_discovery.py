@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.discovery import find_studies, find_study_roots, find_sweeps, latest_sweep
+from orchestrator import load_study
+from orchestrator.cli.main import main
+from orchestrator.store.discovery import (
+    find_studies,
+    find_study_roots,
+    find_sweeps,
+    latest_results,
+    latest_sweep,
+)
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
@@ -30,6 +38,23 @@ def test_the_latest_sweep_is_the_one_that_ran_last(sweep: tuple[Study, Path]) ->
     os.utime(other.path / "sweep.json", (1, 1))
     SweepFolder(study, folder).write_run(RunRecord(run="run100", started_at=100, outcome="running"))
     assert latest_sweep(study.out).path == folder
+
+
+def test_results_are_those_of_the_last_sweep_that_has_some(
+    sweep: tuple[Study, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sweep whose first run was killed has no results: the verbs and load_study take the one before and say so."""
+    study, folder = sweep
+    assert latest_results(study.out).path == folder and caplog.messages == []
+    other = SweepFolder(study, study.root / "sweeps" / "other-00000000")
+    other.write_record(SweepRecord(sweep_id="0", name="other", request={}))
+    assert latest_results(study.out).path == load_study(study.root).sweep == folder
+    assert len(caplog.messages) == 2
+    assert all(text.startswith("other-00000000 was used last and has no results yet") for text in caplog.messages)
+    assert latest_results(other.path).path == other.path  # the one that was named
+    assert main(["gate", str(study.root), "visage=0", "gate.allow_single=true"]) == 0
+    assert main(["report", str(study.root)]) == 0
+    assert (folder / "report.html").is_file()
 
 
 @pytest.mark.parametrize("below", [(), ("sweeps",)], ids=["study", "sweeps"])
