@@ -5,16 +5,10 @@ from __future__ import annotations
 from orchestrator.planning.cost import JudgePlan, Plan, ReadingPlan
 from orchestrator.planning.gpus import find_gpu
 from orchestrator.planning.memory import PLACEMENT_TEXT, MemoryEstimate, format_bytes
-from orchestrator.planning.timing import Basis
+from orchestrator.planning.timing import BASIS_TEXT
 from orchestrator.report.narrative import plan_sentence
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import duration
-
-BASIS_TEXT: dict[Basis, str] = {
-    "measured": "measured in this study",
-    "roofline": "from the datasheet, within a factor of two",
-    "assumed": "estimated from the model's size, and measured from the first visit on",
-}
 
 
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:

@@ -30,7 +30,8 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
         UserError: An unknown key or preset (with the nearest known one), or a value of the wrong kind or out of range.
     """
     presets = Presets(folder)
-    checked = [check_override(text, presets) for text in overrides]
+    texts = [text for override in overrides for text in _with_named_model(override, presets)]
+    checked = [check_override(text, presets) for text in texts]
     presets.check(((override.key, override.value) for override in checked), option_types(Config))
     checked = _with_implied(checked, presets)
     config = _compose_by_hydra(checked, presets)
@@ -38,6 +39,21 @@ def compose(overrides: Sequence[str], folder: str | None = None) -> Config:
     _fill_in_names(config, {override.key for override in checked})
     validate(config)
     return config
+
+
+def _with_named_model(override: str, presets: Presets) -> list[str]:
+    """Replace `model=OWNER/NAME` by the preset that has this hub id, or else by `model.hub=OWNER/NAME`.
+
+    Raises:
+        UserError: It is a folder, which `model.path` names, or no id of a hub.
+    """
+    key, _, name = override.lstrip("+").partition("=")
+    if key != "model" or "/" not in name:
+        return [override]
+    if expanded(name).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, flags=re.ASCII):
+        raise UserError("model", name, f"chooses a preset or an id of a hub; a folder is written model.path={name}")
+    preset = presets.with_hub_id(name)
+    return ["model=local", f"model.hub={name}"] if preset is None else [f"model={preset}"]
 
 
 def _with_implied(checked: Sequence[Override], presets: Presets) -> list[Override]:

@@ -40,6 +40,14 @@ class Presets:
         """Return the sorted names of a group's presets. `group` is a folder of `conf/`, such as `model` or `recipe`."""
         return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
 
+    def with_hub_id(self, hub: str) -> str | None:
+        """Return the model preset whose weights have this id on the hub, upper or lower case; None if there is none."""
+        for name in self.options("model"):
+            model = self.load("model", name).get("model")
+            if isinstance(model, dict) and str(model.get("hub")).lower() == hub.lower():
+                return name
+        return None
+
     def file(self, group: str, name: str, field: str = "") -> Path:
         """Return the file of a preset.
 

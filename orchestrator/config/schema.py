@@ -91,6 +91,7 @@ class ProbesConfig:
     path: str | None = None  # a CSV, JSON, JSONL or Parquet file; takes precedence over `file` and `hub`
     hub: str | None = None  # id of a data set on the hub
     revision: str | None = None  # commit of the hub data set
+    rows: int | None = None  # number of prompts in the hub data set, for a `plan` before it is downloaded
     subset: str | None = None  # configuration of the hub data set, or value of a file's column of that name
     split: str | None = None  # split of the hub data set (null: train), or of a file that has a column of that name
     where: str | None = None  # COLUMN=VALUE: take only these rows of the file or data set

@@ -29,6 +29,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "grid.controls": (0, math.inf),
     "grid.directions": (1, math.inf),
     "probes.limit": (1, math.inf),
+    "probes.rows": (1, math.inf),
     "probes.offset": (0, math.inf),
     "probes.sample": (-LARGEST, LARGEST),
     "probes.shots": (0, math.inf),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from orchestrator.utils.console import file_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.paths import expanded
+
+logger = logging.getLogger(__name__)
 
 DUMMY = "dummy"
 """The preset without weights."""
@@ -73,6 +76,14 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
     elif model.hub:
         path = download_snapshot(model)
         source, revision = f"hub:{model.hub}", path.name  # the commit, even if the preset's revision is a branch
+        if model.revision != revision:
+            logger.warning(
+                "%s is at commit %s now. Add model.revision=%s, so that the same command measures the same weights "
+                "after its authors change it.",
+                model.hub,
+                revision,
+                revision,
+            )
     else:
         remedy = f"{model.name} has neither a folder nor a hub id: name a folder, {MODEL_FIELD}=DIR"
         raise UserError(MODEL_FIELD, "null", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -10,6 +11,8 @@ from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import ClusterKind, EngineKind
 from orchestrator.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 NEEDS_TORCHVISION = "Gemma3ForConditionalGeneration"
 """Architecture for which vLLM 0.32 imports torchvision, although no image is ever given to it."""
@@ -39,23 +42,37 @@ def check_token_ids(checkpoint: CheckpointInfo | None, prompt_sets: Sequence[Pro
                 raise UserError("model.path", checkpoint.path, remedy)
 
 
+def lower_max_model_len(config: Config, checkpoint: CheckpointInfo | None) -> None:
+    """Lower `model.max_model_len` to the number of tokens that the model was made for, and log that."""
+    limit, made_for = config.model.max_model_len, _model_limit(checkpoint)
+    if made_for is not None and limit > made_for:
+        logger.info("model.max_model_len=%d is lowered to %d, for which the model was made.", limit, made_for)
+        config.model.max_model_len = made_for
+
+
 def check_lengths(config: Config, checkpoint: CheckpointInfo | None, prompt_sets: Sequence[PromptSet]) -> None:
-    """Check that `model.max_model_len` fits the model, and every prompt with its response.
+    """Check that every prompt fits in `model.max_model_len` with its response.
 
     Raises:
-        UserError: (model.max_model_len) It is too large or too small.
+        UserError: (model.max_model_len) It is too small.
     """
-    limit = config.model.max_model_len
-    model_limit = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
-    if isinstance(model_limit, int) and limit > model_limit:
-        remedy = f"the model was made for {model_limit} tokens: lower it to that"
-        raise UserError("model.max_model_len", limit, remedy)
+    limit, made_for = config.model.max_model_len, _model_limit(checkpoint)
     lengths = ((len(ids), prompts.sampling.max_tokens) for prompts in prompt_sets for ids in prompts.token_ids)
     longest, max_tokens = max(lengths, key=sum, default=(0, 0))
-    if longest + max_tokens > limit:
-        remedy = f"raise it to {longest + max_tokens}, or lower sampling.max_tokens"
-        raise UserError(
-            "model.max_model_len",
-            limit,
-            f"the longest prompt has {longest} tokens and its response may have {max_tokens}: {remedy}",
+    needed = longest + max_tokens
+    if needed <= limit:
+        return
+    remedy = f"raise it to {needed}, or lower sampling.max_tokens"
+    if made_for is not None and made_for < needed:
+        room = made_for - longest
+        remedy = f"the model was made for {made_for}: " + (
+            f"lower sampling.max_tokens to {room}" if room > 0 else "leave out prompts that are too long"
         )
+    sizes = f"the longest prompt has {longest} tokens and its response may have {max_tokens}"
+    raise UserError("model.max_model_len", limit, f"{sizes}: {remedy}")
+
+
+def _model_limit(checkpoint: CheckpointInfo | None) -> int | None:
+    """Return the number of tokens that the model was made for; None if its config does not say."""
+    limit = None if checkpoint is None else checkpoint.config.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None

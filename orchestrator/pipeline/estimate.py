@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import judges
 from orchestrator.config.presets import Presets
-from orchestrator.config.schema import Config, EngineConfig
+from orchestrator.config.schema import Config, EngineConfig, ProbesConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
@@ -22,7 +22,8 @@ from orchestrator.pipeline.grid import build_grid
 from orchestrator.pipeline.judge import PAIRS, name_judging_fields
 from orchestrator.pipeline.precision import plan_from_stored
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
-from orchestrator.pipeline.prompt_sets import load_probe_sets, load_system_prompts, sampling_of
+from orchestrator.pipeline.prompt_sets import is_to_download, load_system_prompts, probe_configs, sampling_of
+from orchestrator.pipeline.smaller_sweep import smaller_sweep
 from orchestrator.planning import cost
 from orchestrator.planning.cost import JudgePlan, Plan
 from orchestrator.planning.gpus import find_gpu, key_of_installed
@@ -35,7 +36,8 @@ from orchestrator.planning.workload import (
     shared_tokens,
     size_of_checkpoint,
 )
-from orchestrator.prompts.probe_sets import ProbeSet
+from orchestrator.prompts.capability import LETTERS
+from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import engines_of, with_totals
 from orchestrator.store.sweep_folder import StoredSweep
@@ -45,6 +47,7 @@ from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import Prompt, Task, visits
 from orchestrator.utils import nvidia
 from orchestrator.utils.choices import (
+    AnswerKind,
     BaseChoice,
     ClusterKind,
     DeviceChoice,
@@ -69,6 +72,12 @@ CHARACTERS_PER_TOKEN = 4
 TEMPLATE_PROMPT_TOKENS = 60
 """Assumed tokens of a prompt in its chat template, if the tokenizer is not on this machine."""
 
+WORDS_OF_EXAMPLE = 70
+"""Assumed words of a solved example before a question, if the data set is not on this machine."""
+
+USUAL_CHOICES = 4
+"""Assumed number of choices of a question, if the data set is not on this machine."""
+
 ASSUMED_EPOCHS = 3
 """Number of checkpoints of a trajectory that is not trained yet."""
 
@@ -76,12 +85,13 @@ ASSUMED_EPOCHS = 3
 def estimate_sweep(config: Config, presets: Presets) -> Plan:
     """Estimate the cost of a sweep, without downloading or training anything.
 
-    If the weights are not on this machine, sizes come from the model's preset and prompt tokens are assumed.
+    If the weights are not on this machine, sizes come from the model's preset and prompt tokens are assumed; so are the
+    prompts of a data set that is not on this machine, if its preset says how many it has.
 
     Raises:
         UserError: The configuration has a mistake.
     """
-    if all_on_this_machine(config, presets):
+    if all_on_this_machine(config, presets) and not any(map(_is_assumed, probe_configs(config, presets))):
         prepared = prepare(config, presets)
         stored = prepared.stored
         missing = find_missing(prepared, stored, config.cluster.part, config.retry == Retry.failed)
@@ -134,10 +144,11 @@ def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     return next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
-def check_machine(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> None:
+def check_machine(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> Plan:
     """Check that a sweep fits the disk and, in a local run, that the GPUs can be used and the memory suffices.
 
-    Raises UserError before anything is loaded. On a cluster each actor checks its own machine.
+    Returns the estimated cost of the missing tasks. Raises UserError before anything is loaded. On a cluster each actor
+    checks its own machine.
 
     Copies of weights that killed processes left in shared memory are removed first, as an actor does.
     """
@@ -148,6 +159,7 @@ def check_machine(prepared: PreparedSweep, missing: Sequence[Task], stored: Stor
     if prepared.config.cluster.kind == ClusterKind.local:
         check_gpus(prepared.config.engine)
         check_memory(plan, hardware.available_memory())
+    return plan
 
 
 def check_gpus(engine: EngineConfig) -> None:
@@ -223,7 +235,10 @@ def _estimate(
     if config.judging.log_probability != LogProbabilityChoice.none:
         reading = cost.estimate_reading(model, setup, missing.texts().workload())
     judging = tuple(_judge_plan(config, judge, missing) for judge in model_judges)
-    return dataclasses.replace(plan, judging=judging, log_probability=reading)
+    loads = [prompts.load for prompts in missing.prompts.values()]
+    smaller = smaller_sweep(plan, loads, 1 if config.grid.towards else config.grid.directions)
+    notes = (*plan.notes, smaller) if smaller else plan.notes
+    return dataclasses.replace(plan, judging=judging, log_probability=reading, notes=notes)
 
 
 def _measured_visit_seconds(stored: StoredSweep) -> float | None:
@@ -241,8 +256,33 @@ def _measured_visit_seconds(stored: StoredSweep) -> float | None:
 
 def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
     """Estimate a whole sweep whose weights, or those of its targets, are not on this machine."""
-    size = config.model.size
-    model = ModelSize(
+    model = _size_of_model(config)
+    if PAIR in (*config.grid.towards, *config.grid.beside, config.grid.match):
+        paired_preset(config)  # raises if the model has none
+    notes = [f"{_absent(config, presets)}: prompt tokens are estimated, and all tasks count as new"]
+    recipes = recipes_in(config, presets)
+    if recipes:
+        weights = 4 * (model.parameters or 0) / 2**30
+        notes.append(
+            f"these recipes are trained first, once, on one device of the driver's machine: {'; '.join(recipes)}. "
+            f"Their time is not included. Each holds the weights in float32, {weights:.1f} GiB (4 times that if all "
+            "weights are trained with Adam)"
+        )
+    prompts: dict[str, _Prompts] = {}
+    for probes in probe_configs(config, presets):
+        if _is_assumed(probes):
+            notes.append(_assumption(probes))
+        prompts |= _assumed_prompts(config, presets, probes)
+    sweep = Sweep(_assumed_grid(config), tuple(prompts), tuple(config.judge_names))
+    return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
+
+
+def _size_of_model(config: Config) -> ModelSize:
+    """Return the model's size: from its weights if they are on this machine, else from its preset."""
+    folder, size = locate_model(config.model), config.model.size
+    if folder is not None:
+        return size_of_checkpoint(read_checkpoint(folder), config.model.name, config.model.dtype)
+    return ModelSize(
         name=config.model.name,
         dtype=config.model.dtype,
         parameters=size.parameters,
@@ -252,59 +292,68 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
         head_dim=size.head_dim,
         vocabulary=size.vocabulary,
     )
-    if PAIR in (*config.grid.towards, *config.grid.beside, config.grid.match):
-        paired_preset(config)  # raises if the model has none
-    absent = "a checkpoint that the grid names is"
-    if locate_model(config.model) is None:
-        absent = "the weights are"
-    notes = [
-        f"{absent} not on this machine: prompt tokens are estimated, sizes are the preset's, all tasks count as new"
-    ]
-    recipes = recipes_in(config, presets)
-    if recipes:
-        weights = 4 * (size.parameters or 0) / 2**30
-        notes.append(
-            f"these recipes are trained first, once, on one device of the driver's machine: {'; '.join(recipes)}. "
-            f"Their time is not included. Each holds the weights in float32, {weights:.1f} GiB (4 times that if all "
-            "weights are trained with Adam)"
-        )
-    probe_sets, note = _assumed_probe_sets(config, presets)
-    if note:
-        notes.append(note)
-    prompts = _assumed_prompts(config, presets, probe_sets)
-    sweep = Sweep(_assumed_grid(config), tuple(prompts), tuple(config.judge_names))
-    return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
 
 
-def _assumed_probe_sets(config: Config, presets: Presets) -> tuple[list[ProbeSet], str | None]:
-    """Read the probe sets. If no file is named yet, return `probes.limit` placeholders and a note for the user."""
-    probes = config.probes
-    if config.probe_sets or probes.path or probes.file or probes.limit is None:
-        return load_probe_sets(config, presets), None
-    prompts = tuple(Prompt(f"prompt {i}", probes.group) for i in range(probes.limit))
-    note = f"{probes.limit} prompts of {probes.name} are assumed: a run needs their file, probes.path=FILE"
-    return [ProbeSet(probes.name or "probes", probes.group, prompts)], note
+def _absent(config: Config, presets: Presets) -> str:
+    """Return what is not on this machine, as the beginning of a sentence."""
+    if config.engine.kind != EngineKind.dummy:
+        if locate_model(config.model) is None:
+            return "the weights are not on this machine, so that sizes are the preset's"
+        if not all_on_this_machine(config, presets):
+            return "a checkpoint that the grid names is not on this machine"
+    return "not all prompts are on this machine"
 
 
-def _assumed_prompts(config: Config, presets: Presets, probe_sets: Sequence[ProbeSet]) -> dict[str, _Prompts]:
-    """Return the assumed size of each probe set under each system prompt. The keys are names instead of ids."""
+def _is_assumed(probes: ProbesConfig) -> bool:
+    """Return whether the number of prompts is assumed: of a file that is not named yet, or of a data set elsewhere."""
+    if probes.path or probes.file:
+        return False
+    if probes.hub is None:
+        return probes.limit is not None
+    return probes.rows is not None and is_to_download(probes)
+
+
+def _assumed_count(probes: ProbesConfig) -> int:
+    """Return the number of prompts of an assumed probe set."""
+    limit = probes.limit if probes.rows is None else max(1, probes.rows - probes.offset)
+    assert limit is not None
+    return min(limit, probes.limit or limit)
+
+
+def _assumption(probes: ProbesConfig) -> str:
+    """Return the remark about an assumed probe set."""
+    count = _assumed_count(probes)
+    if probes.hub is None:
+        return f"{count} prompts of {probes.name} are assumed: a run needs their file, probes.path=FILE"
+    return f"{count} of {probes.rows} prompts of {probes.name} are assumed: `run` downloads them first, {probes.hub}"
+
+
+def _assumed_prompts(config: Config, presets: Presets, probes: ProbesConfig) -> dict[str, _Prompts]:
+    """Return the assumed size of a probe set under each system prompt. The keys are names instead of ids."""
+    if _is_assumed(probes):
+        letters = LETTERS[:USUAL_CHOICES] if probes.answers == AnswerKind.choice else ()
+        shown = tuple(Prompt(f"prompt {i}", probes.group) for i in range(_assumed_count(probes)))
+        probe_set = ProbeSet(probes.name or "probes", probes.group, shown, letters=letters)
+        example_words = (probes.shots or 0) * WORDS_OF_EXAMPLE
+    else:
+        probe_set, example_words = load_probe_set(probes), 0
+    count = len(probe_set.prompts)
     prompts = {}
-    for probe_set in probe_sets:
-        for system in load_system_prompts(config, presets):
-            count = len(probe_set.prompts)
-            words = len((system.text or "").split())
-            prefix = words * 4 // 3
-            if probe_set.few_shot is not None:
-                texts = (probe_set.few_shot.conversation(None, prompt) for prompt in probe_set.prompts)
-                words += sum(len(turn.split()) for text in texts for turn in text.turns) // count
-            tokens = TEMPLATE_PROMPT_TOKENS + words * 4 // 3  # four tokens for three words
-            load = PromptLoad(
-                count,
-                count * tokens,
-                sampling_of(config, probe_set).max_tokens,
-                shared_tokens=shared_tokens(count, prefix),
-            )
-            prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group, not probe_set.letters)
+    for system in load_system_prompts(config, presets):
+        words = len((system.text or "").split())
+        prefix = words * 4 // 3
+        words += example_words
+        if probe_set.few_shot is not None:
+            texts = (probe_set.few_shot.conversation(None, prompt) for prompt in probe_set.prompts)
+            words += sum(len(turn.split()) for text in texts for turn in text.turns) // count
+        tokens = TEMPLATE_PROMPT_TOKENS + words * 4 // 3  # four tokens for three words
+        load = PromptLoad(
+            count,
+            count * tokens,
+            sampling_of(config, probe_set).max_tokens,
+            shared_tokens=shared_tokens(count, prefix),
+        )
+        prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group, not probe_set.letters)
     return prompts
 
 

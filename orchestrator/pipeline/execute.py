@@ -22,6 +22,7 @@ from orchestrator.pipeline.admission import Admission
 from orchestrator.pipeline.estimate import check_machine
 from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
+from orchestrator.pipeline.smaller_sweep import log_cost
 from orchestrator.store.events import EventLog
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.lease import Lease
@@ -132,7 +133,7 @@ def execute(
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
-    check_machine(prepared, todo.tasks, stored)
+    log_cost(check_machine(prepared, todo.tasks, stored))
     code = _run_tasks(prepared, stored, todo.tasks, console, observe)
     return Execution(code, find_missing(prepared, stored))
 

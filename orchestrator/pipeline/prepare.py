@@ -14,7 +14,7 @@ from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import ResolvedModel, resolve_model
-from orchestrator.pipeline.checks import check_image_encoder, check_lengths, check_token_ids
+from orchestrator.pipeline.checks import check_image_encoder, check_lengths, check_token_ids, lower_max_model_len
 from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import (
     load_probe_sets,
@@ -88,6 +88,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     warn_of_missing_template(prompt_sets, config.model.name)
     warn_of_thoughts(prompt_sets, config.model.thought)
     check_token_ids(checkpoint, prompt_sets)
+    lower_max_model_len(config, checkpoint)
     check_lengths(config, checkpoint, prompt_sets)
     prompt_sets = without_duplicates(prompt_sets)
     grid = resolve_grid(config, checkpoint, presets)

@@ -9,6 +9,7 @@ from orchestrator import judges
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models.resolve import ResolvedModel
+from orchestrator.prompts.hub_datasets import is_fetched
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import renderings
@@ -23,16 +24,26 @@ EARLY_STOP_GROUPS = ("harmful", "jailbreak")
 
 def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
     """Read the probe sets, in the order of the configuration. Raises UserError."""
+    return [load_probe_set(probes) for probes in probe_configs(config, presets)]
+
+
+def probe_configs(config: Config, presets: Presets) -> list[ProbesConfig]:
+    """Return the options of each probe set, in the order of the configuration. Raises UserError."""
     if not config.probe_sets:
-        return [load_probe_set(config.probes)]
-    loaded = []
+        return [config.probes]
+    chosen = []
     for name in config.probe_sets:
         probes = presets.read("probes", name, ProbesConfig, "probe_sets")
         if probes.name == config.probes.name:
             probes = config.probes  # this one has the path and column of the command line
         probes.limit, probes.offset = config.probes.limit, config.probes.offset
-        loaded.append(probes)
-    return [load_probe_set(probes) for probes in loaded]
+        chosen.append(probes)
+    return chosen
+
+
+def is_to_download(probes: ProbesConfig) -> bool:
+    """Return whether a probe set is a hub's data set that is not on this machine yet."""
+    return probes.path is None and probes.hub is not None and not is_fetched(probes)
 
 
 def load_system_prompts(config: Config, presets: Presets) -> list[SystemPrompt]:

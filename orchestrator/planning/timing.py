@@ -20,6 +20,12 @@ from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, W
 from orchestrator.utils.choices import Dtype, EngineKind
 
 Basis = Literal["measured", "roofline", "assumed", "unknown"]
+BASIS_TEXT: dict[Basis, str] = {
+    "measured": "measured in this study",
+    "roofline": "from the datasheet, within a factor of two",
+    "assumed": "estimated from the model's size, and measured from the first visit on",
+    "unknown": "unknown",
+}
 
 # GPUs: the share of a datasheet's peak that engines reach, and overheads.
 BANDWIDTH_EFFICIENCY = 0.65  # share of the memory's bandwidth during decoding

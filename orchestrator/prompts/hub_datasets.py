@@ -63,11 +63,7 @@ def fetch_dataset(conf: HubConfig) -> Path:
         UserError: There is no such data set, revision, subset, split or column; it is gated; or the hub does not
             answer.
     """
-    assert conf.hub is not None
-    request = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset}
-    request |= {"split": conf.split or DEFAULT_SPLIT, "where": conf.where}
-    name = re.sub(r"[^\w.-]+", "--", conf.hub)
-    folder = cache_dir() / "data" / f"{name}-{content_id([VERSION, request])}"
+    request, folder = _request(conf), _folder(conf)
     if (folder / SOURCE_FILE).is_file():
         return folder / ROWS_FILE
     try:
@@ -85,6 +81,23 @@ def fetch_dataset(conf: HubConfig) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder / ROWS_FILE
+
+
+def is_fetched(conf: HubConfig) -> bool:
+    """Return whether the data set is on this machine, so that `fetch_dataset` downloads nothing."""
+    return (_folder(conf) / SOURCE_FILE).is_file()
+
+
+def _request(conf: HubConfig) -> dict[str, Any]:
+    """Return the request for a data set, which identifies its rows."""
+    request = {"hub": conf.hub, "revision": conf.revision, "subset": conf.subset}
+    return request | {"split": conf.split or DEFAULT_SPLIT, "where": conf.where}
+
+
+def _folder(conf: HubConfig) -> Path:
+    assert conf.hub is not None
+    name = re.sub(r"[^\w.-]+", "--", conf.hub)
+    return cache_dir() / "data" / f"{name}-{content_id([VERSION, _request(conf)])}"
 
 
 def fetched_commit(conf: HubConfig) -> str:

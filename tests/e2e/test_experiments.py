@@ -22,7 +22,8 @@ from orchestrator.utils.paths import CONF_DIR
 from tests.e2e.conftest import call
 from tests.e2e.test_run import sweep_folder
 
-EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+QUICK = "quick"  # not of the paper: it makes every model's sweep as small as the embedded model's
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml") if path.stem != QUICK)
 PAPER_MODELS = ("llama2_7b", "llama3_8b", "mistral7b", "vicuna7b")
 PAIR_PRESETS = ("interpolate", "interpolate_2d", "interpolate_random")
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,12 @@ def test_every_preset_is_estimated_for_the_embedded_model_and_the_four_models_of
     assert sizes[None] < min(size for model, size in sizes.items() if model is not None) / 5, (
         "the default must be small"
     )
+
+
+def test_quick_gives_any_model_the_sweep_of_the_embedded_model(no_weights: None) -> None:
+    default, quick = compose([]), compose([f"experiment={QUICK}", "model=mistral7b"])
+    assert quick.sampling == default.sampling and quick.probes == default.probes
+    assert (quick.grid.kind, quick.grid.steps, quick.grid.directions) == (default.grid.kind, default.grid.steps, 1)
 
 
 def test_an_experiment_overrides_the_defaults_and_the_command_line_overrides_both() -> None:

@@ -74,6 +74,16 @@ def test_a_colon_in_a_path_is_no_scheme() -> None:
     assert compose(["model.path=a:b//c", "engine=dummy"]).model.path == "a:b//c"
 
 
+def test_a_model_can_be_named_by_its_id_on_the_hub() -> None:
+    preset = compose(["model=mistralai/mistral-7b-instruct-v0.2"]).model
+    assert preset == compose(["model=mistral7b"]).model
+    other = compose(["model=someone/tiny.model"]).model
+    assert (other.hub, other.name, other.revision, other.path) == ("someone/tiny.model", "tiny.model", None, None)
+    for folder in ("./models/tiny", "/models/tiny", "a/b/c", "models/"):
+        with pytest.raises(UserError, match=f"a folder is written model.path={folder}"):
+            compose([f"model={folder}"])
+
+
 def test_choices_become_enum_members_that_are_stored_by_name() -> None:
     config = compose(["model.dtype=float16", "retry=failed", "grid=random_2d"])
     assert config.model.dtype is Dtype.float16

@@ -48,3 +48,21 @@ def test_a_token_beyond_the_embedding_is_refused(tmp_path: Path, name: str, conf
     for beyond in (prompts(0, 8, 1), prompts(0, letters=(1, 8))):
         with pytest.raises(UserError, match="gives token 8 in the prompt 'Hi', and the embedding holds 8 tokens"):
             checks.check_token_ids(checkpoint, [prompts(7), beyond])
+
+
+def test_the_length_is_lowered_to_what_the_model_was_made_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read = read_checkpoint(model(tmp_path / "base", weights(0)))
+    checkpoint = dataclasses.replace(read, config={**read.config, "max_position_embeddings": 100})
+    config = compose([f"model.path={read.path}"])
+    caplog.set_level("INFO")
+    checks.lower_max_model_len(config, checkpoint)
+    assert config.model.max_model_len == 100
+    assert caplog.messages == ["model.max_model_len=2048 is lowered to 100, for which the model was made."]
+    checks.lower_max_model_len(config, checkpoint)
+    assert len(caplog.messages) == 1
+    prompts = PromptSet("harmful", (Prompt("Hi"),), ("Hi",), (tuple(range(40)),), Sampling(61))
+    with pytest.raises(UserError, match=r"the model was made for 100: lower sampling\.max_tokens to 60$"):
+        checks.check_lengths(config, checkpoint, [prompts])
+    with pytest.raises(UserError, match="raise it to 101, or lower"):
+        checks.check_lengths(config, None, [prompts])
+    checks.check_lengths(config, checkpoint, [dataclasses.replace(prompts, sampling=Sampling(60))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,11 @@ from orchestrator.cli.plan_table import plan_rows
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models import targets
-from orchestrator.pipeline import estimate
+from orchestrator.pipeline import estimate, prompt_sets
 from orchestrator.planning.cost import Plan
 from orchestrator.planning.limits import check_memory
 from orchestrator.utils.choices import BaseChoice
+from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 
 
@@ -132,3 +134,33 @@ def test_the_prefix_of_prompts_is_what_all_begin_with() -> None:
     assert plain.seconds and llama2.seconds
     assert llama2.prompt_tokens > 2 * plain.prompt_tokens
     assert llama2.seconds.prefill < 1.3 * plain.seconds.prefill
+
+
+def test_a_long_sweep_names_a_smaller_one() -> None:
+    long = planned("engine.device=cpu", "cluster.gpu=null", "sampling.max_tokens=512", "grid.directions=3")
+    assert (long.wall_hours or 0) > 1
+    (note,) = (note for note in long.notes if note.startswith("smaller: +experiment=quick"))
+    assert "grid.directions=1" in note
+    quick = planned("engine.device=cpu", "cluster.gpu=null", "experiment=quick", "sampling.early_stop=true")
+    assert f"takes at most {duration((quick.wall_hours or 0) * 3600)} here" in note
+    assert not any("smaller" in note for note in quick.notes)
+
+
+def test_data_sets_that_are_not_here_are_estimated_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path))
+    monkeypatch.setattr(prompt_sets, "load_probe_set", lambda _: pytest.fail("downloads"))
+    plan = planned("probes=advbench", "probes.limit=80")
+    assert plan.responses == 80 * plan.points
+    assert any(note.startswith("80 of 520 prompts of advbench are assumed") for note in plan.notes)
+    assert planned("probes=advbench", "probes.limit=null", "probes.offset=500").responses == 20 * plan.points
+    harmbench_and_mmlu = planned("probe_sets=[harmbench,mmlu]", "probes.limit=null")
+    assert harmbench_and_mmlu.responses == (200 + 14_042) * plan.points
+    assert harmbench_and_mmlu.generated_tokens == (200 * 512 + 14_042) * plan.points, "a question has one token"
+
+
+def test_every_preset_of_a_hub_says_how_many_rows_it_has() -> None:
+    presets = Presets()
+    loaded = {name: presets.load("probes", name) for name in presets.options("probes")}
+    assert [name for name, preset in loaded.items() if preset.get("hub") and not preset.get("rows")] == []
