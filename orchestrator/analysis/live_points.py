@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,15 @@ class MeasuredPoint:
     radius_so_far: float | None = None
 
 
-def prompts_name(prompts: PromptSet, several_system_prompts: bool) -> str:
-    """Return the name under which the ASR of a prompt set is reported."""
-    return f"{prompts.probe_set}/{prompts.system_prompt}" if several_system_prompts else prompts.probe_set
+def point_names(prompt_sets: Sequence[PromptSet]) -> dict[tuple[str, str], str]:
+    """Return the names under which ASR is reported, by (probe set, system prompt)."""
+    several = len({prompts.system_prompt for prompts in prompt_sets}) > 1
+    return {
+        (prompts.probe_set, prompts.system_prompt): f"{prompts.probe_set}/{prompts.system_prompt}"
+        if several
+        else prompts.probe_set
+        for prompts in prompt_sets
+    }
 
 
 class LivePoints:
@@ -70,8 +76,8 @@ class LivePoints:
     """
 
     def __init__(self, stored: StoredSweep) -> None:
-        several = len({prompts.system_prompt for prompts in stored.prompt_sets}) > 1
-        self._names = {prompts.id: prompts_name(prompts, several) for prompts in stored.prompt_sets}
+        names = point_names(stored.prompt_sets)
+        self._names = {p.id: names[p.probe_set, p.system_prompt] for p in stored.prompt_sets}
         harmful = [prompts for prompts in stored.prompt_sets if prompts.group == PRIMARY_GROUP]
         self._primary = (harmful or list(stored.prompt_sets))[0].id
         judge = live_judge(stored)
@@ -91,7 +97,8 @@ class LivePoints:
 
     def take(self, visit: str, point_id: str, tokens: int, seconds: float, **_: Any) -> MeasuredPoint:
         """Return the point of a visit that is stored, given the fields of its event. Raises UserError."""
-        asr = {self._names[set_id]: value for (_, set_id), value in self._read(visit).items()}
+        scores = self._read(visit)
+        asr = {self._names[set_id]: value for (point, set_id), value in scores.items() if point == point_id}
         return MeasuredPoint(
             point_id=point_id,
             positions=tuple(self._positions.get(point_id, ())),

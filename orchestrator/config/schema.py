@@ -282,6 +282,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    track: list[str] = field(default_factory=list)  # experiment trackers: wandb, mlflow, trackio, tensorboard
     out: str = "studies"  # folder that holds all studies
     study: StudyConfig = field(default_factory=StudyConfig)
     name: str | None = None  # name of the sweep's folder; null: the grid's kind

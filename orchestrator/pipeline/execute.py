@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 MAX_SESSIONS = 3
 """Number of local Ray sessions that may end under one run before it is interrupted."""
 
-RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=")
+RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=", "track=")
 """Overrides of a single run, which the sweep's record leaves out."""
 
 

@@ -9,6 +9,7 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -22,6 +23,8 @@ from orchestrator.pipeline.prompt_sets import log_rendering
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import assign_parts, parse_part
+from orchestrator.tracking.registry import checked
+from orchestrator.tracking.tracking import Tracking
 from orchestrator.utils.errors import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,14 @@ class RunResult:
 
 def _watch_nothing(stored: StoredSweep) -> Observer:
     return ignore_event
+
+
+def _both(one: Observer, other: Observer) -> Observer:
+    def observe(event: str, **fields: Any) -> None:
+        one(event, **fields)
+        other(event, **fields)
+
+    return observe
 
 
 def run(
@@ -73,8 +84,9 @@ def run(
     prepared = prepare(config, presets)
     log_rendering(prepared.prompt_sets, prepared.sweep.thought)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
-    with open_sweep(prepared, overrides) as stored:
-        observe = watch(stored)
+    trackers, live = checked(config.track), config.cluster.part is None
+    with open_sweep(prepared, overrides) as stored, Tracking(stored, trackers, live) as tracking:
+        observe = _both(tracking.observe, watch(stored))
         execution = execute(prepared, stored, console, observe)
         if config.cluster.part is not None and execution.missing.tasks:
             return _wait_for_other_parts(stored, execution, config.cluster.part)
@@ -85,6 +97,7 @@ def run(
             code = _judge_and_reduce(config, stored, console, repaired) or code
         if code == ExitCode.COMPLETE and execution.missing.given_up:
             code = ExitCode.FAILED_TASKS
+        tracking.finish()
         return RunResult(code, stored)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator import judges
-from orchestrator.judges import Judge
+from orchestrator.judges import Judge, checked_verdict
 from orchestrator.judges._model import ModelJudge
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep
@@ -40,7 +40,7 @@ class VisitScores:
         A task without any verdict has no entry. Empty if the visit is not stored.
 
         Raises:
-            UserError: The disk cannot be read.
+            UserError: The disk cannot be read, or a judge of the user's fails.
         """
         table = self._study.generations.read_visit(visit)
         if table is None:
@@ -59,7 +59,8 @@ class VisitScores:
         answer = self._answers.of(set_id, prompt, response)
         if answer is None:
             return None
-        return self._judge.outcome(self._judge.verdict(self._texts[set_id, prompt], answer), self._groups[set_id])
+        verdict = checked_verdict(self._judge, self._texts[set_id, prompt], answer)
+        return self._judge.outcome(verdict, self._groups[set_id])
 
 
 def live_judge(stored: StoredSweep) -> Judge | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.store.files import publish
 from orchestrator.store.study import Study
+from orchestrator.store.tracking_log import TRACKING
 from orchestrator.store.verification import SIGNED, DamageFinding
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import file_sha256
@@ -120,14 +121,18 @@ def _compare(root: Path, signed: dict[str, str]) -> list[DamageFinding]:
 
 
 def _hashes(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a study, by its name, sorted. Left out are signatures and leases.
+    """Return the SHA-256 of each file of a study, by its name, sorted.
 
-    A lease says which driver runs a sweep now, and is no part of what was measured.
+    Left out are signatures, leases and the folders of experiment trackers: a lease says which driver runs a sweep now,
+    and a tracker's files what another program has received. Neither is part of what was measured.
     """
     hashes = {}
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         is_lease = len(inside.parts) == 3 and inside.parts[0] == "sweeps" and path.match("lease*.json")
+        is_tracking = inside.parts[0] == "sweeps" and inside.parts[2:3] == (TRACKING,)
+        if is_tracking:
+            continue
         if path.is_symlink():
             hashes[inside.as_posix()] = _LINK
         elif path.is_file() and inside.parts[0] != SIGNED and not is_lease:

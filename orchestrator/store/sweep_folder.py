@@ -24,6 +24,7 @@ from orchestrator.store.files import (
 from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RunRecord, SweepRecord
 from orchestrator.store.study import Study
+from orchestrator.store.tracking_log import TRACKING
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -112,6 +113,10 @@ class SweepFolder:
     def ray_logs_path(self, run: str) -> Path:
         """Return the folder of the logs of a run's local Ray session, which contain the output of its actors."""
         return self.path / "logs" / f"{run}-ray"
+
+    def tracking_path(self, name: str) -> Path:
+        """Return a path in the folder of experiment trackers."""
+        return self.path / TRACKING / name
 
     # The weights of model judges, and descriptions of judges outside of this program.
 

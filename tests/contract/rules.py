@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("pipeline",),
-    ("report", "execution", "planning"),
+    ("report", "execution", "planning", "tracking"),
     ("analysis", "models"),
     ("scoring", "workers"),
     ("store", "prompts", "config"),
