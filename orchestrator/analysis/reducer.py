@@ -34,7 +34,7 @@ from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.judges import Judge
-from orchestrator.judges._model import UNPARSED, ModelJudge
+from orchestrator.judges._model import UNPARSED
 from orchestrator.prompts import capability
 from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
 from orchestrator.scoring.log_probability import SweepLogProbabilities
@@ -95,7 +95,7 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     if refusals is None:
         refusals = refusals_by_probe(stored)
     panel = load_panel(stored)
-    counted = [counts(outcomes(stored, judge), judge.name) for judge in panel]
+    counted = [_with_enough(counts(outcomes(stored, judge), judge.name), judge, stored) for judge in panel]
     sets = pd.DataFrame(
         [
             {"prompt_set_id": p.id, "probe_set": p.probe_set, "group": p.group, "system_prompt": p.system_prompt}
@@ -110,6 +110,14 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     inapplicable = _inapplicable(panel, stored.prompt_sets)
     kept = [key not in inapplicable for key in zip(frame["judge"], frame["group"], strict=True)]
     return frame if all(kept) else frame[kept].reset_index(drop=True)
+
+
+def _with_enough(tallies: pd.DataFrame, judge: Judge, stored: StoredSweep) -> pd.DataFrame:
+    """Return the counts of the tasks of which the judge has judged enough responses (`Judge.least_share`)."""
+    if not judge.least_share:
+        return tallies
+    sizes = {prompts.id: len(prompts.prompts) for prompts in stored.prompt_sets}
+    return tallies[tallies["n"] >= judge.least_share * tallies["prompt_set_id"].map(sizes).astype("float64")]
 
 
 def nodes(sweep: Sweep) -> pd.DataFrame:
@@ -263,7 +271,9 @@ def _seconds_per_response(runs: Sequence[RunRecord]) -> float | None:
 def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
     """Return the counts of a judge's verdicts by prompt set, and the record of its weights."""
     verdicts, mean_scores = verdict_counts(stored, judge)
-    record = stored.folder.read_judge(judge.name) if isinstance(judge, ModelJudge) else {}
+    record = stored.folder.read_judge_record(judge.name)
+    if judge.source:
+        record |= {"file": judge.origin, "file_sha256": judge.source}
     sets = tuple(
         VerdictCounts(
             probe_set=p.probe_set,

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 JUDGE_OPTIONS = ("judge", "judges", "judge.path", "judging.file")
 """The options that select judges."""
 
+HUMAN = "human"
+"""The judge of verdicts of people."""
+
 
 def run(call: Call) -> int:
     """Run the tasks of a sweep that are not stored yet, then judge, reduce and draw it. Repeat it to resume."""
@@ -114,24 +117,44 @@ def status(call: Call) -> int:
 
 
 def judge(call: Call) -> int:
-    """Judge the latest sweep, or [SWEEP], again and reduce it: [judges=[a,b]] [calibrate=FILE]."""
+    """Judge the latest sweep, or [SWEEP], again: [judges=[a,b]] [export=FILE] [verdicts=FILE] [calibrate=FILE]."""
     from orchestrator.config.overrides import split_section
     from orchestrator.pipeline.calibrate import calibrate, read_labels
+    from orchestrator.pipeline.human import import_verdicts
     from orchestrator.pipeline.rejudge import rejudge, with_judges
 
     own_options, other_options = split_section(call.overrides, "judging")
     overrides = (*own_options, *other_options, "sampling.early_stop=false")  # nothing is generated
     call = dataclasses.replace(call, overrides=overrides)
     stored = _stored(call)
-    file = call.config.judging.calibrate
-    labels = None if file is None else read_labels(expanded(file))
+    options = call.config.judging
+    if options.export is not None:
+        return _export(call, stored)
+    labels = None if options.calibrate is None else read_labels(expanded(options.calibrate))
     if any(override.partition("=")[0].lstrip("+") in JUDGE_OPTIONS for override in call.overrides):
         stored = with_judges(stored, tuple(call.config.judge_names))
+    if options.verdicts is not None:
+        imported = import_verdicts(stored, expanded(options.verdicts), options.annotator)
+        logger.info("%d new verdicts of people", imported)
+        if HUMAN not in stored.sweep.judges:
+            stored = with_judges(stored, (*stored.sweep.judges, HUMAN))
     if labels is not None:
         calibrate(stored, labels)
     code = rejudge(call.config, stored, stderr_console(), call.overrides, call.config_dir)
     print_results(stored.folder, call.json)
     return code
+
+
+def _export(call: Call, stored: StoredSweep) -> int:
+    """Write the responses of a sweep that nobody has judged to a CSV file."""
+    from orchestrator.pipeline.human import export_responses
+
+    options = call.config.judging
+    assert options.export is not None
+    path = expanded(options.export)
+    rows = export_responses(stored, path, options.rows, options.seed)
+    print_mapping({"file": str(path), "responses": rows}, call.json)
+    return ExitCode.COMPLETE
 
 
 def reduce(call: Call) -> int:

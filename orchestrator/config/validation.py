@@ -37,6 +37,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "sampling.max_tokens": (1, math.inf),
     "judging.max_model_len": (1, math.inf),
     "judging.tensor_parallel": (1, math.inf),
+    "judging.rows": (1, math.inf),
+    "judging.seed": (-LARGEST, LARGEST),
     "engine.tensor_parallel": (1, math.inf),
     "engine.max_num_seqs": (1, math.inf),
     "engine.max_num_batched_tokens": (1, math.inf),

@@ -32,6 +32,7 @@ class JudgeDescription(JsonRecord):
             out.
         thought: Closing tag of the thoughts after which it judges.
         runs_model: Whether it is a model judge.
+        least_share: As in `Judge`.
         source: SHA-256 of the file that defines it. Empty if its code is this program's.
         origin: Name of that file, or of the package that holds it.
     """
@@ -43,6 +44,7 @@ class JudgeDescription(JsonRecord):
     outcomes: Mapping[str, Mapping[str, str | None]]
     thought: str = ""
     runs_model: bool = False
+    least_share: float = 0.0
     source: str = ""
     origin: str = ""
 
@@ -61,6 +63,7 @@ def describe(judge: Judge) -> JudgeDescription:
         },
         thought=judge.thought,
         runs_model=isinstance(judge, ModelJudge),
+        least_share=judge.least_share,
         source=judge.source,
         origin=judge.origin,
     )
@@ -81,6 +84,7 @@ class DescribedJudge(Judge):
         self.version = description.version
         self.verdicts = description.verdicts
         self.thought = description.thought
+        self.least_share = description.least_share
         self.source = description.source
         self.origin = description.origin
         self.id = description.judge_id

@@ -26,10 +26,12 @@ from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.judges._described import describe
 from orchestrator.judges._model import UNPARSED, ModelJudge
+from orchestrator.judges.human import JUDGE as HUMAN
 from orchestrator.models.checkpoint import MODEL_FIELD
 from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, judge_prompt_set
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
+from orchestrator.scoring.human import score_with_people
 from orchestrator.scoring.panel import check_judges
 from orchestrator.scoring.text_judges import Verdict, score_missing, score_with_text_judges
 from orchestrator.store.parts import TaskParts
@@ -150,6 +152,8 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
             elif result.unanswered and code == ExitCode.COMPLETE:
                 code = ExitCode.FAILED_TASKS
     with console.status("judging"):
+        if HUMAN.name in stored.sweep.judges:
+            score_with_people(stored)
         score_with_text_judges(stored)
         score_with_log_probabilities(stored)
     return code

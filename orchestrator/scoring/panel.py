@@ -13,6 +13,7 @@ from orchestrator.judges import Judge
 from orchestrator.judges._described import from_description
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
+from orchestrator.judges.human import JUDGE as HUMAN
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -44,6 +45,8 @@ def load_judge(stored: StoredSweep, name: str) -> Judge:
         is_same = judge is not None and not isinstance(judge, ModelJudge) and judge.id == description.judge_id
         return judge if judge is not None and is_same else from_description(description)
     assert judge is not None
+    if name == HUMAN.name:
+        raise UserError("judge", name, "has not judged this sweep yet: `judge` joins the verdicts of people to it")
     if isinstance(judge, ModelJudge):
         weights = stored.folder.read_judge(name)
         if not weights:

@@ -32,7 +32,8 @@ class HumanVerdict(JsonRecord):
 
     Attributes:
         prompt_id: Id of the prompt.
-        response_id: Hash of the response's text, as in the judgements (`utils.hashing.text_id`).
+        response_id: Hash (`utils.hashing.text_id`) of the text that was judged: the response, without its thought if
+            the sweep judges what follows thoughts (`sweep.thoughts.Answers`).
         verdict: One of VERDICTS.
         annotator: Name of the person.
         judged_at: Time of the verdict in UTC, as ISO 8601 to the microsecond; see `now`.

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 JUDGE_TYPES: dict[str, type] = {
     **dict.fromkeys(("source", "revision", "fingerprint", "dtype", "answers"), str),
     "unparsed_examples": list,
+    "annotators": list,
     "version": int,
 }
-"""The fields of the record of a judge's weights, see `check_fields`."""
+"""The fields of the record of a judge, see `check_fields`."""
 
 
 class SweepFolder:
@@ -126,25 +127,30 @@ class SweepFolder:
 
     def read_judge(self, name: str) -> dict[str, Any]:
         """Return the record of the weights with which a model judge judged the sweep. Empty if it has not yet."""
+        document = self.read_judge_record(name)
+        return {} if document.get("fingerprint") is None or document.get("dtype") is None else document
+
+    def write_description(self, description: JudgeDescription, record: Mapping[str, Any] | None = None) -> None:
+        """Record the description of a judge that is no model judge, and what else is known about its verdicts."""
+        document = {"judge_id": description.judge_id, "description": description.to_json(), **(record or {})}
+        if self.read_judge_record(description.name) != document:
+            self.write_judge(description.name, document)
+
+    def read_judge_record(self, name: str) -> dict[str, Any]:
+        """Return all that is recorded about a judge. Empty if nothing is, or if the record cannot be read."""
         try:
             document = read_json(self.path / "judges" / f"{name}.json")
             check_fields(document, JUDGE_TYPES)
         except (DamagedFileError, FormatError):
             return {}
-        return {} if document.get("fingerprint") is None or document.get("dtype") is None else document
-
-    def write_description(self, description: JudgeDescription) -> None:
-        """Record the description of a judge that is no model judge."""
-        document = {"judge_id": description.judge_id, "description": description.to_json()}
-        if self.read_description(description.name) != description:
-            self.write_judge(description.name, document)
+        return document
 
     def read_description(self, name: str) -> JudgeDescription | None:
         """Return the description of a judge that has judged the sweep. None if none is stored."""
         try:
-            document = read_json(self.path / "judges" / f"{name}.json").get("description")
+            document = self.read_judge_record(name).get("description")
             return None if document is None else JudgeDescription.from_json(document)
-        except (DamagedFileError, FormatError):
+        except FormatError:
             return None
 
     # Results.

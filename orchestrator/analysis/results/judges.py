@@ -23,7 +23,10 @@ class VerdictCounts(PromptsKey):
     mean_score: float | None
 
 
-JUDGE_RECORD = ("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples")
+JUDGE_RECORD = (
+    *("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples"),
+    *("file", "file_sha256", "annotators"),
+)
 """The keys of `JudgeSummary.record`."""
 
 
@@ -33,8 +36,9 @@ class JudgeSummary(JsonRecord):
 
     Attributes:
         record: For a model judge, `source`, `revision`, `fingerprint` and `dtype` of its weights, `answers` (the name
-            of the study that holds its answers) and `unparsed_examples`, as far as they were recorded. Empty for a text
-            judge. In JSON these are keys of the judge itself.
+            of the study that holds its answers) and `unparsed_examples`, as far as they were recorded. For a judge of
+            the user's, `file` and `file_sha256`. For the judge `human`, `annotators` (`scoring.human.Annotator`). Empty
+            for other text judges. In JSON these are keys of the judge itself.
         unparsed: Number of answers that its parser could not read.
     """
 
