@@ -33,6 +33,7 @@ IDS = {
     "degenerate": "412bfdcd74b8d916",
     "harmbench_llama2": "6864719804cf5114",
     "harmbench_mistral": "383268f30b26c912",
+    "human": "c06bb4f9ff018d03",
     "keyword": "9ef5f4b48f7d1c6d",
     "keyword_plus": "47c6043f12961860",
     "llama_guard3": "cd495ea7eb901dfd",
