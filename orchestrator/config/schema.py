@@ -201,6 +201,10 @@ class ClusterConfig:
     gpu: str | None = None  # GPU for which `plan` estimates, such as h100
     max_attempts: int = 3  # number of failed attempts after which a visit is given up
     deadline_floor: float = 120.0  # minimum deadline of a visit in seconds
+    min_tokens_per_second: float = (
+        1.0  # the first visits are late if they generate fewer, or after an hour if that is more
+    )
+    load_limit: float = 14400.0  # seconds in which the process of an actor has to load its engine
     grace: float = 30.0  # seconds that running visits get to finish after Ctrl-C
     part: str | None = None  # i/n: run only the i-th of n parts of the sweep, for a job array
     dry_run: bool = False  # with cluster=slurm: print the job script and submit nothing

@@ -43,7 +43,9 @@ class ActorSlot:
     Attributes:
         number: Number of the slot, from 0.
         handle: Ray's handle of the actor.
+        created: Reference that Ray resolves when the actor's process runs; it may wait for resources before.
         loading: Reference to the result of `load`; None once the actor is ready.
+        loading_since: Monotonic time since which the actor's process is known to run; None before.
         ready_since: Monotonic time at which the actor became ready; None before.
         description: What `load` returned; empty before.
         assigned: References and items in order; the first item runs.
@@ -54,7 +56,9 @@ class ActorSlot:
 
     number: int
     handle: Any
+    created: Any
     loading: Any
+    loading_since: float | None = None
     ready_since: float | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
     assigned: collections.deque[tuple[Any, WorkItem]] = field(default_factory=collections.deque)
@@ -104,6 +108,19 @@ class ActorSlot:
             return False
         finished, _ = ray.wait([self.next_result], timeout=LATE_TIMEOUT)
         return not finished
+
+    def is_late_to_load(self, limit: float) -> bool:
+        """Return whether the actor's process has run for more than `limit` seconds without loading its engine."""
+        if self.is_ready:
+            return False
+        if self.loading_since is None:
+            created, _ = ray.wait([self.created], timeout=0)
+            self.loading_since = time.monotonic() if created else None
+            return False
+        if time.monotonic() - self.loading_since <= limit:
+            return False
+        loaded, _ = ray.wait([self.loading], timeout=LATE_TIMEOUT)
+        return not loaded
 
 
 class ActorPool:
@@ -201,7 +218,7 @@ class ActorPool:
         )
         remote_class: Any = make(self._setup.actor)  # Ray's classes have no types
         handle = remote_class.remote(self._setup.spec, str(self._study.root), self._study.id, self._token)
-        self._slots[number] = ActorSlot(number, handle, handle.load.remote())
+        self._slots[number] = ActorSlot(number, handle, handle.__ray_ready__.remote(), handle.load.remote())
         self._observe("actor_starting", slot=number)
 
     def finish_start(self, slot: ActorSlot) -> None:
@@ -234,6 +251,13 @@ class ActorPool:
             ready = sum(other.is_ready for other in self._slots.values())
             self._outcome.actors_at_once = max(self._outcome.actors_at_once, ready)
             self._observe("actor_ready", slot=slot.number, gpus=self._policy.gpus_per_actor, **slot.description)
+
+    def end_late_starts(self) -> None:
+        """Count the start of each actor that is late to load as failed. Raises UserError if no actor can be started."""
+        limit = self._policy.load_limit
+        for slot in self.slots:
+            if slot.is_late_to_load(limit):
+                self._fail_start(slot, f"has not loaded within {limit:.0f} s (cluster.load_limit)", blamed=True)
 
     def _check_versions(self, description: Mapping[str, Any]) -> None:
         """Compare an actor's versions of what affects responses with those of the first actor.

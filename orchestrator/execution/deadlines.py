@@ -17,7 +17,9 @@ DURATIONS = 1000  # number of the latest visits from which deadlines are compute
 class VisitDeadlines:
     """Deadlines of visits: a multiple of the median time for the same token budget.
 
-    A visit's token budget (`tokens`) is the maximum number of tokens that it may generate (see `token_budget`).
+    A visit's token budget (`tokens`) is the maximum number of tokens that it may generate (see `token_budget`). Until
+    `DispatchPolicy.deadline_after` visits are completed, deadlines follow from the lowest plausible pace instead. They
+    are generous, because they only have to end a wait for an engine that will never answer.
     """
 
     def __init__(self, policy: DispatchPolicy) -> None:
@@ -31,13 +33,16 @@ class VisitDeadlines:
         self._seconds_per_token.append(seconds / tokens)
         self._median = None
 
-    def limit(self, tokens: int) -> float | None:
-        """Return the seconds allowed for a visit with this token budget.
+    @property
+    def pace_is_known(self) -> bool:
+        """True once the number of completed visits has reached `DispatchPolicy.deadline_after`."""
+        return len(self._seconds_per_token) >= self._policy.deadline_after
 
-        None until the number of completed visits reaches `DispatchPolicy.deadline_after`.
-        """
-        if len(self._seconds_per_token) < self._policy.deadline_after:
-            return None
+    def limit(self, tokens: int) -> float:
+        """Return the seconds allowed for a visit with this token budget."""
+        if not self.pace_is_known:
+            floor = max(self._policy.deadline_floor, self._policy.first_deadline_floor)
+            return max(floor, tokens / self._policy.min_tokens_per_second)
         if self._median is None:
             self._median = statistics.median(self._seconds_per_token)
         return max(self._policy.deadline_floor, self._policy.deadline_factor * self._median * tokens)

@@ -147,6 +147,7 @@ class Dispatcher:
             return
         self._last_check = time.monotonic()
         self._replace_late()
+        self._pool.end_late_starts()
         self._pool.start_missing(len(self._queue))
 
     def _assign(self) -> None:
@@ -286,8 +287,13 @@ class Dispatcher:
                     self._replace(slot, f"past its deadline of {limit:.0f} s", blamed=False)
             elif item is not None:
                 allowed = self._deadlines.limit(token_budget(item, self._prompt_sets))
-                if allowed is not None and slot.is_late(allowed):
-                    self._replace(slot, f"past its deadline of {allowed:.0f} s")
+                if not slot.is_late(allowed):
+                    continue
+                why = f"past its deadline of {allowed:.0f} s"
+                if self._deadlines.pace_is_known:
+                    self._replace(slot, why)
+                else:  # perhaps the engine never answers
+                    self._replace_lost(slot, f"{why} for one of the first visits (cluster.min_tokens_per_second)")
 
     def _replace_broken(self, slot: ActorSlot, visit: Visit, why: str) -> None:
         """Replace an actor of which two visits in a row failed."""

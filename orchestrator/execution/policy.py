@@ -18,7 +18,12 @@ class DispatchPolicy:
         deadline_floor: Minimum deadline in seconds.
         deadline_factor: A visit is late after this multiple of the usual time for its maximum number of tokens
             (see `VisitDeadlines`).
-        deadline_after: Number of completed visits before deadlines apply.
+        deadline_after: Number of completed visits from which on the usual time is known.
+        first_deadline_floor: Minimum deadline in seconds before that. Engines compile in their first visits.
+        min_tokens_per_second: Before that, a visit is late if it generates fewer tokens per second than this, reckoned
+            for its maximum number of tokens.
+        load_limit: Seconds in which the process of an actor has to load its engine. It may wait for another actor that
+            loads onto the same GPU (`workers.actor.LONGEST_LOAD`).
         max_failed_starts: After this number of failed starts in a row no actor is started in a slot any more.
         grace: Seconds that running visits have to finish after the first signal to stop.
     """
@@ -31,5 +36,8 @@ class DispatchPolicy:
     deadline_floor: float = 120.0
     deadline_factor: float = 10.0
     deadline_after: int = 5
+    first_deadline_floor: float = 3600.0
+    min_tokens_per_second: float = 1.0
+    load_limit: float = 4 * 3600.0
     max_failed_starts: int = 3
     grace: float = 30.0

@@ -143,6 +143,8 @@ def dispatch_policy(config: Config, engine: EngineSpec, gpus: int, cores: int) -
         gpus_per_actor=gpus_per_actor,
         max_attempts=cluster.max_attempts,
         deadline_floor=cluster.deadline_floor,
+        min_tokens_per_second=cluster.min_tokens_per_second,
+        load_limit=cluster.load_limit,
         grace=cluster.grace,
     )
 

@@ -132,6 +132,20 @@ class HangsMeasuring(Actor):
         return super().measure(direction)
 
 
+class HangsAtFirst(Actor):
+    """Hang while the first actor loads, and at the first visit that any actor runs."""
+
+    def load(self) -> dict[str, Any]:
+        if is_first(self._study.out):
+            time.sleep(600)
+        return super().load()
+
+    def visit(self, visit: Visit) -> Receipt:
+        if is_first(self._study.out, "visit"):
+            time.sleep(600)
+        return super().visit(visit)
+
+
 class FailsReading(Actor):
     """Fail to read a batch that contains the text `poison`, and hang once at one that contains the text `trap`."""
 
@@ -192,10 +206,10 @@ class DiesLoading(Actor):
         return {}
 
 
-def is_first(out: Path) -> bool:
-    """Return True to the first caller for this folder, and False to all others."""
+def is_first(out: Path, occasion: str = "") -> bool:
+    """Return True to the first caller for this folder and occasion, and False to all others."""
     with contextlib.suppress(FileExistsError):
-        (out / "first").touch(exist_ok=False)
+        (out / f"first{occasion}").touch(exist_ok=False)
         return True
     return False
 

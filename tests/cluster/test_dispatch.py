@@ -28,6 +28,7 @@ from tests.cluster.actors import (
     Closing,
     DiesLoading,
     FailsReading,
+    HangsAtFirst,
     HangsMeasuring,
     MeasuresBlocks,
     OldDriver,
@@ -213,7 +214,16 @@ def test_an_actor_that_hangs_while_it_measures_a_direction_is_replaced(
     assert job.responses() == undisturbed
 
 
-def test_no_deadline_before_enough_visits_are_done(job: Job) -> None:
+def test_an_actor_that_hangs_while_it_loads_or_at_its_first_visit_is_replaced(job: Job, undisturbed: Responses) -> None:
+    limits = {"load_limit": 4.0, "deadline_floor": 4.0, "first_deadline_floor": 4.0, "min_tokens_per_second": 1e9}
+    outcome = job.run(actor=HangsAtFirst, actors=1, max_failed_starts=8, **limits)
+    assert job.events_named("actor_failed_to_start")[0]["why"] == "has not loaded within 4 s (cluster.load_limit)"
+    assert "past its deadline of 4 s for one of the first visits" in job.events_named("actor_died")[0]["why"]
+    assert outcome.restarts >= 1 and not outcome.failures
+    assert job.responses() == undisturbed
+
+
+def test_no_short_deadline_before_enough_visits_are_done(job: Job) -> None:
     job.run(only=job.missing[:1])  # measures the directions, which have deadlines of their own
     outcome = job.run(seconds=0.3, deadline_floor=0.0, deadline_factor=0.1, deadline_after=1000, only=job.missing[:4])
     assert outcome.restarts == 0

@@ -69,11 +69,14 @@ def test_a_direction_that_cannot_be_measured_ends_the_run() -> None:
 
 
 def test_the_deadline_is_a_multiple_of_the_median_time_per_token() -> None:
-    policy = DispatchPolicy(deadline_floor=1.0, deadline_factor=10.0, deadline_after=3)
+    policy = DispatchPolicy(
+        deadline_floor=1.0, deadline_factor=10.0, deadline_after=3, first_deadline_floor=60.0, min_tokens_per_second=0.5
+    )
     deadlines = VisitDeadlines(policy)
     for seconds in (1.0, 2.0):
         deadlines.record(100, seconds)
-        assert deadlines.limit(100) is None, "too few visits are completed"
+        assert not deadlines.pace_is_known, "too few visits are completed"
+        assert (deadlines.limit(10), deadlines.limit(100)) == (60.0, 200.0)
     deadlines.record(100, 300.0)
     assert deadlines.limit(100) == pytest.approx(20.0) and deadlines.limit(200) == pytest.approx(40.0)
     assert deadlines.limit(1) == 1.0, "the floor"
