@@ -186,7 +186,7 @@ def test_engines_that_fail_at_their_first_visit_end_the_run(job: Job, actors: in
 def test_an_actor_past_its_deadline_is_replaced_and_its_visit_runs_on_another(job: Job, undisturbed: Responses) -> None:
     stopped = job.sweep.grid.points()[8]
     instruct(job, stopped.id, "before hang once")
-    outcome = job.run(actor=Scripted, deadline_floor=1.0, deadline_after=3)
+    outcome = job.run(actor=Scripted, deadline_floor=5.0, deadline_after=3)
     assert outcome.restarts == 1 and not outcome.failures
     (death,) = job.events_named("actor_died")
     assert death["point_id"] == stopped.id and "deadline" in death["why"]
@@ -215,10 +215,10 @@ def test_an_actor_that_hangs_while_it_measures_a_direction_is_replaced(
 
 
 def test_an_actor_that_hangs_while_it_loads_or_at_its_first_visit_is_replaced(job: Job, undisturbed: Responses) -> None:
-    limits = {"load_limit": 4.0, "deadline_floor": 4.0, "first_deadline_floor": 4.0, "min_tokens_per_second": 1e9}
+    limits = {"load_limit": 6.0, "deadline_floor": 6.0, "first_deadline_floor": 6.0, "min_tokens_per_second": 1e9}
     outcome = job.run(actor=HangsAtFirst, actors=1, max_failed_starts=8, **limits)
-    assert job.events_named("actor_failed_to_start")[0]["why"] == "has not loaded within 4 s (cluster.load_limit)"
-    assert "past its deadline of 4 s for one of the first visits" in job.events_named("actor_died")[0]["why"]
+    assert job.events_named("actor_failed_to_start")[0]["why"] == "has not loaded within 6 s (cluster.load_limit)"
+    assert "past its deadline of 6 s for one of the first visits" in job.events_named("actor_died")[0]["why"]
     assert outcome.restarts >= 1 and not outcome.failures
     assert job.responses() == undisturbed
 
