@@ -86,6 +86,8 @@ def _judge(judge: JudgePlan) -> str:
     costs = [f"at most {judge.responses:,} responses, {judge.tokens:,} tokens to read"]
     if judge.wall_hours is not None:
         costs.append(duration(judge.wall_hours * 3600))
+    if judge.dollars is not None:
+        costs.append(f"{judge.dollars:.2f} dollars")
     if judge.gpu_hours is not None:
         costs.append(f"{judge.gpu_hours:.2f} GPU-hours")
     if judge.memory is not None and judge.memory.fits is False:

@@ -154,6 +154,29 @@ class JudgingConfig:
 
 
 @dataclass
+class OpenAIConfig:
+    """Model of the judge `openai`, behind an OpenAI-compatible endpoint. Its key comes from the environment only."""
+
+    base_url: str | None = None  # address of the endpoint, such as http://localhost:8000/v1; null: OpenAI's own
+    model: str | None = None  # name of the model at the endpoint
+    key_env: str = "OPENAI_API_KEY"  # environment variable with the key; endpoints without keys need none
+    template: str | None = None  # text file with {prompt} and {response}: the user's message; null: the judge's own
+    system: str | None = None  # system message; null: none
+    max_tokens: int = 64  # maximum number of tokens of an answer
+    words: list[str] = field(
+        default_factory=lambda: ["refused=refused", "complied=complied"]
+    )  # word=verdict in answers
+    pattern: str | None = None  # regular expression whose first group is the word; null: the answer's first word
+    json_field: str | None = None  # field of the answer's JSON object that is the word; dots lead into objects
+    concurrency: int = 8  # number of requests at a time
+    retries: int = 5  # number of times that a failed request is sent again, after longer and longer waits
+    timeout: float = 60.0  # seconds after which a request has failed
+    price_input: float | None = None  # dollars per million tokens of requests
+    price_output: float | None = None  # dollars per million tokens of answers
+    max_cost: float | None = None  # dollars that a run may spend at most; null: no limit
+
+
+@dataclass
 class EngineConfig:
     """Engine that computes the responses."""
 
@@ -288,6 +311,7 @@ class Config:
     judge: str = "keyword"  # judge that decides the verdicts
     judges: list[str] = field(default_factory=list)  # several judges, instead of `judge`; the first one is primary
     judging: JudgingConfig = field(default_factory=JudgingConfig)
+    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

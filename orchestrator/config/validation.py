@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import judges
+from orchestrator.config.endpoint import endpoint_judge
 from orchestrator.config.schema import ClusterConfig, Config, GridConfig, SlurmConfig
 from orchestrator.judges import Judge, checked_verdict
+from orchestrator.judges.openai import JUDGE as OPENAI
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.choices import ClusterKind, GridKind
@@ -39,6 +41,13 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "judging.tensor_parallel": (1, math.inf),
     "judging.rows": (1, math.inf),
     "judging.seed": (-LARGEST, LARGEST),
+    "openai.max_tokens": (1, math.inf),
+    "openai.concurrency": (1, 256),
+    "openai.retries": (0, 100),
+    "openai.timeout": (0.1, math.inf),
+    "openai.price_input": (0, math.inf),
+    "openai.price_output": (0, math.inf),
+    "openai.max_cost": (0, math.inf),
     "engine.tensor_parallel": (1, math.inf),
     "engine.max_num_seqs": (1, math.inf),
     "engine.max_num_batched_tokens": (1, math.inf),
@@ -115,6 +124,8 @@ def _check_no_repeats(key: str, names: list[str]) -> None:
 
 
 def _check_judges(config: Config) -> None:
+    if OPENAI.name in config.judge_names:
+        endpoint_judge(config.openai)
     chosen = [judges.get(name, "judges" if config.judges else "judge") for name in config.judge_names]
     for judge in chosen:
         if not (judge.applies_to("harmful") or judge.applies_to("benign")):

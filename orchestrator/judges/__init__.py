@@ -45,6 +45,7 @@ class Judge(ABC):
         version: Number of the version, from 1.
         verdicts: Every verdict that it can return.
         least_share: Share of a task's responses that it must have judged for the task to be in the landscape.
+        is_described: Whether options are part of its id, so that its description is stored with a sweep that it judged.
         is_text: Whether `verdict` computes the verdict. It does not for models and people.
         stops: Strings that decide the verdict wherever they appear in a response, so that generation may stop there
             (`sampling.early_stop`). Empty: the judge needs whole responses.
@@ -61,6 +62,7 @@ class Judge(ABC):
     origin: str = ""
     stops: ClassVar[tuple[str, ...]] = ()
     is_text: ClassVar[bool] = True
+    is_described: ClassVar[bool] = False
     least_share: float = 0.0
 
     @property

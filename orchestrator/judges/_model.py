@@ -103,6 +103,11 @@ class ModelJudge(Judge):
         assert self.bound_weights is not None, f"{self.name} has no weights yet"
         return super().id
 
+    @property
+    def answers_id(self) -> str:
+        """Id under which its model's answers are stored."""
+        return self.id
+
     def with_weights(self, fingerprint: str, dtype: str) -> Self:
         """Return a copy of this judge that is bound to these weights.
 

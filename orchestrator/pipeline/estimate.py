@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import judges
+from orchestrator.config.endpoint import endpoint_judge
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config, EngineConfig, ProbesConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
+from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.resolve import locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
+from orchestrator.pipeline.endpoint import Budget
 from orchestrator.pipeline.grid import build_grid
-from orchestrator.pipeline.judge import PAIRS, name_judging_fields
+from orchestrator.pipeline.judge import ENDPOINT_LENGTH, PAIRS, name_judging_fields
 from orchestrator.pipeline.precision import plan_from_stored
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import is_to_download, load_system_prompts, probe_configs, sampling_of
@@ -454,9 +457,11 @@ def _engine_setup(config: Config, gpu: _ChosenGpu, stored_engines: Sequence[Mapp
 
 def _judge_plan(config: Config, judge: ModelJudge, missing: _MissingWork) -> JudgePlan:
     """Estimate the cost of a model judge for the responses of the missing tasks. Needs none of its weights."""
-    options = config.judging
-    model = _judge_size(config, judge)
-    max_model_len = options.max_model_len or judge.weights.max_model_len
+    options, is_endpoint = config.judging, isinstance(judge, OpenAI)
+    if isinstance(judge, OpenAI):
+        judge, max_model_len = endpoint_judge(config.openai), ENDPOINT_LENGTH
+    else:
+        max_model_len = options.max_model_len or judge.weights.max_model_len
     template_tokens = len("".join(judge.fill_template("", ""))) // CHARACTERS_PER_TOKEN
     responses = tokens = 0
     for set_id, count in Counter(task.prompt_set_id for task in missing.tasks).items():
@@ -466,6 +471,11 @@ def _judge_plan(config: Config, judge: ModelJudge, missing: _MissingWork) -> Jud
             longest = template_tokens + load.prompt_tokens // load.prompts + load.max_tokens
             responses += count * load.prompts
             tokens += count * load.prompts * min(max_model_len, longest)
+    if is_endpoint:
+        dollars = Budget(config.openai).cost(tokens, responses * judge.max_tokens)
+        cost_known = None not in (config.openai.price_input, config.openai.price_output)
+        return JudgePlan(judge.name, None, responses, tokens, None, None, None, dollars if cost_known else None)
+    model = _judge_size(config, judge)
     loads = {}
     if responses:
         loads["pairs"] = PromptLoad(PAIRS, PAIRS * tokens // responses, judge.max_tokens)

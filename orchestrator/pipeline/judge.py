@@ -22,13 +22,16 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from orchestrator import judges
-from orchestrator.config.schema import Config, ModelConfig
+from orchestrator.config.endpoint import endpoint_judge
+from orchestrator.config.schema import Config, ModelConfig, OpenAIConfig
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.judges._described import describe
 from orchestrator.judges._model import UNPARSED, ModelJudge
 from orchestrator.judges.human import JUDGE as HUMAN
+from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import MODEL_FIELD
 from orchestrator.models.resolve import ResolvedModel, resolve_model
+from orchestrator.pipeline.endpoint import check_endpoint, generate_at_endpoint
 from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, judge_prompt_set
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
 from orchestrator.scoring.human import score_with_people
@@ -43,12 +46,14 @@ from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, 
 from orchestrator.sweep.thoughts import Answers
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import ExitCode, UserError
+from orchestrator.utils.hashing import content_id
 from orchestrator.utils.paths import expanded
 from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import NOISE_VERSION
 
 PAIRS = 256  # number of pairs in a visit of a judge's model
 LENGTH_STEP = 256  # the length for which a judge's model has memory on a GPU is a multiple of this
+ENDPOINT_LENGTH = 1 << 20  # tokens that an endpoint is assumed to take; it refuses longer requests itself
 EXAMPLES = 5  # maximum number of unparsed answers in a sweep's record
 
 
@@ -59,12 +64,14 @@ class BoundJudge:
     Attributes:
         judge: The judge, bound to the fingerprint and dtype of the weights.
         config: The weights as a model.
-        model: The resolved weights. None for the dummy engine.
+        model: The resolved weights. None for the dummy engine, and for a model behind an endpoint.
+        endpoint: The endpoint of the judge `openai`. None for other judges.
     """
 
     judge: ModelJudge
     config: ModelConfig
     model: ResolvedModel | None
+    endpoint: OpenAIConfig | None = None
 
     @property
     def info(self) -> StudyInfo:
@@ -72,6 +79,8 @@ class BoundJudge:
         assert self.judge.bound_weights is not None
         fingerprint, dtype = self.judge.bound_weights
         source, revision = ("dummy", None) if self.model is None else (self.model.source, self.model.revision)
+        if self.endpoint is not None:
+            source, revision = "endpoint", self.endpoint.model
         return StudyInfo(self.judge.name, fingerprint, dtype, NOISE_VERSION, source, revision)
 
 
@@ -99,14 +108,17 @@ def resolve_model_judges(config: Config) -> list[BoundJudge]:
         UserError: Weights are missing or cannot be fetched, or one folder is given for two judges.
     """
     requested = [judge for name in config.judge_names if isinstance(judge := judges.find(name), ModelJudge)]
-    if config.judging.path and len(requested) > 1:
-        names = " and ".join(judge.name for judge in requested)
+    with_weights = [judge for judge in requested if not isinstance(judge, OpenAI)]
+    if config.judging.path and len(with_weights) > 1:
+        names = " and ".join(judge.name for judge in with_weights)
         remedy = f"is one folder, and {names} are several judges: run them one after the other, each with its own"
         raise UserError("judging.path", config.judging.path, remedy)
     return [_resolve(config, judge) for judge in requested]
 
 
 def _resolve(config: Config, judge: ModelJudge) -> BoundJudge:
+    if isinstance(judge, OpenAI):
+        return _resolve_endpoint(config.openai)
     options, weights = config.judging, judge.weights
     model = ModelConfig(
         name=judge.name,
@@ -123,6 +135,15 @@ def _resolve(config: Config, judge: ModelJudge) -> BoundJudge:
     with name_judging_fields():
         resolved = resolve_model(model)
     return BoundJudge(judge.with_weights(resolved.fingerprint, resolved.dtype), model, resolved)
+
+
+def _resolve_endpoint(options: OpenAIConfig) -> BoundJudge:
+    """Return the judge `openai`, bound to the name of its model. The endpoint's address is in no identity."""
+    judge = endpoint_judge(options)
+    check_endpoint(options)
+    fingerprint = content_id(["endpoint", options.model])
+    model = ModelConfig(name=judge.name, max_model_len=ENDPOINT_LENGTH)
+    return BoundJudge(judge.with_weights(fingerprint, "endpoint"), model, None, options)
 
 
 def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_models: bool = True) -> ExitCode:
@@ -197,7 +218,7 @@ def _record_weights(bound: BoundJudge, stored: StoredSweep, unparsed: Sequence[s
         "answers": Study.locate(stored.study.out, bound.info).root.name,
         "unparsed_examples": examples,
     }
-    if judge.source:
+    if judge.source or judge.is_described:
         document["description"] = describe(judge).to_json()
     if document != before:
         stored.folder.write_judge(judge.name, document)
@@ -228,7 +249,11 @@ def run_model_judge(
     if pending_pairs:
         text = f"{judge.name}: {len(pending_pairs)} of {len(pair_of)} different responses to judge"
         console.print(text, highlight=False)
-        interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, stored.folder, actor)
+        if bound.endpoint is not None:
+            assert isinstance(bound.judge, OpenAI)
+            interrupted = generate_at_endpoint(bound.judge, bound.endpoint, answer_study, pending_pairs, console)
+        else:
+            interrupted = _generate_answers(bound, config, answer_study, pending_pairs, console, stored.folder, actor)
         answers = _stored_answers(answer_study, bound.judge, pair_of)
     findings = {question: judge.parse(answer) for question, answer in answers.items()}
 
@@ -278,7 +303,7 @@ def _stored_answers(answer_study: Study, judge: ModelJudge, questions: Mapping[s
     if not questions:
         return answers
     ids = pa.array(sorted(questions), pa.string())
-    groups = pa.array([judge.at_version(version).id for version in range(1, judge.version + 1)], pa.string())
+    groups = pa.array([judge.at_version(version).answers_id for version in range(1, judge.version + 1)], pa.string())
     for _, table in answer_study.generations.rows(answer_study.generations.stored()):
         answered = table.filter(pc.and_(pc.is_in(table["group"], groups), pc.is_in(table["prompt_id"], ids)))
         columns = (answered[name].to_pylist() for name in ("prompt_id", "response", "finish_reason"))

@@ -39,27 +39,32 @@ class JudgePlan:
 
     Attributes:
         judge: Name of the judge.
-        dtype: Dtype of its weights.
+        dtype: Dtype of its weights. None for a model behind an endpoint.
         responses: Number of responses to judge.
         tokens: Number of tokens that the judge reads.
         memory: Memory of a GPU or an actor. None if the judge's size is unknown.
         gpu_hours: Time of all GPUs. None on a CPU, or if unknown.
         wall_hours: Time until everything is judged. None if unknown.
+        dollars: Price of its requests and answers. None without prices.
     """
 
     judge: str
-    dtype: Dtype
+    dtype: Dtype | None
     responses: int
     tokens: int
     memory: MemoryEstimate | None
     gpu_hours: float | None
     wall_hours: float | None
+    dollars: float | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Build the plan that `Plan.to_json` described."""
-        memory = value["memory"]
-        fields = {"dtype": Dtype(value["dtype"]), "memory": None if memory is None else MemoryEstimate(**memory)}
+        memory, dtype = value["memory"], value["dtype"]
+        fields = {
+            "dtype": None if dtype is None else Dtype(dtype),
+            "memory": None if memory is None else MemoryEstimate(**memory),
+        }
         return cls(**{**value, **fields})
 
 

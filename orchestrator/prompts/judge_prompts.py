@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 
 def judge_prompt(judge: ModelJudge, pair: Pair) -> Prompt:
     """Return the judge's prompt for one pair: the filled template. Its id depends on that text."""
-    return Prompt("".join(judge.fill_template(*pair)), group=judge.id)
+    return Prompt("".join(judge.fill_template(*pair)), group=judge.answers_id)
 
 
 def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pair], max_model_len: int) -> PromptSet:
@@ -57,7 +57,7 @@ def judge_prompt_set(judge: ModelJudge, folder: Path | None, pairs: Sequence[Pai
     else:
         rendered = _render(judge, folder, filled, limit)
     return PromptSet(
-        judge.id,
+        judge.answers_id,
         tuple(judge_prompt(judge, pair) for pair in pairs),
         tuple(text for text, _ in rendered),
         tuple(tuple(ids) for _, ids in rendered),

@@ -37,6 +37,7 @@ IDS = {
     "keyword": "9ef5f4b48f7d1c6d",
     "keyword_plus": "47c6043f12961860",
     "llama_guard3": "cd495ea7eb901dfd",
+    "openai": "023cb26cb707d495",
     "strongreject": "2d4a4dfb6d95d02a",
     "wildguard": "254aee67f47bef8e",
 }
