@@ -35,9 +35,8 @@ from workers.engines.decoding import ResponseText
 from workers.engines.switches import switches_set
 from workers.engines.vllm_nonfinite import UndefinedChoices
 from workers.engines.vllm_settings import (
-    gpu_utilization,
-    graph_options,
-    kv_cache_bytes,
+    engine_options,
+    graph_batches,
     name_unsupported_experts,
     resolve_settings,
 )
@@ -85,32 +84,8 @@ class VllmEngine(Engine):
         import vllm  # after the environment is set
 
         patches.zero_new_cache_blocks()  # the scheduler in this process must know too
-        spec = self.spec
-        images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in self._checkpoint.config else {}
-        tekken = (Path(spec.model_dir) / "tekken.json").is_file()  # the tokenizer must be that of the prompts
-        with name_unsupported_experts(spec.model_dir):
-            return vllm.LLM(
-                model=spec.model_dir,
-                tokenizer_mode="hf" if tekken else "auto",
-                dtype=spec.dtype,
-                seed=0,
-                max_model_len=spec.max_model_len,
-                max_num_seqs=spec.max_num_seqs,
-                max_num_batched_tokens=spec.max_num_batched_tokens,
-                kv_cache_memory_bytes=kv_cache_bytes(spec),
-                block_size=spec.block_size,
-                gpu_memory_utilization=gpu_utilization(spec, self._checkpoint, self._base),
-                tensor_parallel_size=spec.tensor_parallel,
-                distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
-                enable_prefix_caching=True,
-                trust_remote_code=False,
-                load_format="safetensors",
-                use_tqdm_on_load=False,
-                disable_log_stats=True,
-                worker_extension_cls="workers.engines.vllm_worker.Extension",
-                **graph_options(spec),
-                **images,
-            )
+        with name_unsupported_experts(self.spec.model_dir):
+            return vllm.LLM(**engine_options(self.spec, self._checkpoint, self._base))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -135,6 +110,7 @@ class VllmEngine(Engine):
             "kv_block_size": config.cache_config.block_size,
             "compilation_mode": compilation.mode.name,
             "cudagraph_mode": compilation.cudagraph_mode.name,
+            **graph_batches(spec),
             "batch_invariant": bool(envs.VLLM_BATCH_INVARIANT),
             **self._rpc("landscape_arithmetic")[0],
             "environment": self._switches,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from orchestrator.utils.errors import UserError
@@ -170,16 +171,59 @@ def gpu_utilization(spec: EngineSpec, checkpoint: MappedCheckpoint, base: Placem
     return min(GPU_UTILIZATION * spec.gpu_share, memory.vllm / _total_memory())
 
 
+def engine_options(spec: EngineSpec, checkpoint: MappedCheckpoint, base: Placement) -> dict[str, Any]:
+    """Return the options of `vllm.LLM`. The spec is resolved."""
+    images = {"limit_mm_per_prompt": {"image": 0}} if "vision_config" in checkpoint.config else {}
+    tekken = (Path(spec.model_dir) / "tekken.json").is_file()  # the tokenizer must be that of the prompts
+    return {
+        "model": spec.model_dir,
+        "tokenizer_mode": "hf" if tekken else "auto",
+        "dtype": spec.dtype,
+        "seed": 0,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "max_num_batched_tokens": spec.max_num_batched_tokens,
+        "kv_cache_memory_bytes": kv_cache_bytes(spec),
+        "block_size": spec.block_size,
+        "gpu_memory_utilization": gpu_utilization(spec, checkpoint, base),
+        "tensor_parallel_size": spec.tensor_parallel,
+        "distributed_executor_backend": "mp" if spec.tensor_parallel > 1 else "uni",
+        "enable_prefix_caching": True,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "use_tqdm_on_load": False,
+        "disable_log_stats": True,
+        "worker_extension_cls": "workers.engines.vllm_worker.Extension",
+        **graph_options(spec),
+        **images,
+    }
+
+
+def graph_batches(spec: EngineSpec) -> dict[str, str]:
+    """Return the field of an engine's identity with the batch sizes that have a CUDA graph; empty if none has.
+
+    Batches between them are padded, which may change how products are divided and rounded.
+    """
+    if spec.device == "cpu" or spec.eager:
+        return {}
+    return {"cudagraph_batches": ",".join(map(str, captured_batches(spec.max_num_seqs or 1)))}
+
+
 def graph_options(spec: EngineSpec) -> dict[str, Any]:
-    """Return vLLM's options for CUDA graphs and for the kernels of experts. The spec is resolved.
+    """Return vLLM's options for CUDA graphs and for the choice of kernels. The spec is resolved.
 
     On a GPU decoding runs from CUDA graphs and prompts are processed eagerly, without compilation: graphs hold the
     addresses of weights, which are written in place, and the canary watches which weights a prompt reads. Experts run
-    on Triton kernels, which use their weights as they were loaded. On a CPU the options are those of the first version.
+    on Triton kernels, which use their weights as they were loaded. No kernel is chosen by timing it at the start, so
+    that all actors choose alike. On a CPU the options are those of the first version.
     """
     if spec.device == "cpu":
         return {"enforce_eager": spec.eager}
-    options: dict[str, Any] = {"enforce_eager": spec.eager, "moe_backend": "triton"}
+    options: dict[str, Any] = {
+        "enforce_eager": spec.eager,
+        "moe_backend": "triton",
+        "enable_flashinfer_autotune": False,
+    }
     if not spec.eager:
         options["compilation_config"] = {
             "mode": 0,

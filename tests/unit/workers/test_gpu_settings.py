@@ -231,7 +231,7 @@ def test_decoding_uses_graphs_and_prompts_are_eager_unless_the_user_asks_otherwi
     assert config.cudagraph_mode.mixed_mode() == CUDAGraphMode.NONE, "a batch with a prompt uses no graph"
     assert config.cudagraph_capture_sizes is not None and config.cudagraph_capture_sizes[-1] == 80
     eager = vllm_settings.graph_options(dataclasses.replace(GPU_SPEC, eager=True))
-    assert eager == {"enforce_eager": True, "moe_backend": "triton"}
+    assert eager == {"enforce_eager": True, "moe_backend": "triton", "enable_flashinfer_autotune": False}
     assert vllm_settings.graph_options(EngineSpec(eager=True)) == {"enforce_eager": True}
 
 
