@@ -27,14 +27,16 @@ PAPER_MODELS = (
     ModelSize("Mistral-7B", Dtype.bfloat16, 7_241_732_096, 32, 4096, 8, 128, 32000),
 )
 LOAD = PromptLoad(prompts=80, prompt_tokens=80 * 60, max_tokens=512)
+EARLY_LOAD = PromptLoad(prompts=80, prompt_tokens=80 * 60, max_tokens=32)  # every response is refused early
+EARLY_SHARES = (0.0, 0.25, 0.5, 0.75)  # of visits that end early
 POINTS = {"1D": 61, "2D": 441}  # three lines of 21 points through one origin; a plane of 21 x 21
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def planned(model: ModelSize, gpu: str, points: int, gpus: int, group: int) -> Plan:
+def planned(model: ModelSize, gpu: str, points: int, gpus: int, group: int, load: PromptLoad = LOAD) -> Plan:
     """Return the plan of a sweep on a number of GPUs, of which each actor takes a group."""
     setup = EngineSetup(gpu=gpu, tensor_parallel=group, actors=gpus // group)
-    return estimate(model, setup, Workload({"harmful": LOAD}, [("harmful",)] * points, points, points))
+    return estimate(model, setup, Workload({"harmful": load}, [("harmful",)] * points, points, points))
 
 
 def tables() -> dict[str, str]:
@@ -90,14 +92,23 @@ def sweeps_table() -> str:
 
 
 def plane_table() -> str:
-    """Return the table of the paper's plane on eight H100."""
-    rows = ["| model | a visit, s | visits an actor | start, s | minutes |", "|---|---|---|---|---|"]
+    """Return the table of the paper's plane on eight H100, with no early stop and with some visits that end early."""
+    shares = " | ".join(f"{share:.0%}" for share in EARLY_SHARES)
+    rows = [
+        f"| model | a visit, s | one that ends early, s | visits an actor | start, s | {shares} |",
+        "|---|---|---|---|---|" + "---|" * len(EARLY_SHARES),
+    ]
     for model in PAPER_MODELS:
-        plan = planned(model, "h100", POINTS["2D"], 8, 1)
-        assert plan.seconds_per_visit is not None and plan.wall_hours is not None
-        each = -(-plan.visits // 8)
-        numbers = (f"{plan.seconds_per_visit:.2f}", each, f"{plan.start_seconds:.0f}", f"{60 * plan.wall_hours:.1f}")
-        rows.append(_row((model.name, *numbers)))
+        whole = planned(model, "h100", POINTS["2D"], 8, 1)
+        early = planned(model, "h100", POINTS["2D"], 8, 1, EARLY_LOAD)
+        assert whole.seconds_per_visit is not None and early.seconds_per_visit is not None
+        each = -(-whole.visits // 8)
+        minutes = []
+        for share in EARLY_SHARES:
+            mean = share * early.seconds_per_visit + (1 - share) * whole.seconds_per_visit
+            minutes.append(f"{(each * mean + whole.start_seconds) / 60:.1f}")
+        seconds = (f"{whole.seconds_per_visit:.2f}", f"{early.seconds_per_visit:.2f}", each)
+        rows.append(_row((model.name, *seconds, f"{whole.start_seconds:.0f}", *minutes)))
     return "\n".join(rows)
 
 

@@ -23,7 +23,7 @@ def main() -> int:
     from scripts.gpu_check import kernel
 
     device = torch.device(options.device)
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str, str]] = []
     wrong: list[str] = []
     for stage in options.stages.split(","):
         if stage == "1":
@@ -32,11 +32,13 @@ def main() -> int:
             from scripts.gpu_check import engine
 
             of_stage = engine.run(device) if stage == "2" else engine.run_sweep(device)
-        rows += of_stage[0]
+        rows += [(stage, *row) for row in of_stage[0]]
         wrong += of_stage[1]
         print(f"stage {stage}: {len(of_stage[1])} failures", *of_stage[1][:20], sep="\n  ", flush=True)
-    print(f"\n## GPU: {kernel.versions(device)}\n\n`scripts/gpu_check.sh`\n\n| check | result |\n| --- | --- |")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+    card = kernel.card_name(device)
+    print(f"\n## GPU: {kernel.versions(device)}\n\n`scripts/gpu_check.sh`\n")
+    print("| card | stage | check | result |\n| --- | --- | --- | --- |")
+    print("\n".join(f"| {card} | {' | '.join(row)} |" for row in rows))
     return 1 if wrong else 0
 
 

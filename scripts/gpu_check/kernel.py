@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -201,8 +200,13 @@ def measure_writes(device: torch.device, small: bool) -> list[Row]:
     one_term = [SeedTerms(3, np.arange(count + 1), np.full(count, size))]
     everything = np.ones(count, bool)
 
-    def write() -> None:
-        table.write(everything, one_term, ones)
+    rows = size // 64
+    by_row = table.new_scales(count * rows)
+    by_row.fill_(1)
+    row_terms = [SeedTerms(3, rows * np.arange(count + 1), np.full(count, 64))]
+
+    def write(terms: Sequence[SeedTerms], scales: torch.Tensor) -> None:
+        table.write(everything, terms, scales)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -215,7 +219,8 @@ def measure_writes(device: torch.device, small: bool) -> list[Row]:
 
     some = entries[:300]
     return [
-        (f"write of {count:,} small slabs at once", f"{1e3 * _wall(write):.1f} ms"),
+        (f"write of {count:,} small slabs at once", f"{1e3 * _wall(lambda: write(one_term, ones)):.1f} ms"),
+        (f"the same with {count * rows:,} scales of rows", f"{1e3 * _wall(lambda: write(row_terms, by_row)):.1f} ms"),
         ("write of one slab by itself", f"{1e6 * _wall(lambda: one_by_one(some)) / len(some):.0f} us"),
     ]
 
@@ -352,9 +357,13 @@ def _failures(rows: Iterable[Row]) -> list[str]:
     return [value for _, value in rows if "FAILS" in value]
 
 
+def card_name(device: torch.device) -> str:
+    """Return the name of the GPU, which begins every row of the table, so that those of several cards can be joined."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else "CPU (rehearsal: times mean nothing)"
+
+
 def versions(device: torch.device) -> str:
     """Name the device and the versions that matter."""
     import triton
 
-    name: Any = torch.cuda.get_device_name() if device.type == "cuda" else "CPU (rehearsal: times mean nothing)"
-    return f"{name}, torch {torch.__version__}, triton {triton.__version__}"
+    return f"{card_name(device)}, torch {torch.__version__}, triton {triton.__version__}"

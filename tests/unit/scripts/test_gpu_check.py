@@ -75,7 +75,9 @@ def test_the_first_stage_imports_no_more_than_it_names(bare: Path) -> None:
 def test_the_first_stage_runs_on_a_bare_machine(bare: Path) -> None:
     completed = run(bare, "-m", "scripts.gpu_check", "--stages", "1", "--device", "cpu")
     assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
-    table = dict(line.strip("| ").split(" | ", 1) for line in completed.stdout.splitlines() if line.startswith("| "))
+    rows = [line.strip("| ").split(" | ") for line in completed.stdout.splitlines() if line.startswith("| ")]
+    assert rows[0] == ["card", "stage", "check", "result"] and {len(row) for row in rows} == {4}
+    table = {check: result for _, _, check, result in rows}
     assert "stage 1: 0 failures" in completed.stdout and "rehearsal" in completed.stdout
     assert table["kernel against the reference"] == "58 of 58 comparisons equal"
     assert {"bfloat16: device copy", "bfloat16: one term", "float32: one term, filter norm"} <= set(table)
