@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.analysis.live_points import MeasuredPoint
+    from orchestrator.api.callback import MeasuredCheckpoint, SafetyLandscapeCallback
     from orchestrator.api.experiment import Experiment
     from orchestrator.api.studies import StoredStudy, load_studies, load_study
     from orchestrator.execution.run_counts import Progress
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Experiment",
     "FailedTasksError",
+    "MeasuredCheckpoint",
     "MeasuredPoint",
     "Progress",
+    "SafetyLandscapeCallback",
     "SessionLostError",
     "StoredStudy",
     "UserError",
@@ -30,8 +33,10 @@ __all__ = [
 _MODULES = {
     "Experiment": "api.experiment",
     "FailedTasksError": "utils.errors",
+    "MeasuredCheckpoint": "api.callback",
     "MeasuredPoint": "analysis.live_points",
     "Progress": "execution.run_counts",
+    "SafetyLandscapeCallback": "api.callback",
     "SessionLostError": "utils.errors",
     "StoredStudy": "api.studies",
     "UserError": "utils.errors",
