@@ -43,6 +43,7 @@ class ModelConfig:
 
     name: str = ""  # name of the model in the study's folder and in reports
     path: str | None = None  # folder with safetensors weights, config and tokenizer
+    adapter: str | None = None  # folder of a LoRA adapter (PEFT) to add to the model in float32
     hub: str | None = None  # repository id on the hub
     revision: str | None = None  # commit of the hub repository
     architecture: str | None = None  # class name in the model's config.json, for `plan` without the weights

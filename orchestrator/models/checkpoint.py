@@ -35,6 +35,9 @@ EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_em
 LAYER = re.compile(r"(.*\blayers)\.(\d+)\.(\w+)(.*)")
 """A tensor's name in a stack of layers: the stack, the layer's number, the module in it, the rest of the name."""
 
+TRAINER_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""The name of a folder in which a transformers Trainer saves a step."""
+
 COMPARED_AT_ONCE = 4 << 20
 
 WRAPPERS = {
@@ -42,7 +45,7 @@ WRAPPERS = {
     ".module.": "as in a model wrapped for training on several GPUs: save the model inside it",
     "._fsdp_wrapped_module.": "as in a model wrapped for training on several GPUs: save the model inside it",
     ".base_layer.": "as in a model with unmerged adapters: merge them (merge_and_unload) and save it again",
-    ".base_model.model.": "as in a LoRA adapter: move it to a folder of its own, and toward it with grid.towards=[...]",
+    ".base_model.model.": "as in a LoRA adapter: move it to a folder of its own, and add model.adapter=THAT",
 }
 """Parts of tensor names that a training framework's wrapper leaves in a checkpoint, with a remedy."""
 
@@ -101,6 +104,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointInfo:
         raise UserError(MODEL_FIELD, folder, remedy) from error
 
 
+def checkpoints_of_trainer(folder: Path) -> list[Path]:
+    """Return the folders checkpoint-N in the output of a transformers Trainer, in the order of their steps."""
+    steps = {
+        int(match[1]): path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := TRAINER_CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+    }
+    return [steps[step] for step in sorted(steps)]
+
+
 def read_tensor_headers(file: Path) -> list[TensorHeader]:
     """Return the tensors of one safetensors file in the order of their bytes.
 
@@ -144,14 +157,24 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
     names = set(os.listdir(folder))
     if CONFIG_FILE not in names:
         if ADAPTER_CONFIG in names:
-            remedy = "is a LoRA adapter, not a model: move toward it with grid.towards=[...]"
-            raise UserError(MODEL_FIELD, folder, remedy)
+            remedy = f"is a LoRA adapter, not a model: name its base and add model.adapter={folder}, or move toward it "
+            raise UserError(MODEL_FIELD, folder, f"{remedy}with grid.towards=[{folder}]")
+        if checkpoints := checkpoints_of_trainer(folder):
+            last = checkpoints[-1]
+            is_adapter = (last / ADAPTER_CONFIG).is_file()
+            example = f"model.adapter={last} beside the base's" if is_adapter else f"{MODEL_FIELD}={last}"
+            remedy = f"is the output of a trainer: give one of its {len(checkpoints)} checkpoints, such as {example}"
+            raise UserError(MODEL_FIELD, folder, f"{remedy}; grid.trajectory={folder} follows them all")
         raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder with the files of a model hub")
     config = read_json_object(folder, CONFIG_FILE)
     _check_config(folder, config)
     if ADAPTER_CONFIG in names:
         remedy = f"holds {ADAPTER_CONFIG} beside a model, and transformers would add the adapter to it: "
-        raise UserError(MODEL_FIELD, folder, f"{remedy}move the adapter's files to a folder of their own")
+        raise UserError(
+            MODEL_FIELD,
+            folder,
+            f"{remedy}move the adapter's files to a folder of their own, and add model.adapter=THAT",
+        )
     tensors = _read_all_headers(folder, names)
     _check_names(folder, tensors.values())
     _check_dtypes(folder, tensors.values())

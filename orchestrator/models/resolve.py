@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.schema import ModelConfig
+from orchestrator.models.adapted import locate_adapted, make_adapted
 from orchestrator.models.checkpoint import MODEL_FIELD, CheckpointInfo, read_checkpoint
 from orchestrator.models.embedded import (
     ADAPTER_OF_PRESET,
@@ -38,10 +39,10 @@ class ResolvedModel:
     """A model whose weights are on this machine and passed all checks.
 
     Attributes:
-        name: The preset's name.
+        name: The preset's name, with that of the adapter if there is one.
         path: The folder of the weights.
         fingerprint: Content hash of the weights, see `fingerprint`.
-        source: "embedded", "path", "hub:ID" or "dummy".
+        source: "embedded", "path", "hub:ID" or "dummy"; with an adapter, its name follows.
         revision: The hub's commit, or the version of the embedded model's package. None for a folder.
         dtype: The dtype to load the weights in.
         architecture: The class that config.json names.
@@ -91,8 +92,14 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
     _check_matches_preset(checkpoint, model)
     with file_progress(f"the weights of {model.name}") as progress:
         identity = fingerprint(checkpoint, progress)
+    name = model.name
+    if model.adapter is not None:
+        adapted = make_adapted(checkpoint, model.adapter)
+        path, identity = adapted.folder, adapted.fingerprint
+        name, source = f"{name}-{adapted.adapter.label}", f"{source} with the adapter {adapted.adapter.label}"
+        checkpoint = read_checkpoint(path)
     return ResolvedModel(
-        name=model.name,
+        name=name,
         path=path,
         fingerprint=identity,
         source=source,
@@ -133,7 +140,20 @@ def ensure_on_this_machine(model: ModelConfig, path: Path) -> None:
 
 
 def locate_model(model: ModelConfig) -> Path | None:
-    """Return the folder of the model's weights on this machine, or None. Downloads nothing and checks nothing."""
+    """Return the folder of the model's weights on this machine, or None. Downloads and makes nothing.
+
+    Raises:
+        UserError: (model.adapter) The adapter does not fit the weights.
+    """
+    folder = locate_base(model)
+    if folder is None or model.adapter is None:
+        return folder
+    adapted = locate_adapted(read_checkpoint(folder), model.adapter).folder
+    return adapted if adapted.is_dir() else None
+
+
+def locate_base(model: ModelConfig) -> Path | None:
+    """Return the folder of the weights without an adapter, or None. Downloads nothing and checks nothing."""
     if model.path:
         path = expanded(model.path).absolute()
         return path if path.is_dir() else None

@@ -7,7 +7,6 @@ A name is a folder, a model preset, `pair` (the model's counterpart before or af
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,24 +15,21 @@ from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models import finetune
-from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint, read_tensor_headers
+from orchestrator.models.adapted import resolve_adapter
+from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.compatibility import check_same_settings, check_same_tokenizer, check_weights_differ
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import locate_model, resolve_model
-from orchestrator.sweep.target_geometry import ADAPTER_VERSION
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import Progress, file_progress, ignore_progress
 from orchestrator.utils.errors import UserError
-from orchestrator.utils.hashing import content_id
 from orchestrator.utils.paths import expanded
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.lora_config import ADAPTER_CONFIG, TOWARDS_FIELD
 from workers.weights.targets import (
-    ADAPTER_WEIGHTS,
     Target,
     check_same_shapes,
-    read_adapter,
     sample_id,
 )
 
@@ -162,7 +158,7 @@ def resolve_target(
     folder = expanded(path).absolute()
     try:
         if (folder / ADAPTER_CONFIG).is_file():
-            return _resolve_adapter(folder, base)
+            return resolve_adapter(folder, base)
         return _resolve_checkpoint(folder, base, progress)
     except UserError as error:
         raise UserError(field, error.value, error.remedy) from None
@@ -183,23 +179,6 @@ def _resolve_checkpoint(folder: Path, base: CheckpointInfo, progress: Progress) 
     check_finite(checkpoint, TOWARDS_FIELD, lambda fraction: progress((1 + fraction) / 2))
     check_weights_differ(ours, theirs)
     return Target(identity, "checkpoint", str(folder), folder.name, sample_id(folder))
-
-
-def _resolve_adapter(folder: Path, base: CheckpointInfo) -> Target:
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(TOWARDS_FIELD, folder, f"has no {ADAPTER_WEIGHTS}: save the adapter as safetensors")
-    read_tensor_headers(folder / ADAPTER_WEIGHTS)  # checks that the file is complete
-    factors = read_adapter(folder, MappedCheckpoint(base.path, TOWARDS_FIELD))
-    if not any(f.scale and f.b.any() and f.a.any() for f in factors.values()):
-        remedy = "adds nothing to the base, so the direction has length 0: give a trained adapter"
-        raise UserError(TOWARDS_FIELD, folder, remedy)
-    check_same_tokenizer(base.path, folder)
-    content = [
-        [name, f.scale, list(f.b.shape), hashlib.blake2b(f.a.tobytes() + f.b.tobytes()).hexdigest()]
-        for name, f in sorted(factors.items())
-    ]
-    identity, former = (content_id([version, content]) for version in (ADAPTER_VERSION, 1))
-    return Target(identity, "adapter", str(folder), folder.name, sample_id(folder), former)
 
 
 def check_no_duplicates(targets: Sequence[Target], fields: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models import finetune
-from orchestrator.models.checkpoint import CheckpointInfo
+from orchestrator.models.checkpoint import CheckpointInfo, checkpoints_of_trainer
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.targets import is_recipe, read_target
 from orchestrator.utils.cache import cache_dir
@@ -47,6 +47,8 @@ def resolve_trajectory(config: Config, base: CheckpointInfo, presets: Presets) -
 def epoch_folders(folder: Path) -> list[Path]:
     """Return the checkpoints epoch-1, epoch-2, ... in a folder, or in the folder `checkpoints` in it, in order.
 
+    If there are none, return the checkpoints checkpoint-N of a transformers Trainer, whose steps may have gaps.
+
     Raises:
         UserError: (grid.trajectory) There are no such checkpoints, or the numbers have a gap.
     """
@@ -57,7 +59,9 @@ def epoch_folders(folder: Path) -> list[Path]:
         int(match[1]): path for path in checkpoints.iterdir() if (match := re.fullmatch(r"epoch-(\d+)", path.name))
     }
     if not epochs:
-        remedy = "holds no checkpoints epoch-1, epoch-2, ...: train with checkpoints=epoch"
+        if of_trainer := checkpoints_of_trainer(checkpoints):
+            return of_trainer
+        remedy = "holds no checkpoints epoch-1, epoch-2, ... or checkpoint-N: train with checkpoints=epoch"
         raise UserError(TRAJECTORY_FIELD, folder, remedy)
     missing = [f"epoch-{i}" for i in range(1, max(epochs)) if i not in epochs]
     if missing:

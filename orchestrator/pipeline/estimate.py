@@ -18,7 +18,7 @@ from orchestrator.execution.resources import count_actors, engine_spec
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import read_checkpoint
-from orchestrator.models.resolve import locate_model
+from orchestrator.models.resolve import locate_base, locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
 from orchestrator.pipeline.endpoint import Budget
 from orchestrator.pipeline.grid import build_grid
@@ -282,7 +282,7 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
 
 def _size_of_model(config: Config) -> ModelSize:
     """Return the model's size: from its weights if they are on this machine, else from its preset."""
-    folder, size = locate_model(config.model), config.model.size
+    folder, size = locate_base(config.model), config.model.size
     if folder is not None:
         return size_of_checkpoint(read_checkpoint(folder), config.model.name, config.model.dtype)
     return ModelSize(
@@ -301,6 +301,8 @@ def _absent(config: Config, presets: Presets) -> str:
     """Return what is not on this machine, as the beginning of a sentence."""
     if config.engine.kind != EngineKind.dummy:
         if locate_model(config.model) is None:
+            if config.model.adapter is not None and locate_base(config.model) is not None:
+                return "the adapter was not added to the weights yet"
             return "the weights are not on this machine, so that sizes are the preset's"
         if not all_on_this_machine(config, presets):
             return "a checkpoint that the grid names is not on this machine"

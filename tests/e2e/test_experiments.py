@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "locate_model", lambda _: None)
+    monkeypatch.setattr(estimate, "locate_base", lambda _: None)
     monkeypatch.setattr(targets, "locate_model", lambda _: None)
 
 

@@ -22,6 +22,7 @@ from orchestrator.utils.errors import UserError
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "locate_model", lambda _: None)
+    monkeypatch.setattr(estimate, "locate_base", lambda _: None)
     monkeypatch.setattr(targets, "locate_model", lambda _: None)
 
 
