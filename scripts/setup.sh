@@ -64,8 +64,13 @@ if [ "${LOCKED:-yes}" != no ]; then
     fi
 fi
 
-say "installing ${extras[*]+${extras[*]} }into .venv"
-if ! { uv pip install "${dependencies[@]}" && uv pip install "${project[@]}"; }; then
+# uv names what it downloads, and lists each package at the end: one line per package is left out here.
+install() {
+    uv pip install "$@" 2>&1 | { grep --line-buffered -v '^ [-+~] ' || true; } >&2
+}
+
+say "installing ${extras[*]+${extras[*]} }into .venv${first:+ (the first time, this downloads for some minutes)}"
+if ! { install "${dependencies[@]}" && uv pip install "${project[@]}"; }; then
     [ -n "$first" ] || rm -f "$unfinished" # the old environment still works: uv downloads everything before it installs
     if [ "${LOCKED:-yes}" != no ]; then
         say "if an index or folder of yours offers other files than PyPI, LOCKED=no scripts/setup.sh installs those"

@@ -303,7 +303,8 @@ def _absent(config: Config, presets: Presets) -> str:
         if locate_model(config.model) is None:
             if config.model.adapter is not None and locate_base(config.model) is not None:
                 return "the adapter was not added to the weights yet"
-            return "the weights are not on this machine, so that sizes are the preset's"
+            absent = "the weights are" if config.model.path is None else f"model.path={config.model.path} is"
+            return f"{absent} not on this machine, so that sizes are the preset's"
         if not all_on_this_machine(config, presets):
             return "a checkpoint that the grid names is not on this machine"
     return "not all prompts are on this machine"

@@ -24,8 +24,8 @@ QUICK = "quick"
 
 def log_cost(plan: Plan) -> None:
     """Log in one line what is left to do and how long it takes at most, then the remarks about it."""
-    if plan.wall_hours is None or not plan.visits:
-        return
+    if plan.wall_hours is None or not plan.visits or not plan.model.parameters:
+        return  # unknown, nothing, or the dummy engine
     logger.info(
         "At most %s (%s): %d points, %s responses, at most %s tokens.",
         duration(plan.wall_hours * 3600),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models import targets
+from orchestrator.models import adapted
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.fingerprint import fingerprint
 from orchestrator.models.finite import check_finite
@@ -303,7 +303,7 @@ def test_an_unreadable_adapter_is_refused(
     def denied(file: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(targets, "read_tensor_headers", denied)
+    monkeypatch.setattr(adapted, "read_tensor_headers", denied)
     with pytest.raises(UserError, match=r"^grid\.towards=.*lora: could not be read \(Permission denied\)"):
         resolve_target(adapter(tmp_path / "lora"), base)
 
