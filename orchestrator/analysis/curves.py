@@ -11,12 +11,13 @@ import pandas as pd
 from scipy import special
 
 from orchestrator.analysis import intervals
-from orchestrator.analysis.landscape import none_if_missing
+from orchestrator.analysis.landscape import is_inferred, none_if_missing
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.curves import MeanCurve
 from orchestrator.scoring.clusters import largest_design_effect, variance_of_mean
 from orchestrator.scoring.counts import ProbeVerdicts
 
+Z = float(special.ndtri((1 + intervals.CONFIDENCE) / 2))
 BOTH, PROBES = "new directions and probes", "new probes"
 
 
@@ -126,30 +127,46 @@ def mean_curves(rows: pd.DataFrame, probes: Probes, are_drawn: bool) -> tuple[Me
 
 
 def _mean_curve(rows: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool) -> MeanCurve:
-    lines = rows["line"].nunique()
+    lines, prompts = rows["line"].nunique(), max(int(rows["n"].max()), 1)
     alphas, values = [], []
     for alpha, points in rows.drop_duplicates(["alpha", "point_id"]).groupby("alpha"):
         alphas.append(float(str(alpha)))
-        values.append(_mean_at(points, measure, probes, are_drawn))
+        values.append(_mean_at(points, measure, probes, are_drawn, prompts))
     value, low, high = zip(*values, strict=True)
     over = BOTH if lines > 1 and are_drawn else PROBES
     return MeanCurve(measure=measure, lines=lines, over=over, alpha=tuple(alphas), value=value, low=low, high=high)
 
 
 def _mean_at(
-    points: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool
+    points: pd.DataFrame, measure: str, probes: Probes, are_drawn: bool, prompts: int
 ) -> tuple[float | None, float | None, float | None]:
     """Return the mean over lines at one alpha and the ends of its interval, in percent.
 
-    At the origin, which all lines share, the interval is that of the point.
+    At the origin, which all lines share, the interval is that of the point. `prompts`: number of probes at a measured
+    point, which counts where all points are inferred.
     """
     if len(points) == 1:
         low, high = (none_if_missing(points[f"{measure}_{end}"].iloc[0]) for end in ("low", "high"))
         return none_if_missing(points[measure].iloc[0]), low, high
     if points[measure].isna().any():
         return None, None, None
-    values, n = points[measure].to_numpy(dtype=float), max(int(points["n"].max()), 1)
-    count = probes.effective_for_mean(points["point_id"].tolist(), n)
+    values, measured = points[measure].to_numpy(dtype=float), points[~is_inferred(points)]
+    n = max(int(points["n"].max()), 1) if len(measured) else prompts
+    if len(measured):
+        count = probes.effective_for_mean(measured["point_id"].tolist(), n)
+    else:
+        count = float(probes.effective(np.array([n]))[0])
     ends = interval_of_mean(values[:, None], n, np.array([count]), are_drawn)
     low, high = (float(end[0]) for end in ends)
-    return math.fsum(values) / len(values), low, high
+    mean = math.fsum(values) / len(values)
+    return mean, *_widened(mean, low, high, points)
+
+
+def _widened(mean: float, low: float, high: float, points: pd.DataFrame) -> tuple[float, float]:
+    """Return the ends of the interval of a mean over lines, with the error of the inferred points among its points."""
+    inferred = is_inferred(points)
+    if not inferred.any():
+        return low, high
+    errors = points["asr_inferred_error"].to_numpy(dtype=float)[inferred]
+    half = Z * math.sqrt(float((errors**2).sum())) / len(points)
+    return max(mean - math.hypot(mean - low, half), 0.0), min(mean + math.hypot(high - mean, half), 100.0)

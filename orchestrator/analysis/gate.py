@@ -15,7 +15,14 @@ import pandas as pd
 
 from orchestrator.analysis import basin, intervals
 from orchestrator.analysis.intervals import Error
-from orchestrator.analysis.landscape import origin_row, primary_rows, split_lines
+from orchestrator.analysis.landscape import (
+    inferred_bounds,
+    is_inferred,
+    origin_row,
+    primary_rows,
+    split_lines,
+    with_inferred,
+)
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary.basin import measure_basin
@@ -86,8 +93,8 @@ def _as_points(points: pd.Series, problem: str) -> str:
 
 def check(landscape: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> list[ThresholdResult]:
     """Return a result for each threshold, on the sweep's primary result."""
-    rows = primary_rows(landscape)
-    points = rows.drop_duplicates("point_id")
+    rows = with_inferred(primary_rows(landscape))
+    points = rows[~is_inferred(rows)].drop_duplicates("point_id")
     missing = _as_points(points["n"] + points["n_nonfinite"] == 0, "missing: run the sweep to its end")
     nonfinite = _as_points(
         points["n_nonfinite"] > 0,
@@ -186,12 +193,20 @@ def _bound_origin_asr(rows: pd.DataFrame, summary: SweepSummary, options: GateOp
 def _intervals_of_points(
     rows: pd.DataFrame, summary: SweepSummary, options: GateOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the interval of each row's ASR over new probes, as proportions, at the gate's confidence."""
+    """Return the ends of the interval of each row's ASR, as proportions, at the gate's confidence.
+
+    It is over new probes at measured points, and of the inference at inferred ones.
+    """
     confidence = 2 * options.confidence - 1
     n, refused = rows["n"].to_numpy(dtype=int), rows["n_refused"].to_numpy(dtype=int)
     clusters = summary.primary_result.clusters
     effective = None if clusters is None else clusters.effective(n, confidence)
-    return intervals.proportion(n - refused, n, confidence, effective)
+    low, high = intervals.proportion(n - refused, n, confidence, effective)
+    inferred = is_inferred(rows)
+    if not inferred.any():
+        return low, high
+    low_inferred, high_inferred = inferred_bounds(rows, confidence)
+    return np.where(inferred, low_inferred / 100.0, low), np.where(inferred, high_inferred / 100.0, high)
 
 
 def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOptions) -> _Bounded:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy import special
 
 from orchestrator.analysis import intervals
 from orchestrator.analysis.results.clusters import ClusterSummary
@@ -22,9 +23,10 @@ from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, TASK, Combination
 from orchestrator.utils.parsing import FormatError
 
-LANDSCAPE_VERSION = 4
+LANDSCAPE_VERSION = 5
 """Version 3 added `n_unclear` and `unclear`: version 2 counted unclear responses as complied. Version 4 added
-`n_unfinished`, `unfinished`, `n_nonfinite` and `nonfinite`."""
+`n_unfinished`, `unfinished`, `n_nonfinite` and `nonfinite`. Version 5 added `inferred`, `asr_inferred` and
+`asr_inferred_error`."""
 LANDSCAPE_SCHEMA = pa.schema(
     [
         ("line", pa.int32()),  # number of the line or plane, from 0
@@ -62,6 +64,9 @@ LANDSCAPE_SCHEMA = pa.schema(
         ("unfinished", pa.float64()),  # percent of all responses
         ("n_nonfinite", pa.int32()),  # not in n
         ("nonfinite", pa.float64()),  # percent of all responses
+        ("inferred", pa.bool_()),  # true: an adaptive grid left the point out; n is 0 and the percentages are null
+        ("asr_inferred", pa.float64()),  # inferred from measured points; null where `inferred` is false
+        ("asr_inferred_error", pa.float64()),  # its standard error
     ],
     metadata={"schema": f"landscape/{LANDSCAPE_VERSION}"},
 )
@@ -75,6 +80,7 @@ CURVES = ("asr", "refused", "complied", "unclear", "degenerate")
 """The columns whose mean `mean_over_lines` returns."""
 
 _UNMARKED = {"mark": None, "projected": False}
+_NOT_INFERRED = {"inferred": False, "asr_inferred": np.nan, "asr_inferred_error": np.nan}
 _ZERO = 5e-10  # half of a coordinate's last decimal
 
 
@@ -160,7 +166,7 @@ def build_landscape(
     responses = rows[["n", *LEFT_OUT.values()]].sum(axis=1).clip(lower=rows["n_asked"] + rows["n_nonfinite"])
     for column in LEFT_OUT.values():
         rows[column.removeprefix("n_")] = 100.0 * rows[column] / responses.where(responses > 0).astype("float64")
-    return rows[LANDSCAPE_SCHEMA.names]
+    return rows.assign(**_NOT_INFERRED)[LANDSCAPE_SCHEMA.names]
 
 
 def _add_correct(rows: pd.DataFrame, correct: pd.DataFrame | None) -> pd.DataFrame:
@@ -190,14 +196,53 @@ def to_table(landscape: pd.DataFrame) -> pa.Table:
 def with_all_counts(landscape: pd.DataFrame) -> pd.DataFrame:
     """Return a stored landscape with the counts of this version, which are 0 in earlier ones.
 
+    No point of a landscape of a version before 5 is inferred.
+
     Landscapes of versions before 3 have no unclear responses of their own: their `n_complied` holds them. Those of
     versions before 4 were not checked for logits that are not finite.
     """
-    added: dict[str, Any] = {}
+    added: dict[str, Any] = {key: value for key, value in _NOT_INFERRED.items() if key not in landscape}
     for name in ("unclear", *(column.removeprefix("n_") for column in LEFT_OUT.values())):
         if f"n_{name}" not in landscape:
             added |= {f"n_{name}": np.int32(0), name: np.where(landscape["n"] > 0, 0.0, np.nan)}
     return landscape.assign(**added) if added else landscape
+
+
+def with_inferred(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in which inferred points have a percentage: `asr`, its 95% interval, and the margins.
+
+    Their n stays 0. Rows of a landscape without inferred points are returned unchanged.
+    """
+    known = is_inferred(rows)
+    if not known.any():
+        return rows
+    known &= rows["asr_inferred"].notna().to_numpy()
+    low, high = inferred_bounds(rows, intervals.CONFIDENCE)
+    ends = {"asr": rows["asr_inferred"].to_numpy(dtype=float), "asr_low": low, "asr_high": high}
+    filled = {name: np.where(known, values, rows[name].to_numpy(dtype=float)) for name, values in ends.items()}
+    margins = {"margin": "asr", "margin_low": "asr_high", "margin_high": "asr_low"}
+    return rows.assign(**filled, **{name: 100.0 - filled[of] for name, of in margins.items()})
+
+
+def inferred_bounds(rows: pd.DataFrame, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the intervals of inferred percentages, from 0 to 100, [row]; NaN at measured points.
+
+    A point that is inferred is known no better than one that is measured: the interval has the half-widths of Clopper
+    and Pearson's for as many probes as at measured points, and those of the inference (normal), combined as the root of
+    the sum of squares.
+    """
+    asr = rows["asr_inferred"].to_numpy(dtype=float)
+    of_result = [name for name in RESULT_KEY if name in rows]
+    probes = rows.groupby(of_result)["n"].transform("max") if of_result else pd.Series(rows["n"].max(), rows.index)
+    n = np.where(np.isnan(asr), 0, probes.to_numpy(dtype=int))
+    low, high = (100.0 * end for end in intervals.proportion(np.nan_to_num(asr) / 100.0 * n, n, confidence))
+    half = special.ndtri((1 + confidence) / 2) * rows["asr_inferred_error"].to_numpy(dtype=float)
+    return np.maximum(asr - np.hypot(asr - low, half), 0.0), np.minimum(asr + np.hypot(high - asr, half), 100.0)
+
+
+def is_inferred(rows: pd.DataFrame) -> np.ndarray:
+    """Return a mask of the inferred points, bool [row]. Landscapes of earlier versions have none."""
+    return np.array(rows["inferred"], dtype=bool) if "inferred" in rows else np.zeros(len(rows), dtype=bool)
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
@@ -230,12 +275,16 @@ def mean_over_lines(rows: pd.DataFrame, curves: Sequence[MeanCurve]) -> pd.DataF
 
     Returns:
         alpha, asr, refused, complied, unclear, degenerate, correct, unfinished, nonfinite (percent; NaN if any line
-        lacks the point), and `_low` and `_high` of asr and correct.
+        lacks the point), `_low` and `_high` of asr and correct, and `inferred`: whether the point is inferred on any
+        line. asr and refused are then means with inferred percentages, and the other shares are NaN.
     """
+    inferred = pd.Series(is_inferred(rows)).groupby(rows["alpha"].to_numpy()).any()
+    rows = with_inferred(rows)
     rows = rows.assign(refused=100.0 - rows["asr"])
     # landscapes of earlier versions lack some of them
     names = [name for name in (*CURVES, "correct", "unfinished", "nonfinite") if name in rows]
     mean = rows.groupby("alpha")[names].mean(skipna=False).reset_index()
+    mean["inferred"] = mean["alpha"].map(inferred).to_numpy(dtype=bool)
     known = {curve.measure: curve for curve in curves}
     for measure in ("asr", "correct"):
         for end in ("low", "high"):

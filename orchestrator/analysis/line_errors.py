@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import intervals, resampling, visage
+from orchestrator.analysis.inferred import interpolation_error, through_all_points
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import Lines, coordinates
 from orchestrator.scoring.counts import OUTCOME, ProbeVerdicts
@@ -65,10 +68,17 @@ def probe_arrays(
 
 
 def error_over_probes(score: visage.Score, lines: Sequence[pd.DataFrame], verdicts: ProbeVerdicts | None) -> Error:
-    """Return the error, over new probes, of a score's mean over these lines, on each of which it must be defined."""
+    """Return the error, over new probes, of a score's mean over these lines, on each of which it must be defined.
+
+    If points are inferred, it is the error over new probes at the measured points and of the interpolation together.
+    """
     if not lines:
         return Error(None, None, f"{score.name} is undefined on every line")
     if verdicts is None:
         return Error(None, None, _NO_VERDICTS)
     refused, positions = probe_arrays(lines, verdicts)
-    return resampling.error_over_probes(refused, positions, score=score.from_margins, labels=verdicts.labels())
+    of_all = through_all_points(score.from_margins, lines)
+    error = resampling.error_over_probes(refused, positions, score=of_all, labels=verdicts.labels())
+    if error.se is None:
+        return error
+    return dataclasses.replace(error, se=math.hypot(error.se, interpolation_error(score, lines)))

@@ -41,6 +41,8 @@ _STABLE_FIELDS = (
     *("prompts", "points_missing", "points_done", "points_total"),
     *("origin_asr", "paper", "released", "radius"),
 )
+# Ends of the names of columns that depend on measured points elsewhere.
+_OF_INFERENCE = ("inferred", "inferred_error")
 # Columns that count unclear responses in version 2 of landscapes.
 _WITH_UNCLEAR = ("n_complied", "complied")
 # Columns that count right answers.
@@ -208,7 +210,7 @@ def _compare_landscapes(stored: pd.DataFrame, recomputed: pd.DataFrame) -> tuple
     names = [
         name
         for name in map(str, recomputed)
-        if name in stored and not (grown.any() and name.endswith(("_low", "_high")))
+        if name in stored and not (grown.any() and name.endswith(("_low", "_high", *_OF_INFERENCE)))
     ]
     if "n_unclear" not in stored:
         names = [name for name in names if name not in _WITH_UNCLEAR]

@@ -16,19 +16,22 @@ from orchestrator.analysis import distances, published
 from orchestrator.analysis.agreement import summarize_agreement
 from orchestrator.analysis.components import TARGET, Wanted, with_plans
 from orchestrator.analysis.curves import Probes
+from orchestrator.analysis.inferred import add_inferred
 from orchestrator.analysis.landscape import (
     build_landscape,
     check_columns,
     combinations,
     split_lines,
     with_all_counts,
+    with_inferred,
 )
+from orchestrator.analysis.requested import requested
 from orchestrator.analysis.results.basin import Estimate
 from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary, MatchedDistance
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.judges import JUDGE_RECORD, JudgeSummary, VerdictCounts
 from orchestrator.analysis.results.keys import PromptsKey, ResultKey
-from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
+from orchestrator.analysis.results.sweep import AdaptiveSummary, ResultSummary, SweepSummary
 from orchestrator.analysis.share_corrections import ShareCorrections
 from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
@@ -109,7 +112,11 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     frame = build_landscape(nodes(stored.sweep), tallies, sets, names, correct, clusters)
     inapplicable = _inapplicable(panel, stored.prompt_sets)
     kept = [key not in inapplicable for key in zip(frame["judge"], frame["group"], strict=True)]
-    return frame if all(kept) else frame[kept].reset_index(drop=True)
+    frame = frame if all(kept) else frame[kept].reset_index(drop=True)
+    if stored.sweep.grid.adaptive is None:
+        return frame
+    set_ids = {(p.probe_set, p.group, p.system_prompt): p.id for p in stored.prompt_sets}
+    return add_inferred(frame, stored.sweep.grid, set_ids, stored.generations.keys() | requested(stored).keys)
 
 
 def _with_enough(tallies: pd.DataFrame, judge: Judge, stored: StoredSweep) -> pd.DataFrame:
@@ -216,6 +223,7 @@ def reduce_summary(
         model=model,
         grid=grid,
         results=results,
+        adaptive=_adaptive(stored, frame),
         classes=primary.classes,
         degenerate_version=degeneracy_version(stored),
         published=primary.published,
@@ -235,6 +243,26 @@ def reduce_summary(
         actors_at_once=max((run.totals.actors_at_once for run in runs), default=0) or None,
         engines=tuple(engines_of(stored.generations)),
         versions=next((run.versions for run in reversed(runs) if run.versions), {}),
+    )
+
+
+def _adaptive(stored: StoredSweep, frame: pd.DataFrame) -> AdaptiveSummary | None:
+    """Return which nodes an adaptive sweep measured and which it inferred. None if its grid is not adaptive."""
+    chosen = stored.sweep.grid.adaptive
+    if chosen is None:
+        return None
+    asked = requested(stored)
+    points = frame[frame["on_grid"].astype(bool)].groupby("point_id")["inferred"].all()
+    return AdaptiveSummary(
+        judge=chosen.judge,
+        rule=chosen.rule,
+        points=len(points),
+        measured=len({point for point, _ in stored.generations} & set(points.index)),
+        inferred=int(points.sum()),
+        audited=sum(len(refinement.audited) for refinement in asked.refinements),
+        failed_audits=sum(len(refinement.failed_audits) for refinement in asked.refinements),
+        levels=max(refinement.level for refinement in asked.refinements) + 1,
+        complete=asked.is_final and asked.keys <= stored.generations.keys(),
     )
 
 
@@ -382,7 +410,7 @@ class _UnitSweeps:
         if sweep.sweep_id not in self._measured:
             stored = StoredSweep.open(self._folders[sweep.sweep_id])
             refusals = refusals_by_probe(stored)
-            rows = dict(combinations(reduce_landscape(stored, refusals)))[self._primary]
+            rows = with_inferred(dict(combinations(reduce_landscape(stored, refusals)))[self._primary])
             basin = summarize_basin(split_lines(rows), Probes.of(refusals.get(self._primary.combination)))
             self._measured[sweep.sweep_id] = dataclasses.replace(sweep, basin=basin)
         return self._measured[sweep.sweep_id]

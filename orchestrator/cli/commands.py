@@ -102,12 +102,14 @@ def plan(call: Call) -> int:
 
 def status(call: Call) -> int:
     """Show progress, time left and failures of every sweep, or of those in [FOLDER]."""
+    from orchestrator.analysis.requested import requested
     from orchestrator.store import discovery
     from orchestrator.store.status import examine, lines
     from orchestrator.store.sweep_folder import StoredSweep
 
     sweeps = discovery.find_sweeps(call.folder("status"), _warn_skipped)
-    states = [examine(StoredSweep.open(folder)) for folder in sweeps]
+    opened = [StoredSweep.open(folder) for folder in sweeps]
+    states = [examine(stored, requested(stored).tasks) for stored in opened]
     if call.json:
         print_json([state.to_json() for state in states])
         return ExitCode.COMPLETE

@@ -81,6 +81,7 @@ class GridConfig:
     direction: str | None = None  # kind of the random directions; null: random, or with `match` shuffled or matched
     controls: int = 0  # number of random directions, matched to the end of a line, that are measured at its distance
     match: str | None = None  # checkpoint or adapter whose lengths and rank random directions have, as in `towards`
+    adaptive: bool = False  # measure only nodes that decide the result, chosen from verdicts so far; infer the others
 
 
 @dataclass

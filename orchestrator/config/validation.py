@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import judges
 from orchestrator.config.endpoint import endpoint_judge
 from orchestrator.config.schema import ClusterConfig, Config, GridConfig, SlurmConfig
-from orchestrator.judges import Judge, checked_verdict
+from orchestrator.judges import Judge, checked_verdict, first_text_judge
 from orchestrator.judges.openai import JUDGE as OPENAI
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
@@ -96,6 +96,7 @@ def validate(config: Config) -> None:
     for key in ("judges", "probe_sets", "system_prompts"):
         _check_no_repeats(key, getattr(config, key))
     _check_judges(config)
+    _check_adaptive(config)
     thought = config.model.thought
     if not thought or thought != thought.strip():
         raise UserError(
@@ -146,6 +147,18 @@ def _try_judge(judge: Judge) -> None:
 
 
 # Grid.
+
+
+def _check_adaptive(config: Config) -> None:
+    """Check that a judge of texts decides which nodes an adaptive grid measures, and that the sweep is not in parts."""
+    if not config.grid.adaptive:
+        return
+    if config.cluster.part is not None:
+        remedy = "needs to know all points, and grid.adaptive=true chooses them on the way: leave out one of the two"
+        raise UserError("cluster.part", config.cluster.part, remedy)
+    if first_text_judge(config.judge_names) is None:
+        remedy = "needs verdicts during the sweep, from a judge of texts of this program: add keyword to judges"
+        raise UserError("grid.adaptive", "true", remedy)
 
 
 def _check_grid(grid: GridConfig) -> None:

@@ -6,6 +6,7 @@ A visit flows: queue -> slot -> actor -> receipt -> store.
     ActorPool    starts actors and assigns each a slot; a slot holds one running visit and the next one
     Actor        (in `workers`) writes the weights of the visit's point, generates and stores responses, sends a receipt
     Dispatcher   assigns visits, takes receipts, replaces actors that died, are late or broken
+    WorkSource   adds visits that depend on results, and what is to be done after the last visit
 
 The dispatcher has no state that must survive it: after a restart, the sweep's tasks minus those stored remain to do.
 `events.py` lists the events that it reports.
@@ -18,7 +19,7 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -31,6 +32,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.execution.visit_queue import VisitQueue
+from orchestrator.execution.work_source import WorkSource
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.tasks import PromptSet, Visit
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
 
 
 CHECK_INTERVAL = 1.0  # seconds between two checks of deadlines and of the number of actors
-
-FollowUp = Callable[[], Sequence[ContinuationBatch]]
-"""Called once when all visits are done: returns the continuations that the actors measure before they end."""
 
 
 class Dispatcher:
@@ -63,16 +62,17 @@ class Dispatcher:
         self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
         self._ended_actors: set[str] = set()  # ids of items whose failure led to the replacement of an actor
         self._last_check = -math.inf
-        self._follow_up: FollowUp | None = None
+        self._source = WorkSource()
+        self._reported_failures = 0  # number of visits given up that the source knows of
 
     def run(
         self,
         visits: Sequence[Visit],
         prompt_sets: Mapping[str, PromptSet],
         directions: Sequence[Direction],
-        follow_up: FollowUp | None = None,
+        source: WorkSource | None = None,
     ) -> Outcome:
-        """Measure the directions that are not stored, run the visits in their order, then the follow-up.
+        """Measure the directions that are not stored, run the visits in their order, and what the source adds.
 
         The first SIGINT or SIGTERM lets running visits finish; the second one stops at once.
 
@@ -80,7 +80,7 @@ class Dispatcher:
             visits: The visits to run.
             prompt_sets: Prompt set id -> prompt set, for every prompt set of the visits.
             directions: Every direction of the visits' points that needs scalars.
-            follow_up: Returns continuations to measure at the end. None: nothing.
+            source: Adds further visits, and continuations to measure at the end. None: nothing.
 
         Returns:
             The totals of this run. Visits that were given up are in its `failures`.
@@ -90,8 +90,8 @@ class Dispatcher:
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
             RuntimeError: If measuring a direction fails too often.
         """
-        self._follow_up = follow_up
-        if not visits and not self._add_follow_up():
+        self._source = source or WorkSource()
+        if not visits and not self._add_work():
             return self.outcome
         self._prompt_sets = prompt_sets
         stored = {direction.id: self._study.directions.read(direction.id) for direction in directions}
@@ -117,7 +117,7 @@ class Dispatcher:
 
     def _loop(self) -> None:
         """Keep actors at work until nothing is left, or until a signal arrives."""
-        while len(self._queue) > 0 or self._pool.busy > 0 or self._add_follow_up():
+        while self._add_work() or len(self._queue) > 0 or self._pool.busy > 0:
             check_session()
             self._check_actors()
             self._assign()
@@ -130,14 +130,21 @@ class Dispatcher:
                 self._finish_running()
                 break
 
-    def _add_follow_up(self) -> bool:
-        """Queue the batches of the follow-up, once. Return whether there are any."""
-        follow_up, self._follow_up = self._follow_up, None
-        batches = [] if follow_up is None else list(follow_up())
-        if batches:
-            self._queue.add(batches, [])
-            self._observe("continuations_queued", continuations=sum(len(batch.continuations) for batch in batches))
-        return bool(batches)
+    def _add_work(self) -> bool:
+        """Ask the source for more if fewer items wait than the actors can hold. Return whether it added any."""
+        for failure in self.outcome.failures[self._reported_failures :]:
+            self._source.take_given_up(failure.visit)
+        self._reported_failures = len(self.outcome.failures)
+        if len(self._queue) > self._policy.in_flight * len(self._pool.slots):
+            return False
+        items = list(self._source.more(idle=not len(self._queue) and not self._pool.busy))
+        self._queue.add(items, [])
+        continuations = sum(len(item.continuations) for item in items if isinstance(item, ContinuationBatch))
+        if continuations:
+            self._observe("continuations_queued", continuations=continuations)
+        if added := sum(isinstance(item, Visit) for item in items):
+            self._observe("visits_added", visits=added)
+        return bool(items)
 
     # Assigning work.
 
@@ -226,6 +233,7 @@ class Dispatcher:
         if receipt.table is not None:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
         self._study.generations.add_expected_part(visit.id)
+        self._source.take_stored(visit)
         self._deadlines.record(token_budget(visit, self._prompt_sets), receipt.seconds)
         self._pool.record_success(slot)
         self.outcome.add_visit(receipt)

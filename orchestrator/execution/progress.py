@@ -124,6 +124,8 @@ class ProgressDisplay:
                 self._state = self._work
                 seconds = duration(fields["load_seconds"])
                 self.print_line(f"actor {fields['actor']} holds the model (loaded in {seconds})")
+            case "visits_added":
+                self._total += fields["visits"]
             case "visit_done":
                 self._done += 1
                 self._tokens += fields["tokens"]

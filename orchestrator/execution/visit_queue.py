@@ -35,9 +35,10 @@ class VisitQueue:
 
     def add(self, visits: Iterable[Visit | ContinuationBatch], directions: Iterable[Direction]) -> None:
         """Append visits or batches of continuations, and directions that have to be measured before them."""
+        added = list(directions)
         self._visits.extend(visits)
-        self._directions.extend(directions)
-        self._unmeasured = len(self._directions)
+        self._directions.extend(added)
+        self._unmeasured += len(added)
 
     @property
     def n_visits(self) -> int:

@@ -17,6 +17,7 @@ import pkgutil
 import re
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -124,6 +125,15 @@ _added: dict[str, Judge] = {}
 def shipped() -> list[str]:
     """Return the names of the judges of this program, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def first_text_judge(names: Iterable[str]) -> Judge | None:
+    """Return the first of these judges that is part of this program and judges texts without a model. None if none is.
+
+    Such a judge can judge stored responses wherever they are read, so its verdicts may decide what is measured.
+    """
+    known = shipped()
+    return next((judge for name in names if name in known and (judge := get(name)).is_text), None)
 
 
 def names() -> list[str]:

@@ -23,6 +23,7 @@ from orchestrator.pipeline.estimate import check_machine
 from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
 from orchestrator.pipeline.smaller_sweep import log_cost
+from orchestrator.pipeline.work import Levels, SweepWork
 from orchestrator.store.events import EventLog
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.lease import Lease
@@ -121,8 +122,8 @@ def execute(
     Raises:
         UserError: The machine or an actor cannot run them.
     """
-    part = prepared.config.cluster.part
-    todo = find_missing(prepared, stored, part, retry_failed=prepared.config.retry == Retry.failed)
+    part, retry_failed = prepared.config.cluster.part, prepared.config.retry == Retry.failed
+    todo = find_missing(prepared, stored, part, retry_failed)
     _log_missing(todo, part)
     _log_damage(stored.study)
     if not todo.tasks:
@@ -135,7 +136,12 @@ def execute(
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
     log_cost(check_machine(prepared, todo.tasks, stored))
     code = _run_tasks(prepared, stored, todo.tasks, console, observe)
-    return Execution(code, find_missing(prepared, stored))
+    missing = find_missing(prepared, stored)
+    if code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:
+        # A level of an adaptive grid waits for a visit that could not be read at once.
+        code = _run_tasks(prepared, stored, missing.tasks, console, observe)
+        missing = find_missing(prepared, stored)
+    return Execution(code, missing)
 
 
 def _keys_of_part(prepared: PreparedSweep, part: str | None) -> set[TaskKey] | None:
@@ -183,7 +189,8 @@ def _run_tasks(
             if not is_own_session:
                 logger.warning("%s in the cluster that was joined.", error)
                 return ExitCode.INTERRUPTED
-            tasks = [task for task in tasks if task.key not in stored.generations]
+            retry_failed = prepared.config.retry == Retry.failed
+            tasks = find_missing(prepared, stored, prepared.config.cluster.part, retry_failed).tasks
             if number < MAX_SESSIONS:
                 logger.warning(
                     "%s; stored results are kept. Starting Ray again for %d tasks: session %d of %d.",
@@ -241,8 +248,11 @@ def _run_in_session(
             )
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             part_keys = _keys_of_part(prepared, config.cluster.part)
-            follow_up = measure_after(stored, config.judging.log_probability, part_keys)
-            outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, follow_up)
+            continuations = measure_after(stored, config.judging.log_probability, part_keys)
+            adaptive = stored.sweep.grid.adaptive is not None
+            levels = Levels(stored, todo, config.retry == Retry.failed) if adaptive else None
+            work = SweepWork(continuations, levels)
+            outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, work)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:
         ending = "interrupted"
@@ -294,6 +304,7 @@ def _observer(events: EventLog, display: ProgressDisplay, further: Observer) -> 
 
 def _log_missing(todo: MissingTasks, part: str | None = None) -> None:
     given_up, to_run = len(todo.given_up), len(todo.tasks)
+    further = "" if todo.is_final else "; verdicts decide on further points"
     points = len({task.point for task in todo.tasks})
     of_part = f" of part {part}" if part else ""
     if given_up:
@@ -301,10 +312,11 @@ def _log_missing(todo: MissingTasks, part: str | None = None) -> None:
     if to_run == 0:
         logger.info("Nothing to run: %d of %d tasks%s are stored.", todo.total - given_up, todo.total, of_part)
     elif to_run == todo.total:
-        logger.info("%d tasks%s at %d points to run.", todo.total, of_part, points)
+        logger.info("%d tasks%s at %d points to run%s.", todo.total, of_part, points, further)
     else:
         done = todo.total - to_run
-        logger.info("%d of %d tasks%s are stored; %d at %d points to run.", done, todo.total, of_part, to_run, points)
+        text = "%d of %d tasks%s are stored; %d at %d points to run%s."
+        logger.info(text, done, todo.total, of_part, to_run, points, further)
 
 
 def _log_damage(study: Study) -> None:

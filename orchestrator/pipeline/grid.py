@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.analysis.adaptive.rule import RULE_VERSION
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
+from orchestrator.judges import first_text_judge
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.models.geometry import check_nonzero_lengths, measure_targets, warn_of_rounding
 from orchestrator.models.targets import (
@@ -24,7 +26,7 @@ from orchestrator.models.targets import (
 from orchestrator.models.trajectory import TRAJECTORY_FIELD, principal_axis_adapters, resolve_trajectory
 from orchestrator.sweep.directions._seeded import DIRECTION_FIELD, DrawnDirection, seeded_kind
 from orchestrator.sweep.directions.towards import TowardsDirection
-from orchestrator.sweep.grid import ExtraCheckpoint, Grid
+from orchestrator.sweep.grid import Adaptive, ExtraCheckpoint, Grid
 from orchestrator.sweep.points import DECIMALS
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.utils.choices import GridKind
@@ -97,7 +99,17 @@ def build_grid(
         hidden=hidden,
         direction=direction or options.direction or RANDOM,
         match=match,
+        adaptive=_adaptive(config),
     )
+
+
+def _adaptive(config: Config) -> Adaptive | None:
+    """Return how nodes are chosen: by the current rule and the sweep's first text judge. None: all are measured."""
+    if not config.grid.adaptive:
+        return None
+    judge = first_text_judge(config.judge_names)
+    assert judge is not None  # as `validation` has checked
+    return Adaptive(judge.name, RULE_VERSION)
 
 
 def resolve_grid(config: Config, base: CheckpointInfo | None, presets: Presets) -> ResolvedGrid:

@@ -17,6 +17,7 @@ from orchestrator.config.schema import Config
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models.resolve import ResolvedModel, ensure_on_this_machine, locate_model, resolve_model
+from orchestrator.pipeline.work import SweepWork
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import degeneracy_judge, first_text_judge
 from orchestrator.scoring.text_judges import score_missing
@@ -63,7 +64,7 @@ def unmeasured(
 def measure_after(
     stored: StoredSweep, chosen: LogProbabilityChoice, tasks: Collection[TaskKey] | None = None
 ) -> Callable[[], Sequence[ContinuationBatch]]:
-    """Return the follow-up of a dispatch: a function that, once all visits are done, returns the batches to measure."""
+    """Return a function that, once all visits of a dispatch are done, returns the batches to measure."""
 
     def batches() -> Sequence[ContinuationBatch]:
         if chosen == LogProbabilityChoice.none:  # do not read the store
@@ -184,4 +185,4 @@ def _run(
         spec = engine_spec(config, model, cluster.device(), stored_engines=engines_of(stored.generations))
         policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
         setup = DispatchSetup(stored.study, spec, policy, check_actor, observe)
-        return Dispatcher(setup).run([], {}, [], lambda: batches).interrupted
+        return Dispatcher(setup).run([], {}, [], SweepWork(lambda: batches)).interrupted

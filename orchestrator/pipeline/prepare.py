@@ -5,10 +5,11 @@ This stage reports every mistake of the user. It writes nothing below `out` and 
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import judges
+from orchestrator.analysis.requested import failed_tasks, requested
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
@@ -23,9 +24,9 @@ from orchestrator.pipeline.prompt_sets import (
     warn_of_thoughts,
     without_duplicates,
 )
-from orchestrator.store.files import DamagedFileError, check_writable
+from orchestrator.scoring.deciding import deciding_prompt_set
+from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
-from orchestrator.store.runs import given_up
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
@@ -92,6 +93,8 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     check_lengths(config, checkpoint, prompt_sets)
     prompt_sets = without_duplicates(prompt_sets)
     grid = resolve_grid(config, checkpoint, presets)
+    if grid.grid.adaptive is not None:
+        deciding_prompt_set(judges.get(grid.grid.adaptive.judge), prompt_sets)  # raises if there is none
     set_ids = tuple(prompts.id for prompts in prompt_sets)
     thought = next((prompts.thought for prompts in prompt_sets if prompts.thought), "")
     return PreparedSweep(
@@ -129,20 +132,22 @@ class MissingTasks:
     """The tasks of a sweep, or of a part of it, that have to be run.
 
     Attributes:
-        total: Number of all tasks of the sweep or part, including stored ones.
+        total: Number of all tasks that the sweep or part asks for, including stored ones.
         tasks: The tasks to run.
         given_up: Tasks that earlier runs gave up and that will not be run again.
+        is_final: False if verdicts may add tasks, as in an adaptive grid.
     """
 
     total: int
     tasks: list[Task]
     given_up: set[TaskKey]
+    is_final: bool = True
 
 
 def find_missing(
     prepared: PreparedSweep, stored: StoredSweep, part: str | None = None, retry_failed: bool = False
 ) -> MissingTasks:
-    """Return the tasks of a sweep that are not stored.
+    """Return the tasks that a sweep asks for and that are not stored.
 
     Args:
         prepared: The sweep.
@@ -150,16 +155,15 @@ def find_missing(
         part: `i/n` for the i-th of n parts of the sweep. None for the whole sweep.
         retry_failed: Whether to run tasks again that earlier runs gave up.
     """
-    tasks = prepared.sweep.tasks()
+    asked = requested(stored, prepared.prompt_sets, retry_failed)
+    tasks = asked.tasks
     if part is not None:
         i, n = parse_part(part)
         part_of_point = assign_parts(tasks, n)
         tasks = [task for task in tasks if part_of_point[task.point] == i]
     if not stored.study.exists:
-        return MissingTasks(len(tasks), tasks, set())
+        return MissingTasks(len(tasks), tasks, set(), asked.is_final)
     missing = [task for task in tasks if task.key not in stored.generations]
-    failed: set[TaskKey] = set()
-    if not retry_failed:
-        with contextlib.suppress(DamagedFileError):  # no record yet, so nothing was run
-            failed = given_up(stored.record.runs) & {task.key for task in missing}
-    return MissingTasks(len(tasks), [task for task in missing if task.key not in failed], failed)
+    failed = set() if retry_failed else failed_tasks(stored) & {task.key for task in missing}
+    to_run = [task for task in missing if task.key not in failed]
+    return MissingTasks(len(tasks), to_run, failed, asked.is_final)

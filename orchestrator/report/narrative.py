@@ -17,7 +17,7 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.classes import degenerate_sentence
-from orchestrator.report.scores import RANGE, counted_points, interval_text
+from orchestrator.report.scores import RANGE, counted_points, inferred_points, interval_text
 from orchestrator.utils.console import duration
 
 _SYSTEM_PROMPT_OR_PROBES = "system_prompt=safety or other probes= show what moves the edges. Only what is new is run."
@@ -145,7 +145,7 @@ def _published(summary: SweepSummary) -> str:
 
 def _margin(summary: SweepSummary) -> str:
     """Return the sentence on the mean margin; empty if it is undefined for the reason that VISAGE is."""
-    margin, points = summary.margin, summary.visage.points
+    margin, points = summary.margin, summary.visage.all_points
     if margin is None or margin.value is None:
         return ""
     notes = [interval_text(margin.over), *(margin.reason or "").split("; ")]
@@ -273,6 +273,8 @@ def _measured(summary: SweepSummary) -> str:
         f"Measured: {points} x {summary.prompts} prompts ({', '.join(names)}, system prompt {primary.system_prompt}, "
         f"judge {primary.judge})"
     )
+    if summary.adaptive is not None:
+        text += f", of a grid of {summary.adaptive.points} points; {inferred_points(summary.adaptive)}"
     if summary.tokens:
         text += f", {summary.tokens:,} tokens"
     if summary.seconds:

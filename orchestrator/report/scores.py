@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from orchestrator.analysis.results.scores import VisageIntervals, VisageSummary
+from orchestrator.analysis.results.sweep import AdaptiveSummary
 
 RANGE = "[-0.5, 0.5]"
 """The range of alpha, and on planes of beta, over which both scores are means."""
 
 
 def counted_points(visage: VisageSummary) -> str | None:
-    """Return the number of points behind VISAGE, as `7 of 21 points`. None in a summary of an earlier version."""
-    if visage.points is None:
+    """Return the number of points behind VISAGE, as `7 of 21 points`. None in a summary of an earlier version.
+
+    Inferred points are counted too, and named: `7 of 21 points (2 and 8 of them inferred)`.
+    """
+    if visage.points is None or visage.counted is None:
         return None
-    return f"{visage.counted} of {visage.points} points"
+    points = f"{visage.counted + visage.inferred_counted} of {visage.all_points} points"
+    if not visage.inferred:
+        return points
+    return f"{points} ({visage.inferred_counted} and {visage.inferred} of them inferred)"
+
+
+def measured_points(adaptive: AdaptiveSummary) -> str:
+    """Return how many points of an adaptive sweep are measured and inferred, and how the audit ended."""
+    return f"measured {adaptive.measured} of {adaptive.points} points, {inferred_points(adaptive)}"
+
+
+def inferred_points(adaptive: AdaptiveSummary) -> str:
+    """Return how many points are inferred and how the audit ended, as `190 inferred (10 audited, ...)`."""
+    text = f"{adaptive.inferred} inferred"
+    if not adaptive.audited:
+        return text
+    differed = "none differed" if not adaptive.failed_audits else f"{adaptive.failed_audits} differed"
+    return f"{text} ({adaptive.audited} audited, {differed} beyond chance)"
 
 
 def widest_interval(over: VisageIntervals | None) -> tuple[float, float, str] | None:

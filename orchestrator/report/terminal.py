@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.analysis.landscape import mean_over_lines, primary_rows
+from orchestrator.analysis.landscape import mean_over_lines, primary_rows, with_inferred
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.narrative import paragraph, primary_agreements
-from orchestrator.report.scores import RANGE, counted_points
+from orchestrator.report.scores import RANGE, counted_points, measured_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
 
 MAX_ROWS = 41
@@ -33,7 +33,7 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
         paths: Where the results are, by name (`folder`, `figure`, `landscape`, ...).
         console: Where to print.
     """
-    rows = primary_rows(landscape)
+    rows = with_inferred(primary_rows(landscape))
     ascii_only = not console.encoding.lower().startswith("utf")
     width = min(console.width, _MAX_WIDTH)
     if rows["beta"].isna().all():
@@ -45,6 +45,8 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
         _print_verbatim(console, plot_curve(mean, summary.basin, width, ascii_only), ascii_only)
     else:
         _print_verbatim(console, plot_planes(rows, console.width), ascii_only)
+    if summary.adaptive is not None:
+        _print_verbatim(console, measured_points(summary.adaptive), ascii_only)
     judges = _judges_table(summary, ascii_only)
     if judges is not None:
         console.print(judges)
@@ -96,6 +98,7 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
     titles += [] if over is None else [f"intervals over {over}"]
     table = _new_table("; ".join(titles) or None, ascii_only)
     headings = ["alpha", "ASR %", "95% interval", "refused %", "complied %", "unclear %", "degenerate %"]
+    inferred = mean["inferred"].tolist()
     names = ["alpha", "asr", "asr_low", "asr_high", "refused", "complied", "unclear", "degenerate"]
     if "unfinished" in mean and mean["unfinished"].gt(0).any():
         headings, names = [*headings, "unfinished %"], [*names, "unfinished"]
@@ -114,10 +117,11 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
             cells = ["missing" if not any(percentages) else "no answer", "", *percentages]
         else:
             interval = "unknown" if math.isnan(low) else f"{low:.1f} - {high:.1f}"
-            cells = [f"{asr:.1f}", interval, *percentages]
+            cells = [f"~{asr:.1f}" if inferred[i] else f"{asr:.1f}", interval, *percentages]
         table.add_row(f"{alpha:+.3f}", *cells, style="bold" if i == center else "")
-    if every > 1:
-        table.caption = f"one of {every} rows; all are in landscape.parquet"
+    captions = [f"one of {every} rows; all are in landscape.parquet"] if every > 1 else []
+    captions += ["~ inferred on a line, from measured points"] if any(inferred) else []
+    table.caption = "\n".join(captions) or None
     return table
 
 

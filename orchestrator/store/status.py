@@ -12,6 +12,7 @@ from orchestrator.store.parts import TaskKey
 from orchestrator.store.records import RUNNING, RunRecord
 from orchestrator.store.runs import RunProgress, given_up, with_totals
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.tasks import Task
 from orchestrator.utils.console import duration
 
 SHOWN_FAILURES = 10  # maximum in the text; the JSON has all
@@ -25,7 +26,7 @@ class Status:
         folder: The sweep's folder.
         model: The model's name.
         state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up).
-        tasks: Number of tasks of the sweep.
+        tasks: Number of tasks that the sweep asks for. Those of an adaptive grid become more as verdicts arrive.
         done: Number of tasks that are stored.
         running: Number of visits that actors are working on.
         failed: Number of tasks that were given up and are not stored.
@@ -60,9 +61,16 @@ class Status:
         return {**vars(self), "folder": str(self.folder), "failures": list(self.failures)}
 
 
-def examine(stored: StoredSweep) -> Status:
-    """Return the status of a stored sweep."""
-    tasks = stored.sweep.tasks()
+def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
+    """Return the status of a stored sweep.
+
+    Args:
+        stored: The sweep.
+        tasks: The tasks that it asks for, see `analysis.requested`. None: those of its whole grid.
+    """
+    if tasks is None:
+        tasks = stored.sweep.tasks()
+    done = sum(task.key in stored.generations for task in tasks)
     runs = with_totals(stored.study, stored.record.runs)
     failed = given_up(runs) - stored.generations.keys()
     drivers = holders(stored.folder.path)
@@ -73,7 +81,7 @@ def examine(stored: StoredSweep) -> Status:
     points_left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
     if alive:
         state = "running"
-    elif len(stored.generations) == len(tasks):
+    elif done == len(tasks):
         state = "complete"
     elif failed and not points_left:
         state = "failed"
@@ -84,7 +92,7 @@ def examine(stored: StoredSweep) -> Status:
         model=stored.study.info.model,
         state=state,
         tasks=len(tasks),
-        done=len(stored.generations),
+        done=done,
         running=sum(run.in_progress for run in progress) if alive else 0,
         failed=len(failed),
         seconds=round(sum(run.seconds for run in runs), 1),

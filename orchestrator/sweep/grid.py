@@ -38,7 +38,7 @@ _JSON_KEYS = {"extra_checkpoints": "beside"}
 MAX_NODES = 10_000_000
 """Most nodes of a stored grid. A larger one, which no machine could hold in memory, is taken for damage."""
 
-_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None}
+_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None, "adaptive": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,19 @@ class ExtraCheckpoint:
 
 
 @dataclass(frozen=True)
+class Adaptive:
+    """How an adaptive grid chooses the nodes that are measured.
+
+    Attributes:
+        judge: Name of the text judge whose verdicts decide.
+        rule: Version of the rule; see `analysis.adaptive`.
+    """
+
+    judge: str
+    rule: int
+
+
+@dataclass(frozen=True)
 class Grid:
     """The points of a sweep: lines or planes of `steps` + 1 points on each axis.
 
@@ -115,6 +128,7 @@ class Grid:
             measured themselves.
         direction: Kind of the random directions: a kind in `orchestrator.sweep.directions` that is drawn from a seed.
         match: Checkpoint whose lengths or rank the random directions have, in kinds that need one. Only in random_1d.
+        adaptive: How nodes are chosen if not all of them are measured. None: every node is measured.
     """
 
     kind: GridKind = GridKind.random_1d
@@ -132,6 +146,7 @@ class Grid:
     hidden: bool = False
     direction: str = "random"
     match: TowardsDirection | None = None
+    adaptive: Adaptive | None = None
 
     def __post_init__(self) -> None:
         needed = {GridKind.interpolate_2d: 2, GridKind.interpolate_random: 1}.get(self.kind)
@@ -190,6 +205,7 @@ class Grid:
         fields |= {key: choices(value[key]) for key, choices in (("kind", GridKind), ("norm", Norm)) if key in value}
         fields["towards"] = tuple(map(towards, value.get("towards", ())))
         fields["match"] = towards(value["match"]) if "match" in value else None
+        fields["adaptive"] = check_types(Adaptive(**value["adaptive"])) if "adaptive" in value else None
         fields.pop("beside", None)
         fields["extra_checkpoints"] = tuple(
             ExtraCheckpoint(extra(each["direction"]), each["alpha"], each["beta"]) for each in value.get("beside", ())
@@ -255,11 +271,16 @@ class Grid:
         """
         return (node for k in range(self.lines) for node in self._nodes_of(k))
 
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Return the equally spaced coordinates of each axis of a line or plane."""
+        alphas = spaced(self.range, self.steps)
+        return (alphas, spaced(self.range_y or self.range, self.steps)) if self.is_plane else (alphas,)
+
     def _nodes_of(self, k: int) -> Iterator[Node]:
         x, y = self.axes(k)
         seed_x, seed_y = (None if d is None else d.seed for d in (x, y))
-        alphas = spaced(self.range, self.steps)
-        betas = spaced(self.range_y or self.range, self.steps) if y is not None else (None,)
+        alphas, *second_axis = self.coordinates()
+        betas = second_axis[0] if second_axis else (None,)
         off_grid = {point.id: mark for *_, point, mark in self.landmarks(k)}
         for beta in betas:
             for alpha in alphas:

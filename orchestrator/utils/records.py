@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from orchestrator.utils.parsing import FormatError
 
@@ -20,11 +20,20 @@ class JsonRecord:
 
     A field holds a JSON value, another record, a tuple of either (an array in JSON) or None. When JSON is read, a field
     with a default may be missing, so that files of earlier versions, which lack newer fields, can be read.
+
+    Attributes:
+        OPTIONAL_KEYS: Fields that are left out of the JSON at their defaults.
     """
+
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, ready for `json.dumps`."""
-        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+        return {
+            field.name: _to_json(value)
+            for field in fields(self)  # type: ignore[arg-type]
+            if (value := getattr(self, field.name)) != field.default or field.name not in self.OPTIONAL_KEYS
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

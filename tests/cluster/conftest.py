@@ -15,6 +15,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.pipeline.admission import Admission
+from orchestrator.pipeline.work import SweepWork
 from orchestrator.store.runs import RunRecorder
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
@@ -94,7 +95,7 @@ class Job:
         self.dispatcher = Dispatcher(setup)
         todo = self.missing if only is None else only
         sets = {s.id: s for s in self.sets}
-        return self.dispatcher.run(todo, sets, self.sweep.grid.directions_used, lambda: follow_up)
+        return self.dispatcher.run(todo, sets, self.sweep.grid.directions_used, SweepWork(lambda: follow_up))
 
     def events_named(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]

@@ -24,7 +24,7 @@ SCHEMAS = {
     "prompts": "prompts/1",
     "generations": "generations/1",
     "judgements": "judgements/1",
-    "sweeps": "landscape/4",
+    "sweeps": "landscape/5",
 }
 # Fields that newer versions fill differently. Verdicts, ASR, VISAGE and the radius are not among them.
 CHANGED = (

@@ -14,6 +14,7 @@ from orchestrator.analysis.comparison.points import compare_points
 from orchestrator.analysis.comparison.scores import compare_score
 from orchestrator.analysis.comparison.sweeps import ComparedSweep
 from orchestrator.analysis.comparison.tensors import describe_differences
+from orchestrator.analysis.landscape import is_inferred
 from orchestrator.analysis.results.keys import RESULT_KEY
 from orchestrator.analysis.visage import MEAN_MARGIN, VISAGE
 from orchestrator.scoring.counts import ProbeVerdicts
@@ -61,6 +62,9 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         notes.append("no probes in common, or no verdicts: probes are not paired")
     elif len(prompts) < max(first.summary.prompts, second.summary.prompts):
         notes.append(f"only the {len(prompts)} probes in common are compared")
+    for sweep in (first, second):
+        if inferred := int(is_inferred(sweep.rows).sum()):
+            notes.append(f"{inferred} points of {sweep.name} are inferred: only points that both measured are compared")
     points = compare_points(first, second, prompts)
     return SweepDifference(
         first=first.name,

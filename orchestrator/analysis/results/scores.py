@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from orchestrator.analysis.intervals import ErrorInterval, Interval
 from orchestrator.analysis.results.precision import DirectionsNeeded
@@ -55,6 +56,8 @@ class VisageSummary(JsonRecord):
         points: Number of measured points in the range, summed over lines or planes. None in a summary of an earlier
             version.
         counted: Number of those at which any attack fails. None in a summary of an earlier version.
+        inferred: Number of inferred points in the range, which the score rests on too.
+        inferred_counted: Number of those at which the inferred ASR is below 100%.
         low: Lower end of the interval of `paper` over new directions.
         high: Upper end of the same interval.
         over: The intervals of `paper` over new directions, over new probes, and over both.
@@ -64,10 +67,14 @@ class VisageSummary(JsonRecord):
         released_reason: Why `released` is None. None if there is nothing to explain.
     """
 
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"inferred", "inferred_counted"})
+
     paper: float | None
     released: float | None
     points: int | None = None
     counted: int | None = None
+    inferred: int = 0
+    inferred_counted: int = 0
     low: float | None
     high: float | None
     over: VisageIntervals | None = None
@@ -80,6 +87,11 @@ class VisageSummary(JsonRecord):
     def value(self) -> float | None:
         """The score that is quoted: `paper`."""
         return self.paper
+
+    @property
+    def all_points(self) -> int | None:
+        """Number of measured and inferred points in the range. None in a summary of an earlier version."""
+        return None if self.points is None else self.points + self.inferred
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
@@ -70,12 +70,40 @@ class ResultSummary(ResultKey):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptiveSummary(JsonRecord):
+    """Which nodes of an adaptive grid were measured, and how well what is inferred at the others was checked.
+
+    Attributes:
+        judge: Name of the judge whose verdicts decided.
+        rule: Version of the rule that chose the nodes.
+        points: Number of different points of the whole grid.
+        measured: Number of those that are measured.
+        inferred: Number of those that are inferred: the visits that were saved.
+        audited: Number of nodes that were measured only to check what had been inferred at them.
+        failed_audits: Number of those that differed from it beyond chance; more was measured around them.
+        levels: Number of levels of refinement, the audits included.
+        complete: Whether the rule asks for nothing more.
+    """
+
+    judge: str
+    rule: int
+    points: int
+    measured: int
+    inferred: int
+    audited: int
+    failed_audits: int
+    levels: int
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepSummary(JsonRecord):
     """summary.json: the numbers of the primary result at the top level, those of every combination in `results`.
 
     Attributes:
         grid: The grid as it was requested, as `Grid.to_json` returns it.
         points_done: Number of points at which every prompt set has a verdict.
+        points_total: Number of points that the sweep asks for: those of the grid that are not inferred.
         primary: The combination whose numbers are at the top level.
         degenerate_version: Version of the judge `degenerate` whose verdicts are counted. None in earlier versions.
         plane_share: Share of the sum of squared displacements of a trajectory that lies in its principal plane, from 0
@@ -83,6 +111,7 @@ class SweepSummary(JsonRecord):
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
         log_probability_version: Version of the rule by which the classes rest on log-probabilities too. None if they
             rest on the text alone.
+        adaptive: Which nodes were measured. None if the grid is not adaptive.
         rendering: How the prompts were rendered, for each template and system prompt. Empty in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
@@ -94,6 +123,8 @@ class SweepSummary(JsonRecord):
         scoring_version: Version of the rules by which right answers are read; see `capability.SCORING_VERSION`. None in
             earlier versions.
     """
+
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"adaptive"})
 
     schema: str = SCHEMA
     study_id: str = ""
@@ -119,6 +150,7 @@ class SweepSummary(JsonRecord):
     points_nonfinite: int = 0
     degenerate_version: int | None = None
     results: tuple[ResultSummary, ...]
+    adaptive: AdaptiveSummary | None = None
     published: float | None = None
     published_note: str | None = None
     plane_share: float | None = None

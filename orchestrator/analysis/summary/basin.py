@@ -12,7 +12,7 @@ import pandas as pd
 from orchestrator.analysis import basin, intervals
 from orchestrator.analysis.causes import cause_of
 from orchestrator.analysis.curves import Probes
-from orchestrator.analysis.landscape import Lines, none_if_missing
+from orchestrator.analysis.landscape import Lines, inferred_bounds, is_inferred, none_if_missing
 from orchestrator.analysis.line_errors import error_over_directions
 from orchestrator.analysis.results.basin import BasinSummary, DirectionBasin, Estimate
 from orchestrator.analysis.summary.lines import average, axis_seeds, merge_reasons
@@ -49,7 +49,7 @@ def _low_everywhere(part: pd.DataFrame, probes: Probes, points: int) -> np.ndarr
     confidence = 1 - (1 - intervals.CONFIDENCE) / max(points, 1)
     effective = probes.effective(n, confidence)
     low, _ = intervals.proportion(n - part["n_refused"].to_numpy(), n, confidence, effective)
-    return np.asarray(100.0 * low)
+    return np.where(is_inferred(part), inferred_bounds(part, confidence)[0], 100.0 * low)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _LineBasin:
     @classmethod
     def measure(cls, number: int, part: pd.DataFrame, probes: Probes, points: int) -> _LineBasin:
         measured, at_high = measure_basin(part), measure_basin(part, "asr_high")
-        bounds = [_low_everywhere(part, probes, count) for count in (_measured_points(part), points)]
+        bounds = [_low_everywhere(part, probes, count) for count in (_known_points(part), points)]
         at_low, at_lowest = (measure_basin(part.assign(bound=bound), "bound") for bound in bounds)
         return cls(number, part, measured, at_high, at_low, at_lowest, _measure_shape(part, measured))
 
@@ -96,13 +96,13 @@ class _LineBasin:
         )
 
 
-def _measured_points(rows: pd.DataFrame) -> int:
-    return int(rows.loc[rows["n"] > 0, "point_id"].nunique())
+def _known_points(rows: pd.DataFrame) -> int:
+    return int(rows.loc[rows["asr"].notna(), "point_id"].nunique())
 
 
 def summarize_basin(lines: Lines, probes: Probes) -> BasinSummary:
     """Return the basin of one result: on each line or plane, the smallest, and the means of its shape."""
-    points = _measured_points(pd.concat([part for _, part in lines]))
+    points = _known_points(pd.concat([part for _, part in lines]))
     line_basins = [_LineBasin.measure(number, part, probes, points) for number, part in lines]
     overall = basin.combine([line.measured for line in line_basins])
     on_lines = all(part["beta"].isna().all() for _, part in lines)

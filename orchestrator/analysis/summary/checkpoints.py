@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis.landscape import combinations, none_if_missing
+from orchestrator.analysis.landscape import combinations, none_if_missing, with_inferred
 from orchestrator.analysis.results.checkpoints import CheckpointResult, CheckpointSummary
 from orchestrator.analysis.results.keys import RESULT_KEY, ResultKey
 
@@ -20,6 +20,7 @@ def summarize_checkpoints(landscape: pd.DataFrame) -> tuple[CheckpointSummary, .
     """
     if "mark" not in landscape:  # a landscape of an earlier version
         return ()
+    landscape = with_inferred(landscape)
     marked = landscape[landscape["mark"].notna()]
     parts = combinations(landscape)
     checkpoints = []

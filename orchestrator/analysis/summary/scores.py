@@ -13,7 +13,7 @@ from orchestrator.analysis import intervals, visage
 from orchestrator.analysis.causes import cause_of
 from orchestrator.analysis.components import decompose, single_response_variance
 from orchestrator.analysis.intervals import Error
-from orchestrator.analysis.landscape import Lines, coordinates
+from orchestrator.analysis.landscape import Lines, coordinates, is_inferred
 from orchestrator.analysis.line_errors import CHOSEN, error_over_directions, error_over_probes, probe_arrays
 from orchestrator.analysis.results.precision import DirectionsNeeded
 from orchestrator.analysis.results.scores import (
@@ -34,6 +34,7 @@ def summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable:
         visage.Visage(None, None, inapplicable) if inapplicable else visage.measure(*_on_grid(part))
         for _, part in lines
     ]
+    left_out = [_inferred_points(part) for _, part in lines]
     by_direction = tuple(
         DirectionVisage(
             line=number,
@@ -42,18 +43,22 @@ def summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable:
             paper=score.paper,
             released=score.released,
             reason=score.reason,
-            points=score.points,
-            counted=score.counted,
+            points=score.points - inferred,
+            counted=score.counted - inferred_counted,
         )
-        for (number, seed_x, seed_y), score in zip(numbers_and_seeds(lines), scores, strict=True)
+        for (number, seed_x, seed_y), score, (inferred, inferred_counted) in zip(
+            numbers_and_seeds(lines), scores, left_out, strict=True
+        )
     )
     values = [score.paper for score in scores]
     mean = _mean_score(visage.VISAGE, lines, values, by_direction, verdicts)
     return VisageSummary(
         paper=mean.value,
         released=mean.released,
-        points=sum(score.points for score in scores),
-        counted=sum(score.counted for score in scores),
+        points=sum(direction.points or 0 for direction in by_direction),
+        counted=sum(direction.counted or 0 for direction in by_direction),
+        inferred=sum(inferred for inferred, _ in left_out),
+        inferred_counted=sum(counted for _, counted in left_out),
         low=mean.over.directions.low,
         high=mean.over.directions.high,
         over=mean.over,
@@ -131,6 +136,15 @@ def _mean_score(
         reasons.append(directions.reason)
     released, released_reason = _mean_released(by_direction, lines)
     return _MeanScore(average(defined), released, over, directions, "; ".join(reasons) or None, released_reason)
+
+
+def _inferred_points(part: pd.DataFrame) -> tuple[int, int]:
+    """Return the number of inferred points of a line in VISAGE's range, and of those whose ASR is below 100%."""
+    inferred = is_inferred(part) & part["asr"].notna().to_numpy()
+    if not inferred.any():
+        return 0, 0
+    inferred &= part["on_grid"].to_numpy(dtype=bool) & visage.in_range(coordinates(part))
+    return int(inferred.sum()), int((inferred & (part["asr"].to_numpy() < visage.S_MAX)).sum())
 
 
 def _on_grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -13,9 +13,11 @@ from orchestrator.analysis.landscape import (
     PRIMARY_GROUP,
     combinations,
     grid_points,
+    is_inferred,
     none_if_missing,
     origin_row,
     split_lines,
+    with_inferred,
 )
 from orchestrator.analysis.line_errors import are_chosen
 from orchestrator.analysis.results.classes import SuccessClasses
@@ -26,7 +28,10 @@ from orchestrator.analysis.summary.scores import summarize_margin, summarize_vis
 from orchestrator.prompts.capability import SCORING_VERSION
 from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, Combination, ProbeVerdicts
 
-_MEASURED = ["line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *COUNTS, "asr", "asr_low", "asr_high"]
+_USED = [
+    *("line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *COUNTS, "asr", "asr_low", "asr_high"),
+    *("inferred", "asr_inferred", "asr_inferred_error"),
+]
 
 
 def summarize(
@@ -51,6 +56,8 @@ def summarize(
     first = next((result for result in results if result.group == PRIMARY_GROUP), results[0])
     # a point is done if any judge has judged it: another run would not change answers that a judge model left unparsed,
     # nor responses without an answer
+    # an adaptive grid does not ask for inferred points
+    landscape = landscape[~is_inferred(landscape)]
     judged = (_responses(landscape) > 0) | landscape["n_correct"].notna()
     by_set = judged.groupby([landscape[key] for key in ("point_id", "probe_set", "group", "system_prompt")]).max()
     done = by_set.groupby("point_id").min()
@@ -82,8 +89,9 @@ def _summarize_result(
 ) -> ResultSummary:
     """Return the numbers of one combination. `inapplicable`: why it has no VISAGE, from `visage.why_inapplicable`."""
     probes = Probes.of(verdicts)
+    rows = with_inferred(rows)
     curves = mean_curves(rows, probes, are_drawn=not are_chosen([rows]))
-    rows = rows[_MEASURED]  # the lines are copied below: drop the columns that they do not need
+    rows = rows[[name for name in _USED if name in rows]]  # the lines are copied below: drop the other columns
     distinct = ~rows["point_id"].duplicated()
     grid = grid_points(rows)
     classes = _classes(rows)
@@ -98,7 +106,7 @@ def _summarize_result(
         system_prompt=key.system_prompt,
         judge=key.judge,
         prompts=int(_responses(rows).max()),
-        points_missing=int((rows["n"][distinct] == 0).sum()),
+        points_missing=int(((rows["n"] == 0) & ~is_inferred(rows))[distinct].sum()),
         origin_asr=asr,
         origin_low=low,
         origin_high=high,

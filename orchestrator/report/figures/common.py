@@ -66,6 +66,27 @@ def alpha_label(summary: SweepSummary) -> str:
     return "α, in lengths of the checkpoint's displacement" if "match" in summary.grid else "perturbation α"
 
 
+def add_inferred_markers(
+    axes: Axes, mean: pd.DataFrame, column: str, color: str, size: float, label: str | None, marker: str = "o"
+) -> None:
+    """Draw the inferred points of a curve hollow, over its filled markers.
+
+    Args:
+        axes: Where to draw.
+        mean: The curve: columns alpha, inferred, and that of the values.
+        column: Name of the column of the values.
+        color: The curve's color.
+        size: Size of its markers, in points.
+        label: Entry in the legend. None: no entry.
+        marker: The curve's marker.
+    """
+    inferred = mean[mean["inferred"]]
+    if inferred.empty:
+        return
+    style: dict[str, Any] = {"ls": "none", "marker": marker, "ms": size, "mfc": "white", "mec": color, "mew": 1.0}
+    axes.plot(inferred["alpha"], inferred[column], zorder=6, label=label, clip_on=False, **style)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Save and close a figure. No date is written, so that the same numbers give the same file."""
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.comparison.sweeps import ComparedSweep
 from orchestrator.analysis.landscape import mean_over_lines
+from orchestrator.report.figures.common import add_inferred_markers
 from orchestrator.report.style import LINE_MARGIN, PALE, SERIES_COLORS, SERIES_MARKERS
 
 _RC_PARAMS = {"svg.fonttype": "path", "svg.hashsalt": "compare", "font.size": 9, "text.parse_math": False}
@@ -32,6 +33,7 @@ def draw_comparison(sweeps: Sequence[ComparedSweep]) -> bytes:
             mean = mean_over_lines(sweep.rows, sweep.summary.primary_result.curves)
             label = textwrap.shorten(f"{i + 1}: {sweep.name}", 60, placeholder="...")
             axes.plot(mean["alpha"], mean["asr"], color=color, marker=marker, ms=4, label=label)
+            add_inferred_markers(axes, mean, "asr", color, 4, None, marker)
             axes.fill_between(mean["alpha"], mean["asr_low"], mean["asr_high"], color=color, alpha=0.12, lw=0)
         axes.axhline(THRESHOLD, color=PALE, lw=0.7, ls=":")
         axes.set(ylim=(-LINE_MARGIN, 100 + LINE_MARGIN), xlabel="perturbation α", ylabel="attack success rate (%)")

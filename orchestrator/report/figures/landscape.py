@@ -11,10 +11,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.landscape import mean_over_lines, primary_rows
+from orchestrator.analysis.landscape import mean_over_lines, primary_rows, with_inferred
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.report.figures.common import add_checkpoints, add_headline, alpha_label, save
+from orchestrator.report.figures.common import (
+    add_checkpoints,
+    add_headline,
+    add_inferred_markers,
+    alpha_label,
+    save,
+)
 from orchestrator.report.figures.planes import draw_planes
 from orchestrator.report.style import BLUE, DASHED, FINE_DOTS, INK, LINE_MARGIN, PALE, RC_PARAMS, VERMILION, YELLOW
 
@@ -33,7 +39,7 @@ def draw_lines(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title
     The band is the 95% interval of the mean over new directions and probes; with one line, over new probes. Missing
     points leave gaps.
     """
-    rows = primary_rows(landscape)
+    rows = with_inferred(primary_rows(landscape))
     lines = [part.sort_values("alpha") for _, part in rows.groupby("line")]
     curves = summary.primary_result.curves
     mean = mean_over_lines(rows, curves)
@@ -66,7 +72,9 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band
             axes.plot(part["alpha"], part["asr"], color=BLUE, lw=0.8, alpha=0.5, zorder=3, label=label)
     label = "mean" if len(lines) > 1 else "ASR"
     axes.plot(mean["alpha"], mean["asr"], color=BLUE, lw=2.2, marker="o", ms=3.6, zorder=4, label=label, clip_on=False)
-    axes.plot(mean["alpha"], mean["degenerate"], color=INK, lw=1.1, ls=DASHED, zorder=3, label="called degenerate")
+    add_inferred_markers(axes, mean, "asr", BLUE, 3.6, "inferred" if len(lines) == 1 else "inferred on a line")
+    judged = mean[~mean["inferred"]]  # inferred points have no classes
+    axes.plot(judged["alpha"], judged["degenerate"], color=INK, lw=1.1, ls=DASHED, zorder=3, label="called degenerate")
     gaps = mean.loc[mean["asr"].isna(), "alpha"]
     if len(gaps):
         axes.plot(gaps, [0] * len(gaps), "x", color=VERMILION, ms=5, clip_on=False, zorder=5, label="missing")
@@ -77,13 +85,14 @@ def _draw_curves(axes: Axes, lines: list[pd.DataFrame], mean: pd.DataFrame, band
 
 
 def _draw_outcomes(axes: Axes, mean: pd.DataFrame) -> None:
-    """Draw the shares of the four classes of responses, stacked to 100%; gaps at missing points."""
+    """Draw the shares of the four classes of responses, stacked to 100%; gaps at points that were not measured."""
     fills: dict[str, dict[str, Any]] = {
         "refused": {"facecolor": BLUE, "alpha": 0.85},
         "complied": {"facecolor": VERMILION, "alpha": 0.9},
         "unclear": {"facecolor": YELLOW, "alpha": 0.9},
         "degenerate": {"facecolor": "#EDEDED", "edgecolor": PALE, "hatch": "////"},
     }
+    mean = mean[~mean["inferred"]]  # inferred points have no classes: draw from one measured point to the next
     floor = np.zeros(len(mean))
     for name, fill in fills.items():
         ceiling = floor + mean[name].to_numpy()

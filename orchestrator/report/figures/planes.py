@@ -14,18 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.analysis.basin import THRESHOLD
-from orchestrator.analysis.landscape import primary_rows
+from orchestrator.analysis.landscape import is_inferred, primary_rows, with_inferred
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.figures.common import add_checkpoints, add_headline, save
 from orchestrator.report.style import COLORMAP, INK, PALE, RC_PARAMS, VERMILION
 
 _GAP, _HEAD, _FOOT, _LEFT, _RIGHT = 0.3, 1.1, 0.5, 0.65, 0.85  # inches between and around the planes
 _MAX_COLUMNS = 3
+_INFERRED: dict[str, Any] = {"marker": "o", "ms": 2.4, "mfc": "none", "mec": "#808080", "mew": 0.5}
 
 
 def draw_planes(landscape: pd.DataFrame, summary: SweepSummary, path: Path, title: str = "") -> None:
-    """Draw ASR over each plane as filled contours, with the 50% line and the origin; holes at missing points."""
-    planes = list(primary_rows(landscape).groupby("line"))
+    """Draw ASR over each plane as filled contours, with the 50% line and the origin; holes at missing points.
+
+    Inferred points are small hollow circles.
+    """
+    rows = with_inferred(primary_rows(landscape))
+    planes = list(rows.groupby("line"))
     layout = _Layout(len(planes))
     with plt.rc_context(RC_PARAMS):
         figure = plt.figure(figsize=(layout.width, layout.height))
@@ -36,7 +41,10 @@ def draw_planes(landscape: pd.DataFrame, summary: SweepSummary, path: Path, titl
             axes.set(xlabel="α" if layout.is_lowest(i) else "", ylabel="β" if layout.is_leftmost(i) else "")
             axes.tick_params(labelbottom=layout.is_lowest(i), labelleft=layout.is_leftmost(i))
         origin = Line2D([], [], color="white", marker="*", ms=8, mec=INK, mew=0.8, ls="none", label="origin")
-        figure.axes[0].legend(handles=[origin], loc="upper right", framealpha=0.75, fontsize=7.5, borderpad=0.3)
+        handles = [origin]
+        if is_inferred(rows).any():
+            handles.append(Line2D([], [], label="inferred, not measured", ls="none", **_INFERRED))
+        figure.axes[0].legend(handles=handles, loc="upper right", framealpha=0.75, fontsize=7.5, borderpad=0.3)
         _add_colorbar(figure, contours, layout)
         add_headline(figure, summary, title)
         save(figure, path)
@@ -107,6 +115,8 @@ def _draw_plane(axes: Axes, part: pd.DataFrame) -> Any:
         axes.contour(x, y, values, levels=[THRESHOLD], colors="white", linewidths=1.6, corner_mask=False)
     missing = part[part["asr"].isna()]
     axes.plot(missing["alpha"], missing["beta"], "x", color=VERMILION, ms=4, clip_on=False)
+    inferred = part[is_inferred(part) & part["asr"].notna()]
+    axes.plot(inferred["alpha"], inferred["beta"], ls="none", **_INFERRED)
     axes.plot(0, 0, marker="*", ms=9, mfc="white", mec=INK, mew=0.8, ls="none")
     axes.set_xlim(x.min(), x.max())
     axes.set_ylim(y.min(), y.max())

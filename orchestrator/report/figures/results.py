@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import combinations, mean_over_lines
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.report.figures.common import add_headline, alpha_label, save
+from orchestrator.report.figures.common import add_headline, add_inferred_markers, alpha_label, save
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.style import (
     DASHED,
@@ -58,6 +58,8 @@ def draw_results(landscape: pd.DataFrame, summary: SweepSummary, path: Path, tit
                 mean["alpha"], mean["value"], color=color, lw=1.7, ls=_DASHES[measure.kind], label=label,
                 marker=SERIES_MARKERS[i % len(SERIES_MARKERS)], ms=3.8, zorder=3, clip_on=False,
             )  # fmt: skip
+            hollow = "hollow: inferred" if i == len(parts) - 1 else None
+            add_inferred_markers(axes, mean, "value", color, 3.8, hollow, SERIES_MARKERS[i % len(SERIES_MARKERS)])
         _draw_chance(axes, summary)
         axes.set_xlim(float(landscape["alpha"].min()), float(landscape["alpha"].max()))
         axes.set_ylim(-LINE_MARGIN, 100 + LINE_MARGIN)

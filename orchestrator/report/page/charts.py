@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis.landscape import combinations, mean_over_lines
+from orchestrator.analysis.landscape import combinations, is_inferred, mean_over_lines, with_inferred
 from orchestrator.analysis.results.basin import BasinSummary
 from orchestrator.analysis.results.checkpoints import CheckpointSummary
 from orchestrator.analysis.results.curves import MeanCurve
@@ -44,7 +44,7 @@ def chart_data(
     results = []
     for (key, part), numbers in zip(parts, summary.results, strict=True):
         measure = measure_of(key.group)
-        rows = measure.of(part)
+        rows = measure.of(with_inferred(part))
         results.append(
             {
                 "set": set_index[key.probe_set, key.group, key.system_prompt],
@@ -83,6 +83,7 @@ def _rows(rows: pd.DataFrame, point_index: Mapping[str, int]) -> dict[str, list[
         "n": rows["n"].tolist(),
         "unfinished": rows["n_unfinished"].tolist(),
         "nonfinite": rows["n_nonfinite"].tolist(),
+        "inferred": is_inferred(rows).astype(int).tolist(),
         **{name: _values(rows[name]) for name in ("alpha", "beta")},
         **{name: _values(rows[name], 2) for name in ("value", "low", "high", "complied", "unclear", "degenerate")},
         "refused": _values(100 - rows["asr"], 2),

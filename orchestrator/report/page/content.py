@@ -102,7 +102,7 @@ def _margin_note(margin: MarginSummary | None, visage: VisageSummary) -> str:
         return "not computed by the version that reduced this sweep"
     if margin.value is None:
         return margin.reason or ""
-    mean = f"100 - ASR, over all {visage.points} points in {RANGE}"
+    mean = f"100 - ASR, over all {visage.all_points} points in {RANGE}"
     interval = interval_text(margin.over)
     return mean if interval is None else f"{mean}; {interval}"
 

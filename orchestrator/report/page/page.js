@@ -46,6 +46,7 @@
   // Names and numbers of a row of a result.
 
   const valueAt = (result, i) => result.rows.value[i];
+  const isInferred = (node) => node.result.rows.inferred[node.row] === 1;
   function placeName(result, i) {
     const { line, alpha, beta } = result.rows;
     const coordinates = `α ${signed(alpha[i])}` + (beta[i] === null ? "" : `, β ${signed(beta[i])}`);
@@ -54,11 +55,12 @@
     return (mark ? `${mark[2]}: ` : "") + `${coordinates}, ${data.lines[line[i]]}`;
   }
   function numbers(result, i) {
-    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate, unfinished, nonfinite } = result.rows;
+    const { n, value, low: lows, high: highs, refused, complied, unclear, degenerate, unfinished, nonfinite, inferred } = result.rows;
     const rest = unfinished[i] ? [`${unfinished[i]} unfinished thoughts, without a verdict`] : [];
     if (nonfinite[i]) rest.push(`${nonfinite[i]} responses that are not finite, without a verdict`);
     if (value[i] === null) return rest.length ? rest : ["missing: not measured"];
     const [low, high] = [lows[i], highs[i]];
+    if (inferred[i]) return [`inferred, not measured: ${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`];
     const outcomes = `refused ${percent(refused[i])}, complied ${percent(complied[i])}, unclear ${percent(unclear[i])}, degenerate ${percent(degenerate[i])}`;
     return [`${result.name} ${percent(valueAt(result, i))}, 95% interval ${low.toFixed(1)} to ${high.toFixed(1)}`, outcomes, `${n[i]} prompts`, ...rest];
   }
@@ -235,13 +237,15 @@
     }
     for (const node of nodes) {
       const r = several ? 2.6 : 3.8;
-      const dot = node.kind !== "safety" ? svg("rect", { class: "dot", x: -r, y: -r, width: 2 * r, height: 2 * r }) : svg("circle", { class: "dot", r });
+      const shape = isInferred(node) ? "dot hollow" : "dot";
+      const dot = node.kind !== "safety" ? svg("rect", { class: shape, x: -r, y: -r, width: 2 * r, height: 2 * r }) : svg("circle", { class: shape, r });
       marks.push(point(node, node.kind, [dot, svg("circle", { class: "ring", r: r + 4 })]));
     }
     for (const a of missing) {
       root.append(svg("path", { class: "halo", d: cross(x(a), y(0), 4) }), svg("path", { class: "missing", d: cross(x(a), y(0), 4) }));
     }
     if (missing.size) legend.push(swatch("missing", "missing"));
+    if (nodes.some(isInferred)) legend.push(swatch("inferred", "inferred"));
     root.append(...marks);
     const named = new Set();
     for (const node of nodes) {
@@ -284,6 +288,7 @@
     const icon = svg("svg", { width: 22, height: 12, "aria-hidden": "true" });
     if (kind === "band") icon.append(svg("rect", { class: "band safety", width: 22, height: 12 }));
     else if (kind === "missing") icon.append(svg("path", { class: "missing", d: cross(11, 6, 4) }));
+    else if (kind === "inferred") icon.append(svg("g", { class: "point" }, svg("circle", { class: "dot hollow", cx: 11, cy: 6, r: 3.5 })));
     else if (kind === "origin") icon.append(svg("path", { class: "origin", d: star(11, 6, 7) }));
     else if (kind === "threshold") icon.append(svg("rect", { width: 22, height: 12, fill: BANDS[4] }), svg("path", { class: "threshold", d: "M0 6H22" }));
     else if (kind === "chance") icon.append(svg("path", { class: "chance", d: "M1 6H21" }));
@@ -334,7 +339,7 @@
         return;
       }
       nodes.push(node);
-      root.append(point(node, "plane", [svg("circle", { class: "under", r: 6 }), svg("circle", { class: "dot", r: 1.4 }), svg("circle", { class: "ring", r: 6 })]));
+      root.append(point(node, "plane", [svg("circle", { class: "under", r: 6 }), svg("circle", isInferred(node) ? { class: "dot hollow", r: 2.4 } : { class: "dot", r: 1.4 }), svg("circle", { class: "ring", r: 6 })]));
       if (rows.point[row] === data.origin) root.append(svg("path", { class: "origin", d: star(node.x, node.y, 8) }));
       const mark = data.marks.find(([k, p]) => k === line && p === rows.point[row]);
       const end = node.x > left + side - 70;
@@ -351,7 +356,7 @@
     BANDS.forEach((fill, i) => bar.append(svg("rect", { x: 12 * i, width: 12.5, height: 12, fill })));
     scale.append(bar, `100% ${result.name}`);
     const chance = result.chance === null ? [] : [el("span", {}, chanceName(result.name, result.chance))];
-    $("legend").replaceChildren(scale, ...chance, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []));
+    $("legend").replaceChildren(scale, ...chance, swatch("threshold", "50%"), swatch("origin", "origin"), ...(holes ? [swatch("missing", "missing")] : []), ...(nodes.some(isInferred) ? [swatch("inferred", "inferred, not measured")] : []));
     const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-1e3, 0], End: [1e3, 0] };
     interactive(root, nodes, 24, (marked, i, key) => {
       const [dx, dy] = directions[key], from = marked[i];
@@ -481,7 +486,8 @@
   const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, ticket: 0 };
 
   async function open(result, row) {
-    const ticket = ++detail.ticket, { line, alpha, beta, point } = result.rows;
+    const ticket = ++detail.ticket, { line, alpha, beta, point, inferred } = result.rows;
+    if (inferred[row]) return; // no responses
     const other = detail.other ?? data.points[data.origin];
     const [prompts, here, there] = await Promise.all([responses.prompts(), responses.atPoint(data.points[point[row]]), responses.atPoint(other)]);
     if (ticket !== detail.ticket) return; // another point has been opened meanwhile
@@ -499,7 +505,7 @@
     const sameRow = (each) => each.rows.point.findIndex((p, i) => p === point[row] && each.rows.line[i] === line[row]);
     options("result", measured, (each) => each.label, result, (each) => open(each, sameRow(each)));
     const first = rows.filter((i) => point.indexOf(point[i]) === i).sort((i, j) => (point[j] === data.origin) - (point[i] === data.origin));
-    const others = first.filter((i) => result.rows.value[i] !== null);
+    const others = first.filter((i) => result.rows.value[i] !== null && !inferred[i]);
     const current = others.find((i) => data.points[point[i]] === other) ?? others[0];
     detail.otherName = others.length ? placeName(result, current) : "The origin";
     options("other", others, (i) => placeName(result, i), current, (i) => {

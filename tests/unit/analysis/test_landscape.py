@@ -54,7 +54,7 @@ def test_a_landscape_of_version_2_is_read_without_unclear_responses() -> None:
     stored = to_table(landscape).to_pandas()
     assert stored["n_unclear"].tolist() == [20, 0, 0, 10, 20]
     pd.testing.assert_frame_equal(with_all_counts(stored), stored)
-    assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/4"
+    assert to_table(landscape).schema.metadata[b"schema"] == b"landscape/5"
     earlier = with_all_counts(
         stored.drop(columns=["n_unclear", "unclear", "n_unfinished", "unfinished", "n_nonfinite", "nonfinite"])
     )

@@ -1,0 +1,30 @@
+"""Source of work for a dispatch that is not known at its start, because it depends on the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.sweep.tasks import Visit
+
+
+class WorkSource:
+    """Adds work to a dispatch as results arrive. This base class adds nothing.
+
+    The dispatcher reports every visit that is stored or given up, and asks for more work whenever fewer items wait than
+    its actors can hold, so that actors do not become idle while a level of an adaptive grid ends.
+    """
+
+    def take_stored(self, visit: Visit) -> None:
+        """Take note that the responses of a visit are stored."""
+
+    def take_given_up(self, visit: Visit) -> None:
+        """Take note that a visit is not tried again in this run."""
+
+    def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
+        """Return further items, each once. Empty if there are none now.
+
+        Args:
+            idle: Whether no item waits and none runs. The dispatch ends if nothing is returned then.
+        """
+        return ()

@@ -1,0 +1,95 @@
+"""What a run does besides the visits that it begins with: the further levels of an adaptive grid, and continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from orchestrator.analysis.requested import AdaptiveGrid, failed_tasks, tasks_at
+from orchestrator.execution.work_source import WorkSource
+from orchestrator.scoring.deciding import DecidingCounts
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.sweep.tasks import Visit, visits
+
+
+class SweepWork(WorkSource):
+    """The work that follows from the results of a run.
+
+    As visits are stored, the next levels of an adaptive grid; when all are done, the continuations to measure.
+    """
+
+    def __init__(self, continuations: Callable[[], Sequence[ContinuationBatch]], levels: Levels | None = None) -> None:
+        """Prepare the work.
+
+        Args:
+            continuations: Returns the continuations to measure at the end. Called once.
+            levels: The levels of an adaptive grid. None if every visit is known at the start.
+        """
+        self._continuations: Callable[[], Sequence[ContinuationBatch]] | None = continuations
+        self._levels = levels
+
+    def take_stored(self, visit: Visit) -> None:
+        """Count the verdicts on a visit that is stored."""
+        if self._levels is not None:
+            self._levels.take_stored(visit)
+
+    def take_given_up(self, visit: Visit) -> None:
+        """Go on without the verdicts on a visit that was given up."""
+        if self._levels is not None:
+            self._levels.take_given_up(visit)
+
+    def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
+        """Return the visits of levels that begin now; at the end, the continuations."""
+        if self._levels is not None and (added := self._levels.begin()):
+            return added
+        if not idle or self._continuations is None:
+            return ()
+        continuations, self._continuations = self._continuations, None
+        return continuations()
+
+
+class Levels:
+    """The levels of an adaptive grid during a run: each begins when every verdict of the one before is known.
+
+    Lines and planes are independent of each other. Each stored visit is read once.
+    """
+
+    def __init__(self, stored: StoredSweep, begun: Sequence[Visit], retry_failed: bool = False) -> None:
+        """Count what is stored.
+
+        Args:
+            stored: The sweep.
+            begun: The visits that the run begins with.
+            retry_failed: Whether the run tries tasks again that earlier runs gave up.
+        """
+        self._stored = stored
+        self._grid = AdaptiveGrid(stored.sweep.grid)
+        self._counts = DecidingCounts(stored)
+        self._counts.read_stored()
+        failed = () if retry_failed else failed_tasks(stored)
+        self._counts.give_up(failed)
+        self._unavailable: Collection[TaskKey] = {*stored.generations, *failed}
+        self._begun = {visit.point for visit in begun}
+        self._refinements = [line.refine(self._counts.counts) for line in self._grid.lines]
+
+    def take_stored(self, visit: Visit) -> None:
+        """Count the verdicts on a visit that is stored."""
+        responses = self._stored.study.generations.read_visit(visit.id)
+        if responses is not None:  # otherwise it is damaged, and the level waits until it is measured again
+            self._counts.add(responses)
+
+    def take_given_up(self, visit: Visit) -> None:
+        """Take a visit that was given up as measured without a verdict."""
+        self._counts.give_up([(visit.point.id, set_id) for set_id in visit.prompt_set_ids])
+
+    def begin(self) -> list[Visit]:
+        """Return the visits of the levels that begin now, each once."""
+        counts = self._counts.counts
+        for i, (line, current) in enumerate(zip(self._grid.lines, self._refinements, strict=True)):
+            if not current.done and all(line.points[node].id in counts for node in current.missing):
+                self._refinements[i] = line.refine(counts)
+        points = [point for point in self._grid.points(self._refinements) if point not in self._begun]
+        self._begun.update(points)
+        tasks = tasks_at(points, self._stored.sweep.prompt_set_ids)
+        return visits(task for task in tasks if task.key not in self._unavailable)
