@@ -24,7 +24,7 @@ from orchestrator.pipeline.endpoint import Budget
 from orchestrator.pipeline.grid import build_grid
 from orchestrator.pipeline.judge import ENDPOINT_LENGTH, PAIRS, name_judging_fields
 from orchestrator.pipeline.precision import plan_from_stored
-from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
+from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import is_to_download, load_system_prompts, probe_configs, sampling_of
 from orchestrator.pipeline.smaller_sweep import smaller_sweep
 from orchestrator.planning import cost
@@ -98,10 +98,21 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
         prepared = prepare(config, presets)
         stored = prepared.stored
         missing = find_missing(prepared, stored, config.cluster.part, config.retry == Retry.failed)
-        plan = estimate_prepared(prepared, missing.tasks, stored)
+        plan = estimate_prepared(prepared, missing.possible, stored)
+        if not missing.is_final:
+            plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing)))
         rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
         return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
+
+
+def _adaptive_note(missing: MissingTasks) -> str:
+    """Return the range of the number of points that an adaptive grid measures."""
+    least, most = (len({task.point for task in tasks}) for tasks in (missing.tasks, missing.possible))
+    return (
+        f"grid.adaptive=true measures from {least} to {most} further points, as verdicts decide: this is the cost of "
+        f"{most}, and that of {least} is {100 * least / most:.0f}% of it"
+    )
 
 
 def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> Plan:
@@ -276,6 +287,8 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
         if _is_assumed(probes):
             notes.append(_assumption(probes))
         prompts |= _assumed_prompts(config, presets, probes)
+    if config.grid.adaptive:
+        notes.append("grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all")
     sweep = Sweep(_assumed_grid(config), tuple(prompts), tuple(config.judge_names))
     return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
 

@@ -71,7 +71,7 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
     """
     part = prepared.config.cluster.part
     if not prepared.stored.study.exists:  # otherwise `execute` checks it for the missing tasks
-        check_machine(prepared, find_missing(prepared, prepared.stored, part).tasks, prepared.stored)
+        check_machine(prepared, find_missing(prepared, prepared.stored, part).possible, prepared.stored)
     study = Study.create(prepared.out, prepared.info, prepared.config.study.mode)
     for prompts in prepared.prompt_sets:
         study.prompt_sets.write(prompts)
@@ -134,7 +134,7 @@ def execute(
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
-    log_cost(check_machine(prepared, todo.tasks, stored))
+    log_cost(check_machine(prepared, todo.possible, stored))
     code = _run_tasks(prepared, stored, todo.tasks, console, observe)
     missing = find_missing(prepared, stored)
     if code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:

@@ -135,13 +135,18 @@ class MissingTasks:
         total: Number of all tasks that the sweep or part asks for, including stored ones.
         tasks: The tasks to run.
         given_up: Tasks that earlier runs gave up and that will not be run again.
-        is_final: False if verdicts may add tasks, as in an adaptive grid.
+        possible: What `tasks` may become, as verdicts may add tasks to those of an adaptive grid. Otherwise `tasks`.
     """
 
     total: int
     tasks: list[Task]
     given_up: set[TaskKey]
-    is_final: bool = True
+    possible: list[Task]
+
+    @property
+    def is_final(self) -> bool:
+        """True if verdicts add no tasks."""
+        return len(self.possible) == len(self.tasks)
 
 
 def find_missing(
@@ -161,9 +166,13 @@ def find_missing(
         i, n = parse_part(part)
         part_of_point = assign_parts(tasks, n)
         tasks = [task for task in tasks if part_of_point[task.point] == i]
+    possible = tasks if asked.is_final else prepared.sweep.tasks()
     if not stored.study.exists:
-        return MissingTasks(len(tasks), tasks, set(), asked.is_final)
+        return MissingTasks(len(tasks), tasks, set(), possible)
     missing = [task for task in tasks if task.key not in stored.generations]
     failed = set() if retry_failed else failed_tasks(stored) & {task.key for task in missing}
     to_run = [task for task in missing if task.key not in failed]
-    return MissingTasks(len(tasks), to_run, failed, asked.is_final)
+    if asked.is_final:
+        return MissingTasks(len(tasks), to_run, failed, to_run)
+    possible = [task for task in possible if task.key not in stored.generations and task.key not in failed]
+    return MissingTasks(len(tasks), to_run, failed, possible)
