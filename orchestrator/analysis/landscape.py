@@ -201,10 +201,11 @@ def with_all_counts(landscape: pd.DataFrame) -> pd.DataFrame:
     Landscapes of versions before 3 have no unclear responses of their own: their `n_complied` holds them. Those of
     versions before 4 were not checked for logits that are not finite.
     """
-    added: dict[str, Any] = {key: value for key, value in _NOT_INFERRED.items() if key not in landscape}
+    added: dict[str, Any] = {}
     for name in ("unclear", *(column.removeprefix("n_") for column in LEFT_OUT.values())):
         if f"n_{name}" not in landscape:
             added |= {f"n_{name}": np.int32(0), name: np.where(landscape["n"] > 0, 0.0, np.nan)}
+    added |= {key: value for key, value in _NOT_INFERRED.items() if key not in landscape}
     return landscape.assign(**added) if added else landscape
 
 
