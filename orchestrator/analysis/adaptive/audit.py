@@ -19,6 +19,11 @@ FALSE_ALARMS = 0.05
 """Probability that any audit of a line or plane fails although everything was inferred correctly, at most."""
 
 
+def size(inferred: int) -> int:
+    """Return how many of this number of inferred nodes are audited."""
+    return min(inferred, max(FEWEST, math.ceil(SHARE * inferred)))
+
+
 def sample(known: np.ndarray, seed: int, number: int) -> list[Node]:
     """Return the nodes of an audit, a simple random sample of those that were not measured.
 
@@ -28,9 +33,8 @@ def sample(known: np.ndarray, seed: int, number: int) -> list[Node]:
         number: Number of the audit, from 0.
     """
     inferred = np.argwhere(~known)
-    size = min(len(inferred), max(FEWEST, math.ceil(SHARE * len(inferred))))
     rng = np.random.default_rng([seed, number])
-    picked = np.sort(rng.permutation(len(inferred))[:size])
+    picked = np.sort(rng.permutation(len(inferred))[: size(len(inferred))])
     return [tuple(int(i) for i in inferred[k]) for k in picked]
 
 
@@ -64,8 +68,8 @@ def p_value(before: Surface, measured: Measured, node: Node) -> float:
     mean = float(np.clip(before.asr[node] / 100.0, 0.5 / (n + 1), 1.0 - 0.5 / (n + 1)))
     corner_noise = before.noise[cell] * 0.5 ** (len(node) / 2)
     spread = max(math.hypot(2.0 * before.bias[cell], corner_noise) / 100.0, 1e-6)
-    size = mean * (1.0 - mean) / spread**2 - 1.0
-    if size <= 0.5:
+    total = mean * (1.0 - mean) / spread**2 - 1.0
+    if total <= 0.5:
         return 1.0
-    count = stats.betabinom(n, mean * size, (1.0 - mean) * size)
+    count = stats.betabinom(n, mean * total, (1.0 - mean) * total)
     return float(min(1.0, 2.0 * min(count.cdf(unsafe), count.sf(unsafe - 1))))

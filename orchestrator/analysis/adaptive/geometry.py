@@ -80,8 +80,3 @@ def split(cell: Cell) -> list[Cell]:
 def touches(one: Cell, other: Cell) -> bool:
     """Return whether two cells have a point in common."""
     return all(a[0] <= b[1] and b[0] <= a[1] for a, b in zip(one, other, strict=True))
-
-
-def volume(cell: Cell) -> int:
-    """Return the length or area of a cell, in steps of the grid."""
-    return int(np.prod([high - low for low, high in cell]))

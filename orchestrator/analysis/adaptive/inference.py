@@ -30,7 +30,9 @@ def infer(shape: Shape, counts: Counts) -> dict[Node, Inferred]:
     surface = final_surface(shape, counts)
     errors = node_errors(surface)
     return {
-        node: Inferred(float(surface.asr[node]), float(errors[node])) for node in shape.nodes() if node not in counts
+        node: Inferred(float(surface.inferred[node]), float(errors[node]))
+        for node in shape.nodes()
+        if node not in counts
     }
 
 

@@ -124,8 +124,8 @@ class Replay:
             if nodes:
                 return nodes
         nodes = self._split(budget.cells_to_split(surface))
-        if self.shape.is_line:
-            nodes += [node for node in released.nodes_to_scan(surface) if node not in nodes]
+        if not nodes and self.shape.is_line:
+            nodes = released.nodes_to_scan(surface)
         return nodes or self._audit(surface)
 
     def _split(self, chosen: Iterable[int]) -> list[Node]:

@@ -6,14 +6,15 @@ from that for three reasons, which have a standard deviation each:
 * noise: a node's own responses are a sample. Its variance is `ratio` times that of a binomial; the ratio is below 1
   because the same probes are asked at all nodes, so that a hard probe moves all nodes alike;
 * the corners' own noise, which all nodes of the cell share;
-* bias: the curve between the corners is not a line. Between two values that differ by D, a monotone curve whose
-  steps are Dirichlet distributed with concentration 1 has a mean with standard deviation D / sqrt(24), and one that
-  jumps once at a uniform place D / sqrt(12). `BIAS` is between the two. D is freed of the corners' noise.
+* bias: the curve between the corners is not a line. Between two values that differ by D, a monotone curve has a mean
+  with standard deviation D / sqrt(24), if its increments are a Dirichlet process with concentration 1 (D / sqrt(12) if
+  it jumps once, at a uniformly distributed place). D is freed of the corners' noise.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from orchestrator.analysis.adaptive.geometry import Cell, Counts, Node, Shape, corners, volume
+from orchestrator.analysis.adaptive.geometry import Cell, Counts, Node, Shape, corners
 
-BIAS = 0.25
+BIAS = 1.0 / math.sqrt(24.0)
 """Standard deviation of a cell's mean ASR, as a share of the difference between its corners."""
 FIRST_RATIO = 0.6
 """Variance of a node's noise relative to a binomial's, before any has been seen."""
@@ -90,32 +91,59 @@ class Surface:
     ratio: float = FIRST_RATIO
 
     @functools.cached_property
-    def corner_asr(self) -> list[np.ndarray]:
-        """ASR in percent at the corners of each cell, as an array with an axis of length 2 (1 if flat) each."""
-        values = self.measured.filled()
-        return [values[np.ix_(*[sorted({low, high}) for low, high in cell])] for cell in self.cells]
+    def bounds(self) -> np.ndarray:
+        """First and last index of each cell on each axis, [cell, axis, end]."""
+        return np.asarray(self.cells, dtype=int)
 
     @functools.cached_property
-    def _order(self) -> list[int]:
-        """Indices of the cells, larger ones first, so that nodes on an edge belong to the smallest of its cells."""
-        return sorted(range(len(self.cells)), key=lambda i: -volume(self.cells[i]))
+    def corner_asr(self) -> np.ndarray:
+        """ASR in percent at the corners of each cell, [cell, corner]: 2 corners on a line, 4 on a plane."""
+        values = self.measured.filled()
+        ends = itertools.product((0, 1), repeat=len(self.shape.sizes))
+        axes = range(len(self.shape.sizes))
+        return np.stack([values[tuple(self.bounds[:, a, end[a]] for a in axes)] for end in ends], axis=-1)
 
     @functools.cached_property
     def owner(self) -> np.ndarray:
         """Index of the cell from which each node is inferred: the smallest one that contains it."""
         owner = np.zeros(self.shape.sizes, dtype=int)
-        for i in self._order:
-            owner[_slices(self.cells[i])] = i
+        for i in np.argsort(-self.volumes, kind="stable"):
+            owner[tuple(slice(low, high + 1) for low, high in self.cells[i])] = i
         return owner
 
     @functools.cached_property
+    def volumes(self) -> np.ndarray:
+        """Length or area of each cell in steps of the grid, [cell]."""
+        return np.asarray((self.bounds[..., 1] - self.bounds[..., 0]).prod(axis=-1))
+
+    @functools.cached_property
     def asr(self) -> np.ndarray:
-        """ASR in percent: measured, or interpolated from the corners of the node's cell."""
-        asr = np.zeros(self.shape.sizes)
-        for i in self._order:
-            asr[_slices(self.cells[i])] = _interpolated(self.cells[i], self.corner_asr[i])
+        """ASR in percent: measured, or interpolated (bi)linearly from the corners of the node's cell."""
+        bounds = self.bounds[self.owner]
+        asr = self.corner_asr[self.owner]
+        for axis in reversed(range(len(self.shape.sizes))):  # the last axis varies fastest over the corners
+            low, high = bounds[..., axis, 0], bounds[..., axis, 1]
+            t = (np.indices(self.shape.sizes)[axis] - low) / np.maximum(high - low, 1)
+            asr = asr[..., ::2] * (1.0 - t[..., None]) + asr[..., 1::2] * t[..., None]
+        return np.where(np.isnan(self.measured.share), asr[..., 0], 100.0 * self.measured.share)
+
+    @functools.cached_property
+    def at_100(self) -> np.ndarray:
+        """Probability that the full grid has 100 at each node: 0 or 1 where measured, else p ** n for an ASR of p."""
         valued = ~np.isnan(self.measured.share)
-        return np.where(valued, 100.0 * np.nan_to_num(self.measured.share), asr)
+        return np.where(valued, self.asr >= 100.0, (self.asr / 100.0) ** self.measured.probes)
+
+    @functools.cached_property
+    def inferred(self) -> np.ndarray:
+        """The values to report: `asr`, but 100 or less than 100, whichever is likelier, in cells with both at corners.
+
+        An interpolated 99.5 would count as a node at which an attack fails, although with 40 responses the full grid
+        would most likely have 100 there. A node that is likelier below 100 has the mean ASR of that case, so that the
+        sum over the cell stays about the same.
+        """
+        with_edge = (~self.is_clean & (self.high >= 100.0))[self.owner] & np.isnan(self.measured.share)
+        below = np.maximum(100.0 - (100.0 - self.asr) / np.maximum(1.0 - self.at_100, 0.5), 0.0)
+        return np.where(with_edge, np.where(self.at_100 >= 0.5, 100.0, below), self.asr)
 
     @functools.cached_property
     def unknown(self) -> np.ndarray:
@@ -125,18 +153,17 @@ class Surface:
     @functools.cached_property
     def low(self) -> np.ndarray:
         """Smallest ASR at the corners of each cell, percent."""
-        return np.array([float(values.min()) for values in self.corner_asr])
+        return np.asarray(self.corner_asr.min(axis=-1))
 
     @functools.cached_property
     def high(self) -> np.ndarray:
         """Largest ASR at the corners of each cell, percent."""
-        return np.array([float(values.max()) for values in self.corner_asr])
+        return np.asarray(self.corner_asr.max(axis=-1))
 
     @functools.cached_property
     def noise(self) -> np.ndarray:
         """Standard deviation of a node's own sample in each cell, percent. 0 where all corners are at 100."""
-        means = np.array([float(values.mean()) for values in self.corner_asr])
-        noise = np.sqrt(self.ratio * binomial_variance(means, self.measured.probes))
+        noise = np.sqrt(self.ratio * binomial_variance(self.corner_asr.mean(axis=-1), self.measured.probes))
         return np.where(self.is_clean, 0.0, noise)
 
     @functools.cached_property
@@ -151,11 +178,22 @@ class Surface:
         return self.low >= 100.0
 
     @functools.cached_property
-    def cell_error(self) -> np.ndarray:
-        """Standard deviation of the sum over each cell's inferred nodes of full grid minus inferred, percent."""
-        corner_noise = self.noise * 0.5 ** (len(self.shape.sizes) / 2)
-        shared = np.hypot(self.bias, corner_noise) * self.unknown
-        return np.hypot(shared, self.noise * np.sqrt(self.unknown))
+    def cell_variance(self) -> np.ndarray:
+        """Variance of the sum over each cell's inferred nodes of full grid minus inferred, in squared percent."""
+        return self._variance(self.unknown, self.bias)
+
+    @functools.cached_property
+    def halved_variance(self) -> np.ndarray:
+        """The same as is expected after the cell has been halved, for all its halves together."""
+        halves = np.prod(np.where(self.bounds[..., 1] - self.bounds[..., 0] > 1, 2, 1), axis=-1)
+        left = np.maximum(self.unknown - (1 if self.shape.is_line else 3), 0)
+        left = np.where(self.volumes <= 2 ** len(self.shape.sizes), 0, left)
+        return halves * self._variance(left / halves, self.bias / 2.0)
+
+    def _variance(self, nodes: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Return the variance of the sum over `nodes` nodes of each cell, from their own noise and what they share."""
+        shared = bias**2 + self.noise**2 * 0.5 ** len(self.shape.sizes)
+        return np.asarray(shared * nodes**2 + self.noise**2 * nodes)
 
 
 def binomial_variance(asr: np.ndarray, probes: int) -> np.ndarray:
@@ -191,22 +229,6 @@ class NoiseRatio:
             variance = float(binomial_variance(before.asr[node], int(after.judged[node])))
             self._squares += min((100.0 * share - before.asr[node]) ** 2 / (self._factor * variance), 9.0)
             self._variances += 1.0
-
-
-def _slices(cell: Cell) -> tuple[slice, ...]:
-    return tuple(slice(low, high + 1) for low, high in cell)
-
-
-def _interpolated(cell: Cell, values: np.ndarray) -> np.ndarray:
-    """Return the values at all nodes of a cell, interpolated (bi)linearly between those at its corners."""
-    for axis, (low, high) in enumerate(cell):
-        if high == low:
-            continue
-        t = np.linspace(0.0, 1.0, high - low + 1)
-        first, last = (np.take(values, [i], axis=axis) for i in (0, 1))
-        t = t.reshape([-1 if a == axis else 1 for a in range(len(cell))])
-        values = first * (1.0 - t) + last * t
-    return values
 
 
 def corner_nodes(cells: Iterable[Cell]) -> list[Node]:

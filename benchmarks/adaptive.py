@@ -1,0 +1,239 @@
+"""Adaptive landscapes against full grids, by simulation: `python -m benchmarks.adaptive [LANDSCAPES] [SEED]`.
+
+Every simulated line or plane is a different model (see `benchmarks.adaptive_population`). The rule measures it until
+it is done, and the numbers computed from measured and inferred nodes are compared with those of the full grid.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.special import ndtr
+
+from benchmarks.adaptive_population import Landscape, known
+from benchmarks.results import section, table
+from orchestrator.analysis import basin, visage
+from orchestrator.analysis.adaptive.errors import interpolation_errors
+from orchestrator.analysis.adaptive.inference import infer
+from orchestrator.analysis.adaptive.rule import RULE_VERSION, refine
+
+SHARES = Path(__file__).parents[1] / "orchestrator" / "data" / "adaptive_shares.json"
+"""Shares of the nodes that were measured, which `plan` reads."""
+GRIDS = (("line of 21", 20, False, 1.0), ("line of 81", 80, False, 0.5), ("plane of 21 x 21", 20, True, 0.15))
+"""Name, steps on an axis, whether it is a plane, and number of landscapes relative to the number requested."""
+GOALS = {"line of 21": 65, "line of 81": 35, "plane of 21 x 21": 35}
+NUMBERS = ("margin", "visage", "released", "radius", "area")
+_SEED = 19
+
+
+@dataclass(frozen=True)
+class Case:
+    """One landscape, measured adaptively.
+
+    Attributes:
+        kind: What is beyond its basin.
+        radius: Median distance of its model's edge.
+        share: Share of its nodes that were measured.
+        levels: Number of levels.
+        audits_failed: Number of audited nodes that differed.
+        beyond: Whether the full grid has a refusal that is not connected with the basin.
+        off: Distance of each number from the full grid's: percent, but steps for the radius. NaN if undefined.
+        covered: Whether the interval with the interpolation's error contains the full grid's number. NaN if unknown.
+        variance: Variances of the nodes' samples, sorted, in squared percent.
+    """
+
+    kind: str
+    radius: float
+    share: float
+    levels: int
+    audits_failed: int
+    beyond: bool
+    off: dict[str, float]
+    covered: dict[str, float]
+    variance: np.ndarray
+
+
+def numbers(asr: np.ndarray, axes: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return the numbers of a line or plane; NaN where undefined. The area is in percent of the plane's."""
+    coordinates = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    values, columns = asr.ravel().tolist(), coordinates.T.tolist()
+    score, margin = visage.measure(coordinates, values), visage.measure_margin(coordinates, values)
+    area = None
+    if len(axes) == 1:
+        edges = basin.measure_line(columns[0], values)
+    else:
+        alphas, betas = columns
+        edges = basin.measure_plane(alphas, betas, values)
+        shape = basin.shape_on_plane(alphas, betas, values, edges)
+        area = shape.area if shape.area is not None else shape.area_at_least
+        area = None if area is None else 100.0 * area
+    found = margin.value, score.paper, score.released, edges.radius, area
+    return {name: math.nan if value is None else value for name, value in zip(NUMBERS, found, strict=True)}
+
+
+def measure(landscape: Landscape, seed: int) -> Case:
+    """Let the rule measure a landscape, and compare."""
+    full = landscape.counts()
+    answer = refine(landscape.shape, full, seed)  # the levels of a full grid are those of a sweep from nothing
+    counts = known(landscape, answer.needed)
+    asr = landscape.asr.copy()
+    for node, value in infer(landscape.shape, counts).items():
+        asr[node] = value.asr
+    true, found = numbers(landscape.asr, landscape.axes), numbers(asr, landscape.axes)
+    step = landscape.axes[0][1] - landscape.axes[0][0]
+    errors = interpolation_errors(landscape.shape, counts, landscape.axes)
+    off, covered = {}, {}
+    for name in NUMBERS:
+        undefined = [math.isnan(value[name]) for value in (true, found)]
+        off[name] = math.inf if any(undefined) else abs(found[name] - true[name])
+        off[name] = math.nan if all(undefined) else off[name]
+        error = getattr(errors, name)
+        scale = 100.0 if name == "area" else 1.0
+        covered[name] = math.nan if error is None else float(off[name] <= 1.96 * scale * error + _ROUNDING[name])
+        off[name] /= step if name == "radius" else 1.0
+    inside = landscape.asr < 100.0
+    labels, _ = ndimage.label(inside)
+    beyond = bool((inside & (labels != labels[landscape.shape.center])).any())
+    share = len(counts) / landscape.asr.size
+    shown = landscape.kind, landscape.radius, share, answer.level, len(answer.failed_audits), beyond
+    return Case(*shown, off, covered, np.sort(landscape.variance, axis=None))
+
+
+_ROUNDING = {"margin": 1e-9, "visage": 1e-9, "released": 1e-9, "radius": 1e-9, "area": 0.05}
+"""Differences that are none. Areas are counted in cells."""
+
+
+def simulate(steps: int, is_plane: bool, count: int, seed: int = _SEED) -> list[Case]:
+    """Return this many landscapes, measured."""
+    rngs = np.random.default_rng(seed).spawn(count)
+    run = functools.partial(_simulate_one, steps, is_plane)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(run, rngs, range(count), chunksize=5))
+
+
+def _simulate_one(steps: int, is_plane: bool, rng: np.random.Generator, seed: int) -> Case:
+    return measure(Landscape.draw(rng, steps, is_plane), seed)
+
+
+def within(cases: Iterable[Case], name: str) -> float:
+    """Return the percentage within the goal: one point, or half a step for the radius. NaN without any.
+
+    VISAGE counts only where the full grid has no refusal beyond the basin.
+    """
+    goal = 0.5 if name == "radius" else 1.0
+    off = [case.off[name] for case in cases if not (name == "visage" and case.beyond)]
+    return _percent([each <= goal + 1e-9 for each in off if not math.isnan(each)])
+
+
+def coverage(cases: Iterable[Case], name: str) -> float:
+    """Return the percentage of intervals that contain the full grid's number."""
+    return _percent([bool(case.covered[name]) for case in cases if not math.isnan(case.covered[name])])
+
+
+def _percent(holds: Sequence[bool]) -> float:
+    return 100.0 * float(np.mean(holds)) if holds else math.nan
+
+
+def bound(cases: Sequence[Case]) -> float:
+    """Return the percentage of nodes without which no rule has the margin within a point in 95% of these cases.
+
+    An oracle that knows the probability of each response infers each node with no error but the node's own sample. It
+    measures the nodes with the largest variances, in each case until the standard deviation of the margin is at most
+    one limit, the largest that gives 95%.
+    """
+    best = 100.0
+    for limit in np.arange(0.3, 1.5, 0.02):
+        shares, chances = [], []
+        for case in cases:
+            size = len(case.variance)
+            sums = np.cumsum(case.variance) / size**2
+            inferred = int(np.searchsorted(sums, limit**2))
+            deviation = math.sqrt(sums[inferred - 1]) if inferred else 0.0
+            shares.append(1.0 - inferred / size)
+            chances.append(1.0 if deviation == 0.0 else 2.0 * float(ndtr(1.0 / deviation)) - 1.0)
+        if np.mean(chances) >= 0.95:
+            best = min(best, 100.0 * float(np.mean(shares)))
+    return best
+
+
+def row(label: str, cases: Sequence[Case]) -> list[str]:
+    """Return a row of the table."""
+    shares = 100.0 * np.array([case.share for case in cases])
+    cells = [
+        label,
+        str(len(cases)),
+        f"{shares.mean():.0f}",
+        f"{np.quantile(shares, 0.1):.0f} to {np.quantile(shares, 0.9):.0f}",
+    ]
+    cells += [_cell(within(cases, name)) for name in NUMBERS]
+    return [*cells, f"{_percent([case.audits_failed > 0 for case in cases]):.0f}"]
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.1f}"
+
+
+def report(name: str, cases: Sequence[Case]) -> str:
+    """Return the results of one kind of grid as Markdown."""
+    header = ["", "landscapes", "visits, %", "10% to 90% of them", *NUMBERS, "audits failed, %"]
+    widths: list[tuple[str, Callable[[Case], bool]]] = [
+        ("all", lambda case: True),
+        ("radius below 0.2", lambda case: case.radius < 0.2),
+        ("radius 0.2 to 0.4", lambda case: 0.2 <= case.radius < 0.4),
+        ("radius above 0.4", lambda case: case.radius >= 0.4),
+        *((kind, lambda case, kind=kind: case.kind == kind) for kind in dict.fromkeys(c.kind for c in cases)),
+    ]
+    chosen = [(label, [case for case in cases if holds(case)]) for label, holds in widths]
+    rows = [row(label, part) for label, part in chosen if part]
+    quantiles = {n: [c.off[n] for c in cases if not math.isnan(c.off[n])] for n in NUMBERS}
+    ninety_five = ", ".join(f"{n} {np.quantile(v, 0.95):.2f}" for n, v in quantiles.items() if v)
+    covered = ", ".join(f"{n} {coverage(cases, n):.1f}%" for n in NUMBERS if not math.isnan(coverage(cases, n)))
+    return "\n".join(
+        [
+            f"### {name[0].upper() + name[1:]}",
+            "",
+            table(header, rows),
+            "",
+            f"Goal: at most {GOALS[name]}% of the visits with 95% within a point (radius: half a step). 95% of the "
+            f"distances are at most: {ninety_five} (VISAGE with refusals beyond the basin too). The 95% intervals with "
+            f"the interpolation's error contain the full grid's number: {covered}. No rule can have the margin within "
+            f"a point in 95% with less than {bound(cases):.0f}% of the visits, because a node that was not measured is "
+            "known no better than its own sample varies. Levels: "
+            f"{np.mean([case.levels for case in cases]):.1f} on average, at most {max(case.levels for case in cases)}.",
+        ]
+    )
+
+
+def main(landscapes: int, seed: int = _SEED) -> None:
+    """Simulate all grids; write the section of RESULTS.md and the shares for `plan`."""
+    parts, shares = [], {}
+    for name, steps, is_plane, factor in GRIDS:
+        cases = simulate(steps, is_plane, max(10, round(factor * landscapes)), seed)
+        parts.append(report(name, cases))
+        values = np.quantile([case.share for case in cases], (0.1, 0.5, 0.9))
+        shares[f"{'plane' if is_plane else 'line'} {steps + 1}"] = [round(float(value), 3) for value in values]
+        print(parts[-1], flush=True)
+    intro = (
+        "## Adaptive grids against full ones\n\n"
+        f"`python -m benchmarks.adaptive {landscapes} {seed}`, version {RULE_VERSION} of the rule, 40 probes. "
+        "Every landscape is a different simulated model. Columns `margin` to `area`: percentage of landscapes within a "
+        "point of the full grid's number (`visage`: of those without refusals beyond the basin; `radius`: within half "
+        "a step; `area`: in percent of the plane)."
+    )
+    section("adaptive", "\n\n".join([intro, *parts]))
+    stored = {"rule": RULE_VERSION, "quantiles": [0.1, 0.5, 0.9], "shares": shares}
+    SHARES.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:3] or ["1000"]))
