@@ -16,6 +16,9 @@ from orchestrator.scoring.visit_scores import VisitScores, live_judge
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import PromptSet
 
+MOST_NODES = 5000
+"""Size of a grid up to which the numbers so far are computed, because they are computed anew at each point."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -44,7 +47,7 @@ class MeasuredPoint:
         tokens: Number of generated tokens.
         seconds: Time of the visit.
         visage_so_far: Mean VISAGE of the points measured so far, in percent, on the first harmful prompts. None until
-            both ends of every line are measured, and where VISAGE is undefined.
+            both ends of every line are measured, where VISAGE is undefined, and on grids of more than MOST_NODES nodes.
         radius_so_far: Smallest radius of the basin over the lines measured so far. None before a line has an edge, and
             on planes.
     """
@@ -94,6 +97,8 @@ class LivePoints:
             self._positions.setdefault(node.point.id, []).append(position)
             if node.on_grid:
                 self._lines.setdefault(node.line, []).append((position, node.point.id))
+        if sum(map(len, self._lines.values())) > MOST_NODES:
+            self._lines.clear()
 
     def take(self, visit: str, point_id: str, tokens: int, seconds: float, **_: Any) -> MeasuredPoint:
         """Return the point of a visit that is stored, given the fields of its event. Raises UserError."""

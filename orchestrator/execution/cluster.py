@@ -59,15 +59,17 @@ class ClusterSpec:
     Attributes:
         kind: `local` starts Ray on this machine, on loopback only; `ray` joins a running cluster.
         address: Address of the cluster to join. None: `auto`, the cluster of which this machine is a node.
+        metrics_port: Port of a local session's endpoint for Prometheus. None: any that is free.
     """
 
     kind: Literal["local", "ray"] = "local"
     address: str | None = None
+    metrics_port: int | None = None
 
     @classmethod
     def from_config(cls, config: ClusterConfig) -> ClusterSpec:
         """Return the cluster of a validated configuration."""
-        return cls(config.kind, config.address)  # type: ignore[arg-type]  # validated
+        return cls(config.kind, config.address, config.metrics_port)  # type: ignore[arg-type]  # validated
 
 
 @contextlib.contextmanager
@@ -98,7 +100,7 @@ def session(
         if spec.kind == "local":
             if note := replaced_session_root():
                 notify(note)
-            _start(stack.enter_context(_private_session(kept_logs)), notify)
+            _start(stack.enter_context(_private_session(kept_logs)), notify, spec.metrics_port)
             stack.enter_context(agents_end_with_driver())
         else:
             _join(spec.address or "auto")
@@ -115,7 +117,7 @@ def is_connected() -> bool:
     return bool(ray.is_initialized())
 
 
-def _start(folder: Path, notify: Callable[[str], object]) -> None:
+def _start(folder: Path, notify: Callable[[str], object], metrics_port: int | None) -> None:
     """Start Ray on this machine, with its files in a private folder.
 
     On a busy machine Ray's own time limits pass: wait longer, and try START_ATTEMPTS times.
@@ -128,7 +130,7 @@ def _start(folder: Path, notify: Callable[[str], object]) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         before = child_processes()
         try:
-            _start_once(folder)
+            _start_once(folder, metrics_port)
             return
         except UserError:
             raise
@@ -143,7 +145,7 @@ def _start(folder: Path, notify: Callable[[str], object]) -> None:
     raise UserError("cluster.kind", "local", f"{remedy}, or check its memory and disk with `doctor`")
 
 
-def _start_once(folder: Path) -> None:
+def _start_once(folder: Path, metrics_port: int | None) -> None:
     import ray
 
     with _without_unused_processes(), _longer_wait_for_node():
@@ -155,6 +157,7 @@ def _start_once(folder: Path) -> None:
             num_gpus=nvidia.count_slices(),  # Ray counts whole GPUs
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address=LOOPBACK,
+            _metrics_export_port=metrics_port,
             _temp_dir=str(folder),
         )
     address = _node().node_ip_address

@@ -41,6 +41,16 @@ def ignore_event(event: str, **fields: Any) -> None:
     """Observer that does nothing."""
 
 
+def all_of(*observers: Observer) -> Observer:
+    """Return an observer that calls these observers, in their order."""
+
+    def observe(event: str, **fields: Any) -> None:
+        for observer in observers:
+            observer(event, **fields)
+
+    return observe
+
+
 WorkItem = Visit | Direction | ContinuationBatch
 """Unit of work for an actor: a visit to run, a direction to measure, or continuations to measure at the origin."""
 

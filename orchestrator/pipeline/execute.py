@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from orchestrator.analysis.adapter_versions import older_sweeps
-from orchestrator.execution.events import Observer, ignore_event
+from orchestrator.execution.events import Observer, all_of, ignore_event
 from orchestrator.execution.live_curve import LiveCurve
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
@@ -213,6 +213,7 @@ def _run_in_session(
     """Run these tasks in one session of a cluster and record the run. Raises SessionLostError if the session ends."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
+    from orchestrator.execution.gauges import RunGauges
     from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
@@ -243,9 +244,9 @@ def _run_in_session(
             spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             check_actor = Admission(engines, config.engine.mix, recorder)
-            dispatcher = Dispatcher(
-                DispatchSetup(study, spec, policy, check_actor, _observer(events, display, observe))
-            )
+            gauges = RunGauges(study.info.model, stored.sweep.id, len(todo))
+            observer = all_of(events.write, display.observe, gauges.observe, observe)
+            dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, observer))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
             part_keys = _keys_of_part(prepared, config.cluster.part)
             continuations = measure_after(stored, config.judging.log_probability, part_keys)
@@ -288,18 +289,6 @@ def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatche
     """Close the record and the lease of a run whose main thread no longer answers."""
     _end(recorder, events, dispatcher, "broken")
     lease.unlink(missing_ok=True)
-
-
-def _observer(events: EventLog, display: ProgressDisplay, further: Observer) -> Observer:
-    def observe(event: str, **fields: Any) -> None:
-        events.write(event, **fields)
-        if logger.isEnabledFor(logging.DEBUG):
-            plain = [f"{key}={value}" for key, value in fields.items() if isinstance(value, str | int | float)]
-            display.print_line(" ".join([event, *plain]))
-        display.observe(event, **fields)
-        further(event, **fields)
-
-    return observe
 
 
 def _log_missing(todo: MissingTasks, part: str | None = None) -> None:

@@ -9,13 +9,12 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
-from orchestrator.execution.events import Observer, ignore_event
+from orchestrator.execution.events import Observer, all_of, ignore_event
 from orchestrator.pipeline.execute import Execution, execute, execute_again, open_sweep
 from orchestrator.pipeline.judge import resolve_model_judges
 from orchestrator.pipeline.prepare import prepare
@@ -51,14 +50,6 @@ def _watch_nothing(stored: StoredSweep) -> Observer:
     return ignore_event
 
 
-def _both(one: Observer, other: Observer) -> Observer:
-    def observe(event: str, **fields: Any) -> None:
-        one(event, **fields)
-        other(event, **fields)
-
-    return observe
-
-
 def run(
     config: Config,
     presets: Presets,
@@ -86,7 +77,7 @@ def run(
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     trackers, live = checked(config.track), config.cluster.part is None
     with open_sweep(prepared, overrides) as stored, Tracking(stored, trackers, live) as tracking:
-        observe = _both(tracking.observe, watch(stored))
+        observe = all_of(tracking.observe, watch(stored))
         execution = execute(prepared, stored, console, observe)
         if config.cluster.part is not None and execution.missing.tasks:
             return _wait_for_other_parts(stored, execution, config.cluster.part)

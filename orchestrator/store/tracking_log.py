@@ -70,10 +70,9 @@ class TrackingLog:
         self._append({"results": results})
 
     def _append(self, fields: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # on a full disk the values are sent again
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open_to_append(self._path) as file:
-                file.write((json.dumps({"to": self._to, **fields}) + "\n").encode())
+        line = json.dumps({"to": self._to, **fields}) + "\n"
+        with contextlib.suppress(OSError), open_to_append(self._path) as file:  # on a full disk it is sent again
+            file.write(line.encode())
 
     def _read(self) -> Iterator[dict[str, Any]]:
         """Yield the lines about this destination, without those that a crash cut short."""

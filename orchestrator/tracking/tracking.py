@@ -27,6 +27,7 @@ from orchestrator.tracking.base import TrackedRun, Tracker, UnreachableError
 from orchestrator.tracking.registry import warn_unreachable
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
+from orchestrator.utils.private import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,11 @@ class _Delivery:
 
 
 def tracked_run(stored: StoredSweep, tracker: str) -> TrackedRun:
-    """Return the run of a tracker that belongs to a sweep. Raises UnreachableError if its folder is behind a link."""
+    """Return the run of a tracker that belongs to a sweep, and create its folder.
+
+    Raises:
+        UnreachableError: The folder would be outside of the study, behind a link.
+    """
     grid = stored.sweep.grid
     settings: dict[str, str | int | float] = {
         "model": stored.study.info.model,
@@ -187,6 +192,7 @@ def tracked_run(stored: StoredSweep, tracker: str) -> TrackedRun:
     folder = stored.folder.tracking_path(tracker)
     if folder.resolve() != stored.folder.path.resolve() / folder.relative_to(stored.folder.path):
         raise UnreachableError(f"{folder} leads out of the study by a link")
+    make_folder(folder)
     return TrackedRun(stored.sweep.id, stored.folder.path.name, settings, folder)
 
 

@@ -10,7 +10,11 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ("orchestrator/**",)
 ALL = ("orchestrator/**", "workers/**")
-RAY_AT_IMPORT = ("orchestrator/execution/dispatch.py", "orchestrator/execution/actor_pool.py")
+RAY_AT_IMPORT = (
+    "orchestrator/execution/dispatch.py",
+    "orchestrator/execution/actor_pool.py",
+    "orchestrator/execution/gauges.py",
+)
 PURE = (
     "orchestrator/sweep/directions/**",
     "orchestrator/sweep/points.py",
@@ -123,13 +127,13 @@ RULES = (
         when_imported=True,
     ),
     Rule(
-        reason="importing dispatch or the actor pool loads ray and no other heavy library",
+        reason="importing dispatch, the actor pool or the gauges loads ray and no other heavy library",
         where=RAY_AT_IMPORT,
         forbids=("torch", "vllm", "transformers", "peft", "trl", "datasets", "accelerate", "numba", "triton"),
         when_imported=True,
     ),
     Rule(
-        reason="only cluster, dispatch, the actor pool and the actor import ray",
+        reason="only cluster, dispatch, the actor pool, the gauges and the actor import ray",
         where=ALL,
         but=(
             *RAY_AT_IMPORT,

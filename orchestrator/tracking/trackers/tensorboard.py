@@ -30,7 +30,6 @@ class TensorBoard(Tracker):
         """Begin another event file."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        run.folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(run.folder))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,16 @@ class Trackio(Tracker):
         """Continue the run with the sweep's name, or begin it."""
         import trackio
 
-        self._run = trackio.init(
-            project=self._project,
-            name=run.name,
-            config=dict(run.settings),
-            resume="allow",
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # it prints, and stdout may be for JSON
+            self._run = trackio.init(
+                project=self._project,
+                name=run.name,
+                config=dict(run.settings),
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the values."""
@@ -59,7 +62,8 @@ class Trackio(Tracker):
     def close(self) -> None:
         """Send what is buffered and end the run."""
         if self._run is not None:
-            self._run.finish()
+            with contextlib.redirect_stdout(sys.stderr):
+                self._run.finish()
 
     @property
     def _project(self) -> str:

@@ -54,7 +54,6 @@ class Wandb(Tracker):
         """Continue the run with the sweep's id, or begin it."""
         import wandb
 
-        run.folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run.id,
