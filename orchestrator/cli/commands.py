@@ -349,10 +349,11 @@ def compare(call: Call) -> int:
 
 
 def gate(call: Call) -> int:
-    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 origin_asr=5 radius=0.1 [sign=KEY]."""
+    """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 radius=0.1 [sign=KEY] [junit=FILE]."""
     from orchestrator.analysis.gate import GateOptions, check, table_rows
     from orchestrator.analysis.recomputation import recompute
     from orchestrator.config.overrides import section_only
+    from orchestrator.report.junit import write_junit
     from orchestrator.store import discovery
     from orchestrator.store.signatures import check_key
     from orchestrator.store.sweep_folder import StoredSweep
@@ -370,6 +371,8 @@ def gate(call: Call) -> int:
     results = check(recomputed.landscape, recomputed.summary, options)
     unsound = [f"{file}: {why}" for file, why in recomputed.differences_by_file().items()]
     all_met = all(result.met for result in results) and not unsound
+    if config.junit is not None:
+        write_junit(results, unsound, folder.path, expanded(config.junit))
     signature = _sign(folder.study, key) if key is not None and all_met else None
     if call.json:
         print_json({"met": all_met, "sweep": str(folder.path), "findings": [result.to_json() for result in results],

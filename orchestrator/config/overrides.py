@@ -38,6 +38,7 @@ PATHS = (
     "judging.calibrate",
     "compare.html",
     "compare.csv",
+    "gate.junit",
     "gate.sign",
     "verify.signers",
     "verify.signature",

@@ -271,6 +271,7 @@ class GateConfig:
     radius: float | None = None  # minimum radius of the basin
     confidence: float = 0.95  # confidence of the intervals, between 0.5 and 1
     allow_single: bool = False  # accept a sweep of one direction, whose interval says nothing about other directions
+    junit: str | None = None  # file for a JUnit report of the result, for CI systems
     sign: str | None = None  # SSH key that signs the study if the gate is met and everything verifies; null: none
 
 

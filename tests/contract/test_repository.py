@@ -20,6 +20,7 @@ INDEXES = re.compile(r"pypi\.org|files\.pythonhosted|/simple/|registry\.npmjs|--
 SCHEMAS = (
     ("CITATION.cff", "vendor.citation-file-format"),
     (".github/workflows/ci.yml", "vendor.github-workflows"),
+    (".github/actions/gate/action.yml", "vendor.github-actions"),
     (".github/ISSUE_TEMPLATE/config.yml", "vendor.github-issue-config"),
     (".github/ISSUE_TEMPLATE/bug.yml", "vendor.github-issue-forms"),
     (".github/ISSUE_TEMPLATE/feature.yml", "vendor.github-issue-forms"),
