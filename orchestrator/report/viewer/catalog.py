@@ -69,9 +69,18 @@ class _ScratchJudgements(Judgements):
 
 @dataclass
 class _CachedView:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    seen: tuple[object, ...] = ()  # what the view depends on
-    summary: Signature | None = None  # of summary.json as the view has read it
+    """The latest view of a sweep.
+
+    Attributes:
+        reading: Held by the request that reads the sweep.
+        seen: What the view depends on.
+        summary: Signature of summary.json as the view has read it.
+        view: The view. None until the sweep has been read once.
+    """
+
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    seen: tuple[object, ...] = ()
+    summary: Signature | None = None
     view: SweepView | None = None
 
 
@@ -121,23 +130,40 @@ class StudyCatalog:
     def view(self, folder: SweepFolder) -> SweepView:
         """Return the current state of a sweep; cached until its files change.
 
+        One request at a time reads a sweep. Others meanwhile get the view of the reading before, or wait for the end of
+        the first one. If they read the sweep one after the other, a request could wait without end: while the sweep
+        runs, it has changed each time.
+
         Raises:
             UserError: If the sweep cannot be read.
         """
         with self._lock:
             cached = self._cache.setdefault((folder.study.root.name, folder.path.name), _CachedView())
-        with cached.lock:
-            generations = folder.study.generations
-            names = ("sweep.json", "landscape.parquet", "summary.json")
-            record, landscape, summary = (signature(folder.path / name) for name in names)
-            seen = (record, landscape, summary, generations.snapshot()[0])
-            if cached.view is None or cached.seen != seen or not cached.view.fully_judged:
-                changed = signature(generations.path)
-                is_reduced = landscape is not None and (changed is None or landscape[1] > changed[1])
-                cached.view = self._read(folder, is_reduced)
-                cached.seen = seen
-                cached.summary = summary
+        has_waited = not cached.reading.acquire(blocking=False)
+        if has_waited:
+            if cached.view is not None:
+                return cached.view
+            cached.reading.acquire()
+        try:
+            if cached.view is None or not has_waited:
+                self._refresh(cached, folder)
+            assert cached.view is not None
             return cached.view
+        finally:
+            cached.reading.release()
+
+    def _refresh(self, cached: _CachedView, folder: SweepFolder) -> None:
+        """Read a sweep if anything has changed that its view depends on, or if responses remain to be judged."""
+        generations = folder.study.generations
+        names = ("sweep.json", "landscape.parquet", "summary.json")
+        record, landscape, summary = (signature(folder.path / name) for name in names)
+        seen = (record, landscape, summary, generations.snapshot()[0])
+        if cached.view is None or cached.seen != seen or not cached.view.fully_judged:
+            changed = signature(generations.path)
+            is_reduced = landscape is not None and (changed is None or landscape[1] > changed[1])
+            cached.view = self._read(folder, is_reduced)
+            cached.seen = seen
+            cached.summary = summary
 
     def _read(self, folder: SweepFolder, is_reduced: bool) -> SweepView:
         """Read a sweep; if `is_reduced`, its stored landscape is newer than its responses and is used."""

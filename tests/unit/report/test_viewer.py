@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +23,7 @@ from orchestrator.config.compose import compose
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.options import ViewerOptions
 from orchestrator.report.viewer.serve import allowed_hosts, serve
+from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.files import read_table
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
@@ -243,6 +246,38 @@ def test_responses_are_judged_while_a_sweep_runs(tmp_path: Path) -> None:
     assert view.fully_judged and view is catalog.view(catalog.sweeps()[0]), "nothing new: nothing is computed again"
     assert not list(study.root.glob("judgements/*/*")) and list((tmp_path / "scratch").rglob("*.parquet"))
     assert view.summary.origin_asr == 0.0 and view.content()["tiles"]
+
+
+def test_a_request_never_waits_for_more_than_the_first_reading(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one request reads a sweep that has changed, others get the view before; all share the first reading."""
+    catalog = StudyCatalog(folder.parents[2], tmp_path)
+    (sweep,) = catalog.sweeps()
+    read, reading, go_on, readings = catalog._read, threading.Event(), threading.Event(), []
+
+    def slow_read(*arguments: Any) -> SweepView:
+        readings.append(threading.get_ident())
+        reading.set()
+        assert go_on.wait(60)
+        return read(*arguments)
+
+    monkeypatch.setattr(catalog, "_read", slow_read)
+    with ThreadPoolExecutor() as requests:
+        first = [requests.submit(catalog.view, sweep) for _ in range(3)]
+        assert reading.wait(60) and not any(request.done() for request in first)
+        go_on.set()
+        view = first[0].result()
+        assert all(request.result() is view for request in first) and len(readings) == 1
+
+        os.utime(folder / "sweep.json")
+        reading.clear()
+        go_on.clear()
+        second = requests.submit(catalog.view, sweep)
+        assert reading.wait(60)
+        assert requests.submit(catalog.view, sweep).result(60) is view
+        go_on.set()
+        assert second.result() is not view and len(readings) == 2
 
 
 def test_an_edited_number_is_not_shown_and_warned_of(tmp_path: Path) -> None:
