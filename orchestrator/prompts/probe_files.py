@@ -9,6 +9,7 @@ import contextlib
 import csv
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from orchestrator.utils.subprocesses import first_line
 
 MAX_FIELD = 1 << 30
 """Characters of one CSV field; the csv module's own limit is 131,072."""
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Delimiters of CSV files, the usual one first, with their names."""
 
 Row = Mapping[str, Any]
 
@@ -43,31 +47,55 @@ def _lines(path: Path) -> Iterator[str]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(f"line {number} is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
+            if "\0" in text:  # every other byte of English text in UTF-16 is one
+                raise ValueError(f"line {number} holds a NUL character: save it as UTF-8")
+            yield text
 
 
-def _csv_records(path: Path) -> Iterator[list[str]]:
-    """Yield the records of a CSV file, its header first. Blank lines are skipped."""
+def _csv_dialect(path: Path) -> tuple[str, int]:
+    """Return the delimiter of a CSV file, and the number of lines before its header.
+
+    Excel writes semicolons where the comma is the decimal mark, and tabs as "Unicode text". They count only if the
+    header has no comma. A first line such as `sep=;` tells Excel the delimiter.
+    """
+    first = next(_lines(path), "")
+    if told := re.fullmatch(r'"?sep=(.)"?\s*', first):
+        return told[1], 1
+    return next((delimiter for delimiter in DELIMITERS if delimiter in first), ","), 0
+
+
+def _csv_records(path: Path, delimiter: str, skip: int) -> Iterator[list[str]]:
+    """Yield the records of a CSV file after `skip` lines, its header first. Blank lines are skipped."""
     csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(itertools.islice(_lines(path), skip, None), delimiter=delimiter, strict=True)
     try:
         yield from filter(None, reader)
     except csv.Error as error:
-        raise ValueError(f"line {reader.line_num} is not CSV ({error})") from None
+        if "new-line character" in str(error):
+            error = csv.Error("a carriage return alone ends no line: save it with line feeds")
+        raise ValueError(f"line {reader.line_num + skip} is not CSV ({error})") from None
+
+
+def _csv_header(records: Iterator[list[str]]) -> list[str]:
+    """Return the names of the columns without spaces around them, non-breaking ones included."""
+    return [name.strip() for name in next(records, [])]
 
 
 def _csv_columns(path: Path) -> list[str]:
-    return next(_csv_records(path), [])
+    return _csv_header(_csv_records(path, *_csv_dialect(path)))
 
 
 def _csv_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
-    records = _csv_records(path)
-    header = next(records, [])
+    delimiter, skip = _csv_dialect(path)
+    records = _csv_records(path, delimiter, skip)
+    header = _csv_header(records)
     for number, record in enumerate(records, 1):
         if len(record) != len(header):
-            raise ValueError(f"row {number} has {len(record)} fields, the header has {len(header)}: quote its commas")
+            marks = DELIMITERS.get(delimiter, "delimiters")
+            raise ValueError(f"row {number} has {len(record)} fields, the header has {len(header)}: quote its {marks}")
         yield number, dict(zip(header, record, strict=True))
 
 

@@ -349,7 +349,7 @@ def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
     replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column.lower() in USUAL_COLUMNS
     if (conf.path is None and conf.hub is None) or not replaceable or not usual:
         raise _no_such_column("probes.column", conf.column, available)
-    if len(usual) == 1:
+    if len(set(usual)) == 1:
         return usual[0]
     remedy = f"the file has no such column; it has {', '.join(available)}: choose between {' and '.join(usual)}"
     raise UserError("probes.column", conf.column, remedy)
@@ -425,7 +425,7 @@ def _checked_text(value: object, where: str, column: str) -> str:
         shown = "nothing" if value is None else f"{type(value).__name__} {_shortened(value)}"
         raise ValueError(f"{where} holds {shown} in column {column}: every prompt must be text")
     if not value.strip():
-        raise ValueError(f"{where} is empty in column {column}: every prompt must hold text")
+        raise ValueError(f"{where} is empty in column {column}: fill it in, or set probes.skip_empty=true")
     check_encodable(value, where, f"column {column}")
     return value
 

@@ -109,3 +109,49 @@ def test_separators_of_lines_inside_a_text_end_no_line(tmp_path: Path) -> None:
     text = "one\u2028two\x85three"
     (prompt,) = read_text(tmp_path, "rows.jsonl", json.dumps({"text": text}, ensure_ascii=False) + "\r\n")
     assert prompt.text == text
+
+
+@reported("Giskard-AI/ai-inspector#15", "deepset-ai/haystack#1072", failed_here=True)
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_the_header_shows_the_delimiter(tmp_path: Path, mark: str) -> None:
+    """Excel separates by semicolons where the comma is the decimal mark; the header shows the delimiter."""
+    text = f"\ufeffgoal{mark}kind\r\n{TEXT}, please{mark}a\r\n"
+    (prompt,) = read_text(tmp_path, "rows.csv", text, category="kind")
+    assert (prompt.text, prompt.category) == (f"{TEXT}, please", "a")
+    both = f"goal,kind;x\r\n{TEXT},a;b\r\n"
+    (prompt,) = read_text(tmp_path, "both.csv", both, category="kind;x")
+    assert (prompt.text, prompt.category) == (TEXT, "a;b"), "a comma in the header is the delimiter"
+    with pytest.raises(UserError, match="row 1 has 3 fields, the header has 2: quote its"):
+        read_text(tmp_path, "rows.csv", f"goal{mark}kind\r\n{TEXT}{mark}a{mark}b\r\n")
+
+
+@reported("shenwei356/csvtk#13", "pandas-dev/pandas#47303", failed_here=True)
+@pytest.mark.parametrize("mark", [";", ",", "|"])
+def test_a_first_line_for_excel_names_the_delimiter(tmp_path: Path, mark: str) -> None:
+    """The first line sep=; tells Excel the delimiter and was taken for the header."""
+    text = f"sep={mark}\r\ngoal{mark}kind\r\n{TEXT}{mark}a\r\n"
+    (prompt,) = read_text(tmp_path, "rows.csv", text, category="kind")
+    assert (prompt.text, prompt.category) == (TEXT, "a")
+    with pytest.raises(UserError, match="line 4 is not CSV"):
+        read_text(tmp_path, "rows.csv", f'{text}"open')
+
+
+@reported("natcap/invest#214", "pandas-dev/pandas#9067", failed_here=True)
+def test_spaces_around_the_name_of_a_column_do_not_count(tmp_path: Path) -> None:
+    """A column named with a space, which nobody sees, was not found; names are read without spaces around them."""
+    (prompt,) = read_text(tmp_path, "rows.csv", f" goal\u00a0, kind \n{TEXT}, a\n", category="kind")
+    assert (prompt.text, prompt.category) == (TEXT, " a")
+
+
+@reported("genspark-ai/genoffice#438", failed_here=True)
+def test_utf_16_without_a_mark_is_not_read_as_text_with_nul(tmp_path: Path) -> None:
+    """Text in UTF-16 is valid UTF-8 with a NUL in every other place; a NUL is refused with its line."""
+    (tmp_path / "rows.csv").write_bytes(f"goal\n{TEXT}\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match="line 1 holds a NUL character: save it as UTF-8"):
+        load_probe_set(ProbesConfig(path=str(tmp_path / "rows.csv")))
+
+
+@reported("UKGovernmentBEIS/inspect_ai#5361")
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    """With the mark that Excel puts before UTF-8, the first column had no known name; the mark is no part of it."""
+    assert [prompt.text for prompt in read_text(tmp_path, "rows.csv", f"\ufeffgoal\r\n{TEXT}\r\n")] == [TEXT]
