@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +21,7 @@ from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.utils.console import PLAIN_EVERY, duration
 from orchestrator.utils.private import open_to_append
 from orchestrator.utils.safe_console import SafeConsole
+from orchestrator.utils.sanitize import OptionalStream
 
 REFRESHES = 4  # refreshes of the live display per second
 READ_SECONDS = 0.02  # maximum seconds that a refresh spends on reading stored visits for the curve
@@ -44,20 +45,22 @@ def redirect_output(console: Console, log: Path) -> Iterator[Console]:
         yield console
         return
     saved = os.dup(1), os.dup(2)
-    with (
-        open_to_append(log) as file,
-        open(os.dup(2), "w", encoding=console.encoding, errors="replace") as terminal,
-    ):
+    terminal = open(os.dup(2), "w", encoding=console.encoding, errors="replace")  # noqa: SIM115 - closing it may fail
+    messages = OptionalStream(terminal)
+    with open_to_append(log) as file:
         try:
             _flush()
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-            yield SafeConsole(file=terminal, quiet=console.quiet)
+            with contextlib.redirect_stdout(sys.stderr):  # where a full disk does no harm
+                yield SafeConsole(file=cast(TextIO, messages), quiet=console.quiet)
         finally:
             _flush()
             for number, descriptor in zip((1, 2), saved, strict=True):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
+            messages.discard_rest()
+            terminal.close()
 
 
 def _flush() -> None:

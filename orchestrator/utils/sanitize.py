@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,38 @@ def naming_output() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(error.errno, error.strerror) from error
+
+
+class OptionalStream:
+    """A text stream for messages: what cannot be written, such as on a full disk or to a closed terminal, is lost.
+
+    A command's results do not depend on its messages, so it does not end because of them.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is in the stream's buffer if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def discard_rest(self) -> None:
+        """Discard what is in the stream's buffer and cannot be written: Python would end with exit code 120."""
+        try:
+            self._stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class SafeStream:
@@ -76,11 +109,14 @@ class SafeStream:
 
 
 def make_output_safe() -> None:
-    """Sanitize what this process writes to `sys.stdout` and `sys.stderr` from now on, tracebacks included."""
-    sys.stdout, sys.stderr = (
-        stream if stream is None or isinstance(stream, SafeStream) else cast(TextIO, SafeStream(stream))
-        for stream in (sys.stdout, sys.stderr)
-    )
+    """Sanitize what this process writes to `sys.stdout` and `sys.stderr` from now on, tracebacks included.
+
+    What cannot be written to `sys.stderr` is lost, see `OptionalStream`.
+    """
+    if sys.stdout is not None and not isinstance(sys.stdout, SafeStream):
+        sys.stdout = cast(TextIO, SafeStream(sys.stdout))
+    if sys.stderr is not None and not isinstance(sys.stderr, SafeStream):
+        sys.stderr = cast(TextIO, SafeStream(cast(TextIO, OptionalStream(sys.stderr))))
 
 
 @contextlib.contextmanager
@@ -88,7 +124,10 @@ def safe_output() -> Iterator[None]:
     """Sanitize what is written to `sys.stdout` and `sys.stderr` during the context."""
     before = sys.stdout, sys.stderr
     make_output_safe()
+    messages = sys.stderr
     try:
         yield
     finally:
+        if isinstance(messages, SafeStream) and isinstance(messages.raw_stream, OptionalStream):
+            messages.raw_stream.discard_rest()
         sys.stdout, sys.stderr = before

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pyte
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import orchestrator.utils.console
 from orchestrator.execution.progress import ProgressDisplay, redirect_output
+from orchestrator.utils import logs
 from orchestrator.utils.console import file_progress
 from tests.unit.execution.test_live_curve import stored_curve
 from tests.unit.stored import basin, store_sweep
@@ -117,7 +119,17 @@ def test_output_of_libraries_goes_to_a_file(fails: list[str], tmp_path: Path) ->
         assert (completed.stdout, completed.stderr) == ("", "of its own\n"), "an error reaches the terminal"
     else:
         assert (completed.stdout, completed.stderr) == ("result\n", "ours\nafterwards\n")
-    assert log.read_text().splitlines() == ["(raylet) a library's own words", "printed", "complained"]
+    written = log.read_text().splitlines()  # stdout may be buffered, stderr is not
+    assert written[0] == "(raylet) a library's own words" and sorted(written[1:]) == ["complained", "printed"]
+
+
+def test_a_full_disk_behind_stderr_ends_nothing(tmp_path: Path) -> None:
+    safe = f"from orchestrator.utils.sanitize import safe_output\nwith safe_output():\n{textwrap.indent(NOISY, '    ')}"
+    command = [sys.executable, "-c", safe, str(tmp_path / "run.log")]
+    with open("/dev/full", "w") as full:
+        completed = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "result\n")
+    assert "printed" in (tmp_path / "run.log").read_text()
 
 
 def test_a_console_that_is_not_stderr_is_not_redirected(tmp_path: Path) -> None:
@@ -129,6 +141,7 @@ def test_a_console_that_is_not_stderr_is_not_redirected(tmp_path: Path) -> None:
 
 
 def test_reading_the_weights_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure()  # messages are hidden before
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with file_progress("the weights of m") as progress:
