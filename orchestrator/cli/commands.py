@@ -314,7 +314,7 @@ def doctor(call: Call) -> int:
 
 
 def compare(call: Call) -> int:
-    """Compare sweeps with the first one: SWEEP SWEEP ... [html=FILE] [csv=FILE]."""
+    """Compare sweeps with the first one: SWEEP SWEEP ... [html=FILE] [csv=FILE] [latex=FILE]."""
     from orchestrator.analysis.comparison.compare import compare
     from orchestrator.analysis.comparison.sweeps import read_sweeps
     from orchestrator.report.comparison import (
@@ -322,6 +322,7 @@ def compare(call: Call) -> int:
         SWEEP_HEADINGS,
         describe,
         difference_rows,
+        latex_table,
         point_table,
         sweep_row,
         write_page,
@@ -335,6 +336,8 @@ def compare(call: Call) -> int:
         write_page(comparison, sweeps, expanded(files.html))
     if files.csv is not None:
         to_csv(point_table(comparison), expanded(files.csv))
+    if files.latex is not None:
+        expanded(files.latex).write_text(latex_table(comparison), encoding="utf-8")
     if call.json:
         print_json(comparison.to_json())
     else:
@@ -346,6 +349,24 @@ def compare(call: Call) -> int:
     for sentence in unsound:
         logger.warning("%s: `reduce` writes it again; the comparison uses what the rows give", sentence)
     return ExitCode.NOT_MET if unsound else ExitCode.COMPLETE
+
+
+def export(call: Call) -> int:
+    """Write the latest sweep with results, or [SWEEP], for other tools: inspect|jsonl|harmbench|latex|vtp [to=PATH]."""
+    from orchestrator.report.exports.formats import export as write
+    from orchestrator.report.exports.formats import get_format
+    from orchestrator.store.discovery import latest_results
+    from orchestrator.store.sweep_folder import StoredSweep
+
+    options = _section_config(call, "export").export
+    if not call.positional:
+        raise UserError("export", "", "name a format: inspect, jsonl, harmbench, latex or vtp")
+    name, *folders = call.positional
+    get_format(name)
+    folder = latest_results(dataclasses.replace(call, positional=tuple(folders), overrides=()).folder("export"))
+    written = write(StoredSweep.open(folder), name, None if options.to is None else expanded(options.to))
+    print_mapping({"format": name, "sweep": str(folder.path), "written": str(written)}, call.json)
+    return ExitCode.COMPLETE
 
 
 def gate(call: Call) -> int:
@@ -463,6 +484,7 @@ VERBS: Mapping[str, Verb] = {
         verify,
         compact,
         compare,
+        export,
         gate,
         view,
         geometry,

@@ -28,7 +28,7 @@ flags:
   -v, --verbose        show every event of a run
   --log-level LEVEL    show messages from this level on: debug, info, warning or error
 """
-_OWN_OPTIONS = ("gate", "compare")
+_OWN_OPTIONS = ("gate", "compare", "export")
 """Verbs that take the options of the section of the same name, and no others."""
 
 _WIDTH = 118

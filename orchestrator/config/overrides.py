@@ -39,6 +39,8 @@ PATHS = (
     "compare.html",
     "compare.csv",
     "gate.junit",
+    "compare.latex",
+    "export.to",
     "gate.sign",
     "verify.signers",
     "verify.signature",

@@ -259,6 +259,14 @@ class CompareConfig:
 
     html: str | None = None  # page with the comparison
     csv: str | None = None  # table of the numbers
+    latex: str | None = None  # table of the scores for a LaTeX document
+
+
+@dataclass
+class ExportConfig:
+    """File or folder that `export` writes."""
+
+    to: str | None = None  # path; null: in the working folder, named after sweep and format
 
 
 @dataclass
@@ -325,6 +333,7 @@ class Config:
     name: str | None = None  # name of the sweep's folder; null: the grid's kind
     retry: Retry | None = None  # failed: try again the tasks that earlier runs gave up
     compare: CompareConfig = field(default_factory=CompareConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     view: ViewConfig = field(default_factory=ViewConfig)

@@ -149,6 +149,21 @@ def point_table(comparison: Comparison) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def latex_table(comparison: Comparison) -> str:
+    """Return the rows of the sweeps, and of the differences of their scores, as two tables for a LaTeX document."""
+    from orchestrator.report.exports.latex import table
+
+    rows = [sweep_row(sweep) for sweep in comparison.sweeps]
+    differences = [
+        (f"{pair.second} against {pair.first}", *row)
+        for pair in comparison.differences
+        for row in (_row("VISAGE", pair.visage), _row("mean margin", pair.margin))
+    ]
+    sweeps = table(SWEEP_HEADINGS, rows, "The sweeps. In percent, except the radius, with 95% intervals.")
+    caption = "Differences of the scores, in percent, with 95% intervals."
+    return sweeps + "\n" + table(("sweeps", "score", *DIFFERENCE_HEADINGS[1:]), differences, caption)
+
+
 def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Path) -> None:
     """Write the comparison as one HTML file that works offline and loads nothing from a network."""
     from orchestrator.report.figures.comparison import draw_comparison
