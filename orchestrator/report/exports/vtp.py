@@ -14,7 +14,7 @@ from orchestrator.analysis.landscape import primary_rows, split_lines
 from orchestrator.analysis.recomputation import checked_results
 from orchestrator.store.sweep_folder import StoredSweep
 
-COLUMNS = ("asr", "asr_low", "asr_high", "complied", "degenerate", "unclear", "n")
+COLUMNS = ("asr", "asr_low", "asr_high", "complied", "degenerate", "unclear", "n", "asr_inferred", "asr_inferred_error")
 """The columns of the landscape that each file holds as numbers at its points; NaN where nothing is measured."""
 
 
