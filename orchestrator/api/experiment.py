@@ -147,12 +147,14 @@ class Experiment:
         Raises:
             UserError: The sweep has not begun.
         """
+        from orchestrator.analysis.requested import requested
         from orchestrator.store.status import examine
         from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 
         folder = self._sweep_folder()
         study = load_study(folder)._study
-        return examine(StoredSweep.open(SweepFolder(study, folder)))
+        stored = StoredSweep.open(SweepFolder(study, folder))
+        return examine(stored, requested(stored).tasks)
 
     @property
     def results(self) -> StoredStudy:

@@ -37,6 +37,27 @@ def test_a_killed_adaptive_plane_resumes_and_is_reported(tmp_path: Path, start: 
     assert call("verify", str(tmp_path)).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.engine
+def test_the_embedded_models_line_is_as_a_full_sweep_finds_it(tmp_path: Path) -> None:
+    line = ("run", "grid.directions=1", "grid.steps=40", "probes.limit=12", f"out={tmp_path}")
+    adaptive = call(*line, "grid.adaptive=true", "--json")
+    assert adaptive.code == 0, adaptive.err
+    stored = StoredSweep.open(latest_sweep(tmp_path))
+    chosen = len(stored.generations)
+    first = json.loads((stored.folder.path / "summary.json").read_text())
+    assert first["adaptive"]["complete"] and first["adaptive"]["measured"] == chosen <= 41
+    full = call(*line)
+    assert full.code == 0, full.err
+    stored = StoredSweep.open(latest_sweep(tmp_path))
+    second = json.loads((stored.folder.path / "summary.json").read_text())
+    assert stored.record.runs[-1].totals.visits == 41 - chosen, "a full sweep measures the rest"
+    assert abs(first["margin"]["value"] - second["margin"]["value"]) < 2.0
+    assert abs(first["basin"]["radius"] - second["basin"]["radius"]) <= 0.025
+    again = call(*line, "grid.adaptive=true")
+    assert again.code == 0 and "Nothing to run" in again.err, again.err
+
+
 def test_what_an_adaptive_grid_cannot_do_is_refused(tmp_path: Path) -> None:
     out = f"out={tmp_path}"
     assert_refused(call(*SWEEP, "cluster.part=1/2", out), "cluster.part=1/2", "grid.adaptive=true")
