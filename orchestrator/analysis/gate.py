@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import basin, intervals
+from orchestrator.analysis.inferred import line_errors
 from orchestrator.analysis.intervals import Error
 from orchestrator.analysis.landscape import (
     inferred_bounds,
@@ -25,7 +26,7 @@ from orchestrator.analysis.landscape import (
 )
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.analysis.summary.basin import measure_basin
+from orchestrator.analysis.summary.basin import measure_basin, widened_radius
 from orchestrator.config.schema import GateConfig
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
@@ -229,7 +230,9 @@ def _bound_radius(rows: pd.DataFrame, summary: SweepSummary, options: GateOption
             bound = basin.lower_bound_on_plane(alphas, betas, part["asr_high"].tolist(), edge)
         if bound is None:
             return _Bounded(measured.radius, None, f"on line {number}, {edge.reason}")
-        bounds.append(bound)
+        errors = line_errors(part)
+        added = 0.0 if errors is None else errors.radius or 0.0
+        bounds.append(widened_radius(measure_basin(part).radius, bound, added, 2 * options.confidence - 1) or 0.0)
     remark = ""
     if measured.radius is None and measured.censored_at:
         remark = f"not crossed up to {measured.censored_at:g}"

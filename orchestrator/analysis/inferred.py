@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 
@@ -9,12 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, spatial
 
+from orchestrator.analysis.adaptive.errors import InterpolationErrors, interpolation_errors
+from orchestrator.analysis.adaptive.geometry import Node, Shape
 from orchestrator.analysis.adaptive.inference import infer
-from orchestrator.analysis.landscape import coordinates, is_inferred
+from orchestrator.analysis.landscape import coordinates, is_inferred, responses
 from orchestrator.analysis.requested import AdaptiveGrid, AdaptiveLine
 from orchestrator.analysis.resampling import FromMargins
 from orchestrator.analysis.results.keys import RESULT_KEY
-from orchestrator.analysis.visage import S_MAX, VISAGE, Score, in_range
+from orchestrator.analysis.visage import VISAGE, Score, in_range
 from orchestrator.store.parts import TaskKey
 from orchestrator.sweep.grid import Grid
 
@@ -67,11 +70,38 @@ def _infer_line(line: AdaptiveLine, part: pd.DataFrame) -> tuple[np.ndarray, np.
 # The error of a score.
 
 
-def interpolation_error(score: Score, lines: Sequence[pd.DataFrame]) -> float:
+def line_errors(part: pd.DataFrame) -> InterpolationErrors | None:
+    """Return the errors that inferred points add to the numbers of one line or plane. None if none is inferred.
+
+    Args:
+        part: Its rows, as `with_inferred` returns them.
+    """
+    if not is_inferred(part).any():
+        return None
+    grid = part[part["on_grid"].astype(bool)]
+    places = coordinates(grid)
+    axes = [np.unique(axis) for axis in places.T]
+    nodes = [tuple(map(int, node)) for node in zip(*map(np.searchsorted, axes, places.T), strict=True)]
+    measured = ~is_inferred(grid) & (responses(grid).to_numpy() > 0)
+    unsafe = (grid["n"] - grid["n_refused"]).to_numpy()
+    counts = [
+        (node, int(k), int(n)) for node, k, n, known in zip(nodes, unsafe, grid["n"], measured, strict=True) if known
+    ]
+    return _line_errors(tuple(tuple(axis.tolist()) for axis in axes), tuple(counts))
+
+
+@functools.lru_cache(maxsize=256)
+def _line_errors(axes: tuple[tuple[float, ...], ...], counts: tuple[tuple[Node, int, int], ...]) -> InterpolationErrors:
+    zeros = [axis.index(0.0) if 0.0 in axis else None for axis in axes]
+    origin = tuple(zero for zero in zeros if zero is not None)
+    shape = Shape(tuple(map(len, axes)), origin if len(origin) == len(axes) else None)
+    return interpolation_errors(shape, {node: (k, n) for node, k, n in counts}, axes)
+
+
+def interpolation_error(score: Score, lines: Sequence[pd.DataFrame]) -> float | None:
     """Return the standard error that inferred points add to the mean of a score over lines, in percent.
 
-    The errors of a line's points are taken as independent: their variances add up. VISAGE averages fewer points than
-    the mean margin.
+    The errors of different lines are independent. None if that of a line is unknown.
 
     Args:
         score: The score.
@@ -79,11 +109,13 @@ def interpolation_error(score: Score, lines: Sequence[pd.DataFrame]) -> float:
     """
     variance = 0.0
     for part in lines:
-        used = part["on_grid"].to_numpy(dtype=bool) & in_range(coordinates(part)) & part["asr"].notna().to_numpy()
-        if score is VISAGE:
-            used &= part["asr"].to_numpy() < S_MAX
-        errors = part.loc[used & is_inferred(part), "asr_inferred_error"].to_numpy(dtype=float)
-        variance += float((errors**2).sum()) / max(int(used.sum()), 1) ** 2
+        errors = line_errors(part)
+        if errors is None:
+            continue
+        error = errors.visage if score is VISAGE else errors.margin
+        if error is None:
+            return None
+        variance += error**2
     return math.sqrt(variance) / max(len(lines), 1)
 
 

@@ -317,6 +317,11 @@ def split_lines(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     return [(int(str(k)), part) for k, part in rows.groupby("line")]
 
 
+def responses(rows: pd.DataFrame) -> pd.Series:
+    """Return the number of responses of each row, those without an answer included."""
+    return rows[["n", *LEFT_OUT.values()]].sum(axis=1)
+
+
 def coordinates(part: pd.DataFrame) -> np.ndarray:
     """Return the coordinates of the nodes of a line or plane: float[point, axis], with one axis for a line."""
     axes = ["alpha"] if part["beta"].isna().all() else ["alpha", "beta"]

@@ -79,6 +79,9 @@ def error_over_probes(score: visage.Score, lines: Sequence[pd.DataFrame], verdic
     refused, positions = probe_arrays(lines, verdicts)
     of_all = through_all_points(score.from_margins, lines)
     error = resampling.error_over_probes(refused, positions, score=of_all, labels=verdicts.labels())
-    if error.se is None:
+    added = interpolation_error(score, lines)
+    if error.se is None or added == 0.0:
         return error
-    return dataclasses.replace(error, se=math.hypot(error.se, interpolation_error(score, lines)))
+    if added is None:
+        return Error(None, None, f"{score.name} is undefined for much of what the inferred points may be")
+    return dataclasses.replace(error, se=math.hypot(error.se, added))

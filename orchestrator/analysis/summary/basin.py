@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from orchestrator.analysis import basin, intervals
 from orchestrator.analysis.causes import cause_of
 from orchestrator.analysis.curves import Probes
+from orchestrator.analysis.inferred import line_errors
 from orchestrator.analysis.landscape import Lines, inferred_bounds, is_inferred, none_if_missing
 from orchestrator.analysis.line_errors import error_over_directions
 from orchestrator.analysis.results.basin import BasinSummary, DirectionBasin, Estimate
@@ -67,6 +69,12 @@ class _LineBasin:
     at_lowest: basin.Basin
     shape: basin.Shape
 
+    @property
+    def error(self) -> float:
+        """Standard error that inferred points add to the radius."""
+        errors = line_errors(self.part)
+        return 0.0 if errors is None else errors.radius or 0.0
+
     @classmethod
     def measure(cls, number: int, part: pd.DataFrame, probes: Probes, points: int) -> _LineBasin:
         measured, at_high = measure_basin(part), measure_basin(part, "asr_high")
@@ -81,8 +89,8 @@ class _LineBasin:
             seed_x=seed_x,
             seed_y=seed_y,
             radius=self.measured.radius,
-            radius_low=_radius_at_least(self.at_high),
-            radius_high=self.at_low.radius,
+            radius_low=widened_radius(self.measured.radius, _radius_at_least(self.at_high), self.error),
+            radius_high=widened_radius(self.measured.radius, self.at_low.radius, self.error),
             left=self.measured.left,
             right=self.measured.right,
             censored_at=self.measured.censored_at,
@@ -111,11 +119,16 @@ def summarize_basin(lines: Lines, probes: Probes) -> BasinSummary:
     def mean_of(name: str, bounds: tuple[float, float] = (0.0, math.inf)) -> Estimate:
         return _mean_over(lines, [getattr(line.shape, name) for line in line_basins], shape_reasons, bounds)
 
+    error = max(line.error for line in line_basins)
     radii, reasons = [line.measured.radius for line in line_basins], [line.measured.reason for line in line_basins]
     return BasinSummary(
         radius=overall.radius,
-        radius_low=_radius_at_least(basin.combine([line.at_high for line in line_basins])),
-        radius_high=basin.combine([line.at_lowest for line in line_basins]).radius,
+        radius_low=widened_radius(
+            overall.radius, _radius_at_least(basin.combine([line.at_high for line in line_basins])), error
+        ),
+        radius_high=widened_radius(
+            overall.radius, basin.combine([line.at_lowest for line in line_basins]).radius, error
+        ),
         left=overall.left,
         right=overall.right,
         censored_at=overall.censored_at,
@@ -132,6 +145,25 @@ def summarize_basin(lines: Lines, probes: Probes) -> BasinSummary:
 def _radius_at_least(measured: basin.Basin) -> float | None:
     """Return the radius, or else the distance up to which 50% is not crossed. None if the basin is undefined."""
     return measured.radius if measured.radius is not None else measured.censored_at
+
+
+def widened_radius(
+    radius: float | None, end: float | None, error: float, confidence: float = intervals.CONFIDENCE
+) -> float | None:
+    """Return an end of a radius's interval, moved outward by the error that inferred points add to the radius.
+
+    The half-widths are combined as the root of the sum of squares. An end stays where it is if the radius is unknown.
+
+    Args:
+        radius: The radius.
+        end: The end of its interval over new probes.
+        error: The standard error that inferred points add.
+        confidence: Confidence of the two-sided interval.
+    """
+    if radius is None or end is None or error == 0.0:
+        return end
+    half = math.hypot(end - radius, float(special.ndtri((1 + confidence) / 2)) * error)
+    return radius + half if end > radius else max(radius - half, 0.0)
 
 
 def _grid_step(lines: Lines) -> float:

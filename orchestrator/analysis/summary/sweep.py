@@ -16,6 +16,7 @@ from orchestrator.analysis.landscape import (
     is_inferred,
     none_if_missing,
     origin_row,
+    responses,
     split_lines,
     with_inferred,
 )
@@ -26,7 +27,7 @@ from orchestrator.analysis.results.sweep import INTERVALS_VERSION, ResultSummary
 from orchestrator.analysis.summary.basin import summarize_basin
 from orchestrator.analysis.summary.scores import summarize_margin, summarize_visage
 from orchestrator.prompts.capability import SCORING_VERSION
-from orchestrator.scoring.counts import COUNTS, LEFT_OUT, SUMS, Combination, ProbeVerdicts
+from orchestrator.scoring.counts import COUNTS, SUMS, Combination, ProbeVerdicts
 
 _USED = [
     *("line", "alpha", "beta", "on_grid", "point_id", "seed_x", "seed_y", *COUNTS, "asr", "asr_low", "asr_high"),
@@ -58,7 +59,7 @@ def summarize(
     # nor responses without an answer
     # an adaptive grid does not ask for inferred points
     landscape = landscape[~is_inferred(landscape)]
-    judged = (_responses(landscape) > 0) | landscape["n_correct"].notna()
+    judged = (responses(landscape) > 0) | landscape["n_correct"].notna()
     by_set = judged.groupby([landscape[key] for key in ("point_id", "probe_set", "group", "system_prompt")]).max()
     done = by_set.groupby("point_id").min()
     return SweepSummary(
@@ -105,7 +106,7 @@ def _summarize_result(
         group=key.group,
         system_prompt=key.system_prompt,
         judge=key.judge,
-        prompts=int(_responses(rows).max()),
+        prompts=int(responses(rows).max()),
         points_missing=int(((rows["n"] == 0) & ~is_inferred(rows))[distinct].sum()),
         origin_asr=asr,
         origin_low=low,
@@ -121,11 +122,6 @@ def _summarize_result(
         clusters=probes.clusters,
         curves=curves,
     )
-
-
-def _responses(rows: pd.DataFrame) -> pd.Series:
-    """Return the number of responses of each row, those without an answer included."""
-    return rows[["n", *LEFT_OUT.values()]].sum(axis=1)
 
 
 def _classes(rows: pd.DataFrame) -> SuccessClasses:
