@@ -165,9 +165,7 @@ class OpenAIConfig:
     template: str | None = None  # text file with {prompt} and {response}: the user's message; null: the judge's own
     system: str | None = None  # system message; null: none
     max_tokens: int = 64  # maximum number of tokens of an answer
-    words: list[str] = field(
-        default_factory=lambda: ["refused=refused", "complied=complied"]
-    )  # word=verdict in answers
+    words: list[str] = field(default_factory=lambda: ["refused=refused", "complied=complied"])  # pairs word=verdict
     pattern: str | None = None  # regular expression whose first group is the word; null: the answer's first word
     json_field: str | None = None  # field of the answer's JSON object that is the word; dots lead into objects
     concurrency: int = 8  # number of requests at a time
@@ -226,9 +224,7 @@ class ClusterConfig:
     gpu: str | None = None  # GPU for which `plan` estimates, such as h100
     max_attempts: int = 3  # number of failed attempts after which a visit is given up
     deadline_floor: float = 120.0  # minimum deadline of a visit in seconds
-    min_tokens_per_second: float = (
-        1.0  # the first visits are late if they generate fewer, or after an hour if that is more
-    )
+    min_tokens_per_second: float = 1.0  # the first visits are late below this rate, but not before an hour
     load_limit: float = 14400.0  # seconds in which the process of an actor has to load its engine
     grace: float = 30.0  # seconds that running visits get to finish after Ctrl-C
     part: str | None = None  # i/n: run only the i-th of n parts of the sweep, for a job array
