@@ -50,6 +50,7 @@ class ModelConfig:
     dtype: Dtype = Dtype.bfloat16  # float32, bfloat16 or float16
     template: str = "tokenizer"  # chat template: `tokenizer` for the model's own, `none`, or a file of data/templates
     thinking: bool = False  # ask the chat template for a thought before the answer, where it has a switch (Qwen3)
+    template_args: list[str] = field(default_factory=list)  # NAME=VALUE for other switches of the chat template
     thought: str = "auto"  # closing tag of thoughts; judges read what follows: `auto`, `none`, or a tag as </think>
     pair: str | None = None  # preset of the same model before (or after) alignment: the target of grid.towards=[pair]
     gated: bool = False  # the hub requires an access token

@@ -20,6 +20,7 @@ from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import (
     load_probe_sets,
     render,
+    template_switches,
     warn_of_missing_template,
     warn_of_thoughts,
     without_duplicates,
@@ -83,6 +84,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
         UserError: An option, a file or the model cannot be used as requested; the message says what to change.
     """
     check_writable(expanded(config.out))
+    template_switches(config)  # before the model is fetched
     probe_sets = load_probe_sets(config, presets)
     model, checkpoint = _resolve_checked_model(config)
     prompt_sets = render(config, presets, probe_sets, model)

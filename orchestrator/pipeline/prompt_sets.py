@@ -11,10 +11,11 @@ from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts.hub_datasets import is_fetched
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
-from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.prompts.rendering import ARGS_FIELD, Switches, SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import renderings
-from orchestrator.sweep.tasks import MISSING_TEMPLATE, PromptSet, Sampling
+from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE, PromptSet, Sampling
 from orchestrator.sweep.thoughts import opened_tag
+from orchestrator.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,14 @@ def sampling_of(config: Config, probe_set: ProbeSet) -> Sampling:
     return Sampling(config.sampling.max_tokens, stops)
 
 
+def template_switches(config: Config) -> Switches:
+    """Return the switches of the chat template. Raises UserError for a wrong entry of `model.template_args`."""
+    args = config.model.template_args
+    if args and config.model.template == NO_TEMPLATE:
+        raise UserError(ARGS_FIELD, f"[{','.join(args)}]", "sets a chat template, and model.template=none: drop one")
+    return Switches.parse(config.model.thinking, args)
+
+
 def render(
     config: Config, presets: Presets, probe_sets: Sequence[ProbeSet], model: ResolvedModel | None
 ) -> list[PromptSet]:
@@ -80,7 +89,7 @@ def render(
         load_system_prompts(config, presets),
         lambda probe_set: sampling_of(config, probe_set),
         config.model.template,
-        config.model.thinking,
+        template_switches(config),
         config.model.thought,
     )
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ TIME_LIMIT = 1800.0
 
 MEMORY_LIMIT = 8 << 30
 """Limit of the process's memory in bytes: a template may grow a text without end. Known tokenizers take under 2 GiB."""
+
+OWN_VARIABLES = (
+    *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"),
+    *("date_string", "strftime_now", "bos_token", "eos_token", "pad_token", "unk_token"),
+)
+"""Variables of chat templates that are set by this program or by the tokenizer, and so are no switches."""
+
+HELPERS = ("raise_exception", "namespace", "range", "dict", "lipsum", "cycler", "joiner", "loop")
+"""Functions that a template may call."""
 
 DATE = datetime(2024, 7, 26)
 """The date given to templates that insert today's: prompts must not change overnight."""
@@ -114,8 +124,33 @@ def special_tokens(tokenizer: Any) -> list[str]:
     return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
+def switches_of(templates: str) -> list[str]:
+    """Return the variables that chat templates read and that nobody sets: their switches. Sorted.
+
+    A template that cannot be parsed gives none.
+    """
+    from jinja2 import TemplateSyntaxError, meta
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    try:
+        tree = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(templates)
+    except TemplateSyntaxError:
+        return []
+    return sorted(meta.find_undeclared_variables(tree) - {*OWN_VARIABLES, *HELPERS})
+
+
+def unknown_switch(source: str, names: Iterable[str]) -> str | None:
+    """Return the first of these names that a template's text does not contain as a word. None if it has all."""
+    return next((name for name in names if re.search(rf"\b{re.escape(name)}\b", source) is None), None)
+
+
 def apply_chat_template(
-    tokenizer: Any, source: str | None, system: str | None, *turns: str, thinking: bool = False
+    tokenizer: Any,
+    source: str | None,
+    system: str | None,
+    *turns: str,
+    thinking: bool = False,
+    args: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text that prompts the model with these turns.
 
@@ -129,6 +164,7 @@ def apply_chat_template(
         system: The system message. None: none, so that the template's default applies.
         *turns: The messages, by the user and the assistant in turn. The last one is the user's.
         thinking: Whether to ask for a thought before the answer. Most templates have no such switch.
+        args: Further variables of the template, which take precedence.
 
     Raises:
         ValueError: The template leaves the last message out.
@@ -143,8 +179,7 @@ def apply_chat_template(
             chat_template=source,
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=thinking,
-            **({"thinking": True} if thinking else {}),
+            **{"enable_thinking": thinking, **({"thinking": True} if thinking else {}), **(args or {})},
             date_string=DATE.strftime("%d %b %Y"),
             strftime_now=DATE.strftime,  # takes precedence over transformers' function of that name
         )
@@ -206,14 +241,15 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: `folder` of the tokenizer, `template` (its name), `source` (its text or null), and `jobs`, each of them
-            (conversations, prefill, thinking, continuations). A conversation is (system prompt or null, turns).
+            (conversations, prefill, [thinking, switches], continuations). A conversation is (system prompt or null,
+            turns).
 
     Returns:
         {"results": (rendered texts, token ids, tokens of the continuations) for each job, "file":
         `template_file` of the tokenizer, "thought": the closing tag of thoughts that the template or the
         tokenizer's own template mentions, or "", "special": `special_tokens`}; {"tokenizer": reason} if the
-        tokenizer does not load; {"text", "reason"} if a text cannot be rendered; {"continuation": reason} if a
-        continuation is not one token.
+        tokenizer does not load; {"switch", "known"} if the template does not read a switch; {"text", "reason"} if a
+        text cannot be rendered; {"continuation": reason} if a continuation is not one token.
     """
     try:
         tokenizer = load_tokenizer(request["folder"])
@@ -222,13 +258,19 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     chat = request["template"] != NO_TEMPLATE and bool(request["source"] or tokenizer.chat_template)
     add_special_tokens = request["template"] != TOKENIZER_TEMPLATE or not chat
     drop_eos = add_special_tokens and appends_eos(tokenizer)
+    templates = f"{request['source'] or ''}{tokenizer.chat_template or ''}"
     results = []
-    for conversations, prefill, thinking, continuations in request["jobs"]:
+    for conversations, prefill, (thinking, args), continuations in request["jobs"]:
+        used = request["source"] or str(tokenizer.chat_template or "")
+        if request["template"] != NO_TEMPLATE and (name := unknown_switch(used, args)) is not None:
+            return {"switch": name, "known": switches_of(used)}
         rendered, token_ids = [], []
         for system, turns in conversations:
             try:
                 if chat:
-                    prompt = apply_chat_template(tokenizer, request["source"], system, *turns, thinking=thinking)
+                    prompt = apply_chat_template(
+                        tokenizer, request["source"], system, *turns, thinking=thinking, args=args
+                    )
                 else:
                     prompt = bare_prompt(system, "\n\n".join(turns))
                 prompt = with_prefill(prompt, prefill)
@@ -244,7 +286,6 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             return {"continuation": first_line(error)}
         results.append((rendered, token_ids, added))
-    templates = f"{request['source'] or ''}{tokenizer.chat_template or ''}"
     return {
         "results": results,
         "file": template_file(request["folder"], tokenizer),

@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.prompts.chat_templates import (
     MEMORY_LIMIT,
+    OWN_VARIABLES,
     TIME_LIMIT,
     TOKENIZER_TEMPLATE,
     bare_prompt,
@@ -31,6 +32,7 @@ from orchestrator.utils.cache import cache_dir, write_json
 from orchestrator.utils.choices import Turns
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.hashing import content_id, file_sha256
+from orchestrator.utils.parsing import FormatError, parse_json
 from orchestrator.utils.paths import DATA_DIR
 from orchestrator.utils.safetensors_header import INDEX_FILE
 from orchestrator.utils.subprocesses import QUIET_TRANSFORMERS, MemoryLimitError, run_module
@@ -39,7 +41,7 @@ RENDER_VERSION = 6
 """Version of the rendered prompts in the cache: increase it with every change of their content."""
 
 TEMPLATES = DATA_DIR / "templates"
-TEMPLATE_FIELD, THOUGHT_FIELD = "model.template", "model.thought"
+TEMPLATE_FIELD, THOUGHT_FIELD, ARGS_FIELD = "model.template", "model.thought", "model.template_args"
 TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 """Suffixes of the files from which a tokenizer may be made."""
 
@@ -64,6 +66,46 @@ class SystemPrompt:
 
 
 @dataclass(frozen=True)
+class Switches:
+    """Switches of a chat template.
+
+    Attributes:
+        thinking: Whether to ask for a thought before the answer, in templates that can (`enable_thinking` as in Qwen3,
+            or `thinking`).
+        args: Further variables of the template with their values, as JSON values; they take precedence. The template
+            must read each of them.
+    """
+
+    thinking: bool = False
+    args: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, thinking: bool, entries: Sequence[str]) -> Switches:
+        """Return the switches of `model.thinking` and `model.template_args`.
+
+        A value is read as JSON (true, 3, "a", [1]) if it is JSON, and else as text.
+
+        Raises:
+            UserError: An entry is not NAME=VALUE, repeats a name, or sets what the program sets itself.
+        """
+        args: dict[str, Any] = {}
+        for entry in entries:
+            name, sign, value = entry.partition("=")
+            name = name.strip()
+            if not sign or not name.isidentifier():
+                raise UserError(ARGS_FIELD, entry, "write NAME=VALUE, such as reasoning_effort=low")
+            if name in OWN_VARIABLES:
+                raise UserError(ARGS_FIELD, entry, f"{name} is set by this program: leave it out")
+            if name in args:
+                raise UserError(ARGS_FIELD, entry, f"sets {name} again: give it once")
+            try:
+                args[name] = parse_json(value)
+            except FormatError:
+                args[name] = value
+        return cls(thinking, tuple(args.items()))
+
+
+@dataclass(frozen=True)
 class RenderJob:
     """Conversations to render with one template.
 
@@ -71,7 +113,7 @@ class RenderJob:
         conversations: The messages of each prompt.
         prefill: The beginning of each response.
         template: Name of the template.
-        thinking: Whether to ask the template for a thought before the answer.
+        switches: Switches of the template.
         continuations: Texts that are one token each after a prompt, whose tokens are returned. The first prompt is used
             to find them, so all prompts must end in the same way.
     """
@@ -79,7 +121,7 @@ class RenderJob:
     conversations: tuple[Conversation, ...]
     prefill: str
     template: str
-    thinking: bool = False
+    switches: Switches = Switches()
     continuations: tuple[str, ...] = ()
 
 
@@ -110,7 +152,7 @@ def render_prompt_sets(
     system_prompts: Sequence[SystemPrompt],
     sampling_of: Callable[[ProbeSet], Sampling],
     template: str = TOKENIZER_TEMPLATE,
-    thinking: bool = False,
+    switches: Switches = Switches(),
     thought: str = AUTO,
 ) -> list[PromptSet]:
     r"""Render every probe set under every system prompt, in that order, for the model in a folder.
@@ -132,15 +174,15 @@ def render_prompt_sets(
         sampling_of: How responses to a probe set are drawn.
         template: "tokenizer", the chat template beside the tokenizer; a NAME of data/templates/NAME.jinja; or "none",
             the bare text "SYSTEM\n\nUSER". A tokenizer without a chat template gets the bare text too.
-        thinking: Whether templates with a switch (`enable_thinking` as in Qwen3, or `thinking`) ask for a thought.
+        switches: Switches of the templates. The dummy engine has no template, and ignores them.
         thought: Closing tag of thoughts; AUTO for the one that the template or the tokenizer's own template mentions;
             NEVER for none.
 
     Raises:
-        UserError: An unknown template, a tokenizer that does not load, or a prompt that cannot be rendered.
+        UserError: An unknown template or switch, a tokenizer that does not load, or a prompt that cannot be rendered.
     """
     pairs = [(probes, system) for probes in probe_sets for system in system_prompts]
-    jobs = [_job(probes, system, system.template or template, thinking) for probes, system in pairs]
+    jobs = [_job(probes, system, system.template or template, switches) for probes, system in pairs]
     sources = {job.template: template_source(job.template) for job in jobs}
     if model_dir is None:
         results = [_render_for_dummy(job) for job in jobs]
@@ -178,17 +220,17 @@ def _with_thought(prompts: PromptSet, closing: str, special: Sequence[str]) -> P
     return dataclasses.replace(prompts, thought=closing, sampling=sampling)
 
 
-def _job(probes: ProbeSet, system: SystemPrompt, template: str, thinking: bool) -> RenderJob:
+def _job(probes: ProbeSet, system: SystemPrompt, template: str, switches: Switches) -> RenderJob:
     """Return the conversations of a probe set under a system prompt."""
     examples = probes.few_shot
     if examples is None:
         conversations = tuple(Conversation(system.text, (prompt.text,)) for prompt in probes.prompts)
-        return RenderJob(conversations, probes.prefill, template, thinking)
+        return RenderJob(conversations, probes.prefill, template, switches)
     return RenderJob(
         tuple(examples.conversation(system.text, prompt) for prompt in probes.prompts),
         probes.prefill,
         NO_TEMPLATE if examples.turns == Turns.plain else template,
-        thinking,
+        switches,
         tuple(map(examples.continuation, probes.letters)),
     )
 
@@ -248,12 +290,12 @@ def _render_cached(folder: Path, sources: Mapping[str, str | None], jobs: Sequen
     return [results[key] for key in keys]
 
 
-def _job_json(job: RenderJob) -> tuple[list[Any], str, bool, tuple[str, ...]]:
+def _job_json(job: RenderJob) -> tuple[list[Any], str, list[Any], tuple[str, ...]]:
     """Return a job as the subprocess reads it."""
     return (
         [(conversation.system, conversation.turns) for conversation in job.conversations],
         job.prefill,
-        job.thinking,
+        [job.switches.thinking, dict(job.switches.args)],
         job.continuations,
     )
 
@@ -319,6 +361,11 @@ def run_jobs(folder: Path, template: str, source: str | None, jobs: Sequence[Ren
     if "text" in response:
         problem = f"cannot render the prompt {response['text']!r} ({response['reason']})"
         raise UserError(TEMPLATE_FIELD, template, f"{problem}: leave it out, or set {TEMPLATE_FIELD}=none")
+    if "switch" in response:
+        name, known = response["switch"], response["known"]
+        there = f"it reads {', '.join(known)}" if known else "it has no switches"
+        remedy = f"the chat template does not read {name}{did_you_mean(name, known)} ({there}): correct it"
+        raise UserError(ARGS_FIELD, name, remedy)
     if reason := response.get("continuation"):
         remedy = f"its tokenizer has no single token for each letter ({reason}): set probes.shots=null"
         raise UserError("model.path", folder, remedy)

@@ -24,7 +24,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import store_sweep
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 KEY = "key-of-the-test"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from orchestrator.config.compose import compose
 from orchestrator.config.schema import Config, ModelConfig
 from orchestrator.models import finetune
 from orchestrator.models.finetune_worker import BaseModel
-from orchestrator.pipeline.prompt_sets import warn_of_thoughts
+from orchestrator.pipeline.prompt_sets import template_switches, warn_of_thoughts
 from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import ProbeSet
-from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
+from orchestrator.prompts.rendering import Switches, SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import PromptRendering, renderings
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from orchestrator.sweep.thoughts import opened_tag
@@ -64,7 +65,7 @@ def render(folder: Path, template: str, *systems: SystemPrompt, **options: Any) 
     [
         (CHAT, {}, "<|assistant|>", "", ""),
         (SWITCH, {}, "<think>\n\n</think>\n\n", "", ""),
-        (SWITCH, {"thinking": True}, "<|assistant|>", "</think>", ""),
+        (SWITCH, {"switches": Switches(True)}, "<|assistant|>", "</think>", ""),
         (OPENS, {}, "<think>\n", "</think>", "</think>"),
         (OPENS, {"thought": "none"}, "<think>\n", "", "</think>"),
         (MENTIONS, {}, "<|assistant|>", "</think>", ""),
@@ -155,7 +156,7 @@ def test_sampling_without_thoughts_keeps_no_special_token(tmp_path: Path) -> Non
     folder = with_special_tags(tmp_path, SWITCH, "<think>", "</think>")
     options = ([PROBES], [SystemPrompt("default", None)], lambda _: Sampling(64, STOPS))
     assert render_prompt_sets(folder, *options)[0].sampling == Sampling(64, STOPS), "the template ends the thought"
-    assert render_prompt_sets(folder, *options, thinking=True)[0].sampling.kept == ("<think>", "</think>")
+    assert render_prompt_sets(folder, *options, switches=Switches(True))[0].sampling.kept == ("<think>", "</think>")
 
 
 @pytest.mark.parametrize("tags", [(), ("<think>", "</think>")])
@@ -205,3 +206,41 @@ def test_the_tag_is_an_option() -> None:
     assert isinstance(config.model, ModelConfig)
     with pytest.raises(UserError, match=r"model\.thought"):
         compose(["engine=dummy", "model.thought=' '"])
+
+
+EFFORT = CHAT + "{% if reasoning_effort is defined %}<effort {{ reasoning_effort }}>{% endif %}"
+
+
+def test_switches_of_the_template_are_rendered_and_change_the_id(tmp_path: Path) -> None:
+    rendered = {
+        entries: render(tmp_path, EFFORT, switches=Switches.parse(False, entries))
+        for entries in ((), ("reasoning_effort=low",), ("reasoning_effort=3",))
+    }
+    assert [prompts.rendered[0].rpartition("<effort")[2] for prompts in rendered.values()][1:] == [" low>", " 3>"]
+    assert len({prompts.id for prompts in rendered.values()}) == 3
+    assert rendered[()].id == render(tmp_path, EFFORT).id
+
+
+def test_an_argument_takes_precedence_over_the_option_for_thoughts(tmp_path: Path) -> None:
+    on = render(tmp_path, SWITCH, switches=Switches.parse(False, ["enable_thinking=true"]))
+    assert on.id == render(tmp_path, SWITCH, switches=Switches(True)).id != render(tmp_path, SWITCH).id
+
+
+@pytest.mark.parametrize(
+    ("template", "entry", "why"),
+    [
+        (EFFORT, "reasoning_efort=low", "does not read reasoning_efort, did you mean 'reasoning_effort'?"),
+        (CHAT, "enable_thinking=true", "it has no switches"),
+        (EFFORT, "low", "write NAME=VALUE"),
+        (EFFORT, "messages=[]", "is set by this program"),
+    ],
+)
+def test_a_switch_that_the_template_does_not_read_is_told(tmp_path: Path, template: str, entry: str, why: str) -> None:
+    with pytest.raises(UserError, match=re.escape(why)):
+        render(tmp_path, template, switches=Switches.parse(False, [entry]))
+
+
+def test_switches_without_a_template_are_told() -> None:
+    config = compose(["engine=dummy", "model.template=none", "model.template_args=[a=1]"])
+    with pytest.raises(UserError, match="drop one"):
+        template_switches(config)
