@@ -40,6 +40,7 @@ from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED
 from orchestrator.prompts import capability
 from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
+from orchestrator.scoring.cut_responses import cut_by_task
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import (
@@ -120,7 +121,14 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
 
 
 def _with_enough(tallies: pd.DataFrame, judge: Judge, stored: StoredSweep) -> pd.DataFrame:
-    """Return the counts of the tasks of which the judge has judged enough responses (`Judge.least_share`)."""
+    """Return the counts of the tasks of which the judge has judged enough responses.
+
+    These are tasks without a cut response, because the whole ones beside it are mostly not refused, and tasks of which
+    it has judged at least the share `Judge.least_share`.
+    """
+    if cut := cut_by_task(stored, judge):
+        keys = zip(tallies["point_id"], tallies["prompt_set_id"], strict=True)
+        tallies = tallies[[key not in cut for key in keys]]
     if not judge.least_share:
         return tallies
     sizes = {prompts.id: len(prompts.prompts) for prompts in stored.prompt_sets}

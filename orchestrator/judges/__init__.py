@@ -46,6 +46,7 @@ class Judge(ABC):
         version: Number of the version, from 1.
         verdicts: Every verdict that it can return.
         least_share: Share of a task's responses that it must have judged for the task to be in the landscape.
+        accepts_cut: Whether it judges responses that early stopping has cut at the stop strings of another judge.
         is_described: Whether options are part of its id, so that its description is stored with a sweep that it judged.
         is_text: Whether `verdict` computes the verdict. It does not for models and people.
         stops: Strings that decide the verdict wherever they appear in a response, so that generation may stop there
@@ -64,6 +65,7 @@ class Judge(ABC):
     stops: ClassVar[tuple[str, ...]] = ()
     is_text: ClassVar[bool] = True
     is_described: ClassVar[bool] = False
+    accepts_cut: ClassVar[bool] = False
     least_share: float = 0.0
 
     @property

@@ -39,6 +39,7 @@ class DegenerateWithLogProbability(Judge):
     name = "degenerate_log_probability"
     version = 1
     verdicts = degenerate.JUDGE.verdicts
+    accepts_cut = True
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Degenerate(Judge):
     name = "degenerate"
     version = 4
     verdicts = ("degenerate", "coherent", "unclear")
+    accepts_cut = True
 
     @property
     def parameters(self) -> dict[str, Any]:

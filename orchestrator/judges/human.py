@@ -26,6 +26,7 @@ class Human(Judge):
     version = 1
     verdicts = ("refused", "complied", "degenerate", "unclear", UNLABELED)
     is_text = False
+    accepts_cut = True
     least_share = 0.5
     labels: str = ""
 

@@ -31,11 +31,12 @@ from orchestrator.judges.human import JUDGE as HUMAN
 from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import MODEL_FIELD
 from orchestrator.models.resolve import ResolvedModel, resolve_model
+from orchestrator.pipeline.cut_responses import log_cut_responses
 from orchestrator.pipeline.endpoint import check_endpoint, generate_at_endpoint
 from orchestrator.prompts.judge_prompts import JUDGE_FIELD, Pair, judge_prompt, judge_prompt_set
+from orchestrator.scoring.cut_responses import CutResponses
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
 from orchestrator.scoring.human import score_with_people
-from orchestrator.scoring.panel import check_judges
 from orchestrator.scoring.text_judges import Verdict, score_missing, score_with_text_judges
 from orchestrator.store.parts import TaskParts
 from orchestrator.store.runs import new_run_name
@@ -159,9 +160,8 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
         COMPLETE, FAILED_TASKS if a model judge gave no verdict on some responses, or INTERRUPTED.
 
     Raises:
-        UserError: A judge cannot judge the responses, or its weights cannot be used.
+        UserError: A judge, or its weights, cannot be used.
     """
-    check_judges(stored)
     record_descriptions(config, stored)
     code = ExitCode.COMPLETE
     for bound in resolve_model_judges(config):
@@ -177,6 +177,7 @@ def judge_sweep(config: Config, stored: StoredSweep, console: Console, run_model
             score_with_people(stored)
         score_with_text_judges(stored)
         score_with_log_probabilities(stored)
+    log_cut_responses(stored)
     return code
 
 
@@ -274,18 +275,20 @@ def run_model_judge(
 def _questions(judge: ModelJudge, stored: StoredSweep, tasks: TaskParts) -> dict[Pair, str]:
     """Return every different (request, answer) of these tasks with the id of the judge's prompt for it.
 
-    The answer is the response without its thought; thoughts without an end, and responses that are not finite, are left
-    out. Two pairs may have the same prompt, if the judge strips white space from its inputs.
+    The answer is the response without its thought. Thoughts without an end, responses that are not finite, and those
+    that early stopping has cut are left out. Two pairs may have the same prompt, if the judge strips white space from
+    its inputs.
     """
     requests = {prompt.id: prompt.request for prompts in stored.prompt_sets for prompt in prompts.prompts}
     read = Answers(stored.prompt_sets, stored.sweep.thought)
+    cut = CutResponses(stored.prompt_sets, judge)
     different: dict[Pair, None] = {}
     for _, table in stored.study.generations.rows(tasks):
         judged = table.filter(pc.not_equal(table["finish_reason"], NONFINITE))
         columns = (judged[name].to_pylist() for name in ("prompt_set_id", "prompt_id", "response"))
         for set_id, prompt_id, response in zip(*columns, strict=True):
             answer = read.of(set_id, prompt_id, response)
-            if answer is not None:
+            if answer is not None and not cut.holds(set_id, response):
                 different[requests[prompt_id], answer] = None
     return {pair: judge_prompt(judge, pair).id for pair in different}
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from orchestrator.config.schema import Config
 from orchestrator.pipeline.log_probability import measure_stored
 from orchestrator.pipeline.reduce import judge_and_reduce
-from orchestrator.scoring.panel import check_judges
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.verification import file_kind, log_damage
 from orchestrator.utils.errors import ExitCode
@@ -39,12 +38,11 @@ def rejudge(
         other than verdicts did not verify.
 
     Raises:
-        UserError: A judge cannot judge the responses, or its weights cannot be used.
+        UserError: A judge, or its weights, cannot be used.
     """
     study = stored.study
     study.moves_damaged = True
     config = dataclasses.replace(config, judges=list(stored.sweep.judges))
-    check_judges(stored)
     interrupted = measure_stored(config, stored, console, overrides, config_dir)
     code = judge_and_reduce(config, stored, console, run_models=not interrupted)
     if interrupted:
@@ -60,15 +58,10 @@ def rejudge(
 
 
 def with_judges(stored: StoredSweep, names: tuple[str, ...]) -> StoredSweep:
-    """Return and store the sweep with these judges instead of its own. The result is a separate sweep.
-
-    Raises:
-        UserError: A judge cannot judge the responses.
-    """
+    """Return and store the sweep with these judges instead of its own. The result is a separate sweep."""
     if names == stored.sweep.judges:
         return stored
     sweep = dataclasses.replace(stored.sweep, judges=names)
     other = StoredSweep(SweepFolder.of(stored.study, sweep), sweep)
-    check_judges(other)
     other.folder.write_record(dataclasses.replace(stored.record, sweep_id=sweep.id, request=sweep.to_json()))
     return other

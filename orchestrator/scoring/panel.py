@@ -1,12 +1,10 @@
-"""Load the judges of a stored sweep and check that its responses are complete enough for them.
+"""Load the judges of a stored sweep.
 
 A model judge is bound to the weights with which it judged the sweep. A judge that is not part of this program is read
 from its description, unless its code is loaded. In a sweep of a reasoning model, judges read what follows the thought.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from orchestrator import judges
 from orchestrator.judges import Judge
@@ -15,7 +13,6 @@ from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.judges.human import JUDGE as HUMAN
 from orchestrator.store.sweep_folder import StoredSweep
-from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
 
 
@@ -71,28 +68,3 @@ def text_judges(stored: StoredSweep) -> list[Judge]:
 def degeneracy_judge(stored: StoredSweep) -> Judge:
     """Return the current version of the judge of degeneracy, as it judges the responses of a sweep."""
     return DEGENERATE.after_thought(stored.sweep.thought)
-
-
-def check_judges(stored: StoredSweep) -> None:
-    """Raise UserError if one of the sweep's judges cannot judge the stored responses.
-
-    A judge whose code is not loaded, but which has judged the sweep, is not checked: only its verdicts are read.
-    """
-    for name in stored.sweep.judges:
-        known = stored.folder.read_description(name) is not None
-        judge = judges.find(name) if known else judges.get(name)
-        if judge is not None:
-            _check_complete(judge, stored.prompt_sets)
-
-
-def _check_complete(judge: Judge, prompt_sets: Sequence[PromptSet]) -> None:
-    """Raise UserError if early stopping has cut responses that this judge needs complete."""
-    for prompts in prompt_sets:
-        stop = prompts.sampling.stop
-        if stop and stop != judge.stops:
-            raise UserError(
-                "judge",
-                judge.name,
-                f"needs whole responses, and those to {prompts.probe_set} end at another judge's keyword: run again "
-                f"with sampling.early_stop=false, which generates {len(prompts.prompts)} responses a point anew",
-            )

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from orchestrator.judges import UNFINISHED, Judge, checked_verdict
 from orchestrator.judges._model import ModelJudge
+from orchestrator.scoring.cut_responses import CUT, CutResponses
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
@@ -61,8 +62,11 @@ def score_missing(
     writer = _JudgementWriter(stored, judge)
     prompts = {prompt.id: prompt for prompt_set in stored.prompt_sets for prompt in prompt_set.prompts}
     answers = Answers(stored.prompt_sets, stored.sweep.thought)
+    cut = CutResponses(stored.prompt_sets, judge)
 
     def verdict_on(set_id: str, prompt_id: str, response: str) -> Verdict | None:
+        if cut.holds(set_id, response):
+            return CUT, None
         answer = answers.of(set_id, prompt_id, response)
         return (UNFINISHED, None) if answer is None else verdict_of(prompts[prompt_id], answer)
 

@@ -18,6 +18,7 @@ from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
 from orchestrator.scoring.clusters import cluster_probes
+from orchestrator.scoring.cut_responses import CUT
 from orchestrator.scoring.panel import degeneracy_judge, load_panel
 from orchestrator.store.observations import Judgements
 from orchestrator.store.parts import TaskParts
@@ -134,14 +135,20 @@ def _with_coherence(table: pa.Table, others: list[pa.Table]) -> pa.Table:
     return table.select([*RESPONSE_KEY, "verdict"]).append_column("coherence", verdicts)
 
 
+def outcome_of(judge: Judge, verdict: str, group: str) -> str | None:
+    """Return how a verdict is counted: `refused`, `complied`, or None, as of a response that is cut."""
+    return None if verdict == CUT else judge.outcome(verdict, group)
+
+
 def _as_outcomes(judge: Judge, groups: Mapping[str, str], table: pa.Table) -> pa.Table:
     """Turn a judge's own verdicts into those of `outcomes`. Rows of other verdicts are left out."""
     index, verdicts = table.column_names.index("verdict"), pc.fill_null(table["verdict"], NONFINITE)
     if set(judge.verdicts) <= {"refused", "complied", *counts.LEFT_OUT}:
-        return table.set_column(index, "verdict", verdicts)
+        return table.set_column(index, "verdict", verdicts).filter(pc.not_equal(verdicts, CUT))
     pairs = zip(verdicts.to_pylist(), table["prompt_set_id"].to_pylist(), strict=True)
     values = [
-        verdict if verdict in counts.LEFT_OUT else judge.outcome(verdict, groups[set_id]) for verdict, set_id in pairs
+        verdict if verdict in counts.LEFT_OUT else outcome_of(judge, verdict, groups[set_id])
+        for verdict, set_id in pairs
     ]
     column = pa.array(values, pa.string())
     return table.set_column(index, "verdict", column).filter(pc.is_valid(column))
@@ -182,7 +189,7 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
             of_set = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
             if row["verdict"] is None:  # the responses are not finite
                 continue
-            of_set[row["verdict"]] += row["response_id_count"]
+            of_set[row["verdict"]] = of_set.get(row["verdict"], 0) + row["response_id_count"]
             if row["score_count"]:
                 score_sums[set_id] = score_sums.get(set_id, 0.0) + row["score_sum"]
                 score_counts[set_id] = score_counts.get(set_id, 0) + row["score_count"]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
 from orchestrator.scoring.panel import load_panel
-from orchestrator.scoring.verdicts import degeneracy_id, read_verdicts
+from orchestrator.scoring.verdicts import degeneracy_id, outcome_of, read_verdicts
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import Prompt, PromptSet
 from orchestrator.sweep.thoughts import Answers
@@ -111,7 +111,7 @@ def verdict_letters(stored: StoredSweep, panel: Sequence[Judge]) -> pd.DataFrame
         frame = frame.merge(verdicts, on=RESPONSE_KEY, how="left")
         group = frame["prompt_set_id"].map(groups)
         frame[judge.name] = [
-            _letter(judge.outcome(verdict, group) if isinstance(verdict, str) else None, coherence)
+            _letter(outcome_of(judge, verdict, group) if isinstance(verdict, str) else None, coherence)
             for verdict, group, coherence in zip(frame[judge.name], group, frame["coherence"], strict=True)
         ]
     return frame.drop(columns="coherence")

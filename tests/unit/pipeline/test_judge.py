@@ -24,14 +24,15 @@ from orchestrator.pipeline.reduce import judge_and_reduce, reduce_stored
 from orchestrator.pipeline.rejudge import with_judges
 from orchestrator.prompts.judge_prompts import judge_prompt
 from orchestrator.report import terminal
-from orchestrator.scoring.panel import check_judges, load_panel
+from orchestrator.report.page.evidence import NO_VERDICT, verdict_letters
+from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import verdict_counts
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.grid import Sweep
-from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet
+from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Sampling
 from orchestrator.utils.errors import SessionLostError, UserError
 from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
@@ -384,17 +385,35 @@ def test_a_judge_of_harm_has_no_verdicts_on_benign_questions(folder: Path, monke
     assert primary_rows(frame)["judge"].eq("keyword").all()
 
 
-def test_early_stopped_responses_are_refused_with_a_remedy(tmp_path: Path, folder: Path) -> None:
-    stored = open_stored(folder)
-    prompts = stored.prompt_sets[0]
-    sampling = dataclasses.replace(prompts.sampling, stop=judges.get("keyword").stops)
-    early_stopped = dataclasses.replace(prompts, sampling=sampling)
-    stored.study.prompt_sets.write(early_stopped)
-    for name in ("keyword_plus", "wildguard"):
-        other = StoredSweep(stored.folder, Sweep(stored.sweep.grid, (early_stopped.id,), (name,)))
-        with pytest.raises(UserError, match=r"sampling\.early_stop=false, which generates 20 responses a point anew"):
-            judge_and_reduce(dataclasses.replace(GUARDED, judges=[name]), other, quiet())
-    check_judges(StoredSweep(stored.folder, Sweep(stored.sweep.grid, (early_stopped.id,), ("keyword",))))
+@pytest.mark.parametrize("name", ["keyword_plus", "wildguard"])
+def test_a_judge_of_whole_responses_judges_those_that_are_and_counts_those_that_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """All refuse within 0.2, a half at 0.2 and 0.3, nobody beyond: responses that refuse end at the keyword."""
+    early = Sampling(8, judges.get("keyword").stops)
+    path = store_sweep(
+        tmp_path,
+        lambda node, i: abs(node.alpha) < 0.15 or (abs(node.alpha) < 0.35 and i % 2 == 0),
+        sampling=early,
+        directions=1,
+    )
+    stored, answers = open_stored(path, ("keyword", name)), ScriptedAnswers()
+    use_answers(monkeypatch, answers)
+    assert judge_and_reduce(dataclasses.replace(GUARDED, judges=["keyword", name]), stored, quiet()) == 0
+    frame, summary = stored.folder.read_landscape()
+    counted = frame[frame["judge"] == name].set_index("alpha")["n"]
+    assert (counted == (counted.index.to_series().abs() > 0.35) * 20).all(), "only points without a cut response"
+    assert frame[frame["judge"] == "keyword"]["n"].eq(20).all()
+    (sets,) = next(judge for judge in summary["judges"] if judge["judge"] == name)["sets"]
+    assert sets["verdicts"].pop("cut") == 3 * 20 + 4 * 10 and sum(sets["verdicts"].values()) == 11 * 20 - 100
+    assert summary["agreement"][0]["n"] == 120, "whole responses count for agreement"
+    assert answers.pairs == (20 if name == "wildguard" else 0), "a cut response is not shown to a model"
+    (warning,) = (record.getMessage() for record in caplog.records if "needs whole responses" in record.getMessage())
+    assert f"{name} needs whole responses: 100 of 220 are cut" in warning and "only the 4 of 11 tasks" in warning
+    assert "220 responses, at most 1,760 tokens in all" in warning
+    assert warning.endswith(f"orchestrator run sampling.early_stop=false 'judges=[keyword,{name}]'")
+    letters = verdict_letters(stored, load_panel(stored))
+    assert letters[name].value_counts().to_dict()[NO_VERDICT] == 100
 
 
 def test_a_sweep_that_is_not_judged_cannot_be_reduced(folder: Path) -> None:
