@@ -106,6 +106,8 @@ class ProbesConfig:
     category: str | None = None  # column that holds the prompt's category
     target: str | None = None  # column that holds the right answer, or the plain request inside an attack
     wrapper: str | None = None  # text around each prompt, which replaces {request}
+    wrappers: list[str] = field(default_factory=list)  # several wrappers: each makes a probe set of its own
+    messages: str | None = None  # column with conversations: lists of messages, each with role and content
     prefill: str = ""  # text with which every response is forced to begin
     answers: AnswerKind | None = None  # capability questions: choice (by letter) or exact (by text)
     shots: int | None = None  # solved examples before a question (lm-evaluation-harness's format); null: our format

@@ -40,7 +40,7 @@ from orchestrator.planning.workload import (
     size_of_checkpoint,
 )
 from orchestrator.prompts.capability import LETTERS
-from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
+from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set, with_wrappers
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.runs import engines_of, with_totals
 from orchestrator.store.sweep_folder import StoredSweep
@@ -356,6 +356,18 @@ def _assumed_prompts(config: Config, presets: Presets, probes: ProbesConfig) -> 
         example_words = (probes.shots or 0) * WORDS_OF_EXAMPLE
     else:
         probe_set, example_words = load_probe_set(probes), 0
+    return {
+        name: prompts
+        for wrapped in with_wrappers(probe_set, probes.wrappers)
+        for name, prompts in _prompts_of(config, presets, wrapped, example_words).items()
+    }
+
+
+def _prompts_of(config: Config, presets: Presets, probe_set: ProbeSet, example_words: int) -> dict[str, _Prompts]:
+    """Return the assumed size of the prompts of a probe set under each system prompt.
+
+    `example_words`: the words of solved examples that are assumed before each prompt.
+    """
     count = len(probe_set.prompts)
     prompts = {}
     for system in load_system_prompts(config, presets):

@@ -10,7 +10,7 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts.hub_datasets import is_fetched
-from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
+from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set, with_wrappers
 from orchestrator.prompts.rendering import ARGS_FIELD, Switches, SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE, PromptSet, Sampling
@@ -25,7 +25,11 @@ EARLY_STOP_GROUPS = ("harmful", "jailbreak")
 
 def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
     """Read the probe sets, in the order of the configuration. Raises UserError."""
-    return [load_probe_set(probes) for probes in probe_configs(config, presets)]
+    return [
+        wrapped
+        for probes in probe_configs(config, presets)
+        for wrapped in with_wrappers(load_probe_set(probes), probes.wrappers)
+    ]
 
 
 def probe_configs(config: Config, presets: Presets) -> list[ProbesConfig]:

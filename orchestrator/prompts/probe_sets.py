@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.prompts.capability import LETTERS, answer_columns, build_question
-from orchestrator.prompts.few_shot import CUE, FewShot, few_shot, subject_line
+from orchestrator.prompts.conversations import MESSAGES_COLUMN, read_messages, transcript, under_system
+from orchestrator.prompts.few_shot import CUE, Conversation, FewShot, few_shot, subject_line
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
 from orchestrator.prompts.probe_files import FORMATS, Row, cell_text, check_encodable
 from orchestrator.prompts.row_filters import check_where, row_filters, select_rows, without_blank, without_duplicates
@@ -62,6 +64,8 @@ class ProbesConfig(Protocol):
     category: str | None
     target: str | None
     wrapper: str | None
+    wrappers: list[str]
+    messages: str | None
     prefill: str
     shots: int | None
     shots_split: str
@@ -92,6 +96,7 @@ class ProbeSet:
         letters: The answer letters to score. Empty unless the prompts are multiple choice.
         origin: ID@COMMIT of a hub's data set; empty for a file.
         few_shot: Solved examples for the format of lm-evaluation-harness. None: the project's own format.
+        conversations: Text of a prompt of several turns -> its conversation. Prompts that are one message have none.
     """
 
     name: str
@@ -101,6 +106,13 @@ class ProbeSet:
     letters: tuple[str, ...] = ()
     origin: str = ""
     few_shot: FewShot | None = None
+    conversations: Mapping[str, Conversation] = dataclasses.field(default_factory=dict)
+
+    def conversation(self, system: str | None, prompt: Prompt) -> Conversation:
+        """Return what the chat template renders for a prompt, under a system prompt."""
+        if self.few_shot is not None:
+            return self.few_shot.conversation(system, prompt)
+        return under_system(self.conversations.get(prompt.text, Conversation(None, (prompt.text,))), system)
 
 
 def load_probe_set(conf: ProbesConfig) -> ProbeSet:
@@ -125,16 +137,58 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         raise UserError("probes.limit", conf.limit, "must be at least 1; null takes all rows")
     if conf.offset < 0:
         raise UserError("probes.offset", conf.offset, "must be at least 0")
-    if conf.wrapper is not None and conf.wrapper.count(REQUEST_MARK) != 1:
-        raise UserError("probes.wrapper", conf.wrapper, f"must say once where the request goes, as {REQUEST_MARK}")
+    _check_wrappers(conf)
     check_where(conf.where)
     _check_shots(conf)
     path = _path(conf)
+    conversations: dict[str, Conversation] = {}
     with _reading("probes.path", path):
-        prompts = _read_prompts(conf, path)
+        prompts = _read_prompts(conf, path, conversations)
     letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
     examples = _examples(conf, prompts)
-    return ProbeSet(_name(conf, path), conf.group, prompts, conf.prefill, letters, _origin(conf), examples)
+    name, origin = _name(conf, path), _origin(conf)
+    return ProbeSet(name, conf.group, prompts, conf.prefill, letters, origin, examples, conversations)
+
+
+def with_wrappers(probe_set: ProbeSet, wrappers: Sequence[str]) -> list[ProbeSet]:
+    """Return a probe set for each wrapper, named after its number from 1; the set itself if there are none."""
+    return [
+        dataclasses.replace(
+            probe_set,
+            name=f"{probe_set.name}_w{number}",
+            prompts=tuple(
+                dataclasses.replace(
+                    prompt, text=wrapper.replace(REQUEST_MARK, prompt.text), target=prompt.target or prompt.text
+                )
+                for prompt in probe_set.prompts
+            ),
+        )
+        for number, wrapper in enumerate(wrappers, 1)
+    ] or [probe_set]
+
+
+def _check_wrappers(conf: ProbesConfig) -> None:
+    """Raise UserError for a wrapper without its place, for one that is named twice, and for messages with others."""
+    given = {"wrapper": [conf.wrapper] if conf.wrapper is not None else [], "wrappers": conf.wrappers}
+    for name, wrappers in given.items():
+        for wrapper in wrappers:
+            if wrapper.count(REQUEST_MARK) != 1:
+                remedy = f"must say once where the request goes, as {REQUEST_MARK}"
+                raise UserError(f"probes.{name}", wrapper, remedy)
+            if wrappers.count(wrapper) > 1:
+                raise UserError(f"probes.{name}", wrapper, "is named twice: name each once")
+    if conf.wrapper is not None and conf.wrappers:
+        raise UserError("probes.wrapper", conf.wrapper, "cannot be combined with probes.wrappers: add it to that list")
+    if conf.shots is not None and conf.wrappers:
+        raise UserError("probes.wrappers", len(conf.wrappers), "cannot be combined with probes.shots: leave it out")
+
+
+def _check_chat(conf: ProbesConfig) -> None:
+    """Raise UserError for an option that cannot be combined with conversations."""
+    for name in ("wrapper", "wrappers", "context", "answers"):
+        if getattr(conf, name):
+            remedy = "is for requests of one message, and the file holds conversations: leave it out"
+            raise UserError(f"probes.{name}", getattr(conf, name), remedy)
 
 
 @contextlib.contextmanager
@@ -181,7 +235,7 @@ def _examples(conf: ProbesConfig, prompts: Sequence[Prompt]) -> FewShot | None:
         whole.path, whole.split, whole.limit, whole.offset = conf.shots_path, conf.shots_split, None, 0
         path = _path(whole)
         with _reading("probes.shots_path", path):
-            solved = _read_prompts(whole, path)
+            solved = _read_prompts(whole, path, {})
     where = conf.shots_path or f"split {conf.shots_split}"
     return few_shot(conf.turns, conf.shots, solved, [prompt.category for prompt in prompts], where)
 
@@ -235,9 +289,14 @@ def _is_hub(conf: ProbesConfig) -> bool:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a file that are read. `target`: the plain request inside an attack, or the reference answer."""
+    """The columns of a file that are read.
+
+    `target`: the plain request inside an attack, or the reference answer. `is_chat`: whether the column of the prompts
+    holds conversations.
+    """
 
     text: str
+    is_chat: bool
     context: str | None
     category: str | None
     target: str | None
@@ -245,8 +304,11 @@ class _Columns:
     all: list[str]
 
 
-def _read_prompts(conf: ProbesConfig, path: Path) -> tuple[Prompt, ...]:
-    """Return the requested prompts of a file. Raises UserError or ValueError, naming the row."""
+def _read_prompts(conf: ProbesConfig, path: Path, conversations: dict[str, Conversation]) -> tuple[Prompt, ...]:
+    """Return the requested prompts of a file, and add those of several turns to `conversations`, by their text.
+
+    Raises UserError or ValueError, naming the row.
+    """
     file_format = FORMATS[path.suffix.lower()]
     available = file_format.columns(path)
     if not available:
@@ -260,6 +322,8 @@ def _read_prompts(conf: ProbesConfig, path: Path) -> tuple[Prompt, ...]:
         rows = without_blank(rows, columns.text)
     if conf.skip_duplicates:
         rows = without_duplicates(rows, [name for name in (columns.text, columns.context) if name], path)
+    if columns.is_chat:
+        rows = _with_transcripts(rows, columns.text, file_format.unit, conversations)
     numbered = ((number, _prompt(conf, columns, row, f"{file_format.unit} {number}")) for number, row in rows)
     samples = conf.sample is not None and conf.limit is not None and path.parent != OWN_FILES
     skipped = 0 if samples else sum(1 for _ in itertools.islice(rows, conf.offset))
@@ -278,6 +342,17 @@ def _read_prompts(conf: ProbesConfig, path: Path) -> tuple[Prompt, ...]:
             raise UserError("probes.where", conf.where or "null", f"{path} has no row with {wanted}")
         raise UserError("probes.path", path, "has no rows: give one with prompts")
     return prompts
+
+
+def _with_transcripts(
+    rows: Iterable[tuple[int, Row]], column: str, unit: str, conversations: dict[str, Conversation]
+) -> Iterator[tuple[int, Row]]:
+    """Yield the rows with the text of each conversation instead of its messages. Raises ValueError."""
+    for number, row in rows:
+        conversation = read_messages(row.get(column), f"{unit} {number}", column)
+        text = transcript(conversation)
+        conversations[text] = conversation
+        yield number, {**row, column: text}
 
 
 def _without_repeats(
@@ -315,7 +390,9 @@ def _sample(conf: ProbesConfig, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]
 
 
 def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
-    text = _text_column(conf, available)
+    is_chat, text = _text_column(conf, available)
+    if is_chat:
+        _check_chat(conf)
     target = conf.target
     if not target and conf.group == "jailbreak" and GOAL_COLUMN in available and text != GOAL_COLUMN:
         target = GOAL_COLUMN
@@ -331,10 +408,25 @@ def _choose_columns(conf: ProbesConfig, available: Sequence[str]) -> _Columns:
         names = {conf.context: "context", conf.target: "target", conf.category: "category"}
         field = f"probes.{names.get(repeated, 'column')}"
         raise UserError(field, repeated, "names several columns of the file: rename all but one")
-    return _Columns(text, conf.context, conf.category, target, PAIR_COLUMN in available, read)
+    return _Columns(text, is_chat, conf.context, conf.category, target, PAIR_COLUMN in available, read)
 
 
-def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
+def _text_column(conf: ProbesConfig, available: Sequence[str]) -> tuple[bool, str]:
+    """Return whether the prompts are conversations, and their column. Raises UserError.
+
+    A user's file without a usual column of texts may have one of conversations, MESSAGES_COLUMN.
+    """
+    if conf.messages is not None:
+        if conf.messages not in available:
+            raise _no_such_column("probes.messages", conf.messages, available)
+        return True, conf.messages
+    has_text = conf.column in available or any(name.lower() in USUAL_COLUMNS for name in available)
+    if conf.path is not None and conf.column == DEFAULT_COLUMN and not has_text and MESSAGES_COLUMN in available:
+        return True, MESSAGES_COLUMN
+    return False, _column_of_texts(conf, available)
+
+
+def _column_of_texts(conf: ProbesConfig, available: Sequence[str]) -> str:
     """Return the column with the prompts: the requested one, or the only one whose name is in USUAL_COLUMNS.
 
     The latter is used only if the requested name does not exist and is the default (in a user's file) or itself in
@@ -357,7 +449,8 @@ def _text_column(conf: ProbesConfig, available: Sequence[str]) -> str:
 
 def _log_columns(path: Path, columns: _Columns, available: Sequence[str], filters: Mapping[str, str]) -> None:
     """Log the columns that were read from a user's file, and a column of contexts that was not."""
-    roles = {"prompts": columns.text, "contexts": columns.context, "categories": columns.category}
+    prompts = "conversations" if columns.is_chat else "prompts"
+    roles = {prompts: columns.text, "contexts": columns.context, "categories": columns.category}
     roles["targets"] = columns.target
     read = ", ".join(f"{role} from column {name}" for role, name in roles.items() if name)
     only = "".join(f", only rows with {column}={value}" for column, value in filters.items())

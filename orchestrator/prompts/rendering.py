@@ -223,11 +223,11 @@ def _with_thought(prompts: PromptSet, closing: str, special: Sequence[str]) -> P
 def _job(probes: ProbeSet, system: SystemPrompt, template: str, switches: Switches) -> RenderJob:
     """Return the conversations of a probe set under a system prompt."""
     examples = probes.few_shot
+    conversations = tuple(probes.conversation(system.text, prompt) for prompt in probes.prompts)
     if examples is None:
-        conversations = tuple(Conversation(system.text, (prompt.text,)) for prompt in probes.prompts)
         return RenderJob(conversations, probes.prefill, template, switches)
     return RenderJob(
-        tuple(examples.conversation(system.text, prompt) for prompt in probes.prompts),
+        conversations,
         probes.prefill,
         NO_TEMPLATE if examples.turns == Turns.plain else template,
         switches,

@@ -18,6 +18,10 @@ CLOSING_TAGS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</seed
 """Closing tags that are searched for in chat templates. The opening tag is the same text without the slash."""
 
 
+USER_TURN = "\n\nUser: "
+"""Text before each but the first message of the user in the text of a conversation."""
+
+
 def opening_tag(closing: str) -> str | None:
     """Return the tag that opens a thought; None if the closing tag has no slash, and the opening one is unknown."""
     return closing.replace("/", "", 1) if "/" in closing else None
@@ -41,7 +45,10 @@ def _state(rendered: str, text: str, closing: str) -> bool | None:
         text: The prompt's own text.
         closing: The closing tag.
     """
-    _, _, after = rendered.rpartition(text.strip()) if text.strip() else ("", "", rendered)
+    own = text.strip()
+    if own not in rendered:  # the text of a conversation, of which the template renders each turn
+        own = own.rpartition(USER_TURN)[2]
+    _, _, after = rendered.rpartition(own) if own else ("", "", rendered)
     opening = opening_tag(closing)
     closed, opened = after.rfind(closing), -1 if opening is None else after.rfind(opening)
     return None if closed == opened == -1 else opened > closed
