@@ -55,7 +55,8 @@ class EngineSpec:
         max_num_batched_tokens: Maximum number of tokens in one step of the scheduler. None: computed on a GPU, 4,096 on
             a CPU.
         kv_cache_gib: Size of the KV cache in GiB. None: computed on a GPU, 1 GiB on a CPU.
-        block_size: Number of tokens in a block of the KV cache. None: the attention backend chooses.
+        block_size: Number of tokens in a block of the KV cache. None: 32 on a CPU; on a GPU the attention backend
+            chooses.
         tensor_parallel: Number of ranks that share the model.
         eager: Run without CUDA graphs and compilation. None: True on a CPU, False on a GPU.
         write: How the linear layers of vLLM on a CPU use written weights: `inplace` multiplies with them directly,

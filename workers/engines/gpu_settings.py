@@ -19,6 +19,9 @@ GIB = 1 << 30
 
 # Without a GPU. Stored studies have these settings: they do not change.
 CPU_SEQUENCES, CPU_BATCHED_TOKENS = 128, 4096
+# Tokens of a block of the KV cache: the smallest that vLLM's attention on a CPU takes. Prompts share prefixes in whole
+# blocks. Sweeps of earlier versions have 128, vLLM's default, and are resumed with it.
+CPU_BLOCK = 32
 DEFAULT_SEQUENCES = 128  # on a GPU if the largest visit is unknown
 
 # On a GPU. A decoding step of 512 sequences costs about 1.3 times one of 128, and larger ones gain little.

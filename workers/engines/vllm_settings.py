@@ -14,6 +14,7 @@ from orchestrator.utils.model_config import HIDDEN_SIZE_FIELDS
 from workers.engines.base import EngineSpec
 from workers.engines.gpu_settings import (
     CPU_BATCHED_TOKENS,
+    CPU_BLOCK,
     CPU_SEQUENCES,
     GIB,
     GpuSettings,
@@ -91,6 +92,7 @@ def _on_cpu(spec: EngineSpec) -> EngineSpec:
     return dataclasses.replace(
         spec,
         max_num_seqs=sequences,
+        block_size=spec.block_size or CPU_BLOCK,
         max_num_batched_tokens=max(spec.max_num_batched_tokens or CPU_BATCHED_TOKENS, sequences),
         kv_cache_gib=DEFAULT_CPU_KV_GIB if spec.kv_cache_gib is None else spec.kv_cache_gib,
         eager=spec.eager is not False,

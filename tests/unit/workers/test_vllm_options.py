@@ -54,6 +54,14 @@ def test_options_and_their_values_are_those_of_vllm(
         adapter_of(name).validate_python(value)  # raises if, for example, a Literal has no such value
 
 
+def test_a_cpu_shares_prefixes_in_blocks_of_32_unless_stored_rows_have_others(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path / "m")
+    for stored, block in ((None, 32), (128, 128)):
+        spec = dataclasses.replace(CPU_SPEC, block_size=stored)
+        resolved, base = vllm_settings.resolve_settings(spec, checkpoint, "x")
+        assert vllm_settings.engine_options(resolved, checkpoint, base)["block_size"] == block
+
+
 def test_a_value_that_vllm_does_not_know_is_found() -> None:
     with pytest.raises(KeyError, match="max_sequences"):
         adapter_of("max_sequences")
