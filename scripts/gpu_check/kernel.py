@@ -19,6 +19,7 @@ import torch
 
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.points import ORIGIN, Point
+from orchestrator.utils.choices import Norm
 from workers.noise import gpu, reference
 from workers.noise.definition import DTYPES, Array, DType, SeedTerms, Slab, Term
 from workers.noise.gpu_table import SlabTable, TableEntry
@@ -36,6 +37,7 @@ SPECIAL = np.array(  # bits of float32: zeros, infinities, subnormals, the large
     np.uint32,
 ).view(np.float32)
 LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
+ROWS = RandomDirection(13, Norm.filter)
 Row = tuple[str, str]
 
 
@@ -269,8 +271,9 @@ def check_resident(device: torch.device, folder: Path, small: bool) -> tuple[Com
     parameters = dict(model.named_parameters(remove_duplicate=False))
     layout = {info.name: [Region(info.name, Slab.whole(info.size))] for info in checkpoint.tensors()}
     ids = torch.arange(0, 64, device=device)[None]
-    scalars = {d.id: scalars_of(checkpoint, d) for d in (LINE, ACROSS)}
+    scalars = {d.id: scalars_of(checkpoint, d) for d in (LINE, ACROSS, ROWS)}
     points = [Point.from_coefficients([(LINE, x), (ACROSS, y)]) for x, y in ((0.3, 0.1), (-0.2, -0.4))]
+    points.append(Point.from_coefficients([(ROWS, 0.2)]))
     points = points[small:] + [Point.from_coefficients([(LINE, 0.1)])] * (not small) + [ORIGIN]
     with torch.inference_mode():
         before = model(ids).logits

@@ -16,6 +16,7 @@ import torch
 
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.points import ORIGIN, Point
+from orchestrator.utils.choices import Norm
 from workers.engines.base import EngineSpec
 from workers.engines.factory import open_engine
 from workers.noise import reference
@@ -30,9 +31,11 @@ pytestmark = [
 ]
 
 LINE, ACROSS = RandomDirection(11), RandomDirection(12, orthogonal_to=11)
+ROWS = RandomDirection(13, Norm.filter)
 POINTS = (
     Point.from_coefficients([(LINE, 0.3)]),
     Point.from_coefficients([(LINE, -0.2), (ACROSS, 0.1)]),
+    Point.from_coefficients([(ROWS, 0.2)]),
     ORIGIN,
 )
 
@@ -70,7 +73,7 @@ def test_weights_in_vllm_equal_the_reference_at_each_point(
     engine = open_engine(spec(folders[family], base=base, eager=eager))
     try:
         engine.verify_writes()
-        scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS)}
+        scalars = {d.id: engine.measure(d) for d in (LINE, ACROSS, ROWS)}
         for point in POINTS:
             engine.apply_point(point, scalars)
             for info in checkpoint.tensors():
