@@ -57,6 +57,9 @@ class Presets:
         known = self.options(group)
         if name not in known:
             hint = did_you_mean(name, known)
+            for path in (folder / group / f"{name}.yml" for folder in self.folders):
+                if path.is_file():
+                    hint = f": rename {path} to {name}.yaml"
             raise UserError(field or group, name, f"there is no such {group}{hint} (there are: {', '.join(known)})")
         return next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
 

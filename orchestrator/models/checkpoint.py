@@ -100,7 +100,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointInfo:
     try:
         return _read_checkpoint(folder)
     except OSError as error:
-        remedy = f"could not be read ({error.strerror or error}): give a readable one"
+        file = Path(error.filename or folder)
+        subject = f"its {file.name} " if folder in file.parents else ""
+        remedy = f"{subject}could not be read ({error.strerror or error}): give a readable one"
         raise UserError(MODEL_FIELD, folder, remedy) from error
 
 
@@ -165,6 +167,11 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
             example = f"model.adapter={last} beside the base's" if is_adapter else f"{MODEL_FIELD}={last}"
             remedy = f"is the output of a trainer: give one of its {len(checkpoints)} checkpoints, such as {example}"
             raise UserError(MODEL_FIELD, folder, f"{remedy}; grid.trajectory={folder} follows them all")
+        if snapshots := [path.parent for path in folder.glob(f"snapshots/*/{CONFIG_FILE}")]:
+            newest = max(snapshots, key=lambda path: path.stat().st_mtime)
+            raise UserError(
+                MODEL_FIELD, folder, f"is a hub's cache of a model: give a snapshot in it, such as {newest}"
+            )
         raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder with the files of a model hub")
     config = read_json_object(folder, CONFIG_FILE)
     _check_config(folder, config)

@@ -141,3 +141,18 @@ def test_another_head_than_the_tied_embedding_is_refused(tmp_path: Path) -> None
     head = {"lm_head.weight": 2 * TENSORS["model.embed_tokens.weight"]}
     with pytest.raises(UserError, match="set tie_word_embeddings to false there, or remove that tensor"):
         read_checkpoint(checkpoint(tmp_path / "model", TENSORS | head, tie_word_embeddings=True))
+
+
+@reported("CompVis/stable-diffusion#394", failed_here=True)
+def test_the_folder_of_a_hubs_cache_is_refused_with_its_snapshot(tmp_path: Path) -> None:
+    """A model in a hub's cache is in a folder of snapshots that users did not find; the message names it."""
+    folder = tmp_path / "models--me--tiny"
+    (folder / "snapshots").mkdir(parents=True)
+    snapshot = checkpoint(folder / "snapshots" / "0123456789abcdef")
+    assert refused(folder).endswith(f"give a snapshot in it, such as {snapshot}")
+    (folder / "blob").write_bytes((snapshot / "model.safetensors").read_bytes())
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to("../../blob")
+    assert read_checkpoint(snapshot).tensors.keys() == TENSORS.keys()
+    (folder / "blob").unlink()
+    assert refused(snapshot).startswith("its model.safetensors could not be read (No such file")

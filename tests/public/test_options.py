@@ -78,3 +78,12 @@ def test_a_seed_that_could_not_be_stored_is_refused() -> None:
     """Seeds beyond a limit were replaced silently; one that a stored sweep could not hold is refused in a sentence."""
     with pytest.raises(UserError, match="must be at most"):
         compose([f"grid.seed={10**24}"])
+
+
+@reported("hydra-ecosystem/hydra#2889", "hydra-ecosystem/hydra#398", failed_here=True)
+def test_a_preset_with_the_short_suffix_is_named(tmp_path: Path) -> None:
+    """A file that ends in .yml was not found, and the message did not say why; it says which file to rename."""
+    folder = preset(tmp_path, "model", "name: mine\n")
+    (tmp_path / "model" / "mine.yaml").rename(tmp_path / "model" / "mine.yml")
+    with pytest.raises(UserError, match=r"there is no such model: rename .*/model/mine\.yml to mine\.yaml"):
+        compose(["model=mine"], folder)
