@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import re
 from collections.abc import Sequence
 
 from orchestrator.tracking import trackers
@@ -14,6 +15,8 @@ from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.subprocesses import first_line
 
 logger = logging.getLogger(__name__)
+
+_PASSWORD = re.compile(r"//[^/@\s]+@")  # as in http://user:password@host
 
 
 def names() -> list[str]:
@@ -58,5 +61,5 @@ def warn_unreachable(tracker: Tracker, error: Exception) -> None:
     logger.warning(
         "%s cannot be reached (%s): the sweep goes on, and what is missing there is sent at its end or by the next run",
         tracker.name,
-        first_line(error) or type(error).__name__,
+        _PASSWORD.sub("//", first_line(error)) or type(error).__name__,
     )

@@ -21,7 +21,8 @@ from orchestrator.analysis.live_points import LivePoints, MeasuredPoint, Positio
 from orchestrator.analysis.reducer import read_results
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.store.events import read_all_events
-from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.study import Study
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.tracking_log import TrackingLog
 from orchestrator.tracking.base import TrackedRun, Tracker, UnreachableError
 from orchestrator.tracking.registry import warn_unreachable
@@ -90,7 +91,9 @@ class Tracking:
 
     def _send_visit(self, fields: Mapping[str, Any]) -> None:
         if self._points is None:
-            self._points = LivePoints(self._stored)
+            # A view of its own, because the sweep's lists of parts are used and cleared by the main thread.
+            folder = SweepFolder(Study.open(self._stored.study.root), self._stored.folder.path)
+            self._points = LivePoints(StoredSweep(folder, self._stored.sweep))
         point = self._points.take(**fields)
         if point.asr:
             for delivery in self._deliveries:

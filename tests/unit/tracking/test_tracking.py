@@ -58,7 +58,7 @@ class Recorder(Tracker):
 
     def _raise_if_down(self) -> None:
         if self.down:
-            raise UnreachableError("connection refused")
+            raise UnreachableError("http://me:secret@host: connection refused")
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_a_tracker_that_is_down_warns_once_and_gets_all_later(
         tracking.observe("visit_done", **visit_event(stored))
         tracking.finish()
     assert [message for message in caplog.messages if "recorder" in message] == [
-        "recorder cannot be reached (connection refused): the sweep goes on, and what is missing there is sent at its "
-        "end or by the next run"
+        "recorder cannot be reached (http://host: connection refused): the sweep goes on, and what is "
+        "missing there is sent at its end or by the next run"
     ]
     assert tracker.points == [] and len(other.points) == 11
     tracker.down = False
