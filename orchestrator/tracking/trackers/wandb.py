@@ -28,7 +28,7 @@ class Wandb(Tracker):
         """Return the server and the project, or that the run is written to files."""
         import wandb
 
-        settings = wandb.Settings()
+        settings = wandb.setup().settings
         return f"{settings.base_url} {settings.entity} {settings.project or PROJECT} {self._is_offline}"
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class Wandb(Tracker):
         try:
             is_logged_in = wandb.login(verify=True, prompt=False, timeout=TIMEOUT)
         except (AuthenticationError, UsageError, ValueError) as error:  # also raised if no server answers
-            if not _answers(wandb.Settings().base_url):
+            if not _answers(wandb.setup().settings.base_url):
                 raise UnreachableError(str(error)) from error
             raise UserError("track", self.name, f"does not accept the key: {remedy}") from error
         except (CommError, OSError, TimeoutError) as error:
