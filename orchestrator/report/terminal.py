@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +23,17 @@ from orchestrator.report.text_plots import plot_curve, plot_planes
 
 MAX_ROWS = 41
 _MAX_WIDTH = 100  # maximum width of text and plot, in characters
+_LEFT_OUT_FIRST = (
+    "refused %",  # 100 - ASR
+    "unclear %",
+    "complied %",
+    "not finite %",
+    "unfinished %",
+    "95% interval",
+    "degenerate %",
+)
+"""Columns of the table in the order in which they are left out on narrow terminals."""
+
 _ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│┈┊░▒▓█α–", "+++++++++-|.:.:*#a-")
 
 
@@ -39,7 +52,8 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     if rows["beta"].isna().all():
         curves = summary.primary_result.curves
         mean = mean_over_lines(rows, curves)
-        table = _curve_table(mean, rows["line"].nunique(), curves[0].over if curves else None, ascii_only)
+        over = curves[0].over if curves else None
+        table = _fitting_table(mean, rows["line"].nunique(), over, ascii_only, console)
         table.caption = "\n".join(str(line) for line in (table.caption, _scores_caption(summary)) if line)
         console.print(table)
         _print_verbatim(console, plot_curve(mean, summary.basin, width, ascii_only), ascii_only)
@@ -53,6 +67,19 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     console.print()
     text = textwrap.fill(paragraph(summary, paths), width, break_long_words=False, break_on_hyphens=False)
     _print_verbatim(console, text, ascii_only)
+    _print_links(paths, console)
+
+
+def _print_links(paths: Mapping[str, Path], console: Console) -> None:
+    """Print where the report is, as a link in terminals that have links, and the command that shows it live."""
+    report = paths.get("report")
+    if report is None:
+        return
+    console.print()
+    link = Style(link=report.absolute().as_uri())
+    console.print(Text.assemble("report  ", (str(report), link)), soft_wrap=True)
+    command = shlex.join(["python", "-m", "orchestrator", "view", str(report.parent)])
+    console.print(Text(f"live    {command}"), soft_wrap=True)
 
 
 def _print_verbatim(console: Console, text: str, ascii_only: bool) -> None:
@@ -85,7 +112,19 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
     return table
 
 
-def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: bool) -> Table:
+def _fitting_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: bool, console: Console) -> Table:
+    """Return the table of the mean over lines, without the columns for which the console is too narrow."""
+    unlimited = console.options.update(max_width=10_000)
+    for left_out in range(len(_LEFT_OUT_FIRST)):
+        table = _curve_table(mean, lines, over, ascii_only, _LEFT_OUT_FIRST[:left_out])
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    return _curve_table(mean, lines, over, ascii_only, _LEFT_OUT_FIRST)
+
+
+def _curve_table(
+    mean: pd.DataFrame, lines: int, over: str | None, ascii_only: bool, without: Sequence[str] = ()
+) -> Table:
     """Return the mean over lines by alpha, thinned to MAX_ROWS rows; the row at the origin is always kept.
 
     Args:
@@ -93,6 +132,7 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
         lines: Number of lines.
         over: Variation that the intervals cover. None if they are unknown.
         ascii_only: Whether to use only ASCII characters.
+        without: Headings of columns to leave out.
     """
     titles = [f"mean of {lines} directions"] if lines > 1 else []
     titles += [] if over is None else [f"intervals over {over}"]
@@ -104,8 +144,9 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
         headings, names = [*headings, "unfinished %"], [*names, "unfinished"]
     if "nonfinite" in mean and mean["nonfinite"].gt(0).any():
         headings, names = [*headings, "not finite %"], [*names, "nonfinite"]
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    kept = [i for i, heading in enumerate(headings) if heading not in without]
+    for i in kept:
+        table.add_column(headings[i], justify="right", no_wrap=True)
     every = math.ceil(len(mean) / MAX_ROWS)
     center = int(mean["alpha"].abs().to_numpy().argmin())
     for i, row in enumerate(mean[names].astype(float).to_numpy().tolist()):
@@ -118,8 +159,11 @@ def _curve_table(mean: pd.DataFrame, lines: int, over: str | None, ascii_only: b
         else:
             interval = "unknown" if math.isnan(low) else f"{low:.1f} - {high:.1f}"
             cells = [f"~{asr:.1f}" if inferred[i] else f"{asr:.1f}", interval, *percentages]
-        table.add_row(f"{alpha:+.3f}", *cells, style="bold" if i == center else "")
-    captions = [f"one of {every} rows; all are in landscape.parquet"] if every > 1 else []
+        row_cells = [f"{alpha:+.3f}", *cells]
+        table.add_row(*(row_cells[k] for k in kept), style="bold" if i == center else "")
+    hidden = [heading for heading in headings if heading in without]
+    captions = [f"left out, for want of space: {', '.join(hidden)}"] if hidden else []
+    captions += [f"one of {every} rows; all are in landscape.parquet"] if every > 1 else []
     captions += ["~ inferred on a line, from measured points"] if any(inferred) else []
     table.caption = "\n".join(captions) or None
     return table

@@ -49,6 +49,28 @@ def test_the_table_has_a_row_for_each_point() -> None:
     assert len(table_rows(output)) == 21
 
 
+@pytest.mark.parametrize(("width", "columns"), [(80, 7), (70, 6), (60, 5), (50, 4), (20, 2)])
+def test_a_narrow_terminal_leaves_columns_out_and_says_so(width: int, columns: int) -> None:
+    output = printed(landscape(basin, degenerate=0.25), width=width)
+    row = next(line for line in output.splitlines() if line.split()[:1] == ["+0.150"])
+    whole = ["+0.150", "50.0", "33.8 - 66.2", "50.0", "37.5", "0.0", "12.5"]
+    shown = row.replace(" - ", "@").split()
+    assert len(shown) == columns and set(shown) <= {cell.replace(" - ", "@") for cell in whole}
+    assert shown[:2] == whole[:2]
+    assert ("left out" in output) == (columns < len(whole))
+
+
+def test_the_report_is_a_link_where_there_are_links(tmp_path: Path) -> None:
+    paths = {"report": tmp_path / "a b" / "report.html"}
+    frame = landscape(basin)
+    for is_terminal in (True, False):
+        file = io.StringIO()
+        terminal.show(frame, summarize(frame), paths, Console(file=file, width=80, force_terminal=is_terminal))
+        output = file.getvalue()
+        assert (paths["report"].as_uri() in output) == is_terminal and str(paths["report"]) in output
+        assert f"view '{tmp_path / 'a b'}'" in output
+
+
 def test_a_missing_point_is_a_row_and_a_mark() -> None:
     output = printed(landscape(with_hole))
     assert "+0.300  missing" in table_rows(output)
