@@ -89,7 +89,7 @@ def _python() -> Finding:
     if not SpecifierSet(wanted).contains(version, prereleases=True):
         return Finding("python", "fail", summary, f"use one that is {wanted}")
     if sys.platform != "linux":
-        return Finding("python", "warn", summary, "vLLM runs on Linux: use engine=transformers here")
+        return Finding("python", "warn", summary, hardware.NOT_ON_LINUX)
     if sys.dont_write_bytecode and not _compiled("vllm"):
         remedy = "unset it, or `python -m compileall` the packages: else each engine compiles vLLM anew, for 18 s"
         return Finding("python", "warn", f"{summary}; PYTHONDONTWRITEBYTECODE is set", remedy)
@@ -112,7 +112,7 @@ def _packages() -> Finding:
         )
     if wrong:
         return Finding("packages", "fail", f"{summary}; {'; '.join(wrong)}", "install the project again: `make setup`")
-    return Finding("packages", "ok", f"{summary}; all {len(required)} as pinned")
+    return Finding("packages", "ok", f"{summary}; all {len(required)} fit")
 
 
 def _engine() -> Finding:

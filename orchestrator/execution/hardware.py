@@ -7,6 +7,12 @@ from pathlib import Path
 
 import psutil
 
+NOT_ON_LINUX = (
+    "vLLM runs on Linux: here engine=transformers runs small models slowly, and plan, status, report, view, compare "
+    "and gate work as on Linux"
+)
+"""What to use on another operating system."""
+
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.schema import ModelConfig
-from orchestrator.models.adapted import locate_adapted, make_adapted
 from orchestrator.models.checkpoint import MODEL_FIELD, CheckpointInfo, read_checkpoint
 from orchestrator.models.embedded import (
     ADAPTER_OF_PRESET,
@@ -94,6 +93,8 @@ def resolve_model(model: ModelConfig) -> ResolvedModel:
         identity = fingerprint(checkpoint, progress)
     name = model.name
     if model.adapter is not None:
+        from orchestrator.models.adapted import make_adapted  # it needs numpy, which `doctor` does without
+
         adapted = make_adapted(checkpoint, model.adapter)
         path, identity = adapted.folder, adapted.fingerprint
         name, source = f"{name}-{adapted.adapter.label}", f"{source} with the adapter {adapted.adapter.label}"
@@ -148,6 +149,8 @@ def locate_model(model: ModelConfig) -> Path | None:
     folder = locate_base(model)
     if folder is None or model.adapter is None:
         return folder
+    from orchestrator.models.adapted import locate_adapted
+
     adapted = locate_adapted(read_checkpoint(folder), model.adapter).folder
     return adapted if adapted.is_dir() else None
 

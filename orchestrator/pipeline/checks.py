@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 from orchestrator.config.schema import Config
+from orchestrator.execution.hardware import NOT_ON_LINUX
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.choices import ClusterKind, EngineKind
@@ -16,6 +18,13 @@ logger = logging.getLogger(__name__)
 
 NEEDS_TORCHVISION = "Gemma3ForConditionalGeneration"
 """Architecture for which vLLM 0.32 imports torchvision, although no image is ever given to it."""
+
+
+def check_platform(config: Config) -> None:
+    """Check that the engine of a local run exists for this operating system. Raises UserError (engine)."""
+    is_local = config.cluster.kind == ClusterKind.local
+    if sys.platform != "linux" and is_local and config.engine.kind == EngineKind.vllm:
+        raise UserError("engine", EngineKind.vllm, NOT_ON_LINUX)
 
 
 def check_image_encoder(config: Config, checkpoint: CheckpointInfo) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.execution.events import Observer, all_of, ignore_event
+from orchestrator.pipeline.checks import check_platform
 from orchestrator.pipeline.execute import Execution, execute, execute_again, open_sweep
 from orchestrator.pipeline.judge import resolve_model_judges
 from orchestrator.pipeline.prepare import prepare
@@ -72,6 +73,7 @@ def run(
     Raises:
         UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
     """
+    check_platform(config)
     prepared = prepare(config, presets)
     log_rendering(prepared.prompt_sets, prepared.sweep.thought)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours

@@ -71,6 +71,12 @@ def test_the_site_requests_nothing_from_other_sites(site: Path) -> None:
     assert [page.name for page in pages if fetched.search(page.read_text(encoding="utf-8"))] == []
 
 
+def test_pages_lead_to_the_previous_and_the_next_one(site: Path) -> None:
+    page = (site / "howto" / "model.html").read_text(encoding="utf-8")
+    assert re.search(r'href="\.\./tutorial\.html"[^>]*md-footer__link--prev', page)
+    assert re.search(r'href="probes\.html"[^>]*md-footer__link--next', page)
+
+
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     from mkdocs.exceptions import Abort
 

@@ -144,3 +144,27 @@ def test_uv_finds_a_locked_file_of_each_package(engine: str, platform: str, pyth
         pytest.skip("no package index can be reached")
     assert found.returncode == 0, found.stderr
     assert "Would install" in found.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["inspect-ai>=0.3.200", "lm-eval>=0.4.9", "mlflow>=3", "wandb>=0.19", "garak>=0.12"])
+def test_the_project_resolves_beside_a_tool(tool: str, tmp_path: Path) -> None:
+    """Nothing is installed. Without an index, the test is skipped."""
+    uv = shutil.which("uv", path=f"{ROOT / '.uv' / 'bin'}:{os.environ['PATH']}")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    (tmp_path / "tool.txt").write_text(tool)
+    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.12", "pyproject.toml", tmp_path / "tool.txt"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "Failed to fetch" in found.stderr or "dns error" in found.stderr:
+        pytest.skip("no package index can be reached")
+    assert found.returncode == 0, found.stderr
+
+
+def test_what_the_project_requires_are_ranges_that_hold_the_locked_version() -> None:
+    """Only the engines are exact, because the layout of their weights in memory is traced."""
+    versions = pinned("cpu", default_environment())
+    for requirement in map(Requirement, PYPROJECT["project"]["dependencies"]):
+        operators = sorted(specifier.operator for specifier in requirement.specifier)
+        assert operators == ["<", ">="], requirement
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier

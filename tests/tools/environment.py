@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.contract.rules import ROOT
+
+LOCKED = re.compile(r"^([\w.-]+==[\w.!-]+)", re.MULTILINE)
+"""A library and its version in a lock."""
 
 
 def tool_python(*packages: str, with_project: bool = True) -> Path:
@@ -22,13 +28,16 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
     Args:
         packages: Requirements with exact versions.
         with_project: Whether the project and its libraries can be imported too. The tool's own requirements are then
-            installed beside the versions that pyproject.toml names.
+            installed beside the versions that are locked.
 
     Raises:
         subprocess.CalledProcessError: They cannot be installed.
     """
-    pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    pins = [pin.partition("[")[0] + pin.partition("]")[2] if "[" in pin else pin for pin in pins]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    lock = (ROOT / "scripts" / "locks" / "cpu.txt").read_text(encoding="utf-8")
+    locked = [pin for pin in LOCKED.findall(lock) if canonicalize_name(pin.partition("==")[0]) in names]
+    pins = sorted(set(locked))
     libraries = sysconfig.get_paths()["purelib"] if with_project else ""
     key = hashlib.sha256("\n".join([*packages, *pins, libraries, sys.version]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safety-landscape-tools"

@@ -66,3 +66,13 @@ def test_the_length_is_lowered_to_what_the_model_was_made_for(tmp_path: Path, ca
     with pytest.raises(UserError, match="raise it to 101, or lower"):
         checks.check_lengths(config, None, [prompts])
     checks.check_lengths(config, checkpoint, [dataclasses.replace(prompts, sampling=Sampling(60))])
+
+
+def test_a_local_run_with_vllm_is_refused_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks.check_platform(compose([]))
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UserError, match="here engine=transformers runs small models slowly, and plan"):
+        checks.check_platform(compose([]))
+    checks.check_platform(compose(["engine=transformers"]))
+    checks.check_platform(compose(["engine=dummy"]))
+    checks.check_platform(compose(["cluster=ray", "cluster.address=auto"]))
