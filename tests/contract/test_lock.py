@@ -76,7 +76,7 @@ def test_each_requirement_of_a_lock_has_one_version_and_hashes(name: str) -> Non
 @pytest.mark.parametrize("engine", ["cpu", "gpu"])
 def test_a_lock_holds_what_the_project_requires(engine: str) -> None:
     texts = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    texts += [*EXTRAS[engine], *EXTRAS["finetune"], *EXTRAS["dev"]]
+    texts += [*EXTRAS[engine], *EXTRAS["finetune"], *EXTRAS["notebook"], *EXTRAS["dev"]]
     for environment in environments():
         versions = pinned(engine, environment)
         for requirement in map(Requirement, texts):
