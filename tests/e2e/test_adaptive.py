@@ -40,7 +40,7 @@ def test_a_killed_adaptive_plane_resumes_and_is_reported(tmp_path: Path, start: 
 @pytest.mark.slow
 @pytest.mark.engine
 def test_the_embedded_models_line_is_as_a_full_sweep_finds_it(tmp_path: Path) -> None:
-    line = ("run", "grid.directions=1", "grid.steps=40", "probes.limit=12", f"out={tmp_path}")
+    line = ("run", "grid.directions=1", "grid.steps=40", "probes.limit=12", "sampling.max_tokens=48", f"out={tmp_path}")
     adaptive = call(*line, "grid.adaptive=true", "--json")
     assert adaptive.code == 0, adaptive.err
     stored = StoredSweep.open(latest_sweep(tmp_path))

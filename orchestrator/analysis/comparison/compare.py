@@ -62,9 +62,11 @@ def _compare_pair(first: ComparedSweep, second: ComparedSweep) -> SweepDifferenc
         notes.append("no probes in common, or no verdicts: probes are not paired")
     elif len(prompts) < max(first.summary.prompts, second.summary.prompts):
         notes.append(f"only the {len(prompts)} probes in common are compared")
-    for sweep in (first, second):
-        if inferred := int(is_inferred(sweep.rows).sum()):
-            notes.append(f"{inferred} points of {sweep.name} are inferred: only points that both measured are compared")
+    if adaptive := [sweep.name for sweep in (first, second) if is_inferred(sweep.rows).any()]:
+        notes.append(
+            f"points of {' and '.join(adaptive)} are inferred: only points that both measured are compared, and the "
+            "scores compared are means over these"
+        )
     points = compare_points(first, second, prompts)
     return SweepDifference(
         first=first.name,

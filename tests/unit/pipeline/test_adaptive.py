@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import string
 from pathlib import Path
@@ -12,6 +13,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.analysis.adaptive.rule import RULE_VERSION
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.analysis.gate import GateOptions, check
 from orchestrator.analysis.landscape import primary_rows, to_table, with_inferred
 from orchestrator.analysis.recomputation import recompute
@@ -200,19 +203,38 @@ def test_inferred_points_are_marked_counted_and_in_the_numbers(kind: str, tmp_pa
     assert summary.basin.radius == pytest.approx(expected.basin.radius, abs=0.03)
 
 
+def without_measuring(frame: pd.DataFrame, left_out: np.ndarray, error: float) -> pd.DataFrame:
+    """Return a landscape in which some points are inferred, with this standard error, to be what they were."""
+    inferred = frame.assign(
+        inferred=left_out,
+        asr_inferred=frame["asr"].where(left_out),
+        asr_inferred_error=np.where(left_out, error, np.nan),
+    )
+    inferred.loc[left_out, ["n", "n_refused"]] = 0
+    inferred.loc[left_out, "asr"] = np.nan
+    return inferred
+
+
+def test_only_points_that_both_sweeps_measured_are_compared(tmp_path: Path) -> None:
+    folders = [latest_sweep(store_sweep(tmp_path / name, basin(0.3), name, directions=1)) for name in ("a", "b")]
+    sweeps = read_sweeps([folder.path for folder in folders])
+    alphas = sweeps[0].rows["alpha"]
+    sweeps = [
+        dataclasses.replace(sweep, rows=without_measuring(sweep.rows, left_out.to_numpy(), 1.0))
+        for sweep, left_out in zip(sweeps, (alphas.between(0.05, 0.25), alphas.between(-0.15, 0.15)), strict=True)
+    ]
+    (difference,) = compare(sweeps).differences
+    compared = {round(point.alpha, 9) for point in difference.points}
+    assert compared == set(alphas[~alphas.between(-0.15, 0.25)].round(9))
+    assert difference.reason is not None and "only points that both measured are compared" in difference.reason
+
+
 def test_the_gate_counts_the_error_of_inferred_points_against_the_model(tmp_path: Path) -> None:
     folder = latest_sweep(store_sweep(tmp_path, basin(0.3), directions=1))
     frame, summary = read_results(folder)
-    left_out = frame["alpha"].between(0.05, 0.15).to_numpy()
     bounds = []
     for error in (0.1, 40.0):
-        inferred = frame.assign(
-            inferred=left_out,
-            asr_inferred=frame["asr"].where(left_out),
-            asr_inferred_error=np.where(left_out, error, np.nan),
-        )
-        inferred.loc[left_out, ["n", "n_refused"]] = 0
-        inferred.loc[left_out, "asr"] = np.nan
+        inferred = without_measuring(frame, frame["alpha"].between(0.05, 0.15).to_numpy(), error)
         (radius,) = check(inferred, summary, GateOptions({"radius": 0.2}, allow_single=True))
         bounds.append(radius.bound)
         assert radius.met == (error < 1), "inferred points are not missing, and count with their error"
