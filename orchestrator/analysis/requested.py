@@ -122,12 +122,16 @@ def requested(
             their verdicts.
 
     Raises:
-        UserError: (grid.adaptive) Another version of the rule has chosen its nodes.
+        UserError: (grid.adaptive) Another version of the rule has chosen its nodes, or its prompts cannot be read.
     """
     sweep = stored.sweep
     if sweep.grid.adaptive is None:
         return Requested(sweep.tasks())
-    counts = DecidingCounts(stored, prompt_sets)
+    try:
+        counts = DecidingCounts(stored, prompt_sets)
+    except DamagedFileError as error:
+        remedy = f"its prompts decide which points it asks for and cannot be read ({error}): run it again"
+        raise UserError("sweep", stored.folder.path, remedy) from error
     counts.read_stored()
     if not retry_failed:
         counts.give_up(failed_tasks(stored))

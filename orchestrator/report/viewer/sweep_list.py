@@ -17,7 +17,6 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.content import tiles
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.open_studies import OpenStudies
-from orchestrator.store.files import DamagedFileError
 from orchestrator.store.part_index import Signature, signatures
 from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.status import examine
@@ -192,7 +191,7 @@ def read_status(
     try:
         stored = StoredSweep.open(folder, stored_tasks)
         status = examine(stored, requested(stored).tasks)
-    except (UserError, DamagedFileError) as error:
+    except UserError as error:
         unreadable = {"state": "unreadable", "why": str(error), "done": 0, "tasks": 0, "failed": 0, "eta_seconds": None}
         return (), unreadable
     fields = ("state", "done", "tasks", "failed", "eta_seconds", "points_per_second")
