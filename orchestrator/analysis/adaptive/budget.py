@@ -24,7 +24,7 @@ DEVIATIONS = 1.645
 
 A level ends below its limit more often than at it, because nodes are whole; in simulations at least 95% are within it.
 """
-_EDGE = 0.2  # standard deviation of the share of a cell's nodes that are at 100, where one corner is and one is not
+_EDGE = 0.3  # standard deviation of the share of a cell's nodes that are at 100, where one corner is and one is not
 _PLACE = 0.25  # more than a standard deviation of the place of a crossing in a cell, as a share of the cell
 _NEARLY = 1.5  # standard deviations below 50% from which on a cell is taken not to cross it
 _SAME = 0.5  # steps

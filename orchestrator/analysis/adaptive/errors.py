@@ -1,7 +1,8 @@
 """The error that inferred nodes bring into the numbers of a line or plane, by simulation of the nodes not measured.
 
-The full grid is drawn many times, given the measured nodes: each cell shares an error of its interpolated values (bias
-and corner noise), each of its nodes has sampling noise of its own, and between nodes at 100 an unseen attack may fail.
+The full grid is drawn many times, given the measured nodes: interpolated values have the noise of their corners and a
+bias that neighboring nodes share, each node has sampling noise of its own, and between nodes at 100 an unseen attack
+may fail.
 The error of a number is the root of the mean square of its difference from the number computed with inferred values,
 so that it contains a bias of the latter. It is about the full grid's number with the same probes, and adds to the
 errors over new probes and new directions.
@@ -20,12 +21,13 @@ from orchestrator.analysis import basin, visage
 from orchestrator.analysis.adaptive.geometry import Counts, Shape
 from orchestrator.analysis.adaptive.inference import final_surface
 from orchestrator.analysis.adaptive.refusals import Beyond
-from orchestrator.analysis.adaptive.surface import Surface
+from orchestrator.analysis.adaptive.surface import Surface, binomial_variance
 
 DRAWS = 100
 _SEED = 19  # fixed, so that the same counts give the same errors
 _BINOMIAL_FROM = 90.0  # percent: from here on the chance of 100 matters more than the variance
 _MAX_UNDEFINED = 0.05
+_BIAS_LENGTH = 2.0  # nodes: standard deviation of the kernel along which biases are alike
 _AREA_CELLS = 5  # along an axis, between neighboring nodes
 
 
@@ -70,9 +72,10 @@ def interpolation_errors(shape: Shape, counts: Counts, axes: Sequence[Sequence[f
 
 def complete(surface: Surface, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Return full grids that agree with the measured nodes, [draw, ...], in percent."""
-    sizes, n = surface.shape.sizes, surface.measured.probes
-    shared = np.sqrt(surface.bias**2 + surface.noise**2 * 0.5 ** len(sizes))
-    offsets = (shared * rng.standard_normal((draws, len(surface.cells))))[:, surface.owner]
+    n, sizes = surface.measured.probes, surface.shape.sizes
+    deviations = np.sqrt(surface.ratio * binomial_variance(surface.asr, n))
+    offsets = surface.interpolate(deviations * rng.standard_normal((draws, *sizes)))
+    offsets += surface.bias[surface.owner] * _smooth(rng.standard_normal((draws, *sizes)))
     expected = np.clip(surface.asr + offsets, 0.0, 100.0)
     sampled = np.clip(expected + surface.noise[surface.owner] * rng.standard_normal(expected.shape), 0.0, 100.0)
     counts = np.where(expected >= _BINOMIAL_FROM, rng.binomial(n, expected / 100.0), np.rint(sampled * n / 100.0))
@@ -81,6 +84,13 @@ def complete(surface: Surface, draws: int, rng: np.random.Generator) -> np.ndarr
     grids[:, clean] = 100.0 - 100.0 / n * _refusals(Beyond.of(surface), int(clean.sum()), draws, rng)
     valued = ~np.isnan(surface.measured.share)
     return np.where(valued, surface.asr, grids)
+
+
+def _smooth(fields: np.ndarray) -> np.ndarray:
+    """Return random fields of variance 1 that are alike at neighboring nodes, as a bias along a wall is."""
+    sigma = (0.0, *[_BIAS_LENGTH] * (fields.ndim - 1))
+    smooth = ndimage.gaussian_filter(fields, sigma, mode="wrap")
+    return np.asarray(smooth / smooth.std())
 
 
 def _refusals(beyond: Beyond, nodes: int, draws: int, rng: np.random.Generator) -> np.ndarray:

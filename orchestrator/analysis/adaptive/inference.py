@@ -62,7 +62,7 @@ def _halved_where_measured(cells: list[Cell], measured: Measured) -> list[Cell]:
 
 def node_errors(surface: Surface) -> np.ndarray:
     """Return the standard error of each node that was not measured, percent, as an array of the shape; 0 elsewhere."""
-    corner_noise = surface.noise * 0.5 ** (len(surface.shape.sizes) / 2)
+    corner_noise = surface.noise * (2.0 / 3.0) ** (len(surface.shape.sizes) / 2)  # its mean over a cell
     errors = np.sqrt(surface.noise**2 + corner_noise**2 + surface.bias**2)
     return np.where(surface.measured.known, 0.0, errors[surface.owner])
 

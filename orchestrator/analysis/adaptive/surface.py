@@ -98,10 +98,15 @@ class Surface:
     @functools.cached_property
     def corner_asr(self) -> np.ndarray:
         """ASR in percent at the corners of each cell, [cell, corner]: 2 corners on a line, 4 on a plane."""
-        values = self.measured.filled()
-        ends = itertools.product((0, 1), repeat=len(self.shape.sizes))
+        return self._at_corners(self.measured.filled())
+
+    def _at_corners(self, values: np.ndarray) -> np.ndarray:
+        """Return the values at the corners of each cell: [..., *shape] to [..., cell, corner]."""
         axes = range(len(self.shape.sizes))
-        return np.stack([values[tuple(self.bounds[:, a, end[a]] for a in axes)] for end in ends], axis=-1)
+        ends = itertools.product((0, 1), repeat=len(axes))
+        flat = values.reshape(*values.shape[: values.ndim - len(axes)], -1)
+        places = [np.ravel_multi_index([self.bounds[:, a, end[a]] for a in axes], self.shape.sizes) for end in ends]
+        return np.stack([flat[..., place] for place in places], axis=-1)
 
     @functools.cached_property
     def owner(self) -> np.ndarray:
@@ -119,13 +124,22 @@ class Surface:
     @functools.cached_property
     def asr(self) -> np.ndarray:
         """ASR in percent: measured, or interpolated (bi)linearly from the corners of the node's cell."""
+        asr = self.interpolate(self.measured.filled())
+        return np.where(np.isnan(self.measured.share), asr, 100.0 * self.measured.share)
+
+    def interpolate(self, values: np.ndarray) -> np.ndarray:
+        """Return values at all nodes, interpolated (bi)linearly from those at the corners of each node's cell.
+
+        Args:
+            values: Values at all nodes, of which those at corners are used, [..., *shape].
+        """
+        result = self._at_corners(values)[..., self.owner, :]
         bounds = self.bounds[self.owner]
-        asr = self.corner_asr[self.owner]
         for axis in reversed(range(len(self.shape.sizes))):  # the last axis varies fastest over the corners
             low, high = bounds[..., axis, 0], bounds[..., axis, 1]
-            t = (np.indices(self.shape.sizes)[axis] - low) / np.maximum(high - low, 1)
-            asr = asr[..., ::2] * (1.0 - t[..., None]) + asr[..., 1::2] * t[..., None]
-        return np.where(np.isnan(self.measured.share), asr[..., 0], 100.0 * self.measured.share)
+            t = ((np.indices(self.shape.sizes)[axis] - low) / np.maximum(high - low, 1))[..., None]
+            result = result[..., ::2] * (1.0 - t) + result[..., 1::2] * t
+        return np.asarray(result[..., 0])
 
     @functools.cached_property
     def at_100(self) -> np.ndarray:
@@ -191,8 +205,12 @@ class Surface:
         return halves * self._variance(left / halves, self.bias / 2.0)
 
     def _variance(self, nodes: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Return the variance of the sum over `nodes` nodes of each cell, from their own noise and what they share."""
-        shared = bias**2 + self.noise**2 * 0.5 ** len(self.shape.sizes)
+        """Return the variance of the sum over `nodes` nodes of each cell, from their own noise and what they share.
+
+        A corner's noise enters all cells around it, and all corners a cell: over many cells, as many corners as cells,
+        that is as if each cell had a corner of its own.
+        """
+        shared = bias**2 + self.noise**2
         return np.asarray(shared * nodes**2 + self.noise**2 * nodes)
 
 
