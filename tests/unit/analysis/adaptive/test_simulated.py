@@ -20,7 +20,7 @@ def cases() -> dict[str, list[adaptive.Case]]:
         rngs = np.random.default_rng(7).spawn(count)
         return [adaptive.measure(Landscape.draw(rng, steps, is_plane), i) for i, rng in enumerate(rngs)]
 
-    return {"line": simulated(40, False, 50), "plane": simulated(12, True, 5)}
+    return {"line": simulated(40, False, 36), "plane": simulated(12, True, 3)}
 
 
 def test_numbers_are_those_of_the_full_grid_up_to_a_point(cases):

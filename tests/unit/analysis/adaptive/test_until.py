@@ -27,9 +27,9 @@ def test_the_interval_covers_at_the_stop(target):
     """Normal values, values with two modes, and skewed ones, as VISAGE over directions may have them."""
     rng = np.random.default_rng(19)
     draws = {
-        "normal": rng.normal(size=(400, 40)),
-        "two modes": rng.choice([-1.0, 1.0], size=(400, 40)) + 0.3 * rng.normal(size=(400, 40)),
-        "skewed": (rng.gamma(4.0, size=(400, 40)) - 4.0) / 2.0,
+        "normal": rng.normal(size=(200, 40)),
+        "two modes": rng.choice([-1.0, 1.0], size=(200, 40)) + 0.3 * rng.normal(size=(200, 40)),
+        "skewed": (rng.gamma(4.0, size=(200, 40)) - 4.0) / 2.0,
     }
     for name, values in draws.items():
         stops = [stop(row, lambda v: until.half_width(v.tolist()), target) for row in values]
