@@ -50,7 +50,7 @@ def _does_not_fit_gpu(plan: Plan, gpu: str, memory: MemoryEstimate) -> UserError
         share = f"{plan.setup.gpu_share:g}"
         return UserError("cluster.gpus_per_actor", share, f"{takes} to each of the actors that share it: raise it")
     if plan.setup.engine == EngineKind.transformers:
-        return UserError("engine", "transformers", f"{takes}, of which this engine uses one: use engine=vllm")
+        return UserError("engine", "transformers", f"{takes}, and this engine uses only one GPU: use engine=vllm")
     remedy = "not even eight of them hold it: use a smaller model"
     if plan.suggested_tensor_parallel:
         remedy = f"engine.tensor_parallel={plan.suggested_tensor_parallel} fits"
