@@ -43,7 +43,12 @@ def render(
     """Return the text of the token ids of one prompt."""
     monkeypatch.setattr(chat_templates, "load_tokenizer", lambda folder: tokenizer)
     monkeypatch.setattr(chat_templates, "template_file", lambda folder, tokenizer: "")
-    request = {"folder": "", "template": template, "source": None, "jobs": [([(system, ["Hello"])], "", False, [])]}
+    request = {
+        "folder": "",
+        "template": template,
+        "source": None,
+        "jobs": [([(system, ["Hello"])], "", [False, {}], [])],
+    }
     ((_, ids, _),) = chat_templates.respond(request)["results"]
     return "".join(map(chr, ids[0]))
 

@@ -109,7 +109,7 @@ def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
         "folder": str(tokenizer(tmp_path)),
         "template": "tokenizer",
         "source": None,
-        "jobs": [[[[None, ["Hi"]]], "", False, []]],
+        "jobs": [[[[None, ["Hi"]]], "", [False, {}], []]],
     }
     command = [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.prompts.chat_templates"]
     limited = json.dumps({"seconds": 600, "memory": None, "request": request})
