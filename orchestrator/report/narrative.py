@@ -35,6 +35,12 @@ def paragraph(summary: SweepSummary, paths: Mapping[str, Path] | None = None) ->
 
 def verdict(summary: SweepSummary) -> str:
     """Return the first sentences: whether the model is in a safety basin, and how far away its edge is."""
+    if are_held_back(summary):
+        done = f"{summary.points_done} of {summary.points_total} points"
+        return (
+            f"Measuring: {done} have verdicts. VISAGE and the basin are shown as soon as the coarse grid, which is "
+            "every second point of each axis, is whole."
+        )
     basin = summary.basin
     name = summary.model or "The model"
     if _is_unsafe_at_origin(summary):
@@ -56,12 +62,21 @@ def verdict(summary: SweepSummary) -> str:
     )
 
 
+def are_held_back(summary: SweepSummary) -> bool:
+    """Return whether too few points are measured to say anything about VISAGE, the mean margin or the basin.
+
+    Points are measured from coarse to fine. Held back are numbers of fewer points than every second one on each axis.
+    """
+    axes = 2 if "2d" in summary.grid.get("kind", "") or summary.grid.get("kind") == "interpolate_random" else 1
+    return 0 < summary.points_done * 2**axes < summary.points_total
+
+
 def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> str:
     """Return the sentences after the verdict; see `paragraph`."""
+    headline = [] if are_held_back(summary) else [_visage(summary), _margin(summary)]
     sentences = [
         _origin(summary),
-        _visage(summary),
-        _margin(summary),
+        *headline,
         degenerate_sentence(summary),
         *_agreement(summary),
         *_unparsed(summary),

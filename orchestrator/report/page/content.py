@@ -61,13 +61,18 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
     radius, radius_note = _radius(summary.basin)
     margin = summary.margin
     margin_value = format_number(None if margin is None else margin.value)
-    return [
+    scores = [
         _tile("VISAGE", format_number(summary.visage.paper), "of 100", _visage_note(summary.visage)),
         _tile("Mean margin", margin_value, "of 100", _margin_note(margin, summary.visage)),
         _tile("ASR at the origin", format_number(origin), "%", origin_note),
         _tile("Basin radius", radius, "", radius_note),
         _degenerate_tile(summary),
     ]
+    if not narrative.are_held_back(summary):
+        return scores
+    note = f"{summary.points_done} of {summary.points_total} points; shown when the coarse grid is whole"
+    held_back = {"VISAGE", "Mean margin", "Basin radius"}
+    return [_tile(tile["name"], "measuring", "", note) if tile["name"] in held_back else tile for tile in scores]
 
 
 def _tile(name: str, value: str, unit: str, note: str) -> dict[str, str]:

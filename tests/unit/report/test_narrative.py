@@ -11,6 +11,7 @@ from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.report.narrative import clusters_sentence, details, paragraph, plan_sentence, verdict
+from orchestrator.report.page.content import tiles
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
 from orchestrator.utils.choices import GridKind, Norm
@@ -35,6 +36,21 @@ def test_every_shape_is_described(shape: str) -> None:
     assert "Next: " in text
     assert "\n" not in text
     assert text == f"{verdict(summary)} {details(summary, PATHS)}"
+
+
+@pytest.mark.parametrize(("measured", "is_held_back"), [(10, True), (20, True), (21, False), (41, False)])
+def test_nothing_is_said_of_the_basin_before_the_coarse_grid_is_whole(measured: int, is_held_back: bool) -> None:
+    kept = {round(0.025 * (k - 20), 3) for k in sorted(range(41), key=lambda k: (k != 20, k % 2))[:measured]}
+    summary = summarize(
+        landscape(lambda line, alpha: basin(line, alpha) if round(alpha, 3) in kept else None, steps=40)
+    )
+    assert summary.points_done == measured and summary.points_total == 41
+    text = paragraph(summary)
+    assert (f"Measuring: {measured} of 41 points" in text) == is_held_back
+    assert ("in a safety basin" in text) == ("VISAGE is" in text) == (not is_held_back)
+    shown = {tile["name"]: tile["value"] for tile in tiles(summary)}
+    assert [shown[name] == "measuring" for name in ("VISAGE", "Mean margin", "Basin radius")] == [is_held_back] * 3
+    assert shown["ASR at the origin"] != "measuring"
 
 
 @pytest.mark.parametrize("ends", [(-0.2, 1.2), (-0.5, 1.5)])
