@@ -92,9 +92,7 @@ def test_a_stored_landscape_of_version_2_is_read_with_no_unclear_responses(store
     """Version 2 counted unclear responses as complied; only `reduce` counts them anew."""
     frame, _ = read_results(stored.folder)
     old = frame.assign(n_complied=frame["n_complied"] + frame["n_unclear"])
-    table = to_table(old).drop_columns(
-        ["n_unclear", "unclear", "n_unfinished", "unfinished", "n_nonfinite", "nonfinite"]
-    )
+    table = to_table(old).drop_columns(LANDSCAPE_SCHEMA.names[LANDSCAPE_SCHEMA.names.index("n_unclear") :])
     stored.folder.write_landscape(table.replace_schema_metadata({"schema": "landscape/2"}))
     try:
         for read in (read_results(stored.folder)[0], load_study(stored.folder.path).landscape):
