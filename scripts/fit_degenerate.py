@@ -1,8 +1,9 @@
-"""Fit the weights of the judge `degenerate` to the training texts of benchmarks/data/degenerate, and store them.
+"""Fit the linear scores of texts to training texts of benchmarks/data/degenerate, and store them.
 
     python -m scripts.fit_degenerate
 
-A text is coherent English, degenerate, or in another language or notation. The probability that it is degenerate is
+They are version 4 of the judge `degenerate`, on which the rules with log-probabilities rest (fit_network.py fits the
+current version). A text is coherent English, degenerate, or in another language or notation. The probability that it is degenerate is
 1 - (1 - loop) (1 - ruin) (1 - ruin of its end): `loop` is a logistic score of the features of repetition, `ruin` one of
 three softmax scores of the features of words. Both are fitted together by maximum likelihood, with a quadratic penalty.
 The operating point is chosen by cross-validation on the training texts, in which texts from the same prompt or written
@@ -25,9 +26,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from orchestrator.judges import _english, degenerate
+from orchestrator.judges import _english, _linear_scores
+from orchestrator.judges._linear_scores import Features
 from orchestrator.judges._text_features import is_number, is_uncalibrated
-from orchestrator.judges.degenerate import Features
 from scripts.make_ruins import ruins
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ class Text:
     """A training text.
 
     Attributes:
-        features: Its features, as `degenerate.measure` returns them.
+        features: Its features, as `_linear_scores.measure` returns them.
         label: One of CLASSES.
         kind: Its origin, as the rows of the data files name it.
         fold: The fold of the cross-validation in which it is left out.
@@ -78,7 +79,7 @@ def features_of(row: dict[str, Any]) -> Features | None:
         return Features.from_json(row["features"])
     text = row.get("response", row.get("text", ""))
     text_is_special = not text.strip() or is_number(text.strip()) or is_uncalibrated(text)
-    return None if text_is_special else degenerate.measure(text)
+    return None if text_is_special else _linear_scores.measure(text)
 
 
 def training_texts() -> Iterator[Text]:
@@ -124,11 +125,11 @@ def training_rows() -> Iterator[dict[str, Any]]:
             yield _row(label, row["kind"], fold, weight, text=row["text"])
         for kind, text in ruins(members, f"50-{fold}", OF_A_KIND):
             yield _row("degenerate", kind, fold, 1.0, text=text)
-        for label, kind, weight, text in _derived(members, random.Random(f"60-{fold}")):
+        for label, kind, weight, text in derived(members, random.Random(f"60-{fold}")):
             yield _row(label, kind, fold, weight, validates=False, text=text)
 
 
-def _derived(members: list[dict[str, Any]], rng: random.Random) -> Iterator[tuple[str, str, float, str]]:
+def derived(members: list[dict[str, Any]], rng: random.Random) -> Iterator[tuple[str, str, float, str]]:
     """Yield (label, kind, weight, text) of shortened and encoded texts and single words."""
     for row in members:
         text, is_foreign = row["text"], re.fullmatch("[a-z]{2}", row["kind"]) is not None

@@ -18,9 +18,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from orchestrator.judges import Judge, degenerate
+from orchestrator.judges import Judge, _linear_scores
+from orchestrator.judges._linear_scores import DIGITS, Features, Scores
 from orchestrator.judges._text_features import is_number, is_uncalibrated
-from orchestrator.judges.degenerate import DIGITS, Features, Scores
 
 LOWEST_MEAN = -12.0
 """Mean log-probabilities below this value count as this value."""
@@ -38,7 +38,7 @@ class DegenerateWithLogProbability(Judge):
 
     name = "degenerate_log_probability"
     version = 1
-    verdicts = degenerate.JUDGE.verdicts
+    verdicts = _linear_scores.JUDGE.verdicts
     accepts_cut = True
 
     @property
@@ -46,11 +46,11 @@ class DegenerateWithLogProbability(Judge):
         """The fitted weights and threshold, and the judge that reads the text. Not for which models they are."""
         limits = [LOWEST_MEAN, LOWEST_LOOP, LOWEST_RUIN, HIGHEST, OTHER, DIGITS]
         fitted = {name: load_weights()[name] for name in ("threshold", "weights")}
-        return {"text": degenerate.JUDGE.id, "limits": limits, **fitted}
+        return {"text": _linear_scores.JUDGE.id, "limits": limits, **fitted}
 
     def verdict(self, prompt: str, response: str) -> str:
         """Return the verdict on a response without a log-probability, which rests on the text alone."""
-        return degenerate.JUDGE.verdict(prompt, response)
+        return _linear_scores.JUDGE.verdict(prompt, response)
 
     def needs_log_probability(self, response: str) -> bool:
         """Return whether this rule needs the log-probability of a response that is no refusal."""
@@ -69,13 +69,13 @@ class UncertainWithLogProbability(DegenerateWithLogProbability):
 
     def needs_log_probability(self, response: str) -> bool:
         """Return whether the text alone leaves the verdict on a response uncertain."""
-        return not _is_judged_by_text(response) and self.is_uncertain(degenerate.measure(response))
+        return not _is_judged_by_text(response) and self.is_uncertain(_linear_scores.measure(response))
 
     def is_uncertain(self, features: Features) -> bool:
         """Return whether the text with these features is one that needs its log-probability."""
-        by_text = degenerate.combine(features)
-        near = abs(by_text.degenerate - degenerate.load_weights()["threshold"]) <= MARGIN
-        return near and degenerate.scores(features).other < OTHER
+        by_text = _linear_scores.combine(features)
+        near = abs(by_text.degenerate - _linear_scores.load_weights()["threshold"]) <= MARGIN
+        return near and _linear_scores.scores(features).other < OTHER
 
 
 JUDGE = DegenerateWithLogProbability()
@@ -106,8 +106,8 @@ def decide(response: str, mean: float, n_tokens: int) -> str:
         n_tokens: Number of tokens in this mean.
     """
     if _is_judged_by_text(response):
-        return degenerate.JUDGE.verdict("", response)
-    return decide_features(degenerate.measure(response), mean, n_tokens)
+        return _linear_scores.JUDGE.verdict("", response)
+    return decide_features(_linear_scores.measure(response), mean, n_tokens)
 
 
 def _is_judged_by_text(response: str) -> bool:
@@ -122,9 +122,9 @@ def decide_features(features: Features, mean: float, n_tokens: int) -> str:
     Words in another language are judged by the text alone: a small model finds languages improbable that it hardly
     knows.
     """
-    parts = degenerate.scores(features)
+    parts = _linear_scores.scores(features)
     if parts.other >= OTHER:
-        return degenerate.decide(degenerate.combine(features))
+        return _linear_scores.decide(_linear_scores.combine(features))
     if probability(parts, mean, n_tokens) >= load_weights()["threshold"]:
         return "degenerate"
     return "coherent" if parts.coherent > parts.other else "unclear"

@@ -281,8 +281,14 @@ def _is_known(word: str) -> bool:
     return word in numbers or word in _INFORMAL or (len(word) > 4 and word[-1] == "s" and word[:-1] in numbers)
 
 
+def is_known_word(word: str) -> bool:
+    """Return whether a word in lower case, such as "don't", begins with an English one."""
+    return _is_known(_parts(word)[0])
+
+
 @lru_cache(maxsize=1 << 16)
-def _is_odd(word: str) -> bool:
+def is_odd_word(word: str) -> bool:
+    """Return whether a word in lower case has a group of letters that hardly occurs in English words."""
     marked, trigrams = f"^{word}$", _english.load().trigrams
     return not word.isascii() or any(marked[i : i + 3] not in trigrams for i in range(len(word)))
 
@@ -325,7 +331,7 @@ def words_of(text: str) -> Words:
         clashes=clashes / total,
         rare=sum(n for word, n in seen.items() if word not in unknown and not _is_common(first[word])) / total,
         names=sum(names[word] for word in unknown) / total,
-        odd=sum(n for word, n in unknown.items() if _is_odd(first[word])) / total,
+        odd=sum(n for word, n in unknown.items() if is_odd_word(first[word])) / total,
         foreign=foreign / total,
         mixed=mixed / total,
         long=sum(len(word) * n for word, n in seen.items() if len(word) > 17 and word < "\u2e80") / max(letters, 1),

@@ -6,9 +6,9 @@ many of them there are. It tests whether a text is language, not whether it is g
 wrong answer are coherent. A text in another language than English, or in a notation on which the judge is not
 calibrated, is unclear, unless it is a loop.
 
-The judge adds up features of repetition and, separately, features of words and signs. Two logistic scores, with weights
-that scripts/fit_degenerate.py fitted to labeled texts, turn them into probabilities of the three verdicts. It uses no
-model, no compressor and no locale, so that it gives the same verdict on every machine.
+A small network turns features of repetition, of words and of form into the probabilities of the three verdicts.
+scripts/fit_network.py fitted its weights to labeled texts. It uses no language model, no compressor and no locale, so
+that it gives the same verdict on every machine.
 
 docs/judges.md reports its accuracy on responses that were read and labeled beforehand.
 """
@@ -17,60 +17,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from operator import mul
 from typing import Any
 
-from orchestrator.judges import Judge
-from orchestrator.judges._text_features import (
-    is_number,
-    is_uncalibrated,
-    loop_features,
-    regular,
-    structure,
-    word_features,
-)
-from orchestrator.utils.records import JsonRecord
+from orchestrator.judges import Judge, _linear_scores
+from orchestrator.judges._format_features import format_features
+from orchestrator.judges._linear_scores import DIGITS, END, HEAD, MIN_SEPARATE, TAIL, Probabilities, excerpt, measure
+from orchestrator.judges._text_features import is_number, is_uncalibrated
 
-HEAD, TAIL = 800, 400
-"""Characters at the start and at the end of a longer text that are judged; 128 tokens are about 600 characters."""
-END, MIN_SEPARATE = 0.4, 350
-"""The last 40% of a text of at least 350 characters are also judged separately, because only the end may be ruined."""
-DIGITS = 9
-"""Digits to which probabilities are rounded, so that no machine decides differently."""
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """Probabilities of the three verdicts, which add up to 1, and of repetition alone.
-
-    Attributes:
-        coherent: The text is language of the kinds on which the judge is calibrated.
-        degenerate: It is repetitive or no language.
-        unclear: It is in another language or notation.
-        repetition: It is repetitive.
-    """
-
-    coherent: float
-    degenerate: float
-    unclear: float
-    repetition: float
+LIMIT = 6.0
+"""Standardized features beyond this value count as this value."""
 
 
 class Degenerate(Judge):
     """Judge with the verdicts `degenerate`, `coherent` and `unclear`; `reason` returns the kind of degeneration."""
 
     name = "degenerate"
-    version = 4
+    version = 5
     verdicts = ("degenerate", "coherent", "unclear")
     accepts_cut = True
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The fitted weights and thresholds, and the sizes of the excerpts that are judged."""
-        return {"sizes": [HEAD, TAIL, END, MIN_SEPARATE, DIGITS], **load_weights()}
+        sizes = [HEAD, TAIL, END, MIN_SEPARATE, DIGITS, LIMIT]
+        return {"sizes": sizes, "loop": _linear_scores.load_weights()["loop"], **load_network()}
 
     def verdict(self, prompt: str, response: str) -> str:
         """Return `degenerate`, `coherent` or `unclear`."""
@@ -78,21 +52,26 @@ class Degenerate(Judge):
 
 
 JUDGE = Degenerate()
-EARLIER_IDS = {2: "c0d7322904530a92", 3: "06460edfcf463a9e"}
+EARLIER_IDS = {2: "c0d7322904530a92", 3: "06460edfcf463a9e", 4: "412bfdcd74b8d916"}
 """Version -> id of earlier versions. Their stored verdicts count until a sweep is judged by this version."""
 
 
 @cache
-def load_weights() -> dict[str, Any]:
-    """Return the fitted weights: `loop`, `ruin` and `other` by the name of the feature, and the thresholds."""
-    path = resources.files("orchestrator").joinpath("data", "english", "degenerate.json")
-    weights: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return weights
+def load_network() -> dict[str, Any]:
+    """Return the fitted network.
+
+    Its keys are `threshold`; `features`, their names in order; `mean` and `scale`, which standardize them; `hidden`, a
+    row of weights for each hidden unit, with the constant first; and `output`, such a row for each of coherent,
+    degenerate and unclear.
+    """
+    path = resources.files("orchestrator").joinpath("data", "english", "degenerate_network.json")
+    network: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return network
 
 
 def decide(verdict_probabilities: Probabilities) -> str:
     """Return the verdict for these probabilities."""
-    if verdict_probabilities.degenerate >= load_weights()["threshold"]:
+    if verdict_probabilities.degenerate >= load_network()["threshold"]:
         return "degenerate"
     return "coherent" if verdict_probabilities.coherent > verdict_probabilities.unclear else "unclear"
 
@@ -109,102 +88,39 @@ def reason(response: str) -> str | None:
     )
 
 
-def excerpt(response: str) -> str:
-    """Return the part of a response that is judged: all of it, or its start and its end if it is long."""
-    text = response.strip()
-    return response if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
-
-
-@dataclass(frozen=True)
-class Features(JsonRecord):
-    """Features of a response that is not empty.
-
-    Attributes:
-        loop: The features of repetition.
-        words: The features of its words and signs.
-        end: The same features of its end (`end_of`). None for a short text.
-    """
-
-    loop: Mapping[str, float]
-    words: Mapping[str, float]
-    end: Mapping[str, float] | None
-
-
-def measure(response: str) -> Features:
-    """Return the features of a response that is not empty."""
-    raw = excerpt(response)
-    text = raw.strip()
-    structured = structure(text)
-    lines = regular(text)
-    end = word_features(end_of(text), structured, lines) if len(text) > MIN_SEPARATE else None
-    return Features(loop_features(raw, structured), word_features(text, structured, lines), end)
+def inputs_of(response: str) -> dict[str, float]:
+    """Return the features of a response that is not empty, by name: of repetition, words, its end, and its form."""
+    features = measure(response)
+    end = features.words if features.end is None else features.end
+    return {
+        **{f"loop: {name}": value for name, value in features.loop.items()},
+        **{f"words: {name}": value for name, value in features.words.items()},
+        **{f"end: {name}": value for name, value in end.items()},
+        "long": float(features.end is not None),
+        **{f"form: {name}": value for name, value in format_features(excerpt(response)).items()},
+    }
 
 
 def probabilities(response: str) -> Probabilities:
     """Return the probabilities of the three verdicts."""
-    if not response.strip():
-        return Probabilities(0.0, 1.0, 0.0, 1.0)
-    if is_number(response.strip()):
-        return Probabilities(1.0, 0.0, 0.0, 0.0)
-    features = measure(response)
-    if is_uncalibrated(response):
-        loop = _loop(features)
-        return Probabilities(0.0, loop, 1.0 - loop, loop)
-    return combine(features)
+    if not response.strip() or is_number(response.strip()) or is_uncalibrated(response):
+        return _linear_scores.probabilities(response)
+    inputs = inputs_of(response)
+    coherent, _, unclear = (round(p, DIGITS) for p in evaluate(list(inputs.values())))
+    repetition = _linear_scores.loop_probability(
+        {name.removeprefix("loop: "): value for name, value in inputs.items() if name.startswith("loop: ")}
+    )
+    return Probabilities(coherent, 1.0 - coherent - unclear, unclear, repetition)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a text from which its probabilities are computed.
-
-    Attributes:
-        loop: Probability that it is repetitive.
-        coherent: Probability that its words are English. The next two add up to 1 with it.
-        ruin: Probability that its words are no language.
-        other: Probability that its words are in another language or notation.
-        ruined_end: Probability that the words of its end are no language; 0 for a short text.
-    """
-
-    loop: float
-    coherent: float
-    ruin: float
-    other: float
-    ruined_end: float
-
-
-def scores(features: Features) -> Scores:
-    """Return the scores for these features."""
-    ruined_end = 0.0 if features.end is None else _words(features.end)[1]
-    return Scores(_loop(features), *_words(features.words), ruined_end)
-
-
-def combine(features: Features) -> Probabilities:
-    """Return the probabilities of the three verdicts for these features."""
-    parts = scores(features)
-    calm = (1.0 - parts.loop) * (1.0 - parts.ruined_end)
-    coherent, other = round(parts.coherent * calm, DIGITS), round(parts.other * calm, DIGITS)
-    return Probabilities(coherent, 1.0 - coherent - other, other, parts.loop)
-
-
-def end_of(text: str) -> str:
-    """Return the end of a text that is also judged separately."""
-    return text[-int(END * len(text)) :]
-
-
-def _loop(features: Features) -> float:
-    """Return the probability that a text is repetitive."""
-    return round(1.0 / (1.0 + math.exp(-_sum(load_weights()["loop"], features.loop))), DIGITS)
-
-
-def _words(features: Mapping[str, float]) -> tuple[float, float, float]:
-    """Return the probabilities that the words are English, no language, and another language."""
-    weights = load_weights()
-    ruin, other = math.exp(_sum(weights["ruin"], features)), math.exp(_sum(weights["other"], features))
-    total = 1.0 + ruin + other
-    return 1.0 / total, ruin / total, other / total
-
-
-def _sum(weights: Mapping[str, float], features: Mapping[str, float]) -> float:
-    """Return the weighted sum of the features, within the range of the exponential function."""
-    total = weights["constant"] + sum(weights[name] * value for name, value in features.items())
-    return min(max(total, -30.0), 30.0)
+def evaluate(inputs: Sequence[float]) -> list[float]:
+    """Return the probabilities of coherent, degenerate and unclear: a hidden layer of tanh, then a softmax."""
+    network = load_network()
+    standardized = [1.0] + [
+        min(max((value - mean) / scale, -LIMIT), LIMIT)
+        for value, mean, scale in zip(inputs, network["mean"], network["scale"], strict=True)
+    ]
+    hidden = [1.0] + [math.tanh(sum(map(mul, row, standardized))) for row in network["hidden"]]
+    scores = [sum(map(mul, row, hidden)) for row in network["output"]]
+    powers = [math.exp(score - max(scores)) for score in scores]
+    return [power / sum(powers) for power in powers]
