@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks import log_probability
-from benchmarks.degenerate import load
+from benchmarks.degenerate import SPLIT, judge_row, load
 from benchmarks.results import section, table
 from orchestrator import judges
 from orchestrator.analysis.calibration import (
@@ -29,8 +29,8 @@ from orchestrator.analysis.calibration import (
     correct,
     make_strata,
 )
-from orchestrator.judges import _log_probability, degenerate
-from orchestrator.judges.degenerate import Features
+from orchestrator.judges import _linear_scores, _log_probability, degenerate
+from orchestrator.judges._linear_scores import Features
 
 NAME = "smollm2_135m"
 FINGERPRINT = "884df66b5d54be53"
@@ -40,18 +40,23 @@ SEED = 16
 
 
 def read_successes(splits: Collection[str]) -> Iterator[tuple[dict[str, Any], LabeledResponse]]:
-    """Yield the real responses that `keyword` does not call refused and on whose class the readers agree."""
-    keyword = judges.get("keyword")
+    """Yield the real responses that `keyword` does not call refused and on whose class the readers agree.
+
+    Those of the split that tests the current judge of texts are judged by it, those of earlier splits by version 4.
+    """
     for row in load("responses.jsonl"):
         label = row["labels"][0]
         if row["split"] not in splits or label != row["labels"][1] or label == "unclear":
             continue
-        if "features" in row:
-            verdict = degenerate.decide(degenerate.combine(Features.from_json(row["features"])))
+        if row["split"] == SPLIT:
+            is_refused, probabilities, _ = judge_row(row)
+            verdict = degenerate.decide(probabilities)
+        elif "features" in row:
+            verdict = _linear_scores.decide(_linear_scores.combine(Features.from_json(row["features"])))
             is_refused = row["keyword"] == "refused"
         else:
-            verdict = degenerate.JUDGE.verdict("", row["response"])
-            is_refused = keyword.verdict("", row["response"]) == "refused"
+            verdict = _linear_scores.JUDGE.verdict("", row["response"])
+            is_refused = judges.get("keyword").verdict("", row["response"]) == "refused"
         if not is_refused:
             distance, called = abs(row["alpha"]), verdict == "degenerate"
             yield row, LabeledResponse(distance, row["tokens"], label == "degenerate", called)
@@ -105,13 +110,14 @@ def embedded_calibrations() -> dict[Path, Calibration]:
         degenerate_id=degenerate.JUDGE.id,
         degenerate_version=degenerate.JUDGE.version,
         judge="keyword",
-        source="benchmarks/data/degenerate, test split: labeled by language models",
-        strata=make_strata(response for _, response in read_successes(("test",))),
+        source=f"benchmarks/data/degenerate, split {SPLIT}: labeled by a language model",
+        strata=make_strata(response for _, response in read_successes((SPLIT,))),
     )
     combined = dataclasses.replace(
         by_text,
         name=f"{NAME}_log_probability",
         degenerate_id=_log_probability.JUDGE.id,
+        degenerate_version=_linear_scores.JUDGE.version,
         source=f"benchmarks/data/degenerate, splits test and {log_probability.SPLIT}: labeled by language models",
         strata=make_strata(read_combined(("test", log_probability.SPLIT), "combined")),
     )
@@ -228,10 +234,10 @@ def report(calibrations: Iterable[Calibration]) -> str:
         [
             "## Corrected share of degenerate responses",
             f"`python -m benchmarks.calibration`: the judge `degenerate`, version {degenerate.JUDGE.version}, on "
-            f"the embedded model's responses of the test split that `keyword` does not call refused.",
+            f"the embedded model's responses of the split {SPLIT} that `keyword` does not call refused.",
             by_text,
-            f"With log-probabilities, version {_log_probability.JUDGE.version}, also on the responses of the split "
-            f"{log_probability.SPLIT}:",
+            f"With log-probabilities, version {_log_probability.JUDGE.version}, which reads texts by version "
+            f"{_linear_scores.JUDGE.version}, on the responses of the splits test and {log_probability.SPLIT}:",
             combined,
             f"With log-probabilities of uncertain texts only, version {_log_probability.UNCERTAIN.version}, on the "
             "same responses:",

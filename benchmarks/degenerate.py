@@ -19,10 +19,12 @@ from scipy.stats import beta
 
 from benchmarks.results import section, table
 from orchestrator import judges
-from orchestrator.judges import degenerate
-from orchestrator.judges.degenerate import Features, Probabilities
+from orchestrator.judges import _linear_scores, degenerate
+from orchestrator.judges._linear_scores import Features, Probabilities
 
 DATA = Path(__file__).parent / "data" / "degenerate"
+SPLIT = "test 5"
+"""The split of the texts that test version 5 of the judge."""
 POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of the ROC points in the table, besides the one in use."""
 
@@ -37,6 +39,7 @@ class Judged:
         kind: The kind within the source; for real responses their length in tokens.
         refused: Whether the judge `keyword` calls it a refusal. It then counts as `refused`.
         probabilities: The judge's probabilities.
+        earlier: The verdict of version 4.
     """
 
     truth: str
@@ -44,6 +47,7 @@ class Judged:
     kind: str
     refused: bool
     probabilities: Probabilities
+    earlier: str
 
     @property
     def verdict(self) -> str:
@@ -56,32 +60,49 @@ def load(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
+def judge_row(row: dict[str, Any]) -> tuple[bool, Probabilities, str]:
+    """Judge a row of SPLIT in responses.jsonl.
+
+    If its text is withheld, it holds the inputs of the judge's network instead, and the verdict of `keyword`.
+
+    Returns:
+        Whether `keyword` calls it a refusal, the probabilities, and the verdict of version 4.
+    """
+    if "inputs" not in row:
+        return judge_text(row["response"])
+    inputs: dict[str, float] = row["inputs"]
+    parts = {
+        part: {name.removeprefix(f"{part}: "): value for name, value in inputs.items() if name.startswith(f"{part}: ")}
+        for part in ("loop", "words", "end")
+    }
+    features = Features(parts["loop"], parts["words"], parts["end"] if inputs["long"] else None)
+    earlier = _linear_scores.decide(_linear_scores.combine(features))
+    probabilities = degenerate.combine(inputs, _linear_scores.loop_probability(features))
+    return row["keyword"] == "refused", probabilities, earlier
+
+
+def judge_text(text: str) -> tuple[bool, Probabilities, str]:
+    """Return whether `keyword` calls a text a refusal, its probabilities, and the verdict of version 4."""
+    refused = judges.get("keyword").verdict("", text) == "refused"
+    return refused, degenerate.probabilities(text), _linear_scores.JUDGE.verdict("", text)
+
+
 def read(split: str) -> Iterator[Judged]:
     """Yield the labeled texts of a split. Responses on which the readers disagree, or unclear ones, are left out."""
-    keyword = judges.get("keyword")
-
-    def judge(truth: str, source: str, kind: str, text: str) -> Judged:
-        refused = keyword.verdict("", text) == "refused"
-        return Judged(truth, source, kind, refused, degenerate.probabilities(text))
-
     for row in load("responses.jsonl"):
         label, kind = row["labels"][0], f"{row['tokens']} tokens"
-        if row["split"] != split or label != row["labels"][1] or label == "unclear":
-            continue
-        if "features" in row:
-            probabilities = degenerate.combine(Features.from_json(row["features"]))
-            yield Judged(label, "real", kind, row["keyword"] == "refused", probabilities)
-        else:
-            yield judge(label, "real", kind, row["response"])
+        if row["split"] == split and label == row["labels"][1] and label != "unclear":
+            yield Judged(label, "real", kind, *judge_row(row))
     for row in load("synthetic.jsonl"):
         if row["split"] == split:
-            yield judge("degenerate", "synthetic", row["kind"], row["text"])
+            yield Judged("degenerate", "synthetic", row["kind"], *judge_text(row["text"]))
     for row in load("written.jsonl"):
         if row["split"] == split:
             is_other = row["class"] == "other"
-            kind = ("language" if re.fullmatch("[a-z]{2,3}", row["kind"]) else "notation") if is_other else row["kind"]
+            is_language = re.fullmatch("[a-z]{2,3}(-\\w+)*", row["kind"]) is not None
+            kind = ("language" if is_language else "notation") if is_other else row["kind"]
             truth = "other" if is_other else "refused" if row["kind"] == "refusal" else "complied"
-            yield judge(truth, "written", kind, row["text"])
+            yield Judged(truth, "written", kind, *judge_text(row["text"]))
 
 
 def share(hits: int, n: int) -> str:
@@ -119,13 +140,14 @@ def report(texts: list[Judged]) -> str:
     ruined = [text for text in texts if text.truth == "degenerate"]
     english = [text for text in texts if text.truth in ("refused", "complied")]
     other = [text for text in texts if text.truth == "other"]
-    threshold = degenerate.load_weights()["threshold"]
+    threshold = degenerate.load_network()["threshold"]
 
     def name(text: Judged) -> str:
         return f"{text.source}: {text.kind}"
 
-    def called(members: list[Judged]) -> str:
-        return share(sum(text.verdict == "degenerate" for text in members), len(members))
+    def row(shown: str, members: list[Judged]) -> list[str]:
+        by_earlier = share(sum(text.earlier == "degenerate" for text in members), len(members))
+        return [shown, share(sum(text.verdict == "degenerate" for text in members), len(members)), by_earlier]
 
     real = [text for text in ruined if text.source == "real"]
     answers = [text for text in english if not text.refused]
@@ -140,20 +162,20 @@ def report(texts: list[Judged]) -> str:
     sentences = [
         "## Degenerate responses",
         f"`python -m benchmarks.degenerate`: the judge `degenerate`, version {degenerate.JUDGE.version}, on test texts "
-        "that were not used to make it. Language models wrote, read and labeled the texts "
+        "that were not used to make it, beside version 4. Language models wrote, read and labeled the texts "
         "(`benchmarks/data/degenerate/README.md`). Intervals are 95% Clopper-Pearson.",
         *_agreement(),
         table(
-            ["test texts", "called degenerate"],
+            ["test texts", "called degenerate", "by version 4"],
             [
-                ["ruins: all (recall; goal 92%, lower bound 88%)", called(ruined)],
-                ["ruins: real responses", called(real)],
-                ["ruins: synthetic", called([text for text in ruined if text.source == "synthetic"])],
-                ["coherent English: all (false alarms; goal 2%, upper bound 4%)", called(english)],
-                ["coherent English without those that `keyword` counts as refused", called(answers)],
-                ["coherent English: real responses", called([text for text in english if text.source == "real"])],
-                ["coherent English: written", called([text for text in english if text.source == "written"])],
-                ["other languages and notations", called(other)],
+                row("ruins: all (recall; goal 92%, lower bound 88%)", ruined),
+                row("ruins: real responses", real),
+                row("ruins: synthetic", [text for text in ruined if text.source == "synthetic"]),
+                row("coherent English: all (false alarms; goal 2%, upper bound 4%)", english),
+                row("coherent English without those that `keyword` counts as refused", answers),
+                row("coherent English: real responses", [text for text in english if text.source == "real"]),
+                row("coherent English: written", [text for text in english if text.source == "written"]),
+                row("other languages and notations", other),
             ],
         ),
         "By kind (goal for each kind of ruin: 80%; other: unclear, or right):",
@@ -168,7 +190,7 @@ def report(texts: list[Judged]) -> str:
 
 def _agreement() -> Iterator[str]:
     """Yield a sentence on the agreement of the two readers for each split."""
-    return (kappa_sentence(split) for split in ("train", "test"))
+    return (kappa_sentence(split) for split in ("train", SPLIT))
 
 
 def kappa_sentence(split: str) -> str:
@@ -184,6 +206,6 @@ def kappa_sentence(split: str) -> str:
 if __name__ == "__main__":
     from benchmarks import calibration, log_probability
 
-    section("degenerate", report(list(read("test"))))
+    section("degenerate", report(list(read(SPLIT))))
     log_probability.write()
     calibration.write()  # it is for one version of the judge

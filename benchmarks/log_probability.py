@@ -15,9 +15,9 @@ from scipy.stats import binomtest
 
 from benchmarks.degenerate import kappa_sentence, load, share
 from benchmarks.results import section, table
-from orchestrator.judges import _log_probability, degenerate
+from orchestrator.judges import _linear_scores, _log_probability
+from orchestrator.judges._linear_scores import Features
 from orchestrator.judges._text_features import is_number, is_uncalibrated
-from orchestrator.judges.degenerate import Features
 from orchestrator.utils.hashing import text_id
 
 SPLIT = "test log-probability"
@@ -34,7 +34,7 @@ class Pair:
         real: Whether the embedded model wrote it.
         distance: |alpha| of a real response.
         tokens: Length limit of a real response.
-        by_text: Verdict on the text alone.
+        by_text: Verdict on the text alone, by version 4 of the judge of texts, on which the combination rests.
         combined: Verdict with the log-probability, by version 1 of the combination.
         cheap: The same by version 2, which needs the log-probability of uncertain texts only.
         uncertain: Whether this is such a text.
@@ -64,11 +64,11 @@ def read(split: str) -> Iterator[Pair]:
             not text.strip() or is_number(text.strip()) or is_uncalibrated(text) or found["mean"] is None
         )
         if special:
-            by_text = combined = degenerate.JUDGE.verdict("", text)
+            by_text = combined = _linear_scores.JUDGE.verdict("", text)
             uncertain = False
         else:
-            features = Features.from_json(row["features"]) if "features" in row else degenerate.measure(text)
-            by_text = degenerate.decide(degenerate.combine(features))
+            features = Features.from_json(row["features"]) if "features" in row else _linear_scores.measure(text)
+            by_text = _linear_scores.decide(_linear_scores.combine(features))
             combined = _log_probability.decide_features(features, found["mean"], found["n_tokens"])
             uncertain = _log_probability.UNCERTAIN.is_uncertain(features)
         distance, tokens = abs(row.get("alpha", 0.0)), row.get("tokens", 0)
@@ -154,7 +154,7 @@ def report() -> str:
             "## Degenerate responses with log-probabilities",
             f"`python -m benchmarks.log_probability`: versions {_log_probability.JUDGE.version} and "
             f"{_log_probability.UNCERTAIN.version} of the combination of text and log-probability, and version "
-            f"{degenerate.JUDGE.version} of the judge `degenerate`, which reads the text alone. Version 2 needs the "
+            f"{_linear_scores.JUDGE.version} of the judge `degenerate`, which reads the text alone. Version 2 needs the "
             "log-probability of uncertain texts only. Its margin was chosen for its cost and by cross-validation on "
             "training texts, when the figures of version 1 below were known; a count of how often text and "
             "log-probability disagree, by the text's probability, had included the real responses below. "

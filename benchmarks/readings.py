@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from benchmarks.degenerate import load
 from benchmarks.results import section, table
 from orchestrator import judges
-from orchestrator.judges import degenerate
-from orchestrator.judges.degenerate import Features
+from orchestrator.judges import _linear_scores
+from orchestrator.judges._linear_scores import Features
 
 SPLIT = "test log-probability"
 CLASSES = ("refused", "complied", "degenerate", "unclear")
@@ -31,7 +31,7 @@ class Reading:
 
     Attributes:
         distance: |alpha|.
-        judged: Its class by the judges `keyword` and `degenerate`.
+        judged: Its class by the judge `keyword` and by version 4 of `degenerate`.
         label: The class that the reader gave it.
         by_class: Whether it was drawn by its class.
     """
@@ -49,10 +49,10 @@ def readings() -> Iterator[Reading]:
         if row["split"] != SPLIT:
             continue
         if "features" in row:
-            verdict = degenerate.decide(degenerate.combine(Features.from_json(row["features"])))
+            verdict = _linear_scores.decide(_linear_scores.combine(Features.from_json(row["features"])))
             refused = row["keyword"] == "refused"
         else:
-            verdict = degenerate.JUDGE.verdict("", row["response"])
+            verdict = _linear_scores.JUDGE.verdict("", row["response"])
             refused = keyword.verdict("", row["response"]) == "refused"
         judged = "refused" if refused else "complied" if verdict == "coherent" else verdict
         yield Reading(abs(row["alpha"]), judged, row["labels"][1], by_class=False)
@@ -91,7 +91,7 @@ def report() -> str:
         [
             "## Responses read at 0.1, 0.2 and 0.3",
             f"`python -m benchmarks.readings`: class by the judges `keyword` and `degenerate` (version "
-            f"{degenerate.JUDGE.version}, the text alone), and whether a language model that read the response without "
+            f"{_linear_scores.JUDGE.version}, the text alone), and whether a language model that read the response without "
             "knowing it agrees; in parentheses, the labels that it gave instead. The third column holds responses of "
             f"the split {SPLIT} at distances from 0.05 below to less than 0.05 above; their share is that of the "
             "draw. The fourth holds responses at exactly this distance that were drawn by class from stored sweeps "

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from orchestrator.judges import _log_probability, degenerate
-from orchestrator.judges.degenerate import Scores
+from orchestrator.judges import _linear_scores, _log_probability
+from orchestrator.judges._linear_scores import Scores
 from orchestrator.utils.hashing import text_id
 from scripts.fit_degenerate import DATA, FOLDS, ROOT, Model, Text, features_of, rows, training_rows
 
@@ -147,7 +147,7 @@ def main() -> None:
     by_text = np.array([example.p_other >= _log_probability.OTHER for example in texts])
     print("with log-probability:")
     for threshold in THRESHOLDS:
-        called = np.where(by_text, p_text >= degenerate.load_weights()["threshold"], p >= threshold)
+        called = np.where(by_text, p_text >= _linear_scores.load_weights()["threshold"], p >= threshold)
         print(f"{threshold:.2f}: {describe(called, texts)}")
     fitted = fit(*arrays(texts))
     weights = {name: round(float(value), 4) for name, value in zip(texts[0].inputs, fitted, strict=True)}

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from orchestrator.judges import degenerate
+from orchestrator.judges._linear_scores import measure
 from orchestrator.judges._text_features import is_number, is_uncalibrated
 from scripts.fit_degenerate import CLASSES, DATA, FOLDS, ROOT, derived, fold_of, rows
 from scripts.make_ruins import ruins
@@ -109,7 +110,7 @@ class Model:
     """
 
     def __init__(self, texts: list[Text]) -> None:
-        inputs = [degenerate.inputs_of(text.text) for text in texts]
+        inputs = [degenerate.inputs_of(text.text, measure(text.text)) for text in texts]
         self.names = list(inputs[0])
         values = np.array([list(row.values()) for row in inputs])
         self.mean, self.scale = values.mean(axis=0).round(6), values.std(axis=0).round(6) + 1e-6

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[1] / "benchmarks" / "data" / "degenerate"
-SEED = 41
+SPLITS = (("test", "sf", 41), ("test 5", "st", 42))
+"""Splits whose written texts are ruined, the beginning of the ids, and the seed."""
 OF_A_KIND = 20
 PROSE = frozenset({"prose", "long", "recipe", "dialogue", "poem", "anaphora", "refusal", "list"})
 SMALL = (
@@ -210,11 +211,11 @@ def ruins(written: Sequence[dict[str, Any]], seed: str, of_a_kind: int) -> list[
 def main() -> None:
     """Write synthetic.jsonl."""
     lines = (DATA / "written.jsonl").read_text(encoding="utf-8").splitlines()
-    written = [row for row in map(json.loads, lines) if row["split"] == "test"]
-    out = [
-        {"id": f"sf-{i:03d}", "split": "test", "kind": kind, "text": text}
-        for i, (kind, text) in enumerate(ruins(written, str(SEED), OF_A_KIND))
-    ]
+    out = []
+    for split, prefix, seed in SPLITS:
+        written = [row for row in map(json.loads, lines) if row["split"] == split]
+        for i, (kind, text) in enumerate(ruins(written, str(seed), OF_A_KIND)):
+            out.append({"id": f"{prefix}-{i:03d}", "split": split, "kind": kind, "text": text})
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in out)
     (DATA / "synthetic.jsonl").write_text(rows, encoding="utf-8")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from operator import mul
@@ -25,7 +25,17 @@ from typing import Any
 
 from orchestrator.judges import Judge, _linear_scores
 from orchestrator.judges._format_features import format_features
-from orchestrator.judges._linear_scores import DIGITS, END, HEAD, MIN_SEPARATE, TAIL, Probabilities, excerpt, measure
+from orchestrator.judges._linear_scores import (
+    DIGITS,
+    END,
+    HEAD,
+    MIN_SEPARATE,
+    TAIL,
+    Features,
+    Probabilities,
+    excerpt,
+    measure,
+)
 from orchestrator.judges._text_features import is_number, is_uncalibrated
 
 LIMIT = 6.0
@@ -88,9 +98,13 @@ def reason(response: str) -> str | None:
     )
 
 
-def inputs_of(response: str) -> dict[str, float]:
-    """Return the features of a response that is not empty, by name: of repetition, words, its end, and its form."""
-    features = measure(response)
+def inputs_of(response: str, features: Features) -> dict[str, float]:
+    """Return the inputs of the network by name: the features of repetition, words, the end and the form.
+
+    Args:
+        response: A response that is not empty.
+        features: What `measure` returned for it.
+    """
     end = features.words if features.end is None else features.end
     return {
         **{f"loop: {name}": value for name, value in features.loop.items()},
@@ -105,11 +119,13 @@ def probabilities(response: str) -> Probabilities:
     """Return the probabilities of the three verdicts."""
     if not response.strip() or is_number(response.strip()) or is_uncalibrated(response):
         return _linear_scores.probabilities(response)
-    inputs = inputs_of(response)
+    features = measure(response)
+    return combine(inputs_of(response, features), _linear_scores.loop_probability(features))
+
+
+def combine(inputs: Mapping[str, float], repetition: float) -> Probabilities:
+    """Return the probabilities of the three verdicts for these inputs, and for this probability of repetition."""
     coherent, _, unclear = (round(p, DIGITS) for p in evaluate(list(inputs.values())))
-    repetition = _linear_scores.loop_probability(
-        {name.removeprefix("loop: "): value for name, value in inputs.items() if name.startswith("loop: ")}
-    )
     return Probabilities(coherent, 1.0 - coherent - unclear, unclear, repetition)
 
 
