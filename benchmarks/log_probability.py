@@ -154,9 +154,9 @@ def report() -> str:
             "## Degenerate responses with log-probabilities",
             f"`python -m benchmarks.log_probability`: versions {_log_probability.JUDGE.version} and "
             f"{_log_probability.UNCERTAIN.version} of the combination of text and log-probability, and version "
-            f"{_linear_scores.JUDGE.version} of the judge `degenerate`, which reads the text alone. Version 2 needs the "
-            "log-probability of uncertain texts only. Its margin was chosen for its cost and by cross-validation on "
-            "training texts, when the figures of version 1 below were known; a count of how often text and "
+            f"{_linear_scores.JUDGE.version} of the judge `degenerate`, which reads the text alone. Version 2 needs "
+            "the log-probability of uncertain texts only. Its margin was chosen for its cost and by cross-validation "
+            "on training texts, when the figures of version 1 below were known; a count of how often text and "
             "log-probability disagree, by the text's probability, had included the real responses below. "
             "Cells are the texts that are called degenerate, with 95% Clopper-Pearson intervals. "
             "Language models wrote, read and labeled the texts (`benchmarks/data/degenerate/README.md`).",

@@ -3,11 +3,11 @@
     python -m scripts.fit_degenerate
 
 They are version 4 of the judge `degenerate`, on which the rules with log-probabilities rest (fit_network.py fits the
-current version). A text is coherent English, degenerate, or in another language or notation. The probability that it is degenerate is
-1 - (1 - loop) (1 - ruin) (1 - ruin of its end): `loop` is a logistic score of the features of repetition, `ruin` one of
-three softmax scores of the features of words. Both are fitted together by maximum likelihood, with a quadratic penalty.
-The operating point is chosen by cross-validation on the training texts, in which texts from the same prompt or written
-text are left out together. No test text is read.
+current version). A text is coherent English, degenerate, or in another language or notation. The probability that it is
+degenerate is 1 - (1 - loop) (1 - ruin) (1 - ruin of its end): `loop` is a logistic score of the features of repetition,
+`ruin` one of three softmax scores of the features of words. Both are fitted together by maximum likelihood, with a
+quadratic penalty. The operating point is chosen by cross-validation on the training texts, in which texts from the same
+prompt or written text are left out together. No test text is read.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ from orchestrator.judges._text_features import is_number, is_uncalibrated
 
 LIMIT = 6.0
 """Standardized features beyond this value count as this value."""
+LOOPED = 0.6
+"""Share of a text from which on its end, if it repeats one piece at least three times, decides in any language."""
 
 
 class Degenerate(Judge):
@@ -53,7 +55,7 @@ class Degenerate(Judge):
     @property
     def parameters(self) -> dict[str, Any]:
         """The fitted weights and thresholds, and the sizes of the excerpts that are judged."""
-        sizes = [HEAD, TAIL, END, MIN_SEPARATE, DIGITS, LIMIT]
+        sizes = [HEAD, TAIL, END, MIN_SEPARATE, DIGITS, LIMIT, LOOPED]
         return {"sizes": sizes, "loop": _linear_scores.load_weights()["loop"], **load_network()}
 
     def verdict(self, prompt: str, response: str) -> str:
@@ -124,8 +126,15 @@ def probabilities(response: str) -> Probabilities:
 
 
 def combine(inputs: Mapping[str, float], repetition: float) -> Probabilities:
-    """Return the probabilities of the three verdicts for these inputs, and for this probability of repetition."""
-    coherent, _, unclear = (round(p, DIGITS) for p in evaluate(list(inputs.values())))
+    """Return the probabilities of the three verdicts for these inputs, and for this probability of repetition.
+
+    A text that mostly repeats one piece is at least as probably degenerate as it is repetitive, whatever its language.
+    """
+    coherent, _, unclear = evaluate(list(inputs.values()))
+    if inputs["loop: tail thrice"] >= LOOPED:
+        calm = min(1.0, (1.0 - repetition) / max(coherent + unclear, 1e-9))
+        coherent, unclear = coherent * calm, unclear * calm
+    coherent, unclear = round(coherent, DIGITS), round(unclear, DIGITS)
     return Probabilities(coherent, 1.0 - coherent - unclear, unclear, repetition)
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
 from orchestrator.judges import _log_probability, degenerate
+from orchestrator.judges._linear_scores import Scores
 from orchestrator.judges._log_probability import JUDGE as COMBINED
 from orchestrator.judges._log_probability import UNCERTAIN
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
-from orchestrator.judges.degenerate import Scores
 from orchestrator.pipeline.log_probability import unmeasured
 from orchestrator.pipeline.reduce import judge_coherence_and_reduce
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
