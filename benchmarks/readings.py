@@ -94,8 +94,8 @@ def report() -> str:
             f"{_linear_scores.JUDGE.version}, the text alone), and whether a language model that read the response "
             "without knowing it agrees; in parentheses, the labels that it gave instead. The third column holds "
             f"responses of the split {SPLIT} at distances from 0.05 below to less than 0.05 above; their share is "
-            "that of the draw. The fourth holds responses at exactly this distance that were drawn by class from stored sweeps "
-            "over random directions, to reach ten of each class; each share is that of its class.",
+            "that of the draw. The fourth holds responses at exactly this distance that were drawn by class from "
+            "stored sweeps over random directions, to reach ten of each class; each share is that of its class.",
             table(header, rows),
         ]
     )

@@ -82,8 +82,10 @@ def test_a_response_without_a_verdict_on_degeneracy_has_no_outcome(stored: Store
         ({2: "abc", 3: "abc"}, 3),
         ({3: "abc", 4: "ab"}, 3),
         ({3: "abc", 4: "abc"}, 4),
-        ({3: "a", 4: "ab"}, 4),
-        ({}, 4),
+        ({4: "abc", 5: "ab"}, 4),
+        ({4: "abc", 5: "abc"}, 5),
+        ({4: "a", 5: "ab"}, 5),
+        ({}, 5),
     ],
 )
 def test_the_latest_version_that_has_judged_all_responses_counts(judged: dict[int, str], version: int) -> None:
