@@ -2,7 +2,7 @@
 
     python -m scripts.make_ruins
 
-scripts/fit_degenerate.py makes those for training, from training texts only.
+scripts/fit_network.py and scripts/fit_degenerate.py make those for training, from training texts only.
 """
 
 from __future__ import annotations

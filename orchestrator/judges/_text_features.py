@@ -1,7 +1,7 @@
 """Features of a text by which the judge `degenerate` decides: repetition, English words and their order, torn words.
 
 Pure functions of the text: no locale, no compressor, no model. Features are near 0 in ordinary English and rarely
-exceed 1, unless stated otherwise. scripts/fit_degenerate.py fits their weights.
+exceed 1, unless stated otherwise. scripts/fit_network.py and scripts/fit_degenerate.py fit their weights.
 """
 
 from __future__ import annotations
