@@ -82,7 +82,7 @@ class SlowStarts:
     def __init__(self, failures: int) -> None:
         self.failures, self.calls = failures, 0
 
-    def __call__(self, folder: Path) -> None:
+    def __call__(self, folder: Path, metrics_port: int | None) -> None:
         self.calls += 1
         if self.calls <= self.failures:
             raise Exception("The current node timed out during startup. This could happen because ...")

@@ -14,13 +14,13 @@ pytestmark = pytest.mark.cluster
 
 
 def test_labels_of_stored_responses_correct_the_share_in_later_results(tmp_path: Path) -> None:
-    """The labels are the keyword judge's and the text judge's verdicts, except that every fifth one is the opposite."""
+    """The labels are the verdicts of the judge of degeneracy, but one in twenty coherent responses is a ruin."""
     ran = call("run", f"out={tmp_path}", "engine=dummy", "grid.steps=4", "grid.directions=1")
     assert ran.code == 0, ran.err
     (sweep,) = tmp_path.glob("*/sweeps/*")
     responses = load_study(sweep).generations.drop_duplicates("response_id")
-    opposite = {"degenerate": "complied", "coherent": "degenerate", "unclear": "unclear"}
-    labels = responses["degenerate"].where(responses.index % 5 > 0, responses["degenerate"].map(opposite))
+    labels = responses["degenerate"].replace("coherent", "complied")
+    labels = labels.where((labels != "complied") | (responses.index % 20 > 0), "degenerate")
     file = tmp_path / "labels.csv"
     responses.assign(label=labels)[["response_id", "response", "label"]].to_csv(file, index=False)
 

@@ -26,7 +26,7 @@ def test_templates(monkeypatch: pytest.MonkeyPatch) -> None:
             "folder": "",
             "template": "tokenizer",
             "source": None,
-            "jobs": [([(system, ["Hello"])], "", False, ["A"])],
+            "jobs": [([(system, ["Hello"])], "", (False, {}), ["A"])],
         }
         response = chat_templates.respond(request)
         assert response.keys() & {"results", "text", "continuation"}

@@ -42,7 +42,12 @@ def run(
 
     monkeypatch.setattr(execute, "_run_in_session", in_session)
     tasks: Any = [SimpleNamespace(key=name) for name in "abc"]
-    config = SimpleNamespace(cluster=SimpleNamespace(kind=kind))
+    config = SimpleNamespace(cluster=SimpleNamespace(kind=kind, part=None), retry=None)
+
+    def left(*_: Any) -> Any:
+        return SimpleNamespace(tasks=[task for task in tasks if task.key not in stored.generations])
+
+    monkeypatch.setattr(execute, "find_missing", left)
     inputs: Any = (SimpleNamespace(config=config), stored, tasks, None)
     return execute._run_tasks(*inputs), seen
 

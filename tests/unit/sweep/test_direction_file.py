@@ -88,7 +88,7 @@ def test_the_default_kind_is_not_part_of_a_grids_json(grid: Grid, sweep_id: str)
     assert Sweep(grid, ("p",)).id == sweep_id
 
 
-@pytest.mark.parametrize("name", ["atention", "towards", "_seeded", "", "../judges/keyword"])
+@pytest.mark.parametrize("name", ["atention", "towards", "_seeded", "../judges/keyword"])
 def test_an_unknown_seeded_kind_is_refused_with_the_known_ones(
     attention: type[directions.Direction], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,5 +249,5 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         read_sweeps([tmp_path])
     with pytest.raises(UserError, match="did you mean 'html'"):
         section_only(["htm=x"], "compare")
-    with pytest.raises(UserError, match="name a file"):
+    with pytest.raises(UserError, match="give a value"):
         compose(section_only(["html="], "compare"))
