@@ -28,6 +28,7 @@ from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_miss
 from orchestrator.pipeline.prompt_sets import is_to_download, load_system_prompts, probe_configs, sampling_of
 from orchestrator.pipeline.smaller_sweep import smaller_sweep
 from orchestrator.planning import cost
+from orchestrator.planning.adaptive_shares import simulated_share
 from orchestrator.planning.cost import JudgePlan, Plan
 from orchestrator.planning.gpus import find_gpu, key_of_installed
 from orchestrator.planning.limits import check_disk, check_memory
@@ -100,18 +101,18 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
         missing = find_missing(prepared, stored, config.cluster.part, config.retry == Retry.failed)
         plan = estimate_prepared(prepared, missing.possible, stored)
         if not missing.is_final:
-            plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing)))
+            plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing, prepared.sweep.grid)))
         rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
         return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
 
 
-def _adaptive_note(missing: MissingTasks) -> str:
-    """Return the range of the number of points that an adaptive grid measures."""
+def _adaptive_note(missing: MissingTasks, grid: Grid) -> str:
+    """Return the range of the number of points that an adaptive grid measures, and what simulations say about it."""
     least, most = (len({task.point for task in tasks}) for tasks in (missing.tasks, missing.possible))
     return (
         f"grid.adaptive=true measures from {least} to {most} further points, as verdicts decide: this is the cost of "
-        f"{most}, and that of {least} is {100 * least / most:.0f}% of it"
+        f"{most}, and that of {least} is {100 * least / most:.0f}% of it ({simulated_share(grid)})"
     )
 
 
@@ -287,9 +288,12 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
         if _is_assumed(probes):
             notes.append(_assumption(probes))
         prompts |= _assumed_prompts(config, presets, probes)
-    if config.grid.adaptive:
-        notes.append("grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all")
     sweep = Sweep(_assumed_grid(config), tuple(prompts), tuple(config.judge_names))
+    if config.grid.adaptive:
+        notes.append(
+            "grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all "
+            f"({simulated_share(sweep.grid)})"
+        )
     return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
 
 
