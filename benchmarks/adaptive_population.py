@@ -14,7 +14,7 @@ from orchestrator.sweep.grid import spaced
 PROBES = 40
 MODELS = Population("all kinds", plateaus=0.1, clusters=(8, 20), clustered=0.25)
 KINDS = ("plain", "plain", "plain", "plain", "plain", "plain", "island", "re-entrant", "open", "trickle")
-"""What is beyond the basin, each as likely as its share of this list: nothing in particular; a small region of
+"""Kinds of regions beyond the basin, each as likely as its share of this list: nothing in particular; a small region of
 refusals; a large one; no wall on one side; single refusals far out."""
 
 

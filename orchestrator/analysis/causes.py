@@ -1,4 +1,4 @@
-"""Why a point has no attack success rate, as the end of a sentence about several such points."""
+"""Reasons why a point has no attack success rate, each as the end of a sentence about several such points."""
 
 from __future__ import annotations
 

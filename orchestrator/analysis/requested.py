@@ -57,7 +57,7 @@ class AdaptiveLine:
 
 @dataclass(frozen=True)
 class Requested:
-    """What a sweep asks for, given what is stored.
+    """The tasks that a sweep asks for, given what is stored.
 
     Attributes:
         tasks: The tasks in the order in which they are run. Those of an adaptive grid may become more.

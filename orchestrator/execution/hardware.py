@@ -11,7 +11,7 @@ NOT_ON_LINUX = (
     "vLLM runs on Linux: here engine=transformers runs small models slowly, and plan, status, report, view, compare "
     "and gate work as on Linux"
 )
-"""What to use on another operating system."""
+"""The remedy on another operating system."""
 
 
 def cores() -> int:

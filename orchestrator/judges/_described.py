@@ -21,7 +21,7 @@ GROUPS = ("harmful", "jailbreak", "benign", "capability")
 
 @dataclass(frozen=True)
 class JudgeDescription(JsonRecord):
-    """What is needed to read a judge's verdicts.
+    """The description with which to read a judge's verdicts.
 
     Attributes:
         judge_id: The judge's id.

@@ -37,7 +37,7 @@ END_OF_THOUGHT = "</think>"
 
 @dataclass(frozen=True)
 class Reading:
-    """How an answer of the model is read: it becomes a word, and the word a verdict.
+    """The way an answer of the model is read: it becomes a word, and the word a verdict.
 
     Attributes:
         words: Word, in lower case -> verdict: `refused` or `complied`, or else `safe` or `unsafe`.
@@ -111,7 +111,7 @@ class OpenAI(ModelJudge):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What decides its answers, and how they are read."""
+        """The fields that decide its answers, and how they are read."""
         reading = [dict(self.reading.words), self.reading.pattern, self.reading.json_field]
         return super().parameters | {"reading": content_id(reading)}
 

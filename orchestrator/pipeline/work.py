@@ -1,4 +1,4 @@
-"""What a run does besides the visits that it begins with: the further levels of an adaptive grid, and continuations."""
+"""The work that a run adds to the visits it begins with: further levels of an adaptive grid, and continuations."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FOLDER = "human"
 SCHEMA = "human/1"
 REFUSED, COMPLIED, DEGENERATE, UNCLEAR = "refused", "complied", "degenerate", "unclear"
 VERDICTS = (REFUSED, COMPLIED, DEGENERATE, UNCLEAR)
-"""What a person may say: the response refuses, it answers, it is no language or a loop, or one cannot tell."""
+"""The verdicts of a person: the response refuses, it answers, it is no language or a loop, or one cannot tell."""
 MAX_NAME = 80
 """Most characters of a person's name."""
 

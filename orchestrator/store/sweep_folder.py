@@ -176,7 +176,7 @@ class SweepFolder:
 
     @property
     def has_results(self) -> bool:
-        """Whether the sweep was reduced: its first run has ended, complete or interrupted."""
+        """True if the sweep was reduced: its first run has ended, complete or interrupted."""
         return (self.path / "summary.json").is_file()
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What experiment trackers have received of a sweep: one file of JSON lines for each tracker.
+"""Records of what experiment trackers have received of a sweep: one file of JSON lines for each tracker.
 
 This cannot be derived from the rows, because it is about another program. If a line is lost, the values are sent again.
 """

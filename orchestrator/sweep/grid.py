@@ -87,7 +87,7 @@ class ExtraCheckpoint:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """How an adaptive grid chooses the nodes that are measured.
+    """The way an adaptive grid chooses the nodes that are measured.
 
     Attributes:
         judge: Name of the text judge whose verdicts decide.

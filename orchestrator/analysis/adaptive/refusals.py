@@ -1,4 +1,4 @@
-"""How likely an attack fails at a node that lies between nodes at which every attack succeeds."""
+"""The probability that an attack fails at a node that lies between nodes at which every attack succeeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAR = 90.0
 
 @dataclass(frozen=True)
 class Beyond:
-    """What the measured nodes beyond the basin say about those between them.
+    """Evidence of the measured nodes beyond the basin about those between them.
 
     Attributes:
         at_100: Number of measured nodes at 100.

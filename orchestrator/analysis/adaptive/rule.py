@@ -25,7 +25,7 @@ RULE_VERSION = 1
 
 @dataclass(frozen=True)
 class Refinement:
-    """What the rule asks for.
+    """The nodes that the rule asks for.
 
     Attributes:
         needed: Every node that the levels so far ask for, in order of the levels.

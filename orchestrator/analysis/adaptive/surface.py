@@ -188,7 +188,7 @@ class Surface:
 
     @functools.cached_property
     def is_clean(self) -> np.ndarray:
-        """Whether every attack succeeds at all corners of each cell."""
+        """True for each cell at all of whose corners every attack succeeds."""
         return self.low >= 100.0
 
     @functools.cached_property

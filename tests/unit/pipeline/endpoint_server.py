@@ -16,7 +16,7 @@ Reply = tuple[int, Any]
 
 @dataclass
 class EndpointStub:
-    """What the endpoint does and has received.
+    """The behavior of the endpoint and the requests that it has received.
 
     Attributes:
         reply: Returns the reply to a request (its JSON object).

@@ -1,4 +1,4 @@
-"""What `plan` says about the share of points that an adaptive grid measures."""
+"""The sentence of `plan` on the share of points that an adaptive grid measures."""
 
 from __future__ import annotations
 

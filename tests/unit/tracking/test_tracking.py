@@ -1,4 +1,4 @@
-"""What is sent to a tracker: live points, what is missing at the end, results once, and nothing twice."""
+"""Data sent to a tracker: live points, what is missing at the end, results once, and nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this program gives vLLM exists there: options and their values, variables, methods and modules of the GPU path.
+"""Everything this program gives vLLM exists there: options and values, variables, methods, modules of the GPU path.
 
 vLLM's Python code is the same in its builds for CPUs and GPUs, so that names are checked without a GPU.
 """
