@@ -18,10 +18,10 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -250,13 +250,38 @@ def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:
     return p
 
 
-def choose_threshold(p: np.ndarray, texts: list[Text]) -> float:
-    """Return the lowest threshold with at most a share of FALSE_ALARMS among the coherent texts."""
+class LabeledText(Protocol):
+    """A text with its label, from training data."""
+
+    @property
+    def label(self) -> str:
+        """One of CLASSES."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the text; those of the model under test begin with `real`."""
+
+    @property
+    def validates(self) -> bool:
+        """True if it counts when the threshold is chosen."""
+
+
+def choose_threshold(
+    p: np.ndarray, texts: Sequence[LabeledText], thresholds: Sequence[float], false_alarms: float
+) -> float:
+    """Return the lowest of the thresholds with at most a share of `false_alarms` among the coherent texts.
+
+    Args:
+        p: Probabilities of the classes by cross-validation: float[text, class].
+        texts: The texts.
+        thresholds: The thresholds of the probability of `degenerate` to choose from.
+        false_alarms: The share of coherent texts that may be called degenerate.
+    """
     validates = np.array([text.validates for text in texts])
     labels = np.array([text.label for text in texts])
     real = np.array([text.kind.startswith("real") for text in texts])
     alarms = {}
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         called = p[:, 1] >= threshold
 
         def share(label: str, source: np.ndarray, called: np.ndarray = called) -> str:
@@ -269,14 +294,14 @@ def choose_threshold(p: np.ndarray, texts: list[Text]) -> float:
             f"ones; false alarms {alarms[threshold]:.1%} ({share('coherent', real)} real, {share('coherent', ~real)} "
             f"written); other {share('unclear', ~real)}"
         )
-    return min(threshold for threshold, share in alarms.items() if share <= FALSE_ALARMS)
+    return min(threshold for threshold, share in alarms.items() if share <= false_alarms)
 
 
 def main() -> None:
     """Fit, choose the threshold, and store both."""
     texts = list(training_texts())
     model = Model(texts)
-    threshold = choose_threshold(cross_validate(model, texts), texts)
+    threshold = choose_threshold(cross_validate(model, texts), texts, THRESHOLDS, FALSE_ALARMS)
     fitted = model.split(model.fit(np.ones(len(texts), dtype=bool)))
     names = (model.names[0], model.names[1], model.names[1])
     stored: dict[str, Any] = {"threshold": threshold}

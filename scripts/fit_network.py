@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from orchestrator.judges import degenerate
 from orchestrator.judges._linear_scores import measure
 from orchestrator.judges._text_features import is_number, is_uncalibrated
-from scripts.fit_degenerate import CLASSES, DATA, FOLDS, ROOT, derived, fold_of, rows
+from scripts.fit_degenerate import CLASSES, DATA, FOLDS, ROOT, choose_threshold, derived, fold_of, rows
 from scripts.make_ruins import ruins
 
 NETWORK = ROOT / "orchestrator" / "data" / "english" / "degenerate_network.json"
@@ -164,28 +164,6 @@ def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:
     return p
 
 
-def choose_threshold(p: np.ndarray, texts: list[Text]) -> float:
-    """Return the lowest threshold with at most a share of FALSE_ALARMS among the coherent texts."""
-    validates = np.array([text.validates for text in texts])
-    labels = np.array([text.label for text in texts])
-    real = np.array([text.kind.startswith("real") for text in texts])
-    alarms = {}
-    for threshold in THRESHOLDS:
-        called = p[:, 1] >= threshold
-
-        def share(label: str, source: np.ndarray, called: np.ndarray = called) -> str:
-            members = called[validates & (labels == label) & source]
-            return f"{members.sum()}/{len(members)} = {members.mean():.1%}"
-
-        alarms[threshold] = called[validates & (labels == "coherent")].mean()
-        print(
-            f"{threshold:.2f}: recall {share('degenerate', real)} of real ruins, {share('degenerate', ~real)} of made "
-            f"ones; false alarms {alarms[threshold]:.1%} ({share('coherent', real)} real, {share('coherent', ~real)} "
-            f"written); other {share('unclear', ~real)}"
-        )
-    return min(threshold for threshold, share in alarms.items() if share <= FALSE_ALARMS)
-
-
 def usable(text: str) -> bool:
     """Return whether a text is judged by its features."""
     return bool(text.strip()) and not is_number(text.strip()) and not is_uncalibrated(text)
@@ -195,7 +173,7 @@ def main() -> None:
     """Fit, choose the threshold, and store both."""
     texts = [text for text in training_texts() if usable(text.text)]
     model = Model(texts)
-    threshold = choose_threshold(cross_validate(model, texts), texts)
+    threshold = choose_threshold(cross_validate(model, texts), texts, THRESHOLDS, FALSE_ALARMS)
     hidden, output = model.split(model.fit(np.ones(len(texts), dtype=bool)))
     stored = {
         "threshold": threshold,
