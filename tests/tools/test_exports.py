@@ -50,10 +50,10 @@ def test_inspect_reads_a_log_for_each_point(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random_1d", "random_2d"])
 def test_vtk_reads_lines_and_planes(kind: str, tmp_path: Path) -> None:
-    sweep = store_sweep(tmp_path / "out", basin(0.3), kind=kind, steps=4)
+    sweep = store_sweep(tmp_path / "out", basin(0.3), kind=kind, steps=4, leave_out=lambda node: node.alpha == 0.5)
     files = read_back(VTK, "vtp", sweep, tmp_path / "files")
     landscape = load_study(sweep).landscape
     for (name, read), (_, rows) in zip(files.items(), landscape.groupby("line"), strict=True):
         assert read["cells"] == ([1, 0] if kind == "random_1d" else [0, 16]), name
         expected = sorted(zip(rows["alpha"], rows["beta"].fillna(0.0), rows["asr"], strict=True))
-        assert np.array(sorted(map(tuple, read["asr"]))) == pytest.approx(np.array(expected))
+        assert np.array(sorted(map(tuple, read["asr"]))) == pytest.approx(np.array(expected), nan_ok=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.landscape import primary_rows, split_lines
@@ -47,7 +48,9 @@ def poly_data(rows: pd.DataFrame) -> ElementTree.Element:
         width, height = len(alphas), rows["beta"].nunique()
         corners = itertools.product(range(height - 1), range(width - 1))
         shapes = [(j * width + i, j * width + i + 1, (j + 1) * width + i + 1, (j + 1) * width + i) for j, i in corners]
-    file = ElementTree.Element("VTKFile", type="PolyData", version="0.1", byte_order="LittleEndian")
+    file = ElementTree.Element(
+        "VTKFile", type="PolyData", version="0.1", byte_order="LittleEndian", header_type="UInt32"
+    )
     counts = {"NumberOfLines": len(shapes) * is_line, "NumberOfPolys": len(shapes) * (not is_line)}
     data = ElementTree.SubElement(file, "PolyData")
     piece = ElementTree.SubElement(
@@ -71,9 +74,11 @@ def poly_data(rows: pd.DataFrame) -> ElementTree.Element:
 def _array(
     parent: ElementTree.Element, name: str, values: Sequence[float], kind: str = "Float64", components: int = 1
 ) -> None:
-    attributes = {"type": kind, "Name": name, "NumberOfComponents": str(components), "format": "ascii"}
-    ElementTree.SubElement(parent, "DataArray", attributes).text = " ".join(_texts(values))
+    """Add an array in base64, after its number of bytes: VTK reads no NaN in text."""
+    attributes = {"type": kind, "Name": name, "NumberOfComponents": str(components), "format": "binary"}
+    data = np.array(values, dtype=_TYPES[kind]).tobytes()
+    encoded = base64.b64encode(np.array([len(data)], dtype="<u4").tobytes() + data)
+    ElementTree.SubElement(parent, "DataArray", attributes).text = encoded.decode()
 
 
-def _texts(values: Iterable[float]) -> Iterable[str]:
-    return ("nan" if value is None or math.isnan(value) else str(value) for value in values)
+_TYPES = {"Float64": "<f8", "Int64": "<i8"}
