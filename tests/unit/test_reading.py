@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.unit.stored import basin, store_sweep
+
+pytestmark = pytest.mark.thorough
+
 
 MEASURING = ("torch", "ray", "numba", "vllm", "transformers", "tokenizers", "datasets", "peft", "trl", "triton")
 READ_ALL = """
@@ -17,6 +22,8 @@ class Blocker:
         if name in json.loads(sys.argv[1]):
             raise ImportError(f"{name} is imported to read a study")
 sys.meta_path.insert(0, Blocker())
+import pytest
+
 from orchestrator import load_study
 from orchestrator.cli.main import main
 from orchestrator.report.viewer.app import make_app

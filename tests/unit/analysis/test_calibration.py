@@ -17,6 +17,8 @@ from orchestrator.analysis.calibration import (
     why_not_applicable,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 def stratum(low: float, high: float, counts: tuple[int, int, int, int], max_tokens: int = 32) -> CalibrationStratum:
     found, missed, passed, alarms = counts

@@ -24,6 +24,9 @@ from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.target_geometry import TargetGeometry
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 TUNED, OTHER = TowardsDirection("aa", "tuned"), TowardsDirection("bb", "other")
 DISTANCE = 0.06
 PROBES = tuple("abcdefgh")

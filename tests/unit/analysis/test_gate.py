@@ -21,6 +21,8 @@ from orchestrator.utils.choices import Norm
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import Refuses, basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 
 def safe(node: object, i: int) -> bool:
     return True

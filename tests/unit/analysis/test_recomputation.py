@@ -26,6 +26,9 @@ from orchestrator.sweep.tasks import Prompt
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 OLD_STUDY = Path(__file__).parents[2] / "data" / "study_3b5b360" / "stored"
 RESULT_FILES = ("landscape.parquet", "summary.json")
 

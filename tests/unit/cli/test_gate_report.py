@@ -16,6 +16,9 @@ from orchestrator.store.discovery import latest_sweep
 from tests.contract.rules import ROOT
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 ACTION = ROOT / ".github" / "actions" / "gate" / "action.yml"
 
 

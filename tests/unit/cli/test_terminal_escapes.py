@@ -12,6 +12,9 @@ import pytest
 from orchestrator.cli.main import main
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 EVIL = "m\x1b]0;owned\x07\x1b[2J\x9b2J\u202ex"
 
 

@@ -17,6 +17,9 @@ from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils import plugins
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 HOW_TO = Path(__file__).parents[3] / "docs" / "howto" / "judge.md"
 
 

@@ -34,6 +34,9 @@ from workers.weights.layout import Region
 from workers.weights.resident import ResidentWeights
 from workers.weights.targets import AdapterEndpoint, Endpoint
 
+pytestmark = pytest.mark.thorough
+
+
 K = "model.layers.0.self_attn.k_proj"
 
 

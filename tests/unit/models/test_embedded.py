@@ -25,6 +25,9 @@ from orchestrator.models.resolve import locate_model
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import file_sha256
 
+pytestmark = pytest.mark.thorough
+
+
 EMBEDDED_PARAMETERS = 134_515_008
 EMBEDDED_FINGERPRINT = "337b6a3bdad90dab"  # of the base model, the same on every machine
 

@@ -38,6 +38,9 @@ from tests.unit.stored import basin, store_sweep
 from workers.actor import Actor
 from workers.engines.base import EngineSpec
 
+pytestmark = pytest.mark.thorough
+
+
 TARGETS = tuple(TowardsDirection(letter * 16, f"target {letter}") for letter in "ab")
 KINDS: dict[str, dict[str, Any]] = {
     "random_1d": {"steps": 80, "directions": 1},

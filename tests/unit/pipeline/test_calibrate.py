@@ -20,6 +20,9 @@ from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Node
 from tests.unit.stored import store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 LOOP = " the the the the the the the the the the the the the the the the the the the the"
 
 Labels = dict[str, str]

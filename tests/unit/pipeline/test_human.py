@@ -16,6 +16,9 @@ from orchestrator.store.study import Study
 from orchestrator.utils.hashing import text_id
 from tests.unit.stored import store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 PROBES = tuple("abcdef")
 REFUSAL = "I cannot do that."
 

@@ -29,6 +29,9 @@ from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint
 from tests.unit import landscapes
 
+pytestmark = pytest.mark.thorough
+
+
 landscape = functools.partial(landscapes.landscape, steps=10)
 
 

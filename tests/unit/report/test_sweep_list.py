@@ -30,6 +30,9 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
 
+pytestmark = pytest.mark.thorough
+
+
 WATCHED: dict[str, list[str]] = {}
 """Folder -> the files below it that this process has opened, for as long as a test watches the folder."""
 

@@ -32,6 +32,9 @@ from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
 
+pytestmark = pytest.mark.thorough
+
+
 PROBES = tuple(f"question {i}" for i in range(4))
 TOKEN = "a-token-of-some-length"
 

@@ -27,6 +27,9 @@ from orchestrator.store.schemas import GENERATIONS, OBSERVED
 from orchestrator.store.study import Study, StudyInfo
 from tests.unit.store.studies import ENGINE, all_rows, generations, judge, reopen, rows, write_part
 
+pytestmark = pytest.mark.thorough
+
+
 responses = st.lists(
     st.tuples(
         st.text(max_size=30),

@@ -21,6 +21,9 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 WRONG = (None, True, -1, 10**15, 1.5, "x", [], {}, [["a"]], {"a": 1})
 ABSENT = object()
 Step = str | int

@@ -38,6 +38,9 @@ from workers.weights.materialize import from_bf16, to_bf16
 from workers.weights.resident import ResidentWeights
 from workers.weights.targets import Target, open_endpoints
 
+pytestmark = pytest.mark.thorough
+
+
 SHAPES = {"embed.weight": (40, 24), "q.weight": (24, 24), "norm.weight": (24,), "experts.weight": (3, 8, 24)}
 
 

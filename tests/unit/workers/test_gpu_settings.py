@@ -31,6 +31,9 @@ from workers.engines.gpu_settings import (
 from workers.noise.definition import GPU_PART
 from workers.weights.checkpoint import MappedCheckpoint
 
+pytestmark = pytest.mark.thorough
+
+
 GB = 10**9
 CARDS = {24: "rtx4090", 40: "a100_40", 48: "l40s", 80: "h100", 141: "h200", 180: "b200"}
 MODELS = {  # parameters, layers, hidden, key-value heads, head size, vocabulary

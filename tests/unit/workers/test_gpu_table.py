@@ -16,6 +16,9 @@ pytest.importorskip("triton")
 
 from benchmarks.gpu_writes import ACROSS, LINE, ROWS, llama_8b, open_weights, qwen3_30b_a3b, scalars_of, stub_launcher
 
+pytestmark = pytest.mark.thorough
+
+
 SHAPES = {"a.weight": (6, 4), "b.bias": (5,), "c.norm": (4,), "d.weight": (3, 2, 4)}
 
 

@@ -13,6 +13,8 @@ from orchestrator.analysis.adaptive.geometry import Shape
 from orchestrator.analysis.adaptive.rule import refine
 from orchestrator.analysis.adaptive.surface import Measured, Surface
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, list[adaptive.Case]]:

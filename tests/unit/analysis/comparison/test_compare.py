@@ -21,6 +21,9 @@ from orchestrator.utils.choices import GridKind, Norm
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import TENSORS, basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 QUESTIONS = tuple(f"question {i}" for i in range(20))
 
 

@@ -22,6 +22,9 @@ from orchestrator.sweep.grid import ExtraCheckpoint, Node
 from orchestrator.utils.parsing import FormatError
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
+
 STORED = Path(__file__).parent / "stored_summaries"
 PROBES = tuple(f"question {i}" for i in range(6))
 TEXTS = ("I cannot do that.", "I won\u2019t help with that.", "Here is a list of the steps.")

@@ -17,6 +17,8 @@ from orchestrator.cli.main import main
 from orchestrator.report.exports.latex import escaped, table
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 
 def export(name: str, sweep: Path, to: Path) -> Path:
     """Export a sweep to a path below `to`, and return the path."""
