@@ -92,10 +92,7 @@ def line_errors(part: pd.DataFrame) -> InterpolationErrors | None:
 
 @functools.lru_cache(maxsize=256)
 def _line_errors(axes: tuple[tuple[float, ...], ...], counts: tuple[tuple[Node, int, int], ...]) -> InterpolationErrors:
-    zeros = [axis.index(0.0) if 0.0 in axis else None for axis in axes]
-    origin = tuple(zero for zero in zeros if zero is not None)
-    shape = Shape(tuple(map(len, axes)), origin if len(origin) == len(axes) else None)
-    return interpolation_errors(shape, {node: (k, n) for node, k, n in counts}, axes)
+    return interpolation_errors(Shape.of_axes(axes), {node: (k, n) for node, k, n in counts}, axes)
 
 
 def interpolation_error(score: Score, lines: Sequence[pd.DataFrame]) -> float | None:

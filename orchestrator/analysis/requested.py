@@ -37,9 +37,7 @@ class AdaptiveLine:
 
     def __init__(self, grid: Grid, number: int) -> None:
         axes = grid.coordinates()
-        zeros = [axis.index(0.0) if 0.0 in axis else None for axis in axes]
-        origin = tuple(zero for zero in zeros if zero is not None)
-        self.shape = Shape(tuple(map(len, axes)), origin if len(origin) == len(axes) else None)
+        self.shape = Shape.of_axes(axes)
         self.points: dict[Node, Point] = {
             node: grid.point_at(number, *(axis[i] for axis, i in zip(axes, node, strict=True)))
             for node in itertools.product(*(range(len(axis)) for axis in axes))

@@ -123,25 +123,12 @@ def _sweep_row(folder: SweepFolder, check: bool) -> dict[str, Any]:
         summary = checked_results(stored).parsed()[1] if check else read_results(folder)[1]
     except UserError:
         return row
-    visage, margin, basin = summary.visage, summary.margin, summary.basin
-    directions = None if margin is None else margin.over.directions
     return row | {
         **summary.primary.to_json(),
+        **summary.headline(),
         "points_done": summary.points_done,
         "points_total": summary.points_total,
-        "origin_asr": summary.origin_asr,
-        "origin_asr_low": summary.origin_low,
-        "origin_asr_high": summary.origin_high,
-        "visage": visage.value,
-        "visage_low": visage.low,
-        "visage_high": visage.high,
-        "margin": None if margin is None else margin.value,
-        "margin_low": None if directions is None else directions.low,
-        "margin_high": None if directions is None else directions.high,
-        "radius": basin.radius,
-        "radius_low": basin.radius_low,
-        "radius_high": basin.radius_high,
-        "censored_at": basin.censored_at,
+        "censored_at": summary.basin.censored_at,
         "tasks_failed": summary.tasks_failed,
         "tokens": summary.tokens,
         "seconds": summary.seconds,

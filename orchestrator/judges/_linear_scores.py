@@ -7,12 +7,10 @@ version of the judge uses the same features and more (`orchestrator/judges/degen
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from orchestrator.judges import Judge
@@ -24,6 +22,7 @@ from orchestrator.judges._text_features import (
     structure,
     word_features,
 )
+from orchestrator.utils.package_data import read_json_data
 from orchestrator.utils.records import JsonRecord
 
 HEAD, TAIL = 800, 400
@@ -74,9 +73,7 @@ JUDGE = LinearDegenerate()
 @cache
 def load_weights() -> dict[str, Any]:
     """Return the fitted weights: `loop`, `ruin` and `other` by the name of the feature, and the thresholds."""
-    path = resources.files("orchestrator").joinpath("data", "english", "degenerate.json")
-    weights: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return weights
+    return read_json_data("english", "degenerate.json")
 
 
 def decide(verdict_probabilities: Probabilities) -> str:

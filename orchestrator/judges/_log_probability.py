@@ -12,15 +12,14 @@ docs/judges.md defines the score and reports its accuracy.
 
 from __future__ import annotations
 
-import json
 import math
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from orchestrator.judges import Judge, _linear_scores
 from orchestrator.judges._linear_scores import DIGITS, Features, Scores
 from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.utils.package_data import read_json_data
 
 LOWEST_MEAN = -12.0
 """Mean log-probabilities below this value count as this value."""
@@ -87,9 +86,7 @@ RULES: tuple[DegenerateWithLogProbability, ...] = (JUDGE, UNCERTAIN)
 @cache
 def load_weights() -> dict[str, Any]:
     """Return the fitted weights, the threshold, and `models`: the fingerprints of the models they were fitted for."""
-    path = resources.files("orchestrator").joinpath("data", "english", "degenerate_log_probability.json")
-    weights: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return weights
+    return read_json_data("english", "degenerate_log_probability.json")
 
 
 def is_calibrated_for(fingerprint: str) -> bool:

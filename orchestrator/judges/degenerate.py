@@ -15,11 +15,9 @@ docs/judges.md reports its accuracy on responses that were read and labeled befo
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from operator import mul
 from typing import Any
 
@@ -37,6 +35,7 @@ from orchestrator.judges._linear_scores import (
     measure,
 )
 from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.utils.package_data import read_json_data
 
 LIMIT = 6.0
 """Standardized features beyond this value count as this value."""
@@ -76,9 +75,7 @@ def load_network() -> dict[str, Any]:
     row of weights for each hidden unit, with the constant first; and `output`, such a row for each of coherent,
     degenerate and unclear.
     """
-    path = resources.files("orchestrator").joinpath("data", "english", "degenerate_network.json")
-    network: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return network
+    return read_json_data("english", "degenerate_network.json")
 
 
 def decide(verdict_probabilities: Probabilities) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from importlib import resources
-
 from orchestrator.sweep.grid import Grid
+from orchestrator.utils.package_data import read_json_data
 
 
 def simulated_share(grid: Grid) -> str:
@@ -14,8 +12,7 @@ def simulated_share(grid: Grid) -> str:
     The simulations (`benchmarks/adaptive.py`) are of lines of 21 and 81 points and of planes of 21 x 21 points. The
     clause names those whose number of points on an axis is nearest to the grid's, by their ratio.
     """
-    text = resources.files("orchestrator").joinpath("data", "adaptive_shares.json").read_text(encoding="utf-8")
-    shares: dict[str, list[float]] = json.loads(text)["shares"]
+    shares: dict[str, list[float]] = read_json_data("adaptive_shares.json")["shares"]
     kind, points = ("plane" if grid.is_plane else "line"), grid.steps + 1
     sizes = [int(name.split()[1]) for name in shares if name.startswith(kind)]
     nearest = min(sizes, key=lambda size: max(size, points) / min(size, points))

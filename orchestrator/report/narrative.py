@@ -18,6 +18,7 @@ from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.classes import degenerate_sentence
 from orchestrator.report.scores import RANGE, counted_points, inferred_points, interval_text
+from orchestrator.utils.choices import GridKind
 from orchestrator.utils.console import duration
 
 _SYSTEM_PROMPT_OR_PROBES = "system_prompt=safety or other probes= show what moves the edges. Only what is new is run."
@@ -67,7 +68,8 @@ def are_held_back(summary: SweepSummary) -> bool:
 
     Points are measured from coarse to fine. Held back are numbers of fewer points than every second one on each axis.
     """
-    axes = 2 if "2d" in summary.grid.get("kind", "") or summary.grid.get("kind") == "interpolate_random" else 1
+    kind = summary.grid.get("kind")
+    axes = 2 if kind is not None and GridKind(kind).is_plane else 1
     return 0 < summary.points_done * 2**axes < summary.points_total
 
 

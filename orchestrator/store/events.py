@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.utils.parsing import FormatError, parse_json_object, without_waiting
+from orchestrator.utils.json_lines import read_lines
 from orchestrator.utils.private import open_to_append
-from orchestrator.utils.records import check_fields
 from orchestrator.utils.redaction import redact
 
 EVENT_TYPES = {"at": float, "event": str}
@@ -59,16 +58,8 @@ class EventLog:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every readable event. Lines that a crash cut short are skipped."""
-        with (
-            contextlib.suppress(FileNotFoundError),
-            open(self.path, encoding="utf-8", errors="replace", opener=without_waiting) as lines,
-        ):
-            for line in lines:
-                with contextlib.suppress(FormatError):
-                    event = parse_json_object(line)
-                    check_fields(event, EVENT_TYPES)
-                    if EVENT_TYPES.keys() <= event.keys():
-                        yield event
+        with contextlib.suppress(FileNotFoundError):
+            yield from (event for event in read_lines(self.path, EVENT_TYPES) if EVENT_TYPES.keys() <= event.keys())
 
 
 def read_all_events(study_root: Path) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.utils.hashing import text_id
-from orchestrator.utils.parsing import FormatError, parse_json_object, without_waiting
+from orchestrator.utils.json_lines import read_lines
 from orchestrator.utils.private import open_to_append
-from orchestrator.utils.records import check_fields
 
 TRACKING = "tracking"
 """The folder of experiment trackers in a sweep's folder."""
@@ -76,13 +75,5 @@ class TrackingLog:
 
     def _read(self) -> Iterator[dict[str, Any]]:
         """Yield the lines about this destination, without those that a crash cut short."""
-        with (
-            contextlib.suppress(OSError),
-            open(self._path, encoding="utf-8", errors="replace", opener=without_waiting) as lines,
-        ):
-            for line in lines:
-                with contextlib.suppress(FormatError):
-                    fields = parse_json_object(line)
-                    check_fields(fields, _TYPES)
-                    if fields.get("to") == self._to:
-                        yield fields
+        with contextlib.suppress(OSError):
+            yield from (fields for fields in read_lines(self._path, _TYPES) if fields.get("to") == self._to)

@@ -162,7 +162,7 @@ class Grid:
     @property
     def is_plane(self) -> bool:
         """True if the grid consists of planes, not lines."""
-        return self.kind not in (GridKind.random_1d, GridKind.interpolate_1d)
+        return GridKind(self.kind).is_plane
 
     @property
     def lines(self) -> int:

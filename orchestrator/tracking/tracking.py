@@ -237,19 +237,8 @@ def _stored_points(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSumma
 
 def result_values(summary: SweepSummary) -> dict[str, float]:
     """Return the numbers of a sweep that trackers get as its results: those of its first result that are defined."""
-    margin = summary.margin
-    directions = None if margin is None else margin.over.directions
     values = {
-        "visage": summary.visage.value,
-        "visage_low": summary.visage.low,
-        "visage_high": summary.visage.high,
-        "margin": None if margin is None else margin.value,
-        "margin_low": None if directions is None else directions.low,
-        "margin_high": None if directions is None else directions.high,
-        "radius": summary.basin.radius,
-        "radius_low": summary.basin.radius_low,
-        "radius_high": summary.basin.radius_high,
-        "origin_asr": summary.origin_asr,
+        **summary.headline(),
         "points_done": summary.points_done,
         "tasks_failed": summary.tasks_failed,
         "tokens": summary.tokens,

@@ -22,6 +22,11 @@ class GridKind(StrEnum):
     interpolate_2d = "interpolate_2d"
     interpolate_random = "interpolate_random"
 
+    @property
+    def is_plane(self) -> bool:
+        """True if such a grid consists of planes, not lines."""
+        return self not in (GridKind.random_1d, GridKind.interpolate_1d)
+
 
 class Norm(StrEnum):
     """Scaling of a random direction: per layer, per filter (row), or none, so that alpha is each element's sigma."""

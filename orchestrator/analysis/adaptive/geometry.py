@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,13 @@ class Shape:
         assert len(self.sizes) in (1, 2) and min(self.sizes) >= 1, f"{self.sizes} is not the size of a line or plane"
         inside = self.origin is None or all(0 <= o < n for o, n in zip(self.origin, self.sizes, strict=True))
         assert inside, f"the origin {self.origin} is not a node of {self.sizes}"
+
+    @classmethod
+    def of_axes(cls, axes: Sequence[Sequence[float]]) -> Shape:
+        """Return the shape of a line or plane whose nodes have these coordinates on each axis."""
+        zeros = [axis.index(0.0) if 0.0 in axis else None for axis in axes]
+        origin = tuple(zero for zero in zeros if zero is not None)
+        return cls(tuple(map(len, axes)), origin if len(origin) == len(axes) else None)
 
     @property
     def is_line(self) -> bool:

@@ -183,3 +183,26 @@ class SweepSummary(JsonRecord):
     def primary_result(self) -> ResultSummary:
         """The result whose numbers are at the top level."""
         return next(result for result in self.results if result.key == self.primary)
+
+    def headline(self) -> dict[str, float | None]:
+        """Return the numbers of the primary result for tables and trackers, by name, with the ends of their intervals.
+
+        They are origin_asr, visage, margin and radius, each with `_low` and `_high`. The intervals of visage and margin
+        are over new directions. None where a number is undefined.
+        """
+        margin = self.margin
+        over = None if margin is None else margin.over.directions
+        return {
+            "origin_asr": self.origin_asr,
+            "origin_asr_low": self.origin_low,
+            "origin_asr_high": self.origin_high,
+            "visage": self.visage.value,
+            "visage_low": self.visage.low,
+            "visage_high": self.visage.high,
+            "margin": None if margin is None else margin.value,
+            "margin_low": None if over is None else over.low,
+            "margin_high": None if over is None else over.high,
+            "radius": self.basin.radius,
+            "radius_low": self.basin.radius_low,
+            "radius_high": self.basin.radius_high,
+        }
