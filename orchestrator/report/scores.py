@@ -12,14 +12,16 @@ RANGE = "[-0.5, 0.5]"
 def counted_points(visage: VisageSummary) -> str | None:
     """Return the number of points behind VISAGE, as `7 of 21 points`. None in a summary of an earlier version.
 
-    Inferred points are counted too, and named: `7 of 21 points (2 and 8 of them inferred)`.
+    Inferred points are counted too, and named: `7 of 21 points (inferred: 2 of the 7, 8 of the 21)`.
     """
     if visage.points is None or visage.counted is None:
         return None
-    points = f"{visage.counted + visage.inferred_counted} of {visage.all_points} points"
+    counted = visage.counted + visage.inferred_counted
+    points = f"{counted} of {visage.all_points} points"
     if not visage.inferred:
         return points
-    return f"{points} ({visage.inferred_counted} and {visage.inferred} of them inferred)"
+    inferred = f"{visage.inferred_counted} of the {counted}, {visage.inferred} of the {visage.all_points}"
+    return f"{points} (inferred: {inferred})"
 
 
 def measured_points(adaptive: AdaptiveSummary) -> str:
