@@ -128,6 +128,68 @@ def test_a_search_result_opens_its_point(address: str, line_study: DummyStudy, o
     opened.assert_clean(address)
 
 
+def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
+    address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
+    opened = open_page(f"{address}{path_of(line_study)}")
+    page = opened.page
+    page.locator("#choose-view").select_option("harmful · system prompt safety · judge keyword")
+    opened.points(".safety[aria-label^='α +0.5, direction 2']").click(force=True)
+    page.locator("#detail[open] li").first.wait_for()
+    page.locator("#detail-other").select_option("α −0.3, direction 3 (seed 125)")
+    wait(opened, "document.querySelector('.pair > div:nth-child(2) h3').textContent.startsWith('α −0.3, direction 3')")
+    page.locator("#detail-category").select_option("malware")
+    page.locator("#detail-numbers").click()
+    for key in ("j", "ArrowRight", "j", "k"):
+        page.keyboard.press(key)
+    assert page.locator("#detail-place").inner_text() == "2 of 3"
+    assert page.locator("#detail-previous").is_enabled() and page.locator("#detail-next").is_enabled()
+    page.locator("#detail-next").click()
+    assert page.locator("#detail-next").is_disabled()
+
+    def shown(opened: OpenedPage) -> list[str]:
+        opened.page.locator("#detail li[aria-current]").wait_for()
+        names = ("#choose-view", "#detail-result", "#detail-other", "#detail-category")
+        chosen = [opened.page.locator(f"{name} option:checked").inner_text() for name in names]
+        return [opened.page.inner_text("#detail-title"), *chosen, opened.page.inner_text("#detail li[aria-current]")]
+
+    link, before = page.url, shown(opened)
+    assert "Question 7 of harmful" in before[-1] and before[1].startswith("harmful · system prompt safety")
+    other = open_page(link)
+    assert shown(other) == before
+    other.page.keyboard.press("Escape")
+    wait(other, "!location.hash.includes('point')")
+    other.page.evaluate("link => location.assign(link)", link)  # as if it were typed into the address bar
+    assert shown(other) == before
+    report = open_page(f"{line_study.write_report().as_uri()}#{link.partition('#')[2]}")
+    assert shown(report) == before
+    lost = open_page(f"{address}{path_of(line_study)}#point=nowhere")
+    assert lost.page.locator("#link-note").is_visible() and not lost.page.locator("#detail").is_visible()
+
+    page.keyboard.press("Escape")
+    page.locator("#search-outcome").select_option("r")
+    page.locator("#search-text").fill("question 5")
+    page.locator("#search button").click()
+    page.locator(".hits li").first.wait_for()
+    found = open_page(page.url)
+    found.page.locator(".hits li").first.wait_for()
+    assert found.page.inner_text("#search-count") == page.inner_text("#search-count")
+    assert found.page.inner_text(".hits") == page.inner_text(".hits")
+    found.page.locator(".hits button").first.click()
+    assert "Question 5 of" in shown(found)[-1]
+    for each in (opened, other, lost, found):
+        each.assert_clean(address)
+
+
+def test_a_link_with_the_token_keeps_its_point(line_study: DummyStudy, tmp_path: Path, open_page: OpenPage) -> None:
+    point = line_study.sweep.grid.point_at(1, 0.5).id
+    with viewing(line_study.study.out, tmp_path, token="a-token-of-some-length") as address:
+        opened = open_page(f"{address}{path_of(line_study)}?token=a-token-of-some-length#point={point}")
+        opened.page.locator("#detail[open] li").first.wait_for()
+        assert opened.page.inner_text("#detail-title") == "α +0.5, direction 2 (seed 124)"
+        assert "token" not in opened.page.url
+
+
 def test_the_viewer_works_with_the_keyboard_alone(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
     opened = open_page(address)
     page = opened.page
@@ -171,6 +233,7 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
             wait(opened, "document.querySelectorAll('#chart .point').length === 6")
             assert "running · 6 of 11 tasks" in opened.page.locator("#progress-text").inner_text()
             assert "5 of 11 points are missing" in opened.page.locator("#warnings").inner_text()
+            assert "over the 2 of 6 points where any attack fails" in opened.page.locator("#tiles").inner_text()
             assert opened.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("The origin")
             wait(list_page, "document.querySelector('#sweeps').textContent.includes('6 of 11 tasks')")
             dummy.study.generations.write("all", rest, ENGINE)

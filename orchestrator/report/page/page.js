@@ -33,9 +33,9 @@
       atPoint: async (id) => (read().points[id] ?? []).map((own) => own && [own[0], own[1].map((i) => read().texts[i]), own[2]]),
     };
   }
-  function fetchedResponses(address) { // from the viewer's server
+  function fetchedResponses(root) { // from the viewer's server
     const fetchJson = async (path) => {
-      const response = await fetch(`${address}/${path}`);
+      const response = await fetch(`${root}/${path}`);
       if (!response.ok) throw new Error(`${path}: ${response.status}`);
       return response.json();
     };
@@ -70,13 +70,17 @@
   const state = { view: 0, line: 0 };
   const shownResults = () => data.views[state.view].results.map((i) => data.results[i]);
 
+  const choices = [];
   function choice(label, names, key) {
     const select = el("select", { id: `choose-${key}` }, ...names.map((name, i) => el("option", { value: i }, name)));
+    const choose = (i) => (state[key] = select.selectedIndex = i);
     select.addEventListener("change", () => {
-      state[key] = Number(select.value);
+      choose(select.selectedIndex);
+      address.set({ [key]: state[key] ? names[state[key]] : null });
       draw();
     });
     $("controls").append(el("label", { for: select.id }, label, select));
+    choices.push(() => choose(Math.max(0, names.indexOf(address.get(key)))));
   }
   if (data.views.length > 1) choice("Show", data.views.map((view) => view.label), "view");
   if (data.plane && data.lines.length > 1) choice("Plane", data.lines, "line");
@@ -482,10 +486,12 @@
   }
 
   // The dialog: the responses at a point next to those at another point (by default the origin) to the same prompts.
+  // Of those that the filters leave (`chosen`), `current` is the index of the one that is pointed to; -1: none.
 
-  const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, ticket: 0 };
+  const detail = { result: null, row: 0, other: null, items: [], chosen: [], shown: 0, current: -1, ticket: 0 };
 
-  async function open(result, row) {
+  // `at`: the index of the prompt whose response to point to. null: none.
+  async function open(result, row, at = null) {
     const ticket = ++detail.ticket, { line, alpha, beta, point, inferred } = result.rows;
     if (inferred[row]) return; // no responses
     const other = detail.other ?? data.points[data.origin];
@@ -494,7 +500,7 @@
     const [indices, texts, letters] = here[result.set] ?? [[], [], []];
     const [otherIndices, otherTexts, otherLetters] = there[result.set] ?? [[], [], []];
     const compared = new Map(otherIndices.map((p, i) => [p, [otherTexts[i], otherLetters[result.judge][i]]]));
-    const items = indices.map((p, i) => ({ prompt: prompts[result.set][p], here: [texts[i], letters[result.judge][i]], there: compared.get(p) }));
+    const items = indices.map((p, i) => ({ prompt: prompts[result.set][p], index: p, here: [texts[i], letters[result.judge][i]], there: compared.get(p) }));
     Object.assign(detail, { result, row, items });
 
     // Points of other lines at the same coordinates, which this point may hide.
@@ -519,10 +525,12 @@
 
     $("detail-title").textContent = placeName(result, row);
     $("detail-numbers").textContent = numbers(result, row).join(" · ");
-    filter();
     $("tip").hidden = true;
     if (!$("detail").open) $("detail").showModal();
     $("detail").scrollTop = 0;
+    address.set({ point: data.points[point[row]], result: result.label, with: other === data.points[data.origin] ? null : other });
+    filter();
+    select(detail.chosen.findIndex((item) => item.index === at));
   }
 
   // Fill a choice of the dialog; it is hidden if there is nothing to choose.
@@ -543,10 +551,33 @@
       (category === null || (prompt[1] || "(none)") === category) &&
       (!query || [prompt[0], here[0], there?.[0] ?? ""].some((text) => text.toLowerCase().includes(query))));
     const measured = result.rows.n[row];
+    address.set({ show: want || null, category, text: query || null });
     $("detail-count").textContent = `${detail.chosen.length} of ${items.length} responses` + (items.length < measured ? ` (of ${measured} measured)` : "");
     $("detail-list").replaceChildren();
     detail.shown = 0;
     more();
+    select(-1);
+  }
+
+  // Point to one of the chosen responses; -1: to none.
+  function select(i) {
+    const list = $("detail-list");
+    list.querySelector("[aria-current]")?.removeAttribute("aria-current");
+    detail.current = i;
+    while (i >= detail.shown) more();
+    const item = list.children[i];
+    if (item) {
+      item.setAttribute("aria-current", "true");
+      item.focus({ preventScroll: true });
+      $("detail").style.scrollPaddingTop = `${document.querySelector("#detail .bar").offsetHeight}px`; // it stays on top
+      item.scrollIntoView({ block: "start" });
+    }
+    address.set({ response: item ? detail.chosen[i].index : null });
+    $("detail-place").textContent = item ? `${i + 1} of ${detail.chosen.length}` : "";
+    for (const [id, to] of [["previous", i - 1], ["next", i + 1]]) $(`detail-${id}`).disabled = !(to in detail.chosen);
+  }
+  function step(by) {
+    if (detail.current + by in detail.chosen) select(detail.current + by);
   }
 
   function more() {
@@ -559,7 +590,7 @@
     const question = el("p", { class: "prompt", dir: "auto" }, text);
     const otherName = detail.otherName === "The origin" ? "At the origin" : detail.otherName;
     const pair = el("div", { class: "pair" }, responseBox("At this point", here), responseBox(otherName, there));
-    return el("li", {}, question, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
+    return el("li", { tabindex: -1 }, question, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
   }
 
   function responseBox(heading, response) {
@@ -570,12 +601,22 @@
   }
 
   $("detail-close").addEventListener("click", () => $("detail").close());
+  $("detail-previous").addEventListener("click", () => step(-1));
+  $("detail-next").addEventListener("click", () => step(1));
+  document.addEventListener("keydown", (event) => {
+    if (!$("detail").open || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select")) return;
+    const by = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    step(by);
+  });
   $("detail-filter").addEventListener("change", filter);
   $("detail-search").addEventListener("input", filter);
   $("detail-more").addEventListener("click", more);
   $("detail").addEventListener("close", () => {
     detail.ticket++;
     detail.other = null;
+    address.set({ point: null, result: null, with: null, show: null, category: null, text: null, response: null });
     if (detail.result) marked(keyOf(detail.result, detail.row))?.focus();
   });
   $("detail").addEventListener("click", (event) => event.target === $("detail") && $("detail").close());
@@ -589,26 +630,45 @@
     if (focused) marked(focused)?.focus({ preventScroll: true });
   }
 
-  // Call then(result, row) with the row of a point in the first result of a prompt set that has it.
-  function withRow(id, set, then) {
+  // Call then(result, row) with the row of a point in the first result that `fits` and has it.
+  function withRow(id, fits, then) {
     const rowOf = (each) => each.rows.point.indexOf(data.points.indexOf(id));
-    const result = data.results.find((each) => each.set === set && rowOf(each) >= 0);
+    const result = data.results.find((each) => fits(each) && rowOf(each) >= 0);
     return result && then(result, rowOf(result));
+  }
+
+  // Show what the address names: the chart, and the responses at a point. A value that is not here is ignored, except
+  // for the point.
+  function followAddress() {
+    for (const choose of choices) choose();
+    draw();
+    const id = address.get("point"), label = address.get("result"), other = address.get("with");
+    $("link-note").hidden = true;
+    if (!id) return $("detail").close();
+    detail.other = data.points.includes(other) ? other : null;
+    const filters = { filter: address.get("show"), search: address.get("text") };
+    for (const [key, value] of Object.entries(filters)) $(`detail-${key}`).value = value;
+    if ($("detail-filter").selectedIndex < 0) $("detail-filter").selectedIndex = 0;
+    $("detail-category").replaceChildren(el("option", {}, address.get("category"))); // `open` keeps a category that exists
+    const at = address.has("response") ? Number(address.get("response")) : null;
+    const opened = withRow(id, (each) => each.label === label, (...found) => open(...found, at)) ?? withRow(id, () => true, (...found) => open(...found, at));
+    if (!opened) $("link-note").hidden = false;
   }
 
   // For the viewer: show newer numbers of the same sweep; name a point; open a point.
   window.landscape = {
     show(newer) {
       data = newer;
-      draw();
+      if ($("link-note").hidden) draw();
+      else followAddress(); // the point may have been measured meanwhile
     },
-    name: (id, set) => withRow(id, set, placeName) ?? id,
-    open: (id, set) => withRow(id, set, open),
+    name: (id, set) => withRow(id, (each) => each.set === set, placeName) ?? id,
+    open: (id, set, at) => withRow(id, (each) => each.set === set, (...found) => open(...found, at)),
   };
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (width !== (width = window.innerWidth)) draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw); // a canvas does not follow the style sheet by itself
-  draw();
+  address.follow(followAddress);
 })();

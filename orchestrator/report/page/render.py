@@ -27,6 +27,9 @@ from orchestrator.report.page.tables import Table
 from orchestrator.store.sweep_folder import StoredSweep
 
 PAGE_FOLDER = Path(__file__).parent
+SCRIPTS = ("address.js", "page.js")
+"""The page's scripts, in the order in which they run."""
+
 _BASE_POLICY = "base-uri 'none'; form-action 'none'"
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -58,7 +61,7 @@ def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str
         content: The result of `page_content`.
         responses: The result of `Evidence.to_json`. The page parses it when a point is opened for the first time.
     """
-    script, style = _read("page.js"), _read("page.css")
+    script, style = "".join(map(_read, SCRIPTS)), _read("page.css")
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; {_BASE_POLICY}"
     template = template_environment().get_template("page.html")
     return template.render(

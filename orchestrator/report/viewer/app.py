@@ -34,8 +34,7 @@ VIEWER_FOLDER = Path(__file__).parent
 ASSETS = {
     path.name: path
     for path in (
-        render.PAGE_FOLDER / "page.js",
-        render.PAGE_FOLDER / "page.css",
+        *(render.PAGE_FOLDER / name for name in (*render.SCRIPTS, "page.css")),
         VIEWER_FOLDER / "view.js",
         VIEWER_FOLDER / "view.css",
     )

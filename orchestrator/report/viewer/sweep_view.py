@@ -115,18 +115,19 @@ class SweepView:
     def _prompt_table(self, group: str, category: str) -> pd.DataFrame:
         """Return the prompts of a group and a category, one row each; an empty string selects all."""
         rows = [
-            (i, prompts.id, p.id, p.text, p.category, prompts.group, prompts.system_prompt)
+            (i, index, prompts.id, p.id, p.text, p.category, prompts.group, prompts.system_prompt)
             for i, prompts in enumerate(self.evidence.prompt_sets)
-            for p in prompts.prompts
+            for index, p in enumerate(prompts.prompts)
             if group in ("", prompts.group) and category in ("", p.category)
         ]
-        columns = ["set", *RESPONSE_KEY[1:], "text", "category", "group", "system_prompt"]
+        columns = ["set", "index", *RESPONSE_KEY[1:], "text", "category", "group", "system_prompt"]
         return pd.DataFrame(rows, columns=columns)
 
     def _hit(self, row: dict[str, Any]) -> dict[str, Any]:
         return {
             "point": row["point_id"],
             "set": row["set"],
+            "index": row["index"],
             "prompt": row["text"],
             "category": row["category"],
             "asked": f"{row['group']}, system prompt {row['system_prompt']}",

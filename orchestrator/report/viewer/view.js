@@ -21,12 +21,12 @@
     return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
   }
 
-  async function fetchOk(address) {
-    const response = await fetch(address);
-    if (!response.ok) throw new Error(`${address}: ${response.status}`);
+  async function fetchOk(path) {
+    const response = await fetch(path);
+    if (!response.ok) throw new Error(`${path}: ${response.status}`);
     return response;
   }
-  const fetchJson = async (address) => (await fetchOk(address)).json();
+  const fetchJson = async (path) => (await fetchOk(path)).json();
 
   // Call `update` repeatedly for as long as it returns true: less often if responses are slow, and not while the page is
   // hidden.
@@ -74,9 +74,9 @@
     };
     const isPartial = () => total === null || sweeps.length < total;
     const row = (s) => {
-      const address = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
+      const href = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
       const about = s.about ? `${s.about.probe_set} · ${s.about.system_prompt} · ${s.about.judge}` : "";
-      const name = el("td", {}, el("a", { href: address, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
+      const name = el("td", {}, el("a", { href, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
       if (s.unsound) name.append(el("p", { class: "warning" }, `The stored rows do not give its stored numbers: ${s.unsound}.`));
       const bar = el("progress", { max: s.tasks || 1, value: s.done, "aria-label": "tasks done" });
       return el("tr", {}, name,
@@ -127,15 +127,21 @@
         return false;
       });
     }
-    const tile = ({ name, value, unit, sure }) => {
+    const tile = ({ name, value, unit, note }) => {
       const shown = el("dd", { class: "value" }, value, ...(unit ? [el("small", {}, ` ${unit}`)] : []));
-      return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "note" }, sure));
+      return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "note" }, note));
     };
 
     let latest = 0;
-    $("search").addEventListener("submit", async (event) => {
+    const keys = ["text", "group", "category", "outcome"]; // in the address: search-text, ...
+    $("search").addEventListener("submit", (event) => {
       event.preventDefault();
-      const ticket = ++latest, keys = ["text", "group", "category", "outcome"];
+      const values = keys.map((key) => [`search-${key}`, $(`search-${key}`)?.value || null]);
+      address.set({ ...Object.fromEntries(values), "search-text": $("search-text").value });
+      search();
+    });
+    async function search() {
+      const ticket = ++latest;
       const query = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
       $("search-count").textContent = "searching …";
       const { total, found } = await fetchJson(`search?${new URLSearchParams(query)}`);
@@ -145,17 +151,23 @@
       remaining = found.map(hit);
       $("search-found").replaceChildren();
       more();
-    });
+    }
     let remaining = [];
+    address.follow(() => {
+      if (!address.has("search-text")) return;
+      const shown = keys.map((key) => $(`search-${key}`)).filter((field) => field && field.value !== address.get(field.id));
+      for (const field of shown) field.value = address.get(field.id);
+      if (shown.length || !latest) search();
+    });
     const more = () => {
       $("search-found").append(...remaining.splice(0, 20));
       $("search-more").hidden = !remaining.length;
     };
     $("search-more").addEventListener("click", more);
-    const hit = ({ point, set, prompt, category, asked, response, outcome }) => {
+    const hit = ({ point, set, index, prompt, category, asked, response, outcome }) => {
       const name = window.landscape.name(point, set);
       const button = el("button", { type: "button" }, name);
-      button.addEventListener("click", () => window.landscape.open(point, set));
+      button.addEventListener("click", () => window.landscape.open(point, set, index));
       const where = el("p", { class: "where" }, button, el("span", { class: `outcome was-${outcome}` }, OUTCOMES[outcome]), el("span", { dir: "auto" }, [category, asked].filter(Boolean).join(" · ")));
       const text = el("p", { class: response ? "response" : "response empty", dir: "auto" }, response || "(empty)");
       return el("li", {}, el("p", { class: "prompt", dir: "auto" }, prompt), text, where);
