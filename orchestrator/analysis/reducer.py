@@ -232,6 +232,7 @@ def reduce_summary(
         grid=grid,
         results=results,
         adaptive=_adaptive(stored, frame),
+        until=next((run.until for run in reversed(runs) if run.until is not None), None),
         classes=primary.classes,
         degenerate_version=degeneracy_version(stored),
         published=primary.published,

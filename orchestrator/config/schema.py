@@ -237,6 +237,14 @@ class ClusterConfig:
 
 
 @dataclass
+class UntilConfig:
+    """Budgets that end a run. They are in no identity, and may change when a sweep is resumed."""
+
+    minutes: float | None = None  # minutes that all runs of this sweep may take together; null: no limit
+    gpu_hours: float | None = None  # GPU-hours that all runs of this sweep may use together; null: no limit
+
+
+@dataclass
 class ReportConfig:
     """Contents of the results, of report.html above all. These options are not part of any identity."""
 
@@ -325,6 +333,7 @@ class Config:
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    until: UntilConfig = field(default_factory=UntilConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     track: list[str] = field(default_factory=list)  # experiment trackers: wandb, mlflow, trackio, tensorboard
     out: str = "studies"  # folder that holds all studies

@@ -15,7 +15,7 @@ from orchestrator.judges import Judge, checked_verdict, first_text_judge
 from orchestrator.judges.openai import JUDGE as OPENAI
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
-from orchestrator.utils.choices import ClusterKind, GridKind
+from orchestrator.utils.choices import ClusterKind, DeviceChoice, EngineKind, GridKind
 from orchestrator.utils.errors import UserError
 
 LARGEST = 2.0**53
@@ -67,6 +67,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "cluster.slurm.warning": (1, math.inf),
     "cluster.slurm.requeues": (0, math.inf),
     "cluster.slurm.port": (1, math.inf),
+    "until.minutes": (0.001, math.inf),
+    "until.gpu_hours": (0.00001, math.inf),
     "report.max_generations": (0, math.inf),
     "report.target": (0.01, 50),
     "gate.visage": (0, 100),
@@ -97,6 +99,7 @@ def validate(config: Config) -> None:
         _check_no_repeats(key, getattr(config, key))
     _check_judges(config)
     _check_adaptive(config)
+    _check_until(config)
     thought = config.model.thought
     if not thought or thought != thought.strip():
         raise UserError(
@@ -159,6 +162,22 @@ def _check_adaptive(config: Config) -> None:
     if first_text_judge(config.judge_names) is None:
         remedy = "needs verdicts during the sweep, from a judge of texts of this program: add keyword to judges"
         raise UserError("grid.adaptive", "true", remedy)
+
+
+def _check_until(config: Config) -> None:
+    """Check that budgets can be spent, and that one run knows all of the time that is spent."""
+    until = config.until
+    given = {name: value for name, value in vars(until).items() if value is not None}
+    if given and config.cluster.part is not None:
+        names = " and ".join(f"until.{name}" for name in given)
+        remedy = (
+            f"{names} would have to count the time of all parts, which do not know each other: leave out one of the two"
+        )
+        raise UserError("cluster.part", config.cluster.part, remedy)
+    without_gpus = config.engine.kind == EngineKind.dummy or config.engine.device == DeviceChoice.cpu
+    if until.gpu_hours is not None and without_gpus:
+        remedy = "this sweep runs without GPUs, so it would never be spent: use until.minutes"
+        raise UserError("until.gpu_hours", f"{until.gpu_hours:g}", remedy)
 
 
 def _check_grid(grid: GridConfig) -> None:

@@ -135,6 +135,9 @@ class Dispatcher:
         for failure in self.outcome.failures[self._reported_failures :]:
             self._source.take_given_up(failure.visit)
         self._reported_failures = len(self.outcome.failures)
+        if self._source.is_over():
+            self._queue.drop()
+            return False
         if len(self._queue) > self._policy.in_flight * len(self._pool.slots):
             return False
         items = list(self._source.more(idle=not len(self._queue) and not self._pool.busy))

@@ -90,6 +90,11 @@ class VisitQueue:
         """Return a visit to the end, where it delays the others least, without counting an attempt."""
         self._visits.append(visit)
 
+    def drop(self) -> None:
+        """Remove everything that waits."""
+        self._visits.clear()
+        self._directions.clear()
+
     def mark_measured(self) -> None:
         """Count one direction as measured."""
         self._unmeasured -= 1

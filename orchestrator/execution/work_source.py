@@ -21,6 +21,10 @@ class WorkSource:
     def take_given_up(self, visit: Visit) -> None:
         """Take note that a visit is not tried again in this run."""
 
+    def is_over(self) -> bool:
+        """Return whether no further item is to begin. Those that wait are dropped then; those that run are finished."""
+        return False
+
     def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
         """Return further items, each once. Empty if there are none now.
 

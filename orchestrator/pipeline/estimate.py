@@ -20,6 +20,7 @@ from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import read_checkpoint
 from orchestrator.models.resolve import locate_base, locate_model
 from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset, recipes_in
+from orchestrator.pipeline.budgets import Budgets, earlier_runs
 from orchestrator.pipeline.endpoint import Budget
 from orchestrator.pipeline.grid import build_grid
 from orchestrator.pipeline.judge import ENDPOINT_LENGTH, PAIRS, name_judging_fields
@@ -61,6 +62,7 @@ from orchestrator.utils.choices import (
     LogProbabilityChoice,
     Retry,
 )
+from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
@@ -102,6 +104,8 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
         plan = estimate_prepared(prepared, missing.possible, stored)
         if not missing.is_final:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing, prepared.sweep.grid)))
+        if missing.tasks:
+            plan = _within_budgets(plan, Budgets(config.until, earlier_runs(stored)))
         rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
         return dataclasses.replace(plan, precision=plan_from_stored(prepared), rendering=rendering)
     return _estimate_from_preset(config, presets)
@@ -114,6 +118,22 @@ def _adaptive_note(missing: MissingTasks, grid: Grid) -> str:
         f"grid.adaptive=true measures from {least} to {most} further points, as verdicts decide: this is the cost of "
         f"{most}, and that of {least} is {100 * least / most:.0f}% of it ({simulated_share(grid)})"
     )
+
+
+def _within_budgets(plan: Plan, budgets: Budgets) -> Plan:
+    """Add a note on what is measured before a budget is spent. Raises UserError if one is spent already."""
+    budgets.check_unspent()
+    setup = plan.setup
+    gpus = setup.actors * setup.tensor_parallel * setup.gpu_share if setup.gpu else 0.0
+    left = budgets.seconds_left(gpus)
+    if left is None:
+        return plan
+    note = f"until: nothing begins after {duration(left)}; visits that run then are finished"
+    if plan.wall_hours is not None:
+        seconds = 3600 * plan.wall_hours
+        share = 1.0 if seconds <= left else left / seconds
+        note += f", so that at least {int(share * plan.visits)} of {plan.visits} visits are done"
+    return dataclasses.replace(plan, notes=(*plan.notes, note))
 
 
 def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task], stored: StoredSweep) -> Plan:
@@ -294,7 +314,9 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
             "grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all "
             f"({simulated_share(sweep.grid)})"
         )
-    return _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
+    return _within_budgets(
+        _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes), Budgets(config.until)
+    )
 
 
 def _size_of_model(config: Config) -> ModelSize:

@@ -19,6 +19,7 @@ from orchestrator.execution.progress import ProgressDisplay, redirect_output
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.pipeline.admission import Admission
+from orchestrator.pipeline.budgets import Budgets, earlier_runs
 from orchestrator.pipeline.estimate import check_machine
 from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
@@ -33,7 +34,8 @@ from orchestrator.store.runs import RunRecorder, engines_of
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
-from orchestrator.sweep.tasks import Task, assign_parts, parse_part, visits
+from orchestrator.sweep.tasks import Task, Visit, assign_parts, parse_part, visits
+from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice, Retry
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
 
@@ -45,7 +47,7 @@ logger = logging.getLogger(__name__)
 MAX_SESSIONS = 3
 """Number of local Ray sessions that may end under one run before it is interrupted."""
 
-RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=", "track=")
+RUN_ONLY_OVERRIDES = ("cluster.part=", "judging.log_probability=", "track=", "until.")
 """Overrides of a single run, which the sweep's record leaves out."""
 
 
@@ -134,14 +136,24 @@ def execute(
         if not unread:
             return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
+    Budgets(prepared.config.until, earlier_runs(stored)).check_unspent()
     log_cost(check_machine(prepared, todo.possible, stored))
     code = _run_tasks(prepared, stored, todo.tasks, console, observe)
     missing = find_missing(prepared, stored)
-    if code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:
+    if _is_stopped(stored):
+        points = len({task.point for task in missing.tasks})
+        logger.info("A budget is spent: at least %d points are not measured yet; what is stored stays.", points)
+    elif code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:
         # A level of an adaptive grid waits for a visit that could not be read at once.
         code = _run_tasks(prepared, stored, missing.tasks, console, observe)
         missing = find_missing(prepared, stored)
     return Execution(code, missing)
+
+
+def _is_stopped(stored: StoredSweep) -> bool:
+    """Return whether a budget ended the last run of a sweep while work was left."""
+    runs = stored.record.runs
+    return bool(runs) and runs[-1].until is not None and runs[-1].until.stopped_by is not None
 
 
 def _keys_of_part(prepared: PreparedSweep, part: str | None) -> set[TaskKey] | None:
@@ -160,7 +172,7 @@ def execute_again(
     """Run the tasks again whose files did not verify and were moved aside."""
     _log_damage(stored.study)
     todo = find_missing(prepared, stored)
-    if not todo.tasks:
+    if not todo.tasks or Budgets(prepared.config.until, earlier_runs(stored)).spent:
         return ExitCode.COMPLETE
     _log_missing(todo)
     return _run_tasks(prepared, stored, todo.tasks, console, observe)
@@ -218,12 +230,14 @@ def _run_in_session(
     from orchestrator.execution.setup import DispatchSetup
 
     config, todo, study = prepared.config, visits(tasks), stored.study
+    budgets = Budgets(config.until, earlier_runs(stored))
     recorder = RunRecorder(stored.folder, len(tasks), config.cluster.part)
     events = study.events(recorder.run)
     started = {"sweep_id": stored.sweep.id, "tasks": len(tasks), "visits": len(todo), "pid": os.getpid()}
     events.write("run_started", **started)
     observe("run_started", **started)
     dispatcher: Dispatcher | None = None
+    work: SweepWork | None = None
     ending, lease = "broken", stored.folder.lease_path(config.cluster.part)
     try:
         log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
@@ -243,16 +257,13 @@ def _run_in_session(
             device = cluster.device()
             spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
+            budgets.check_gpus(policy.gpus_per_actor)
             check_actor = Admission(engines, config.engine.mix, recorder)
             gauges = RunGauges(study.info.model, stored.sweep.id, len(todo))
-            observer = all_of(events.write, display.observe, gauges.observe, observe)
+            observer = all_of(events.write, display.observe, gauges.observe, budgets.observe, observe)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, observer))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
-            part_keys = _keys_of_part(prepared, config.cluster.part)
-            continuations = measure_after(stored, config.judging.log_probability, part_keys)
-            adaptive = stored.sweep.grid.adaptive is not None
-            levels = Levels(stored, todo, config.retry == Retry.failed) if adaptive else None
-            work = SweepWork(continuations, levels)
+            work = _work(prepared, stored, todo, budgets)
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, work)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:
@@ -261,7 +272,7 @@ def _run_in_session(
         ending = "refused"
         raise
     finally:
-        _end(recorder, events, dispatcher, ending)
+        _end(recorder, events, dispatcher, ending, budgets.outcome(work is not None and not work.is_done))
         stored.refresh()
     if ending == "interrupted":
         return ExitCode.INTERRUPTED
@@ -270,7 +281,23 @@ def _run_in_session(
     return ExitCode.COMPLETE
 
 
-def _end(recorder: RunRecorder, events: EventLog, dispatcher: Dispatcher | None, ending: str) -> None:
+def _work(prepared: PreparedSweep, stored: StoredSweep, begun: Sequence[Visit], budgets: Budgets) -> SweepWork:
+    """Return the source of the work that follows from the results of a run that begins with these visits."""
+    config = prepared.config
+    part_keys = _keys_of_part(prepared, config.cluster.part)
+    continuations = measure_after(stored, config.judging.log_probability, part_keys)
+    adaptive = stored.sweep.grid.adaptive is not None
+    levels = Levels(stored, begun, config.retry == Retry.failed) if adaptive else None
+    return SweepWork(continuations, levels, begun, budgets)
+
+
+def _end(
+    recorder: RunRecorder,
+    events: EventLog,
+    dispatcher: Dispatcher | None,
+    ending: str,
+    until: UntilOutcome | None = None,
+) -> None:
     """Record the end of a run."""
     outcome = None if dispatcher is None else dispatcher.outcome
     failures = [
@@ -281,7 +308,7 @@ def _end(recorder: RunRecorder, events: EventLog, dispatcher: Dispatcher | None,
         )
         for failure in (outcome.failures if outcome else ())
     ]
-    recorder.end(ending, outcome, failures)
+    recorder.end(ending, outcome, failures, until)
     events.write("run_finished", outcome=ending, seconds=recorder.seconds)
 
 

@@ -87,6 +87,7 @@ def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> s
         nonfinite_sentence(summary),
         _checkpoints(summary),
         _measured(summary),
+        _until(summary),
         _location(paths or {}),
         f"Next: {_next_step(summary)}",
     ]
@@ -302,6 +303,20 @@ def _measured(summary: SweepSummary) -> str:
     return f"{text}."
 
 
+def _until(summary: SweepSummary) -> str:
+    """Return a sentence on the budgets of the last run. Empty if it had none."""
+    until = summary.until
+    if until is None:
+        return ""
+    used = []
+    if until.minutes is not None:
+        used.append(f"{until.minutes_used:.1f} of until.minutes={until.minutes:g}")
+    if until.gpu_hours is not None:
+        used.append(f"{until.gpu_hours_used:.2g} of until.gpu_hours={until.gpu_hours:g}")
+    ended = "all points were measured" if until.stopped_by is None else f"{until.stopped_by} was spent"
+    return f"The run ended because {ended}; used: {' and '.join(used)}."
+
+
 def _location(paths: Mapping[str, Path]) -> str:
     """Return a sentence with the paths of the results. A space before the period lets users copy the path."""
     folder, figure = paths.get("folder"), paths.get("figure")
@@ -315,6 +330,10 @@ def _next_step(summary: SweepSummary) -> str:
     basin, visage = summary.basin, summary.visage
     if summary.points_done < summary.points_total:
         retry = " with retry=failed" if summary.tasks_failed else ""
+        if summary.until is not None and summary.until.stopped_by is not None:
+            return (
+                f"raise {summary.until.stopped_by} or leave it out, and run the command again for the missing points."
+            )
         step = f"run the same command again{retry} to measure the missing points."
     elif _is_unsafe_at_origin(summary):
         step = "system_prompt=safety shows whether a system prompt makes the model safe; model= tries another model."

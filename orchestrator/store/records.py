@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from orchestrator.store.files import DamagedFileError
 from orchestrator.sweep.target_geometry import TargetGeometry
+from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.names import is_safe_name
 from orchestrator.utils.parsing import FormatError
 from orchestrator.utils.records import check_fields, check_types, conforms
@@ -112,6 +113,7 @@ class RunRecord:
         seconds: Duration of the run.
         totals: The run's totals. All are zero while the outcome is `running` or `damaged`.
         failures: Visits that were given up.
+        until: How much of its budgets the sweep had used at the end. None without budgets, and before the end.
     """
 
     run: str
@@ -128,6 +130,7 @@ class RunRecord:
     seconds: float = 0.0
     totals: RunTotals = field(default_factory=RunTotals)
     failures: tuple[FailedVisit, ...] = ()
+    until: UntilOutcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of the run's file."""
@@ -148,6 +151,8 @@ class RunRecord:
             document["seconds"] = self.seconds
             document |= self.totals.to_json()
             document["failures"] = [failure.to_json() for failure in self.failures]
+        if self.until is not None:
+            document["until"] = self.until.to_json()
         return document
 
     @classmethod
@@ -168,6 +173,7 @@ class RunRecord:
             seconds=read_field(document, "seconds", float, 0.0),
             totals=RunTotals.from_json(document),
             failures=tuple(FailedVisit.from_json(failure) for failure in read_field(document, "failures", list, [])),
+            until=_read_until(read_optional(document, "until", dict)),
         )
         if abs(run.started_at or 0.0) > MAX_TIME:
             raise DamagedFileError(f"started_at is {run.started_at}, which is no time")
@@ -229,6 +235,14 @@ class SweepRecord:
             runs=tuple(RunRecord.from_json(run) for run in read_field(document, "runs", list, [])),
         )
         return _checked(record)
+
+
+def _read_until(document: Mapping[str, Any] | None) -> UntilOutcome | None:
+    """Read `until` of a run's file. Raises DamagedFileError."""
+    try:
+        return None if document is None else UntilOutcome.from_json(document)
+    except FormatError as error:
+        raise DamagedFileError(f"until {error}") from error
 
 
 def _read_request(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RUNNING, FailedVisit, RunRecord, RunTotals
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.redaction import redact
 
@@ -75,14 +76,28 @@ class RunRecorder:
             self._record = dataclasses.replace(self._record, notes=(*self._record.notes, text))
             self._write()
 
-    def end(self, outcome: str, totals: RunTotals | None = None, failures: Sequence[FailedVisit] = ()) -> None:
-        """Record the end of the run. `totals`: None if nothing was dispatched. Errors are redacted (see `redact`)."""
+    def end(
+        self,
+        outcome: str,
+        totals: RunTotals | None = None,
+        failures: Sequence[FailedVisit] = (),
+        until: UntilOutcome | None = None,
+    ) -> None:
+        """Record the end of the run.
+
+        Args:
+            outcome: See `RunRecord`.
+            totals: The run's totals. None if nothing was dispatched.
+            failures: Visits that were given up. Their errors are redacted (see `redact`).
+            until: How much of its budgets the sweep has used. None without budgets.
+        """
         hosts = {self._record.host, *self._record.machines}
         self._record = dataclasses.replace(
             self._record,
             outcome=outcome,
             seconds=self.seconds,
             totals=totals or RunTotals(),
+            until=until,
             failures=tuple(
                 dataclasses.replace(failure, errors=tuple(redact(error, hosts) for error in failure.errors))
                 for failure in failures
@@ -118,14 +133,16 @@ class RunProgress:
     @classmethod
     def from_events(cls, events: EventLog) -> RunProgress:
         """Return the progress according to the events that a run has written so far."""
-        counter = _EventCounter()
+        counter = EventCounter()
         for event in events.read():
             with contextlib.suppress(KeyError, TypeError, ValueError):  # not written by this program
                 counter.add(event)
         return counter.progress()
 
 
-class _EventCounter:
+class EventCounter:
+    """Counts the events of a run, as its log holds them."""
+
     def __init__(self) -> None:
         self._totals = RunTotals()
         self._begun: float | None = None
@@ -135,6 +152,7 @@ class _EventCounter:
         self._held: dict[int, tuple[float, float]] = {}  # slot -> (since when its actor holds GPUs, how many)
 
     def add(self, event: Mapping[str, Any]) -> None:
+        """Count an event. Raises KeyError, TypeError or ValueError if it lacks a field."""
         at = float(event.get(AFTER_FIELD, event["at"]))
         if self._begun is None:
             self._begun = at
@@ -167,11 +185,16 @@ class _EventCounter:
         totals.write_seconds += event.get("write_seconds", 0.0)
         totals.peak_memory_bytes = max(totals.peak_memory_bytes, event.get("peak_memory_bytes", 0))
 
+    def gpu_seconds(self, at: float) -> float:
+        """Return the time for which GPUs were held until `at`, times the GPUs of an actor."""
+        return self._totals.gpu_seconds + sum(gpus * (at - since) for since, gpus in self._held.values())
+
     def progress(self) -> RunProgress:
+        """Return the progress at the last event."""
         totals = dataclasses.replace(self._totals)
         if self._begun is None or self._last is None:
             return RunProgress(totals, len(self._in_progress), 0.0, 0.0)
-        totals.gpu_seconds += sum(gpus * (self._last - since) for since, gpus in self._held.values())
+        totals.gpu_seconds = self.gpu_seconds(self._last)
         began_work = self._begun if self._first_ready is None else self._first_ready
         return RunProgress(totals, len(self._in_progress), self._last - self._begun, self._last - began_work)
 

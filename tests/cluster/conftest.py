@@ -14,6 +14,7 @@ from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.setup import DispatchSetup
+from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.admission import Admission
 from orchestrator.pipeline.work import SweepWork
 from orchestrator.store.runs import RunRecorder
@@ -81,6 +82,7 @@ class Job:
         check_actor: Callable[[Mapping[str, Any]], None] = lambda description: None,
         only: Sequence[Visit] | None = None,
         follow_up: Sequence[ContinuationBatch] = (),
+        source: WorkSource | None = None,
         **policy: Any,
     ) -> Outcome:
         """Run the missing visits, or only some; a visit takes `seconds`. `on_event` is called with each event."""
@@ -95,7 +97,8 @@ class Job:
         self.dispatcher = Dispatcher(setup)
         todo = self.missing if only is None else only
         sets = {s.id: s for s in self.sets}
-        return self.dispatcher.run(todo, sets, self.sweep.grid.directions_used, SweepWork(lambda: follow_up))
+        work = source or SweepWork(lambda: follow_up)
+        return self.dispatcher.run(todo, sets, self.sweep.grid.directions_used, work)
 
     def events_named(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]

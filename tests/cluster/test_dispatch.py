@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.admission import Admission
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch, context_id
 from orchestrator.sweep.points import ORIGIN
+from orchestrator.sweep.tasks import Visit
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import (
     Broken,
@@ -69,6 +71,27 @@ def test_a_local_session_starts_only_the_processes_that_it_needs(ray_session: No
     assert all(any(name in each for each in programs) for name in ("gcs_server", "raylet")), programs
     for name in ("dashboard.py", "log_monitor.py", "monitor.py"):
         assert not any(name in each for each in programs), f"{name}: update cluster._UNUSED_PROCESSES for this Ray"
+
+
+class OverAfter(WorkSource):
+    """Lets nothing begin after a number of stored visits, as a spent budget does."""
+
+    def __init__(self, visits: int) -> None:
+        self.left = visits
+
+    def take_stored(self, visit: Visit) -> None:
+        self.left -= 1
+
+    def is_over(self) -> bool:
+        return self.left <= 0
+
+
+def test_running_visits_are_finished_when_the_work_is_over_and_waiting_ones_are_not(job: Job) -> None:
+    outcome = job.run(actors=1, source=OverAfter(3))
+    assert 3 <= outcome.visits <= 3 + job.dispatcher._policy.in_flight and not outcome.interrupted
+    given = {event["visit"] for event in job.events_named("visit_given")}
+    assert given == {event["visit"] for event in job.events_named("visit_done")}
+    assert len(job.missing) == len(job.sweep.grid.points()) - outcome.visits
 
 
 @pytest.mark.parametrize("actors", [1, 2, 4])

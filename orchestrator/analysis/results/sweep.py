@@ -16,6 +16,7 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import MarginSummary, VisageSummary
 from orchestrator.sweep.continuations import LogProbabilityCoverage
 from orchestrator.sweep.prompt_rendering import PromptRendering
+from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.parsing import FormatError
 from orchestrator.utils.records import JsonRecord
 
@@ -112,6 +113,7 @@ class SweepSummary(JsonRecord):
         log_probability_version: Version of the rule by which the classes rest on log-probabilities too. None if they
             rest on the text alone.
         adaptive: Which nodes were measured. None if the grid is not adaptive.
+        until: The budgets of the last run that had some, and how much was used. None if no run had any.
         rendering: How the prompts were rendered, for each template and system prompt. Empty in earlier versions.
         tasks_failed: Number of tasks that were given up and are not stored.
         seconds: Time of all runs together.
@@ -124,7 +126,7 @@ class SweepSummary(JsonRecord):
             earlier versions.
     """
 
-    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"adaptive"})
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"adaptive", "until"})
 
     schema: str = SCHEMA
     study_id: str = ""
@@ -151,6 +153,7 @@ class SweepSummary(JsonRecord):
     degenerate_version: int | None = None
     results: tuple[ResultSummary, ...]
     adaptive: AdaptiveSummary | None = None
+    until: UntilOutcome | None = None
     published: float | None = None
     published_note: str | None = None
     plane_share: float | None = None
