@@ -106,10 +106,17 @@ class Launches:
     Attributes:
         grids: (programs per slab, slabs) of each launch.
         copied: Bytes of each copy to the device.
+        sums: Number of scales that each weighted sum computes on the device.
     """
 
     grids: list[tuple[int, int]] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        for calls in (self.grids, self.copied, self.sums):
+            calls.clear()
 
 
 @contextmanager
@@ -130,7 +137,10 @@ def stub_launcher() -> Iterator[Launches]:
     def upload(packed: torch.Tensor, buffer: torch.Tensor) -> None:
         launches.copied.append(packed.nbytes)
 
-    with mock.patch.multiple(gpu, _run=run, _upload=upload, host_memory=host_memory):
+    def weighted_sum(total: torch.Tensor, summands: Sequence[tuple[float, torch.Tensor]]) -> None:
+        launches.sums.append(len(total))
+
+    with mock.patch.multiple(gpu, _run=run, _upload=upload, host_memory=host_memory, weighted_sum=weighted_sum):
         yield launches
 
 
@@ -187,8 +197,7 @@ def main() -> None:
             weights.apply_point(ORIGIN, {})
             for i in range(options.rounds + 1):
                 point = Point.from_coefficients((direction, 0.01 * (i + 1)) for direction in directions)
-                launches.grids.clear()
-                launches.copied.clear()
+                launches.clear()
                 start, cpu_start = time.perf_counter(), time.thread_time()
                 weights.apply_point(point, scalars)
                 times.append(time.perf_counter() - start)

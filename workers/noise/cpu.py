@@ -182,22 +182,6 @@ def write_slab(
     )
 
 
-def weighted_sum(total: npt.NDArray[np.float32], summands: Sequence[tuple[float, npt.NDArray[np.float64]]]) -> None:
-    """Set total = the sum of coefficient times values, added in float64 in this order and rounded to float32 once.
-
-    Args:
-        total: The result, overwritten.
-        summands: (coefficient, values) pairs, at least one.
-    """
-    first, *rest = summands
-    if not rest:
-        kernels.scaled(total, *first)
-    elif len(rest) == 1:
-        kernels.scaled_sum(total, *first, *rest[0])
-    else:
-        total[:] = sum(coefficient * values for coefficient, values in summands)
-
-
 def product(a: Array, b: Array) -> Array:
     """Return B A in float32, as workers.noise.reference.product computes it, bit for bit.
 

@@ -374,20 +374,6 @@ def write(
 
 
 @_jit
-def scaled(out: Array, coefficient: float, values: Array) -> None:
-    """Set out = coefficient times values, multiplied in float64."""
-    for i in range(len(out)):
-        out[i] = np.float32(coefficient * values[i])
-
-
-@_jit
-def scaled_sum(out: Array, coefficient1: float, values1: Array, coefficient2: float, values2: Array) -> None:
-    """Set out = the weighted sum of two arrays, computed in float64, each product rounded before it is added."""
-    for i in range(len(out)):
-        out[i] = np.float32(coefficient1 * values1[i] + coefficient2 * values2[i])
-
-
-@_jit
 def product(dst, a, b):
     """Set dst = B A in float32, summed over the rank in ascending order."""
     cols = a.shape[1]

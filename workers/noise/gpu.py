@@ -21,12 +21,13 @@ import torch
 import triton
 import triton.language as tl
 
-from workers.noise.definition import CHUNK, Array, Slab, Term, table, tensor_key
+from workers.noise.definition import CHUNK, Slab, Term, table, tensor_key
 
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 CHUNKS = 4  # chunks per program
 SLABS = 65535  # maximum size of a grid in its second dimension
 MAX_SIZE = 2**31 - CHUNK * CHUNKS  # what the kernel divides has 31 bits
+SUM_PART = 1 << 22  # elements whose weighted sum is computed at once: 64 MiB in between
 
 # Words of a record. Addresses are those of the slab's first element.
 DST, SOURCES, K_OFF, K_END, COLS, K_STRIDE, DST_STRIDE, SRC_STRIDE, DIVISION, COEFFICIENTS, TERMS = (
@@ -274,10 +275,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Group:
-    """Slabs of one launch: their form, programs per slab, and records int64[slabs, form.words].
-
-    Where a term has one scale per row, the record holds its place in the scales of the write instead of the address.
-    """
+    """Slabs of one launch: their form, programs per slab, and records int64[slabs, form.words]."""
 
     form: Form
     programs: int
@@ -292,12 +290,11 @@ def host_memory(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tenso
     return torch.empty(n, dtype=dtype, pin_memory=device.type == "cuda")
 
 
-def launch(groups: Iterable[Group], scales: torch.Tensor, device: torch.device) -> None:
-    """Copy all records to the device at once, and the scales if some are per row, then write each group by one kernel.
+def launch(groups: Iterable[Group], device: torch.device) -> None:
+    """Copy all records to the device at once, then write each group by one kernel.
 
     Args:
-        groups: The groups. Records are changed in place.
-        scales: The scales to which records refer, float32 in `host_memory`.
+        groups: The groups.
         device: The device.
     """
     groups = [
@@ -305,15 +302,6 @@ def launch(groups: Iterable[Group], scales: torch.Tensor, device: torch.device) 
     ]
     if not groups:
         return
-    if any(group.form.rows for group in groups):
-        on_device = torch.empty_like(scales, device=device)
-        _upload(scales, on_device)
-        for group in groups:
-            for t in range(group.form.n_terms):
-                if group.form.rows >> t & 1:
-                    column = group.records[:, TERMS + TERM_WORDS * t + SCALE]
-                    column *= 4
-                    column += on_device.data_ptr()
     packed = host_memory(sum(group.records.size for group in groups), torch.int64, device)
     buffer = torch.empty_like(packed, device=device)
     np.concatenate([group.records.ravel() for group in groups], out=packed.numpy())
@@ -451,15 +439,40 @@ def write_slab(
     )
     words = slab_words(slab, address(dst, slab.dst_off), [address(a, src_off) for _, a in sources], src_stride)
     words[COEFFICIENTS : COEFFICIENTS + len(sources)] = [_float_word(c) for c, _ in sources]
-    scales: list[Array] = []
+    row_scales = []  # keeps them on the device until the kernel is launched
     for term, by_row in zip(terms, rows, strict=True):
-        scale = sum(map(len, scales)) if by_row else _float_word(term.scale[0])
+        scale = _float_word(term.scale[0])
+        if by_row:
+            row_scales.append(_to_device(term.scale, dst.device))
+            scale = row_scales[-1].data_ptr()
         words += [key_word(term.seed, name), scale, term.row_size, int(divisions(term.row_size))]
-        scales += [term.scale] * by_row
-    group = Group(form, programs(slab), np.array([words], np.int64))
-    flat = host_memory(sum(map(len, scales)), torch.float32, dst.device)
-    np.concatenate([np.empty(0, np.float32), *scales], out=flat.numpy())
-    launch([group], flat, dst.device)
+    launch([Group(form, programs(slab), np.array([words], np.int64))], dst.device)
+
+
+def _to_device(scale: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
+    packed = host_memory(len(scale), torch.float32, device)
+    packed.numpy()[:] = scale
+    on_device = torch.empty_like(packed, device=device)
+    _upload(packed, on_device)
+    return on_device
+
+
+def weighted_sum(total: torch.Tensor, summands: Sequence[tuple[float, torch.Tensor]]) -> None:
+    """Set total = the sum of coefficient times values, added in float64 in this order and rounded to float32 once.
+
+    Uses elementwise operations only, each rounded and none fused, on at most SUM_PART elements at a time.
+
+    Args:
+        total: The result, float32, overwritten.
+        summands: (coefficient, values) pairs, at least one. Values are float64, on the device of the result.
+    """
+    (first, values), *rest = summands
+    for start in range(0, len(total), SUM_PART):
+        part = slice(start, start + SUM_PART)
+        exact = values[part] * first
+        for coefficient, further in rest:
+            exact += further[part] * coefficient
+        total[part] = exact
 
 
 def address(tensor: torch.Tensor, offset: int) -> int:

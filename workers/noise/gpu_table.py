@@ -59,35 +59,38 @@ class SlabTable:
         positions = {shape: i for i, shape in enumerate(self._shapes)}
         self._shape_of = np.array([positions[shape] for shape in shapes], np.int64)
 
-    def new_scales(self, n: int) -> torch.Tensor:
-        """Return memory on the host for the n scales of a write, from which the device copies them directly."""
-        return gpu.host_memory(n, torch.float32, self._device)
-
-    def write(self, written: npt.NDArray[np.bool_], terms: Sequence[SeedTerms], scales: torch.Tensor) -> None:
+    def write(
+        self,
+        written: npt.NDArray[np.bool_],
+        terms: Sequence[SeedTerms],
+        scales: Sequence[npt.NDArray[np.float32]],
+        row_scales: torch.Tensor | None,
+    ) -> None:
         """Write all slabs of some tensors: the base, to which the terms are added in their order.
 
         Args:
             written: bool[tensors], the tensors to write.
             terms: The terms of all tensors.
-            scales: The scales of all terms (`new_scales`).
+            scales: float32[tensors] for each term, the scales of the tensors that have one.
+            row_scales: Scales of all rows of all terms, float32 on the device. None if every tensor has one scale.
         """
-        values = scales.numpy().view(np.int32)
         slabs = np.flatnonzero(written[self._tensors])
         tensors = self._tensors[slabs]
         records = np.empty((len(slabs), gpu.TERMS + gpu.TERM_WORDS * len(terms)), np.int64)
         records[:, : gpu.TERMS] = self._words[slabs]
         rows = np.zeros(len(slabs), np.int64)
-        for t, term in enumerate(terms):
-            starts, by_row = term.starts[:-1][tensors], term.by_row[tensors]
-            sizes = term.row_sizes[tensors]
+        for t, (term, scale) in enumerate(zip(terms, scales, strict=True)):
+            at, sizes, by_row = gpu.TERMS + gpu.TERM_WORDS * t, term.row_sizes[tensors], term.by_row[tensors]
             assert not np.any(by_row & (sizes >= gpu.MAX_SIZE)), "a row is too long"
-            at = gpu.TERMS + gpu.TERM_WORDS * t
             records[:, at + gpu.KEY] = self._key_words(term.seed)[tensors]
-            records[:, at + gpu.SCALE] = np.where(by_row, starts, values[starts])
+            records[:, at + gpu.SCALE] = scale.view(np.int32)[tensors]
             records[:, at + gpu.SIZE] = sizes
             records[:, at + gpu.SIZE_DIVISION] = gpu.divisions(sizes)
-            rows |= by_row.astype(np.int64) << t
-        gpu.launch(self._groups(self._shape_of[slabs], rows, records, len(terms)), scales, self._device)
+            if row_scales is not None:
+                addresses = row_scales.data_ptr() + row_scales.element_size() * term.starts[:-1][tensors]
+                np.copyto(records[:, at + gpu.SCALE], addresses, where=by_row)
+                rows |= by_row.astype(np.int64) << t
+        gpu.launch(self._groups(self._shape_of[slabs], rows, records, len(terms)), self._device)
 
     def _groups(
         self, shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], records: npt.NDArray[np.int64], n_terms: int

@@ -295,7 +295,7 @@ class GpuMemory:
             tensors.setdefault(info.name, info)
             position = len(tensors) - 1  # the regions of a tensor follow one another
             entries += [TableEntry(position, p, handle, self._base_region(info, p)) for p in self.parts(slab)]
-        return NoiseWriter(tensors.values(), SlabTable(list(tensors), entries, self._device))
+        return NoiseWriter(tensors.values(), SlabTable(list(tensors), entries, self._device), self._device)
 
     def synchronize(self) -> None:
         """Wait until all writes are complete."""

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from orchestrator.sweep.directions import Direction, UnitSums
 from orchestrator.sweep.points import DECIMALS, Point
-from workers.noise.definition import Array, DType, SeedTerms, Term
+from workers.noise.definition import Array, DType, Term
 from workers.weights.checkpoint import TensorInfo
 from workers.weights.targets import Endpoint
 
@@ -87,7 +87,7 @@ def measure_columns(
     rows: list[int] = []
     scalars: list[tuple[float, float]] = []
     shapes: list[list[int] | None] = []
-    seed, other = _seeds(direction)
+    seed, other = seeds_of(direction)
     for name, array, shape, dtype in tensors:
         n = math.prod(shape)
         assert array.size == n, f"{name}: {array.size} elements do not make the shape {tuple(shape)}"
@@ -112,7 +112,7 @@ def measure_columns(
     return [names, rows, on_self, on_other, shapes]
 
 
-def _seeds(direction: Direction) -> tuple[int, int | None]:
+def seeds_of(direction: Direction) -> tuple[int, int | None]:
     """Return the seeds of a direction's noise: its own, and the one to which it is orthogonal."""
     assert direction.seed is not None, f"{direction.label} has no noise"
     return direction.seed, direction.orthogonal_to
@@ -178,7 +178,7 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
     for direction, coefficient in point.coefficients:
         if not direction.needs_scalars or not direction.covers(name) or math.prod(shape) == 0:
             continue
-        seed, other = _seeds(direction)
+        seed, other = seeds_of(direction)
         on_self, on_other = indexed(scalars[direction.id])[name]
         assert len(on_self) == (direction.rows(shape) or 1), f"{name}: the scalars belong to another shape"
         total[seed] = total.get(seed, np.float64(0)) + coefficient * on_self
@@ -187,77 +187,3 @@ def terms(point: Point, name: str, shape: Sequence[int], scalars: Mapping[str, p
     n = math.prod(shape)
     rounded = {seed: scale.astype(np.float32) for seed, scale in total.items()}
     return [Term(seed, rounded[seed], n // len(rounded[seed])) for seed in sorted(rounded) if np.any(rounded[seed])]
-
-
-class NoiseScales:
-    """Scalars of some directions on many tensors in flat arrays, from which the scales of a write are made at once.
-
-    What does not depend on the coefficients is computed once.
-
-    Attributes:
-        terms: The terms of each seed, sorted by seed. Their scales follow one another.
-        size: Number of scales of all terms together.
-    """
-
-    def __init__(
-        self, directions: Sequence[Direction], tensors: Sequence[TensorInfo], scalars: Mapping[str, Scalars]
-    ) -> None:
-        """Arrange the scalars.
-
-        Args:
-            directions: Directions made of noise, in the order of their ids.
-            tensors: The tensors. None is empty.
-            scalars: Direction id -> `by_tensor` of its table.
-        """
-        parts = self._parts(directions, tensors, scalars)
-        sizes = np.array([tensor.size for tensor in tensors], np.int64)
-        self.terms: list[SeedTerms] = []
-        self.size = 0
-        self._summands: list[list[tuple[int, npt.NDArray[np.float64]]]] = []  # of each seed: (direction, scalars)
-        self._moves = np.zeros((len(directions), len(tensors)), bool)
-        for seed in sorted(parts):
-            units = [max(map(len, arrays)) for arrays in zip(*(arrays for _, arrays in parts[seed]), strict=True)]
-            starts = self.size + np.concatenate([[0], np.cumsum(units, dtype=np.int64)])
-            self.terms.append(SeedTerms(seed, starts, sizes // np.diff(starts)))
-            self._summands.append([])
-            for i, arrays in parts[seed]:
-                flat = np.concatenate([np.broadcast_to(a, n) for a, n in zip(arrays, units, strict=True)])
-                self._summands[-1].append((i, flat))
-                self._moves[i] |= np.logical_or.reduceat(flat != 0, starts[:-1] - self.size)
-            self.size = int(starts[-1])
-
-    @staticmethod
-    def _parts(
-        directions: Sequence[Direction], tensors: Sequence[TensorInfo], scalars: Mapping[str, Scalars]
-    ) -> dict[int, list[tuple[int, list[npt.NDArray[np.float64]]]]]:
-        """Return seed -> (position of the direction, scalars of each tensor), for each direction with that seed."""
-        parts: dict[int, list[tuple[int, list[npt.NDArray[np.float64]]]]] = {}
-        nothing = np.zeros(1)
-        for i, direction in enumerate(directions):
-            seed, other = _seeds(direction)
-            index = scalars[direction.id]
-            pairs = [index[t.name] if direction.covers(t.name) else (nothing, nothing) for t in tensors]
-            for tensor, (on_self, _) in zip(tensors, pairs, strict=True):
-                expected = direction.rows(tensor.shape) if direction.covers(tensor.name) else None
-                assert len(on_self) == (expected or 1), f"{tensor.name}: the scalars belong to another shape"
-            parts.setdefault(seed, []).append((i, [on_self for on_self, _ in pairs]))
-            if other is not None:
-                parts.setdefault(other, []).append((i, [on_other for _, on_other in pairs]))
-        return parts
-
-    def moved(self) -> npt.NDArray[np.bool_]:
-        """Return bool[tensors]: False where every scale is zero, whatever the coefficients."""
-        return np.logical_or.reduce(self._moves, axis=0)
-
-    def fill(self, scales: npt.NDArray[np.float32], coefficients: Sequence[float]) -> None:
-        """Compute the scales of a point, with the bits of `terms`.
-
-        Args:
-            scales: float32[size], overwritten.
-            coefficients: One for each direction.
-        """
-        from workers.noise.cpu import weighted_sum  # numba is slow to import
-
-        for term, summands in zip(self.terms, self._summands, strict=True):
-            total = scales[term.starts[0] : term.starts[-1]]
-            weighted_sum(total, [(coefficients[i], flat) for i, flat in summands])

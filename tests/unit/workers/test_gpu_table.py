@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.directions.random import RandomDirection
 from orchestrator.sweep.points import ORIGIN, Point
 from workers.weights.checkpoint import TensorInfo
-from workers.weights.perturbation import NoiseScales, terms
+from workers.weights.perturbation import terms
 
 pytest.importorskip("triton")
 
+from benchmarks.gpu_writes import (
+    ACROSS,
+    LINE,
+    ROWS,
+    ROWS_ACROSS,
+    llama_8b,
+    open_weights,
+    qwen3_30b_a3b,
+    scalars_of,
+    stub_launcher,
+)
+from workers.noise import gpu
+from workers.weights.noise_scales import FlatScalars, NoiseScales
 
-from benchmarks.gpu_writes import ACROSS, LINE, ROWS, llama_8b, open_weights, qwen3_30b_a3b, scalars_of, stub_launcher
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.thorough
 
@@ -34,7 +48,11 @@ SHAPES = {"a.weight": (6, 4), "b.bias": (5,), "c.norm": (4,), "d.weight": (3, 2,
         [LINE, RandomDirection(12, "filter", orthogonal_to=11), RandomDirection(15, orthogonal_to=11)],  # three on 11
     ],
 )
-def test_terms_of_all_tensors_at_once_equal_those_of_each(directions: list[Direction]) -> None:
+@pytest.mark.parametrize("part", [gpu.SUM_PART, 3])
+def test_terms_of_all_tensors_at_once_equal_those_of_each(
+    directions: list[Direction], part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "SUM_PART", part)
     rng = np.random.default_rng(0)
     infos = [TensorInfo(name, shape, "bfloat16") for name, shape in SHAPES.items()]
     scalars = {
@@ -47,15 +65,19 @@ def test_terms_of_all_tensors_at_once_equal_those_of_each(directions: list[Direc
     }
     point = Point.from_coefficients((d, float(c)) for d, c in zip(directions, rng.uniform(-1, 1, 9), strict=False))
     kept = [d for d, _ in point.coefficients]
-    noise = NoiseScales(kept, infos, scalars)
-    at_once, values = noise.terms, np.full(noise.size, np.nan, np.float32)
-    noise.fill(values, [c for _, c in point.coefficients])
+    noise = NoiseScales([FlatScalars.of(d, infos, scalars[d.id], CPU) for d in kept], infos, CPU)
+    at_once, coefficients = noise.terms, [c for _, c in point.coefficients]
+    of_tensors, of_rows = noise.of_tensors(coefficients), noise.of_rows(coefficients)
+    assert (of_rows is None) == all(d.norm != "filter" for d in kept)
     assert [t.seed for t in at_once] == sorted({t.seed for t in at_once})
     for i, info in enumerate(infos):
         one_by_one = {t.seed: t for t in terms(point, info.name, info.shape, scalars)}
         assert noise.moved()[i] == bool(one_by_one)
-        for term in at_once:
-            scale = values[term.starts[i] : term.starts[i + 1]]
+        for term, single in zip(at_once, of_tensors, strict=True):
+            scale = single[i : i + 1]
+            if term.by_row[i]:
+                assert of_rows is not None
+                scale = of_rows[term.starts[i] : term.starts[i + 1]].numpy()
             expected = one_by_one.get(term.seed)
             if expected is None:
                 assert not np.any(scale)
@@ -84,5 +106,18 @@ def test_a_write_is_one_copy_and_a_few_launches(shapes: dict[str, tuple[int, ...
             assert len(seen.grids) == launches and sum(n for _, n in seen.grids) == slabs
             assert seen.copied == [slabs * 8 * (14 + 4 * n_terms)]
             assert weights._moved == (moved if n_terms else set())
-            seen.grids.clear()
-            seen.copied.clear()
+            seen.clear()
+
+
+def test_scales_of_rows_are_computed_on_the_gpu_and_not_copied_at_each_write() -> None:
+    shapes = llama_8b()
+    weights = open_weights(shapes)
+    scalars = {d.id: scalars_of(d, shapes) for d in (ROWS, ROWS_ACROSS)}
+    rows = sum(shape[0] for shape in shapes.values() if len(shape) > 1) + sum(len(s) == 1 for s in shapes.values())
+    with stub_launcher() as seen:
+        weights.apply_point(ORIGIN, scalars)
+        for coefficients in ((0.1, 0.2), (0.2, -0.1)):
+            weights.apply_point(Point.from_coefficients(zip((ROWS, ROWS_ACROSS), coefficients, strict=True)), scalars)
+            assert seen.copied == [240 * 8 * (14 + 4 * 2)], "the records alone"
+            assert seen.sums == [rows, rows]
+            seen.clear()
