@@ -38,7 +38,6 @@ from orchestrator.planning.workload import (
     ModelSize,
     PromptLoad,
     Workload,
-    shared_tokens,
     size_of_checkpoint,
 )
 from orchestrator.prompts.capability import LETTERS
@@ -159,7 +158,7 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task], stored: 
                 sum(map(len, p.token_ids)),
                 p.sampling.max_tokens,
                 max(map(len, p.token_ids), default=0),
-                shared_tokens(len(p.prompts), _common_prefix(p.token_ids)),
+                _common_prefix(p.token_ids),
             ),
             p.group,
             not p.sampling.letters,
@@ -408,7 +407,7 @@ def _prompts_of(config: Config, presets: Presets, probe_set: ProbeSet, example_w
             count,
             count * tokens,
             sampling_of(config, probe_set).max_tokens,
-            shared_tokens=shared_tokens(count, prefix),
+            shared_prefix=prefix,
         )
         prompts[f"{probe_set.name} {system.name}"] = _Prompts(load, probe_set.group, not probe_set.letters)
     return prompts
@@ -497,6 +496,7 @@ def _engine_setup(config: Config, gpu: _ChosenGpu, stored_engines: Sequence[Mapp
         max_num_seqs=spec.max_num_seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens,
         kv_cache_bytes=None if spec.kv_cache_gib is None else int(spec.kv_cache_gib * 2**30),
+        kv_block=spec.block_size,
         exact=spec.exact,
         write=resolved_write(dataclasses.replace(spec, device="cpu")),  # on a GPU it has no effect
         base=gpu.base,

@@ -73,5 +73,4 @@ def _first_prompts(load: PromptLoad, limit: int, max_tokens: int) -> PromptLoad:
         prompts=count,
         prompt_tokens=load.prompt_tokens * count // max(1, load.prompts),
         max_tokens=min(load.max_tokens, max_tokens),
-        shared_tokens=load.shared_tokens * count // max(1, load.prompts),
     )

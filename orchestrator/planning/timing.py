@@ -177,7 +177,7 @@ def visit_seconds(
     if setup.gpu:
         return _gpu_visit_seconds(model, setup, memory, loads)
     parameters = model.parameters or 0
-    prompt_tokens, generated = _tokens(loads)
+    prompt_tokens, generated = _processed_tokens(setup, loads), _tokens(loads)[1]
     speed = setup.cores * (1.0 if model.dtype == Dtype.float32 else CPU_16_BIT_SPEED)
     return VisitSeconds(
         write=parameters * CPU_WRITE_SECONDS / setup.cores,
@@ -227,9 +227,10 @@ def _layer_seconds(setup: EngineSetup) -> float:
 
 
 def _processed_tokens(setup: EngineSetup, loads: Sequence[PromptLoad]) -> int:
-    """Return the tokens of prompts that a GPU processes. Transformers shares no prefixes."""
-    shared = 0 if setup.engine == EngineKind.transformers else sum(load.shared_tokens for load in loads)
-    return _tokens(loads)[0] - shared
+    """Return the tokens of prompts that are processed: vLLM processes the prefix that a set's prompts share once."""
+    if setup.engine == EngineKind.transformers:
+        return _tokens(loads)[0]
+    return _tokens(loads)[0] - sum(load.shared_tokens(setup.shared_block) for load in loads)
 
 
 def _steps(setup: EngineSetup, loads: Sequence[PromptLoad], batch: int) -> int:

@@ -12,10 +12,10 @@ from typing import Any, Self
 from orchestrator.models.checkpoint import CheckpointInfo
 from orchestrator.utils.choices import BaseChoice, Dtype, EngineKind, WriteChoice
 from orchestrator.utils.model_config import HEAD_TENSORS, HIDDEN_SIZE_FIELDS, is_tied
-from workers.engines.gpu_settings import VisitSize, kv_token_bytes
+from workers.engines.gpu_settings import CPU_BLOCK, VisitSize, kv_token_bytes
 from workers.weights.checkpoint import config_integer
 
-SHARED_BLOCK = 16  # tokens of a block of vLLM's KV cache on a GPU
+GPU_BLOCK = 16  # tokens of a block of vLLM's KV cache on most GPUs
 ITEM_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
 
 
@@ -118,25 +118,22 @@ class PromptLoad:
         prompt_tokens: Tokens of all prompts together.
         max_tokens: Maximum number of tokens of a response.
         longest_prompt: Tokens of the longest prompt. None: the prompts are assumed to have the same length.
-        shared_tokens: Those of `prompt_tokens` that a GPU does not process, because an earlier prompt of the set has
-            the same prefix.
+        shared_prefix: Number of tokens with which all prompts of the set begin alike.
     """
 
     prompts: int
     prompt_tokens: int
     max_tokens: int
     longest_prompt: int | None = None
-    shared_tokens: int = 0
+    shared_prefix: int = 0
 
+    def shared_tokens(self, block: int) -> int:
+        """Return those of `prompt_tokens` that vLLM does not process, because the first prompt has the same prefix.
 
-def shared_tokens(prompts: int, prefix: int) -> int:
-    """Return the tokens of a prefix that several prompts share which are processed with the first prompt only.
-
-    Args:
-        prompts: Number of prompts.
-        prefix: Tokens of the prefix. Whole blocks of the KV cache are shared.
-    """
-    return max(0, prompts - 1) * (prefix // SHARED_BLOCK * SHARED_BLOCK)
+        Args:
+            block: Tokens of a block of the KV cache. Whole blocks are shared.
+        """
+        return max(0, self.prompts - 1) * (self.shared_prefix // block * block)
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,7 @@ class EngineSetup:
         max_num_seqs: Sequences in one batch. None: as `memory.resolve_setup` decides.
         max_num_batched_tokens: Tokens in one step of the scheduler. None: as `memory.resolve_setup` decides.
         kv_cache_bytes: Size of the KV cache. None: as `memory.resolve_setup` decides on a GPU, 1 GiB on a CPU.
+        kv_block: Tokens of a block of the KV cache. None: GPU_BLOCK on a GPU, CPU_BLOCK on a CPU.
         exact: Whether each prompt set is generated in a batch of its own.
         write: How weights reach vLLM on a CPU; with `repack` the engine holds its linear weights twice.
         base: Requested place of the unperturbed base.
@@ -173,6 +171,7 @@ class EngineSetup:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_bytes: int | None = None
+    kv_block: int | None = None
     exact: bool = False
     write: WriteChoice = WriteChoice.inplace
     base: BaseChoice = BaseChoice.auto
@@ -180,6 +179,11 @@ class EngineSetup:
     gpu_share: float = 1.0
     host_free: int | None = None
     host_copy: int | None = None
+
+    @property
+    def shared_block(self) -> int:
+        """Tokens of a block of the KV cache, in whose multiples prompts share prefixes."""
+        return self.kv_block or (GPU_BLOCK if self.gpu else CPU_BLOCK)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

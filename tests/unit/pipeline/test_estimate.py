@@ -124,6 +124,10 @@ def test_the_plan_of_a_stored_sweep_uses_the_settings_of_its_rows() -> None:
     assert (setup.eager, setup.max_num_seqs) == (True, 128)
     new = estimate._engine_setup(compose(["model=llama2_7b"]), on_gpu)
     assert (new.eager, new.max_num_seqs) == (None, None)
+    on_cpu = estimate._ChosenGpu(None, 1, None, BaseChoice.auto)
+    earlier = {"engine": "vllm", "device": "cpu AVX512", "kv_block_size": 128}
+    blocks = [estimate._engine_setup(compose([]), on_cpu, engines).shared_block for engines in ([], [earlier])]
+    assert blocks == [32, 128], "prompts share prefixes in whole blocks"
 
 
 def test_the_prefix_of_prompts_is_what_all_begin_with() -> None:

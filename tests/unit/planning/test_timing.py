@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.cli.plan_table import plan_rows
 from orchestrator.planning.gpus import GPUS
-from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad, shared_tokens
+from orchestrator.planning.workload import EngineSetup, ModelSize, PromptLoad
+from orchestrator.utils.choices import EngineKind
 from tests.unit.planning.sizes import LAPTOP, LLAMA70, MISTRAL, PAPER, SMOL, planned
 
 
@@ -33,14 +34,25 @@ def test_a_visit_takes_at_least_the_time_of_reading_the_weights() -> None:
     assert seconds.prefill >= 2 * 7241732096 * 4800 / GPUS["h100"].flops16
 
 
-def test_the_prefix_that_prompts_share_is_processed_once() -> None:
-    assert shared_tokens(80, 140) == 79 * 128, "whole blocks of 16 tokens"
-    assert shared_tokens(0, 140) == shared_tokens(1, 140) == shared_tokens(80, 15) == 0
+@pytest.mark.parametrize(
+    ("model", "setup", "whole_blocks"),
+    [
+        (MISTRAL, EngineSetup(gpu="h100"), 112),  # blocks of 16 tokens
+        (SMOL, EngineSetup(cores=2), 96),  # of 32
+        (SMOL, EngineSetup(cores=2, kv_block=128), 0),  # of a sweep begun with an earlier version
+        (SMOL, EngineSetup(cores=2, engine=EngineKind.transformers), 0),  # shares none
+        (SMOL, EngineSetup(gpu="h100", engine=EngineKind.transformers), 0),
+    ],
+)
+def test_the_prefix_that_prompts_share_is_processed_once(
+    model: ModelSize, setup: EngineSetup, whole_blocks: int
+) -> None:
     alone = PromptLoad(80, 80 * 160, 512)
-    shared = dataclasses.replace(alone, shared_tokens=shared_tokens(80, 140))
-    seconds = [planned(MISTRAL, EngineSetup(gpu="h100"), {"a": load}).seconds for load in (alone, shared)]
+    shared = dataclasses.replace(alone, shared_prefix=120)
+    assert [dataclasses.replace(shared, prompts=n).shared_tokens(16) for n in (0, 1, 2)] == [0, 0, 112]
+    seconds = [planned(model, setup, {"a": load}).seconds for load in (alone, shared)]
     assert seconds[0] and seconds[1]
-    assert seconds[1].prefill / seconds[0].prefill == pytest.approx((80 * 160 - 79 * 128) / (80 * 160))
+    assert seconds[1].prefill / seconds[0].prefill == pytest.approx((80 * 160 - 79 * whole_blocks) / (80 * 160))
     assert (seconds[1].write, seconds[1].decode) == (seconds[0].write, seconds[0].decode)
 
 
