@@ -29,6 +29,7 @@ PAPER_MODELS = (
 LOAD = PromptLoad(prompts=80, prompt_tokens=80 * 60, max_tokens=512)
 EARLY_LOAD = PromptLoad(prompts=80, prompt_tokens=80 * 60, max_tokens=32)  # every response is refused early
 EARLY_SHARES = (0.0, 0.25, 0.5, 0.75)  # of visits that end early
+GOAL_SECONDS, GOAL_CARDS = 300, ("h100", "h200", "b200")  # for the paper's plane
 POINTS = {"1D": 61, "2D": 441}  # three lines of 21 points through one origin; a plane of 21 x 21
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -41,7 +42,7 @@ def planned(model: ModelSize, gpu: str, points: int, gpus: int, group: int, load
 
 def tables() -> dict[str, str]:
     """Return the text between each pair of markers by the marker's name."""
-    return {"visits": visits_table(), "sweeps": sweeps_table(), "plane": plane_table()}
+    return {"visits": visits_table(), "sweeps": sweeps_table(), "plane": plane_table(), "goal": goal_table()}
 
 
 def groups() -> list[tuple[ModelSize, str, int]]:
@@ -110,6 +111,31 @@ def plane_table() -> str:
         seconds = (f"{whole.seconds_per_visit:.2f}", f"{early.seconds_per_visit:.2f}", each)
         rows.append(_row((model.name, *seconds, f"{whole.start_seconds:.0f}", *minutes)))
     return "\n".join(rows)
+
+
+def goal_table() -> str:
+    """Return the table of the paper's plane on several kinds of cards: what binds, and how many meet the goal."""
+    rows = [
+        "| model | card | a visit, s | most of it is | all visits on eight, s | start, s | minutes "
+        "| cards for 5 minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model in PAPER_MODELS:
+        for gpu in GOAL_CARDS:
+            plan = planned(model, gpu, POINTS["2D"], 8, 1)
+            seconds, start = plane_seconds(model, gpu, 8), plan.start_seconds
+            assert plan.seconds is not None
+            fewest = next(n for n in range(1, POINTS["2D"]) if plane_seconds(model, gpu, n) <= GOAL_SECONDS)
+            visit = (f"{plan.seconds.total:.2f}", plan.seconds.binds, f"{seconds - start:.0f}", f"{start:.0f}")
+            rows.append(_row((model.name, find_gpu(gpu).name, *visit, f"{seconds / 60:.1f}", fewest)))
+    return "\n".join(rows)
+
+
+def plane_seconds(model: ModelSize, gpu: str, cards: int) -> float:
+    """Return the time of the paper's plane on a number of cards, with every response of full length."""
+    hours = planned(model, gpu, POINTS["2D"], cards, 1).wall_hours
+    assert hours is not None
+    return 3600 * hours
 
 
 def _row(cells: tuple[object, ...]) -> str:

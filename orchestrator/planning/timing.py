@@ -28,7 +28,9 @@ BASIS_TEXT: dict[Basis, str] = {
 }
 
 # GPUs: the share of a datasheet's peak that engines reach, and overheads.
-BANDWIDTH_EFFICIENCY = 0.65  # share of the memory's bandwidth during decoding
+# Share of the memory's bandwidth during decoding. Times of a step that were measured for vLLM (its pull request 53060:
+# Qwen3-8B in bfloat16 on an A100, CUDA graphs, 1 to 32 sequences of 128 to 4,096 tokens) are 0.63 to 0.71 of it.
+BANDWIDTH_EFFICIENCY = 0.65
 FLOPS_EFFICIENCY = 0.45  # share of the tensor cores' operations during prefill
 HOST_LINK_BANDWIDTH = 20e9  # bytes per second and GPU, if the base is in the host's memory (PCIe 4.0 x16)
 EAGER_LAYER_SECONDS = 1e-4  # time to launch the kernels of a layer: a lower bound for a step
@@ -47,7 +49,10 @@ CPU_16_BIT_SPEED = 0.18  # relative speed of 16-bit arithmetic, which is emulate
 CPU_WRITE_SECONDS = 2.5e-9  # per weight and core: making the noise and adding it
 
 LOAD_BANDWIDTH = 1.5e9  # bytes of weights per second, from disk
-GPU_START_SECONDS, CPU_START_SECONDS = 60.0, 30.0  # time to start an engine, without loading its weights
+CPU_START_SECONDS = 30.0  # time to start an engine, without loading its weights
+# The same on a GPU: 12 s of imports (measured), 21 s for vLLM without compilation (published), and 12 s to spare for
+# Ray's worker, the noise kernels' compilation and the canary. Sources are in docs/gpus.md.
+GPU_START_SECONDS = 45.0
 
 
 Resource = Literal[
@@ -192,27 +197,28 @@ def _gpu_visit_seconds(
     """Return the time of one visit on a GPU or a group of GPUs.
 
     The time of a decoding step is the largest of three: the time to read the weights and the batch's KV cache once, the
-    time of its arithmetic (two operations per weight and sequence), and the time to launch its kernels. In the mean
-    over a response's steps, half of the response is in the cache. The prefix that prompts share is processed once.
+    time of its arithmetic (two operations per weight and sequence), and the time to launch its kernels. Weights that
+    are only looked up, those of an untied embedding, do not count. In the mean over a response's steps, half of the
+    response is in the cache. The prefix that prompts share is processed once.
     """
     assert setup.gpu is not None
-    gpu, group, parameters = find_gpu(setup.gpu), setup.tensor_parallel, model.parameters or 0
+    gpu, group, linear = find_gpu(setup.gpu), setup.tensor_parallel, model.linear // model.item_bytes
     flops = (gpu.flops32 if model.dtype == Dtype.float32 else gpu.flops16) * FLOPS_EFFICIENCY * group
     bandwidth = gpu.bandwidth * BANDWIDTH_EFFICIENCY
     kv_token = model.kv_token_of_rank(group) or 0
     batch = batch_size(setup, loads)
     if sequence_tokens(loads) * kv_token:
         batch = max(1, min(batch, int(memory.kv / (sequence_tokens(loads) * kv_token))))
-    weights, cache = memory.weights / bandwidth, batch * _mean_cached_tokens(loads) * kv_token / bandwidth
+    weights, cache = model.linear / group / bandwidth, batch * _mean_cached_tokens(loads) * kv_token / bandwidth
     bounds: dict[Resource, float] = {
         "reading weights" if weights >= cache else "reading keys and values": weights + cache,
-        "arithmetic of responses": 2 * parameters * batch / flops,
+        "arithmetic of responses": 2 * linear * batch / flops,
         "launching kernels": STEP_SECONDS + (model.layers or 0) * _layer_seconds(setup),
     }
     limit = max(bounds, key=bounds.__getitem__)
     write = _write_seconds(gpu, model, memory, group)
     processed, steps = _processed_tokens(setup, loads), _steps(setup, loads, batch)
-    prefill, decode = 2 * parameters * processed / flops, bounds[limit] * steps
+    prefill, decode = 2 * linear * processed / flops, bounds[limit] * steps
     phases: dict[Resource, float] = {"writing weights": write, "arithmetic of prompts": prefill, limit: decode}
     binds = max(phases, key=phases.__getitem__)
     return VisitSeconds(write, prefill, decode, binds)
