@@ -74,7 +74,7 @@ def command_line() -> str:
         "TAB completes verbs, options and presets of `safety-landscape` after "
         '`eval "$(safety-landscape completion bash)"` in `~/.bashrc`, or the same with `zsh` in `~/.zshrc`; fish reads '
         "the output of `completion fish` from `~/.config/fish/completions/safety-landscape.fish`.\n\n"
-        "Progress goes to stderr, the result to stdout.\n\n"
+        "Progress goes to stderr, the result to stdout: with `--json`, as [a document with a schema](../json.md).\n\n"
         f"```text\n{overview(VERBS)}\n```\n"
     )
 

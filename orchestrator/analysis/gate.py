@@ -86,6 +86,28 @@ class ThresholdResult(JsonRecord):
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class GateResult(JsonRecord):
+    """The result of the verb `gate`, which `gate --json` prints.
+
+    Attributes:
+        met: Whether every threshold is met and every stored number is what the rows give.
+        sweep: Path of the sweep's folder.
+        findings: The result of each threshold.
+        unsound: Stored numbers that are not what the rows give.
+        unchecked: What could not be compared with the rows.
+        signature: Path of the study's new signature. None if it was not signed.
+    """
+
+    schema: str = "gate/1"
+    met: bool
+    sweep: str
+    findings: tuple[ThresholdResult, ...]
+    unsound: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    signature: str | None
+
+
 def _as_points(points: pd.Series, problem: str) -> str:
     """Return how many points have a problem, as text. Empty if none has."""
     count = int(points.sum())

@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli import documents
 from orchestrator.cli.call import Call
-from orchestrator.cli.output import print_json, print_mapping, print_pairs, print_results, print_table, stderr_console
+from orchestrator.cli.documents import stamped
+from orchestrator.cli.output import print_json, print_pairs, print_record, print_results, print_table, stderr_console
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import replaced_session_root
@@ -55,7 +57,8 @@ def run(call: Call) -> int:
         call.sweeps.append(result.stored.folder.path)
         print_results(result.stored.folder, call.json)
     elif call.json:
-        print_json({"part": config.cluster.part, "waits_for": result.waits_for, "points_left": result.points_left})
+        part = documents.Part(part=config.cluster.part, waits_for=result.waits_for, points_left=result.points_left)
+        print_json(part.to_json())
     if result.code == ExitCode.INTERRUPTED:
         logger.warning("%s", resume_hint(call.overrides))
     return result.code
@@ -68,7 +71,7 @@ def _submit(call: Call, config: Config) -> int:
     text = slurm.job_script(config, call.overrides, call.config_dir)
     if config.cluster.dry_run:
         if call.json:
-            print_json({"script": text})
+            print_json(documents.Script(script=text).to_json())
             return ExitCode.COMPLETE
         print(text, end="")
         return ExitCode.COMPLETE
@@ -78,7 +81,7 @@ def _submit(call: Call, config: Config) -> int:
     prepare(config, Presets(call.config_dir))
     job = slurm.submit(text, private=config.study.mode == "private")
     follow = f"python -m orchestrator status {shlex.quote(config.out)}"
-    print_mapping({"job": job, "log": f"slurm-{job}.log", "follow it with": follow}, call.json)
+    print_record(documents.Job(job=job, log=f"slurm-{job}.log", command=follow), call.json)
     return ExitCode.COMPLETE
 
 
@@ -94,7 +97,7 @@ def plan(call: Call) -> int:
     if config.cluster.kind == "local" and (note := replaced_session_root()):
         logger.warning("%s", note)
     if call.json:
-        print_json(estimated.to_json())
+        print_json(stamped(documents.PLAN, estimated.to_json()))
     else:
         print_pairs(plan_rows(estimated))
     return ExitCode.COMPLETE
@@ -111,7 +114,7 @@ def status(call: Call) -> int:
     opened = [StoredSweep.open(folder) for folder in sweeps]
     states = [examine(stored, requested(stored).tasks) for stored in opened]
     if call.json:
-        print_json([state.to_json() for state in states])
+        print_json([stamped(documents.STATUS, state.to_json()) for state in states])
         return ExitCode.COMPLETE
     for state in states:
         print_pairs(lines(state))
@@ -155,7 +158,7 @@ def _export(call: Call, stored: StoredSweep) -> int:
     assert options.export is not None
     path = expanded(options.export)
     rows = export_responses(stored, path, options.rows, options.seed)
-    print_mapping({"file": str(path), "responses": rows}, call.json)
+    print_record(documents.Responses(file=str(path), responses=rows), call.json)
     return ExitCode.COMPLETE
 
 
@@ -183,7 +186,7 @@ def report(call: Call) -> int:
     for remark in results.remarks:
         logger.warning("%s: %s: `reduce` computes them again", stored.folder.path.name, remark)
     write_report(stored, *results.parsed(), call.config.report)
-    print_mapping({"report": str(stored.folder.result_paths()["report"])}, call.json)
+    print_record(documents.Report(report=str(stored.folder.result_paths()["report"])), call.json)
     return ExitCode.COMPLETE
 
 
@@ -199,7 +202,7 @@ def verify(call: Call) -> int:
     reports = {root: verify_study(root) for root in roots}
     _check_signature(call.config.verify, reports)
     if call.json:
-        print_json({str(root): dataclasses.asdict(result) | {"findings": [
+        print_json({str(root): stamped(documents.VERIFICATION, dataclasses.asdict(result)) | {"findings": [
             {"path": str(f.path), "why": f.why, "remedy": f.remedy} for f in result.findings
         ]} for root, result in reports.items()})  # fmt: skip
     else:
@@ -244,7 +247,7 @@ def compact(call: Call) -> int:
     studies = discovery.find_studies(call.folder("compact"), _warn_skipped)
     done = {str(study.root): compact_study(study) for study in studies}
     if call.json:
-        print_json({root: vars(result) for root, result in done.items()})
+        print_json({root: stamped(documents.COMPACTION, vars(result)) for root, result in done.items()})
         return ExitCode.COMPLETE
     for root, result in done.items():
         print_pairs([("study", root), ("files", f"{result.before} before, {result.after} now")])
@@ -260,7 +263,7 @@ def geometry(call: Call) -> int:
 
     description = describe(config, Presets(call.config_dir))
     if call.json:
-        print_json(description)
+        print_json(documents.Geometry.from_json(description).to_json())
         return ExitCode.COMPLETE
     print_table(*table(description))
     return ExitCode.COMPLETE
@@ -271,11 +274,15 @@ def models(call: Call) -> int:
     from orchestrator.models import catalog
 
     if call.positional:
-        print_mapping(catalog.fetch(call.positional[0], call.overrides, call.config_dir), call.json)
+        model = catalog.fetch(call.positional[0], call.overrides, call.config_dir)
+        if call.json:
+            print_json(stamped(documents.MODEL, model))
+        else:
+            print_pairs([(key, str(value)) for key, value in model.items()])
         return ExitCode.COMPLETE
     presets = catalog.presets(call.config_dir)
     if call.json:
-        print_json(presets)
+        print_json([documents.Preset.from_json(preset).to_json() for preset in presets])
         return ExitCode.COMPLETE
     print_table(("preset", "weights", "parameters", "dtype", "gated", "here"), catalog.rows(presets))
     return ExitCode.COMPLETE
@@ -293,7 +300,7 @@ def finetune(call: Call) -> int:
     recipe, to = read_recipe(compose(options).finetune, fields, call.config_dir)
     report = run_recipe(recipe, to, config_dir=call.config_dir)
     if call.json:
-        print_json(report)
+        print_json(documents.Finetuning.from_json(report).to_json())
         return ExitCode.COMPLETE
     print_pairs(report_lines(report, to))
     return ExitCode.COMPLETE
@@ -306,7 +313,7 @@ def doctor(call: Call) -> int:
 
     findings = examination.examine(expanded(call.config.out))
     if call.json:
-        print_json([vars(finding) for finding in findings])
+        print_json([stamped(documents.FINDING, vars(finding)) for finding in findings])
     else:
         rows = [(finding.status, finding.name, finding.found, finding.remedy) for finding in findings]
         print_table(("", "what", "found", "what to do"), rows)
@@ -365,13 +372,13 @@ def export(call: Call) -> int:
     get_format(name)
     folder = latest_results(dataclasses.replace(call, positional=tuple(folders), overrides=()).folder("export"))
     written = write(StoredSweep.open(folder), name, None if options.to is None else expanded(options.to))
-    print_mapping({"format": name, "sweep": str(folder.path), "written": str(written)}, call.json)
+    print_record(documents.Export(format=name, sweep=str(folder.path), written=str(written)), call.json)
     return ExitCode.COMPLETE
 
 
 def gate(call: Call) -> int:
     """Exit with 0 if a sweep meets thresholds, else 1: SWEEP visage=70 margin=40 radius=0.1 [sign=KEY] [junit=FILE]."""
-    from orchestrator.analysis.gate import GateOptions, check, table_rows
+    from orchestrator.analysis.gate import GateOptions, GateResult, check, table_rows
     from orchestrator.analysis.recomputation import recompute
     from orchestrator.config.overrides import section_only
     from orchestrator.report.junit import write_junit
@@ -396,9 +403,15 @@ def gate(call: Call) -> int:
         write_junit(results, unsound, folder.path, expanded(config.junit))
     signature = _sign(folder.study, key) if key is not None and all_met else None
     if call.json:
-        print_json({"met": all_met, "sweep": str(folder.path), "findings": [result.to_json() for result in results],
-                    "unsound": unsound, "unchecked": list(recomputed.unchecked),
-                    "signature": None if signature is None else str(signature)})  # fmt: skip
+        result = GateResult(
+            met=all_met,
+            sweep=str(folder.path),
+            findings=tuple(results),
+            unsound=tuple(unsound),
+            unchecked=tuple(recomputed.unchecked),
+            signature=None if signature is None else str(signature),
+        )
+        print_json(result.to_json())
     else:
         rows = [("UNSOUND", "", sentence) for sentence in unsound]
         print_table(("", "threshold", "why"), [*rows, *table_rows(results)])
@@ -434,7 +447,8 @@ def view(call: Call) -> int:
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
 
     def print_address(address: str) -> None:
-        print(json.dumps({"address": address}) if call.json else f"{address}  (Ctrl-C ends it)", flush=True)
+        line = json.dumps(documents.View(address=address).to_json()) if call.json else f"{address}  (Ctrl-C ends it)"
+        print(line, flush=True)
 
     with contextlib.suppress(KeyboardInterrupt):
         serve(root, options, print_address)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli.documents import Error, Mistake
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.records import JsonRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,22 +26,24 @@ def stderr_console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON. NaN and infinity are errors."""
+    """Print a document, or several, as indented JSON. NaN and infinity are errors."""
     is_unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     print(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False))
 
 
 def print_error_json(error: UserError) -> None:
     """Print the user's mistake as a JSON object."""
-    print(json.dumps({"error": {"field": error.field, "value": str(error.value), "remedy": error.remedy}}))
+    mistake = Mistake(field=error.field, value=str(error.value), remedy=error.remedy)
+    print(json.dumps(Error(error=mistake).to_json()))
 
 
-def print_mapping(value: Mapping[str, Any], as_json: bool) -> None:
-    """Print a flat mapping, as JSON or as one line for each key."""
+def print_record(record: JsonRecord, as_json: bool) -> None:
+    """Print a flat document, as JSON or as one line for each key but `schema`."""
+    document = record.to_json()
     if as_json:
-        print_json(value)
+        print_json(document)
     else:
-        print_pairs([(key, str(item)) for key, item in value.items()])
+        print_pairs([(key, str(item)) for key, item in document.items() if key != "schema"])
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

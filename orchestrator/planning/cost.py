@@ -27,6 +27,7 @@ from orchestrator.sweep.continuations import SCORED_TOKENS
 from orchestrator.sweep.prompt_rendering import PromptRendering
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.records import field_types
 
 ROW_BYTES, TOKEN_BYTES = 300, 3  # bytes of a stored response: per row, and per token (zstd)
 
@@ -144,6 +145,12 @@ class Plan:
         """Return every field as JSON. `setup` is written under the key `room`."""
         value = dataclasses.asdict(self, dict_factory=_plain_fields)
         return {"room" if key == "setup" else key: item for key, item in value.items()}
+
+    @classmethod
+    def json_types(cls) -> dict[str, tuple[Any, bool]]:
+        """Return the type of each key that `to_json` writes, and whether it always writes it."""
+        types = field_types(cls)  # type: ignore[arg-type]
+        return {"room" if name == "setup" else name: (hint, True) for name, (hint, _) in types.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -36,13 +36,18 @@ class JsonRecord:
         }
 
     @classmethod
+    def json_types(cls) -> dict[str, tuple[Any, bool]]:
+        """Return the type of each key that `to_json` writes, and whether it always writes it."""
+        return {name: (hint, name not in cls.OPTIONAL_KEYS) for name, (hint, _) in field_types(cls).items()}  # type: ignore[arg-type]
+
+    @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the record that `to_json` described. Keys that are not fields are ignored.
 
         Raises:
             FormatError: A field without a default is missing, or a field has another type.
         """
-        kinds = _fields(cls)  # type: ignore[arg-type]
+        kinds = field_types(cls)  # type: ignore[arg-type]
         missing = [name for name, (_, has_default) in kinds.items() if name not in value and not has_default]
         if missing:
             raise FormatError(f"lacks {missing[0]}")
@@ -59,7 +64,7 @@ def check_types(record: R) -> R:
     Raises:
         FormatError: A field has another type. The message names the field and its value.
     """
-    for name, (hint, _) in _fields(type(record)).items():  # type: ignore[arg-type]
+    for name, (hint, _) in field_types(type(record)).items():  # type: ignore[arg-type]
         _check(name, getattr(record, name), hint)
     return record
 
@@ -153,7 +158,7 @@ def _from_json(hint: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _fields(record: type[Any]) -> dict[str, tuple[Any, bool]]:
+def field_types(record: type[Any]) -> dict[str, tuple[Any, bool]]:
     """Return the type of each field of a record, and whether it has a default."""
     hints = typing.get_type_hints(record)
     return {

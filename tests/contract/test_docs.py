@@ -141,3 +141,12 @@ def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
     summary["judges"] = [{key: value for key, value in judge.items() if key != "sets"} for judge in summary["judges"]]
     assert len(keys(summary)) > 50
     assert sorted(key for key in keys(summary) if f"`{key}`" not in text) == []
+
+
+def test_every_json_document_has_a_current_schema_and_a_row_in_the_documentation() -> None:
+    from scripts.write_schemas import FOLDER, texts
+
+    stored = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
+    assert stored == texts(), "update them with `python -m scripts.write_schemas`"
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    assert [name for name in stored if f"(schemas/{name})" not in page] == []

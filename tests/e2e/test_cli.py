@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import read_documents
 from tests.e2e.conftest import assert_refused, call, tree
 from tests.unit.stored import basin, store_sweep
 
@@ -159,10 +160,10 @@ def test_plan_counts_stored_tasks_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_doctor_and_models_list_findings_and_presets() -> None:
     result = call("doctor", "--json")
-    findings = {finding["name"]: finding for finding in json.loads(result.out)}
+    findings = {finding["name"]: finding for finding in read_documents(result.out)}
     assert result.code == 0 and len(findings) >= 8 and {f["status"] for f in findings.values()} <= {"ok", "warn"}
     assert call("doctor").code == 0
-    presets = json.loads(call("models", "--json").out)
+    presets = read_documents(call("models", "--json").out)
     assert {"mistral7b", "llama2_7b", "llama3_8b", "vicuna7b", "smollm2_135m"} <= {p["name"] for p in presets}
     assert len(presets) >= 11 and not any(p["name"] == "dummy" for p in presets)
     assert call("models").code == 0
@@ -223,7 +224,7 @@ def test_verbs_accept_a_relative_path_to_a_sweep(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     run = call("run", "engine=dummy", "grid.directions=1", "grid.steps=2", "probes.limit=4", "--json")
     assert run.code == 0, run.err
-    folder = json.loads(run.out)["paths"]["folder"]
+    folder = read_documents(run.out)["paths"]["folder"]
     assert not Path(folder).is_absolute() and Path(folder).is_dir()
     for arguments in (["status", folder], ["reduce", folder], ["report", folder], ["compare", folder, folder]):
         result = call(*arguments)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.documents import read_documents
 from tests.e2e.conftest import Driver, assert_refused, call, parts, responses, wait_for
 from tests.e2e.test_run import DUMMY, record, sweep_folder
 
@@ -54,7 +55,7 @@ def test_parts_run_concurrently_and_the_last_one_writes_the_results(
     results = [driver.wait() for driver in others]
     for result in results:
         assert result.code == 0, result.err
-    outputs = json.loads(results[0].out), json.loads(results[1].out)
+    outputs = read_documents(results[0].out), read_documents(results[1].out)
     assert [output["part"] for output in outputs] == ["2/3", "3/3"] and all(
         1 in output["waits_for"] for output in outputs
     )

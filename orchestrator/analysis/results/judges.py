@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from orchestrator.analysis.results.keys import PromptsKey
+from orchestrator.scoring.human import Annotator
 from orchestrator.utils.records import JsonRecord
 
 
@@ -23,11 +24,18 @@ class VerdictCounts(PromptsKey):
     mean_score: float | None
 
 
-JUDGE_RECORD = (
-    *("source", "revision", "fingerprint", "dtype", "answers", "unparsed_examples"),
-    *("file", "file_sha256", "annotators"),
-)
-"""The keys of `JudgeSummary.record`."""
+JUDGE_RECORD: Mapping[str, Any] = {
+    "source": str | None,
+    "revision": str | None,
+    "fingerprint": str,
+    "dtype": str,
+    "answers": str,
+    "unparsed_examples": tuple[str, ...],
+    "file": str,
+    "file_sha256": str,
+    "annotators": tuple[Annotator, ...],
+}
+"""The keys of `JudgeSummary.record` and the types of their values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,13 @@ class JudgeSummary(JsonRecord):
         for key, item in super().to_json().items():
             value |= item if key == "record" else {key: item}
         return value
+
+    @classmethod
+    def json_types(cls) -> dict[str, tuple[Any, bool]]:
+        """Return the type of each key, and whether it is always there."""
+        types = super().json_types()
+        del types["record"]
+        return types | {key: (kind, False) for key, kind in JUDGE_RECORD.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

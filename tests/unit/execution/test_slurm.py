@@ -22,6 +22,7 @@ from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
 from orchestrator.execution import slurm
 from orchestrator.utils.errors import UserError
+from tests.documents import read_documents
 
 SPECIAL_CHARACTERS = ['system_prompt.text=it\'s "so", $HOME `id` \\ \n* é', "out=my studies"]
 SRUN = '#!/bin/sh\necho "srun $*" >>"$NOTES"\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'
@@ -169,11 +170,13 @@ def test_the_end_of_the_wall_time_stops_the_driver_and_requeues_the_job(
 def test_run_submits_the_script_and_prints_the_jobs_number(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ["run", "cluster=slurm", "engine=dummy", "grid.steps=2", "out=my studies"]
     assert main([*sweep, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["job"] == "4711"
+    assert read_documents(capsys.readouterr().out)["job"] == "4711"
     assert "'out=my studies'" in site.recorded(".script") and "sbatch --parsable" in site.recorded()
     assert not Path("my studies").exists()
     assert main([*sweep, "cluster.dry_run=true"]) == 0
     assert capsys.readouterr().out == site.recorded(".script")
+    assert main([*sweep, "cluster.dry_run=true", "--json"]) == 0
+    assert read_documents(capsys.readouterr().out)["script"] == site.recorded(".script")
 
 
 def test_sbatch_is_needed_only_for_a_submission(

@@ -14,6 +14,7 @@ from orchestrator.cli.main import main
 from orchestrator.store.human_verdicts import HumanVerdict, add_verdicts, now, read_verdicts
 from orchestrator.store.study import Study
 from orchestrator.utils.hashing import text_id
+from tests.documents import read_documents
 from tests.unit.stored import store_sweep
 
 pytestmark = pytest.mark.thorough
@@ -77,7 +78,7 @@ def test_imported_verdicts_become_a_landscape_with_who_and_when(
     file = write(tmp_path / "ana.csv", rows, by_keyword)
     capsys.readouterr()
     assert main(["judge", str(folder), f"verdicts={file}", "annotator=Ana", "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
+    summary = read_documents(capsys.readouterr().out)
     by_judge = {result["judge"]: result for result in summary["results"]}
     assert by_judge["human"]["visage"] == by_judge["keyword"]["visage"]
     assert summary["agreement"][0]["judges"] == ["keyword", "human"]

@@ -29,6 +29,7 @@ from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
+from tests.documents import read_documents
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
 
@@ -322,7 +323,7 @@ def test_the_command_line(folder: Path) -> None:
     viewer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert viewer.stdout
-        address, _, token = json.loads(viewer.stdout.readline())["address"].partition("/?token=")
+        address, _, token = read_documents(viewer.stdout.readline())["address"].partition("/?token=")
         assert get(address)[0] == 401, "every user of this machine reaches its loopback address"
         assert get(address, Authorization=f"Bearer {token}")[0] == 200
     finally:
