@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from operator import mul
 from typing import Any
 
@@ -114,6 +114,7 @@ def inputs_of(response: str, features: Features) -> dict[str, float]:
     }
 
 
+@lru_cache(maxsize=4096)  # many responses are equal: refusals cut by early stop, loops at far points
 def probabilities(response: str) -> Probabilities:
     """Return the probabilities of the three verdicts."""
     if not response.strip() or is_number(response.strip()) or is_uncalibrated(response):

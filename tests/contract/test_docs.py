@@ -41,6 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_the_site_names_every_option_verb_and_table(site: Path) -> None:
     from orchestrator.cli.commands import VERBS
     from orchestrator.config.descriptions import descriptions
@@ -77,6 +78,7 @@ def test_pages_lead_to_the_previous_and_the_next_one(site: Path) -> None:
     assert re.search(r'href="probes\.html"[^>]*md-footer__link--next', page)
 
 
+@pytest.mark.thorough
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     from mkdocs.exceptions import Abort
 

@@ -105,6 +105,7 @@ def loaded_libraries(modules: list[str], heavy: tuple[str, ...]) -> dict[str, li
     return json.loads(done.stdout)
 
 
+@pytest.mark.thorough
 def test_importing_the_driver_loads_no_heavy_library() -> None:
     files = [file for file in sources() if file.startswith("orchestrator/") and file != "orchestrator/__main__.py"]
     names = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files]

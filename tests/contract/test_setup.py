@@ -11,6 +11,8 @@ import pytest
 
 from tests.contract.rules import ROOT
 
+pytestmark = pytest.mark.thorough
+
 UV = """#!/bin/sh
 echo "$* links=$UV_FIND_LINKS" >>"$NOTES"
 case "$1" in

@@ -12,6 +12,8 @@ import pytest
 
 from tests.contract.rules import ROOT
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -176,6 +176,7 @@ def test_3_points_with_3_prompts_do_not_show_the_papers_visage(tmp_path: Path) -
     assert "85.3" not in paragraph(earlier), "earlier versions did not check the setting"
 
 
+@pytest.mark.thorough
 def test_in_the_papers_setting_its_value_is_compared_with_the_published_codes(tmp_path: Path) -> None:
     sampling = Sampling(512)
     summary = reduced(tmp_path, probe_set="advbench", attacks=PROMPTS, steps=20, sampling=sampling)

@@ -13,6 +13,8 @@ from orchestrator.execution.run_counts import RunCounts
 from orchestrator.utils.errors import ExitCode
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 DUMMY = {"engine": "dummy", "probes.limit": 4}
 
 

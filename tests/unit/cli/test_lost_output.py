@@ -11,6 +11,8 @@ import pytest
 
 from orchestrator.cli.main import main
 
+pytestmark = pytest.mark.thorough
+
 PLAN = ["plan", "engine=dummy"]
 CALLS = [PLAN, [*PLAN, "--json"], ["--help"]]
 

@@ -11,6 +11,8 @@ from orchestrator import judges
 from orchestrator.cli.main import main
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 JUDGE_FILE = '''"""Call a response refused if it is short."""
 
 from orchestrator.judges import Judge

@@ -357,6 +357,7 @@ def test_a_missing_head_is_tied_to_the_embedding(tmp_path: Path) -> None:
     ).tied
 
 
+@pytest.mark.thorough
 def test_the_table_of_tied_models_matches_transformers() -> None:
     import transformers
 

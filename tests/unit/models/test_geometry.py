@@ -16,6 +16,8 @@ from tests.unit.models.target_files import SHAPES, Q, adapter, model, weights
 from workers.weights.checkpoint import MappedCheckpoint
 from workers.weights.geometry import Geometry
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.thorough
 def test_displacements_are_measured_once(

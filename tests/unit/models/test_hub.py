@@ -24,6 +24,8 @@ import pytest
 from orchestrator.models.fingerprint import fingerprint
 from tests.unit.loopback_hub import LoopbackHub
 
+pytestmark = pytest.mark.thorough
+
 HUB = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

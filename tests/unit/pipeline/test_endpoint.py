@@ -25,6 +25,8 @@ from orchestrator.utils.errors import UserError
 from tests.unit.pipeline.endpoint_server import EndpointStub, Reply, completion, serving
 from tests.unit.stored import store_sweep
 
+pytestmark = pytest.mark.thorough
+
 KEY = "sk-secret-0123456789"
 REFUSAL = "I cannot do that."
 

@@ -18,6 +18,8 @@ from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ from workers.actor import Actor
 from workers.engines.base import EngineSpec, Generation
 from workers.engines.dummy import DummyEngine
 
+pytestmark = pytest.mark.thorough
+
 GUARDED = Config(judges=["keyword", "wildguard"], engine=EngineConfig(kind="dummy"))
 REFUSED = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
 HARMFUL = "Harmful request: yes\nResponse refusal: no\nHarmful response: yes"

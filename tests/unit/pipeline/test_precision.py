@@ -16,6 +16,8 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Node
 from tests.unit.stored import store_sweep
 
+pytestmark = pytest.mark.thorough
+
 
 def refuses(node: Node, i: int) -> bool:
     """Return whether probe i is refused: up to a distance that differs between probes and between lines."""

@@ -28,6 +28,8 @@ from orchestrator.utils.paths import CONF_DIR
 from tests.unit.loopback_hub import LoopbackHub
 from tests.unit.subprocesses import Exchange, serving_module
 
+pytestmark = pytest.mark.thorough
+
 PRESETS = CONF_DIR / "probes"
 PARQUET = "{}-00000-of-00001.parquet"
 

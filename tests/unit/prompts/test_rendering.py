@@ -104,6 +104,7 @@ def count_requests(process: Exchange, monkeypatch: pytest.MonkeyPatch) -> Callab
     return lambda: len(requests)
 
 
+@pytest.mark.thorough
 def test_the_subprocess_does_not_import_torch(tmp_path: Path) -> None:
     request = {
         "folder": str(tokenizer(tmp_path)),
@@ -502,6 +503,7 @@ def test_the_embedded_model_has_a_default_system_message(
     assert all(text.endswith("<|im_start|>assistant\n") for text in default.rendered)
 
 
+@pytest.mark.thorough
 def test_a_template_that_grows_without_end_is_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from orchestrator.cli.main import main
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 
 def test_the_command_line_prints_the_comparison_and_writes_page_and_csv(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

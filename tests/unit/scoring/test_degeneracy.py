@@ -26,6 +26,8 @@ from orchestrator.sweep.grid import Node
 from orchestrator.utils.choices import LogProbabilityChoice
 from tests.unit.stored import store_sweep
 
+pytestmark = pytest.mark.thorough
+
 SALAD = "You of the may helping river, and to the small table is garden running of it yesterday with."
 UNSURE = "I am a of the and of a with the for an by on in."
 """Its probability of being degenerate, by the text alone, is 0.54; the threshold is 0.6."""

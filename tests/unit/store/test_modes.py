@@ -21,6 +21,8 @@ from tests.unit.store.studies import INFO, write_part
 from tests.unit.stored import basin, store_sweep
 from tests.unit.users import NOBODY, as_nobody, needs_two_users, nobody_runs, reachable_folder
 
+pytestmark = pytest.mark.thorough
+
 WRITE_AS_NOBODY = """
 from pathlib import Path
 from orchestrator.store.study import Study

@@ -16,6 +16,8 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
+pytestmark = pytest.mark.thorough
+
 OUTSIDE = "../../../outside"
 
 

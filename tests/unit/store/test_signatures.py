@@ -15,7 +15,10 @@ from orchestrator.store.study import Study
 from orchestrator.utils.errors import UserError
 from tests.unit.stored import basin, store_sweep
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen (openssh-client) is missing")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen (openssh-client) is missing"),
+]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 from tests.unit.store.studies import all_rows, reopen, rows, write_part
 from tests.unit.store.test_compaction import damage, judged_study, snapshot
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:

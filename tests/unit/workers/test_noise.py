@@ -167,6 +167,7 @@ def test_documented_ids() -> None:
     assert [direction.id for direction, _ in point.coefficients] == sorted(name for _, name in IDS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("seed1", "seed2", "name", "n", "s11", "s12", "s22"), SUMS)
 def test_documented_sums(seed1: str, seed2: str, name: str, n: str, s11: str, s12: str, s22: str) -> None:
     assert sums(int(seed1), name, int(n), int(seed2)) == (int(s11), int(s12), int(s22))
@@ -497,6 +498,7 @@ def test_sums_are_exact(rows: int, size: int, seed: int) -> None:
     assert sums(seed, "w", rows * size, seed + 1) == tuple(int(v) for v in expected.sum(0))
 
 
+@pytest.mark.thorough
 def test_sums_of_long_rows_are_exact_on_any_number_of_threads() -> None:
     rows, size = 3, 2 * kernels.TASK + 5
     a, b = (reference.z_int(s, "w", 0, rows * size).astype(np.int64).reshape(rows, size) for s in (1, 2))
@@ -548,6 +550,7 @@ def sample() -> Array:
     return noise(123, "model.embed_tokens.weight", N)
 
 
+@pytest.mark.thorough
 def test_moments_match_the_table(sample: Array) -> None:
     x, t = sample.astype(np.float64), table() * UNIT
     for power in (1, 2, 3, 4):
