@@ -205,6 +205,7 @@ def test_a_multirun_continues_after_a_user_error_and_exits_with_code_2(tmp_path:
     assert "Side by side" in result.err
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_multirun_of_several_models_can_be_compared_on_one_page(tmp_path: Path) -> None:
     result = call("run", "-m", "engine=dummy", "+experiment=model_size", "model.name=small,large", "grid.directions=1",

@@ -76,6 +76,7 @@ def test_a_killed_and_resumed_run_with_vllm_gives_the_same_responses(
     assert record(disturbed).runs[0].outcome == "running", "the first run was killed before it could record its outcome"
 
 
+@pytest.mark.slow
 def test_transformers_runs_the_same_sweep_and_mixing_engines_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
     sweep = [
         "run", f"model.path={tiny_llama}", "model.dtype=float32", "model.max_model_len=256", "grid.directions=1",

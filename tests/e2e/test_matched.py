@@ -42,6 +42,7 @@ def run(options: list[str], *more: str) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.slow
 def test_controls_of_an_adapter_run_from_the_command_line(options: list[str]) -> None:
     out = Path(options[-1].removeprefix("out="))
     adapter = out.parent / "tuned"

@@ -54,6 +54,7 @@ def kill_actor_with_ranks(driver: Driver, out: Path, n_ranks: int) -> None:
     assert not alive, "a rank must not outlive its actor, because it holds a GPU"
 
 
+@pytest.mark.slow
 def test_ranks_end_with_their_killed_actor(command: list[str], tmp_path: Path, start: Callable[..., Driver]) -> None:
     kill_actor_with_ranks(start(*command, f"out={tmp_path}", "engine.tensor_parallel=3"), tmp_path, 3)
 
