@@ -17,7 +17,7 @@ help: ## show this list
 run: .venv/.setup-done ## measure a safety landscape: make run ARGS="grid.steps=40 out=DIR"
 	@$(PYTHON) -m orchestrator run $(ARGS)
 
-quick: .venv/.setup-done-test ## contract tests and fast unit tests: about three minutes on two cores
+quick: .venv/.setup-done-test ## contract tests and fast unit tests: under two minutes on two cores
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not thorough and not slow and not engine and not gpu" tests/contract tests/unit $(ARGS)
 
 test: .venv/.setup-done-test ## run all tests except the slow ones and those that need a GPU
