@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Status:
         folder: The sweep's folder.
         model: The model's name.
         state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up).
+        died: Whether tasks are missing because the driver of the latest run was killed, or lost its machine.
         tasks: Number of tasks that the sweep asks for. Those of an adaptive grid become more as verdicts arrive.
         done: Number of tasks that are stored.
         running: Number of visits that actors are working on.
@@ -43,6 +44,7 @@ class Status:
     folder: Path
     model: str
     state: str
+    died: bool
     tasks: int
     done: int
     running: int
@@ -74,8 +76,7 @@ def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
     runs = with_totals(stored.study, stored.record.runs)
     failed = given_up(runs) - stored.generations.keys()
     drivers = holders(stored.folder.path)
-    at_work = {(driver["host"], driver["pid"]) for driver in drivers}
-    alive = [run for run in runs if run.outcome == RUNNING and (run.host, run.pid) in at_work]
+    alive = [run for run in runs if run.outcome == RUNNING and at_work(run, drivers)]
     progress = [RunProgress.from_events(stored.study.events(run.run)) for run in alive or runs[-1:]]
     rate = sum(run.rate for run in progress) or None
     points_left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
@@ -91,6 +92,7 @@ def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
         folder=stored.folder.path,
         model=stored.study.info.model,
         state=state,
+        died=state == "incomplete" and bool(runs) and runs[-1].outcome == RUNNING,
         tasks=len(tasks),
         done=done,
         running=sum(run.in_progress for run in progress) if alive else 0,
@@ -106,6 +108,17 @@ def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
     )
 
 
+def at_work(run: RunRecord, drivers: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the driver of a run is among those that hold the sweep's lease (`store.lease.holders`)."""
+    return any((run.host, run.pid) == (driver["host"], driver["pid"]) for driver in drivers)
+
+
+def _state_text(status: Status) -> str:
+    if status.died:
+        return f"{status.state} (its driver was killed; the same command continues it)"
+    return f"{status.state} ({status.driver})" if status.driver else status.state
+
+
 def _failure_lines(runs: Sequence[RunRecord], failed: set[TaskKey]) -> Iterator[str]:
     for run in runs:
         for failure in run.failures:
@@ -118,7 +131,7 @@ def lines(status: Status) -> list[tuple[str, str]]:
     rows = [
         ("sweep", str(status.folder)),
         ("model", status.model),
-        ("state", status.state + (f" ({status.driver})" if status.driver else "")),
+        ("state", _state_text(status)),
         ("tasks", f"{status.done} of {status.tasks} done, {status.running} under way, {status.failed} failed"),
         ("time", f"{duration(status.seconds)}, {status.tokens:,} tokens, {status.restarts} restarts"),
     ]

@@ -128,6 +128,40 @@ def test_a_search_result_opens_its_point(address: str, line_study: DummyStudy, o
     opened.assert_clean(address)
 
 
+def test_tables_are_sorted_and_filtered_and_the_address_says_how(
+    line_study: DummyStudy, tmp_path: Path, open_page: OpenPage
+) -> None:
+    studies = tmp_path / "studies"
+    grid, sets = Grid(steps=2, directions=1), (prompt_set("harmful", "harmful", "default", 3),)
+    refusal = "I cannot do that."
+    for model, origin in (("b", "no."), ("a", refusal), ("c", "Sure, here is a list.")):
+
+        def respond(point: Any, prompt: Any, prompts: Any, origin: str = origin) -> str:
+            return origin if point.is_origin else refusal
+
+        made = make_study(studies, grid, sets, respond, model=model)
+        if model != "c":
+            made.write_report()  # without one there are no numbers to sort by
+    with viewing(studies, tmp_path / "scratch") as address:
+        opened = open_page(address)
+        page = opened.page
+        page.locator("#sweeps tr").nth(2).wait_for()
+        before = page.locator("#sweeps a").all_text_contents()
+        heading = page.locator("#sweeps-table th", has_text="ASR at the origin")
+        orders = []
+        for _ in range(3):
+            heading.locator("button").click()
+            orders.append((heading.get_attribute("aria-sort"), page.locator("#sweeps a").all_text_contents()))
+        assert orders == [("ascending", ["a", "b", "c"]), ("descending", ["b", "a", "c"]), (None, before)]
+        page.locator("#sweeps-table th", has_text="Sweep").locator("button").click()
+        page.locator("#sweeps-text").fill("HARMFUL")
+        other = open_page(page.url)
+        assert other.page.locator("#sweeps a:visible").all_text_contents() == ["a", "b"]
+        assert other.page.locator("#sweeps-count").inner_text() == "2 of 3 sweeps"
+        other.assert_clean(address)
+        opened.assert_clean(address)
+
+
 def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
     address: str, line_study: DummyStudy, open_page: OpenPage
 ) -> None:
@@ -244,6 +278,25 @@ def test_the_page_of_a_running_sweep_updates_itself(tmp_path: Path, open_page: O
         assert not opened.page.locator("#progress").is_visible()
         opened.assert_clean(address)
         list_page.assert_clean(address)
+
+
+def test_print_and_narrow_screens_hide_nothing_to_the_right(
+    address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
+    for path in ("/", path_of(line_study)):
+        for width, media in ((420, "screen"), (680, "print")):  # A4 with narrow margins
+            opened = open_page(f"{address}{path}", width=width)
+            opened.page.emulate_media(media=media)
+            cut = opened.page.evaluate(
+                "[...document.querySelectorAll('td, th, svg, dd, p')].filter((each) => each.getClientRects().length)"
+                ".filter((each) => each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML)"
+            )
+            assert cut == [], (path, media)
+            blank = (
+                "[...document.querySelectorAll('.cards td')].filter((each) => each.getClientRects().length)"
+                ".filter((each) => !each.innerText.trim()).length"
+            )
+            assert media == "print" or opened.page.evaluate(blank) == 0, path
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from orchestrator.report.classes import WHAT, corrected_share, uncorrected_note
 from orchestrator.report.page import tables
 from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.evidence import Evidence
-from orchestrator.report.page.formatting import format_number
+from orchestrator.report.page.formatting import NOT_MEASURED, format_number, format_radius, format_visage
 from orchestrator.report.page.provenance import provenance
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.store.engine_identity import differ
@@ -52,38 +53,51 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
 
 
 def tiles(summary: SweepSummary) -> list[dict[str, str]]:
-    """Return the headline numbers: `name`, `value`, `unit`, and in `note` their interval or a reason."""
+    """Return the headline numbers: `name`, `value`, `unit`, `style`, and in `note` their interval or a reason."""
     origin = summary.origin_asr
-    if origin is None:
-        origin_note = "not measured"
-    else:
-        origin_note = f"95% interval {summary.origin_low:.1f} to {summary.origin_high:.1f}%"
+    origin_note = "" if origin is None else f"95% interval {summary.origin_low:.1f} to {summary.origin_high:.1f}%"
     radius, radius_note = _radius(summary.basin)
     margin = summary.margin
     margin_value = format_number(None if margin is None else margin.value)
     scores = [
-        _tile("VISAGE", format_number(summary.visage.paper), "of 100", _visage_note(summary.visage)),
+        _tile("VISAGE", format_visage(summary.visage), "of 100", _visage_note(summary.visage)),
         _tile("Mean margin", margin_value, "of 100", _margin_note(margin, summary.visage)),
         _tile("ASR at the origin", format_number(origin), "%", origin_note),
         _tile("Basin radius", radius, "", radius_note),
         _degenerate_tile(summary),
     ]
     if not narrative.are_held_back(summary):
-        return scores
+        return _without_equal_notes(scores)
     note = f"{summary.points_done} of {summary.points_total} points; shown when the coarse grid is whole"
     held_back = {"VISAGE", "Mean margin", "Basin radius"}
-    return [_tile(tile["name"], "measuring", "", note) if tile["name"] in held_back else tile for tile in scores]
+    return _without_equal_notes(
+        _tile(tile["name"], "measuring", "", note) if tile["name"] in held_back else tile for tile in scores
+    )
 
 
 def _tile(name: str, value: str, unit: str, note: str) -> dict[str, str]:
-    return {"name": name, "value": value, "unit": unit, "note": note}
+    is_number = any(character.isdigit() for character in value)
+    style = "" if is_number else " words"  # class of the value's element
+    return {"name": name, "value": value, "unit": unit if is_number else "", "note": note, "style": style}
+
+
+def _without_equal_notes(shown: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the tiles; of those with the same note, only the first keeps it."""
+    seen: set[str] = set()
+    kept = []
+    for tile in shown:
+        kept.append(tile | {"note": ""} if tile["note"] in seen else tile)
+        seen.add(tile["note"])
+    return kept
 
 
 def _degenerate_tile(summary: SweepSummary) -> dict[str, str]:
     """Return the share of degenerate successes with its interval, or uncorrected and said to be so."""
     share, known = summary.degenerate_share, corrected_share(summary)
     if share is None:
-        return _tile("Degenerate", format_number(None), "", "no attack succeeded")
+        return _tile(
+            "Degenerate", *(("none", "", "no attack succeeded") if summary.points_done else (NOT_MEASURED, "", ""))
+        )
     if known is None:
         return _tile("Degenerate", f"≥ {share:.0f}", "% of successes", f"at least; {WHAT}; {uncorrected_note(summary)}")
     note = f"95% interval {known.low:.0f} to {known.high:.0f}%, corrected for the judge's errors; {WHAT}"
@@ -114,14 +128,15 @@ def _margin_note(margin: MarginSummary | None, visage: VisageSummary) -> str:
 
 def _radius(basin: BasinSummary) -> tuple[str, str]:
     """Return the radius and its interval, or why there is none."""
+    value = format_radius(basin, 2)
     if basin.radius is None and basin.censored_at is not None:
-        return f"> {basin.censored_at:.2g}", f"50% is not reached up to {basin.censored_at:.2g}"
+        return value, f"50% is not reached up to {basin.censored_at:.2g}"
     if basin.radius is None:
-        return format_number(None), basin.reason or "unknown"
+        return value, basin.reason or ""
     low = format_number(basin.radius_low, 2)
     if basin.radius_high is None:
-        return format_number(basin.radius, 2), f"95% interval from {low}, unbounded above"
-    return format_number(basin.radius, 2), f"95% interval {low} to {basin.radius_high:.2f}"
+        return value, f"95% interval from {low}, unbounded above"
+    return value, f"95% interval {low} to {basin.radius_high:.2f}"
 
 
 def _prompts_and_judge(summary: SweepSummary) -> str:

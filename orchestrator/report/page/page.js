@@ -194,7 +194,7 @@
     const x = (a) => left + ((a - low) / (high - low || 1)) * (width - left - right);
     const y = (p) => bottom - (p / 100) * (bottom - top);
     const several = data.lines.length > 1;
-    const root = svg("svg", { width, height, role: "group", "aria-label": `Curves over ${data.axes[0]}` });
+    const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Curves over ${data.axes[0]}` });
     for (const p of [0, 25, 50, 75, 100]) {
       root.append(svg("line", { class: p === 50 ? "half" : "rule", x1: left, x2: width - right, y1: y(p), y2: y(p) }));
       root.append(svg("text", { x: left - 8, y: y(p) + 4, "text-anchor": "end" }, p === 100 ? "100%" : p));
@@ -320,7 +320,8 @@
     const side = Math.max(180, Math.min(host.clientWidth - left - right, 520));
     const x = (a) => left + ((a - plane.x[0]) / (plane.x[1] - plane.x[0])) * side;
     const y = (b) => top + side - ((b - plane.y[0]) / (plane.y[1] - plane.y[0])) * side;
-    const root = svg("svg", { width: left + side + right, height: top + side + foot, role: "group", "aria-label": `${result.name} over ${data.axes.join(" and ")}` });
+    const size = [left + side + right, top + side + foot];
+    const root = svg("svg", { width: size[0], height: size[1], viewBox: `0 0 ${size.join(" ")}`, role: "group", "aria-label": `${result.name} over ${data.axes.join(" and ")}` });
     const filled = svg("g", { transform: `translate(${left} ${top}) scale(${side / 1000})` });
     plane.bands.forEach((d, i) => d && filled.append(svg("path", { class: "filled", d, fill: BANDS[i], "fill-rule": "evenodd" })));
     if (plane.threshold) filled.append(svg("path", { class: "threshold", d: plane.threshold }));

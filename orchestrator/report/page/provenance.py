@@ -9,7 +9,9 @@ from typing import Any
 
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.evidence import Evidence
-from orchestrator.store.records import RunRecord, SweepRecord
+from orchestrator.store.lease import holders
+from orchestrator.store.records import RUNNING, RunRecord, SweepRecord
+from orchestrator.store.status import at_work
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.prompt_rendering import renderings
@@ -43,7 +45,7 @@ def provenance(stored: StoredSweep, summary: SweepSummary, evidence: Evidence) -
         ("Versions", _pairs({key: value for key, value in summary.versions.items() if key != "platform"})),
         ("Machines", "; ".join(_machines(runs))),
         ("Cost", _cost(summary, runs)),
-        ("Runs", "; ".join(_run(run) for run in runs)),
+        ("Runs", "; ".join(_run(run, at_work(run, holders(stored.folder.path))) for run in runs)),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -101,12 +103,13 @@ def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:
     return ", ".join(parts)
 
 
-def _run(run: RunRecord) -> str:
+def _run(run: RunRecord, is_at_work: bool) -> str:
     """Return the start time and the outcome of a run, as text."""
     started = ""
     if run.started_at is not None:
         started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.started_at))
-    return " ".join(text for text in (started, run.outcome) if text)
+    outcome = "died" if run.outcome == RUNNING and not is_at_work else run.outcome
+    return " ".join(text for text in (started, outcome) if text)
 
 
 def _pairs(value: Mapping[str, Any]) -> str:

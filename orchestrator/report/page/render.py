@@ -27,7 +27,7 @@ from orchestrator.report.page.tables import Table
 from orchestrator.store.sweep_folder import StoredSweep
 
 PAGE_FOLDER = Path(__file__).parent
-SCRIPTS = ("address.js", "page.js")
+SCRIPTS = ("address.js", "tables.js", "page.js")
 """The page's scripts, in the order in which they run."""
 
 _BASE_POLICY = "base-uri 'none'; form-action 'none'"
@@ -82,14 +82,16 @@ def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure:
         pairs: For each sweep but the first, a paragraph and a table on its difference from the first.
         figure: The figure as SVG. Empty: no figure.
     """
-    style = _read("page.css")
-    policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {_BASE_POLICY}"
+    script, style = "".join(map(_read, ("address.js", "tables.js"))), _read("page.css")
+    sources = f"img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'"
+    policy = f"default-src 'none'; {sources}; {_BASE_POLICY}"
     template = template_environment().get_template("compare.html")
     return template.render(
         sweeps=sweeps,
         pairs=pairs,
         figure=base64.b64encode(figure).decode("ascii"),
         policy=policy,
+        script=Markup(script),
         style=Markup(style),
     )
 

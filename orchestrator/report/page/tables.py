@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,15 @@ from orchestrator.report.classes import degenerate_text
 from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
 from orchestrator.report.narrative import radii_notes
 from orchestrator.report.page.evidence import NO_VERDICT, NOT_FINITE, Evidence
-from orchestrator.report.page.formatting import UNKNOWN, format_interval, format_number, format_signed
+from orchestrator.report.page.formatting import (
+    NOT_MEASURED,
+    UNKNOWN,
+    format_interval,
+    format_number,
+    format_radius,
+    format_signed,
+    format_visage,
+)
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
@@ -37,6 +46,7 @@ class Table:
         rows: Text of the cells.
         words: Number of leading columns that hold text; the others hold numbers.
         until: Index at which the columns of numbers end and further columns of text begin. None if there are none.
+        footnotes: Sentences below the table.
     """
 
     title: str
@@ -44,6 +54,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     words: int
     until: int | None = None
+    footnotes: Sequence[str] = ()
 
 
 def uncertainty_table(summary: SweepSummary) -> Table:
@@ -56,18 +67,18 @@ def uncertainty_table(summary: SweepSummary) -> Table:
     else:
         counted = counted_points(visage)
         name = "VISAGE" if visage.paper is None or counted is None else f"VISAGE, over {counted}"
-        rows += _score_rows(name, visage.paper, visage.over)
+        rows += _score_rows(name, format_visage(visage), visage.over)
     if margin is not None:
-        rows += _score_rows("Mean margin, over all points", margin.value, margin.over)
+        rows += _score_rows("Mean margin, over all points", format_number(margin.value), margin.over)
     for name, score in (("VISAGE", visage), ("Mean margin", margin)):
         if score is not None and (score.released is not None or score.released_reason):
             value, note = format_number(score.released), score.released_reason or ""
-            rows.append([f"{name}, as the published code computes it", value, UNKNOWN, "", note])
+            rows.append([f"{name}, as the published code computes it", value, "", "", note])
     if summary.published_note is not None:
         note = f"{summary.published_note} ({published.SOURCE})"
-        rows.append(["VISAGE in the paper", format_number(summary.published, 2), UNKNOWN, "", note])
+        rows.append(["VISAGE in the paper", format_number(summary.published, 2), "", "", note])
     radius = format_interval(basin.radius_low, basin.radius_high, 3)
-    rows.append(["Radius (nearest edge)", format_number(basin.radius, 3), radius, "new probes", basin.reason or ""])
+    rows.append(["Radius (nearest edge)", format_radius(basin, 3), radius, "new probes", basin.reason or ""])
     estimates: list[tuple[str, Estimate, int]] = [
         ("Radius (mean of directions)", basin.mean_radius, 3),
         ("Plateau: mean ASR inside, %", basin.plateau, 1),
@@ -80,10 +91,24 @@ def uncertainty_table(summary: SweepSummary) -> Table:
             interval_text = format_interval(estimate.low, estimate.high, digits)
             value = format_number(estimate.value, digits)
             rows.append([name, value, interval_text, "new directions", estimate.reason or ""])
-    return Table("Uncertainty", ["Quantity", "Value", "95% interval", "Over", "Note"], rows, words=1, until=3)
+    head = ["Quantity", "Value", "95% interval", "Over"]
+    footnotes = _take_equal_notes(rows)
+    if any(row[4] for row in rows):
+        head.append("Note")
+    return Table("Uncertainty", head, [row[: len(head)] for row in rows], words=1, until=3, footnotes=footnotes)
 
 
-def _score_rows(name: str, value: float | None, over: VisageIntervals) -> list[list[str]]:
+def _take_equal_notes(rows: Sequence[list[str]]) -> list[str]:
+    """Take notes that several rows share out of the rows, mark their intervals, and return the notes with the marks."""
+    counts = Counter(row[4] for row in rows if row[4])
+    marks = dict(zip((note for note, count in counts.items() if count > 1), "*†‡§", strict=False))
+    for row in rows:
+        if row[4] in marks:
+            row[2], row[4] = f"{row[2]} {marks[row[4]]}".strip(), ""
+    return [f"{mark} {note[0].upper()}{note[1:]}." for note, mark in marks.items()]
+
+
+def _score_rows(name: str, value: str, over: VisageIntervals) -> list[list[str]]:
     """Return the rows of a score, one for each of its intervals."""
     intervals: list[tuple[str, Interval]] = [
         ("new directions", over.directions),
@@ -91,7 +116,7 @@ def _score_rows(name: str, value: float | None, over: VisageIntervals) -> list[l
         ("new directions and probes", over.both),
     ]
     return [
-        [name, format_number(value), format_interval(interval.low, interval.high), covered, interval.reason or ""]
+        [name, value, format_interval(interval.low, interval.high), covered, interval.reason or ""]
         for covered, interval in intervals
     ]
 
@@ -125,7 +150,7 @@ def variance_table(summary: SweepSummary) -> Table | None:
         share = UNKNOWN if part is None or not total else f"{100 * part / total:.0f}%"
         value = getattr(components, name)
         deviation = UNKNOWN if value is None else f"{math.sqrt(value):.1f}"
-        rows.append([source, deviation, counts[name], format_number(part, 2), share])
+        rows.append([source, deviation, counts[name], UNKNOWN if part is None else format_number(part, 2), share])
     head = ["Source", "Standard deviation, %", "Number", "Part of VISAGE's variance, %²", "Share"]
     return Table("Where the error of VISAGE comes from", head, rows, words=1)
 
@@ -138,26 +163,28 @@ def results_table(summary: SweepSummary) -> Table:
     if any(result.published is not None and result.published_note is not None for result in summary.results):
         head.append("VISAGE in the paper")
         for row, result in zip(rows, summary.results, strict=True):
-            row.append(format_number(result.published, 2))
+            row.append("" if result.published is None else format_number(result.published, 2))
     return Table("Results", head, rows, words=4)
 
 
 def _result_row(result: ResultSummary) -> list[str]:
     visage, basin, measure, origin = result.visage, result.basin, measure_of(result.group), result.origin_asr
-    if origin is None or measure is RIGHT_ANSWERS:
-        at_origin = UNKNOWN
+    if origin is None:
+        at_origin = NOT_MEASURED
+    elif measure is RIGHT_ANSWERS:
+        at_origin = ""  # no ASR
     else:
         at_origin = f"{100 - origin:.1f}% refused" if measure is OVER_REFUSAL else f"{origin:.1f}% succeed"
     if measure is ATTACK_SUCCESS:
-        radius = f"> {basin.censored_at:.2g}" if basin.censored_at else format_number(basin.radius, 2)
+        radius = format_radius(basin, 2)
         counted = f" ({visage.counted} of {visage.points})" if visage.paper is not None and visage.points else ""
-        measured = [f"{format_number(visage.paper)}{counted}", format_interval(visage.low, visage.high)]
+        measured = [f"{format_visage(visage)}{counted}", format_interval(visage.low, visage.high)]
         margin = result.margin
         widest = None if margin is None else widest_interval(margin.over)
         measured += [format_number(None if margin is None else margin.value), _ends(widest), radius]
     else:
-        measured = [UNKNOWN] * 5
-    return [*result.combination, str(result.prompts), at_origin, *measured, degenerate_text(result) or UNKNOWN]
+        measured = [""] * 5
+    return [*result.combination, str(result.prompts), at_origin, *measured, degenerate_text(result) or ""]
 
 
 def _ends(interval: tuple[float, float, str] | None) -> str:
@@ -190,7 +217,7 @@ def _category_table(prompts: PromptSet, judge: str, on_grid: pd.DataFrame, at_or
             part.loc[part["prompt_id"].map(category_of) == category, judge] for part in (on_grid, at_origin)
         )
         hits, origin_hits = ((part == "r") if is_refusal else (part != "r") for part in (letters, origin_letters))
-        degenerate = UNKNOWN
+        degenerate = ""
         if hits.any() and not is_refusal:
             degenerate = f"{100 * (letters == 'd').sum() / hits.sum():.0f}%"
         count = sum(other == category for other in category_of.values())
@@ -218,7 +245,8 @@ def agreement_table(summary: SweepSummary) -> Table | None:
             counts = [
                 f"{count:,}" for count in (agreement.n, agreement.only_first_refused, agreement.only_second_refused)
             ]
-            numbers = [*counts, f"{agreement.agreement:.1f}%", format_number(agreement.kappa, 2)]
+            kappa = "undefined" if agreement.kappa is None else format_number(agreement.kappa, 2)
+            numbers = [*counts, f"{agreement.agreement:.1f}%", kappa]
             rows.append([agreement.probe_set, agreement.system_prompt, " and ".join(agreement.judges), *numbers])
     if not rows:
         return None
@@ -240,7 +268,7 @@ def checkpoint_table(checkpoints: Sequence[CheckpointSummary], primary: ResultKe
     optional = ["Distance", "ASR in the paper, %"]
     rows = [_checkpoint_row(checkpoint, primary) for checkpoint in checkpoints]
     first = len(head)
-    known = [i for i in range(first, first + len(optional)) if any(row[i] != UNKNOWN for row in rows)]
+    known = [i for i in range(first, first + len(optional)) if any(row[i] not in ("", NOT_MEASURED) for row in rows)]
     kept = [*range(first), *known]
     head += optional
     return Table("Checkpoints", [head[i] for i in kept], [[row[i] for i in kept] for row in rows], words=2)
@@ -253,7 +281,7 @@ def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[s
         coordinates += f", β {format_signed(checkpoint.beta)}"
     if checkpoint.projected:
         coordinates += ", projected"
-    distance = format_number(checkpoint.distance, 3)
+    distance = "" if checkpoint.distance is None else format_number(checkpoint.distance, 3)
     notes = radii_notes(checkpoint)
     if notes:
         distance += f" ({'; '.join(notes)})"
@@ -266,9 +294,9 @@ def _checkpoint_row(checkpoint: CheckpointSummary, primary: ResultKey) -> list[s
         format_interval(result.surface_low, result.surface_high),
         str(result.n),
         distance,
-        format_number(result.published),
+        "" if result.published is None else format_number(result.published),
     ]
 
 
 def _share(hits: pd.Series) -> str:
-    return f"{100 * hits.mean():.1f}%" if len(hits) else UNKNOWN
+    return f"{100 * hits.mean():.1f}%" if len(hits) else NOT_MEASURED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.report.page import render
 from orchestrator.report.page.render import embed_json, template_environment
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
-from orchestrator.report.viewer.sweep_list import read_status
+from orchestrator.report.viewer.sweep_list import Listing, read_status
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.utils.errors import UserError
 
@@ -99,12 +100,13 @@ class _Pages:
     def __init__(self, catalog: StudyCatalog) -> None:
         self._catalog = catalog
         self._templates = template_environment(VIEWER_FOLDER)
+        self._templates.filters["iso_time"] = _iso_time
 
     def index(self, request: Request) -> Response:
         """Return the page that lists all sweeps."""
         page = self._templates.get_template("sweeps.html")
         listing = self._catalog.listing()
-        return HTMLResponse(page.render(sweeps=embed_json(listing.rows), total=embed_json(listing.total)))
+        return HTMLResponse(page.render(sweeps=listing.rows, total=listing.total, count=_count(listing)))
 
     def sweeps(self, request: Request) -> Response:
         """Return the list of all sweeps as JSON: of those that have been read so far, see TOTAL_HEADER."""
@@ -161,6 +163,18 @@ class _Pages:
         if folder is None:
             raise _NotFoundError
         return self._catalog.view(folder)
+
+
+def _count(listing: Listing) -> str:
+    """Return the number of sweeps as text, for browsers without JavaScript."""
+    if listing.total is None or len(listing.rows) < listing.total:
+        return f"{len(listing.rows):,} sweeps have been read so far; reload the page for the others."
+    return f"{listing.total:,} sweeps" if listing.total else "No sweep yet: `python -m orchestrator run` creates one."
+
+
+def _iso_time(seconds: float) -> str:
+    """Return a time in seconds since 1970 as ISO 8601 to the second, in UTC."""
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).isoformat()
 
 
 def _state(view: SweepView) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.store.part_index import Signature, signatures
 from orchestrator.store.parts import TaskKey, TaskParts
-from orchestrator.store.status import examine
+from orchestrator.store.status import Status, examine
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 
 RUNNING_EVERY = 1.0
@@ -182,7 +183,9 @@ class SweepList:
 def read_status(
     folder: SweepFolder, stored_tasks: TaskParts | None = None
 ) -> tuple[tuple[TaskKey, ...], dict[str, Any]]:
-    """Return a sweep's tasks and its progress; `why` explains why it cannot be read, and is empty if it can.
+    """Return a sweep's tasks and its progress; `progress` is the progress as text.
+
+    `why` explains why the sweep cannot be read, and is empty if it can.
 
     Args:
         folder: The sweep's folder.
@@ -192,12 +195,25 @@ def read_status(
         stored = StoredSweep.open(folder, stored_tasks)
         status = examine(stored, requested(stored).tasks)
     except UserError as error:
-        unreadable = {"state": "unreadable", "why": str(error), "done": 0, "tasks": 0, "failed": 0, "eta_seconds": None}
-        return (), unreadable
-    fields = ("state", "done", "tasks", "failed", "eta_seconds", "points_per_second")
+        unreadable = {"state": "unreadable", "died": False, "why": str(error), "done": 0, "tasks": 0, "failed": 0}
+        return (), unreadable | {"eta_seconds": None, "progress": f"unreadable · {error}"}
+    fields = ("state", "died", "done", "tasks", "failed", "eta_seconds", "points_per_second")
     shared = folder.study.task_keys  # of a task that is stored, the key object that its part has
     keys = tuple(shared.get(task.key) or task.key for task in stored.sweep.tasks())
-    return keys, {"why": "", **{key: getattr(status, key) for key in fields}}
+    values = {key: getattr(status, key) for key in fields}
+    return keys, {"why": "", **values, "progress": _progress(status)}
+
+
+def _progress(status: Status) -> str:
+    """Return the progress of a sweep as text."""
+    parts = ["died" if status.died else status.state, f"{status.done:,} of {status.tasks:,} tasks"]
+    if status.failed:
+        parts.append(f"{status.failed:,} failed")
+    if status.eta_seconds and status.state == "running":
+        parts.append(f"{duration(status.eta_seconds)} left")
+    if status.died:
+        parts.append("its driver was killed; the same command continues it")
+    return " · ".join(parts)
 
 
 def _headline(folder: SweepFolder) -> dict[str, Any]:
@@ -210,9 +226,10 @@ def _headline(folder: SweepFolder) -> dict[str, Any]:
         widest = None if summary.margin is None else widest_interval(summary.margin.over)
         return {
             "origin": origin["value"],
+            "origin_unit": origin["unit"],
             "visage": score["value"],
             "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
-            "counted": counted_points(summary.visage) or "",
+            "counted": "" if summary.visage.paper is None else counted_points(summary.visage) or "",
             "margin": margin["value"],
             "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
             "radius": radius["value"],

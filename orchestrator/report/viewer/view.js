@@ -14,13 +14,6 @@
   }
   const count = (x) => x.toLocaleString("en");
 
-  function duration(seconds) {
-    const whole = Math.round(seconds);
-    if (whole < 60) return `${whole} s`;
-    if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-    return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  }
-
   async function fetchOk(path) {
     const response = await fetch(path);
     if (!response.ok) throw new Error(`${path}: ${response.status}`);
@@ -42,61 +35,43 @@
     }, wait);
   }
 
-  function progressText({ state, done, tasks, failed, eta_seconds: left, why }) {
-    const parts = [state, `${count(done)} of ${count(tasks)} tasks`];
-    if (failed) parts.push(`${count(failed)} failed`);
-    if (left) parts.push(`${duration(left)} left`);
-    if (why) parts.push(why);
-    return parts.join(" · ");
-  }
-
   if ($("sweeps")) listSweeps();
   else followSweep();
 
+  // The server renders the rows. While the page is open, they are replaced by newer ones.
   function listSweeps() {
-    let sweeps = JSON.parse($("sweeps-data").textContent);
-    let total = JSON.parse($("sweeps-total").textContent); // null: not counted yet
-    const show = () => {
-      const words = $("sweeps-text").value.toLowerCase().split(/\s+/), state = $("sweeps-state").value;
-      const texts = (s) => [s.model, s.study, s.sweep, ...Object.values(s.about ?? {})].join(" ").toLowerCase();
-      const chosen = sweeps.filter((s) => (!state || s.state === state) && words.every((word) => texts(s).includes(word)));
-      const running = sweeps.filter((s) => s.state === "running").length;
-      let summary = `${count(chosen.length)} of ${count(sweeps.length)} sweeps`;
-      if (total === null) summary = "reading the sweeps";
-      else if (isPartial()) summary = `reading ${count(sweeps.length)} of ${count(total)} sweeps`;
+    const table = $("sweeps-table"), rows = () => $("sweeps").rows;
+    const total = () => (table.dataset.total ? Number(table.dataset.total) : null); // null: not counted yet
+    const isPartial = () => total() === null || rows().length < total();
+    const showCount = (shown) => {
+      const running = [...rows()].filter((row) => row.dataset.state === "running").length;
+      let summary = `${count(shown)} of ${count(rows().length)} sweeps`;
+      if (total() === null) summary = "reading the sweeps";
+      else if (isPartial()) summary = `reading ${count(rows().length)} of ${count(total())} sweeps`;
       if (running) summary += `, ${running} running`;
-      $("sweeps-count").textContent = sweeps.length || isPartial()
+      $("sweeps-count").textContent = rows().length || isPartial()
         ? summary
         : "No sweep yet: `python -m orchestrator run` creates one.";
-      const focused = document.activeElement?.getAttribute("href");
-      $("sweeps").replaceChildren(...chosen.map(row));
-      if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
     };
-    const isPartial = () => total === null || sweeps.length < total;
-    const row = (s) => {
-      const href = `/sweeps/${encodeURIComponent(s.study)}/${encodeURIComponent(s.sweep)}/`;
-      const about = s.about ? `${s.about.probe_set} · ${s.about.system_prompt} · ${s.about.judge}` : "";
-      const name = el("td", {}, el("a", { href, dir: "auto" }, s.model), el("span", { class: "beneath" }, s.sweep), el("span", { class: "beneath", dir: "auto" }, about));
-      if (s.unsound) name.append(el("p", { class: "warning" }, `The stored rows do not give its stored numbers: ${s.unsound}.`));
-      const bar = el("progress", { max: s.tasks || 1, value: s.done, "aria-label": "tasks done" });
-      return el("tr", {}, name,
-        el("td", {}, ...(s.state === "complete" ? [] : [bar]), el("span", { class: "beneath" }, progressText(s))),
-        el("td", { class: "number" }, s.origin ? `${s.origin}%` : "–"),
-        el("td", { class: "number" }, s.visage ?? "–", el("span", { class: "beneath" }, s.interval ?? ""), el("span", { class: "beneath" }, s.counted ?? "")),
-        el("td", { class: "number" }, s.margin ?? "–", el("span", { class: "beneath" }, s.margin_interval ?? "")),
-        el("td", { class: "number" }, s.radius ?? "–"),
-        el("td", {}, new Date(1000 * s.used).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })));
+    const localTimes = () => {
+      for (const time of table.querySelectorAll("time"))
+        time.textContent = new Date(time.dateTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
     };
-    for (const id of ["sweeps-text", "sweeps-state"]) $(id).addEventListener("input", show);
-    $("sweeps-filter").addEventListener("submit", (event) => event.preventDefault());
-    show();
+    const unchanged = (newer) => newer.dataset.total === table.dataset.total && newer.tBodies[0].innerHTML === received;
+    let received = $("sweeps").innerHTML;
+    localTimes();
+    tables.enhance(table, $("sweeps-filter"), showCount);
     poll(async () => {
-      const response = await fetchOk("/sweeps"), newer = await response.json();
-      const newTotal = response.headers.has("Sweeps-Total") ? Number(response.headers.get("Sweeps-Total")) : null;
-      if (newTotal !== total || JSON.stringify(newer) !== JSON.stringify(sweeps)) {
-        [sweeps, total] = [newer, newTotal];
-        show();
-      }
+      const text = await (await fetchOk("/")).text();
+      const newer = new DOMParser().parseFromString(text, "text/html").getElementById("sweeps-table");
+      if (unchanged(newer)) return true;
+      const focused = document.activeElement?.getAttribute("href");
+      received = newer.tBodies[0].innerHTML;
+      table.dataset.total = newer.dataset.total;
+      $("sweeps").replaceChildren(...newer.tBodies[0].rows);
+      localTimes();
+      tables.apply(table);
+      if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
       return true;
     }, isPartial() ? 500 : 2 * INTERVAL);
   }
@@ -106,7 +81,7 @@
     const showProgress = ({ status }) => {
       $("progress").hidden = status.state === "complete";
       Object.assign($("progress-bar"), { max: status.tasks || 1, value: status.done });
-      $("progress-text").textContent = progressText(status);
+      $("progress-text").textContent = status.progress;
     };
     showProgress(before);
     const changing = ({ status, whole }) => status.state === "running" || !whole;
@@ -127,8 +102,8 @@
         return false;
       });
     }
-    const tile = ({ name, value, unit, note }) => {
-      const shown = el("dd", { class: "value" }, value, ...(unit ? [el("small", {}, ` ${unit}`)] : []));
+    const tile = ({ name, value, unit, note, style }) => {
+      const shown = el("dd", { class: `value${style}` }, value, ...(unit ? [el("small", {}, ` ${unit}`)] : []));
       return el("div", {}, el("dt", {}, name), shown, el("dd", { class: "note" }, note));
     };
 

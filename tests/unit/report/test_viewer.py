@@ -25,6 +25,7 @@ from orchestrator.report.viewer.options import ViewerOptions
 from orchestrator.report.viewer.serve import allowed_hosts, serve
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.files import read_table
+from orchestrator.store.runs import RunRecorder
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
@@ -114,6 +115,26 @@ def test_a_sweep_as_json(folder: Path, address: str) -> None:
     assert responses == [[[0, 1, 2, 3], ["Here is a list …"] * 4, ["cccc"]]]
     assert json.loads(get(address, f"{path_of(folder)}/points/none")[2]) == [None]
     assert json.loads(get(address, f"{path_of(folder)}/prompts")[2]) == [[[text, ""] for text in PROBES]]
+
+
+def test_equal_notes_are_shown_once_below_the_table(folder: Path, address: str) -> None:
+    text = get(address, f"{path_of(folder)}/")[2]
+    assert text.count('<p class="footnote">* With one direction the spread between directions is unknown.</p>') == 1
+    assert text.count("unknown *</td>") > 3 and "–" not in text
+
+
+def test_a_killed_driver_is_shown(tmp_path: Path) -> None:
+    folder = store_sweep(
+        tmp_path / "studies", basin(0.25), probes=PROBES, directions=1, leave_out=lambda n: n.alpha > 0.4
+    )
+    RunRecorder(SweepFolder(Study.open(folder.parents[1]), folder), 1)  # begins a run that nobody ends or holds
+    with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
+        (row,) = whole_list(address)
+        assert (row["state"], row["died"]) == ("incomplete", True)
+        assert row["progress"].startswith("died · 10 of 11 tasks · its driver was killed")
+        assert 'data-state="died"' in get(address)[2]
+        page = get(address, f"{path_of(folder)}/")[2]
+        assert "UTC died" in page and "died · 10 of 11 tasks" in page
 
 
 @pytest.mark.parametrize(

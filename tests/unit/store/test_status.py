@@ -106,7 +106,10 @@ def test_running_parts_are_reported_together(folder: SweepFolder) -> None:
     assert result.points_per_second == pytest.approx(2 * 2 / 20)
     assert result.eta_seconds == pytest.approx(3 / 0.2)
     assert result.driver is not None and result.driver.count(f"process {os.getpid()} ") == 2
-    assert examine(folder).state == "incomplete", "no driver holds the lease anymore"
+    dead = examine(folder)
+    assert dead.state == "incomplete", "no driver holds the lease anymore"
+    assert dead.died and not result.died
+    assert ("state", "incomplete (its driver was killed; the same command continues it)") in status.lines(dead)
 
 
 def test_visits_that_were_given_up_are_reported(folder: SweepFolder) -> None:

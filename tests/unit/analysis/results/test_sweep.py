@@ -149,7 +149,7 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert (old.checkpoints, old.judges, old.tasks_failed, old.rendering) == ((), (), 0, ())
     assert paragraph(old).startswith(verdict(summary))
     values = [{tile["name"]: tile["value"] for tile in content.tiles(shown)} for shown in (old, summary)]
-    assert values[0] == values[1] | {"Mean margin": "–"}
+    assert values[0] == values[1] | {"Mean margin": "not measured"}
     assert uncertainty_table(old).rows and content.more_precision(old) == ""
     del value["basin"]
     with pytest.raises(FormatError, match="lacks basin"):
