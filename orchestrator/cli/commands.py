@@ -24,7 +24,7 @@ from orchestrator.utils.paths import expanded
 from orchestrator.utils.private import replaced_session_root
 
 if TYPE_CHECKING:
-    from orchestrator.config.schema import Config, VerifyConfig
+    from orchestrator.config.schema import Config, ReportConfig, VerifyConfig
     from orchestrator.store.study import Study
     from orchestrator.store.sweep_folder import StoredSweep
     from orchestrator.store.verification import VerificationReport
@@ -434,7 +434,7 @@ def _sign(study: Study, key: Path) -> Path | None:
 
 
 def view(call: Call) -> int:
-    """Show all studies, or those in [FOLDER], in a browser: [port=8642] [host=ADDRESS]."""
+    """Show all studies, or those in [FOLDER], in a browser: [port=8642] [host=ADDRESS]; or write them: bundle=DIR."""
     from orchestrator.config.overrides import split_section
     from orchestrator.report.viewer.options import ViewerOptions
     from orchestrator.report.viewer.serve import serve
@@ -446,6 +446,9 @@ def view(call: Call) -> int:
     if call.positional and not root.is_dir():
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
 
+    if config.view.bundle is not None:
+        return _write_bundle(root, config.view.bundle, config.report, call.json)
+
     def print_address(address: str) -> None:
         line = json.dumps(documents.View(address=address).to_json()) if call.json else f"{address}  (Ctrl-C ends it)"
         print(line, flush=True)
@@ -453,6 +456,25 @@ def view(call: Call) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         serve(root, options, print_address)
     return ExitCode.COMPLETE
+
+
+def _write_bundle(root: Path, bundle: str, options: ReportConfig, as_json: bool) -> int:
+    """Write the sweeps below a folder as pages to host. The code tells whether some of them could not be read."""
+    import tempfile
+
+    from orchestrator.config.overrides import check_path
+    from orchestrator.report.viewer.bundle import OPTION, write_bundle
+    from orchestrator.report.viewer.catalog import StudyCatalog
+
+    check_path(OPTION, bundle)
+    target = expanded(bundle)
+    with tempfile.TemporaryDirectory(prefix="landscape-") as scratch:
+        problems = write_bundle(StudyCatalog(root, Path(scratch), options.reveal), target, options)
+    for problem in problems:
+        logger.warning("left out: %s", problem)
+    index = target / "index.html"
+    print(json.dumps({"bundle": str(index), "left_out": problems}) if as_json else index)
+    return ExitCode.NOT_MET if problems else ExitCode.COMPLETE
 
 
 def completion(call: Call) -> int:

@@ -300,12 +300,13 @@ class VerifyConfig:
 
 @dataclass
 class ViewConfig:
-    """Address on which `view` listens."""
+    """Address on which `view` listens, or folder into which it writes."""
 
     host: str = "127.0.0.1"  # address to listen on
     token: bool = True  # callers need the token in the printed address; false: loopback is open to this machine's users
     port: int | None = None  # port; null: 8642, or any that is free
     names: list[str] = field(default_factory=list)  # further host names by which browsers may reach this machine
+    bundle: str | None = None  # write the pages into this folder instead of serving them
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that starts so for a formula
 
 
-def to_csv(frame: pd.DataFrame, path: Path) -> None:
+def to_csv(frame: pd.DataFrame, path: Path | TextIO) -> None:
     """Write a table as CSV that a spreadsheet opens as data.
 
     An apostrophe is put before text that a spreadsheet would take for a formula. Numbers are unchanged, including

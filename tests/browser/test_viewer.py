@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page import evidence
+from orchestrator.report.viewer.bundle import write_bundle
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.sweep_list import Listing
 from orchestrator.store.files import read_table
@@ -213,6 +215,26 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
     assert "Question 5 of" in shown(found)[-1]
     for each in (opened, other, lost, found):
         each.assert_clean(address)
+
+
+def test_a_bundle_works_as_files(line_study: DummyStudy, tmp_path: Path, open_page: OpenPage) -> None:
+    line_study.write_report()
+    bundle = tmp_path / "bundle"
+    assert write_bundle(StudyCatalog(line_study.study.out, tmp_path / "scratch"), bundle, ReportConfig()) == []
+    opened = open_page(bundle / "index.html")
+    page = opened.page
+    assert page.locator("#sweeps-count").inner_text() == "1 of 1 sweeps"
+    page.locator("#sweeps a").click()
+    page.wait_for_url(f"{bundle.as_uri()}{path_of(line_study)}index.html")
+    opened.points().first.click(force=True)
+    page.locator("#detail[open] li").first.wait_for()
+    linked = open_page(page.url)
+    linked.page.locator("#detail[open] li").first.wait_for()
+    assert linked.page.inner_text("#detail-title") == page.inner_text("#detail-title")
+    page.keyboard.press("Escape")
+    page.locator(".kicker a").click()
+    page.wait_for_url(f"{bundle.as_uri()}/index.html")
+    assert opened.errors == [] and all(url.startswith(bundle.as_uri()) for url in opened.requests)
 
 
 def test_a_link_with_the_token_keeps_its_point(line_study: DummyStudy, tmp_path: Path, open_page: OpenPage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -22,7 +23,7 @@ from orchestrator.report.page.formatting import NOT_MEASURED, format_number, for
 from orchestrator.report.page.provenance import provenance
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.store.engine_identity import differ
-from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 
 
 def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary, evidence: Evidence) -> dict[str, Any]:
@@ -47,9 +48,16 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
         "results": tables.results_table(summary),
         "categories": tables.category_tables(sweep, frame, evidence),
         "agreement": tables.agreement_table(summary),
+        "files": figure_files(stored.folder),
         "command": shlex.join(["python", "-m", "orchestrator", "run", *stored.record.overrides]),
         "provenance": provenance(stored, summary, evidence),
     }
+
+
+def figure_files(folder: SweepFolder) -> list[str]:
+    """Return the paths of a sweep's figures in its folder, such as `figures/landscape.png`."""
+    paths = (folder.path / "figures").glob("*")
+    return sorted(f"figures/{path.name}" for path in paths if re.fullmatch(r"[a-z_]+\.(png|svg|pdf)", path.name))
 
 
 def tiles(summary: SweepSummary) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,40 @@ def write_report(
     stored.folder.write_report(render_page(content, evidence.to_json()))
 
 
-def render_page(content: Mapping[str, Any], responses: Mapping[str, Any]) -> str:
+def render_page(
+    content: Mapping[str, Any],
+    responses: Mapping[str, Any],
+    environment: jinja2.Environment | None = None,
+    name: str = "page.html",
+) -> str:
     """Return the page's HTML.
 
     Args:
         content: The result of `page_content`.
         responses: The result of `Evidence.to_json`. The page parses it when a point is opened for the first time.
+        environment: The environment of the template. None: this package's templates.
+        name: The template.
     """
-    script, style = "".join(map(_read, SCRIPTS)), _read("page.css")
-    policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; {_BASE_POLICY}"
-    template = template_environment().get_template("page.html")
+    template = (environment or template_environment()).get_template(name)
     return template.render(
         **content,
-        policy=policy,
-        script=Markup(script),  # the script is one of this package's own files, so it needs no escaping
-        style=Markup(style),
+        **inline(join(SCRIPTS), join(("page.css",))),
         chart_data=embed_json(content["chart"]),
         responses_data=embed_json(responses),
     )
+
+
+def inline(script: str, style: str) -> dict[str, str]:
+    """Return `script` and `style` for a template that contains them, and the `policy` that allows no others.
+
+    Both are this package's own files, so they need no escaping.
+    """
+    sources = f"img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'"
+    return {
+        "policy": f"default-src 'none'; {sources}; {_BASE_POLICY}",
+        "script": Markup(script),
+        "style": Markup(style),
+    }
 
 
 def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure: bytes) -> str:
@@ -82,17 +98,12 @@ def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure:
         pairs: For each sweep but the first, a paragraph and a table on its difference from the first.
         figure: The figure as SVG. Empty: no figure.
     """
-    script, style = "".join(map(_read, ("address.js", "tables.js"))), _read("page.css")
-    sources = f"img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'"
-    policy = f"default-src 'none'; {sources}; {_BASE_POLICY}"
     template = template_environment().get_template("compare.html")
     return template.render(
         sweeps=sweeps,
         pairs=pairs,
         figure=base64.b64encode(figure).decode("ascii"),
-        policy=policy,
-        script=Markup(script),
-        style=Markup(style),
+        **inline(join(("address.js", "tables.js")), join(("page.css",))),
     )
 
 
@@ -113,9 +124,9 @@ def embed_json(value: Any) -> Markup:
     return Markup(text.translate(_ESCAPED))
 
 
-def _read(name: str) -> str:
-    """Return the text of one of this package's own files."""
-    return (PAGE_FOLDER / name).read_text(encoding="utf-8")
+def join(names: Iterable[str]) -> str:
+    """Return the text of files of this package, one after the other."""
+    return "".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
 def _digest(text: str) -> str:

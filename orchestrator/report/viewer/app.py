@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
+import io
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -16,12 +15,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from orchestrator.report.csv_export import to_csv
 from orchestrator.report.page import render
-from orchestrator.report.page.render import embed_json, template_environment
+from orchestrator.report.page.content import figure_files
+from orchestrator.report.page.render import embed_json
+from orchestrator.report.viewer.bundle import LANDSCAPE
 from orchestrator.report.viewer.catalog import StudyCatalog
+from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, count_text, listing_environment
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
-from orchestrator.report.viewer.sweep_list import Listing, read_status
+from orchestrator.report.viewer.sweep_list import read_status
 from orchestrator.report.viewer.sweep_view import SweepView
+from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
 
 MAX_LISTS, MAX_SWEEPS = 16, 4
@@ -31,7 +35,6 @@ little but wait for one thread. Those for sweeps may read many responses, and mu
 TOTAL_HEADER = "Sweeps-Total"
 """Header of the list as JSON: the number of sweeps, of which the list may lack some at first. Absent if unknown."""
 
-VIEWER_FOLDER = Path(__file__).parent
 ASSETS = {
     path.name: path
     for path in (
@@ -62,6 +65,8 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
             Route(f"{sweep}/prompts", _limited(pages.prompts, sweeps)),
             Route(f"{sweep}/points/{{point}}", _limited(pages.point, sweeps)),
             Route(f"{sweep}/search", _limited(pages.search, sweeps)),
+            Route(f"{sweep}/{LANDSCAPE}", _limited(pages.landscape, sweeps)),
+            Route(f"{sweep}/figures/{{name}}", _limited(pages.figure, lists)),
             Route("/assets/{name}", pages.asset),
         ],
         middleware=[
@@ -99,14 +104,14 @@ class _Pages:
 
     def __init__(self, catalog: StudyCatalog) -> None:
         self._catalog = catalog
-        self._templates = template_environment(VIEWER_FOLDER)
-        self._templates.filters["iso_time"] = _iso_time
+        self._templates = listing_environment()
 
     def index(self, request: Request) -> Response:
         """Return the page that lists all sweeps."""
         page = self._templates.get_template("sweeps.html")
         listing = self._catalog.listing()
-        return HTMLResponse(page.render(sweeps=listing.rows, total=listing.total, count=_count(listing)))
+        count = count_text(listing)
+        return HTMLResponse(page.render(sweeps=listing.rows, total=listing.total, count=count, root="/", index=""))
 
     def sweeps(self, request: Request) -> Response:
         """Return the list of all sweeps as JSON: of those that have been read so far, see TOTAL_HEADER."""
@@ -124,7 +129,7 @@ class _Pages:
         page = self._templates.get_template("sweep.html")
         return HTMLResponse(
             page.render(
-                **content,
+                **content | {"files": [*content["files"], LANDSCAPE]},
                 name=view.stored.folder.path.name,
                 groups=list(dict.fromkeys(prompts.group for prompts in prompt_sets)),
                 prompt_categories=list(categories),
@@ -151,6 +156,21 @@ class _Pages:
         query = {key: request.query_params.get(key, "") for key in keys}
         return JSONResponse(self._view(request).search(**query))
 
+    def landscape(self, request: Request) -> Response:
+        """Return the landscape of a sweep as CSV."""
+        text = io.StringIO()
+        to_csv(self._view(request).frame, text)
+        headers = {"Content-Disposition": f'attachment; filename="{LANDSCAPE}"'}
+        return Response(text.getvalue(), media_type="text/csv", headers=headers)
+
+    def figure(self, request: Request) -> Response:
+        """Return a figure of a sweep. SVG and PDF are saved rather than shown, as the pages' policy forbids styles."""
+        folder, name = self._folder(request), f"figures/{request.path_params['name']}"
+        if name not in figure_files(folder):
+            raise _NotFoundError
+        is_shown = name.endswith(".png")
+        return FileResponse(folder.path / name, filename=None if is_shown else request.path_params["name"])
+
     def asset(self, request: Request) -> Response:
         """Return one of the pages' own scripts or style sheets."""
         path = ASSETS.get(request.path_params["name"])
@@ -159,22 +179,13 @@ class _Pages:
         return FileResponse(path)
 
     def _view(self, request: Request) -> SweepView:
+        return self._catalog.view(self._folder(request))
+
+    def _folder(self, request: Request) -> SweepFolder:
         folder = self._catalog.find(request.path_params["study"], request.path_params["sweep"])
         if folder is None:
             raise _NotFoundError
-        return self._catalog.view(folder)
-
-
-def _count(listing: Listing) -> str:
-    """Return the number of sweeps as text, for browsers without JavaScript."""
-    if listing.total is None or len(listing.rows) < listing.total:
-        return f"{len(listing.rows):,} sweeps have been read so far; reload the page for the others."
-    return f"{listing.total:,} sweeps" if listing.total else "No sweep yet: `python -m orchestrator run` creates one."
-
-
-def _iso_time(seconds: float) -> str:
-    """Return a time in seconds since 1970 as ISO 8601 to the second, in UTC."""
-    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).isoformat()
+        return folder
 
 
 def _state(view: SweepView) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.judges import Judge
 from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.open_studies import OpenStudies
-from orchestrator.report.viewer.sweep_list import Listing, SweepList
+from orchestrator.report.viewer.sweep_list import PATIENCE, Listing, SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.scoring.panel import degeneracy_judge, load_panel, text_judges
 from orchestrator.scoring.text_judges import score_missing
@@ -105,13 +105,13 @@ class StudyCatalog:
         """Return every sweep, the most recently used first; empty if there is no study yet."""
         return [folder for folder, _ in self._studies.sweeps()]
 
-    def listing(self) -> Listing:
+    def listing(self, patience: float | None = PATIENCE) -> Listing:
         """Return the list of the sweeps that have been read, see `SweepList.listing`.
 
         Headline numbers are those of stored summaries. If a sweep was viewed, and so checked, since its summary was
         written, `unsound` of its row says which numbers its rows do not give; it is empty if they give all.
         """
-        listing = self._list.listing()
+        listing = self._list.listing(patience)
         return Listing([row | self._check_of(row) for row in listing.rows], listing.total)
 
     def _check_of(self, row: Mapping[str, Any]) -> dict[str, str]:

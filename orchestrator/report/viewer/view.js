@@ -61,7 +61,7 @@
     let received = $("sweeps").innerHTML;
     localTimes();
     tables.enhance(table, $("sweeps-filter"), showCount);
-    poll(async () => {
+    if ("live" in table.dataset) poll(async () => {
       const text = await (await fetchOk("/")).text();
       const newer = new DOMParser().parseFromString(text, "text/html").getElementById("sweeps-table");
       if (unchanged(newer)) return true;

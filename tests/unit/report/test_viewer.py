@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
+from orchestrator.report.csv_export import to_csv
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.options import ViewerOptions
 from orchestrator.report.viewer.serve import allowed_hosts, serve
@@ -121,6 +124,43 @@ def test_equal_notes_are_shown_once_below_the_table(folder: Path, address: str) 
     text = get(address, f"{path_of(folder)}/")[2]
     assert text.count('<p class="footnote">* With one direction the spread between directions is unknown.</p>') == 1
     assert text.count("unknown *</td>") > 3 and "–" not in text
+
+
+def test_figures_and_the_landscape_can_be_saved(folder: Path, address: str) -> None:
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("landscape.svg", "landscape.exe"):
+        (folder / "figures" / name).write_text("<svg/>")
+    page = get(address, f"{path_of(folder)}/")[2]
+    assert 'href="figures/landscape.svg"' in page and 'href="landscape.csv"' in page
+    status, received, _ = get(address, f"{path_of(folder)}/figures/landscape.svg")
+    assert status == 200 and received["content-disposition"].startswith("attachment")
+    for name in ("summary.json", "..%2Fsummary.json", "landscape.exe"):
+        assert get(address, f"{path_of(folder)}/figures/{name}")[0] == 404
+    status, received, text = get(address, f"{path_of(folder)}/landscape.csv")
+    expected = io.StringIO()
+    to_csv(pd.read_parquet(folder / "landscape.parquet"), expected)
+    assert status == 200 and received["content-type"].startswith("text/csv")
+    saved, stored = (pd.read_csv(io.StringIO(each)) for each in (text, expected.getvalue()))
+    assert saved["asr"].tolist() == stored["asr"].tolist()
+
+
+def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, studies = tmp_path / "site", folder.parents[2]
+    call = ["view", str(studies), f"bundle={target}"]
+    before = files(studies)
+    assert main(call) == 0 and capsys.readouterr().out.strip() == str(target / "index.html")
+    page = target / f"{path_of(folder)[1:]}/index.html"
+    assert "Here is a list …" in page.read_text() and "Here is a list of" not in page.read_text()
+    assert {path.name for path in page.parent.iterdir()} >= {"index.html", "landscape.csv"}
+    (target / "old").touch()
+    assert main(call) == 0 and not (target / "old").exists()
+    (target / ".safety-landscape-bundle").unlink()
+    assert main(call) == 2 and "holds something else than a bundle" in capsys.readouterr().err
+    assert page.exists() and files(studies) == before
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["view", str(empty), f"bundle={tmp_path / 'other'}"]) == 2
+    assert "there is no sweep to show" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_a_killed_driver_is_shown(tmp_path: Path) -> None:
