@@ -80,7 +80,12 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for override in checked:
+        if presets.is_plugin(override.key, override.value):  # Hydra finds files by itself
+            node = presets.load(override.key, override.value)
+            store.store(group=override.key, name=override.value, package=override.key, node=node)
     *user_folders, shipped = presets.folders
     overrides = [str(override) for override in checked]
     if user_folders:

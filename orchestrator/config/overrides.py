@@ -162,7 +162,7 @@ def check_override(text: str, presets: Presets) -> Override:
         raise UserError(ascii(key)[1:-1], ascii(value), remedy) from None
     if key in GROUPS:
         if not (key == "experiment" and value == "null"):
-            presets.file(key, value)
+            presets.check_exists(key, value)
         return Override(key, value)
     kinds = option_types(Config)
     if key not in kinds:

@@ -1,4 +1,4 @@
-"""Presets: YAML files below `conf/` and below the user's own configuration folder."""
+"""Presets: YAML files below `conf/` and below the user's own configuration folder, and probe sets of packages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config import probe_plugins
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.parsing import FormatError, read_yaml, read_yaml_scalars
 from orchestrator.utils.paths import CONF_DIR, expanded
@@ -38,7 +39,13 @@ class Presets:
 
     def options(self, group: str) -> list[str]:
         """Return the sorted names of a group's presets. `group` is a folder of `conf/`, such as `model` or `recipe`."""
-        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+        files = {path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")}
+        return sorted(files.union(probe_plugins.names()) if group == "probes" else files)
+
+    def is_plugin(self, group: str, name: str) -> bool:
+        """Return whether a preset is a probe set of an installed package, and no file."""
+        has_file = any((folder / group / f"{name}.yaml").is_file() for folder in self.folders)
+        return group == "probes" and not has_file and name in probe_plugins.names()
 
     def with_hub_id(self, hub: str) -> str | None:
         """Return the model preset whose weights have this id on the hub, upper or lower case; None if there is none."""
@@ -48,8 +55,8 @@ class Presets:
                 return name
         return None
 
-    def file(self, group: str, name: str, field: str = "") -> Path:
-        """Return the file of a preset.
+    def check_exists(self, group: str, name: str, field: str = "") -> None:
+        """Check that there is a preset.
 
         Raises:
             UserError: There is no such preset. The message names `field`, or the group if `field` is empty.
@@ -61,6 +68,10 @@ class Presets:
                 if path.is_file():
                     hint = f": rename {path} to {name}.yaml"
             raise UserError(field or group, name, f"there is no such {group}{hint} (there are: {', '.join(known)})")
+
+    def file(self, group: str, name: str, field: str = "") -> Path:
+        """Return the file of a preset. Raises UserError if there is no such preset; see `check_exists`."""
+        self.check_exists(group, name, field)
         return next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
 
     def read(self, group: str, name: str, schema: type[Any], field: str) -> Any:
@@ -77,10 +88,13 @@ class Presets:
             return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
         except OmegaConfBaseException as error:
             remedy = f"does not fit its options ({first_line(error)}): correct it"
-            raise UserError("preset", self.file(group, name, field), remedy) from error
+            preset = name if self.is_plugin(group, name) else self.file(group, name, field)
+            raise UserError("preset", preset, remedy) from error
 
     def load(self, group: str, name: str, field: str = "") -> dict[str, Any]:
-        """Return the content of a preset's file. Raises UserError if there is none, or it is not YAML."""
+        """Return the content of a preset. Raises UserError if there is none, or its file is not YAML."""
+        if self.is_plugin(group, name):
+            return probe_plugins.load(name)
         file = self.file(group, name, field)
         try:
             return read_yaml(file)
@@ -106,7 +120,8 @@ class Presets:
                 continue
             seen.add((group, name))
             waiting += self._defaults(group, name)
-            self._check_texts(group, name, kinds)
+            if not self.is_plugin(group, name):
+                self._check_texts(group, name, kinds)
 
     def _check_texts(self, group: str, name: str, kinds: Mapping[str, Any]) -> None:
         """Raise UserError if an option that is a text has another text in the file than it would get from YAML."""

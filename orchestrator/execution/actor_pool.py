@@ -23,9 +23,10 @@ from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
 from orchestrator.sweep.continuations import ContinuationBatch
-from orchestrator.sweep.directions import Direction
+from orchestrator.sweep.directions import ENTRY_POINTS, Direction
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import NodeError, UserError
+from orchestrator.utils.plugins import loaded_modules
 from workers.actor import DRIVER
 
 if TYPE_CHECKING:
@@ -123,10 +124,17 @@ class ActorSlot:
         return not loaded
 
 
+def ship_plugins() -> None:
+    """Let Ray send directions of installed packages with their code, so that only the driver needs the packages."""
+    for module in loaded_modules(ENTRY_POINTS):
+        ray.cloudpickle.register_pickle_by_value(module)
+
+
 class ActorPool:
     """Pool of the actors of a run: it starts, admits or refuses, and retires them."""
 
     def __init__(self, setup: DispatchSetup, outcome: Outcome) -> None:
+        ship_plugins()
         self._setup, self._outcome = setup, outcome
         self._study, self._policy, self._observe = setup.study, setup.policy, setup.observe
         self._token = ""

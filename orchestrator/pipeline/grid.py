@@ -97,7 +97,7 @@ def build_grid(
         eq4=eq4,
         extra_checkpoints=tuple(extra_checkpoints),
         hidden=hidden,
-        direction=direction or options.direction or RANDOM,
+        direction=seeded_kind(direction or options.direction or RANDOM).kind,
         match=match,
         adaptive=_adaptive(config),
     )

@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ def installed(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
 def load_installed(group: str, name: str, attribute: str) -> Plugin:
     """Import an entry point and return the object that it names, or that its module defines under a name.
 
+    Its module is then among those of `loaded_modules`.
+
     Args:
         group: Group of the entry point.
         name: Name of the entry point.
@@ -106,16 +108,35 @@ def load_installed(group: str, name: str, attribute: str) -> Plugin:
     try:
         value = entry.load()
     except (Exception, SystemExit) as error:
-        remedy = f"raises {described(error)} when it is imported: mend or remove the package {package}"
-        raise UserError(f"entry point {name}", entry.value, remedy) from error
+        file = _file_of(error)
+        what = f"raises {described(error, file)}{f' of {file}' if file else ''} when it is imported"
+        raise UserError(f"entry point {name}", entry.value, f"{what}: mend or remove the package {package}") from error
     if isinstance(value, types.ModuleType):
         if not hasattr(value, attribute):
             remedy = f"the package {package} defines no {attribute} there: write {name} = 'MODULE:{attribute}'"
             raise UserError(f"entry point {name}", entry.value, remedy)
         value = getattr(value, attribute)
-    file = sys.modules[entry.module].__file__
-    assert file is not None, f"{entry.module} has no file"
-    return Plugin(value, package, hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    module = sys.modules[entry.module]
+    assert module.__file__ is not None, f"{entry.module} has no file"
+    _loaded.setdefault(group, []).append(module)
+    return Plugin(value, package, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest())
+
+
+_loaded: dict[str, list[types.ModuleType]] = {}
+
+
+def loaded_modules(group: str) -> Sequence[types.ModuleType]:
+    """Return the modules of the entry points of a group that this process has loaded."""
+    return tuple(_loaded.get(group, ()))
+
+
+def _file_of(error: BaseException) -> str | None:
+    """Return the file in which an import failed. None if it failed in no file, as for a module that does not exist."""
+    if isinstance(error, SyntaxError):
+        return error.filename
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [file for file in files if not file.startswith("<frozen") and "importlib" not in Path(file).parts]
+    return own[-1] if own else None
 
 
 def described(error: BaseException, file: str | None = None) -> str:

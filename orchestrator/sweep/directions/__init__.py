@@ -3,6 +3,9 @@
 A kind is found by the name of its module; there is no list of kinds to extend. `grid.direction` selects a kind that is
 drawn from a seed (`_seeded.DrawnDirection`). Most of these are noise that is scaled in each unit of the weights
 (`_seeded.SeededDirection`). Other kinds lead to a checkpoint or adapter.
+
+Installed packages add seeded kinds as entry points of the group ENTRY_POINTS. The kind of such a class is NAME@HASH,
+with the first 16 digits of the SHA-256 of its file, so that directions of different code have different ids.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from orchestrator.utils import plugins
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
 
 if TYPE_CHECKING:
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
+
+ENTRY_POINTS = "safety_landscape.directions"
 
 NOISE_UNIT = 1.0 / 4096
 """The noise consists of integer multiples of this number (docs/noise.md)."""
@@ -119,19 +126,58 @@ class Direction(ABC):
 
 
 def names() -> list[str]:
-    """Return the names of all kinds, sorted."""
+    """Return the names of the kinds of this program, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 @functools.cache
 def get(kind: str) -> type[Direction]:
-    """Return the class of the kind with this name. Raises ValueError if there is none."""
+    """Return the class of the kind with this name.
+
+    Args:
+        kind: Name of a kind of this program or of an installed package, or NAME@HASH. If the package that has this hash
+            is not installed, the class can describe stored directions, but not measure them.
+
+    Raises:
+        ValueError: There is no such kind.
+        UserError: The package of the kind cannot be used.
+    """
+    name, _, source = kind.partition("@")
+    if name in plugins.installed(ENTRY_POINTS) and name not in names():
+        try:
+            found = _installed(name)
+        except UserError:
+            if not source:  # else it describes what is stored, which needs no package
+                raise
+        else:
+            if kind in (name, found.kind):
+                return found
+    if source:
+        return importlib.import_module(f"{__name__}._unavailable").unavailable(kind)
     if kind not in names():
         raise ValueError(f"unknown kind of direction: {kind}")
     direction = importlib.import_module(f"{__name__}.{kind}").DIRECTION
     is_kind = isinstance(direction, type) and issubclass(direction, Direction) and direction.kind == kind
     assert is_kind, f"directions/{kind}.py must define DIRECTION, a class whose kind is {kind}"
     return direction
+
+
+@functools.cache
+def _installed(name: str) -> type[Direction]:
+    """Return the class of a kind of an installed package. Raises UserError if it cannot be used."""
+    field, plugin = f"entry point {name}", plugins.load_installed(ENTRY_POINTS, name, "DIRECTION")
+    seeded = importlib.import_module(f"{__name__}._seeded").SeededDirection
+    kind: type[Direction] = plugin.value
+    if not (isinstance(kind, type) and issubclass(kind, seeded)):
+        remedy = "DIRECTION is no subclass of SeededDirection: end the file with `DIRECTION = ...`, the class itself"
+        raise UserError(field, plugin.origin, remedy)
+    if kind.kind.partition("@")[0] != name:
+        raise UserError(field, plugin.origin, f"its class has the kind {kind.kind!r}: give it the entry point's name")
+    has_fields = len(fields(kind)) != len(fields(seeded))  # type: ignore[arg-type]
+    if has_fields or not {"to_json", "from_json"}.isdisjoint(vars(kind)):
+        raise UserError(field, plugin.origin, "its class has fields or JSON of its own: leave those of SeededDirection")
+    kind.kind = f"{name}@{plugin.sha256[:16]}"
+    return kind
 
 
 def from_json(value: Mapping[str, Any]) -> Direction:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from orchestrator.sweep import directions
 from orchestrator.sweep.directions import Direction, UnitSums
+from orchestrator.utils import plugins
 from orchestrator.utils.choices import Norm
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.records import check_types
@@ -94,7 +95,7 @@ class SeededDirection(DrawnDirection):
     def label(self) -> str:  # type: ignore[override]
         """Human-readable name."""
         suffix = "" if self.orthogonal_to is None else f" orthogonal to {self.orthogonal_to}"
-        return f"{self.kind} {self.seed} ({self.norm}){suffix}"
+        return f"{self.kind.partition('@')[0]} {self.seed} ({self.norm}){suffix}"
 
     @property
     def needs_scalars(self) -> bool:
@@ -136,9 +137,14 @@ class SeededDirection(DrawnDirection):
 
 
 def seeded_kind(name: str) -> type[DrawnDirection]:
-    """Return the kind with this name that is drawn from a seed. Raises UserError (grid.direction) if there is none."""
+    """Return the kind with this name that is drawn from a seed; see `directions.get`.
+
+    Raises:
+        UserError: (grid.direction) There is none, or its package cannot be used.
+    """
     known = [kind for kind in directions.names() if issubclass(directions.get(kind), DrawnDirection)]
-    if name not in known:
+    known += plugins.installed(directions.ENTRY_POINTS)
+    if name not in known and "@" not in name:
         remedy = f"no such kind of seeded direction{did_you_mean(name, known)} (there are: {', '.join(known)})"
         raise UserError(DIRECTION_FIELD, name, remedy)
     kind = directions.get(name)

@@ -170,6 +170,7 @@ def test_a_judge_of_an_installed_package_is_found_by_its_name(
         monkeypatch.delitem(sys.modules, "my_judges")
         assert main(["judge", str(folder), "judge=question"]) == 2
         error = capsys.readouterr().err
-        assert "raises RuntimeError (broken) when it is imported" in error and "package my-judges" in error
+        assert f"raises RuntimeError (broken) in line 1 of {site / 'my_judges.py'} when it is imported" in error
+        assert "package my-judges" in error
     file_judge = judges.add_file(file)
     assert judge["judge_id"] == file_judge.id, "the same content is the same judge"
