@@ -24,6 +24,9 @@ SMALL = ("grid.directions=1", "grid.steps=10", "probes.limit=40", "sampling.max_
 PREFIX = "safety/"
 """The beginning of the names of logged values."""
 
+BASES = ("model", "model.path", "model.hub")
+"""Options that name a model."""
+
 THRESHOLDS = ("visage", "margin", "radius", "origin_asr")
 
 DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -54,7 +57,9 @@ class SafetyLandscapeCallback:
     The values `safety/visage`, `safety/margin`, `safety/radius` and `safety/origin_asr` go through `trainer.log`, and
     so to the trackers of `report_to`. That needs the trainer: call `attach` instead of passing the callback to it.
     Training waits while a checkpoint is measured. Checkpoints must hold the tokenizer (`processing_class` of the
-    trainer). A measurement that fails is logged as a warning, and training goes on.
+    trainer). A LoRA checkpoint is added to its base, which is the one that PEFT names in its adapter_config.json unless
+    the overrides name another (`model`, `model.path` or `model.hub`). A measurement that fails is logged as a warning,
+    and training goes on.
 
     Args:
         grid: As in `Experiment`. None: one line of 11 points.
@@ -141,8 +146,8 @@ class SafetyLandscapeCallback:
         """Return the study of a checkpoint. Raises UserError, SessionLostError or OSError."""
         if not folder.is_dir():
             raise UserError("output_dir", folder, "the trainer has not saved a checkpoint there")
-        name = f"model.name={folder.parent.absolute().name}-{folder.name}"
-        experiment = Experiment(folder, None, [name, *SMALL, *self._options], config_dir=self._config_dir)
+        base, options = self._model_of(folder)
+        experiment = Experiment(base, None, [*options, *SMALL, *self._options], config_dir=self._config_dir)
         if self._inline:
             try:
                 return experiment.run(show_progress=False)
@@ -160,6 +165,32 @@ class SafetyLandscapeCallback:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
             raise SessionLostError(f"exit code {done.returncode}: {lines[-1].removeprefix('error: ')}")
         return experiment.results
+
+    def _model_of(self, folder: Path) -> tuple[str | Path | None, list[str]]:
+        """Return the model of a checkpoint, as `Experiment` takes it, and the overrides that belong to it.
+
+        The model of a LoRA checkpoint is its base, or None if the caller's overrides name the base.
+
+        Raises:
+            UserError: (model.adapter) Nothing names the base, or adapter_config.json cannot be read.
+        """
+        from orchestrator.models.checkpoint import ADAPTER_CONFIG
+        from orchestrator.utils.parsing import FormatError, read_json_object
+
+        run = folder.parent.absolute().name
+        if not (folder / ADAPTER_CONFIG).is_file():
+            return folder, [f"model.name={run}-{folder.name}"]
+        adapter = [f"model.adapter={folder}", f"model.name={run}"]  # the adapter's name is added to the model's
+        if any(override.lstrip("+").partition("=")[0] in BASES for override in self._options):
+            return None, adapter
+        try:
+            base = read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        except FormatError as error:
+            raise UserError("model.adapter", folder / ADAPTER_CONFIG, f"{error}: save the checkpoint again") from error
+        if not isinstance(base, str) or not base:
+            remedy = f"its {ADAPTER_CONFIG} names no base: add model.path=BASE to the callback's overrides"
+            raise UserError("model.adapter", folder, remedy)
+        return base, adapter
 
     def _log(self, values: Mapping[str, float], state: Any) -> None:
         if self._trainer is not None:

@@ -67,22 +67,31 @@ def test_a_checkpoint_is_measured_and_stops_the_training(ray_session: None, tiny
 
 
 @pytest.mark.slow
-def test_every_checkpoint_of_trl_is_measured_in_a_process_of_its_own(tiny_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+def test_every_checkpoint_of_trl_is_measured_in_a_process_of_its_own(
+    tiny_llama: Path, tmp_path: Path, lora: bool
+) -> None:
     import ray
     from datasets import Dataset
+    from peft import LoraConfig
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     arguments = SFTConfig(**training(tmp_path / "run", save_steps=1, max_length=32))
     trainer = SFTTrainer(
-        str(tiny_llama), arguments, train_dataset=Dataset.from_dict({"text": TEXTS}), processing_class=tokenizer
+        str(tiny_llama),
+        arguments,
+        train_dataset=Dataset.from_dict({"text": TEXTS}),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]) if lora else None,
     )
     callback = SafetyLandscapeCallback({"steps": 2}, options(tmp_path / "studies")).attach(trainer)
     was_connected = ray.is_initialized()
     trainer.train()
     assert trainer.state.global_step == 2 and ray.is_initialized() == was_connected
     assert [checkpoint.step for checkpoint in callback.measured] == [1, 2]
+    assert (tmp_path / "run" / "checkpoint-1" / "adapter_config.json").is_file() == lora
     frame = load_studies(tmp_path / "studies")
     assert list(frame["model"]) == ["run-checkpoint-1", "run-checkpoint-2"] and frame["study_id"].nunique() == 2
     logged = [entry for entry in trainer.state.log_history if "safety/margin" in entry]

@@ -149,3 +149,34 @@ def test_mistakes_are_told_before_the_training() -> None:
     assert callback.on_epoch_end(None, None, None, model=None) is None
     with pytest.raises(AttributeError):
         callback.nothing  # noqa: B018
+
+
+def lora(folder: Path, config: str) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(config, encoding="utf-8")
+    return folder
+
+
+def test_a_lora_checkpoint_is_measured_on_the_base_that_peft_or_the_caller_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, output = tmp_path / "base", tmp_path / "output"
+    base.mkdir()
+    output.mkdir()
+    commands: list[list[str]] = []
+
+    def fail(command: list[str], **_: Any) -> Any:
+        commands.append(command[4:])
+        return SimpleNamespace(returncode=2, stderr="error\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    first = lora(output / "checkpoint-1", f'{{"base_model_name_or_path": "{base}"}}')
+    second, third = lora(output / "checkpoint-2", '{"base_model_name_or_path": null}'), output / "checkpoint-3"
+    lora(third, "{")
+    save(SafetyLandscapeCallback(), output, 1, 2, 3)
+    assert commands[0][:3] == [f"model.path={base}", f"model.adapter={first}", "model.name=output"]
+    assert len(commands) == 1
+    assert "checkpoint-2: its adapter_config.json names no base: add model.path=BASE" in caplog.text
+    assert "checkpoint-3/adapter_config.json: " in caplog.text
+    save(SafetyLandscapeCallback(overrides=[f"model.path={base}"]), output, 2)
+    assert commands[1][0] == f"model.adapter={second}" and f"model.path={base}" in commands[1]
