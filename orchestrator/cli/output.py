@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
 
 def print_error_json(error: UserError) -> None:
     """Print the user's mistake as a JSON object."""
-    mistake = Mistake(field=error.field, value=str(error.value), remedy=error.remedy)
+    mistake = Mistake(field=error.field, value="" if error.value is None else str(error.value), remedy=error.remedy)
     print(json.dumps(Error(error=mistake).to_json()))
 
 

@@ -154,7 +154,9 @@ def make_client(options: OpenAIConfig) -> Any:
     key = os.environ.get(options.key_env)
     if not key:
         if options.base_url is None:
-            raise UserError(options.key_env, "", "is not set: export it with your key, or give openai.base_url=ADDRESS")
+            raise UserError(
+                options.key_env, None, "is not set: export it with your key, or give openai.base_url=ADDRESS"
+            )
         key = "none"  # most local servers need no key
     # a base_url of None would let the package read one from the environment
     address = options.base_url or "https://api.openai.com/v1"

@@ -27,14 +27,16 @@ class UserError(Exception):
 
     Args:
         field: The option or file at fault, such as `model.path`.
-        value: Its value, of which the message shows at most 200 characters.
-        remedy: The fault and its correction. It continues the sentence "FIELD=VALUE: ...".
+        value: Its value, of which the message shows at most 200 characters. None: there is none, as for an environment
+            variable that is not set.
+        remedy: The fault and its correction. It continues the sentence "FIELD=VALUE: ...", or "FIELD ..." without a
+            value.
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
         shown = str(value)
         shown = shown if len(shown) <= 200 else shown[:197] + "..."
-        super().__init__(f"{field}={shown}: {remedy}")
+        super().__init__(f"{field} {remedy}" if value is None else f"{field}={shown}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy

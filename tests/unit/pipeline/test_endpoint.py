@@ -165,7 +165,7 @@ def test_a_wrong_key_is_told_before_anything_runs_and_is_not_shown(
     with pytest.raises(UserError, match=r"OPENAI_API_KEY.*does not accept the key") as error:
         resolve_model_judges(config(stub))
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UserError, match="is not set"):
+    with pytest.raises(UserError, match=r"^OPENAI_API_KEY is not set: export it"):
         resolve_model_judges(config(stub, base_url=None))
     assert "987654" not in str(error.value) + caplog.text
 

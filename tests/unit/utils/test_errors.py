@@ -29,3 +29,7 @@ def test_pickling_keeps_all_fields_and_the_class() -> None:
 def test_the_nearest_name_is_suggested_if_there_is_one() -> None:
     assert did_you_mean("mistral7", ["mistral7b", "llama2_7b"]) == ", did you mean 'mistral7b'?"
     assert did_you_mean("zzz", ["mistral7b"]) == ""
+
+
+def test_a_variable_that_is_not_set_has_no_value_in_the_sentence() -> None:
+    assert str(UserError("OPENAI_API_KEY", None, "is not set: export it")) == "OPENAI_API_KEY is not set: export it"
