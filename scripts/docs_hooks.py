@@ -1,11 +1,13 @@
 """MkDocs hooks: generate the pages of the documentation site that come from the program itself.
 
-MkDocs loads this file (see mkdocs.yml). It generates the command line, the configuration and the benchmark results. It
-also resolves links that leave docs/: to the generated page of that file if there is one, else to its name as text.
+MkDocs loads this file (see mkdocs.yml). It generates the command line, the configuration, the benchmark results and the
+notebooks. It also resolves links that leave docs/: to the generated page of that file if there is one, else to its name
+as text. It writes the search index as a script too, which docs/javascripts/offline_search.js needs.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"benchmarks/RESULTS.md": "results.md"}
+NOTEBOOKS = ("read_a_study", "the_drag_of_finetuning")
+PAGES = {"benchmarks/RESULTS.md": "results.md"} | {
+    f"notebooks/{name}.ipynb": f"notebooks/{name}.md" for name in NOTEBOOKS
+}
 """Files outside docs/ that have a page."""
 LINK = re.compile(r"\[(?P<name>[^\]]+)\]\((?P<up>(?:\.\./)+)(?P<path>[^)#]+)(?:#[^)]*)?\)")
 
@@ -35,7 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {"reference/cli.md": command_line(), "reference/config.md": configuration()}
     for path, page in PAGES.items():
         source = ROOT / path
-        generated[page] = source.read_text(encoding="utf-8") if source.exists() else "# Not measured yet\n"
+        text = source.read_text(encoding="utf-8") if source.exists() else "# Not measured yet\n"
+        generated[page] = notebook_page(text) if source.suffix == ".ipynb" else text
     for name, text in generated.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -52,6 +58,22 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         return f"[{match['name']}]({'../' * depth}{target})" if target else f"{match['name']} (`{match['path']}`)"
 
     return LINK.sub(replacement, markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write the search index as a script, because a page that was opened from a folder can load only scripts."""
+    folder = Path(config.site_dir) / "search"
+    index = (folder / "search_index.json").read_text(encoding="utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
+
+
+def notebook_page(text: str) -> str:
+    """Return a notebook as Markdown. Notebooks are committed without outputs, so the page has text and code alone."""
+    cells = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        cells.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+    return "\n\n".join(cells) + "\n"
 
 
 def command_line() -> str:

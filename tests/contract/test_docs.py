@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.contract.rules import ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 GENERATED = ("reference/cli.md", "reference/config.md", "results.md")  # by scripts/docs_hooks.py
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 EXTERNAL = ("http://", "https://", "mailto:")
 CODE_PATH = re.compile(r"`((?:orchestrator|workers|tests|conf|scripts|benchmarks|docker)/[\w./-]+)`")
 
@@ -76,6 +78,24 @@ def test_pages_lead_to_the_previous_and_the_next_one(site: Path) -> None:
     page = (site / "howto" / "model.html").read_text(encoding="utf-8")
     assert re.search(r'href="\.\./tutorial\.html"[^>]*md-footer__link--prev', page)
     assert re.search(r'href="probes\.html"[^>]*md-footer__link--next', page)
+
+
+@pytest.mark.thorough
+def test_the_index_for_search_without_a_server_has_every_page(site: Path) -> None:
+    script = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    found = {entry["location"].partition("#")[0] for entry in json.loads(script.removeprefix("var __index = "))["docs"]}
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"404.html"}
+    assert pages - {"index.html"} == found - {"", "index.html"}
+    assert 'src="../javascripts/offline_search.js"' in (site / "howto" / "model.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.thorough
+def test_notebooks_have_pages_that_are_linked(site: Path) -> None:
+    assert NOTEBOOKS
+    text = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    for name in NOTEBOOKS:
+        assert f'href="../notebooks/{name}.html"' in text
+        assert "load_study" in (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.thorough
