@@ -119,12 +119,13 @@ class Experiment:
             UserError: As exit code 2 of the command line: the sweep cannot run as requested.
             FailedTasksError: As exit code 3: all is done except for tasks that failed repeatedly; `results` has the
                 rest.
-            SessionLostError: As exit code 130: Ray ended under the run. What is stored stays.
+            SessionLostError: As exit code 130: Ray ended under the run, or no actor got the cluster's resources within
+                `cluster.wait_limit`. What is stored stays.
             KeyboardInterrupt: As exit code 130, after Ctrl-C. What is stored stays.
         """
         from orchestrator.pipeline.run import run
 
-        stopped: list[str] = []
+        stopped: list[KeyboardInterrupt | SessionLostError] = []
 
         def watch(stored: StoredSweep) -> Observer:
             return _Watcher(stored, on_point, on_progress, stopped).observe
@@ -133,7 +134,7 @@ class Experiment:
         result = run(self._config, self._presets, self.overrides, console, watch)
         if result.code == ExitCode.INTERRUPTED:
             if stopped:
-                raise KeyboardInterrupt(stopped[0])
+                raise stopped[0]
             raise SessionLostError("Ray ended under the run; stored results are kept, and another call of run resumes")
         if result.waits_for:
             logger.info("parts %s are not done yet: this sweep has no results so far", result.waits_for)
@@ -194,7 +195,11 @@ class _Watcher:
     """Calls the functions of a caller of `run` with what the dispatcher's events mean to them."""
 
     def __init__(
-        self, stored: StoredSweep, on_point: OnPoint | None, on_progress: OnProgress | None, stopped: list[str]
+        self,
+        stored: StoredSweep,
+        on_point: OnPoint | None,
+        on_progress: OnProgress | None,
+        stopped: list[KeyboardInterrupt | SessionLostError],
     ) -> None:
         from orchestrator.analysis.live_points import LivePoints
         from orchestrator.execution.run_counts import RunCounts
@@ -205,7 +210,9 @@ class _Watcher:
 
     def observe(self, event: str, **fields: Any) -> None:
         if event == "stopping":
-            self._stopped.append(fields["signal"])
+            self._stopped.append(KeyboardInterrupt(fields["signal"]))
+        if event == "wait_ended":
+            self._stopped.append(SessionLostError(fields["why"]))
         if event == "visit_done" and self._on_point is not None and self._points is not None:
             self._on_point(self._points.take(**fields))
         if self._counts.observe(event, **fields) and self._on_progress is not None:

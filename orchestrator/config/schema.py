@@ -229,6 +229,7 @@ class ClusterConfig:
     deadline_floor: float = 120.0  # minimum deadline of a visit in seconds
     min_tokens_per_second: float = 1.0  # the first visits are late below this rate, but not before an hour
     load_limit: float = 14400.0  # seconds in which the process of an actor has to load its engine
+    wait_limit: float = 14400.0  # seconds for which a run without any actor waits for free resources of the cluster
     grace: float = 30.0  # seconds that running visits get to finish after Ctrl-C
     part: str | None = None  # i/n: run only the i-th of n parts of the sweep, for a job array
     metrics_port: int | None = None  # port of Ray's metrics for Prometheus on one machine; null: any that is free

@@ -61,6 +61,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "cluster.deadline_floor": (0, math.inf),
     "cluster.min_tokens_per_second": (0.000001, math.inf),
     "cluster.load_limit": (1, math.inf),
+    "cluster.wait_limit": (1, math.inf),
     "cluster.grace": (0, math.inf),
     "cluster.slurm.nodes": (1, math.inf),
     "cluster.slurm.gpus_per_node": (0, math.inf),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
+from orchestrator.execution.cluster import has_process, resources_of_nodes
 from orchestrator.execution.events import WorkItem, last_line, shortened
 from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.placement import PlacementWait
 from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.store.temporary import create_disk_token, remove_disk_token
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 
 CLOSE_TIMEOUT = 5.0  # seconds that idle actors get at the end to release resources that would outlive them
+PROBES = 16  # maximum number of actors for which a check asks Ray whether they have a process: a millisecond each
 LATE_TIMEOUT = 1.0  # seconds to wait for a late result before its actor is replaced
 
 
@@ -44,9 +48,10 @@ class ActorSlot:
     Attributes:
         number: Number of the slot, from 0.
         handle: Ray's handle of the actor.
-        created: Reference that Ray resolves when the actor's process runs; it may wait for resources before.
+        created: Reference that Ray resolves when the actor's constructor has returned.
         loading: Reference to the result of `load`; None once the actor is ready.
-        loading_since: Monotonic time since which the actor's process is known to run; None before.
+        loading_since: Monotonic time since which the actor's process is known to run; None before, when the actor may
+            wait for resources.
         ready_since: Monotonic time at which the actor became ready; None before.
         description: What `load` returned; empty before.
         assigned: References and items in order; the first item runs.
@@ -112,13 +117,7 @@ class ActorSlot:
 
     def is_late_to_load(self, limit: float) -> bool:
         """Return whether the actor's process has run for more than `limit` seconds without loading its engine."""
-        if self.is_ready:
-            return False
-        if self.loading_since is None:
-            created, _ = ray.wait([self.created], timeout=0)
-            self.loading_since = time.monotonic() if created else None
-            return False
-        if time.monotonic() - self.loading_since <= limit:
+        if self.is_ready or self.loading_since is None or time.monotonic() - self.loading_since <= limit:
             return False
         loaded, _ = ray.wait([self.loading], timeout=LATE_TIMEOUT)
         return not loaded
@@ -145,6 +144,7 @@ class ActorPool:
         self._refused_nodes: set[str] = set()
         self._refused_slots: set[int] = set()  # those of which an actor was refused and none became ready since
         self._first_description: Mapping[str, Any] | None = None  # of the first actor: the others must match it
+        self._wait = PlacementWait(self._policy, lambda: resources_of_nodes(self._refused_nodes), self._observe)
 
     def open(self, prompt_sets: Mapping[str, PromptSet], scalars: Mapping[str, pa.Table]) -> None:
         """Publish, before the first actor starts, what every actor needs.
@@ -200,8 +200,7 @@ class ActorPool:
 
     def _capacity(self) -> int:
         """Return the maximum number of actors now. Raises UserError if no node of the cluster can hold one."""
-        resources = {"GPU": self._policy.gpus_per_actor, "CPU": self._policy.cpus_per_actor}
-        needed = {name: amount for name, amount in resources.items() if amount > 0}
+        needed = self._policy.resources
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._refused_nodes]
         fits = [min((int(node.get(n, 0) / amount + 1e-9) for n, amount in needed.items()), default=1) for node in nodes]
         if not any(fits) and not self._slots and not self._outcome.actors:
@@ -266,6 +265,27 @@ class ActorPool:
         for slot in self.slots:
             if slot.is_late_to_load(limit):
                 self._fail_start(slot, f"has not loaded within {limit:.0f} s (cluster.load_limit)", blamed=True)
+
+    def check_placement(self, waiting: int) -> None:
+        """Tell of actors that wait for resources of the cluster.
+
+        Args:
+            waiting: Number of items in the queue.
+
+        Raises:
+            NoActorPlacedError: If no actor has been placed within `DispatchPolicy.wait_limit`.
+        """
+        unplaced = [slot for slot in self._slots.values() if not slot.is_ready and slot.loading_since is None]
+        if unplaced:
+            created, _ = ray.wait([slot.created for slot in unplaced], num_returns=len(unplaced), timeout=0)
+            probed = {slot.number for slot in random.sample(unplaced, min(PROBES, len(unplaced)))}
+            for slot in unplaced:
+                if slot.created in created or (slot.number in probed and has_process(slot.handle)):
+                    slot.loading_since = time.monotonic()
+        pending = sum(slot.loading_since is None for slot in unplaced)
+        if not self._slots and waiting:
+            pending = 1  # no node can hold an actor for now
+        self._wait.check(pending, len(self._slots) - sum(slot.loading_since is None for slot in unplaced))
 
     def _check_versions(self, description: Mapping[str, Any]) -> None:
         """Compare an actor's versions of what affects responses with those of the first actor.

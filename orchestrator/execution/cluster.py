@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -335,6 +335,27 @@ def _call_with_messages(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process whose messages for the user go to stderr, as the driver's do."""
     logs.configure()
     return function(*arguments)
+
+
+def resources_of_nodes(refused: Collection[str] = ()) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Return (free, total) resources of each node that is alive, except those with the ids `refused`."""
+    import ray
+    from ray._private import state
+
+    free = state.available_resources_per_node()
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in refused]
+    return [(dict(free.get(node["NodeID"], {})), dict(node["Resources"])) for node in nodes]
+
+
+def has_process(actor: Any) -> bool:
+    """Return whether Ray has placed an actor on a node and started its process, whose constructor may still run.
+
+    Args:
+        actor: The actor's handle.
+    """
+    from ray._private import state
+
+    return bool(state.actors(actor._actor_id.hex()).get("Pid"))
 
 
 def log_folder() -> str:

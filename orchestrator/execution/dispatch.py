@@ -29,6 +29,7 @@ from orchestrator.execution.actor_pool import ActorPool, ActorSlot
 from orchestrator.execution.deadlines import VisitDeadlines, token_budget
 from orchestrator.execution.events import WorkItem, item_fields, last_line, shortened
 from orchestrator.execution.outcome import Outcome
+from orchestrator.execution.placement import NoActorPlacedError
 from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
 from orchestrator.execution.visit_queue import VisitQueue
@@ -74,7 +75,8 @@ class Dispatcher:
     ) -> Outcome:
         """Measure the directions that are not stored, run the visits in their order, and what the source adds.
 
-        The first SIGINT or SIGTERM lets running visits finish; the second one stops at once.
+        The first SIGINT or SIGTERM lets running visits finish; the second one stops at once. A run that gets no resources
+        of the cluster within `DispatchPolicy.wait_limit` ends as if it was interrupted.
 
         Args:
             visits: The visits to run.
@@ -104,6 +106,9 @@ class Dispatcher:
                 self._pool.close_idle()
             except KeyboardInterrupt:  # the second signal
                 self.outcome.interrupted = True
+            except NoActorPlacedError as error:
+                self.outcome.interrupted = True
+                self._observe("wait_ended", why=str(error))
             except SessionLostError:
                 self._pool.abandon()
                 raise
@@ -159,6 +164,7 @@ class Dispatcher:
         self._replace_late()
         self._pool.end_late_starts()
         self._pool.start_missing(len(self._queue))
+        self._pool.check_placement(len(self._queue))
 
     def _assign(self) -> None:
         """Assign one item to each actor, then a second one unless so few are left that other actors would be idle."""

@@ -3,6 +3,9 @@
 The log also has `run_started` and `run_finished` (see docs/formats.md and docs/study.md). Each event and its fields:
 
     actor_starting         slot
+    actors_waiting         pending, placed: number of actors without and with a process; seconds; limit; needed:
+                           resource -> amount for each actor; free, total: of all nodes; most_free: of one node
+    wait_ended             why: no actor was placed within cluster.wait_limit, and the run ends as if interrupted
     actor_ready            slot, gpus, and the description from `Actor.load`: actor, pid, host, node, engine, engine_id,
                            versions, machine, load_seconds
     actor_failed_to_start  slot, why: the start failed, or the actor and its node are refused

@@ -24,6 +24,7 @@ class DispatchPolicy:
             for its maximum number of tokens.
         load_limit: Seconds in which the process of an actor has to load its engine. It may wait for another actor that
             loads onto the same GPU (`workers.actor.LONGEST_LOAD`).
+        wait_limit: Seconds for which a run without any actor waits for free resources of the cluster.
         max_failed_starts: After this number of failed starts in a row no actor is started in a slot any more.
         grace: Seconds that running visits have to finish after the first signal to stop.
     """
@@ -39,5 +40,12 @@ class DispatchPolicy:
     first_deadline_floor: float = 3600.0
     min_tokens_per_second: float = 1.0
     load_limit: float = 4 * 3600.0
+    wait_limit: float = 4 * 3600.0
     max_failed_starts: int = 3
     grace: float = 30.0
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Ray's name of each resource that an actor reserves -> amount."""
+        amounts = {"GPU": self.gpus_per_actor, "CPU": self.cpus_per_actor}
+        return {name: amount for name, amount in amounts.items() if amount > 0}

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, cast
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from orchestrator.execution.events import last_line
 from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
+from orchestrator.execution.placement import describe_wait
 from orchestrator.utils.console import PLAIN_EVERY, duration
 from orchestrator.utils.private import open_to_append
 from orchestrator.utils.safe_console import SafeConsole
@@ -118,15 +119,8 @@ class ProgressDisplay:
         """Take one event of the dispatcher (see `events.py`)."""
         slot = fields.get("slot", -1)
         match event:
-            case "actor_starting":
-                self._loading.add(slot)
-            case "actor_ready":
-                self._loading.discard(slot)
-                self._ready.add(slot)
-                self._first_ready = self._first_ready or time.monotonic()
-                self._state = self._work
-                seconds = duration(fields["load_seconds"])
-                self.print_line(f"actor {fields['actor']} holds the model (loaded in {seconds})")
+            case "actor_starting" | "actors_waiting" | "wait_ended" | "actor_ready":
+                self._observe_start(event, fields)
             case "visits_added":
                 self._total += fields["visits"]
             case "visit_done":
@@ -155,6 +149,24 @@ class ProgressDisplay:
             case "stopping":
                 self._state = "stopping"
                 self.print_line(f"{fields['signal']}: running visits may finish; a second signal stops at once")
+
+    def _observe_start(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Take an event on the way to an actor that is ready."""
+        match event:
+            case "actor_starting":
+                self._loading.add(fields["slot"])
+            case "actors_waiting":
+                self._state = self._state if fields["placed"] else "waiting for the cluster"
+                self.print_line(describe_wait(fields))
+            case "wait_ended":
+                self.print_line(fields["why"])
+            case "actor_ready":
+                self._loading.discard(fields["slot"])
+                self._ready.add(fields["slot"])
+                self._first_ready = self._first_ready or time.monotonic()
+                self._state = self._work
+                seconds = duration(fields["load_seconds"])
+                self.print_line(f"actor {fields['actor']} holds the model (loaded in {seconds})")
 
     def _begin_reading(self, responses: int) -> None:
         """Show from now on how many responses were read at the origin, instead of points."""

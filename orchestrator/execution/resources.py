@@ -145,6 +145,7 @@ def dispatch_policy(config: Config, engine: EngineSpec, gpus: int, cores: int) -
         deadline_floor=cluster.deadline_floor,
         min_tokens_per_second=cluster.min_tokens_per_second,
         load_limit=cluster.load_limit,
+        wait_limit=cluster.wait_limit,
         grace=cluster.grace,
     )
 

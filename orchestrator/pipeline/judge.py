@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from rich.console import Console
 from orchestrator import judges
 from orchestrator.config.endpoint import endpoint_judge
 from orchestrator.config.schema import Config, ModelConfig, OpenAIConfig
+from orchestrator.execution.placement import describe_wait
 from orchestrator.execution.resources import dispatch_policy, engine_spec
 from orchestrator.judges._described import describe
 from orchestrator.judges._model import UNPARSED, ModelJudge
@@ -51,6 +53,8 @@ from orchestrator.utils.hashing import content_id
 from orchestrator.utils.paths import expanded
 from workers.engines.gpu_settings import VisitSize
 from workers.noise.definition import NOISE_VERSION
+
+logger = logging.getLogger(__name__)
 
 PAIRS = 256  # number of pairs in a visit of a judge's model
 LENGTH_STEP = 256  # the length for which a judge's model has memory on a GPU is a multiple of this
@@ -356,6 +360,10 @@ def _generate_answers(
                 done += 1
             if event in ("actor_starting", "visit_done"):
                 status.update(f"{bound.judge.name}: {done} of {len(todo)} visits")
+            if event == "actors_waiting":
+                logger.warning("%s: %s.", bound.judge.name, describe_wait(fields))
+            if event == "wait_ended":
+                logger.warning("%s: %s.", bound.judge.name, fields["why"])
 
         def check_actor(description: Mapping[str, Any]) -> None:
             """Admit every actor."""

@@ -66,7 +66,10 @@ class NodeError(UserError):
 
 
 class SessionLostError(Exception):
-    """The cluster ended under a run. What is stored stays, and the same command resumes: exit code INTERRUPTED."""
+    """The cluster ended under a run, or had no place for it.
+
+    What is stored stays, and the same command resumes: exit code INTERRUPTED.
+    """
 
 
 class FailedTasksError(Exception):

@@ -132,6 +132,16 @@ class HangsMeasuring(Actor):
         return super().measure(direction)
 
 
+class HangsInConstructor(Actor):
+    """Hang in the constructor of the first actor, whose process id is written to a file."""
+
+    def __init__(self, spec: Any, study_root: str, study_id: str, token: str = "") -> None:
+        super().__init__(spec, study_root, study_id, token)
+        if is_first(self._study.out):
+            (self._study.out / "hanging").write_text(str(os.getpid()))
+            time.sleep(600)
+
+
 class HangsAtFirst(Actor):
     """Hang while the first actor loads, and at the first visit that any actor runs."""
 

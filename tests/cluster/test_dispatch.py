@@ -11,13 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
 
+from orchestrator.execution import placement
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.admission import Admission
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch, context_id
@@ -31,6 +33,7 @@ from tests.cluster.actors import (
     DiesLoading,
     FailsReading,
     HangsAtFirst,
+    HangsInConstructor,
     HangsMeasuring,
     MeasuresBlocks,
     OldDriver,
@@ -243,6 +246,62 @@ def test_an_actor_that_hangs_while_it_loads_or_at_its_first_visit_is_replaced(jo
     assert job.events_named("actor_failed_to_start")[0]["why"] == "has not loaded within 6 s (cluster.load_limit)"
     assert "past its deadline of 6 s for one of the first visits" in job.events_named("actor_died")[0]["why"]
     assert outcome.restarts >= 1 and not outcome.failures
+    assert job.responses() == undisturbed
+
+
+def test_an_actor_that_hangs_in_its_constructor_is_replaced(job: Job, undisturbed: Responses) -> None:
+    outcome = job.run(actor=HangsInConstructor, actors=1, max_failed_starts=8, load_limit=4.0)
+    assert job.events_named("actor_failed_to_start")[0]["why"] == "has not loaded within 4 s (cluster.load_limit)"
+    assert not outcome.failures and not outcome.interrupted and job.responses() == undisturbed
+    hung = int((job.study.out / "hanging").read_text())
+    assert wait_for(lambda: not is_alive(hung)), "a constructor that hangs must not keep its memory"
+
+
+class _Occupant:
+    """Takes CPU cores of the session, as an actor of someone else does."""
+
+
+@pytest.fixture
+def occupant(ray_session: None) -> Iterator[Any]:
+    """An actor of someone else, without which one actor of a test's job fits into the session, and with which none."""
+    cores = int(ray.cluster_resources()["CPU"])
+    handle: Any = ray.remote(num_cpus=cores)(_Occupant).remote()  # type: ignore[attr-defined]
+    ray.get(handle.__ray_ready__.remote())
+    yield handle
+    ray.kill(handle)
+
+
+def test_a_run_waits_for_the_clusters_resources_and_says_so(
+    job: Job, undisturbed: Responses, occupant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "FIRST_NOTICE", 1.0)
+    cores = ray.cluster_resources()["CPU"]
+
+    def release(event: Event) -> None:
+        if event["event"] == "actors_waiting":
+            ray.kill(occupant)
+
+    outcome = job.run(actors=2, cpus_per_actor=cores, on_event=release, wait_limit=60.0)
+    first, *_ = job.events_named("actors_waiting")
+    assert (first["pending"], first["placed"]) == (2, 0) and first["seconds"] >= 1
+    assert (first["needed"], first["free"], first["total"]) == ({"CPU": cores}, {"CPU": 0}, {"CPU": cores})
+    assert outcome.actors == 1 and not outcome.interrupted, "one actor has to be enough"
+    assert job.responses() == undisturbed
+
+
+def test_a_run_that_gets_no_resources_ends_within_its_limit_and_resumes(
+    job: Job, undisturbed: Responses, occupant: Any
+) -> None:
+    outcome = job.run(cpus_per_actor=1, wait_limit=1.5)
+    assert outcome.interrupted and not outcome.failures and not outcome.actors
+    (ended,) = job.events_named("wait_ended")
+    assert re.match(
+        r"cluster\.wait_limit=1\.5: no actor has started for .* s: each needs 1 CPU, and the cluster has free: "
+        r"0 of \d+ CPU; stored results are kept, and the same command resumes$",
+        ended["why"],
+    )
+    ray.kill(occupant)
+    job.run(cpus_per_actor=1)
     assert job.responses() == undisturbed
 
 
