@@ -75,8 +75,8 @@ class Dispatcher:
     ) -> Outcome:
         """Measure the directions that are not stored, run the visits in their order, and what the source adds.
 
-        The first SIGINT or SIGTERM lets running visits finish; the second one stops at once. A run that gets no resources
-        of the cluster within `DispatchPolicy.wait_limit` ends as if it was interrupted.
+        The first SIGINT or SIGTERM lets running visits finish; the second one stops at once. A run that gets none of
+        the cluster's resources within `DispatchPolicy.wait_limit` ends as if it was interrupted.
 
         Args:
             visits: The visits to run.
