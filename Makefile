@@ -55,8 +55,8 @@ setup: .venv/.setup-done ## install only; ENGINE=cpu or ENGINE=gpu overrides the
 lock: ## write the locks in scripts/locks anew after a change of pyproject.toml: make lock ARGS="--upgrade-package NAME"
 	@scripts/lock.sh $(ARGS)
 
-audit: ## ask PyPI whether a locked version has a known vulnerability
-	@scripts/supply_chain.sh audit
+audit: ## ask PyPI whether a locked version has a known vulnerability; ARGS=--offline compares with a stored copy
+	@scripts/supply_chain.sh audit $(ARGS)
 
 sbom: .venv/.setup-done ## write a bill of materials of .venv to build/sbom.json (CycloneDX)
 	@scripts/supply_chain.sh sbom

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Look at what is installed, with tools in an environment of their own (.venv-tools). Usage: scripts/supply_chain.sh VERB
-#   audit: ask PyPI whether a locked version has a known vulnerability; fails if one has, or if PyPI does not say
+#   audit: ask PyPI whether a locked version has a known vulnerability. Exit code 1: one has; 69: PyPI does not say.
+#   audit --offline: the same with a stored copy of advisories, whose age is stated
 #   sbom: write a bill of materials of .venv (CycloneDX, JSON) to build/sbom.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,11 +13,8 @@ uv pip install --quiet --python .venv-tools --require-hashes --requirement scrip
 
 case ${1:-} in
     audit)
-        for lock in cpu gpu; do
-            say "audit of scripts/locks/$lock.txt"
-            "$tools/pip-audit" --strict --disable-pip --require-hashes --progress-spinner off \
-                --requirement "scripts/locks/$lock.txt"
-        done
+        uv pip install --quiet --python .venv-tools --no-deps --require-hashes --requirement scripts/locks/advisories.txt
+        "$tools/python" -m scripts.audit_locks "${@:2}"
         ;;
     sbom)
         mkdir -p build
@@ -25,7 +23,7 @@ case ${1:-} in
         echo build/sbom.json
         ;;
     *)
-        say "usage: scripts/supply_chain.sh audit|sbom"
+        say "usage: scripts/supply_chain.sh audit [--offline] | sbom"
         exit 2
         ;;
 esac

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.actor_pool import ActorPool
+from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.utils.errors import NodeError
 
 
@@ -20,7 +21,7 @@ def description(node: str, **versions: str) -> dict[str, Any]:
 
 
 def test_actors_share_versions_and_the_branch_of_the_driver() -> None:
-    pool = ActorPool(SimpleNamespace(study=None, policy=None, observe=None), None)  # type: ignore[arg-type]
+    pool = ActorPool(SimpleNamespace(study=None, policy=DispatchPolicy(), observe=None), None)  # type: ignore[arg-type]
     first = description("a", ray="2.60", nvidia_driver="580.65.06", platform="Linux-6.8")
     pool._check_versions(first)
     pool._first_description = first
