@@ -111,9 +111,21 @@ def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
             row = parse_json(line, FOREIGN_DIGITS)
         except FormatError as error:
             raise ValueError(f"line {number} {error}") from None
+        if isinstance(row, list):
+            raise ValueError(
+                f"line {number} is not a JSON object but a list: name the file .json if it holds one list of objects"
+            )
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object: write one with a field for the text in each line")
         yield number, row
+
+
+def _begins_with_an_object(path: Path) -> bool:
+    """Return whether the first line of a file is a whole JSON object."""
+    try:
+        return next(_jsonl_rows(path, []), None) is not None
+    except ValueError:
+        return False
 
 
 def _json_columns(path: Path) -> list[str]:
@@ -126,14 +138,24 @@ def _json_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
         document = parse_json(path.read_bytes().decode("utf-8-sig"), FOREIGN_DIGITS)
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (its byte {error.start + 1}): save it as UTF-8") from None
+    except FormatError as error:
+        hint = ": name it .jsonl, because each line is an object" if _begins_with_an_object(path) else ""
+        raise ValueError(f"{error}{hint}") from None
     lists: list[list[Any]] = []
     if isinstance(document, list):
         lists = [document]
     elif isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
+        if "features" in document and "rows" in document:
+            raise ValueError(
+                "is a page of the hub's viewer, which has at most 100 rows, perhaps with shortened texts: give the "
+                "data set's Parquet file, or its id as probes.hub"
+            )
     if len(lists) != 1:
         count = len(lists) or "no"
-        raise ValueError(f"holds {count} lists of rows: give a list of objects, or an object with one list")
+        raise ValueError(
+            f"holds {count} lists of rows: give one list of objects (orient='records' in pandas), alone or in an object"
+        )
     for number, row in enumerate(lists[0], 1):
         if not isinstance(row, dict):
             raise ValueError(f"entry {number} is not a JSON object: write one with a field for the text")
@@ -201,3 +223,23 @@ FORMATS = {
     ".parquet": ProbeFormat("row", _parquet_columns, _parquet_rows),
 }
 """The formats by the suffix of a file."""
+
+_DECOMPRESS, _SAVE = "decompress it first", "save the sheet as CSV (UTF-8)"
+
+OTHER_SUFFIXES = {
+    **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _DECOMPRESS),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _SAVE),
+    ".tsv": "rename it to .csv, where tabs separate columns too",
+    ".ndjson": "rename it to .jsonl",
+}
+"""What to do with a file whose suffix is another one."""
+
+MARKS = {
+    b"\x1f\x8b": f"is compressed with gzip: {_DECOMPRESS}",
+    b"\x28\xb5\x2f\xfd": f"is compressed with zstd: {_DECOMPRESS}",
+    b"PK\x03\x04": f"is a ZIP archive or an Excel file: decompress it first, or {_SAVE}",
+    b"PAR1": "is a Parquet file: rename it to .parquet",
+}
+"""First bytes of files that are no text -> what they are and what to do."""
+
+LONGEST_MARK = max(map(len, MARKS))

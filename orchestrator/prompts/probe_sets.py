@@ -16,7 +16,15 @@ from orchestrator.prompts.capability import LETTERS, answer_columns, build_quest
 from orchestrator.prompts.conversations import MESSAGES_COLUMN, read_messages, transcript, under_system
 from orchestrator.prompts.few_shot import CUE, Conversation, FewShot, few_shot, subject_line
 from orchestrator.prompts.hub_datasets import fetch_dataset, fetched_commit
-from orchestrator.prompts.probe_files import FORMATS, Row, cell_text, check_encodable
+from orchestrator.prompts.probe_files import (
+    FORMATS,
+    LONGEST_MARK,
+    MARKS,
+    OTHER_SUFFIXES,
+    Row,
+    cell_text,
+    check_encodable,
+)
 from orchestrator.prompts.row_filters import check_where, row_filters, select_rows, without_blank, without_duplicates
 from orchestrator.prompts.sampling import stratified_order
 from orchestrator.sweep.tasks import Prompt
@@ -28,11 +36,26 @@ logger = logging.getLogger(__name__)
 
 OWN_FILES = DATA_DIR / "probes"
 DEFAULT_COLUMN = "text"
-USUAL_COLUMNS = (DEFAULT_COLUMN, "goal", "prompt", "question", "behavior", "behaviour", "instruction", "request")
-"""Usual names of a column of prompts, in any mixture of upper and lower case."""
+USUAL_COLUMNS = (
+    DEFAULT_COLUMN,
+    "goal",
+    "prompt",
+    "question",
+    "behavior",
+    "behaviour",
+    "instruction",
+    "request",
+    "forbidden_prompt",
+    "turns",
+)
+"""Usual names of a column of prompts, in any mixture of upper and lower case; the last two as in StrongREJECT and
+SORRY-Bench."""
 
 CONTEXT_COLUMNS = ("context", "contextstring", "context_str")
 """Usual names of a column of contexts, in lower case."""
+
+INSTRUCTION_COLUMN, INPUT_COLUMN = "instruction", "input"
+"""Columns as in Alpaca, where the text to which an instruction refers is the input."""
 
 CONTEXT_RULE = "\n\n---\n\n"
 """Text between a context and the request, as in HarmBench."""
@@ -258,7 +281,10 @@ def _path(conf: ProbesConfig) -> Path:
 def _checked_path(path: Path, max_mib: int) -> Path:
     """Return the user's file. Raises UserError if there is none, it has an unknown suffix, or it is too large."""
     if path.suffix.lower() not in FORMATS:
-        raise UserError("probes.path", path, f"must end in {', '.join(FORMATS)}, which says what it holds")
+        known = f"must end in {', '.join(FORMATS)}, which says what it holds"
+        if remedy := OTHER_SUFFIXES.get(path.suffix.lower()):
+            known = f"{known}: {remedy}"
+        raise UserError("probes.path", path, known)
     try:
         if not path.exists():
             siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -272,8 +298,13 @@ def _checked_path(path: Path, max_mib: int) -> Path:
                 f"has {size >> 20:,} MiB, and probes.max_mib={max_mib} is the most: raise that option, or give a part"
             )
             raise UserError("probes.path", path, remedy)
+        with path.open("rb") as file:
+            start = file.read(LONGEST_MARK)
     except OSError as error:
         raise UserError("probes.path", path, f"could not be read ({error.strerror or error})") from error
+    for mark, remedy in MARKS.items():
+        if start.startswith(mark) and path.suffix.lower() != ".parquet":
+            raise UserError("probes.path", path, remedy)
     return path
 
 
@@ -439,6 +470,9 @@ def _column_of_texts(conf: ProbesConfig, available: Sequence[str]) -> str:
         return conf.column
     usual = [name for name in available if name.lower() in USUAL_COLUMNS]
     replaceable = conf.column == DEFAULT_COLUMN if conf.hub is None else conf.column.lower() in USUAL_COLUMNS
+    if conf.path is not None and conf.column == DEFAULT_COLUMN and not usual:
+        remedy = f"the file has no such column; it has {', '.join(available)}: name the one with the prompts"
+        raise UserError("probes.column", conf.column, f"{remedy}, probes.column=NAME, or probes.messages=NAME")
     if (conf.path is None and conf.hub is None) or not replaceable or not usual:
         raise _no_such_column("probes.column", conf.column, available)
     if len(set(usual)) == 1:
@@ -456,8 +490,9 @@ def _log_columns(path: Path, columns: _Columns, available: Sequence[str], filter
     only = "".join(f", only rows with {column}={value}" for column, value in filters.items())
     logger.info("%s: %s%s", path.name, read, only)
     if columns.context is None:
+        usual = (*CONTEXT_COLUMNS, *([INPUT_COLUMN] if columns.text.lower() == INSTRUCTION_COLUMN else []))
         for name in available:
-            if name.lower() in CONTEXT_COLUMNS:
+            if name.lower() in usual:
                 logger.warning(
                     "%s has a column %s that is not used: probes.context=%s puts its text before each prompt",
                     path.name,
@@ -513,7 +548,14 @@ def _cell(row: Row, column: str | None, where: str) -> str | None:
 
 
 def _checked_text(value: object, where: str, column: str) -> str:
-    """Return `value` if it is text, not blank, and can be encoded as UTF-8. Raises ValueError, naming `where`."""
+    """Return `value`, or the only text in it, if it is text, not blank, and can be encoded as UTF-8.
+
+    Raises ValueError, naming `where`.
+    """
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        raise ValueError(f"{where} holds a conversation in column {column}: set probes.messages={column}")
     if not isinstance(value, str):
         shown = "nothing" if value is None else f"{type(value).__name__} {_shortened(value)}"
         raise ValueError(f"{where} holds {shown} in column {column}: every prompt must be text")

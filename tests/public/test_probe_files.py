@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,52 @@ def test_utf_16_without_a_mark_is_not_read_as_text_with_nul(tmp_path: Path) -> N
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     """With the mark that Excel puts before UTF-8, the first column had no known name; the mark is no part of it."""
     assert [prompt.text for prompt in read_text(tmp_path, "rows.csv", f"\ufeffgoal\r\n{TEXT}\r\n")] == [TEXT]
+
+
+@reported("sgl-project/SpecForge#720", "ConardLi/easy-dataset#549", failed_here=True)
+def test_an_instruction_whose_input_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of Alpaca were asked without their input; a column input beside instruction is told, or joined."""
+    row = {"instruction": "Name the bird", "input": "It is small and sings at night", "output": "x"}
+    (prompt,) = read_rows(tmp_path, [row])
+    assert prompt.text == "Name the bird" and "has a column input that is not used" in caplog.text
+    (prompt,) = read_rows(tmp_path, [row], context="input")
+    assert prompt.text == "It is small and sings at night\n\n---\n\nName the bird"
+
+
+@reported("RossiyaSegodnya/ria_news_dataset#4", "lil-lab/nlvr#1", failed_here=True)
+def test_lines_of_json_under_another_name_are_told(tmp_path: Path) -> None:
+    """A file of one object a line was named .json, and the error spoke of extra data; it says how to name the file."""
+    with pytest.raises(UserError, match=r"is not JSON \(.*name it \.jsonl, because each line is an object$"):
+        read_text(tmp_path, "a.json", '{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(
+        UserError,
+        match=r"line 1 is not a JSON object but a list: name the file \.json if it holds one list of objects$",
+    ):
+        read_text(tmp_path, "a.jsonl", '[{"text": "a"}, {"text": "b"}]\n')
+
+
+@reported("hesther/enzymemap#11", "cytomining/pycytominer#95", failed_here=True)
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_compressed_file_is_named_as_such(tmp_path: Path, name: str) -> None:
+    """A compressed table was read as text in a wrong encoding; the message says that it is compressed."""
+    (tmp_path / name).write_bytes(gzip.compress(b"text\nName a bird\n"))
+    with pytest.raises(UserError, match=r": decompress it first$"):
+        load_probe_set(ProbesConfig(path=str(tmp_path / name)))
+
+
+@reported("ShishirPatil/gorilla#656", failed_here=True)
+def test_a_list_of_one_text_is_that_text(tmp_path: Path) -> None:
+    """Questions of one turn are wrapped in a list in some files; it is that text, and more turns are refused."""
+    assert [prompt.text for prompt in read_rows(tmp_path, [{"turns": [TEXT]}])] == [TEXT]
+    assert [prompt.text for prompt in read_table(tmp_path, {"turns": [[TEXT]]})] == [TEXT]
+    with pytest.raises(UserError, match="line 1 holds list .* in column turns: every prompt must be text"):
+        read_rows(tmp_path, [{"turns": [TEXT, "Name another"]}])
+
+
+@reported("huggingface/dataset-viewer#2586", failed_here=True)
+def test_a_page_of_the_viewer_is_not_taken_for_a_data_set(tmp_path: Path) -> None:
+    """Pages of a hub's viewer have at most 100 rows, with cells that may be cut; such a file is refused."""
+    row = {"row_idx": 0, "row": {"text": TEXT}, "truncated_cells": ["text"]}
+    page = {"features": [{"feature_idx": 0, "name": "text"}], "rows": [row], "num_rows_total": 520}
+    with pytest.raises(UserError, match="is a page of the hub's viewer, .*: give the data set's Parquet file, or its"):
+        read_text(tmp_path, "a.json", json.dumps(page))

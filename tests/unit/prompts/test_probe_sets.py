@@ -277,7 +277,7 @@ def test_damaged_files_are_refused_with_the_row_number(tmp_path: Path, case: str
 
 
 @pytest.mark.parametrize(
-    ("type_", "value"), [(pa.int64(), 3), (pa.string(), None), (pa.string(), ""), (pa.list_(pa.string()), ["a"])]
+    ("type_", "value"), [(pa.int64(), 3), (pa.string(), None), (pa.string(), ""), (pa.list_(pa.string()), ["a", "b"])]
 )
 def test_bad_parquet_values_are_refused(tmp_path: Path, type_: pa.DataType, value: object) -> None:
     path = tmp_path / "p.parquet"
