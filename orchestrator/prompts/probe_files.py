@@ -113,7 +113,7 @@ def _jsonl_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
             raise ValueError(f"line {number} {error}") from None
         if isinstance(row, list):
             raise ValueError(
-                f"line {number} is not a JSON object but a list: name the file .json if it holds one list of objects"
+                f"line {number} is not a JSON object but a list: if it is the whole data, name the file .json"
             )
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object: write one with a field for the text in each line")
