@@ -34,7 +34,10 @@ LANDSCAPE_FILE, SUMMARY_FILE = "landscape.parquet", "summary.json"
 TOLERANCE = 1e-9
 """Largest relative or absolute difference that is put down to another machine's rounding."""
 
-_COSTS = ("seconds", "tokens", "restarts", "actors", "actors_at_once", "tasks_failed")
+_COSTS = (
+    *("seconds", "tokens", "restarts", "actors", "actors_at_once", "tasks_failed"),
+    *("ready_seconds", "idle_seconds", "speculative"),
+)
 """Fields that a run may raise although it stores nothing."""
 # Fields of a summary that every version of the intervals computes alike.
 _STABLE_FIELDS = (
@@ -262,7 +265,7 @@ def compare_summaries(
     elif (stored.get("log_probability") or {}).get("measured", 0) < current["log_probability"]["measured"]:
         del current["log_probability"]  # more were measured since
     differences = [Difference(SUMMARY_FILE, *difference) for difference in _differing(stored, current)]
-    grown = {key for key in _COSTS if (stored.get(key) or 0) < (current[key] or 0)}
+    grown = {key for key in _COSTS if (stored.get(key) or 0) < (current.get(key) or 0)}
     if grown:  # there was a run since
         differences = [d for d in differences if d.key not in grown and _last(d.key) != "seconds"]
         differences = [d for d in differences if not d.key.startswith("until.")]

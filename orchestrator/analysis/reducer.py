@@ -250,6 +250,9 @@ def reduce_summary(
         restarts=sum(run.totals.restarts for run in runs),
         actors=max((run.totals.actors for run in runs), default=0),
         actors_at_once=max((run.totals.actors_at_once for run in runs), default=0) or None,
+        ready_seconds=round(sum(run.totals.ready_seconds for run in runs), 1),
+        idle_seconds=round(sum(run.totals.idle_seconds for run in runs), 1),
+        speculative=sum(run.totals.speculative for run in runs),
         engines=tuple(engines_of(stored.generations)),
         versions=next((run.versions for run in reversed(runs) if run.versions), {}),
     )
@@ -262,16 +265,18 @@ def _adaptive(stored: StoredSweep, frame: pd.DataFrame) -> AdaptiveSummary | Non
         return None
     asked = requested(stored)
     points = frame[frame["on_grid"].astype(bool)].groupby("point_id")["inferred"].all()
+    measured = {point for point, _ in stored.generations} & set(points.index)
     return AdaptiveSummary(
         judge=chosen.judge,
         rule=chosen.rule,
         points=len(points),
-        measured=len({point for point, _ in stored.generations} & set(points.index)),
+        measured=len(measured),
         inferred=int(points.sum()),
         audited=sum(len(refinement.audited) for refinement in asked.refinements),
         failed_audits=sum(len(refinement.failed_audits) for refinement in asked.refinements),
         levels=max(refinement.level for refinement in asked.refinements) + 1,
         complete=asked.is_final and asked.keys <= stored.generations.keys(),
+        unrequested=len(measured - {task.point.id for task in asked.tasks}),
     )
 
 

@@ -53,29 +53,6 @@ class AdaptiveLine:
         return refine(self.shape, self.counts(by_point), self.seed)
 
 
-@dataclass(frozen=True)
-class Requested:
-    """The tasks that a sweep asks for, given what is stored.
-
-    Attributes:
-        tasks: The tasks in the order in which they are run. Those of an adaptive grid may become more.
-        refinements: The rule's decision on each line or plane. Empty if the grid is not adaptive.
-    """
-
-    tasks: list[Task]
-    refinements: tuple[Refinement, ...] = ()
-
-    @functools.cached_property
-    def keys(self) -> frozenset[TaskKey]:
-        """The keys of the tasks."""
-        return frozenset(task.key for task in self.tasks)
-
-    @property
-    def is_final(self) -> bool:
-        """True if no verdict can add a task."""
-        return all(refinement.done for refinement in self.refinements)
-
-
 @dataclass
 class AdaptiveGrid:
     """The lines or planes of an adaptive grid, and the points that every level asks for.
@@ -108,6 +85,31 @@ class AdaptiveGrid:
         return list(points)
 
 
+@dataclass(frozen=True)
+class Requested:
+    """The tasks that a sweep asks for, given what is stored.
+
+    Attributes:
+        tasks: The tasks in the order in which they are run. Those of an adaptive grid may become more.
+        refinements: The rule's decision on each line or plane. Empty if the grid is not adaptive.
+        decisions: The adaptive grid and the counts from which the rule decided. None if the grid is not adaptive.
+    """
+
+    tasks: list[Task]
+    refinements: tuple[Refinement, ...] = ()
+    decisions: tuple[AdaptiveGrid, DecidingCounts] | None = None
+
+    @functools.cached_property
+    def keys(self) -> frozenset[TaskKey]:
+        """The keys of the tasks."""
+        return frozenset(task.key for task in self.tasks)
+
+    @property
+    def is_final(self) -> bool:
+        """True if no verdict can add a task."""
+        return all(refinement.done for refinement in self.refinements)
+
+
 def requested(
     stored: StoredSweep, prompt_sets: Sequence[PromptSet] | None = None, retry_failed: bool = False
 ) -> Requested:
@@ -135,7 +137,8 @@ def requested(
         counts.give_up(failed_tasks(stored))
     grid = AdaptiveGrid(sweep.grid)
     refinements = tuple(line.refine(counts.counts) for line in grid.lines)
-    return Requested(tasks_at(grid.points(refinements), sweep.prompt_set_ids), refinements)
+    tasks = tasks_at(grid.points(refinements), sweep.prompt_set_ids)
+    return Requested(tasks, refinements, (grid, counts))
 
 
 def tasks_at(points: Sequence[Point], prompt_set_ids: Sequence[str]) -> list[Task]:

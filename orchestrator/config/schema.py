@@ -231,6 +231,7 @@ class ClusterConfig:
     load_limit: float = 14400.0  # seconds in which the process of an actor has to load its engine
     wait_limit: float = 14400.0  # seconds for which a run without any actor waits for free resources of the cluster
     grace: float = 30.0  # seconds that running visits get to finish after Ctrl-C
+    speculate: bool = True  # with grid.adaptive: idle actors measure points that will probably be needed
     part: str | None = None  # i/n: run only the i-th of n parts of the sweep, for a job array
     metrics_port: int | None = None  # port of Ray's metrics for Prometheus on one machine; null: any that is free
     dry_run: bool = False  # with cluster=slurm: print the job script and submit nothing

@@ -56,6 +56,8 @@ class ActorSlot:
         description: What `load` returned; empty before.
         assigned: References and items in order; the first item runs.
         running_since: Monotonic time since which the first item runs.
+        idle_since: Monotonic time since which nothing is assigned to the ready actor.
+        idle_seconds: Time for which nothing was assigned before.
         has_completed_visit: Whether the actor has completed a visit.
         last_visit_failed: Whether the latest visit failed.
     """
@@ -69,6 +71,8 @@ class ActorSlot:
     description: Mapping[str, Any] = field(default_factory=dict)
     assigned: collections.deque[tuple[Any, WorkItem]] = field(default_factory=collections.deque)
     running_since: float = 0.0
+    idle_since: float = 0.0
+    idle_seconds: float = 0.0
     has_completed_visit: bool = False
     last_visit_failed: bool = False
 
@@ -98,11 +102,12 @@ class ActorSlot:
         reference = method.remote(item)
         if not self.assigned:
             self.running_since = time.monotonic()
+            self.idle_seconds += self.running_since - self.idle_since
         self.assigned.append((reference, item))
 
     def finish_running(self) -> WorkItem:
         """Remove and return the running item. The next one runs from now on."""
-        self.running_since = time.monotonic()
+        self.running_since = self.idle_since = time.monotonic()
         return self.assigned.popleft()[1]
 
     def is_late(self, limit: float) -> bool:
@@ -166,7 +171,7 @@ class ActorPool:
     def abandon(self) -> None:
         """Forget all actors without asking Ray, which would not answer: they end with their session."""
         for slot in self.slots:
-            self._count_gpu_seconds(slot)
+            self._count_seconds(slot)
             del self._slots[slot.number]
 
     @property
@@ -250,6 +255,7 @@ class ActorPool:
             self._refuse(slot, error)
         else:
             slot.loading, slot.ready_since = None, time.monotonic()
+            slot.idle_since = slot.ready_since
             self._refused_slots.discard(slot.number)
             if self._first_description is None:
                 self._first_description = slot.description
@@ -387,15 +393,20 @@ class ActorPool:
 
     def retire(self, slot: ActorSlot) -> None:
         """Kill an actor and empty its slot."""
-        self._count_gpu_seconds(slot)
+        self._count_seconds(slot)
         with contextlib.suppress(Exception):  # it may be dead already, and Ray may have ended
             ray.kill(slot.handle, no_restart=True)
         del self._slots[slot.number]
 
-    def _count_gpu_seconds(self, slot: ActorSlot) -> None:
-        if slot.ready_since is not None:
-            seconds = slot.description["load_seconds"] + time.monotonic() - slot.ready_since
-            self._outcome.gpu_seconds += seconds * self._policy.gpus_per_actor
+    def _count_seconds(self, slot: ActorSlot) -> None:
+        """Add the time of a slot's actor, which ends now, to the totals."""
+        if slot.ready_since is None:
+            return
+        now = time.monotonic()
+        ready = now - slot.ready_since
+        self._outcome.gpu_seconds += (slot.description["load_seconds"] + ready) * self._policy.gpus_per_actor
+        self._outcome.ready_seconds += ready
+        self._outcome.idle_seconds += slot.idle_seconds + (0.0 if slot.assigned else now - slot.idle_since)
 
 
 def _compared(versions: Mapping[str, str]) -> dict[str, str]:

@@ -117,6 +117,7 @@ class Dispatcher:
                 raise
             finally:
                 self._pool.shut_down()
+                self.outcome.unneeded = self._source.unneeded
                 self._observe("dispatch_finished", **self.outcome.event_fields())
         return self.outcome
 
@@ -140,6 +141,8 @@ class Dispatcher:
         for failure in self.outcome.failures[self._reported_failures :]:
             self._source.take_given_up(failure.visit)
         self._reported_failures = len(self.outcome.failures)
+        for visit in self._queue.take_dropped():
+            self._source.take_dropped(visit)
         if self._source.is_over():
             self._queue.drop()
             return False
@@ -150,9 +153,19 @@ class Dispatcher:
         continuations = sum(len(item.continuations) for item in items if isinstance(item, ContinuationBatch))
         if continuations:
             self._observe("continuations_queued", continuations=continuations)
-        if added := sum(isinstance(item, Visit) for item in items):
-            self._observe("visits_added", visits=added)
-        return bool(items)
+        guesses = self._speculate()
+        if added := sum(isinstance(item, Visit) for item in items) + len(guesses):
+            self._observe("visits_added", visits=added, speculative=len(guesses))
+        return bool(items or guesses)
+
+    def _speculate(self) -> Sequence[Visit]:
+        """Queue speculative visits for actors that would be idle while others work. Return them."""
+        idle = len(self._pool.slots_holding(0)) - len(self._queue)
+        if idle <= 0 or not self._pool.busy:
+            return ()
+        guesses = self._source.speculate(idle)
+        self._queue.add_speculative(guesses)
+        return guesses
 
     # Assigning work.
 
@@ -168,11 +181,12 @@ class Dispatcher:
 
     def _assign(self) -> None:
         """Assign one item to each actor, then a second one unless so few are left that other actors would be idle."""
-        depth = self._policy.in_flight if self._queue.n_visits > len(self._pool.slots) else 1
-        for items in range(depth):
+        ready = {slot.number for slot in self._pool.slots if slot.is_ready}
+        for items in range(self._policy.in_flight):
             for slot in self._pool.slots_holding(items):
-                others = {other.number for other in self._pool.slots if other.is_ready and other is not slot}
-                item = self._queue.take(idle=not slot.assigned, slot=slot.number, others=others)
+                if not len(self._queue) or (items > 0 and self._queue.n_visits <= len(self._pool.slots)):
+                    return
+                item = self._queue.take(idle=not slot.assigned, slot=slot.number, ready=ready)
                 if item is None:
                     continue
                 slot.assign(item)
@@ -246,6 +260,7 @@ class Dispatcher:
         self._deadlines.record(token_budget(visit, self._prompt_sets), receipt.seconds)
         self._pool.record_success(slot)
         self.outcome.add_visit(receipt)
+        self.outcome.speculative += self._queue.is_speculative(visit)
         self._observe(
             "visit_done",
             slot=slot.number,

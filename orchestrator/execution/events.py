@@ -12,7 +12,8 @@ The log also has `run_started` and `run_finished` (see docs/formats.md and docs/
     actor_abandoned        slot: it failed to start too often; the other slots go on
     actor_died             slot, why, blamed, and the visit or direction that was running. The actor died, was late, or
                            its engine was broken or lost its GPU; in all but the first case the dispatcher ended it
-    visits_added           visits: so many were added to those that the run began with (adaptive grids)
+    visits_added           visits: so many were added to those that the run began with (adaptive grids), speculative of
+                           them before any level asked for them
     visit_given            slot, visit, point_id, prompt_set_ids: the visit runs, or is next in the actor's queue
     visit_done             slot, visit, point_id, prompt_set_ids, tasks, responses, tokens, seconds, write_seconds,
                            peak_memory_bytes
@@ -24,7 +25,8 @@ The log also has `run_started` and `run_finished` (see docs/formats.md and docs/
     continuations_failed   slot, batch, why: the batch may be tried again
     continuations_given_up batch, story: the batch is not tried again in this run
     stopping               signal
-    dispatch_finished      visits, responses, tokens, restarts, gpu_seconds, failures, interrupted: totals of this run
+    dispatch_finished      visits, responses, tokens, restarts, gpu_seconds, ready_seconds, idle_seconds, speculative,
+                           unneeded, failures, interrupted: totals of this run (see `RunTotals`)
 """
 
 from __future__ import annotations

@@ -54,6 +54,10 @@ class Outcome(RunTotals):
             "tokens": self.tokens,
             "restarts": self.restarts,
             "gpu_seconds": round(self.gpu_seconds, 3),
+            "ready_seconds": round(self.ready_seconds, 3),
+            "idle_seconds": round(self.idle_seconds, 3),
+            "speculative": self.speculative,
+            "unneeded": self.unneeded,
             "failures": len(self.failures),
             "interrupted": self.interrupted,
         }

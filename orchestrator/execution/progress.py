@@ -82,6 +82,7 @@ class ProgressDisplay:
         self._curve = curve
         self._total = visits
         self._done = self._tokens = self._failed = self._given_up = 0
+        self._is_growing = False  # whether verdicts have added visits
         self._loading: set[int] = set()  # slots whose actor is loading
         self._ready: set[int] = set()  # slots whose actor is ready
         self._state = "starting Ray and the engine"
@@ -121,8 +122,9 @@ class ProgressDisplay:
         match event:
             case "actor_starting" | "actors_waiting" | "wait_ended" | "actor_ready":
                 self._observe_start(event, fields)
-            case "visits_added":
-                self._total += fields["visits"]
+            case "visits_added" | "dispatch_finished":
+                take = self._add_visits if event == "visits_added" else self._print_use
+                take(**fields)
             case "visit_done":
                 self._done += 1
                 self._tokens += fields["tokens"]
@@ -184,6 +186,20 @@ class ProgressDisplay:
             seconds = time.monotonic() - self._started
             facts = ", ".join(self._facts())
             self.print_line(f"{self._done:,} of {self._total:,} {self._unit} in {duration(seconds)}, {facts}")
+
+    def _add_visits(self, visits: int, **_: Any) -> None:
+        """Count visits that verdicts have added."""
+        self._total += visits
+        self._is_growing = True
+
+    def _print_use(self, ready_seconds: float, idle_seconds: float, speculative: int, unneeded: int, **_: Any) -> None:
+        """Print at the end how well the actors were used, if verdicts have added visits, and what speculation cost."""
+        if not self._is_growing or not ready_seconds:
+            return
+        text = f"actors were idle {100 * idle_seconds / ready_seconds:.0f}% of the time"
+        if speculative:
+            text += f"; {_count(speculative, 'point')} begun on speculation, {unneeded} not needed"
+        self.print_line(text)
 
     def print_line(self, text: str) -> None:
         """Print a line that stays, above the live display."""

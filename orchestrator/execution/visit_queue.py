@@ -32,6 +32,8 @@ class VisitQueue:
         self._unmeasured = 0  # number of directions without a result, including those that an actor is measuring
         self._avoided: dict[str, set[int]] = {}  # slots whose engines were lost with an item, by its id
         self._errors: dict[str, list[str]] = {}  # why each attempt failed, by the id of the visit or direction
+        self._speculative: set[str] = set()  # ids of visits that nothing asks for yet
+        self._dropped: list[Visit] = []
 
     def add(self, visits: Iterable[Visit | ContinuationBatch], directions: Iterable[Direction]) -> None:
         """Append visits or batches of continuations, and directions that have to be measured before them."""
@@ -39,6 +41,21 @@ class VisitQueue:
         self._visits.extend(visits)
         self._directions.extend(added)
         self._unmeasured += len(added)
+
+    def add_speculative(self, visits: Iterable[Visit]) -> None:
+        """Append visits that nothing asks for yet. They are dropped, not tried again, if they fail."""
+        added = list(visits)
+        self._visits.extend(added)
+        self._speculative.update(visit.id for visit in added)
+
+    def is_speculative(self, visit: Visit) -> bool:
+        """Return whether a visit was added by `add_speculative`."""
+        return visit.id in self._speculative
+
+    def take_dropped(self) -> list[Visit]:
+        """Return the speculative visits that have failed since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     @property
     def n_visits(self) -> int:
@@ -53,20 +70,20 @@ class VisitQueue:
     def __len__(self) -> int:
         return len(self._visits) + len(self._directions)
 
-    def take(self, idle: bool, slot: int = 0, others: Collection[int] = ()) -> WorkItem | None:
+    def take(self, idle: bool, slot: int = 0, ready: Collection[int] = ()) -> WorkItem | None:
         """Remove and return the next item for an actor, or None if there is nothing for it yet.
 
         Args:
             idle: Whether the actor has nothing to do. Directions go to idle actors only.
             slot: Number of the actor's slot.
-            others: Numbers of the other slots whose actors are ready. Items that avoid `slot` are left for those that
-                they do not avoid.
+            ready: Numbers of the slots whose actors are ready. Items that avoid `slot` are left for those that they do
+                not avoid.
         """
         if self._directions and idle:
             return self._directions.popleft()
         for i, item in enumerate(self._visits):
             avoided = self._avoided.get(item.id, frozenset[int]())
-            if slot in avoided and not avoided.issuperset(others):
+            if slot in avoided and not avoided.issuperset(ready):
                 continue
             if not self.all_measured and not _is_at_origin(item):
                 return None
@@ -102,9 +119,15 @@ class VisitQueue:
     def record_failure(self, item: WorkItem, why: str) -> None:
         """Count a failed attempt; return the item to the queue, or give it up after the last allowed attempt.
 
+        A speculative visit is dropped. If it is added again, it is tried as often as any other.
+
         Raises:
             RuntimeError: If the item is a direction and this was its last allowed attempt: no visit can do without it.
         """
+        if isinstance(item, Visit) and item.id in self._speculative:
+            self._speculative.discard(item.id)
+            self._dropped.append(item)
+            return
         errors = self._errors.setdefault(item.id, [])
         errors.append(last_line(why))
         exhausted = len(errors) >= self._max_attempts

@@ -21,6 +21,9 @@ class WorkSource:
     def take_given_up(self, visit: Visit) -> None:
         """Take note that a visit is not tried again in this run."""
 
+    def take_dropped(self, visit: Visit) -> None:
+        """Take note that a visit that `speculate` returned has failed. It is tried again only if `more` returns it."""
+
     def is_over(self) -> bool:
         """Return whether no further item is to begin. Those that wait are dropped then; those that run are finished."""
         return False
@@ -32,3 +35,16 @@ class WorkSource:
             idle: Whether no item waits and none runs. The dispatch ends if nothing is returned then.
         """
         return ()
+
+    def speculate(self, most: int) -> Sequence[Visit]:
+        """Return visits that `more` will probably ask for, each once, because actors are idle.
+
+        Args:
+            most: Number of idle actors for which no item waits: the largest number of visits to return.
+        """
+        return ()
+
+    @property
+    def unneeded(self) -> int:
+        """Number of stored visits of `speculate` that `more` has not asked for."""
+        return 0

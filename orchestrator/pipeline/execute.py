@@ -34,7 +34,7 @@ from orchestrator.store.runs import RunRecorder, engines_of
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
-from orchestrator.sweep.tasks import Task, Visit, assign_parts, parse_part, visits
+from orchestrator.sweep.tasks import assign_parts, parse_part, visits
 from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice, Retry
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
@@ -138,14 +138,14 @@ def execute(
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
     Budgets(prepared.config.until, earlier_runs(stored)).check_unspent()
     log_cost(check_machine(prepared, todo.possible, stored))
-    code = _run_tasks(prepared, stored, todo.tasks, console, observe)
+    code = _run_tasks(prepared, stored, todo, console, observe)
     missing = find_missing(prepared, stored)
     if _is_stopped(stored):
         points = len({task.point for task in missing.tasks})
         logger.info("A budget is spent: at least %d points are not measured yet; what is stored stays.", points)
     elif code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:
         # A level of an adaptive grid waits for a visit that could not be read at once.
-        code = _run_tasks(prepared, stored, missing.tasks, console, observe)
+        code = _run_tasks(prepared, stored, missing, console, observe)
         missing = find_missing(prepared, stored)
     return Execution(code, missing)
 
@@ -175,13 +175,13 @@ def execute_again(
     if not todo.tasks or Budgets(prepared.config.until, earlier_runs(stored)).spent:
         return ExitCode.COMPLETE
     _log_missing(todo)
-    return _run_tasks(prepared, stored, todo.tasks, console, observe)
+    return _run_tasks(prepared, stored, todo, console, observe)
 
 
 def _run_tasks(
     prepared: PreparedSweep,
     stored: StoredSweep,
-    tasks: Sequence[Task],
+    todo: MissingTasks,
     console: Console,
     observe: Observer = ignore_event,
 ) -> ExitCode:
@@ -196,31 +196,31 @@ def _run_tasks(
     is_own_session = prepared.config.cluster.kind == ClusterKind.local and not cluster.is_connected()
     for number in range(1, MAX_SESSIONS + 1):
         try:
-            return _run_in_session(prepared, stored, tasks, console, observe)
+            return _run_in_session(prepared, stored, todo, console, observe)
         except SessionLostError as error:
             if not is_own_session:
                 logger.warning("%s in the cluster that was joined.", error)
                 return ExitCode.INTERRUPTED
             retry_failed = prepared.config.retry == Retry.failed
-            tasks = find_missing(prepared, stored, prepared.config.cluster.part, retry_failed).tasks
+            todo = find_missing(prepared, stored, prepared.config.cluster.part, retry_failed)
             if number < MAX_SESSIONS:
                 logger.warning(
                     "%s; stored results are kept. Starting Ray again for %d tasks: session %d of %d.",
                     error,
-                    len(tasks),
+                    len(todo.tasks),
                     number + 1,
                     MAX_SESSIONS,
                 )
     logger.warning(
         "Ray has ended in %d sessions, and %d tasks are left. If memory ran out, `dmesg` shows it.",
         MAX_SESSIONS,
-        len(tasks),
+        len(todo.tasks),
     )
     return ExitCode.INTERRUPTED
 
 
 def _run_in_session(
-    prepared: PreparedSweep, stored: StoredSweep, tasks: Sequence[Task], console: Console, observe: Observer
+    prepared: PreparedSweep, stored: StoredSweep, missing: MissingTasks, console: Console, observe: Observer
 ) -> ExitCode:
     """Run these tasks in one session of a cluster and record the run. Raises SessionLostError if the session ends."""
     from orchestrator.execution import cluster
@@ -229,11 +229,11 @@ def _run_in_session(
     from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
-    config, todo, study = prepared.config, visits(tasks), stored.study
+    config, todo, study = prepared.config, visits(missing.tasks), stored.study
     budgets = Budgets(config.until, earlier_runs(stored))
-    recorder = RunRecorder(stored.folder, len(tasks), config.cluster.part)
+    recorder = RunRecorder(stored.folder, len(missing.tasks), config.cluster.part)
     events = study.events(recorder.run)
-    started = {"sweep_id": stored.sweep.id, "tasks": len(tasks), "visits": len(todo), "pid": os.getpid()}
+    started = {"sweep_id": stored.sweep.id, "tasks": len(missing.tasks), "visits": len(todo), "pid": os.getpid()}
     events.write("run_started", **started)
     observe("run_started", **started)
     dispatcher: Dispatcher | None = None
@@ -263,7 +263,7 @@ def _run_in_session(
             observer = all_of(events.write, display.observe, gauges.observe, budgets.observe, observe)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, observer))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
-            work = _work(prepared, stored, todo, budgets)
+            work = _work(prepared, stored, missing, budgets)
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, work)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:
@@ -281,13 +281,16 @@ def _run_in_session(
     return ExitCode.COMPLETE
 
 
-def _work(prepared: PreparedSweep, stored: StoredSweep, begun: Sequence[Visit], budgets: Budgets) -> SweepWork:
-    """Return the source of the work that follows from the results of a run that begins with these visits."""
-    config = prepared.config
+def _work(prepared: PreparedSweep, stored: StoredSweep, missing: MissingTasks, budgets: Budgets) -> SweepWork:
+    """Return the source of the work that follows from the results of a run that begins with these tasks."""
+    config, begun = prepared.config, visits(missing.tasks)
     part_keys = _keys_of_part(prepared, config.cluster.part)
     continuations = measure_after(stored, config.judging.log_probability, part_keys)
-    adaptive = stored.sweep.grid.adaptive is not None
-    levels = Levels(stored, begun, config.retry == Retry.failed) if adaptive else None
+    levels = None
+    if missing.requested.decisions is not None:
+        points = [visit.point for visit in begun]
+        retry_failed, speculate = config.retry == Retry.failed, config.cluster.speculate
+        levels = Levels(stored, missing.requested, points, retry_failed, speculate)
     return SweepWork(continuations, levels, begun, budgets)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import judges
-from orchestrator.analysis.requested import failed_tasks, requested
+from orchestrator.analysis.requested import Requested, failed_tasks, requested
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
@@ -138,12 +138,14 @@ class MissingTasks:
         tasks: The tasks to run.
         given_up: Tasks that earlier runs gave up and that will not be run again.
         possible: What `tasks` may become, as verdicts may add tasks to those of an adaptive grid. Otherwise `tasks`.
+        requested: What the whole sweep asks for.
     """
 
     total: int
     tasks: list[Task]
     given_up: set[TaskKey]
     possible: list[Task]
+    requested: Requested
 
     @property
     def is_final(self) -> bool:
@@ -170,11 +172,11 @@ def find_missing(
         tasks = [task for task in tasks if part_of_point[task.point] == i]
     possible = tasks if asked.is_final else prepared.sweep.tasks()
     if not stored.study.exists:
-        return MissingTasks(len(tasks), tasks, set(), possible)
+        return MissingTasks(len(tasks), tasks, set(), possible, asked)
     missing = [task for task in tasks if task.key not in stored.generations]
     failed = set() if retry_failed else failed_tasks(stored) & {task.key for task in missing}
     to_run = [task for task in missing if task.key not in failed]
     if asked.is_final:
-        return MissingTasks(len(tasks), to_run, failed, to_run)
+        return MissingTasks(len(tasks), to_run, failed, to_run, asked)
     possible = [task for task in possible if task.key not in stored.generations and task.key not in failed]
-    return MissingTasks(len(tasks), to_run, failed, possible)
+    return MissingTasks(len(tasks), to_run, failed, possible, asked)

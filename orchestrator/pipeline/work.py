@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from orchestrator.analysis.requested import AdaptiveGrid, failed_tasks, tasks_at
+from orchestrator.analysis.requested import Requested, failed_tasks, tasks_at
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.budgets import Budgets
-from orchestrator.scoring.deciding import DecidingCounts
+from orchestrator.pipeline.speculation import Speculation
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Visit, visits
 
 
 class SweepWork(WorkSource):
     """The work that follows from the results of a run.
 
-    As visits are stored, the next levels of an adaptive grid; when all are done, the continuations to measure. Nothing
-    more begins when a budget is spent.
+    As visits are stored, the next levels of an adaptive grid; when all are done, the continuations to measure. While
+    actors are idle, points that further levels will probably ask for. Nothing more begins when a budget is spent.
     """
 
     def __init__(
@@ -62,6 +63,11 @@ class SweepWork(WorkSource):
         if self._levels is not None:
             self._levels.take_given_up(visit)
 
+    def take_dropped(self, visit: Visit) -> None:
+        """Let a level ask for a visit again that failed on speculation."""
+        if self._levels is not None:
+            self._levels.take_dropped(visit)
+
     def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
         """Return the visits of levels that begin now; at the end, the continuations."""
         if self._levels is not None and (added := self._levels.begin()):
@@ -72,6 +78,15 @@ class SweepWork(WorkSource):
         continuations, self._continuations = self._continuations, None
         return continuations()
 
+    def speculate(self, most: int) -> Sequence[Visit]:
+        """Return visits that further levels will probably ask for."""
+        return () if self._levels is None else self._levels.speculate(most)
+
+    @property
+    def unneeded(self) -> int:
+        """Number of stored visits of `speculate` that no level has asked for."""
+        return 0 if self._levels is None else self._levels.unneeded
+
 
 class Levels:
     """The levels of an adaptive grid during a run: each begins when every verdict of the one before is known.
@@ -79,23 +94,37 @@ class Levels:
     Lines and planes are independent of each other. Each stored visit is read once.
     """
 
-    def __init__(self, stored: StoredSweep, begun: Sequence[Visit], retry_failed: bool = False) -> None:
-        """Count what is stored.
+    def __init__(
+        self,
+        stored: StoredSweep,
+        asked: Requested,
+        begun: Iterable[Point],
+        retry_failed: bool = False,
+        speculate: bool = False,
+    ) -> None:
+        """Go on from what is stored.
 
         Args:
             stored: The sweep.
-            begun: The visits that the run begins with.
+            asked: What it asks for, from `requested`. Its counts are added to.
+            begun: The points of the visits that the run begins with.
             retry_failed: Whether the run tries tasks again that earlier runs gave up.
+            speculate: Whether `speculate` returns any visits.
         """
+        assert asked.decisions is not None, "the grid is not adaptive"
         self._stored = stored
-        self._grid = AdaptiveGrid(stored.sweep.grid)
-        self._counts = DecidingCounts(stored)
-        self._counts.read_stored()
+        self._grid, self._counts = asked.decisions
         failed = () if retry_failed else failed_tasks(stored)
-        self._counts.give_up(failed)
         self._unavailable: Collection[TaskKey] = {*stored.generations, *failed}
-        self._begun = {visit.point for visit in begun}
-        self._refinements = [line.refine(self._counts.counts) for line in self._grid.lines]
+        self._begun = set(begun)
+        self._refinements = list(asked.refinements)
+        self._asked = set(self._grid.points(self._refinements))
+        self._is_current = False  # whether `begin` has returned every visit that is asked for
+        self._speculation = Speculation(self._grid) if speculate else None
+        on_grid = {point for line in self._grid.lines for point in line.points.values()}
+        stored_points = {point for point in on_grid if point.id in self._counts.counts}
+        self._ahead = stored_points - self._asked  # stored or begun, and not asked for
+        self._guessed: dict[Point, bool] = {}  # points begun on speculation -> whether they are stored
 
     @property
     def are_done(self) -> bool:
@@ -107,10 +136,19 @@ class Levels:
         responses = self._stored.study.generations.read_visit(visit.id)
         if responses is not None:  # otherwise it is damaged, and the level waits until it is measured again
             self._counts.add(responses)
+        if visit.point in self._guessed:
+            self._guessed[visit.point] = True
 
     def take_given_up(self, visit: Visit) -> None:
         """Take a visit that was given up as measured without a verdict."""
         self._counts.give_up([(visit.point.id, set_id) for set_id in visit.prompt_set_ids])
+
+    def take_dropped(self, visit: Visit) -> None:
+        """Forget a visit that failed on speculation: it is begun again when a level asks for it."""
+        self._guessed.pop(visit.point, None)
+        self._begun.discard(visit.point)
+        self._ahead.discard(visit.point)
+        self._is_current = False
 
     def begin(self) -> list[Visit]:
         """Return the visits of the levels that begin now, each once."""
@@ -118,7 +156,33 @@ class Levels:
         for i, (line, current) in enumerate(zip(self._grid.lines, self._refinements, strict=True)):
             if not current.done and all(line.points[node].id in counts for node in current.missing):
                 self._refinements[i] = line.refine(counts)
-        points = [point for point in self._grid.points(self._refinements) if point not in self._begun]
-        self._begun.update(points)
-        tasks = tasks_at(points, self._stored.sweep.prompt_set_ids)
+                self._is_current = False
+        if self._is_current:
+            return []
+        self._is_current = True
+        points = self._grid.points(self._refinements)
+        self._asked = set(points)
+        self._ahead -= self._asked
+        return self._visits(point for point in points if point not in self._begun)
+
+    def speculate(self, most: int) -> list[Visit]:
+        """Return visits that no level has asked for yet, but probably will; at most so many, each once."""
+        if self._speculation is None:
+            return []
+        counts, ahead = self._counts.counts, len(self._ahead)
+        points = self._speculation.take(most, self._refinements, counts, self._begun, ahead)
+        self._ahead.update(points)
+        self._guessed |= dict.fromkeys(points, False)
+        return self._visits(points)
+
+    @property
+    def unneeded(self) -> int:
+        """Number of visits begun on speculation that are stored and that no level has asked for."""
+        return sum(is_stored and point not in self._asked for point, is_stored in self._guessed.items())
+
+    def _visits(self, points: Iterable[Point]) -> list[Visit]:
+        """Begin these points: return the visits of their tasks that are not stored and not given up."""
+        begun = list(points)
+        self._begun.update(begun)
+        tasks = tasks_at(begun, self._stored.sweep.prompt_set_ids)
         return visits(task for task in tasks if task.key not in self._unavailable)

@@ -26,7 +26,10 @@ def counted_points(visage: VisageSummary) -> str | None:
 
 def measured_points(adaptive: AdaptiveSummary) -> str:
     """Return how many points of an adaptive sweep are measured and inferred, and how the audit ended."""
-    return f"measured {adaptive.measured} of {adaptive.points} points, {inferred_points(adaptive)}"
+    text = f"measured {adaptive.measured} of {adaptive.points} points, {inferred_points(adaptive)}"
+    if not adaptive.unrequested:
+        return text
+    return f"{text}; {adaptive.unrequested} measured without need, on speculation or by another sweep"
 
 
 def inferred_points(adaptive: AdaptiveSummary) -> str:

@@ -54,6 +54,10 @@ class RunTotals:
         write_seconds: Time spent writing weights, summed over visits.
         visit_seconds: Duration of visits, summed.
         actors_at_once: The largest number of actors that were ready at the same time. 0 in records of earlier versions.
+        ready_seconds: Time for which actors were ready, summed over actors. 0 in records of earlier versions.
+        idle_seconds: The part of it in which they had nothing to do.
+        speculative: Completed visits that were begun before a level of an adaptive grid asked for them.
+        unneeded: Those of them that no level had asked for when the run ended.
     """
 
     visits: int = 0
@@ -66,6 +70,10 @@ class RunTotals:
     write_seconds: float = 0.0
     visit_seconds: float = 0.0
     actors_at_once: int = 0
+    ready_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    speculative: int = 0
+    unneeded: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals as they are stored in a run's file. Seconds are rounded to milliseconds."""

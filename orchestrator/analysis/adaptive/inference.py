@@ -1,4 +1,4 @@
-"""ASR at the nodes that were not measured, and which nodes the next level is likely to ask for."""
+"""ASR at the nodes that were not measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.analysis.adaptive.geometry import Cell, Counts, Node, Shape, is_smallest, split
-from orchestrator.analysis.adaptive.rule import Replay, line_cells, refine
+from orchestrator.analysis.adaptive.rule import Replay, line_cells
 from orchestrator.analysis.adaptive.surface import Measured, Surface, corner_nodes
 
 
@@ -65,23 +65,3 @@ def node_errors(surface: Surface) -> np.ndarray:
     corner_noise = surface.noise * (2.0 / 3.0) ** (len(surface.shape.sizes) / 2)  # its mean over a cell
     errors = np.sqrt(surface.noise**2 + corner_noise**2 + surface.bias**2)
     return np.where(surface.measured.known, 0.0, errors[surface.owner])
-
-
-def speculative(shape: Shape, counts: Counts, seed: int) -> tuple[Node, ...]:
-    """Return nodes that the next level would most likely ask for, best first.
-
-    The rule is run on with the nodes that the current level lacks at their inferred values. Nodes that are measured on
-    this ground do not influence any level before that level asks for them (see `rule`).
-    """
-    replay = Replay(shape, counts, seed)
-    refinement = replay.run()
-    if refinement.done or replay.complete is None:
-        return ()
-    surface = final_surface(shape, counts)
-    probes = surface.measured.probes
-    guessed = dict(counts)
-    for node in refinement.missing:
-        guessed[node] = (round(float(surface.asr[node]) * probes / 100.0), probes)
-    errors = node_errors(surface)
-    following = refine(shape, guessed, seed).missing
-    return tuple(sorted(following, key=lambda node: (-float(errors[node]), node)))

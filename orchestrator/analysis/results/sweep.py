@@ -84,7 +84,11 @@ class AdaptiveSummary(JsonRecord):
         failed_audits: Number of those that differed from it beyond chance; more was measured around them.
         levels: Number of levels of refinement, the audits included.
         complete: Whether the rule asks for nothing more.
+        unrequested: Number of measured points that the rule did not ask for: idle actors measured them on speculation,
+            or another sweep did. 0 in earlier versions.
     """
+
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"unrequested"})
 
     judge: str
     rule: int
@@ -95,6 +99,7 @@ class AdaptiveSummary(JsonRecord):
     failed_audits: int
     levels: int
     complete: bool
+    unrequested: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +124,9 @@ class SweepSummary(JsonRecord):
         seconds: Time of all runs together.
         actors: The largest number of actors that became ready in one run, replacements included.
         actors_at_once: The largest number of actors that were ready at the same time. None if no run recorded it.
+        ready_seconds: Time for which actors were ready in all runs, summed over actors. 0 in earlier versions.
+        idle_seconds: The part of it in which they had nothing to do.
+        speculative: Number of visits that idle actors began before a level of an adaptive grid asked for them.
         engines: Identities of the engines that made the responses.
         versions: Versions of libraries and platform in the last run.
         intervals_version: Version of the methods behind the intervals; see INTERVALS_VERSION.
@@ -126,7 +134,9 @@ class SweepSummary(JsonRecord):
             earlier versions.
     """
 
-    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset({"adaptive", "until"})
+    OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset(
+        {"adaptive", "until", "ready_seconds", "idle_seconds", "speculative"}
+    )
 
     schema: str = SCHEMA
     study_id: str = ""
@@ -169,6 +179,9 @@ class SweepSummary(JsonRecord):
     restarts: int = 0
     actors: int = 0
     actors_at_once: int | None = None
+    ready_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    speculative: int = 0
     engines: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
     intervals_version: int = 1

@@ -98,6 +98,10 @@ def _cost(summary: SweepSummary, runs: Sequence[RunRecord]) -> str:
         f"{summary.tokens:,} tokens",
         f"{at_once}{summary.restarts} replaced" if at_once else f"{summary.restarts} actors replaced",
     ]
+    if summary.ready_seconds:
+        parts.append(f"actors idle {100 * summary.idle_seconds / summary.ready_seconds:.0f}% of the time")
+    if summary.speculative:
+        parts.append(f"{summary.speculative} points begun on speculation")
     if gpu_hours:
         parts.append(f"{gpu_hours:.2f} GPU-hours")
     return ", ".join(parts)

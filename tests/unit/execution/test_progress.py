@@ -72,6 +72,21 @@ def test_the_live_display_disappears_at_the_end(tmp_path: Path) -> None:
     assert re.fullmatch(r"50 of 200 points in .*s, [\d,]+ tok/s, 1 failure, 1 given up", summary)
 
 
+def test_the_use_of_the_actors_is_told_if_verdicts_have_added_points() -> None:
+    totals = {"visits": 9, "ready_seconds": 80.0, "idle_seconds": 20.0, "speculative": 3, "unneeded": 1}
+    for added in (0, 4):
+        file = io.StringIO()
+        with ProgressDisplay(5, Console(file=file, width=80)) as display:
+            if added:
+                display.observe("visits_added", visits=added, speculative=3)
+            display.observe("visit_done", **visit_fields())
+            display.observe("dispatch_finished", **totals)
+        lines = file.getvalue().splitlines()
+        assert lines[-1].startswith(f"1 of {5 + added} points")
+        told = "actors were idle 25% of the time; 3 points begun on speculation, 1 not needed" in lines
+        assert told == bool(added)
+
+
 def test_a_pipe_receives_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.progress.PLAIN_EVERY", -1.0)
     file = io.StringIO()

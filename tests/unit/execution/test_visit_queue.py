@@ -60,6 +60,20 @@ def test_a_failed_visit_comes_last_and_is_given_up_after_the_last_attempt() -> N
     assert queue.events == [("visit_quarantined", fields)]
 
 
+def test_a_speculative_visit_that_fails_is_dropped_and_tried_as_any_other_when_it_is_added_again() -> None:
+    queue = Queue()
+    queue.add_speculative([FIRST])
+    assert queue.take(idle=True) == FIRST and queue.is_speculative(FIRST)
+    queue.record_failure(FIRST, "first")
+    assert queue.take_dropped() == [FIRST] and queue.take_dropped() == []
+    assert len(queue) == 0 and not queue.outcome.failures and not queue.events
+    queue.add([FIRST], [])
+    for error in ("second", "third"):
+        assert queue.take(idle=True) == FIRST and not queue.is_speculative(FIRST)
+        queue.record_failure(FIRST, error)
+    assert queue.outcome.failures[0].errors == ["second", "third"]
+
+
 def test_a_direction_that_cannot_be_measured_ends_the_run() -> None:
     queue = Queue()
     queue.record_failure(DIRECTION, "it died")
@@ -108,13 +122,13 @@ def test_a_visit_is_left_for_another_slot_after_its_engine_was_lost_in_one() -> 
     queue = Queue()
     queue.add([FIRST, SECOND], [])
     queue.avoid(FIRST, 0)
-    assert queue.take(idle=True, slot=0, others={1}) == SECOND, "the order of the others stays"
-    assert queue.take(idle=True, slot=0, others={1}) is None
-    assert queue.take(idle=True, slot=1, others={0}) == FIRST
+    assert queue.take(idle=True, slot=0, ready={1}) == SECOND, "the order of the others stays"
+    assert queue.take(idle=True, slot=0, ready={1}) is None
+    assert queue.take(idle=True, slot=1, ready={0}) == FIRST
     queue.avoid(FIRST, 1)
     queue.put_last(FIRST)
-    assert queue.take(idle=True, slot=0, others={1, 2}) is None, "slot 2 has not tried it"
-    assert queue.take(idle=True, slot=0, others={1}) == FIRST, "all that are ready have tried it"
+    assert queue.take(idle=True, slot=0, ready={1, 2}) is None, "slot 2 has not tried it"
+    assert queue.take(idle=True, slot=0, ready={1}) == FIRST, "all that are ready have tried it"
     queue.put_last(FIRST)
     assert queue.take(idle=True, slot=0) == FIRST, "nobody else is ready"
 
@@ -123,5 +137,5 @@ def test_a_visit_that_is_avoided_does_not_let_others_overtake_the_directions() -
     queue = Queue()
     queue.add([AT_ORIGIN, FIRST], [DIRECTION])
     queue.avoid(AT_ORIGIN, 0)
-    assert queue.take(idle=True, slot=0, others={1}) == DIRECTION
-    assert queue.take(idle=True, slot=0, others={1}) is None, "FIRST needs the direction"
+    assert queue.take(idle=True, slot=0, ready={1}) == DIRECTION
+    assert queue.take(idle=True, slot=0, ready={1}) is None, "FIRST needs the direction"

@@ -93,17 +93,29 @@ class Job:
         stored = self.stored(adaptive)
         return visits(task for task in requested(stored).tasks if task.key not in stored.generations)
 
-    def run(self, rng: random.Random, most: int = 10**9) -> bool:
-        """Measure the adaptive sweep in a random order until `most` visits are done; return whether it is whole."""
+    def levels(self, speculate: bool = False) -> tuple[Levels, list[Visit]]:
+        """Return the levels of the adaptive sweep as a run begins them, and the visits that it begins with."""
+        asked = requested(stored := self.stored())
         todo = self.missing()
-        levels = Levels(self.stored(), todo)
+        return Levels(stored, asked, {visit.point for visit in todo}, speculate=speculate), todo
+
+    def run(self, rng: random.Random, most: int = 10**9, actors: int = 0) -> bool:
+        """Measure the adaptive sweep in a random order until `most` visits are done; return whether it is whole.
+
+        Args:
+            rng: Source of the order.
+            most: Number of visits after which the run is killed.
+            actors: Number of actors that speculate while less is to be done. 0: none.
+        """
+        self.run_levels, todo = self.levels(speculate=actors > 0)
         for _ in range(most):
-            todo += levels.begin()
+            todo += self.run_levels.begin()
             if not todo:
                 return True
+            todo += self.run_levels.speculate(actors - len(todo))
             visit = todo.pop(rng.randrange(len(todo)))
             self.actor.visit(visit)
-            levels.take_stored(visit)
+            self.run_levels.take_stored(visit)
         return False
 
     def measure_all(self) -> None:
@@ -142,6 +154,33 @@ def test_the_same_points_are_chosen_in_any_order_and_after_any_kill(kind: str, t
     assert {point.id for point in asked} == killed.points()
 
 
+def test_speculation_does_not_change_what_is_asked_for_and_is_bounded_after_any_kill(tmp_path: Path) -> None:
+    plain, speculating = Job(tmp_path / "plain", "random_2d"), Job(tmp_path / "speculating", "random_2d")
+    assert plain.run(random.Random(1))
+    rng = random.Random(3)
+    while not speculating.run(rng, most=rng.randrange(20, 40), actors=12):
+        pass
+    asked = {task.point.id for task in requested(speculating.stored()).tasks}
+    assert asked == plain.points() <= speculating.points()
+    wasted = len(speculating.points() - asked)
+    assert wasted <= 0.1 * len(speculating.sweep(None).grid.points())
+    assert not speculating.run_levels.speculate(5), "nothing is guessed when the rule is done"
+
+
+def test_a_point_that_fails_on_speculation_is_begun_again_when_a_level_asks_for_it(tmp_path: Path) -> None:
+    job = Job(tmp_path, "random_1d")
+    levels, todo = job.levels(speculate=True)
+    failed, other = levels.speculate(2)  # the second level, which is certain before any verdict
+    assert not {failed, other} & {*todo, *levels.speculate(2)}, "each is begun once"
+    levels.take_dropped(failed)
+    for visit in [*todo, other]:
+        job.actor.visit(visit)
+        levels.take_stored(visit)
+    assert levels.unneeded == 1, "no level has asked for it yet"
+    assert levels.begin() == [failed], "the other one is stored"
+    assert levels.unneeded == 0
+
+
 def test_an_adaptive_sweep_after_a_full_one_measures_nothing_and_a_full_one_the_rest(tmp_path: Path) -> None:
     job = Job(tmp_path, "random_1d")
     assert job.run(random.Random(0))
@@ -165,7 +204,7 @@ def test_a_sweep_without_adaptive_has_the_id_that_it_had() -> None:
 
 def test_a_visit_that_was_given_up_does_not_stop_the_refinement(tmp_path: Path) -> None:
     job = Job(tmp_path, "random_1d", directions=2)
-    levels = Levels(job.stored(), todo := job.missing())
+    levels, todo = job.levels()
     lost = todo[-1]
     for visit in todo[:-1]:
         job.actor.visit(visit)

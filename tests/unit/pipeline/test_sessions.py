@@ -33,10 +33,10 @@ def run(
     """Run three tasks of which each session stores one, and of which `lost` sessions end early."""
     stored, seen = SimpleNamespace(generations=set[str]()), list[list[str]]()
 
-    def in_session(prepared: Any, stored: Any, tasks: Any, *_: Any) -> ExitCode:
-        seen.append([task.key for task in tasks])
+    def in_session(prepared: Any, stored: Any, missing: Any, *_: Any) -> ExitCode:
+        seen.append([task.key for task in missing.tasks])
         if len(seen) <= lost:
-            stored.generations.add(tasks[0].key)
+            stored.generations.add(missing.tasks[0].key)
             raise SessionLostError("Ray's process raylet has ended")
         return ExitCode.COMPLETE
 
@@ -48,7 +48,7 @@ def run(
         return SimpleNamespace(tasks=[task for task in tasks if task.key not in stored.generations])
 
     monkeypatch.setattr(execute, "find_missing", left)
-    inputs: Any = (SimpleNamespace(config=config), stored, tasks, None)
+    inputs: Any = (SimpleNamespace(config=config), stored, left(), None)
     return execute._run_tasks(*inputs), seen
 
 

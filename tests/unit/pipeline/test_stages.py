@@ -87,8 +87,8 @@ def test_running_scans_once_before_and_once_after(
     prepared = prepare(compose(overrides), Presets())
     executed: list[int] = []
 
-    def run_tasks(prepared: Any, stored: StoredSweep, tasks: Any, *_: Any) -> ExitCode:
-        executed.append(len(tasks))
+    def run_tasks(prepared: Any, stored: StoredSweep, missing: Any, *_: Any) -> ExitCode:
+        executed.append(len(missing.tasks))
         stored.refresh()
         return ExitCode.COMPLETE
 

@@ -86,7 +86,7 @@ def test_a_record_is_read_with_its_runs(folder: SweepFolder) -> None:
     assert list(read_json(folder.path / "runs" / "r.json")) == [
         "run", "part", "host", "pid", "started_at", "outcome", "tasks", "engines", "machines", "versions", "seconds",
         "visits", "responses", "tokens", "restarts", "gpu_seconds", "actors", "peak_memory_bytes", "write_seconds",
-        "visit_seconds", "actors_at_once", "failures",
+        "visit_seconds", "actors_at_once", "ready_seconds", "idle_seconds", "speculative", "unneeded", "failures",
     ]  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
-from orchestrator.analysis.adaptive.inference import infer, speculative
+from orchestrator.analysis.adaptive.inference import infer
 from orchestrator.analysis.adaptive.rule import refine
+from orchestrator.analysis.adaptive.speculation import chances
 
 PROBES = 10
 
@@ -83,15 +84,16 @@ def test_every_other_node_is_inferred_once(grid, seed):
     assert all(0.0 <= value.asr <= 100.0 and 0.0 <= value.standard_error < 100.0 for value in inferred.values())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(grids(), st.integers(0, 2**32), st.integers(0, 2**32))
 def test_speculation_names_nodes_that_are_not_asked_for_yet(grid, seed, shuffle):
     shape, full = grid
     chosen = refine(shape, full, seed).needed
     prefix = {node: full[node] for node in chosen[: np.random.default_rng(shuffle).integers(0, len(chosen) + 1)]}
-    guesses = speculative(shape, prefix, seed)
-    assert len(set(guesses)) == len(guesses)
-    assert not set(guesses) & (set(prefix) | set(refine(shape, prefix, seed).missing))
+    guesses = chances(shape, prefix, seed)
+    assert not guesses.keys() & (prefix.keys() | set(refine(shape, prefix, seed).missing))
+    assert list(guesses.values()) == sorted(guesses.values(), reverse=True)
+    assert all(0.0 < chance <= 1.0 for chance in guesses.values())
 
 
 def test_an_island_that_the_audit_hits_is_refined():
