@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Sequence
 
+from rich.text import Text
+
 from orchestrator import judges
 from orchestrator.scoring.visit_scores import VisitScores
 from orchestrator.store.sweep_folder import StoredSweep
@@ -49,6 +51,10 @@ class LiveCurve:
     def _read_visit(self, name: str) -> None:
         self._asr |= {point: asr for (point, _), asr in self._scores.read(name).items()}
 
+    def draw(self, width: int, height: int, unicode: bool) -> Text | None:
+        """Return the curve for a terminal of this size, or None if it does not fit."""
+        return Text(draw_bars(self.means, width - 10, unicode)) if height > ROWS + 6 else None
+
     @property
     def means(self) -> list[tuple[float, float | None]]:
         """Pairs of position and mean attack success rate in percent, sorted by position.
@@ -78,17 +84,25 @@ def _points_by_position(sweep: Sweep) -> dict[float, list[str]]:
     return points
 
 
-def draw_bars(means: Sequence[tuple[float, float | None]], width: int, unicode: bool = True) -> str:
+def draw_bars(
+    means: Sequence[tuple[float, float | None]],
+    width: int,
+    unicode: bool = True,
+    measured: Sequence[bool] | None = None,
+) -> str:
     """Draw percentages over positions as bars of text, ROWS high, with a dot for each unknown value.
 
     Args:
         means: Pairs of position and percentage, sorted; None for an unknown percentage.
         width: Columns available for the bars. If there are more values, every n-th one is drawn, the origin included.
         unicode: Whether the terminal can show block characters.
+        measured: Whether each value is measured and not inferred. A row beneath the bars marks those that are. None: no
+            row.
     """
     every = math.ceil(len(means) / max(width, 10))
     middle = min(range(len(means)), key=lambda i: abs(means[i][0]))
-    kept = [mean for i, mean in enumerate(means) if (i - middle) % every == 0]
+    indices = [i for i in range(len(means)) if (i - middle) % every == 0]
+    kept = [means[i] for i in indices]
     columns = max(1, min(3, width // len(kept)))
     characters = UNICODE_BARS if unicode else ASCII_BARS
     labels = {ROWS - 1: "ASR 100%", 0: "0%"}
@@ -96,6 +110,9 @@ def draw_bars(means: Sequence[tuple[float, float | None]], width: int, unicode: 
     for row in reversed(range(ROWS)):
         bars = "".join(columns * _bar_character(percent, row, characters) for _, percent in kept)
         lines.append(f"{labels.get(row, ''):>8} {bars}".rstrip())
+    if measured is not None:
+        marks = "".join(columns * ("^" if measured[i] else " ") for i in indices)
+        lines.append(f"measured {marks}".rstrip())
     first, last = f"{kept[0][0]:+.2g}", f"{kept[-1][0]:+.2g}"
     return "\n".join([*lines, f"{'':9}{first}{last:>{max(1, columns * len(kept) - len(first))}}"])
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from orchestrator.execution.events import last_line
-from orchestrator.execution.live_curve import ROWS, LiveCurve, draw_bars
 from orchestrator.execution.placement import describe_wait
 from orchestrator.utils.console import PLAIN_EVERY, duration
 from orchestrator.utils.private import open_to_append
@@ -70,16 +69,29 @@ def _flush() -> None:
             stream.flush()
 
 
+class Picture(Protocol):
+    """A picture of what is measured so far."""
+
+    def add_visit(self, visit: str) -> None:
+        """Take note that a visit is stored, by its id."""
+
+    def read(self, seconds: float) -> None:
+        """Read what is stored for at most so many seconds."""
+
+    def draw(self, width: int, height: int, unicode: bool) -> Text | None:
+        """Return the picture for a terminal of this size, or None if it does not fit."""
+
+
 class ProgressDisplay:
-    """Display of points done, speed, time left, actors, failures and the curve so far.
+    """Display of points done, speed, time left, actors, failures and a picture of what is measured so far.
 
     `observe` takes the dispatcher's events. Lines about single events stay above the live display. Without a terminal
     there is no live display, but a line about the progress at most every PLAIN_EVERY seconds.
     """
 
-    def __init__(self, visits: int, console: Console | None = None, curve: LiveCurve | None = None) -> None:
+    def __init__(self, visits: int, console: Console | None = None, picture: Picture | None = None) -> None:
         self._console = console or SafeConsole(stderr=True)
-        self._curve = curve
+        self._picture = picture
         self._total = visits
         self._done = self._tokens = self._failed = self._given_up = 0
         self._is_growing = False  # whether verdicts have added visits
@@ -128,8 +140,8 @@ class ProgressDisplay:
             case "visit_done":
                 self._done += 1
                 self._tokens += fields["tokens"]
-                if self._curve is not None and self._console.is_terminal:
-                    self._curve.add_visit(fields["visit"])
+                if self._picture is not None and self._console.is_terminal:
+                    self._picture.add_visit(fields["visit"])
                 self._print_progress()
             case "continuations_queued":
                 self._begin_reading(fields["continuations"])
@@ -176,7 +188,7 @@ class ProgressDisplay:
         self._work, self._unit = "reading responses at the origin", "responses"
         if self._ready:
             self._state = self._work
-        self._done, self._total, self._tokens, self._curve = 0, responses, 0, None
+        self._done, self._total, self._tokens, self._picture = 0, responses, 0, None
         self._started = time.monotonic()
         self._first_ready = self._started if self._ready else None
 
@@ -252,10 +264,11 @@ class ProgressDisplay:
             facts += self._facts()
         separator = " · " if self._unicode else ", "
         lines: list[RenderableType] = [self._bar, Text(f"  {separator.join(facts)}", style="dim")]
-        if self._curve is not None:
-            self._curve.read(READ_SECONDS)
-            if self._console.height > ROWS + 6:
-                lines.append(Text(draw_bars(self._curve.means, self._console.width - 10, self._unicode)))
+        if self._picture is not None:
+            self._picture.read(READ_SECONDS)
+            drawn = self._picture.draw(self._console.width, self._console.height, self._unicode)
+            if drawn is not None:
+                lines.append(drawn)
         return Group(*lines)
 
 

@@ -242,9 +242,10 @@ def _run_in_session(
     try:
         log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
         cluster_spec, is_joined = cluster.ClusterSpec.from_config(config.cluster), cluster.is_connected()
+        work = _work(prepared, stored, missing, budgets)
         with (
             redirect_output(console, log) as terminal,
-            ProgressDisplay(len(todo), terminal, LiveCurve(stored)) as display,
+            ProgressDisplay(len(todo), terminal, work.picture or LiveCurve(stored)) as display,
             cluster.session(cluster_spec, actor_logs, display.print_line),
             watched(terminal, lambda: _close_broken(recorder, events, dispatcher, lease)),
         ):
@@ -263,7 +264,6 @@ def _run_in_session(
             observer = all_of(events.write, display.observe, gauges.observe, budgets.observe, observe)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, observer))
             prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
-            work = _work(prepared, stored, missing, budgets)
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, work)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from orchestrator.analysis.requested import Requested, failed_tasks, tasks_at
+from orchestrator.execution.live_surface import LiveSurface
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.budgets import Budgets
 from orchestrator.pipeline.speculation import Speculation
@@ -41,6 +42,11 @@ class SweepWork(WorkSource):
         self._continuations: Callable[[], Sequence[ContinuationBatch]] | None = continuations
         self._budgets = budgets
         self._levels = levels
+
+    @property
+    def picture(self) -> LiveSurface | None:
+        """The picture of an adaptive grid as it refines. None for other grids."""
+        return None if self._levels is None else self._levels.picture
 
     @property
     def is_done(self) -> bool:
@@ -125,6 +131,11 @@ class Levels:
         stored_points = {point for point in on_grid if point.id in self._counts.counts}
         self._ahead = stored_points - self._asked  # stored or begun, and not asked for
         self._guessed: dict[Point, bool] = {}  # points begun on speculation -> whether they are stored
+
+    @property
+    def picture(self) -> LiveSurface:
+        """The picture of the grid as it refines."""
+        return LiveSurface(self._grid, self._counts.counts, self._begun)
 
     @property
     def are_done(self) -> bool:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 
 from orchestrator.analysis.basin import THRESHOLD
 from orchestrator.analysis.landscape import is_inferred
 from orchestrator.analysis.results.basin import BasinSummary
-
-SHADES = " ░▒▓█"
-_SHADE_BOUNDS = (10, 40, 60, 90)  # percent
+from orchestrator.utils.shades import LEGEND, cell, thin
 
 
 def plot_curve(mean: pd.DataFrame, basin: BasinSummary, width: int, ascii_only: bool) -> str:
@@ -72,7 +69,7 @@ def plot_planes(rows: pd.DataFrame, width: int) -> str:
         values = dict(zip(places, grid["asr"], strict=True))
         inferred = dict(zip(places, is_inferred(grid), strict=True))
         every = math.ceil(2 * grid["alpha"].nunique() / max(width - 10, 20))
-        alphas, betas = (_thin(sorted(set(grid[axis])), every) for axis in ("alpha", "beta"))
+        alphas, betas = (thin(sorted(set(grid[axis])), every) for axis in ("alpha", "beta"))
         text = [f"plane {line}: attack success rate over alpha (across) and beta (up)"]
         for beta in reversed(betas):
             nodes = [(alpha, beta) for alpha in alphas]
@@ -80,23 +77,13 @@ def plot_planes(rows: pd.DataFrame, width: int) -> str:
             text.append(f"{beta:+7.3f} |{cells}|")
         text.append(f"{'':8}{alphas[0]:<+{len(alphas)}.3f}{alphas[-1]:>+{len(alphas)}.3f}")
         plots.append("\n".join(text))
-    legend = f"[{'] ['.join(SHADES)}]  0-10, 10-40, 40-60, 60-90, 90-100%;  ? missing;  + origin"
+    legend = f"{LEGEND};  ? missing;  + origin"
     plots.append(legend + (";  . inferred" if is_inferred(rows).any() else ""))
     return "\n\n".join(plots)
 
 
-def _thin(values: Sequence[float], every: int) -> list[float]:
-    """Return every n-th value, counted from the one nearest to 0 so that the origin is kept."""
-    center = min(range(len(values)), key=lambda i: abs(values[i]))
-    return [v for i, v in enumerate(values) if (i - center) % every == 0]
-
-
 def _cell(alpha: float, beta: float, asr: float, inferred: bool) -> str:
     """Return the two characters of one point."""
-    if math.isnan(asr):
-        return "??"
-    shade = SHADES[sum(asr >= bound for bound in _SHADE_BOUNDS)]
+    shaded = cell(asr, "." if inferred else "")
     is_origin = abs(alpha) < 5e-10 and abs(beta) < 5e-10
-    if is_origin:
-        return f"+{shade}"
-    return f"{shade}." if inferred else 2 * shade
+    return f"+{shaded[0]}" if is_origin and not math.isnan(asr) else shaded
