@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -164,17 +166,30 @@ def latex_table(comparison: Comparison) -> str:
     return sweeps + "\n" + table(("sweeps", "score", *DIFFERENCE_HEADINGS[1:]), differences, caption)
 
 
-def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Path) -> None:
-    """Write the comparison as one HTML file that works offline and loads nothing from a network."""
+def comparison_content(comparison: Comparison, sweeps: Sequence[ComparedSweep]) -> dict[str, Any]:
+    """Return the values of the template compare.html.
+
+    `sweeps` is the table of sweeps. `pairs` has, for each sweep but the first, a paragraph and a table on its
+    difference from the first. `figure` is an SVG in base64; empty: no figure.
+    """
     from orchestrator.report.figures.comparison import draw_comparison
-    from orchestrator.report.page.render import render_comparison
     from orchestrator.report.page.tables import Table
 
     rows = [sweep_row(sweep) for sweep in comparison.sweeps]
-    pairs = [
-        (describe(pair), Table("By point", DIFFERENCE_HEADINGS, difference_rows(pair), words=1))
-        for pair in comparison.differences
-    ]
-    page = render_comparison(Table("The sweeps", SWEEP_HEADINGS, rows, words=1), pairs, draw_comparison(sweeps))
+    return {
+        "count": len(rows),
+        "sweeps": Table("The sweeps", SWEEP_HEADINGS, rows, words=1),
+        "pairs": [
+            (describe(pair), Table(f"Sweep {i}, by point", DIFFERENCE_HEADINGS, difference_rows(pair), words=1))
+            for i, pair in enumerate(comparison.differences, 2)
+        ],
+        "figure": base64.b64encode(draw_comparison(sweeps)).decode("ascii"),
+    }
+
+
+def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Path) -> None:
+    """Write the comparison as one HTML file that works offline and loads nothing from a network."""
+    from orchestrator.report.page.render import render_comparison
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(render_comparison(comparison_content(comparison, sweeps)), encoding="utf-8")

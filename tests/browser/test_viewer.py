@@ -155,6 +155,14 @@ def test_tables_are_sorted_and_filtered_and_the_address_says_how(
             heading.locator("button").click()
             orders.append((heading.get_attribute("aria-sort"), page.locator("#sweeps a").all_text_contents()))
         assert orders == [("ascending", ["a", "b", "c"]), ("descending", ["b", "a", "c"]), (None, before)]
+        for model in ("b", "c"):
+            page.locator(f"#sweeps input[value^='{model}-']").check()
+        page.locator("#compare button").click()
+        page.wait_for_url(f"{address}/compare?*")
+        assert {text[3:] for text in page.locator(".columns h2").all_text_contents()} == {"b", "c"}
+        assert "cannot be compared by numbers" in page.inner_text(".warning")  # c has no results
+        page.locator(".kicker a").click()
+        page.wait_for_url(f"{address}/")
         page.locator("#sweeps-table th", has_text="Sweep").locator("button").click()
         page.locator("#sweeps-text").fill("HARMFUL")
         other = open_page(page.url)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.config.schema import ReportConfig
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import collect_evidence
-from orchestrator.report.page.tables import Table
 from orchestrator.store.sweep_folder import StoredSweep
 
 PAGE_FOLDER = Path(__file__).parent
@@ -90,21 +89,10 @@ def inline(script: str, style: str) -> dict[str, str]:
     }
 
 
-def render_comparison(sweeps: Table, pairs: Sequence[tuple[str, Table]], figure: bytes) -> str:
-    """Return the HTML page of `compare`.
-
-    Args:
-        sweeps: The table of sweeps.
-        pairs: For each sweep but the first, a paragraph and a table on its difference from the first.
-        figure: The figure as SVG. Empty: no figure.
-    """
+def render_comparison(content: Mapping[str, Any]) -> str:
+    """Return the HTML page of `compare`. `content`: the result of `comparison_content`."""
     template = template_environment().get_template("compare.html")
-    return template.render(
-        sweeps=sweeps,
-        pairs=pairs,
-        figure=base64.b64encode(figure).decode("ascii"),
-        **inline(join(("address.js", "tables.js")), join(("page.css",))),
-    )
+    return template.render(**content, **inline(join(("address.js", "tables.js")), join(("page.css",))))
 
 
 def template_environment(*folders: Path) -> jinja2.Environment:

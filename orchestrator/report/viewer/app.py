@@ -6,6 +6,7 @@ import io
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
@@ -15,6 +16,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.sweeps import read_sweeps
+from orchestrator.report.comparison import comparison_content
 from orchestrator.report.csv_export import to_csv
 from orchestrator.report.page import render
 from orchestrator.report.page.content import figure_files
@@ -27,6 +31,9 @@ from orchestrator.report.viewer.sweep_list import read_status
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
+
+MAX_COMPARED = 6
+"""Maximum number of sweeps side by side."""
 
 MAX_LISTS, MAX_SWEEPS = 16, 4
 """Maximum numbers of requests for the list, and for single sweeps, that are answered at a time. Those for the list do
@@ -60,6 +67,7 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
         routes=[
             Route("/", _limited(pages.index, lists)),
             Route("/sweeps", _limited(pages.sweeps, lists)),
+            Route("/compare", _limited(pages.compare, CapacityLimiter(1))),  # figures are drawn one at a time
             Route(f"{sweep}/", _limited(pages.sweep, sweeps)),
             Route(f"{sweep}/now", _limited(pages.now, sweeps)),
             Route(f"{sweep}/prompts", _limited(pages.prompts, sweeps)),
@@ -138,6 +146,25 @@ class _Pages:
             )
         )
 
+    def compare(self, request: Request) -> Response:
+        """Return the page of two or more sweeps side by side: `?sweep=STUDY/SWEEP`, once for each."""
+        names = [tuple(name.split("/", 1)) for name in request.query_params.getlist("sweep")]
+        folders = [self._catalog.find(*name) for name in names if len(name) == 2]
+        found = [folder for folder in folders if folder is not None]
+        if len(found) < len(names):
+            raise _NotFoundError
+        if not 2 <= len(found) <= MAX_COMPARED:
+            raise UserError("compare", f"{len(found)} sweeps", f"choose 2 to {MAX_COMPARED} sweeps in the list")
+        columns = [_column(self._catalog.view(folder)) for folder in found]
+        content: dict[str, Any] = {"sweeps": None, "pairs": [], "figure": "", "problem": ""}
+        try:
+            compared = read_sweeps([folder.path for folder in found])
+            content |= comparison_content(compare(compared), compared)
+        except UserError as error:
+            content["problem"] = f"The sweeps cannot be compared by numbers: {error}."
+        page = self._templates.get_template("compared.html")
+        return HTMLResponse(page.render(content | {"columns": columns, "count": len(columns)}))
+
     def now(self, request: Request) -> Response:
         """Return the values on a sweep's page that change while the sweep runs, as JSON."""
         return JSONResponse(_state(self._view(request)))
@@ -186,6 +213,19 @@ class _Pages:
         if folder is None:
             raise _NotFoundError
         return folder
+
+
+def _column(view: SweepView) -> dict[str, Any]:
+    """Return the values of one sweep in a comparison: its address, name, picture and headline numbers."""
+    content, folder = view.content(), view.stored.folder
+    names = (quote(folder.study.root.name, safe=""), quote(folder.path.name, safe=""))
+    picture = "figures/landscape.png"
+    return {
+        "href": f"/sweeps/{names[0]}/{names[1]}/",
+        "name": folder.path.name,
+        "picture": picture if picture in content["files"] else "",
+        **{key: content[key] for key in ("model", "about", "tiles", "verdict")},
+    }
 
 
 def _state(view: SweepView) -> dict[str, Any]:

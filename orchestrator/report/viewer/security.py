@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http import HTTPStatus
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "landscape-token"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -62,7 +62,9 @@ class TokenRequired:
             return
         response: Response
         if self._matches(request.query_params.get("token", "")):
-            response = RedirectResponse("/" + request.url.path.lstrip("/"), HTTPStatus.SEE_OTHER)
+            rest = urlencode([(key, value) for key, value in request.query_params.multi_items() if key != "token"])
+            target = "/" + request.url.path.lstrip("/") + (f"?{rest}" if rest else "")
+            response = RedirectResponse(target, HTTPStatus.SEE_OTHER)
             response.set_cookie(COOKIE, quote(self._token, safe=""), httponly=True, samesite="strict")
         else:
             message = "Open the address that `view` printed: it contains a token."

@@ -66,9 +66,12 @@
       const newer = new DOMParser().parseFromString(text, "text/html").getElementById("sweeps-table");
       if (unchanged(newer)) return true;
       const focused = document.activeElement?.getAttribute("href");
+      const boxes = () => [...$("sweeps").querySelectorAll("input")];
+      const chosen = boxes().filter((box) => box.checked).map((box) => box.value);
       received = newer.tBodies[0].innerHTML;
       table.dataset.total = newer.dataset.total;
       $("sweeps").replaceChildren(...newer.tBodies[0].rows);
+      for (const box of boxes()) box.checked = chosen.includes(box.value);
       localTimes();
       tables.apply(table);
       if (focused) [...$("sweeps").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();

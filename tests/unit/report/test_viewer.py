@@ -163,6 +163,24 @@ def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: py
     assert "there is no sweep to show" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
+def test_sweeps_are_compared_side_by_side_at_an_address_that_works_with_the_token(tmp_path: Path) -> None:
+    folders = [
+        store_sweep(tmp_path / "studies", basin(r), model=f"m{r}", probes=PROBES, directions=1) for r in (0.1, 0.4)
+    ]
+    names = [path_of(folder).removeprefix("/sweeps/") for folder in folders]
+    query = "&".join(f"sweep={quote(name, safe='')}" for name in names)
+    with viewing(tmp_path / "studies", tmp_path / "scratch", token=TOKEN) as address:
+        status, received, _ = get(address, f"/compare?{query}&token={TOKEN}")
+        assert (status, received["location"]) == (303, f"/compare?{query}")
+        cookie = received["set-cookie"].partition(";")[0]
+        status, received, page = get(address, received["location"], cookie=cookie)
+        assert status == 200 and all(f'href="/sweeps/{name}/"' in page for name in names)
+        assert "Sweep 2 compared with sweep 1" in page and "m0.4" in page and "data:image/svg+xml;base64," in page
+        assert get(address, f"/compare?sweep={names[0]}", cookie=cookie)[0] == 409
+        for wrong in ("none/none", "none", "../..", f"{names[1]}/now"):
+            assert get(address, f"/compare?sweep={names[0]}&sweep={wrong}", cookie=cookie)[0] == 404
+
+
 def test_a_killed_driver_is_shown(tmp_path: Path) -> None:
     folder = store_sweep(
         tmp_path / "studies", basin(0.25), probes=PROBES, directions=1, leave_out=lambda n: n.alpha > 0.4
