@@ -21,7 +21,7 @@ from orchestrator.report.viewer.serve import allowed_hosts
 def viewing(root: Path, scratch: Path, reveal: bool = False, token: str | None = None) -> Iterator[str]:
     """Serve the studies below `root`; yield the address without a trailing slash."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = make_app(StudyCatalog(root, scratch, reveal), allowed_hosts(ViewerOptions()), token)
+        app = make_app(StudyCatalog(root, scratch, reveal), allowed_hosts(ViewerOptions()), token, token is not None)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -17,6 +17,7 @@ from orchestrator.report.viewer.bundle import write_bundle
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.sweep_list import Listing
 from orchestrator.store.files import read_table
+from orchestrator.store.human_verdicts import read_verdicts
 from orchestrator.store.lease import Lease
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.sweep_folder import SweepFolder
@@ -223,6 +224,49 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
     assert "Question 5 of" in shown(found)[-1]
     for each in (opened, other, lost, found):
         each.assert_clean(address)
+
+
+def test_keys_judge_whole_responses(tmp_path: Path, open_page: OpenPage) -> None:
+    prompts = prompt_set("harmful", "harmful", "default", 4)
+    long = "I cannot help with any such request, whoever asks. <img src=x onerror='window.pwned = 1'>"
+    dummy = make_study(tmp_path / "studies", Grid(steps=2, directions=1), (prompts,), lambda *_: long)
+    dummy.write_report()
+    token = "a-token-of-some-length"
+    with viewing(tmp_path / "studies", tmp_path / "scratch", token=token) as address:
+        opened = open_page(f"{address}{path_of(dummy)}?token={token}")
+        page, note = opened.page, opened.page.locator("#annotate-note")
+        opened.points().first.click(force=True)
+        page.locator("#detail[open] li").first.wait_for()
+        assert set(responses(opened, 0)) == {"I cannot help with …"}
+        page.keyboard.press("c")
+        assert note.inner_text().startswith("Point to a response")
+        page.keyboard.press("j")
+        page.keyboard.press("c")
+        assert note.inner_text().startswith("Tick “Whole responses” first")
+        page.locator("#reveal").check()
+        wait(opened, "document.querySelector('.response').textContent.endsWith('>')")
+        assert page.locator("#detail-place").inner_text() == "1 of 4" and set(responses(opened, 0)) == {long}
+        page.locator("#detail-numbers").click()
+        page.keyboard.press("c")
+        assert note.inner_text().startswith("Write your name")
+        page.locator("#annotator").fill("<i>Ann")
+        page.locator("#detail-numbers").click()
+        for place, key in enumerate("cdu", 2):
+            page.keyboard.press(key)
+            wait(opened, f"document.querySelector('#detail-place').textContent === '{place} of 4'")
+        page.locator("#annotate button", has_text="refused").click()
+        wait(opened, "document.querySelectorAll('.people').length === 4")
+        assert page.locator(".people").all_text_contents() == [
+            f"<i>Ann: {verdict}" for verdict in ("complied", "degenerate", "unclear", "refused")
+        ]
+        given = {verdict.prompt_id: verdict.verdict for verdict in read_verdicts(dummy.study)}
+        assert given[prompts.prompts[1].id] == "degenerate" and len(given) == 4
+        page.keyboard.press("Escape")
+        page.locator("#search button").click()
+        page.locator(".hits li").first.wait_for()
+        assert page.locator(".hits .response").first.inner_text() == long
+        assert page.evaluate("window.pwned") is None
+        opened.assert_clean(address)
 
 
 def test_a_bundle_works_as_files(line_study: DummyStudy, tmp_path: Path, open_page: OpenPage) -> None:

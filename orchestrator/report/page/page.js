@@ -39,8 +39,12 @@
       if (!response.ok) throw new Error(`${path}: ${response.status}`);
       return response.json();
     };
-    let prompts = null;
-    return { prompts: () => (prompts ??= fetchJson("prompts")), atPoint: (id) => fetchJson(`points/${id}`) };
+    let prompts = null, whole = "";
+    return {
+      prompts: () => (prompts ??= fetchJson("prompts")),
+      atPoint: (id) => fetchJson(`points/${id}${whole}`),
+      reveal: (on) => (whole = on ? "?reveal=true" : ""),
+    };
   }
 
   // Names and numbers of a row of a result.
@@ -532,6 +536,7 @@
     address.set({ point: data.points[point[row]], result: result.label, with: other === data.points[data.origin] ? null : other });
     filter();
     select(detail.chosen.findIndex((item) => item.index === at));
+    document.dispatchEvent(new Event("point-opened"));
   }
 
   // Fill a choice of the dialog; it is hidden if there is nothing to choose.
@@ -584,14 +589,15 @@
   function more() {
     $("detail-list").append(...detail.chosen.slice(detail.shown, (detail.shown += SHOWN_AT_ONCE)).map(exchange));
     $("detail-more").hidden = detail.shown >= detail.chosen.length;
+    document.dispatchEvent(new Event("responses-shown"));
   }
 
-  function exchange({ prompt, here, there }) {
+  function exchange({ index, prompt, here, there }) {
     const [text, category] = prompt;
     const question = el("p", { class: "prompt", dir: "auto" }, text);
     const otherName = detail.otherName === "The origin" ? "At the origin" : detail.otherName;
     const pair = el("div", { class: "pair" }, responseBox("At this point", here), responseBox(otherName, there));
-    return el("li", { tabindex: -1 }, question, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
+    return el("li", { tabindex: -1, "data-index": index }, question, ...(category ? [el("p", { class: "category", dir: "auto" }, category)] : []), pair);
   }
 
   function responseBox(heading, response) {
@@ -656,7 +662,10 @@
     if (!opened) $("link-note").hidden = false;
   }
 
-  // For the viewer: show newer numbers of the same sweep; name a point; open a point.
+  const currentIndex = () => detail.chosen[detail.current]?.index ?? null;
+
+  // For the viewer: show newer numbers of the same sweep; name a point; open a point; show whole responses or their
+  // first words; the response that is pointed to (`index`: that of its prompt, null: none), and the step to the next.
   window.landscape = {
     show(newer) {
       data = newer;
@@ -664,6 +673,12 @@
       else followAddress(); // the point may have been measured meanwhile
     },
     name: (id, set) => withRow(id, (each) => each.set === set, placeName) ?? id,
+    reveal(on) {
+      responses.reveal(on);
+      if ($("detail").open) open(detail.result, detail.row, currentIndex());
+    },
+    current: () => ({ point: data.points[detail.result.rows.point[detail.row]], set: detail.result.set, index: currentIndex() }),
+    next: () => step(1),
     open: (id, set, at) => withRow(id, (each) => each.set === set, (...found) => open(...found, at)),
   };
   let width = window.innerWidth;

@@ -1,1 +1,1 @@
-"""The live viewer (`view`): a local web page over all studies. It reads studies and never writes to one."""
+"""The live viewer (`view`): a local web page over all studies. The only thing it writes is verdicts of people."""

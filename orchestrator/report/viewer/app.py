@@ -1,4 +1,7 @@
-"""The viewer's web application: its routes, and the pages and JSON behind them. All routes are GET; none writes."""
+"""The viewer's web application: its routes, and the pages and JSON behind them.
+
+All routes are GET and write nothing, except that a private viewer stores verdicts of people in the study.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from orchestrator.report.csv_export import to_csv
 from orchestrator.report.page import render
 from orchestrator.report.page.content import figure_files
 from orchestrator.report.page.render import embed_json
+from orchestrator.report.viewer import annotation
 from orchestrator.report.viewer.bundle import LANDSCAPE
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, count_text, listing_environment
@@ -48,19 +52,23 @@ ASSETS = {
         *(render.PAGE_FOLDER / name for name in (*render.SCRIPTS, "page.css")),
         VIEWER_FOLDER / "view.js",
         VIEWER_FOLDER / "view.css",
+        VIEWER_FOLDER / "annotate.js",
     )
 }
 
 
-def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = None) -> Starlette:
+def make_app(
+    catalog: StudyCatalog, hosts: Collection[str], token: str | None = None, is_private: bool = False
+) -> Starlette:
     """Return the web application.
 
     Args:
         catalog: The studies to show.
         hosts: The values of the Host header that are accepted.
         token: The secret that every caller must send. None: no secret is required.
+        is_private: Whether callers may see whole responses and give verdicts, see `ViewerOptions.is_private`.
     """
-    pages = _Pages(catalog)
+    pages = _Pages(catalog, is_private)
     sweep = "/sweeps/{study}/{sweep}"
     lists, sweeps = CapacityLimiter(MAX_LISTS), CapacityLimiter(MAX_SWEEPS)
     return Starlette(
@@ -73,6 +81,7 @@ def make_app(catalog: StudyCatalog, hosts: Collection[str], token: str | None = 
             Route(f"{sweep}/prompts", _limited(pages.prompts, sweeps)),
             Route(f"{sweep}/points/{{point}}", _limited(pages.point, sweeps)),
             Route(f"{sweep}/search", _limited(pages.search, sweeps)),
+            *([Route(f"{sweep}/points/{{point}}/people", pages.people, methods=["GET", "POST"])] if is_private else []),
             Route(f"{sweep}/{LANDSCAPE}", _limited(pages.landscape, sweeps)),
             Route(f"{sweep}/figures/{{name}}", _limited(pages.figure, lists)),
             Route("/assets/{name}", pages.asset),
@@ -110,8 +119,8 @@ def _error_response(request: Request, error: Exception) -> Response:
 class _Pages:
     """The responses to requests, one method per route."""
 
-    def __init__(self, catalog: StudyCatalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: StudyCatalog, is_private: bool) -> None:
+        self._catalog, self._is_private = catalog, is_private
         self._templates = listing_environment()
 
     def index(self, request: Request) -> Response:
@@ -139,6 +148,7 @@ class _Pages:
             page.render(
                 **content | {"files": [*content["files"], LANDSCAPE]},
                 name=view.stored.folder.path.name,
+                private=self._is_private,
                 groups=list(dict.fromkeys(prompts.group for prompts in prompt_sets)),
                 prompt_categories=list(categories),
                 chart_data=embed_json(content["chart"]),
@@ -175,13 +185,25 @@ class _Pages:
 
     def point(self, request: Request) -> Response:
         """Return the responses at one point of a sweep."""
-        return JSONResponse(self._view(request).responses_at(request.path_params["point"]))
+        responses = self._view(request).responses_at(request.path_params["point"], self._reveals(request))
+        return JSONResponse(responses)
+
+    async def people(self, request: Request) -> Response:
+        """Return the verdicts of people on the responses at a point, or store one."""
+        point_id = request.path_params["point"]
+        if request.method != "POST":
+            view = await to_thread.run_sync(self._view, request)
+            return JSONResponse(await to_thread.run_sync(annotation.people_at, view, point_id))
+        given = await annotation.read_annotation(request)
+        if isinstance(given, Response):
+            return given
+        return await annotation.respond_to(given, await to_thread.run_sync(self._view, request), point_id)
 
     def search(self, request: Request) -> Response:
         """Return the responses of a sweep that match the query."""
         keys = ("text", "group", "category", "outcome")
         query = {key: request.query_params.get(key, "") for key in keys}
-        return JSONResponse(self._view(request).search(**query))
+        return JSONResponse(self._view(request).search(**query, reveal=self._reveals(request)))
 
     def landscape(self, request: Request) -> Response:
         """Return the landscape of a sweep as CSV."""
@@ -204,6 +226,9 @@ class _Pages:
         if path is None:
             raise _NotFoundError
         return FileResponse(path)
+
+    def _reveals(self, request: Request) -> bool:
+        return self._is_private and request.query_params.get("reveal") == "true"
 
     def _view(self, request: Request) -> SweepView:
         return self._catalog.view(self._folder(request))

@@ -40,6 +40,11 @@ class ViewerOptions:
         return options
 
     @property
+    def is_private(self) -> bool:
+        """True if only users of this machine who have the token can call the viewer, and by none but its own names."""
+        return self.token and self.is_loopback and not self.names
+
+    @property
     def is_loopback(self) -> bool:
         """True if only this machine can reach the viewer."""
         if self.host == "localhost":

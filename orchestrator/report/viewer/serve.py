@@ -40,7 +40,9 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
     with _listen(options) as listener, tempfile.TemporaryDirectory(prefix="landscape-") as scratch:
         address = _address(options.host, listener.getsockname()[1])
         announce(f"{address}?token={quote(token, safe='')}" if token else address)
-        app = make_app(StudyCatalog(root, Path(scratch), options.reveal), allowed_hosts(options), token)
+        app = make_app(
+            StudyCatalog(root, Path(scratch), options.reveal), allowed_hosts(options), token, options.is_private
+        )
         config = uvicorn.Config(
             app,
             log_level="warning",

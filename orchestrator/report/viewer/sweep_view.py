@@ -47,7 +47,8 @@ class SweepView:
     warnings: tuple[str, ...] = ()
 
     @functools.cached_property
-    def _answers(self) -> Answers:
+    def answers(self) -> Answers:
+        """The answers in the responses."""
         return Answers(self.evidence.prompt_sets, self.stored.sweep.thought)
 
     def content(self) -> dict[str, Any]:
@@ -59,11 +60,11 @@ class SweepView:
         """Return [text, category] of each prompt, by prompt set."""
         return [[[p.text, p.category] for p in prompts.prompts] for prompts in self.evidence.prompt_sets]
 
-    def responses_at(self, point_id: str) -> list[list[Any] | None]:
+    def responses_at(self, point_id: str, reveal: bool = False) -> list[list[Any] | None]:
         """Return the responses at a point by prompt set.
 
         Each entry is [indices of the prompts, texts, a string of verdict letters for each judge], or None if nothing
-        is stored.
+        is stored. Texts are whole if `reveal` is True or the viewer reveals all.
         """
         keys = [(point_id, prompts.id) for prompts in self.evidence.prompt_sets]
         parts = {key: self.stored.generations[key] for key in keys if key in self.stored.generations}
@@ -78,11 +79,14 @@ class SweepView:
             indices = {p.id: i for i, p in enumerate(prompts.prompts)}
             rows = rows.assign(index=rows["prompt_id"].map(indices)).sort_values("index")
             pairs = zip(rows["prompt_id"], rows["response"], strict=True)
-            texts = [display_text(self._answers.shown(prompts.id, *pair), self.evidence.reveal) for pair in pairs]
+            is_whole = reveal or self.evidence.reveal
+            texts = [display_text(self.answers.shown(prompts.id, *pair), is_whole) for pair in pairs]
             by_set.append([rows["index"].tolist(), texts, ["".join(rows[name]) for name in self.evidence.judges]])
         return by_set
 
-    def search(self, text: str = "", group: str = "", category: str = "", outcome: str = "") -> dict[str, Any]:
+    def search(
+        self, text: str = "", group: str = "", category: str = "", outcome: str = "", *, reveal: bool = False
+    ) -> dict[str, Any]:
         """Find responses. Empty arguments match everything.
 
         Args:
@@ -90,6 +94,7 @@ class SweepView:
             group: Group of the prompt set.
             category: Category of the prompt.
             outcome: The first judge's verdict, as a letter.
+            reveal: Whether whole responses are returned, even if the viewer does not reveal all.
 
         Returns:
             The number of hits (`total`) and the first MAX_HITS of them (`found`).
@@ -101,7 +106,7 @@ class SweepView:
         hits: list[Any] = []
         for _, table in self.stored.study.generations.rows(parts):
             rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
-            rows["response"] = [self._answers.shown(*row) for row in rows[_ANSWER].itertuples(index=False)]
+            rows["response"] = [self.answers.shown(*row) for row in rows[_ANSWER].itertuples(index=False)]
             rows = self._with_verdicts(rows)
             if outcome:
                 rows = rows[rows[self.evidence.judges[0]] == outcome]
@@ -110,7 +115,7 @@ class SweepView:
                 rows = rows[[any(text.lower() in part.lower() for part in pair) for pair in pairs]]
             total += len(rows)
             hits += rows.head(MAX_HITS - len(hits)).to_dict("records")
-        return {"total": total, "found": [self._hit(row) for row in hits]}
+        return {"total": total, "found": [self._hit(row, reveal) for row in hits]}
 
     def _prompt_table(self, group: str, category: str) -> pd.DataFrame:
         """Return the prompts of a group and a category, one row each; an empty string selects all."""
@@ -123,7 +128,7 @@ class SweepView:
         columns = ["set", "index", *RESPONSE_KEY[1:], "text", "category", "group", "system_prompt"]
         return pd.DataFrame(rows, columns=columns)
 
-    def _hit(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _hit(self, row: dict[str, Any], reveal: bool) -> dict[str, Any]:
         return {
             "point": row["point_id"],
             "set": row["set"],
@@ -131,7 +136,7 @@ class SweepView:
             "prompt": row["text"],
             "category": row["category"],
             "asked": f"{row['group']}, system prompt {row['system_prompt']}",
-            "response": display_text(row["response"], self.evidence.reveal),
+            "response": display_text(row["response"], reveal or self.evidence.reveal),
             "outcome": row[self.evidence.judges[0]],
         }
 

@@ -121,6 +121,7 @@
     async function search() {
       const ticket = ++latest;
       const query = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
+      if ($("reveal")?.checked) query.push(["reveal", "true"]);
       $("search-count").textContent = "searching …";
       const { total, found } = await fetchJson(`search?${new URLSearchParams(query)}`);
       if (ticket !== latest) return;

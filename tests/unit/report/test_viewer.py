@@ -28,11 +28,13 @@ from orchestrator.report.viewer.options import ViewerOptions
 from orchestrator.report.viewer.serve import allowed_hosts, serve
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.files import read_table
+from orchestrator.store.human_verdicts import read_verdicts
 from orchestrator.store.runs import RunRecorder
 from orchestrator.store.schemas import GENERATIONS
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.hashing import text_id
 from tests.documents import read_documents
 from tests.unit.stored import basin, store_sweep
 from tests.viewing import viewing
@@ -179,6 +181,69 @@ def test_sweeps_are_compared_side_by_side_at_an_address_that_works_with_the_toke
         assert get(address, f"/compare?sweep={names[0]}", cookie=cookie)[0] == 409
         for wrong in ("none/none", "none", "../..", f"{names[1]}/now"):
             assert get(address, f"/compare?sweep={names[0]}&sweep={wrong}", cookie=cookie)[0] == 404
+
+
+def post(address: str, path: str, body: object, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    sent = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    connection.request("POST", path, body if isinstance(body, str) else json.dumps(body), sent)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def test_people_give_verdicts_in_a_private_viewer_only(tmp_path: Path, folder: Path, address: str) -> None:
+    texts = ("<think>Steps.</think>I cannot do that.", "<think>Steps.")
+    own = store_sweep(
+        tmp_path, basin(1.0), probes=PROBES, respond=lambda node, i: texts[i % 2], thought="</think>", directions=1
+    )
+    study = Study.open(own.parents[1])
+    grid = StoredSweep.open(SweepFolder(study, own)).sweep.grid
+    point = next(node.point.id for node in grid.iter_nodes() if node.alpha == 0.0)
+    verdict = {"set": 0, "prompt": 2, "verdict": "complied", "annotator": "<b>Ann</b> "}
+    with viewing(tmp_path, tmp_path / "scratch", token=TOKEN) as private:
+        path = f"{path_of(own)}/points/{point}/people"
+        assert post(private, path, verdict)[0] == 204
+        assert post(private, path, verdict | {"verdict": "unclear"})[0] == 204
+        given = read_verdicts(study)
+        assert [(v.response_id, v.verdict, v.annotator) for v in given] == [
+            (text_id("I cannot do that."), "unclear", "<b>Ann</b>")
+        ]
+        seen = json.loads(get(private, path, authorization=f"Bearer {TOKEN}")[2])
+        assert seen == [[0, 2, "<b>Ann</b>", "unclear"]]
+        for body, status in (
+            (verdict | {"prompt": 1}, 409),  # a thought without an end
+            (verdict | {"prompt": 99}, 409),
+            (verdict | {"set": 1}, 409),
+            (verdict | {"verdict": "safe"}, 400),
+            (verdict | {"annotator": ""}, 400),
+            (verdict | {"annotator": "a" * 81}, 400),
+            (verdict | {"prompt": "2"}, 400),
+            ({}, 400), ([], 400), ("{", 400), ("[" * 9000, 400), ("x" * 20_000, 413),
+        ):  # fmt: skip
+            assert post(private, path, body)[0] == status, body
+        assert post(private, path, verdict, Content_Type="text/plain")[0] == 415
+        assert post(private, path, verdict, Sec_Fetch_Site="same-site")[0] == 403
+        assert post(private, path, verdict, Authorization="Bearer wrong")[0] == 401
+        assert post(private, path, verdict, Host="example.com")[0] == 400
+        assert len(read_verdicts(study)) == 1
+        whole = get(private, f"{path_of(own)}/points/{point}?reveal=true", authorization=f"Bearer {TOKEN}")[2]
+        assert json.loads(whole)[0][1][0] == "I cannot do that."
+    before = files(folder.parents[2])
+    assert post(address, f"{path_of(folder)}/points/x/people", verdict)[0] == 404
+    points = json.loads(get(address, f"{path_of(folder)}/now")[2])["chart"]["points"]
+    for query in (f"points/{points[0]}?reveal=true", "search?reveal=true"):
+        assert "Here is a list of" not in get(address, f"{path_of(folder)}/{query}")[2]
+    assert files(folder.parents[2]) == before
+
+
+def test_a_viewer_is_private_if_only_users_of_this_machine_with_the_token_call_it() -> None:
+    assert ViewerOptions().is_private
+    for others in ({"host": "0.0.0.0"}, {"token": False}, {"names": ("proxy.example",)}):
+        assert not ViewerOptions(**others).is_private  # type: ignore[arg-type]
 
 
 def test_a_killed_driver_is_shown(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"use strict";
+// The reveal switch, and verdicts of people: the keys r, c, d and u judge the response that is pointed to. Loaded only
+// where the viewer takes verdicts. Text is only ever set as text.
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const VERDICTS = { r: "refused", c: "complied", d: "degenerate", u: "unclear" };
+  const note = (text) => ($("annotate-note").textContent = text);
+  let people = []; // verdicts on the responses at the point that is open
+  let latest = 0;
+
+  $("reveal").addEventListener("change", () => window.landscape.reveal($("reveal").checked));
+  $("annotator").value = localStorage.getItem("annotator") ?? "";
+  $("annotator").addEventListener("change", () => localStorage.setItem("annotator", $("annotator").value));
+
+  // Write what people have said below each response that is shown.
+  function label() {
+    const { set } = window.landscape.current();
+    for (const item of $("detail-list").children) {
+      const own = people.filter(([s, prompt]) => s === set && prompt === Number(item.dataset.index));
+      let line = item.querySelector(".people");
+      if (!line && own.length) {
+        line = document.createElement("p");
+        line.className = "people";
+        item.append(line);
+      }
+      if (line) line.textContent = own.map(([, , person, verdict]) => `${person}: ${verdict}`).join(" · ");
+    }
+  }
+  async function read() {
+    const ticket = ++latest, { point } = window.landscape.current();
+    const response = await fetch(`points/${point}/people`);
+    const newer = response.ok ? await response.json() : [];
+    if (ticket !== latest) return;
+    people = newer;
+    label();
+  }
+  document.addEventListener("point-opened", () => {
+    note("");
+    people = [];
+    read();
+  });
+  document.addEventListener("responses-shown", label);
+
+  async function judge(verdict) {
+    const { point, set, index } = window.landscape.current(), annotator = $("annotator").value.trim();
+    if (index === null) return note("Point to a response first: j or ↓ leads to the next one.");
+    if (!$("reveal").checked) return note("Tick “Whole responses” first: a verdict is about all of one.");
+    if (!annotator) return note("Write your name first.");
+    const response = await fetch(`points/${point}/people`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ set, prompt: index, verdict, annotator }),
+    });
+    if (!response.ok) return note(`Not stored: ${await response.text()}`);
+    note(`Stored: ${verdict}.`);
+    const now = window.landscape.current();
+    if (now.point === point && now.set === set && now.index === index) window.landscape.next();
+    read();
+  }
+  for (const button of document.querySelectorAll("#annotate button")) button.addEventListener("click", () => judge(button.dataset.verdict));
+  document.addEventListener("keydown", (event) => {
+    if (!$("detail").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat || event.target.matches("input, select")) return;
+    if (event.key in VERDICTS) judge(VERDICTS[event.key]);
+  });
+})();
