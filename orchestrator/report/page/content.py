@@ -25,6 +25,9 @@ from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.store.engine_identity import differ
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 
+MEASURING = "measuring"
+"""Value of a tile whose number is held back until enough points are measured."""
+
 
 def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary, evidence: Evidence) -> dict[str, Any]:
     """Return the values of the page's template by name."""
@@ -79,7 +82,7 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
     note = f"{summary.points_done} of {summary.points_total} points; shown when the coarse grid is whole"
     held_back = {"VISAGE", "Mean margin", "Basin radius"}
     return _without_equal_notes(
-        _tile(tile["name"], "measuring", "", note) if tile["name"] in held_back else tile for tile in scores
+        _tile(tile["name"], MEASURING, "", note) if tile["name"] in held_back else tile for tile in scores
     )
 
 

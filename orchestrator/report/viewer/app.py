@@ -31,7 +31,7 @@ from orchestrator.report.viewer.bundle import LANDSCAPE
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, count_text, listing_environment
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
-from orchestrator.report.viewer.sweep_list import read_status
+from orchestrator.report.viewer.sweep_list import at_rest, read_status
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
@@ -146,7 +146,7 @@ class _Pages:
         page = self._templates.get_template("sweep.html")
         return HTMLResponse(
             page.render(
-                **content | {"files": [*content["files"], LANDSCAPE]},
+                **content | {"files": [*content["files"], LANDSCAPE], "tiles": state["tiles"]},
                 name=view.stored.folder.path.name,
                 private=self._is_private,
                 groups=list(dict.fromkeys(prompts.group for prompts in prompt_sets)),
@@ -258,4 +258,6 @@ def _state(view: SweepView) -> dict[str, Any]:
     content = view.content()
     keys = ("tiles", "verdict", "narrative", "warnings", "chart")
     _, status = read_status(view.stored.folder)
-    return {**{key: content[key] for key in keys}, "status": status, "whole": view.fully_judged}
+    tiles = [tile | {"value": at_rest(tile["value"], status["state"])} for tile in content["tiles"]]
+    values = {key: content[key] for key in keys} | {"tiles": tiles}
+    return {**values, "status": status, "whole": view.fully_judged}

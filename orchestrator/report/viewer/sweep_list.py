@@ -14,7 +14,8 @@ from typing import Any
 
 from orchestrator.analysis.requested import requested
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.report.page.content import tiles
+from orchestrator.report.page.content import MEASURING, tiles
+from orchestrator.report.page.formatting import NOT_MEASURED
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.store.part_index import Signature, signatures
@@ -169,13 +170,14 @@ class SweepList:
                 known.version = snapshot.version
                 return known
         keys, status = read_status(folder, snapshot.stored)
+        headline = _headline(folder) if {"landscape.parquet", "summary.json"} <= files.keys() else {}
         row = {
             "study": folder.study.root.name,
             "sweep": folder.path.name,
             "model": folder.study.info.model,
             "used": files["sweep.json"][1] / 1e9 if "sweep.json" in files else 0.0,
             **status,
-            **(_headline(folder) if {"landscape.parquet", "summary.json"} <= files.keys() else {}),
+            **{key: at_rest(value, status["state"]) for key, value in headline.items()},
         }
         return _Entry(seen, snapshot.version, has_lease, keys, status["done"], now, row)
 
@@ -214,6 +216,11 @@ def _progress(status: Status) -> str:
     if status.died:
         parts.append("its driver was killed; the same command continues it")
     return " · ".join(parts)
+
+
+def at_rest(value: Any, state: str) -> Any:
+    """Return the value of a tile; NOT_MEASURED instead of MEASURING if the sweep does not run."""
+    return NOT_MEASURED if value == MEASURING and state != "running" else value
 
 
 def _headline(folder: SweepFolder) -> dict[str, Any]:

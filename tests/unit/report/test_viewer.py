@@ -248,16 +248,17 @@ def test_a_viewer_is_private_if_only_users_of_this_machine_with_the_token_call_i
 
 def test_a_killed_driver_is_shown(tmp_path: Path) -> None:
     folder = store_sweep(
-        tmp_path / "studies", basin(0.25), probes=PROBES, directions=1, leave_out=lambda n: n.alpha > 0.4
+        tmp_path / "studies", basin(0.25), probes=PROBES, directions=1, leave_out=lambda n: n.alpha > -0.25
     )
     RunRecorder(SweepFolder(Study.open(folder.parents[1]), folder), 1)  # begins a run that nobody ends or holds
     with viewing(tmp_path / "studies", tmp_path / "scratch") as address:
         (row,) = whole_list(address)
         assert (row["state"], row["died"]) == ("incomplete", True)
-        assert row["progress"].startswith("died · 10 of 11 tasks · its driver was killed")
+        assert row["progress"].startswith("died · 3 of 11 tasks · its driver was killed")
         assert 'data-state="died"' in get(address)[2]
         page = get(address, f"{path_of(folder)}/")[2]
-        assert "UTC died" in page and "died · 10 of 11 tasks" in page
+        assert "UTC died" in page and "died · 3 of 11 tasks" in page
+        assert row["visage"] == "not measured" and ">measuring<" not in page
 
 
 @pytest.mark.parametrize(
