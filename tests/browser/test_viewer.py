@@ -301,7 +301,7 @@ def test_a_link_with_the_token_keeps_its_point(line_study: DummyStudy, tmp_path:
 def test_the_viewer_works_with_the_keyboard_alone(address: str, line_study: DummyStudy, open_page: OpenPage) -> None:
     opened = open_page(address)
     page = opened.page
-    for _ in range(10):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.tagName") == "A":
             break
