@@ -10,7 +10,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,12 @@ MODEL_FIELD = "model.path"
 WEIGHTS_FILE, CONFIG_FILE, GENERATION_CONFIG_FILE = "model.safetensors", "config.json", "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
+GGUF = ".gguf"
+_INSTEAD_OF_GGUF = "give the folder of the model that it was made from, with *.safetensors"
+
+UNFINISHED = (".incomplete", ".crdownload", ".part", ".partial", ".aria2", ".download")
+"""Ends of the names of files that downloads leave until they are complete."""
+
 OTHER_FORMATS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
 """The names of a text model's input embedding, whose rows are the tokens."""
@@ -155,8 +161,11 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
     if not folder.exists():
         raise UserError(MODEL_FIELD, folder, "there is no such folder: give one with config.json and *.safetensors")
     if not folder.is_dir():
+        if folder.suffix.lower() == GGUF:
+            raise UserError(MODEL_FIELD, folder, f"is a GGUF file: {_INSTEAD_OF_GGUF}")
         raise UserError(MODEL_FIELD, folder, "is a file: give the folder that contains it")
     names = set(os.listdir(folder))
+    _check_downloads(folder, names)
     if CONFIG_FILE not in names:
         if ADAPTER_CONFIG in names:
             remedy = f"is a LoRA adapter, not a model: name its base and add model.adapter={folder}, or move toward it "
@@ -172,6 +181,8 @@ def _read_checkpoint(folder: Path) -> CheckpointInfo:
             raise UserError(
                 MODEL_FIELD, folder, f"is a hub's cache of a model: give a snapshot in it, such as {newest}"
             )
+        if ggufs := sorted(name for name in names if name.lower().endswith(GGUF)):
+            raise UserError(MODEL_FIELD, folder, f"has no config.json, only {ggufs[0]}: {_INSTEAD_OF_GGUF}")
         raise UserError(MODEL_FIELD, folder, "has no config.json: give a folder with the files of a model hub")
     config = read_json_object(folder, CONFIG_FILE)
     _check_config(folder, config)
@@ -249,8 +260,34 @@ def _weight_files(folder: Path, names: set[str]) -> list[str]:
     if not shards:
         others = sorted(name for name in names if name.endswith(OTHER_FORMATS))
         instead = f" (only {others[0]})" if others else ""
-        raise UserError(MODEL_FIELD, folder, f"has no *.safetensors{instead}: give the model in that format")
+        remedy = "give the model in that format"
+        if others and others[0].endswith(GGUF):
+            remedy = _INSTEAD_OF_GGUF
+        elif others:
+            remedy += ", in which transformers' save_pretrained writes it"
+        raise UserError(MODEL_FIELD, folder, f"has no *.safetensors{instead}: {remedy}")
+    _check_numbers(folder, shards)
     return shards
+
+
+def _check_downloads(folder: Path, names: set[str]) -> None:
+    """Raise UserError if a download of weights is not complete: some tools give a file its full size at once."""
+    for name in sorted(names):
+        if name.endswith(UNFINISHED) and any(part in name for part in (".safetensors", "config.json")):
+            raise UserError(MODEL_FIELD, folder, f"holds {name}, so its download is not complete: fetch it again")
+
+
+def _check_numbers(folder: Path, shards: Sequence[str]) -> None:
+    """Raise UserError if a file is missing of those that the names of the others announce, such as x-00001-of-00002."""
+    for shard in shards:
+        match = re.fullmatch(r"(.*-)(\d+)(-of-(\d+)\.safetensors)", shard)
+        if match is None:
+            continue
+        start, number, end, total = match.groups()
+        for i in range(1, int(total) + 1):
+            other = f"{start}{i:0{len(number)}}{end}"
+            if other not in shards:
+                raise UserError(MODEL_FIELD, folder, f"lacks {other}, which {shard} announces: fetch it again")
 
 
 def _check_names(folder: Path, tensors: Iterable[TensorHeader]) -> None:

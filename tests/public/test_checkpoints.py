@@ -156,3 +156,21 @@ def test_the_folder_of_a_hubs_cache_is_refused_with_its_snapshot(tmp_path: Path)
     assert read_checkpoint(snapshot).tensors.keys() == TENSORS.keys()
     (folder / "blob").unlink()
     assert refused(snapshot).startswith("its model.safetensors could not be read (No such file")
+
+
+@reported("sgl-project/sglang#32279", "vllm-project/vllm#38336", failed_here=True)
+def test_a_file_that_the_names_of_the_others_announce_has_to_be_there(tmp_path: Path) -> None:
+    """A shard that a download had left out was dropped silently; without an index the names tell how many there are."""
+    folder = checkpoint(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    remedy = "lacks model-00002-of-00002.safetensors, which model-00001-of-00002.safetensors announces: fetch it again"
+    assert refused(folder) == remedy
+
+
+@reported("Comfy-Org/Comfy-Desktop#1322", failed_here=True)
+@pytest.mark.parametrize("mark", [".aria2", ".crdownload", ".incomplete"])
+def test_a_download_that_is_not_complete_is_told(tmp_path: Path, mark: str) -> None:
+    """A partial file had its final name and looked like any other; the mark that the download left beside it counts."""
+    folder = checkpoint(tmp_path / "model")
+    (folder / f"model.safetensors{mark}").touch()
+    assert refused(folder) == f"holds model.safetensors{mark}, so its download is not complete: fetch it again"

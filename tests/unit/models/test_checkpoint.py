@@ -133,6 +133,13 @@ def test_weights_in_other_formats_are_refused(name: str, tmp_path: Path) -> None
     (model / "model.safetensors").rename(model / name)
     remedy = refusal(model)
     assert "no *.safetensors" in remedy and name in remedy
+    ggufs = "give the folder of the model that it was made from, with *.safetensors"
+    if not name.endswith(".gguf"):
+        assert remedy.endswith("give the model in that format, in which transformers' save_pretrained writes it")
+        return
+    assert remedy.endswith(ggufs) and refusal(model / name) == f"is a GGUF file: {ggufs}"
+    (model / "config.json").unlink()
+    assert refusal(model) == f"has no config.json, only {name}: {ggufs}"
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
