@@ -121,6 +121,7 @@ class Presets:
             seen.add((group, name))
             waiting += self._defaults(group, name)
             if not self.is_plugin(group, name):
+                _check_header(self.file(group, name))
                 self._check_texts(group, name, kinds)
 
     def _check_texts(self, group: str, name: str, kinds: Mapping[str, Any]) -> None:
@@ -143,3 +144,13 @@ class Presets:
     def experiment_sets(self, experiment: str, group: str) -> bool:
         """Return whether an experiment chooses a preset of that group."""
         return group in dict(self._defaults("experiment", experiment))
+
+
+def _check_header(file: Path) -> None:
+    """Raise UserError for a line such as `# @package _global_ # why`, which Hydra refuses without naming the file."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            return
+        if text[1:].lstrip().startswith("@") and len(text[1:].split()) > 2:
+            raise UserError("preset", file, f"line {number} has more than a package ({text}): leave the rest out")
