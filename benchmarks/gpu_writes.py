@@ -213,7 +213,7 @@ def main() -> None:
     text = (
         f"## Host time of a write on a GPU\n\n`python -m benchmarks.gpu_writes`, {machine}.\n\n"
         f"The base is on the GPU. Launches and copies do nothing here, everything else runs ({options.rounds} rounds). "
-        "With the filter norm every row of a matrix has a scale, which is computed at each write and copied as well. "
+        "With the filter norm every row of a matrix has a scale, which the GPU computes from scalars that it keeps. "
         "The first write of a direction also arranges its scalars and computes its keys. On a busy machine the median "
         "of the CPU's time says more than those of the clock.\n\n"
         f"{results.table(header, rows)}\n\n"
