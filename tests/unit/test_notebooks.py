@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import ExtraCheckpoint
@@ -68,3 +71,14 @@ def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_the_extra_notebook_has_what_the_notebooks_import() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["notebook"]]
+    installed = {Requirement(text).name for text in texts} | {"orchestrator", *sys.stdlib_module_names}
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        imported = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
+        assert "orchestrator" in imported and imported <= installed, path.name
