@@ -45,7 +45,7 @@ if [ -z "$engine" ]; then
         engine=cpu
     fi # vLLM is built for Linux; engine=transformers works without it
 fi
-extras=(${engine:+"$engine"} "$@")
+extras=("${engine:-transformers}" "$@")
 
 # The lock is a list of constraints: it fixes the version and the hashes of whatever the extras need. PyTorch's CPU build
 # has hashes of its own: use them if that is the build that uv finds.

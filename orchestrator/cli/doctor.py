@@ -98,7 +98,7 @@ def _python() -> Finding:
 
 def _packages() -> Finding:
     wrong = []
-    required = _requirements()
+    required = [*_requirements(), *(_requirements("transformers") if _version("ray") else [])]
     for requirement in required:
         installed = _version(requirement.name)
         if installed is None:
@@ -119,6 +119,8 @@ def _engine() -> Finding:
     engines = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
     kind = "gpu" if nvidia.gpus() else "cpu"
     install = f'`pip install "{DISTRIBUTION}[{kind}]"`, or `make setup`'
+    if not (_version("ray") and _version("torch")):
+        return Finding("engine", "warn", "none: studies can be read, and nothing can be measured", f"install {install}")
     if not engines:
         return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
     summary = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in engines.items())
@@ -260,7 +262,10 @@ def _requirements(extra: str = "") -> list[Requirement]:
     except metadata.PackageNotFoundError:
         return []
     general = [r for r in listed if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return [r for r in listed if r.marker and r.marker.evaluate({"extra": extra})] if extra else general
+    if not extra:
+        return general
+    added = [r for r in listed if r not in general and r.marker and r.marker.evaluate({"extra": extra})]
+    return [r for r in added if r.name != DISTRIBUTION]  # an extra that contains another one
 
 
 def _requires_python() -> str | None:

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from orchestrator.cli.call import Call, parse
 from orchestrator.cli.commands import VERBS
@@ -15,6 +16,12 @@ from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
 from orchestrator.utils.sanitize import OutputError, make_output_safe, safe_output
+
+MEASURING = (
+    *("ray", "torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "datasets", "gguf"),
+    *("accelerate", "numba", "pip"),
+)
+"""The libraries of the extras `cpu`, `gpu` and `transformers`. Verbs that only read studies need none of them."""
 
 
 @safe_output()
@@ -70,7 +77,23 @@ def _run(arguments: Sequence[str]) -> int:
     logs.configure(getattr(logging, calls[0].log_level.upper()))
     if is_multirun:
         return _run_all(name, calls)
-    return VERBS[name](calls[0])
+    return _run_verb(name, calls[0])
+
+
+def _run_verb(name: str, call: Call) -> int:
+    """Run a verb. Raises UserError if it needs a library that only an extra installs."""
+    try:
+        if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
+            raise ModuleNotFoundError(name="ray")
+        return VERBS[name](call)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in MEASURING:
+            raise
+        from orchestrator.utils import nvidia
+
+        extra = "gpu" if nvidia.gpus() else "cpu" if sys.platform == "linux" else "transformers"
+        remedy = f"needs {error.name}, which is not installed: pip install 'safety-landscape[{extra}]', or `make setup`"
+        raise UserError("verb", name, remedy) from error
 
 
 def _help(arguments: Sequence[str]) -> int:
@@ -103,7 +126,7 @@ def _run_all(verb: str, calls: Sequence[Call]) -> int:
     for call in calls:
         print(f"-- {verb} {' '.join(call.overrides)}", file=sys.stderr)
         try:
-            code = VERBS[verb](call)
+            code = _run_verb(verb, call)
         except UserError as error:  # probably a mistake of this combination alone
             code = _report_mistake(error, call.json)
         worst = max(worst, code)

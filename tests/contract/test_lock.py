@@ -76,7 +76,8 @@ def test_each_requirement_of_a_lock_has_one_version_and_hashes(name: str) -> Non
 @pytest.mark.parametrize("engine", ["cpu", "gpu"])
 def test_a_lock_holds_what_the_project_requires(engine: str) -> None:
     texts = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    texts += [*EXTRAS[engine], *EXTRAS["finetune"], *EXTRAS["notebook"], *EXTRAS["dev"]]
+    for extra in ("transformers", engine, "finetune", "notebook", "dev"):
+        texts += [text for text in EXTRAS[extra] if text != "safety-landscape[transformers]"]
     for environment in environments():
         versions = pinned(engine, environment)
         for requirement in map(Requirement, texts):
@@ -136,7 +137,7 @@ def test_uv_finds_a_locked_file_of_each_package(engine: str, platform: str, pyth
     command = [uv, "pip", "install", "--dry-run", "--target", tmp_path, "--python-platform", platform]
     command += ["--python-version", python, "--require-hashes", "--requirement", "pyproject.toml"]
     command += ["--constraint", LOCKS / f"{engine or 'cpu'}.txt", "--extra", "finetune", "--extra", "dev"]
-    command += ["--extra", engine] if engine else []
+    command += ["--extra", engine or "transformers"]
     command += ["--override", "scripts/cpu-overrides.txt"] if engine == "cpu" else []
     environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_FIND_LINKS": ""}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -154,7 +155,8 @@ def test_the_project_resolves_beside_a_tool(tool: str, tmp_path: Path) -> None:
     if uv is None:
         pytest.skip("uv is not installed")
     (tmp_path / "tool.txt").write_text(tool)
-    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.12", "pyproject.toml", tmp_path / "tool.txt"]
+    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.12", "--extra", "transformers"]
+    command += ["pyproject.toml", tmp_path / "tool.txt"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if "Failed to fetch" in found.stderr or "dns error" in found.stderr:
         pytest.skip("no package index can be reached")
@@ -164,7 +166,7 @@ def test_the_project_resolves_beside_a_tool(tool: str, tmp_path: Path) -> None:
 def test_what_the_project_requires_are_ranges_that_hold_the_locked_version() -> None:
     """Only the engines are exact, because the layout of their weights in memory is traced."""
     versions = pinned("cpu", default_environment())
-    for requirement in map(Requirement, PYPROJECT["project"]["dependencies"]):
+    for requirement in map(Requirement, [*PYPROJECT["project"]["dependencies"], *EXTRAS["transformers"]]):
         operators = sorted(specifier.operator for specifier in requirement.specifier)
         assert operators == ["<", ">="], requirement
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier

@@ -95,11 +95,11 @@ def test_the_environment_variable_selects_the_engine(machine: Machine) -> None:
     assert machine.set_up(ENGINE="gpu")[1][1:] == commands("--extra gpu", GPU, lock="gpu")
 
 
-def test_no_engine_is_installed_on_other_systems(machine: Machine) -> None:
+def test_vllm_is_not_installed_on_other_systems(machine: Machine) -> None:
     machine.add_program("uname", "#!/bin/sh\necho Darwin\n")
     locked = "--require-hashes --constraint scripts/locks/cpu.txt"
-    assert machine.set_up()[1][1:] == commands(locked, lock="cpu")
-    assert machine.set_up("dev")[1] == commands("--extra dev", locked, lock="cpu")
+    assert machine.set_up()[1][1:] == commands("--extra transformers", locked, lock="cpu")
+    assert machine.set_up("dev")[1] == commands("--extra transformers --extra dev", locked, lock="cpu")
 
 
 def test_without_the_lock_no_hashes_are_required(machine: Machine) -> None:

@@ -34,7 +34,8 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
         subprocess.CalledProcessError: They cannot be installed.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    texts = [*project["dependencies"], *project["optional-dependencies"]["transformers"]]
+    names = {canonicalize_name(Requirement(text).name) for text in texts}
     lock = (ROOT / "scripts" / "locks" / "cpu.txt").read_text(encoding="utf-8")
     locked = [pin for pin in LOCKED.findall(lock) if canonicalize_name(pin.partition("==")[0]) in names]
     pins = sorted(set(locked))
@@ -46,7 +47,7 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
     if stamp.is_file():
         return python
     shutil.rmtree(folder, ignore_errors=True)
-    uv = _uv()
+    uv = find_uv()
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
     command = [uv, "pip", "install", "--quiet", "--python", str(python), *packages]
     if with_project:
@@ -67,7 +68,7 @@ def tool_environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
 
 
-def _uv() -> str:
+def find_uv() -> str:
     """Return uv's path. Skips the test if there is none."""
     places = [ROOT / ".uv" / "bin", Path(sys.prefix).resolve().parent / ".uv" / "bin"]
     uv = shutil.which("uv", path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
