@@ -240,8 +240,10 @@ class ClusterConfig:
 
 @dataclass
 class UntilConfig:
-    """Budgets that end a run. They are in no identity, and may change when a sweep is resumed."""
+    """Goals up to which a sweep grows, and budgets that end it. They are in no identity and may change on resuming."""
 
+    visage: float | None = None  # add directions until VISAGE is known to this half-width in percent; null: add none
+    radius: float | None = None  # add directions and points until the mean radius is known to this; null: add none
     minutes: float | None = None  # minutes that all runs of this sweep may take together; null: no limit
     gpu_hours: float | None = None  # GPU-hours that all runs of this sweep may use together; null: no limit
 

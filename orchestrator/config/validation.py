@@ -68,6 +68,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "cluster.slurm.warning": (1, math.inf),
     "cluster.slurm.requeues": (0, math.inf),
     "cluster.slurm.port": (1, math.inf),
+    "until.visage": (0.01, 50),
+    "until.radius": (0.000001, math.inf),
     "until.minutes": (0.001, math.inf),
     "until.gpu_hours": (0.00001, math.inf),
     "report.max_generations": (0, math.inf),
@@ -166,15 +168,16 @@ def _check_adaptive(config: Config) -> None:
 
 
 def _check_until(config: Config) -> None:
-    """Check that budgets can be spent, and that one run knows all of the time that is spent."""
+    """Check that budgets can be spent, and that a sweep with goals or budgets is not in parts."""
     until = config.until
-    given = {name: value for name, value in vars(until).items() if value is not None}
-    if given and config.cluster.part is not None:
-        names = " and ".join(f"until.{name}" for name in given)
-        remedy = (
-            f"{names} would have to count the time of all parts, which do not know each other: leave out one of the two"
-        )
-        raise UserError("cluster.part", config.cluster.part, remedy)
+    part = config.cluster.part
+    for name, value in vars(until).items():
+        if value is None or part is None:
+            continue
+        why = "would have to count the time of all parts, which run by themselves"
+        if name in ("visage", "radius"):
+            why = "adds points as verdicts arrive, and a part is one of a known set of points"
+        raise UserError("cluster.part", part, f"until.{name} {why}: leave out one of the two")
     without_gpus = config.engine.kind == EngineKind.dummy or config.engine.device == DeviceChoice.cpu
     if until.gpu_hours is not None and without_gpus:
         remedy = "this sweep runs without GPUs, so it would never be spent: use until.minutes"

@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -92,13 +92,11 @@ class Dispatcher:
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
             RuntimeError: If measuring a direction fails too often.
         """
-        self._source = source or WorkSource()
+        self._source, self._prompt_sets = source or WorkSource(), prompt_sets
+        unmeasured = self._unmeasured(directions)
+        self._queue.add(visits, unmeasured if visits else [])
         if not visits and not self._add_work():
             return self.outcome
-        self._prompt_sets = prompt_sets
-        stored = {direction.id: self._study.directions.read(direction.id) for direction in directions}
-        self._scalars = {id_: table for id_, table in stored.items() if table is not None}
-        self._queue.add(visits, [direction for direction in directions if visits and direction.id not in self._scalars])
         self._pool.open(prompt_sets, self._scalars if self._queue.all_measured else {})
         with self._signals:
             try:
@@ -149,7 +147,12 @@ class Dispatcher:
         if len(self._queue) > self._policy.in_flight * len(self._pool.slots):
             return False
         items = list(self._source.more(idle=not len(self._queue) and not self._pool.busy))
-        self._queue.add(items, [])
+        if directions := [item for item in items if isinstance(item, Direction)]:
+            unmeasured = self._unmeasured(directions)
+            self._queue.add([], unmeasured)
+            if not unmeasured:
+                self._pool.provide_scalars(self._scalars)
+        self._queue.add([item for item in items if not isinstance(item, Direction)], [])
         continuations = sum(len(item.continuations) for item in items if isinstance(item, ContinuationBatch))
         if continuations:
             self._observe("continuations_queued", continuations=continuations)
@@ -166,6 +169,17 @@ class Dispatcher:
         guesses = self._source.speculate(idle)
         self._queue.add_speculative(guesses)
         return guesses
+
+    def _unmeasured(self, directions: Iterable[Direction]) -> list[Direction]:
+        """Read the scalars of the directions that are stored; return the others."""
+        unmeasured = []
+        for direction in directions:
+            table = self._study.directions.read(direction.id)
+            if table is None:
+                unmeasured.append(direction)
+            else:
+                self._scalars[direction.id] = table
+        return unmeasured
 
     # Assigning work.
 

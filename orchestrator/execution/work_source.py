@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.execution.events import WorkItem
 from orchestrator.sweep.tasks import Visit
 
 
@@ -28,8 +28,10 @@ class WorkSource:
         """Return whether no further item is to begin. Those that wait are dropped then; those that run are finished."""
         return False
 
-    def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
+    def more(self, idle: bool) -> Sequence[WorkItem]:
         """Return further items, each once. Empty if there are none now.
+
+        Directions are those of the visits, each once in a dispatch; those that are stored are not measured again.
 
         Args:
             idle: Whether no item waits and none runs. The dispatch ends if nothing is returned then.

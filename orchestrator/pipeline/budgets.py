@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,15 +98,17 @@ class Budgets:
             remedy = "this sweep runs without GPUs, so it would never be spent: use until.minutes"
             raise UserError(GPU_HOURS, f"{self._options.gpu_hours:g}", remedy)
 
-    def outcome(self, work_is_left: bool) -> UntilOutcome | None:
-        """Return how the run ended. None without budgets.
+    def outcome(self, work_is_left: bool, goals: UntilOutcome | None = None) -> UntilOutcome | None:
+        """Return how the run ended. None without budgets and goals.
 
         Args:
             work_is_left: Whether visits were left out because a budget was spent.
+            goals: How far the sweep is. None without goals.
         """
-        if self._options.minutes is None and self._options.gpu_hours is None:
+        if self._options.minutes is None and self._options.gpu_hours is None and goals is None:
             return None
-        return UntilOutcome(
+        return dataclasses.replace(
+            goals or UntilOutcome(),
             minutes=self._options.minutes,
             gpu_hours=self._options.gpu_hours,
             minutes_used=round(self.minutes_used, 2),

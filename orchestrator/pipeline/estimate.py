@@ -23,9 +23,10 @@ from orchestrator.models.targets import PAIR, all_on_this_machine, paired_preset
 from orchestrator.pipeline.budgets import Budgets, earlier_runs
 from orchestrator.pipeline.endpoint import Budget
 from orchestrator.pipeline.grid import build_grid
+from orchestrator.pipeline.growth import GrowingSweep, check_goals, most_growth
 from orchestrator.pipeline.judge import ENDPOINT_LENGTH, PAIRS, name_judging_fields
 from orchestrator.pipeline.precision import plan_from_stored
-from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing, prepare
+from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, prepare
 from orchestrator.pipeline.prompt_sets import is_to_download, load_system_prompts, probe_configs, sampling_of
 from orchestrator.pipeline.smaller_sweep import smaller_sweep
 from orchestrator.planning import cost
@@ -59,7 +60,6 @@ from orchestrator.utils.choices import (
     EngineKind,
     GridKind,
     LogProbabilityChoice,
-    Retry,
 )
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
@@ -99,8 +99,12 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
     if all_on_this_machine(config, presets) and not any(map(_is_assumed, probe_configs(config, presets))):
         prepared = prepare(config, presets)
         stored = prepared.stored
-        missing = find_missing(prepared, stored, config.cluster.part, config.retry == Retry.failed)
-        plan = estimate_prepared(prepared, missing.possible, stored)
+        check_goals(prepared)
+        growing = GrowingSweep(prepared, stored)
+        missing = growing.advance()
+        plan = estimate_prepared(growing.prepared, missing.possible, growing.stored)
+        if growing.goals.given:
+            plan = dataclasses.replace(plan, notes=(*plan.notes, _growth_note(growing)))
         if not missing.is_final:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing, prepared.sweep.grid)))
         if missing.tasks:
@@ -116,6 +120,18 @@ def _adaptive_note(missing: MissingTasks, grid: Grid) -> str:
     return (
         f"grid.adaptive=true measures from {least} to {most} further points, as verdicts decide: this is the cost of "
         f"{most}, and that of {least} is {100 * least / most:.0f}% of it ({simulated_share(grid)})"
+    )
+
+
+def _growth_note(growing: GrowingSweep) -> str:
+    """Return which grid of a sweep with goals the plan is about, and how far the sweep may grow."""
+    grid = growing.prepared.sweep.grid
+    if growing.is_done:
+        met = growing.growth is not None and growing.growth.is_met
+        return "until: every goal is met" if met else "until: nothing can be added that narrows the intervals"
+    return (
+        f"until: this is the cost of the next grid, {grid.lines} x {grid.size // grid.lines} points; while a goal is "
+        f"not met, larger ones follow, of {most_growth()}"
     )
 
 

@@ -21,10 +21,11 @@ from orchestrator.models.resolve import ensure_on_this_machine
 from orchestrator.pipeline.admission import Admission
 from orchestrator.pipeline.budgets import Budgets, earlier_runs
 from orchestrator.pipeline.estimate import check_machine
+from orchestrator.pipeline.growth import GrowingSweep
 from orchestrator.pipeline.log_probability import measure_after, unmeasured
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
 from orchestrator.pipeline.smaller_sweep import log_cost
-from orchestrator.pipeline.work import Levels, SweepWork
+from orchestrator.pipeline.work import SweepWork, levels_of
 from orchestrator.store.events import EventLog
 from orchestrator.store.files import DamagedFileError
 from orchestrator.store.lease import Lease
@@ -34,9 +35,11 @@ from orchestrator.store.runs import RunRecorder, engines_of
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
+from orchestrator.sweep.continuations import ContinuationBatch
+from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import assign_parts, parse_part, visits
 from orchestrator.sweep.until import UntilOutcome
-from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice, Retry
+from orchestrator.utils.choices import ClusterKind, LogProbabilityChoice
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError
 
 if TYPE_CHECKING:
@@ -58,10 +61,13 @@ class Execution:
     Attributes:
         code: COMPLETE, FAILED_TASKS or INTERRUPTED.
         missing: The tasks of the whole sweep that are still missing.
+        grown: The sweep with the grid that it has grown to (`until`): the requested one without goals, and as long as
+            the requested grid is not whole.
     """
 
     code: ExitCode
     missing: MissingTasks
+    grown: Sweep
 
 
 @contextlib.contextmanager
@@ -124,8 +130,8 @@ def execute(
     Raises:
         UserError: The machine or an actor cannot run them.
     """
-    part, retry_failed = prepared.config.cluster.part, prepared.config.retry == Retry.failed
-    todo = find_missing(prepared, stored, part, retry_failed)
+    part, growing = prepared.config.cluster.part, GrowingSweep(prepared, stored)
+    todo = growing.advance()
     _log_missing(todo, part)
     _log_damage(stored.study)
     if not todo.tasks:
@@ -134,20 +140,35 @@ def execute(
             [] if chosen == LogProbabilityChoice.none else unmeasured(stored, chosen, _keys_of_part(prepared, part))
         )
         if not unread:
-            return Execution(ExitCode.COMPLETE, todo if part is None else find_missing(prepared, stored))
+            _record_goals(growing)
+            missing = todo if part is None else find_missing(prepared, stored)
+            return Execution(ExitCode.COMPLETE, missing, growing.whole or prepared.sweep)
         logger.info("%d different responses have no log-probability yet: they are read at the origin.", len(unread))
     Budgets(prepared.config.until, earlier_runs(stored)).check_unspent()
-    log_cost(check_machine(prepared, todo.possible, stored))
-    code = _run_tasks(prepared, stored, todo, console, observe)
+    log_cost(check_machine(growing.prepared, todo.possible, growing.stored))
+    code = _run_tasks(growing, todo, console, observe)
+    stored.refresh()
     missing = find_missing(prepared, stored)
     if _is_stopped(stored):
-        points = len({task.point for task in missing.tasks})
-        logger.info("A budget is spent: at least %d points are not measured yet; what is stored stays.", points)
+        logger.info("A budget is spent before everything was measured; what is stored stays.")
     elif code == ExitCode.COMPLETE and missing.tasks and not missing.is_final:
         # A level of an adaptive grid waits for a visit that could not be read at once.
-        code = _run_tasks(prepared, stored, missing, console, observe)
+        code = _run_tasks(growing, growing.advance(), console, observe)
+        stored.refresh()
         missing = find_missing(prepared, stored)
-    return Execution(code, missing)
+    return Execution(code, missing, growing.whole or prepared.sweep)
+
+
+def _record_goals(growing: GrowingSweep) -> None:
+    """Record how far the goals are met although nothing is to be run, unless the last run has recorded the same."""
+    outcome, stored = growing.outcome(), growing.requested
+    if outcome is None:
+        return
+    last = stored.record.runs[-1].until if stored.record.runs else None
+    if last is None or last.goals != outcome.goals:
+        budgets = Budgets(growing.prepared.config.until, earlier_runs(stored))
+        RunRecorder(stored.folder, 0).end("complete", until=budgets.outcome(False, outcome))
+        stored.refresh()
 
 
 def _is_stopped(stored: StoredSweep) -> bool:
@@ -175,12 +196,11 @@ def execute_again(
     if not todo.tasks or Budgets(prepared.config.until, earlier_runs(stored)).spent:
         return ExitCode.COMPLETE
     _log_missing(todo)
-    return _run_tasks(prepared, stored, todo, console, observe)
+    return _run_tasks(GrowingSweep(prepared, stored), todo, console, observe)
 
 
 def _run_tasks(
-    prepared: PreparedSweep,
-    stored: StoredSweep,
+    growing: GrowingSweep,
     todo: MissingTasks,
     console: Console,
     observe: Observer = ignore_event,
@@ -193,16 +213,15 @@ def _run_tasks(
     """
     from orchestrator.execution import cluster
 
-    is_own_session = prepared.config.cluster.kind == ClusterKind.local and not cluster.is_connected()
+    is_own_session = growing.prepared.config.cluster.kind == ClusterKind.local and not cluster.is_connected()
     for number in range(1, MAX_SESSIONS + 1):
         try:
-            return _run_in_session(prepared, stored, todo, console, observe)
+            return _run_in_session(growing, todo, console, observe)
         except SessionLostError as error:
             if not is_own_session:
                 logger.warning("%s in the cluster that was joined.", error)
                 return ExitCode.INTERRUPTED
-            retry_failed = prepared.config.retry == Retry.failed
-            todo = find_missing(prepared, stored, prepared.config.cluster.part, retry_failed)
+            todo = growing.advance()
             if number < MAX_SESSIONS:
                 logger.warning(
                     "%s; stored results are kept. Starting Ray again for %d tasks: session %d of %d.",
@@ -219,9 +238,7 @@ def _run_tasks(
     return ExitCode.INTERRUPTED
 
 
-def _run_in_session(
-    prepared: PreparedSweep, stored: StoredSweep, missing: MissingTasks, console: Console, observe: Observer
-) -> ExitCode:
+def _run_in_session(growing: GrowingSweep, missing: MissingTasks, console: Console, observe: Observer) -> ExitCode:
     """Run these tasks in one session of a cluster and record the run. Raises SessionLostError if the session ends."""
     from orchestrator.execution import cluster
     from orchestrator.execution.dispatch import Dispatcher
@@ -229,20 +246,20 @@ def _run_in_session(
     from orchestrator.execution.session_watch import watched
     from orchestrator.execution.setup import DispatchSetup
 
+    prepared, stored = growing.prepared, growing.stored
     config, todo, study = prepared.config, visits(missing.tasks), stored.study
     budgets = Budgets(config.until, earlier_runs(stored))
+    work = _work(growing, missing, budgets)
     recorder = RunRecorder(stored.folder, len(missing.tasks), config.cluster.part)
     events = study.events(recorder.run)
     started = {"sweep_id": stored.sweep.id, "tasks": len(missing.tasks), "visits": len(todo), "pid": os.getpid()}
     events.write("run_started", **started)
     observe("run_started", **started)
     dispatcher: Dispatcher | None = None
-    work: SweepWork | None = None
     ending, lease = "broken", stored.folder.lease_path(config.cluster.part)
     try:
         log, actor_logs = stored.folder.log_path(recorder.run), stored.folder.ray_logs_path(recorder.run)
         cluster_spec, is_joined = cluster.ClusterSpec.from_config(config.cluster), cluster.is_connected()
-        work = _work(prepared, stored, missing, budgets)
         with (
             redirect_output(console, log) as terminal,
             ProgressDisplay(len(todo), terminal, work.picture or LiveCurve(stored)) as display,
@@ -255,15 +272,15 @@ def _run_in_session(
             if prepared.model is not None:
                 cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             engines = engines_of(stored.generations)
-            device = cluster.device()
-            spec = engine_spec(config, prepared.model, device, prepared.targets, engines, prepared.prompt_sets)
+            device, sets = cluster.device(), prepared.prompt_sets
+            spec = engine_spec(config, prepared.model, device, prepared.targets, engines, sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             budgets.check_gpus(policy.gpus_per_actor)
             check_actor = Admission(engines, config.engine.mix, recorder)
             gauges = RunGauges(study.info.model, stored.sweep.id, len(todo))
             observer = all_of(events.write, display.observe, gauges.observe, budgets.observe, observe)
             dispatcher = Dispatcher(DispatchSetup(study, spec, policy, check_actor, observer))
-            prompt_sets = {prompts.id: prompts for prompts in prepared.prompt_sets}
+            prompt_sets = {prompts.id: prompts for prompts in sets}
             outcome = dispatcher.run(todo, prompt_sets, stored.sweep.grid.directions_used, work)
         ending = "interrupted" if outcome.interrupted else "complete"
     except KeyboardInterrupt:
@@ -272,8 +289,8 @@ def _run_in_session(
         ending = "refused"
         raise
     finally:
-        _end(recorder, events, dispatcher, ending, budgets.outcome(work is not None and not work.is_done))
-        stored.refresh()
+        _end(recorder, events, dispatcher, ending, budgets.outcome(not work.is_done, growing.outcome()))
+        growing.refresh()
     if ending == "interrupted":
         return ExitCode.INTERRUPTED
     if dispatcher is not None and dispatcher.outcome.failures:
@@ -281,17 +298,15 @@ def _run_in_session(
     return ExitCode.COMPLETE
 
 
-def _work(prepared: PreparedSweep, stored: StoredSweep, missing: MissingTasks, budgets: Budgets) -> SweepWork:
+def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets) -> SweepWork:
     """Return the source of the work that follows from the results of a run that begins with these tasks."""
-    config, begun = prepared.config, visits(missing.tasks)
-    part_keys = _keys_of_part(prepared, config.cluster.part)
-    continuations = measure_after(stored, config.judging.log_probability, part_keys)
-    levels = None
-    if missing.requested.decisions is not None:
-        points = [visit.point for visit in begun]
-        retry_failed, speculate = config.retry == Retry.failed, config.cluster.speculate
-        levels = Levels(stored, missing.requested, points, retry_failed, speculate)
-    return SweepWork(continuations, levels, begun, budgets)
+    config = growing.prepared.config
+
+    def continuations() -> Sequence[ContinuationBatch]:
+        part_keys = _keys_of_part(growing.prepared, config.cluster.part)
+        return measure_after(growing.stored, config.judging.log_probability, part_keys)()
+
+    return SweepWork(continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing)
 
 
 def _end(

@@ -5,6 +5,7 @@ prepare -> execute -> judge -> reduce -> report
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -17,10 +18,12 @@ from orchestrator.config.schema import Config
 from orchestrator.execution.events import Observer, all_of, ignore_event
 from orchestrator.pipeline.checks import check_platform
 from orchestrator.pipeline.execute import Execution, execute, execute_again, open_sweep
+from orchestrator.pipeline.growth import check_goals, overrides_of
 from orchestrator.pipeline.judge import resolve_model_judges
-from orchestrator.pipeline.prepare import prepare
+from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import log_rendering
 from orchestrator.pipeline.reduce import judge_and_reduce
+from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import assign_parts, parse_part
 from orchestrator.tracking.registry import checked
@@ -75,6 +78,7 @@ def run(
     """
     check_platform(config)
     prepared = prepare(config, presets)
+    check_goals(prepared)
     log_rendering(prepared.prompt_sets, prepared.sweep.thought)
     resolve_model_judges(config)  # early, so that a mistake is reported before anything runs for hours
     trackers, live = checked(config.track), config.cluster.part is None
@@ -89,6 +93,26 @@ def run(
             repaired = execute_again(prepared, stored, console, observe)
             code = _judge_and_reduce(config, stored, console, repaired) or code
         if code == ExitCode.COMPLETE and execution.missing.given_up:
+            code = ExitCode.FAILED_TASKS
+        tracking.finish()
+        if execution.grown != prepared.sweep and code != ExitCode.INTERRUPTED:
+            grown = dataclasses.replace(prepared, sweep=execution.grown)
+            return _reduce_grown(grown, stored, overrides_of(prepared, grown.sweep, overrides), console)
+        return RunResult(code, stored)
+
+
+def _reduce_grown(
+    grown: PreparedSweep, requested: StoredSweep, overrides: Sequence[str], console: Console
+) -> RunResult:
+    """Judge, reduce, report and track the sweep to which a sweep with goals has grown. Its runs are those of both."""
+    trackers = checked(grown.config.track)
+    with open_sweep(grown, overrides) as stored, Tracking(stored, trackers, False) as tracking:
+        for record in requested.record.runs:
+            if record.outcome != DAMAGED:
+                stored.folder.write_run(record)
+        stored.refresh()
+        code = _judge_and_reduce(grown.config, stored, console, ExitCode.COMPLETE)
+        if code == ExitCode.COMPLETE and find_missing(grown, stored).given_up:
             code = ExitCode.FAILED_TASKS
         tracking.finish()
         return RunResult(code, stored)

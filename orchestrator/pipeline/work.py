@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from orchestrator.analysis.requested import Requested, failed_tasks, tasks_at
+from orchestrator.execution.events import WorkItem
 from orchestrator.execution.live_surface import LiveSurface
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.budgets import Budgets
+from orchestrator.pipeline.growth import GrowingSweep
+from orchestrator.pipeline.prepare import MissingTasks
 from orchestrator.pipeline.speculation import Speculation
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Visit, visits
+from orchestrator.utils.choices import Retry
 
 
 class SweepWork(WorkSource):
     """The work that follows from the results of a run.
 
-    As visits are stored, the next levels of an adaptive grid; when all are done, the continuations to measure. While
-    actors are idle, points that further levels will probably ask for. Nothing more begins when a budget is spent.
+    As visits are stored, the next levels of an adaptive grid; when all are done, the next grid of a sweep with goals;
+    when these are met, the continuations to measure. While actors are idle, points that further levels will probably
+    ask for. Nothing more begins when a budget is spent.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class SweepWork(WorkSource):
         levels: Levels | None = None,
         begun: Sequence[Visit] = (),
         budgets: Budgets | None = None,
+        growing: GrowingSweep | None = None,
     ) -> None:
         """Prepare the work.
 
@@ -37,11 +43,14 @@ class SweepWork(WorkSource):
             levels: The levels of an adaptive grid. None if every visit is known at the start.
             begun: The visits that the run begins with.
             budgets: The sweep's budgets. None: no limit.
+            growing: The sweep with the grid of these visits. None if no other grid may follow.
         """
         self._open = {visit.id for visit in begun}  # visits that are neither stored nor given up
         self._continuations: Callable[[], Sequence[ContinuationBatch]] | None = continuations
         self._budgets = budgets
         self._levels = levels
+        self._growing = growing
+        self._unneeded = 0  # on the grids before the present one
 
     @property
     def picture(self) -> LiveSurface | None:
@@ -50,8 +59,10 @@ class SweepWork(WorkSource):
 
     @property
     def is_done(self) -> bool:
-        """Whether every visit that was asked for is stored or given up, and every level is complete."""
-        return not self._open and (self._levels is None or self._levels.are_done)
+        """Whether all that was asked for is stored or given up: visits, levels, and the grids that goals ask for."""
+        if self._open or (self._levels is not None and not self._levels.are_done):
+            return False
+        return self._growing is None or self._growing.is_done
 
     def is_over(self) -> bool:
         """Return whether a budget is spent."""
@@ -66,6 +77,8 @@ class SweepWork(WorkSource):
     def take_given_up(self, visit: Visit) -> None:
         """Go on without the verdicts on a visit that was given up."""
         self._open.discard(visit.id)
+        if self._growing is not None:
+            self._growing.give_up(visit)
         if self._levels is not None:
             self._levels.take_given_up(visit)
 
@@ -74,15 +87,34 @@ class SweepWork(WorkSource):
         if self._levels is not None:
             self._levels.take_dropped(visit)
 
-    def more(self, idle: bool) -> Sequence[Visit | ContinuationBatch]:
-        """Return the visits of levels that begin now; at the end, the continuations."""
+    def more(self, idle: bool) -> Sequence[WorkItem]:
+        """Return the visits of levels that begin now; those of the next grid; at the end, the continuations."""
         if self._levels is not None and (added := self._levels.begin()):
             self._open.update(visit.id for visit in added)
             return added
-        if not idle or self._continuations is None:
+        if not idle:
+            return ()
+        if self._growing is not None and (items := self._next_grid(self._growing)):
+            return items
+        if self._continuations is None:
             return ()
         continuations, self._continuations = self._continuations, None
         return continuations()
+
+    def _next_grid(self, growing: GrowingSweep) -> Sequence[WorkItem]:
+        """Return the missing visits of the next grid of a sweep with goals, and its directions. Empty if none is."""
+        if growing.is_done:
+            return ()
+        before = growing.prepared.sweep
+        growing.refresh()
+        missing = growing.advance()
+        if growing.prepared.sweep == before:
+            return ()  # a visit could not be read at once: the run is repeated
+        self._unneeded = self.unneeded
+        self._levels = levels_of(growing, missing)
+        added = visits(missing.tasks)
+        self._open.update(visit.id for visit in added)
+        return [*growing.prepared.sweep.grid.directions_used, *added]
 
     def speculate(self, most: int) -> Sequence[Visit]:
         """Return visits that further levels will probably ask for."""
@@ -91,7 +123,16 @@ class SweepWork(WorkSource):
     @property
     def unneeded(self) -> int:
         """Number of stored visits of `speculate` that no level has asked for."""
-        return 0 if self._levels is None else self._levels.unneeded
+        return self._unneeded + (0 if self._levels is None else self._levels.unneeded)
+
+
+def levels_of(growing: GrowingSweep, missing: MissingTasks) -> Levels | None:
+    """Return the levels of a sweep's present grid, begun with its missing tasks. None if the grid is not adaptive."""
+    if missing.requested.decisions is None:
+        return None
+    config, points = growing.prepared.config, [task.point for task in missing.tasks]
+    retry_failed, speculate = config.retry == Retry.failed, config.cluster.speculate
+    return Levels(growing.stored, missing.requested, points, retry_failed, speculate)
 
 
 class Levels:

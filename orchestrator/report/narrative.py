@@ -18,6 +18,7 @@ from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.classes import degenerate_sentence
 from orchestrator.report.scores import RANGE, counted_points, inferred_points, interval_text
+from orchestrator.sweep.until import GoalProgress
 from orchestrator.utils.choices import GridKind
 from orchestrator.utils.console import duration
 
@@ -304,17 +305,41 @@ def _measured(summary: SweepSummary) -> str:
 
 
 def _until(summary: SweepSummary) -> str:
-    """Return a sentence on the budgets of the last run. Empty if it had none."""
+    """Return sentences on the goals and budgets of the last run. Empty if it had none."""
     until = summary.until
     if until is None:
         return ""
+    sentences = [_goal(goal, until.directions) for goal in until.goals]
+    if until.sweep_id not in (None, summary.sweep_id):
+        larger = f"{until.directions} directions and {until.steps} steps"
+        sentences.append(f"For this the sweep grew to {larger}, whose results are those of sweep {until.sweep_id}.")
     used = []
     if until.minutes is not None:
         used.append(f"{until.minutes_used:.1f} of until.minutes={until.minutes:g}")
     if until.gpu_hours is not None:
         used.append(f"{until.gpu_hours_used:.2g} of until.gpu_hours={until.gpu_hours:g}")
-    ended = "all points were measured" if until.stopped_by is None else f"{until.stopped_by} was spent"
-    return f"The run ended because {ended}; used: {' and '.join(used)}."
+    if until.stopped_by is not None:
+        sentences.append(f"The run ended because {until.stopped_by} was spent.")
+    if used:
+        sentences.append(f"Used: {' and '.join(used)}.")
+    return " ".join(sentences)
+
+
+def _goal(goal: GoalProgress, directions: int | None) -> str:
+    """Return a sentence on one goal."""
+    name, digits = ("VISAGE", 1) if goal.name == "visage" else ("the mean radius", 3)
+    option = f"until.{goal.name}={goal.wanted:g}"
+    if directions is None:
+        return f"{option} is not met: the requested grid is not whole yet."
+    lines = "one direction" if directions == 1 else f"{directions} directions"
+    known = f"over {lines} {name} has no interval that is valid at any stop yet"
+    if goal.value is not None and goal.half_width is not None:
+        known = f"over {lines} {name} is {goal.value:.{digits}f} ± {goal.half_width:.{digits + 1}f}"
+        known += " (95%, valid although the run ends because of it)"
+    if goal.met:
+        return f"{option} is met: {known}."
+    reason = "" if goal.reason is None else f"; {goal.reason}"
+    return f"{option} is not met: {known}{reason}."
 
 
 def _location(paths: Mapping[str, Path]) -> str:

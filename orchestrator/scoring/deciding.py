@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from orchestrator import judges
-from orchestrator.judges import Judge
+from orchestrator.judges import Judge, first_text_judge
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import NONFINITE, PromptSet
@@ -27,22 +27,24 @@ MAX_CACHED = 100_000
 _cache: dict[tuple[str, str], PointCounts] = {}  # by the judge's id and the hash of a task's rows
 
 
-def deciding_prompt_set(judge: Judge, prompt_sets: Sequence[PromptSet]) -> PromptSet:
+def deciding_prompt_set(
+    judge: Judge, prompt_sets: Sequence[PromptSet], field: str = "grid.adaptive", value: str = "true"
+) -> PromptSet:
     """Return the prompt set whose verdicts decide: the first harmful one, or else the first that the judge judges.
 
     Raises:
-        UserError: (grid.adaptive) The judge applies to none of them.
+        UserError: (the option `field`) The judge applies to none of them.
     """
     judged = [prompts for prompts in prompt_sets if judge.applies_to(prompts.group) and not prompts.sampling.letters]
     harmful = [prompts for prompts in judged if prompts.group == "harmful"]
     if not judged:
         remedy = f"needs prompts that {judge.name} judges: add probes that are not questions, or leave it out"
-        raise UserError("grid.adaptive", "true", remedy)
+        raise UserError(field, value, remedy)
     return (harmful or judged)[0]
 
 
 class DecidingCounts:
-    """The counts of the deciding judge at the measured points of an adaptive sweep.
+    """The counts of the deciding judge at the measured points of an adaptive sweep, or of one with goals (`until`).
 
     Attributes:
         prompt_set: The prompt set whose verdicts decide.
@@ -57,10 +59,11 @@ class DecidingCounts:
             prompt_sets: Its prompt sets. None: they are read from the study.
         """
         grid, sweep = stored.sweep.grid, stored.sweep
-        assert grid.adaptive is not None
+        judge = first_text_judge(sweep.judges) if grid.adaptive is None else judges.get(grid.adaptive.judge)
+        assert judge is not None  # as was checked before the sweep began
         sets = stored.prompt_sets if prompt_sets is None else prompt_sets
         self._stored = stored
-        self._judge = judges.get(grid.adaptive.judge).after_thought(sweep.thought)
+        self._judge = judge.after_thought(sweep.thought)
         self.prompt_set = deciding_prompt_set(self._judge, sets)
         self.counts: dict[str, PointCounts] = {}
         self._answers = Answers([self.prompt_set], sweep.thought)

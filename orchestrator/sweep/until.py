@@ -8,10 +8,37 @@ from orchestrator.utils.records import JsonRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntilOutcome(JsonRecord):
-    """The budgets of a run, and how much of them the sweep has used when the run ended.
+class GoalProgress(JsonRecord):
+    """A goal of a sweep, and how far the last whole grid meets it.
 
     Attributes:
+        name: `visage` or `radius`.
+        wanted: The option `until.visage` or `until.radius`: the wanted half-width of a 95% interval.
+        value: The mean of the number over directions. None if it is undefined.
+        half_width: Half the width of an interval that holds although the sweep ends because of it. It is over new
+            directions with the same probes and at least half the distance between points (radius). On lines toward
+            checkpoints, which are not drawn, it is the latter alone. None if there are too few directions for any.
+        met: Whether it is at most `wanted`.
+        reason: Why the goal is out of reach. None if it is met, or can still be met.
+    """
+
+    name: str
+    wanted: float
+    value: float | None = None
+    half_width: float | None = None
+    met: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilOutcome(JsonRecord):
+    """The goals and budgets of a run, and how far the sweep was when the run ended.
+
+    Attributes:
+        goals: The goals, as the last whole grid meets them; without numbers before the first. Empty without goals.
+        directions: Number of lines or planes of that grid. None without goals or such a grid.
+        steps: Number of steps of its axes. None likewise.
+        sweep_id: Id of the sweep with that grid, whose folder has its results. None likewise.
         minutes: The option `until.minutes`. None: no such budget.
         gpu_hours: The option `until.gpu_hours`. None: no such budget.
         minutes_used: Duration of all runs of the sweep together.
@@ -19,6 +46,10 @@ class UntilOutcome(JsonRecord):
         stopped_by: Name of the option whose budget was spent while work was left. None if all of it was done.
     """
 
+    goals: tuple[GoalProgress, ...] = ()
+    directions: int | None = None
+    steps: int | None = None
+    sweep_id: str | None = None
     minutes: float | None = None
     gpu_hours: float | None = None
     minutes_used: float = 0.0

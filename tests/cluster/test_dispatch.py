@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import pytest
 import ray
 
 from orchestrator.execution import placement
+from orchestrator.execution.events import WorkItem
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.pipeline.admission import Admission
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch, context_id
-from orchestrator.sweep.points import ORIGIN
+from orchestrator.sweep.directions.random import RandomDirection
+from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import Visit
 from orchestrator.utils.errors import UserError
 from tests.cluster.actors import (
@@ -95,6 +97,29 @@ def test_running_visits_are_finished_when_the_work_is_over_and_waiting_ones_are_
     given = {event["visit"] for event in job.events_named("visit_given")}
     assert given == {event["visit"] for event in job.events_named("visit_done")}
     assert len(job.missing) == len(job.sweep.grid.points()) - outcome.visits
+
+
+class Grows(WorkSource):
+    """Adds visits along directions that the dispatch did not begin with, one after the other."""
+
+    def __init__(self, lines: Sequence[Sequence[WorkItem]]) -> None:
+        self.lines = list(lines)
+
+    def more(self, idle: bool) -> Sequence[WorkItem]:
+        return self.lines.pop(0) if idle and self.lines else ()
+
+
+def test_directions_that_are_added_are_measured_unless_they_are_stored(job: Job) -> None:
+    first, *others = (RandomDirection(seed) for seed in (123, 777, 778))
+    lines = [[d, Visit(Point.from_coefficients([(d, 0.25)]), (job.sets[0].id,))] for d in others]
+    todo = [Visit(Point.from_coefficients([(first, 0.25)]), (job.sets[0].id,))]
+    outcome = job.run(actors=1, only=todo, source=Grows(lines))
+    assert outcome.visits == 3 and not outcome.failures
+    measured = [event["direction"] for event in job.events_named("direction_measured")]
+    assert {d.id for d in others} <= set(measured) and len(measured) == len(set(measured))
+    last = Visit(Point.from_coefficients([(others[1], 0.5)]), (job.sets[0].id,))
+    assert job.run(actors=1, only=todo, source=Grows([[others[1], last]])).visits == 2
+    assert [event["direction"] for event in job.events_named("direction_measured")] == measured
 
 
 @pytest.mark.parametrize("actors", [1, 2, 4])

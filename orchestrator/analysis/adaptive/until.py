@@ -25,6 +25,8 @@ from orchestrator.analysis.intervals import CONFIDENCE
 
 EFFECT = 0.7
 """Standard deviation c of the prior. About the values at which 5 to 15 values suffice; any c gives a valid interval."""
+FEWEST = 6
+"""The smallest number of values that have an interval at 95% confidence with this prior."""
 
 
 def half_width(values: Sequence[float], confidence: float = CONFIDENCE, effect: float = EFFECT) -> float | None:
@@ -38,7 +40,12 @@ def half_width(values: Sequence[float], confidence: float = CONFIDENCE, effect: 
     Returns:
         The unit of the values. None with fewer than two values, or too few for any bound at this confidence.
     """
-    n = len(values)
+    relative = relative_half_width(len(values), confidence, effect)
+    return None if relative is None else relative * float(np.std(values, ddof=1))
+
+
+def relative_half_width(n: int, confidence: float = CONFIDENCE, effect: float = EFFECT) -> float | None:
+    """Return the half-width after n values, divided by their standard deviation. None if there is no bound."""
     if n < 2:
         return None
     growth = 1.0 + n * effect**2
@@ -46,7 +53,7 @@ def half_width(values: Sequence[float], confidence: float = CONFIDENCE, effect: 
     if ratio >= growth:
         return None
     t_squared = (n - 1) * (ratio - 1.0) / (1.0 - ratio / growth)
-    return math.sqrt(t_squared / n) * float(np.std(values, ddof=1))
+    return math.sqrt(t_squared / n)
 
 
 def is_met(values: Sequence[float], target: float, confidence: float = CONFIDENCE, step: float = 0.0) -> bool:

@@ -33,7 +33,7 @@ def run(
     """Run three tasks of which each session stores one, and of which `lost` sessions end early."""
     stored, seen = SimpleNamespace(generations=set[str]()), list[list[str]]()
 
-    def in_session(prepared: Any, stored: Any, missing: Any, *_: Any) -> ExitCode:
+    def in_session(growing: Any, missing: Any, *_: Any) -> ExitCode:
         seen.append([task.key for task in missing.tasks])
         if len(seen) <= lost:
             stored.generations.add(missing.tasks[0].key)
@@ -44,11 +44,10 @@ def run(
     tasks: Any = [SimpleNamespace(key=name) for name in "abc"]
     config = SimpleNamespace(cluster=SimpleNamespace(kind=kind, part=None), retry=None)
 
-    def left(*_: Any) -> Any:
+    def left() -> Any:
         return SimpleNamespace(tasks=[task for task in tasks if task.key not in stored.generations])
 
-    monkeypatch.setattr(execute, "find_missing", left)
-    inputs: Any = (SimpleNamespace(config=config), stored, left(), None)
+    inputs: Any = (SimpleNamespace(prepared=SimpleNamespace(config=config), advance=left), left(), None)
     return execute._run_tasks(*inputs), seen
 
 

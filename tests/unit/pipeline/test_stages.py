@@ -18,6 +18,7 @@ from orchestrator.config.schema import Config, EngineConfig
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline import execute as execute_stage
 from orchestrator.pipeline.execute import execute, open_sweep
+from orchestrator.pipeline.growth import GrowingSweep
 from orchestrator.pipeline.judge import judge_sweep
 from orchestrator.pipeline.prepare import prepare
 from orchestrator.pipeline.reduce import reduce_stored
@@ -87,9 +88,9 @@ def test_running_scans_once_before_and_once_after(
     prepared = prepare(compose(overrides), Presets())
     executed: list[int] = []
 
-    def run_tasks(prepared: Any, stored: StoredSweep, missing: Any, *_: Any) -> ExitCode:
+    def run_tasks(growing: GrowingSweep, missing: Any, *_: Any) -> ExitCode:
         executed.append(len(missing.tasks))
-        stored.refresh()
+        growing.refresh()
         return ExitCode.COMPLETE
 
     monkeypatch.setattr(execute_stage, "_run_tasks", run_tasks)

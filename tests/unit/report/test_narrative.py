@@ -14,6 +14,7 @@ from orchestrator.report.narrative import clusters_sentence, details, paragraph,
 from orchestrator.report.page.content import tiles
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
+from orchestrator.sweep.until import GoalProgress, UntilOutcome
 from orchestrator.utils.choices import GridKind, Norm
 from tests.unit.landscapes import landscape
 from tests.unit.report.shapes import PATHS, SHAPES, Curve, basin, safe, with_hole
@@ -119,3 +120,23 @@ def test_the_clusters_of_probes_are_named() -> None:
     near = replace(clusters, source="text", clusters=31)
     assert "31 clusters of near-duplicates" in clusters_sentence(near)
     assert "no two of which are near-duplicates" in clusters_sentence(replace(near, clusters=40, largest=1))
+
+
+def test_goals_and_budgets_say_whether_they_are_met_and_where_the_results_are() -> None:
+    met = GoalProgress(name="visage", wanted=4.0, value=61.24, half_width=3.51, met=True)
+    lost = GoalProgress(name="radius", wanted=0.02, value=0.2, half_width=0.05, reason="nothing can be added")
+    grown = UntilOutcome(goals=(met, lost), directions=9, steps=40, sweep_id="b" * 16)
+    outcome = replace(grown, minutes=30, minutes_used=31.2, stopped_by="until.minutes")
+    summary = replace(summarize(landscape(basin)), sweep_id="a" * 16, until=outcome)
+    text, valid = details(summary), "(95%, valid although the run ends because of it)"
+    for sentence in (
+        f"until.visage=4 is met: over 9 directions VISAGE is 61.2 ± 3.51 {valid}.",
+        f"until.radius=0.02 is not met: over 9 directions the mean radius is 0.200 ± 0.0500 {valid}; nothing can be",
+        f"For this the sweep grew to 9 directions and 40 steps, whose results are those of sweep {'b' * 16}.",
+        "The run ended because until.minutes was spent. Used: 31.2 of until.minutes=30.",
+    ):
+        assert sentence in text
+    assert "For this the sweep grew" not in details(replace(summary, sweep_id="b" * 16))
+    begun = UntilOutcome(goals=(GoalProgress(name="radius", wanted=0.02),))
+    assert "until.radius=0.02 is not met: the requested grid is" in details(replace(summary, until=begun))
+    assert "until" not in details(replace(summary, until=None))

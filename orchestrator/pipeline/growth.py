@@ -1,0 +1,141 @@
+"""A sweep with goals (`until.visage`, `until.radius`) and the grids through which it grows until they are met.
+
+The requested sweep's folder has the runs. Which grid follows is a function of the stored verdicts, so that a run that
+was killed goes on where it was. The last whole grid is a sweep of its own, with results in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from orchestrator import judges
+from orchestrator.analysis import visage
+from orchestrator.analysis.growth import MOST_DIRECTIONS, MOST_POINTS, VISAGE, Goals, Growth, finest_step, grow
+from orchestrator.config.schema import Config
+from orchestrator.judges import first_text_judge
+from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
+from orchestrator.scoring.deciding import DecidingCounts, deciding_prompt_set
+from orchestrator.store.parts import TaskKey
+from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.sweep.grid import Grid, Sweep
+from orchestrator.sweep.tasks import Visit
+from orchestrator.sweep.until import GoalProgress, UntilOutcome
+from orchestrator.utils.choices import Retry
+from orchestrator.utils.errors import UserError
+
+
+def goals_of(config: Config) -> Goals:
+    """Return the goals of a configuration."""
+    return Goals(config.until.visage, config.until.radius)
+
+
+class GrowingSweep:
+    """A sweep, and the grid to which it has grown.
+
+    Attributes:
+        goals: Its goals.
+        prepared: The sweep with the grid that is measured now.
+        stored: The same, in the folder of the requested sweep.
+        requested: The requested sweep.
+        whole: The sweep with the last grid that is measured as far as it is asked for. None before the first.
+        growth: What that grid says about the goals. None before the first.
+    """
+
+    def __init__(self, prepared: PreparedSweep, stored: StoredSweep) -> None:
+        """Begin with the requested grid, whose goals `check_goals` has checked."""
+        self.goals = goals_of(prepared.config)
+        self.prepared, self.stored, self.requested = prepared, stored, stored
+        self.whole: Sweep | None = None
+        self.growth: Growth | None = None
+        self._retry_failed = prepared.config.retry == Retry.failed
+        self._given_up: set[TaskKey] = set()
+
+    def advance(self) -> MissingTasks:
+        """Move on to the first grid of which tasks are missing. Return its tasks; none if no grid follows."""
+        while True:
+            missing = find_missing(self.prepared, self.stored, self.prepared.config.cluster.part, self._retry_failed)
+            left = [task for task in missing.tasks if task.key not in self._given_up]
+            missing = dataclasses.replace(missing, tasks=left, given_up=missing.given_up | self._given_up)
+            if left or not missing.is_final or not self.goals.given:
+                return missing
+            self.growth, self.whole = grow(self.prepared.sweep.grid, self._counts(), self.goals), self.prepared.sweep
+            if self.growth.next is None:
+                return missing
+            self._move_to(self.growth.next)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no further grid follows: there are no goals, they are met, or nothing can be added that helps."""
+        return not self.goals.given or (self.growth is not None and self.growth.next is None)
+
+    def refresh(self) -> None:
+        """Read again what is stored: call this after visits were stored."""
+        self.stored.refresh()
+
+    def outcome(self) -> UntilOutcome | None:
+        """Return how far the sweep is, without its budgets. None without goals."""
+        if not self.goals.given:
+            return None
+        if self.growth is None or self.whole is None:
+            return UntilOutcome(goals=tuple(GoalProgress(name=n, wanted=w) for n, w in self.goals.given.items()))
+        grid = self.whole.grid
+        return UntilOutcome(goals=self.growth.progress, directions=grid.lines, steps=grid.steps, sweep_id=self.whole.id)
+
+    def give_up(self, visit: Visit) -> None:
+        """Go on without the verdicts on a visit that this run gave up."""
+        self._given_up |= {(visit.point.id, set_id) for set_id in visit.prompt_set_ids}
+
+    def _counts(self) -> dict[str, tuple[int, int]]:
+        counts = DecidingCounts(self.stored, self.prepared.prompt_sets)
+        counts.read_stored()
+        return counts.counts
+
+    def _move_to(self, grid: Grid) -> None:
+        sweep = dataclasses.replace(self.prepared.sweep, grid=grid)
+        self.prepared = dataclasses.replace(self.prepared, sweep=sweep)
+        self.stored = StoredSweep(self.stored.folder, sweep)
+
+
+def overrides_of(prepared: PreparedSweep, sweep: Sweep, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that request the sweep to which another one has grown, without goals."""
+    grid, options = sweep.grid, prepared.config.grid
+    steps = "steps"
+    if grid.is_plane and options.plane_steps:
+        steps = "plane_steps"
+    elif not grid.is_plane and options.crowded_steps and options.crowded_steps == prepared.sweep.grid.steps:
+        steps = "crowded_steps"
+    changed = {"grid.directions": grid.directions, f"grid.{steps}": grid.steps}
+    kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in changed]
+    return [*kept, *(f"{name}={value}" for name, value in changed.items())]
+
+
+def check_goals(prepared: PreparedSweep) -> None:
+    """Raise UserError if a goal of a sweep has no meaning for its grid, or can never be met."""
+    goals, grid = goals_of(prepared.config), prepared.sweep.grid
+    for name, wanted in goals.given.items():
+        field, value = f"until.{name}", f"{wanted:g}"
+        judge = first_text_judge(prepared.sweep.judges)
+        if judge is None:
+            remedy = "needs verdicts during the sweep, from a judge of texts of this program: add keyword to judges"
+            raise UserError(field, value, remedy)
+        deciding_prompt_set(judges.get(judge.name), prepared.prompt_sets, field, value)
+        if name == VISAGE:
+            reason = visage.why_inapplicable(grid.to_json()) or _why_uncovered(grid)
+            if reason is not None:
+                raise UserError(field, value, f"VISAGE is undefined for this grid: {reason}")
+        elif wanted < (finest := finest_step(grid) / 2.0):
+            remedy = f"cannot be less than half the distance between points, and on the finest grid of {MOST_POINTS:,} "
+            raise UserError(field, value, f"{remedy}points that is {finest:.2g}: give at least that")
+
+
+def _why_uncovered(grid: Grid) -> str | None:
+    """Return why the points of a grid do not cover the range of VISAGE. None if they do."""
+    axes = grid.coordinates()
+    places = [(x, y) for x in axes[0] for y in axes[1]] if len(axes) > 1 else [(x,) for x in axes[0]]
+    return visage.measure(places, [0.0] * len(places)).reason
+
+
+def most_growth() -> str:
+    """Return how far a sweep with goals may grow, in words."""
+    return f"at most {MOST_DIRECTIONS} directions and {MOST_POINTS:,} points"
