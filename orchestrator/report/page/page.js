@@ -659,7 +659,9 @@
     $("detail-category").replaceChildren(el("option", {}, address.get("category"))); // `open` keeps a category that exists
     const at = address.has("response") ? Number(address.get("response")) : null;
     const opened = withRow(id, (each) => each.label === label, (...found) => open(...found, at)) ?? withRow(id, () => true, (...found) => open(...found, at));
-    if (!opened) $("link-note").hidden = false;
+    if (opened) return;
+    $("detail").close();
+    $("link-note").hidden = false;
   }
 
   const currentIndex = () => detail.chosen[detail.current]?.index ?? null;
