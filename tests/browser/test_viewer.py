@@ -206,7 +206,7 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
     wait(other, "!location.hash.includes('point')")
     other.page.evaluate("link => location.assign(link)", link)  # as if it were typed into the address bar
     assert shown(other) == before
-    report = open_page(f"{line_study.write_report().as_uri()}#{link.partition('#')[2]}")
+    report = open_page(f"{(line_study.folder / 'report.html').as_uri()}#{link.partition('#')[2]}")
     assert shown(report) == before
     other.page.evaluate("location.hash = '#point=nowhere'")
     other.page.locator("#link-note").wait_for()
