@@ -61,6 +61,7 @@ RECORDS: Mapping[str, type[Any]] = {
             documents.Report,
             documents.Export,
             documents.View,
+            documents.Bundle,
             documents.Preset,
             documents.Geometry,
             documents.Finetuning,

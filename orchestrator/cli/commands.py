@@ -473,7 +473,10 @@ def _write_bundle(root: Path, bundle: str, options: ReportConfig, as_json: bool)
     for problem in problems:
         logger.warning("left out: %s", problem)
     index = target / "index.html"
-    print(json.dumps({"bundle": str(index), "left_out": problems}) if as_json else index)
+    if as_json:
+        print_json(documents.Bundle(bundle=str(index), left_out=tuple(problems)).to_json())
+    else:
+        print(index)
     return ExitCode.NOT_MET if problems else ExitCode.COMPLETE
 
 

@@ -156,6 +156,20 @@ class View(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bundle(JsonRecord):
+    """What `view bundle=DIR` prints.
+
+    Attributes:
+        bundle: Path of the bundle's index.html.
+        left_out: One sentence for each sweep that could not be read.
+    """
+
+    schema: str = "bundle/1"
+    bundle: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset(JsonRecord):
     """A preset that `models` lists.
 

@@ -155,7 +155,9 @@ def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: py
     assert "Here is a list …" in page.read_text() and "Here is a list of" not in page.read_text()
     assert {path.name for path in page.parent.iterdir()} >= {"index.html", "landscape.csv"}
     (target / "old").touch()
-    assert main(call) == 0 and not (target / "old").exists()
+    assert main([*call, "--json"]) == 0 and not (target / "old").exists()
+    printed = read_documents(capsys.readouterr().out)
+    assert printed == {"schema": "bundle/1", "bundle": str(target / "index.html"), "left_out": []}
     (target / ".safety-landscape-bundle").unlink()
     assert main(call) == 2 and "holds something else than a bundle" in capsys.readouterr().err
     assert page.exists() and files(studies) == before
