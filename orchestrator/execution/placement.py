@@ -13,7 +13,7 @@ from orchestrator.execution.events import Observer
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.utils.console import duration
 
-FIRST_NOTICE = 5.0  # seconds after which a wait is told; a process needs one or two to start
+FIRST_NOTICE = 5.0  # seconds after which a wait for resources is told; a process needs one or two to start
 SECOND_NOTICE = 60.0  # seconds after which it is told again; then each time that the wait has doubled
 
 NodeResources = Callable[[], Sequence[tuple[Mapping[str, float], Mapping[str, float]]]]
@@ -63,10 +63,16 @@ class PlacementWait:
             why = _describe(self._fields(pending, placed, waited))
             hint = "stored results are kept, and the same command resumes"
             raise NoActorPlacedError(f"cluster.wait_limit={self._limit:g}: {why}; {hint}")
-        if waited < self._next_notice:
+        if waited < self._next_notice or (waited < SECOND_NOTICE and not self._is_short()):
             return
         self._next_notice = max(SECOND_NOTICE, 2 * waited) if not placed else float("inf")
         self._observe("actors_waiting", **self._fields(pending, placed, waited))
+
+    def _is_short(self) -> bool:
+        """Return whether no node has free what an actor needs. Otherwise Ray is only slow to start its process."""
+        return not any(
+            all(free.get(name, 0.0) >= amount for name, amount in self._needed.items()) for free, _ in self._nodes()
+        )
 
     def _fields(self, pending: int, placed: int, waited: float) -> dict[str, Any]:
         """Return the fields of the event `actors_waiting`."""
@@ -92,7 +98,7 @@ def describe_wait(fields: Mapping[str, Any]) -> str:
 
 def _describe(fields: Mapping[str, Any]) -> str:
     needed, free, most, total = (fields[name] for name in ("needed", "free", "most_free", "total"))
-    needs = " and ".join(f"{amount:g} {name}" for name, amount in needed.items()) or "no GPU or CPU"
+    needs = " and ".join(f"{amount:g} {name}" for name, amount in needed.items()) or "no GPU or CPU of its own"
     has = [
         f"{free[name]:g} of {total[name]:g} {name}"
         + (f" (at most {most[name]:g} on one node)" if most[name] < amount <= free[name] else "")

@@ -59,11 +59,11 @@ def test_a_wait_is_told_after_seconds_and_then_ever_less_often_until_its_limit(m
 def test_a_run_with_an_actor_goes_on_without_limit_and_is_told_once_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = Clock(monkeypatch, BUSY, gpus_per_actor=1, wait_limit=60)
+    clock = Clock(monkeypatch, [({}, {"GPU": 8.0})], gpus_per_actor=1, wait_limit=60)
     clock.run(500, pending=3, placed=5)
     ((_, fields),) = clock.told
     assert describe_wait(fields) == (
-        "3 more actors wait, each for 1 GPU, and the cluster has free: 1 of 8 GPU; the run goes on with 5"
+        "3 more actors wait, each for 1 GPU, and the cluster has free: 0 of 8 GPU; the run goes on with 5"
     )
 
 
@@ -86,10 +86,16 @@ def test_free_resources_that_no_single_node_has_are_told_as_such(monkeypatch: py
     assert "the cluster has free: 5 of 8 GPU (at most 3 on one node)" in describe_wait(clock.told[0][1])
 
 
-def test_a_cluster_without_nodes_and_actors_without_resources_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_nodes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = Clock(monkeypatch, [], gpus_per_actor=0.5)
     gone.run(10, pending=1, placed=0)
     assert "each needs 0.5 GPU, and the cluster has free: 0 of 0 GPU" in describe_wait(gone.told[0][1])
-    none = Clock(monkeypatch, BUSY)
-    none.run(10, pending=1, placed=0)
-    assert "no actor has started for 5.0 s: each needs no GPU or CPU" in describe_wait(none.told[0][1])
+
+
+def test_a_process_that_starts_slowly_is_told_later_than_a_lack_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+    none, free = Clock(monkeypatch, BUSY), Clock(monkeypatch, BUSY, gpus_per_actor=1)
+    for clock in (none, free):
+        monkeypatch.setattr(placement.time, "monotonic", lambda clock=clock: clock.now)
+        clock.run(100, pending=1, placed=0)
+        assert clock.times == [60]
+    assert "no actor has started for 1 min 0 s: each needs no GPU or CPU of its own" in describe_wait(none.told[0][1])
