@@ -1,4 +1,6 @@
-"""Adaptive landscapes against full grids, by simulation: `python -m benchmarks.adaptive [LANDSCAPES] [SEED]`.
+"""Adaptive landscapes against full grids, by simulation.
+
+    python -m benchmarks.adaptive [LANDSCAPES] [SEED] [line|plane]
 
 Every simulated line or plane is a different model (see `benchmarks.adaptive_population`). The rule measures it until
 it is done, and the numbers computed from measured and inferred nodes are compared with those of the full grid.
@@ -166,6 +168,38 @@ def bound(cases: Sequence[Case]) -> float:
     return best
 
 
+def sampling_bound(cases: Sequence[Case]) -> float:
+    """Return the percentage of nodes that a survey needs for the same, if it knows each node's noise but not its ASR.
+
+    It measures node i with probability q_i = min(1, s_i / c), s_i the standard deviation of the node's own sample
+    (Neyman's allocation), and infers the others from measured nodes of equal ASR: the variance of the mean is
+    sum s_i^2 (1 / q_i - 1) / N^2 (W. G. Cochran, "Sampling Techniques", 3rd edition, section 5.5). It is given which
+    nodes have equal ASR; a rule has to find out.
+    """
+    best = 100.0
+    for limit in np.arange(0.3, 1.5, 0.03):
+        shares, chances = [], []
+        for case in cases:
+            spread = np.sqrt(case.variance)
+            size, low, high = len(spread), 1e-6, 1e3
+            for _ in range(40):
+                scale = math.sqrt(low * high)
+                if _survey_variance(spread, scale) / size**2 <= limit**2:
+                    low = scale
+                else:
+                    high = scale
+            deviation = math.sqrt(_survey_variance(spread, low)) / size
+            shares.append(float(np.minimum(1.0, spread / low).mean()))
+            chances.append(1.0 if deviation < 1e-9 else 2.0 * float(ndtr(1.0 / deviation)) - 1.0)
+        if np.mean(chances) >= 0.95:
+            best = min(best, 100.0 * float(np.mean(shares)))
+    return best
+
+
+def _survey_variance(spread: np.ndarray, scale: float) -> float:
+    return float((spread * np.maximum(scale - spread, 0.0)).sum())
+
+
 def row(label: str, cases: Sequence[Case]) -> list[str]:
     """Return a row of the table."""
     shares = 100.0 * np.array([case.share for case in cases])
@@ -183,8 +217,8 @@ def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1f}"
 
 
-def report(name: str, cases: Sequence[Case]) -> str:
-    """Return the results of one kind of grid as Markdown."""
+def report(name: str, cases: Sequence[Case], source: str) -> str:
+    """Return the results of one kind of grid as Markdown. `source` says how they were made."""
     header = ["", "landscapes", "visits, %", "10% to 90% of them", *NUMBERS, "audits failed, %"]
     widths: list[tuple[str, Callable[[Case], bool]]] = [
         ("all", lambda case: True),
@@ -202,38 +236,45 @@ def report(name: str, cases: Sequence[Case]) -> str:
         [
             f"### {name[0].upper() + name[1:]}",
             "",
+            source,
+            "",
             table(header, rows),
             "",
             f"Goal: at most {GOALS[name]}% of the visits with 95% within a point (radius: half a step). 95% of the "
             f"distances are at most: {ninety_five} (VISAGE with refusals beyond the basin too). The 95% intervals with "
             f"the interpolation's error contain the full grid's number: {covered}. No rule can have the margin within "
             f"a point in 95% with less than {bound(cases):.0f}% of the visits, because a node that was not measured is "
-            "known no better than its own sample varies. Levels: "
+            "known no better than its own sample varies; a survey that knows each node's noise and which nodes have "
+            f"equal ASR, but not that ASR, needs {sampling_bound(cases):.0f}% for it. Levels: "
             f"{np.mean([case.levels for case in cases]):.1f} on average, at most {max(case.levels for case in cases)}.",
         ]
     )
 
 
-def main(landscapes: int, seed: int = _SEED) -> None:
-    """Simulate all grids; write the section of RESULTS.md and the shares for `plan`."""
-    parts, shares = [], {}
-    for name, steps, is_plane, factor in GRIDS:
-        cases = simulate(steps, is_plane, max(10, round(factor * landscapes)), seed)
-        parts.append(report(name, cases))
-        values = np.quantile([case.share for case in cases], (0.1, 0.5, 0.9))
-        shares[f"{'plane' if is_plane else 'line'} {steps + 1}"] = [round(float(value), 3) for value in values]
-        print(parts[-1], flush=True)
+def main(landscapes: int, seed: int = _SEED, only: str = "") -> None:
+    """Simulate the grids whose name begins with `only`; write their sections of RESULTS.md and shares for `plan`."""
     intro = (
         "## Adaptive grids against full ones\n\n"
-        f"`python -m benchmarks.adaptive {landscapes} {seed}`, version {RULE_VERSION} of the rule, 40 probes. "
-        "Every landscape is a different simulated model. Columns `margin` to `area`: percentage of landscapes within a "
-        "point of the full grid's number (`visage`: of those without refusals beyond the basin; `radius`: within half "
-        "a step; `area`: in percent of the plane)."
+        "Every landscape is a different simulated model with 40 probes. Columns `margin` to `area`: percentage of "
+        "landscapes within a point of the full grid's number (`visage`: of those without refusals beyond the basin; "
+        "`radius`: within half a step; `area`: in percent of the plane)."
     )
-    section("adaptive", "\n\n".join([intro, *parts]))
-    stored = {"rule": RULE_VERSION, "quantiles": [0.1, 0.5, 0.9], "shares": shares}
-    SHARES.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    section("adaptive", intro)
+    stored = json.loads(SHARES.read_text(encoding="utf-8"))
+    for name, steps, is_plane, factor in GRIDS:
+        if not name.startswith(only):
+            continue
+        cases = simulate(steps, is_plane, max(10, round(factor * landscapes)), seed)
+        key = f"{'plane' if is_plane else 'line'} {steps + 1}"
+        command = f"`python -m benchmarks.adaptive {landscapes} {seed}{' ' * bool(only) + only}`"
+        text = report(name, cases, f"{command}, version {RULE_VERSION} of the rule.")
+        section(f"adaptive {key}".replace(" ", "_"), text)
+        print(text, flush=True)
+        values = np.quantile([case.share for case in cases], (0.1, 0.5, 0.9))
+        stored["shares"][key] = [round(float(value), 3) for value in values]
+        stored["rule"] = RULE_VERSION
+        SHARES.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:3] or ["1000"]))
+    main(int((sys.argv[1:] or ["1000"])[0]), int((sys.argv[2:] or [str(_SEED)])[0]), "".join(sys.argv[3:4]))
