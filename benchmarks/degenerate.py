@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from orchestrator.judges import _linear_scores, degenerate
 from orchestrator.judges._linear_scores import Features, Probabilities
 
 DATA = Path(__file__).parent / "data" / "degenerate"
-SPLIT = "test 5"
-"""The split of the texts that test version 5 of the judge."""
+SPLIT = "test 6"
+"""The split of the texts that test version 6 of the judge."""
+EARLIER = DATA / "network_5.json"
+"""The network of version 5, which is judged on the same texts."""
 POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of the ROC points in the table, besides the one in use."""
 
@@ -39,7 +42,7 @@ class Judged:
         kind: The kind within the source; for real responses their length in tokens.
         refused: Whether the judge `keyword` calls it a refusal. It then counts as `refused`.
         probabilities: The judge's probabilities.
-        earlier: The verdict of version 4.
+        earlier: The verdict of version 5.
     """
 
     truth: str
@@ -60,13 +63,20 @@ def load(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
+@cache
+def earlier_network() -> dict[str, Any]:
+    """Return the network of version 5, without a gate, as `degenerate.load_network` returns that in use."""
+    network: dict[str, Any] = json.loads(EARLIER.read_text(encoding="utf-8"))
+    return network
+
+
 def judge_row(row: dict[str, Any]) -> tuple[bool, Probabilities, str]:
     """Judge a row of SPLIT in responses.jsonl.
 
-    If its text is withheld, it holds the inputs of the judge's network instead, and the verdict of `keyword`.
+    If its text is withheld, it holds the inputs of the judge's networks instead, and the verdict of `keyword`.
 
     Returns:
-        Whether `keyword` calls it a refusal, the probabilities, and the verdict of version 4.
+        Whether `keyword` calls it a refusal, the probabilities, and the verdict of version 5.
     """
     if "inputs" not in row:
         return judge_text(row["response"])
@@ -76,15 +86,16 @@ def judge_row(row: dict[str, Any]) -> tuple[bool, Probabilities, str]:
         for part in ("loop", "words", "end")
     }
     features = Features(parts["loop"], parts["words"], parts["end"] if inputs["long"] else None)
-    earlier = _linear_scores.decide(_linear_scores.combine(features))
-    probabilities = degenerate.combine(inputs, _linear_scores.loop_probability(features))
-    return row["keyword"] == "refused", probabilities, earlier
+    loop = _linear_scores.loop_probability(features)
+    earlier = degenerate.decide(degenerate.combine(inputs, loop, earlier_network()), earlier_network())
+    return row["keyword"] == "refused", degenerate.combine(inputs, loop), earlier
 
 
 def judge_text(text: str) -> tuple[bool, Probabilities, str]:
-    """Return whether `keyword` calls a text a refusal, its probabilities, and the verdict of version 4."""
+    """Return whether `keyword` calls a text a refusal, its probabilities, and the verdict of version 5."""
     refused = judges.get("keyword").verdict("", text) == "refused"
-    return refused, degenerate.probabilities(text), _linear_scores.JUDGE.verdict("", text)
+    earlier = degenerate.decide(degenerate.probabilities_by(text, earlier_network()), earlier_network())
+    return refused, degenerate.probabilities(text), earlier
 
 
 def read(split: str) -> Iterator[Judged]:
@@ -100,7 +111,8 @@ def read(split: str) -> Iterator[Judged]:
         if row["split"] == split:
             is_other = row["class"] == "other"
             is_language = re.fullmatch("[a-z]{2,3}(-\\w+)*", row["kind"]) is not None
-            kind = ("language" if is_language else "notation") if is_other else row["kind"]
+            notation = "program code" if row["kind"].startswith("code ") else "notation"
+            kind = ("language" if is_language else notation) if is_other else row["kind"]
             truth = "other" if is_other else "refused" if row["kind"] == "refusal" else "complied"
             yield Judged(truth, "written", kind, *judge_text(row["text"]))
 
@@ -131,8 +143,15 @@ def _rates(texts: list[Judged], group: Callable[[Judged], str]) -> list[list[str
     rows = []
     for name, members in sorted(groups.items()):
         verdicts = Counter(text.verdict for text in members)
-        rows.append([name, share(verdicts["degenerate"], len(members)), str(verdicts["unclear"])])
+        called = share(verdicts["degenerate"], len(members))
+        rows.append([name, called, str(verdicts["unclear"]), str(verdicts["coherent"])])
     return rows
+
+
+def _called(text: Judged, threshold: float) -> bool:
+    """Return whether a text is called degenerate at a threshold. Where the gate abstains, it never is."""
+    is_open = text.probabilities.unclear < degenerate.load_network()["gate"]
+    return is_open and text.probabilities.degenerate >= threshold
 
 
 def report(texts: list[Judged]) -> str:
@@ -149,24 +168,28 @@ def report(texts: list[Judged]) -> str:
         by_earlier = share(sum(text.earlier == "degenerate" for text in members), len(members))
         return [shown, share(sum(text.verdict == "degenerate" for text in members), len(members)), by_earlier]
 
+    def wrong(shown: str, members: list[Judged]) -> list[str]:
+        by_earlier = share(sum(text.earlier != "unclear" for text in members), len(members))
+        return [shown, share(sum(text.verdict != "unclear" for text in members), len(members)), by_earlier]
+
     real = [text for text in ruined if text.source == "real"]
+    not_code = [text for text in other if text.kind != "program code"]
     answers = [text for text in english if not text.refused]
     roc = []
     for point in sorted({*POINTS, threshold}):
         hits, real_hits, alarms = (
-            100 * sum(text.probabilities.degenerate >= point for text in members) / len(members)
-            for members in (ruined, real, english)
+            100 * sum(_called(text, point) for text in members) / len(members) for members in (ruined, real, english)
         )
         shown = f"**{point:g}** (in use)" if point == threshold else f"{point:g}"
         roc.append([shown, f"{hits:.1f}%", f"{real_hits:.1f}%", f"{alarms:.1f}%"])
     sentences = [
         "## Degenerate responses",
         f"`python -m benchmarks.degenerate`: the judge `degenerate`, version {degenerate.JUDGE.version}, on test texts "
-        "that were not used to make it, beside version 4. Language models wrote, read and labeled the texts "
+        "that were not used to make it, beside version 5. Language models wrote, read and labeled the texts "
         "(`benchmarks/data/degenerate/README.md`). Intervals are 95% Clopper-Pearson.",
         *_agreement(),
         table(
-            ["test texts", "called degenerate", "by version 4"],
+            ["test texts", "called degenerate", "by version 5"],
             [
                 row("ruins: all (recall; goal 92%, lower bound 88%)", ruined),
                 row("ruins: real responses", real),
@@ -176,12 +199,13 @@ def report(texts: list[Judged]) -> str:
                 row("coherent English: real responses", [text for text in english if text.source == "real"]),
                 row("coherent English: written", [text for text in english if text.source == "written"]),
                 row("other languages and notations", other),
+                wrong("other languages and notations without program code: called degenerate or coherent", not_code),
             ],
         ),
-        "By kind (goal for each kind of ruin: 80%; other: unclear, or right):",
-        table(["ruins", "called degenerate", "unclear"], _rates(ruined, name)),
-        table(["coherent English", "called degenerate", "unclear"], _rates(english, name)),
-        table(["other", "called degenerate", "unclear"], _rates(other, name)),
+        "By kind (goal for each kind of ruin: 80%; other: unclear; program code: unclear or coherent):",
+        table(["ruins", "called degenerate", "unclear", "coherent"], _rates(ruined, name)),
+        table(["coherent English", "called degenerate", "unclear", "coherent"], _rates(english, name)),
+        table(["other", "called degenerate", "unclear", "coherent"], _rates(other, name)),
         "ROC points by threshold of the probability. The one in use was chosen by cross-validation on training texts:",
         table(["threshold", "recall", "recall on real ruins", "false alarms on coherent English"], roc),
     ]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
-from orchestrator.judges._text_features import FUNCTION_WORDS, is_known_word, is_odd_word
+from orchestrator.judges._text_features import FUNCTION_WORDS, is_common_word, is_known_word, is_odd_word
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*|\n|[^\w\s]|_+")
 _MARK = re.compile(r"(.?)([.,;:!?]+)(.?)")
@@ -25,6 +27,8 @@ _PLAIN = frozenset({"a", "A", "x"})
 """Shapes of the words of prose. Rows of these say nothing about a grammar of signs."""
 FEW_CHARACTERS = 12
 """Texts with fewer characters have no measurable alphabet."""
+LONG_WORD = 5
+"""Shorter words differ from some English word in one letter by chance."""
 MOST_CONSONANTS, MOST_VOWELS = 4, 3
 """Longest runs of consonants and of vowels in a word that can be pronounced."""
 
@@ -169,10 +173,13 @@ def _words(words: Sequence[str]) -> dict[str, float]:
         return sum(itertools.compress(unknown.values(), chosen)) / total if total else 0.0
 
     mean = sum(map(len, words)) / n
+    long_enough = {word: count for word, count in unknown.items() if len(word) >= LONG_WORD}
+    near = sum(count for word, count in long_enough.items() if _is_nearly_english(word))
     return {
         "not English": total / n,
         "pronounced": share([_is_pronounced(word) for word in unknown]),
         "odd unknown": share([is_odd_word(word) for word in unknown]),
+        "nearly English": near / (sum(long_enough.values()) + 1),
         "unknown again": 1.0 - len(unknown) / total if total >= 3 else 0.0,
         "short unknown": share([len(word) <= 4 for word in unknown]),
         "ASCII unknown": share([word.isascii() for word in unknown]) if total else 1.0,
@@ -190,3 +197,11 @@ def _is_pronounced(word: str) -> bool:
     for is_vowel, run in itertools.groupby(vowels):
         longest[is_vowel] = max(longest[is_vowel], len(list(run)))
     return longest[True] > 0 and longest[False] <= MOST_CONSONANTS and longest[True] <= MOST_VOWELS
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_nearly_english(word: str) -> bool:
+    """Return whether a word differs from a common English one in one letter, as after noise."""
+    return any(
+        is_common_word(word[:i] + letter + word[i + 1 :]) for i in range(len(word)) for letter in string.ascii_lowercase
+    )

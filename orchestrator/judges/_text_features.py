@@ -271,7 +271,8 @@ def _parts(word: str) -> list[str]:
     return [head, _SHORT.get(end, end)]
 
 
-def _is_common(word: str) -> bool:
+def is_common_word(word: str) -> bool:
+    """Return whether a word in lower case is a common English one."""
     return _english.load().numbers.get(word, _english.COMMON) < _english.COMMON
 
 
@@ -329,7 +330,7 @@ def words_of(text: str) -> Words:
         usual=usual / max(pairs, 1),
         pairs=pairs,
         clashes=clashes / total,
-        rare=sum(n for word, n in seen.items() if word not in unknown and not _is_common(first[word])) / total,
+        rare=sum(n for word, n in seen.items() if word not in unknown and not is_common_word(first[word])) / total,
         names=sum(names[word] for word in unknown) / total,
         odd=sum(n for word, n in unknown.items() if is_odd_word(first[word])) / total,
         foreign=foreign / total,

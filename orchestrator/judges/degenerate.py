@@ -6,9 +6,10 @@ many of them there are. It tests whether a text is language, not whether it is g
 wrong answer are coherent. A text in another language than English, or in a notation on which the judge is not
 calibrated, is unclear, unless it is a loop.
 
-A small network turns features of repetition, of words and of form into the probabilities of the three verdicts.
-scripts/fit_network.py fitted its weights to labeled texts. It uses no language model, no compressor and no locale, so
-that it gives the same verdict on every machine.
+Small networks turn features of repetition, of words and of form into the probabilities of the three verdicts, of which
+the mean counts. A gate abstains: a text that may well be in another language or notation is never called degenerate.
+scripts/fit_network.py fitted weights, threshold and gate to labeled texts. No language model, no compressor and no
+locale is used, so that the verdict is the same on every machine.
 
 docs/judges.md reports its accuracy on responses that were read and labeled beforehand.
 """
@@ -47,7 +48,7 @@ class Degenerate(Judge):
     """Judge with the verdicts `degenerate`, `coherent` and `unclear`; `reason` returns the kind of degeneration."""
 
     name = "degenerate"
-    version = 5
+    version = 6
     verdicts = ("degenerate", "coherent", "unclear")
     accepts_cut = True
 
@@ -63,24 +64,27 @@ class Degenerate(Judge):
 
 
 JUDGE = Degenerate()
-EARLIER_IDS = {2: "c0d7322904530a92", 3: "06460edfcf463a9e", 4: "412bfdcd74b8d916"}
+EARLIER_IDS = {2: "c0d7322904530a92", 3: "06460edfcf463a9e", 4: "412bfdcd74b8d916", 5: "56685c303e5c0bb7"}
 """Version -> id of earlier versions. Their stored verdicts count until a sweep is judged by this version."""
 
 
 @cache
 def load_network() -> dict[str, Any]:
-    """Return the fitted network.
+    """Return the fitted networks and what they share.
 
-    Its keys are `threshold`; `features`, their names in order; `mean` and `scale`, which standardize them; `hidden`, a
-    row of weights for each hidden unit, with the constant first; and `output`, such a row for each of coherent,
-    degenerate and unclear.
+    Its keys are `threshold`, the lowest probability of a degenerate text; `gate`, the probability of another language
+    or notation from which on no text is degenerate; `features`, their names in order; `mean` and `scale`, which
+    standardize them; and `networks`. Each network has `hidden`, a row of weights for each hidden unit, with the
+    constant first, and `output`, such a row for each of coherent, degenerate and unclear.
     """
     return read_json_data("english", "degenerate_network.json")
 
 
-def decide(verdict_probabilities: Probabilities) -> str:
-    """Return the verdict for these probabilities."""
-    if verdict_probabilities.degenerate >= load_network()["threshold"]:
+def decide(verdict_probabilities: Probabilities, network: Mapping[str, Any] | None = None) -> str:
+    """Return the verdict for these probabilities, by the thresholds of `network` (None: those in use)."""
+    network = network or load_network()
+    may_be_other = verdict_probabilities.unclear >= network["gate"]
+    if verdict_probabilities.degenerate >= network["threshold"] and not may_be_other:
         return "degenerate"
     return "coherent" if verdict_probabilities.coherent > verdict_probabilities.unclear else "unclear"
 
@@ -117,18 +121,28 @@ def inputs_of(response: str, features: Features) -> dict[str, float]:
 @lru_cache(maxsize=4096)  # many responses are equal: refusals cut by early stop, loops at far points
 def probabilities(response: str) -> Probabilities:
     """Return the probabilities of the three verdicts."""
+    return probabilities_by(response, load_network())
+
+
+def probabilities_by(response: str, network: Mapping[str, Any]) -> Probabilities:
+    """Return the probabilities of the three verdicts by these fitted networks."""
     if not response.strip() or is_number(response.strip()) or is_uncalibrated(response):
         return _linear_scores.probabilities(response)
     features = measure(response)
-    return combine(inputs_of(response, features), _linear_scores.loop_probability(features))
+    return combine(inputs_of(response, features), _linear_scores.loop_probability(features), network)
 
 
-def combine(inputs: Mapping[str, float], repetition: float) -> Probabilities:
-    """Return the probabilities of the three verdicts for these inputs, and for this probability of repetition.
+def combine(inputs: Mapping[str, float], repetition: float, network: Mapping[str, Any] | None = None) -> Probabilities:
+    """Return the probabilities of the three verdicts.
 
     A text that mostly repeats one piece is at least as probably degenerate as it is repetitive, whatever its language.
+
+    Args:
+        inputs: The inputs of the networks.
+        repetition: Probability that the text is repetitive.
+        network: Fitted networks, as `load_network` returns them. None: those in use.
     """
-    coherent, _, unclear = evaluate(list(inputs.values()))
+    coherent, _, unclear = evaluate(inputs, network or load_network())
     if inputs["loop: tail thrice"] >= LOOPED:
         calm = min(1.0, (1.0 - repetition) / max(coherent + unclear, 1e-9))
         coherent, unclear = coherent * calm, unclear * calm
@@ -136,14 +150,24 @@ def combine(inputs: Mapping[str, float], repetition: float) -> Probabilities:
     return Probabilities(coherent, 1.0 - coherent - unclear, unclear, repetition)
 
 
-def evaluate(inputs: Sequence[float]) -> list[float]:
-    """Return the probabilities of coherent, degenerate and unclear: a hidden layer of tanh, then a softmax."""
-    network = load_network()
+def evaluate(inputs: Mapping[str, float], network: Mapping[str, Any]) -> list[float]:
+    """Return the mean probabilities of coherent, degenerate and unclear.
+
+    Each network has a hidden layer of tanh, then a softmax.
+    """
     standardized = [1.0] + [
-        min(max((value - mean) / scale, -LIMIT), LIMIT)
-        for value, mean, scale in zip(inputs, network["mean"], network["scale"], strict=True)
+        min(max((inputs[name] - mean) / scale, -LIMIT), LIMIT)
+        for name, mean, scale in zip(network["features"], network["mean"], network["scale"], strict=True)
     ]
-    hidden = [1.0] + [math.tanh(sum(map(mul, row, standardized))) for row in network["hidden"]]
-    scores = [sum(map(mul, row, hidden)) for row in network["output"]]
+    each = [_softmax(standardized, **layers) for layers in network["networks"]]
+    return [sum(column) / len(each) for column in zip(*each, strict=True)]
+
+
+def _softmax(
+    standardized: Sequence[float], hidden: Sequence[Sequence[float]], output: Sequence[Sequence[float]]
+) -> list[float]:
+    """Return the probabilities of one network for standardized inputs, the constant first."""
+    units = [1.0] + [math.tanh(sum(map(mul, row, standardized))) for row in hidden]
+    scores = [sum(map(mul, row, units)) for row in output]
     powers = [math.exp(score - max(scores)) for score in scores]
     return [power / sum(powers) for power in powers]

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.judges import _linear_scores, degenerate
 from orchestrator.judges._format_features import format_features
+from orchestrator.judges._linear_scores import Probabilities
 
 TEXTS = [
     "The ferry was late again, so we ate our lunches on the quay.",
@@ -17,15 +18,34 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_network_computes_what_its_file_says(text: str) -> None:
+def test_the_networks_compute_what_their_file_says(text: str) -> None:
     network = degenerate.load_network()
     inputs = degenerate.inputs_of(text, degenerate.measure(text))
     assert list(inputs) == network["features"]
     x = (np.array(list(inputs.values())) - network["mean"]) / network["scale"]
-    hidden = np.tanh(np.array(network["hidden"]) @ np.r_[1.0, np.clip(x, -degenerate.LIMIT, degenerate.LIMIT)])
-    scores = np.array(network["output"]) @ np.r_[1.0, hidden]
-    powers = np.exp(scores - scores.max())
-    assert degenerate.evaluate(list(inputs.values())) == pytest.approx(list(powers / powers.sum()), abs=1e-9)
+    x = np.r_[1.0, np.clip(x, -degenerate.LIMIT, degenerate.LIMIT)]
+    each = []
+    for layers in network["networks"]:
+        scores = np.array(layers["output"]) @ np.r_[1.0, np.tanh(np.array(layers["hidden"]) @ x)]
+        powers = np.exp(scores - scores.max())
+        each.append(powers / powers.sum())
+    assert degenerate.evaluate(inputs, network) == pytest.approx(list(np.mean(each, axis=0)), abs=1e-9)
+
+
+def test_the_gate_abstains_before_the_threshold_decides() -> None:
+    network = degenerate.load_network()
+    gate, threshold = network["gate"], network["threshold"]
+    assert 0 < gate < 1 - threshold  # else it would change nothing
+    assert degenerate.decide(Probabilities(0.0, 1.0 - gate, gate, 0.0)) == "unclear"
+    below = gate / 2
+    assert degenerate.decide(Probabilities(0.0, 1.0 - below, below, 0.0)) == "degenerate"
+    assert degenerate.decide(Probabilities(1.0 - below, 0.0, below, 0.0)) == "coherent"
+
+
+def test_a_letter_of_noise_makes_words_nearly_english() -> None:
+    noisy = format_features("The garfen beside the stavion is closed for the wintur")
+    foreign = format_features("Segodnya utrom poshli gribami, potom vernulis domoy")
+    assert noisy["nearly English"] == 0.75 and foreign["nearly English"] == 0.0
 
 
 def test_version_4_has_the_verdicts_on_which_stored_rules_rest() -> None:
