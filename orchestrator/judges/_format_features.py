@@ -25,6 +25,15 @@ _VOWELS = frozenset("aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüý�
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _PLAIN = frozenset({"a", "A", "x"})
 """Shapes of the words of prose. Rows of these say nothing about a grammar of signs."""
+_INFORMAL = frozenset(
+    """
+    lol lmao rofl omg wtf tbh idk ikr imo imho ngl smh brb btw fyi jk nvm tfw rn ur u r n w k im ive ill id dont didnt
+    doesnt isnt wasnt arent havent hasnt wont cant couldnt wouldnt shouldnt aint thats whats theres hes shes lets
+    gonna gotta wanna gimme lemme dunno kinda sorta gotcha whatcha yall ya yo nah nope yep yup yeah meh ugh
+    geez welp yikes bro dude fam mate legit srsly rlly prob pls plz thx ty np tho thru cuz bc til sup hey haha hahaha
+    """.split()  # noqa: SIM905
+)
+"""Words of messages between friends, which books lack or spell otherwise."""
 FEW_CHARACTERS = 12
 """Texts with fewer characters have no measurable alphabet."""
 LONG_WORD = 5
@@ -174,12 +183,16 @@ def _words(words: Sequence[str]) -> dict[str, float]:
 
     mean = sum(map(len, words)) / n
     long_enough = {word: count for word, count in unknown.items() if len(word) >= LONG_WORD}
-    near = sum(count for word, count in long_enough.items() if _is_nearly_english(word))
+    near_ones = {word: count for word, count in long_enough.items() if _is_nearly_english(word)}
+    near = sum(near_ones.values())
+    odd = sum(count for word, count in near_ones.items() if is_odd_word(word))
     return {
         "not English": total / n,
         "pronounced": share([_is_pronounced(word) for word in unknown]),
         "odd unknown": share([is_odd_word(word) for word in unknown]),
         "nearly English": near / (sum(long_enough.values()) + 1),
+        "nearly English, but odd": odd / (sum(long_enough.values()) + 1),
+        "informal": sum(counts[word] for word in counts if word.replace("’", "").replace("'", "") in _INFORMAL) / n,
         "unknown again": 1.0 - len(unknown) / total if total >= 3 else 0.0,
         "short unknown": share([len(word) <= 4 for word in unknown]),
         "ASCII unknown": share([word.isascii() for word in unknown]) if total else 1.0,
