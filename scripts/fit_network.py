@@ -33,9 +33,9 @@ SEEDS = (1, 2, 3)
 """Seeds of the networks' starts."""
 ITERATIONS = 200
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(8, 20))
-GATE = 0.05
+GATE = 0.1
 """Probability of another language or notation from which on no text is called degenerate."""
-FALSE_ALARMS = 0.006
+FALSE_ALARMS = 0.0065
 """Maximum share of false alarms at the operating point, in cross-validation on the coherent training texts."""
 OF_A_KIND = 16
 """Number of synthetic ruins of each kind in a fold."""

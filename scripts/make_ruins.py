@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[1] / "benchmarks" / "data" / "degenerate"
-SPLITS = (("test", "sf", 41), ("test 5", "st", 42), ("test 6", "su", 43))
+SPLITS = (("test", "sf", 41), ("test 5", "st", 42), ("test 6", "su", 43), ("test 7", "sw", 44))
 """Splits whose written texts are ruined, the beginning of the ids, and the seed."""
 OF_A_KIND = 20
 PROSE = frozenset({"prose", "long", "recipe", "dialogue", "poem", "anaphora", "refusal", "list"})
