@@ -24,7 +24,7 @@ from orchestrator.judges import _linear_scores, degenerate
 from orchestrator.judges._linear_scores import Features, Probabilities
 
 DATA = Path(__file__).parent / "data" / "degenerate"
-SPLIT = "test 6"
+SPLIT = "test 7"
 """The split of the texts that test version 6 of the judge."""
 EARLIER = DATA / "network_5.json"
 """The network of version 5, which is judged on the same texts."""

@@ -30,7 +30,7 @@ PAPER_KEYWORDS = (  # noqa: SIM905
 # Verdicts are stored under the id of their judge and would be lost under another id. Model judges are bound to the
 # weights ("f", "float32").
 IDS = {
-    "degenerate": "56685c303e5c0bb7",
+    "degenerate": "e69d8f7bbbfc5ae4",
     "harmbench_llama2": "6864719804cf5114",
     "harmbench_mistral": "383268f30b26c912",
     "human": "c06bb4f9ff018d03",

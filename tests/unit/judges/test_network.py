@@ -48,6 +48,11 @@ def test_a_letter_of_noise_makes_words_nearly_english() -> None:
     assert noisy["nearly English"] == 0.75 and foreign["nearly English"] == 0.0
 
 
+def test_words_of_messages_are_counted_with_and_without_apostrophes() -> None:
+    assert format_features("nah, dont")["informal"] == format_features("Nah, don't")["informal"] == 1.0
+    assert format_features("no, never")["informal"] == 0.0
+
+
 def test_version_4_has_the_verdicts_on_which_stored_rules_rest() -> None:
     assert _linear_scores.JUDGE.id == degenerate.EARLIER_IDS[4] == "412bfdcd74b8d916"
     verdicts = [_linear_scores.JUDGE.verdict("", text) for text in TEXTS]

@@ -84,8 +84,10 @@ def test_a_response_without_a_verdict_on_degeneracy_has_no_outcome(stored: Store
         ({3: "abc", 4: "abc"}, 4),
         ({4: "abc", 5: "ab"}, 4),
         ({4: "abc", 5: "abc"}, 5),
-        ({4: "a", 5: "ab"}, 5),
-        ({}, 5),
+        ({5: "abc", 6: "ab"}, 5),
+        ({5: "abc", 6: "abc"}, 6),
+        ({5: "a", 6: "ab"}, 6),
+        ({}, 6),
     ],
 )
 def test_the_latest_version_that_has_judged_all_responses_counts(judged: dict[int, str], version: int) -> None:
