@@ -29,8 +29,22 @@ MEASURING = "measuring"
 """Value of a tile whose number is held back until enough points are measured."""
 
 
-def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary, evidence: Evidence) -> dict[str, Any]:
-    """Return the values of the page's template by name."""
+def page_content(
+    stored: StoredSweep,
+    frame: pd.DataFrame,
+    summary: SweepSummary,
+    evidence: Evidence,
+    surface: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Return the values of the page's template by name.
+
+    Args:
+        stored: The sweep.
+        frame: Its landscape.
+        summary: Its summary.
+        evidence: The responses and verdicts that the page shows.
+        surface: The landscape to draw. None: `frame`.
+    """
     sweep = stored.sweep
     checkpoints = summary.checkpoints or summarize_checkpoints(frame)  # earlier versions did not store them
     return {
@@ -39,8 +53,8 @@ def page_content(stored: StoredSweep, frame: pd.DataFrame, summary: SweepSummary
         "tiles": tiles(summary),
         "verdict": narrative.verdict(summary),
         "narrative": narrative.details(summary),
-        "warnings": _warnings(stored, summary),
-        "chart": chart_data(sweep, frame, summary, checkpoints, evidence),
+        "warnings": _warnings(stored, summary, surface is None),
+        "chart": chart_data(sweep, frame if surface is None else surface, summary, checkpoints, evidence),
         "plane": sweep.grid.is_plane,
         "sampled": _sample_note(evidence),
         "reveal": evidence.reveal,
@@ -159,13 +173,20 @@ def _prompts_and_judge(summary: SweepSummary) -> str:
     )
 
 
-def _warnings(stored: StoredSweep, summary: SweepSummary) -> list[str]:
-    """Return warnings: missing points, logits that are not finite, failed tasks, differing engines, old adapters."""
+def _warnings(stored: StoredSweep, summary: SweepSummary, has_gaps: bool) -> list[str]:
+    """Return warnings: missing points, logits that are not finite, failed tasks, differing engines, old adapters.
+
+    Args:
+        stored: The sweep.
+        summary: Its summary.
+        has_gaps: Whether nothing is drawn at missing points.
+    """
     note = older_version_note(stored.record)
     warnings = [] if note is None else [note]
     missing, failed = summary.points_total - summary.points_done, summary.tasks_failed
     if missing:
-        warnings.append(f"{missing} of {summary.points_total} points are missing; the charts have gaps there.")
+        charts = "have gaps there" if has_gaps else "show inferred values there"
+        warnings.append(f"{missing} of {summary.points_total} points are missing; the charts {charts}.")
     if nonfinite := narrative.nonfinite_sentence(summary):
         warnings.append(nonfinite)
     if failed:

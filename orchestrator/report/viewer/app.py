@@ -26,7 +26,7 @@ from orchestrator.report.csv_export import to_csv
 from orchestrator.report.page import render
 from orchestrator.report.page.content import figure_files
 from orchestrator.report.page.render import embed_json
-from orchestrator.report.viewer import annotation
+from orchestrator.report.viewer import annotation, refining
 from orchestrator.report.viewer.bundle import LANDSCAPE
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, count_text, listing_environment
@@ -152,7 +152,7 @@ class _Pages:
                 groups=list(dict.fromkeys(prompts.group for prompts in prompt_sets)),
                 prompt_categories=list(categories),
                 chart_data=embed_json(content["chart"]),
-                state_data=embed_json({key: state[key] for key in ("status", "whole")}),
+                state_data=embed_json({key: state[key] for key in ("status", "whole", "refining")}),
             )
         )
 
@@ -260,4 +260,5 @@ def _state(view: SweepView) -> dict[str, Any]:
     _, status = read_status(view.stored.folder)
     tiles = [tile | {"value": at_rest(tile["value"], status["state"])} for tile in content["tiles"]]
     values = {key: content[key] for key in keys} | {"tiles": tiles}
-    return {**values, "status": status, "whole": view.fully_judged}
+    progress = refining.progress(view.summary.adaptive)
+    return {**values, "status": status, "whole": view.fully_judged, "refining": progress}

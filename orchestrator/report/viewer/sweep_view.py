@@ -15,6 +15,7 @@ import pyarrow as pa
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
+from orchestrator.report.viewer import refining
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.thoughts import Answers
@@ -53,7 +54,8 @@ class SweepView:
 
     def content(self) -> dict[str, Any]:
         """Return everything that the page's template needs."""
-        content = page_content(self.stored, self.frame, self.summary, self.evidence)
+        surface = refining.surface(self.stored, self.frame, self.summary.adaptive)
+        content = page_content(self.stored, self.frame, self.summary, self.evidence, surface)
         return content | {"warnings": [*self.warnings, *content["warnings"]]}
 
     def prompts(self) -> list[list[list[str]]]:

@@ -81,10 +81,10 @@
 
   function followSweep() {
     let before = JSON.parse($("state-data").textContent);
-    const showProgress = ({ status }) => {
+    const showProgress = ({ status, refining }) => {
       $("progress").hidden = status.state === "complete";
       Object.assign($("progress-bar"), { max: status.tasks || 1, value: status.done });
-      $("progress-text").textContent = status.progress;
+      $("progress-text").textContent = [status.progress, refining].filter(Boolean).join(" · ");
     };
     showProgress(before);
     const changing = ({ status, whole }) => status.state === "running" || !whole;
