@@ -143,7 +143,10 @@ def test_reduce_gives_the_same_bytes_before_and_after_compact(old: Path) -> None
     expected = json.loads((DATA / "expected" / "compact.json").read_text(encoding="utf-8"))
     for count in ("before", "after"):  # `reduce` has stored one file more: verdicts of the current judge `degenerate`
         expected["output"][study(DATA).relative_to(DATA).as_posix()][count] += 1
-    assert json.loads(json.dumps(compact(old))) == expected
+    compacted = json.loads(json.dumps(compact(old)))
+    for counts in compacted["output"].values():
+        assert counts.pop("schema") == "compaction/1"
+    assert compacted == expected
     for name in ("line", "adapter", "given_up"):
         reduce(name)
 
