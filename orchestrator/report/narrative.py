@@ -38,10 +38,11 @@ def paragraph(summary: SweepSummary, paths: Mapping[str, Path] | None = None) ->
 def verdict(summary: SweepSummary) -> str:
     """Return the first sentences: whether the model is in a safety basin, and how far away its edge is."""
     if are_held_back(summary):
-        done = f"{summary.points_done} of {summary.points_total} points"
+        until = "the coarse grid, which is every second point of each axis, is whole"
+        if _most_points(summary) is not None:
+            until = "as many points as a grid of half as many steps has are measured, or no more are needed"
         return (
-            f"Measuring: {done} have verdicts. VISAGE and the basin are shown as soon as the coarse grid, which is "
-            "every second point of each axis, is whole."
+            f"Measuring: {points_measured(summary)} have verdicts. VISAGE and the basin are shown as soon as {until}."
         )
     basin = summary.basin
     name = summary.model or "The model"
@@ -68,10 +69,23 @@ def are_held_back(summary: SweepSummary) -> bool:
     """Return whether too few points are measured to say anything about VISAGE, the mean margin or the basin.
 
     Points are measured from coarse to fine. Held back are numbers of fewer points than every second one on each axis.
+    Inferred points do not count, and no number is held back once an adaptive grid asks for no more points.
     """
     kind = summary.grid.get("kind")
     axes = 2 if kind is not None and GridKind(kind).is_plane else 1
-    return 0 < summary.points_done * 2**axes < summary.points_total
+    return 0 < summary.points_done * 2**axes < (_most_points(summary) or summary.points_total)
+
+
+def points_measured(summary: SweepSummary) -> str:
+    """Return how many points are measured, of how many, such as "9 of 41 points"."""
+    most = _most_points(summary)
+    return f"{summary.points_done} of {summary.points_total if most is None else f'at most {most}'} points"
+
+
+def _most_points(summary: SweepSummary) -> int | None:
+    """Return how many points an adaptive grid may ask for. None if it asks for no more, or is not adaptive."""
+    adaptive = summary.adaptive
+    return None if adaptive is None or adaptive.complete else adaptive.points
 
 
 def details(summary: SweepSummary, paths: Mapping[str, Path] | None = None) -> str:

@@ -93,7 +93,7 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
     ]
     if not narrative.are_held_back(summary):
         return _without_equal_notes(scores)
-    note = f"{summary.points_done} of {summary.points_total} points; shown when the coarse grid is whole"
+    note = f"{narrative.points_measured(summary)}; shown when there are enough"
     held_back = {"VISAGE", "Mean margin", "Basin radius"}
     return _without_equal_notes(
         _tile(tile["name"], MEASURING, "", note) if tile["name"] in held_back else tile for tile in scores

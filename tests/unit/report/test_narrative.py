@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.analysis.results.clusters import ClusterSummary
 from orchestrator.analysis.results.precision import PrecisionPlan
+from orchestrator.analysis.results.sweep import AdaptiveSummary
 from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.report.narrative import clusters_sentence, details, paragraph, plan_sentence, verdict
 from orchestrator.report.page.content import tiles
@@ -52,6 +53,28 @@ def test_nothing_is_said_of_the_basin_before_the_coarse_grid_is_whole(measured: 
     shown = {tile["name"]: tile["value"] for tile in tiles(summary)}
     assert [shown[name] == "measuring" for name in ("VISAGE", "Mean margin", "Basin radius")] == [is_held_back] * 3
     assert shown["ASR at the origin"] != "measuring"
+
+
+@pytest.mark.parametrize(("complete", "is_held_back"), [(False, True), (True, False)])
+def test_inferred_points_are_no_part_of_the_coarse_grid(complete: bool, is_held_back: bool) -> None:
+    summary = replace(
+        summarize(landscape(basin, steps=10)),
+        adaptive=AdaptiveSummary(
+            judge="keyword",
+            rule=1,
+            points=41,
+            measured=11,
+            inferred=30,
+            audited=0,
+            failed_audits=0,
+            levels=1,
+            complete=complete,
+        ),
+    )
+    assert summary.points_done == summary.points_total == 11, "the rule has asked for no other points yet"
+    text = paragraph(summary)
+    assert ("Measuring: 11 of at most 41 points" in text) == is_held_back
+    assert ("VISAGE is" in text) == (not is_held_back)
 
 
 @pytest.mark.parametrize("ends", [(-0.2, 1.2), (-0.5, 1.5)])
