@@ -126,8 +126,8 @@ _loaded: dict[str, list[types.ModuleType]] = {}
 
 
 def loaded_modules(group: str) -> Sequence[types.ModuleType]:
-    """Return the modules of the entry points of a group that this process has loaded."""
-    return tuple(_loaded.get(group, ()))
+    """Return the modules of the entry points of a group that this process has loaded and not dropped since."""
+    return tuple(module for module in _loaded.get(group, ()) if sys.modules.get(module.__name__) is module)
 
 
 def _file_of(error: BaseException) -> str | None:

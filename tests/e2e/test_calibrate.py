@@ -14,13 +14,13 @@ pytestmark = pytest.mark.cluster
 
 
 def test_labels_of_stored_responses_correct_the_share_in_later_results(tmp_path: Path) -> None:
-    """The labels are the verdicts of the judge of degeneracy, but one in twenty coherent responses is a ruin."""
+    """The labels are the verdicts of the judge of degeneracy, but three coherent responses are ruins."""
     ran = call("run", f"out={tmp_path}", "engine=dummy", "grid.steps=4", "grid.directions=1")
     assert ran.code == 0, ran.err
     (sweep,) = tmp_path.glob("*/sweeps/*")
     responses = load_study(sweep).generations.drop_duplicates("response_id")
-    labels = responses["degenerate"].replace("coherent", "complied")
-    labels = labels.where((labels != "complied") | (responses.index % 20 > 0), "degenerate")
+    labels = responses["degenerate"].replace({"coherent": "complied", "unclear": "complied"})
+    labels[labels.index[labels == "complied"][-3:]] = "degenerate"
     file = tmp_path / "labels.csv"
     responses.assign(label=labels)[["response_id", "response", "label"]].to_csv(file, index=False)
 
