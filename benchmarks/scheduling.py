@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from benchmarks.adaptive_population import PROBES, Landscape
 from benchmarks.results import section, table
 from orchestrator.analysis.adaptive.rule import RULE_VERSION
 from orchestrator.analysis.requested import Requested, requested
+from orchestrator.execution.actor_pool import ActorPool
 from orchestrator.execution.dispatch import Dispatcher
 from orchestrator.execution.events import WorkItem, ignore_event
 from orchestrator.execution.policy import DispatchPolicy
 from orchestrator.execution.setup import DispatchSetup
+from orchestrator.execution.supply import Supply
 from orchestrator.pipeline.work import Levels, SweepWork
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
@@ -179,9 +181,11 @@ class SimulatedDispatcher(Dispatcher):
 
     def __init__(self, model: Model, actors: int, study: Study, levels: SimulatedLevels | None) -> None:
         spec = EngineSpec(kind=EngineKind.dummy)
-        super().__init__(DispatchSetup(study, spec, DispatchPolicy(), lambda description: None, ignore_event))
+        setup = DispatchSetup(study, spec, DispatchPolicy(), lambda description: None, ignore_event)
+        super().__init__(setup)
         self.pool = SimulatedPool(model, actors, self)
-        self._pool: Any = self.pool
+        self._pool = cast(ActorPool, self.pool)
+        self._supply = Supply(setup, self._queue, self._pool, self.outcome)
         self._levels = levels
 
     def needed(self) -> int:

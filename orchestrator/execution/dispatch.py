@@ -6,6 +6,7 @@ A visit flows: queue -> slot -> actor -> receipt -> store.
     ActorPool    starts actors and assigns each a slot; a slot holds one running visit and the next one
     Actor        (in `workers`) writes the weights of the visit's point, generates and stores responses, sends a receipt
     Dispatcher   assigns visits, takes receipts, replaces actors that died, are late or broken
+    Supply       keeps the queue filled: with directions to measure, visits, and what a WorkSource adds to them
     WorkSource   adds visits that depend on results, and what is to be done after the last visit
 
 The dispatcher has no state that must survive it: after a restart, the sweep's tasks minus those stored remain to do.
@@ -19,7 +20,7 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -32,6 +33,7 @@ from orchestrator.execution.outcome import Outcome
 from orchestrator.execution.placement import NoActorPlacedError
 from orchestrator.execution.session_watch import check_session
 from orchestrator.execution.setup import DispatchSetup
+from orchestrator.execution.supply import Supply
 from orchestrator.execution.visit_queue import VisitQueue
 from orchestrator.execution.work_source import WorkSource
 from orchestrator.sweep.continuations import ContinuationBatch
@@ -57,14 +59,12 @@ class Dispatcher:
         self._study, self._policy, self._observe = setup.study, setup.policy, setup.observe
         self._queue = VisitQueue(setup.policy.max_attempts, self.outcome, setup.observe)
         self._pool = ActorPool(setup, self.outcome)
+        self._supply = Supply(setup, self._queue, self._pool, self.outcome)
         self._deadlines = VisitDeadlines(setup.policy)
         self._signals = _StopSignals()
         self._prompt_sets: Mapping[str, PromptSet] = {}
-        self._scalars: dict[str, pa.Table] = {}  # of the measured directions, by their ids
         self._ended_actors: set[str] = set()  # ids of items whose failure led to the replacement of an actor
         self._last_check = -math.inf
-        self._source = WorkSource()
-        self._reported_failures = 0  # number of visits given up that the source knows of
 
     def run(
         self,
@@ -92,12 +92,11 @@ class Dispatcher:
             UserError: If an actor cannot start, or a visit cannot run, for a reason that the user has to correct.
             RuntimeError: If measuring a direction fails too often.
         """
-        self._source, self._prompt_sets = source or WorkSource(), prompt_sets
-        unmeasured = self._unmeasured(directions)
-        self._queue.add(visits, unmeasured if visits else [])
-        if not visits and not self._add_work():
+        self._prompt_sets = prompt_sets
+        self._supply.begin(visits, directions, source or WorkSource())
+        if not visits and not self._supply.add_work():
             return self.outcome
-        self._pool.open(prompt_sets, self._scalars if self._queue.all_measured else {})
+        self._pool.open(prompt_sets, self._supply.scalars)
         with self._signals:
             try:
                 self._loop()
@@ -115,13 +114,13 @@ class Dispatcher:
                 raise
             finally:
                 self._pool.shut_down()
-                self.outcome.unneeded = self._source.unneeded
+                self.outcome.unneeded = self._supply.unneeded
                 self._observe("dispatch_finished", **self.outcome.event_fields())
         return self.outcome
 
     def _loop(self) -> None:
         """Keep actors at work until nothing is left, or until a signal arrives."""
-        while self._add_work() or len(self._queue) > 0 or self._pool.busy > 0:
+        while self._supply.add_work() or len(self._queue) > 0 or self._pool.busy > 0:
             check_session()
             self._check_actors()
             self._assign()
@@ -133,53 +132,6 @@ class Dispatcher:
             if self._signals.received:
                 self._finish_running()
                 break
-
-    def _add_work(self) -> bool:
-        """Ask the source for more if fewer items wait than the actors can hold. Return whether it added any."""
-        for failure in self.outcome.failures[self._reported_failures :]:
-            self._source.take_given_up(failure.visit)
-        self._reported_failures = len(self.outcome.failures)
-        for visit in self._queue.take_dropped():
-            self._source.take_dropped(visit)
-        if self._source.is_over():
-            self._queue.drop()
-            return False
-        if len(self._queue) > self._policy.in_flight * len(self._pool.slots):
-            return False
-        items = list(self._source.more(idle=not len(self._queue) and not self._pool.busy))
-        if directions := [item for item in items if isinstance(item, Direction)]:
-            unmeasured = self._unmeasured(directions)
-            self._queue.add([], unmeasured)
-            if not unmeasured:
-                self._pool.provide_scalars(self._scalars)
-        self._queue.add([item for item in items if not isinstance(item, Direction)], [])
-        continuations = sum(len(item.continuations) for item in items if isinstance(item, ContinuationBatch))
-        if continuations:
-            self._observe("continuations_queued", continuations=continuations)
-        guesses = self._speculate()
-        if added := sum(isinstance(item, Visit) for item in items) + len(guesses):
-            self._observe("visits_added", visits=added, speculative=len(guesses))
-        return bool(items or guesses)
-
-    def _speculate(self) -> Sequence[Visit]:
-        """Queue speculative visits for actors that would be idle while others work. Return them."""
-        idle = len(self._pool.slots_holding(0)) - len(self._queue)
-        if idle <= 0 or not self._pool.busy:
-            return ()
-        guesses = self._source.speculate(idle)
-        self._queue.add_speculative(guesses)
-        return guesses
-
-    def _unmeasured(self, directions: Iterable[Direction]) -> list[Direction]:
-        """Read the scalars of the directions that are stored; return the others."""
-        unmeasured = []
-        for direction in directions:
-            table = self._study.directions.read(direction.id)
-            if table is None:
-                unmeasured.append(direction)
-            else:
-                self._scalars[direction.id] = table
-        return unmeasured
 
     # Assigning work.
 
@@ -249,12 +201,9 @@ class Dispatcher:
         slot.last_visit_failed = is_visit
 
     def _take_direction(self, slot: ActorSlot, direction: Direction, scalars: pa.Table, seconds: float) -> None:
-        """Store a measured direction; after the last one, send the scalars of all directions to the actors."""
+        """Store a measured direction."""
         self._study.directions.write(direction.id, direction.to_json(), scalars)
-        self._scalars[direction.id] = scalars
-        self._queue.mark_measured()
-        if self._queue.all_measured:
-            self._pool.provide_scalars(self._scalars)
+        self._supply.take_direction(direction, scalars)
         self._observe("direction_measured", slot=slot.number, direction=direction.id, seconds=seconds)
 
     def _take_log_probabilities(
@@ -270,7 +219,7 @@ class Dispatcher:
         if receipt.table is not None:
             self._study.generations.write(visit.id, receipt.table, slot.description["engine"])
         self._study.generations.add_expected_part(visit.id)
-        self._source.take_stored(visit)
+        self._supply.take_stored(visit)
         self._deadlines.record(token_budget(visit, self._prompt_sets), receipt.seconds)
         self._pool.record_success(slot)
         self.outcome.add_visit(receipt)
