@@ -1,7 +1,7 @@
 """Carry vLLM to a GPU machine without a network, in parts: python -m scripts.gpu_check.bundle pack, there unpack.
 
 Versions and hashes are those of scripts/locks/gpu.txt. Python 3.12 on x86-64 Linux, torch, Triton, transformers,
-pyarrow and pytest are expected there. What tests/gpu does not need is left out, FlashAttention included.
+pyarrow and pytest are expected there. What tests/gpu does not need on a Hopper card is left out.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ py-cpuinfo pybase64 pydantic pydantic-core pydantic-extra-types python-json-logg
 referencing rpds-py setproctitle sniffio starlette truststore typing-inspection watchfiles xgrammar
 """
 PACKAGES = tuple(PACKAGES_TEXT.split())
-LEFT_OUT = (  # of vLLM's folder: kernels that a tiny Llama and Mixtral in bfloat16 do not use
+LEFT_OUT = (  # of vLLM's folder: what a tiny Llama and Mixtral do not use on a Hopper card
     "vllm-rs",
-    "vllm_flash_attn/*.so",
+    "vllm_flash_attn/_vllm_fa2_C*",
     "third_party/deep_gemm/_C*",
     "third_party/deep_gemm/include",
     "third_party/fmha_sm100/cutlass",
@@ -79,7 +79,7 @@ def install(site: Path, uv: str) -> None:
 
 def compress(site: Path, archive: Path) -> None:
     """Write a folder as a .tar.xz, with all cores."""
-    subprocess.run(["tar", "-I", "xz -9 -T0", "-cf", str(archive), "-C", str(site.parent), site.name], check=True)
+    subprocess.run(["tar", "-I", "xz -6 -T0", "-cf", str(archive), "-C", str(site.parent), site.name], check=True)
 
 
 def split(archive: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
