@@ -21,11 +21,11 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "scripts" / "locks" / "gpu.txt"
 FOLDER = ROOT / "build" / "engine"
-PART_BYTES = 60 << 20
+PART_BYTES = 40 << 20  # one part and the repository fit into 64 MiB together
 SUMS = "parts.sha256"  # lines of sha256sum, in the order in which parts are joined
 PYTHON, PLATFORM = "3.12", "x86_64-manylinux_2_35"
 
-# What importing vLLM's GPU runner asks for beside the packages named above.
+# What importing vLLM's GPU runner asks for beside the packages named above; in the last line, what tests/gpu asks for.
 PACKAGES_TEXT = """
 vllm annotated-types apache-tvm-ffi astor blake3 cachetools cbor2 compressed-tensors depyf dill dnspython
 email-validator fastapi gguf googleapis-common-protos httpcore2 httpx2 ijson jiter jsonschema
@@ -36,6 +36,7 @@ opentelemetry-exporter-otlp-proto-http opentelemetry-proto opentelemetry-sdk
 opentelemetry-semantic-conventions opentelemetry-semantic-conventions-ai oss-harmony partial-json-parser
 py-cpuinfo pybase64 pydantic pydantic-core pydantic-extra-types python-json-logger python-multipart pyzmq
 referencing rpds-py setproctitle sniffio starlette truststore typing-inspection watchfiles xgrammar
+pyarrow psutil pytest hypothesis iniconfig pluggy sortedcontainers
 """
 PACKAGES = tuple(PACKAGES_TEXT.split())
 LEFT_OUT = (  # of vLLM's folder: what a tiny Llama and Mixtral do not use on a Hopper card
