@@ -94,7 +94,7 @@ class SimulatedLevels(Levels):
     @property
     def asked(self) -> set[Point]:
         """All points that the levels so far ask for."""
-        return self._asked
+        return self._needed
 
     def take_stored(self, visit: Visit) -> None:
         """Count the verdicts of the simulated model."""

@@ -1,4 +1,4 @@
-"""How a sweep with goals (`until.visage`, `until.radius`) grows: by directions, by finer points, or no further.
+"""Growth of a sweep with goals (`until.visage`, `until.radius`): by directions, by finer points, or no further.
 
 Everything here is a pure function of a grid and of the verdict counts at its points, so that a run that was killed goes
 through the same grids again. docs/howto/until.md describes the rule.
@@ -54,7 +54,7 @@ class Goals:
 
 @dataclass(frozen=True)
 class Growth:
-    """What the counts of a whole grid say about its goals.
+    """The progress of a grid's goals by the counts of the whole grid, and the grid that follows.
 
     Attributes:
         progress: Each goal with what is known.
@@ -66,7 +66,7 @@ class Growth:
 
     @property
     def is_met(self) -> bool:
-        """Whether every goal is met."""
+        """True if every goal is met."""
         return all(goal.met for goal in self.progress)
 
 
@@ -114,8 +114,7 @@ def _asr(grid: Grid, number: int, counts: Mapping[str, PointCounts]) -> np.ndarr
 
 def _values(name: str, grid: Grid, asr: Sequence[np.ndarray]) -> list[tuple[float | None, str | None]]:
     """Return the number on each line or plane, with the reason if it has none there."""
-    axes = grid.coordinates()
-    places = list(itertools.product(*axes))
+    places = places_of(grid)
     values = []
     for percent in asr:
         flat = percent.ravel()
@@ -125,10 +124,10 @@ def _values(name: str, grid: Grid, asr: Sequence[np.ndarray]) -> list[tuple[floa
             continue
         known = [None if math.isnan(value) else value for value in flat.tolist()]
         if grid.is_plane:
-            found = basin.measure_plane([x for x, _ in places], [y for _, y in places], known)
+            measured = basin.measure_plane([x for x, _ in places], [y for _, y in places], known)
         else:
-            found = basin.measure_line(list(axes[0]), known)
-        values.append((found.radius, found.reason or f"ASR does not cross {basin.THRESHOLD:g}%"))
+            measured = basin.measure_line([x for (x,) in places], known)
+        values.append((measured.radius, measured.reason or f"ASR does not cross {basin.THRESHOLD:g}%"))
     return values
 
 
@@ -159,9 +158,7 @@ class _Goal:
             reason = f"it is undefined on line {number}: {why}"
             return cls(GoalProgress(name=name, wanted=wanted, reason=reason), None, rounding, drawn)
         known = [value for value, _ in values if value is not None]
-        half = until.half_width(known) if drawn else 0.0
-        if half is not None:
-            half = max(half, rounding)
+        half = until.half_width(known, least=rounding) if drawn else rounding
         progress = GoalProgress(
             name=name,
             wanted=wanted,
@@ -184,6 +181,11 @@ class _Goal:
         if width is None:
             return math.inf
         return max(width * (self.spread or 0.0), self.rounding * finer)
+
+
+def places_of(grid: Grid) -> list[tuple[float, ...]]:
+    """Return the coordinates of the nodes of each line or plane, those of the last axis fastest."""
+    return list(itertools.product(*grid.coordinates()))
 
 
 def step(grid: Grid) -> float:

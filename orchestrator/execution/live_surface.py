@@ -15,7 +15,7 @@ from orchestrator.analysis.requested import AdaptiveGrid, AdaptiveLine
 from orchestrator.execution.live_curve import ROWS, draw_bars
 from orchestrator.scoring.deciding import PointCounts
 from orchestrator.sweep.points import Point
-from orchestrator.utils.shades import LEGEND, cell, thin
+from orchestrator.utils.shades import ASCII_SHADES, LEGEND, SHADES, cell, thin
 
 EVERY = 1.0
 """Seconds between two computations of the picture."""
@@ -113,4 +113,4 @@ class LiveSurface:
         return text
 
 
-_ASCII = str.maketrans("░▒▓█", ".:*#")
+_ASCII = str.maketrans(SHADES, ASCII_SHADES)

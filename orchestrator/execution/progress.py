@@ -134,9 +134,10 @@ class ProgressDisplay:
         match event:
             case "actor_starting" | "actors_waiting" | "wait_ended" | "actor_ready":
                 self._observe_start(event, fields)
-            case "visits_added" | "dispatch_finished":
-                take = self._add_visits if event == "visits_added" else self._print_use
-                take(**fields)
+            case "visits_added":
+                self._add_visits(**fields)
+            case "dispatch_finished":
+                self._print_use(**fields)
             case "visit_done":
                 self._done += 1
                 self._tokens += fields["tokens"]

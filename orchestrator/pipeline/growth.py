@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 from orchestrator import judges
 from orchestrator.analysis import visage
-from orchestrator.analysis.growth import MOST_DIRECTIONS, MOST_POINTS, VISAGE, Goals, Growth, finest_step, grow
+from orchestrator.analysis.growth import (
+    MOST_DIRECTIONS,
+    MOST_POINTS,
+    VISAGE,
+    Goals,
+    Growth,
+    finest_step,
+    grow,
+    places_of,
+)
 from orchestrator.config.schema import Config
 from orchestrator.judges import first_text_judge
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
@@ -66,7 +75,7 @@ class GrowingSweep:
 
     @property
     def is_done(self) -> bool:
-        """Whether no further grid follows: there are no goals, they are met, or nothing can be added that helps."""
+        """True if no further grid follows: there are no goals, they are met, or nothing can be added that helps."""
         return not self.goals.given or (self.growth is not None and self.growth.next is None)
 
     def refresh(self) -> None:
@@ -131,8 +140,7 @@ def check_goals(prepared: PreparedSweep) -> None:
 
 def _why_uncovered(grid: Grid) -> str | None:
     """Return why the points of a grid do not cover the range of VISAGE. None if they do."""
-    axes = grid.coordinates()
-    places = [(x, y) for x in axes[0] for y in axes[1]] if len(axes) > 1 else [(x,) for x in axes[0]]
+    places = places_of(grid)
     return visage.measure(places, [0.0] * len(places)).reason
 
 

@@ -57,8 +57,8 @@ class Speculation:
                 continue
             if self._levels[i] != refinement.level:  # once a level, because it takes a moment
                 self._levels[i] = refinement.level
-                found = chances(line.shape, line.counts(counts), line.seed)
-                self._candidates[i] = {line.points[n]: p for n, p in found.items() if p >= LEAST_CHANCE}
+                of_line = chances(line.shape, line.counts(counts), line.seed)
+                self._candidates[i] = {line.points[n]: p for n, p in of_line.items() if p >= LEAST_CHANCE}
             for point, p in self._candidates[i].items():
                 if point not in begun:
                     chance[point] = max(p, chance.get(point, 0.0))

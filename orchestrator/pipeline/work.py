@@ -59,7 +59,7 @@ class SweepWork(WorkSource):
 
     @property
     def is_done(self) -> bool:
-        """Whether all that was asked for is stored or given up: visits, levels, and the grids that goals ask for."""
+        """True if all that was asked for is stored or given up: visits, levels, and the grids that goals ask for."""
         if self._open or (self._levels is not None and not self._levels.are_done):
             return False
         return self._growing is None or self._growing.is_done
@@ -144,7 +144,7 @@ class Levels:
     def __init__(
         self,
         stored: StoredSweep,
-        asked: Requested,
+        requested: Requested,
         begun: Iterable[Point],
         retry_failed: bool = False,
         speculate: bool = False,
@@ -153,24 +153,24 @@ class Levels:
 
         Args:
             stored: The sweep.
-            asked: What it asks for, from `requested`. Its counts are added to.
+            requested: The tasks that it asks for, as `analysis.requested` returns them. Its counts are added to.
             begun: The points of the visits that the run begins with.
             retry_failed: Whether the run tries tasks again that earlier runs gave up.
             speculate: Whether `speculate` returns any visits.
         """
-        assert asked.decisions is not None, "the grid is not adaptive"
+        assert requested.decisions is not None, "the grid is not adaptive"
         self._stored = stored
-        self._grid, self._counts = asked.decisions
+        self._grid, self._counts = requested.decisions
         failed = () if retry_failed else failed_tasks(stored)
         self._unavailable: Collection[TaskKey] = {*stored.generations, *failed}
         self._begun = set(begun)
-        self._refinements = list(asked.refinements)
-        self._asked = set(self._grid.points(self._refinements))
+        self._refinements = list(requested.refinements)
+        self._needed = set(self._grid.points(self._refinements))
         self._is_current = False  # whether `begin` has returned every visit that is asked for
         self._speculation = Speculation(self._grid) if speculate else None
         on_grid = {point for line in self._grid.lines for point in line.points.values()}
         stored_points = {point for point in on_grid if point.id in self._counts.counts}
-        self._ahead = stored_points - self._asked  # stored or begun, and not asked for
+        self._ahead = stored_points - self._needed  # stored or begun, and not asked for
         self._guessed: dict[Point, bool] = {}  # points begun on speculation -> whether they are stored
 
     @property
@@ -180,7 +180,7 @@ class Levels:
 
     @property
     def are_done(self) -> bool:
-        """Whether every level that the rule asks for is complete."""
+        """True if every level that the rule asks for is complete."""
         return all(refinement.done for refinement in self._refinements)
 
     def take_stored(self, visit: Visit) -> None:
@@ -213,8 +213,8 @@ class Levels:
             return []
         self._is_current = True
         points = self._grid.points(self._refinements)
-        self._asked = set(points)
-        self._ahead -= self._asked
+        self._needed = set(points)
+        self._ahead -= self._needed
         return self._visits(point for point in points if point not in self._begun)
 
     def speculate(self, most: int) -> list[Visit]:
@@ -230,7 +230,7 @@ class Levels:
     @property
     def unneeded(self) -> int:
         """Number of visits begun on speculation that are stored and that no level has asked for."""
-        return sum(is_stored and point not in self._asked for point, is_stored in self._guessed.items())
+        return sum(is_stored and point not in self._needed for point, is_stored in self._guessed.items())
 
     def _visits(self, points: Iterable[Point]) -> list[Visit]:
         """Begin these points: return the visits of their tasks that are not stored and not given up."""

@@ -20,6 +20,7 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.scores import RANGE, counted_points, measured_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
+from orchestrator.utils.shades import ASCII_SHADES, SHADES
 
 MAX_ROWS = 41
 _MAX_WIDTH = 100  # maximum width of text and plot, in characters
@@ -34,7 +35,7 @@ _LEFT_OUT_FIRST = (
 )
 """Columns of the table in the order in which they are left out on narrow terminals."""
 
-_ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│┈┊░▒▓█α–", "+++++++++-|.:.:*#a-")
+_ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│┈┊α–" + SHADES, "+++++++++-|.:a-" + ASCII_SHADES)
 
 
 def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Path], console: Console) -> None:

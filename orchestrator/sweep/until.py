@@ -1,4 +1,4 @@
-"""How a run with options of the section `until` ended, as its record and the sweep's summary store it."""
+"""The end of a run with options of the section `until`, as its record and the sweep's summary store it."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 SHADES = " ░▒▓█"
+ASCII_SHADES = " .:*#"
 _BOUNDS = (10, 40, 60, 90)  # percent
 LEGEND = f"[{'] ['.join(SHADES)}]  0-10, 10-40, 40-60, 60-90, 90-100%"
 

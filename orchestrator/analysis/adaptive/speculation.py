@@ -43,8 +43,8 @@ def chances(shape: Shape, counts: Counts, seed: int) -> Mapping[Node, float]:
     places: collections.Counter[Node] = collections.Counter()  # sum over the grids
     for grid in complete(surface, DRAWS, np.random.default_rng([seed, len(counts)])):
         guessed = {node: (round(float(grid[node]) * probes / 100.0), probes) for node in shape.nodes()}
-        asked = [node for node in refine(shape, guessed | dict(counts), seed).needed if node not in known]
-        times.update(asked)
-        places.update({node: place for place, node in enumerate(asked)})
+        needed = [node for node in refine(shape, guessed | dict(counts), seed).needed if node not in known]
+        times.update(needed)
+        places.update({node: place for place, node in enumerate(needed)})
     order = sorted(times, key=lambda node: (-times[node], places[node] / times[node], node))
     return {node: times[node] / DRAWS for node in order}

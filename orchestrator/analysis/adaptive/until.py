@@ -16,6 +16,7 @@ Sequential Analysis 44, 2025). This assumes independent, normally distributed va
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -25,23 +26,25 @@ from orchestrator.analysis.intervals import CONFIDENCE
 
 EFFECT = 0.7
 """Standard deviation c of the prior. About the values at which 5 to 15 values suffice; any c gives a valid interval."""
-FEWEST = 6
-"""The smallest number of values that have an interval at 95% confidence with this prior."""
 
 
-def half_width(values: Sequence[float], confidence: float = CONFIDENCE, effect: float = EFFECT) -> float | None:
+def half_width(
+    values: Sequence[float], confidence: float = CONFIDENCE, effect: float = EFFECT, least: float = 0.0
+) -> float | None:
     """Return half the width of an interval for the mean that holds at every number of values at once.
 
     Args:
         values: One value for each direction, or for each block of probes, in the order in which they were added.
         confidence: Probability that the intervals after 2, 3, 4, ... values all contain the mean, at least.
         effect: Standard deviation of the prior on the mean, relative to the values' standard deviation.
+        least: The smallest half-width, such as half the distance between the values that can be told apart. Values
+            that agree by rounding have no spread.
 
     Returns:
         The unit of the values. None with fewer than two values, or too few for any bound at this confidence.
     """
     relative = relative_half_width(len(values), confidence, effect)
-    return None if relative is None else relative * float(np.std(values, ddof=1))
+    return None if relative is None else max(relative * float(np.std(values, ddof=1)), least)
 
 
 def relative_half_width(n: int, confidence: float = CONFIDENCE, effect: float = EFFECT) -> float | None:
@@ -56,15 +59,5 @@ def relative_half_width(n: int, confidence: float = CONFIDENCE, effect: float = 
     return math.sqrt(t_squared / n)
 
 
-def is_met(values: Sequence[float], target: float, confidence: float = CONFIDENCE, step: float = 0.0) -> bool:
-    """Return whether the interval is narrow enough to stop.
-
-    Args:
-        values: As in `half_width`.
-        target: The wanted half-width.
-        confidence: Confidence of the interval.
-        step: Distance of the values that the measurement can tell apart, such as the grid's step times its share of
-            rounding. Values that agree by rounding have no spread: the half-width is then at least half a step.
-    """
-    half = half_width(values, confidence)
-    return half is not None and max(half, step / 2.0) <= target
+FEWEST = next(n for n in itertools.count(2) if relative_half_width(n) is not None)
+"""The smallest number of values that have an interval at 95% confidence with this prior."""
