@@ -69,6 +69,21 @@ def test_goals_that_are_out_of_reach_say_why_and_add_nothing() -> None:
     assert (1.0 / finest + 1) * LINE.directions <= MOST_POINTS < (2.0 / finest + 1) * LINE.directions
 
 
+def test_what_narrows_most_for_each_added_point_comes_first() -> None:
+    """A direction narrows one interval a little; half the step narrows the other one more, for six times the cost."""
+    asr, at_origin = lines(LINE, [0.21] * 6), [0.0, 4.0, 8.0, 0.0, 4.0, 8.0]
+    for line, percent in zip(asr, at_origin, strict=True):
+        line[10] = percent
+    below_100 = int((asr[0] < 100.0).sum())
+    six, seven = until.relative_half_width(6), until.relative_half_width(7)
+    assert six is not None and seven is not None and six / seven < 0.025 / 0.01
+    wanted = seven * float(np.std(at_origin, ddof=1)) / below_100 * 1.001
+    growth = decide(LINE, asr, Goals(visage=wanted, radius=0.01))
+    assert [goal.met for goal in growth.progress] == [False, False]
+    assert growth.next == dataclasses.replace(LINE, directions=7)
+    assert decide(LINE, asr, Goals(radius=0.01)).next == dataclasses.replace(LINE, steps=40)
+
+
 def test_every_goal_has_to_be_met() -> None:
     growth = decided(LINE, [0.21] * 6, visage=5, radius=0.02)
     assert [goal.met for goal in growth.progress] == [True, False] and growth.next is not None and not growth.is_met

@@ -167,6 +167,15 @@ def test_speculation_does_not_change_what_is_asked_for_and_is_bounded_after_any_
     assert not speculating.run_levels.speculate(5), "nothing is guessed when the rule is done"
 
 
+def test_at_no_time_is_more_than_a_tenth_of_the_grid_begun_ahead(tmp_path: Path) -> None:
+    job = Job(tmp_path, "random_2d")
+    levels, _ = job.levels(speculate=True)
+    most = len(job.sweep(None).grid.points()) // 10
+    assert len(levels.speculate(most - 1)) == most - 1
+    assert len(levels.speculate(5)) == 1, "those that were begun before count"
+    assert not levels.speculate(5)
+
+
 def test_a_point_that_fails_on_speculation_is_begun_again_when_a_level_asks_for_it(tmp_path: Path) -> None:
     job = Job(tmp_path, "random_1d")
     levels, todo = job.levels(speculate=True)

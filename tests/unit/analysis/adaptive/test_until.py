@@ -52,6 +52,6 @@ def test_it_solves_the_bayes_factor():
 def test_too_few_values_meet_nothing():
     assert until.half_width([]) is None
     assert until.half_width([1.0]) is None
-    assert until.half_width([1.0, 2.0]) is None
+    assert until.half_width([1.0, 2.0]) is None and until.FEWEST == 6
     assert until.half_width([1.0] * 20) <= 0.1
     assert until.half_width([1.0] * 20, least=0.25) > 0.1
