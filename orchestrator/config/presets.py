@@ -44,8 +44,9 @@ class Presets:
 
     def is_plugin(self, group: str, name: str) -> bool:
         """Return whether a preset is a probe set of an installed package, and no file."""
-        has_file = any((folder / group / f"{name}.yaml").is_file() for folder in self.folders)
-        return group == "probes" and not has_file and name in probe_plugins.names()
+        if group != "probes" or name not in probe_plugins.names():
+            return False
+        return not any((folder / group / f"{name}.yaml").is_file() for folder in self.folders)
 
     def with_hub_id(self, hub: str) -> str | None:
         """Return the model preset whose weights have this id on the hub, upper or lower case; None if there is none."""
@@ -64,8 +65,8 @@ class Presets:
         known = self.options(group)
         if name not in known:
             hint = did_you_mean(name, known)
-            for path in (folder / group / f"{name}.yml" for folder in self.folders):
-                if path.is_file():
+            for path in (path for folder in self.folders for path in (folder / group).glob("*.yml")):
+                if path.stem == name:
                     hint = f": rename {path} to {name}.yaml"
             raise UserError(field or group, name, f"there is no such {group}{hint} (there are: {', '.join(known)})")
 
@@ -121,18 +122,9 @@ class Presets:
             seen.add((group, name))
             waiting += self._defaults(group, name)
             if not self.is_plugin(group, name):
-                _check_header(self.file(group, name))
-                self._check_texts(group, name, kinds)
-
-    def _check_texts(self, group: str, name: str, kinds: Mapping[str, Any]) -> None:
-        """Raise UserError if an option that is a text has another text in the file than it would get from YAML."""
-        file = self.file(group, name)
-        prefix = "" if group == "experiment" else f"{group}."
-        for key, line, written, value in read_yaml_scalars(file):
-            kind = kinds.get(prefix + key)
-            if str(value) != written and {str, list[str]} & {kind, *typing.get_args(kind)}:
-                problem = f"YAML reads {key}: {written} in line {line} as {value}"
-                raise UserError("preset", file, f"{problem}: put {written} in quotes")
+                file = self.file(group, name)
+                _check_header(file)
+                _check_texts(file, "" if group == "experiment" else f"{group}.", kinds)
 
     def _defaults(self, group: str, name: str) -> Iterator[tuple[str, str]]:
         """Yield (group, name) of the presets that a preset chooses."""
@@ -154,3 +146,18 @@ def _check_header(file: Path) -> None:
             return
         if text[1:].lstrip().startswith("@") and len(text[1:].split()) > 2:
             raise UserError("preset", file, f"line {number} has more than a package ({text}): leave the rest out")
+
+
+def _check_texts(file: Path, prefix: str, kinds: Mapping[str, Any]) -> None:
+    """Raise UserError if an option that is a text has another text in the file than it would get from YAML.
+
+    Args:
+        file: The file of a preset.
+        prefix: The beginning of the dotted names of its options.
+        kinds: The type annotation of every option, by dotted name.
+    """
+    for key, line, written, value in read_yaml_scalars(file):
+        kind = kinds.get(prefix + key)
+        if str(value) != written and {str, list[str]} & {kind, *typing.get_args(kind)}:
+            problem = f"YAML reads {key}: {written} in line {line} as {value}"
+            raise UserError("preset", file, f"{problem}: put {written} in quotes")

@@ -70,6 +70,13 @@ def test_a_text_for_which_empty_is_a_choice_may_be_empty() -> None:
     assert compose(["probes.prefill="]).probes.prefill == ""
 
 
+def test_values_longer_than_a_file_name_are_compared_with_names_of_presets() -> None:
+    text = "a" * 5000
+    assert compose([f"system_prompt.text={text}"]).system_prompt.text == text
+    with pytest.raises(UserError, match="there is no such model"):
+        compose([f"model={text}"])
+
+
 def test_a_colon_in_a_path_is_no_scheme() -> None:
     assert compose(["model.path=a:b//c", "engine=dummy"]).model.path == "a:b//c"
 
