@@ -33,7 +33,7 @@ class Mistake(JsonRecord):
     Attributes:
         field: The option or argument that is wrong.
         value: Its value, as text.
-        remedy: What is wrong and what to do.
+        remedy: The fault and its correction.
     """
 
     field: str
@@ -43,7 +43,7 @@ class Mistake(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Error(JsonRecord):
-    """What any verb prints instead of its document if it ends with exit code 2."""
+    """The document of any verb that ends with exit code 2, instead of its own."""
 
     schema: str = "error/1"
     error: Mistake
@@ -51,7 +51,7 @@ class Error(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Part(JsonRecord):
-    """What `run` with cluster.part prints if other parts of the sweep are not complete.
+    """The document of `run` with cluster.part if other parts of the sweep are not complete.
 
     Attributes:
         part: The value of cluster.part.
@@ -103,7 +103,7 @@ _FOLLOW = "follow it with"
 
 @dataclass(frozen=True, kw_only=True)
 class Responses(JsonRecord):
-    """What `judge export=FILE` wrote.
+    """The file of responses that `judge export=FILE` wrote.
 
     Attributes:
         file: Path of the CSV file.
@@ -117,7 +117,7 @@ class Responses(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(JsonRecord):
-    """What `report` wrote.
+    """The report that `report` wrote.
 
     Attributes:
         report: Path of report.html.
@@ -129,7 +129,7 @@ class Report(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(JsonRecord):
-    """What `export` wrote.
+    """The file or folder that `export` wrote.
 
     Attributes:
         format: Name of the format.
@@ -145,7 +145,7 @@ class Export(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class View(JsonRecord):
-    """What `view` prints, in one line, when it can be reached.
+    """The address that `view` prints, in one line, when it can be reached.
 
     Attributes:
         address: URL of the viewer.
@@ -157,7 +157,7 @@ class View(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(JsonRecord):
-    """What `view bundle=DIR` prints.
+    """The pages that `view bundle=DIR` wrote.
 
     Attributes:
         bundle: Path of the bundle's index.html.
@@ -227,7 +227,7 @@ class PrincipalPlane(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry(JsonRecord):
-    """What `geometry` measured.
+    """Distances and angles that `geometry` measured.
 
     Attributes:
         model: Name of the model.
@@ -249,11 +249,11 @@ class Geometry(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(JsonRecord):
-    """What `finetune` did. The same values are in report.json of its folder.
+    """The report of `finetune`. The same values are in report.json of its folder.
 
     Attributes:
         recipe: The recipe, with the fields that the command line changed.
-        train: What the training reported.
+        train: Values that the training reported.
         measured: Rates of the trained model on each probe set of the recipe. Left out if nothing was evaluated.
     """
 

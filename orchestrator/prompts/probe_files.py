@@ -232,12 +232,12 @@ OTHER_SUFFIXES = {
     ".tsv": "rename it to .csv, where tabs separate columns too",
     ".ndjson": "rename it to .jsonl",
 }
-"""What to do with a file whose suffix is another one."""
+"""Remedies for files with other suffixes."""
 
 MARKS = {
     b"\x1f\x8b": f"is compressed with gzip: {_DECOMPRESS}",
     b"\x28\xb5\x2f\xfd": f"is compressed with zstd: {_DECOMPRESS}",
-    b"PK\x03\x04": f"is a ZIP archive or an Excel file: decompress it first, or {_SAVE}",
+    b"PK\x03\x04": f"is a ZIP archive or an Excel file: {_DECOMPRESS}, or {_SAVE}",
     b"PAR1": "is a Parquet file: rename it to .parquet",
 }
 """First bytes of files that are no text -> what they are and what to do."""

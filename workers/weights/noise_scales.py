@@ -83,7 +83,7 @@ class FlatScalars:
 
 
 class NoiseScales:
-    """What the scales of points on some directions are computed from, without their coefficients.
+    """Scalars of several directions by seed, from which the scales of a point are computed with its coefficients.
 
     Attributes:
         terms: The terms of each seed, sorted by seed. Their scales of rows follow one another.
