@@ -14,7 +14,7 @@ from orchestrator.config import probe_plugins
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.pipeline.prompt_sets import load_probe_sets
-from orchestrator.utils import plugins
+from tests.unit.packages import declare, forget_packages
 
 CODE = """from pathlib import Path
 
@@ -24,26 +24,21 @@ PROBES = {"path": Path(__file__).with_name("requests.csv"), "column": "ask", "gr
 
 def write(site: Path, code: str) -> None:
     (site / "my_probes.py").write_text(code, encoding="utf-8")
-    for cached in (plugins.installed, plugins.load_installed):
-        cached.cache_clear()
+    forget_packages()
     sys.modules.pop("my_probes", None)
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install a package with an entry point for a probe set, as pip leaves it."""
-    info = tmp_path / "my_probes-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-probes\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(f"[{probe_plugins.ENTRY_POINTS}]\ngarden = my_probes\n", encoding="utf-8")
+    declare(tmp_path, "my-probes", probe_plugins.ENTRY_POINTS, "garden = my_probes")
     (tmp_path / "requests.csv").write_text("ask\nHow do roses grow?\nWhen do bees fly?\n", encoding="utf-8")
     with monkeypatch.context() as patched:
         patched.setattr(sys, "dont_write_bytecode", True)  # else a change within a second is not noticed
         patched.syspath_prepend(tmp_path)
         write(tmp_path, CODE)
         yield tmp_path
-    for cached in (plugins.installed, plugins.load_installed):
-        cached.cache_clear()
+    forget_packages()
 
 
 def test_a_probe_set_of_a_package_is_chosen_alone_and_beside_others(site: Path) -> None:

@@ -14,7 +14,7 @@ from orchestrator import judges
 from orchestrator.cli.main import main
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
-from orchestrator.utils import plugins
+from tests.unit.packages import declare, forget_packages
 from tests.unit.stored import basin, store_sweep
 
 pytestmark = pytest.mark.thorough
@@ -35,8 +35,7 @@ def no_plugins_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def forget() -> None:
     """Forget all loaded judges, as a new process would."""
     judges._added.clear()
-    plugins.installed.cache_clear()
-    plugins.load_installed.cache_clear()
+    forget_packages()
 
 
 def how_to_file(folder: Path) -> Path:
@@ -142,23 +141,14 @@ def test_a_judge_that_fails_on_a_stored_response_is_named(tmp_path: Path, capsys
     assert "raises AssertionError in line" in capsys.readouterr().err
 
 
-def install(folder: Path, code: str) -> None:
-    """Install a package with an entry point for a judge, as pip leaves it."""
-    (folder / "my_judges.py").write_text(code, encoding="utf-8")
-    info = folder / "my_judges-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-judges\nVersion: 1.0\n", encoding="utf-8")
-    entry = f"[{judges.ENTRY_POINTS}]\nquestion = my_judges\n"
-    (info / "entry_points.txt").write_text(entry, encoding="utf-8")
-
-
 def test_a_judge_of_an_installed_package_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = how_to_file(tmp_path)
     site = tmp_path / "site"
     site.mkdir()
-    install(site, file.read_text(encoding="utf-8"))
+    declare(site, "my-judges", judges.ENTRY_POINTS, "question = my_judges")
+    (site / "my_judges.py").write_bytes(file.read_bytes())
     with monkeypatch.context() as patched:
         patched.syspath_prepend(site)
         forget()

@@ -19,7 +19,6 @@ from workers.weights.geometry import Geometry
 pytestmark = pytest.mark.thorough
 
 
-@pytest.mark.thorough
 def test_displacements_are_measured_once(
     base: CheckpointInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,16 +16,17 @@ from orchestrator.sweep import directions
 from orchestrator.sweep.directions import UnitSums
 from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.points import Point
-from orchestrator.utils import plugins
 from orchestrator.utils.errors import UserError
+from tests.unit.packages import declare, forget_packages
 from tests.unit.sweep.test_direction_file import DIRECTION_FILE
 
 SUMS = UnitSums(size=4, weights=16.0, noise=1)
 
 
 def forget() -> None:
-    for cached in (plugins.installed, plugins.load_installed, directions.get, directions._installed):
-        cached.cache_clear()
+    forget_packages()
+    directions.get.cache_clear()
+    directions._installed.cache_clear()
     sys.modules.pop("my_directions", None)
 
 
@@ -37,11 +38,7 @@ def write(site: Path, code: str) -> None:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install a package with an entry point for a kind of direction, as pip leaves it."""
-    info = tmp_path / "my_directions-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-directions\nVersion: 1.0\n", encoding="utf-8")
-    entry = f"[{directions.ENTRY_POINTS}]\nattention = my_directions:DIRECTION\n"
-    (info / "entry_points.txt").write_text(entry, encoding="utf-8")
+    declare(tmp_path, "my-directions", directions.ENTRY_POINTS, "attention = my_directions:DIRECTION")
     with monkeypatch.context() as patched:
         patched.setattr(sys, "dont_write_bytecode", True)  # else a change within a second is not noticed
         patched.syspath_prepend(tmp_path)
