@@ -17,11 +17,20 @@ from orchestrator.utils import logs
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
 from orchestrator.utils.sanitize import OutputError, make_output_safe, safe_output
 
-MEASURING = (
-    *("ray", "torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "datasets", "gguf"),
-    *("accelerate", "numba", "pip"),
-)
-"""The libraries of the extras `cpu`, `gpu` and `transformers`. Verbs that only read studies need none of them."""
+MEASURING = {
+    "ray",
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+    "datasets",
+    "gguf",
+    "accelerate",
+    "numba",
+    "pip",
+}
+"""The libraries of the extra `transformers`, which `cpu` and `gpu` contain. Verbs that only read studies need none."""
 
 
 @safe_output()

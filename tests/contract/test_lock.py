@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from orchestrator.cli.main import MEASURING
 from tests.contract.rules import ROOT
 
 LOCKS = ROOT / "scripts" / "locks"
@@ -60,6 +61,11 @@ def environments() -> Iterator[dict[str, str]]:
                 "platform_machine": machine,
                 "extra": "",
             }
+
+
+def test_the_command_line_knows_the_libraries_that_measure() -> None:
+    requirements = (Requirement(text) for text in EXTRAS["transformers"])
+    assert {requirement.name.replace("-", "_") for requirement in requirements} == MEASURING
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "torch-cpu", "tools", "uv"])
