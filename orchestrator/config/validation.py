@@ -188,7 +188,7 @@ def _check_grid(grid: GridConfig) -> None:
     _check_range("grid.range", grid.range)
     if grid.range_y is not None:
         _check_range("grid.range_y", grid.range_y)
-        if grid.kind in (GridKind.random_1d, GridKind.interpolate_1d):
+        if not grid.kind.is_plane:
             remedy = "a line has no second axis: use grid=random_2d, or leave it out"
             raise UserError("grid.range_y", grid.range_y, remedy)
     _check_towards(grid)

@@ -12,7 +12,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.utils.records import JsonRecord, field_types
+from orchestrator.utils.records import field_types
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN = {
@@ -45,7 +45,7 @@ def document_schema(name: str, record: type[Any]) -> dict[str, Any]:
 
 def _object(record: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a dataclass, and add those of the dataclasses that it names to `definitions`."""
-    if issubclass(record, JsonRecord) or hasattr(record, "json_types"):
+    if hasattr(record, "json_types"):
         keys: Mapping[str, tuple[Any, bool]] = record.json_types()
     else:
         keys = {name: (hint, True) for name, (hint, _) in field_types(record).items()}  # type: ignore[arg-type]
@@ -64,11 +64,11 @@ def _object(record: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _attributes(record: type[Any]) -> dict[str, str]:
     """Return the descriptions of fields in the docstrings of a class and its bases."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(record.__mro__):
         text = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:\n")[2]
-        found |= {name: _in_json(description) for name, description in _ATTRIBUTE.findall(text)}
-    return found
+        texts |= {name: _in_json(description) for name, description in _ATTRIBUTE.findall(text)}
+    return texts
 
 
 def _in_json(text: str) -> str:

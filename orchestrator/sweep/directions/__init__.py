@@ -145,13 +145,13 @@ def get(kind: str) -> type[Direction]:
     name, _, source = kind.partition("@")
     if name in plugins.installed(ENTRY_POINTS) and name not in names():
         try:
-            found = _installed(name)
+            installed = _installed(name)
         except UserError:
             if not source:  # else it describes what is stored, which needs no package
                 raise
         else:
-            if kind in (name, found.kind):
-                return found
+            if kind in (name, installed.kind):
+                return installed
     if source:
         return importlib.import_module(f"{__name__}._unavailable").unavailable(kind)
     if kind not in names():
