@@ -17,7 +17,7 @@ from benchmarks.degenerate import kappa_sentence, load, share
 from benchmarks.results import section, table
 from orchestrator.judges import _linear_scores, _log_probability
 from orchestrator.judges._linear_scores import Features
-from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges._text_features import is_judged_by_rule
 from orchestrator.utils.hashing import text_id
 
 SPLIT = "test log-probability"
@@ -56,20 +56,18 @@ def read(split: str) -> Iterator[Pair]:
     measured = {row["id"]: row for row in load("log_probabilities.jsonl")}
 
     def pair(row: dict[str, Any], key: str, truth: str, real: bool) -> Pair | None:
-        found = measured.get(key)
-        if found is None:
+        logged = measured.get(key)
+        if logged is None:
             return None
         text = row.get("response", row.get("text", ""))
-        special = "features" not in row and (
-            not text.strip() or is_number(text.strip()) or is_uncalibrated(text) or found["mean"] is None
-        )
+        special = "features" not in row and (is_judged_by_rule(text) or logged["mean"] is None)
         if special:
             by_text = combined = _linear_scores.JUDGE.verdict("", text)
             uncertain = False
         else:
             features = Features.from_json(row["features"]) if "features" in row else _linear_scores.measure(text)
             by_text = _linear_scores.decide(_linear_scores.combine(features))
-            combined = _log_probability.decide_features(features, found["mean"], found["n_tokens"])
+            combined = _log_probability.decide_features(features, logged["mean"], logged["n_tokens"])
             uncertain = _log_probability.UNCERTAIN.is_uncertain(features)
         distance, tokens = abs(row.get("alpha", 0.0)), row.get("tokens", 0)
         cheap = combined if uncertain else by_text

@@ -19,16 +19,16 @@ import random
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
 from orchestrator.judges import _english, _linear_scores
 from orchestrator.judges._linear_scores import Features
-from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges._text_features import is_judged_by_rule
 from scripts.make_ruins import ruins
 
 ROOT = Path(__file__).parents[1]
@@ -45,11 +45,10 @@ OF_A_KIND = 8
 
 
 @dataclass(frozen=True)
-class Text:
-    """A training text.
+class LabeledText:
+    """A training text, without what a fit reads of it.
 
     Attributes:
-        features: Its features, as `_linear_scores.measure` returns them.
         label: One of CLASSES.
         kind: Its origin, as the rows of the data files name it.
         fold: The fold of the cross-validation in which it is left out.
@@ -57,12 +56,30 @@ class Text:
         validates: Whether it counts in cross-validation. Texts derived from others are only used to fit.
     """
 
-    features: Features
     label: str
     kind: str
     fold: int
     weight: float = 1.0
     validates: bool = True
+
+
+@dataclass(frozen=True)
+class Text(LabeledText):
+    """A training text.
+
+    Attributes:
+        features: Its features, as `_linear_scores.measure` returns them.
+    """
+
+    features: Features = field(kw_only=True)
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Text | None:
+        """Return a row of `training_rows`. None if it is judged without features."""
+        features = features_of(row)
+        if features is None:
+            return None
+        return cls(row["label"], row["kind"], row["fold"], row["weight"], row["validates"], features=features)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -78,16 +95,15 @@ def features_of(row: dict[str, Any]) -> Features | None:
     if "features" in row:
         return Features.from_json(row["features"])
     text = row.get("response", row.get("text", ""))
-    text_is_special = not text.strip() or is_number(text.strip()) or is_uncalibrated(text)
-    return None if text_is_special else _linear_scores.measure(text)
+    return None if is_judged_by_rule(text) else _linear_scores.measure(text)
 
 
 def training_texts() -> Iterator[Text]:
     """Yield all training texts that have features."""
     for row in training_rows():
-        features = features_of(row)
-        if features is not None:
-            yield Text(features, row["label"], row["kind"], row["fold"], row["weight"], row["validates"])
+        text = Text.of_row(row)
+        if text is not None:
+            yield text
 
 
 def _row(label: str, kind: str, fold: int, weight: float, validates: bool = True, **text: Any) -> dict[str, Any]:
@@ -248,22 +264,6 @@ def cross_validate(model: Model, texts: list[Text]) -> np.ndarray:
     for i in range(FOLDS):
         p[fold == i] = model.probabilities(model.fit(fold != i), fold == i)
     return p
-
-
-class LabeledText(Protocol):
-    """A text with its label, from training data."""
-
-    @property
-    def label(self) -> str:
-        """One of CLASSES."""
-
-    @property
-    def kind(self) -> str:
-        """Kind of the text; those of the model under test begin with `real`."""
-
-    @property
-    def validates(self) -> bool:
-        """True if it counts when the threshold is chosen."""
 
 
 def choose_threshold(

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from orchestrator.judges import _linear_scores, _log_probability
 from orchestrator.judges._linear_scores import Scores
 from orchestrator.utils.hashing import text_id
-from scripts.fit_degenerate import DATA, FOLDS, ROOT, Model, Text, features_of, rows, training_rows
+from scripts.fit_degenerate import DATA, FOLDS, ROOT, Model, Text, rows, training_rows
 
 WEIGHTS = ROOT / "orchestrator" / "data" / "english" / "degenerate_log_probability.json"
 MODELS = {"884df66b5d54be53": "smollm2_135m"}
@@ -64,9 +64,9 @@ def examples() -> list[Example]:
     measured = read_log_probabilities()
     kept = []
     for row in training_rows():
-        features = features_of(row)
-        if features is not None:
-            kept.append((row, Text(features, row["label"], row["kind"], row["fold"], row["weight"], row["validates"])))
+        text = Text.of_row(row)
+        if text is not None:
+            kept.append((row, text))
     model = Model([text for _, text in kept])
     fold = np.array([text.fold for _, text in kept])
     out = []

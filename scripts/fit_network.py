@@ -3,9 +3,9 @@
     python -m scripts.fit_network
 
 Each network has one hidden layer. Its weights are fitted by maximum likelihood with a quadratic penalty, from a seeded
-start of its own. The threshold and the gate are chosen by cross-validation, in which texts from the same prompt or
-written text are left out together, and texts in other languages and notations by kind: each is judged by networks that
-have not seen its kind. No test text of this version is read.
+start of its own. The threshold is chosen by cross-validation behind the gate, which is fixed here. Texts from the same
+prompt or written text are left out together, and texts in other languages and notations by kind: each is judged by
+networks that have not seen its kind. No test text of this version is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,18 @@ from scipy.optimize import minimize
 
 from orchestrator.judges import degenerate
 from orchestrator.judges._linear_scores import measure
-from orchestrator.judges._text_features import is_number, is_uncalibrated
-from scripts.fit_degenerate import CLASSES, DATA, FOLDS, ROOT, choose_threshold, derived, fold_of, rows
+from orchestrator.judges._text_features import is_judged_by_rule
+from scripts.fit_degenerate import (
+    CLASSES,
+    DATA,
+    FOLDS,
+    ROOT,
+    LabeledText,
+    choose_threshold,
+    derived,
+    fold_of,
+    rows,
+)
 from scripts.make_ruins import ruins
 
 NETWORK = ROOT / "orchestrator" / "data" / "english" / "degenerate_network.json"
@@ -46,24 +56,14 @@ WEIGHTS = {"coherent": 2.0, "unclear": 3.0}
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(LabeledText):
     """A training text.
 
     Attributes:
         text: The text.
-        label: One of CLASSES.
-        kind: Its origin, as the rows of the data files name it.
-        fold: The fold of the cross-validation in which it is left out.
-        weight: Its weight in the likelihood.
-        validates: Whether it counts in cross-validation. Texts derived from others are only used to fit.
     """
 
-    text: str
-    label: str
-    kind: str
-    fold: int
-    weight: float = 1.0
-    validates: bool = True
+    text: str = field(kw_only=True)
 
 
 def training_texts() -> Iterator[Text]:
@@ -75,14 +75,14 @@ def training_texts() -> Iterator[Text]:
         label = row["labels"][0]
         usable = row["split"] in SPLITS and "response" in row
         if usable and label == row["labels"][1] and label != "unclear":
-            yield Text(row["response"], CLASSES[label == "degenerate"], "real", fold_of(row["prompt_id"]))
+            yield Text(CLASSES[label == "degenerate"], "real", fold_of(row["prompt_id"]), text=row["response"])
     for row in rows(ROOT / "tests" / "data" / "labelled_responses.jsonl"):
         label = CLASSES[row["label"] == "degenerate"]
-        yield Text(row["response"], label, "real (old)", fold_of(row["response"]))
+        yield Text(label, "real (old)", fold_of(row["response"]), text=row["response"])
     for row in rows(DATA / "cases.jsonl"):
-        yield Text(row["text"], row["label"], "case", fold_of(row["text"]), 6.0, validates=False)
+        yield Text(row["label"], "case", fold_of(row["text"]), 6.0, validates=False, text=row["text"])
     for row in rows(DATA / "project.jsonl"):
-        yield Text(row["text"], "coherent", "project", fold_of(row["text"]), 0.5, validates=False)
+        yield Text("coherent", "project", fold_of(row["text"]), 0.5, validates=False, text=row["text"])
     written = [row for row in rows(DATA / "written.jsonl") if row["split"] in SPLITS]
     for fold in range(FOLDS):
         yield from _written([row for row in written if _fold(row) == fold], fold)
@@ -97,12 +97,12 @@ def _written(members: list[dict[str, Any]], fold: int) -> Iterator[Text]:
     """Yield the written texts of a fold, ruins that are made of them, and shortened and encoded ones."""
     for row in members:
         label = "unclear" if row["class"] == "other" else "coherent"
-        yield Text(row["text"], label, row["kind"], fold, WEIGHTS[label])
+        yield Text(label, row["kind"], fold, WEIGHTS[label], text=row["text"])
     more = [(kind, text) for kind, text in ruins(members, f"51-{fold}", 4 * OF_A_KIND) if kind in HARD]
     for kind, text in ruins(members, f"50-{fold}", OF_A_KIND) + more:
-        yield Text(text, "degenerate", f"made: {kind}", fold)
+        yield Text("degenerate", f"made: {kind}", fold, text=text)
     for label, kind, weight, text in derived(members, random.Random(f"60-{fold}")):
-        yield Text(text, label, kind, fold, weight, validates=False)
+        yield Text(label, kind, fold, weight, validates=False, text=text)
 
 
 class Model:
@@ -175,14 +175,9 @@ def abstain(p: np.ndarray) -> np.ndarray:
     return np.where((p[:, 2] >= GATE)[:, None] & (np.arange(len(CLASSES)) == 1), 0.0, p)
 
 
-def usable(text: str) -> bool:
-    """Return whether a text is judged by its features."""
-    return bool(text.strip()) and not is_number(text.strip()) and not is_uncalibrated(text)
-
-
 def main() -> None:
     """Fit, choose the threshold, and store all."""
-    texts = [text for text in training_texts() if usable(text.text)]
+    texts = [text for text in training_texts() if not is_judged_by_rule(text.text)]
     model = Model(texts)
     p = abstain(cross_validate(model, texts))
     threshold = choose_threshold(p, texts, THRESHOLDS, FALSE_ALARMS)

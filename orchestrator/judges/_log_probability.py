@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.judges import Judge, _linear_scores
 from orchestrator.judges._linear_scores import DIGITS, Features, Scores
-from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges._text_features import is_judged_by_rule
 from orchestrator.utils.package_data import read_json_data
 
 LOWEST_MEAN = -12.0
@@ -68,7 +68,7 @@ class UncertainWithLogProbability(DegenerateWithLogProbability):
 
     def needs_log_probability(self, response: str) -> bool:
         """Return whether the text alone leaves the verdict on a response uncertain."""
-        return not _is_judged_by_text(response) and self.is_uncertain(_linear_scores.measure(response))
+        return not is_judged_by_rule(response) and self.is_uncertain(_linear_scores.measure(response))
 
     def is_uncertain(self, features: Features) -> bool:
         """Return whether the text with these features is one that needs its log-probability."""
@@ -102,15 +102,9 @@ def decide(response: str, mean: float, n_tokens: int) -> str:
         mean: Its mean log-probability per token under the unperturbed model, given its prompt.
         n_tokens: Number of tokens in this mean.
     """
-    if _is_judged_by_text(response):
+    if is_judged_by_rule(response):
         return _linear_scores.JUDGE.verdict("", response)
     return decide_features(_linear_scores.measure(response), mean, n_tokens)
-
-
-def _is_judged_by_text(response: str) -> bool:
-    """Return whether a text is judged without any scores, so that a log-probability has no effect."""
-    text = response.strip()
-    return not text or is_number(text) or is_uncalibrated(response)
 
 
 def decide_features(features: Features, mean: float, n_tokens: int) -> str:

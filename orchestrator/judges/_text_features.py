@@ -223,6 +223,12 @@ def is_number(text: str) -> bool:
     return _ONE_NUMBER.fullmatch(text) is not None and sum(map(str.isdigit, text)) <= 9
 
 
+def is_judged_by_rule(text: str) -> bool:
+    """Return whether a text is judged without fitted weights: empty, one number, or a notation without features."""
+    stripped = text.strip()
+    return not stripped or is_number(stripped) or is_uncalibrated(text)
+
+
 # Words.
 
 

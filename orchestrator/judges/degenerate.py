@@ -8,7 +8,7 @@ calibrated, is unclear, unless it is a loop.
 
 Small networks turn features of repetition, of words and of form into the probabilities of the three verdicts, of which
 the mean counts. A gate abstains: a text that may well be in another language or notation is never called degenerate.
-scripts/fit_network.py fitted weights, threshold and gate to labeled texts. No language model, no compressor and no
+scripts/fit_network.py fitted weights and threshold to labeled texts. No language model, no compressor and no
 locale is used, so that the verdict is the same on every machine.
 
 docs/judges.md reports its accuracy on responses that were read and labeled beforehand.
@@ -35,7 +35,7 @@ from orchestrator.judges._linear_scores import (
     excerpt,
     measure,
 )
-from orchestrator.judges._text_features import is_number, is_uncalibrated
+from orchestrator.judges._text_features import is_judged_by_rule
 from orchestrator.utils.package_data import read_json_data
 
 LIMIT = 6.0
@@ -126,7 +126,7 @@ def probabilities(response: str) -> Probabilities:
 
 def probabilities_by(response: str, network: Mapping[str, Any]) -> Probabilities:
     """Return the probabilities of the three verdicts by these fitted networks."""
-    if not response.strip() or is_number(response.strip()) or is_uncalibrated(response):
+    if is_judged_by_rule(response):
         return _linear_scores.probabilities(response)
     features = measure(response)
     return combine(inputs_of(response, features), _linear_scores.loop_probability(features), network)
