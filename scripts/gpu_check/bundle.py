@@ -1,7 +1,7 @@
 """Carry vLLM to a GPU machine without a network, in parts: python -m scripts.gpu_check.bundle pack, there unpack.
 
-Versions and hashes are those of scripts/locks/gpu.txt. Python 3.12 on x86-64 Linux, torch, Triton, transformers,
-pyarrow and pytest are expected there. What tests/gpu does not need on a Hopper card is left out.
+Versions and hashes are those of scripts/locks/gpu.txt. That machine needs Python 3.12 on x86-64 Linux, torch, Triton,
+transformers, numba and safetensors. Files that tests/gpu does not need on a Hopper card are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PART_BYTES = 40 << 20  # one part and the repository fit into 64 MiB together
 SUMS = "parts.sha256"  # lines of sha256sum, in the order in which parts are joined
 PYTHON, PLATFORM = "3.12", "x86_64-manylinux_2_35"
 
-# What importing vLLM's GPU runner asks for beside the packages named above; in the last line, what tests/gpu asks for.
+# Imports of vLLM's GPU runner beside the packages named above; in the last line, those of tests/gpu.
 PACKAGES_TEXT = """
 vllm annotated-types apache-tvm-ffi astor blake3 cachetools cbor2 compressed-tensors depyf dill dnspython
 email-validator fastapi gguf googleapis-common-protos httpcore2 httpx2 ijson jiter jsonschema
@@ -59,11 +59,11 @@ def locked(names: Iterable[str], lock: str) -> str:
         SystemExit: A package is not in the lock.
     """
     entries = re.split(r"(?m)^(?=[A-Za-z0-9])", lock)
-    found = {re.split(r"[=\s]", entry, maxsplit=1)[0]: entry for entry in entries}
-    missing = sorted(set(names) - set(found))
+    by_name = {re.split(r"[=\s]", entry, maxsplit=1)[0]: entry for entry in entries}
+    missing = sorted(set(names) - set(by_name))
     if missing:
         raise SystemExit(f"{LOCK.name} has no {', '.join(missing)}: correct PACKAGES in {Path(__file__).name}")
-    return "".join(found[name] for name in names)
+    return "".join(by_name[name] for name in names)
 
 
 def install(site: Path, uv: str) -> None:
@@ -124,7 +124,7 @@ class Joined(io.RawIOBase):
                 yield file
 
     def readable(self) -> bool:
-        """Say that this can be read."""
+        """Return True: this can be read."""
         return True
 
     def read(self, size: int = -1) -> bytes:
