@@ -16,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ("read_a_study", "the_drag_of_finetuning")
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 PAGES = {"benchmarks/RESULTS.md": "results.md"} | {
     f"notebooks/{name}.ipynb": f"notebooks/{name}.md" for name in NOTEBOOKS
 }
