@@ -26,6 +26,8 @@ from orchestrator.judges._linear_scores import Features, Probabilities
 DATA = Path(__file__).parent / "data" / "degenerate"
 SPLIT = "test 7"
 """The split of the texts that test version 6 of the judge."""
+ONE_READER = frozenset({"test 5", "test 6", "test 7"})
+"""Splits of which both labels of a response are of one reader."""
 EARLIER = DATA / "network_5.json"
 """The network of version 5, which is judged on the same texts."""
 POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -149,9 +151,9 @@ def _rates(texts: list[Judged], group: Callable[[Judged], str]) -> list[list[str
 
 
 def _called(text: Judged, threshold: float) -> bool:
-    """Return whether a text is called degenerate at a threshold. Where the gate abstains, it never is."""
-    is_open = text.probabilities.unclear < degenerate.load_network()["gate"]
-    return is_open and text.probabilities.degenerate >= threshold
+    """Return whether a text is called degenerate at another threshold, behind the same gate."""
+    network = degenerate.load_network() | {"threshold": threshold}
+    return degenerate.decide(text.probabilities, network) == "degenerate"
 
 
 def report(texts: list[Judged]) -> str:
@@ -164,13 +166,10 @@ def report(texts: list[Judged]) -> str:
     def name(text: Judged) -> str:
         return f"{text.source}: {text.kind}"
 
-    def row(shown: str, members: list[Judged]) -> list[str]:
-        by_earlier = share(sum(text.earlier == "degenerate" for text in members), len(members))
-        return [shown, share(sum(text.verdict == "degenerate" for text in members), len(members)), by_earlier]
-
-    def wrong(shown: str, members: list[Judged]) -> list[str]:
-        by_earlier = share(sum(text.earlier != "unclear" for text in members), len(members))
-        return [shown, share(sum(text.verdict != "unclear" for text in members), len(members)), by_earlier]
+    def row(shown: str, members: list[Judged], counted: tuple[str, ...] = ("degenerate",)) -> list[str]:
+        now = sum(text.verdict in counted for text in members)
+        earlier = sum(text.earlier in counted for text in members)
+        return [shown, share(now, len(members)), share(earlier, len(members))]
 
     real = [text for text in ruined if text.source == "real"]
     not_code = [text for text in other if text.kind != "program code"]
@@ -199,7 +198,11 @@ def report(texts: list[Judged]) -> str:
                 row("coherent English: real responses", [text for text in english if text.source == "real"]),
                 row("coherent English: written", [text for text in english if text.source == "written"]),
                 row("other languages and notations", other),
-                wrong("other languages and notations without program code: called degenerate or coherent", not_code),
+                row(
+                    "other languages and notations without program code: called degenerate or coherent",
+                    not_code,
+                    ("degenerate", "coherent"),
+                ),
             ],
         ),
         "By kind (goal for each kind of ruin: 80%; other: unclear; program code: unclear or coherent):",
@@ -213,16 +216,18 @@ def report(texts: list[Judged]) -> str:
 
 
 def _agreement() -> Iterator[str]:
-    """Yield a sentence on the agreement of the two readers for each split."""
+    """Yield a sentence on the agreement of the two labels for each split."""
     return (kappa_sentence(split) for split in ("train", SPLIT))
 
 
 def kappa_sentence(split: str) -> str:
-    """Return a sentence on the agreement of the two readers of a split's responses."""
+    """Return a sentence on the agreement of the two labels of a split's responses."""
     pairs = Counter((*row["labels"],) for row in load("responses.jsonl") if row["split"] == split)
     agreed = sum(n for (a, b), n in pairs.items() if a == b)
+    one = "one reader, who read most of them twice (see the data card), agrees with itself"
+    readers = one if split in ONE_READER else "two readers agree"
     return (
-        f"Real responses of the {split} split: two readers agree on {agreed} of {pairs.total()} labels, Cohen's "
+        f"Real responses of the {split} split: {readers} on {agreed} of {pairs.total()} labels, Cohen's "
         f"kappa {kappa(pairs):.3f}."
     )
 
