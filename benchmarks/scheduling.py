@@ -53,7 +53,7 @@ PROMPTS = PromptSet("harmful", (Prompt("?"),), ("?",), ((1,),), Sampling(16), "s
 
 @dataclass(frozen=True)
 class Model:
-    """A simulated model: what its visits find, and how long they take.
+    """A simulated model: the verdict counts and the duration of its visits.
 
     Attributes:
         counts: Point id -> (unsafe, judged).
@@ -74,12 +74,12 @@ class Model:
         counts: dict[str, tuple[int, int]] = {}
         seconds: dict[str, float] = {}
         for line in full.decisions[0].lines:
-            found = Landscape.draw(rng, grid.steps, grid.is_plane).counts()
+            of_line = Landscape.draw(rng, grid.steps, grid.is_plane).counts()
             for node, point in line.points.items():
-                unsafe = found[node][0]
+                unsafe = of_line[node][0]
                 usual = 0.4 + 0.6 * min(1.0, 4.0 * unsafe / PROBES)
                 slow = 3.0 if rng.random() < 0.02 else 1.0
-                counts.setdefault(point.id, found[node])
+                counts.setdefault(point.id, of_line[node])
                 seconds.setdefault(point.id, usual * slow * math.exp(0.1 * rng.standard_normal()))
         return cls(counts, seconds)
 
@@ -87,13 +87,13 @@ class Model:
 class SimulatedLevels(Levels):
     """The levels of an adaptive grid, with the counts of a simulated model instead of stored responses."""
 
-    def __init__(self, model: Model, stored: StoredSweep, asked: Requested, speculate: bool) -> None:
-        super().__init__(stored, asked, {task.point for task in asked.tasks}, speculate=speculate)
+    def __init__(self, model: Model, stored: StoredSweep, first: Requested, speculate: bool) -> None:
+        super().__init__(stored, first, {task.point for task in first.tasks}, speculate=speculate)
         self._model = model
 
     @property
-    def asked(self) -> set[Point]:
-        """All points that the levels so far ask for."""
+    def needed(self) -> set[Point]:
+        """All points that the levels so far need."""
         return self._needed
 
     def take_stored(self, visit: Visit) -> None:
@@ -189,11 +189,11 @@ class SimulatedDispatcher(Dispatcher):
         self._levels = levels
 
     def needed(self) -> int:
-        """Return the number of visits that wait or run and that the rule has asked for."""
+        """Return the number of visits that wait or run and that the rule needs."""
         held = itertools.chain.from_iterable(slot.assigned for slot in self.pool.slots)
         if self._levels is None:
             return len(self._queue) + sum(1 for _ in held)
-        return len(self._queue) + sum(visit.point in self._levels.asked for visit in held)
+        return len(self._queue) + sum(visit.point in self._levels.needed for visit in held)
 
     def _check_actors(self) -> None:
         pass
@@ -213,8 +213,8 @@ class Dispatched:
         idle: Share of the actors' time that was not used.
         used: Share of the actors' time that was used while more visits were needed than actors. NaN if never.
         speculative: Number of visits begun on speculation.
-        wasted: Number of those that the rule did not ask for.
-        asked: The points that the rule asked for. Empty of a full sweep.
+        wasted: Number of those that the rule did not need.
+        needed: The points that the rule needed. Empty for a full sweep.
     """
 
     visits: int
@@ -223,7 +223,7 @@ class Dispatched:
     used: float
     speculative: int = 0
     wasted: int = 0
-    asked: frozenset[Point] = frozenset()
+    needed: frozenset[Point] = frozenset()
 
 
 def dispatch(model: Model, stored: StoredSweep, actors: int, adaptive: bool, speculate: bool = False) -> Dispatched:
@@ -238,8 +238,8 @@ def dispatch(model: Model, stored: StoredSweep, actors: int, adaptive: bool, spe
     """
     levels = None
     if adaptive:
-        asked = requested(stored, [PROMPTS])
-        levels, tasks = SimulatedLevels(model, stored, asked, speculate), asked.tasks
+        first = requested(stored, [PROMPTS])
+        levels, tasks = SimulatedLevels(model, stored, first, speculate), first.tasks
     else:
         tasks = stored.sweep.tasks()
     dispatcher = SimulatedDispatcher(model, actors, stored.study, levels)
@@ -247,7 +247,7 @@ def dispatch(model: Model, stored: StoredSweep, actors: int, adaptive: bool, spe
     pool = dispatcher.pool
     used = pool.needed_busy / (pool.needed_time * actors) if pool.needed_time else math.nan
     idle = 1.0 - pool.busy_time / (pool.now * actors)
-    points = frozenset[Point]() if levels is None else frozenset(levels.asked)
+    points = frozenset[Point]() if levels is None else frozenset(levels.needed)
     return Dispatched(outcome.visits, pool.now, idle, used, outcome.speculative, outcome.unneeded, points)
 
 
@@ -269,7 +269,7 @@ def simulate(kind: GridKind, steps: int, rng: np.random.Generator) -> dict[tuple
             results[actors, "full"] = dispatch(model, stored, actors, adaptive=False)
             results[actors, "adaptive"] = dispatch(model, stored, actors, adaptive=True)
             results[actors, "speculating"] = dispatch(model, stored, actors, adaptive=True, speculate=True)
-        chosen = {result.asked for (_, way), result in results.items() if way != "full"}
+        chosen = {result.needed for (_, way), result in results.items() if way != "full"}
         assert len(chosen) == 1, "the chosen points depend on the number of actors or on speculation"
         return results
 
@@ -320,10 +320,10 @@ def main(sweeps: int) -> None:
         f"`python -m benchmarks.scheduling {sweeps}`: sweeps of simulated models, version "
         f"{RULE_VERSION} of the rule. The dispatcher, its queue and the levels are the real ones; visits take 0.4 "
         "(every response refused) to 1 unit of time, vary by 10%, and one in 50 takes three times as long. Actors are "
-        "ready from the start. In each model, the same points were asked for with every number of actors, with and "
+        "ready from the start. In each model, the same points were requested with every number of actors, with and "
         "without speculation. `used when needed`: share of the actors' time that was used while more visits were "
         f"needed than there are actors, of the worst sweep (goal {GOAL:.0f}; empty: never). `speculative`: visits "
-        "begun before a level asked for them, of which no level asked for those `wasted`. Means over sweeps; of the "
+        "begun before a level requested them, of which no level requested those `wasted`. Means over sweeps; of the "
         "time's ratio the range too."
     )
     section("scheduling", "\n\n".join([intro, *parts]))

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.thorough
 
 def simulated(folder: Path, kind: GridKind, steps: int) -> tuple[StoredSweep, Model]:
     stored = empty_sweep(folder, kind, steps)
-    asked = requested(stored, [scheduling.PROMPTS])
-    return stored, Model.draw(np.random.default_rng(5), stored.sweep.grid, asked)
+    first = requested(stored, [scheduling.PROMPTS])
+    return stored, Model.draw(np.random.default_rng(5), stored.sweep.grid, first)
 
 
 def test_actors_are_used_while_more_visits_are_needed_than_actors(tmp_path: Path) -> None:
@@ -28,15 +28,15 @@ def test_actors_are_used_while_more_visits_are_needed_than_actors(tmp_path: Path
         assert dispatch(model, stored, 8, adaptive).used >= scheduling.GOAL / 100
 
 
-def test_speculation_uses_idle_actors_and_changes_nothing_that_is_asked_for(tmp_path: Path) -> None:
+def test_speculation_uses_idle_actors_and_changes_nothing_that_is_needed(tmp_path: Path) -> None:
     stored, model = simulated(tmp_path, GridKind.random_1d, 80)
     alone, plain, speculating = (
         dispatch(model, stored, actors, adaptive=True, speculate=speculate)
         for actors, speculate in ((1, True), (16, False), (16, True))
     )
-    assert alone.asked == plain.asked == speculating.asked
+    assert alone.needed == plain.needed == speculating.needed
     assert alone.speculative == 0, "one actor always has something to do"
-    assert (plain.speculative, plain.wasted, plain.visits) == (0, 0, len(plain.asked))
-    assert speculating.visits == len(plain.asked) + speculating.wasted
+    assert (plain.speculative, plain.wasted, plain.visits) == (0, 0, len(plain.needed))
+    assert speculating.visits == len(plain.needed) + speculating.wasted
     assert speculating.speculative > 0 and speculating.wasted <= 0.1 * 241
     assert speculating.time < 0.8 * plain.time and speculating.idle < plain.idle
