@@ -8,11 +8,11 @@ it is done, and the numbers computed from measured and inferred nodes are compar
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -251,7 +251,7 @@ def report(name: str, cases: Sequence[Case], source: str) -> str:
     )
 
 
-def main(landscapes: int, seed: int = _SEED, only: str = "") -> None:
+def main(landscapes: int, seed: int, only: str) -> None:
     """Simulate the grids whose name begins with `only`; write their sections of RESULTS.md and shares for `plan`."""
     intro = (
         "## Adaptive grids against full ones\n\n"
@@ -266,8 +266,8 @@ def main(landscapes: int, seed: int = _SEED, only: str = "") -> None:
             continue
         cases = simulate(steps, is_plane, max(10, round(factor * landscapes)), seed)
         key = f"{'plane' if is_plane else 'line'} {steps + 1}"
-        command = f"`python -m benchmarks.adaptive {landscapes} {seed}{' ' * bool(only) + only}`"
-        text = report(name, cases, f"{command}, version {RULE_VERSION} of the rule.")
+        command = f"python -m benchmarks.adaptive {landscapes} {seed} {only}".rstrip()
+        text = report(name, cases, f"`{command}`, version {RULE_VERSION} of the rule.")
         section(f"adaptive {key}".replace(" ", "_"), text)
         print(text, flush=True)
         values = np.quantile([case.share for case in cases], (0.1, 0.5, 0.9))
@@ -277,4 +277,8 @@ def main(landscapes: int, seed: int = _SEED, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(int((sys.argv[1:] or ["1000"])[0]), int((sys.argv[2:] or [str(_SEED)])[0]), "".join(sys.argv[3:4]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("landscapes", type=int, nargs="?", default=1000)
+    parser.add_argument("seed", type=int, nargs="?", default=_SEED)
+    parser.add_argument("only", nargs="?", default="", help="beginning of the names of grids: line or plane")
+    main(**vars(parser.parse_args()))

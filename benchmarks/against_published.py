@@ -50,6 +50,7 @@ from benchmarks.results import machine, section, table
 from orchestrator.analysis.adaptive.geometry import Node
 from orchestrator.analysis.requested import AdaptiveLine
 from orchestrator.store.files import read_json
+from orchestrator.utils.json_lines import read_lines
 
 WAYS = (PUBLISHED, TUNED, WHOLE, EARLY)
 ADAPTIVE = "adaptive"
@@ -69,7 +70,7 @@ class Timing:
         way: One of `WAYS`.
         node: The point.
         tokens: Maximum number of tokens of a response. None: that of the sweep; 1 measures the prompts alone.
-        visited: What it took.
+        visited: Its measurements.
         load: Load of the machine before it.
     """
 
@@ -89,11 +90,7 @@ class Store:
         self._path = path
         self.timings: dict[tuple[str, str, Node, int | None], Timing] = {}
         self.peaks: list[float] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue  # the line at which an earlier run was interrupted
+        for value in read_lines(path, {}) if path.exists() else ():
             if "peak" in value:
                 self.peaks.append(value["peak"])
                 continue
@@ -261,7 +258,7 @@ def rows(store: Store, grid: str, line: AdaptiveLine) -> list[list[str]]:
     chosen = line.refine({line.points[node].id: count for node, count in counts.items()}).needed if whole else ()
     early_total = math.fsum(each.seconds for each in early.values()) if whole else math.nan
     adaptive_total = math.fsum(early[node].seconds for node in chosen) if whole else math.nan
-    found = []
+    cells = []
     for way in (*WAYS, ADAPTIVE):
         visits = [early[node] for node in chosen] if way == ADAPTIVE else list(store.visits(grid, way).values())
         if not visits:
@@ -276,7 +273,7 @@ def rows(store: Store, grid: str, line: AdaptiveLine) -> list[list[str]]:
             else Ratio(*(early_total / adaptive_total * v for v in dataclasses.astuple(per_early)))
         )
         goal = GOALS.get((grid, way))
-        found.append(
+        cells.append(
             [
                 way,
                 f"{len(visits)} of {line.shape.size}",
@@ -290,7 +287,7 @@ def rows(store: Store, grid: str, line: AdaptiveLine) -> list[list[str]]:
                 f"{100.0 * operations(visits, prompt_tokens) / flops / seconds:.0f}",
             ]
         )
-    return found
+    return cells
 
 
 def _cell(value: Ratio | None, digits: int) -> str:
@@ -332,11 +329,11 @@ def report(store: Store, lines: dict[str, AdaptiveLine], where: str) -> str:
         f"of one of 2,048 x 2,048 in float32, {flops:.0f} GFLOP/s on this machine, over the time they took.",
     ]
     for grid, line in lines.items():
-        found = rows(store, grid, line)
-        if found:
+        cells = rows(store, grid, line)
+        if cells:
             texts += [
                 f"### {grid[0].upper()}{grid[1:]} of {' x '.join(map(str, line.shape.sizes))}",
-                table(HEADER, found),
+                table(HEADER, cells),
             ]
     return "\n\n".join(texts)
 

@@ -44,7 +44,7 @@ PUBLISHED_BATCH = 4
 
 @dataclass(frozen=True)
 class Visited:
-    """What one visit took and gave.
+    """Measurements of one visit.
 
     Attributes:
         seconds: Time on the clock, for writing the weights and generating.

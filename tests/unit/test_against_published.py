@@ -1,4 +1,4 @@
-"""The estimates of `benchmarks.against_published`, and that its file of timings survives an interruption."""
+"""Test the estimates of `benchmarks.against_published`, and that its file of timings survives an interruption."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.published_ways import PUBLISHED, Visited
 
 
 def test_a_ratio_of_everything_is_exact() -> None:
-    found = ratio([(2, [4.0, 8.0], [1.0, 2.0]), (1, [6.0], [3.0])])
-    assert (found.value, found.half_width) == (3.0, 0.0)
+    estimate = ratio([(2, [4.0, 8.0], [1.0, 2.0]), (1, [6.0], [3.0])])
+    assert (estimate.value, estimate.half_width) == (3.0, 0.0)
 
 
 @pytest.mark.thorough
@@ -25,8 +25,8 @@ def test_the_interval_of_a_ratio_contains_it() -> None:
     true = sum(map(np.sum, y)) / sum(map(np.sum, x))
     for _ in range(trials):
         picked = [rng.permutation(n)[:10] for n in sizes]
-        found = ratio([(n, b[i].tolist(), a[i].tolist()) for n, a, b, i in zip(sizes, x, y, picked, strict=True)])
-        hits += abs(found.value - true) <= found.half_width
+        estimate = ratio([(n, b[i].tolist(), a[i].tolist()) for n, a, b, i in zip(sizes, x, y, picked, strict=True)])
+        hits += abs(estimate.value - true) <= estimate.half_width
     assert hits / trials >= 0.92
 
 
