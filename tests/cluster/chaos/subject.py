@@ -17,7 +17,10 @@ from tests.cluster.chaos.hosts import PORT
 from tests.cluster.chaos.reader import Key, read_responses
 
 FIRST_SEED = 123
-COSTS = {"seconds", "tokens", "restarts", "actors", "actors_at_once", "gpu_hours", "engines", "versions", "peak_memory"}
+COSTS = {
+    *("seconds", "tokens", "restarts", "actors", "actors_at_once", "gpu_hours", "ready_seconds", "idle_seconds"),
+    *("engines", "versions", "peak_memory"),
+}
 """Fields of a summary that depend on how often work was repeated, or on the machine."""
 
 RowKey = tuple[int, float, str, str, str]
@@ -140,6 +143,9 @@ def difference(one: Any, other: Any, place: str = "") -> str | None:
             filter(None, (difference(*pair, f"{place}.{i}") for i, pair in enumerate(zip(one, other, strict=True)))),
             None,
         )
+    if isinstance(one, dict) and isinstance(other, dict):
+        more, missing = sorted(one.keys() - other.keys()), sorted(other.keys() - one.keys())
+        return f"{place.strip('.')} has {more} too, and lacks {missing}"
     return None if one == other else f"{place.strip('.')} is {one!r:.100}, true is {other!r:.100}"
 
 
