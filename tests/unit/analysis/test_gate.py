@@ -152,7 +152,6 @@ def test_the_result_is_printed_as_json(tmp_path: Path, capsys: pytest.CaptureFix
     assert printed["met"] is False and printed["findings"][0]["name"] == "visage"
 
 
-@pytest.mark.thorough
 def test_a_sweep_that_just_misses_the_threshold_seldom_passes() -> None:
     """The threshold equals the true value, so that every pass is an error: 5% of the sweeps may, at 95% confidence."""
     passed = false_passes(60)

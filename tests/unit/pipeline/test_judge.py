@@ -435,7 +435,6 @@ def test_missing_weights_are_refused_before_anything_runs(tmp_path: Path) -> Non
         resolve_model_judges(two_judges)
 
 
-@pytest.mark.thorough
 def test_a_judge_is_bound_to_the_fingerprint_of_its_weights(tiny_llama: Path) -> None:
     config = dataclasses.replace(
         GUARDED,
