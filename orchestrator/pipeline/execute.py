@@ -249,8 +249,8 @@ def _run_in_session(growing: GrowingSweep, missing: MissingTasks, console: Conso
     prepared, stored = growing.prepared, growing.stored
     config, todo, study = prepared.config, visits(missing.tasks), stored.study
     budgets = Budgets(config.until, earlier_runs(stored))
-    work = _work(growing, missing, budgets)
-    recorder = RunRecorder(stored.folder, len(missing.tasks), config.cluster.part)
+    recorder = RunRecorder(stored.folder, len(missing.tasks), config.cluster.part, growing.outcome())
+    work = _work(growing, missing, budgets, recorder)
     events = study.events(recorder.run)
     started = {"sweep_id": stored.sweep.id, "tasks": len(missing.tasks), "visits": len(todo), "pid": os.getpid()}
     events.write("run_started", **started)
@@ -298,7 +298,7 @@ def _run_in_session(growing: GrowingSweep, missing: MissingTasks, console: Conso
     return ExitCode.COMPLETE
 
 
-def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets) -> SweepWork:
+def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets, recorder: RunRecorder) -> SweepWork:
     """Return the source of the work that follows from the results of a run that begins with these tasks."""
     config = growing.prepared.config
 
@@ -306,7 +306,7 @@ def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets) -> Swe
         part_keys = _keys_of_part(growing.prepared, config.cluster.part)
         return measure_after(growing.stored, config.judging.log_probability, part_keys)()
 
-    return SweepWork(continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing)
+    return SweepWork(continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing, recorder.record_goals)
 
 
 def _end(

@@ -17,6 +17,7 @@ from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import Visit, visits
+from orchestrator.sweep.until import UntilOutcome
 from orchestrator.utils.choices import Retry
 
 
@@ -35,6 +36,7 @@ class SweepWork(WorkSource):
         begun: Sequence[Visit] = (),
         budgets: Budgets | None = None,
         growing: GrowingSweep | None = None,
+        record_goals: Callable[[UntilOutcome | None], object] = lambda until: None,
     ) -> None:
         """Prepare the work.
 
@@ -44,12 +46,13 @@ class SweepWork(WorkSource):
             begun: The visits that the run begins with.
             budgets: The sweep's budgets. None: no limit.
             growing: The sweep with the grid of these visits. None if no other grid may follow.
+            record_goals: Called with how far the goals are met each time the sweep grows.
         """
         self._open = {visit.id for visit in begun}  # visits that are neither stored nor given up
         self._continuations: Callable[[], Sequence[ContinuationBatch]] | None = continuations
         self._budgets = budgets
         self._levels = levels
-        self._growing = growing
+        self._growing, self._record_goals = growing, record_goals
         self._unneeded = 0  # on the grids before the present one
 
     @property
@@ -108,6 +111,7 @@ class SweepWork(WorkSource):
         before = growing.prepared.sweep
         growing.refresh()
         missing = growing.advance()
+        self._record_goals(growing.outcome())
         if growing.prepared.sweep == before:
             return ()  # a visit could not be read at once: the run is repeated
         self._unneeded = self.unneeded

@@ -342,18 +342,17 @@ def _until(summary: SweepSummary) -> str:
 def _goal(goal: GoalProgress, directions: int | None) -> str:
     """Return a sentence on one goal."""
     name, digits = ("VISAGE", 1) if goal.name == "visage" else ("the mean radius", 3)
-    option = f"until.{goal.name}={goal.wanted:g}"
     if directions is None:
-        return f"{option} is not met: the requested grid is not whole yet."
+        return f"{goal.option} is not met: the requested grid is not whole yet."
     lines = "one direction" if directions == 1 else f"{directions} directions"
     known = f"over {lines} {name} has no interval that is valid at any stop yet"
     if goal.value is not None and goal.half_width is not None:
         known = f"over {lines} {name} is {goal.value:.{digits}f} ± {goal.half_width:.{digits + 1}f}"
         known += " (95%, valid although the run ends because of it)"
     if goal.met:
-        return f"{option} is met: {known}."
+        return f"{goal.option} is met: {known}."
     reason = "" if goal.reason is None else f"; {goal.reason}"
-    return f"{option} is not met: {known}{reason}."
+    return f"{goal.option} is not met: {known}{reason}."
 
 
 def _location(paths: Mapping[str, Path]) -> str:

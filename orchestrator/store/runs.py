@@ -31,9 +31,12 @@ def new_run_name() -> str:
 
 
 class RunRecorder:
-    """Writes the record of one run: at its start, at each actor with a new engine or host, and at its end."""
+    """Writes the record of one run: at its start, at each actor with a new engine or host, as its sweep grows, and at
+    its end."""
 
-    def __init__(self, folder: SweepFolder, tasks: int, part: str | None = None) -> None:
+    def __init__(
+        self, folder: SweepFolder, tasks: int, part: str | None = None, until: UntilOutcome | None = None
+    ) -> None:
         self._folder = folder
         self._started = time.monotonic()  # the clock of the machine may be set while the run goes on
         self._record = RunRecord(
@@ -44,6 +47,7 @@ class RunRecorder:
             started_at=time.time(),
             outcome=RUNNING,
             tasks=tasks,
+            until=until,
         )
         self._write()
 
@@ -70,6 +74,11 @@ class RunRecorder:
         if not known:
             self._write()
 
+    def record_goals(self, until: UntilOutcome | None) -> None:
+        """Record how far the sweep's goals are met, so that a run that is killed leaves them on record."""
+        self._record = dataclasses.replace(self._record, until=until)
+        self._write()
+
     def note(self, text: str) -> None:
         """Add a note to the record, once."""
         if text not in self._record.notes:
@@ -89,7 +98,7 @@ class RunRecorder:
             outcome: See `RunRecord`.
             totals: The run's totals. None if nothing was dispatched.
             failures: Visits that were given up. Their errors are redacted (see `redact`).
-            until: How much of its budgets the sweep has used. None without budgets.
+            until: The goals and budgets, and how far the sweep is. None leaves what is on record.
         """
         hosts = {self._record.host, *self._record.machines}
         self._record = dataclasses.replace(
@@ -97,7 +106,7 @@ class RunRecorder:
             outcome=outcome,
             seconds=self.seconds,
             totals=totals or RunTotals(),
-            until=until,
+            until=self._record.until if until is None else until,
             failures=tuple(
                 dataclasses.replace(failure, errors=tuple(redact(error, hosts) for error in failure.errors))
                 for failure in failures

@@ -25,8 +25,9 @@ class Status:
     Attributes:
         folder: The sweep's folder.
         model: The model's name.
-        state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up).
-        died: Whether tasks are missing because the driver of the latest run was killed, or lost its machine.
+        state: running, complete, incomplete (a run ended early, or never began) or failed (tasks were given up). A
+            sweep with open goals is not complete.
+        died: Whether the sweep is incomplete because the driver of the latest run was killed, or lost its machine.
         tasks: Number of tasks that the sweep asks for. Those of an adaptive grid become more as verdicts arrive.
         done: Number of tasks that are stored.
         running: Number of visits that actors are working on.
@@ -39,6 +40,8 @@ class Status:
         eta_seconds: Time until the missing points are done, at that speed. None if unknown.
         driver: The processes that are at work. None if there is none.
         failures: One line for each visit that was given up.
+        open_goals: The goals of the latest run that are not met and can still be met, such as `until.visage=2`. The
+            grids to which a sweep grows for them are not counted in `tasks`.
     """
 
     folder: Path
@@ -57,10 +60,12 @@ class Status:
     eta_seconds: float | None
     driver: str | None
     failures: tuple[str, ...]
+    open_goals: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
-        return {**vars(self), "folder": str(self.folder), "failures": list(self.failures)}
+        lists = {"failures": list(self.failures), "open_goals": list(self.open_goals)}
+        return {**vars(self), "folder": str(self.folder), **lists}
 
 
 def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
@@ -80,8 +85,12 @@ def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
     progress = [RunProgress.from_events(stored.study.events(run.run)) for run in alive or runs[-1:]]
     rate = sum(run.rate for run in progress) or None
     points_left = len({task.point for task in tasks if task.key not in stored.generations and task.key not in failed})
+    until = runs[-1].until if runs else None
+    open_goals = () if until is None else until.open_goals
     if alive:
         state = "running"
+    elif open_goals and not points_left:
+        state = "incomplete"
     elif done == len(tasks):
         state = "complete"
     elif failed and not points_left:
@@ -105,6 +114,7 @@ def examine(stored: StoredSweep, tasks: Sequence[Task] | None = None) -> Status:
         eta_seconds=points_left / rate if rate and points_left else None,
         driver=", ".join(f"process {driver['pid']} on {driver['host']}" for driver in drivers) if alive else None,
         failures=tuple(_failure_lines(runs, failed)),
+        open_goals=open_goals,
     )
 
 
@@ -135,6 +145,8 @@ def lines(status: Status) -> list[tuple[str, str]]:
         ("tasks", f"{status.done} of {status.tasks} done, {status.running} under way, {status.failed} failed"),
         ("time", f"{duration(status.seconds)}, {status.tokens:,} tokens, {status.restarts} restarts"),
     ]
+    if status.open_goals:
+        rows.append(("not met yet", ", ".join(status.open_goals)))
     if status.gpu_hours:
         rows.append(("GPU-hours", f"{status.gpu_hours:.2f}"))
     if status.points_per_second:

@@ -29,10 +29,17 @@ class GoalProgress(JsonRecord):
     met: bool = False
     reason: str | None = None
 
+    @property
+    def option(self) -> str:
+        """The option that asks for it, such as `until.visage=2`."""
+        return f"until.{self.name}={self.wanted:g}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UntilOutcome(JsonRecord):
     """The goals and budgets of a run, and how far the sweep was when the run ended.
+
+    While a run goes on, and if it was killed, the record holds its goals at the last whole grid, and no budgets.
 
     Attributes:
         goals: The goals, as the last whole grid meets them; without numbers before the first. Empty without goals.
@@ -55,3 +62,11 @@ class UntilOutcome(JsonRecord):
     minutes_used: float = 0.0
     gpu_hours_used: float = 0.0
     stopped_by: str | None = None
+
+    @property
+    def open_goals(self) -> tuple[str, ...]:
+        """The goals that are not met, such as `until.visage=2`. Empty if one of them is out of reach: growth then ends."""
+        unmet = [goal for goal in self.goals if not goal.met]
+        if any(goal.reason for goal in unmet):
+            return ()
+        return tuple(goal.option for goal in unmet)

@@ -27,6 +27,8 @@ def test_a_sweep_that_is_killed_while_it_grows_resumes_to_the_same_end(
     wait_for(lambda: len(parts(killed)) >= 12 or driver.process.poll() is not None)  # 9 points are requested
     driver.kill()
     assert 12 <= len(parts(killed)) < 25
+    (state,) = json.loads(call("status", str(killed), "--json").out)
+    assert (state["state"], state["died"], state["open_goals"]) == ("incomplete", True, ["until.visage=45"])
     again = call(*SWEEP, f"out={killed}", "--json")
     assert again.code == 0, again.err
     first, second = (summaries(tmp_path / name) for name in ("whole", "killed"))

@@ -209,6 +209,8 @@ def read_status(
 def _progress(status: Status) -> str:
     """Return the progress of a sweep as text."""
     parts = ["died" if status.died else status.state, f"{status.done:,} of {status.tasks:,} tasks"]
+    if status.open_goals:
+        parts.append(f"{', '.join(status.open_goals)} not met yet")
     if status.failed:
         parts.append(f"{status.failed:,} failed")
     if status.eta_seconds and status.state == "running":

@@ -18,6 +18,7 @@ from orchestrator.store.runs import RunRecorder
 from orchestrator.store.status import Status
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.sweep.until import GoalProgress, UntilOutcome
 from tests.unit.stored import basin, store_sweep
 
 
@@ -110,6 +111,34 @@ def test_running_parts_are_reported_together(folder: SweepFolder) -> None:
     assert dead.state == "incomplete", "no driver holds the lease anymore"
     assert dead.died and not result.died
     assert ("state", "incomplete (its driver was killed; the same command continues it)") in status.lines(dead)
+
+
+MET = GoalProgress(name="radius", wanted=0.1, met=True)
+OPEN = GoalProgress(name="visage", wanted=2)
+OUT_OF_REACH = GoalProgress(name="visage", wanted=2, reason="nothing can be added that narrows it")
+
+
+@pytest.mark.parametrize(
+    ("goals", "state"), [((MET, OPEN), "incomplete"), ((MET,), "complete"), ((MET, OUT_OF_REACH), "complete")]
+)
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_sweep_is_not_complete_while_a_goal_can_still_be_met(
+    tmp_path: Path, goals: tuple[GoalProgress, ...], state: str, is_killed: bool
+) -> None:
+    path = store_sweep(tmp_path, basin(0.3), directions=1)
+    folder = SweepFolder(Study.open(path.parents[1]), path)
+    recorder = RunRecorder(folder, 3, until=UntilOutcome(goals=goals))
+    if not is_killed:
+        recorder.end("interrupted")
+    result = examine(folder)
+    assert (result.done, result.tasks) == (11, 11), "every task of the requested grid is stored"
+    is_open = state == "incomplete"
+    assert (result.state, result.died) == (state, is_open and is_killed)
+    assert result.open_goals == (("until.visage=2",) if is_open else ())
+    assert (("not met yet", "until.visage=2") in status.lines(result)) == is_open
+    assert result.to_json()["open_goals"] == list(result.open_goals)
+    folder.write_run(RunRecord(run="later", outcome="complete"))
+    assert examine(folder).state == "complete", "a later run without goals asks for no more"
 
 
 def test_visits_that_were_given_up_are_reported(folder: SweepFolder) -> None:
