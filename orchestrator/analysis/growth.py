@@ -75,7 +75,8 @@ def grow(grid: Grid, counts: Mapping[str, PointCounts], goals: Goals) -> Growth:
 
     Args:
         grid: A grid that is measured as far as it is asked for.
-        counts: (unsafe, judged) by point id. Points without counts were given up, or are inferred.
+        counts: (unsafe, judged) by point id, (0, 0) without a verdict. Points of an adaptive grid without counts are
+            inferred; those of other grids are unknown.
         goals: The wanted half-widths.
     """
     return decide(grid, [_asr(grid, number, counts) for number in range(grid.lines)], goals)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.analysis.adaptive.geometry import Node, Shape
@@ -111,7 +111,10 @@ class Requested:
 
 
 def requested(
-    stored: StoredSweep, prompt_sets: Sequence[PromptSet] | None = None, retry_failed: bool = False
+    stored: StoredSweep,
+    prompt_sets: Sequence[PromptSet] | None = None,
+    retry_failed: bool = False,
+    given_up: Collection[TaskKey] = (),
 ) -> Requested:
     """Return the tasks that a sweep asks for, given what is stored.
 
@@ -120,6 +123,7 @@ def requested(
         prompt_sets: Its prompt sets. None: they are read from the study.
         retry_failed: Whether tasks that runs gave up are still asked for. If not, an adaptive grid goes on without
             their verdicts.
+        given_up: Further tasks, which a run in progress gave up and goes on without.
 
     Raises:
         UserError: (grid.adaptive) Another version of the rule has chosen its nodes, or its prompts cannot be read.
@@ -133,8 +137,7 @@ def requested(
         remedy = f"its prompts decide which points it asks for and cannot be read ({error}): run it again"
         raise UserError("sweep", stored.folder.path, remedy) from error
     counts.read_stored()
-    if not retry_failed:
-        counts.give_up(failed_tasks(stored))
+    counts.give_up([*given_up, *(() if retry_failed else failed_tasks(stored))])
     grid = AdaptiveGrid(sweep.grid)
     refinements = tuple(line.refine(counts.counts) for line in grid.lines)
     tasks = tasks_at(grid.points(refinements), sweep.prompt_set_ids)

@@ -306,7 +306,9 @@ def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets, record
         part_keys = _keys_of_part(growing.prepared, config.cluster.part)
         return measure_after(growing.stored, config.judging.log_probability, part_keys)()
 
-    return SweepWork(continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing, recorder.record_goals)
+    return SweepWork(
+        continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing, recorder.record_goals
+    )
 
 
 def _end(

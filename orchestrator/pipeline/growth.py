@@ -7,7 +7,7 @@ was killed goes on where it was. The last whole grid is a sweep of its own, with
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator import judges
 from orchestrator.analysis import visage
@@ -21,10 +21,11 @@ from orchestrator.analysis.growth import (
     grow,
     places_of,
 )
+from orchestrator.analysis.requested import Requested
 from orchestrator.config.schema import Config
 from orchestrator.judges import first_text_judge
 from orchestrator.pipeline.prepare import MissingTasks, PreparedSweep, find_missing
-from orchestrator.scoring.deciding import DecidingCounts, deciding_prompt_set
+from orchestrator.scoring.deciding import DecidingCounts, PointCounts, deciding_prompt_set
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.grid import Grid, Sweep
@@ -63,12 +64,12 @@ class GrowingSweep:
     def advance(self) -> MissingTasks:
         """Move on to the first grid of which tasks are missing. Return its tasks; none if no grid follows."""
         while True:
-            missing = find_missing(self.prepared, self.stored, self.prepared.config.cluster.part, self._retry_failed)
-            left = [task for task in missing.tasks if task.key not in self._given_up]
-            missing = dataclasses.replace(missing, tasks=left, given_up=missing.given_up | self._given_up)
-            if left or not missing.is_final or not self.goals.given:
+            part = self.prepared.config.cluster.part
+            missing = find_missing(self.prepared, self.stored, part, self._retry_failed, self._given_up)
+            if missing.tasks or not missing.is_final or not self.goals.given:
                 return missing
-            self.growth, self.whole = grow(self.prepared.sweep.grid, self._counts(), self.goals), self.prepared.sweep
+            counts = self._counts(missing.requested)
+            self.growth, self.whole = grow(self.prepared.sweep.grid, counts, self.goals), self.prepared.sweep
             if self.growth.next is None:
                 return missing
             self._move_to(self.growth.next)
@@ -95,7 +96,10 @@ class GrowingSweep:
         """Go on without the verdicts on a visit that this run gave up."""
         self._given_up |= {(visit.point.id, set_id) for set_id in visit.prompt_set_ids}
 
-    def _counts(self) -> dict[str, tuple[int, int]]:
+    def _counts(self, requested: Requested) -> Mapping[str, PointCounts]:
+        """Return the counts at the points of the present grid, those of an adaptive grid as its rule has read them."""
+        if requested.decisions is not None:
+            return requested.decisions[1].counts
         counts = DecidingCounts(self.stored, self.prepared.prompt_sets)
         counts.read_stored()
         return counts.counts

@@ -5,6 +5,7 @@ This stage reports every mistake of the user. It writes nothing below `out` and 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +155,11 @@ class MissingTasks:
 
 
 def find_missing(
-    prepared: PreparedSweep, stored: StoredSweep, part: str | None = None, retry_failed: bool = False
+    prepared: PreparedSweep,
+    stored: StoredSweep,
+    part: str | None = None,
+    retry_failed: bool = False,
+    given_up: Collection[TaskKey] = (),
 ) -> MissingTasks:
     """Return the tasks that a sweep asks for and that are not stored.
 
@@ -163,8 +168,9 @@ def find_missing(
         stored: The same sweep in its study's folder, which need not exist yet.
         part: `i/n` for the i-th of n parts of the sweep. None for the whole sweep.
         retry_failed: Whether to run tasks again that earlier runs gave up.
+        given_up: Further tasks, which a run in progress gave up.
     """
-    asked = requested(stored, prepared.prompt_sets, retry_failed)
+    asked = requested(stored, prepared.prompt_sets, retry_failed, given_up)
     tasks = asked.tasks
     if part is not None:
         i, n = parse_part(part)
@@ -174,7 +180,7 @@ def find_missing(
     if not stored.study.exists:
         return MissingTasks(len(tasks), tasks, set(), possible, asked)
     missing = [task for task in tasks if task.key not in stored.generations]
-    failed = set() if retry_failed else failed_tasks(stored) & {task.key for task in missing}
+    failed = {*given_up, *(() if retry_failed else failed_tasks(stored))} & {task.key for task in missing}
     to_run = [task for task in missing if task.key not in failed]
     if asked.is_final:
         return MissingTasks(len(tasks), to_run, failed, to_run, asked)

@@ -31,8 +31,7 @@ def new_run_name() -> str:
 
 
 class RunRecorder:
-    """Writes the record of one run: at its start, at each actor with a new engine or host, as its sweep grows, and at
-    its end."""
+    """Writes the record of one run: at its start and end, at each actor with a new engine or host, and as it grows."""
 
     def __init__(
         self, folder: SweepFolder, tasks: int, part: str | None = None, until: UntilOutcome | None = None

@@ -65,7 +65,7 @@ class UntilOutcome(JsonRecord):
 
     @property
     def open_goals(self) -> tuple[str, ...]:
-        """The goals that are not met, such as `until.visage=2`. Empty if one of them is out of reach: growth then ends."""
+        """The goals that are not met, such as `until.visage=2`. Empty if one is out of reach: growth ends then."""
         unmet = [goal for goal in self.goals if not goal.met]
         if any(goal.reason for goal in unmet):
             return ()

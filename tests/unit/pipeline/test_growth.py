@@ -14,7 +14,7 @@ from orchestrator.pipeline.budgets import Budgets
 from orchestrator.pipeline.growth import GrowingSweep, check_goals, overrides_of
 from orchestrator.pipeline.prepare import PreparedSweep
 from orchestrator.pipeline.work import SweepWork, levels_of
-from orchestrator.store.records import SweepRecord
+from orchestrator.store.records import FailedVisit, RunRecord, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import create_disk_token
@@ -54,8 +54,11 @@ class Growing:
             stored.folder.write_record(SweepRecord(sweep_id=sweep.id, name=sweep.name, request=sweep.to_json()))
         return stored
 
-    def run(self, rng: random.Random, most: int = 10**9) -> GrowingSweep | None:
-        """Measure in a random order until `most` visits are done. Return the grown sweep; None if it was cut off."""
+    def run(self, rng: random.Random, most: int = 10**9, give_up: str | None = None) -> GrowingSweep | None:
+        """Measure in a random order until `most` visits are done, and give up the point of this id.
+
+        Return the grown sweep; None if it was cut off.
+        """
         growing = GrowingSweep(self.prepared, self.stored(self.prepared.sweep))
         missing = growing.advance()
         todo = visits(missing.tasks)
@@ -72,6 +75,9 @@ class Growing:
                 return growing
             self.actor.set_inputs({prompts.id: prompts for prompts in self.sets}, scalars)
             visit = todo.pop(rng.randrange(len(todo)))
+            if visit.point.id == give_up:
+                work.take_given_up(visit)
+                continue
             self.actor.visit(visit)
             work.take_stored(visit)
         return None
@@ -100,6 +106,23 @@ def test_a_killed_sweep_grows_to_the_same_grid_and_its_numbers_are_those_of_the_
     for goal in grown.growth.progress:
         value = summary.visage.paper if goal.name == "visage" else summary.basin.mean_radius.value
         assert goal.value == pytest.approx(value) and goal.half_width is not None and goal.half_width <= goal.wanted
+
+
+@pytest.mark.parametrize("adaptive", [None, ADAPTIVE])
+def test_a_sweep_grows_on_without_a_visit_that_was_given_up_and_its_numbers_are_those_of_the_summary(
+    adaptive: Adaptive | None, tmp_path: Path
+) -> None:
+    job = Growing(tmp_path, "until.radius=0.2", adaptive=adaptive)
+    grid = job.prepared.sweep.grid
+    lost = grid.point_at(0, 0.3, None).id  # beyond the edge on one side: the radius has the other one
+    grown = job.run(random.Random(0), give_up=lost)
+    assert grown is not None and grown.growth is not None and grown.growth.is_met
+    stored = job.stored(job.prepared.sweep)
+    failure = FailedVisit(point_id=lost, prompt_set_ids=stored.sweep.prompt_set_ids, errors=("it broke",))
+    stored.folder.write_run(RunRecord(run="r", outcome="complete", failures=(failure,)))
+    assert grown.whole is not None and grown.whole.grid.lines > grid.lines
+    _, summary = reduced(job.stored(grown.whole))
+    assert grown.growth.progress[0].value == pytest.approx(summary.basin.mean_radius.value)
 
 
 def test_goals_enter_no_identity_and_a_met_goal_adds_nothing(tmp_path: Path) -> None:
