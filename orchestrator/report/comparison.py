@@ -19,25 +19,25 @@ from orchestrator.analysis.comparison.differences import (
     SweepHeadline,
 )
 from orchestrator.analysis.comparison.sweeps import ComparedSweep
+from orchestrator.report.formatting import UNDEFINED, UNKNOWN, format_number, format_radius, format_visage
 
 SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "mean margin", "95% interval", "ASR at the origin", "radius")
-DIFFERENCE_HEADINGS = ("", "first", "second", "difference", "95% interval", "p", "p, corrected")
+DIFFERENCE_HEADINGS = ("score or point", "first", "second", "difference", "95% interval", "p", "p, corrected")
 _SIGNIFICANT = 0.05  # a corrected p-value below this is called a difference
 
 
 def sweep_row(sweep: SweepHeadline) -> tuple[str, ...]:
     """Return the cells of one sweep in the table of sweeps, one for each of SWEEP_HEADINGS."""
-    visage, margin, basin = sweep.visage, sweep.margin, sweep.basin
+    visage, margin = sweep.visage, sweep.margin
     both = None if margin is None else margin.over.both
-    radius = _number(basin.radius, 3) if basin.censored_at is None else f"over {basin.censored_at:g}"
     return (
         sweep.name,
-        _number(visage.paper),
+        format_visage(visage),
         _interval(visage.low, visage.high),
-        _number(None if margin is None else margin.value),
+        format_number(None if margin is None else margin.value),
         _interval(None, None) if both is None else _interval(both.low, both.high),
-        _number(sweep.origin_asr),
-        radius,
+        format_number(sweep.origin_asr),
+        format_radius(sweep.basin, 3),
     )
 
 
@@ -58,9 +58,9 @@ def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tupl
 def _row(name: str, value: Difference | PointDifference) -> tuple[str, ...]:
     return (
         name,
-        _number(value.first),
-        _number(value.second),
-        "-" if value.difference is None else f"{value.difference:+.1f}",
+        _percent(value.first),
+        _percent(value.second),
+        _difference(value.difference),
         _interval(value.low, value.high),
         _p_value(value.p),
         _p_value(value.p_corrected),
@@ -69,9 +69,8 @@ def _row(name: str, value: Difference | PointDifference) -> tuple[str, ...]:
 
 def _share_row(value: ShareDifference) -> tuple[str, ...]:
     """Return the row of the share of degenerate successes, which has no p-value."""
-    difference = "-" if value.difference is None else f"{value.difference:+.1f}"
-    ends = _interval(value.low, value.high)
-    return ("degenerate successes", _number(value.first), _number(value.second), difference, ends, "-", "-")
+    shares = _percent(value.first), _percent(value.second), _difference(value.difference)
+    return ("degenerate successes", *shares, _interval(value.low, value.high), "not tested", "not tested")
 
 
 def _place(point: PointDifference) -> str:
@@ -81,17 +80,21 @@ def _place(point: PointDifference) -> str:
     return f"line {point.line} at {point.alpha:+.3g}{beta}"
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _percent(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.1f}"
+
+
+def _difference(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:+.1f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "unknown" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+    return UNKNOWN if low is None or high is None else f"{low:.1f} to {high:.1f}"
 
 
 def _p_value(value: float | None) -> str:
     if value is None:
-        return "-"
+        return "not tested"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

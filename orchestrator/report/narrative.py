@@ -41,9 +41,7 @@ def verdict(summary: SweepSummary) -> str:
         until = "the coarse grid, which is every second point of each axis, is whole"
         if _most_points(summary) is not None:
             until = "as many points as a grid of half as many steps has are measured, or no more are needed"
-        return (
-            f"Measuring: {points_measured(summary)} have verdicts. VISAGE and the basin are shown as soon as {until}."
-        )
+        return f"{points_measured(summary)} have verdicts so far. VISAGE and the basin are shown as soon as {until}."
     basin = summary.basin
     name = summary.model or "The model"
     if _is_unsafe_at_origin(summary):

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from orchestrator.analysis.landscape import mean_over_lines, primary_rows, with_inferred
 from orchestrator.analysis.results.sweep import SweepSummary
+from orchestrator.report.formatting import format_number, format_radius, format_visage
 from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.scores import RANGE, counted_points, measured_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
@@ -104,10 +105,10 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
         kappa = kappas.get(result.judge)
         table.add_row(
             result.judge,
-            _number(result.origin_asr, 1),
-            _number(result.visage.paper, 1),
-            _number(None if result.margin is None else result.margin.value, 1),
-            _number(result.basin.radius, 2),
+            format_number(result.origin_asr),
+            format_visage(result.visage),
+            format_number(None if result.margin is None else result.margin.value),
+            format_radius(result.basin, 2),
             "" if kappa is None else f"{kappa:.2f}",
         )
     return table
@@ -182,7 +183,3 @@ def _scores_caption(summary: SweepSummary) -> str:
 def _new_table(title: str | None, ascii_only: bool) -> Table:
     style = box.ASCII2 if ascii_only else box.SIMPLE_HEAD
     return Table(box=style, title=title, title_justify="left", collapse_padding=True)  # narrow: 80 columns hold it
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -16,17 +16,17 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.analysis.summary.checkpoints import summarize_checkpoints
 from orchestrator.report import narrative
 from orchestrator.report.classes import WHAT, corrected_share, uncorrected_note
+from orchestrator.report.formatting import NOT_MEASURED, format_number, format_radius, format_visage
 from orchestrator.report.page import tables
 from orchestrator.report.page.charts import chart_data
 from orchestrator.report.page.evidence import Evidence
-from orchestrator.report.page.formatting import NOT_MEASURED, format_number, format_radius, format_visage
 from orchestrator.report.page.provenance import provenance
 from orchestrator.report.scores import RANGE, counted_points, interval_text
 from orchestrator.store.engine_identity import differ
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 
 MEASURING = "measuring"
-"""Value of a tile whose number is held back until enough points are measured."""
+"""Value of a tile whose number is held back until a sweep that runs has measured enough points."""
 
 
 def page_content(
@@ -77,8 +77,13 @@ def figure_files(folder: SweepFolder) -> list[str]:
     return sorted(f"figures/{path.name}" for path in paths if re.fullmatch(r"[a-z_]+\.(png|svg|pdf)", path.name))
 
 
-def tiles(summary: SweepSummary) -> list[dict[str, str]]:
-    """Return the headline numbers: `name`, `value`, `unit`, `style`, and in `note` their interval or a reason."""
+def tiles(summary: SweepSummary, is_running: bool = False) -> list[dict[str, str]]:
+    """Return the headline numbers: `name`, `value`, `unit`, `style`, and in `note` their interval or a reason.
+
+    Args:
+        summary: The sweep's summary.
+        is_running: Whether the sweep runs, so that numbers that are held back are being measured.
+    """
     origin = summary.origin_asr
     origin_note = "" if origin is None else f"95% interval {summary.origin_low:.1f} to {summary.origin_high:.1f}%"
     radius, radius_note = _radius(summary.basin)
@@ -95,8 +100,9 @@ def tiles(summary: SweepSummary) -> list[dict[str, str]]:
         return _without_equal_notes(scores)
     note = f"{narrative.points_measured(summary)}; shown when there are enough"
     held_back = {"VISAGE", "Mean margin", "Basin radius"}
+    value = MEASURING if is_running else NOT_MEASURED
     return _without_equal_notes(
-        _tile(tile["name"], MEASURING, "", note) if tile["name"] in held_back else tile for tile in scores
+        _tile(tile["name"], value, "", note) if tile["name"] in held_back else tile for tile in scores
     )
 
 
@@ -186,7 +192,8 @@ def _warnings(stored: StoredSweep, summary: SweepSummary, has_gaps: bool) -> lis
     missing, failed = summary.points_total - summary.points_done, summary.tasks_failed
     if missing:
         charts = "have gaps there" if has_gaps else "show inferred values there"
-        warnings.append(f"{missing} of {summary.points_total} points are missing; the charts {charts}.")
+        are = "is" if missing == 1 else "are"
+        warnings.append(f"{missing} of {summary.points_total} points {are} missing; the charts {charts}.")
     if nonfinite := narrative.nonfinite_sentence(summary):
         warnings.append(nonfinite)
     if failed:

@@ -19,10 +19,7 @@ from orchestrator.analysis.results.keys import ResultKey
 from orchestrator.analysis.results.scores import VisageIntervals
 from orchestrator.analysis.results.sweep import ResultSummary, SweepSummary
 from orchestrator.report.classes import degenerate_text
-from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
-from orchestrator.report.narrative import radii_notes
-from orchestrator.report.page.evidence import NO_VERDICT, NOT_FINITE, Evidence
-from orchestrator.report.page.formatting import (
+from orchestrator.report.formatting import (
     NOT_MEASURED,
     UNKNOWN,
     format_interval,
@@ -31,6 +28,9 @@ from orchestrator.report.page.formatting import (
     format_signed,
     format_visage,
 )
+from orchestrator.report.measures import ATTACK_SUCCESS, OVER_REFUSAL, RIGHT_ANSWERS, measure_of
+from orchestrator.report.narrative import radii_notes
+from orchestrator.report.page.evidence import NO_VERDICT, NOT_FINITE, Evidence
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet

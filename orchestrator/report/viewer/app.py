@@ -24,14 +24,14 @@ from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.report.comparison import comparison_content
 from orchestrator.report.csv_export import to_csv
 from orchestrator.report.page import render
-from orchestrator.report.page.content import figure_files
+from orchestrator.report.page.content import figure_files, tiles
 from orchestrator.report.page.render import embed_json
 from orchestrator.report.viewer import annotation, refining
 from orchestrator.report.viewer.bundle import LANDSCAPE
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, count_text, listing_environment
 from orchestrator.report.viewer.security import SecurityHeaders, TokenRequired
-from orchestrator.report.viewer.sweep_list import at_rest, read_status
+from orchestrator.report.viewer.sweep_list import read_status
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.utils.errors import UserError
@@ -256,9 +256,8 @@ def _column(view: SweepView) -> dict[str, Any]:
 def _state(view: SweepView) -> dict[str, Any]:
     """Return the values on a sweep's page that change while the sweep runs."""
     content = view.content()
-    keys = ("tiles", "verdict", "narrative", "warnings", "chart")
+    keys = ("verdict", "narrative", "warnings", "chart")
     _, status = read_status(view.stored.folder)
-    tiles = [tile | {"value": at_rest(tile["value"], status["state"])} for tile in content["tiles"]]
-    values = {key: content[key] for key in keys} | {"tiles": tiles}
+    values = {key: content[key] for key in keys} | {"tiles": tiles(view.summary, status["state"] == "running")}
     progress = refining.progress(view.summary.adaptive)
     return {**values, "status": status, "whole": view.fully_judged, "refining": progress}

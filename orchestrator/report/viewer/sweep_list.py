@@ -14,8 +14,8 @@ from typing import Any
 
 from orchestrator.analysis.requested import requested
 from orchestrator.analysis.results.sweep import SweepSummary
-from orchestrator.report.page.content import MEASURING, tiles
-from orchestrator.report.page.formatting import NOT_MEASURED
+from orchestrator.report.narrative import are_held_back
+from orchestrator.report.page.content import tiles
 from orchestrator.report.scores import counted_points, widest_interval
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.store.part_index import Signature, signatures
@@ -170,14 +170,15 @@ class SweepList:
                 known.version = snapshot.version
                 return known
         keys, status = read_status(folder, snapshot.stored)
-        headline = _headline(folder) if {"landscape.parquet", "summary.json"} <= files.keys() else {}
+        is_reduced = {"landscape.parquet", "summary.json"} <= files.keys()
+        headline = _headline(folder, status["state"] == "running") if is_reduced else {}
         row = {
             "study": folder.study.root.name,
             "sweep": folder.path.name,
             "model": folder.study.info.model,
             "used": files["sweep.json"][1] / 1e9 if "sweep.json" in files else 0.0,
             **status,
-            **{key: at_rest(value, status["state"]) for key, value in headline.items()},
+            **headline,
         }
         return _Entry(seen, snapshot.version, has_lease, keys, status["done"], now, row)
 
@@ -220,29 +221,27 @@ def _progress(status: Status) -> str:
     return " · ".join(parts)
 
 
-def at_rest(value: Any, state: str) -> Any:
-    """Return the value of a tile; NOT_MEASURED instead of MEASURING if the sweep does not run."""
-    return NOT_MEASURED if value == MEASURING and state != "running" else value
-
-
-def _headline(folder: SweepFolder) -> dict[str, Any]:
+def _headline(folder: SweepFolder, is_running: bool) -> dict[str, Any]:
     """Return a sweep's headline numbers; empty if its summary cannot be read, or is of an earlier version."""
     try:
         with folder.explained():
             summary = SweepSummary.from_json(folder.read_summary())
-        score, margin, origin, radius, _ = tiles(summary)
+        score, margin, origin, radius, _ = tiles(summary, is_running)
         low, high = summary.visage.low, summary.visage.high
         widest = None if summary.margin is None else widest_interval(summary.margin.over)
+        details = {
+            "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
+            "counted": "" if summary.visage.paper is None else counted_points(summary.visage) or "",
+            "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
+        }
         return {
             "origin": origin["value"],
             "origin_unit": origin["unit"],
             "visage": score["value"],
-            "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
-            "counted": "" if summary.visage.paper is None else counted_points(summary.visage) or "",
             "margin": margin["value"],
-            "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
             "radius": radius["value"],
             "about": summary.primary.to_json(),
+            **(dict.fromkeys(details, "") if are_held_back(summary) else details),
         }
     except (UserError, KeyError):
         return {}

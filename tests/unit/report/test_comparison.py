@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from orchestrator.analysis.comparison.compare import compare
+from orchestrator.analysis.comparison.sweeps import read_sweeps
 from orchestrator.cli.main import main
+from orchestrator.report.comparison import difference_rows, sweep_row
 from tests.unit.stored import basin, store_sweep
 
 pytestmark = pytest.mark.thorough
@@ -32,3 +35,16 @@ def test_the_command_line_prints_the_comparison_and_writes_page_and_csv(
     assert cells["difference"].min() < -80
     assert main(["compare", str(first), str(second), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schema"] == "comparison/1"
+
+
+def test_what_is_undefined_or_not_tested_is_named_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = store_sweep(tmp_path / "out", basin(0.15), "first")
+    second = store_sweep(tmp_path / "out", lambda node, i: False, "second", leave_out=lambda node: not node.alpha)
+    sweeps = read_sweeps([first, second])
+    (pair,) = compare(sweeps).differences
+    rows = [*map(sweep_row, compare(sweeps).sweeps), *difference_rows(pair)]
+    assert rows[1][1] == "undefined" and rows[1][5] == "not measured", "every attack succeeds; there is no origin"
+    assert rows[2][3:] == ("undefined", "unknown", "not tested", "not tested")
+    assert not [row for row in rows if "-" in row or "" in row]
+    assert main(["compare", str(first), str(second)]) == 0
+    assert "undefined" in capsys.readouterr().out

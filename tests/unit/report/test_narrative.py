@@ -48,11 +48,12 @@ def test_nothing_is_said_of_the_basin_before_the_coarse_grid_is_whole(measured: 
     )
     assert summary.points_done == measured and summary.points_total == 41
     text = paragraph(summary)
-    assert (f"Measuring: {measured} of 41 points" in text) == is_held_back
+    assert (f"{measured} of 41 points have verdicts so far" in text) == is_held_back
     assert ("in a safety basin" in text) == ("VISAGE is" in text) == (not is_held_back)
-    shown = {tile["name"]: tile["value"] for tile in tiles(summary)}
-    assert [shown[name] == "measuring" for name in ("VISAGE", "Mean margin", "Basin radius")] == [is_held_back] * 3
-    assert shown["ASR at the origin"] != "measuring"
+    for is_running, held_back in ((True, "measuring"), (False, "not measured")):
+        shown = {tile["name"]: tile["value"] for tile in tiles(summary, is_running)}
+        assert [shown[name] == held_back for name in ("VISAGE", "Mean margin", "Basin radius")] == [is_held_back] * 3
+        assert shown["ASR at the origin"] == "0.0"
 
 
 @pytest.mark.parametrize(("complete", "is_held_back"), [(False, True), (True, False)])
@@ -73,7 +74,7 @@ def test_inferred_points_are_no_part_of_the_coarse_grid(complete: bool, is_held_
     )
     assert summary.points_done == summary.points_total == 11, "the rule has asked for no other points yet"
     text = paragraph(summary)
-    assert ("Measuring: 11 of at most 41 points" in text) == is_held_back
+    assert ("11 of at most 41 points have verdicts so far" in text) == is_held_back
     assert ("VISAGE is" in text) == (not is_held_back)
 
 

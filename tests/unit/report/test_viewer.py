@@ -261,6 +261,9 @@ def test_a_killed_driver_is_shown(tmp_path: Path) -> None:
         page = get(address, f"{path_of(folder)}/")[2]
         assert "UTC died" in page and "died · 3 of 11 tasks" in page
         assert row["visage"] == "not measured" and ">measuring<" not in page
+        assert not row["counted"] and not row["margin_interval"], "held back with their numbers"
+        compared = get(address, f"/compare?{2 * f'&sweep={folder.parents[1].name}/{folder.name}'}")[2]
+        assert "<b>not measured</b>" in compared and "measuring" not in compared
 
 
 @pytest.mark.parametrize(

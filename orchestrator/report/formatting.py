@@ -1,4 +1,4 @@
-"""Numbers as a page shows them. Missing ones are words, not dashes; a minus is a minus sign, not a hyphen."""
+"""Numbers as pages and terminals show them. Missing ones are words, not dashes; a minus is a minus sign."""
 
 from __future__ import annotations
 
