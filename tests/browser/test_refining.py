@@ -63,6 +63,10 @@ def test_a_running_plane_sharpens_and_says_how_many_visits_it_has_saved(
         hollow = opened.page.locator("#chart .dot.hollow")
         assert hollow.count() == 160, "points that are not measured yet are inferred too"
         assert opened.page.locator("#chart .missing").count() == 0, "the surface has no holes"
+        inferred = hollow.first.evaluate("dot => dot.closest('.point').dataset.key.split(' ').at(-1)")
+        linked = open_page(f"{url}{path_of(plane.dummy)}#point={inferred}").page
+        linked.locator("#link-note", has_text="This point is inferred, not measured").wait_for()
+        assert not linked.locator("#detail").is_visible()
         plane.measure_level()
         wait(opened, "document.querySelector('#progress-text').textContent.includes('measured 25 of 169')")
         assert hollow.count() == 144

@@ -259,7 +259,12 @@ def test_missing_points_are_holes(planes: Path, tmp_path: Path, open_page: OpenP
     opened = open_page(dummy.write_report())
     assert opened.page.locator("#chart path.curve.safety").count() == 2, "the curve has a gap there"
     assert opened.page.locator("#chart path.missing").count() == 1
-    assert "1 of 11 points are missing" in opened.page.locator(".warning").inner_text()
+    assert "1 of 11 points is missing" in opened.page.locator(".warning").inner_text()
+    ids = [grid.point_at(0, alpha).id for alpha in (0.5, missing)]
+    linked = open_page(f"{(dummy.folder / 'report.html').as_uri()}#point={ids[0]}&with={ids[1]}").page
+    linked.locator("#detail[open] li").first.wait_for()
+    beside = linked.locator(".pair > div:nth-child(2)").first.inner_text()
+    assert beside.startswith("At the origin") and "not measured" not in beside
 
 
 @pytest.mark.parametrize("kind", ["random_1d", "random_2d"])
@@ -338,6 +343,18 @@ def test_checkpoints_on_and_off_the_line_have_their_own_values(tmp_path: Path, o
     agreement = opened.page.locator("section[aria-labelledby='h-agreement'] tbody tr").all_inner_texts()
     assert len(agreement) == 2 and all("keyword and keyword_plus" in row and "100.0%" in row for row in agreement)
     opened.assert_clean(path)
+
+
+def test_a_checkpoint_beside_a_plane_has_the_measure_of_its_chart(tmp_path: Path, open_page: OpenPage) -> None:
+    x, y, beside = (TowardsDirection(f"fingerprint {i}", f"epoch-{i}") for i in (1, 2, 3))
+    extra = (ExtraCheckpoint(beside, 0.4, 0.4),)
+    grid = Grid("interpolate_2d", steps=2, range=(0.0, 1.0), towards=(x, y), extra_checkpoints=extra)
+    sets = tuple(prompt_set(name, name, "default", 4) for name in ("harmful", "benign"))
+    complies = make_study(tmp_path, grid, sets, respond=lambda *_: "Sure, here is a list of steps.")
+    page = open_page(complies.write_report()).page
+    assert "epoch-3 100%" in page.locator("#chart .mark-name").all_text_contents(), "of the attacks"
+    page.locator("#choose-view").select_option(index=1)
+    assert "epoch-3 0%" in page.locator("#chart .mark-name").all_text_contents(), "of benign requests are refused"
 
 
 @pytest.mark.slow

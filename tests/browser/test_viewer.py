@@ -227,6 +227,25 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
         each.assert_clean(address)
 
 
+def test_a_viewer_that_does_not_answer_is_named_and_asked_again(
+    address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
+    page = open_page(f"{address}{path_of(line_study)}").page
+    for path in ("**/prompts", "**/search?*"):
+        page.route(path, lambda route: route.abort(), times=1)
+    point = page.locator("#chart .point.safety[aria-label^='α +0.5, direction 2']")
+    point.click(force=True)
+    page.locator("#link-note", has_text="The responses cannot be read").wait_for()
+    point.click(force=True)
+    page.locator("#detail[open] li").first.wait_for()
+    assert not page.locator("#link-note").is_visible()
+    page.keyboard.press("Escape")
+    page.locator("#search button").click()
+    page.locator("#search-count", has_text="Not searched").wait_for()
+    page.locator("#search button").click()
+    page.locator(".hits li").first.wait_for()
+
+
 def test_keys_judge_whole_responses(tmp_path: Path, open_page: OpenPage) -> None:
     prompts = prompt_set("harmful", "harmful", "default", 4)
     long = "I cannot help with any such request, whoever asks. <img src=x onerror='window.pwned = 1'>"
@@ -248,8 +267,7 @@ def test_keys_judge_whole_responses(tmp_path: Path, open_page: OpenPage) -> None
         page.locator("#reveal").check()
         wait(opened, "document.querySelector('.response').textContent.endsWith('>')")
         assert page.locator("#detail-place").inner_text() == "1 of 4" and set(responses(opened, 0)) == {long}
-        page.locator("#detail-numbers").click()
-        page.keyboard.press("c")
+        page.keyboard.press("c")  # the switch has the focus
         assert note.inner_text().startswith("Write your name")
         page.locator("#annotator").fill("<i>Ann")
         page.locator("#detail-numbers").click()

@@ -66,7 +66,7 @@ def chart_data(
         "axes": _axis_names(sweep.grid),
         "lines": [_line_name(sweep.grid, k) for k in range(sweep.grid.lines)],
         "marks": [[n.line, point_index[n.point.id], n.mark] for n in nodes if n.mark and n.point.id in point_index],
-        "beside": _projected_checkpoints(checkpoints),
+        "beside": _projected_checkpoints(checkpoints, frame, [key for key, _ in parts]),
         "points": points,
         "origin": next((point_index[n.point.id] for n in nodes if n.point.is_origin), None),
         "results": results,
@@ -108,19 +108,27 @@ def _plane(part: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _projected_checkpoints(checkpoints: Sequence[CheckpointSummary]) -> list[dict[str, Any]]:
-    """Return the checkpoints off their line or plane, at their projection, with the ASR of each result."""
-    return [
-        {
-            "line": checkpoint.line,
-            "mark": checkpoint.mark,
-            "alpha": checkpoint.alpha,
-            "beta": checkpoint.beta,
-            "asr": [result.asr for result in checkpoint.results],
-        }
-        for checkpoint in checkpoints
-        if checkpoint.projected
-    ]
+def _projected_checkpoints(
+    checkpoints: Sequence[CheckpointSummary], frame: pd.DataFrame, keys: Sequence[ResultKey]
+) -> list[dict[str, Any]]:
+    """Return the checkpoints off their line or plane, at their projection, with the value of each result."""
+    projected = []
+    for checkpoint in checkpoints:
+        if not checkpoint.projected:
+            continue
+        own = frame[frame["projected"].astype(bool) & (frame["point_id"] == checkpoint.point_id)]
+        own = own[own["line"] == checkpoint.line].assign(projected=False)
+        values = {key: measure_of(key.group).of(rows)["value"].iloc[0] for key, rows in combinations(own)}
+        projected.append(
+            {
+                "line": checkpoint.line,
+                "mark": checkpoint.mark,
+                "alpha": checkpoint.alpha,
+                "beta": checkpoint.beta,
+                "values": _values(pd.Series([values[key] for key in keys]), 2),
+            }
+        )
+    return projected
 
 
 def _edges(basin: BasinSummary) -> list[float]:

@@ -1,24 +1,14 @@
 "use strict";
-// Draw the charts from the data embedded in the page, and open the responses at a point. Text from models and probe
-// files is only ever set as text: nothing here builds markup from strings.
+// Draw the charts from the data embedded in the page, and open the responses at a point.
 (() => {
-  const $ = (id) => document.getElementById(id);
+  const { $, el, svg, OUTCOMES } = dom;
   let data = JSON.parse($("chart-data").textContent);
   const responses = document.body.dataset.source ? fetchedResponses(document.body.dataset.source) : embeddedResponses();
 
-  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", n: "not finite", u: "no verdict" };
   // The colormap cividis at the middle of each band of ten percent.
   const BANDS = ["#002b62", "#243c6e", "#434e6c", "#5b606e", "#727274", "#888578", "#a19975", "#bcae6c", "#d6c35d", "#f3db42"];
   const SHOWN_AT_ONCE = 100;
 
-  function make(space, name, attributes, children) {
-    const node = space ? document.createElementNS(space, name) : document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
-  const el = (name, attributes = {}, ...children) => make(null, name, attributes, children);
-  const svg = (name, attributes = {}, ...children) => make("http://www.w3.org/2000/svg", name, attributes, children);
   const signed = (x) => (x < 0 ? "−" : x > 0 ? "+" : "") + Math.abs(x).toLocaleString("en", { maximumFractionDigits: 4 });
   const percent = (x) => x.toFixed(1) + "%";
 
@@ -34,15 +24,10 @@
     };
   }
   function fetchedResponses(root) { // from the viewer's server
-    const fetchJson = async (path) => {
-      const response = await fetch(`${root}/${path}`);
-      if (!response.ok) throw new Error(`${path}: ${response.status}`);
-      return response.json();
-    };
     let prompts = null, whole = "";
     return {
-      prompts: () => (prompts ??= fetchJson("prompts")),
-      atPoint: (id) => fetchJson(`points/${id}${whole}`),
+      prompts: async () => (prompts ??= await dom.fetchJson(`${root}/prompts`)),
+      atPoint: (id) => dom.fetchJson(`${root}/points/${id}${whole}`),
       reveal: (on) => (whole = on ? "?reveal=true" : ""),
     };
   }
@@ -264,9 +249,9 @@
       const name = `${mark[2]} ${Math.round(valueAt(node.result, node.row))}%`;
       root.append(svg("text", { class: "mark-name", x: node.x + (anchor === "end" ? -9 : 9), y: node.y + (node.y < top + 24 ? 20 : -9), "text-anchor": anchor }, name));
     }
-    data.beside.forEach(({ alpha, asr, mark }, i) => {
-      const own = asr[data.views[state.view].results[0]];
-      if (own !== null && results[0].kind === "safety") root.append(...checkpoint(x(alpha), y(own), `${mark} ${Math.round(own)}%`, width, y(own) < bottom - 60 ? i + 1 : -i));
+    data.beside.forEach(({ alpha, values, mark }, i) => {
+      const own = values[data.views[state.view].results[0]];
+      if (own !== null) root.append(...checkpoint(x(alpha), y(own), `${mark} ${Math.round(own)}%`, width, y(own) < bottom - 60 ? i + 1 : -i));
     });
     host.replaceChildren(root);
     $("legend").replaceChildren(...legend);
@@ -354,8 +339,8 @@
       const end = node.x > left + side - 70;
       if (mark) root.append(svg("text", { class: "mark-name", x: node.x + (end ? -9 : 9), y: node.y - 8, "text-anchor": end ? "end" : "start" }, `${mark[2]} ${Math.round(valueAt(result, row))}%`));
     });
-    for (const { line, alpha, beta, asr, mark } of data.beside) {
-      const own = asr[data.results.indexOf(result)];
+    for (const { line, alpha, beta, values, mark } of data.beside) {
+      const own = values[data.results.indexOf(result)];
       if (line === state.line && own !== null)
         root.append(...checkpoint(x(alpha), y(beta), `${mark} ${Math.round(own)}%`, left + side, 0, BANDS[Math.min(9, Math.floor(own / 10))]));
     }
@@ -498,10 +483,20 @@
   // `at`: the index of the prompt whose response to point to. null: none.
   async function open(result, row, at = null) {
     const ticket = ++detail.ticket, { line, alpha, beta, point, inferred } = result.rows;
-    if (inferred[row]) return; // no responses
-    const other = detail.other ?? data.points[data.origin];
-    const [prompts, here, there] = await Promise.all([responses.prompts(), responses.atPoint(data.points[point[row]]), responses.atPoint(other)]);
+    if (inferred[row]) return note("This point is inferred, not measured: it has no responses.");
+    const rows = line.map((_, i) => i), idOf = (i) => data.points[point[i]];
+    const first = rows.filter((i) => point.indexOf(point[i]) === i).sort((i, j) => (point[j] === data.origin) - (point[i] === data.origin));
+    const others = first.filter((i) => result.rows.value[i] !== null && !inferred[i]);
+    const beside = others.find((i) => idOf(i) === detail.other) ?? others[0];
+    let read;
+    try {
+      read = await Promise.all([responses.prompts(), responses.atPoint(idOf(row)), beside === undefined ? [] : responses.atPoint(idOf(beside))]);
+    } catch {
+      if (ticket === detail.ticket) note("The responses cannot be read: the viewer does not answer.");
+      return;
+    }
     if (ticket !== detail.ticket) return; // another point has been opened meanwhile
+    const [prompts, here, there] = read;
     const [indices, texts, letters] = here[result.set] ?? [[], [], []];
     const [otherIndices, otherTexts, otherLetters] = there[result.set] ?? [[], [], []];
     const compared = new Map(otherIndices.map((p, i) => [p, [otherTexts[i], otherLetters[result.judge][i]]]));
@@ -509,18 +504,14 @@
     Object.assign(detail, { result, row, items });
 
     // Points of other lines at the same coordinates, which this point may hide.
-    const rows = line.map((_, i) => i);
     const samePlace = rows.filter((i) => alpha[i] === alpha[row] && beta[i] === beta[row]);
     options("line", point[row] === data.origin ? [] : samePlace, (i) => data.lines[line[i]], row, (i) => open(result, i));
     const measured = data.results.filter((each) => each.rows.point.includes(point[row]));
     const sameRow = (each) => each.rows.point.findIndex((p, i) => p === point[row] && each.rows.line[i] === line[row]);
     options("result", measured, (each) => each.label, result, (each) => open(each, sameRow(each)));
-    const first = rows.filter((i) => point.indexOf(point[i]) === i).sort((i, j) => (point[j] === data.origin) - (point[i] === data.origin));
-    const others = first.filter((i) => result.rows.value[i] !== null && !inferred[i]);
-    const current = others.find((i) => data.points[point[i]] === other) ?? others[0];
-    detail.otherName = others.length ? placeName(result, current) : "The origin";
-    options("other", others, (i) => placeName(result, i), current, (i) => {
-      detail.other = data.points[point[i]];
+    detail.otherName = others.length ? placeName(result, beside) : "The origin";
+    options("other", others, (i) => placeName(result, i), beside, (i) => {
+      detail.other = idOf(i);
       open(result, row);
     });
     const kept = $("detail-category").value;
@@ -533,7 +524,9 @@
     $("tip").hidden = true;
     if (!$("detail").open) $("detail").showModal();
     $("detail").scrollTop = 0;
-    address.set({ point: data.points[point[row]], result: result.label, with: other === data.points[data.origin] ? null : other });
+    note("");
+    const isBesideOrigin = beside === undefined || point[beside] === data.origin;
+    address.set({ point: idOf(row), result: result.label, with: isBesideOrigin ? null : idOf(beside) });
     filter();
     select(detail.chosen.findIndex((item) => item.index === at));
     document.dispatchEvent(new Event("point-opened"));
@@ -611,7 +604,7 @@
   $("detail-previous").addEventListener("click", () => step(-1));
   $("detail-next").addEventListener("click", () => step(1));
   document.addEventListener("keydown", (event) => {
-    if (!$("detail").open || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select")) return;
+    if (!$("detail").open || dom.isTyping(event)) return;
     const by = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 }[event.key];
     if (!by) return;
     event.preventDefault();
@@ -650,7 +643,7 @@
     for (const choose of choices) choose();
     draw();
     const id = address.get("point"), label = address.get("result"), other = address.get("with");
-    $("link-note").hidden = true;
+    note("");
     if (!id) return $("detail").close();
     detail.other = data.points.includes(other) ? other : null;
     const filters = { filter: address.get("show"), search: address.get("text") };
@@ -661,7 +654,14 @@
     const opened = withRow(id, (each) => each.label === label, (...found) => open(...found, at)) ?? withRow(id, () => true, (...found) => open(...found, at));
     if (opened) return;
     $("detail").close();
-    $("link-note").hidden = false;
+    note("The address names a point that this page does not have.");
+  }
+
+  // Say below the chart why no responses are shown. Empty: nothing to say.
+  function note(text) {
+    if (text) $("detail").close();
+    $("link-note").textContent = text;
+    $("link-note").hidden = !text;
   }
 
   const currentIndex = () => detail.chosen[detail.current]?.index ?? null;

@@ -26,8 +26,11 @@ from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.store.sweep_folder import StoredSweep
 
 PAGE_FOLDER = Path(__file__).parent
-SCRIPTS = ("address.js", "tables.js", "page.js")
-"""The page's scripts, in the order in which they run."""
+TABLE_SCRIPTS = ("dom.js", "address.js", "tables.js")
+"""The scripts of every page with tables, in the order in which they run."""
+
+SCRIPTS = (*TABLE_SCRIPTS, "page.js")
+"""The scripts of a sweep's page, in the order in which they run."""
 
 _BASE_POLICY = "base-uri 'none'; form-action 'none'"
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -92,7 +95,7 @@ def inline(script: str, style: str) -> dict[str, str]:
 def render_comparison(content: Mapping[str, Any]) -> str:
     """Return the HTML page of `compare`. `content`: the result of `comparison_content`."""
     template = template_environment().get_template("compare.html")
-    return template.render(**content, **inline(join(("address.js", "tables.js")), join(("page.css",))))
+    return template.render(**content, **inline(join(TABLE_SCRIPTS), join(("page.css",))))
 
 
 def template_environment(*folders: Path) -> jinja2.Environment:

@@ -49,9 +49,7 @@ const tables = (() => {
     }
     headings.forEach((heading, i) => {
       if (!heading.textContent) return;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...heading.childNodes);
+      const button = dom.el("button", { type: "button" }, ...heading.childNodes);
       heading.append(button);
       button.addEventListener("click", () => { // ascending, descending, then as it was
         if (column !== i) [column, order] = [i, 1];
@@ -79,12 +77,9 @@ const tables = (() => {
   // A filter above a table that asks for one: its form, and what shows the number of rows.
   function filterFor(table) {
     if (!("filter" in table.dataset)) return [];
-    const form = document.createElement("form"), label = document.createElement("label"), field = document.createElement("input"), count = document.createElement("span");
-    form.className = "controls filter-rows";
-    Object.assign(field, { type: "search", name: "text", autocomplete: "off", spellcheck: false });
-    label.append("Filter", field);
-    count.setAttribute("role", "status");
-    form.append(label, count);
+    const field = dom.el("input", { type: "search", name: "text", autocomplete: "off", spellcheck: "false" });
+    const count = dom.el("span", { role: "status" });
+    const form = dom.el("form", { class: "controls filter-rows" }, dom.el("label", {}, "Filter", field), count);
     table.parentElement.before(form);
     const total = table.tBodies[0].rows.length;
     return [form, (shown) => (count.textContent = shown < total ? `${shown} of ${total} rows` : "")];

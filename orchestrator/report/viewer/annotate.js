@@ -1,8 +1,8 @@
 "use strict";
 // The reveal switch, and verdicts of people: the keys r, c, d and u judge the response that is pointed to. Loaded only
-// where the viewer takes verdicts. Text is only ever set as text.
+// where the viewer takes verdicts.
 (() => {
-  const $ = (id) => document.getElementById(id);
+  const { $, el } = dom;
   const VERDICTS = { r: "refused", c: "complied", d: "degenerate", u: "unclear" };
   const note = (text) => ($("annotate-note").textContent = text);
   let people = []; // verdicts on the responses at the point that is open
@@ -19,8 +19,7 @@
       const own = people.filter(([s, prompt]) => s === set && prompt === Number(item.dataset.index));
       let line = item.querySelector(".people");
       if (!line && own.length) {
-        line = document.createElement("p");
-        line.className = "people";
+        line = el("p", { class: "people" });
         item.append(line);
       }
       if (line) line.textContent = own.map(([, , person, verdict]) => `${person}: ${verdict}`).join(" · ");
@@ -28,8 +27,7 @@
   }
   async function read() {
     const ticket = ++latest, { point } = window.landscape.current();
-    const response = await fetch(`points/${point}/people`);
-    const newer = response.ok ? await response.json() : [];
+    const newer = await dom.fetchJson(`points/${point}/people`).catch(() => []);
     if (ticket !== latest) return;
     people = newer;
     label();
@@ -50,7 +48,8 @@
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ set, prompt: index, verdict, annotator }),
-    });
+    }).catch(() => null);
+    if (!response) return note("Not stored: the viewer does not answer.");
     if (!response.ok) return note(`Not stored: ${await response.text()}`);
     note(`Stored: ${verdict}.`);
     const now = window.landscape.current();
@@ -59,7 +58,7 @@
   }
   for (const button of document.querySelectorAll("#annotate button")) button.addEventListener("click", () => judge(button.dataset.verdict));
   document.addEventListener("keydown", (event) => {
-    if (!$("detail").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat || event.target.matches("input, select")) return;
+    if (!$("detail").open || event.repeat || dom.isTyping(event)) return;
     if (event.key in VERDICTS) judge(VERDICTS[event.key]);
   });
 })();

@@ -102,7 +102,7 @@ def _write_sweep(view: SweepView, folder: Path, options: ReportConfig) -> None:
 
 def _list_page(rows: list[dict[str, Any]]) -> str:
     template = listing_environment().get_template("bundle.html")
-    scripts, styles = render.join(("address.js", "tables.js")), render.join(("page.css",))
+    scripts, styles = render.join(render.TABLE_SCRIPTS), render.join(("page.css",))
     scripts += (VIEWER_FOLDER / "view.js").read_text(encoding="utf-8")
     styles += (VIEWER_FOLDER / "view.css").read_text(encoding="utf-8")
     return template.render(

@@ -1,25 +1,10 @@
 "use strict";
 // The list of sweeps, and what a sweep's page adds to the report: progress, newer numbers, and a search over all
-// responses. Text is only ever set as text.
+// responses.
 (() => {
-  const $ = (id) => document.getElementById(id);
+  const { $, el, OUTCOMES, fetchOk, fetchJson } = dom;
   const INTERVAL = 2000; // milliseconds between two requests about a running sweep
-  const OUTCOMES = { r: "refused", c: "complied", d: "degenerate", x: "unclear", n: "not finite", u: "no verdict" };
-
-  function el(name, attributes = {}, ...children) {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
   const count = (x) => x.toLocaleString("en");
-
-  async function fetchOk(path) {
-    const response = await fetch(path);
-    if (!response.ok) throw new Error(`${path}: ${response.status}`);
-    return response;
-  }
-  const fetchJson = async (path) => (await fetchOk(path)).json();
 
   // Call `update` repeatedly for as long as it returns true: less often if responses are slow, and not while the page is
   // hidden.
@@ -88,9 +73,11 @@
     };
     showProgress(before);
     const changing = ({ status, whole }) => status.state === "running" || !whole;
-    if (changing(before)) {
+    const ended = ({ status, whole }) => status.state === "complete" && whole;
+    if (!ended(before)) { // an interrupted sweep may be continued
       poll(async () => {
         const now = await fetchJson("now");
+        const hasStopped = !changing(now) && (changing(before) || ended(now));
         showProgress(now);
         if (JSON.stringify(now.chart) !== JSON.stringify(before.chart)) {
           window.landscape.show(now.chart);
@@ -100,8 +87,10 @@
           $("warnings").replaceChildren(...now.warnings.map((text) => el("p", { class: "warning" }, text)));
         }
         before = now;
-        if (changing(now)) return true;
-        if (!$("detail").open) location.reload(); // for the tables, which are complete only at the end
+        if (!hasStopped) return true;
+        const reload = () => location.reload(); // for the tables, which show the numbers as they were when the page was opened
+        if ($("detail").open) $("detail").addEventListener("close", reload, { once: true });
+        else reload();
         return false;
       });
     }
@@ -123,10 +112,11 @@
       const query = keys.map((key) => [key, $(`search-${key}`)?.value ?? ""]).filter(([, value]) => value);
       if ($("reveal")?.checked) query.push(["reveal", "true"]);
       $("search-count").textContent = "searching …";
-      const { total, found } = await fetchJson(`search?${new URLSearchParams(query)}`);
+      const { total, found } = await fetchJson(`search?${new URLSearchParams(query)}`).catch(() => ({ total: null, found: [] }));
       if (ticket !== latest) return;
       const few = found.length < total ? `the first ${count(found.length)} of ` : "";
-      $("search-count").textContent = total ? `${few}${count(total)} responses` : "No matching response.";
+      $("search-count").textContent = total ? `${few}${count(total)} ${total === 1 ? "response" : "responses"}` : "No matching response.";
+      if (total === null) $("search-count").textContent = "Not searched: the viewer does not answer.";
       remaining = found.map(hit);
       $("search-found").replaceChildren();
       more();
