@@ -11,10 +11,11 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from unittest import mock
 
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE
 from orchestrator.sweep.thoughts import tag_in
@@ -171,18 +172,18 @@ def apply_chat_template(
     """
 
     def apply(messages: Sequence[tuple[str, str]], parts: bool) -> str:
-        rendered: str = tokenizer.apply_chat_template(
-            [
-                {"role": role, "content": [{"type": "text", "text": content}] if parts else content}
-                for role, content in messages
-            ],
-            chat_template=source,
-            tokenize=False,
-            add_generation_prompt=True,
-            **{"enable_thinking": thinking, **({"thinking": True} if thinking else {}), **(args or {})},
-            date_string=DATE.strftime("%d %b %Y"),
-            strftime_now=DATE.strftime,  # takes precedence over transformers' function of that name
-        )
+        with _fixed_date():
+            rendered: str = tokenizer.apply_chat_template(
+                [
+                    {"role": role, "content": [{"type": "text", "text": content}] if parts else content}
+                    for role, content in messages
+                ],
+                chat_template=source,
+                tokenize=False,
+                add_generation_prompt=True,
+                **{"enable_thinking": thinking, **({"thinking": True} if thinking else {}), **(args or {})},
+                date_string=DATE.strftime("%d %b %Y"),
+            )
         if turns[-1].strip() not in rendered:
             raise ValueError("the template leaves the prompt out")
         if parts and any(printed in rendered for printed in PRINTED_PARTS):
@@ -203,6 +204,26 @@ def apply_chat_template(
         with contextlib.suppress(Exception):
             return apply(messages, parts=True)
         raise  # the reason against the usual form
+
+
+class _FixedDate(datetime):
+    """A datetime whose present is always DATE."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(DATE.year, DATE.month, DATE.day, tzinfo=tz)
+
+
+@contextlib.contextmanager
+def _fixed_date() -> Iterator[None]:
+    """Give transformers' template function `strftime_now` the date DATE.
+
+    Since transformers 5.24 or an earlier release, templates cannot be given a function as a variable.
+    """
+    from transformers.utils import chat_template_utils
+
+    with mock.patch.object(chat_template_utils, "datetime", _FixedDate):
+        yield
 
 
 def bare_prompt(system: str | None, text: str) -> str:
