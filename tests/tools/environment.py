@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ import sys
 import sysconfig
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from packaging.requirements import Requirement
@@ -41,8 +44,7 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
     pins = sorted(set(locked))
     libraries = sysconfig.get_paths()["purelib"] if with_project else ""
     key = hashlib.sha256("\n".join([*packages, *pins, libraries, sys.version]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safety-landscape-tools"
-    folder = cache / f"{packages[0].partition('=')[0]}-{key}"
+    folder = _cache() / f"{packages[0].partition('=')[0]}-{key}"
     python, stamp = folder / "bin" / "python", folder / "complete"
     if stamp.is_file():
         return python
@@ -63,9 +65,54 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
     return python
 
 
+def range_python(end: Literal["lowest", "newest"], engine: str) -> Path:
+    """Return the Python of an environment at one end of the ranges of pyproject.toml, made by scripts/setup.sh.
+
+    The newest versions are looked up once a day. The project is imported from this checkout if it is in PYTHONPATH.
+
+    Args:
+        end: Whether each requirement that pyproject.toml names has the lowest or the newest version that it allows.
+        engine: The extra that set-up installs beside `finetune`, `dev` and `trackers`: `cpu` or `transformers`.
+    """
+    inputs = [ROOT / "pyproject.toml", *sorted((ROOT / "scripts").glob("*.sh")), ROOT / "scripts" / "cpu-overrides.txt"]
+    day = str(datetime.date.today()) if end == "newest" else ""
+    parts = [*(path.read_text(encoding="utf-8") for path in inputs), day, sys.version]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    name = f"range-{end}-{engine}"
+    folder = _cache() / f"{name}-{key}"
+    python, stamp = folder / ".venv" / "bin" / "python", folder / ".venv" / ".setup-done"
+    if stamp.is_file():
+        return python
+    for old in _cache().glob(f"{name}-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    for path in inputs:
+        shutil.copy(path, folder / path.relative_to(ROOT))
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    resolution = {"lowest": "lowest-direct", "newest": "highest"}[end]
+    environment |= {"LOCKED": "no", "ENGINE": engine, "UV_RESOLUTION": resolution}
+    environment["PATH"] = f"{folder / 'bin'}:{Path(find_uv()).parent}:{environment['PATH']}"
+    if engine == "cpu":  # the same build as in .venv: others need CUDA's libraries
+        constraints = folder / "constraints.txt"
+        constraints.write_text(f"torch=={importlib.metadata.version('torch')}\n", encoding="utf-8")
+        environment["UV_CONSTRAINT"] = str(constraints)
+    command = ["scripts/setup.sh", "finetune", "dev", "trackers"]
+    done = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if "Failed to fetch" in done.stderr or "dns error" in done.stderr:
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
 def tool_environment(**variables: str) -> dict[str, str]:
     """Return the environment of a process of a tool that imports the project."""
     return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safety-landscape-tools"
 
 
 def find_uv() -> str:

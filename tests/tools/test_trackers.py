@@ -19,7 +19,7 @@ from orchestrator import load_study
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from tests.contract.rules import ROOT
-from tests.tools.environment import tool_environment, tool_python
+from tests.tools.environment import range_python, tool_environment, tool_python
 from tests.unit.stored import basin, store_sweep
 
 pytestmark = pytest.mark.tools
@@ -51,9 +51,10 @@ experiment.run(on_point=stop)
 """
 
 
-@pytest.fixture(scope="module")
-def python() -> Path:
-    return tool_python(*PACKAGES)
+@pytest.fixture(scope="module", params=["newest", pytest.param("lowest", marks=pytest.mark.slow)])
+def python(request: pytest.FixtureRequest) -> Path:
+    """The Python of an environment with the trackers: these releases, or the lowest that pyproject.toml allows."""
+    return tool_python(*PACKAGES) if request.param == "newest" else range_python("lowest", "cpu")
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
