@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,9 @@ from tests.contract.rules import ROOT
 
 LOCKED = re.compile(r"^([\w.-]+==[\w.!-]+)", re.MULTILINE)
 """A library and its version in a lock."""
+
+WEEK = 7 * 24 * 3600.0
+"""Seconds after which an environment of the newest versions is removed."""
 
 
 def tool_python(*packages: str, with_project: bool = True) -> Path:
@@ -83,8 +87,9 @@ def range_python(end: Literal["lowest", "newest"], engine: str) -> Path:
     python, stamp = folder / ".venv" / "bin" / "python", folder / ".venv" / ".setup-done"
     if stamp.is_file():
         return python
-    for old in _cache().glob(f"{name}-*"):
-        shutil.rmtree(old, ignore_errors=True)
+    for other in _cache().glob(f"{name}-*"):
+        if other == folder or time.time() - other.stat().st_mtime > WEEK:
+            shutil.rmtree(other, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     for path in inputs:
         shutil.copy(path, folder / path.relative_to(ROOT))
