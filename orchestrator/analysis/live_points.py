@@ -80,9 +80,9 @@ class LivePoints:
 
     def __init__(self, stored: StoredSweep) -> None:
         names = point_names(stored.prompt_sets)
-        self._names = {p.id: names[p.probe_set, p.system_prompt] for p in stored.prompt_sets}
-        harmful = [prompts for prompts in stored.prompt_sets if prompts.group == PRIMARY_GROUP]
-        self._primary = (harmful or list(stored.prompt_sets))[0].id
+        self._names = {p.id: names[p.probe_set, p.system_prompt] for p in stored.pooled.sets}
+        harmful = [prompts for prompts in stored.pooled.sets if prompts.group == PRIMARY_GROUP]
+        self._primary = (harmful or list(stored.pooled.sets))[0].id
         judge = live_judge(stored)
         self._scores = None
         self._asr: dict[str, float] = {}  # percent of the primary prompts, by point id

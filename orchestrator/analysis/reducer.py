@@ -39,7 +39,7 @@ from orchestrator.analysis.summary.sweep import summarize
 from orchestrator.judges import Judge
 from orchestrator.judges._model import UNPARSED
 from orchestrator.prompts import capability
-from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts
+from orchestrator.scoring.counts import Combination, ProbeVerdicts, counts, pooled_counts
 from orchestrator.scoring.cut_responses import cut_by_task
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
@@ -99,25 +99,27 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     if refusals is None:
         refusals = refusals_by_probe(stored)
     panel = load_panel(stored)
+    pooled = stored.pooled
     counted = [_with_enough(counts(outcomes(stored, judge), judge.name), judge, stored) for judge in panel]
     sets = pd.DataFrame(
         [
             {"prompt_set_id": p.id, "probe_set": p.probe_set, "group": p.group, "system_prompt": p.system_prompt}
-            for p in stored.prompt_sets
+            for p in pooled.sets
         ]
     )
     names = stored.sweep.judges
-    correct = count_correct(stored)
+    correct = pooled_counts(count_correct(stored), pooled)
     clusters = {key: ClusterSummary.of(verdicts) for key, verdicts in refusals.items()}
-    tallies = pd.concat(counted, ignore_index=True)
+    tallies = pooled_counts(pd.concat(counted, ignore_index=True), pooled)
     frame = build_landscape(nodes(stored.sweep), tallies, sets, names, correct, clusters)
     inapplicable = _inapplicable(panel, stored.prompt_sets)
     kept = [key not in inapplicable for key in zip(frame["judge"], frame["group"], strict=True)]
     frame = frame if all(kept) else frame[kept].reset_index(drop=True)
     if stored.sweep.grid.adaptive is None:
         return frame
-    set_ids = {(p.probe_set, p.group, p.system_prompt): p.id for p in stored.prompt_sets}
-    return add_inferred(frame, stored.sweep.grid, set_ids, stored.generations.keys() | requested(stored).keys)
+    set_ids = {p.names: p.id for p in pooled.sets}
+    asked = pooled.keys(stored.generations.keys() | requested(stored).keys)
+    return add_inferred(frame, stored.sweep.grid, set_ids, asked)
 
 
 def _with_enough(tallies: pd.DataFrame, judge: Judge, stored: StoredSweep) -> pd.DataFrame:
@@ -301,7 +303,7 @@ def _with_published_asr(stored: StoredSweep, recipe: str, result: CheckpointResu
 def _prompt_set(stored: StoredSweep, key: PromptsKey) -> PromptSet:
     """Return the stored prompts that a result is about."""
     names = (key.probe_set, key.group, key.system_prompt)
-    return next(p for p in stored.prompt_sets if (p.probe_set, p.group, p.system_prompt) == names)
+    return next(p for p in stored.pooled.sets if p.names == names)
 
 
 def _seconds_per_response(runs: Sequence[RunRecord]) -> float | None:
@@ -324,7 +326,7 @@ def _judge_summary(stored: StoredSweep, judge: Judge) -> JudgeSummary:
             verdicts=verdicts[p.id],
             mean_score=mean_scores.get(p.id),
         )
-        for p in stored.prompt_sets
+        for p in stored.pooled.sets
         if p.id in verdicts
     )
     return JudgeSummary(

@@ -102,6 +102,7 @@ class ProbesConfig:
     group: str = "harmful"  # harmful, benign, jailbreak or capability; it decides what counts as a good response
     limit: int | None = None  # number of prompts to take; null: all
     offset: int = 0  # number of prompts to skip first
+    blocks: int = 1  # number of blocks of `limit` prompts each; their results are counted together
     sample: int | None = None  # seed of the sample that `limit` takes, stratified by category; null: the first prompts
     category: str | None = None  # column that holds the prompt's category
     target: str | None = None  # column that holds the right answer, or the plain request inside an attack

@@ -31,6 +31,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "grid.controls": (0, math.inf),
     "grid.directions": (1, math.inf),
     "probes.limit": (1, math.inf),
+    "probes.blocks": (1, 10_000),
     "probes.rows": (1, math.inf),
     "probes.offset": (0, math.inf),
     "probes.sample": (-LARGEST, LARGEST),

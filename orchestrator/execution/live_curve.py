@@ -28,13 +28,13 @@ class LiveCurve:
     """
 
     def __init__(self, stored: StoredSweep) -> None:
-        harmful = [prompts for prompts in stored.prompt_sets if prompts.group == "harmful"]
-        self._prompt_set = harmful[0] if harmful else stored.prompt_sets[0]
-        self._scores = VisitScores(stored.study, [self._prompt_set], stored.sweep.thought, judges.get("keyword"))
+        first = next((p for p in stored.pooled.sets if p.group == "harmful"), stored.pooled.sets[0])
+        shown = [prompts for prompts in stored.prompt_sets if stored.pooled.ids[prompts.id] == first.id]
+        self._scores = VisitScores(stored.study, shown, stored.sweep.thought, judges.get("keyword"))
         self._asr: dict[str, float] = {}  # percent, by point id
         self._is_plane = stored.sweep.grid.is_plane
         self._points = _points_by_position(stored.sweep)
-        names = {part.path.stem for key, part in stored.generations.items() if key[1] == self._prompt_set.id}
+        names = {part.path.stem for key, part in stored.generations.items() if stored.pooled.ids[key[1]] == first.id}
         self._unread = collections.deque(sorted(names))
 
     def add_visit(self, visit: str) -> None:

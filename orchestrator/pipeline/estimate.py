@@ -390,6 +390,8 @@ def _assumption(probes: ProbesConfig) -> str:
 
 def _assumed_prompts(config: Config, presets: Presets, probes: ProbesConfig) -> dict[str, _Prompts]:
     """Return the assumed size of a probe set under each system prompt. The keys are names instead of ids."""
+    if probes.limit is not None:
+        probes = dataclasses.replace(probes, limit=probes.limit * probes.blocks)
     if _is_assumed(probes):
         letters = LETTERS[:USUAL_CHOICES] if probes.answers == AnswerKind.choice else ()
         shown = tuple(Prompt(f"prompt {i}", probes.group) for i in range(_assumed_count(probes)))

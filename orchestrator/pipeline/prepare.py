@@ -50,7 +50,7 @@ class PreparedSweep:
         model: The model's weights. None for the dummy engine.
         checkpoint: The config and headers of these weights. None for the dummy engine.
         targets: The checkpoints and adapters that directions of the sweep lead to.
-        prompt_sets: The rendered prompts.
+        prompt_sets: The rendered prompts, block after block.
         sweep: The grid, the prompt sets and the judges.
         info: The identity of the study.
         target_geometry: Distances of the targets from the model. None without targets.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -10,7 +12,7 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config, ProbesConfig, SystemPromptConfig
 from orchestrator.models.resolve import ResolvedModel
 from orchestrator.prompts.hub_datasets import is_fetched
-from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set, with_wrappers
+from orchestrator.prompts.probe_sets import NoRowsLeftError, ProbeSet, load_probe_set, with_wrappers
 from orchestrator.prompts.rendering import ARGS_FIELD, Switches, SystemPrompt, render_prompt_sets
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE, PromptSet, Sampling
@@ -24,12 +26,56 @@ EARLY_STOP_GROUPS = ("harmful", "jailbreak")
 
 
 def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
-    """Read the probe sets, in the order of the configuration. Raises UserError."""
-    return [
-        wrapped
-        for probes in probe_configs(config, presets)
-        for wrapped in with_wrappers(load_probe_set(probes), probes.wrappers)
-    ]
+    """Read the probe sets, block after block, in the order of the configuration. Raises UserError."""
+    return [probe_set for block in load_blocks(config, presets, config.probes.blocks) for probe_set in block]
+
+
+def load_blocks(config: Config, presets: Presets, blocks: int) -> list[list[ProbeSet]]:
+    """Read the probe sets of each block, those of a block in the order of the configuration.
+
+    Block k has the rows that follow those of block k - 1. A probe set whose rows end has fewer blocks than others, and
+    blocks without any probes are left out.
+
+    Args:
+        config: The configuration.
+        presets: The presets that it may name.
+        blocks: The most blocks to read.
+
+    Raises:
+        UserError: An option is wrong, or a file cannot be read or has a prompt in two blocks.
+    """
+    if blocks > 1 and config.probes.limit is None:
+        raise UserError("probes.limit", "null", "give the number of probes of each block")
+    chosen = [(probes, set[str]()) for probes in probe_configs(config, presets)]
+    loaded: list[list[ProbeSet]] = []
+    for number in range(blocks):
+        block: list[ProbeSet] = []
+        for probes, seen in chosen:
+            with contextlib.suppress(*([NoRowsLeftError] if number else [])):
+                block += _load_block(probes, number, seen)
+        if not block:
+            break
+        loaded.append(block)
+    return loaded
+
+
+def _load_block(probes: ProbesConfig, number: int, seen: set[str]) -> list[ProbeSet]:
+    """Return the probe sets of one block, from 0, of one preset, and add its prompts' ids to those of earlier blocks.
+
+    Questions that repeat one of an earlier block are left out, as within a block. Raises UserError for other prompts.
+    """
+    block = probes
+    if number:
+        assert probes.limit is not None
+        block = dataclasses.replace(probes, offset=probes.offset + number * probes.limit)
+    probe_set = load_probe_set(block)
+    new = tuple(prompt for prompt in probe_set.prompts if prompt.id not in seen)
+    if len(new) < len(probe_set.prompts) and not probes.answers:
+        repeated = next(prompt.text for prompt in probe_set.prompts if prompt.id in seen)
+        remedy = f"has {repeated[:60]!r} in two blocks: set probes.skip_duplicates=true"
+        raise UserError("probes.blocks", probe_set.name, remedy)
+    seen.update(prompt.id for prompt in new)
+    return with_wrappers(dataclasses.replace(probe_set, prompts=new), probes.wrappers) if new else []
 
 
 def probe_configs(config: Config, presets: Presets) -> list[ProbesConfig]:
@@ -41,7 +87,7 @@ def probe_configs(config: Config, presets: Presets) -> list[ProbesConfig]:
         probes = presets.read("probes", name, ProbesConfig, "probe_sets")
         if probes.name == config.probes.name:
             probes = config.probes  # this one has the path and column of the command line
-        probes.limit, probes.offset = config.probes.limit, config.probes.offset
+        probes.limit, probes.offset, probes.blocks = config.probes.limit, config.probes.offset, config.probes.blocks
         chosen.append(probes)
     return chosen
 

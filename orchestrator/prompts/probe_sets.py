@@ -68,6 +68,10 @@ REQUEST_MARK = "{request}"
 """Placeholder for the request in a wrapper."""
 
 
+class NoRowsLeftError(UserError):
+    """All rows of a probe file come before the requested ones."""
+
+
 class ProbesConfig(Protocol):
     """The fields of a probe preset that this module reads; `config.schema.ProbesConfig` describes them."""
 
@@ -367,7 +371,9 @@ def _read_prompts(conf: ProbesConfig, path: Path, conversations: dict[str, Conve
         prompts = _sample(conf, prompts)
     if not prompts:
         if skipped:
-            raise UserError("probes.offset", conf.offset, f"must be less than {skipped}, the number of rows of {path}")
+            raise NoRowsLeftError(
+                "probes.offset", conf.offset, f"must be less than {skipped}, the number of rows of {path}"
+            )
         if filters:
             wanted = " and ".join(f"{column}={value}" for column, value in filters.items())
             raise UserError("probes.where", conf.where or "null", f"{path} has no row with {wanted}")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from orchestrator.judges import UNFINISHED
 from orchestrator.scoring.clusters import ProbeClusters
+from orchestrator.sweep.blocks import PooledPrompts
 from orchestrator.sweep.tasks import NONFINITE
 
 TASK = ["point_id", "prompt_set_id", "judge"]
@@ -140,6 +141,38 @@ class ProbeVerdicts:
         refused[rows < 0] = np.nan
         refused[:, columns < 0] = np.nan
         return refused
+
+
+def joined(blocks: Sequence[ProbeVerdicts]) -> ProbeVerdicts:
+    """Return the verdicts on the probes of all blocks, at the points that have verdicts of each. Without clusters."""
+    if len(blocks) == 1:
+        return blocks[0]
+    common = set(blocks[0].points).intersection(*(block.points for block in blocks[1:]))
+    points = tuple(point for point in blocks[0].points if point in common)
+    prompts = tuple(prompt for block in blocks for prompt in block.prompts)
+    return ProbeVerdicts(points, prompts, np.concatenate([block.at(points) for block in blocks], axis=1))
+
+
+def with_pooled_ids(rows: pd.DataFrame, pooled: PooledPrompts) -> pd.DataFrame:
+    """Return rows with the id of the joined prompt set (`PooledPrompts.ids`) in the column prompt_set_id."""
+    return rows.assign(prompt_set_id=rows["prompt_set_id"].map(pooled.ids)) if pooled.has_blocks else rows
+
+
+def pooled_counts(tallies: pd.DataFrame, pooled: PooledPrompts) -> pd.DataFrame:
+    """Return counts by task with the blocks of each probe set added up. Points that lack a block are left out.
+
+    Args:
+        tallies: Columns of keys (point_id, prompt_set_id and perhaps judge) and of counts.
+        pooled: The prompt sets of the sweep.
+    """
+    if not pooled.has_blocks:
+        return tallies
+    keys = [name for name in TASK if name in tallies]
+    numbers = {set_id: len(blocks) for set_id, blocks in pooled.blocks.items()}
+    grouped = with_pooled_ids(tallies, pooled).groupby(keys, sort=False)
+    summed, found = grouped.sum().reset_index(), grouped.size().to_numpy()
+    whole = found == summed["prompt_set_id"].map(numbers).to_numpy()
+    return summed[whole].reset_index(drop=True)
 
 
 def probe_refusals(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], ProbeVerdicts]:

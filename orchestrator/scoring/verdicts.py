@@ -162,13 +162,13 @@ def refusals_by_probe(stored: StoredSweep) -> dict[counts.Combination, counts.Pr
     refusals: dict[counts.Combination, counts.ProbeVerdicts] = {}
     for judge in load_panel(stored):
         by_set = counts.probe_refusals(outcomes(stored, judge), judge.name)
-        for prompts in stored.prompt_sets:
-            if (prompts.id, judge.name) in by_set:
-                verdicts = by_set[prompts.id, judge.name]
+        for prompts in stored.pooled.sets:
+            keys = [(set_id, judge.name) for set_id in stored.pooled.blocks[prompts.id]]
+            if all(key in by_set for key in keys):
+                verdicts = counts.joined([by_set[key] for key in keys])
                 by_id = {prompt.id: prompt for prompt in prompts.prompts}
                 clusters = cluster_probes([by_id[prompt] for prompt in verdicts.prompts])
-                key = (prompts.probe_set, prompts.group, prompts.system_prompt, judge.name)
-                refusals[key] = dataclasses.replace(verdicts, clusters=clusters)
+                refusals[*prompts.names, judge.name] = dataclasses.replace(verdicts, clusters=clusters)
     return refusals
 
 
@@ -176,8 +176,8 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
     """Count a judge's own verdicts over all points.
 
     Returns:
-        The number of responses by prompt set id and verdict, and the mean score by prompt set id. The latter has no
-        entry where the judge gave no score.
+        The number of responses by id of the pooled prompt set (`StoredSweep.pooled`) and verdict, and the mean score
+        by that id. The latter has no entry where the judge gave no score.
     """
     verdicts: dict[str, dict[str, int]] = {}
     score_sums: dict[str, float] = {}
@@ -185,7 +185,7 @@ def verdict_counts(stored: StoredSweep, judge: Judge) -> tuple[dict[str, dict[st
     for _, table in stored.study.judgements(judge.id).rows(stored.judged(judge.id)):
         sums = [("response_id", "count"), ("score", "sum"), ("score", "count")]
         for row in table.group_by(["prompt_set_id", "verdict"], use_threads=False).aggregate(sums).to_pylist():
-            set_id = row["prompt_set_id"]
+            set_id = stored.pooled.ids[row["prompt_set_id"]]
             of_set = verdicts.setdefault(set_id, dict.fromkeys(judge.verdicts, 0))
             if row["verdict"] is None:  # the responses are not finite
                 continue

@@ -25,6 +25,7 @@ from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RunRecord, SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.tracking_log import TRACKING
+from orchestrator.sweep.blocks import PooledPrompts
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
 from orchestrator.utils.errors import UserError
@@ -226,6 +227,7 @@ class StoredSweep:
         self.folder = folder
         self.sweep = sweep
         self._prompt_sets: tuple[PromptSet, ...] | None = None
+        self._pooled: PooledPrompts | None = None
         self._record: SweepRecord | None = None
         self._generations: dict[TaskKey, Part] | None = None
         self._judged: dict[str, dict[TaskKey, Part]] = {}
@@ -271,6 +273,13 @@ class StoredSweep:
         if self._prompt_sets is None:
             self._prompt_sets = tuple(self.study.prompt_sets.read(set_id) for set_id in self.sweep.prompt_set_ids)
         return self._prompt_sets
+
+    @property
+    def pooled(self) -> PooledPrompts:
+        """The sweep's prompt sets with the blocks of each probe set joined. Raises DamagedFileError."""
+        if self._pooled is None:
+            self._pooled = PooledPrompts.of(self.prompt_sets)
+        return self._pooled
 
     @property
     def generations(self) -> dict[TaskKey, Part]:

@@ -130,6 +130,11 @@ class PromptSet:
         )
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        """Probe set, group and system prompt. Prompt sets of a sweep that share them are blocks of one probe set."""
+        return self.probe_set, self.group, self.system_prompt
+
+    @property
     def letter_scoring(self) -> str | None:
         """Name of the format in which letters are scored; formats are not comparable. None without letters."""
         if not self.sampling.letters:

@@ -81,7 +81,7 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
         verdicts = recomputed.refusals.get(summary.primary.combination)
         note = older_version_note(stored.record)
         key = summary.primary
-        scoring = {(p.probe_set, p.group, p.system_prompt): p.letter_scoring for p in stored.prompt_sets}
+        scoring = {p.names: p.letter_scoring for p in stored.prompt_sets}
         letters = scoring.get((key.probe_set, key.group, key.system_prompt))
         moved, drawn = read_moved_tensors(stored), bool(stored.sweep.grid.directions_used)
         unsound = tuple(f"{file}: {why}" for file, why in recomputed.differences_by_file().items())

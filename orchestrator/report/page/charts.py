@@ -39,7 +39,7 @@ def chart_data(
     """
     points = list(dict.fromkeys(frame["point_id"]))
     point_index = {point: i for i, point in enumerate(points)}
-    set_index = {(p.probe_set, p.group, p.system_prompt): i for i, p in enumerate(evidence.prompt_sets)}
+    set_index = {p.names: i for i, p in enumerate(evidence.prompt_sets)}
     parts = combinations(frame)
     results = []
     for (key, part), numbers in zip(parts, summary.results, strict=True):

@@ -7,6 +7,7 @@ are redacted here: text that must not be shown never reaches the page. Thoughts 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
+from orchestrator.scoring.counts import with_pooled_ids
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import degeneracy_id, outcome_of, read_verdicts
 from orchestrator.store.sweep_folder import StoredSweep
@@ -38,7 +40,7 @@ class Evidence:
     `n` not finite, so that no judge judges it; `u` no verdict.
 
     Attributes:
-        prompt_sets: The sweep's prompt sets.
+        prompt_sets: The sweep's prompt sets, with the blocks of each probe set joined. Their ids are those below.
         judges: The judges' names.
         shown_prompts: The prompts whose responses are shown, by prompt set id.
         responses: One row per shown response: the columns of RESPONSE_KEY, `text` as it is displayed, and a verdict
@@ -83,10 +85,10 @@ class Evidence:
 
 def collect_evidence(stored: StoredSweep, reveal: bool, max_responses: int) -> Evidence:
     """Return all verdicts of a sweep and at most `max_responses` of its responses, in at most MAX_BYTES."""
-    prompt_sets = stored.prompt_sets
-    verdicts = verdict_letters(stored, load_panel(stored))
-    stored_tasks = {prompts.id: sum(key[1] == prompts.id for key in stored.generations) for prompts in prompt_sets}
-    total = sum(stored_tasks[prompts.id] * len(prompts.prompts) for prompts in prompt_sets)
+    prompt_sets = stored.pooled.sets
+    verdicts = with_pooled_ids(verdict_letters(stored, load_panel(stored)), stored.pooled)
+    tasks = Counter(set_id for _, set_id in stored.generations)
+    total = sum(tasks[block.id] * len(block.prompts) for block in stored.prompt_sets)
     share = min(1.0, max_responses / total) if total else 1.0
     shown = {prompts.id: _sample_evenly(prompts.prompts, share) for prompts in prompt_sets}
     responses = _read_responses(stored, shown, reveal) if max_responses else _no_responses()
@@ -132,9 +134,11 @@ def _no_responses() -> pd.DataFrame:
 def _read_responses(stored: StoredSweep, shown: Mapping[str, Sequence[Prompt]], reveal: bool) -> pd.DataFrame:
     """Return the responses to the shown prompts; read part by part, so that only these are ever in memory."""
     shown_keys = pa.array([f"{set_id} {p.id}" for set_id, prompts in shown.items() for p in prompts], pa.string())
-    answers = Answers(stored.prompt_sets, stored.sweep.thought)
+    answers, ids = Answers(stored.pooled.sets, stored.sweep.thought), stored.pooled.ids
     frames = [_no_responses()]
-    for _, table in stored.study.generations.rows(stored.generations):
+    for _, stored_rows in stored.study.generations.rows(stored.generations):
+        set_ids = pa.array([ids[set_id] for set_id in stored_rows["prompt_set_id"].to_pylist()], pa.string())
+        table = stored_rows.set_column(stored_rows.column_names.index("prompt_set_id"), "prompt_set_id", set_ids)
         keys = pc.binary_join_element_wise(table["prompt_set_id"], table["prompt_id"], " ")
         shown_table = table.filter(pc.is_in(keys, shown_keys))
         columns = {name: shown_table[name].to_pylist() for name in RESPONSE_KEY}

@@ -104,11 +104,12 @@ def _judgeable(view: SweepView, point_id: str) -> Iterator[tuple[int, int, str, 
     Thoughts without an end, responses that are not finite, and questions with a right answer cannot be judged.
     """
     for set_index, prompts in enumerate(view.evidence.prompt_sets):
-        key = (point_id, prompts.id)
-        if prompts.group == "capability" or key not in view.stored.generations:
+        keys = [(point_id, set_id) for set_id in view.stored.pooled.blocks[prompts.id]]
+        parts = {key: view.stored.generations[key] for key in keys if key in view.stored.generations}
+        if prompts.group == "capability":
             continue
         indices = {prompt.id: index for index, prompt in enumerate(prompts.prompts)}
-        for _, table in view.stored.study.generations.rows({key: view.stored.generations[key]}):
+        for _, table in view.stored.study.generations.rows(parts):
             finite = table.filter(pc.not_equal(table["finish_reason"], NONFINITE))
             rows = zip(finite["prompt_id"].to_pylist(), finite["response"].to_pylist(), strict=True)
             for prompt_id, response in rows:

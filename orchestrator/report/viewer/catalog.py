@@ -26,6 +26,7 @@ from orchestrator.report.page.evidence import Evidence, verdict_letters
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.report.viewer.sweep_list import PATIENCE, Listing, SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
+from orchestrator.scoring.counts import with_pooled_ids
 from orchestrator.scoring.panel import degeneracy_judge, load_panel, text_judges
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import refusals_by_probe
@@ -219,8 +220,8 @@ class StudyCatalog:
 
     def _evidence(self, stored: StoredSweep, panel: Sequence[Judge]) -> Evidence:
         """Return all verdicts and no responses."""
-        verdicts = verdict_letters(stored, panel)
+        verdicts = with_pooled_ids(verdict_letters(stored, panel), stored.pooled)
         names = tuple(judge.name for judge in panel)
-        prompts = {prompt_set.id: prompt_set.prompts for prompt_set in stored.prompt_sets}
+        prompts = {prompt_set.id: prompt_set.prompts for prompt_set in stored.pooled.sets}
         no_responses = pd.DataFrame(columns=[*RESPONSE_KEY, "text", *names])
-        return Evidence(stored.prompt_sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)
+        return Evidence(stored.pooled.sets, names, prompts, no_responses, verdicts, len(verdicts), self._reveal)

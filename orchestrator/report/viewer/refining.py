@@ -27,5 +27,5 @@ def surface(stored: StoredSweep, landscape: pd.DataFrame, adaptive: AdaptiveSumm
     """
     if adaptive is None or adaptive.complete:
         return None
-    set_ids = {(p.probe_set, p.group, p.system_prompt): p.id for p in stored.prompt_sets}
-    return add_inferred(landscape, stored.sweep.grid, set_ids, stored.generations.keys())
+    set_ids = {p.names: p.id for p in stored.pooled.sets}
+    return add_inferred(landscape, stored.sweep.grid, set_ids, stored.pooled.keys(stored.generations))

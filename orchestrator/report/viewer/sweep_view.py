@@ -16,6 +16,7 @@ from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.page.content import page_content
 from orchestrator.report.page.evidence import NO_VERDICT, Evidence, display_text
 from orchestrator.report.viewer import refining
+from orchestrator.scoring.counts import with_pooled_ids
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.thoughts import Answers
@@ -68,10 +69,10 @@ class SweepView:
         Each entry is [indices of the prompts, texts, a string of verdict letters for each judge], or None if nothing
         is stored. Texts are whole if `reveal` is True or the viewer reveals all.
         """
-        keys = [(point_id, prompts.id) for prompts in self.evidence.prompt_sets]
+        keys = [(point_id, set_id) for set_id in self.stored.sweep.prompt_set_ids]
         parts = {key: self.stored.generations[key] for key in keys if key in self.stored.generations}
         tables = [table for _, table in self.stored.study.generations.rows(parts)]
-        frame = self._with_verdicts(pa.concat_tables([GENERATIONS.empty_table(), *tables]).to_pandas())
+        frame = self._with_verdicts(self._pooled(pa.concat_tables([GENERATIONS.empty_table(), *tables]).to_pandas()))
         by_set: list[list[Any] | None] = []
         for prompts in self.evidence.prompt_sets:
             rows = frame[frame["prompt_set_id"] == prompts.id]
@@ -103,11 +104,14 @@ class SweepView:
         """
         prompts = self._prompt_table(group, category)
         set_ids = set(prompts["prompt_set_id"])
-        parts = {key: part for key, part in self.stored.generations.items() if key[1] in set_ids}
+        parts = {
+            key: part for key, part in self.stored.generations.items() if self.stored.pooled.ids[key[1]] in set_ids
+        }
         total = 0
         hits: list[Any] = []
         for _, table in self.stored.study.generations.rows(parts):
-            rows = table.select([*RESPONSE_KEY, "response"]).to_pandas().merge(prompts, on=RESPONSE_KEY[1:])
+            rows = self._pooled(table.select([*RESPONSE_KEY, "response"]).to_pandas())
+            rows = rows.merge(prompts, on=RESPONSE_KEY[1:])
             rows["response"] = [self.answers.shown(*row) for row in rows[_ANSWER].itertuples(index=False)]
             rows = self._with_verdicts(rows)
             if outcome:
@@ -141,6 +145,10 @@ class SweepView:
             "response": display_text(row["response"], reveal or self.evidence.reveal),
             "outcome": row[self.evidence.judges[0]],
         }
+
+    def _pooled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return rows of responses with the ids of `evidence.prompt_sets`."""
+        return with_pooled_ids(rows, self.stored.pooled)
 
     def _with_verdicts(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add a column of verdict letters for each judge to rows of responses."""
