@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 from orchestrator.judges import degenerate
 from orchestrator.judges._linear_scores import measure
 from orchestrator.judges._text_features import is_judged_by_rule
+from orchestrator.utils.hashing import text_id
 from scripts.fit_degenerate import (
     CLASSES,
     DATA,
@@ -61,9 +62,16 @@ class Text(LabeledText):
 
     Attributes:
         text: The text.
+        response_id: Its id in the data, if it is a response.
     """
 
     text: str = field(kw_only=True)
+    response_id: str | None = field(default=None, kw_only=True)
+
+    @property
+    def id(self) -> str:
+        """Its id in log_probabilities.jsonl: that of a response, or the content hash of another text."""
+        return self.response_id or text_id(self.text)
 
 
 def training_texts() -> Iterator[Text]:
@@ -75,10 +83,11 @@ def training_texts() -> Iterator[Text]:
         label = row["labels"][0]
         usable = row["split"] in SPLITS and "response" in row
         if usable and label == row["labels"][1] and label != "unclear":
-            yield Text(CLASSES[label == "degenerate"], "real", fold_of(row["prompt_id"]), text=row["response"])
-    for row in rows(ROOT / "tests" / "data" / "labelled_responses.jsonl"):
+            label, fold = CLASSES[label == "degenerate"], fold_of(row["prompt_id"])
+            yield Text(label, "real", fold, text=row["response"], response_id=row["id"])
+    for i, row in enumerate(rows(ROOT / "tests" / "data" / "labelled_responses.jsonl")):
         label = CLASSES[row["label"] == "degenerate"]
-        yield Text(label, "real (old)", fold_of(row["response"]), text=row["response"])
+        yield Text(label, "real (old)", fold_of(row["response"]), text=row["response"], response_id=f"old{i:03d}")
     for row in rows(DATA / "cases.jsonl"):
         yield Text(row["label"], "case", fold_of(row["text"]), 6.0, validates=False, text=row["text"])
     for row in rows(DATA / "project.jsonl"):

@@ -3,9 +3,9 @@
     python -m scripts.measure_log_probability
 
 The engine is the default one on the CPU. It scores as docs/log_probability.md defines: real responses after their own
-prompts, written texts and ruins after a plausible request (prompts.json). Measurements that are stored already are
-kept, among them those of responses whose text is withheld. Of the ruins that are made for training, the weights in use
-were fitted to the 379 that are stored; this program measures the others too.
+prompts, written texts and ruins after a plausible request (prompts.json). It measures the training texts that version 3
+of the combination needs (scripts/fit_log_probability.py) and all test texts. Measurements that are stored already are
+kept, among them those of all texts that train and test versions 1 and 2.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.degenerate import SPLIT
 from orchestrator.config.compose import compose
 from orchestrator.execution.resources import engine_spec
 from orchestrator.models.resolve import resolve_model
 from orchestrator.prompts.rendering import token_ids
 from orchestrator.sweep.continuations import Continuation, context_id
 from orchestrator.utils.hashing import text_id
-from scripts.fit_degenerate import DATA, ROOT, rows, training_rows
+from scripts.fit_degenerate import DATA, rows
+from scripts.fit_log_probability import uncertain_texts
 from workers.engines.factory import open_engine
 
 FILE = DATA / "log_probabilities.jsonl"
@@ -30,21 +32,28 @@ BATCH = 64
 
 
 def texts() -> Iterator[tuple[str, str, str]]:
-    """Yield (id, prompt, text) of all texts. The id of a text that is no response is its content hash."""
-    for row in rows(DATA / "responses.jsonl"):
-        if "response" in row:
-            yield row["id"], row["prompt"], row["response"]
-    for i, row in enumerate(rows(ROOT / "tests" / "data" / "labelled_responses.jsonl")):
-        yield f"old{i:03d}", row["prompt"], row["response"]
+    """Yield (id, prompt, text) of the texts. The id of a text that is no response is its content hash."""
     prompts: dict[str, Any] = json.loads((DATA / "prompts.json").read_text(encoding="utf-8"))
-    for row in rows(DATA / "written.jsonl"):
-        yield text_id(row["text"]), prompts["kinds"][row["kind"]], row["text"]
-    rng = random.Random("prompts")
-    for row in training_rows():
-        if row["validates"] and row["label"] == "degenerate" and "id" not in row:
-            yield text_id(row["text"]), rng.choice(prompts["ruins"]), row["text"]
-    for row in rows(DATA / "synthetic.jsonl"):
-        yield text_id(row["text"]), rng.choice(prompts["ruins"]), row["text"]
+    responses = rows(DATA / "responses.jsonl")
+    written = rows(DATA / "written.jsonl")
+    of_response = {row["id"]: row["prompt"] for row in responses}
+    kinds = {row["text"]: row["kind"] for row in written}
+
+    def prompt_of(name: str, text: str) -> str:
+        if name in of_response:
+            return str(of_response[name])
+        request = prompts["kinds"].get(kinds.get(text))
+        return str(request or random.Random(name).choice(prompts["ruins"]))
+
+    for text, _ in uncertain_texts():
+        yield text.id, prompt_of(text.id, text.text), text.text
+    for row in responses:
+        if row["split"] == SPLIT and "response" in row:
+            yield row["id"], row["prompt"], row["response"]
+    for row in written + rows(DATA / "synthetic.jsonl"):
+        if row["split"] == SPLIT:
+            name = text_id(row["text"])
+            yield name, prompt_of(name, row["text"]), row["text"]
 
 
 def main() -> None:

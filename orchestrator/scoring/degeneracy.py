@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from orchestrator.judges import _log_probability
 from orchestrator.judges._log_probability import RULES, DegenerateWithLogProbability
-from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring.log_probability import SweepLogProbabilities, has_texts
 from orchestrator.scoring.panel import first_text_judge
 from orchestrator.scoring.text_judges import Verdict, VerdictOf, score_missing
@@ -49,10 +48,10 @@ def _verdicts(
         if has_texts(prompts) and rule.needs_log_probability(response):
             measured = known.find(prompts.id, prompt.id, response)
             if measured is not None and measured.mean is not None:
-                return _log_probability.decide(response, measured.mean, measured.n_tokens), None
+                return rule.decide(response, measured.mean, measured.n_tokens), None
             refused = first is not None and first.verdict(prompt.text, response) == "refused"
             if measured is None and not refused:
                 return None
-        return DEGENERATE.verdict(prompt.text, response), None
+        return rule.verdict(prompt.text, response), None
 
     return verdict_of
