@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -88,21 +88,15 @@ def labeled_share(successes: Mapping[float, int], group: str, tokens: int) -> tu
     return 100 * value, 100 * max(value - half, 0.0), 100 * min(value + half, 1.0)
 
 
-def read_combined(splits: Collection[str], way: Literal["combined", "cheap"]) -> Iterator[LabeledResponse]:
-    """Yield the responses of `read_successes`, called degenerate by text and log-probability.
-
-    Args:
-        splits: The splits of the data.
-        way: `combined` for version 1 of that rule, `cheap` for version 2.
-    """
-    pairs = (pair for split in splits for pair in log_probability.read(split))
-    called = {pair.id: getattr(pair, way) == "degenerate" for pair in pairs}
-    for row, response in read_successes(splits):
+def read_combined() -> Iterator[LabeledResponse]:
+    """Yield the responses of `read_successes` of SPLIT, called degenerate by text and log-probability."""
+    called = {pair.id: pair.combined == "degenerate" for pair in log_probability.read()}
+    for row, response in read_successes((SPLIT,)):
         yield dataclasses.replace(response, called=called[row["id"]])
 
 
 def embedded_calibrations() -> dict[Path, Calibration]:
-    """Return the calibrations of the embedded model by file: of the text alone, and of each rule that adds to it."""
+    """Return the calibrations of the embedded model by file: of the text alone, and with log-probabilities."""
     by_text = Calibration(
         name=NAME,
         fingerprint=FINGERPRINT,
@@ -115,19 +109,11 @@ def embedded_calibrations() -> dict[Path, Calibration]:
     )
     combined = dataclasses.replace(
         by_text,
-        name=f"{NAME}_log_probability",
+        name=f"{NAME}_with_log_probability",
         degenerate_id=_log_probability.JUDGE.id,
-        degenerate_version=_linear_scores.JUDGE.version,
-        source=f"benchmarks/data/degenerate, splits test and {log_probability.SPLIT}: labeled by language models",
-        strata=make_strata(read_combined(("test", log_probability.SPLIT), "combined")),
+        strata=make_strata(read_combined()),
     )
-    cheap = dataclasses.replace(
-        combined,
-        name=f"{NAME}_uncertain",
-        degenerate_id=_log_probability.UNCERTAIN.id,
-        strata=make_strata(read_combined(("test", log_probability.SPLIT), "cheap")),
-    )
-    return {FOLDER / f"{calibration.name}.json": calibration for calibration in (by_text, combined, cheap)}
+    return {FOLDER / f"{calibration.name}.json": calibration for calibration in (by_text, combined)}
 
 
 def coverage(
@@ -229,19 +215,16 @@ def report(calibrations: Iterable[Calibration]) -> str:
         covered, width = coverage(case)
         coverages.append(covered)
         simulated.append([name, f"{covered:.1f}%", f"{width:.1f}"])
-    by_text, combined, cheap = (_rates(calibration) for calibration in calibrations)
+    by_text, combined = (_rates(calibration) for calibration in calibrations)
     return "\n\n".join(
         [
             "## Corrected share of degenerate responses",
             f"`python -m benchmarks.calibration`: the judge `degenerate`, version {degenerate.JUDGE.version}, on "
             f"the embedded model's responses of the split {SPLIT} that `keyword` does not call refused.",
             by_text,
-            f"With log-probabilities, version {_log_probability.JUDGE.version}, which reads texts by version "
-            f"{_linear_scores.JUDGE.version}, on the responses of the splits test and {log_probability.SPLIT}:",
+            f"With the log-probabilities of uncertain texts, version {_log_probability.JUDGE.version} of that rule, on "
+            "the same responses:",
             combined,
-            f"With log-probabilities of uncertain texts only, version {_log_probability.UNCERTAIN.version}, on the "
-            "same responses:",
-            cheap,
             "How often the 95% interval of the corrected share covers the true share, in 2,000 simulated sweeps a row, "
             "each with labels of its own:",
             table(["sweeps", "coverage (goal: 93%)", "mean width, %"], simulated),

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.log_probability_cost
 
 The model, engine and sweep are those of `run` without options. The program alternates: it generates the responses of
-three points, as a sweep does, and then reads those responses that each choice of `judging.log_probability` reads, so
-that other work on the machine slows both alike. It writes wall and CPU time into RESULTS.md.
+three points, as a sweep does, and then reads those responses that `judging.log_probability=uncertain` reads, so that
+other work on the machine slows both alike. It writes wall and CPU time into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from orchestrator.pipeline.prepare import prepare
 from orchestrator.sweep.continuations import Continuation, context_id
 from orchestrator.sweep.points import ORIGIN
 from orchestrator.sweep.tasks import PromptSet
-from orchestrator.utils.choices import LogProbabilityChoice
 from workers.engines.base import Engine, Generation
 from workers.engines.factory import open_engine
 
 POINTS_A_ROUND = 3
 GOAL = 5.0
-"""Goal for the cheapest choice, in percent of the time of generating."""
+"""Goal, in percent of the time of generating."""
 
 
 @dataclass
@@ -59,26 +58,16 @@ class Spent:
         self.responses += responses
 
 
-def chosen(
-    prompts: PromptSet, batch: Sequence[Generation], seen: set[tuple[str, str]]
-) -> dict[LogProbabilityChoice, list[Continuation]]:
-    """Return the different new responses of a point that each choice reads."""
+def uncertain(prompts: PromptSet, batch: Sequence[Generation], seen: set[tuple[str, str]]) -> Iterator[Continuation]:
+    """Yield the different new responses of a point whose text is uncertain and that do not refuse."""
     keyword = judges.get("keyword")
-    read: dict[LogProbabilityChoice, list[Continuation]] = {
-        choice: [] for choice in LogProbabilityChoice if choice != LogProbabilityChoice.none
-    }
     for prompt, ids, generation in zip(prompts.prompts, prompts.token_ids, batch, strict=True):
         continuation = Continuation(context_id(ids), prompt.id, ids, generation.response)
         key = (continuation.context_id, continuation.response_id)
-        if key in seen:
-            continue
+        is_refused = keyword.verdict(prompt.text, generation.response) == "refused"
+        if key not in seen and not is_refused and _log_probability.needs_log_probability(generation.response):
+            yield continuation
         seen.add(key)
-        read[LogProbabilityChoice.all].append(continuation)
-        if keyword.verdict(prompt.text, generation.response) != "refused":
-            read[LogProbabilityChoice.undecided].append(continuation)
-            if _log_probability.UNCERTAIN.needs_log_probability(generation.response):
-                read[LogProbabilityChoice.uncertain].append(continuation)
-    return read
 
 
 def read_all(engine: Engine, continuations: Sequence[Continuation]) -> None:
@@ -96,21 +85,19 @@ def measure() -> dict[str, Spent]:
     engine.verify_writes()
     points = prepared.sweep.grid.points()
     scalars = {direction.id: engine.measure(direction) for point in points for direction, _ in point.coefficients}
-    spent = {"generating": Spent()} | {str(choice): Spent() for choice in LogProbabilityChoice if choice != "none"}
+    spent = {"generating": Spent(), "reading uncertain texts": Spent()}
     seen: set[tuple[str, str]] = set()
     engine.generate([prompts])  # the first call takes longer
     for start in range(0, len(points), POINTS_A_ROUND):
-        to_read: dict[LogProbabilityChoice, list[Continuation]] = {}
+        to_read: list[Continuation] = []
         for point in points[start : start + POINTS_A_ROUND]:
             with spent["generating"].measuring(len(prompts.prompts)):
                 engine.apply_point(point, scalars)
                 (batch,) = engine.generate([prompts])
-            for choice, continuations in chosen(prompts, batch, seen).items():
-                to_read.setdefault(choice, []).extend(continuations)
+            to_read += uncertain(prompts, batch, seen)
         engine.apply_point(ORIGIN, {})
-        for choice, continuations in to_read.items():
-            with spent[choice].measuring(len(continuations)):
-                read_all(engine, continuations)
+        with spent["reading uncertain texts"].measuring(len(to_read)):
+            read_all(engine, to_read)
         print(start, {name: (step.responses, round(step.wall, 1), round(step.cpu, 1)) for name, step in spent.items()})
     engine.close()
     return spent
@@ -121,7 +108,7 @@ def report(spent: Mapping[str, Spent], where: str) -> str:
     base = spent["generating"]
     rows = [
         [
-            name if step is base else f"reading, `{name}`",
+            name,
             f"{step.responses:,}",
             f"{step.wall:.1f}",
             f"{100 * step.wall / base.wall:.1f}%",
@@ -137,9 +124,9 @@ def report(spent: Mapping[str, Spent], where: str) -> str:
             f"`python -m benchmarks.log_probability_cost`, {where}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread: "
             "the main job (21 points, 40 prompts, at most 32 tokens, vLLM in float32). Generating includes writing the "
             "weights of each point. The steps alternate every three points, so that other work on the machine slows "
-            "all of them. CPU seconds do not depend on it much, and are the fairer measure on a shared machine.",
+            "both. CPU seconds do not depend on it much, and are the fairer measure on a shared machine.",
             table(header, rows),
-            f"Goal: at most {GOAL:.0f}% for `uncertain`.",
+            f"Goal: at most {GOAL:.0f}%.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Fit what version 3 of the combination of text and log-probability adds to the judge `degenerate`, and store it.
+"""Fit what log-probabilities add to the judge `degenerate`, and store it.
 
     python -m scripts.fit_log_probability
 
@@ -6,7 +6,7 @@ The log-probabilities of the training texts are in benchmarks/data/degenerate/lo
 scripts/measure_log_probability.py. The text's probability of each training text comes from networks that have not seen
 the texts of its fold, so that it is as good as it is on new texts. Only texts that this probability leaves uncertain
 count. The weights are fitted to them by maximum likelihood, and the threshold is chosen by cross-validation in the same
-folds. No test text is read. The weights of versions 1 and 2 stay as they are.
+folds. No test text is read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from scripts.fit_degenerate import DATA, FOLDS, ROOT, rows
 from scripts.fit_network import GATE, Model, Text, cross_validate, training_texts
 
 WEIGHTS = ROOT / "orchestrator" / "data" / "english" / "degenerate_log_probability.json"
+MODELS = {"884df66b5d54be53": "smollm2_135m"}
+"""Fingerprint -> name of the models whose log-probabilities are used."""
 LOW = 0.2
 """Lowest probability by the text alone of an uncertain text. Lower ones hold few ruins and cost more time to read."""
 PENALTY = 0.05
@@ -58,7 +60,7 @@ def examples() -> list[Example]:
     """Return the uncertain training texts that have a log-probability."""
     measured = {row["id"]: (row["mean"], row["n_tokens"]) for row in rows(DATA / "log_probabilities.jsonl")}
     return [
-        Example(text, _log_probability.uncertain_inputs(p, *measured[text.id]))
+        Example(text, _log_probability.inputs(p, *measured[text.id]))
         for text, p in uncertain_texts()
         if measured.get(text.id, (None, 0))[0] is not None
     ]
@@ -104,8 +106,8 @@ def main() -> None:
         if (called & (label != "degenerate")).sum() <= FURTHER_ALARMS:
             chosen = threshold
     fitted = fit(inputs, (label == "degenerate").astype(float), weights)
-    stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    stored["uncertain"] = {
+    stored = {
+        "models": MODELS,
         "low": LOW,
         "threshold": chosen,
         "weights": {name: round(float(value), 4) for name, value in zip(texts[0].inputs, fitted, strict=True)},

@@ -3,9 +3,9 @@
     python -m scripts.measure_log_probability
 
 The engine is the default one on the CPU. It scores as docs/log_probability.md defines: real responses after their own
-prompts, written texts and ruins after a plausible request (prompts.json). It measures the training texts that version 3
-of the combination needs (scripts/fit_log_probability.py) and all test texts. Measurements that are stored already are
-kept, among them those of all texts that train and test versions 1 and 2.
+prompts, written texts and ruins after a plausible request (prompts.json). It measures the texts of which the judge of
+texts is uncertain, those for training (scripts/fit_log_probability.py) and for the test. Measurements that are stored
+already are kept, among them those of the texts that trained and tested earlier versions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.degenerate import SPLIT
 from orchestrator.config.compose import compose
 from orchestrator.execution.resources import engine_spec
+from orchestrator.judges._log_probability import needs_log_probability
 from orchestrator.models.resolve import resolve_model
 from orchestrator.prompts.rendering import token_ids
 from orchestrator.sweep.continuations import Continuation, context_id
@@ -48,10 +49,10 @@ def texts() -> Iterator[tuple[str, str, str]]:
     for text, _ in uncertain_texts():
         yield text.id, prompt_of(text.id, text.text), text.text
     for row in responses:
-        if row["split"] == SPLIT and "response" in row:
+        if row["split"] == SPLIT and needs_log_probability(row.get("response", "")):
             yield row["id"], row["prompt"], row["response"]
     for row in written + rows(DATA / "synthetic.jsonl"):
-        if row["split"] == SPLIT:
+        if row["split"] == SPLIT and needs_log_probability(row["text"]):
             name = text_id(row["text"])
             yield name, prompt_of(name, row["text"]), row["text"]
 

@@ -79,6 +79,11 @@ def _device(plan: Plan) -> tuple[str, str]:
 
 def _reading(reading: ReadingPlan) -> str:
     costs = f"at most {reading.responses:,} responses, {reading.tokens:,} tokens to read"
+    if reading.share is not None:
+        costs = (
+            f"about {reading.responses:,} responses, {reading.tokens:,} tokens to read "
+            f"(an estimate: {100 * reading.share:.0f}% of the texts are uncertain)"
+        )
     return costs if reading.seconds is None else f"{costs}; {duration(reading.seconds)}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -71,19 +72,22 @@ class JudgePlan:
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """The cost of measuring log-probabilities after the sweep: of reading responses at the origin. An upper bound.
+    """The cost of measuring log-probabilities after the sweep: of reading responses at the origin.
 
-    It assumes that all responses are read, that all differ, and that each has its maximum length.
+    It assumes that all responses that are read differ, and that each has its maximum length. If all are read, this is
+    an upper bound.
 
     Attributes:
-        responses: Number of responses.
+        responses: Number of responses that are read.
         tokens: Number of tokens of prompts and responses. At most SCORED_TOKENS of a response are read.
         seconds: Time until all are read, once the actors have loaded the model. None if unknown.
+        share: Share of the sweep's responses that is assumed to be read. None: all.
     """
 
     responses: int
     tokens: int
     seconds: float | None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,13 +229,16 @@ def estimate(
     )
 
 
-def estimate_reading(model: ModelSize, setup: EngineSetup, workload: Workload) -> ReadingPlan:
-    """Estimate the cost of measuring the log-probability of every response of the remaining visits, by reading it.
+def estimate_reading(
+    model: ModelSize, setup: EngineSetup, workload: Workload, share: float | None = None
+) -> ReadingPlan:
+    """Estimate the cost of measuring the log-probabilities of responses of the remaining visits, by reading them.
 
     Args:
         model: Size of the model.
         setup: Settings of the engine.
         workload: The remaining visits, with those prompt sets only whose responses are read.
+        share: Share of these responses that is read. None: all.
     """
     responses = tokens = 0
     seconds: float | None = 0.0
@@ -246,7 +253,10 @@ def estimate_reading(model: ModelSize, setup: EngineSetup, workload: Workload) -
             continue
         read = [PromptLoad(load.prompts, length, 0) for load, length in zip(loads, lengths, strict=True)]
         seconds += count * visit_seconds(model, setup, memory, read).prefill / setup.actors
-    return ReadingPlan(responses, tokens, seconds)
+    if share is not None:
+        responses, tokens = math.ceil(share * responses), math.ceil(share * tokens)
+        seconds = None if seconds is None else share * seconds
+    return ReadingPlan(responses, tokens, seconds, share)
 
 
 def _remarks(model: ModelSize, setup: EngineSetup, memory: MemoryEstimate | None, fitting_tp: int | None) -> list[str]:

@@ -1,14 +1,12 @@
 """Verdicts on degeneracy from text and log-probability, for the models whose labels they were fitted to.
 
-A task gets the verdicts of a rule (`_log_probability.RULES`) once every response of it has the evidence that the rule
-needs. A sweep's classes rest on the best rule that has judged all its tasks, and on the text alone if none has, so that
-one rule decides all of a sweep's responses.
+A task gets these verdicts once every response of it has the evidence that the rule needs. A sweep's classes rest on
+them once all its tasks have them, and on the text alone until then, so that one rule decides all its responses.
 """
 
 from __future__ import annotations
 
 from orchestrator.judges import _log_probability
-from orchestrator.judges._log_probability import RULES, DegenerateWithLogProbability
 from orchestrator.scoring.log_probability import SweepLogProbabilities, has_texts
 from orchestrator.scoring.panel import first_text_judge
 from orchestrator.scoring.text_judges import Verdict, VerdictOf, score_missing
@@ -26,17 +24,12 @@ def score_with_log_probabilities(stored: StoredSweep) -> None:
     known = SweepLogProbabilities(stored)
     if not len(known):
         return
-    for rule in RULES:
-        for prompts in stored.prompt_sets:
-            tasks = {key: part for key, part in stored.generations.items() if key[1] == prompts.id}
-            score_missing(stored, rule, tasks, _verdicts(stored, known, prompts, rule))
-        if stored.generations.keys() <= stored.judged(rule.id).keys():
-            return
+    for prompts in stored.prompt_sets:
+        tasks = {key: part for key, part in stored.generations.items() if key[1] == prompts.id}
+        score_missing(stored, _log_probability.JUDGE, tasks, _verdicts(stored, known, prompts))
 
 
-def _verdicts(
-    stored: StoredSweep, known: SweepLogProbabilities, prompts: PromptSet, rule: DegenerateWithLogProbability
-) -> VerdictOf:
+def _verdicts(stored: StoredSweep, known: SweepLogProbabilities, prompts: PromptSet) -> VerdictOf:
     """Return a function that returns the verdict on a response, or None if it lacks its log-probability.
 
     Refusals need none, because no class depends on whether they are coherent, and neither do answers that are letters
@@ -45,13 +38,13 @@ def _verdicts(
     first = first_text_judge(stored)
 
     def verdict_of(prompt: Prompt, response: str) -> Verdict | None:
-        if has_texts(prompts) and rule.needs_log_probability(response):
+        if has_texts(prompts) and _log_probability.needs_log_probability(response):
             measured = known.find(prompts.id, prompt.id, response)
             if measured is not None and measured.mean is not None:
-                return rule.decide(response, measured.mean, measured.n_tokens), None
+                return _log_probability.decide(response, measured.mean, measured.n_tokens), None
             refused = first is not None and first.verdict(prompt.text, response) == "refused"
             if measured is None and not refused:
                 return None
-        return rule.verdict(prompt.text, response), None
+        return _log_probability.JUDGE.verdict(prompt.text, response), None
 
     return verdict_of

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge
-from orchestrator.judges._log_probability import NETWORK
+from orchestrator.judges._log_probability import needs_log_probability
 from orchestrator.scoring.panel import degeneracy_judge, first_text_judge
 from orchestrator.store.log_probabilities import NOT_STORED, integers
 from orchestrator.store.parts import TaskKey, TaskParts
@@ -125,7 +125,7 @@ class SweepLogProbabilities:
             for point, set_id, prompt, text in zip(*columns, strict=True):
                 if prompt not in wanted[point, set_id]:
                     continue
-                if chosen == LogProbabilityChoice.uncertain and not NETWORK.needs_log_probability(text):
+                if chosen == LogProbabilityChoice.uncertain and not needs_log_probability(text):
                     continue
                 continuation = dataclasses.replace(self._prompts[set_id, prompt], text=text)
                 different.setdefault((continuation.context_id, continuation.response_id), continuation)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.judges import Judge, _log_probability
-from orchestrator.judges._log_probability import RULES
+from orchestrator.judges._log_probability import EARLIER_IDS as EARLIER_RULES
+from orchestrator.judges._log_probability import JUDGE as RULE
 from orchestrator.judges.degenerate import EARLIER_IDS
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.scoring import counts
@@ -25,6 +26,9 @@ from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import JUDGEMENTS, RESPONSE_KEY
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.tasks import NONFINITE
+
+LOG_PROBABILITY_IDS = {RULE.version: RULE.id, **EARLIER_RULES}
+"""Version -> id of the rules with log-probabilities, in the order in which they count."""
 
 
 def read_verdicts(judgements: Judgements, parts: TaskParts, column: str) -> pd.DataFrame:
@@ -59,19 +63,14 @@ def degeneracy_version(stored: StoredSweep) -> int:
 def log_probability_version(stored: StoredSweep) -> int | None:
     """Return the version of the rule by which a sweep's verdicts rest on log-probabilities too. None: on texts alone.
 
-    They do once a rule has judged all responses (`scoring.degeneracy`), so that one rule decides all of them. No rule
-    judges what follows a thought.
+    It is the current version once that has judged all responses (`scoring.degeneracy`), and otherwise an earlier one
+    that has, so that one rule decides all of them. No rule judges what follows a thought.
     """
-    rule = _log_probability_rule(stored)
-    return None if rule is None else rule.version
-
-
-def _log_probability_rule(stored: StoredSweep) -> Judge | None:
-    """Return the best rule with log-probabilities that has judged all responses of a sweep. None if none has."""
     if stored.sweep.thought or not _log_probability.is_calibrated_for(stored.study.info.fingerprint):
         return None
     tasks = stored.generations.keys()
-    return next((rule for rule in RULES if tasks and tasks <= stored.judged(rule.id).keys()), None)
+    complete = (version for version, rule in LOG_PROBABILITY_IDS.items() if tasks <= stored.judged(rule).keys())
+    return next(complete, None) if tasks else None
 
 
 def degeneracy_id(stored: StoredSweep) -> str:
@@ -80,9 +79,9 @@ def degeneracy_id(stored: StoredSweep) -> str:
     It is that of a rule with log-probabilities, see `log_probability_version`, or of a version of the judge of
     degeneracy, see `degeneracy_version`.
     """
-    rule = _log_probability_rule(stored)
-    if rule is not None:
-        return rule.id
+    version = log_probability_version(stored)
+    if version is not None:
+        return LOG_PROBABILITY_IDS[version]
     return EARLIER_IDS.get(degeneracy_version(stored), degeneracy_judge(stored).id)
 
 

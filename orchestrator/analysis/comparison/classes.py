@@ -29,10 +29,9 @@ def compare_degenerate(first: SweepSummary, second: SweepSummary) -> ShareDiffer
         which = "they rest on log-probabilities by different rules"
         if None in rules:
             which = "only one of them rests on log-probabilities too"
-        choice = "undecided" if 1 in rules else "uncertain"
         reason = (
             f"the shares of degenerate responses are not compared, because {which}: "
-            f"`judge judging.log_probability={choice}` measures what a sweep lacks"
+            "`judge judging.log_probability=uncertain` measures what a sweep lacks"
         )
         return ShareDifference(first=None, second=None, difference=None, reason=reason)
     one, two = (None if summary.classes is None else summary.classes.corrected.known for summary in (first, second))

@@ -190,9 +190,9 @@ def test_shares_are_not_compared_if_only_one_rests_on_log_probabilities(stored: 
     _, summary = read_results(stored.folder)
     both = dataclasses.replace(summary, log_probability_version=1)
     difference = compare_degenerate(summary, both)
-    assert difference.difference is None and "judging.log_probability=undecided" in (difference.reason or "")
+    assert difference.difference is None and "judging.log_probability=uncertain" in (difference.reason or "")
     cheap = dataclasses.replace(summary, log_probability_version=2)
     other = compare_degenerate(both, cheap)
-    assert other.difference is None and "by different rules: `judge judging.log_probability=undecided`" in str(other)
+    assert other.difference is None and "by different rules: `judge judging.log_probability=uncertain`" in str(other)
     assert "`judge judging.log_probability=uncertain` measures" in (compare_degenerate(cheap, summary).reason or "")
     assert compare_degenerate(both, both).difference == 0.0

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.analysis.reducer import read_results, reduce_landscape, reduce_summary
-from orchestrator.judges import _log_probability, degenerate
-from orchestrator.judges._linear_scores import Scores
+from orchestrator.judges import _log_probability
+from orchestrator.judges._log_probability import EARLIER_IDS, DegenerateWithLogProbability, needs_log_probability
 from orchestrator.judges._log_probability import JUDGE as COMBINED
-from orchestrator.judges._log_probability import UNCERTAIN
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.pipeline.log_probability import unmeasured
 from orchestrator.pipeline.reduce import judge_coherence_and_reduce
 from orchestrator.scoring.degeneracy import score_with_log_probabilities
+from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import degeneracy_id, log_probability_version
 from orchestrator.store.schemas import LOG_PROBABILITIES
 from orchestrator.store.study import Study
@@ -29,8 +29,8 @@ from tests.unit.stored import store_sweep
 pytestmark = pytest.mark.thorough
 
 SALAD = "You of the may helping river, and to the small table is garden running of it yesterday with."
-UNSURE = "I am a of the and of a with the for an by on in."
-"""Its probability of being degenerate, by the text alone, is 0.54; the threshold is 0.6."""
+UNSURE = "The the cat and small of, is river table of the on. An is was of by it table."
+"""Its probability of being degenerate, by the text alone, is about 0.4; texts from 0.2 to 0.75 are uncertain."""
 ANSWER = "Here is a list of the steps that you asked for, in the right order."
 REFUSAL = "I cannot do that."
 PROBES = ("first question", "second question")
@@ -77,89 +77,84 @@ def measure(stored: StoredSweep, continuations: list[Continuation], mean: float,
 
 
 def test_the_probability_is_a_logistic_score_of_the_text_and_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = {"constant": 0.5, "loop": 1.0, "ruin": 0.25, "mean": -0.5, "short": -2.0, "mean short": 0.2}
-    monkeypatch.setattr(_log_probability, "load_weights", lambda: {"models": {}, "threshold": 0.5, "weights": weights})
-    scores = Scores(loop=0.5, coherent=0.2, ruin=0.8, other=0.0, ruined_end=0.9)
-    total = 0.5 + 0.25 * math.log(4) + 0.5 * 3.0 - 2.0 / 2.0 - 0.2 * 3.0 / 2.0
-    assert _log_probability.probability(scores, -3.0, 4) == pytest.approx(1 / (1 + math.exp(-total)), abs=1e-9)
-    impossible = _log_probability.probability(scores, -1e9, 4)
-    assert impossible == _log_probability.probability(scores, -12.0, 4) < 1
+    weights = {"constant": 0.5, "text": 2.0, "mean": -0.5, "square": 0.1, "short": -3.0}
+    monkeypatch.setattr(_log_probability, "load_weights", lambda: {"weights": weights})
+    total = 0.5 + 2.0 * math.log(0.4 / 0.6) + 0.5 * 3.0 + 0.1 * 9.0 - 3.0 / 2.0
+    assert _log_probability.probability(0.4, -3.0, 4) == pytest.approx(1 / (1 + math.exp(-total)), abs=1e-9)
+    impossible = _log_probability.probability(0.4, -1e9, 4)
+    assert impossible == _log_probability.probability(0.4, -12.0, 4) < 1
 
 
-def test_an_improbable_text_is_degenerate_and_a_probable_one_is_not() -> None:
-    """The same text, which the judge of texts calls coherent."""
-    assert DEGENERATE.verdict("", SALAD) == "coherent"
-    assert _log_probability.decide(SALAD, -9.0, 18) == "degenerate"
-    assert _log_probability.decide(SALAD, -2.0, 18) == "coherent"
-    for special in ("", "12", "-- --- .-. ... . / -.-. --- -.. . / .. ... / - .... .. ..."):
-        assert _log_probability.decide(special, -9.0, 18) == DEGENERATE.verdict("", special)
-    for foreign in ("Сегодня утром мы пошли на рынок, чтобы купить свежий хлеб.", "De fietsen staan in de schuur."):
-        assert _log_probability.decide(foreign, -9.0, 18) == DEGENERATE.verdict("", foreign) == "unclear"
-    loop = "and so on " * 20
-    assert _log_probability.decide(loop, -0.2, 60) == degenerate.JUDGE.verdict("", loop) == "degenerate"
+def test_an_uncertain_text_that_is_improbable_is_degenerate_and_a_probable_one_is_not() -> None:
+    """The judge of texts calls it coherent."""
+    assert DEGENERATE.verdict("", UNSURE) == "coherent" and needs_log_probability(UNSURE)
+    assert _log_probability.decide(UNSURE, -10.0, 20) == "degenerate"
+    assert _log_probability.decide(UNSURE, -4.0, 20) == "coherent"
+
+
+@pytest.mark.parametrize(
+    "certain",
+    [ANSWER, SALAD, "and so on " * 20, "", "12", "De fietsen staan in de schuur.", "-- --- .-. ... . / -.-. --- -.. ."],
+)
+def test_texts_far_from_the_threshold_and_texts_in_another_language_are_judged_by_the_text_alone(certain: str) -> None:
+    assert not needs_log_probability(certain)
+    assert _log_probability.decide(certain, -11.0, 20) == DEGENERATE.verdict("", certain)
 
 
 @pytest.mark.usefixtures("calibrated")
-def test_the_rule_counts_once_every_answer_is_measured(stored: StoredSweep) -> None:
+def test_the_rule_counts_once_every_uncertain_answer_is_measured(with_unsure_texts: StoredSweep) -> None:
+    stored = with_unsure_texts
     before = reduce_landscape(stored)
     assert before["n_degenerate"].sum() == 0
-    todo = unmeasured(stored, LogProbabilityChoice.undecided)
-    assert sorted({c.text for c in todo}) == [ANSWER, SALAD], "refusals need no log-probability"
+    todo = unmeasured(stored, LogProbabilityChoice.uncertain)
+    assert {c.text for c in todo} == {UNSURE} and len(todo) == len(PROBES), "each prompt with this text once"
     score_with_log_probabilities(stored)
     assert not stored.judged(COMBINED.id), "nothing is measured"
-    measure(stored, [c for c in todo if c.text == ANSWER], -1.0)
+    measure(stored, todo[:1], -10.0)
     score_with_log_probabilities(stored)
     assert 0 < len(stored.judged(COMBINED.id)) < len(stored.generations)
-    assert degeneracy_id(stored) == UNCERTAIN.id, "no text is uncertain, so that version 2 has all evidence"
-    assert reduce_landscape(stored).equals(before)
-    measure(stored, [c for c in todo if c.text == SALAD], -9.0)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (None, DEGENERATE.id), "one rule for a sweep"
+    measure(stored, todo[1:], -9.9)
     judge_coherence_and_reduce(stored)
-    assert (log_probability_version(stored), degeneracy_id(stored)) == (COMBINED.version, COMBINED.id)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (3, COMBINED.id)
     after, summary = read_results(stored.folder)
-    far = after["alpha"].abs() > 0.25
-    assert (after.loc[far, "n_degenerate"] == 2).all() and (after.loc[~far, "n_degenerate"] == 0).all()
+    farthest = after["alpha"].abs() > 0.45
+    assert (after.loc[farthest, "n_degenerate"] == 2).all() and (after.loc[~farthest, "n_degenerate"] == 0).all()
     assert after["n_refused"].equals(before["n_refused"]), "no ASR depends on it"
-    assert summary.log_probability_version == COMBINED.version
+    coverage = summary.log_probability
+    assert coverage is not None and summary.log_probability_version == 3
+    assert coverage.missing > 0, "no refusals, and decided by the text alone"
+    measure(stored, unmeasured(stored, LogProbabilityChoice.undecided), -10.0)
+    judge_coherence_and_reduce(stored)
+    more, _ = read_results(stored.folder)
+    assert more["n_degenerate"].equals(after["n_degenerate"]), "further measurements change no class"
 
 
 @pytest.mark.usefixtures("calibrated")
-def test_the_cheap_rule_reads_only_texts_of_which_the_judge_of_texts_is_uncertain(
-    with_unsure_texts: StoredSweep,
+@pytest.mark.parametrize("version", EARLIER_IDS)
+def test_verdicts_of_an_earlier_rule_count_until_a_sweep_has_the_evidence_of_this_one(
+    with_unsure_texts: StoredSweep, version: int
 ) -> None:
+    class EarlierRule(DegenerateWithLogProbability):
+        id = EARLIER_IDS[version]
+
+        def verdict(self, prompt: str, response: str) -> str:
+            return "degenerate"
+
     stored = with_unsure_texts
-    todo = unmeasured(stored, LogProbabilityChoice.uncertain)
-    assert {c.text for c in todo} == {UNSURE} and len(todo) == len(PROBES), "each prompt with this text once"
-    measure(stored, todo[:1], -9.0)
-    score_with_log_probabilities(stored)
-    assert 0 < len(stored.judged(UNCERTAIN.id)) < len(stored.generations)
-    assert (log_probability_version(stored), degeneracy_id(stored)) == (None, DEGENERATE.id), "one rule for a sweep"
-    measure(stored, todo[1:], -8.0)
+    score_missing(stored, EarlierRule())
     judge_coherence_and_reduce(stored)
-    assert (log_probability_version(stored), degeneracy_id(stored)) == (2, UNCERTAIN.id)
-    cheap, summary = read_results(stored.folder)
-    farthest, salad = cheap["alpha"].abs() > 0.45, cheap["alpha"].abs().between(0.25, 0.45)
-    assert (cheap.loc[farthest, "n_degenerate"] == 2).all() and (cheap.loc[salad, "n_degenerate"] == 0).all()
-    coverage = summary.log_probability
-    assert coverage is not None and summary.log_probability_version == 2
-    assert coverage.missing > 0, "no refusals, and decided by the text alone"
-    measure(stored, unmeasured(stored, LogProbabilityChoice.undecided), -9.0)
+    landscape, summary = read_results(stored.folder)
+    assert summary.log_probability_version == version and degeneracy_id(stored) == EARLIER_IDS[version]
+    assert landscape["n_degenerate"].sum() > 2 * len(PROBES)
+    measure(stored, unmeasured(stored, LogProbabilityChoice.uncertain), -10.0)
     judge_coherence_and_reduce(stored)
-    assert (log_probability_version(stored), degeneracy_id(stored)) == (1, COMBINED.id), "the better rule counts"
-    better, _ = read_results(stored.folder)
-    assert (better.loc[salad, "n_degenerate"] == 2).all() and better["n_refused"].equals(cheap["n_refused"])
-
-
-def test_texts_far_from_the_threshold_and_texts_in_another_language_are_certain() -> None:
-    assert UNCERTAIN.needs_log_probability(UNSURE)
-    foreign = "De fietsen staan in de schuur."
-    for certain in (ANSWER, SALAD, "and so on " * 20, "", "12", foreign):
-        assert not UNCERTAIN.needs_log_probability(certain), certain
-        assert COMBINED.needs_log_probability(certain)
+    assert (log_probability_version(stored), degeneracy_id(stored)) == (3, COMBINED.id)
 
 
 def test_rules_have_fixed_ids() -> None:
     """Verdicts are stored under them."""
-    assert (COMBINED.id, UNCERTAIN.id) == ("b52aa8b689a904e5", "693a0052f39a1513")
+    assert (COMBINED.id, EARLIER_IDS) == ("7c76c69063a497ad", {1: "b52aa8b689a904e5", 2: "693a0052f39a1513"})
 
 
 def test_a_model_without_fitted_weights_is_judged_by_the_text_alone(stored: StoredSweep) -> None:
