@@ -150,7 +150,7 @@ class JudgingConfig:
     dtype: Dtype | None = None  # null: the judge's own
     max_model_len: int | None = None  # maximum tokens of a filled template and its answer; null: the judge's own
     tensor_parallel: int = 1  # number of GPUs that share one judge
-    log_probability: LogProbabilityChoice = LogProbabilityChoice.auto  # responses: uncertain, undecided, all, none
+    log_probability: LogProbabilityChoice = LogProbabilityChoice.none  # responses: uncertain, undecided, all or none
     export: str | None = None  # `judge` only: CSV file to write, with the responses for people to judge
     rows: int | None = None  # `judge export=FILE` only: number of responses to write; null: all
     seed: int = 0  # `judge export=FILE` only: seed of the order of the responses

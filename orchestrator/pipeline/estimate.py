@@ -15,7 +15,6 @@ from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config, EngineConfig, ProbesConfig
 from orchestrator.execution import hardware
 from orchestrator.execution.resources import count_actors, engine_spec
-from orchestrator.judges._log_probability import load_weights
 from orchestrator.judges._model import ModelJudge
 from orchestrator.judges.openai import OpenAI
 from orchestrator.models.checkpoint import read_checkpoint
@@ -185,7 +184,7 @@ def estimate_prepared(prepared: PreparedSweep, missing: Sequence[Task], stored: 
         )
         for p in prepared.prompt_sets
     }
-    missing_work = _MissingWork(prompts, prepared.sweep, missing, prepared.log_probability)
+    missing_work = _MissingWork(prompts, prepared.sweep, missing)
     engines = engines_of(stored.generations) if stored.study.exists else []
     return _estimate(
         config, model, missing_work, _measured_visit_seconds(stored), host_copy=host_copy, stored_engines=engines
@@ -236,15 +235,11 @@ class _Prompts:
 
 @dataclass(frozen=True)
 class _MissingWork:
-    """The missing tasks of a sweep, with the size of each prompt set by its id.
-
-    `read`: the responses whose log-probability is measured, not `auto`.
-    """
+    """The missing tasks of a sweep, with the size of each prompt set by its id."""
 
     prompts: Mapping[str, _Prompts]
     sweep: Sweep
     tasks: Sequence[Task]
-    read: LogProbabilityChoice
 
     def texts(self) -> _MissingWork:
         """Return the tasks whose responses are texts."""
@@ -290,8 +285,9 @@ def _estimate(
     plan = cost.estimate(model, setup, missing.workload(), measured, remarks)
     model_judges = [judge for name in config.judge_names if isinstance(judge := judges.get(name), ModelJudge)]
     reading = None
-    if missing.read != LogProbabilityChoice.none:
-        share = UNCERTAIN_SHARE if missing.read == LogProbabilityChoice.uncertain else None
+    read = config.judging.log_probability
+    if read != LogProbabilityChoice.none:
+        share = UNCERTAIN_SHARE if read == LogProbabilityChoice.uncertain else None
         reading = cost.estimate_reading(model, setup, missing.texts().workload(), share)
     judging = tuple(_judge_plan(config, judge, missing) for judge in model_judges)
     loads = [prompts.load for prompts in missing.prompts.values()]
@@ -338,11 +334,7 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
             "grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all "
             f"({simulated_share(sweep.grid)})"
         )
-    chosen = config.judging.log_probability
-    if chosen == LogProbabilityChoice.auto:  # without weights there is no fingerprint
-        is_known = config.model.path is None and config.model.name in load_weights()["models"].values()
-        chosen = LogProbabilityChoice.uncertain if is_known else LogProbabilityChoice.none
-    work = _MissingWork(prompts, sweep, sweep.tasks(), chosen)
+    work = _MissingWork(prompts, sweep, sweep.tasks())
     return _within_budgets(_estimate(config, model, work, notes=notes), Budgets(config.until))
 
 

@@ -135,7 +135,7 @@ def execute(
     _log_missing(todo, part)
     _log_damage(stored.study)
     if not todo.tasks:
-        chosen = prepared.log_probability
+        chosen = prepared.config.judging.log_probability
         unread = (
             [] if chosen == LogProbabilityChoice.none else unmeasured(stored, chosen, _keys_of_part(prepared, part))
         )
@@ -304,7 +304,7 @@ def _work(growing: GrowingSweep, missing: MissingTasks, budgets: Budgets, record
 
     def continuations() -> Sequence[ContinuationBatch]:
         part_keys = _keys_of_part(growing.prepared, config.cluster.part)
-        return measure_after(growing.stored, growing.prepared.log_probability, part_keys)()
+        return measure_after(growing.stored, config.judging.log_probability, part_keys)()
 
     return SweepWork(
         continuations, levels_of(growing, missing), visits(missing.tasks), budgets, growing, recorder.record_goals

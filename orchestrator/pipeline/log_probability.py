@@ -49,7 +49,7 @@ def unmeasured(
 
     Args:
         stored: The sweep.
-        chosen: Which responses should have one. Not `auto`.
+        chosen: Which responses should have one.
         tasks: The tasks to consider. None: all stored tasks of the sweep.
     """
     if chosen == LogProbabilityChoice.none or not stored.study.exists:
@@ -89,8 +89,7 @@ def measure_stored(
 ) -> bool:
     """Measure the missing log-probabilities of a stored sweep with actors of its own; return whether it was stopped.
 
-    Nothing is measured unless it is requested, because it needs an engine. Without the weights of the sweep's model on
-    this machine nothing is measured either, and a message says so.
+    Without the weights of the sweep's model on this machine nothing is measured, and a message says so.
 
     Args:
         config: The call's options: which responses to measure, and the cluster.
@@ -102,10 +101,7 @@ def measure_stored(
     Raises:
         UserError: An actor cannot run.
     """
-    chosen = config.judging.log_probability
-    if chosen == LogProbabilityChoice.auto:
-        return False
-    missing = unmeasured(stored, chosen)
+    missing = unmeasured(stored, config.judging.log_probability)
     if not missing:
         return False
     try:

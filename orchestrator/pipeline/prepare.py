@@ -13,7 +13,6 @@ from orchestrator import judges
 from orchestrator.analysis.requested import Requested, failed_tasks, requested
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
-from orchestrator.judges._log_probability import is_calibrated_for
 from orchestrator.models.checkpoint import CheckpointInfo, read_checkpoint
 from orchestrator.models.finite import check_finite
 from orchestrator.models.resolve import ResolvedModel, resolve_model
@@ -35,7 +34,7 @@ from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import PromptSet, Task, assign_parts, parse_part
-from orchestrator.utils.choices import EngineKind, LogProbabilityChoice
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.console import file_progress
 from orchestrator.utils.paths import expanded
 from workers.noise.definition import NOISE_VERSION
@@ -70,15 +69,6 @@ class PreparedSweep:
     def out(self) -> Path:
         """Folder of all studies."""
         return expanded(self.config.out)
-
-    @property
-    def log_probability(self) -> LogProbabilityChoice:
-        """The responses whose log-probability `run` measures."""
-        requested = self.config.judging.log_probability
-        if requested != LogProbabilityChoice.auto:
-            return requested
-        is_used = is_calibrated_for(self.info.fingerprint) and not self.sweep.thought
-        return LogProbabilityChoice.uncertain if is_used else LogProbabilityChoice.none
 
     @property
     def stored(self) -> StoredSweep:

@@ -118,12 +118,8 @@ class StudyMode(StrEnum):
 
 
 class LogProbabilityChoice(StrEnum):
-    """Responses whose log-probability is measured: uncertain texts, all but refusals (undecided), all, or none.
+    """Responses whose log-probability is measured: uncertain texts, all but refusals (undecided), all, or none."""
 
-    `auto` is `uncertain` in `run` if classes can rest on log-probabilities, and otherwise `none`.
-    """
-
-    auto = "auto"
     uncertain = "uncertain"
     undecided = "undecided"
     all = "all"

@@ -13,15 +13,11 @@ from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.models import targets
 from orchestrator.pipeline import estimate, prompt_sets
-from orchestrator.pipeline.prepare import PreparedSweep
 from orchestrator.planning.cost import Plan
 from orchestrator.planning.limits import check_memory
-from orchestrator.store.study import StudyInfo
-from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.utils.choices import BaseChoice
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
-from workers.noise.definition import NOISE_VERSION
 
 pytestmark = pytest.mark.thorough
 
@@ -124,34 +120,13 @@ def test_reading_responses_at_the_origin_is_part_of_the_plan_if_it_is_requested(
     assert choices is not None and choices.responses == 10 * plan.points, "a letter is no text"
 
 
-def test_uncertain_texts_are_few_and_read_by_default_only_for_a_model_with_fitted_weights() -> None:
+def test_uncertain_texts_are_few_and_read_on_request_only() -> None:
     uncertain = planned("sampling.max_tokens=100", "judging.log_probability=uncertain")
     assert uncertain.log_probability is not None and uncertain.log_probability.share == estimate.UNCERTAIN_SHARE
     assert uncertain.log_probability.responses == math.ceil(estimate.UNCERTAIN_SHARE * uncertain.responses)
     assert "about 122 responses" in dict(plan_rows(uncertain))["log-probability"]
     assert Plan.from_json(json.loads(json.dumps(uncertain.to_json()))) == uncertain
-    assert planned("model=smollm2_135m").log_probability is not None
-    assert planned("model=smollm2_135m_base").log_probability is None
-    assert planned("model=smollm2_135m", "judging.log_probability=none").log_probability is None
-
-
-@pytest.mark.parametrize(
-    ("requested", "fingerprint", "thought", "expected"),
-    [
-        ("auto", "884df66b5d54be53", "", "uncertain"),
-        ("auto", "884df66b5d54be53", "</think>", "none"),
-        ("auto", "dummy", "", "none"),
-        ("all", "dummy", "", "all"),
-        ("none", "884df66b5d54be53", "", "none"),
-    ],
-)
-def test_run_reads_uncertain_texts_by_default_if_classes_can_rest_on_them(
-    requested: str, fingerprint: str, thought: str, expected: str
-) -> None:
-    config = compose([f"judging.log_probability={requested}"])
-    sweep = Sweep(Grid(), ("set",), ("keyword",), thought=thought)
-    info = StudyInfo("model", fingerprint, "float32", NOISE_VERSION)
-    assert PreparedSweep(config, None, None, (), (), sweep, info).log_probability == expected
+    assert planned().log_probability is None
 
 
 def test_the_plan_of_a_stored_sweep_uses_the_settings_of_its_rows() -> None:
