@@ -25,9 +25,10 @@ from scipy.special import ndtr
 from benchmarks.adaptive_population import Landscape, known
 from benchmarks.results import section, table
 from orchestrator.analysis import basin, visage
-from orchestrator.analysis.adaptive.errors import interpolation_errors
+from orchestrator.analysis.adaptive.errors import InterpolationErrors, interpolation_errors
+from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
 from orchestrator.analysis.adaptive.inference import infer
-from orchestrator.analysis.adaptive.rule import RULE_VERSION, refine
+from orchestrator.analysis.adaptive.rule import RULE_VERSION, Refinement, refine
 
 SHARES = Path(__file__).parents[1] / "orchestrator" / "data" / "adaptive_shares.json"
 """Shares of the nodes that were measured, which `plan` reads."""
@@ -36,6 +37,29 @@ GRIDS = (("line of 21", 20, False, 1.0), ("line of 81", 80, False, 0.5), ("plane
 GOALS = {"line of 21": 65, "line of 81": 35, "plane of 21 x 21": 35}
 NUMBERS = ("margin", "visage", "released", "radius", "area")
 _SEED = 19
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to choose and to infer nodes.
+
+    Attributes:
+        refine: Function from shape, counts and seed to the nodes that are needed.
+        asr: Function from shape and counts to the ASR in percent of the nodes without counts.
+        errors: Function from shape, counts and axes to the errors of the numbers.
+    """
+
+    refine: Callable[[Shape, Counts, int], Refinement]
+    asr: Callable[[Shape, Counts], dict[Node, float]]
+    errors: Callable[[Shape, Counts, Sequence[Sequence[float]]], InterpolationErrors]
+
+
+def _inferred(shape: Shape, counts: Counts) -> dict[Node, float]:
+    return {node: value.asr for node, value in infer(shape, counts).items()}
+
+
+RULE = Rule(refine, _inferred, interpolation_errors)
+"""The rule of this program."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +107,17 @@ def numbers(asr: np.ndarray, axes: Sequence[Sequence[float]]) -> dict[str, float
     return {name: math.nan if value is None else value for name, value in zip(NUMBERS, found, strict=True)}
 
 
-def measure(landscape: Landscape, seed: int) -> Case:
-    """Let the rule measure a landscape, and compare."""
+def measure(landscape: Landscape, seed: int, rule: Rule = RULE) -> Case:
+    """Let a rule measure a landscape, and compare."""
     full = landscape.counts()
-    answer = refine(landscape.shape, full, seed)  # the levels of a full grid are those of a sweep from nothing
+    answer = rule.refine(landscape.shape, full, seed)  # the levels of a full grid are those of a sweep from nothing
     counts = known(landscape, answer.needed)
     asr = landscape.asr.copy()
-    for node, value in infer(landscape.shape, counts).items():
-        asr[node] = value.asr
+    for node, value in rule.asr(landscape.shape, counts).items():
+        asr[node] = value
     true, found = numbers(landscape.asr, landscape.axes), numbers(asr, landscape.axes)
     step = landscape.axes[0][1] - landscape.axes[0][0]
-    errors = interpolation_errors(landscape.shape, counts, landscape.axes)
+    errors = rule.errors(landscape.shape, counts, landscape.axes)
     off, covered = {}, {}
     for name in NUMBERS:
         undefined = [math.isnan(value[name]) for value in (true, found)]
@@ -115,16 +139,16 @@ _ROUNDING = {"margin": 1e-9, "visage": 1e-9, "released": 1e-9, "radius": 1e-9, "
 """Differences that are none. Areas are counted in cells."""
 
 
-def simulate(steps: int, is_plane: bool, count: int, seed: int = _SEED) -> list[Case]:
-    """Return this many landscapes, measured."""
+def simulate(steps: int, is_plane: bool, count: int, seed: int = _SEED, rule: Rule = RULE) -> list[Case]:
+    """Return this many landscapes, measured by a rule."""
     rngs = np.random.default_rng(seed).spawn(count)
-    run = functools.partial(_simulate_one, steps, is_plane)
+    run = functools.partial(_simulate_one, steps, is_plane, rule)
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(run, rngs, range(count), chunksize=5))
 
 
-def _simulate_one(steps: int, is_plane: bool, rng: np.random.Generator, seed: int) -> Case:
-    return measure(Landscape.draw(rng, steps, is_plane), seed)
+def _simulate_one(steps: int, is_plane: bool, rule: Rule, rng: np.random.Generator, seed: int) -> Case:
+    return measure(Landscape.draw(rng, steps, is_plane), seed, rule)
 
 
 def within(cases: Iterable[Case], name: str) -> float:

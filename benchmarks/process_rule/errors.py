@@ -1,0 +1,65 @@
+"""The error that inferred nodes bring into the numbers of a line or plane.
+
+Full grids are drawn that agree with the measured nodes (`posterior`). The error of a number is the root of the mean
+square of its difference from the number computed with inferred values, so that it contains a bias of the latter. It is
+about the full grid's number with the same probes, and adds to the errors over new probes and new directions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.process_rule import numbers
+from benchmarks.process_rule.posterior import Posterior
+from orchestrator.analysis import visage
+from orchestrator.analysis.adaptive.errors import InterpolationErrors
+from orchestrator.analysis.adaptive.geometry import Counts, Shape
+
+_MAX_UNDEFINED = 0.05
+_WIDER = 1.3
+"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small."""
+_VISAGE_WIDER = 1.8
+"""The same for VISAGE: the number of nodes below 100 is hard to tell. Simulations chose both (docs/adaptive.md)."""
+
+
+def interpolation_errors(shape: Shape, counts: Counts, axes: Sequence[Sequence[float]]) -> InterpolationErrors:
+    """Return the errors of all numbers of one line or plane.
+
+    Args:
+        shape: The line or plane.
+        counts: Verdict counts of its measured nodes.
+        axes: The coordinates of the nodes on each axis, ascending.
+    """
+    posterior = Posterior.of(shape, counts)
+    inferred, drawn = (_numbers(grids, shape, axes) for grids in (posterior.inferred[None], posterior.drawn))
+    errors = [_error(one, of_draws) for one, of_draws in zip(inferred, drawn, strict=True)]
+    factors = (_WIDER, _VISAGE_WIDER, _WIDER, _WIDER, _WIDER)
+    return InterpolationErrors(*(None if e is None else f * e for e, f in zip(errors, factors, strict=True)))
+
+
+def _numbers(grids: np.ndarray, shape: Shape, axes: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
+    """Return mean margin, VISAGE, released VISAGE, radius and area of each grid, [draw]. NaN where undefined."""
+    nothing = np.full(len(grids), np.nan)
+    places = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    margin, score, released, radius, area = (nothing,) * 5
+    if visage.measure_margin(places, grids[0].ravel()).value is not None:
+        within = grids.reshape(len(grids), -1)[:, visage.in_range(places)]
+        margin, score = visage.mean_from_margins(100.0 - within), visage.paper_from_margins(100.0 - within)
+        released = numbers.released(within) if shape.is_line else nothing
+    extents = [axis[-1] - axis[0] for axis in axes]
+    if shape.origin is not None:
+        steps = [extent / max(len(axis) - 1, 1) for extent, axis in zip(extents, axes, strict=True)]
+        radius = numbers.radii(grids, shape.origin, steps)
+    if not shape.is_line:
+        area = numbers.areas(grids, shape.center) / 100.0 * math.prod(extents)
+    return margin, score, released, radius, area
+
+
+def _error(value: np.ndarray, drawn: np.ndarray) -> float | None:
+    defined = drawn[~np.isnan(drawn)]
+    if np.isnan(value[0]) or len(defined) < (1.0 - _MAX_UNDEFINED) * len(drawn):
+        return None
+    return float(np.sqrt(np.mean((defined - value[0]) ** 2)))

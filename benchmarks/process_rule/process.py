@@ -1,0 +1,228 @@
+"""How unsafe a model is along a line or plane: a Gaussian process, given the counts at some nodes.
+
+The process of `responses` has a constant mean, itself uncertain, and a covariance that falls with the distance: a
+product over the axes of Matérn functions with smoothness 5/2, in units of the length of the axis. Given the counts, it
+is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen, C. K. I. Williams, "Gaussian
+Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance). Kinds of processes that differ
+in length, scale, spread of the probes and noise are averaged over, weighted by their evidence.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from benchmarks.process_rule.responses import SPREADS, Responses
+
+LENGTHS = (0.05, 0.08, 0.13, 0.2, 0.32, 0.5, 0.8)
+"""Lengths over which the process changes that are tried, as shares of an axis."""
+SCALES = (1.5, 3.0)
+"""Standard deviations of the process that are tried, in standard deviations of a response."""
+MEAN, MEAN_SPREAD = 1.5, 1.5
+"""Mean of the process, and standard deviation of that. Far out, most landscapes are at or near 100%."""
+NOISES = (0.0, 0.25, 0.5)
+"""Standard deviations of what all responses of a node share that are tried. Clusters of like probes have some."""
+_FIRST = (0.2, 3.0)  # length and scale with which spreads and noises are compared
+_MOST_KINDS, _UNLIKELY = 12, -4.0  # kinds that are fitted; logarithm of the relative evidence below which none is
+_JITTER = 1e-6  # added to variances, so that matrices have square roots
+_LEAST_CURVATURE = 1e-4
+_MAX_STEPS, _ENOUGH = 40, 1e-3  # of Newton's method; gain of the logarithm below which it ends
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The counts of the nodes that have any.
+
+    Attributes:
+        nodes: Flat index of each node, ascending, [node].
+        unsafe: Number of unsafe responses, [node].
+        judged: Number of judged responses, at least 1, [node].
+    """
+
+    nodes: np.ndarray
+    unsafe: np.ndarray
+    judged: np.ndarray
+
+    @property
+    def probes(self) -> int:
+        """The usual number of judged responses; 1 if no node has any."""
+        return int(np.median(self.judged)) if len(self.judged) else 1
+
+    def log_likelihood(self, x: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return `Responses.log_likelihood` of each node."""
+        found = np.empty((3, len(x)))
+        for n in np.unique(self.judged):
+            of_n = self.judged == n
+            found[:, of_n] = Responses.of(int(n), spread).log_likelihood(x[of_n], self.unsafe[of_n])
+        values, slope, curvature = found
+        return values, slope, curvature
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the process and its responses are like.
+
+    Attributes:
+        length: Over which the process changes, as a share of an axis.
+        scale: Standard deviation of the process.
+        spread: Of the probes; see `responses`.
+        noise: Standard deviation of what all responses of a node share.
+    """
+
+    length: float
+    scale: float
+    spread: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Laplace's approximation for one kind of process.
+
+    Attributes:
+        kind: The kind.
+        weights: Such that mean + covariance(all, counted) @ weights is the mode, [node].
+        roots: Square root of the likelihood's curvature at the mode, [node].
+        triangle: Cholesky factor of 1 + roots covariance roots, [node, node].
+        evidence: Logarithm of the marginal likelihood.
+    """
+
+    kind: Kind
+    weights: np.ndarray
+    roots: np.ndarray
+    triangle: np.ndarray
+    evidence: float
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of the process at every node.
+
+    Attributes:
+        unsafe: How unsafe the model may be at each node, [draw, node].
+        spreads: Spread of the probes in each draw, [draw].
+    """
+
+    unsafe: np.ndarray
+    spreads: np.ndarray
+
+
+class Process:
+    """The process on one line or plane."""
+
+    def __init__(self, sizes: Sequence[int], counted: Counted) -> None:
+        """Fit the process to the counts.
+
+        The spread and the noise are compared at a first length and scale, lengths and scales at the best spread and
+        noise. Combinations that are likely by both are fitted.
+
+        Args:
+            sizes: Number of nodes on each axis.
+            counted: The counts.
+        """
+        self._sizes, self._counted = tuple(sizes), counted
+        of_responses = {pair: self._fit(Kind(*_FIRST, *pair)).evidence for pair in itertools.product(SPREADS, NOISES)}
+        best = max(of_responses, key=lambda pair: of_responses[pair])
+        changes = {pair: self._fit(Kind(*pair, *best)).evidence for pair in itertools.product(LENGTHS, SCALES)}
+        both = {
+            Kind(*one, *other): changes[one] + of_responses[other] - of_responses[best]
+            for one, other in itertools.product(changes, of_responses)
+        }
+        kinds = sorted(both, key=lambda kind: -both[kind])[:_MOST_KINDS]
+        self._fits = [self._fit(kind) for kind in kinds if both[kind] > both[kinds[0]] + _UNLIKELY]
+
+    def draw(self, pairs: int, rng: np.random.Generator) -> Draws:
+        """Return how unsafe the model may be at every node.
+
+        Draws come in pairs that lie opposite each other about the mode, which lowers the noise of their mean. Each
+        pair is of one kind, and each kind has as many as its evidence says.
+        """
+        evidence = np.array([fit.evidence for fit in self._fits])
+        weights = np.exp(evidence - evidence.max())
+        ends = np.rint(np.cumsum(weights / weights.sum()) * pairs).astype(int)
+        nodes = math.prod(self._sizes)
+        normal = [rng.standard_normal((pairs, n)) for n in (nodes, 1, len(self._counted.nodes), nodes)]
+        drawn, spreads = [], []
+        for fit, begin, end in zip(self._fits, [0, *ends[:-1]], ends, strict=True):
+            if begin < end:
+                mode, deviation = self._conditioned(fit, *(part[begin:end] for part in normal))
+                drawn += [mode + deviation, mode - deviation]
+                spreads += [fit.kind.spread] * 2 * (end - begin)
+        return Draws(np.concatenate(drawn), np.array(spreads))
+
+    def _conditioned(
+        self, fit: Fit, of_nodes: np.ndarray, of_mean: np.ndarray, of_counts: np.ndarray, own: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mode, [node], and random deviations from it, [draw, node], from standard normal variables.
+
+        Deviations of the process without counts are corrected by what the counted nodes would say of them (Matheron's
+        rule; A. G. Journel, C. J. Huijbregts, "Mining Geostatistics", 1978).
+        """
+        kind, known = fit.kind, self._counted.nodes
+        to_known = self._covariance(kind, known)
+        prior = MEAN_SPREAD * of_mean + kind.scale * self._correlated(kind.length, of_nodes) + kind.noise * own
+        seen = (prior[:, known] + of_counts / fit.roots) * fit.roots
+        solved = linalg.cho_solve((fit.triangle, True), seen.T, check_finite=False).T * fit.roots
+        return MEAN + to_known @ fit.weights, prior - solved @ to_known.T
+
+    def _fit(self, kind: Kind) -> Fit:
+        """Find the mode by Newton's method, with halved steps where a whole one goes too far."""
+        covariance = self._covariance(kind, self._counted.nodes)[self._counted.nodes]
+        covariance[np.diag_indices_from(covariance)] += kind.noise**2 + _JITTER
+        weights, x = np.zeros(len(covariance)), np.full(len(covariance), MEAN)
+        values, slope, curvature = self._counted.log_likelihood(x, kind.spread)
+        best = float(values.sum())
+        for _ in range(_MAX_STEPS):
+            roots = np.sqrt(np.maximum(curvature, _LEAST_CURVATURE))
+            inner = np.eye(len(x)) + roots[:, None] * covariance * roots
+            triangle = linalg.cholesky(inner, lower=True, check_finite=False)
+            target = roots**2 * (x - MEAN) + slope
+            solved = linalg.cho_solve((triangle, True), roots * (covariance @ target), check_finite=False)
+            direction, size, before = target - roots * solved - weights, 1.0, best
+            while True:
+                tried = weights + size * direction
+                x = covariance @ tried + MEAN
+                values, slope, curvature = self._counted.log_likelihood(x, kind.spread)
+                best = float(values.sum()) - 0.5 * float(tried @ (x - MEAN))
+                if best >= before or size < _ENOUGH:
+                    break
+                size /= 2.0
+            weights = tried
+            if abs(best - before) < _ENOUGH:
+                break
+        return Fit(kind, weights, roots, triangle, best - float(np.log(np.diag(triangle)).sum()))
+
+    def _covariance(self, kind: Kind, columns: np.ndarray) -> np.ndarray:
+        """Return the covariances of all nodes with these nodes, without noise, [node, column]."""
+        product = np.ones((1, len(columns)))
+        for size, index in zip(self._sizes, np.unravel_index(columns, self._sizes), strict=True):
+            both = product[:, None] * _correlation(size, kind.length)[:, index]
+            product = both.reshape(len(product) * size, len(columns))
+        return kind.scale**2 * product + MEAN_SPREAD**2
+
+    def _correlated(self, length: float, normal: np.ndarray) -> np.ndarray:
+        """Return draws of the process with mean 0 and variance 1, from standard normal variables, [draw, node]."""
+        fields = normal.reshape(len(normal), *self._sizes)
+        for axis, size in enumerate(self._sizes, start=1):
+            fields = np.moveaxis(np.tensordot(fields, _root(size, length), axes=(axis, 1)), -1, axis)
+        return fields.reshape(len(normal), -1)
+
+
+@functools.lru_cache(maxsize=256)
+def _correlation(size: int, length: float) -> np.ndarray:
+    """Return the correlations between the nodes of an axis, [node, node]."""
+    places = np.arange(size) / max(size - 1, 1)
+    distance = math.sqrt(5.0) * np.abs(places[:, None] - places) / length
+    return np.asarray((1.0 + distance + distance**2 / 3.0) * np.exp(-distance))
+
+
+@functools.lru_cache(maxsize=256)
+def _root(size: int, length: float) -> np.ndarray:
+    """Return the Cholesky factor of `_correlation`."""
+    return np.asarray(linalg.cholesky(_correlation(size, length) + _JITTER * np.eye(size), lower=True))

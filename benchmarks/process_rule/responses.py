@@ -1,0 +1,77 @@
+"""How many of a node's responses are unsafe, given how unsafe the model is there.
+
+Probe j is answered unsafely at node i if x_i + e > d_j: x_i is how unsafe the model is at the node, d_j how hard the
+probe is, and e a standard normal variable of the response. This is the one-parameter probit model of item response
+theory (F. M. Lord, "A theory of test scores", 1952). Only the number of unsafe responses is used, so the difficulties
+are taken to be the quantiles of a normal distribution, whose standard deviation is the *spread* of the probes. The
+number of unsafe responses then has a Poisson-binomial distribution.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.special import ndtr, ndtri
+
+SPREADS = (0.2, 0.6, 1.0, 1.5, 2.2)
+"""Spreads of the probes that are tried, in standard deviations of a response."""
+_LEVELS = np.linspace(-6.0, 7.0, 131)  # of x for which the distribution is tabulated
+_STEP = float(_LEVELS[1] - _LEVELS[0])
+_SMALLEST = 1e-290
+
+
+@dataclass(frozen=True)
+class Responses:
+    """The distribution of the number of unsafe responses among `probes` responses, tabulated over x.
+
+    Attributes:
+        probes: Number of responses.
+        probability: Of each number of unsafe responses, [level of x, number].
+        mean: Expected share of unsafe responses, 0 to 1, [level of x].
+    """
+
+    probes: int
+    probability: np.ndarray
+    mean: np.ndarray
+    _log: CubicSpline
+
+    @classmethod
+    @functools.lru_cache(maxsize=64)
+    def of(cls, probes: int, spread: float) -> Responses:
+        """Return the distribution for so many probes of this spread."""
+        difficulty = spread * ndtri((np.arange(probes) + 0.5) / probes)
+        unsafe = ndtr(_LEVELS[:, None] - difficulty)
+        probability = np.zeros((len(_LEVELS), probes + 1))
+        probability[:, 0] = 1.0
+        for j in range(probes):
+            one_more = probability[:, :-1] * unsafe[:, j : j + 1]
+            probability *= 1.0 - unsafe[:, j : j + 1]
+            probability[:, 1:] += one_more
+        log = CubicSpline(_LEVELS, np.log(np.maximum(probability, _SMALLEST)), axis=0)
+        return cls(probes, probability, unsafe.mean(axis=1), log)
+
+    def log_likelihood(self, x: np.ndarray, unsafe: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the logarithm of the probability of these numbers, its derivative in x and minus the second one.
+
+        Args:
+            x: How unsafe the model is at each node, [node].
+            unsafe: Number of unsafe responses at each node, [node].
+        """
+        inside = np.clip(x, _LEVELS[0], _LEVELS[-1])
+        interval = np.minimum((inside - _LEVELS[0]) / _STEP, len(_LEVELS) - 2).astype(int)
+        t = inside - _LEVELS[interval]
+        a, b, c, d = self._log.c[:, interval, unsafe]
+        return ((a * t + b) * t + c) * t + d, (3.0 * a * t + 2.0 * b) * t + c, -(6.0 * a * t + 2.0 * b)
+
+    def levels(self, x: np.ndarray) -> np.ndarray:
+        """Return the nearest tabulated level of each x, as an index of `probability` and `mean`."""
+        return np.clip(np.rint((x - _LEVELS[0]) / _STEP), 0, len(_LEVELS) - 1).astype(int)
+
+    def draw(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a random number of unsafe responses for each x, [draw, node] to [draw, node]."""
+        below, levels, chance = np.cumsum(self.probability, axis=1), self.levels(x), rng.random(x.shape)
+        drawn = [(below[level] < u[:, None]).sum(axis=1) for level, u in zip(levels, chance, strict=True)]
+        return np.minimum(np.array(drawn, dtype=int).reshape(x.shape), self.probes)

@@ -1,0 +1,69 @@
+"""Test the model of responses and the Gaussian process against exact computations."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from scipy.special import ndtr, ndtri
+
+from benchmarks.process_rule.process import MEAN, MEAN_SPREAD, Counted, Process
+from benchmarks.process_rule.responses import Responses
+
+
+def test_the_distribution_of_unsafe_responses_is_that_of_all_their_combinations() -> None:
+    spread, x = 1.0, 0.3
+    unsafe = ndtr(x - spread * ndtri((np.arange(4) + 0.5) / 4))
+    expected = np.zeros(5)
+    for answers in itertools.product((0, 1), repeat=4):
+        expected[sum(answers)] += np.prod([p if a else 1 - p for p, a in zip(unsafe, answers, strict=True)])
+    responses = Responses.of(4, spread)
+    log, _, _ = responses.log_likelihood(np.full(5, x), np.arange(5))
+    assert np.exp(log) == pytest.approx(expected, rel=1e-6)
+    assert responses.probability[responses.levels(np.array([x]))[0]] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_derivatives_are_those_of_the_logarithm() -> None:
+    responses, unsafe, h = Responses.of(40, 0.6), np.array([0, 7, 33, 40]), 1e-4
+    x = np.array([-1.03, 0.21, 1.17, 2.48])
+    low, at, high = (responses.log_likelihood(x + d, unsafe) for d in (-h, 0.0, h))
+    assert at[1] == pytest.approx((high[0] - low[0]) / (2 * h), abs=1e-5)
+    assert at[2] == pytest.approx(-(high[1] - low[1]) / (2 * h), abs=1e-3)
+
+
+def test_drawn_numbers_have_the_distribution() -> None:
+    responses = Responses.of(10, 1.0)
+    drawn = responses.draw(np.full((400, 50), 0.5), np.random.default_rng(0))
+    expected = responses.probability[responses.levels(np.array([0.5]))[0]]
+    assert stats.chisquare(np.bincount(drawn.ravel(), minlength=11), 20000 * expected).pvalue > 1e-3
+
+
+def test_one_node_has_the_exact_posterior() -> None:
+    """With a single node the process is one normal variable, whose posterior is an integral over a line."""
+    process = Process((1,), Counted(np.array([0]), np.array([30]), np.array([40])))
+    drawn = process.draw(20000, np.random.default_rng(0))
+    (kind,) = {(fit.kind.scale, fit.kind.spread, fit.kind.noise) for fit in process._fits[:1]}
+    alone = drawn.unsafe[drawn.spreads == kind[1], 0]
+    deviation = float(np.sqrt(kind[0] ** 2 + MEAN_SPREAD**2 + kind[2] ** 2))
+
+    def weight(x: float) -> float:
+        log, _, _ = Responses.of(40, kind[1]).log_likelihood(np.array([x]), np.array([30]))
+        return float(np.exp(log[0]) * stats.norm.pdf(x, MEAN, deviation))
+
+    total = integrate.quad(weight, -4, 6)[0]
+    mean = integrate.quad(lambda x: x * weight(x), -4, 6)[0] / total
+    variance = integrate.quad(lambda x: (x - mean) ** 2 * weight(x), -4, 6)[0] / total
+    assert alone.mean() == pytest.approx(mean, abs=0.1)
+    assert alone.std() == pytest.approx(np.sqrt(variance), rel=0.2)
+
+
+def test_draws_agree_with_certain_counts_and_spread_where_there_are_none() -> None:
+    nodes = np.array([0, 1, 2, 3, 17, 18, 19, 20])
+    unsafe = np.array([20, 18, 21, 19, 60, 62, 58, 61])
+    process = Process((21,), Counted(nodes, unsafe, np.full(8, 80)))
+    drawn = process.draw(200, np.random.default_rng(0)).unsafe
+    deviation = drawn.std(axis=0)
+    assert deviation[nodes].max() < 0.5 * deviation[10]
+    assert drawn[:, :4].mean() < drawn[:, 10].mean() < drawn[:, -4:].mean()
