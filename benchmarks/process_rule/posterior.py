@@ -1,4 +1,4 @@
-"""What the full grid may be, given the measured nodes: full grids drawn at random, and the values to report."""
+"""Full grids drawn at random that agree with the measured nodes, and the values to report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Posterior:
 
     @functools.cached_property
     def has_refusals_beyond(self) -> bool:
-        """Whether an attack failed at a measured node that is not connected with the basin around the center."""
+        """True if an attack failed at a measured node that is not connected with the basin around the center."""
         inside = around(self.shape.center, self.drawn < 100.0)
         return bool(((self.asr < 100.0) & (inside.mean(axis=0) < _SELDOM)).any())
 

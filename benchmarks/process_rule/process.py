@@ -1,4 +1,4 @@
-"""How unsafe a model is along a line or plane: a Gaussian process, given the counts at some nodes.
+"""A Gaussian process of how unsafe a model is along a line or plane, given the counts at some nodes.
 
 The process of `responses` has a constant mean, itself uncertain, and a covariance that falls with the distance: a
 product over the axes of Matérn functions with smoothness 5/2, in units of the length of the axis. Given the counts, it
@@ -66,7 +66,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the process and its responses are like.
+    """The properties of a process and its responses.
 
     Attributes:
         length: Over which the process changes, as a share of an axis.

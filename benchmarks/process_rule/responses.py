@@ -1,4 +1,4 @@
-"""How many of a node's responses are unsafe, given how unsafe the model is there.
+"""The number of unsafe responses at a node, given how unsafe the model is there.
 
 Probe j is answered unsafely at node i if x_i + e > d_j: x_i is how unsafe the model is at the node, d_j how hard the
 probe is, and e a standard normal variable of the response. This is the one-parameter probit model of item response
