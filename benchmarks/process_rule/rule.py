@@ -20,6 +20,8 @@ from orchestrator.analysis.adaptive import audit
 from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
 from orchestrator.analysis.adaptive.rule import Refinement
 
+Known = tuple[tuple[Node, tuple[int, int]], ...]
+"""Measured nodes with their counts: a `Counts` that can be the key of a cache."""
 LINE_PARTS, PLANE_PARTS = 8, 4
 """Parts into which level 0 divides each axis of a line, and of a plane."""
 
@@ -82,24 +84,24 @@ class _Levels:
                     yield new
                 failed = self._failures(before, new, number)
 
-    def _known(self) -> tuple[tuple[Node, tuple[int, int]], ...]:
+    def _known(self) -> Known:
         return tuple(sorted((node, self._counts[node]) for node in self._needed))
 
-    def _failures(self, before: tuple[tuple[Node, tuple[int, int]], ...], nodes: list[Node], number: int) -> list[Node]:
+    def _failures(self, before: Known, nodes: list[Node], number: int) -> list[Node]:
         counts = tuple((node, self._counts[node]) for node in nodes)
         return list(_failed(self._shape, before, counts, number))
 
 
 @functools.lru_cache(maxsize=4096)
-def _chosen(shape: Shape, counts: tuple[tuple[Node, tuple[int, int]], ...]) -> tuple[Node, ...]:
+def _chosen(shape: Shape, counts: Known) -> tuple[Node, ...]:
     return tuple(nodes_to_measure(Posterior.of(shape, dict(counts)))) if len(counts) < shape.size else ()
 
 
 @functools.lru_cache(maxsize=4096)
 def _failed(
     shape: Shape,
-    before: tuple[tuple[Node, tuple[int, int]], ...],
-    counts: tuple[tuple[Node, tuple[int, int]], ...],
+    before: Known,
+    counts: Known,
     number: int,
 ) -> tuple[Node, ...]:
     audited = dict(counts)

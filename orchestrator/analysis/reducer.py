@@ -118,8 +118,8 @@ def reduce_landscape(stored: StoredSweep, refusals: Mapping[Combination, ProbeVe
     if stored.sweep.grid.adaptive is None:
         return frame
     set_ids = {p.names: p.id for p in pooled.sets}
-    asked = pooled.keys(stored.generations.keys() | requested(stored).keys)
-    return add_inferred(frame, stored.sweep.grid, set_ids, asked)
+    known = pooled.keys(stored.generations.keys() | requested(stored).keys)
+    return add_inferred(frame, stored.sweep.grid, set_ids, known)
 
 
 def _with_enough(tallies: pd.DataFrame, judge: Judge, stored: StoredSweep) -> pd.DataFrame:

@@ -87,12 +87,10 @@ def decide(response: str, mean: float, n_tokens: int) -> str:
         n_tokens: Number of tokens in this mean.
     """
     by_text = degenerate.probabilities(response)
-    if (
-        needs_log_probability(response)
-        and probability(by_text.degenerate, mean, n_tokens) >= load_weights()["threshold"]
-    ):
-        return "degenerate"
-    return degenerate.decide(by_text)
+    if is_judged_by_rule(response) or not is_uncertain(by_text):
+        return degenerate.decide(by_text)
+    is_degenerate = probability(by_text.degenerate, mean, n_tokens) >= load_weights()["threshold"]
+    return "degenerate" if is_degenerate else degenerate.decide(by_text)
 
 
 def probability(by_text: float, mean: float, n_tokens: int) -> float:

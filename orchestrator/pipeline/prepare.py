@@ -170,19 +170,19 @@ def find_missing(
         retry_failed: Whether to run tasks again that earlier runs gave up.
         given_up: Further tasks, which a run in progress gave up.
     """
-    asked = requested(stored, prepared.prompt_sets, retry_failed, given_up)
-    tasks = asked.tasks
+    needed = requested(stored, prepared.prompt_sets, retry_failed, given_up)
+    tasks = needed.tasks
     if part is not None:
         i, n = parse_part(part)
         part_of_point = assign_parts(tasks, n)
         tasks = [task for task in tasks if part_of_point[task.point] == i]
-    possible = tasks if asked.is_final else prepared.sweep.tasks()
+    possible = tasks if needed.is_final else prepared.sweep.tasks()
     if not stored.study.exists:
-        return MissingTasks(len(tasks), tasks, set(), possible, asked)
+        return MissingTasks(len(tasks), tasks, set(), possible, needed)
     missing = [task for task in tasks if task.key not in stored.generations]
     failed = {*given_up, *(() if retry_failed else failed_tasks(stored))} & {task.key for task in missing}
     to_run = [task for task in missing if task.key not in failed]
-    if asked.is_final:
-        return MissingTasks(len(tasks), to_run, failed, to_run, asked)
+    if needed.is_final:
+        return MissingTasks(len(tasks), to_run, failed, to_run, needed)
     possible = [task for task in possible if task.key not in stored.generations and task.key not in failed]
-    return MissingTasks(len(tasks), to_run, failed, possible, asked)
+    return MissingTasks(len(tasks), to_run, failed, possible, needed)

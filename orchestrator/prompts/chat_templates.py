@@ -218,7 +218,7 @@ class _FixedDate(datetime):
 def _fixed_date() -> Iterator[None]:
     """Give transformers' template function `strftime_now` the date DATE.
 
-    Since transformers 5.24 or an earlier release, templates cannot be given a function as a variable.
+    Transformers 5.24 turns a function among the variables of a template into text; 5.19 does not.
     """
     from transformers.utils import chat_template_utils
 
