@@ -48,7 +48,7 @@ def tool_python(*packages: str, with_project: bool = True) -> Path:
     pins = sorted(set(locked))
     libraries = sysconfig.get_paths()["purelib"] if with_project else ""
     key = hashlib.sha256("\n".join([*packages, *pins, libraries, sys.version]).encode()).hexdigest()[:16]
-    folder = _cache() / f"{packages[0].partition('=')[0]}-{key}"
+    folder = cache_folder() / f"{packages[0].partition('=')[0]}-{key}"
     python, stamp = folder / "bin" / "python", folder / "complete"
     if stamp.is_file():
         return python
@@ -83,11 +83,11 @@ def range_python(end: Literal["lowest", "newest"], engine: str) -> Path:
     parts = [*(path.read_text(encoding="utf-8") for path in inputs), day, sys.version]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     name = f"range-{end}-{engine}"
-    folder = _cache() / f"{name}-{key}"
+    folder = cache_folder() / f"{name}-{key}"
     python, stamp = folder / ".venv" / "bin" / "python", folder / ".venv" / ".setup-done"
     if stamp.is_file():
         return python
-    for other in _cache().glob(f"{name}-*"):
+    for other in cache_folder().glob(f"{name}-*"):
         if other == folder or time.time() - other.stat().st_mtime > WEEK:
             shutil.rmtree(other, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
@@ -116,7 +116,8 @@ def tool_environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of the user's cache that keeps outside tools."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safety-landscape-tools"
 
 
