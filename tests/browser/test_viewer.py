@@ -385,6 +385,20 @@ def test_print_and_narrow_screens_hide_nothing_to_the_right(
             assert media == "print" or opened.page.evaluate(blank) == 0, path
 
 
+def test_printed_page_keeps_its_explanations_and_ranks_its_headings(
+    address: str, line_study: DummyStudy, open_page: OpenPage
+) -> None:
+    page = open_page(f"{address}{path_of(line_study)}", width=680).page
+    page.emulate_media(media="print")
+    sizes = (
+        "(name) => [...document.querySelectorAll(`main ${name}`)].map((e) => parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert min(page.evaluate(sizes, "h2")) > max(page.evaluate(sizes, "h3"))
+    hints = page.locator("section > .hint:not(.no-print)")
+    assert hints.count() and all(hint.is_visible() for hint in hints.all())
+    assert not page.get_by_text("Click a point to compare").is_visible()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_narrow_screens_need_no_sideways_scrolling_in_dark_and_light_mode(
     dark: bool, address: str, line_study: DummyStudy, open_page: OpenPage
