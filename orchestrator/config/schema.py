@@ -103,6 +103,7 @@ class ProbesConfig:
     limit: int | None = None  # number of prompts to take; null: all
     offset: int = 0  # number of prompts to skip first
     blocks: int = 1  # number of blocks of `limit` prompts each; their results are counted together
+    shuffle: int | None = None  # seed of a random order of the rows, of which `limit` takes the first; null: the file's
     sample: int | None = None  # seed of the sample that `limit` takes, stratified by category; null: the first prompts
     category: str | None = None  # column that holds the prompt's category
     target: str | None = None  # column that holds the right answer, or the plain request inside an attack

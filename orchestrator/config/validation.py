@@ -35,6 +35,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "probes.rows": (1, math.inf),
     "probes.offset": (0, math.inf),
     "probes.sample": (-LARGEST, LARGEST),
+    "probes.shuffle": (-LARGEST, LARGEST),
     "probes.shots": (0, math.inf),
     "probes.max_mib": (1, math.inf),
     "sampling.max_tokens": (1, math.inf),

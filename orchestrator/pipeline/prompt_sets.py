@@ -88,6 +88,8 @@ def probe_configs(config: Config, presets: Presets) -> list[ProbesConfig]:
         if probes.name == config.probes.name:
             probes = config.probes  # this one has the path and column of the command line
         probes.limit, probes.offset, probes.blocks = config.probes.limit, config.probes.offset, config.probes.blocks
+        if probes.sample is None:
+            probes.shuffle = config.probes.shuffle
         chosen.append(probes)
     return chosen
 

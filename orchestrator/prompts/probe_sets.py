@@ -87,6 +87,7 @@ class ProbesConfig(Protocol):
     group: str
     limit: int | None
     offset: int
+    shuffle: int | None
     sample: int | None
     category: str | None
     target: str | None
@@ -124,6 +125,8 @@ class ProbeSet:
         origin: ID@COMMIT of a hub's data set; empty for a file.
         few_shot: Solved examples for the format of lm-evaluation-harness. None: the project's own format.
         conversations: Text of a prompt of several turns -> its conversation. Prompts that are one message have none.
+        is_in_random_order: Whether any number of the file's first prompts, in the order in which limits take them, is
+            a random sample.
     """
 
     name: str
@@ -134,6 +137,7 @@ class ProbeSet:
     origin: str = ""
     few_shot: FewShot | None = None
     conversations: Mapping[str, Conversation] = dataclasses.field(default_factory=dict)
+    is_in_random_order: bool = False
 
     def conversation(self, system: str | None, prompt: Prompt) -> Conversation:
         """Return what the chat template renders for a prompt, under a system prompt."""
@@ -147,11 +151,12 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
 
     With `sample` and `limit`, rows of a file with several categories are first put into the order of
     `stratified_order`; the selected rows are then returned in the order of the file. The project's own files already
-    are in such an order and are read from the beginning.
+    are in such an order and are read from the beginning. With `shuffle` and `limit`, rows of any file are first put
+    into a random order.
 
     `path` (a user's file) has priority over `hub` (a data set that is downloaded once) and over `file` (one of the
     project's own). A column `pair_id` pairs prompts: a pair's name is the value of that column or, if that is empty in
-    a harmful row, the row's own `id`. Without `sample`, rows after the last requested one are neither read nor checked.
+    a harmful row, the row's own `id`. Without either, rows after the last requested one are neither read nor checked.
     `where`, and `subset` and `split` if there are such columns, select rows first. `context` is a column whose text is
     put before the request. `wrapper` is put around each request. With `answers`, rows are questions with correct
     answers, in any layout that capability.py lists, and questions that repeat an earlier one are left out with a
@@ -164,6 +169,8 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
         raise UserError("probes.limit", conf.limit, "must be at least 1; null takes all rows")
     if conf.offset < 0:
         raise UserError("probes.offset", conf.offset, "must be at least 0")
+    if conf.shuffle is not None and conf.sample is not None:
+        raise UserError("probes.shuffle", conf.shuffle, "cannot be combined with probes.sample: set one to null")
     _check_wrappers(conf)
     check_where(conf.where)
     _check_shots(conf)
@@ -174,7 +181,9 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
     letters = LETTERS[: max(len(prompt.choices) for prompt in prompts)]
     examples = _examples(conf, prompts)
     name, origin = _name(conf, path), _origin(conf)
-    return ProbeSet(name, conf.group, prompts, conf.prefill, letters, origin, examples, conversations)
+    is_stratified = conf.sample is not None and len({prompt.category for prompt in prompts}) > 1
+    is_random = path.parent == OWN_FILES or conf.shuffle is not None or is_stratified
+    return ProbeSet(name, conf.group, prompts, conf.prefill, letters, origin, examples, conversations, is_random)
 
 
 def with_wrappers(probe_set: ProbeSet, wrappers: Sequence[str]) -> list[ProbeSet]:
@@ -360,7 +369,8 @@ def _read_prompts(conf: ProbesConfig, path: Path, conversations: dict[str, Conve
     if columns.is_chat:
         rows = _with_transcripts(rows, columns.text, file_format.unit, conversations)
     numbered = ((number, _prompt(conf, columns, row, f"{file_format.unit} {number}")) for number, row in rows)
-    samples = conf.sample is not None and conf.limit is not None and path.parent != OWN_FILES
+    is_sampled = conf.sample is not None and path.parent != OWN_FILES
+    samples = conf.limit is not None and (is_sampled or conf.shuffle is not None)
     skipped = 0 if samples else sum(1 for _ in itertools.islice(rows, conf.offset))
     requested = numbered if samples else itertools.islice(numbered, conf.limit)
     prompts = _without_repeats(requested, bool(conf.answers), path, file_format.unit)
@@ -417,12 +427,17 @@ def _without_repeats(
 
 
 def _sample(conf: ProbesConfig, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """Return the requested prompts of a whole file: a stratified sample, or the first ones of a single category."""
-    assert conf.sample is not None and conf.limit is not None
-    categories = [prompt.category for prompt in prompts]
+    """Return the requested prompts of a whole file.
+
+    These are a random sample (`shuffle`), or a stratified one (`sample`): the first prompts if all are of one category.
+    """
+    assert conf.limit is not None
+    categories, ids = [prompt.category for prompt in prompts], [prompt.id for prompt in prompts]
     order = list(range(len(prompts)))
-    if len(set(categories)) > 1:
-        order = stratified_order(categories, [prompt.id for prompt in prompts], conf.sample)
+    if conf.shuffle is not None:
+        order = stratified_order([""] * len(prompts), ids, conf.shuffle)
+    elif conf.sample is not None and len(set(categories)) > 1:
+        order = stratified_order(categories, ids, conf.sample)
     return tuple(prompts[i] for i in sorted(order[conf.offset : conf.offset + conf.limit]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.prompts.sampling import stratified_order
+from orchestrator.utils.errors import UserError
 from tests.unit.prompts.test_probe_sets import preset
 
 SIZES = {"algebra": 100, "anatomy": 135, "law": 1534, "virology": 166, "world religions": 171}
@@ -61,6 +63,25 @@ def test_the_seed_alone_decides_the_sample(tmp_path: Path) -> None:
     assert {prompt.id for prompt in load(shuffled, 40).prompts} == chosen
     second = {prompt.id for prompt in load(path, 40, offset=40).prompts}
     assert not second & chosen and {prompt.id for prompt in load(path, 80).prompts} == second | chosen
+
+
+def test_rows_of_one_subject_and_of_the_projects_own_files_are_drawn_at_random_if_their_order_does_not_matter(
+    tmp_path: Path,
+) -> None:
+    path = write_questions(tmp_path / "q.parquet", {"algebra": 60})
+    first = load(path, 20, sample=None, shuffle=0)
+    chosen = {prompt.id for prompt in first.prompts}
+    assert chosen != {prompt.id for prompt in load(path, 20, sample=None).prompts}
+    assert chosen != {prompt.id for prompt in load(path, 20, sample=None, shuffle=1).prompts}
+    rest = [load(path, 20, sample=None, shuffle=0, offset=offset) for offset in (20, 40)]
+    assert len(chosen.union(*({prompt.id for prompt in probes.prompts} for probes in rest))) == 60
+    own = preset("capability_choice", limit=40, sample=None)
+    assert load_probe_set(own).prompts != load_probe_set(dataclasses.replace(own, shuffle=0)).prompts
+    for options, is_random in (({"shuffle": 0}, True), ({"shuffle": None}, False)):
+        assert load(path, 20, sample=None, **options).is_in_random_order is is_random
+    assert load_probe_set(own).is_in_random_order
+    with pytest.raises(UserError, match=r"probes.shuffle=1: cannot be combined with probes.sample"):
+        load(path, 20, sample=0, shuffle=1)
 
 
 def test_every_question_is_drawn_equally_often() -> None:
