@@ -19,6 +19,7 @@ from benchmarks.results import section, table
 from orchestrator.analysis.growth import RADIUS, VISAGE, Goals, Growth, decide
 from orchestrator.analysis.intervals import error_over_directions
 from orchestrator.sweep.grid import Grid
+from orchestrator.utils.choices import GoalOver
 
 PROBES = 40
 FRESH = 400
@@ -50,6 +51,11 @@ class Stops:
     usual: list[bool] = field(default_factory=list)
     unmet: int = 0
     undefined: int = 0
+
+
+def goal(name: str, wanted: float, over: GoalOver = GoalOver.directions) -> Goals:
+    """Return one goal by its name."""
+    return Goals(wanted if name == VISAGE else None, wanted if name == RADIUS else None, over)
 
 
 def simulate(population: Population, goals: Goals, sweeps: int, seed: int) -> Stops:
@@ -99,7 +105,7 @@ def _measure(model: Model, normals: np.ndarray, rng: np.random.Generator, lines:
 
 def _values(name: str, asr: Sequence[np.ndarray]) -> list[float]:
     """Return the number on each line on which it is defined."""
-    goals = Goals(**{name: 1.0})  # any: the value does not depend on it
+    goals = goal(name, 1.0)  # any: the value does not depend on it
     alone = (decide(Grid(steps=20, directions=1), [line], goals).progress[0].value for line in asr)
     return [value for value in alone if value is not None]
 
@@ -115,7 +121,7 @@ def report(sweeps: int, seed: int) -> str:
     header = ["goal", "models", "stopped", "coverage", "Student's t there", "directions, mean", "most"]
     rows = []
     for name, wanted in GOALS:
-        goals = Goals(**{name: wanted})
+        goals = goal(name, wanted)
         for population in (MIXED, CLUSTERED, PLATEAUS):
             stops = simulate(population, goals, sweeps, seed)
             shares = [f"{100 * np.mean(each):.1f}" if each else "" for each in (stops.covered, stops.usual)]

@@ -1,4 +1,4 @@
-"""Growth of a sweep with goals (`until.visage`, `until.radius`): by directions, by finer points, or no further.
+"""Growth of a sweep with goals (`until.visage`, `until.radius`): by directions, finer points, probes, or no further.
 
 Everything here is a pure function of a grid and of the verdict counts at its points, so that a run that was killed goes
 through the same grids again. docs/howto/until.md describes the rule.
@@ -6,10 +6,12 @@ through the same grids again. docs/howto/until.md describes the rule.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +20,11 @@ from orchestrator.analysis import basin, visage
 from orchestrator.analysis.adaptive import until
 from orchestrator.analysis.adaptive.inference import infer
 from orchestrator.analysis.requested import AdaptiveLine
+from orchestrator.scoring.clusters import design_effect
 from orchestrator.scoring.deciding import PointCounts
 from orchestrator.sweep.grid import Grid
 from orchestrator.sweep.until import GoalProgress
-from orchestrator.utils.choices import GridKind
+from orchestrator.utils.choices import GoalOver, GridKind
 
 VISAGE, RADIUS = "visage", "radius"
 GROWING_KINDS = (GridKind.random_1d, GridKind.random_2d, GridKind.interpolate_random)
@@ -30,20 +33,27 @@ MOST_DIRECTIONS = 100
 """Number of directions beyond which a sweep does not grow."""
 MOST_POINTS = 20_000
 """Number of points beyond which a sweep does not grow."""
+MOST_BLOCKS = 16
+"""Number of blocks of probes beyond which a sweep does not grow."""
+GROUPS = 20
+"""Number of groups, about, into which the probes of a block are divided for the interval over new probes."""
+_HOPELESS = 2.0  # ratio to the wanted half-width from which nothing is added, as it is only expected
 _FROM_NOTHING = 100.0  # factor by which the first known half-width is taken to be better than none
 
 
 @dataclass(frozen=True)
 class Goals:
-    """Wanted half-widths of 95% intervals over new directions, with the same probes.
+    """Wanted half-widths of 95% intervals over new directions, and over new probes too if wanted.
 
     Attributes:
         visage: That of VISAGE, in percent. None if it does not matter.
         radius: That of the mean radius, in units of alpha. None if it does not matter.
+        over: What the intervals are over.
     """
 
     visage: float | None = None
     radius: float | None = None
+    over: GoalOver = GoalOver.directions
 
     @property
     def given(self) -> dict[str, float]:
@@ -59,10 +69,12 @@ class Growth:
     Attributes:
         progress: Each goal with what is known.
         next: The grid to measure next. None if every goal is met, or if nothing can be added that helps.
+        blocks: Number of blocks of probes to measure it with.
     """
 
     progress: tuple[GoalProgress, ...]
     next: Grid | None
+    blocks: int = 1
 
     @property
     def is_met(self) -> bool:
@@ -70,7 +82,128 @@ class Growth:
         return all(goal.met for goal in self.progress)
 
 
-def grow(grid: Grid, counts: Mapping[str, PointCounts], goals: Goals) -> Growth:
+@dataclass(frozen=True)
+class ProbeCounts:
+    """Sizes of a sample of probes.
+
+    Attributes:
+        probes: Number of probes.
+        clusters: Number of their clusters (`scoring.clusters`).
+        groups: Effective number of the groups of whole clusters that the jackknife leaves out: the squared sum of their
+            sizes divided by the sum of squares, rounded down (L. Kish, Survey Sampling, 1965).
+    """
+
+    probes: int
+    clusters: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The probes that a sweep has and may add.
+
+    Attributes:
+        used: Number of blocks in use.
+        responses: Number of responses at a point to all prompt sets of each block, those in use first.
+        clusters: The cluster of each probe of the deciding prompt set, for each block.
+    """
+
+    used: int = 1
+    responses: tuple[int, ...] = (1,)
+    clusters: tuple[tuple[int, ...], ...] = ((0,),)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The group of each probe in use, [probe]."""
+        return self._labels(self.used)
+
+    @property
+    def cluster_labels(self) -> np.ndarray:
+        """The cluster of each probe in use, [probe]."""
+        return np.array(list(itertools.chain(*self.clusters[: self.used])))
+
+    @property
+    def now(self) -> ProbeCounts:
+        """The sizes of the probes in use."""
+        return self.counts[self.used - 1]
+
+    @functools.cached_property
+    def counts(self) -> tuple[ProbeCounts, ...]:
+        """The sizes of the first block, of the first two, and so on."""
+        counts = []
+        for blocks in range(1, len(self.clusters) + 1):
+            sizes = np.bincount(self._labels(blocks))
+            clusters = len(set(itertools.chain(*self.clusters[:blocks])))
+            groups = int(sizes.sum() ** 2 / np.square(sizes).sum())
+            counts.append(ProbeCounts(int(sizes.sum()), clusters, groups))
+        return tuple(counts)
+
+    def _labels(self, blocks: int) -> np.ndarray:
+        """Return the group of each probe of the first blocks.
+
+        Clusters are taken in the order of their first probes, and a group is full when it has 1 / GROUPS of the first
+        block's number of probes. A cluster keeps its group while blocks are added.
+        """
+        size = -(-len(self.clusters[0]) // GROUPS)
+        group_of: dict[int, int] = {}
+        number = 0
+        for block in self.clusters[:blocks]:
+            filled = 0
+            for cluster, count in collections.Counter(c for c in block if c not in group_of).items():
+                group_of[cluster] = number
+                filled += count
+                if filled >= size:
+                    number, filled = number + 1, 0
+            number += filled > 0
+        return np.array([group_of[cluster] for cluster in itertools.chain(*self.clusters[:blocks])])
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The ASR without a group of probes, for the interval over new probes.
+
+    Attributes:
+        asr: Of each line or plane without each group: percent, NaN where unknown, [group, node on each axis].
+        shares: Share of all probes that is in each group.
+        alike: Correlation of the verdicts on two probes of a cluster, between 0 and 1.
+    """
+
+    asr: Sequence[np.ndarray]
+    shares: np.ndarray
+    alike: float
+
+    @classmethod
+    def of(cls, supply: Supply, refused: Sequence[np.ndarray]) -> LeftOut:
+        """Leave out each group.
+
+        Args:
+            supply: The probes.
+            refused: Of each line or plane: 1 refused, 0 not, NaN without a verdict, [node on each axis, probe].
+        """
+        sizes = np.bincount(supply.labels)
+        others = (supply.labels != np.arange(len(sizes))[:, None]).astype(np.float32)
+        asr = []
+        for of_line in refused:
+            judged, unsafe = (
+                np.tensordot(others, which.astype(np.float32), axes=(1, -1)).astype(float)
+                for which in (~np.isnan(of_line), of_line == 0)
+            )
+            asr.append(np.where(judged > 0, 100.0 * unsafe / np.maximum(judged, 1.0), np.nan))
+        now, alike = supply.now, 0.0
+        if now.clusters < now.probes:
+            flat = np.concatenate([of_line.reshape(-1, now.probes) for of_line in refused])
+            effect = design_effect(flat, supply.cluster_labels)
+            alike = float(np.clip((effect - 1.0) / (now.probes / now.clusters - 1.0), 0.0, 1.0))
+        return cls(asr, sizes / sizes.sum(), alike)
+
+
+def grow(
+    grid: Grid,
+    counts: Mapping[str, PointCounts],
+    goals: Goals,
+    supply: Supply = Supply(),
+    verdicts: Callable[[str], np.ndarray | None] | None = None,
+) -> Growth:
     """Return how far a grid's goals are met, and the grid to measure next.
 
     Args:
@@ -78,25 +211,54 @@ def grow(grid: Grid, counts: Mapping[str, PointCounts], goals: Goals) -> Growth:
         counts: (unsafe, judged) by point id, (0, 0) without a verdict. Points of an adaptive grid without counts are
             inferred; those of other grids are unknown.
         goals: The wanted half-widths.
+        supply: The probes. Goals over directions alone need none, and add none.
+        verdicts: Returns the verdicts at a point by its id, as `DecidingCounts.verdicts` does. Only for goals over
+            probes, whose grids are not adaptive.
     """
-    return decide(grid, [_asr(grid, number, counts) for number in range(grid.lines)], goals)
+    asr = [_asr(grid, number, counts) for number in range(grid.lines)]
+    if goals.over == GoalOver.directions or verdicts is None:
+        return decide(grid, asr, goals)
+    unknown, refused = np.full(supply.now.probes, np.nan, np.float32), []
+    for line in (AdaptiveLine(grid, number) for number in range(grid.lines)):
+        at = {node: verdicts(point.id) for node, point in line.points.items()}
+        of_line = np.full((*line.shape.sizes, len(unknown)), np.nan, np.float32)
+        for node, known in at.items():
+            of_line[node] = unknown if known is None else known
+        refused.append(of_line)
+    return decide(grid, asr, goals, supply, LeftOut.of(supply, refused))
 
 
-def decide(grid: Grid, asr: Sequence[np.ndarray], goals: Goals) -> Growth:
+def decide(
+    grid: Grid, asr: Sequence[np.ndarray], goals: Goals, supply: Supply = Supply(), left_out: LeftOut | None = None
+) -> Growth:
     """Do the same as `grow`, given the ASR of each line or plane: percent, NaN where unknown, [node on each axis]."""
-    known = [_Goal.of(name, wanted, grid, asr) for name, wanted in goals.given.items()]
+    known = [_Goal.of(name, wanted, grid, asr, supply, left_out) for name, wanted in goals.given.items()]
     progress = tuple(goal.progress for goal in known)
     unmet = [goal for goal in known if not goal.progress.met]
     if not unmet or any(goal.progress.reason for goal in unmet):
-        return Growth(progress, None)
-    candidates = [candidate for candidate in (_more_directions(grid, unmet), _finer(grid)) if candidate is not None]
-    gains = {candidate: _gain(grid, candidate, unmet) for candidate in candidates}
-    best = max(candidates, key=lambda candidate: gains[candidate], default=None)
+        return Growth(progress, None, supply.used)
+    now = _Extent(grid, supply.used)
+    candidates = [_more_directions(grid, unmet, supply), _finer(grid)]
+    extents = [_Extent(candidate, supply.used) for candidate in candidates if candidate is not None]
+    if left_out is not None and (blocks := _more_blocks(grid.lines, unmet, supply)) is not None:
+        extents.append(_Extent(grid, blocks))
+    gains = {extent: _gain(now, extent, unmet, supply) for extent in extents}
+    best = max(extents, key=lambda extent: gains[extent], default=None)
     if best is None or gains[best] <= 0.0:
         limits = f"at {grid.lines} directions and {grid.steps} steps nothing can be added that narrows it"
+        if left_out is not None:
+            limits = f"with {supply.now.probes} probes, {limits}"
         progress = tuple(goal if goal.met else dataclasses.replace(goal, reason=limits) for goal in progress)
-        return Growth(progress, None)
-    return Growth(progress, best)
+        return Growth(progress, None, supply.used)
+    return Growth(progress, best.grid, best.blocks)
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """A grid with a number of blocks of probes."""
+
+    grid: Grid
+    blocks: int
 
 
 def _asr(grid: Grid, number: int, counts: Mapping[str, PointCounts]) -> np.ndarray:
@@ -141,47 +303,179 @@ class _Goal:
         spread: Standard deviation of the number between directions. None with fewer than two directions.
         rounding: The smallest half-width on this grid, from the distance between its points. 0 for VISAGE.
         over_directions: Whether the half-width is over new directions too, and not only from the points' distance.
+        crossed: The variances of directions and probes. None if the half-width is not over new probes.
     """
 
     progress: GoalProgress
     spread: float | None
     rounding: float
     over_directions: bool
+    crossed: _Crossed | None = None
 
     @classmethod
-    def of(cls, name: str, wanted: float, grid: Grid, asr: Sequence[np.ndarray]) -> _Goal:
+    def of(
+        cls,
+        name: str,
+        wanted: float,
+        grid: Grid,
+        asr: Sequence[np.ndarray],
+        supply: Supply,
+        left_out: LeftOut | None,
+    ) -> _Goal:
         values = _values(name, grid, asr)
-        undefined = [(number, reason) for number, (value, reason) in enumerate(values) if value is None]
+        over = GoalOver.directions if left_out is None else GoalOver.both
+        progress = GoalProgress(name=name, wanted=wanted, over=str(over))
         rounding = 0.0 if name == VISAGE else step(grid) / 2.0
         drawn = grid.kind in GROWING_KINDS
+        undefined = [(number, reason) for number, (value, reason) in enumerate(values) if value is None]
         if undefined:
             number, why = undefined[0]
             reason = f"it is undefined on line {number}: {why}"
-            return cls(GoalProgress(name=name, wanted=wanted, reason=reason), None, rounding, drawn)
+            return cls(dataclasses.replace(progress, reason=reason), None, rounding, drawn)
         known = [value for value, _ in values if value is not None]
-        half = until.half_width(known, least=rounding) if drawn else rounding
-        progress = GoalProgress(
-            name=name,
-            wanted=wanted,
-            value=float(np.mean(known)),
-            half_width=half,
-            met=half is not None and half <= wanted,
-        )
-        return cls(progress, float(np.std(known, ddof=1)) if len(known) > 1 else None, rounding, drawn)
+        spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        progress = dataclasses.replace(progress, value=float(np.mean(known)))
+        crossed = None
+        if left_out is not None:
+            pseudo = _pseudo_values(name, grid, np.array(known), left_out)
+            if np.isnan(pseudo).any():
+                number = int(np.isnan(pseudo).any(axis=1).argmax())
+                reason = f"it is undefined on line {number} without some of the probes"
+                return cls(dataclasses.replace(progress, reason=reason), None, rounding, drawn)
+            crossed = _Crossed.of(pseudo, left_out, supply.now)
+        goal = cls(progress, spread, rounding, drawn, crossed)
+        half = goal.expected(grid.lines, supply.now, 1.0)
+        met = half <= wanted
+        if crossed is not None and not met:
+            progress = dataclasses.replace(progress, reason=_why_too_few(crossed, wanted, supply))
+        progress = dataclasses.replace(progress, half_width=half if half < math.inf else None, met=met)
+        return dataclasses.replace(goal, progress=progress)
 
-    def expected(self, grid: Grid, finer: float) -> float:
-        """Return the half-width to expect on another grid.
+    def parts(self, lines: int, probes: ProbeCounts) -> list[float]:
+        """Return the half-widths over new directions and over new probes, of those that matter.
+
+        Infinity if there are too few directions, or groups of probes, for any.
+        """
+        parts = []
+        if self.over_directions:
+            width = until.relative_half_width(lines)
+            change = 1.0 if self.crossed is None else self.crossed.change_of_spread(probes)
+            parts.append(math.inf if width is None else width * (self.spread or 0.0) * change)
+        if self.crossed is not None:
+            parts.append(self.crossed.half_width(lines, probes))
+        return parts
+
+    def expected(self, lines: int, probes: ProbeCounts, finer: float) -> float:
+        """Return the half-width to expect; that of the present grid is known. Infinity if there are too few of either.
 
         Args:
-            grid: The other grid.
-            finer: Its distance between points divided by that of the present grid.
+            lines: Number of directions.
+            probes: The probes.
+            finer: Distance between points divided by that of the present grid.
         """
-        if not self.over_directions:
-            return self.rounding * finer
-        width = until.relative_half_width(grid.lines)
+        return max(math.hypot(*self.parts(lines, probes)), self.rounding * finer)
+
+    def is_enough(self, lines: int, probes: ProbeCounts) -> bool:
+        """Return whether the goal is expected to be met by this many, as far as the distance of points allows."""
+        return self.expected(lines, probes, 0.0) <= max(self.progress.wanted, self.rounding)
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """Variance components of a number, by the analysis of variance of its pseudo-values ([line, group of probes]).
+
+    Attributes:
+        lines: Number of lines.
+        probes: Sizes of the sample of probes.
+        alike: Correlation of the verdicts on two probes of a cluster.
+        direction: Variance between directions.
+        probe: Variance of the mean over probes, between samples of probes. With one line it includes `mixed`.
+        mixed: Variance of a line's mean over probes beyond these.
+        variance: Variance of the number between samples of probes, as the jackknife estimates it.
+    """
+
+    lines: int
+    probes: ProbeCounts
+    alike: float
+    direction: float
+    probe: float
+    mixed: float
+    variance: float
+
+    @classmethod
+    def of(cls, pseudo: np.ndarray, left_out: LeftOut, probes: ProbeCounts) -> _Crossed:
+        """Return the components of pseudo-values, whose groups may have different sizes (see `_pseudo_values`)."""
+        lines, groups = pseudo.shape
+        of_line = pseudo @ left_out.shares
+        if groups == 1:
+            return cls(lines, probes, left_out.alike, 0.0, 0.0, 0.0, 0.0)
+        ratio = left_out.shares / (1.0 - left_out.shares)
+        deviations = (pseudo - of_line[:, None]) * np.sqrt(ratio / groups)
+        of_group = deviations.mean(axis=0)
+        variance, mixed, direction = float(np.square(of_group).sum()), 0.0, 0.0
+        if lines > 1:
+            mixed = float(np.square(deviations - of_group).sum()) / (lines - 1)
+            direction = max(float(of_line.var(ddof=1)) - mixed, 0.0)
+        return cls(lines, probes, left_out.alike, direction, max(variance - mixed / lines, 0.0), mixed, variance)
+
+    def change_of_spread(self, probes: ProbeCounts) -> float:
+        """Return by which factor the standard deviation between directions changes with other probes."""
+        now = self.direction + self.mixed
+        return math.sqrt((self.direction + self.mixed * self._change(probes)) / now) if now > 0.0 else 1.0
+
+    def half_width(self, lines: float, probes: ProbeCounts) -> float:
+        """Return the half-width over new probes with these lines and probes. Infinity if the probes are too few."""
+        width = until.relative_half_width(probes.groups)
         if width is None:
             return math.inf
-        return max(width * (self.spread or 0.0), self.rounding * finer)
+        now = self.probe + self.mixed / self.lines
+        change = self._change(probes) * ((self.probe + self.mixed / lines) / now if now > 0.0 else 1.0)
+        return width * math.sqrt(self.variance * change * probes.groups)
+
+    def _change(self, probes: ProbeCounts) -> float:
+        """Return by which factor the variance of a mean over probes changes with other probes.
+
+        That of n probes in C clusters is proportional to r / C + (1 - r) / n, where r is the correlation of two probes
+        of a cluster.
+        """
+        then, now = (self.alike / each.clusters + (1.0 - self.alike) / each.probes for each in (probes, self.probes))
+        return then / now
+
+
+def _why_too_few(crossed: _Crossed, wanted: float, supply: Supply) -> str | None:
+    """Return why the probes rule a goal out, with any number of directions. None if they do not."""
+    most = supply.counts[-1]
+    in_clusters = f" in {most.clusters} clusters" if most.clusters < most.probes else ""
+    least = crossed.half_width(math.inf, most)
+    if least == math.inf:
+        return f"the {most.probes} probes{in_clusters} are too few for any interval, and there are no more"
+    if supply.used == len(supply.counts) and least > wanted:
+        return f"the {most.probes} probes{in_clusters} alone leave ± {least:.3g}, and there are no more"
+    if least > _HOPELESS * wanted:
+        return f"all {most.probes} probes{in_clusters} are expected to leave ± {least:.3g}, whatever the directions"
+    return None
+
+
+def _pseudo_values(name: str, grid: Grid, values: np.ndarray, left_out: LeftOut) -> np.ndarray:
+    """Return the jackknife's pseudo-values of a number, [line, group of probes]; NaN where it is undefined.
+
+    Their mean over groups, weighted by size, is about the number. With the share w of the probes in each of G groups,
+    its variance is about the mean of (pseudo-value - mean)^2 w / (1 - w) (F. Busing, E. Meijer, R. van der Leeden,
+    "Delete-m jackknife for unequal m", Statistics and Computing 9, 1999).
+    """
+    if len(left_out.shares) == 1:
+        return values[:, None]
+    ratio = 1.0 / left_out.shares
+    without = np.array([_without_groups(name, grid, asr) for asr in left_out.asr])
+    return np.asarray(ratio * values[:, None] - (ratio - 1.0) * without)
+
+
+def _without_groups(name: str, grid: Grid, asr: np.ndarray) -> np.ndarray:
+    """Return the number on one line without each group of probes, [group]; NaN where it is undefined."""
+    if name == VISAGE:  # `_values` has checked that the points cover the range
+        inside = visage.in_range(np.array(places_of(grid)))
+        return visage.paper_from_margins(100.0 - asr.reshape(len(asr), -1)[:, inside])
+    return np.array([math.nan if value is None else value for value, _ in _values(name, grid, list(asr))])
 
 
 def places_of(grid: Grid) -> list[tuple[float, ...]]:
@@ -195,7 +489,7 @@ def step(grid: Grid) -> float:
     return max(high - low for low, high in ranges) / grid.steps
 
 
-def _more_directions(grid: Grid, unmet: Sequence[_Goal]) -> Grid | None:
+def _more_directions(grid: Grid, unmet: Sequence[_Goal], supply: Supply) -> Grid | None:
     """Return the grid with as many directions as the goals seem to need, at most twice as many as now. None: no more.
 
     A sweep of fewer directions than any interval needs grows to that number first.
@@ -207,13 +501,22 @@ def _more_directions(grid: Grid, unmet: Sequence[_Goal]) -> Grid | None:
         return dataclasses.replace(grid, directions=until.FEWEST)
     if most <= now:
         return None
-    spreads = [(goal.spread or 0.0, max(goal.progress.wanted, goal.rounding)) for goal in unmet]
-    enough = (
-        n
-        for n in range(now + 1, most)
-        if all((until.relative_half_width(n) or math.inf) * spread <= wanted for spread, wanted in spreads)
-    )
+    enough = (n for n in range(now + 1, most) if all(goal.is_enough(n, supply.now) for goal in unmet))
     return dataclasses.replace(grid, directions=next(enough, most))
+
+
+def _more_blocks(lines: int, unmet: Sequence[_Goal], supply: Supply) -> int | None:
+    """Return the number of blocks that the goals seem to need, at most twice as many as now. None: no more.
+
+    A sweep of fewer groups of probes than any interval needs grows to that number first.
+    """
+    now, most = supply.used, min(2 * supply.used, len(supply.counts))
+    while most < len(supply.counts) and until.relative_half_width(supply.counts[most - 1].groups) is None:
+        most += 1
+    if most <= now:
+        return None
+    enough = (n for n in range(now + 1, most) if all(goal.is_enough(lines, supply.counts[n - 1]) for goal in unmet))
+    return next(enough, most)
 
 
 def _finer(grid: Grid) -> Grid | None:
@@ -229,19 +532,23 @@ def finest_step(grid: Grid) -> float:
     return step(grid)
 
 
-def _gain(grid: Grid, candidate: Grid, unmet: Sequence[_Goal]) -> float:
-    """Return by how much a larger grid is expected to narrow the intervals, for each point that it adds.
+def _gain(extent: _Extent, candidate: _Extent, unmet: Sequence[_Goal], supply: Supply) -> float:
+    """Return by how much a larger grid, or more blocks, are expected to narrow the intervals, for each added response.
 
     The gain is the sum over the goals of the logarithm of (half-width now / half-width then), where narrower than
-    wanted counts as wanted. Points take about as long as each other, so this is also the gain for each second.
+    wanted counts as wanted. Responses take about as long as each other, so this is also the gain for each second.
     """
-    finer = grid.steps / candidate.steps
+    finer = extent.grid.steps / candidate.grid.steps
+    probes = supply.counts[candidate.blocks - 1]
     gain = 0.0
     for goal in unmet:
-        then, wanted = goal.expected(candidate, finer), goal.progress.wanted
+        then, wanted = goal.expected(candidate.grid.lines, probes, finer), goal.progress.wanted
         now = goal.progress.half_width
         if now is None:
-            gain += math.log(_FROM_NOTHING) if then < math.inf else 0.0
+            unknown = goal.parts(extent.grid.lines, supply.now).count(math.inf)
+            still_unknown = goal.parts(candidate.grid.lines, probes).count(math.inf)
+            gain += math.log(_FROM_NOTHING) if still_unknown < unknown else 0.0
         else:
             gain += math.log(now / max(then, wanted)) if then < now else 0.0
-    return gain / (candidate.size - grid.size)
+    responses = [each.grid.size * sum(supply.responses[: each.blocks]) for each in (extent, candidate)]
+    return gain / (responses[1] - responses[0])

@@ -15,6 +15,7 @@ from orchestrator.utils.choices import (
     DeviceChoice,
     Dtype,
     EngineKind,
+    GoalOver,
     GridKind,
     LogProbabilityChoice,
     Norm,
@@ -246,6 +247,7 @@ class UntilConfig:
 
     visage: float | None = None  # add directions until VISAGE is known to this half-width in percent; null: add none
     radius: float | None = None  # add directions and points until the mean radius is known to this; null: add none
+    over: GoalOver = GoalOver.directions  # the goals are over new directions; both: over new probes too, in blocks
     minutes: float | None = None  # minutes that all runs of this sweep may take together; null: no limit
     gpu_hours: float | None = None  # GPU-hours that all runs of this sweep may use together; null: no limit
 

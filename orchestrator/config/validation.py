@@ -15,7 +15,7 @@ from orchestrator.judges import Judge, checked_verdict, first_text_judge
 from orchestrator.judges.openai import JUDGE as OPENAI
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
-from orchestrator.utils.choices import ClusterKind, DeviceChoice, EngineKind, GridKind
+from orchestrator.utils.choices import ClusterKind, DeviceChoice, EngineKind, GoalOver, GridKind
 from orchestrator.utils.errors import UserError
 
 LARGEST = 2.0**53
@@ -173,8 +173,14 @@ def _check_until(config: Config) -> None:
     """Check that budgets can be spent, and that a sweep with goals or budgets is not in parts."""
     until = config.until
     part = config.cluster.part
-    for name, value in vars(until).items():
-        if value is None or part is None:
+    if until.over == GoalOver.both:
+        if until.visage is None and until.radius is None:
+            raise UserError("until.over", "both", "is about goals: give until.visage or until.radius, or leave it out")
+        if config.grid.adaptive:
+            remedy = "needs verdicts at every point, and grid.adaptive=true infers some: leave out one of the two"
+            raise UserError("until.over", "both", remedy)
+    for name in ("visage", "radius", "minutes", "gpu_hours"):
+        if getattr(until, name) is None or part is None:
             continue
         why = "would have to count the time of all parts, which run by themselves"
         if name in ("visage", "radius"):

@@ -58,6 +58,7 @@ from orchestrator.utils.choices import (
     DeviceChoice,
     Dtype,
     EngineKind,
+    GoalOver,
     GridKind,
     LogProbabilityChoice,
 )
@@ -132,9 +133,13 @@ def _growth_note(growing: GrowingSweep) -> str:
     if growing.is_done:
         met = growing.growth is not None and growing.growth.is_met
         return "until: every goal is met" if met else "until: nothing can be added that narrows the intervals"
+    probes = ""
+    if growing.goals.over == GoalOver.both:
+        blocks = growing.prepared.blocks_of(growing.prepared.sweep)
+        probes = f" with {blocks} of {len(growing.prepared.blocks)} blocks of probes"
     return (
-        f"until: this is the cost of the next grid, {grid.lines} x {grid.size // grid.lines} points; while a goal is "
-        f"not met, larger ones follow, of {most_growth()}"
+        f"until: this is the cost of the next grid, {grid.lines} x {grid.size // grid.lines} points{probes}; while a "
+        f"goal is not met, larger ones follow, of {most_growth(growing.goals.over)}"
     )
 
 

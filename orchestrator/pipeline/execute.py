@@ -81,7 +81,7 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
     if not prepared.stored.study.exists:  # otherwise `execute` checks it for the missing tasks
         check_machine(prepared, find_missing(prepared, prepared.stored, part).possible, prepared.stored)
     study = Study.create(prepared.out, prepared.info, prepared.config.study.mode)
-    for prompts in prepared.prompt_sets:
+    for prompts in prepared.all_prompt_sets:
         study.prompt_sets.write(prompts)
     stored = StoredSweep(SweepFolder.of(study, prepared.sweep), prepared.sweep)
     with Lease(prepared.out, stored.folder.lease_path(part), part):
@@ -272,7 +272,7 @@ def _run_in_session(growing: GrowingSweep, missing: MissingTasks, console: Conso
             if prepared.model is not None:
                 cluster.run_on_other_nodes(ensure_on_this_machine, config.model, prepared.model.path)
             engines = engines_of(stored.generations)
-            device, sets = cluster.device(), prepared.prompt_sets
+            device, sets = cluster.device(), prepared.all_prompt_sets
             spec = engine_spec(config, prepared.model, device, prepared.targets, engines, sets)
             policy = dispatch_policy(config, spec, cluster.gpus(), cluster.cores_of_smallest_node())
             budgets.check_gpus(policy.gpus_per_actor)

@@ -5,11 +5,14 @@ This stage reports every mistake of the user. It writes nothing below `out` and 
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import judges
+from orchestrator.analysis.growth import MOST_BLOCKS
 from orchestrator.analysis.requested import Requested, failed_tasks, requested
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
@@ -19,7 +22,7 @@ from orchestrator.models.resolve import ResolvedModel, resolve_model
 from orchestrator.pipeline.checks import check_image_encoder, check_lengths, check_token_ids, lower_max_model_len
 from orchestrator.pipeline.grid import resolve_grid
 from orchestrator.pipeline.prompt_sets import (
-    load_probe_sets,
+    load_blocks,
     render,
     template_switches,
     warn_of_missing_template,
@@ -31,10 +34,10 @@ from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
-from orchestrator.sweep.grid import Sweep
+from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import PromptSet, Task, assign_parts, parse_part
-from orchestrator.utils.choices import EngineKind
+from orchestrator.utils.choices import EngineKind, GoalOver
 from orchestrator.utils.console import file_progress
 from orchestrator.utils.paths import expanded
 from workers.noise.definition import NOISE_VERSION
@@ -51,6 +54,7 @@ class PreparedSweep:
         checkpoint: The config and headers of these weights. None for the dummy engine.
         targets: The checkpoints and adapters that directions of the sweep lead to.
         prompt_sets: The rendered prompts, block after block.
+        blocks: The prompt sets of each block, those of `prompt_sets` first, and then those that goals may add.
         sweep: The grid, the prompt sets and the judges.
         info: The identity of the study.
         target_geometry: Distances of the targets from the model. None without targets.
@@ -64,6 +68,22 @@ class PreparedSweep:
     sweep: Sweep
     info: StudyInfo
     target_geometry: TargetGeometry | None = None
+    blocks: tuple[tuple[PromptSet, ...], ...] = ()
+
+    @property
+    def all_prompt_sets(self) -> tuple[PromptSet, ...]:
+        """The prompt sets of all blocks."""
+        return tuple(itertools.chain(*self.blocks)) or self.prompt_sets
+
+    def blocks_of(self, sweep: Sweep) -> int:
+        """Return the number of blocks of this sweep after it has grown."""
+        return sum(all(prompts.id in sweep.prompt_set_ids for prompts in block) for block in self.blocks) or 1
+
+    def grown_to(self, grid: Grid, blocks: int) -> PreparedSweep:
+        """Return the sweep with another grid, and with this many blocks."""
+        sets = tuple(itertools.chain(*self.blocks[:blocks])) or self.prompt_sets
+        sweep = dataclasses.replace(self.sweep, grid=grid, prompt_set_ids=tuple(prompts.id for prompts in sets))
+        return dataclasses.replace(self, sweep=sweep, prompt_sets=sets)
 
     @property
     def out(self) -> Path:
@@ -86,15 +106,20 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     """
     check_writable(expanded(config.out))
     template_switches(config)  # before the model is fetched
-    probe_sets = load_probe_sets(config, presets)
+    probe_sets = load_blocks(config, presets, _most_blocks(config))
     model, checkpoint = _resolve_checked_model(config)
-    prompt_sets = render(config, presets, probe_sets, model)
+    prompt_sets = render(config, presets, list(itertools.chain(*probe_sets)), model)
     warn_of_missing_template(prompt_sets, config.model.name)
     warn_of_thoughts(prompt_sets, config.model.thought)
     check_token_ids(checkpoint, prompt_sets)
     lower_max_model_len(config, checkpoint)
     check_lengths(config, checkpoint, prompt_sets)
-    prompt_sets = without_duplicates(prompt_sets)
+    rendered = iter(prompt_sets)
+    per_set = len(prompt_sets) // sum(map(len, probe_sets))  # one for each system prompt
+    blocks = tuple(
+        tuple(without_duplicates(list(itertools.islice(rendered, len(block) * per_set)))) for block in probe_sets
+    )
+    prompt_sets = list(itertools.chain(*blocks[: config.probes.blocks]))
     grid = resolve_grid(config, checkpoint, presets)
     if grid.grid.adaptive is not None:
         deciding_prompt_set(judges.get(grid.grid.adaptive.judge), prompt_sets)  # raises if there is none
@@ -109,7 +134,15 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
         sweep=Sweep(grid.grid, set_ids, tuple(config.judge_names), config.name or "sweep", thought),
         info=_study_info(config, model),
         target_geometry=grid.geometry,
+        blocks=blocks,
     )
+
+
+def _most_blocks(config: Config) -> int:
+    """Return the number of blocks that are requested, or that goals over probes may come to use."""
+    until = config.until
+    grows = until.over == GoalOver.both and config.probes.limit is not None
+    return max(config.probes.blocks, MOST_BLOCKS if grows else 1)
 
 
 def _resolve_checked_model(config: Config) -> tuple[ResolvedModel | None, CheckpointInfo | None]:

@@ -17,6 +17,7 @@ from orchestrator.prompts.rendering import ARGS_FIELD, Switches, SystemPrompt, r
 from orchestrator.sweep.prompt_rendering import renderings
 from orchestrator.sweep.tasks import MISSING_TEMPLATE, NO_TEMPLATE, PromptSet, Sampling
 from orchestrator.sweep.thoughts import opened_tag
+from orchestrator.utils.choices import GoalOver
 from orchestrator.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def load_blocks(config: Config, presets: Presets, blocks: int) -> list[list[Prob
         blocks: The most blocks to read.
 
     Raises:
-        UserError: An option is wrong, or a file cannot be read or has a prompt in two blocks.
+        UserError: An option is wrong, or a file cannot be read or has a prompt in two blocks; or goals over new probes
+            would take blocks of a file in its own order for random samples.
     """
     if blocks > 1 and config.probes.limit is None:
         raise UserError("probes.limit", "null", "give the number of probes of each block")
@@ -56,6 +58,11 @@ def load_blocks(config: Config, presets: Presets, blocks: int) -> list[list[Prob
         if not block:
             break
         loaded.append(block)
+    if config.until.over == GoalOver.both and len(loaded) > 1:
+        for probe_set in loaded[1]:
+            if not probe_set.is_in_random_order:
+                remedy = f"takes blocks of rows for random samples, and {probe_set.name} is read in its file's order"
+                raise UserError("until.over", "both", f"{remedy}: set probes.shuffle=0")
     return loaded
 
 

@@ -5,7 +5,6 @@ prepare -> execute -> judge -> reduce -> report
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -96,7 +95,7 @@ def run(
             code = ExitCode.FAILED_TASKS
         tracking.finish()
         if execution.grown != prepared.sweep and code != ExitCode.INTERRUPTED:
-            grown = dataclasses.replace(prepared, sweep=execution.grown)
+            grown = prepared.grown_to(execution.grown.grid, prepared.blocks_of(execution.grown))
             return _reduce_grown(grown, stored, overrides_of(prepared, grown.sweep, overrides), console)
         return RunResult(code, stored)
 

@@ -18,8 +18,8 @@ from orchestrator.analysis.results.precision import PrecisionPlan
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.classes import degenerate_sentence
 from orchestrator.report.scores import RANGE, counted_points, inferred_points, interval_text
-from orchestrator.sweep.until import GoalProgress
-from orchestrator.utils.choices import GridKind
+from orchestrator.sweep.until import GoalProgress, UntilOutcome
+from orchestrator.utils.choices import GoalOver, GridKind
 from orchestrator.utils.console import duration
 
 _SYSTEM_PROMPT_OR_PROBES = "system_prompt=safety or other probes= show what moves the edges. Only what is new is run."
@@ -321,9 +321,11 @@ def _until(summary: SweepSummary) -> str:
     until = summary.until
     if until is None:
         return ""
-    sentences = [_goal(goal, until.directions) for goal in until.goals]
+    sentences = [_goal(goal, until) for goal in until.goals]
     if until.sweep_id not in (None, summary.sweep_id):
         larger = f"{until.directions} directions and {until.steps} steps"
+        if any(goal.over == GoalOver.both for goal in until.goals):
+            larger = f"{until.directions} directions, {until.steps} steps and {until.probes} probes"
         sentences.append(f"For this the sweep grew to {larger}, whose results are those of sweep {until.sweep_id}.")
     used = []
     if until.minutes is not None:
@@ -337,12 +339,15 @@ def _until(summary: SweepSummary) -> str:
     return " ".join(sentences)
 
 
-def _goal(goal: GoalProgress, directions: int | None) -> str:
+def _goal(goal: GoalProgress, until: UntilOutcome) -> str:
     """Return a sentence on one goal."""
+    directions = until.directions
     name, digits = ("VISAGE", 1) if goal.name == "visage" else ("the mean radius", 3)
     if directions is None:
         return f"{goal.option} is not met: the requested grid is not whole yet."
     lines = "one direction" if directions == 1 else f"{directions} directions"
+    if goal.over == GoalOver.both:
+        lines += f" and {until.probes} probes"
     known = f"over {lines} {name} has no interval that is valid at any stop yet"
     if goal.value is not None and goal.half_width is not None:
         known = f"over {lines} {name} is {goal.value:.{digits}f} ± {goal.half_width:.{digits + 1}f}"

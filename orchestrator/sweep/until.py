@@ -15,11 +15,12 @@ class GoalProgress(JsonRecord):
         name: `visage` or `radius`.
         wanted: The option `until.visage` or `until.radius`: the wanted half-width of a 95% interval.
         value: The mean of the number over directions. None if it is undefined.
-        half_width: Half the width of an interval that holds although the sweep ends because of it. It is over new
-            directions with the same probes and at least half the distance between points (radius). On lines toward
-            checkpoints, which are not drawn, it is the latter alone. None if there are too few directions for any.
+        half_width: Half the width of an interval that holds although the sweep ends because of it. It is over what
+            `over` says and at least half the distance between points (radius). Lines toward checkpoints are not drawn,
+            so there it is not over directions. None if there are too few directions, or probes, for any.
         met: Whether it is at most `wanted`.
         reason: Why the goal is out of reach. None if it is met, or can still be met.
+        over: `directions`: the interval is over new directions with the same probes. `both`: over new probes too.
     """
 
     name: str
@@ -28,6 +29,7 @@ class GoalProgress(JsonRecord):
     half_width: float | None = None
     met: bool = False
     reason: str | None = None
+    over: str = "directions"
 
     @property
     def option(self) -> str:
@@ -45,6 +47,7 @@ class UntilOutcome(JsonRecord):
         goals: The goals, as the last whole grid meets them; without numbers before the first. Empty without goals.
         directions: Number of lines or planes of that grid. None without goals or such a grid.
         steps: Number of steps of its axes. None likewise.
+        probes: Number of probes of the prompt set whose verdicts decide. None likewise.
         sweep_id: Id of the sweep with that grid, whose folder has its results. None likewise.
         minutes: The option `until.minutes`. None: no such budget.
         gpu_hours: The option `until.gpu_hours`. None: no such budget.
@@ -56,6 +59,7 @@ class UntilOutcome(JsonRecord):
     goals: tuple[GoalProgress, ...] = ()
     directions: int | None = None
     steps: int | None = None
+    probes: int | None = None
     sweep_id: str | None = None
     minutes: float | None = None
     gpu_hours: float | None = None

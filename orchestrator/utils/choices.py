@@ -13,6 +13,13 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class GoalOver(StrEnum):
+    """What the intervals of a sweep's goals are over."""
+
+    directions = "directions"
+    both = "both"
+
+
 class GridKind(StrEnum):
     """Shape of a grid: lines or planes, along random directions or toward checkpoints."""
 

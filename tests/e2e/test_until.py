@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Driver, call, parts, wait_for
@@ -17,19 +19,21 @@ SWEEP = ("run", "engine=dummy", "grid.directions=2", "grid.steps=4", "probes.lim
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("over", ["directions", "both"])
 def test_a_sweep_that_is_killed_while_it_grows_resumes_to_the_same_end(
-    tmp_path: Path, start: Callable[..., Driver]
+    tmp_path: Path, start: Callable[..., Driver], over: str
 ) -> None:
-    whole = call(*SWEEP, f"out={tmp_path / 'whole'}", "--json")
+    request = (*SWEEP, f"until.over={over}")
+    whole = call(*request, f"out={tmp_path / 'whole'}", "--json")
     assert whole.code == 0, whole.err
     killed = tmp_path / "killed"
-    driver = start(*SWEEP, "engine.seconds=0.3", f"out={killed}")
+    driver = start(*request, "engine.seconds=0.3", f"out={killed}")
     wait_for(lambda: len(parts(killed)) >= 12 or driver.process.poll() is not None)  # 9 points are requested
     driver.kill()
     assert 12 <= len(parts(killed)) < 25
     (state,) = json.loads(call("status", str(killed), "--json").out)
     assert (state["state"], state["died"], state["open_goals"]) == ("incomplete", True, ["until.visage=45"])
-    again = call(*SWEEP, f"out={killed}", "--json")
+    again = call(*request, f"out={killed}", "--json")
     assert again.code == 0, again.err
     first, second = (summaries(tmp_path / name) for name in ("whole", "killed"))
     assert first.keys() == second.keys() and len(first) == 2, "the requested sweep and the grown one"
@@ -37,6 +41,9 @@ def test_a_sweep_that_is_killed_while_it_grows_resumes_to_the_same_end(
         assert summary["until"]["goals"] == second[sweep]["until"]["goals"] and summary["until"]["goals"][0]["met"]
         assert summary["visage"]["paper"] == second[sweep]["visage"]["paper"]
         assert summary["until"]["sweep_id"] in first
+        assert summary["until"]["probes"] == (12 if over == "both" else 6), "one more block of six, or none"
+    stored = pa.concat_tables(pq.read_table(part, columns=["point_id", "prompt_id"]) for part in parts(killed))
+    assert len(set(zip(*(column.to_pylist() for column in stored.columns), strict=True))) == len(stored), "reused"
     shown = json.loads(again.out)
     assert shown["sweep_id"] == first[shown["sweep_id"]]["until"]["sweep_id"], "the command prints the grown sweep"
     assert call("verify", str(killed)).code == 0

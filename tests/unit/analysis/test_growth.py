@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from orchestrator.analysis.adaptive import until
-from orchestrator.analysis.growth import MOST_POINTS, Goals, Growth, decide, finest_step, grow
+from orchestrator.analysis.growth import (
+    MOST_POINTS,
+    Goals,
+    Growth,
+    LeftOut,
+    ProbeCounts,
+    Supply,
+    decide,
+    finest_step,
+    grow,
+)
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
-from orchestrator.utils.choices import GridKind
+from orchestrator.utils.choices import GoalOver, GridKind
 
 LINE = Grid(steps=20, directions=6)
 
@@ -99,3 +109,108 @@ def test_counts_by_point_are_what_decides() -> None:
     )
     assert grown.value == pytest.approx(decision.value, abs=0.01)
     assert grown.half_width == pytest.approx(decision.half_width, abs=0.01)
+
+
+def singles(probes: int, blocks: int) -> tuple[tuple[int, ...], ...]:
+    """Return the clusters of blocks of independent probes."""
+    return tuple(tuple(range(probes * block, probes * (block + 1))) for block in range(blocks))
+
+
+def over_probes(spread: float, of_probes: float, blocks: int, available: int, **goals: float) -> tuple[Growth, Supply]:
+    """Decide on a sweep of 8 directions whose probes give up at alphas that vary by direction and by probe."""
+    rng = np.random.default_rng(0)
+    supply = Supply(blocks, (20,) * available, singles(20, available))
+    grid = dataclasses.replace(LINE, directions=8)
+    edges = 0.3 + spread * rng.standard_normal((8, 1)) + of_probes * rng.standard_normal(20 * available)[: 20 * blocks]
+    alphas = np.abs(np.array(grid.coordinates()[0]))
+    refused = [(alphas[:, None] < of_line).astype(float) for of_line in edges]
+    asr = [100.0 - 100.0 * of_line.mean(axis=-1) for of_line in refused]
+    goal = Goals(**goals, over=GoalOver.both)  # type: ignore[arg-type]
+    return decide(grid, asr, goal, supply, LeftOut.of(supply, refused)), supply
+
+
+def test_blocks_are_added_where_probes_are_what_makes_the_number_uncertain_and_directions_where_these_are() -> None:
+    growth, _ = over_probes(0.002, 0.08, 1, 4, visage=8)
+    assert growth.blocks == 2 and growth.next == dataclasses.replace(LINE, directions=8)
+    growth, _ = over_probes(0.08, 0.002, 1, 4, visage=2)
+    assert growth.blocks == 1 and growth.next is not None and growth.next.directions > 8
+    alone = decide(LINE, lines(LINE, [0.2, 0.22, 0.24] * 2), Goals(visage=2), Supply(1, (20, 20), singles(20, 2)))
+    assert alone.blocks == 1, "goals over directions add no probes"
+
+
+def test_a_goal_that_the_probes_rule_out_says_that_there_are_no_more() -> None:
+    growth, _ = over_probes(0.002, 0.08, 4, 4, visage=0.5)
+    assert growth.next is None and not growth.is_met
+    assert "the 80 probes alone leave" in (growth.progress[0].reason or "") and growth.progress[0].over == "both"
+    hopeless = over_probes(0.002, 0.08, 2, 4, visage=0.5)[0]
+    assert hopeless.next is None and "all 80 probes are expected to leave" in (hopeless.progress[0].reason or "")
+    assert over_probes(0.002, 0.08, 2, 4, visage=8)[0].next is not None
+
+
+def test_more_blocks_narrow_the_interval_and_directions_alone_never_know_the_probes() -> None:
+    wide, wider = (over_probes(0.002, 0.08, blocks, 4, visage=0.5)[0].progress[0].half_width for blocks in (4, 1))
+    assert wide is not None and wider is not None and 0.2 < wide / wider < 0.7
+    both, supply = over_probes(0.002, 0.08, 4, 4, visage=0.5)
+    assert len(supply.labels) == 80 and supply.counts[3] == ProbeCounts(80, 80, 80)
+    assert Supply(2, (50, 50), singles(50, 2)).labels.max() == 33, "three probes in a group, and two in the last one"
+    assert both.progress[0].half_width == wide
+
+
+def test_the_interval_over_probes_is_that_of_their_means_where_the_number_is_a_mean() -> None:
+    """With no spread between directions, VISAGE is a mean over probes, and its pseudo-values are theirs."""
+    supply = Supply(1, (20,), singles(20, 1))
+    grid, rng = dataclasses.replace(LINE, directions=6), np.random.default_rng(1)
+    alphas = np.abs(np.array(grid.coordinates()[0]))
+    of_line = (alphas[:, None] <= rng.choice([0.2, 0.3, 0.5], 20)).astype(float)
+    of_line[:, :2] = 1.0  # so that some probes refuse everywhere, with any group left out
+    refused = [of_line] * 6
+    asr = [100.0 - 100.0 * of_line.mean(axis=-1)] * 6
+    growth = decide(grid, asr, Goals(visage=1, over=GoalOver.both), supply, LeftOut.of(supply, refused))
+    expected = until.half_width(list(100.0 * of_line.mean(axis=0)))
+    assert growth.progress[0].half_width == pytest.approx(expected)
+
+
+def test_groups_hold_whole_clusters_which_keep_their_group_while_blocks_are_added() -> None:
+    supply = Supply(2, (40, 40), ((*range(20), *range(20)), (*range(20), *range(20, 40))))
+    assert Supply(1, supply.responses, supply.clusters).labels.tolist() == [*range(20), *range(20)]
+    assert supply.labels.tolist() == [*range(20), *range(20), *range(20), *np.arange(20, 40) // 2 + 10]
+    assert supply.counts == (ProbeCounts(40, 20, 20), ProbeCounts(80, 40, 29)), "20 groups of 3, and 10 of 2"
+    few = Supply(2, (40, 40), ((*range(5),) * 8,) * 2)
+    assert [each.groups for each in few.counts] == [5, 5], "more probes of the same clusters are no new groups"
+
+
+def test_probes_that_agree_within_clusters_know_as_much_as_one_probe_of_each() -> None:
+    """With all probes of a cluster alike, 40 probes in 20 clusters leave the interval of 20 single probes."""
+    grid = dataclasses.replace(LINE, directions=8)
+    edges = 0.3 + 0.06 * np.random.default_rng(2).standard_normal(20)
+    alphas = np.abs(np.array(grid.coordinates()[0]))
+    refused = [(alphas[:, None] < edges).astype(float)] * 8
+    asr = [100.0 - 100.0 * of_line.mean(axis=-1) for of_line in refused]
+    goals = Goals(visage=2, over=GoalOver.both)
+    single, twice = Supply(1, (20,), singles(20, 1)), Supply(1, (40,), ((*range(20), *range(20)),))
+    doubled = [np.concatenate([of_line, of_line], axis=-1) for of_line in refused]
+    alone, pairs, blind = (
+        decide(grid, asr, goals, supply, LeftOut.of(supply, of_lines)).progress[0].half_width
+        for supply, of_lines in ((single, refused), (twice, doubled), (Supply(1, (40,), singles(40, 1)), doubled))
+    )
+    assert alone is not None and pairs == pytest.approx(alone)
+    assert blind is not None and blind < 0.9 * alone
+
+
+def test_groups_of_unequal_sizes_have_the_variance_of_a_weighted_jackknife() -> None:
+    """Where VISAGE is a mean over probes, leaving out groups estimates the variance of a mean of whole groups."""
+    supply = Supply(1, (20,), ((0,) * 4 + (1,) * 4 + tuple(range(2, 14)),))
+    rng = np.random.default_rng(4)
+    grid = dataclasses.replace(LINE, directions=6)
+    alphas = np.abs(np.array(grid.coordinates()[0]))
+    of_line = (alphas[:, None] <= rng.choice([0.2, 0.3, 0.5], 20)).astype(float)
+    of_line[:, [0, 9]] = 1.0  # so that some probes refuse everywhere, with any group left out
+    refused, asr = [of_line] * 6, [100.0 - 100.0 * of_line.mean(axis=-1)] * 6
+    growth = decide(grid, asr, Goals(visage=1, over=GoalOver.both), supply, LeftOut.of(supply, refused))
+    values, shares = 100.0 * of_line.mean(axis=0), np.bincount(supply.labels) / 20
+    of_group = np.bincount(supply.labels, values) / (20 * shares)
+    variance = np.mean((of_group - values.mean()) ** 2 * shares / (1 - shares))
+    effective = int(1 / np.square(shares).sum())
+    relative = until.relative_half_width(effective)
+    assert effective == 9 and relative is not None
+    assert growth.progress[0].half_width == pytest.approx(relative * np.sqrt(variance * effective))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
+from orchestrator.pipeline.growth import check_goals, overrides_of
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import load_probe_sets
 from orchestrator.report.page.evidence import collect_evidence
@@ -23,6 +26,7 @@ from orchestrator.sweep.tasks import visits
 from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.errors import UserError
 from tests.unit.pipeline.test_adaptive import reduced
+from tests.unit.pipeline.test_growth import Growing
 from workers.actor import Actor
 from workers.engines.base import EngineSpec
 
@@ -89,6 +93,66 @@ def test_two_blocks_give_the_numbers_of_one_set_with_the_same_probes_and_reuse_t
     assert {point: sets[0][0] for point, sets in pages[0]["points"].items()} == {
         point: sets[0][0] for point, sets in pages[1]["points"].items()
     }
+
+
+class GrowingBlocks(Growing):
+    """A sweep whose goals are over new probes too."""
+
+    def __init__(self, out: Path, *overrides: str) -> None:
+        self.prepared = prepared(out, *overrides)
+        self.sets = list(self.prepared.all_prompt_sets)
+        self.study = Study.create(out, self.prepared.info)
+        for prompts in self.sets:
+            self.study.prompt_sets.write(prompts)
+        token = create_disk_token(self.study.out)
+        self.actor = Actor(EngineSpec(kind=EngineKind.dummy), str(self.study.root), self.study.id, token)
+        self.actor.load()
+
+
+def test_a_sweep_adds_blocks_and_directions_to_the_same_end_after_any_kill(tmp_path: Path) -> None:
+    goals = ("until.over=both", "until.visage=30")
+    whole, killed = (GrowingBlocks(tmp_path / name, *goals) for name in ("whole", "killed"))
+    check_goals(whole.prepared)
+    grown = whole.run(random.Random(1))
+    assert grown is not None and grown.whole is not None and grown.growth is not None and grown.growth.is_met
+    rng = random.Random(2)
+    while (again := killed.run(rng, most=rng.randrange(10, 30))) is None:
+        pass
+    assert (again.whole, again.growth) == (grown.whole, grown.growth)
+    points = [each.study.generations.stored().keys() for each in (whole, killed)]
+    assert points[0] == points[1]
+    blocks = whole.prepared.blocks_of(grown.whole)
+    assert blocks > 1 and grown.whole.grid.lines >= 6
+    overrides = overrides_of(whole.prepared, grown.whole, [*SWEEP, f"out={tmp_path / 'whole'}"])
+    assert f"probes.blocks={blocks}" in overrides
+    requested = prepare(compose(overrides), Presets())
+    assert requested.sweep == grown.whole, "as if it had been requested"
+    _, summary = reduced(whole.stored(grown.whole))
+    (goal,), outcome = grown.growth.progress, grown.outcome()
+    assert goal.value == pytest.approx(summary.visage.paper) and goal.over == "both"
+    assert outcome is not None and outcome.probes == 6 * blocks and summary.results[0].prompts == 6 * blocks
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("until.over=both",), "give until.visage or until.radius"),
+        (("until.over=both", "until.visage=9", "grid.adaptive=true"), "needs verdicts at every point"),
+        (
+            ("until.over=both", "until.visage=9", "probes=custom", "probes.path=FILE"),
+            "needs at least 6 probes that are not alike, and probes has 5",
+        ),
+        (
+            ("until.over=both", "until.visage=9", "probes=custom", "probes.path=FILE", "probes.limit=3"),
+            "probes is read in its file's order: set probes.shuffle=0",
+        ),
+    ],
+)
+def test_goals_over_probes_that_cannot_be_are_refused(overrides: Sequence[str], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "probes.csv"
+    file.write_text("text\n" + "".join(f"request {i}\n" for i in range(5)))
+    with pytest.raises(UserError, match=message):
+        check_goals(prepared(tmp_path, *(text.replace("FILE", str(file)) for text in overrides)))
 
 
 def test_blocks_are_the_next_rows_until_the_file_ends(tmp_path: Path) -> None:

@@ -160,6 +160,10 @@ def test_goals_and_budgets_say_whether_they_are_met_and_where_the_results_are() 
         "The run ended because until.minutes was spent. Used: 31.2 of until.minutes=30.",
     ):
         assert sentence in text
+    over_both = replace(outcome, goals=(replace(met, over="both"),), probes=160)
+    text = details(replace(summary, until=over_both))
+    assert f"over 9 directions and 160 probes VISAGE is 61.2 ± 3.51 {valid}." in text
+    assert "For this the sweep grew to 9 directions, 40 steps and 160 probes, whose" in text
     assert "For this the sweep grew" not in details(replace(summary, sweep_id="b" * 16))
     begun = UntilOutcome(goals=(GoalProgress(name="radius", wanted=0.02),))
     assert "until.radius=0.02 is not met: the requested grid is" in details(replace(summary, until=begun))
