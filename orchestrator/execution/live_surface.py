@@ -18,7 +18,8 @@ from orchestrator.sweep.points import Point
 from orchestrator.utils.shades import ASCII_SHADES, LEGEND, SHADES, cell, thin
 
 EVERY = 1.0
-"""Seconds between two computations of the picture."""
+"""Seconds between two computations of the picture, at least."""
+_SHARE = 0.05  # of the time that computing it may take, because the same thread hands out the work
 MEASURED, WAITING, INFERRED = range(3)
 
 
@@ -41,7 +42,7 @@ class LiveSurface:
     ) -> None:
         self._grid, self._counts, self._begun, self._clock = grid, counts, begun, clock
         self._points = {point for line in grid.lines for point in line.points.values()}
-        self._drawn_at = -math.inf
+        self._next_at = -math.inf
         self._size: tuple[int, int] | None = None
         self._text: Text | None = None
 
@@ -60,13 +61,14 @@ class LiveSurface:
         return f"measured {measured} of {total} points, {under_way} under way or waiting, {saved} visits saved so far"
 
     def draw(self, width: int, height: int, unicode: bool) -> Text | None:
-        """Return the picture for a terminal of this size, or None if nothing fits. Computed every EVERY seconds."""
-        if self._size != (width, height) or self._clock() - self._drawn_at >= EVERY:
+        """Return the picture for a terminal of this size, or None if nothing fits. It is kept for EVERY seconds."""
+        begun = self._clock()
+        if self._size != (width, height) or begun >= self._next_at:
             self._size = width, height
             rows = self._plane(width, height) if self._grid.grid.is_plane else self._lines(width, height, unicode)
             text = "\n".join([self.summary(), *rows])
             self._text = Text(text if unicode else text.translate(_ASCII), no_wrap=True) if height > 6 else None
-            self._drawn_at = self._clock()
+            self._next_at = begun + max(EVERY, (self._clock() - begun) / _SHARE)
         return self._text
 
     def _state(self, line: AdaptiveLine) -> tuple[np.ndarray, np.ndarray] | None:

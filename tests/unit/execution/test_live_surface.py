@@ -85,3 +85,21 @@ def test_the_picture_is_computed_once_a_second() -> None:
     run.level()
     run.now -= 60
     assert run.show() == before and run.show() != before
+
+
+def test_a_picture_that_takes_long_is_computed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, computed = Run(GridKind.random_1d, 8), []
+
+    def lines(*_: object) -> list[str]:
+        run.now += 3.0
+        computed.append(run.now)
+        return []
+
+    monkeypatch.setattr(LiveSurface, "_lines", lines)
+    run.show()
+    for _ in range(50):
+        run.now -= 59.0  # `show` adds a minute
+        run.show()
+    assert len(computed) == 1
+    run.show()
+    assert len(computed) == 2
