@@ -18,17 +18,19 @@ from orchestrator.analysis.adaptive.geometry import Node
 
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
-OF_VISAGE = 0.85
-"""The same for VISAGE, whose draws vary less than they should: the number of nodes below 100 is hard to tell."""
+LINE_VISAGE, PLANE_VISAGE = 0.85, 0.7
+"""The same for VISAGE on lines and on planes. Its draws vary less than they should: the number of nodes below 100 is
+hard to tell."""
 STEPS = 0.5
 """The same for the radius, in steps."""
-RISK = 0.05
-"""Share of the drawn full grids in which a number may differ by more.
+LINE_RISK, PLANE_RISK = 0.12, 0.05
+"""Share of the drawn full grids in which a number may differ by more, on lines and on planes.
 
-Most lines and planes end well below this share, because nodes are whole; in simulations about 95% are within it.
+Most end well below this share, because nodes are whole; in simulations about 95% of the numbers are within tolerance.
 """
-BATCH = 0.03
-"""Largest share of the nodes that one level asks for, because each level sees what the one before has found."""
+BATCH = 0.06
+"""Largest share of the nodes that one level asks for, because each level sees what the one before has found. The least
+is half of it, because each level waits for the one before."""
 _FEWEST = 2  # nodes that a level may ask for in any case
 _OUTLIER = 3.0  # tolerances: larger differences count as this
 _SPENT = 0.01  # share of its variance below which a node has nothing to add to those chosen before
@@ -75,20 +77,26 @@ class _Goal:
 
 def nodes_to_measure(posterior: Posterior) -> list[Node]:
     """Return the nodes of the next level, those first that say most. Empty if every number is good enough."""
-    free = np.argwhere(~posterior.known)
+    risk = LINE_RISK if posterior.shape.is_line else PLANE_RISK
+    goals = [goal for goal in _goals(posterior) if goal.risk > risk]
+    if not goals:
+        return []
+    nodes = [_node(indices) for indices in np.argwhere(~posterior.known)]
     most = max(_FEWEST, round(BATCH * posterior.shape.size))
-    goals = [goal for goal in _goals(posterior) if goal.risk > RISK]
-    chosen: list[int] = []
-    while goals and len(chosen) < most:
+    chosen: list[Node] = []
+    while len(chosen) < most // 2 or (len(chosen) < most and any(goal.risk > risk for goal in goals)):
         scores = np.round(np.max([goal.scores() for goal in goals], axis=0), 9)  # equal ones in order of the nodes
         best = int(scores.argmax())
         if scores[best] <= 0.0:
             break
-        chosen.append(best)
+        chosen.append(nodes[best])
         for goal in goals:
             goal.learn(best)
-        goals = [goal for goal in goals if goal.risk > RISK]
-    return [tuple(map(int, free[i])) for i in chosen]
+    return chosen
+
+
+def _node(indices: np.ndarray) -> Node:
+    return tuple(map(int, indices))
 
 
 def _goals(posterior: Posterior) -> Iterator[_Goal]:
@@ -104,7 +112,8 @@ def _goals(posterior: Posterior) -> Iterator[_Goal]:
         of_draws = visage.paper_from_margins(100.0 - connected.reshape(len(drawn), -1))
         score = np.nan_to_num(visage.paper_from_margins(inferred_margins))
         margins_inside = 100.0 - connected[:, free]
-        yield _Goal((np.nan_to_num(of_draws) - score) / OF_VISAGE, margins_inside - score * (margins_inside > 0.0))
+        tolerance = LINE_VISAGE if shape.is_line else PLANE_VISAGE
+        yield _Goal((np.nan_to_num(of_draws) - score) / tolerance, margins_inside - score * (margins_inside > 0.0))
     if shape.is_line:
         difference = numbers.released(drawn) - numbers.released(inferred)
         yield _Goal(difference / TOLERANCE, (drawn[:, free] < 100.0).astype(float))

@@ -57,12 +57,11 @@ def radii(grids: np.ndarray, origin: Sequence[int], steps: Sequence[float]) -> n
     for axis in range(grids.ndim - 1):
         for ends in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
             here, there = ((slice(None),) * axis + (part,) for part in ends)
-            before, after = grids[:, *here], grids[:, *there]
-            crosses = inside[:, *here] & ~below[:, *there]
-            share = (basin.THRESHOLD - before) / np.where(crosses, after - before, 1.0)
-            at = places[here] + np.where(crosses, share, 0.0)[..., None] * (places[there] - places[here])
-            distance = np.where(crosses, np.linalg.norm(at, axis=-1), np.inf)
-            radius = np.minimum(radius, distance.reshape(len(grids), -1).min(axis=1, initial=np.inf))
+            draw, *node = np.nonzero(inside[:, *here] & ~below[:, *there])
+            before, after = (grids[:, *part][draw, *node] for part in (here, there))
+            share = (basin.THRESHOLD - before) / (after - before)
+            start, end = (places[part][*node] for part in (here, there))
+            np.minimum.at(radius, draw, np.linalg.norm(start + share[:, None] * (end - start), axis=-1))
     radius[np.isinf(radius)] = np.nan
     return np.where(below.reshape(len(below), -1)[:, np.ravel_multi_index(tuple(origin), grids.shape[1:])], radius, 0.0)
 

@@ -88,6 +88,7 @@ class Fit:
     Attributes:
         kind: The kind.
         weights: Such that mean + covariance(all, counted) @ weights is the mode, [node].
+        mode: The mode at the counted nodes, [node].
         roots: Square root of the likelihood's curvature at the mode, [node].
         triangle: Cholesky factor of 1 + roots covariance roots, [node, node].
         evidence: Logarithm of the marginal likelihood.
@@ -95,6 +96,7 @@ class Fit:
 
     kind: Kind
     weights: np.ndarray
+    mode: np.ndarray
     roots: np.ndarray
     triangle: np.ndarray
     evidence: float
@@ -127,39 +129,67 @@ class Process:
             counted: The counts.
         """
         self._sizes, self._counted = tuple(sizes), counted
-        of_responses = {pair: self._fit(Kind(*_FIRST, *pair)).evidence for pair in itertools.product(SPREADS, NOISES)}
+        start = self._fit(Kind(*_FIRST, SPREADS[0], NOISES[0])).mode
+        of_responses = {
+            pair: self._fit(Kind(*_FIRST, *pair), start).evidence for pair in itertools.product(SPREADS, NOISES)
+        }
         best = max(of_responses, key=lambda pair: of_responses[pair])
-        changes = {pair: self._fit(Kind(*pair, *best)).evidence for pair in itertools.product(LENGTHS, SCALES)}
+        changes = {pair: self._fit(Kind(*pair, *best), start).evidence for pair in itertools.product(LENGTHS, SCALES)}
         both = {
             Kind(*one, *other): changes[one] + of_responses[other] - of_responses[best]
             for one, other in itertools.product(changes, of_responses)
         }
         kinds = sorted(both, key=lambda kind: -both[kind])[:_MOST_KINDS]
-        self._fits = [self._fit(kind) for kind in kinds if both[kind] > both[kinds[0]] + _UNLIKELY]
+        self._fits = [self._fit(kind, start) for kind in kinds if both[kind] > both[kinds[0]] + _UNLIKELY]
 
     def draw(self, pairs: int, rng: np.random.Generator) -> Draws:
         """Return how unsafe the model may be at every node.
 
         Draws come in pairs that lie opposite each other about the mode, which lowers the noise of their mean. Each
-        pair is of one kind, and each kind has as many as its evidence says.
+        pair is of one kind, and each kind has as many as its evidence says. Then draws are left out and others
+        repeated, by how much likelier they are than the approximation says, because where all responses are alike the
+        counts bound the process on one side only. Ratios above the median count as the median (E. L. Ionides,
+        "Truncated importance sampling", 2008).
         """
         evidence = np.array([fit.evidence for fit in self._fits])
         weights = np.exp(evidence - evidence.max())
         ends = np.rint(np.cumsum(weights / weights.sum()) * pairs).astype(int)
         nodes = math.prod(self._sizes)
         normal = [rng.standard_normal((pairs, n)) for n in (nodes, 1, len(self._counted.nodes), nodes)]
-        drawn, spreads = [], []
+        drawn, spreads, ratios = [], [], []
         for fit, begin, end in zip(self._fits, [0, *ends[:-1]], ends, strict=True):
             if begin < end:
-                mode, deviation = self._conditioned(fit, *(part[begin:end] for part in normal))
+                mode, deviation, at_known = self._conditioned(fit, *(part[begin:end] for part in normal))
                 drawn += [mode + deviation, mode - deviation]
                 spreads += [fit.kind.spread] * 2 * (end - begin)
-        return Draws(np.concatenate(drawn), np.array(spreads))
+                ratios += [self._log_ratio(fit, at_known), self._log_ratio(fit, -at_known)]
+        kept = _resampled(np.concatenate(ratios))
+        return Draws(np.concatenate(drawn)[kept], np.array(spreads)[kept])
+
+    def _log_ratio(self, fit: Fit, deviation: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the likelihood relative to the approximated one, [draw].
+
+        Only of nodes whose responses are all alike: at the others the approximation is good.
+
+        Args:
+            fit: The approximation.
+            deviation: Deviations from its mode at the counted nodes, [draw, node].
+        """
+        counted = self._counted
+        alike = (counted.unsafe == 0) | (counted.unsafe == counted.judged)
+        those = Counted(counted.nodes[alike], counted.unsafe[alike], counted.judged[alike])
+        mode, from_mode = fit.mode[alike], deviation[:, alike]
+        likelihood = np.array([those.log_likelihood(mode + each, fit.kind.spread)[0].sum() for each in from_mode])
+        at_mode = those.log_likelihood(mode, fit.kind.spread)[0].sum()
+        approximated = from_mode @ fit.weights[alike] - 0.5 * from_mode**2 @ fit.roots[alike] ** 2
+        return np.asarray(likelihood - at_mode - approximated)
 
     def _conditioned(
         self, fit: Fit, of_nodes: np.ndarray, of_mean: np.ndarray, of_counts: np.ndarray, own: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the mode, [node], and random deviations from it, [draw, node], from standard normal variables.
+
+        The third value is the deviation at the counted nodes, with what their responses share, [draw, counted node].
 
         Deviations of the process without counts are corrected by what the counted nodes would say of them (Matheron's
         rule; A. G. Journel, C. J. Huijbregts, "Mining Geostatistics", 1978).
@@ -169,18 +199,25 @@ class Process:
         prior = MEAN_SPREAD * of_mean + kind.scale * self._correlated(kind.length, of_nodes) + kind.noise * own
         seen = (prior[:, known] + of_counts / fit.roots) * fit.roots
         solved = linalg.cho_solve((fit.triangle, True), seen.T, check_finite=False).T * fit.roots
-        return MEAN + to_known @ fit.weights, prior - solved @ to_known.T
+        deviation = prior - solved @ to_known.T
+        return MEAN + to_known @ fit.weights, deviation, deviation[:, known] - kind.noise**2 * solved
 
-    def _fit(self, kind: Kind) -> Fit:
-        """Find the mode by Newton's method, with halved steps where a whole one goes too far."""
+    def _fit(self, kind: Kind, start: np.ndarray | None = None) -> Fit:
+        """Find the mode by Newton's method, with halved steps where a whole one goes too far.
+
+        Args:
+            kind: The kind of process.
+            start: The mode of another kind at the counted nodes, from which the first step is whole. None: the mean.
+        """
         covariance = self._covariance(kind, self._counted.nodes)[self._counted.nodes]
         covariance[np.diag_indices_from(covariance)] += kind.noise**2 + _JITTER
-        weights, x = np.zeros(len(covariance)), np.full(len(covariance), MEAN)
+        weights, x = np.zeros(len(covariance)), np.full(len(covariance), MEAN) if start is None else start
         values, slope, curvature = self._counted.log_likelihood(x, kind.spread)
-        best = float(values.sum())
+        best = float(values.sum()) if start is None else -math.inf
         for _ in range(_MAX_STEPS):
             roots = np.sqrt(np.maximum(curvature, _LEAST_CURVATURE))
-            inner = np.eye(len(x)) + roots[:, None] * covariance * roots
+            inner = roots[:, None] * covariance * roots
+            inner[np.diag_indices_from(inner)] += 1.0
             triangle = linalg.cholesky(inner, lower=True, check_finite=False)
             target = roots**2 * (x - MEAN) + slope
             solved = linalg.cho_solve((triangle, True), roots * (covariance @ target), check_finite=False)
@@ -196,7 +233,7 @@ class Process:
             weights = tried
             if abs(best - before) < _ENOUGH:
                 break
-        return Fit(kind, weights, roots, triangle, best - float(np.log(np.diag(triangle)).sum()))
+        return Fit(kind, weights, x, roots, triangle, best - float(np.log(np.diag(triangle)).sum()))
 
     def _covariance(self, kind: Kind, columns: np.ndarray) -> np.ndarray:
         """Return the covariances of all nodes with these nodes, without noise, [node, column]."""
@@ -212,6 +249,12 @@ class Process:
         for axis, size in enumerate(self._sizes, start=1):
             fields = np.moveaxis(np.tensordot(fields, _root(size, length), axes=(axis, 1)), -1, axis)
         return fields.reshape(len(normal), -1)
+
+
+def _resampled(ratios: np.ndarray) -> np.ndarray:
+    """Return the indices of as many draws, each about as often as its ratio says, from logarithms of the ratios."""
+    weights = np.cumsum(np.exp(np.minimum(ratios, np.median(ratios)) - np.median(ratios)))
+    return np.searchsorted(weights, weights[-1] * (np.arange(len(ratios)) + 0.5) / len(ratios))
 
 
 @functools.lru_cache(maxsize=256)

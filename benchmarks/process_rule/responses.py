@@ -72,6 +72,7 @@ class Responses:
 
     def draw(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return a random number of unsafe responses for each x, [draw, node] to [draw, node]."""
-        below, levels, chance = np.cumsum(self.probability, axis=1), self.levels(x), rng.random(x.shape)
-        drawn = [(below[level] < u[:, None]).sum(axis=1) for level, u in zip(levels, chance, strict=True)]
-        return np.minimum(np.array(drawn, dtype=int).reshape(x.shape), self.probes)
+        table = np.cumsum(self.probability, axis=1) + 2.0 * np.arange(len(_LEVELS))[:, None]  # ascends from row to row
+        levels = self.levels(x)
+        drawn = np.searchsorted(table.ravel(), rng.random(x.shape) + 2.0 * levels) - levels * table.shape[1]
+        return np.minimum(drawn, self.probes)
