@@ -174,12 +174,14 @@ class Experiment:
 
     def _sweep_folder(self) -> Path:
         from orchestrator.models.targets import all_on_this_machine
+        from orchestrator.store.working_copy import pull
 
         if all_on_this_machine(self._config, self._presets):  # otherwise `prepare` would download it
             folder = self._prepared.stored.folder.path
+            pull(folder)
             if (folder / "sweep.json").exists():
                 return folder
-        raise UserError("out", expanded(self._config.out), "this sweep has not begun there: call run")
+        raise UserError("out", self._config.out, "this sweep has not begun there: call run")
 
 
 class _CurrentStderr(io.TextIOBase):

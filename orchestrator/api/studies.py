@@ -31,10 +31,10 @@ from orchestrator.store.parts import TaskParts
 from orchestrator.store.schemas import GENERATIONS, RESPONSE_KEY
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.working_copy import open_path
 from orchestrator.sweep.points import Point
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
-from orchestrator.utils.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,16 @@ def load_study(path: str | Path, check: bool = True) -> StoredStudy:
     Tables are read on first use and cached: load again to see newer data.
 
     Args:
-        path: A study's folder, a sweep's folder, or a root with one study in it. The `landscape` and `summary` of a
-            study are those of the sweep that was used last, of those that have results.
+        path: A study's folder, a sweep's folder, or a root with one study in it; or its address, such as
+            `s3://bucket/studies`. The `landscape` and `summary` of a study are those of the sweep that was used last,
+            of those that have results.
         check: Whether `landscape` and `summary` are compared with the stored verdicts on first use. False returns them
             as they are stored: for a study whose rows are elsewhere, or so many that counting them takes too long.
 
     Raises:
         UserError: There is no study, or more than one.
     """
-    folder = expanded(path)
+    folder = open_path(path)
     studies = find_studies(folder)
     if len(studies) > 1:
         raise UserError("path", folder, f"holds {len(studies)} studies: name one, such as {studies[0].root}")
@@ -70,7 +71,7 @@ def load_studies(root: str | Path, check: bool = False) -> pd.DataFrame:
     without results yet has nulls. Studies that cannot be read are left out, with a warning.
 
     Args:
-        root: The root of studies, or one study or sweep.
+        root: The root of studies, or one study or sweep; or its address in a bucket.
         check: Whether the numbers are compared with the stored verdicts, and computed from them where they differ. That
             reads every verdict.
 
@@ -83,7 +84,7 @@ def load_studies(root: str | Path, check: bool = False) -> pd.DataFrame:
     Raises:
         UserError: There is no sweep.
     """
-    folders = sorted(find_sweeps(expanded(root), _log_skipped), key=SweepFolder.last_used)
+    folders = sorted(find_sweeps(open_path(root), _log_skipped), key=SweepFolder.last_used)
     frame = pd.DataFrame([_sweep_row(folder, check) for folder in folders], columns=[*_ROW_COLUMNS])
     numbers = [*_NUMBER_COLUMNS, "censored_at", "seconds"]
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(_COUNT_COLUMNS, "Int64"))

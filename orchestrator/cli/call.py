@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.utils.errors import UserError, did_you_mean
-from orchestrator.utils.paths import expanded
 
 if TYPE_CHECKING:
     from orchestrator.config.schema import Config
@@ -59,11 +58,19 @@ class Call:
         if len(self.positional) > 1:
             raise UserError(verb, " ".join(self.positional), "takes one folder")
         if not self.positional:
-            return expanded(self.config.out)
-        from orchestrator.config.overrides import check_path
+            from orchestrator.store.working_copy import open_path
 
-        check_path(verb, self.positional[0])
-        return expanded(self.positional[0])
+            return open_path(self.config.out)
+        return self.folders(verb)[0]
+
+    def folders(self, verb: str) -> list[Path]:
+        """Return all folders that were named. Those in a bucket are pulled. Raises UserError."""
+        from orchestrator.config.overrides import check_path
+        from orchestrator.store.working_copy import open_path
+
+        for text in self.positional:
+            check_path(verb, text, may_be_bucket=True)
+        return [open_path(text) for text in self.positional]
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Call], bool]:

@@ -310,8 +310,9 @@ def doctor(call: Call) -> int:
     """Check this machine's GPUs, engine, memory, disk and versions, and say what to fix."""
     call.check_only_overrides("doctor")
     from orchestrator.cli import doctor as examination
+    from orchestrator.store.working_copy import open_root
 
-    findings = examination.examine(expanded(call.config.out))
+    findings = examination.examine(open_root(call.config.out))
     if call.json:
         print_json([stamped(documents.FINDING, vars(finding)) for finding in findings])
     else:
@@ -337,7 +338,7 @@ def compare(call: Call) -> int:
     from orchestrator.report.csv_export import to_csv
 
     files = _section_config(call, "compare").compare
-    sweeps = read_sweeps([expanded(path) for path in call.positional])
+    sweeps = read_sweeps(call.folders("compare"))
     comparison = compare(sweeps)
     if files.html is not None:
         write_page(comparison, sweeps, expanded(files.html))

@@ -14,6 +14,7 @@ from orchestrator.cli.call import Call, parse
 from orchestrator.cli.commands import VERBS
 from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
 from orchestrator.utils.sanitize import OutputError, make_output_safe, safe_output
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
         if not isinstance(error, DamagedFileError):
             raise
-        print(f"error: {error}: `verify` says what can be done", file=sys.stderr)
+        print(f"error: {shown(str(error))}: `verify` says what can be done", file=sys.stderr)
         return ExitCode.NOT_MET
 
 
@@ -143,7 +144,9 @@ def _run_all(verb: str, calls: Sequence[Call]) -> int:
             break
     sweeps = list(dict.fromkeys(folder for call in calls for folder in call.sweeps))
     if len(sweeps) > 1:
-        command = shlex.join(["python", "-m", "orchestrator", "compare", *map(str, sweeps), "html=compared.html"])
+        command = shlex.join(
+            ["python", "-m", "orchestrator", "compare", *(shown(str(sweep)) for sweep in sweeps), "html=compared.html"]
+        )
         print(f"Side by side, in one picture: {command}", file=sys.stderr)
     return worst
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.documents import Error, Mistake
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
 
@@ -28,12 +29,14 @@ def stderr_console() -> Console:
 def print_json(value: Any) -> None:
     """Print a document, or several, as indented JSON. NaN and infinity are errors."""
     is_unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-    print(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False))
+    print(shown(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False)))
 
 
 def print_error_json(error: UserError) -> None:
     """Print the user's mistake as a JSON object."""
-    mistake = Mistake(field=error.field, value="" if error.value is None else str(error.value), remedy=error.remedy)
+    mistake = Mistake(
+        field=error.field, value="" if error.value is None else shown(str(error.value)), remedy=shown(error.remedy)
+    )
     print(json.dumps(Error(error=mistake).to_json()))
 
 
@@ -57,7 +60,7 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(value))
+        table.add_row(Text(name, style="bold"), Text(shown(value)))
     SafeConsole().print(table)
     print()
 
@@ -72,7 +75,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     SafeConsole().print(table)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.config.presets import GROUPS, Presets
 from orchestrator.config.schema import Config
+from orchestrator.utils.addresses import is_bucket, normalized, scheme_of
 from orchestrator.utils.errors import UserError, did_you_mean
 
 ALIASES = {"judge.path": "judging.file"}
@@ -60,8 +61,6 @@ UNAVAILABLE = {
     for name in ("temperature", "top_p", "top_k", "min_p", "n", "seed", "do_sample", "num_beams")
 }
 """Options of other programs that this one does not have, with the reason."""
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 @dataclass(frozen=True)
@@ -177,27 +176,32 @@ def check_override(text: str, presets: Presets) -> Override:
         raise UserError(key, value, "is empty, as an unset variable is: give a value, or leave the option out")
     if key in PATHS:
         for path in _split(value.strip("[]")):
-            check_path(key, path.strip(" \"'"))
+            check_path(key, path.strip(" \"'"), may_be_bucket=key == "out")
     return Override(key, _hydra_value(key, value, kinds[key]))
 
 
-def check_path(field: str, path: str) -> None:
-    """Raise UserError for an address with a scheme, such as s3://bucket, where a path is needed.
+def check_path(field: str, path: str, may_be_bucket: bool = False) -> None:
+    """Raise UserError for an address with a scheme, such as https://host, where a path is needed.
 
     Args:
         field: The option or verb that the error names.
         path: The path.
+        may_be_bucket: Whether the path may be the address of a bucket with studies.
     """
-    match = _SCHEME.match(path)
-    if match is None:
+    scheme = scheme_of(path)
+    if scheme is None:
         return
-    scheme = match[1].lower()
+    if may_be_bucket and is_bucket(path):
+        if normalized(path).endswith("://"):
+            raise UserError(field, path, f"name a bucket: {scheme}://BUCKET/FOLDER")
+        return
     if scheme == "file":
-        remedy = f"write the path alone: {path[len(match[0]) :]}"
+        remedy = f"write the path alone: {path[len(scheme) + 3 :]}"
     elif scheme == "hf" and field == "model.path":
-        remedy = f"write model.hub={path[len(match[0]) :]}"
+        remedy = f"write model.hub={path[len(scheme) + 3 :]}"
     else:
-        remedy = f"{scheme}:// is not supported: give a path of this machine's file system"
+        others = ", or the address of a bucket" if may_be_bucket else ""
+        remedy = f"{scheme}:// is not supported: give a path of this machine's file system{others}"
     raise UserError(field, path, remedy)
 
 

@@ -345,7 +345,7 @@ class Config:
     until: UntilConfig = field(default_factory=UntilConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     track: list[str] = field(default_factory=list)  # experiment trackers: wandb, mlflow, trackio, tensorboard
-    out: str = "studies"  # folder that holds all studies
+    out: str = "studies"  # folder that holds all studies, or an address such as s3://bucket/studies
     study: StudyConfig = field(default_factory=StudyConfig)
     name: str | None = None  # name of the sweep's folder; null: the grid's kind
     retry: Retry | None = None  # failed: try again the tasks that earlier runs gave up

@@ -15,7 +15,8 @@ from orchestrator.judges import Judge, checked_verdict, first_text_judge
 from orchestrator.judges.openai import JUDGE as OPENAI
 from orchestrator.sweep.directions._seeded import seeded_kind
 from orchestrator.sweep.tasks import parse_part
-from orchestrator.utils.choices import ClusterKind, DeviceChoice, EngineKind, GoalOver, GridKind
+from orchestrator.utils.addresses import is_bucket
+from orchestrator.utils.choices import ClusterKind, DeviceChoice, EngineKind, GoalOver, GridKind, StudyMode
 from orchestrator.utils.errors import UserError
 
 LARGEST = 2.0**53
@@ -102,6 +103,9 @@ def validate(config: Config) -> None:
         _check_printable(key, operator.attrgetter(key)(config))
     for key in ("judges", "probe_sets", "system_prompts"):
         _check_no_repeats(key, getattr(config, key))
+    if is_bucket(config.out) and config.study.mode != StudyMode.private:
+        remedy = f"has no meaning in {config.out}, where the bucket's policy decides who may read: leave it out"
+        raise UserError("study.mode", config.study.mode, remedy)
     _check_judges(config)
     _check_adaptive(config)
     _check_until(config)

@@ -28,13 +28,15 @@ from orchestrator.pipeline.smaller_sweep import log_cost
 from orchestrator.pipeline.work import SweepWork, levels_of
 from orchestrator.store.events import EventLog
 from orchestrator.store.files import DamagedFileError
-from orchestrator.store.lease import Lease
+from orchestrator.store.lease import Lease, release
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.records import FailedVisit, SweepRecord
 from orchestrator.store.runs import RunRecorder, engines_of
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.temporary import remove_stale_files
+from orchestrator.store.uploads import LogUploads
+from orchestrator.store.working_copy import pull
 from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import assign_parts, parse_part, visits
@@ -84,7 +86,8 @@ def open_sweep(prepared: PreparedSweep, overrides: Sequence[str]) -> Iterator[St
     for prompts in prepared.all_prompt_sets:
         study.prompt_sets.write(prompts)
     stored = StoredSweep(SweepFolder.of(study, prepared.sweep), prepared.sweep)
-    with Lease(prepared.out, stored.folder.lease_path(part), part):
+    with Lease(prepared.out, stored.folder.lease_path(part), part), LogUploads(stored.folder):
+        pull(study.root)  # what another driver has stored until it released the lease
         remove_stale_files(study.out)
         try:
             stored.folder.read_record()
@@ -335,7 +338,7 @@ def _end(
 def _close_broken(recorder: RunRecorder, events: EventLog, dispatcher: Dispatcher | None, lease: Path) -> None:
     """Close the record and the lease of a run whose main thread no longer answers."""
     _end(recorder, events, dispatcher, "broken")
-    lease.unlink(missing_ok=True)
+    release(lease.parents[3], lease)
 
 
 def _log_missing(todo: MissingTasks, part: str | None = None) -> None:

@@ -34,12 +34,12 @@ from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.working_copy import open_root, pull
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.target_geometry import TargetGeometry
 from orchestrator.sweep.tasks import PromptSet, Task, assign_parts, parse_part
 from orchestrator.utils.choices import EngineKind, GoalOver
 from orchestrator.utils.console import file_progress
-from orchestrator.utils.paths import expanded
 from workers.noise.definition import NOISE_VERSION
 from workers.weights.targets import Target
 
@@ -88,7 +88,7 @@ class PreparedSweep:
     @property
     def out(self) -> Path:
         """Folder of all studies."""
-        return expanded(self.config.out)
+        return open_root(self.config.out)
 
     @property
     def stored(self) -> StoredSweep:
@@ -104,7 +104,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
     Raises:
         UserError: An option, a file or the model cannot be used as requested; the message says what to change.
     """
-    check_writable(expanded(config.out))
+    check_writable(open_root(config.out))
     template_switches(config)  # before the model is fetched
     probe_sets = load_blocks(config, presets, _most_blocks(config))
     model, checkpoint = _resolve_checked_model(config)
@@ -125,7 +125,7 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
         deciding_prompt_set(judges.get(grid.grid.adaptive.judge), prompt_sets)  # raises if there is none
     set_ids = tuple(prompts.id for prompts in prompt_sets)
     thought = next((prompts.thought for prompts in prompt_sets if prompts.thought), "")
-    return PreparedSweep(
+    prepared = PreparedSweep(
         config=config,
         model=model,
         checkpoint=checkpoint,
@@ -136,6 +136,8 @@ def prepare(config: Config, presets: Presets) -> PreparedSweep:
         target_geometry=grid.geometry,
         blocks=blocks,
     )
+    pull(prepared.stored.study.root)
+    return prepared
 
 
 def _most_blocks(config: Config) -> int:

@@ -24,6 +24,7 @@ from orchestrator.pipeline.prompt_sets import log_rendering
 from orchestrator.pipeline.reduce import judge_and_reduce
 from orchestrator.store.records import DAMAGED
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.working_copy import check_bucket, open_root
 from orchestrator.sweep.tasks import assign_parts, parse_part
 from orchestrator.tracking.registry import checked
 from orchestrator.tracking.tracking import Tracking
@@ -76,6 +77,7 @@ def run(
         UserError: The sweep cannot run as requested, or no actor can; the message says what to change.
     """
     check_platform(config)
+    check_bucket(open_root(config.out))
     prepared = prepare(config, presets)
     check_goals(prepared)
     log_rendering(prepared.prompt_sets, prepared.sweep.thought)

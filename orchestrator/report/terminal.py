@@ -21,6 +21,7 @@ from orchestrator.report.formatting import format_number, format_radius, format_
 from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.scores import RANGE, counted_points, measured_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.shades import ASCII_SHADES, SHADES
 
 MAX_ROWS = 41
@@ -67,20 +68,26 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     if judges is not None:
         console.print(judges)
     console.print()
-    text = textwrap.fill(paragraph(summary, paths), width, break_long_words=False, break_on_hyphens=False)
+    text = textwrap.fill(shown(paragraph(summary, paths)), width, break_long_words=False, break_on_hyphens=False)
     _print_verbatim(console, text, ascii_only)
     _print_links(paths, console)
 
 
 def _print_links(paths: Mapping[str, Path], console: Console) -> None:
-    """Print where the report is, as a link in terminals that have links, and the command that shows it live."""
+    """Print where the report is, as a link in terminals that have links, and the command that shows it live.
+
+    Of a study in a bucket, the address and the file on this machine are printed.
+    """
     report = paths.get("report")
     if report is None:
         return
     console.print()
     link = Style(link=report.absolute().as_uri())
-    console.print(Text.assemble("report  ", (str(report), link)), soft_wrap=True)
-    command = shlex.join(["python", "-m", "orchestrator", "view", str(report.parent)])
+    address = shown(str(report))
+    console.print(Text.assemble("report  ", (address, link)), soft_wrap=True)
+    if address != str(report):
+        console.print(Text.assemble("here    ", (str(report), link)), soft_wrap=True)
+    command = shlex.join(["python", "-m", "orchestrator", "view", shown(str(report.parent))])
     console.print(Text(f"live    {command}"), soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.store.files import DamagedFileError, read_meta, read_table
+from orchestrator.store.files import DamagedFileError, is_stored, read_meta, read_table
 from orchestrator.store.observations import Judgements, PartFolder
 from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.study import Study
@@ -69,7 +69,7 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
         counting = folder.parts_for(stored) if isinstance(folder, Judgements) else stored
         before += len(parts)
         for batch in _batches(parts, counting):
-            removed += _merge(folder, batch, counting, stored)
+            removed += _merge(study, folder, batch, counting, stored)
             if advance:
                 advance(len(batch))
         after += len(folder.parts())
@@ -101,10 +101,11 @@ def _batches(parts: Sequence[Part], counting: Mapping[TaskKey, Part]) -> Iterato
     yield from batches.values()
 
 
-def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, stored: TaskParts) -> int:
+def _merge(study: Study, folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, stored: TaskParts) -> int:
     """Merge a batch of parts.
 
     Args:
+        study: The study.
         folder: The folder the parts are in.
         batch: The parts to merge.
         counting: The part of this folder that counts for each task.
@@ -130,7 +131,7 @@ def _merge(folder: PartFolder, batch: Sequence[_Source], counting: TaskParts, st
     def is_whole(path: Path) -> bool:
         try:
             read_table(path, folder.schema)
-            return True
+            return is_stored(study.out, path)
         except DamagedFileError:
             return False
 

@@ -18,13 +18,15 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator.store.errors import StorageError
+from orchestrator.store.working_copy import containing, working_copy
 from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import content_id
@@ -38,10 +40,6 @@ CHECK = "check"  # the key of a document's own hash
 LENGTH_BYTES = 5  # most bytes of a 32-bit length in base 128
 FOOTER = 4096  # number of bytes at the end of a part that are read at once
 TMP = ".tmp"
-
-
-class StorageError(UserError):
-    """The disk is full or read-only, or permission is missing. Stored files are intact."""
 
 
 class DamagedFileError(Exception):
@@ -58,7 +56,7 @@ class MissingFileError(DamagedFileError):
 def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file and rename it to `target`: readers see the old file or the new one.
 
-    The file is open to those to whom its folder is open.
+    The file is open to those to whom its folder is open. In the working copy of a bucket, it is uploaded before.
 
     Raises:
         StorageError: The file cannot be written.
@@ -73,6 +71,8 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         share_like(temporary, target.parent)
         _flush(temporary)
+        if (copy := working_copy(out)) is not None:
+            copy.upload(temporary, target)  # first, so that what is here under its name is in the bucket
         os.replace(temporary, target)
         _flush(target.parent)
     except Exception as error:
@@ -84,6 +84,40 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove(out: Path, path: Path) -> None:
+    """Delete a stored file, in the bucket first if there is one. It need not exist. Raises OSError or StorageError."""
+    if (copy := working_copy(out)) is not None:
+        copy.delete(path)
+    path.unlink(missing_ok=True)
+
+
+def move(out: Path, source: Path, target: Path) -> bool:
+    """Move a stored file that does not verify, and return whether it was moved. Its target must not exist.
+
+    In a working copy, the object is moved too, unless it differs: then only this machine's copy is damaged, and the
+    object replaces it.
+
+    Raises:
+        OSError: The file is gone, or cannot be moved.
+        StorageError: The bucket cannot be used.
+    """
+    copy = working_copy(out)
+    if copy is not None and copy.restore(source):
+        return False
+    make_folder(target.parent)
+    if copy is not None:
+        copy.upload(source, target)
+        copy.delete(source)
+    os.replace(source, target)
+    return True
+
+
+def is_stored(out: Path, path: Path) -> bool:
+    """Return whether a file is stored now: in the bucket, if there is one."""
+    copy = working_copy(out)
+    return path.is_file() if copy is None else copy.has(path)
 
 
 def _disk_error(error: BaseException | None, outer: BaseException | None) -> OSError | None:
@@ -189,8 +223,12 @@ def _flush(path: Path) -> None:
 
 def publish_json(out: Path, target: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON document with its own hash, atomically."""
-    text = json.dumps(_stamped(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    publish(out, target, lambda path: path.write_text(text, encoding="utf-8"))
+    publish(out, target, lambda path: path.write_bytes(json_bytes(value)))
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """Return the content of a JSON document with its own hash."""
+    return (json.dumps(_stamped(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def publish_table(out: Path, target: Path, table: pa.Table, meta: Mapping[str, Any]) -> None:
@@ -283,8 +321,28 @@ def translate_read_errors(path: Path) -> Iterator[None]:
         raise DamagedFileError(f"{path}: {error}") from error
 
 
+_Read = TypeVar("_Read")
+
+
+def _read_sound(path: Path, read: Callable[[], _Read]) -> _Read:
+    """Return what `read` returns; if the file is a damaged working copy of a sound object, after restoring it."""
+    try:
+        return read()
+    except MissingFileError:
+        raise
+    except DamagedFileError:
+        copy = containing(path)
+        if copy is None or not copy.restore(path):
+            raise
+        return read()
+
+
 def read_meta(path: Path) -> dict[str, Any]:
     """Return the metadata of a stored Parquet file, from its last bytes alone. Raises DamagedFileError."""
+    return _read_sound(path, lambda: _read_meta(path))
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
     with translate_read_errors(path):
         with open(path, "rb", buffering=0, opener=without_waiting) as file:
             size = os.fstat(file.fileno()).st_size
@@ -332,7 +390,13 @@ def read_table(
     Raises:
         DamagedFileError: The file does not verify.
     """
-    meta = read_meta(path) if meta is None else meta
+    return _read_sound(path, lambda: _read_table(path, schema, columns, meta))
+
+
+def _read_table(
+    path: Path, schema: pa.Schema | None, columns: list[str] | None, meta: Mapping[str, Any] | None
+) -> pa.Table:
+    meta = _read_meta(path) if meta is None else meta
     with translate_read_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
         rows, content = meta["rows"], meta["content"]
@@ -348,8 +412,12 @@ def read_table(
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return a stored JSON document. Raises DamagedFileError."""
-    with translate_read_errors(path):
-        return _unstamped(read_json_object(path))
+
+    def read() -> dict[str, Any]:
+        with translate_read_errors(path):
+            return _unstamped(read_json_object(path))
+
+    return _read_sound(path, read)
 
 
 # The root of studies.

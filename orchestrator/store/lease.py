@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -20,12 +22,15 @@ from typing import Any
 
 import psutil
 
-from orchestrator.store.files import DamagedFileError, publish_json, read_json
+from orchestrator.store.files import DamagedFileError, json_bytes, publish_json, read_json
 from orchestrator.store.records import MAX_TIME
+from orchestrator.store.working_copy import LeaseChain, working_copy
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError
 from orchestrator.utils.records import check_fields
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT = 5.0  # seconds between renewals
 LEASE_TYPES: dict[str, type] = {
@@ -35,6 +40,7 @@ LEASE_TYPES: dict[str, type] = {
     "ticks": int,
 }
 REQUIRED = ("name", "user", "host", "pid", "since", "beat")
+RELEASED = b""  # content of the object that releases a lease in a bucket
 STALE = 60.0  # seconds since the last renewal from which on the holder counts as dead
 WATCHED = 2.5  # heartbeats for which a lease that looks stale is watched before it is taken over
 
@@ -46,6 +52,9 @@ class Lease:
     looks old or in the future, the holder's clock or this one may be wrong, so entering waits for WATCHED heartbeats
     whether another one follows. If two drivers enter at the same moment, the one whose name stays in the file
     continues. Entering raises UserError while another driver holds the lease.
+
+    In a bucket, the lease is a LeaseChain, which only one driver can hold: one that finds its lease taken at a renewal
+    stops as after Ctrl-C.
     """
 
     def __init__(self, out: Path, path: Path, part: str | None = None) -> None:
@@ -62,10 +71,17 @@ class Lease:
         self._since = time.time()
         self._name = uuid.uuid4().hex
         self._thread = threading.Thread(target=self._renew_until_released, daemon=True)
+        copy = working_copy(out)
+        self._chain = None if copy is None else LeaseChain(copy, path)
+        self._is_lost = False
+        self._is_in_main_thread = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Lease:
         self._raise_if_held(self._holder() or self._beating())
-        self._renew()
+        if not self._renew():
+            self._raise_if_held(self._holder())
+            remedy = "another driver has begun with it at the same moment: follow it with `status`"
+            raise UserError("sweep", self._path.parent.name, remedy)
         try:
             self._raise_if_held(self._holder())
         except UserError:
@@ -82,6 +98,11 @@ class Lease:
         self._delete_own_file()
 
     def _delete_own_file(self) -> None:
+        if self._chain is not None:
+            with contextlib.suppress(UserError):
+                if not self._is_lost:
+                    self._chain.append(RELEASED)
+            return
         with contextlib.suppress(OSError, UserError, DamagedFileError):
             if read_json(self._path).get("name") == self._name:
                 self._path.unlink()
@@ -100,6 +121,7 @@ class Lease:
 
     def _holder(self) -> dict[str, Any] | None:
         """Return the lease of another driver on the sweep or on an overlapping part; None if there is none."""
+        self._look()
         others = (held for held in holders(self._path.parent, self._path) if held.get("name") != self._name)
         return next((held for held in others if not _are_disjoint(self._part, held.get("part"))), None)
 
@@ -118,32 +140,62 @@ class Lease:
 
     def _overlapping(self) -> list[dict[str, Any]]:
         """Return the leases of other drivers on an overlapping part, stale or not, unless their process has ended."""
+        self._look()
         leases = map(_read, sorted({*self._path.parent.glob("lease*.json"), self._path}))
         others = (held for held in leases if held is not None and held["name"] != self._name and not _has_ended(held))
         return [held for held in others if not _are_disjoint(self._part, held.get("part"))]
 
-    def _renew(self) -> None:
-        publish_json(
-            self._out,
-            self._path,
-            {
-                "name": self._name,
-                "part": self._part,
-                "user": _user(),
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "born": _process_start_time(os.getpid()),
-                "ticks": _start_ticks(os.getpid()),
-                "since": self._since,
-                "beat": time.time(),
-            },
-        )
+    def _look(self) -> None:
+        """Bring the leases of a sweep in a bucket to its state."""
+        if self._chain is not None:
+            self._chain.look()
+
+    def _renew(self) -> bool:
+        """Write the time of this heartbeat. Return False if another driver has got the lease in a bucket."""
+        document = {
+            "name": self._name,
+            "part": self._part,
+            "user": _user(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": _process_start_time(os.getpid()),
+            "ticks": _start_ticks(os.getpid()),
+            "since": self._since,
+            "beat": time.time(),
+        }
+        if self._chain is not None:
+            return self._chain.append(json_bytes(document))
+        publish_json(self._out, self._path, document)
+        return True
 
     def _renew_until_released(self) -> None:
         while not self._released.wait(HEARTBEAT):
             with contextlib.suppress(UserError):  # the sweep itself reports a full disk
-                if self._holder() is None:  # otherwise this driver was paused and another one has taken the lease
+                if self._chain is not None:
+                    if not self._renew():
+                        self._lose()
+                        return
+                elif self._holder() is None:  # otherwise this driver was paused and another one has taken the lease
                     self._renew()
+
+    def _lose(self) -> None:
+        """Stop this driver as Ctrl-C does: another one took it for dead and has taken the lease."""
+        self._is_lost = True
+        logger.warning("Another driver has taken over this sweep: nothing more is started, and what is stored stays.")
+        if self._is_in_main_thread:  # otherwise the signal would end what the main thread is doing
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def release(out: Path, path: Path) -> None:
+    """Release a lease that this process holds, without its Lease object, because its main thread no longer answers."""
+    copy = working_copy(out)
+    if copy is None:
+        path.unlink(missing_ok=True)
+        return
+    chain = LeaseChain(copy, path)
+    with contextlib.suppress(UserError):
+        chain.look()
+        chain.append(RELEASED)
 
 
 def holders(folder: Path, *also: Path) -> list[dict[str, Any]]:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.store.errors import StorageError
 from orchestrator.store.files import (
     DamagedFileError,
     MissingFileError,
-    StorageError,
     publish_table,
     read_meta,
     read_table,
+    remove,
     translate_read_errors,
 )
 from orchestrator.store.schemas import LOG_PROBABILITIES
@@ -121,7 +122,7 @@ class LogProbabilities:
         sources = [path for path, _, _ in batch if path != merged]
         for path in sources:
             try:
-                path.unlink(missing_ok=True)
+                remove(self._study.out, path)
             except OSError as error:
                 raise StorageError("out", self._study.out, f"cannot remove a merged part ({error.strerror})") from error
         return len(sources)

@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.store.errors import StorageError
 from orchestrator.store.files import (
     DamagedFileError,
     MissingFileError,
-    StorageError,
     publish_table,
     read_meta,
     read_table,
+    remove,
     table_hash,
     translate_read_errors,
 )
@@ -124,7 +125,7 @@ class PartFolder(ABC):
     def remove(self, part: Part) -> None:
         """Delete a part whose tasks have all been read back from another part. Raises StorageError if that fails."""
         try:
-            part.path.unlink(missing_ok=True)
+            remove(self._study.out, part.path)
         except OSError as error:
             raise StorageError("out", self._study.out, f"cannot remove a merged part ({error.strerror})") from error
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 
-from orchestrator.store.files import DamagedFileError
+from orchestrator.store.files import DamagedFileError, move
 from orchestrator.store.part_index import PartIndex
 from orchestrator.store.parts import TaskKeys
 from orchestrator.utils.names import is_safe_name
-from orchestrator.utils.private import make_folder
 
 
 class StudyFolder:
@@ -74,11 +72,9 @@ class StudyFolder:
         if target.exists():
             target = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
         try:
-            make_folder(target.parent)
-            os.replace(path, target)
+            return target if move(self.out, path, target) else None
         except OSError:
             return None  # the file is gone, or the disk is read-only: it is ignored either way
-        return target
 
     def damaged(self) -> list[Path]:
         """Return the files in `damaged/`."""

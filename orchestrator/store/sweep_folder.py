@@ -25,6 +25,7 @@ from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.records import DAMAGED, RunRecord, SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.tracking_log import TRACKING
+from orchestrator.store.working_copy import pull
 from orchestrator.sweep.blocks import PooledPrompts
 from orchestrator.sweep.grid import Sweep
 from orchestrator.sweep.tasks import PromptSet
@@ -299,7 +300,11 @@ class StoredSweep:
         return self._judged[judge_id]
 
     def refresh(self) -> None:
-        """Clear the cached record and lists of parts: call this after new parts or runs were stored."""
+        """Clear the cached record and lists of parts: call this after new parts or runs were stored.
+
+        In the working copy of a bucket, what other machines have stored is pulled first.
+        """
+        pull(self.study.root)
         self._record = None
         self._generations = None
         self._judged.clear()

@@ -13,7 +13,9 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from orchestrator.store.errors import StorageError
 from orchestrator.store.files import TMP, publish, temporary_folders
+from orchestrator.store.working_copy import working_copy
 
 TOKEN = "token-"  # prefix of a token's name
 DAY = 24 * 3600
@@ -37,7 +39,14 @@ def remove_disk_token(out: Path, token: str) -> None:
 
 
 def sees_disk(out: Path, token: str) -> bool:
-    """Return whether `out`, as this process sees it, is on the disk on which the token was left."""
+    """Return whether `out`, as this process sees it, is on the disk on which the token was left.
+
+    A working copy that this process could not upload from is not.
+    """
+    try:
+        working_copy(out)
+    except StorageError:  # its environment names another server or cache
+        return False
     return bool(token) and (out / TMP / token).exists()
 
 

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+from orchestrator.utils.addresses import shown
+
 
 class ExitCode(IntEnum):
     """Exit codes of the command line. Scripts rely on these numbers."""
@@ -34,9 +36,9 @@ class UserError(Exception):
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        shown = str(value)
-        shown = shown if len(shown) <= 200 else shown[:197] + "..."
-        super().__init__(f"{field} {remedy}" if value is None else f"{field}={shown}: {remedy}")
+        text = shown(str(value))
+        text = text if len(text) <= 200 else text[:197] + "..."
+        super().__init__(shown(f"{field} {remedy}" if value is None else f"{field}={text}: {remedy}"))
         self.field = field
         self.value = value
         self.remedy = remedy

@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import TextIO
 
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.sanitize import sanitize
 
 ROOTS = ("orchestrator", "workers")
@@ -13,10 +14,10 @@ ROOTS = ("orchestrator", "workers")
 
 
 class _SafeFormatter(logging.Formatter):
-    """Formatter of messages in which names cannot control the terminal that shows a log."""
+    """Formatter of messages in which names cannot control the terminal, and buckets are shown by their addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return sanitize(super().format(record))
+        return sanitize(shown(super().format(record)))
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):

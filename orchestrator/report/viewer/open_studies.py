@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,11 @@ from orchestrator.store.discovery import find_study_roots
 from orchestrator.store.part_index import Signature, signature, signatures
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.working_copy import pull
 from orchestrator.utils.errors import UserError
+
+PULLED = 3.0
+"""Seconds for which the working copy of a bucket is shown before it is pulled again."""
 
 
 @dataclass
@@ -35,10 +41,12 @@ class OpenStudies:
         self._root = root.absolute()
         self._studies: dict[Path, _OpenStudy] = {}
         self._lock = threading.Lock()
+        self._pulled = -math.inf
 
     def studies(self) -> list[Study]:
         """Return the studies that can be opened. A study is opened again if its study.json has changed."""
         with self._lock:
+            self._pull()
             roots: list[Path] = []
             with contextlib.suppress(UserError):
                 roots = find_study_roots(self._root)
@@ -72,6 +80,14 @@ class OpenStudies:
                 path = opened.root / "sweeps" / sweep
                 return SweepFolder(opened, path) if signature(path / "sweep.json") is not None else None
         return None
+
+    def _pull(self) -> None:
+        """Bring a working copy to the state of its bucket, if the last time is PULLED seconds ago."""
+        if time.monotonic() - self._pulled < PULLED:
+            return
+        with contextlib.suppress(UserError):  # what is here can be shown without the bucket
+            pull(self._root)
+        self._pulled = time.monotonic()
 
     def _names(self, study: Study) -> Iterator[str]:
         """Yield the names of the folders of a study's sweeps. If the root is a sweep, only its own."""

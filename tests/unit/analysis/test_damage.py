@@ -15,7 +15,8 @@ import pytest
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.recomputation import recompute
 from orchestrator.analysis.verification import verify_study
-from orchestrator.store.files import DamagedFileError, StorageError
+from orchestrator.store.errors import StorageError
+from orchestrator.store.files import DamagedFileError
 from orchestrator.store.records import RunRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.store import files
+from orchestrator.store.errors import StorageError
 from orchestrator.store.files import (
     DamagedFileError,
-    StorageError,
     publish,
     publish_json,
     read_json,

@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.pipeline.rejudge import with_judges
 from orchestrator.store.directions import Directions
-from orchestrator.store.files import DamagedFileError, StorageError, publish_json, read_json
+from orchestrator.store.errors import StorageError
+from orchestrator.store.files import DamagedFileError, publish_json, read_json
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.store import observations
+from orchestrator.store.errors import StorageError
 from orchestrator.store.files import (
     DamagedFileError,
-    StorageError,
     publish_table,
     read_table,
 )

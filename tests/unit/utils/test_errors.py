@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from orchestrator.store.files import StorageError
+from orchestrator.store.errors import StorageError
 from orchestrator.utils.errors import UserError, did_you_mean
 
 
