@@ -13,6 +13,7 @@ import pytest
 from orchestrator.analysis.landscape import primary_rows
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
+from orchestrator.pipeline.estimate import estimate_sweep
 from orchestrator.pipeline.growth import check_goals, overrides_of
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import load_probe_sets
@@ -33,6 +34,7 @@ from workers.engines.base import EngineSpec
 pytestmark = pytest.mark.thorough
 
 SWEEP = ("engine=dummy", "grid.directions=2", "grid.steps=4", "probes.limit=6")
+FILE = ("probes=custom", "probes.path=FILE")
 
 
 def prepared(out: Path, *overrides: str) -> PreparedSweep:
@@ -133,24 +135,31 @@ def test_a_sweep_adds_blocks_and_directions_to_the_same_end_after_any_kill(tmp_p
     assert outcome is not None and outcome.probes == 6 * blocks and summary.results[0].prompts == 6 * blocks
 
 
+def test_the_plan_of_a_sweep_with_goals_over_probes_names_its_blocks(tmp_path: Path) -> None:
+    goals = ("until.over=both", "until.visage=30")
+    plan = estimate_sweep(compose([*SWEEP, f"out={tmp_path}", *goals]), Presets())
+    (note,) = (note for note in plan.notes if note.startswith("until: "))
+    assert "2 x 5 points with 1 of 16 blocks of probes" in note and "at most 16 blocks of probes" in note
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (("until.over=both",), "give until.visage or until.radius"),
         (("until.over=both", "until.visage=9", "grid.adaptive=true"), "needs verdicts at every point"),
         (
-            ("until.over=both", "until.visage=9", "probes=custom", "probes.path=FILE"),
-            "needs at least 6 probes that are not alike, and probes has 5",
+            ("until.over=both", "until.visage=9", *FILE, "probes.category=topic", "probes.limit=10"),
+            "needs at least 6 probes that are not alike, and probes has 10 in 5 clusters",
         ),
         (
-            ("until.over=both", "until.visage=9", "probes=custom", "probes.path=FILE", "probes.limit=3"),
+            ("until.over=both", "until.visage=9", *FILE, "probes.limit=3"),
             "probes is read in its file's order: set probes.shuffle=0",
         ),
     ],
 )
 def test_goals_over_probes_that_cannot_be_are_refused(overrides: Sequence[str], message: str, tmp_path: Path) -> None:
     file = tmp_path / "probes.csv"
-    file.write_text("text\n" + "".join(f"request {i}\n" for i in range(5)))
+    file.write_text("text,topic\n" + "".join(f"request {i},{i % 5}\n" for i in range(10)))
     with pytest.raises(UserError, match=message):
         check_goals(prepared(tmp_path, *(text.replace("FILE", str(file)) for text in overrides)))
 
