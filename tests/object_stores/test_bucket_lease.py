@@ -133,6 +133,15 @@ def test_a_paused_driver_loses_its_lease_and_stops(
     assert "Another driver has taken over this sweep" in caplog.text
 
 
+def test_a_number_that_was_deleted_meanwhile_is_no_lease(address: str, path: Path) -> None:
+    paused = append_foreign(path)
+    for _ in range(LeaseChain.KEPT + 1):
+        append_foreign(path)
+    kept = numbers(address)
+    assert kept[0] > 2 and not paused.append(b"late")
+    assert numbers(address) == kept
+
+
 def test_two_that_follow_a_dead_driver_at_once_do_not_both_win(ceph: Store, use: Use) -> None:
     path = open_root(use(ceph)) / SWEEP / "lease.json"
     for _ in range(10):
