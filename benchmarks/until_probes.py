@@ -18,8 +18,9 @@ from benchmarks.coverage import MIXED, PLATEAUS
 from benchmarks.population import Model, Population
 from benchmarks.results import section, table
 from benchmarks.until import goal
-from orchestrator.analysis.growth import RADIUS, VISAGE, Goals, Growth, LeftOut, Supply, decide
+from orchestrator.analysis.growth import RADIUS, VISAGE, Goals, Growth, decide
 from orchestrator.analysis.intervals import CONFIDENCE
+from orchestrator.analysis.probe_blocks import LeftOut, ProbeBlocks
 from orchestrator.sweep.grid import Grid
 from orchestrator.utils.choices import GoalOver
 
@@ -118,7 +119,7 @@ class File:
 def grow_to_its_end(file: File, goals: Goals, rng: np.random.Generator) -> tuple[Grid, Growth]:
     """Measure directions and blocks of a model until the goals are met or nothing is added."""
     grid, refused = Grid(steps=20, directions=3), list[np.ndarray]()
-    supply = Supply(1, (BLOCK,) * BLOCKS, tuple(map(tuple, file.clusters.reshape(BLOCKS, BLOCK).tolist())))
+    supply = ProbeBlocks(1, (BLOCK,) * BLOCKS, tuple(map(tuple, file.clusters.reshape(BLOCKS, BLOCK).tolist())))
     while True:
         if len(refused) < grid.lines:
             refused += list(file.refused(rng, grid.lines - len(refused), FILE))

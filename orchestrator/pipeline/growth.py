@@ -20,11 +20,11 @@ from orchestrator.analysis.growth import (
     VISAGE,
     Goals,
     Growth,
-    Supply,
     finest_step,
     grow,
     places_of,
 )
+from orchestrator.analysis.probe_blocks import ProbeBlocks
 from orchestrator.analysis.requested import Requested
 from orchestrator.config.schema import Config
 from orchestrator.judges import first_text_judge
@@ -45,7 +45,7 @@ def goals_of(config: Config) -> Goals:
     return Goals(config.until.visage, config.until.radius, config.until.over)
 
 
-def _supply(prepared: PreparedSweep, deciding: PromptSet) -> Supply:
+def _supply(prepared: PreparedSweep, deciding: PromptSet) -> ProbeBlocks:
     """Return the probes that a sweep has and may add: its blocks, up to the first without deciding probes."""
     blocks = prepared.blocks or (prepared.prompt_sets,)
     used = prepared.blocks_of(prepared.sweep)
@@ -54,7 +54,7 @@ def _supply(prepared: PreparedSweep, deciding: PromptSet) -> Supply:
     every = list(itertools.chain(*prompts[:usable]))
     in_clusters = prepared.config.until.over == GoalOver.both
     labels = iter(cluster_probes(every).labels if in_clusters else range(len(every)))
-    return Supply(
+    return ProbeBlocks(
         used,
         tuple(sum(len(p.prompts) for p in block) for block in blocks[:usable]),
         tuple(tuple(itertools.islice(labels, len(of_block))) for of_block in prompts[:usable]),

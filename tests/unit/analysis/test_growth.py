@@ -12,13 +12,11 @@ from orchestrator.analysis.growth import (
     MOST_POINTS,
     Goals,
     Growth,
-    LeftOut,
-    ProbeCounts,
-    Supply,
     decide,
     finest_step,
     grow,
 )
+from orchestrator.analysis.probe_blocks import LeftOut, ProbeBlocks, ProbeCounts
 from orchestrator.sweep.directions.towards import TowardsDirection
 from orchestrator.sweep.grid import Grid
 from orchestrator.utils.choices import GoalOver, GridKind
@@ -116,10 +114,12 @@ def singles(probes: int, blocks: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(probes * block, probes * (block + 1))) for block in range(blocks))
 
 
-def over_probes(spread: float, of_probes: float, blocks: int, available: int, **goals: float) -> tuple[Growth, Supply]:
+def over_probes(
+    spread: float, of_probes: float, blocks: int, available: int, **goals: float
+) -> tuple[Growth, ProbeBlocks]:
     """Decide on a sweep of 8 directions whose probes give up at alphas that vary by direction and by probe."""
     rng = np.random.default_rng(0)
-    supply = Supply(blocks, (20,) * available, singles(20, available))
+    supply = ProbeBlocks(blocks, (20,) * available, singles(20, available))
     grid = dataclasses.replace(LINE, directions=8)
     edges = 0.3 + spread * rng.standard_normal((8, 1)) + of_probes * rng.standard_normal(20 * available)[: 20 * blocks]
     alphas = np.abs(np.array(grid.coordinates()[0]))
@@ -134,7 +134,7 @@ def test_blocks_are_added_where_probes_are_what_makes_the_number_uncertain_and_d
     assert growth.blocks == 2 and growth.next == dataclasses.replace(LINE, directions=8)
     growth, _ = over_probes(0.08, 0.002, 1, 4, visage=2)
     assert growth.blocks == 1 and growth.next is not None and growth.next.directions > 8
-    alone = decide(LINE, lines(LINE, [0.2, 0.22, 0.24] * 2), Goals(visage=2), Supply(1, (20, 20), singles(20, 2)))
+    alone = decide(LINE, lines(LINE, [0.2, 0.22, 0.24] * 2), Goals(visage=2), ProbeBlocks(1, (20, 20), singles(20, 2)))
     assert alone.blocks == 1, "goals over directions add no probes"
 
 
@@ -152,13 +152,15 @@ def test_more_blocks_narrow_the_interval_and_directions_alone_never_know_the_pro
     assert wide is not None and wider is not None and 0.2 < wide / wider < 0.7
     both, supply = over_probes(0.002, 0.08, 4, 4, visage=0.5)
     assert len(supply.labels) == 80 and supply.counts[3] == ProbeCounts(80, 80, 80)
-    assert Supply(2, (50, 50), singles(50, 2)).labels.max() == 33, "three probes in a group, and two in the last one"
+    assert ProbeBlocks(2, (50, 50), singles(50, 2)).labels.max() == 33, (
+        "three probes in a group, and two in the last one"
+    )
     assert both.progress[0].half_width == wide
 
 
 def test_the_interval_over_probes_is_that_of_their_means_where_the_number_is_a_mean() -> None:
     """With no spread between directions, VISAGE is a mean over probes, and its pseudo-values are theirs."""
-    supply = Supply(1, (20,), singles(20, 1))
+    supply = ProbeBlocks(1, (20,), singles(20, 1))
     grid, rng = dataclasses.replace(LINE, directions=6), np.random.default_rng(1)
     alphas = np.abs(np.array(grid.coordinates()[0]))
     of_line = (alphas[:, None] <= rng.choice([0.2, 0.3, 0.5], 20)).astype(float)
@@ -171,11 +173,11 @@ def test_the_interval_over_probes_is_that_of_their_means_where_the_number_is_a_m
 
 
 def test_groups_hold_whole_clusters_which_keep_their_group_while_blocks_are_added() -> None:
-    supply = Supply(2, (40, 40), ((*range(20), *range(20)), (*range(20), *range(20, 40))))
-    assert Supply(1, supply.responses, supply.clusters).labels.tolist() == [*range(20), *range(20)]
+    supply = ProbeBlocks(2, (40, 40), ((*range(20), *range(20)), (*range(20), *range(20, 40))))
+    assert ProbeBlocks(1, supply.responses, supply.clusters).labels.tolist() == [*range(20), *range(20)]
     assert supply.labels.tolist() == [*range(20), *range(20), *range(20), *np.arange(20, 40) // 2 + 10]
     assert supply.counts == (ProbeCounts(40, 20, 20), ProbeCounts(80, 40, 29)), "20 groups of 3, and 10 of 2"
-    few = Supply(2, (40, 40), ((*range(5),) * 8,) * 2)
+    few = ProbeBlocks(2, (40, 40), ((*range(5),) * 8,) * 2)
     assert [each.groups for each in few.counts] == [5, 5], "more probes of the same clusters are no new groups"
 
 
@@ -187,11 +189,11 @@ def test_probes_that_agree_within_clusters_know_as_much_as_one_probe_of_each() -
     refused = [(alphas[:, None] < edges).astype(float)] * 8
     asr = [100.0 - 100.0 * of_line.mean(axis=-1) for of_line in refused]
     goals = Goals(visage=2, over=GoalOver.both)
-    single, twice = Supply(1, (20,), singles(20, 1)), Supply(1, (40,), ((*range(20), *range(20)),))
+    single, twice = ProbeBlocks(1, (20,), singles(20, 1)), ProbeBlocks(1, (40,), ((*range(20), *range(20)),))
     doubled = [np.concatenate([of_line, of_line], axis=-1) for of_line in refused]
     alone, pairs, blind = (
         decide(grid, asr, goals, supply, LeftOut.of(supply, of_lines)).progress[0].half_width
-        for supply, of_lines in ((single, refused), (twice, doubled), (Supply(1, (40,), singles(40, 1)), doubled))
+        for supply, of_lines in ((single, refused), (twice, doubled), (ProbeBlocks(1, (40,), singles(40, 1)), doubled))
     )
     assert alone is not None and pairs == pytest.approx(alone)
     assert blind is not None and blind < 0.9 * alone
@@ -199,7 +201,7 @@ def test_probes_that_agree_within_clusters_know_as_much_as_one_probe_of_each() -
 
 def test_groups_of_unequal_sizes_have_the_variance_of_a_weighted_jackknife() -> None:
     """Where VISAGE is a mean over probes, leaving out groups estimates the variance of a mean of whole groups."""
-    supply = Supply(1, (20,), ((0,) * 4 + (1,) * 4 + tuple(range(2, 14)),))
+    supply = ProbeBlocks(1, (20,), ((0,) * 4 + (1,) * 4 + tuple(range(2, 14)),))
     rng = np.random.default_rng(4)
     grid = dataclasses.replace(LINE, directions=6)
     alphas = np.abs(np.array(grid.coordinates()[0]))
