@@ -49,8 +49,8 @@ from benchmarks.published_ways import (
 from benchmarks.results import machine, section, table
 from orchestrator.analysis.adaptive.geometry import Node
 from orchestrator.analysis.requested import AdaptiveLine
-from orchestrator.store.files import read_json
 from orchestrator.utils.json_lines import read_lines
+from orchestrator.utils.parsing import read_json_object
 
 WAYS = (PUBLISHED, TUNED, WHOLE, EARLY)
 ADAPTIVE = "adaptive"
@@ -238,7 +238,7 @@ def operations(visited: Sequence[Visited], prompt_tokens: int) -> float:
     """
     model = prepared_grid("line").model
     assert model is not None
-    shape = read_json(model.path / "config.json")
+    shape = read_json_object(model.path / "config.json")
     vocabulary = shape["vocab_size"] * shape["hidden_size"]
     layers = model.n_parameters - vocabulary
     return math.fsum(
