@@ -39,7 +39,7 @@ GOALS = (
     (RADIUS, 0.08, (MIXED, TEXTS)),
 )
 OF_RADIUS = 3
-"""How many times as many sweeps are simulated for a radius, because it is undefined in most of them."""
+"""Factor by which more sweeps are simulated for a radius, because it is undefined in most of them."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ class Dtype(StrEnum):
 
 
 class GoalOver(StrEnum):
-    """What the intervals of a sweep's goals are over."""
+    """Population that the intervals of a sweep's goals are about."""
 
     directions = "directions"
     both = "both"

@@ -200,7 +200,7 @@ def test_probes_that_agree_within_clusters_know_as_much_as_one_probe_of_each() -
 
 
 def test_groups_of_unequal_sizes_have_the_variance_of_a_weighted_jackknife() -> None:
-    """Where VISAGE is a mean over probes, leaving out groups estimates the variance of a mean of whole groups."""
+    """Check that leaving out groups estimates the variance of a mean of groups where VISAGE is a mean over probes."""
     supply = ProbeBlocks(1, (20,), ((0,) * 4 + (1,) * 4 + tuple(range(2, 14)),))
     rng = np.random.default_rng(4)
     grid = dataclasses.replace(LINE, directions=6)
