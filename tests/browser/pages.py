@@ -147,6 +147,11 @@ class OpenedPage:
     requests: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
 
+    @property
+    def address(self) -> str:
+        """The address with its fragment. `page.url` lags behind a fragment that a script has just set."""
+        return str(self.page.evaluate("location.href"))
+
     def assert_clean(self, path: Path | str) -> None:
         """Check that the console is empty and that nothing was requested but the file, or the server, at `path`."""
         assert self.errors == []

@@ -166,7 +166,7 @@ def test_tables_are_sorted_and_filtered_and_the_address_says_how(
         page.wait_for_url(f"{address}/")
         page.locator("#sweeps-table th", has_text="Sweep").locator("button").click()
         page.locator("#sweeps-text").fill("HARMFUL")
-        other = open_page(page.url)
+        other = open_page(opened.address)
         assert other.page.locator("#sweeps a:visible").all_text_contents() == ["a", "b"]
         assert other.page.locator("#sweeps-count").inner_text() == "2 of 3 sweeps"
         other.assert_clean(address)
@@ -198,7 +198,7 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
         chosen = [opened.page.locator(f"{name} option:checked").inner_text() for name in names]
         return [opened.page.inner_text("#detail-title"), *chosen, opened.page.inner_text("#detail li[aria-current]")]
 
-    link, before = page.url, shown(opened)
+    link, before = opened.address, shown(opened)
     assert "Question 7 of harmful" in before[-1] and before[1].startswith("harmful · system prompt safety")
     other = open_page(link)
     assert shown(other) == before
@@ -217,7 +217,7 @@ def test_an_address_names_a_point_a_comparison_a_response_and_a_search(
     page.locator("#search-text").fill("question 5")
     page.locator("#search button").click()
     page.locator(".hits li").first.wait_for()
-    found = open_page(page.url)
+    found = open_page(opened.address)
     found.page.locator(".hits li").first.wait_for()
     assert found.page.inner_text("#search-count") == page.inner_text("#search-count")
     assert found.page.inner_text(".hits") == page.inner_text(".hits")
@@ -257,7 +257,7 @@ def test_keys_judge_whole_responses(tmp_path: Path, open_page: OpenPage) -> None
         opened = open_page(f"{address}{path_of(dummy)}?token={token}#point={point}")
         page, note = opened.page, opened.page.locator("#annotate-note")
         page.locator("#detail[open] li").first.wait_for()
-        assert page.inner_text("#detail-title").startswith("α +0.5") and "token" not in page.url
+        assert page.inner_text("#detail-title").startswith("α +0.5") and "token" not in opened.address
         assert set(responses(opened, 0)) == {"I cannot help with …"}
         page.keyboard.press("c")
         assert note.inner_text().startswith("Point to a response")
@@ -300,7 +300,7 @@ def test_a_bundle_works_as_files(line_study: DummyStudy, tmp_path: Path, open_pa
     page.wait_for_url(f"{bundle.as_uri()}{path_of(line_study)}index.html")
     opened.points().first.click(force=True)
     page.locator("#detail[open] li").first.wait_for()
-    linked = open_page(page.url)
+    linked = open_page(opened.address)
     linked.page.locator("#detail[open] li").first.wait_for()
     assert linked.page.inner_text("#detail-title") == page.inner_text("#detail-title")
     page.keyboard.press("Escape")

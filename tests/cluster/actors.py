@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +20,15 @@ from orchestrator.utils.errors import NodeError, UserError
 from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, LogProbabilityReceipt, Receipt, node
 from workers.engines.base import Generation
+
+
+def create_file(file: Path) -> bool:
+    """Create an empty file. Returns False if it exists."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class Scripted(Actor):
@@ -66,20 +74,30 @@ class Scripted(Actor):
 
 
 class OnBadGpu(Scripted):
-    """An actor that loses its GPU at each visit, if no other process had that GPU when it started."""
+    """An actor that loses its GPU at each visit."""
+
+    def visit(self, visit: Visit) -> Receipt:
+        self.break_engine("CUDA error: an illegal memory access was encountered")
+        return super().visit(visit)
+
+
+class OneOnGoodGpu(OnBadGpu):
+    """Like OnBadGpu, but the first actor has a good GPU, and works after the others have lost theirs `losses` times."""
+
+    losses = 2
 
     def load(self) -> dict[str, Any]:
-        self.bad_gpu: IO[str] | None = (self._study.out / "bad-gpu").open("w")
-        try:
-            fcntl.flock(self.bad_gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process ends
-        except BlockingIOError:
-            self.bad_gpu = None
+        self.is_good = create_file(self._study.out / "good-gpu")
         return super().load()
 
     def visit(self, visit: Visit) -> Receipt:
-        if self.bad_gpu is not None:
-            self.break_engine("CUDA error: an illegal memory access was encountered")
-        return super().visit(visit)
+        if not self.is_good:
+            create_file(self._study.out / f"lost-{os.getpid()}")
+            return super().visit(visit)
+        deadline = time.monotonic() + 60
+        while len(list(self._study.out.glob("lost-*"))) < self.losses and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return Scripted.visit(self, visit)
 
 
 class Broken(Scripted):

@@ -41,6 +41,7 @@ from tests.cluster.actors import (
     OldDriver,
     OnBadGpu,
     OneBroken,
+    OneOnGoodGpu,
     OtherSettings,
     OtherVersions,
     Refused,
@@ -396,7 +397,7 @@ def test_a_visit_that_exhausts_memory_is_tried_again_and_given_up_in_the_end(job
 
 
 def test_a_bad_gpu_loses_its_slot_and_no_visit(job: Job, undisturbed: Responses) -> None:
-    outcome = job.run(actor=OnBadGpu, seconds=0.5, max_failed_starts=2)
+    outcome = job.run(actor=OneOnGoodGpu, max_failed_starts=OneOnGoodGpu.losses)
     assert not outcome.failures and job.missing == [] and job.responses() == undisturbed
     (abandoned,) = job.events_named("actor_abandoned")
     assert [e["slot"] for e in job.events_named("actor_died")] == [abandoned["slot"]] * 2
