@@ -21,17 +21,35 @@ from orchestrator.utils.hashing import content_id
 from workers.actor import Actor, LogProbabilityReceipt, Receipt, node
 from workers.engines.base import Generation
 
-
-def create_file(file: Path) -> bool:
-    """Create an empty file. Returns False if it exists."""
-    try:
-        file.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+HOLD = "hold"
+"""Name of a file in the study's folder that holds actors while it exists."""
+HOLD_LIMIT = 120.0
+"""Seconds after which a held visit fails."""
 
 
-class Scripted(Actor):
+def is_first(out: Path, occasion: str = "") -> bool:
+    """Return True to the first caller for this folder and occasion, and False to all others."""
+    with contextlib.suppress(FileExistsError):
+        (out / f"first{occasion}").touch(exist_ok=False)
+        return True
+    return False
+
+
+class Held(Actor):
+    """An actor that runs no visit while the test holds its actors (see `Job.hold`)."""
+
+    is_held = True
+
+    def visit(self, visit: Visit) -> Receipt:
+        deadline = time.monotonic() + HOLD_LIMIT
+        while self.is_held and (self._study.out / HOLD).exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"held for {HOLD_LIMIT} s")
+            time.sleep(0.02)
+        return super().visit(visit)
+
+
+class Scripted(Held):
     """Follow the instruction in the file named after the point's id.
 
     It is `before|after die|hang|raise|refuse|lose|exhaust [once]`. The last two let the engine lose its GPU, or run out
@@ -82,22 +100,14 @@ class OnBadGpu(Scripted):
 
 
 class OneOnGoodGpu(OnBadGpu):
-    """Like OnBadGpu, but the first actor has a good GPU, and works after the others have lost theirs `losses` times."""
-
-    losses = 2
+    """Like OnBadGpu, but the first actor has a good GPU. The others are never held."""
 
     def load(self) -> dict[str, Any]:
-        self.is_good = create_file(self._study.out / "good-gpu")
+        self.is_held = is_first(self._study.out)
         return super().load()
 
     def visit(self, visit: Visit) -> Receipt:
-        if not self.is_good:
-            create_file(self._study.out / f"lost-{os.getpid()}")
-            return super().visit(visit)
-        deadline = time.monotonic() + 60
-        while len(list(self._study.out.glob("lost-*"))) < self.losses and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return Scripted.visit(self, visit)
+        return Scripted.visit(self, visit) if self.is_held else super().visit(visit)
 
 
 class Broken(Scripted):
@@ -113,10 +123,11 @@ class Broken(Scripted):
 
 
 class OneBroken(Broken):
-    """Like Broken, but only the engine of the first actor fails."""
+    """Like Broken, but only the engine of the first actor fails, which is never held."""
 
     def load(self) -> dict[str, Any]:
-        self.working_visits = 2 if is_first(self._study.out) else 1000
+        self.is_held = not is_first(self._study.out)
+        self.working_visits = 1000 if self.is_held else 2
         return super().load()
 
 
@@ -126,7 +137,7 @@ class BrokenAtOnce(Broken):
     working_visits = 0
 
 
-class Closing(Actor):
+class Closing(Held):
     """An actor that writes a file when it is closed."""
 
     def close(self) -> None:
@@ -193,7 +204,7 @@ class Refused(Actor):
         raise UserError("model.path", "there", "the weights are quantized: use the unquantized model")
 
 
-class OtherVersions(Actor):
+class OtherVersions(Held):
     """Like Actor, but all except the first report another version of vLLM."""
 
     def load(self) -> dict[str, Any]:
@@ -203,7 +214,7 @@ class OtherVersions(Actor):
         return description
 
 
-class OldDriver(Actor):
+class OldDriver(Held):
     """Like Actor, but all except the first, which is ready soon, find that no engine runs on their machine."""
 
     def load(self) -> dict[str, Any]:
@@ -214,7 +225,7 @@ class OldDriver(Actor):
         return description
 
 
-class WithoutModel(Actor):
+class WithoutModel(Held):
     """Like Actor, but all except the first, which is ready soon, are on machines without the model."""
 
     def load(self) -> dict[str, Any]:
@@ -234,15 +245,7 @@ class DiesLoading(Actor):
         return {}
 
 
-def is_first(out: Path, occasion: str = "") -> bool:
-    """Return True to the first caller for this folder and occasion, and False to all others."""
-    with contextlib.suppress(FileExistsError):
-        (out / f"first{occasion}").touch(exist_ok=False)
-        return True
-    return False
-
-
-class Describes(Actor):
+class Describes(Held):
     """Like Actor, but the engine's identity has further fields. The first actor, which is ready soon, has its own."""
 
     def load(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from orchestrator.sweep.continuations import ContinuationBatch
 from orchestrator.sweep.grid import Grid, Sweep
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling, Visit, visits
 from orchestrator.utils.choices import EngineKind
+from tests.cluster.actors import HOLD, Held
 from workers.actor import Actor
 from workers.engines.base import EngineSpec
 
@@ -67,6 +68,7 @@ class Job:
         self.sweep = Sweep(Grid(steps=steps, directions=directions), tuple(s.id for s in self.sets))
         self.study = Study.create(out, StudyInfo("dummy", "dummy", "float32", 1))
         self.events: list[Event] = []
+        self._released: Callable[[], bool] = lambda: True
 
     @property
     def missing(self) -> list[Visit]:
@@ -74,10 +76,15 @@ class Job:
         stored = self.study.generations.stored()
         return visits(task for task in self.sweep.tasks() if task.key not in stored)
 
+    def hold(self, until: Callable[[], bool]) -> None:
+        """Let actors run no visit until a condition of the events holds, which is tested after each event."""
+        self._released = until
+        (self.study.out / HOLD).touch()
+
     def run(
         self,
         seconds: float = 0.0,
-        actor: type[Actor] = Actor,
+        actor: type[Actor] = Held,
         on_event: Callable[[Event], None] = lambda event: None,
         check_actor: Callable[[Mapping[str, Any]], None] = lambda description: None,
         only: Sequence[Visit] | None = None,
@@ -90,6 +97,8 @@ class Job:
         def observe(event: str, **fields: Any) -> None:
             self.events.append({"event": event, **fields})
             on_event(self.events[-1])
+            if self._released():
+                (self.study.out / HOLD).unlink(missing_ok=True)
 
         settings = {"actors": 2, "cpus_per_actor": 0, **policy}
         spec = EngineSpec(kind=EngineKind.dummy, seconds=seconds)
@@ -102,6 +111,10 @@ class Job:
 
     def events_named(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]
+
+    def slots(self, name: str) -> set[int]:
+        """Return the slots that these events are about."""
+        return {event["slot"] for event in self.events_named(name)}
 
     def pid(self, slot: int) -> int:
         """Return the process id of the actor that has this slot now."""

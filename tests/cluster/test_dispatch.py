@@ -125,7 +125,8 @@ def test_directions_that_are_added_are_measured_unless_they_are_stored(job: Job)
 
 @pytest.mark.parametrize("actors", [1, 2, 4])
 def test_responses_do_not_depend_on_the_number_of_actors(job: Job, undisturbed: Responses, actors: int) -> None:
-    outcome = job.run(actors=actors, seconds=0.2 * (actors > 1))  # long enough for the last one to start
+    job.hold(until=lambda: len(job.slots("visit_given")) == actors)
+    outcome = job.run(actors=actors)
     assert job.missing == [] and not outcome.failures and not outcome.interrupted
     assert job.responses() == undisturbed
     assert outcome.visits == len(job.sweep.grid.points()) == len(job.events_named("visit_done"))
@@ -135,14 +136,16 @@ def test_responses_do_not_depend_on_the_number_of_actors(job: Job, undisturbed: 
 
 
 def test_every_actor_works_and_none_outlives_the_dispatch(job: Job) -> None:
-    job.run(actors=2, seconds=0.1)
-    assert {e["slot"] for e in job.events_named("visit_done")} == {0, 1}
+    job.hold(until=lambda: job.slots("visit_given") == {0, 1})
+    job.run(actors=2)
+    assert job.slots("visit_done") == {0, 1}
     pids = [e["pid"] for e in job.events_named("actor_ready")]
     assert wait_for(lambda: not any(map(is_alive, pids)))
 
 
 def test_actors_are_closed_before_their_processes_end(job: Job) -> None:
-    outcome = job.run(actor=Closing, seconds=0.1)
+    job.hold(until=lambda: job.slots("actor_ready") == {0, 1})
+    outcome = job.run(actor=Closing)
     assert outcome.actors == outcome.actors_at_once == 2
     closed = {path.name for path in job.study.out.glob("closed-*")}
     assert closed == {f"closed-{e['pid']}" for e in job.events_named("actor_ready")} and len(closed) == 2
@@ -152,12 +155,12 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(job: Job, und
     killed: list[int] = []
 
     def kill(event: Event) -> None:
-        if event["event"] == "visit_done" and len(killed) < 3:
+        if event["event"] == "visit_done" and len(killed) < 3 and job.pid(event["slot"]) not in killed:
             killed.append(job.pid(event["slot"]))
             os.kill(killed[-1], signal.SIGKILL)
 
     outcome = job.run(actors=2, seconds=0.1, on_event=kill)
-    assert len(set(killed)) == 3
+    assert len(killed) == 3
     assert outcome.restarts == 3 == len(job.events_named("actor_died"))
     assert outcome.actors_at_once <= 2 < outcome.actors
     assert not outcome.failures and job.missing == []
@@ -208,7 +211,8 @@ def test_a_visit_that_raises_is_tried_again_by_the_same_actor(job: Job, undistur
 def test_an_engine_that_fails_is_replaced_and_no_visit_is_given_up(
     job: Job, undisturbed: Responses, actor: type[Broken], actors: int
 ) -> None:
-    outcome = job.run(actor=actor, actors=actors, seconds=0.05)
+    job.hold(until=lambda: actors == 1 or bool(job.events_named("actor_died")))
+    outcome = job.run(actor=actor, actors=actors)
     assert not outcome.failures and job.responses() == undisturbed
     deaths = job.events_named("actor_died")
     assert outcome.restarts == len(deaths) > 0 and not any(e["blamed"] for e in deaths)
@@ -397,7 +401,8 @@ def test_a_visit_that_exhausts_memory_is_tried_again_and_given_up_in_the_end(job
 
 
 def test_a_bad_gpu_loses_its_slot_and_no_visit(job: Job, undisturbed: Responses) -> None:
-    outcome = job.run(actor=OneOnGoodGpu, max_failed_starts=OneOnGoodGpu.losses)
+    job.hold(until=lambda: bool(job.events_named("actor_abandoned")))
+    outcome = job.run(actor=OneOnGoodGpu, max_failed_starts=2)
     assert not outcome.failures and job.missing == [] and job.responses() == undisturbed
     (abandoned,) = job.events_named("actor_abandoned")
     assert [e["slot"] for e in job.events_named("actor_died")] == [abandoned["slot"]] * 2
@@ -433,14 +438,16 @@ def test_an_actor_that_is_not_admitted_ends_the_run(job: Job) -> None:
 
 
 def test_machines_with_other_versions_are_refused_with_the_list_of_versions(job: Job) -> None:
-    outcome = job.run(actor=OtherVersions, actors=2, seconds=0.5)
+    job.hold(until=lambda: bool(job.events_named("actor_failed_to_start")))
+    outcome = job.run(actor=OtherVersions, actors=2)
     (refused,) = job.events_named("actor_failed_to_start")  # exactly one: that machine is not tried again
     assert re.search(r"has other versions than .*: .*vllm 0\.1 instead of", refused["why"])
     assert outcome.actors == 1 and outcome.restarts == 0 and job.missing == []
 
 
 def test_actors_that_differ_in_measured_kv_blocks_work_side_by_side(job: Job) -> None:
-    outcome = job.run(actor=MeasuresBlocks, actors=2, seconds=0.2, check_actor=admission(job))
+    job.hold(until=lambda: job.slots("visit_given") == {0, 1})
+    outcome = job.run(actor=MeasuresBlocks, actors=2, check_actor=admission(job))
     assert outcome.actors_at_once == 2 and not job.events_named("actor_failed_to_start") and job.missing == []
     blocks = {part.meta["engine"]["kv_blocks"] for part in job.study.generations.parts()}
     assert blocks == {e["pid"] for e in job.events_named("actor_ready")}
@@ -449,7 +456,8 @@ def test_actors_that_differ_in_measured_kv_blocks_work_side_by_side(job: Job) ->
 
 
 def test_an_actor_with_other_settings_is_given_up_and_its_neighbor_works(job: Job) -> None:
-    outcome = job.run(actor=OtherSettings, actors=2, seconds=1.0, check_actor=admission(job), max_failed_starts=2)
+    job.hold(until=lambda: bool(job.events_named("actor_abandoned")))
+    outcome = job.run(actor=OtherSettings, actors=2, check_actor=admission(job), max_failed_starts=2)
     refused = job.events_named("actor_failed_to_start")
     (abandoned,) = job.events_named("actor_abandoned")
     assert [e["slot"] for e in refused] == [abandoned["slot"]] * 2
@@ -475,14 +483,16 @@ def test_other_versions_end_the_run_if_no_other_actor_is_ready(job: Job) -> None
 
 
 def test_a_user_error_on_one_machine_does_not_stop_the_others(job: Job) -> None:
-    outcome = job.run(actor=WithoutModel, actors=2, seconds=0.5)
+    job.hold(until=lambda: bool(job.events_named("actor_failed_to_start")))
+    outcome = job.run(actor=WithoutModel, actors=2)
     assert outcome.actors == 1 and job.missing == []
     assert {e["why"] for e in job.events_named("actor_failed_to_start")} == {"model.path=there: is not on this machine"}
     assert len(job.events_named("actor_failed_to_start")) <= 3
 
 
 def test_a_machine_on_which_no_engine_runs_is_asked_once(job: Job) -> None:
-    outcome = job.run(actor=OldDriver, actors=2, seconds=0.5)
+    job.hold(until=lambda: bool(job.events_named("actor_failed_to_start")))
+    outcome = job.run(actor=OldDriver, actors=2)
     (refused,) = job.events_named("actor_failed_to_start")
     assert refused["why"] == "cluster=elsewhere: the driver is too old"
     assert outcome.actors == 1 and job.missing == [] and not job.events_named("actor_abandoned")
@@ -550,7 +560,8 @@ def batches(*texts: str) -> list[ContinuationBatch]:
 
 def test_actors_share_what_is_read_after_the_last_visit(job: Job, undisturbed: Responses) -> None:
     follow_up = batches(*map(str, range(8)))
-    outcome = job.run(seconds=0.1, follow_up=follow_up)
+    job.hold(until=lambda: job.slots("visit_given") == {0, 1})
+    outcome = job.run(follow_up=follow_up)
     assert job.responses() == undisturbed and not outcome.failures
     done = job.events_named("continuations_done")
     assert {e["batch"] for e in done} == {batch.id for batch in follow_up} and {e["slot"] for e in done} == {0, 1}

@@ -40,11 +40,12 @@ def test_actors_start_on_nodes_that_join_and_nothing_is_lost_when_one_leaves(nod
     def add_and_remove_node(event: Event) -> None:
         done = job.events_named("visit_done")
         if event["event"] == "visit_done" and len(done) == 4:
+            job.hold(until=lambda: 1 in job.slots("visit_given"))
             joined.append(nodes.add_node(**NODE_RESOURCES))
         if event["event"] == "visit_done" and event["slot"] == 1 and sum(e["slot"] == 1 for e in done) == 3:
             nodes.remove_node(joined.pop(), allow_graceful=False)
 
-    outcome = job.run(seconds=0.25, on_event=add_and_remove_node, actors=None, cpus_per_actor=1)
+    outcome = job.run(seconds=0.05, on_event=add_and_remove_node, actors=None, cpus_per_actor=1)
     first, second = job.events_named("actor_ready")[:2]
     assert first["node"] != second["node"] and not joined
     assert [e["slot"] for e in job.events_named("visit_done")].count(1) >= 3, "the node that joined must run visits"
@@ -59,9 +60,10 @@ def test_a_node_that_joins_with_other_versions_is_refused(nodes: Any, tmp_path: 
 
     def add_node(event: Event) -> None:
         if event["event"] == "visit_done" and len(job.events_named("visit_done")) == 4:
+            job.hold(until=lambda: bool(job.events_named("actor_failed_to_start")))
             nodes.add_node(**NODE_RESOURCES)
 
-    outcome = job.run(actor=OtherVersions, seconds=0.25, on_event=add_node, actors=None, cpus_per_actor=1)
+    outcome = job.run(actor=OtherVersions, on_event=add_node, actors=None, cpus_per_actor=1)
     (refused,) = job.events_named("actor_failed_to_start")
     assert "has other versions than" in refused["why"] and len(job.events_named("actor_starting")) == 2
     assert outcome.actors == 1 and not outcome.failures and job.missing == []
@@ -72,12 +74,11 @@ def test_a_node_that_joins_with_another_device_is_asked_once(nodes: Any, tmp_pat
 
     def add_node(event: Event) -> None:
         if event["event"] == "visit_done" and len(job.events_named("visit_done")) == 4:
+            job.hold(until=lambda: bool(job.events_named("actor_failed_to_start")))
             nodes.add_node(**NODE_RESOURCES | {"num_cpus": 2})
 
     check = admission(job)
-    outcome = job.run(
-        actor=OtherDevice, seconds=0.25, on_event=add_node, actors=None, cpus_per_actor=1, check_actor=check
-    )
+    outcome = job.run(actor=OtherDevice, on_event=add_node, actors=None, cpus_per_actor=1, check_actor=check)
     refused = job.events_named("actor_failed_to_start")
     assert "device NVIDIA H100 before and NVIDIA L4 now" in refused[0]["why"]
     assert len(job.events_named("actor_starting")) == 1 + len(refused) <= 3, "once for each of its two places"
