@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from orchestrator.store.working_copy import open_root
+from tests.e2e.conftest import start as start  # a fixture
 from tests.object_stores.ceph import CephUnavailableError, Store, ceph_gateway, ceph_programs
 from tests.object_stores.moto import moto_server
 from tests.tools.environment import cache_folder
@@ -53,10 +54,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Store], st
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("SAFETY_LANDSCAPE_CACHE", str(tmp_path / "machine"))
         bucket = f"test-{uuid.uuid4().hex}"
-        files = fsspec.filesystem(
-            "s3", key=store.key, secret=store.secret, endpoint_url=store.endpoint
-        )  # kept by fsspec
-        files.mkdir(bucket)
+        _files(store).mkdir(bucket)
         return f"s3://{bucket}/studies"
 
     return use_store

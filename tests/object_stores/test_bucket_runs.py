@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,20 +52,6 @@ def finish(address: str, tmp_path: Path, least: int) -> None:
     assert found is not None and int(found[1]) >= least, done.err
     names = generations(address)
     assert len(names) == 31 and len(load_study(address).generations) == 31 * 4
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Driver]]:
-    drivers: list[Driver] = []
-
-    def begin(*arguments: str) -> Driver:
-        drivers.append(Driver(*arguments))
-        return drivers[-1]
-
-    yield begin
-    for driver in drivers:
-        if driver.process.poll() is None:
-            driver.kill()
 
 
 def wait_for(address: str, parts: int, driver: Driver) -> None:
