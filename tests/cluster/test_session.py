@@ -66,7 +66,7 @@ def test_nothing_outlives_a_killed_driver_for_long(tmp_path: Path) -> None:
     folder = Path(driver.stdout.readline().strip())
     assert any("visit_given" in line for line in driver.stdout)
     left = psutil.Process(driver.pid).children(recursive=True)
-    assert any("Actor" in " ".join(process.cmdline()) for process in left)
+    assert any("ray::Held" in " ".join(process.cmdline()) for process in left), "the actor is among them"
     driver.kill()
     driver.wait()
     _, alive = psutil.wait_procs(left, timeout=30)  # Ray's agents would take 61 s, and an actor its whole visit
