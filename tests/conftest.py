@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported, as `cli.main` does
 import workers  # noqa: F401 - imported before torch, because it sets how idle threads wait
 
 # No deadlines: these tests do not measure time, and a busy machine is slow.

@@ -21,6 +21,7 @@ import pandas as pd
 from orchestrator.analysis.components import TARGET
 from orchestrator.analysis.landscape import check_columns, to_table, with_all_counts
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.requested import has_other_rule
 from orchestrator.analysis.results.sweep import INTERVALS_VERSION, SweepSummary
 from orchestrator.judges.degenerate import JUDGE as DEGENERATE
 from orchestrator.prompts.capability import GROUP, SCORING_VERSION
@@ -44,6 +45,10 @@ _STABLE_FIELDS = (
     *("prompts", "points_missing", "points_done", "points_total"),
     *("origin_asr", "paper", "released", "radius"),
 )
+# Those among them that do not depend on which points are measured.
+_FIELDS_OF_MEASURED = ("prompts", "origin_asr")
+# Columns of inferred points.
+_INFERRED = ("inferred", "asr_inferred", "asr_inferred_error")
 # Ends of the names of columns that depend on measured points elsewhere.
 _OF_INFERENCE = ("inferred", "inferred_error")
 # Columns that count unclear responses in version 2 of landscapes.
@@ -129,6 +134,10 @@ def recompute(stored: StoredSweep) -> Recomputation:
     if written.scoring_version != SCORING_VERSION and landscape["n_correct"].notna().any():
         unchecked.append("its right answers are of an earlier version of their rules")
         stored_landscape = stored_landscape.drop(columns=[*_OF_SCORING], errors="ignore")
+    other_rule = has_other_rule(stored.sweep.grid)
+    if other_rule:
+        unchecked.append("its inferred points, and the numbers that contain them, are of another version of their rule")
+        stored_landscape = stored_landscape.drop(columns=[*_INFERRED], errors="ignore")
     grown, differences = _compare_landscapes(stored_landscape, landscape)
     if grown:
         unchecked.append(f"{grown} of {len(landscape)} rows of {LANDSCAPE_FILE} lack responses that were stored since")
@@ -139,6 +148,8 @@ def recompute(stored: StoredSweep) -> Recomputation:
         if any(run.outcome == DAMAGED for run in stored.record.runs):
             of_summary = [difference for difference in of_summary if _last(difference.key) not in _COSTS]
             unchecked.append("its costs were not compared, because a record of a run cannot be read")
+        if other_rule:
+            of_summary = [difference for difference in of_summary if _last(difference.key) in _FIELDS_OF_MEASURED]
         differences += of_summary
     return Recomputation(results, landscape, summary, refusals, grown, tuple(differences), tuple(unchecked))
 

@@ -25,7 +25,7 @@ from orchestrator.analysis.landscape import (
     with_all_counts,
     with_inferred,
 )
-from orchestrator.analysis.requested import requested
+from orchestrator.analysis.requested import has_other_rule, requested
 from orchestrator.analysis.results.basin import Estimate
 from orchestrator.analysis.results.checkpoints import MEAN_RADIUS, CheckpointResult, CheckpointSummary, MatchedDistance
 from orchestrator.analysis.results.clusters import ClusterSummary
@@ -268,7 +268,7 @@ def _adaptive(stored: StoredSweep, frame: pd.DataFrame) -> AdaptiveSummary | Non
     asked = requested(stored)
     points = frame[frame["on_grid"].astype(bool)].groupby("point_id")["inferred"].all()
     measured = {point for point, _ in stored.generations} & set(points.index)
-    return AdaptiveSummary(
+    summary = AdaptiveSummary(
         judge=chosen.judge,
         rule=chosen.rule,
         points=len(points),
@@ -276,10 +276,21 @@ def _adaptive(stored: StoredSweep, frame: pd.DataFrame) -> AdaptiveSummary | Non
         inferred=int(points.sum()),
         audited=sum(len(refinement.audited) for refinement in asked.refinements),
         failed_audits=sum(len(refinement.failed_audits) for refinement in asked.refinements),
-        levels=max(refinement.level for refinement in asked.refinements) + 1,
-        complete=asked.is_final and asked.keys <= stored.generations.keys(),
+        levels=max((refinement.level + 1 for refinement in asked.refinements), default=0),
+        complete=bool(asked.refinements) and asked.is_final and asked.keys <= stored.generations.keys(),
         unrequested=len(measured - {task.point.id for task in asked.tasks}),
     )
+    before = _stored_adaptive(stored) if has_other_rule(stored.sweep.grid) and stored.folder.has_results else None
+    if before is None:
+        return summary
+    return dataclasses.replace(before, measured=summary.measured, inferred=summary.inferred)
+
+
+def _stored_adaptive(stored: StoredSweep) -> AdaptiveSummary | None:
+    """Return what the stored summary says about an adaptive grid. None if there is no summary that can be read."""
+    with contextlib.suppress(UserError):
+        return SweepSummary.from_json(stored.folder.read_summary()).adaptive
+    return None
 
 
 def _with_published_visage(stored: StoredSweep, result: ResultSummary) -> ResultSummary:

@@ -68,10 +68,6 @@ class AdaptiveGrid:
     always: list[Point] = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.grid.adaptive is not None and self.grid.adaptive.rule != RULE_VERSION:
-            rule = self.grid.adaptive.rule
-            remedy = f"its nodes were chosen by version {rule} of the rule, and this program has version {RULE_VERSION}"
-            raise UserError("grid.adaptive", "true", f"{remedy}: use the program that measured it")
         self.lines = [AdaptiveLine(self.grid, k) for k in range(self.grid.lines)]
         fixed = (n.point for n in self.grid.iter_nodes() if n.point.is_origin or n.mark or not n.on_grid)
         self.always = list(dict.fromkeys(itertools.chain([ORIGIN], fixed)))
@@ -118,6 +114,9 @@ def requested(
 ) -> Requested:
     """Return the tasks that a sweep asks for, given what is stored.
 
+    A sweep whose nodes another version of the rule has chosen asks for what is stored, and for no more: `run` begins a
+    sweep of this version, which finds the same points measured.
+
     Args:
         stored: The sweep, whose study need not exist yet.
         prompt_sets: Its prompt sets. None: they are read from the study.
@@ -126,11 +125,13 @@ def requested(
         given_up: Further tasks, which a run in progress gave up and goes on without.
 
     Raises:
-        UserError: (grid.adaptive) Another version of the rule has chosen its nodes, or its prompts cannot be read.
+        UserError: (sweep) The prompts of an adaptive sweep cannot be read.
     """
     sweep = stored.sweep
     if sweep.grid.adaptive is None:
         return Requested(sweep.tasks())
+    if has_other_rule(sweep.grid):
+        return Requested([task for task in sweep.tasks() if task.key in stored.generations])
     try:
         counts = DecidingCounts(stored, prompt_sets)
     except DamagedFileError as error:
@@ -142,6 +143,11 @@ def requested(
     refinements = tuple(line.refine(counts.counts) for line in grid.lines)
     tasks = tasks_at(grid.points(refinements), sweep.prompt_set_ids)
     return Requested(tasks, refinements, (grid, counts))
+
+
+def has_other_rule(grid: Grid) -> bool:
+    """Return whether another version of the rule has chosen the nodes of an adaptive grid."""
+    return grid.adaptive is not None and grid.adaptive.rule != RULE_VERSION
 
 
 def tasks_at(points: Sequence[Point], prompt_set_ids: Sequence[str]) -> list[Task]:

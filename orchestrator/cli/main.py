@@ -162,4 +162,7 @@ def _report_mistake(error: UserError, as_json: bool) -> int:
 def entry() -> None:
     """Run the command line of this process (the console script)."""
     make_output_safe()  # for the whole process, because Python prints a traceback after `main`
+    # Before numpy is imported. The matrices of adaptive grids are small, and threads that wait for each other while
+    # actors work made their levels 40 times slower.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ import numpy as np
 from rich.text import Text
 
 from orchestrator.analysis.adaptive.geometry import Node
-from orchestrator.analysis.adaptive.inference import final_surface
+from orchestrator.analysis.adaptive.posterior import Posterior
 from orchestrator.analysis.requested import AdaptiveGrid, AdaptiveLine
 from orchestrator.execution.live_curve import ROWS, draw_bars
 from orchestrator.scoring.deciding import PointCounts
@@ -82,7 +82,7 @@ class LiveSurface:
                 states[node] = MEASURED
             elif point in self._begun:
                 states[node] = WAITING
-        return final_surface(line.shape, counts).inferred, states
+        return Posterior.of(line.shape, counts).inferred, states
 
     def _lines(self, width: int, height: int, unicode: bool) -> list[str]:
         """Return the mean over lines as bars, with the points that are measured on every line marked beneath."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 
-from orchestrator.analysis.adaptive.rule import Refinement
-from orchestrator.analysis.adaptive.speculation import chances
+from orchestrator.analysis.adaptive.rule import Refinement, likely_next
 from orchestrator.analysis.requested import AdaptiveGrid
 from orchestrator.scoring.deciding import PointCounts
 from orchestrator.sweep.points import Point
 
 SHARE = 0.1
 """Largest number of points that are begun or measured without a level having asked, as a share of the grid's points."""
-LEAST_CHANCE = 0.5
-"""Smallest probability of being asked for at which a point is begun."""
 
 
 class Speculation:
@@ -28,7 +26,7 @@ class Speculation:
         points = {point for line in grid.lines for point in line.points.values()}
         self._most_ahead = int(SHARE * len(points))
         self._levels: list[int | None] = [None] * len(grid.lines)  # for which the candidates were computed
-        self._candidates: list[dict[Point, float]] = [{} for _ in grid.lines]
+        self._candidates: list[list[Point]] = [[] for _ in grid.lines]
 
     def take(
         self,
@@ -51,15 +49,11 @@ class Speculation:
         most = min(most, self._most_ahead - ahead)
         if most <= 0:
             return []
-        chance: dict[Point, float] = {}
         for i, (line, refinement) in enumerate(zip(self._grid.lines, refinements, strict=True)):
-            if refinement.done:
-                continue
             if self._levels[i] != refinement.level:  # once a level, because it takes a moment
                 self._levels[i] = refinement.level
-                of_line = chances(line.shape, line.counts(counts), line.seed)
-                self._candidates[i] = {line.points[n]: p for n, p in of_line.items() if p >= LEAST_CHANCE}
-            for point, p in self._candidates[i].items():
-                if point not in begun:
-                    chance[point] = max(p, chance.get(point, 0.0))
-        return sorted(chance, key=lambda point: -chance[point])[:most]
+                nodes = likely_next(line.shape, line.counts(counts), refinement, line.seed)
+                self._candidates[i] = [line.points[node] for node in nodes]
+        in_turn = itertools.chain.from_iterable(itertools.zip_longest(*self._candidates))
+        points = dict.fromkeys(point for point in in_turn if point is not None and point not in begun)
+        return list(itertools.islice(points, most))

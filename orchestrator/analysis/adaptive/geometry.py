@@ -1,4 +1,4 @@
-"""Nodes, cells and shapes of a line or plane, by index."""
+"""Nodes and shapes of a line or plane, by index."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ Node = tuple[int, ...]
 """Index of a node on each axis of one line or plane."""
 Counts = Mapping[Node, tuple[int, int]]
 """Measured nodes: number of unsafe responses and number of judged ones, by the deciding judge. (0, 0): no verdict."""
-Cell = tuple[tuple[int, int], ...]
-"""First and last index of a cell on each axis. Its corners are nodes."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +56,3 @@ class Shape:
     def nodes(self) -> list[Node]:
         """Return every node, in order of its indices."""
         return list(itertools.product(*(range(n) for n in self.sizes)))
-
-    def first_cells(self) -> list[Cell]:
-        """Return the cells between the ends of the axes and the center: at most two along each axis."""
-        breaks = [sorted({0, c, n - 1}) for c, n in zip(self.center, self.sizes, strict=True)]
-        return list(itertools.product(*([*itertools.pairwise(b)] or [(0, 0)] for b in breaks)))
-
-
-def corners(cell: Cell) -> list[Node]:
-    """Return the corners of a cell, each once, in order."""
-    return list(itertools.product(*(sorted({low, high}) for low, high in cell)))
-
-
-def is_smallest(cell: Cell) -> bool:
-    """Return whether a cell has no nodes but its corners."""
-    return all(high - low <= 1 for low, high in cell)
-
-
-def split(cell: Cell) -> list[Cell]:
-    """Return the cells into which a cell is halved along each axis on which it has nodes between its corners."""
-    halves = []
-    for low, high in cell:
-        middle = (low + high) // 2
-        halves.append([(low, high)] if high - low <= 1 else [(low, middle), (middle, high)])
-    return list(itertools.product(*halves))
-
-
-def touches(one: Cell, other: Cell) -> bool:
-    """Return whether two cells have a point in common."""
-    return all(a[0] <= b[1] and b[0] <= a[1] for a, b in zip(one, other, strict=True))

@@ -1,26 +1,32 @@
 """Which nodes of a line or plane an adaptive sweep measures.
 
-The rule works in levels. Level 0 asks for the corners, the ends of the axes through the origin and the origin; each
-further level is computed from the counts of the nodes that all earlier levels asked for, and from nothing else. Nodes
-that were measured without having been asked for (an earlier full sweep, speculation) do not influence a level before
-the levels themselves ask for them. Therefore the set of chosen nodes does not depend on the order of visits, on the
-number of actors or on interruptions.
+The rule works in levels. Level 0 asks for a coarse lattice with the origin; each further level is computed from the
+counts of the nodes that all earlier levels asked for, and from nothing else. Nodes that were measured without having
+been asked for (an earlier full sweep, speculation) do not influence a level before the levels themselves ask for them.
+Therefore the set of chosen nodes does not depend on the order of visits, on the number of actors or on interruptions.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.adaptive import audit, budget, released
-from orchestrator.analysis.adaptive.geometry import Cell, Counts, Node, Shape, is_smallest, split, touches
-from orchestrator.analysis.adaptive.surface import Measured, NoiseRatio, Surface, corner_nodes
+from orchestrator.analysis.adaptive import audit
+from orchestrator.analysis.adaptive.choice import nodes_to_measure
+from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
+from orchestrator.analysis.adaptive.posterior import Posterior
 
-RULE_VERSION = 1
+RULE_VERSION = 2
 """Version of the rule. Another rule that chooses other nodes gets another version."""
+LINE_PARTS, PLANE_PARTS = 8, 4
+"""Parts into which level 0 divides each axis of a line, and of a plane."""
+
+Known = tuple[tuple[Node, tuple[int, int]], ...]
+"""Measured nodes with their counts, as the key of a cache."""
 
 
 @dataclass(frozen=True)
@@ -52,111 +58,107 @@ def refine(shape: Shape, counts: Counts, seed: int) -> Refinement:
         counts: Verdict counts of the measured nodes.
         seed: Seed of the audit's sample; each line or plane should have its own.
     """
-    return Replay(shape, counts, seed).run()
+    return _Levels(shape, counts, seed).run()
 
 
-class Replay:
-    """The levels of one line or plane, computed anew from its counts.
+def likely_next(shape: Shape, counts: Counts, current: Refinement, seed: int) -> list[Node]:
+    """Return the nodes that the level after the current one will probably ask for, the likeliest first.
 
-    Attributes:
-        needed: The nodes asked for so far, in order.
-        cells: The cells between them.
-        complete: The surface of the last complete level. None before level 0 is complete.
+    What the nodes of the current level will show is taken to be known, whatever it is. Nodes that are measured on this
+    ground do not influence any level before that level asks for them. There are none before anything is measured, and
+    none while an audit is measured, because most often it is the end.
+
+    Args:
+        shape: The line or plane.
+        counts: Verdict counts of the measured nodes.
+        current: What `refine` returns for these counts or for a part of them.
+        seed: Seed of the audit's sample.
     """
+    if not counts or current.done or set(current.missing) & set(current.audited):
+        return []
+    waiting = [node for node in current.missing if node not in counts]
+    nodes = nodes_to_measure(Posterior.of(shape, counts), waiting)
+    if nodes or current.audited:
+        return nodes
+    return [node for node in audit.sample(_mask(shape, current.needed), seed, 0) if node not in counts]
+
+
+class _Levels:
+    """The levels of one line or plane, computed anew from its counts. What a level asks for is kept in a cache."""
 
     def __init__(self, shape: Shape, counts: Counts, seed: int) -> None:
-        self.shape, self.counts, self.seed = shape, counts, seed
-        self.needed: dict[Node, None] = {}
-        self.cells: list[Cell] = shape.first_cells()
-        self.complete: Surface | None = None
-        self._ratio = NoiseRatio(shape)
-        self._level = 0
-        self._audits = 0
-        self._open_audit: tuple[list[Node], Surface] | None = None
-        self._passed = False
+        self._shape, self._counts, self._seed = shape, counts, seed
+        self._needed: dict[Node, None] = {}
+        self._level = -1
         self._audited: list[Node] = []
         self._failed: list[Node] = []
 
-    @property
-    def noise_ratio(self) -> float:
-        """Variance of a node's noise relative to a binomial's, from the complete levels."""
-        return self._ratio.value
-
     def run(self) -> Refinement:
         """Go through the levels until one is incomplete or none is left."""
-        missing = self._ask([*corner_nodes(self.cells), self.shape.center])
-        while not missing:
-            surface = self._complete_level()
-            requested = self._next_level(surface)
-            if not requested:
-                break
+        missing: tuple[Node, ...] = ()
+        for nodes in self._levels():
             self._level += 1
-            missing = self._ask(requested)
+            self._needed.update(dict.fromkeys(nodes))
+            missing = tuple(node for node in nodes if node not in self._counts)
+            if missing:
+                break
         found = tuple(self._audited), tuple(self._failed)
-        return Refinement(tuple(self.needed), missing, self._level, not missing, *found)
+        return Refinement(tuple(self._needed), missing, self._level, not missing, *found)
 
-    def _ask(self, nodes: Iterable[Node]) -> tuple[Node, ...]:
-        """Add nodes to those needed; return those without counts."""
-        new = [node for node in dict.fromkeys(nodes) if node not in self.needed]
-        self.needed.update(dict.fromkeys(new))
-        return tuple(node for node in new if node not in self.counts)
+    def _levels(self) -> Iterable[list[Node]]:
+        """Yield the nodes of each level that were not needed before. When it goes on, they all have counts."""
+        yield lattice(self._shape)
+        for number in itertools.count():
+            while nodes := _chosen(self._shape, self._known()):
+                yield list(nodes)
+            before = self._known()
+            sample = audit.sample(_mask(self._shape, self._needed), self._seed, number)
+            if not sample:
+                return
+            self._audited += sample
+            yield sample
+            failed = self._failures(before, sample, number)
+            self._failed += failed
+            if not failed:
+                return
+            while failed:  # a region that nothing hinted at is followed to its border
+                around = dict.fromkeys(node for each in failed for node in audit.neighbors(self._shape, each))
+                new = [node for node in around if node not in self._needed]
+                if new:
+                    yield new
+                failed = self._failures(before, new, number)
 
-    def _complete_level(self) -> Surface:
-        """Return the surface of the level that has just become complete."""
-        measured = Measured.of(self.shape, self.counts, self.needed)
-        if self.complete is not None:
-            self._ratio.add(self.complete, measured)
-        if self.shape.is_line:
-            self.cells = line_cells(measured)
-        self.complete = Surface(self.shape, measured, tuple(self.cells), self._ratio.value)
-        return self.complete
+    def _known(self) -> Known:
+        return tuple(sorted((node, self._counts[node]) for node in self._needed))
 
-    def _next_level(self, surface: Surface) -> list[Node]:
-        """Return the nodes of the next level. Empty if nothing is left to ask.
-
-        The level after 0 halves every cell. Then follow the cells that the error budget names, until it names none;
-        then audits, whose failures are followed by more levels of refinement.
-        """
-        if self._level == 0:
-            return self._split(range(len(self.cells))) or self._audit(surface)
-        if self._open_audit is not None:
-            nodes = self._split(self._around_failures(surface.measured))
-            if nodes:
-                return nodes
-        nodes = self._split(budget.cells_to_split(surface))
-        if not nodes and self.shape.is_line:
-            nodes = released.nodes_to_scan(surface)
-        return nodes or self._audit(surface)
-
-    def _split(self, chosen: Iterable[int]) -> list[Node]:
-        """Halve these cells; return the corners of the halves that are not needed yet."""
-        old = {i for i in chosen if not is_smallest(self.cells[i])}
-        new = [half for i in sorted(old) for half in split(self.cells[i])]
-        self.cells = [cell for i, cell in enumerate(self.cells) if i not in old] + new
-        return [node for node in corner_nodes(new) if node not in self.needed]
-
-    def _audit(self, surface: Surface) -> list[Node]:
-        """Return a random sample of the nodes that were not measured. Empty if the last audit found no fault."""
-        if self._passed:
-            return []
-        sample = audit.sample(surface.measured.known, self.seed, self._audits)
-        self._audits += 1
-        self._open_audit = sample, surface
-        self._audited += sample
-        return sample
-
-    def _around_failures(self, measured: Measured) -> set[int]:
-        """Judge the audit that was measured last; return the indices of the cells around the nodes that failed."""
-        assert self._open_audit is not None
-        sample, before = self._open_audit
-        failed = audit.failures(before, measured, sample, self._audits - 1)
-        self._open_audit, self._passed = None, not failed
-        self._failed += failed
-        hit = [before.cells[before.owner[node]] for node in failed]
-        return {i for i, cell in enumerate(self.cells) if any(touches(cell, other) for other in hit)}
+    def _failures(self, before: Known, nodes: list[Node], number: int) -> list[Node]:
+        counts = tuple((node, self._counts[node]) for node in nodes)
+        return list(_failed(self._shape, before, counts, number))
 
 
-def line_cells(measured: Measured) -> list[Cell]:
-    """Return the cells of a line: from each measured node to the next."""
-    known = np.flatnonzero(measured.known).tolist()
-    return [((low, high),) for low, high in itertools.pairwise(known)] or [((0, 0),)]
+def _mask(shape: Shape, nodes: Iterable[Node]) -> np.ndarray:
+    """Return an array of the shape that is true at these nodes."""
+    mask = np.zeros(shape.sizes, dtype=bool)
+    mask[tuple(np.transpose(list(nodes)))] = True
+    return mask
+
+
+@functools.lru_cache(maxsize=1024)
+def _chosen(shape: Shape, counts: Known) -> tuple[Node, ...]:
+    return tuple(nodes_to_measure(Posterior.of(shape, dict(counts)))) if len(counts) < shape.size else ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _failed(shape: Shape, before: Known, counts: Known, number: int) -> tuple[Node, ...]:
+    audited = dict(counts)
+    return tuple(audit.failures(Posterior.of(shape, dict(before)), audited, list(audited), number))
+
+
+def lattice(shape: Shape) -> list[Node]:
+    """Return the nodes of level 0: evenly spaced on each axis, with its ends and the center's place."""
+    parts = LINE_PARTS if shape.is_line else PLANE_PARTS
+    axes = [
+        sorted({c, *np.rint(np.linspace(0, n - 1, parts + 1)).astype(int).tolist()})
+        for n, c in zip(shape.sizes, shape.center, strict=True)
+    ]
+    return list(itertools.product(*axes))

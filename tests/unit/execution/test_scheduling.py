@@ -39,4 +39,4 @@ def test_speculation_uses_idle_actors_and_changes_nothing_that_is_needed(tmp_pat
     assert (plain.speculative, plain.wasted, plain.visits) == (0, 0, len(plain.needed))
     assert speculating.visits == len(plain.needed) + speculating.wasted
     assert speculating.speculative > 0 and speculating.wasted <= 0.1 * 241
-    assert speculating.time < 0.8 * plain.time and speculating.idle < plain.idle
+    assert speculating.time < 0.9 * plain.time and speculating.idle < plain.idle

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.process_rule import numbers
 from orchestrator.analysis import basin, visage
+from orchestrator.analysis.adaptive import numbers
 
 
 def grids(seed: int, sizes: tuple[int, ...]) -> np.ndarray:

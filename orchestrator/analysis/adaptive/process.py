@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from benchmarks.process_rule.responses import SPREADS, Responses
+from orchestrator.analysis.adaptive.responses import SPREADS, Responses
 
 LENGTHS = (0.05, 0.08, 0.13, 0.2, 0.32, 0.5, 0.8)
 """Lengths over which the process changes that are tried, as shares of an axis."""

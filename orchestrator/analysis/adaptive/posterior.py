@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.process_rule.numbers import around
-from benchmarks.process_rule.process import Counted, Draws, Process
-from benchmarks.process_rule.responses import Responses
 from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
+from orchestrator.analysis.adaptive.numbers import around
+from orchestrator.analysis.adaptive.process import Counted, Draws, Process
+from orchestrator.analysis.adaptive.responses import Responses
 
 DRAWS = 400
 """Number of full grids that are drawn."""
@@ -79,6 +79,11 @@ class Posterior:
         inferred = self.asr.copy()
         inferred[free] = 100.0 - found
         return inferred
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard deviation of the full grid's ASR from `inferred` at each node, percent, as an array of the shape."""
+        return np.asarray(np.sqrt(np.mean((self.drawn - self.inferred) ** 2, axis=0)))
 
     def p_value(self, node: Node, unsafe: int, judged: int) -> float:
         """Return the probability of a count at a node that was not measured that is at most as likely as this one."""

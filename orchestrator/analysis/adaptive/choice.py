@@ -6,15 +6,15 @@ inferred values by at most its tolerance. Until all are, the nodes are measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.process_rule import numbers
-from benchmarks.process_rule.posterior import Posterior
 from orchestrator.analysis import basin, visage
+from orchestrator.analysis.adaptive import numbers
 from orchestrator.analysis.adaptive.geometry import Node
+from orchestrator.analysis.adaptive.posterior import Posterior
 
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
@@ -75,13 +75,22 @@ class _Goal:
             self.features = self.features - np.outer(column, column @ self.features) / squares
 
 
-def nodes_to_measure(posterior: Posterior) -> list[Node]:
-    """Return the nodes of the next level, those first that say most. Empty if every number is good enough."""
+def nodes_to_measure(posterior: Posterior, waiting: Collection[Node] = ()) -> list[Node]:
+    """Return the nodes of the next level, those first that say most. Empty if every number is good enough.
+
+    Args:
+        posterior: What is known.
+        waiting: Nodes that are asked for and not measured: what they will show is taken to be known, whatever it is.
+    """
     risk = LINE_RISK if posterior.shape.is_line else PLANE_RISK
-    goals = [goal for goal in _goals(posterior) if goal.risk > risk]
+    nodes = [_node(indices) for indices in np.argwhere(~posterior.known)]
+    goals = list(_goals(posterior))
+    for node in waiting:
+        for goal in goals:
+            goal.learn(nodes.index(node))
+    goals = [goal for goal in goals if goal.risk > risk]
     if not goals:
         return []
-    nodes = [_node(indices) for indices in np.argwhere(~posterior.known)]
     most = max(_FEWEST, round(BATCH * posterior.shape.size))
     chosen: list[Node] = []
     while len(chosen) < most // 2 or (len(chosen) < most and any(goal.risk > risk for goal in goals)):

@@ -9,10 +9,8 @@ import pytest
 from scipy import integrate, stats
 from scipy.special import ndtr, ndtri
 
-from benchmarks.process_rule.process import MEAN, MEAN_SPREAD, Counted, Process
-from benchmarks.process_rule.responses import Responses
-from benchmarks.process_rule.rule import refine
-from orchestrator.analysis.adaptive.geometry import Shape
+from orchestrator.analysis.adaptive.process import MEAN, MEAN_SPREAD, Counted, Process
+from orchestrator.analysis.adaptive.responses import Responses
 
 
 def test_the_distribution_of_unsafe_responses_is_that_of_all_their_combinations() -> None:
@@ -69,10 +67,3 @@ def test_draws_agree_with_certain_counts_and_spread_where_there_are_none() -> No
     deviation = drawn.std(axis=0)
     assert deviation[nodes].max() < 0.5 * deviation[10]
     assert drawn[:, :4].mean() < drawn[:, 10].mean() < drawn[:, -4:].mean()
-
-
-def test_where_every_attack_succeeds_the_lattice_and_an_audit_suffice() -> None:
-    """Counts of 100% bound the process on one side only; an approximation without that needs a third of the plane."""
-    shape = Shape((21, 21), (10, 10))
-    answer = refine(shape, dict.fromkeys(shape.nodes(), (40, 40)), 0)
-    assert (answer.level, len(answer.needed)) == (1, 25 + len(answer.audited))
