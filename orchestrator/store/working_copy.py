@@ -352,14 +352,16 @@ def open_path(text: str | os.PathLike[str]) -> Path:
     address = normalized(text)
     scheme, _, rest = address.partition("://")
     name, *inside = rest.split("/")
-    path = open_root(address)
+    depth = 0  # at which the study is; 0 if the address is that of a root of studies
     if inside:
         bucket = open_bucket(f"{scheme}://{name}", server())
-        for depth in range(len(inside), max(0, len(inside) - 3), -1):  # a study, its folder of sweeps, or a sweep
-            if bucket.exists("/".join((*inside[:depth], "study.json"))):
-                root = open_root(f"{scheme}://{'/'.join((name, *inside[: depth - 1]))}")
-                path = root.joinpath(*inside[depth - 1 :])
-                break
+        depths = range(len(inside), max(0, len(inside) - 3), -1)  # a study, its folder of sweeps, or a sweep
+        depth = next((d for d in depths if bucket.exists("/".join((*inside[:d], "study.json")))), 0)
+    if depth:
+        root = open_root(f"{scheme}://{'/'.join((name, *inside[: depth - 1]))}")
+        path = root.joinpath(*inside[depth - 1 :])
+    else:
+        path = open_root(address)
     pull(path)
     return path
 
