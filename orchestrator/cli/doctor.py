@@ -27,6 +27,7 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import hardware
 from orchestrator.models.resolve import locate_model
 from orchestrator.utils import nvidia
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.cache import cache_dir
 from orchestrator.utils.choices import Dtype
 from orchestrator.utils.errors import UserError
@@ -197,7 +198,8 @@ def _disk(name: str, folder: Path, field: str) -> Finding:
     if not os.access(place, os.W_OK | os.X_OK):
         return Finding(title, "fail", f"{place} can't be written", f"name another with {field}=")
     free = shutil.disk_usage(place).free
-    summary = f"{free / GB:.1f} GB free in {folder}"
+    is_copy = shown(str(folder)) != str(folder)
+    summary = f"{free / GB:.1f} GB free {'for the working copy of' if is_copy else 'in'} {folder}"
     if free < NEEDED_DISK[name]:
         return Finding(title, "warn", summary, f"make room, or name another folder with {field}=")
     return Finding(title, "ok", summary)
