@@ -33,6 +33,7 @@ from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.working_copy import open_path
 from orchestrator.sweep.points import Point
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
 
@@ -76,10 +77,11 @@ def load_studies(root: str | Path, check: bool = False) -> pd.DataFrame:
             reads every verdict.
 
     Returns:
-        The columns model, study_id, sweep (the folder's name), sweep_id, path, grid, steps, directions, probe_set,
-        system_prompt, judge, points_done, points_total, origin_asr, visage, margin and radius (each with the ends of
-        its interval: `visage_low`, `visage_high`, ...; null if it has none), censored_at (distance up to which the
-        basin has no edge, if `radius` is null), tasks_failed, tokens, seconds and last_used (UTC).
+        The columns model, study_id, sweep (the folder's name), sweep_id, path (the folder or, in a bucket, its address;
+        `load_study` takes both), grid, steps, directions, probe_set, system_prompt, judge, points_done, points_total,
+        origin_asr, visage, margin and radius (each with the ends of its interval: `visage_low`, `visage_high`, ...;
+        null if it has none), censored_at (distance up to which the basin has no edge, if `radius` is null),
+        tasks_failed, tokens, seconds and last_used (UTC).
 
     Raises:
         UserError: There is no sweep.
@@ -114,7 +116,7 @@ def _sweep_row(folder: SweepFolder, check: bool) -> dict[str, Any]:
         "study_id": folder.study.id,
         "sweep": folder.path.name,
         "sweep_id": stored.sweep.id,
-        "path": str(folder.path),
+        "path": shown(str(folder.path)),
         "grid": str(grid.kind),
         "steps": grid.steps,
         "directions": grid.lines,
@@ -141,7 +143,8 @@ class StoredStudy:
     """A study's tables: `points`, `generations`, `landscape` and `summary`.
 
     If the study was loaded by its own folder, `points` and `generations` hold everything that was ever measured. If it
-    was loaded by a sweep's folder, they hold what belongs to that sweep.
+    was loaded by a sweep's folder, they hold what belongs to that sweep. The folders of a study in a bucket are those
+    of its working copy on this machine: read files there, but write none.
 
     Attributes:
         sweeps: The folders of all its sweeps, the last used one last.
@@ -153,7 +156,7 @@ class StoredStudy:
     _check: bool = field(default=True, repr=False)
 
     def __repr__(self) -> str:
-        return f"<{'sweep' if self._chosen else 'study'} {self._chosen or self.root}>"
+        return f"<{'sweep' if self._chosen else 'study'} {shown(str(self._chosen or self.root))}>"
 
     @property
     def root(self) -> Path:

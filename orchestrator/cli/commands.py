@@ -178,15 +178,21 @@ def report(call: Call) -> int:
     """Write report.html of the latest sweep with results, or of [SWEEP]; report.reveal=true shows whole responses."""
     from orchestrator.analysis.recomputation import checked_results
     from orchestrator.report.page.render import write_report
+    from orchestrator.report.terminal import print_links
     from orchestrator.store.discovery import latest_results
     from orchestrator.store.sweep_folder import StoredSweep
+    from orchestrator.utils.safe_console import SafeConsole
 
     stored = StoredSweep.open(latest_results(call.folder("report")))
     results = checked_results(stored)
     for remark in results.remarks:
         logger.warning("%s: %s: `reduce` computes them again", stored.folder.path.name, remark)
     write_report(stored, *results.parsed(), call.config.report)
-    print_record(documents.Report(report=str(stored.folder.result_paths()["report"])), call.json)
+    paths = stored.folder.result_paths()
+    if call.json:
+        print_json(documents.Report(report=str(paths["report"])).to_json())
+    else:
+        print_links(paths, SafeConsole())
     return ExitCode.COMPLETE
 
 

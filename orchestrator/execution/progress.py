@@ -18,6 +18,7 @@ from rich.text import Text
 
 from orchestrator.execution.events import last_line
 from orchestrator.execution.placement import describe_wait
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.console import PLAIN_EVERY, duration
 from orchestrator.utils.private import open_to_append
 from orchestrator.utils.safe_console import SafeConsole
@@ -217,7 +218,7 @@ class ProgressDisplay:
     def print_line(self, text: str) -> None:
         """Print a line that stays, above the live display."""
         self._last_line = time.monotonic()
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(shown(text), highlight=False, markup=False, soft_wrap=True)
 
     def _print_progress(self) -> None:
         """Print a progress line if there is no terminal and the last line is more than PLAIN_EVERY seconds old."""

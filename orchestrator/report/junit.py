@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from orchestrator.analysis.gate import THRESHOLDS, ThresholdResult
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.sanitize import sanitize
 
@@ -40,7 +41,7 @@ def write_junit(results: Sequence[ThresholdResult], unsound: Sequence[str], swee
         if met:
             ET.SubElement(case, "system-out").text = sanitize(why)
         else:
-            ET.SubElement(case, "failure", {"message": sanitize(why)}).text = sanitize(f"{sweep}: {why}")
+            ET.SubElement(case, "failure", {"message": sanitize(why)}).text = sanitize(f"{shown(str(sweep))}: {why}")
     ET.indent(root)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -70,10 +70,11 @@ def show(landscape: pd.DataFrame, summary: SweepSummary, paths: Mapping[str, Pat
     console.print()
     text = textwrap.fill(shown(paragraph(summary, paths)), width, break_long_words=False, break_on_hyphens=False)
     _print_verbatim(console, text, ascii_only)
-    _print_links(paths, console)
+    console.print()
+    print_links(paths, console)
 
 
-def _print_links(paths: Mapping[str, Path], console: Console) -> None:
+def print_links(paths: Mapping[str, Path], console: Console) -> None:
     """Print where the report is, as a link in terminals that have links, and the command that shows it live.
 
     Of a study in a bucket, the address and the file on this machine are printed.
@@ -81,7 +82,6 @@ def _print_links(paths: Mapping[str, Path], console: Console) -> None:
     report = paths.get("report")
     if report is None:
         return
-    console.print()
     link = Style(link=report.absolute().as_uri())
     address = shown(str(report))
     console.print(Text.assemble("report  ", (address, link)), soft_wrap=True)

@@ -83,7 +83,7 @@ class FailedTasksError(Exception):
 
     def __init__(self, folder: str) -> None:
         super().__init__(
-            f"{folder}: some tasks failed repeatedly and were given up; `status` names them, and the option "
+            f"{shown(folder)}: some tasks failed repeatedly and were given up; `status` names them, and the option "
             "retry=failed tries them again"
         )
         self.folder = folder

@@ -68,6 +68,7 @@ def test_a_sweep_in_a_bucket_is_that_of_a_folder(moto: Store, use: Use, tmp_path
     assert first.code == 0, first.err
     assert f"report  {address}/dummy-" in first.out and f"here    {tmp_path}/machine/" in first.out
     assert f"view {address}/dummy-" in first.out
+    assert f"logs: {address}/dummy-" in first.err and str(tmp_path) not in first.err
     stored = {name: entry.etag for name, entry in bucket(address).objects().items()}
     assert not [name for name in stored if ".tmp" in name or "probe" in name]
     assert any("/events/" in name for name in stored) and any("/logs/" in name for name in stored)
