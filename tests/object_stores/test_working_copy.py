@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from orchestrator.store.discovery import find_sweeps
 from orchestrator.store.errors import StorageError
 from orchestrator.store.files import MissingFileError, publish_json, read_json
 from orchestrator.store.study import Study
+from orchestrator.store.verification import verify
 from orchestrator.store.working_copy import open_path, open_root, pull, working_copy
 from orchestrator.utils.errors import UserError
 from tests.object_stores.ceph import Store
-from tests.unit.store.studies import INFO, all_rows, reopen, write_part
+from tests.unit.store.studies import INFO, all_rows, judge, reopen, write_part
+from tests.unit.store.test_compaction import ordered, verdicts
 
 Use = Callable[[Store], str]
 OtherMachine = Callable[..., Path]
@@ -149,6 +154,55 @@ def test_merging_removes_the_sources_from_the_bucket(address: str, study: Study,
     pull(other_machine(address))
     assert sorted(map(str, all_rows(Study.open(old / study.root.name)))) == sorted(map(str, rows))
     assert len(list(old.glob("*/generations/*"))) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from orchestrator.store.bucket import Bucket
+from orchestrator.store.compaction import compact
+from orchestrator.store.study import Study
+
+def kill_at(name, number, is_after):
+    request, calls = getattr(Bucket, name), []
+    def call(*arguments):
+        calls.append(arguments)
+        if is_after:
+            request(*arguments)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not is_after:
+            request(*arguments)
+    setattr(Bucket, name, call)
+
+kill_at(sys.argv[2], int(sys.argv[3]), sys.argv[2] == "upload")
+compact(Study.open(Path(sys.argv[1])))
+"""
+"""Merges a study, and kills itself after the n-th upload or before the n-th deletion."""
+
+
+@pytest.mark.parametrize(("request_name", "number"), [("upload", 1), ("delete", 3)])
+def test_merging_that_is_killed_is_finished_by_another_machine(
+    address: str, study: Study, other_machine: OtherMachine, request_name: str, number: int
+) -> None:
+    for name in "abcd":
+        write_part(study, name)
+    for (point, _), part in study.generations.stored().items():
+        judge(study, {point: part.tasks[point, "set"]})
+    rows, judged, before = ordered(all_rows(study)), verdicts(study), objects(address, study)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(study.root), request_name, str(number)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    merged = objects(address, study) - before
+    assert len(merged) == 1 and len(before - objects(address, study)) == number - 1
+    pull(other := other_machine(address))
+    there = Study.open(other / study.root.name)
+    assert ordered(all_rows(there)) == rows and verdicts(there) == judged and verify(there).is_sound
+    compact(reopen(there))
+    assert len(objects(address, study)) == 3, "study.json, and a part of responses and one of verdicts"
+    for machine in ("machine", "third"):
+        pull(root := other_machine(address, machine))
+        seen = Study.open(root / study.root.name)
+        assert ordered(all_rows(seen)) == rows and verdicts(seen) == judged and verify(seen).is_sound
 
 
 def test_nothing_is_lost_if_another_machine_has_merged_what_this_one_relies_on(address: str, study: Study) -> None:
