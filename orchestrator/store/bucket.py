@@ -26,7 +26,7 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE")
 """Variables of the environment that decide which server an address of `s3://` names."""
 
 REFUSED = (409, 412)
-"""Status of a creation whose condition is not met, or that another one has overtaken."""
+"""HTTP status of a creation that is refused: there is such an object, or another client is just creating it."""
 
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "SSOTokenLoadError")
 NOT_ALLOWED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled")
@@ -113,8 +113,8 @@ class Bucket:
     def create(self, name: str, content: bytes) -> bool:
         """Write an object if there is none of this name. Return whether it was written.
 
-        If the answer of the server was lost and the library has repeated the request, the object that is in the way is
-        this one. So an object of the same content counts as written.
+        If the server's answer was lost, the library has repeated the request, and the object that exists may be the one
+        that the first request has written. So an existing object with the same content counts as written.
         """
         try:
             self._create(name, content)

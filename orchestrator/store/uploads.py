@@ -1,4 +1,7 @@
-"""Upload what a run appends to: its events and logs, and the files of trackers. Everything else is uploaded whole."""
+"""Upload the files that a run appends to: its events and logs, and the files of trackers.
+
+All other files are uploaded once, when they are written (`publish` in `orchestrator/store/files.py`).
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,15 @@ INTERVAL = 5.0
 """Seconds between two looks at the files."""
 
 SPEED = 1e6
-"""Bytes a second at which one file is uploaded at most: one of 100 MB every 100 seconds."""
+"""Maximum rate in bytes per second at which a growing file is uploaded: one of 100 MB every 100 seconds."""
 
 
 class LogUploads:
-    """Context manager: while a driver works on a sweep in a bucket, upload its logs, and all of them at the end.
+    """Context manager that uploads the appended files of a sweep in a bucket while a driver works, and at the end.
 
-    A driver that is killed leaves out what it wrote after the last upload; the next run on its machine uploads that.
-    Does nothing for studies on a file system.
+    What a killed driver wrote after the last upload is uploaded by the next run of the sweep on the same machine. If
+    the bucket cannot be used, this is logged and not raised: the sweep itself fails then. Does nothing for studies on a
+    file system.
 
     Args:
         folder: The sweep's folder.
@@ -39,7 +43,7 @@ class LogUploads:
         self._folder = folder
         self._copy = working_copy(folder.study.out)
         self._ended = threading.Event()
-        self._uploaded: dict[Path, tuple[Signature, float]] = {}  # and when
+        self._uploaded: dict[Path, tuple[Signature, float]] = {}  # the state that was uploaded, and when
         self._thread = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> LogUploads:
@@ -67,7 +71,7 @@ class LogUploads:
                 logger.debug("logs: %s", error)
 
     def _upload(self, at_once: bool = False) -> None:
-        """Upload the files that have changed. With `at_once`, also large ones that were uploaded a moment ago."""
+        """Upload the files that have changed. With `at_once`, do so regardless of SPEED. Raises StorageError."""
         assert self._copy is not None
         for path in self._files():
             seen, (before, when) = file_signature(path), self._uploaded.get(path, (None, 0.0))

@@ -1,9 +1,9 @@
 """Working copies of studies in a bucket.
 
 The bucket is the truth. Each machine has a working copy of the studies that it uses, in the user's cache, which is an
-ordinary root of studies. All code reads and writes it; `publish`, `remove` and `move` of `files.py` pass on to the
-bucket what they change, and `pull` brings in what others have changed. What is not in the bucket is never in the
-working copy under its final name, except for logs, which are appended to and uploaded every few seconds.
+ordinary root of studies, so all other code reads and writes files there. `publish`, `remove` and `move` of `files.py`
+change the bucket first and then the file, and `pull` brings in what other machines have changed. So a file that has its
+final name in the working copy is in the bucket too, except for logs, which grow and are uploaded every few seconds.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class WorkingCopy:
         return name is not None and self.bucket.exists(name)
 
     def restore(self, path: Path) -> bool:
-        """Replace a file that does not verify by its object. Return False if the object has the same bytes."""
+        """Replace a file that does not verify with its object. Return False if the object has the same bytes."""
         name = self._name(path)
         if name is None:
             return False
@@ -169,7 +169,7 @@ class WorkingCopy:
         return False
 
     def _download(self, name: str, path: Path, entry: StoredObject) -> None:
-        """Write an object to a file at once, with the object's time. Does nothing if the object was deleted."""
+        """Write an object to a file atomically, with the object's time. Does nothing if the object was deleted."""
         try:
             make_private(path.parent)
             with self._temporary() as temporary:
@@ -224,10 +224,10 @@ class WorkingCopy:
 class LeaseChain:
     """A lease in a bucket: objects `lease.json.000000001`, `...2`, each of which is created only if there is none.
 
-    The object with the highest number counts. Who holds the lease renews it by creating the next number; who finds that
-    number taken, or sees a higher one afterwards, does not hold it any more. Numbers only grow: an empty object
-    releases the lease, and all but the last KEPT objects are deleted. So no more than exclusive creation is needed of
-    the server, in which all object stores agree.
+    The object with the highest number counts. The holder renews the lease by creating the next number. A driver that
+    finds that number taken, or sees a higher one afterwards, has lost the lease. Numbers only grow: an empty object
+    releases the lease, and all but the last KEPT objects are deleted. The server needs to support no more than
+    exclusive creation, which works alike in all object stores.
     """
 
     KEPT = 3
@@ -239,7 +239,7 @@ class LeaseChain:
         self._last = 0
 
     def look(self) -> None:
-        """Bring the leases of the sweep on this machine to the state of the bucket."""
+        """Update the leases of the sweep in the working copy from the bucket."""
         self._last = self._copy.leases(self._folder).get(self._lease, 0)
 
     def append(self, content: bytes) -> bool:
@@ -271,8 +271,8 @@ def working_copy(out: Path) -> WorkingCopy | None:
     """Return the working copy with this root; None if the root of studies is on a file system.
 
     Raises:
-        StorageError: It is marked as a working copy, but not of a bucket that this process would use this folder for:
-            it is a copy, or belongs to another server.
+        StorageError: It is marked as a working copy, but this process would use another folder for that bucket: this
+            one was copied, or belongs to another server.
     """
     mark = out / MARK
     if not mark.is_file():
@@ -367,7 +367,7 @@ def open_path(text: str | os.PathLike[str]) -> Path:
 
 
 def is_appended(name: str) -> bool:
-    """Return whether a file is written bit by bit, by one process: events, logs, and files of trackers."""
+    """Return whether a file grows while one process writes it: events, logs, and files of trackers."""
     inside = PurePosixPath(name).parts[1:]
     return inside[:1] == ("events",) or (inside[:1] == ("sweeps",) and inside[2:3] in (("logs",), ("tracking",)))
 
