@@ -41,6 +41,18 @@ def test_intervals_contain_the_full_grids_numbers(cases):
         assert adaptive.coverage(cases["line"], name) >= 88.0
 
 
+def test_errors_exceed_those_of_the_draws_because_levels_end_when_these_look_small() -> None:
+    landscape = Landscape.draw(np.random.default_rng(1), 40, is_plane=False)
+    counts = {node: count for node, count in landscape.counts().items() if node[0] % 4 == 0}
+    posterior, errors = (
+        Posterior.of(landscape.shape, counts),
+        interpolation_errors(landscape.shape, counts, landscape.axes),
+    )
+    margins = (100.0 - grids.reshape(-1, landscape.asr.size) for grids in (posterior.drawn, posterior.inferred))
+    drawn, (inferred,) = map(visage.mean_from_margins, margins)
+    assert errors.margin is not None and errors.margin >= 1.2 * np.sqrt(np.mean((drawn - inferred) ** 2)) > 0.0
+
+
 def test_a_full_grid_has_no_error_of_interpolation():
     landscape = Landscape.draw(np.random.default_rng(0), 20, is_plane=False)
     errors = interpolation_errors(landscape.shape, landscape.counts(), landscape.axes)
