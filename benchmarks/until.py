@@ -91,7 +91,7 @@ def grow_to_its_end(
     grid, asr = Grid(steps=20, directions=3), list[np.ndarray]()
     while True:
         asr += list(_measure(model, normals, rng, grid.lines - len(asr)))
-        growth = decide(grid, asr, goals)
+        growth = decide(grid, asr, goals, resolution=100.0 / PROBES)
         if growth.next is None or growth.next.steps != grid.steps:
             return grid, growth, asr
         grid = growth.next

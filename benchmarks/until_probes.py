@@ -125,7 +125,7 @@ def grow_to_its_end(file: File, goals: Goals, rng: np.random.Generator) -> tuple
             refused += list(file.refused(rng, grid.lines - len(refused), FILE))
         used = [line[:, : BLOCK * supply.used] for line in refused]
         asr = [100.0 - 100.0 * line.mean(axis=-1, dtype=np.float64) for line in used]
-        growth = decide(grid, asr, goals, supply, LeftOut.of(supply, used))
+        growth = decide(grid, asr, goals, supply, LeftOut.of(supply, used), 100.0 / (BLOCK * supply.used))
         if growth.next is None or growth.next.steps != grid.steps:
             return grid, growth
         grid, supply = growth.next, dataclasses.replace(supply, used=growth.blocks)

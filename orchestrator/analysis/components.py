@@ -183,7 +183,9 @@ def plan_precision(
     lines, probes = np.array(float(components.lines)), np.array(float(components.probes))
     share = clusters / components.probes
     plain = float(Precision(components, share).over_probes(lines, probes))
-    inflation = max(probes_half_width / plain, 1.0) if plain > 0 else 1.0
+    if plain == 0.0:
+        return PrecisionPlan(target=target, reason="all probes agree, so that nothing is known of how probes differ")
+    inflation = max(probes_half_width / plain, 1.0)
     precision = Precision(components, share, inflation)
     candidates = np.arange(2.0, MAX_DIRECTIONS + 1)
     needed = _fewest_probes(precision, candidates, target)

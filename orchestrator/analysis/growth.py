@@ -97,8 +97,9 @@ def grow(
             probes, whose grids are not adaptive.
     """
     asr = [_asr(grid, number, counts) for number in range(grid.lines)]
+    resolution = 100.0 / max((judged for _, judged in counts.values()), default=1)
     if goals.over == GoalOver.directions or verdicts is None:
-        return decide(grid, asr, goals)
+        return decide(grid, asr, goals, resolution=resolution)
     unknown, refused = np.full(supply.now.probes, np.nan, np.float32), []
     for line in (AdaptiveLine(grid, number) for number in range(grid.lines)):
         at = {node: verdicts(point.id) for node, point in line.points.items()}
@@ -106,7 +107,7 @@ def grow(
         for node, known in at.items():
             of_line[node] = unknown if known is None else known
         refused.append(of_line)
-    return decide(grid, asr, goals, supply, LeftOut.of(supply, refused))
+    return decide(grid, asr, goals, supply, LeftOut.of(supply, refused), resolution)
 
 
 def decide(
@@ -115,9 +116,20 @@ def decide(
     goals: Goals,
     supply: ProbeBlocks = UNKNOWN_PROBES,
     left_out: LeftOut | None = None,
+    resolution: float = 0.0,
 ) -> Growth:
-    """Do the same as `grow`, given the ASR of each line or plane: percent, NaN where unknown, [node on each axis]."""
-    known = [_Goal.of(name, wanted, grid, asr, supply, left_out) for name, wanted in goals.given.items()]
+    """Do the same as `grow`, given the ASR of each line or plane.
+
+    Args:
+        grid: The grid.
+        asr: Percent, NaN where unknown, [node on each axis] for each line or plane.
+        goals: The wanted half-widths.
+        supply: The probes, for goals over probes.
+        left_out: The ASR without some of them, for goals over probes.
+        resolution: The smallest difference between two values of the ASR: 100 / probes. 0 if it is exact.
+    """
+    sample = _Sample(asr, supply, left_out, resolution)
+    known = [_Goal.of(name, wanted, grid, sample) for name, wanted in goals.given.items()]
     progress = tuple(goal.progress for goal in known)
     unmet = [goal for goal in known if not goal.progress.met]
     if not unmet or any(goal.progress.reason for goal in unmet):
@@ -180,12 +192,24 @@ def _values(name: str, grid: Grid, asr: Sequence[np.ndarray]) -> list[tuple[floa
 
 
 @dataclass(frozen=True)
+class _Sample:
+    """What is measured of a grid: the arguments of `decide`."""
+
+    asr: Sequence[np.ndarray]
+    supply: ProbeBlocks
+    left_out: LeftOut | None
+    resolution: float
+
+
+@dataclass(frozen=True)
 class _Goal:
     """A goal, with what is needed to predict its half-width on other grids.
 
     Attributes:
         progress: The goal with what is known.
-        spread: Standard deviation of the number between directions. None with fewer than two directions.
+        spread: Standard deviation of the number between directions. That of VISAGE contains the variance of rounding
+            to whole probes, resolution^2 / 12, as in `intervals.error_over_directions`: values that happen to agree
+            are not known without error. None with fewer than two directions.
         rounding: The smallest half-width on this grid, from the distance between its points. 0 for VISAGE.
         over_directions: Whether the half-width is over new directions too, and not only from the points' distance.
         crossed: The variances of directions and probes. None if the half-width is not over new probes.
@@ -198,16 +222,9 @@ class _Goal:
     crossed: Crossed | None = None
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        wanted: float,
-        grid: Grid,
-        asr: Sequence[np.ndarray],
-        supply: ProbeBlocks,
-        left_out: LeftOut | None,
-    ) -> _Goal:
-        values = _values(name, grid, asr)
+    def of(cls, name: str, wanted: float, grid: Grid, sample: _Sample) -> _Goal:
+        supply, left_out = sample.supply, sample.left_out
+        values = _values(name, grid, sample.asr)
         over = GoalOver.directions if left_out is None else GoalOver.both
         progress = GoalProgress(name=name, wanted=wanted, over=str(over))
         rounding = 0.0 if name == VISAGE else step(grid) / 2.0
@@ -218,7 +235,8 @@ class _Goal:
             reason = f"it is undefined on line {number}: {why}"
             return cls(dataclasses.replace(progress, reason=reason), None, rounding, drawn)
         known = [value for value, _ in values if value is not None]
-        spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        least = sample.resolution / math.sqrt(12) if name == VISAGE else 0.0
+        spread = math.hypot(float(np.std(known, ddof=1)), least) if len(known) > 1 else None
         progress = dataclasses.replace(progress, value=float(np.mean(known)))
         crossed = None
         if left_out is not None:
@@ -227,7 +245,8 @@ class _Goal:
                 number = int(np.isnan(pseudo).any(axis=1).argmax())
                 reason = f"it is undefined on line {number} without some of the probes"
                 return cls(dataclasses.replace(progress, reason=reason), None, rounding, drawn)
-            crossed = Crossed.of(pseudo, left_out, supply.now)
+            change = _change_by_added(name, grid, np.array(known), left_out)
+            crossed = Crossed.of(pseudo, change, left_out, supply.now)
         goal = cls(progress, spread, rounding, drawn, crossed)
         half = goal.expected(grid.lines, supply.now, 1.0)
         met = half <= wanted
@@ -289,12 +308,24 @@ def _pseudo_values(name: str, grid: Grid, values: np.ndarray, left_out: LeftOut)
     if len(left_out.shares) == 1:
         return values[:, None]
     ratio = 1.0 / left_out.shares
-    without = np.array([_without_groups(name, grid, asr) for asr in left_out.asr])
+    without = np.array([_of_samples(name, grid, asr) for asr in left_out.asr])
     return np.asarray(ratio * values[:, None] - (ratio - 1.0) * without)
 
 
-def _without_groups(name: str, grid: Grid, asr: np.ndarray) -> np.ndarray:
-    """Return the number on one line without each group of probes, [group]; NaN where it is undefined."""
+def _change_by_added(name: str, grid: Grid, values: np.ndarray, left_out: LeftOut) -> float:
+    """Return the mean change of a number by one more cluster of probes, on the lines on which it stays defined."""
+    changes = np.array([_of_samples(name, grid, asr[None])[0] for asr in left_out.added]) - values
+    return float(np.nan_to_num(changes).mean())
+
+
+def _of_samples(name: str, grid: Grid, asr: np.ndarray) -> np.ndarray:
+    """Return the number on one line with each of several samples of probes, [sample]; NaN where it is undefined.
+
+    Args:
+        name: The number.
+        grid: The grid.
+        asr: Percent, [sample, node on each axis].
+    """
     if name == VISAGE:  # `_values` has checked that the points cover the range
         inside = visage.in_range(np.array(places_of(grid)))
         return visage.paper_from_margins(100.0 - asr.reshape(len(asr), -1)[:, inside])

@@ -1,6 +1,7 @@
 """Samples of probes in blocks, and how much a number varies between them, for goals over new probes.
 
-A number's interval over new probes rests on the jackknife that leaves out groups of whole clusters of probes.
+A number's interval over new probes rests on the jackknife that leaves out groups of whole clusters of probes. Probes
+that agree everywhere would leave it no width, so there may always be some that refuse nowhere and have not been seen.
 """
 
 from __future__ import annotations
@@ -109,11 +110,14 @@ class LeftOut:
         asr: Of each line or plane without each group: percent, NaN where unknown, [group, node on each axis].
         shares: Share of all probes that is in each group.
         alike: Correlation of the verdicts on two probes of a cluster, between 0 and 1.
+        added: The ASR of each line or plane with a cluster of mean size more that refuses nowhere: percent, NaN where
+            unknown, [node on each axis].
     """
 
     asr: Sequence[np.ndarray]
     shares: np.ndarray
     alike: float
+    added: Sequence[np.ndarray]
 
     @classmethod
     def of(cls, supply: ProbeBlocks, refused: Sequence[np.ndarray]) -> LeftOut:
@@ -133,11 +137,18 @@ class LeftOut:
             )
             asr.append(np.where(judged > 0, 100.0 * unsafe / np.maximum(judged, 1.0), np.nan))
         now, alike = supply.now, 0.0
+        added = [_with_added(of_line, now.probes / now.clusters) for of_line in refused]
         if now.clusters < now.probes:
             flat = np.concatenate([of_line.reshape(-1, now.probes) for of_line in refused])
             effect = design_effect(flat, supply.cluster_labels)
             alike = float(np.clip((effect - 1.0) / (now.probes / now.clusters - 1.0), 0.0, 1.0))
-        return cls(asr, sizes / sizes.sum(), alike)
+        return cls(asr, sizes / sizes.sum(), alike, added)
+
+
+def _with_added(refused: np.ndarray, probes: float) -> np.ndarray:
+    """Return the ASR of a line or plane with this number of probes more that refuse nowhere: [node on each axis]."""
+    judged, unsafe = (~np.isnan(refused)).sum(axis=-1), (refused == 0).sum(axis=-1)
+    return np.where(judged > 0, 100.0 * (unsafe + probes) / (judged + probes), np.nan)
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ class Crossed:
         probe: Variance of the mean over probes, between samples of probes. With one line it includes `mixed`.
         mixed: Variance of a line's mean over probes beyond these.
         variance: Variance of the number between samples of probes, as the jackknife estimates it.
+        change: By how much one more cluster of probes that refuses nowhere changes the number.
     """
 
     lines: int
@@ -161,14 +173,22 @@ class Crossed:
     probe: float
     mixed: float
     variance: float
+    change: float
 
     @classmethod
-    def of(cls, pseudo: np.ndarray, left_out: LeftOut, probes: ProbeCounts) -> Crossed:
-        """Return the components of pseudo-values, whose groups may have different sizes (see `growth`)."""
+    def of(cls, pseudo: np.ndarray, change: float, left_out: LeftOut, probes: ProbeCounts) -> Crossed:
+        """Return the components of pseudo-values, whose groups may have different sizes (see `growth`).
+
+        Args:
+            pseudo: The pseudo-values, [line, group of probes].
+            change: By how much one more cluster that refuses nowhere changes the number's mean over lines.
+            left_out: What the pseudo-values are of.
+            probes: Sizes of the sample.
+        """
         lines, groups = pseudo.shape
         of_line = pseudo @ left_out.shares
         if groups == 1:
-            return cls(lines, probes, left_out.alike, 0.0, 0.0, 0.0, 0.0)
+            return cls(lines, probes, left_out.alike, 0.0, 0.0, 0.0, 0.0, change)
         ratio = left_out.shares / (1.0 - left_out.shares)
         deviations = (pseudo - of_line[:, None]) * np.sqrt(ratio / groups)
         of_group = deviations.mean(axis=0)
@@ -176,7 +196,9 @@ class Crossed:
         if lines > 1:
             mixed = float(np.square(deviations - of_group).sum()) / (lines - 1)
             direction = max(float(of_line.var(ddof=1)) - mixed, 0.0)
-        return cls(lines, probes, left_out.alike, direction, max(variance - mixed / lines, 0.0), mixed, variance)
+        return cls(
+            lines, probes, left_out.alike, direction, max(variance - mixed / lines, 0.0), mixed, variance, change
+        )
 
     def change_of_spread(self, probes: ProbeCounts) -> float:
         """Return by which factor the standard deviation between directions changes with other probes."""
@@ -184,13 +206,19 @@ class Crossed:
         return math.sqrt((self.direction + self.mixed * self._change(probes)) / now) if now > 0.0 else 1.0
 
     def half_width(self, lines: float, probes: ProbeCounts) -> float:
-        """Return the half-width over new probes with these lines and probes. Infinity if the probes are too few."""
+        """Return the half-width over new probes with these lines and probes. Infinity if the probes are too few.
+
+        The variance is at least that of clusters of a kind that no probe shows yet. How many a new sample has is about
+        Poisson's; the mean is taken to be that of one probe, as in `resampling`.
+        """
         width = until.relative_half_width(probes.groups)
         if width is None:
             return math.inf
         now = self.probe + self.mixed / self.lines
         change = self._change(probes) * ((self.probe + self.mixed / lines) / now if now > 0.0 else 1.0)
-        return width * math.sqrt(self.variance * change * probes.groups)
+        least = self.change * (self.probes.clusters + 1) / (probes.clusters + 1)
+        unseen = least**2 * probes.clusters / probes.probes
+        return width * math.sqrt(max(self.variance * change, unseen) * probes.groups)
 
     def _change(self, probes: ProbeCounts) -> float:
         """Return by which factor the variance of a mean over probes changes with other probes.

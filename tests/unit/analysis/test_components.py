@@ -90,6 +90,9 @@ def test_one_direction_tells_nothing_about_others() -> None:
     plan = plan_precision(components, 5.0, 30, 21, Wanted(2.0))
     assert plan.directions is None and "one direction" in str(plan.reason)
     assert decompose(np.zeros((2, 5, 10))).reason == "too few probes or points"
+    agreeing = decompose(np.ones((2, 5, 10)))
+    plan = plan_precision(agreeing, 20.0, 10, 21, Wanted(2.0))
+    assert plan.probes is None and "all probes agree" in str(plan.reason)
 
 
 COMPONENTS = VarianceComponents(lines=3, probes=40, points=10.0, **TRUE)

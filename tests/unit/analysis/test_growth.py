@@ -132,7 +132,7 @@ def over_probes(
 def test_blocks_are_added_where_probes_are_what_makes_the_number_uncertain_and_directions_where_these_are() -> None:
     growth, _ = over_probes(0.002, 0.08, 1, 4, visage=8)
     assert growth.blocks == 2 and growth.next == dataclasses.replace(LINE, directions=8)
-    growth, _ = over_probes(0.08, 0.002, 1, 4, visage=2)
+    growth, _ = over_probes(0.08, 0.002, 1, 4, radius=0.05)
     assert growth.blocks == 1 and growth.next is not None and growth.next.directions > 8
     alone = decide(LINE, lines(LINE, [0.2, 0.22, 0.24] * 2), Goals(visage=2), ProbeBlocks(1, (20, 20), singles(20, 2)))
     assert alone.blocks == 1, "goals over directions add no probes"
@@ -170,6 +170,25 @@ def test_the_interval_over_probes_is_that_of_their_means_where_the_number_is_a_m
     growth = decide(grid, asr, Goals(visage=1, over=GoalOver.both), supply, LeftOut.of(supply, refused))
     expected = until.half_width(list(100.0 * of_line.mean(axis=0)))
     assert growth.progress[0].half_width == pytest.approx(expected)
+
+
+def test_probes_and_directions_that_agree_leave_an_interval() -> None:
+    """All 20 probes refuse within the basin and comply beyond, so that VISAGE is 100 on each direction."""
+    supply = ProbeBlocks(1, (20,) * 4, singles(20, 4))
+    alphas = np.abs(np.array(LINE.coordinates()[0]))
+    refused = [np.repeat(alphas[:, None] < 0.3, 20, axis=1).astype(float)] * 6
+    asr = [100.0 - 100.0 * of_line.mean(axis=-1) for of_line in refused]
+    six, twenty = until.relative_half_width(6), until.relative_half_width(20)
+    assert six is not None and twenty is not None
+    over_directions = six * 5.0 / np.sqrt(12)
+    alone = decide(LINE, asr, Goals(visage=8), resolution=5.0).progress[0]
+    assert alone.value == 100.0 and alone.half_width == pytest.approx(over_directions) and alone.met
+    assert decide(LINE, asr, Goals(radius=0.1), resolution=5.0).progress[0].half_width == 0.025, "half a step"
+    over_probes = twenty * np.sqrt(20) * 100.0 / 21
+    goals = Goals(visage=8, over=GoalOver.both)
+    growth = decide(LINE, asr, goals, supply, LeftOut.of(supply, refused), 5.0)
+    assert growth.progress[0].half_width == pytest.approx(np.hypot(over_directions, over_probes))
+    assert growth.next == LINE and growth.blocks == 2, "more probes are what helps"
 
 
 def test_groups_hold_whole_clusters_which_keep_their_group_while_blocks_are_added() -> None:
