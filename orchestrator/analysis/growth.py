@@ -193,7 +193,7 @@ def _values(name: str, grid: Grid, asr: Sequence[np.ndarray]) -> list[tuple[floa
 
 @dataclass(frozen=True)
 class _Sample:
-    """What is measured of a grid: the arguments of `decide`."""
+    """Measurements of a grid: those arguments of `decide`."""
 
     asr: Sequence[np.ndarray]
     supply: ProbeBlocks
@@ -313,7 +313,7 @@ def _pseudo_values(name: str, grid: Grid, values: np.ndarray, left_out: LeftOut)
 
 
 def _change_by_added(name: str, grid: Grid, values: np.ndarray, left_out: LeftOut) -> float:
-    """Return the mean change of a number by one more cluster of probes, on the lines on which it stays defined."""
+    """Return the mean change of a number by one more cluster of probes. Where it becomes undefined, none is counted."""
     changes = np.array([_of_samples(name, grid, asr[None])[0] for asr in left_out.added]) - values
     return float(np.nan_to_num(changes).mean())
 

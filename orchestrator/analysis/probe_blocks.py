@@ -1,7 +1,7 @@
 """Samples of probes in blocks, and how much a number varies between them, for goals over new probes.
 
-A number's interval over new probes rests on the jackknife that leaves out groups of whole clusters of probes. Probes
-that agree everywhere would leave it no width, so there may always be some that refuse nowhere and have not been seen.
+A number's interval over new probes rests on the jackknife that leaves out groups of whole clusters of probes. If all
+probes agree, its width would be 0. So it is at least as wide as if some that refuse nowhere were unseen by chance.
 """
 
 from __future__ import annotations

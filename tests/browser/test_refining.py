@@ -43,12 +43,12 @@ class RefiningPlane:
 
     def measure_level(self) -> None:
         """Store the points that the rule asks for now."""
-        stored, asked = self.dummy.stored(), self.asked()
-        missing = sorted(asked - {point for point, _ in stored.generations})
+        stored, needed = self.dummy.stored(), self.requested_points()
+        missing = sorted(needed - {point for point, _ in stored.generations})
         rows = self._rows.filter(pc.is_in(self._rows["point_id"], pa.array(missing)))
-        self.dummy.study.generations.write(f"points-{len(asked)}", rows, ENGINE)
+        self.dummy.study.generations.write(f"points-{len(needed)}", rows, ENGINE)
 
-    def asked(self) -> set[str]:
+    def requested_points(self) -> set[str]:
         """Return the points that the rule asks for now or has asked for."""
         return {task.point.id for task in requested(self.dummy.stored()).tasks}
 
@@ -62,7 +62,7 @@ def test_a_running_plane_sharpens_and_says_how_many_visits_it_has_saved(
     with Lease(root, plane.folder.lease_path()), viewing(root, tmp_path / "scratch") as url:
         opened = open_page(f"{url}{path_of(plane.dummy)}")
         text = opened.page.locator("#progress-text").inner_text()
-        waiting = len(plane.asked()) - 25
+        waiting = len(plane.requested_points()) - 25
         assert waiting > 0
         assert f"measured 25 of 169 points, {waiting} under way or waiting, {144 - waiting} visits saved so far" in text
         hollow = opened.page.locator("#chart .dot.hollow")

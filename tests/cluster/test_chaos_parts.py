@@ -68,8 +68,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Expected]:
 def test_what_the_program_answers_is_compared_with_the_truth(stored: tuple[Path, Expected]) -> None:
     out, true = stored
     with Viewer(out) as viewer:
-        while not viewer.get("sweeps"):
-            time.sleep(0.1)  # it answers at once, with what it has read so far
+        for _ in range(600):  # it answers at once, with what it has read so far
+            if viewer.get("sweeps"):
+                break
+            time.sleep(0.1)
         answers = Answers(out / true.study, viewer)
         assert list(answers.problems(true)) == []
         assert min(answers.checked[who] for who in ("status", "load_study", "viewer")) > 0

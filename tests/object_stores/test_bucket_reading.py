@@ -1,4 +1,4 @@
-"""What users see of a sweep in a bucket, on a machine with an empty cache: its address, and the file of its report."""
+"""Tests of how a sweep in a bucket is shown on a machine with an empty cache: its address, and its report's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run appends to reaches its bucket: after a few seconds, at its end, and after an outage of the store."""
+"""Tests that growing files reach their bucket: after a few seconds, at a run's end, and after an outage."""
 
 from __future__ import annotations
 
