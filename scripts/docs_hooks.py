@@ -21,7 +21,7 @@ PAGES = {"benchmarks/RESULTS.md": "results.md"} | {
     f"notebooks/{name}.ipynb": f"notebooks/{name}.md" for name in NOTEBOOKS
 }
 """Files outside docs/ that have a page."""
-LINK = re.compile(r"\[(?P<name>[^\]]+)\]\((?P<up>(?:\.\./)+)(?P<path>[^)#]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\[(?P<name>[^\]]+)\]\((?P<up>(?:\.\./)+)(?P<path>[^)#]+)(?P<anchor>#[^)]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -55,7 +55,9 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         if match["up"].count("/") <= depth:  # the target is inside docs/
             return match[0]
         target = PAGES.get(match["path"])
-        return f"[{match['name']}]({'../' * depth}{target})" if target else f"{match['name']} (`{match['path']}`)"
+        if target is None:
+            return f"{match['name']} (`{match['path']}`)"
+        return f"[{match['name']}]({'../' * depth}{target}{match['anchor'] or ''})"
 
     return LINK.sub(replacement, markdown)
 

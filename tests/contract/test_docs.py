@@ -14,7 +14,7 @@ from scripts.draw_layers import PAGE, updated
 from tests.contract.rules import ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
-GENERATED = ("reference/cli.md", "reference/config.md", "results.md")  # by scripts/docs_hooks.py
+GENERATED = ("reference/cli.md", "reference/config.md")  # by scripts/docs_hooks.py
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 EXTERNAL = ("http://", "https://", "mailto:")
 CODE_PATH = re.compile(r"`((?:orchestrator|workers|tests|conf|scripts|benchmarks|docker)/[\w./-]+)`")
@@ -122,6 +122,13 @@ def test_relative_links_point_to_existing_files() -> None:
             if not (link.startswith(EXTERNAL) or generated or (page.parent / link).exists()):
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+def test_the_index_links_every_page() -> None:
+    docs = ROOT / "docs"
+    linked = set(LINK.findall((docs / "index.md").read_text(encoding="utf-8")))
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - {"index.md"}
+    assert sorted(pages - linked) == []
 
 
 def test_paths_in_the_documentation_exist() -> None:
