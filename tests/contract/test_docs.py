@@ -172,6 +172,18 @@ def test_every_key_of_a_summary_is_described(tmp_path: Path) -> None:
     assert sorted(key for key in keys(summary) if f"`{key}`" not in text) == []
 
 
+def test_every_column_of_a_stored_table_is_described() -> None:
+    from orchestrator.analysis.landscape import LANDSCAPE_SCHEMA
+    from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS, LOG_PROBABILITIES, PROMPTS
+
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    tables = {"generations": GENERATIONS, "judgements": JUDGEMENTS, "log_probabilities": LOG_PROBABILITIES}
+    tables |= {"prompts": PROMPTS, "landscape.parquet": LANDSCAPE_SCHEMA}
+    for title, schema in tables.items():
+        section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        assert [name for name in schema.names if not re.search(rf"\b{name}\b", section)] == [], title
+
+
 def test_every_json_document_has_a_current_schema_and_a_row_in_the_documentation() -> None:
     from scripts.write_schemas import FOLDER, texts
 
