@@ -231,6 +231,7 @@ OTHER_SUFFIXES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), _SAVE),
     ".tsv": "rename it to .csv, where tabs separate columns too",
     ".ndjson": "rename it to .jsonl",
+    ".txt": "rename it to .csv, put a first line `prompt` into it, and quote lines that have commas",
 }
 """Remedies for files with other suffixes."""
 

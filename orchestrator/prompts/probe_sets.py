@@ -375,7 +375,8 @@ def _read_prompts(conf: ProbesConfig, path: Path, conversations: dict[str, Conve
     requested = numbered if samples else itertools.islice(numbered, conf.limit)
     prompts = _without_repeats(requested, bool(conf.answers), path, file_format.unit)
     if conf.path is not None:
-        _log_columns(path, columns, available, filters)
+        _log_columns(path, columns, filters)
+    _warn_of_unused_contexts(str(conf.hub) if _is_hub(conf) else path.name, columns, available)
     if samples and prompts:
         skipped = len(prompts)
         prompts = _sample(conf, prompts)
@@ -502,24 +503,29 @@ def _column_of_texts(conf: ProbesConfig, available: Sequence[str]) -> str:
     raise UserError("probes.column", conf.column, remedy)
 
 
-def _log_columns(path: Path, columns: _Columns, available: Sequence[str], filters: Mapping[str, str]) -> None:
-    """Log the columns that were read from a user's file, and a column of contexts that was not."""
+def _log_columns(path: Path, columns: _Columns, filters: Mapping[str, str]) -> None:
+    """Log the columns that were read from a user's file."""
     prompts = "conversations" if columns.is_chat else "prompts"
     roles = {prompts: columns.text, "contexts": columns.context, "categories": columns.category}
     roles["targets"] = columns.target
     read = ", ".join(f"{role} from column {name}" for role, name in roles.items() if name)
     only = "".join(f", only rows with {column}={value}" for column, value in filters.items())
     logger.info("%s: %s%s", path.name, read, only)
-    if columns.context is None:
-        usual = (*CONTEXT_COLUMNS, *([INPUT_COLUMN] if columns.text.lower() == INSTRUCTION_COLUMN else []))
-        for name in available:
-            if name.lower() in usual:
-                logger.warning(
-                    "%s has a column %s that is not used: probes.context=%s puts its text before each prompt",
-                    path.name,
-                    name,
-                    name,
-                )
+
+
+def _warn_of_unused_contexts(source: str, columns: _Columns, available: Sequence[str]) -> None:
+    """Warn of a column that seems to hold contexts and is not read. `source` is the name of the file or data set."""
+    if columns.context is not None:
+        return
+    usual = (*CONTEXT_COLUMNS, *([INPUT_COLUMN] if columns.text.lower() == INSTRUCTION_COLUMN else []))
+    for name in available:
+        if name.lower() in usual:
+            logger.warning(
+                "%s has a column %s that is not used: probes.context=%s puts its text before each prompt",
+                source,
+                name,
+                name,
+            )
 
 
 def _no_such_column(field: str, name: str, available: Sequence[str]) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.schema import ProbesConfig
-from orchestrator.prompts import capability
+from orchestrator.prompts import capability, probe_sets
 from orchestrator.prompts.probe_sets import ProbeSet, load_probe_set
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import text_id
@@ -220,6 +221,23 @@ def test_a_context_is_put_before_the_request_or_its_presence_is_told(
     assert "column ContextString that is not used: probes.context=ContextString" in caplog.text
     joined = load_probe_set(Conf(path=str(path), context="ContextString"))
     assert texts(joined) == [f"Paper\nboats\n\n---\n\n{request}", f"Kites\n\n---\n\n{request}", request]
+
+
+def test_an_unused_column_of_contexts_in_a_data_set_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"prompt": "Sum up the text above", "context": "Kites"}])
+    monkeypatch.setattr(probe_sets, "fetch_dataset", lambda conf: path)
+    monkeypatch.setattr(probe_sets, "fetched_commit", lambda conf: "0" * 40)
+    conf = Conf(path=None, hub="someone/behaviors", column="prompt")
+    assert texts(load_probe_set(conf)) == ["Sum up the text above"]
+    assert "someone/behaviors has a column context that is not used: probes.context=context" in caplog.text
+    caplog.clear()
+    assert texts(load_probe_set(dataclasses.replace(conf, context="context"))) == [
+        "Kites\n\n---\n\nSum up the text above"
+    ]
+    assert "not used" not in caplog.text
 
 
 def test_blank_rows_and_duplicates_can_be_left_out(tmp_path: Path) -> None:
