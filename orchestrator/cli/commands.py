@@ -20,7 +20,7 @@ from orchestrator.cli.call import Call
 from orchestrator.cli.documents import stamped
 from orchestrator.cli.output import print_json, print_pairs, print_record, print_results, print_table, stderr_console
 from orchestrator.utils.errors import ExitCode, UserError
-from orchestrator.utils.paths import expanded
+from orchestrator.utils.paths import expanded, writing
 from orchestrator.utils.private import replaced_session_root
 
 if TYPE_CHECKING:
@@ -347,11 +347,14 @@ def compare(call: Call) -> int:
     sweeps = read_sweeps(call.folders("compare"))
     comparison = compare(sweeps)
     if files.html is not None:
-        write_page(comparison, sweeps, expanded(files.html))
+        with writing("compare.html", page := expanded(files.html)):
+            write_page(comparison, sweeps, page)
     if files.csv is not None:
-        to_csv(point_table(comparison), expanded(files.csv))
+        with writing("compare.csv", sheet := expanded(files.csv)):
+            to_csv(point_table(comparison), sheet)
     if files.latex is not None:
-        expanded(files.latex).write_text(latex_table(comparison), encoding="utf-8")
+        with writing("compare.latex", tables := expanded(files.latex)):
+            tables.write_text(latex_table(comparison), encoding="utf-8")
     if call.json:
         print_json(comparison.to_json())
     else:

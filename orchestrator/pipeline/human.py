@@ -24,6 +24,8 @@ from orchestrator.store.human_verdicts import (
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.parsing import FormatError
+from orchestrator.utils.paths import writing
+from orchestrator.utils.private import share_like
 
 EXPORT_FIELD, IMPORT_FIELD, ANNOTATOR_FIELD = "export", "verdicts", "annotator"
 COLUMNS = ("id", "request", "response", "verdict")
@@ -34,7 +36,8 @@ LETTERS = {verdict[0]: verdict for verdict in VERDICTS}
 def export_responses(stored: StoredSweep, path: Path, rows: int | None, seed: int) -> int:
     """Write the different responses that nobody has judged to a CSV file, one row each.
 
-    The columns are COLUMNS, the last of them empty. The order, and with `rows` the choice, are random.
+    The columns are COLUMNS, the last of them empty. The order, and with `rows` the choice, are random. Responses are
+    whole, so the file is open to those to whom the study is open.
 
     Args:
         stored: The sweep.
@@ -52,10 +55,9 @@ def export_responses(stored: StoredSweep, path: Path, rows: int | None, seed: in
     keys = unlabeled(responses, read_verdicts(stored.study))
     random.Random(seed).shuffle(keys)
     table = [("-".join(key), responses[key].request, responses[key].text, "") for key in keys[:rows]]
-    try:
+    with writing(EXPORT_FIELD, path):
         to_csv(pd.DataFrame(table, columns=list(COLUMNS)), path)
-    except OSError as error:
-        raise UserError(EXPORT_FIELD, path, f"cannot be written ({error.strerror}): name another file") from error
+        share_like(path, stored.study.root)
     return len(table)
 
 

@@ -194,5 +194,4 @@ def write_page(comparison: Comparison, sweeps: Sequence[ComparedSweep], path: Pa
     """Write the comparison as one HTML file that works offline and loads nothing from a network."""
     from orchestrator.report.page.render import render_comparison
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_comparison(comparison_content(comparison, sweeps)), encoding="utf-8")

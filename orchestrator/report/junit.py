@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from orchestrator.analysis.gate import THRESHOLDS, ThresholdResult
 from orchestrator.utils.addresses import shown
-from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import writing
 from orchestrator.utils.sanitize import sanitize
 
 SUITE = "safety landscape"
@@ -43,8 +43,5 @@ def write_junit(results: Sequence[ThresholdResult], unsound: Sequence[str], swee
         else:
             ET.SubElement(case, "failure", {"message": sanitize(why)}).text = sanitize(f"{shown(str(sweep))}: {why}")
     ET.indent(root)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing("gate.junit", file):
         file.write_bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
-    except OSError as error:
-        raise UserError("gate.junit", file, f"cannot be written ({error.strerror or error}): name another") from error

@@ -71,6 +71,15 @@ def test_the_export_is_blind_shuffled_and_has_a_row_for_each_different_response(
     assert exported(folder, tmp_path / "c.csv", "seed=1", "rows=5") == rows[:5]
 
 
+def test_the_export_is_private_makes_its_folder_and_says_if_it_cannot_be_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "a.csv"
+    assert len(exported(folder, file)) == 12 and file.stat().st_mode & 0o077 == 0
+    assert main(["judge", str(folder), f"export={tmp_path}"]) == 2
+    assert "cannot be written (Is a directory): name another file" in capsys.readouterr().err
+
+
 def test_imported_verdicts_become_a_landscape_with_who_and_when(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

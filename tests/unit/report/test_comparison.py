@@ -49,3 +49,14 @@ def test_what_is_undefined_or_not_tested_is_named_in_words(tmp_path: Path, capsy
     assert not [row for row in rows if "-" in row or "" in row]
     assert main(["compare", str(first), str(second)]) == 0
     assert "undefined" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_written_are_refused_and_folders_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = [str(store_sweep(tmp_path / "out", basin(width), f"model{width}")) for width in (0.15, 0.35)]
+    for option in ("html", "csv", "latex"):
+        assert main(["compare", *sweeps, f"{option}={tmp_path}"]) == 2
+        assert f"error: compare.{option}={tmp_path}: cannot be written (Is a directory)" in capsys.readouterr().err
+        assert main(["compare", *sweeps, f"{option}={tmp_path / option / 'new' / 'file'}"]) == 0
+        assert (tmp_path / option / "new" / "file").stat().st_size > 100
