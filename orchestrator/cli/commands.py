@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from orchestrator.cli import documents
 from orchestrator.cli.call import Call
 from orchestrator.cli.documents import stamped
 from orchestrator.cli.output import print_json, print_pairs, print_record, print_results, print_table, stderr_console
+from orchestrator.utils.command_line import command_line
 from orchestrator.utils.errors import ExitCode, UserError
 from orchestrator.utils.paths import expanded, writing
 from orchestrator.utils.private import replaced_session_root
@@ -51,7 +51,7 @@ def run(call: Call) -> int:
     try:
         result = run_sweep(config, Presets(call.config_dir), call.overrides, stderr_console())
     except KeyboardInterrupt:
-        logger.warning("%s", resume_hint(call.overrides))
+        logger.warning("%s", resume_hint(call.overrides, call.config_dir))
         return ExitCode.INTERRUPTED
     if not result.waits_for:
         call.sweeps.append(result.stored.folder.path)
@@ -60,7 +60,7 @@ def run(call: Call) -> int:
         part = documents.Part(part=config.cluster.part, waits_for=result.waits_for, points_left=result.points_left)
         print_json(part.to_json())
     if result.code == ExitCode.INTERRUPTED:
-        logger.warning("%s", resume_hint(call.overrides))
+        logger.warning("%s", resume_hint(call.overrides, call.config_dir))
     return result.code
 
 
@@ -80,7 +80,7 @@ def _submit(call: Call, config: Config) -> int:
 
     prepare(config, Presets(call.config_dir))
     job = slurm.submit(text, private=config.study.mode == "private")
-    follow = f"python -m orchestrator status {shlex.quote(config.out)}"
+    follow = command_line("status", config.out)
     print_record(documents.Job(job=job, log=f"slurm-{job}.log", command=follow), call.json)
     return ExitCode.COMPLETE
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from orchestrator.cli.commands import VERBS
 from orchestrator.cli.output import print_error_json
 from orchestrator.utils import logs
 from orchestrator.utils.addresses import shown
+from orchestrator.utils.command_line import command_line
 from orchestrator.utils.errors import ExitCode, SessionLostError, UserError, did_you_mean
 from orchestrator.utils.sanitize import OutputError, make_output_safe, safe_output
 
@@ -144,9 +144,7 @@ def _run_all(verb: str, calls: Sequence[Call]) -> int:
             break
     sweeps = list(dict.fromkeys(folder for call in calls for folder in call.sweeps))
     if len(sweeps) > 1:
-        command = shlex.join(
-            ["python", "-m", "orchestrator", "compare", *(shown(str(sweep)) for sweep in sweeps), "html=compared.html"]
-        )
+        command = command_line("compare", *(shown(str(sweep)) for sweep in sweeps), "html=compared.html")
         print(f"Side by side, in one picture: {command}", file=sys.stderr)
     return worst
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 
 from orchestrator.scoring.cut_responses import cut_by_task
 from orchestrator.scoring.panel import load_panel
 from orchestrator.store.runs import with_totals
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.utils.command_line import command_line
 from orchestrator.utils.console import duration
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def _command(stored: StoredSweep) -> str:
     dropped = ("sampling.early_stop", "judge", "judges")
     kept = [text for text in stored.record.overrides if text.partition("=")[0].lstrip("+") not in dropped]
     judges = f"judges=[{','.join(stored.sweep.judges)}]"
-    return shlex.join(["python", "-m", "orchestrator", "run", *kept, "sampling.early_stop=false", judges])
+    return command_line("run", *kept, "sampling.early_stop=false", judges)
 
 
 def _cost(stored: StoredSweep) -> str:

@@ -6,7 +6,6 @@ prepare -> execute -> judge -> reduce -> report
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from orchestrator.store.working_copy import check_bucket, open_root
 from orchestrator.sweep.tasks import assign_parts, parse_part
 from orchestrator.tracking.registry import checked
 from orchestrator.tracking.tracking import Tracking
+from orchestrator.utils.command_line import command_line
 from orchestrator.utils.errors import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,12 @@ def _wait_for_other_parts(stored: StoredSweep, execution: Execution, part: str) 
     return RunResult(execution.code, stored, waits_for, len(points))
 
 
-def resume_hint(overrides: Sequence[str]) -> str:
-    """Return the message after an interruption, with the command that resumes the run."""
-    command = shlex.join(["python", "-m", "orchestrator", "run", *overrides])
-    return f"Interrupted; what is stored stays. Continue with: {command}"
+def resume_hint(overrides: Sequence[str], config_dir: str | None = None) -> str:
+    """Return the message after an interruption, with the command that resumes the run.
+
+    Args:
+        overrides: The run's overrides.
+        config_dir: The user's own folder of presets, or None.
+    """
+    folder = [] if config_dir is None else ["--config-dir", config_dir]
+    return f"Interrupted; what is stored stays. Continue with: {command_line('run', *overrides, *folder)}"

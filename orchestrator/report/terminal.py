@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from orchestrator.report.narrative import paragraph, primary_agreements
 from orchestrator.report.scores import RANGE, counted_points, measured_points
 from orchestrator.report.text_plots import plot_curve, plot_planes
 from orchestrator.utils.addresses import shown
+from orchestrator.utils.command_line import command_line
 from orchestrator.utils.shades import ASCII_SHADES, SHADES
 
 MAX_ROWS = 41
@@ -87,7 +87,7 @@ def print_links(paths: Mapping[str, Path], console: Console) -> None:
     console.print(Text.assemble("report  ", (address, link)), soft_wrap=True)
     if address != str(report):
         console.print(Text.assemble("here    ", (str(report), link)), soft_wrap=True)
-    command = shlex.join(["python", "-m", "orchestrator", "view", shown(str(report.parent))])
+    command = command_line("view", shown(str(report.parent)))
     console.print(Text(f"live    {command}"), soft_wrap=True)
 
 
