@@ -34,7 +34,7 @@ _OWN_OPTIONS = ("gate", "compare", "export")
 _WIDTH = 118
 _EXAMPLES = """\
 examples:
-  python -m orchestrator run                                  the embedded model, 21 points, about 4 minutes on 2 cores
+  python -m orchestrator run                                  the embedded model, 21 points, about 5 minutes on 2 cores
   python -m orchestrator run grid.directions=3                two more directions; only new points are run
   python -m orchestrator run model.path=DIR probes.limit=80   a model of yours
   python -m orchestrator plan model=mistral7b cluster.gpu=h100
@@ -56,17 +56,18 @@ def overview(verbs: Mapping[str, Callable[..., Any]]) -> str:
     return f"{_HEAD}\nverbs:\n{listed}\n\n{_FLAGS}\n{_EXAMPLES}\n`help VERB` lists every option and preset."
 
 
-def verb_help(name: str, verb: Callable[..., Any], overrides: Sequence[str] = ()) -> str:
+def verb_help(name: str, verb: Callable[..., Any], overrides: Sequence[str] = (), config_dir: str | None = None) -> str:
     """Return the help text of one verb: each option with its value and description, and the presets.
 
     Args:
         name: The name of the verb.
         verb: Its function.
         overrides: Overrides `key=value`. The values shown are those that they give, presets included.
+        config_dir: The user's own folder of presets, or None.
     """
-    presets = "\n".join(_preset_line(group) for group in GROUPS)
+    presets = "\n".join(_preset_line(group, config_dir) for group in GROUPS)
     own = f"{name}." if name in _OWN_OPTIONS else ""
-    config, note = (Config(), "and their defaults") if own else _configuration(overrides)
+    config, note = (Config(), "and their defaults") if own else _configuration(overrides, config_dir)
     lines = []
     for section in sections():
         if section.prefix.startswith(own):
@@ -80,12 +81,12 @@ def verb_help(name: str, verb: Callable[..., Any], overrides: Sequence[str] = ()
     return f"{_HEAD}\n{name}: {verb_summary(verb)}\n{shown}\noptions {note}:\n{text}\n\n{_FLAGS}"
 
 
-def _configuration(overrides: Sequence[str]) -> tuple[Config, str]:
+def _configuration(overrides: Sequence[str], config_dir: str | None) -> tuple[Config, str]:
     """Return the configuration that the overrides give, and what its values are. It has the defaults if they fail."""
     from orchestrator.config.compose import compose
 
     try:
-        config = compose(overrides)
+        config = compose(overrides, config_dir)
     except UserError as error:
         return Config(), f"and their defaults (without your overrides: {error})"
     return config, f"and the values that `{' '.join(('run', *overrides))}` uses"
@@ -105,8 +106,8 @@ def _option_line(key: str, value: str, comment: str) -> str:
     return textwrap.fill(comment, _WIDTH, initial_indent=head.ljust(len(indent)), subsequent_indent=indent)
 
 
-def _preset_line(group: str) -> str:
-    names = ", ".join(Presets().options(group)) or "(none yet)"
+def _preset_line(group: str, config_dir: str | None) -> str:
+    names = ", ".join(Presets(config_dir).options(group)) or "(none yet)"
     return textwrap.fill(f"{group}= {names}", _WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from orchestrator.cli.call import Call, parse
 from orchestrator.cli.commands import VERBS
@@ -91,18 +92,25 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _run_verb(name: str, call: Call) -> int:
-    """Run a verb. Raises UserError if it needs a library that only an extra installs."""
+    """Run a verb. Raises UserError if it needs a library that is not installed for this Python."""
     try:
         if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
             raise ModuleNotFoundError(name="ray")
         return VERBS[name](call)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in MEASURING:
+        package = (error.name or "").partition(".")[0]
+        is_bare = find_spec("hydra") is None  # this Python lacks what every verb needs
+        if not is_bare and package not in MEASURING:
             raise
-        from orchestrator.utils import nvidia
+        remedy = f"needs {package}, which is not installed"
+        if is_bare:
+            way_out = "call .venv/bin/python, or `make setup`" if Path(".venv").is_dir() else "`make setup`"
+            remedy += f" for {sys.executable}: {way_out}"
+        else:
+            from orchestrator.utils import nvidia
 
-        extra = "gpu" if nvidia.gpus() else "cpu" if sys.platform == "linux" else "transformers"
-        remedy = f"needs {error.name}, which is not installed: pip install 'safety-landscape[{extra}]', or `make setup`"
+            extra = "gpu" if nvidia.gpus() else "cpu" if sys.platform == "linux" else "transformers"
+            remedy += f": pip install 'safety-landscape[{extra}]', or `scripts/setup.sh` in a checkout"
         raise UserError("verb", name, remedy) from error
 
 
@@ -110,16 +118,17 @@ def _help(arguments: Sequence[str]) -> int:
     """Print the help of the verb that the arguments name, with the values of their overrides, or the overview."""
     from orchestrator.cli.help import overview, verb_help
 
-    words = [argument for argument in arguments if not argument.startswith("-")]
+    words = [argument for argument in arguments if argument not in ("--help", "-h")]
     if words[:1] == ["help"]:
         words = words[1:]
-    if not words:
+    if not words or words[0].startswith("-"):
         print(overview(VERBS))
         return ExitCode.COMPLETE if arguments else ExitCode.WRONG_INPUT
     name, *rest = words
     if name not in VERBS:
         raise _no_such_verb(name)
-    print(verb_help(name, VERBS[name], [word for word in rest if "=" in word]))
+    (call, *_), _ = parse(rest)
+    print(verb_help(name, VERBS[name], call.overrides, call.config_dir))
     return ExitCode.COMPLETE
 
 

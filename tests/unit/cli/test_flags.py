@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.cli.output import stderr_console
+from tests.contract.rules import ROOT
 
 
 def test_the_version_has_a_short_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +36,17 @@ def test_help_is_shown_in_spite_of_a_wrong_override(capsys: pytest.CaptureFixtur
     assert main(["run", "grid.stepz=7", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "grid.steps=20" in shown and "did you mean 'grid.steps'" in shown
+
+
+def test_help_shows_presets_of_a_folder_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "garden.yaml").write_text("max_mib: 7\n", encoding="utf-8")
+    for arguments in (["help", "run"], ["run", "--help"]):
+        assert main([*arguments, "--config-dir", str(tmp_path), "probes=garden"]) == 0
+        shown = capsys.readouterr().out
+        assert " garden," in shown and "  probes.max_mib=7 " in shown
+    assert main(["help", "run", "--config-dir", str(tmp_path / "nowhere")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
 
 
 def test_help_of_gate_lists_its_own_options_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,3 +84,17 @@ def test_quiet_hides_progress_and_keeps_results(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["points"] == 61
     assert captured.err == shown
+
+
+@pytest.mark.parametrize("verb", ["run", "status"])
+def test_a_python_without_the_libraries_is_named(verb: str, tmp_path: Path) -> None:
+    (tmp_path / ".venv").mkdir()
+    bare = [sys.executable, "-S", "-m", "orchestrator", verb]  # -S: without installed packages
+    done = subprocess.run(
+        bare, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(
+        rf"error: verb={verb}: needs \w+, which is not installed for \S+: call \.venv/bin/python, or `make setup`\n",
+        done.stderr,
+    )
