@@ -65,7 +65,7 @@ def run(call: Call) -> int:
 
 
 def _submit(call: Call, config: Config) -> int:
-    """Submit `run` as a SLURM job, after checking the request and downloading the model."""
+    """Submit `run` as a SLURM job, after checking the request and downloading the model and the judges' models."""
     from orchestrator.execution import slurm
 
     text = slurm.job_script(config, call.overrides, call.config_dir)
@@ -75,10 +75,14 @@ def _submit(call: Call, config: Config) -> int:
             return ExitCode.COMPLETE
         print(text, end="")
         return ExitCode.COMPLETE
+    slurm.find_sbatch()  # before anything is fetched
     from orchestrator.config.presets import Presets
+    from orchestrator.pipeline.growth import check_goals
+    from orchestrator.pipeline.judge import fetch_model_judges
     from orchestrator.pipeline.prepare import prepare
 
-    prepare(config, Presets(call.config_dir))
+    check_goals(prepare(config, Presets(call.config_dir)))
+    fetch_model_judges(config)
     job = slurm.submit(text, private=config.study.mode == "private")
     follow = command_line("status", config.out)
     print_record(documents.Job(job=job, log=f"slurm-{job}.log", command=follow), call.json)

@@ -78,6 +78,15 @@ def _concerns_submission(option: str) -> bool:
     return option in SUBMISSION_OPTIONS or option.startswith("cluster.slurm.")
 
 
+def find_sbatch() -> str:
+    """Return the path of sbatch. Raises UserError if this machine has none."""
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        remedy = "there is no sbatch on this machine: call on a login node, or see the script with cluster.dry_run=true"
+        raise UserError("cluster", "slurm", remedy)
+    return sbatch
+
+
 def submit(script: str, private: bool = True) -> str:
     """Submit a script with sbatch and return the job's number.
 
@@ -88,12 +97,8 @@ def submit(script: str, private: bool = True) -> str:
     Raises:
         UserError: If this machine has no sbatch, or sbatch refuses the job.
     """
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        remedy = "there is no sbatch on this machine: call on a login node, or see the script with cluster.dry_run=true"
-        raise UserError("cluster", "slurm", remedy)
     done = subprocess.run(
-        [sbatch, "--parsable"],
+        [find_sbatch(), "--parsable"],
         input=script,
         capture_output=True,
         text=True,

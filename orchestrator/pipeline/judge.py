@@ -112,13 +112,33 @@ def resolve_model_judges(config: Config) -> list[BoundJudge]:
     Raises:
         UserError: Weights are missing or cannot be fetched, or one folder is given for two judges.
     """
-    requested = [judge for name in config.judge_names if isinstance(judge := judges.find(name), ModelJudge)]
-    with_weights = [judge for judge in requested if not isinstance(judge, OpenAI)]
-    if config.judging.path and len(with_weights) > 1:
-        names = " and ".join(judge.name for judge in with_weights)
-        remedy = f"is one folder, and {names} are several judges: run them one after the other, each with its own"
-        raise UserError("judging.path", config.judging.path, remedy)
-    return [_resolve(config, judge) for judge in requested]
+    _check_judging_path(config)
+    return [_resolve(config, judge) for judge in _model_judges(config)]
+
+
+def fetch_model_judges(config: Config) -> None:
+    """Download the weights of the requested model judges that are not on this machine. Endpoints are not contacted.
+
+    Raises:
+        UserError: Weights are missing or cannot be fetched, or one folder is given for two judges.
+    """
+    _check_judging_path(config)
+    for judge in _model_judges(config):
+        if not isinstance(judge, OpenAI):
+            _resolve(config, judge)
+
+
+def _model_judges(config: Config) -> list[ModelJudge]:
+    """Return the requested model judges, in order."""
+    return [judge for name in config.judge_names if isinstance(judge := judges.find(name), ModelJudge)]
+
+
+def _check_judging_path(config: Config) -> None:
+    """Raise UserError (judging.path) if one folder is given for the weights of several judges."""
+    names = [judge.name for judge in _model_judges(config) if not isinstance(judge, OpenAI)]
+    if config.judging.path and len(names) > 1:
+        remedy = f"is one folder, and {' and '.join(names)} are several judges: run them one after the other, "
+        raise UserError("judging.path", config.judging.path, f"{remedy}each with its own")
 
 
 def _resolve(config: Config, judge: ModelJudge) -> BoundJudge:

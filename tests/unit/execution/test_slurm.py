@@ -20,7 +20,9 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.config.compose import compose
+from orchestrator.config.schema import ModelConfig
 from orchestrator.execution import slurm
+from orchestrator.models.resolve import ResolvedModel
 from orchestrator.utils.errors import UserError
 from tests.documents import read_documents
 
@@ -177,6 +179,19 @@ def test_run_submits_the_script_and_prints_the_jobs_number(site: Site, capsys: p
     assert capsys.readouterr().out == site.recorded(".script")
     assert main([*sweep, "cluster.dry_run=true", "--json"]) == 0
     assert read_documents(capsys.readouterr().out)["script"] == site.recorded(".script")
+
+
+def test_the_weights_of_model_judges_are_fetched_before_submission(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(model: ModelConfig) -> ResolvedModel:
+        assert not site.notes.exists(), "sbatch was called"
+        raise UserError("model.path", "null", f"{model.name} cannot be fetched")
+
+    monkeypatch.setattr("orchestrator.pipeline.judge.resolve_model", resolve)
+    monkeypatch.setattr("orchestrator.pipeline.prepare.prepare", lambda *_: None)
+    monkeypatch.setattr("orchestrator.pipeline.growth.check_goals", lambda _: None)
+    judges = ["judges=[keyword,wildguard]", "sampling.early_stop=false"]
+    assert main(["run", "cluster=slurm", *judges]) == 2 and not site.notes.exists()
+    assert main(["run", "cluster=slurm", "judge=keyword"]) == 0 and "sbatch --parsable" in site.recorded()
 
 
 def test_sbatch_is_needed_only_for_a_submission(
