@@ -28,6 +28,7 @@ from orchestrator.sweep.directions import Direction
 from orchestrator.sweep.points import ORIGIN, Point
 from orchestrator.sweep.tasks import PromptSet, Visit
 from orchestrator.utils import nvidia
+from orchestrator.utils.choices import EngineKind
 from orchestrator.utils.errors import NodeError, UserError
 from orchestrator.utils.hashing import content_id
 from orchestrator.utils.limits import end_with_parent
@@ -146,8 +147,10 @@ class Actor:
         }
 
     def _check_gpus(self) -> None:
-        """Check what the engines require of this machine's GPUs before anything is loaded. Raises NodeError."""
+        """Check what the engines require of this machine and its GPUs before anything is loaded. Raises NodeError."""
         problem = nvidia.find_problem(nvidia.gpus())
+        if problem is None and self._spec.kind == EngineKind.vllm:
+            problem = nvidia.find_build_problem()
         if problem:
             raise NodeError("cluster", socket.gethostname(), str(problem), node())
 

@@ -109,26 +109,30 @@ def _packages() -> Finding:
     summary = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("ray", "torch", "transformers"))
     if not required:
         return Finding(
-            "packages", "warn", f"{summary}; not installed as a package", "install the project: `make setup`"
+            "packages", "warn", f"{summary}; not installed as a package", "install the project: `scripts/setup.sh`"
         )
     if wrong:
-        return Finding("packages", "fail", f"{summary}; {'; '.join(wrong)}", "install the project again: `make setup`")
+        return Finding(
+            "packages", "fail", f"{summary}; {'; '.join(wrong)}", "install the project again: `scripts/setup.sh`"
+        )
     return Finding("packages", "ok", f"{summary}; all {len(required)} fit")
 
 
 def _engine() -> Finding:
     engines = {extra: version for extra, name in ENGINES.items() if (version := _version(name))}
     kind = "gpu" if nvidia.gpus() else "cpu"
-    install = f'`pip install "{DISTRIBUTION}[{kind}]"`, or `make setup`'
+    install = f'`pip install "{DISTRIBUTION}[{kind}]"`, or `scripts/setup.sh`'
+    other = nvidia.NEW_BUILD.format(kind)
     if not (_version("ray") and _version("torch")):
         return Finding("engine", "warn", "none: studies can be read, and nothing can be measured", f"install {install}")
     if not engines:
         return Finding("engine", "warn", "no vLLM", f"engine=transformers works, slowly; better: {install}")
     summary = ", ".join(f"{ENGINES[extra]} {version}" for extra, version in engines.items())
     if kind == "gpu" and "gpu" not in engines:
-        return Finding("engine", "warn", f"{summary}, which uses no GPU", f"use the GPUs: {install}")
+        return Finding("engine", "warn", f"{summary}, which uses no GPU", f"install the build for GPUs, {other}")
     if kind == "cpu" and "cpu" not in engines:
-        return Finding("engine", "warn", f"{summary}, and this machine has no GPU", f"for this CPU: {install}")
+        remedy = f"fine where only jobs are submitted; to measure here, install the build for CPUs, {other}"
+        return Finding("engine", "warn", f"{summary}, and this machine has no GPU", remedy)
     for requirement in _requirements(kind):
         if requirement.name == ENGINES[kind] and not requirement.specifier.contains(engines[kind], prereleases=True):
             return Finding("engine", "fail", f"{summary}, not {requirement.specifier}", f"install it again: {install}")

