@@ -88,9 +88,10 @@ def _check_can_start(folder: Path) -> None:
     """Raise UserError if the output folder exists, or if the extra `finetune` is not installed."""
     if folder.exists():
         raise UserError("to", folder, "is there already: name a new folder")
-    missing = [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]
+    missing = next((name for name in ("trl", "peft", "datasets") if find_spec(name) is None), None)
     if missing:
-        raise UserError("recipe", missing[0], "is not installed: add the extra, uv pip install -e '.[finetune]'")
+        remedy = f"needs {missing}, which is not installed: `scripts/setup.sh finetune` in a checkout, or pip install "
+        raise UserError("recipe", None, f"{remedy}'safety-landscape[finetune]'")
 
 
 def _base_model(name: str, config_dir: str | None) -> BaseModel:

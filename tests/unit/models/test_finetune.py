@@ -126,3 +126,14 @@ def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) 
     recipe, _ = read_recipe(FinetuneConfig("affirmative"), ["train.method=qlora"])
     with pytest.raises(UserError, match="must be one of lora, full"):
         finetune.run_recipe(recipe, tmp_path / "out")
+
+
+def test_a_missing_extra_is_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    recipe, _ = read_recipe(FinetuneConfig("affirmative"))
+    with pytest.raises(UserError) as refused:
+        finetune.run_recipe(recipe, tmp_path / "out")
+    assert str(refused.value) == (
+        "recipe needs trl, which is not installed: `scripts/setup.sh finetune` in a checkout, or pip install "
+        "'safety-landscape[finetune]'"
+    )
