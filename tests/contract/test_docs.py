@@ -14,6 +14,7 @@ from scripts.draw_layers import PAGE, updated
 from tests.contract.rules import ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]*)#([^)\s]+)\)")
 GENERATED = ("reference/cli.md", "reference/config.md")  # by scripts/docs_hooks.py
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 EXTERNAL = ("http://", "https://", "mailto:")
@@ -121,6 +122,23 @@ def test_relative_links_point_to_existing_files() -> None:
             generated = name.startswith("docs/") and link.removeprefix("../") in GENERATED
             if not (link.startswith(EXTERNAL) or generated or (page.parent / link).exists()):
                 broken.append(f"{name}: {link}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings as GitHub and MkDocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"\]\([^)]*\)", "", text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_anchors_of_links_are_headings() -> None:
+    broken = []
+    for page in pages_in_git():
+        for link, anchor in ANCHOR.findall(page.read_text(encoding="utf-8")):
+            target = page.parent / link if link else page
+            if not link.startswith(EXTERNAL) and target.suffix == ".md" and target.exists():
+                broken += [f"{page.relative_to(ROOT)}: {link}#{anchor}"] if anchor not in anchors(target) else []
     assert broken == []
 
 
