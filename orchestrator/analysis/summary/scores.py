@@ -34,7 +34,9 @@ def summarize_visage(lines: Lines, verdicts: ProbeVerdicts | None, inapplicable:
         visage.Visage(None, None, inapplicable) if inapplicable else visage.measure(*_on_grid(part))
         for _, part in lines
     ]
-    left_out = [_inferred_points(part) for _, part in lines]
+    left_out = [
+        _inferred_points(part) if score.points else (0, 0) for score, (_, part) in zip(scores, lines, strict=True)
+    ]
     by_direction = tuple(
         DirectionVisage(
             line=number,

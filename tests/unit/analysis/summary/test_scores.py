@@ -78,6 +78,18 @@ def test_other_grids_have_neither_visage_nor_margin_whatever_their_range(grid: d
     assert summary.basin.radius is not None, "the basin is measured along any line"
 
 
+@pytest.mark.parametrize(("reach", "kind"), [(0.4, "random_1d"), (0.5, "interpolate_1d")])
+def test_inferred_points_are_not_counted_if_visage_is_undefined(reach: float, kind: str) -> None:
+    nodes = grid_nodes(1, (-reach, -reach / 2, 0.0, reach / 2, reach))
+    landscape = build_landscape(nodes, tally(nodes, [100, math.nan, 0, math.nan, 100]), HARMFUL)
+    left_out = landscape["n"] == 0
+    values = {"asr_inferred": 40.0, "asr_inferred_error": 5.0}
+    landscape = landscape.assign(inferred=left_out, **{key: np.where(left_out, v, np.nan) for key, v in values.items()})
+    visage = summarize(landscape, grid={"kind": kind}).visage
+    assert visage.paper is None
+    assert (visage.points, visage.counted, visage.inferred, visage.inferred_counted) == (0, 0, 0, 0)
+
+
 def test_one_direction_has_an_interval_over_probes_only() -> None:
     visage = summarize(*sweep_with_verdicts(1)).visage
     assert visage.low is None and visage.over.both.low is None
