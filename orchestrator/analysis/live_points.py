@@ -43,13 +43,14 @@ class MeasuredPoint:
         point_id: The point's id.
         positions: Its places on the grid.
         asr: Attack success rate in percent, by the name of the prompts: `PROBE_SET`, or `PROBE_SET/SYSTEM_PROMPT` if
-            the sweep has several system prompts. Empty if a model judge decides: it judges after the sweep.
+            the sweep has several system prompts. Empty if a model or people decide, who judge after the sweep.
         tokens: Number of generated tokens.
         seconds: Time of the visit.
-        visage_so_far: Mean VISAGE of the points measured so far, in percent, on the first harmful prompts. None until
-            both ends of every line are measured, where VISAGE is undefined, and on grids of more than MOST_NODES nodes.
-        radius_so_far: Smallest radius of the basin over the lines measured so far. None before a line has an edge, and
-            on planes.
+        visage_so_far: Mean VISAGE of the points measured so far, in percent, on the first harmful prompts (or the first
+            ones, if none are harmful). None until both ends of every line are measured, if VISAGE is undefined, and on
+            grids of more than MOST_NODES nodes.
+        radius_so_far: Smallest radius of the basin over the lines measured so far, in units of alpha. None before a
+            line has an edge, on planes, and on grids of more than MOST_NODES nodes.
     """
 
     point_id: str
@@ -90,6 +91,7 @@ class LivePoints:
             self._scores = VisitScores(stored.study, stored.prompt_sets, stored.sweep.thought, judge)
             for visit in sorted({part.path.stem for part in stored.generations.values()}):
                 self._read(visit)
+        self._has_visage = visage.why_inapplicable(stored.sweep.grid.to_json()) is None
         self._positions: dict[str, list[Position]] = {}
         self._lines: dict[int, list[tuple[Position, str]]] = {}  # the equally spaced points of each line or plane
         for node in stored.sweep.grid.iter_nodes():
@@ -120,6 +122,8 @@ class LivePoints:
         return scores
 
     def _visage(self) -> float | None:
+        if not self._has_visage:
+            return None
         values = []
         for nodes in self._lines.values():
             coordinates = np.array([[p.alpha] if p.beta is None else [p.alpha, p.beta] for p, _ in nodes])

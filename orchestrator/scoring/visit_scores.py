@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from orchestrator import judges
 from orchestrator.judges import Judge, checked_verdict
-from orchestrator.judges._model import ModelJudge
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep
 from orchestrator.sweep.blocks import PooledPrompts
@@ -72,6 +71,6 @@ class VisitScores:
 
 
 def live_judge(stored: StoredSweep) -> Judge | None:
-    """Return the judge that decides a sweep's ASR, if it can judge while the sweep runs: None for a model judge."""
+    """Return the judge that decides a sweep's ASR, if it can judge while the sweep runs: None for models and people."""
     judge = judges.get(stored.sweep.judges[0])
-    return None if isinstance(judge, ModelJudge) else judge
+    return judge if judge.is_text else None
