@@ -17,6 +17,7 @@ from orchestrator.analysis.results.sweep import SweepSummary
 
 NO_BASIN = "no sweep of this study has looked for the basin along random directions: run +experiment=basin first"
 NO_EDGE = "there is no basin around the model, or its edge was not reached"
+NO_DISTANCE = "its distance from the model is not recorded"
 
 
 def line_sweeps(summaries: Iterable[SweepSummary], primary: ResultKey) -> list[SweepSummary]:
@@ -25,7 +26,10 @@ def line_sweeps(summaries: Iterable[SweepSummary], primary: ResultKey) -> list[S
 
 
 def random_basin(sweeps: Sequence[SweepSummary]) -> SweepSummary | None:
-    """Return the sweep with the most directions among those along random directions with the norm `layer`."""
+    """Return the sweep with the most directions among those along random directions with the norm `layer`.
+
+    None if there is no such sweep.
+    """
     random = [sweep for sweep in sweeps if sweep.grid.get("norm") == "layer" and "direction" not in sweep.grid]
     return max(random, key=_directions, default=None)
 
@@ -65,9 +69,12 @@ def matched_distance(kind: str, sweep: SweepSummary) -> MatchedDistance:
 def in_radii(distance: float | None, radius: Estimate) -> Estimate:
     """Return a distance in units of a mean radius, with the interval that the radius implies.
 
-    The upper end is None if the lower end of the radius is 0.
+    All three are None, with the reason, if the distance is None, or if the radius is None or 0. The upper end is None
+    if the lower end of the radius is 0 or None.
     """
-    if distance is None or not radius.value:
+    if distance is None:
+        return Estimate(reason=NO_DISTANCE)
+    if not radius.value:
         return Estimate(reason=radius.reason or NO_EDGE)
     return Estimate(
         value=distance / radius.value,

@@ -145,6 +145,10 @@ def test_a_distance_of_three(radius: Estimate, expected: tuple[float | None, ...
     assert (radii.value is not None) or radii.reason
 
 
+def test_a_distance_that_is_not_recorded_is_the_reason() -> None:
+    assert distances.in_radii(None, Estimate(value=2.0, low=1.0, high=4.0)) == Estimate(reason=distances.NO_DISTANCE)
+
+
 def test_a_summary_of_an_earlier_version_keeps_the_smallest_radius_as_its_unit() -> None:
     place = {"line": 0, "mark": "tuned", "point_id": "p", "alpha": 1.0, "beta": None, "projected": False, "results": []}
     earlier = place | {"distance": 0.06, "radii": 0.3, "radius": 0.2, "radius_of": "s", "radius_reason": None}
