@@ -110,7 +110,9 @@ class GrowingSweep:
         if not self.goals.given:
             return None
         if self.growth is None or self.whole is None:
-            return UntilOutcome(goals=tuple(GoalProgress(name=n, wanted=w) for n, w in self.goals.given.items()))
+            over = str(self.goals.over)
+            wanted = self.goals.given.items()
+            return UntilOutcome(goals=tuple(GoalProgress(name=n, wanted=w, over=over) for n, w in wanted))
         return UntilOutcome(
             goals=self.growth.progress,
             directions=self.whole.grid.lines,

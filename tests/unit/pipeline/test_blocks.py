@@ -14,7 +14,7 @@ from orchestrator.analysis.landscape import primary_rows
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.pipeline.estimate import estimate_sweep
-from orchestrator.pipeline.growth import check_goals, overrides_of
+from orchestrator.pipeline.growth import GrowingSweep, check_goals, overrides_of
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
 from orchestrator.pipeline.prompt_sets import load_probe_sets
 from orchestrator.report.page.evidence import collect_evidence
@@ -133,6 +133,12 @@ def test_a_sweep_adds_blocks_and_directions_to_the_same_end_after_any_kill(tmp_p
     (goal,), outcome = grown.growth.progress, grown.outcome()
     assert goal.value == pytest.approx(summary.visage.paper) and goal.over == "both"
     assert outcome is not None and outcome.probes == 6 * blocks and summary.results[0].prompts == 6 * blocks
+
+
+def test_goals_over_probes_are_on_record_before_the_first_whole_grid(tmp_path: Path) -> None:
+    job = GrowingBlocks(tmp_path, "until.over=both", "until.visage=30")
+    outcome = GrowingSweep(job.prepared, job.stored(job.prepared.sweep)).outcome()
+    assert outcome is not None and [goal.over for goal in outcome.goals] == ["both"]
 
 
 def test_the_plan_of_a_sweep_with_goals_over_probes_names_its_blocks(tmp_path: Path) -> None:
