@@ -72,13 +72,15 @@ REMEDIES = {
     "generations": "`run` and `judge` move it aside, and `run` runs its tasks again",
     "judgements": "`run` and `judge` move it aside and judge again",
     "log_probabilities": "`run` and `judge` move it aside and measure its responses again",
+    "calibration.json": "`judge calibrate=FILE` makes it again",
     "human": "its verdicts of people do not count: import them again, or judge these responses again",
     "directions": "`run` moves it aside and measures the direction again",
     "prompts": "`run` moves it aside and stores the prompt set again",
     "study.json": "`run` moves it aside and writes it again",
     "sweep.json": "`run` writes it again",
     "runs": "its event log counts instead: lost are its host, versions and given-up visits, but no response",
-    "answers": "`reduce` writes it again",
+    "judges": "`judge` writes it again",
+    "results": "`reduce` writes it again",
 }
 """Kind of file -> what is done about a file of this kind that does not verify."""
 
@@ -86,7 +88,7 @@ REMEDIES = {
 def file_kind(study: Study, path: Path) -> str:
     """Return the key of REMEDIES that a file of a study belongs to."""
     inside = path.relative_to(study.root).parts
-    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in REMEDIES), "answers")
+    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in REMEDIES), "results")
 
 
 def log_damage(study: Study) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from orchestrator.store.calibrations import calibration_path, write_calibration
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
@@ -64,6 +65,19 @@ def test_every_damaged_file_is_reported_and_left_in_place(study: Study) -> None:
     assert all("`" in finding.remedy and finding.why for finding in report.findings)
     assert len({finding.remedy for finding in report.findings}) == 6
     assert snapshot(study) == before
+
+
+def test_the_remedy_names_what_writes_the_file(study: Study) -> None:
+    folder = SweepFolder(study, study.root / "sweeps" / "s-00000000")
+    folder.write_judge("llama_guard3", {"judge_id": "j"})
+    write_calibration(study, {"schema": "calibration/1"})
+    record = folder.path / "judges" / "llama_guard3.json"
+    written = {calibration_path(study): "`judge calibrate=FILE`", record: "`judge`"}
+    for path in written:
+        path.write_bytes(path.read_bytes()[:-9])
+    remedies = {finding.path: finding.remedy for finding in verify(reopen(study)).findings}
+    assert remedies.keys() == written.keys()
+    assert all(verb in remedies[path] for path, verb in written.items())
 
 
 def test_flipped_bits_in_a_part_are_reported_or_harmless(study: Study) -> None:
