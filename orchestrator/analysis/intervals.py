@@ -19,7 +19,7 @@ from orchestrator.utils.records import JsonRecord
 
 CONFIDENCE = 0.95
 MAX_DIRECTIONS = 1000
-"""The most additional directions that `more_directions` considers."""
+"""The most additional directions that `more_directions` considers, and the most in all for `plan_precision`."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,9 @@ def half_width(errors: Sequence[Error], confidence: float = CONFIDENCE) -> float
     return math.hypot(*known) if len(known) == len(halves) else None
 
 
-def interval(
-    value: float | None,
-    errors: Sequence[Error],
-    bounds: tuple[float, float] = (0.0, 100.0),
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Return the interval of an estimate with these independent errors, cut at `bounds`."""
-    half = half_width(errors, confidence)
+def interval(value: float | None, errors: Sequence[Error], bounds: tuple[float, float] = (0.0, 100.0)) -> Interval:
+    """Return the 95% interval of an estimate with these independent errors, cut at `bounds`."""
+    half = half_width(errors)
     if value is None or half is None:
         reasons = [error.reason for error in errors if error.reason]
         return Interval(low=None, high=None, reason="; ".join(reasons) or "there is no value")
@@ -164,10 +159,8 @@ def effective_count(
     return np.asarray(n, dtype=float) / design_effect * ratio**2
 
 
-def matched(
-    gained: np.ndarray, lost: np.ndarray, n: np.ndarray, confidence: float = CONFIDENCE
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the interval and p-value of the difference of two proportions over the same probes.
+def matched(gained: np.ndarray, lost: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the 95% interval and the p-value of the difference of two proportions over the same probes.
 
     The interval is Wald's with half a probe added to each cell of the 2 x 2 table (Agresti and Min, Statistics in
     Medicine 24, 2005). The p-value is that of McNemar's exact two-sided test.
@@ -176,7 +169,6 @@ def matched(
         gained: Number of probes with a success in the second condition only.
         lost: Number of probes with a success in the first condition only.
         n: Number of probes, above 0. All three have the same shape; fractions are allowed: see `effective_count`.
-        confidence: Confidence of the two-sided interval.
 
     Returns:
         low, high, p: as proportions, of the same shape.
@@ -184,7 +176,7 @@ def matched(
     total = n + 2.0
     difference = (gained - lost) / total
     spread = np.sqrt(gained + lost + 1.0 - total * difference**2) / total
-    half = special.ndtri((1 + confidence) / 2) * spread
+    half = special.ndtri((1 + CONFIDENCE) / 2) * spread
     fewer, flips = np.minimum(gained, lost), gained + lost
     tail = special.betainc(np.where(flips > 0, flips - fewer, 1.0), fewer + 1.0, 0.5)  # of Binomial(flips, 1/2)
     p = np.where(flips > 0, np.minimum(1.0, 2.0 * tail), 1.0)
@@ -192,9 +184,9 @@ def matched(
 
 
 def unmatched(
-    first: np.ndarray, n: np.ndarray, second: np.ndarray, m: np.ndarray, confidence: float = CONFIDENCE
+    first: np.ndarray, n: np.ndarray, second: np.ndarray, m: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the interval and p-value of second / m - first / n over different probes.
+    """Return the 95% interval and the p-value of second / m - first / n over different probes.
 
     The interval combines the two Clopper-Pearson intervals by the root of the sum of squares (Newcombe, Statistics in
     Medicine 17, 1998, method 10, with exact limits). The p-value is that of Fisher's exact test.
@@ -205,7 +197,6 @@ def unmatched(
         second: Number of successes in the second sample.
         m: Number of probes in the second sample, above 0. All four have the shape [point]; fractions are allowed: see
             `effective_count`. The test rounds them.
-        confidence: Confidence of the two-sided interval.
 
     Returns:
         low, high, p: as proportions, of shape [point].
@@ -213,7 +204,7 @@ def unmatched(
     from scipy.stats import fisher_exact
 
     one, two = first / n, second / m
-    (low1, high1), (low2, high2) = proportion(first, n, confidence), proportion(second, m, confidence)
+    (low1, high1), (low2, high2) = proportion(first, n), proportion(second, m)
     low = two - one - np.hypot(two - low2, high1 - one)
     high = two - one + np.hypot(high2 - two, one - low1)
     counts = np.rint([first, n - first, second, m - second]).astype(int)
@@ -249,19 +240,19 @@ def standard_error(values: np.ndarray, step: float = 0.0, noise: float = 0.0) ->
     return np.asarray(np.sqrt((values.var(axis=0, ddof=1) + step**2 / 12 + noise) / len(values)))
 
 
-def more_directions(spread: float, directions: int, confidence: float = CONFIDENCE) -> int | None:
+def more_directions(spread: float, directions: int) -> int | None:
     """Return the number of further directions that would halve the interval if the spread between them stayed the same.
 
     The half-width is t(K - 1) spread / sqrt(K): with 3 directions it halves at 5, with 10 at 33.
 
     Returns:
-        None if there are fewer than 2 directions, or more than MAX_DIRECTIONS would be needed.
+        0 if the spread is 0. None if there are fewer than 2 directions, or more than MAX_DIRECTIONS would be needed.
     """
     if directions < 2:
         return None
     if spread <= 0.0:
         return 0
     k = np.arange(2, directions + MAX_DIRECTIONS + 1)
-    widths = special.stdtrit(k - 1, (1 + confidence) / 2) / np.sqrt(k)
+    widths = special.stdtrit(k - 1, (1 + CONFIDENCE) / 2) / np.sqrt(k)
     enough = k[widths <= widths[directions - 2] / 2]
     return int(enough[0]) - directions if len(enough) else None

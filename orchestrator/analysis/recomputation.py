@@ -34,6 +34,7 @@ from orchestrator.utils.errors import UserError
 LANDSCAPE_FILE, SUMMARY_FILE = "landscape.parquet", "summary.json"
 TOLERANCE = 1e-9
 """Largest relative or absolute difference that is put down to another machine's rounding."""
+_MOST_NAMED = 3  # differences of a file that a sentence names
 
 _COSTS = (
     *("seconds", "tokens", "restarts", "actors", "actors_at_once", "tasks_failed"),
@@ -99,14 +100,18 @@ class Recomputation:
     differences: tuple[Difference, ...]
     unchecked: tuple[str, ...]
 
-    def differences_by_file(self, most: int = 3) -> dict[str, str]:
-        """Return the names of the files with differences, and a sentence that names `most` of those and counts them."""
+    def differences_by_file(self) -> dict[str, str]:
+        """Return the names of the files with differences, and a sentence that names the first of those and counts them.
+
+        It names _MOST_NAMED of them.
+        """
         sentences = {}
         for file in (LANDSCAPE_FILE, SUMMARY_FILE):
             of_file = [str(difference) for difference in self.differences if difference.file == file]
             if of_file:
-                more = f"; {len(of_file) - most} more of its numbers differ" if len(of_file) > most else ""
-                sentences[file] = f"{'; '.join(of_file[:most])}{more}"
+                left = len(of_file) - _MOST_NAMED
+                more = f"; {left} more of its numbers differ" if left > 0 else ""
+                sentences[file] = f"{'; '.join(of_file[:_MOST_NAMED])}{more}"
         return sentences
 
     def unsound(self) -> str:
@@ -119,7 +124,7 @@ def recompute(stored: StoredSweep) -> Recomputation:
     """Compute a stored sweep's results from its rows and compare them with the stored ones.
 
     Raises:
-        UserError: There are no stored results to read, or a model judge has not judged the sweep.
+        UserError: There are no stored results to read, or a judge cannot be loaded (`scoring.panel.load_judge`).
         DamagedFileError: A prompt set cannot be read.
     """
     with stored.folder.explained():

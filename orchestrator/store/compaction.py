@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,6 @@ from orchestrator.store.study import Study
 
 MERGED_TASKS = 2000  # maximum in a merged part: 10^6 tasks take 500 files
 MERGED_ROWS = 500_000  # maximum in a merged part: limits the memory for merging and reading
-
-Advance = Callable[[int], None]
-"""Called with the number of parts that were read since the last call."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,14 @@ class _Source:
     counting: list[TaskKey]
 
 
-def compact(study: Study, advance: Advance | None = None) -> Compacted:
+def compact(study: Study) -> Compacted:
     """Merge the small parts of a study's generations, judgements and log-probabilities.
 
     It may run beside a driver, and may be killed and repeated at any time.
 
-    Args:
-        study: The study.
-        advance: Called with the number of parts that were merged.
-
     Raises:
         StorageError: A file cannot be written or removed.
+        DamagedFileError: A merged part does not hold what was read. Its sources stay.
     """
     before, after, removed = 0, 0, 0
     for folder in (study.generations, *map(study.judgements, study.judge_ids())):
@@ -70,8 +64,6 @@ def compact(study: Study, advance: Advance | None = None) -> Compacted:
         before += len(parts)
         for batch in _batches(parts, counting):
             removed += _merge(study, folder, batch, counting, stored)
-            if advance:
-                advance(len(batch))
         after += len(folder.parts())
     merged = study.log_probabilities.compact()
     before, after, removed = before + merged[0], after + merged[1], removed + merged[2]

@@ -373,40 +373,31 @@ def _stamp_in(footer: bytes) -> bytes:
     raise ValueError("its footer names no length of its metadata")
 
 
-def read_table(
-    path: Path,
-    schema: pa.Schema | None = None,
-    columns: list[str] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> pa.Table:
-    """Return a stored table whose page checksums verify, and its content hash too if all columns are read.
+def read_table(path: Path, schema: pa.Schema | None = None, meta: Mapping[str, Any] | None = None) -> pa.Table:
+    """Return a stored table whose page checksums, number of rows and content hash verify.
 
     Args:
         path: The file.
         schema: The expected columns. None: any.
-        columns: The columns to read. None: all.
         meta: The file's metadata, if it is known already.
 
     Raises:
         DamagedFileError: The file does not verify.
     """
-    return _read_sound(path, lambda: _read_table(path, schema, columns, meta))
+    return _read_sound(path, lambda: _read_table(path, schema, meta))
 
 
-def _read_table(
-    path: Path, schema: pa.Schema | None, columns: list[str] | None, meta: Mapping[str, Any] | None
-) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema | None, meta: Mapping[str, Any] | None) -> pa.Table:
     meta = _read_meta(path) if meta is None else meta
     with translate_read_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
+        table = file.read(use_threads=False).replace_schema_metadata(None)
         rows, content = meta["rows"], meta["content"]
     if table.num_rows != rows:
         raise DamagedFileError(f"{path}: {table.num_rows} rows where {rows} were written")
-    if columns is None:
-        if schema is not None and not table.schema.equals(schema):
-            raise DamagedFileError(f"{path}: not the expected columns")
-        if table_hash(table) != content:
-            raise DamagedFileError(f"{path}: its content is not what was written")
+    if schema is not None and not table.schema.equals(schema):
+        raise DamagedFileError(f"{path}: not the expected columns")
+    if table_hash(table) != content:
+        raise DamagedFileError(f"{path}: its content is not what was written")
     return table
 
 

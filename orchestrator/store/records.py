@@ -121,7 +121,8 @@ class RunRecord:
         seconds: Duration of the run.
         totals: The run's totals. All are zero while the outcome is `running` or `damaged`.
         failures: Visits that were given up.
-        until: How much of its budgets the sweep had used at the end. None without budgets, and before the end.
+        until: The sweep's goals and budgets (`UntilOutcome`). None if it has neither; budgets alone are recorded at the
+            end.
     """
 
     run: str
@@ -308,9 +309,13 @@ def read_field(document: Mapping[str, Any], key: str, kind: type[T], default: T 
     return kind(value) if kind is float else value  # type: ignore[call-arg]
 
 
-def read_name(document: Mapping[str, Any], key: str, default: str = "") -> str:
-    """Return a field that names a file or folder. Raises DamagedFileError if it would lead out of its folder."""
-    name = read_field(document, key, str, default)
+def read_name(document: Mapping[str, Any], key: str) -> str:
+    """Return a field that names a file or folder; empty if it is missing.
+
+    Raises:
+        DamagedFileError: It would lead out of its folder, or is no text.
+    """
+    name = read_field(document, key, str, "")
     if name and not is_safe_name(name):
         raise DamagedFileError(f"{key} is {name!r}, which cannot be the name of a file")
     return name

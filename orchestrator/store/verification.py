@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,6 @@ from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError, parse_json_object
 
 logger = logging.getLogger(__name__)
-
-Advance = Callable[[int], None]
 
 SIGNED = "signed"
 """Name of the folder of a study's signature."""
@@ -44,7 +42,7 @@ class VerificationReport:
         bytes: Their size.
         tasks: Stored tasks.
         rows: Rows of generations, judgements and log-probabilities.
-        findings: Files that do not verify.
+        findings: Files that do not verify, that are not as they were signed, or whose numbers the rows do not give.
         notes: Remarks about what is unusual but harmless.
         results: Number of sweeps whose results were compared with the stored rows.
         unchecked: Why other results were not, or not entirely.
@@ -64,7 +62,7 @@ class VerificationReport:
 
     @property
     def is_sound(self) -> bool:
-        """True if every file verifies."""
+        """True if there are no findings."""
         return not self.findings
 
 
@@ -111,13 +109,8 @@ def verify_folder(root: Path) -> VerificationReport:
     return verify(study)
 
 
-def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
-    """Read every file of a study and report what does not verify, and what would be done. Changes nothing.
-
-    Args:
-        study: The study.
-        advance: Called with the number of files that were checked since the last call.
-    """
+def verify(study: Study) -> VerificationReport:
+    """Read every file of a study and report what does not verify, and what would be done. Changes nothing."""
     report = VerificationReport()
     seen: dict[str, set[TaskKey]] = {}
     for path in sorted(p for p in study.root.rglob("*") if p.is_file()):
@@ -132,8 +125,6 @@ def verify(study: Study, advance: Advance | None = None) -> VerificationReport:
             report.findings.append(
                 DamageFinding(path, str(error).removeprefix(f"{path}: "), REMEDIES[file_kind(study, path)])
             )
-        if advance:
-            advance(1)
     report.tasks = len(seen.get("generations", ()))
     unknown = {prompts for _, prompts in seen.get("generations", ())} - {
         path.stem for path in (study.root / "prompts").glob("*.parquet")

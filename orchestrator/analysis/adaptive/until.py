@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-
-import numpy as np
 
 from orchestrator.analysis.intervals import CONFIDENCE
 
@@ -28,31 +25,21 @@ EFFECT = 0.7
 """Standard deviation c of the prior. About the values at which 5 to 15 values suffice; any c gives a valid interval."""
 
 
-def half_width(
-    values: Sequence[float], confidence: float = CONFIDENCE, effect: float = EFFECT, least: float = 0.0
-) -> float | None:
-    """Return half the width of an interval for the mean that holds at every number of values at once.
+def relative_half_width(n: int) -> float | None:
+    """Return half the width of the interval of the mean after n values, divided by their standard deviation.
+
+    With a probability of at least 95% the intervals after 2, 3, 4, ... values all contain the mean.
 
     Args:
-        values: One value for each direction, or for each block of probes, in the order in which they were added.
-        confidence: Probability that the intervals after 2, 3, 4, ... values all contain the mean, at least.
-        effect: Standard deviation of the prior on the mean, relative to the values' standard deviation.
-        least: The smallest half-width, such as half the distance between the values that can be told apart. Values
-            that agree by rounding have no spread.
+        n: Number of values: one for each direction, or for each block of probes.
 
     Returns:
-        The unit of the values. None with fewer than two values, or too few for any bound at this confidence.
+        None with fewer than FEWEST values, which give no bound.
     """
-    relative = relative_half_width(len(values), confidence, effect)
-    return None if relative is None else max(relative * float(np.std(values, ddof=1)), least)
-
-
-def relative_half_width(n: int, confidence: float = CONFIDENCE, effect: float = EFFECT) -> float | None:
-    """Return the half-width after n values, divided by their standard deviation. None if there is no bound."""
     if n < 2:
         return None
-    growth = 1.0 + n * effect**2
-    ratio = (growth / (1.0 - confidence) ** 2) ** (1.0 / n)
+    growth = 1.0 + n * EFFECT**2
+    ratio = (growth / (1.0 - CONFIDENCE) ** 2) ** (1.0 / n)
     if ratio >= growth:
         return None
     t_squared = (n - 1) * (ratio - 1.0) / (1.0 - ratio / growth)

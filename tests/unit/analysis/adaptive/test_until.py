@@ -18,6 +18,11 @@ def stop(values: np.ndarray, half_width, target: float) -> tuple[float, float]:
     return float(values.mean()), half_width(values)
 
 
+def half_width(values: np.ndarray) -> float | None:
+    relative = until.relative_half_width(len(values))
+    return None if relative is None else relative * float(values.std(ddof=1))
+
+
 def usual(values: np.ndarray) -> float | None:
     return error_over_directions(values.tolist()).half_width()
 
@@ -32,7 +37,7 @@ def test_the_interval_covers_at_the_stop(target):
         "skewed": (rng.gamma(4.0, size=(200, 40)) - 4.0) / 2.0,
     }
     for name, values in draws.items():
-        stops = [stop(row, lambda v: until.half_width(v.tolist()), target) for row in values]
+        stops = [stop(row, half_width, target) for row in values]
         assert np.mean([abs(mean) <= half for mean, half in stops]) >= 0.93, name
     stops = [stop(row, usual, target) for row in draws["normal"]]
     if target < 2.0:
@@ -40,18 +45,15 @@ def test_the_interval_covers_at_the_stop(target):
 
 
 def test_it_solves_the_bayes_factor():
-    values = [70.0, 74.0, 71.0, 73.5, 72.0, 76.0]
-    n, c = len(values), until.EFFECT
-    half = until.half_width(values)
-    t_squared = n * half**2 / np.var(values, ddof=1)
+    n, c = 6, until.EFFECT
+    half = until.relative_half_width(n)
+    assert half is not None
+    t_squared = n * half**2
     growth = 1.0 + n * c**2
     factor = growth**-0.5 * ((1 + t_squared / (n - 1)) / (1 + t_squared / ((n - 1) * growth))) ** (n / 2)
     assert factor == pytest.approx(20.0)
 
 
 def test_too_few_values_meet_nothing():
-    assert until.half_width([]) is None
-    assert until.half_width([1.0]) is None
-    assert until.half_width([1.0, 2.0]) is None and until.FEWEST == 6
-    assert until.half_width([1.0] * 20) <= 0.1
-    assert until.half_width([1.0] * 20, least=0.25) > 0.1
+    assert [until.relative_half_width(n) is None for n in range(8)] == [True] * 6 + [False] * 2
+    assert until.FEWEST == 6
