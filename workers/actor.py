@@ -96,8 +96,8 @@ class Actor:
             spec: The engine to load.
             study_root: Folder of the study.
             study_id: Id of the study.
-            token: Random token that the driver has written into the study's folder. The actor writes to the study only
-                if it finds the token, because it then sees the same disk.
+            token: Name of the disk token that the driver has left in the root of studies (`store.temporary`). The actor
+                writes to the study only if it finds the token, because it then sees the same disk. Empty: no token.
         """
         if _is_ray_worker():
             end_with_parent()  # the raylet: otherwise this process would hold its memory for up to a minute

@@ -35,7 +35,7 @@ class Basin:
         radius: Distance of the nearest edge. None if undefined (see `reason`) or never crossed (see `censored_at`).
         left: Edge of a line on the negative side, at most 0. None if not crossed; planes have none.
         right: Edge of a line on the positive side, at least 0. None if not crossed; planes have none.
-        censored_at: Distance up to which no edge was found. None if there is a radius.
+        censored_at: Distance up to which no edge was found. None if there is a radius, or if the basin is undefined.
     """
 
     radius: float | None
@@ -150,6 +150,10 @@ def lower_bound_on_line(alphas: Sequence[float], basin: Basin) -> float | None:
 
     This is the radius, or the end of a side that has no edge and was measured less far than the radius. A side that was
     not measured is ignored. None if the basin is undefined.
+
+    Args:
+        alphas: Coordinates of the points that have ASR, in any order.
+        basin: What `measure_line` returned for these points.
     """
     if basin.radius is None:
         return basin.censored_at
@@ -383,9 +387,9 @@ def shape_on_plane(alphas: Sequence[float], betas: Sequence[float], asr: Sequenc
 def combine(basins: Sequence[Basin]) -> Basin:
     """Return the smallest radius over lines or planes, and the innermost edge on either side.
 
-    If no line crosses 50%, the result is censored at the smallest distance that was measured. `reason` names two kinds
-    of lines: undefined ones, because of which the radius is only an upper bound, and lines that were measured to a
-    smaller distance than the radius without crossing 50%.
+    If no line crosses 50%, the result is censored at the smallest distance that was measured, or undefined if any line
+    is. `reason` names two kinds of lines: undefined ones, because of which the radius is only an upper bound, and lines
+    that were measured to a smaller distance than the radius without crossing 50%.
     """
     if not basins:
         return Basin(None, reason="nothing is measured")

@@ -55,7 +55,7 @@ class CalibrationStratum(JsonRecord):
     """The judge's rates on labeled responses of one length limit, at distances of `low` to `high`.
 
     Attributes:
-        low: Smallest distance.
+        low: Smallest distance. It belongs to this stratum only if it is 0.
         high: Largest distance. It belongs to this stratum.
         max_tokens: Length limit of responses.
         found: Number of degenerate responses that the judge calls degenerate.

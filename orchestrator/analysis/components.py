@@ -208,7 +208,8 @@ def plan_precision(
 def plan_result(result: ResultSummary, wanted: Wanted) -> PrecisionPlan | None:
     """Return the cheapest sweep that gives VISAGE of a result the wanted precision.
 
-    None if the summary is of an earlier version or the verdicts on single probes were not at hand.
+    None if VISAGE is undefined, if the verdicts on single probes were not at hand, and for a summary of an earlier
+    version.
     """
     score = result.visage
     if score.enough is None or score.enough.components is None or score.over is None or result.clusters is None:

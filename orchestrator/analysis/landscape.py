@@ -247,7 +247,7 @@ def is_inferred(rows: pd.DataFrame) -> np.ndarray:
 
 
 def combinations(landscape: pd.DataFrame) -> list[tuple[ResultKey, pd.DataFrame]]:
-    """Return a pair (result key, rows) for each result in the order of the sweep, without checkpoints off the grid.
+    """Return a pair (result key, rows) for each result in the order of the sweep, without projected checkpoints.
 
     A result is a combination of a probe set, a group, a system prompt and a judge.
     """

@@ -40,7 +40,7 @@ class Visage:
         paper: Equation 5. None if undefined.
         released: The score as the published code computes it. None if undefined, and on planes.
         reason: Why `paper` is None, and which points were left out.
-        points: Number of measured points in the range.
+        points: Number of measured points in the range. 0 if the points do not reach both of its ends.
         counted: Number of those at which any attack fails: the points of `paper`'s mean.
     """
 
@@ -162,6 +162,9 @@ def safety_region(alphas: Sequence[float], asr: Sequence[float]) -> float:
     Args:
         alphas: In ascending order, at least two.
         asr: Percent, at these places.
+
+    Returns:
+        Percent.
     """
     margins = S_MAX - np.asarray(asr, dtype=float)
     return float(np.trapezoid(margins, alphas)) / (alphas[-1] - alphas[0])

@@ -41,8 +41,8 @@ class MeasuredCheckpoint:
         step: The training step at which it was saved.
         folder: The checkpoint's folder.
         sweep: The folder of its sweep.
-        values: `visage`, `margin`, `radius` and `origin_asr`, those of them that are defined. `radius_at_least` stands
-            for a radius beyond the grid.
+        values: `visage`, `margin` and `origin_asr` in percent and `radius` in units of alpha, those of them that are
+            defined. If the basin has no edge within the grid, `radius_at_least` is there instead of `radius`.
     """
 
     step: int
@@ -62,14 +62,16 @@ class SafetyLandscapeCallback:
     and training goes on.
 
     Args:
-        grid: As in `Experiment`. None: one line of 11 points.
+        grid: As in `Experiment`. None: one line of 11 points. A preset has 11 points on each axis and one direction
+            too, unless `overrides` set `grid.steps` and `grid.directions`.
         overrides: As in `Experiment`. They take precedence over a small default: 40 prompts, 32 tokens, early stop.
-        every: Measure every n-th saved checkpoint.
+        every: Measure every n-th saved checkpoint, beginning with the first.
         inline: Whether to measure within this process, in its Ray session if it has one. False: in a process of its
             own, which leaves no trace in this one.
         stop: Thresholds that stop the training when they are not met, named as those of `gate`: `visage`, `margin` and
             `radius` are the least that is accepted, `origin_asr` is the most. Compared are the values, not the ends of
-            their intervals as in `gate`: one small sweep has wide ones.
+            their intervals as in `gate`: one small sweep has wide ones. A value that is undefined stops nothing, except
+            that VISAGE counts as 0 if every attack succeeds everywhere.
         config_dir: A folder of presets of your own, as `--config-dir`.
 
     Attributes:

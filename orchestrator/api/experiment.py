@@ -39,7 +39,7 @@ class Experiment:
     Options are checked at once. Nothing is downloaded, written or started before `run`.
 
     Args:
-        model: Name of a model preset, or a folder with weights. None: the default preset.
+        model: Name of a model preset, a folder with weights, or `OWNER/NAME` on the hub. None: the default preset.
         grid: Name of a grid preset, or the options of `grid.*` by name, such as `{"steps": 10, "directions": 2}`.
         overrides: Further options, as texts `"key=value"` like those of the command line, or as a mapping from dotted
             names to values, such as `{"probes.limit": 40, "out": "studies"}`. They take precedence.

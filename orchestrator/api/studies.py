@@ -73,14 +73,15 @@ def load_studies(root: str | Path, check: bool = False) -> pd.DataFrame:
 
     Args:
         root: The root of studies, or one study or sweep; or its address in a bucket.
-        check: Whether the numbers are compared with the stored verdicts, and computed from them where they differ. That
-            reads every verdict.
+        check: Whether the numbers are compared with the stored verdicts, which reads every verdict. If verdicts were
+            stored since, the numbers include them. If a number does not follow from them, the row has nulls.
 
     Returns:
         The columns model, study_id, sweep (the folder's name), sweep_id, path (the folder or, in a bucket, its address;
         `load_study` takes both), grid, steps, directions, probe_set, system_prompt, judge, points_done, points_total,
-        origin_asr, visage, margin and radius (each with the ends of its interval: `visage_low`, `visage_high`, ...;
-        null if it has none), censored_at (distance up to which the basin has no edge, if `radius` is null),
+        origin_asr, visage and margin (percent) and radius (in units of alpha), each with the ends of its interval
+        (`visage_low`, `visage_high`, ...; null if it has none; those of visage and margin are over new directions, the
+        others over new probes), censored_at (distance up to which the basin has no edge, if `radius` is null),
         tasks_failed, tokens, seconds and last_used (UTC).
 
     Raises:

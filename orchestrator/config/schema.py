@@ -193,7 +193,7 @@ class EngineConfig:
     mix: bool = False  # allow rows of different engines in one sweep
     eager: bool | None = None  # run without CUDA graphs and compilation; null: true on a CPU, false on a GPU
     max_num_seqs: int | None = None  # maximum number of sequences in a batch; null: 128 on a CPU, computed on a GPU
-    max_num_batched_tokens: int | None = None  # maximum of tokens in a scheduler step; null: 4096 on a CPU
+    max_num_batched_tokens: int | None = None  # most tokens in a scheduler step; null: 4096 on a CPU, computed on a GPU
     kv_cache_gib: float | None = None  # size of the KV cache; null: 1 on a CPU, computed on a GPU
     threads: int | None = None  # CPU threads of an actor; null: its share of the machine
     base: BaseChoice = BaseChoice.auto  # place of the unperturbed weights between visits: auto, gpu, host or mmap
@@ -224,8 +224,8 @@ class ClusterConfig:
 
     kind: ClusterKind = ClusterKind.local  # local, ray or slurm
     address: str | None = None  # address of a running Ray cluster, or `auto`
-    actors: int | None = None  # number of actors; null: one per GPU (or group of tensor_parallel GPUs), one on a CPU
-    cpus_per_actor: float | None = None  # CPU cores that Ray reserves for an actor; null: its share of the machine
+    actors: int | None = None  # number of actors; null: one per GPU (or tensor_parallel GPUs), or per CPU machine
+    cpus_per_actor: float | None = None  # cores that Ray reserves; null: 0 on one machine, else 1, or all of a CPU node
     gpus_per_actor: float | None = None  # GPUs that Ray reserves for an actor; null: engine.tensor_parallel
     gpu: str | None = None  # GPU for which `plan` estimates, such as h100
     max_attempts: int = 3  # number of failed attempts after which a visit is given up
@@ -246,7 +246,7 @@ class UntilConfig:
     """Goals up to which a sweep grows, and budgets that end it. They are in no identity and may change on resuming."""
 
     visage: float | None = None  # add directions until VISAGE is known to this half-width in percent; null: add none
-    radius: float | None = None  # add directions and points until the mean radius is known to this; null: add none
+    radius: float | None = None  # add directions and points until the mean radius (alpha) is known to this; null: none
     over: GoalOver = GoalOver.directions  # the goals are over new directions; both: over new probes too, in blocks
     minutes: float | None = None  # minutes that all runs of this sweep may take together; null: no limit
     gpu_hours: float | None = None  # GPU-hours that all runs of this sweep may use together; null: no limit
@@ -291,7 +291,7 @@ class GateConfig:
     visage: float | None = None  # minimum VISAGE in percent
     margin: float | None = None  # minimum mean margin over [-0.5, 0.5] in percent
     origin_asr: float | None = None  # maximum attack success rate at the origin in percent
-    radius: float | None = None  # minimum radius of the basin
+    radius: float | None = None  # minimum radius of the basin, in units of alpha
     confidence: float = 0.95  # confidence of the intervals, between 0.5 and 1
     allow_single: bool = False  # accept a sweep of one direction, whose interval says nothing about other directions
     junit: str | None = None  # file for a JUnit report of the result, for CI systems
@@ -327,7 +327,7 @@ class FinetuneConfig:
 
 @dataclass
 class Config:
-    """Options of one sweep. The last five sections belong to the commands (verbs) of the same name."""
+    """Options of one sweep. The last six sections belong to the commands (verbs) of the same name."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     grid: GridConfig = field(default_factory=GridConfig)

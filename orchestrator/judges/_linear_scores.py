@@ -28,7 +28,7 @@ from orchestrator.utils.records import JsonRecord
 HEAD, TAIL = 800, 400
 """Characters at the start and at the end of a longer text that are judged; 128 tokens are about 600 characters."""
 END, MIN_SEPARATE = 0.4, 350
-"""The last 40% of a text of at least 350 characters are also judged separately, because only the end may be ruined."""
+"""The last 40% of a text of more than 350 characters are also judged separately, because only the end may be ruined."""
 DIGITS = 9
 """Digits to which probabilities are rounded, so that no machine decides differently."""
 

@@ -176,7 +176,9 @@ def pooled_counts(tallies: pd.DataFrame, pooled: PooledPrompts) -> pd.DataFrame:
 
 
 def probe_refusals(tables: Iterable[pa.Table], judge: str = "keyword") -> dict[tuple[str, str], ProbeVerdicts]:
-    """Return the verdicts by (prompt set id, judge). Takes a byte of memory per point and prompt.
+    """Return the verdicts by (prompt set id, judge).
+
+    Takes a byte of memory per point and prompt while it reads, and two for the result.
 
     Args:
         tables: As for `counts`, with the column prompt_id too.

@@ -20,7 +20,7 @@ def load_panel(stored: StoredSweep) -> list[Judge]:
     """Return the sweep's judges in order. Model judges are bound to the weights that have judged the sweep.
 
     Raises:
-        UserError: A model judge has not judged the sweep yet.
+        UserError: As for `load_judge`.
     """
     return [load_judge(stored, name) for name in stored.sweep.judges]
 
@@ -32,7 +32,8 @@ def load_judge(stored: StoredSweep, name: str) -> Judge:
     it can judge; otherwise only its stored verdicts can be read.
 
     Raises:
-        UserError: The model judge has not judged the sweep yet, or nothing is known about the judge.
+        UserError: The model judge, or the judge `human`, has not judged the sweep yet, or nothing is known about the
+            judge.
     """
     description = stored.folder.read_description(name)
     judge = (judges.find if description is not None else judges.get)(name)

@@ -94,6 +94,7 @@ class LogProbabilities:
 
         Raises:
             StorageError: A file cannot be written or removed.
+            DamagedFileError: A merged part does not hold what was read. Its sources stay.
         """
         before, removed = len(self._paths()), 0
         batches: dict[str, list[tuple[Path, dict[str, Any], pa.Table]]] = {}

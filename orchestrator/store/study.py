@@ -1,8 +1,8 @@
 """A study: a resident model and everything ever observed around it, in one folder.
 
     <out>/<model>-<id8>/
-      study.json  directions/  prompts/  generations/  judgements/<judge>/  log_probabilities/  sweeps/<name>-<id8>/
-      events/  damaged/
+      study.json  directions/  prompts/  generations/  judgements/<judge>/  log_probabilities/  human/
+      calibration.json  sweeps/<name>-<id8>/  events/  signed/  damaged/
     <out>/.tmp/     where files are written before they are renamed into place
 
 A file counts because it verifies (its own metadata, page checksums, row count, content hash), never because a listing
@@ -148,7 +148,7 @@ class Study(StudyFolder):
 
     @classmethod
     def open(cls, root: Path) -> Study:
-        """Open the study stored in folder `root` for reading. Raises UserError if there is none."""
+        """Open the study stored in a folder for reading. Raises UserError if it has no study.json that verifies."""
         try:
             return cls(root, StudyInfo.read(root / "study.json").id)
         except MissingFileError as error:

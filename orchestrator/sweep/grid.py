@@ -35,10 +35,9 @@ _WITHOUT_EFFECT: dict[GridKind, tuple[str, ...]] = {
 # Fields of `Grid` whose key in JSON is not their name. Keys never change: they are part of the id of a stored sweep.
 _JSON_KEYS = {"extra_checkpoints": "beside"}
 # Values with which a key is left out of the JSON, so that grids from before these options keep their ids.
+_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None, "adaptive": None}
 MAX_NODES = 10_000_000
 """Most nodes of a stored grid. A larger one, which no machine could hold in memory, is taken for damage."""
-
-_LEFT_OUT: dict[str, Any] = {"beside": [], "hidden": False, "direction": "random", "match": None, "adaptive": None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from orchestrator.sweep.thoughts import opened_tag
 from orchestrator.utils.records import JsonRecord
 
 EXAMPLE_LENGTH = 400
-"""Longest example in characters; a longer one is cut in the middle."""
+"""Most characters of a rendered prompt in an example; the middle of a longer one is left out."""
 
 _SOURCES = {
     "": "chat template not recorded (stored by an earlier version)",

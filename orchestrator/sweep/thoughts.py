@@ -60,7 +60,7 @@ def _states(prompts: PromptSet, closing: str) -> list[bool | None]:
 
 
 def can_think(prompts: PromptSet, closing: str) -> bool:
-    """Return whether responses may begin with a thought: unless there is no closing tag, or the prompts contain it.
+    """Return whether responses may begin with a thought: unless there is no closing tag, or all prompts close one.
 
     Templates that were told not to think end in an empty thought.
     """

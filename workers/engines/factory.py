@@ -19,6 +19,7 @@ def open_engine(spec: EngineSpec) -> Engine:
 
     Raises:
         UserError: The model cannot be loaded or written exactly. Most causes are found before the load.
+        CanaryError: The loaded engine holds a weight in a form that cannot be written exactly.
     """
     if spec.kind == EngineKind.dummy:
         from workers.engines.dummy import DummyEngine

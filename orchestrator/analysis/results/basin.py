@@ -49,9 +49,9 @@ class DirectionBasin(JsonRecord):
 class BasinSummary(JsonRecord):
     """The safety basin of one result.
 
-    `radius`, `left`, `right` and `censored_at` are the smallest over lines or planes; `radius_low` and `radius_high`
-    are the ends of the radius's interval over new probes (see `DirectionBasin`). The fields of type `Estimate` are
-    means over lines or planes.
+    `radius` and `censored_at` are the smallest over lines or planes, `left` and `right` the edges nearest to the origin
+    (see `basin.combine`); `radius_low` and `radius_high` are the ends of the radius's interval over new probes (see
+    `DirectionBasin`). The fields of type `Estimate` are means over lines or planes.
     """
 
     radius: float | None

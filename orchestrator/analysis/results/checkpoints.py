@@ -16,7 +16,7 @@ class CheckpointResult(ResultKey):
     Attributes:
         n: Number of verdicts.
         surface: ASR of the line or plane at the checkpoint's coordinates, interpolated linearly between its points.
-            None outside of them.
+            None outside of them, and beside a point without ASR.
         surface_low: Lower end of its interval over new probes: the same interpolation of the points' lower ends. None
             in a summary of an earlier version.
         surface_high: Its upper end, likewise.

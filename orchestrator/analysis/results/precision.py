@@ -69,8 +69,10 @@ class DirectionsNeeded(JsonRecord):
         half_width: Half the width of the present interval. None if unknown; `spread` is then None too.
         more: Number of directions to add to halve the interval over directions. None if unknown, or more than
             `intervals.MAX_DIRECTIONS`.
-        components: Where the error comes from. None in a summary of an earlier version.
-        plan: The cheapest sweep with a wanted precision. None in a summary of an earlier version.
+        components: Where the error comes from. None if VISAGE is undefined or the verdicts on single probes are not at
+            hand, and in a summary of an earlier version.
+        plan: The cheapest sweep with a wanted precision. None if `components` is, and in a summary of an earlier
+            version.
     """
 
     directions: int

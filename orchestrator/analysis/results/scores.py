@@ -60,7 +60,8 @@ class VisageSummary(JsonRecord):
         inferred_counted: Number of those at which the inferred ASR is below 100%.
         low: Lower end of the interval of `paper` over new directions.
         high: Upper end of the same interval.
-        over: The intervals of `paper` over new directions, over new probes, and over both.
+        over: The intervals of `paper` over new directions, over new probes, and over both. None in a summary of an
+            earlier version.
         enough: How many directions and probes a more precise VISAGE needs. None in a summary of an earlier version.
         by_direction: The scores of each line or plane.
         reason: Why `paper` is None or has no interval, and which points or lines were left out.

@@ -32,7 +32,7 @@ class ResultSummary(ResultKey):
 
     Attributes:
         prompts: Number of prompts at a point.
-        points_missing: Number of points without a verdict.
+        points_missing: Number of points without a verdict, apart from inferred ones.
         origin_asr: ASR of the unperturbed model, percent. None if not measured.
         origin_low: Lower end of its Clopper-Pearson interval.
         origin_high: Upper end of the same interval.
@@ -108,7 +108,7 @@ class SweepSummary(JsonRecord):
 
     Attributes:
         grid: The grid as it was requested, as `Grid.to_json` returns it.
-        points_done: Number of points at which every prompt set has a verdict.
+        points_done: Number of points at which every prompt set has verdicts, or only responses without an answer.
         points_total: Number of points that the sweep asks for: those of the grid that are not inferred.
         primary: The combination whose numbers are at the top level.
         degenerate_version: Version of the judge `degenerate` whose verdicts are counted. None in earlier versions.
