@@ -92,11 +92,18 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _run_verb(name: str, call: Call) -> int:
-    """Run a verb. Raises UserError if it needs a library that is not installed for this Python."""
+    """Run a verb.
+
+    Raises:
+        UserError: A file or folder is closed to this user, or a library is not installed for this Python.
+    """
     try:
         if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
             raise ModuleNotFoundError(name="ray")
         return VERBS[name](call)
+    except PermissionError as error:  # such as another user's folder
+        remedy = f"cannot be used ({error.strerror}): name another one, or let its owner open it to you"
+        raise UserError("path", error.filename, remedy) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         is_bare = find_spec("hydra") is None  # this Python lacks what every verb needs

@@ -159,7 +159,7 @@ def locate_base(model: ModelConfig) -> Path | None:
     """Return the folder of the weights without an adapter, or None. Downloads nothing and checks nothing."""
     if model.path:
         path = expanded(model.path).absolute()
-        return path if path.is_dir() else None
+        return path if path.exists() else None  # a file, too, which is then refused
     if model.embedded:
         adapter = ADAPTER_OF_PRESET[model.name]
         if not is_installed(adapter):

@@ -98,3 +98,21 @@ def test_a_python_without_the_libraries_is_named(verb: str, tmp_path: Path) -> N
         rf"error: verb={verb}: needs \w+, which is not installed for \S+: call \.venv/bin/python, or `make setup`\n",
         done.stderr,
     )
+
+
+def test_a_folder_of_another_user_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def is_study(root: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(root / "study.json"))
+
+    monkeypatch.setattr("orchestrator.store.discovery.is_study", is_study)
+    assert main(["status", str(tmp_path)]) == 2
+    remedy = "cannot be used (Permission denied): name another one, or let its owner open it to you"
+    assert capsys.readouterr().err == f"error: path={tmp_path / 'study.json'}: {remedy}\n"
+
+
+def test_a_file_in_place_of_a_model_is_refused_by_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert main(["plan", f"model.path={tmp_path / 'model.safetensors'}"]) == 2
+    assert "is a file: give the folder that contains it" in capsys.readouterr().err
