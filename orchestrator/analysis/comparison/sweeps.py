@@ -16,7 +16,8 @@ from orchestrator.analysis.recomputation import recompute
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.scoring.counts import ProbeVerdicts
 from orchestrator.store.discovery import latest_sweep
-from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.utils.addresses import shown
 from orchestrator.utils.errors import UserError
 
 
@@ -72,12 +73,13 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
     """
     if len(paths) < 2:
         raise UserError("compare", " ".join(map(str, paths)), "name two sweeps or more: compare FOLDER FOLDER")
+    opened = [StoredSweep.open(latest_sweep(path)) for path in paths]
+    found = [recompute(stored) for stored in opened]
+    models = [each.summary.model or stored.study.id for each, stored in zip(found, opened, strict=True)]
+    names = _distinct_names(models, [stored.folder for stored in opened])
     sweeps = []
-    for path in paths:
-        stored = StoredSweep.open(latest_sweep(path))
-        recomputed = recompute(stored)
+    for name, stored, recomputed in zip(names, opened, found, strict=True):
         summary = recomputed.summary
-        name = f"{summary.model or stored.study.id} / {stored.folder.path.name}"
         verdicts = recomputed.refusals.get(summary.primary.combination)
         note = older_version_note(stored.record)
         key = summary.primary
@@ -88,3 +90,14 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
         rows = primary_rows(recomputed.landscape)
         sweeps.append(ComparedSweep(name, rows, summary, verdicts, note, letters, moved, drawn, unsound))
     return sweeps
+
+
+def _distinct_names(models: Sequence[str], folders: Sequence[SweepFolder]) -> list[str]:
+    """Return model and sweep of each; where these are equal, with the end of the study folder's path that differs."""
+    names = [f"{model} / {folder.path.name}" for model, folder in zip(models, folders, strict=True)]
+    roots = [shown(str(folder.study.root.resolve())).split("/") for folder in folders]
+    for depth in range(1, max(map(len, roots)) + 1):
+        ends = ["/".join(root[-depth:]) for root in roots]
+        if len(set(zip(names, ends, strict=True))) == len(names):
+            break
+    return [f"{name} in {end}" if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]

@@ -247,6 +247,15 @@ def test_without_stored_directions_sweeps_are_compared_with_a_note(tmp_path: Pat
     assert f"no directions are stored for {difference.first}" in difference.reason
 
 
+def test_sweeps_of_equal_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    same = [store_sweep(tmp_path / machine / "studies", basin(0.2), "one") for machine in ("a", "b")]
+    other = store_sweep(tmp_path / "a" / "studies", basin(0.2), "two")
+    sweeps = [read.name for read in read_sweeps([*same, other])]
+    folders = [latest_sweep(folder).path for folder in (*same, other)]
+    name, study = f"one / {folders[0].name}", folders[0].parent.parent.name
+    assert sweeps == [f"{name} in a/studies/{study}", f"{name} in b/studies/{study}", f"two / {folders[2].name}"]
+
+
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two sweeps"):
         read_sweeps([tmp_path])
