@@ -50,18 +50,24 @@ def print_record(record: JsonRecord, as_json: bool) -> None:
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns, and an empty line."""
+    """Print names and values in two columns, and an empty line. Long values are folded on terminals only."""
     from rich.table import Table
     from rich.text import Text
 
     from orchestrator.utils.safe_console import SafeConsole
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(shown(value)))
-    SafeConsole().print(table)
+    console = SafeConsole()
+    if console.is_terminal:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in pairs:
+            table.add_row(Text(name, style="bold"), Text(shown(value)))
+        console.print(table)
+    else:
+        width = max((len(name) for name, _ in pairs), default=0)
+        for name, value in pairs:
+            console.print(Text(f"{name:{width}} {shown(value)}"), soft_wrap=True)
     print()
 
 
