@@ -90,6 +90,9 @@ UNCERTAIN_SHARE = 0.05
 ASSUMED_EPOCHS = 3
 """Number of checkpoints of a trajectory that is not trained yet."""
 
+VISITS_PER_ACTOR = 10
+"""Visits of a full grid for each actor below which an adaptive grid takes longer (benchmarks/scheduling.py)."""
+
 
 def estimate_sweep(config: Config, presets: Presets) -> Plan:
     """Estimate the cost of a sweep, without downloading or training anything.
@@ -111,6 +114,7 @@ def estimate_sweep(config: Config, presets: Presets) -> Plan:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _growth_note(growing)))
         if not missing.is_final:
             plan = dataclasses.replace(plan, notes=(*plan.notes, _adaptive_note(missing, prepared.sweep.grid)))
+            plan = _with_levels_note(plan)
         if missing.tasks:
             plan = _within_budgets(plan, Budgets(config.until, earlier_runs(stored)))
         rendering = renderings(prepared.prompt_sets, prepared.sweep.thought)
@@ -125,6 +129,17 @@ def _adaptive_note(missing: MissingTasks, grid: Grid) -> str:
         f"grid.adaptive=true measures from {least} to {most} further points, as verdicts decide: this is the cost of "
         f"{most}, and that of {least} is {100 * least / most:.0f}% of it ({simulated_share(grid)})"
     )
+
+
+def _with_levels_note(plan: Plan) -> Plan:
+    """Add to the plan of an adaptive grid, if its actors are many, that it may take longer than the full grid."""
+    if plan.visits >= VISITS_PER_ACTOR * plan.setup.actors:
+        return plan
+    note = (
+        f"with {plan.setup.actors} actors for {plan.visits} visits, grid.adaptive=true saves visits but not time: its "
+        "levels wait for each other, so that it may take several times as long as the full grid, whose time this is"
+    )
+    return dataclasses.replace(plan, notes=(*plan.notes, note))
 
 
 def _growth_note(growing: GrowingSweep) -> str:
@@ -342,8 +357,10 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
             "grid.adaptive=true measures as many of these points as verdicts ask for: this is the cost of all "
             f"({simulated_share(sweep.grid)})"
         )
-    work = _MissingWork(prompts, sweep, sweep.tasks())
-    return _within_budgets(_estimate(config, model, work, notes=notes), Budgets(config.until))
+    plan = _estimate(config, model, _MissingWork(prompts, sweep, sweep.tasks()), notes=notes)
+    if config.grid.adaptive:
+        plan = _with_levels_note(plan)
+    return _within_budgets(plan, Budgets(config.until))
 
 
 def _size_of_model(config: Config) -> ModelSize:

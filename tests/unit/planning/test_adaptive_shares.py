@@ -31,3 +31,13 @@ def test_plan_states_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "engine=dummy", "grid.adaptive=true", "grid.steps=80", "grid.directions=1", "--json"]) == 0
     notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
     assert "to 81 further points" in notes and "simulated lines of 81 points" in notes
+
+
+@pytest.mark.parametrize(("actors", "is_warned"), [(8, False), (64, True)])
+def test_plan_warns_where_levels_wait_for_each_other(
+    actors: int, is_warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["engine=dummy", "grid.adaptive=true", "grid.steps=80", "grid.directions=1", f"cluster.actors={actors}"]
+    assert main(["plan", *grid, "--json"]) == 0
+    notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
+    assert (f"with {actors} actors for 81 visits" in notes) == is_warned
