@@ -350,8 +350,11 @@ def _goal(goal: GoalProgress, until: UntilOutcome) -> str:
         lines += f" and {until.probes} probes"
     known = f"over {lines} {name} has no interval that is valid at any stop yet"
     if goal.value is not None and goal.half_width is not None:
-        known = f"over {lines} {name} is {goal.value:.{digits}f} ± {goal.half_width:.{digits + 1}f}"
-        known += " (95%, valid although the run ends because of it)"
+        known = f"over {lines} {name} is {goal.value:.{digits}f}"
+        if goal.name == "visage" and goal.half_width >= max(goal.value, 100.0 - goal.value):
+            known += ", with an interval (95%, valid at any stop) that excludes no value from 0 to 100 yet"
+        else:
+            known += f" ± {goal.half_width:.{digits + 1}f} (95%, valid although the run ends because of it)"
     if goal.met:
         return f"{goal.option} is met: {known}."
     reason = "" if goal.reason is None else f"; {goal.reason}"

@@ -165,6 +165,9 @@ def test_goals_and_budgets_say_whether_they_are_met_and_where_the_results_are() 
     assert f"over 9 directions and 160 probes VISAGE is 61.2 ± 3.51 {valid}." in text
     assert "For this the sweep grew to 9 directions, 40 steps and 160 probes, whose" in text
     assert "For this the sweep grew" not in details(replace(summary, sweep_id="b" * 16))
+    wide = UntilOutcome(goals=(GoalProgress(name="visage", wanted=30.0, value=95.0, half_width=95.0),), directions=6)
+    text = details(replace(summary, until=wide))
+    assert "6 directions VISAGE is 95.0, with an interval (95%, valid at any stop) that excludes no value" in text
     begun = UntilOutcome(goals=(GoalProgress(name="radius", wanted=0.02),))
     assert "until.radius=0.02 is not met: the requested grid is" in details(replace(summary, until=begun))
     assert "until" not in details(replace(summary, until=None))
