@@ -45,9 +45,9 @@ def test_directions_are_added_up_to_the_number_that_seems_enough_and_at_most_dou
     radii = [0.2, 0.22, 0.24, 0.2, 0.22, 0.24]
     spread = float(np.std(radii, ddof=1))
     width = decided(LINE, radii, radius=0.05)
-    assert width.progress[0].half_width == pytest.approx(until.half_width(radii))
-    seven = until.relative_half_width(7)
-    assert seven is not None
+    six, seven = until.relative_half_width(6), until.relative_half_width(7)
+    assert six is not None and seven is not None
+    assert width.progress[0].half_width == pytest.approx(six * spread)
     growth = decided(LINE, radii, radius=seven * spread * 1.001)
     assert growth.next == dataclasses.replace(LINE, directions=7)
     assert decided(LINE, [0.1, 0.4] * 3, radius=0.026).next == dataclasses.replace(LINE, directions=12)
@@ -168,8 +168,10 @@ def test_the_interval_over_probes_is_that_of_their_means_where_the_number_is_a_m
     refused = [of_line] * 6
     asr = [100.0 - 100.0 * of_line.mean(axis=-1)] * 6
     growth = decide(grid, asr, Goals(visage=1, over=GoalOver.both), supply, LeftOut.of(supply, refused))
-    expected = until.half_width(list(100.0 * of_line.mean(axis=0)))
-    assert growth.progress[0].half_width == pytest.approx(expected)
+    of_probes = 100.0 * of_line.mean(axis=0)
+    relative = until.relative_half_width(len(of_probes))
+    assert relative is not None
+    assert growth.progress[0].half_width == pytest.approx(relative * float(np.std(of_probes, ddof=1)))
 
 
 def test_probes_and_directions_that_agree_leave_an_interval() -> None:
