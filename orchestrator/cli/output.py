@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from orchestrator.store.sweep_folder import SweepFolder
 
+_UNFOLDED = 100_000
+"""Columns of an output that is no terminal: names and addresses in tables stay whole."""
+
 
 def stderr_console() -> Console:
     """Return a console that writes to stderr, or nowhere if the command line asks for warnings only."""
@@ -72,7 +75,7 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells are plain text without markup."""
+    """Print a table; cells are plain text without markup. They are folded or cut on terminals only."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -82,7 +85,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
-    SafeConsole().print(table)
+    console = SafeConsole()
+    if not console.is_terminal:
+        console.width = _UNFOLDED
+    console.print(table)
 
 
 def print_results(folder: SweepFolder, as_json: bool) -> None:
