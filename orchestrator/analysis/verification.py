@@ -9,15 +9,20 @@ from orchestrator.store.files import DamagedFileError
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
 from orchestrator.store.verification import REMEDIES, DamageFinding, VerificationReport, file_kind, verify_folder
+from orchestrator.utils.console import Progress, ignore_progress
 from orchestrator.utils.errors import UserError
 
 
-def verify_study(root: Path) -> VerificationReport:
+def verify_study(root: Path, progress: Progress = ignore_progress) -> VerificationReport:
     """Verify the study in a folder. Changes nothing.
 
     Results are recomputed only if everything that they are computed from verifies.
+
+    Args:
+        root: The study's folder.
+        progress: Called with the share of the files that have been read.
     """
-    report = verify_folder(root)
+    report = verify_folder(root, progress)
     sweeps = root / "sweeps"
     if any(not finding.path.is_relative_to(sweeps) for finding in report.findings):
         report.unchecked.append("no results were compared with the rows: not all rows verify")

@@ -205,11 +205,15 @@ def verify(call: Call) -> int:
     from orchestrator.analysis.verification import verify_study
     from orchestrator.config.overrides import split_section
     from orchestrator.store import discovery
+    from orchestrator.utils.console import file_progress
 
     options, others = split_section(call.overrides, "verify")
     call = dataclasses.replace(call, overrides=(*options, *others))
     roots = discovery.find_study_roots(call.folder("verify"))
-    reports = {root: verify_study(root) for root in roots}
+    reports: dict[Path, VerificationReport] = {}
+    for root in roots:
+        with file_progress(root.name) as progress:
+            reports[root] = verify_study(root, progress)
     _check_signature(call.config.verify, reports)
     if call.json:
         print_json({str(root): stamped(documents.VERIFICATION, dataclasses.asdict(result)) | {"findings": [
@@ -252,10 +256,14 @@ def _check_signature(options: VerifyConfig, reports: Mapping[Path, VerificationR
 def compact(call: Call) -> int:
     """Merge the small files of all studies, or of those in [FOLDER]. Safe at any moment."""
     from orchestrator.store import discovery
+    from orchestrator.store.compaction import Compacted
     from orchestrator.store.compaction import compact as compact_study
+    from orchestrator.utils.console import file_progress
 
-    studies = discovery.find_studies(call.folder("compact"), _warn_skipped)
-    done = {str(study.root): compact_study(study) for study in studies}
+    done: dict[str, Compacted] = {}
+    for study in discovery.find_studies(call.folder("compact"), _warn_skipped):
+        with file_progress(study.root.name) as progress:
+            done[str(study.root)] = compact_study(study, progress)
     if call.json:
         print_json({root: stamped(documents.COMPACTION, vars(result)) for root, result in done.items()})
         return ExitCode.COMPLETE

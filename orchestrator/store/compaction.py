@@ -19,6 +19,7 @@ from orchestrator.store.files import DamagedFileError, is_stored, read_meta, rea
 from orchestrator.store.observations import Judgements, PartFolder
 from orchestrator.store.parts import Part, TaskKey, TaskParts
 from orchestrator.store.study import Study
+from orchestrator.utils.console import Progress, ignore_progress
 
 MERGED_TASKS = 2000  # maximum in a merged part: 10^6 tasks take 500 files
 MERGED_ROWS = 500_000  # maximum in a merged part: limits the memory for merging and reading
@@ -47,23 +48,30 @@ class _Source:
     counting: list[TaskKey]
 
 
-def compact(study: Study) -> Compacted:
+def compact(study: Study, progress: Progress = ignore_progress) -> Compacted:
     """Merge the small parts of a study's generations, judgements and log-probabilities.
 
     It may run beside a driver, and may be killed and repeated at any time.
+
+    Args:
+        study: The study.
+        progress: Called with the share of the files of generations and judgements that have been dealt with.
 
     Raises:
         StorageError: A file cannot be written or removed.
         DamagedFileError: A merged part does not hold what was read. Its sources stay.
     """
     before, after, removed = 0, 0, 0
-    for folder in (study.generations, *map(study.judgements, study.judge_ids())):
-        parts = folder.parts()  # scan first: parts that are stored later are not merged
+    folders = [study.generations, *map(study.judgements, study.judge_ids())]
+    for number, folder in enumerate(folders):
+        read, parts = 0, folder.parts()  # scan first: parts that are stored later are not merged
         stored = study.generations.stored()
         counting = folder.parts_for(stored) if isinstance(folder, Judgements) else stored
         before += len(parts)
         for batch in _batches(parts, counting):
             removed += _merge(study, folder, batch, counting, stored)
+            read += len(batch)
+            progress((number + read / len(parts)) / len(folders))
         after += len(folder.parts())
     merged = study.log_probabilities.compact()
     before, after, removed = before + merged[0], after + merged[1], removed + merged[2]

@@ -15,6 +15,7 @@ from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.utils.console import Progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError, parse_json_object
 
@@ -97,8 +98,8 @@ def log_damage(study: Study) -> None:
         logger.warning("%s does not verify (%s): %s", path.relative_to(study.root), reason, remedy)
 
 
-def verify_folder(root: Path) -> VerificationReport:
-    """Verify the study in a folder. If its study.json does not verify, nothing else is read."""
+def verify_folder(root: Path, progress: Progress = ignore_progress) -> VerificationReport:
+    """Verify the study in a folder as `verify` does. If its study.json does not verify, nothing else is read."""
     try:
         study = Study.open(root)
     except UserError as error:
@@ -106,14 +107,21 @@ def verify_folder(root: Path) -> VerificationReport:
         why = str(error.__cause__).removeprefix(f"{path}: ")
         note = "nothing else was read, because study.json names the model that the files belong to"
         return VerificationReport(files=1, findings=[DamageFinding(path, why, REMEDIES["study.json"])], notes=[note])
-    return verify(study)
+    return verify(study, progress)
 
 
-def verify(study: Study) -> VerificationReport:
-    """Read every file of a study and report what does not verify, and what would be done. Changes nothing."""
+def verify(study: Study, progress: Progress = ignore_progress) -> VerificationReport:
+    """Read every file of a study and report what does not verify, and what would be done. Changes nothing.
+
+    Args:
+        study: The study.
+        progress: Called with the share of the files that have been read.
+    """
     report = VerificationReport()
     seen: dict[str, set[TaskKey]] = {}
-    for path in sorted(p for p in study.root.rglob("*") if p.is_file()):
+    paths = sorted(p for p in study.root.rglob("*") if p.is_file())
+    for done, path in enumerate(paths):
+        progress(done / len(paths))
         inside = path.relative_to(study.root)
         report.files += 1
         report.bytes += path.stat().st_size

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from orchestrator.cli.main import main
 from orchestrator.cli.output import print_pairs, print_table
+from orchestrator.utils import console
+from tests.unit.stored import basin, store_sweep
 
 
 def test_values_stay_on_their_line_where_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,3 +24,16 @@ def test_rows_stay_on_their_line_where_the_output_is_no_terminal(capsys: pytest.
     print_table(["sweep", "VISAGE"], [[name, "1.0"], ["short", "2.0"]])
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip("─ ")]
     assert rows == [["sweep", "VISAGE"], [name, "1.0"], ["short", "2.0"]]
+
+
+@pytest.mark.parametrize("verb", ["verify", "compact"])
+def test_reading_a_whole_study_shows_how_far_it_is(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = store_sweep(tmp_path, basin(0.25), probes=tuple("ab"), directions=1, steps=4).parents[1]
+    monkeypatch.setattr(console, "PLAIN_EVERY", 0.0)
+    assert main([verb, str(study)]) == 0
+    percentages = [
+        int(found) for found in re.findall(rf"reading {study.name}: (\d+)%, .* left", capsys.readouterr().err)
+    ]
+    assert percentages == sorted(percentages) and percentages[-1] > 0
