@@ -96,12 +96,15 @@ def _run_verb(name: str, call: Call) -> int:
 
     Raises:
         UserError: A file or folder is closed to this user, or a library is not installed for this Python.
+        PermissionError: Something else than a file is closed to this user.
     """
     try:
         if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
             raise ModuleNotFoundError(name="ray")
         return VERBS[name](call)
     except PermissionError as error:  # such as another user's folder
+        if error.filename is None:
+            raise
         remedy = f"cannot be used ({error.strerror}): name another one, or let its owner open it to you"
         raise UserError("path", error.filename, remedy) from error
     except ModuleNotFoundError as error:

@@ -112,6 +112,15 @@ def test_a_folder_of_another_user_is_refused_in_one_sentence(
     assert capsys.readouterr().err == f"error: path={tmp_path / 'study.json'}: {remedy}\n"
 
 
+def test_a_refusal_that_concerns_no_file_is_not_blamed_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_study(root: Path) -> bool:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("orchestrator.store.discovery.is_study", is_study)
+    with pytest.raises(PermissionError, match="not permitted"):
+        main(["status", str(tmp_path)])
+
+
 def test_a_file_in_place_of_a_model_is_refused_by_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.safetensors").touch()
     assert main(["plan", f"model.path={tmp_path / 'model.safetensors'}"]) == 2
