@@ -69,13 +69,13 @@ def matched_distance(kind: str, sweep: SweepSummary) -> MatchedDistance:
 def in_radii(distance: float | None, radius: Estimate) -> Estimate:
     """Return a distance in units of a mean radius, with the interval that the radius implies.
 
-    All three are None, with the reason, if the distance is None, or if the radius is None or 0. The upper end is None
+    All three are None, with the reason, if the radius is None or 0, or if the distance is None. The upper end is None
     if the lower end of the radius is 0 or None.
     """
-    if distance is None:
-        return Estimate(reason=NO_DISTANCE)
     if not radius.value:
         return Estimate(reason=radius.reason or NO_EDGE)
+    if distance is None:
+        return Estimate(reason=NO_DISTANCE)
     return Estimate(
         value=distance / radius.value,
         low=distance / radius.high if radius.high else None,
