@@ -25,7 +25,7 @@ MIN_CAPABILITY = (7, 5)
 """The lowest compute capability for which vLLM's wheel has code: Turing, such as T4 and RTX 20."""
 
 NEW_BUILD = "in a new environment: `rm -rf .venv` and `ENGINE={0} make setup`, or pip install 'safety-landscape[{0}]'"
-"""How to replace one build of vLLM by another. Both have the module `vllm`: neither can be installed over the other."""
+"""The way to replace one build of vLLM by another, neither of which can be installed over the other."""
 
 _FIELDS = ("name", "memory.total", "driver_version", "uuid", "compute_cap")
 """Queried properties of a GPU. Drivers before branch 510 do not know the last field."""

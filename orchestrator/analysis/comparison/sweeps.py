@@ -74,11 +74,11 @@ def read_sweeps(paths: Sequence[Path]) -> list[ComparedSweep]:
     if len(paths) < 2:
         raise UserError("compare", " ".join(map(str, paths)), "name two sweeps or more: compare FOLDER FOLDER")
     opened = [StoredSweep.open(latest_sweep(path)) for path in paths]
-    found = [recompute(stored) for stored in opened]
-    models = [each.summary.model or stored.study.id for each, stored in zip(found, opened, strict=True)]
+    results = [recompute(stored) for stored in opened]
+    models = [each.summary.model or stored.study.id for each, stored in zip(results, opened, strict=True)]
     names = _distinct_names(models, [stored.folder for stored in opened])
     sweeps = []
-    for name, stored, recomputed in zip(names, opened, found, strict=True):
+    for name, stored, recomputed in zip(names, opened, results, strict=True):
         summary = recomputed.summary
         verdicts = recomputed.refusals.get(summary.primary.combination)
         note = older_version_note(stored.record)

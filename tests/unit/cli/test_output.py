@@ -1,4 +1,4 @@
-"""What the command line prints, as a program that reads it sees it."""
+"""Output of the command line for programs that read it, and of slow verbs."""
 
 from __future__ import annotations
 
