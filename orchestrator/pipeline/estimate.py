@@ -133,11 +133,11 @@ def _adaptive_note(missing: MissingTasks, grid: Grid) -> str:
 
 def _with_levels_note(plan: Plan) -> Plan:
     """Add to the plan of an adaptive grid, if its actors are many, that it may take longer than the full grid."""
-    if plan.visits >= VISITS_PER_ACTOR * plan.setup.actors:
+    if plan.setup.actors == 1 or plan.visits >= VISITS_PER_ACTOR * plan.setup.actors:
         return plan
     note = (
         f"with {plan.setup.actors} actors for {plan.visits} visits, grid.adaptive=true saves visits but not time: its "
-        "levels wait for each other, so that it may take several times as long as the full grid, whose time this is"
+        "levels wait for each other, so that it may take longer than the full grid, whose time this is"
     )
     return dataclasses.replace(plan, notes=(*plan.notes, note))
 
