@@ -75,14 +75,16 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells are plain text without markup. They are folded or cut on terminals only."""
+    """Print a table; cells are plain text without markup. They are folded on terminals only."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from orchestrator.utils.safe_console import SafeConsole
 
-    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     console = SafeConsole()

@@ -26,6 +26,18 @@ def test_rows_stay_on_their_line_where_the_output_is_no_terminal(capsys: pytest.
     assert rows == [["sweep", "VISAGE"], [name, "1.0"], ["short", "2.0"]]
 
 
+def test_tables_on_a_terminal_are_folded_and_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "-".join(f"{number:03}" for number in range(40))
+    print_table(["sweep", "VISAGE"], [[name, "1.0"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[2:])) <= 80  # the headings are bold
+    assert "".join(lines[3:]).replace(" ", "").replace("1.0", "") == name
+
+
 @pytest.mark.parametrize("verb", ["verify", "compact"])
 def test_reading_a_whole_study_shows_how_far_it_is(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
