@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def find_sweeps(path: Path, on_unreadable: OnUnreadable = ignore_error) -> Itera
                 any_sweep = True
                 yield folder
     if not any_sweep:
-        raise UserError("path", path, "there is no sweep in that folder: name a sweep, a study, or the root of studies")
+        raise _nothing_found(path, "sweep", "name a sweep, a study, or the root of studies")
 
 
 def find_studies(path: Path, on_unreadable: OnUnreadable = raise_error) -> list[Study]:
@@ -54,7 +55,7 @@ def find_study_roots(path: Path) -> list[Path]:
     """Like `find_studies`, but return the folders, also of studies that cannot be opened."""
     roots = _study_roots(path)
     if not roots:
-        raise UserError("path", path, "there is no study in that folder: name a study, or the root of studies")
+        raise _nothing_found(path, "study", "name a study, or the root of studies")
     return roots
 
 
@@ -94,6 +95,17 @@ def last_with_results(sweeps: Sequence[SweepFolder]) -> SweepFolder:
             last,
         )
     return chosen
+
+
+def _nothing_found(path: Path, wanted: str, remedy: str) -> UserError:
+    """Return the error that nothing was found at a path. It names a folder there that this user cannot read, if any."""
+    patterns = ("sweeps", "sweeps/*", "[!.]*", "[!.]*/sweeps", "[!.]*/sweeps/*")
+    inside = [folder for pattern in patterns for folder in sorted(path.glob(pattern))]
+    closed = next((folder for folder in inside if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)), None)
+    if closed is None:
+        return UserError("path", path, f"there is no {wanted} in that folder: {remedy}")
+    why = f"there is no {wanted} that you can read in that folder, and {closed} cannot be read"
+    return UserError("path", path, f"{why}: name another one, or let its owner open it to you")
 
 
 def _study_roots(path: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, listing_environment
 from orchestrator.report.viewer.sweep_view import SweepView
+from orchestrator.store.discovery import find_sweeps
 from orchestrator.utils.errors import UserError
 
 OPTION = "view.bundle"
@@ -43,6 +44,7 @@ def write_bundle(catalog: StudyCatalog, target: Path, options: ReportConfig) -> 
     """
     if target.exists() and not (target.is_dir() and _may_replace(target)):
         raise UserError(OPTION, target, "holds something else than a bundle: name a new folder")
+    next(find_sweeps(catalog.root))  # an error names that folder, not the target
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".bundle-") as temporary:
@@ -78,7 +80,7 @@ def _write(catalog: StudyCatalog, bundle: Path, options: ReportConfig) -> list[s
         names.add(name)
         _write_sweep(view, bundle / "sweeps" / name[0] / name[1], options)
     if not names:
-        raise UserError(OPTION, bundle, "; ".join(problems) or "there is no sweep to show: `run` creates one")
+        raise UserError("view", catalog.root, f"no sweep there can be shown: {'; '.join(problems)}")
     rows = [row for row in catalog.listing(patience=None).rows if (row["study"], row["sweep"]) in names]
     _write_text(bundle / "index.html", _list_page(rows))
     return problems

@@ -96,6 +96,7 @@ class StudyCatalog:
             scratch: Folder for verdicts that are not stored in the studies.
             reveal: Whether responses are shown in full.
         """
+        self.root = root
         self._scratch, self._reveal = scratch, reveal
         self._studies = OpenStudies(root)
         self._list = SweepList(self._studies)

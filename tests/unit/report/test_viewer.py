@@ -164,7 +164,12 @@ def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: py
     empty = tmp_path / "empty"
     empty.mkdir()
     assert main(["view", str(empty), f"bundle={tmp_path / 'other'}"]) == 2
-    assert "there is no sweep to show" in capsys.readouterr().err and not (tmp_path / "other").exists()
+    assert capsys.readouterr().err.startswith(f"error: path={empty}: there is no sweep in that folder")
+    damaged = store_sweep(tmp_path / "damaged", basin(0.25), directions=1)
+    (damaged / "sweep.json").write_text("{")
+    assert main(["view", str(damaged), f"bundle={tmp_path / 'other'}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: view={damaged}: no sweep there can be shown: ")
+    assert not (tmp_path / "other").exists()
 
 
 def test_sweeps_are_compared_side_by_side_at_an_address_that_works_with_the_token(tmp_path: Path) -> None:

@@ -119,6 +119,19 @@ def test_another_user_reads_nothing_of_a_study_by_default(tmp_path: Path) -> Non
 
 
 @needs_two_users
+def test_a_folder_that_another_user_may_not_read_is_named(tmp_path: Path) -> None:
+    out = reachable_folder(tmp_path, 0o755)
+    sweep = store_sweep(out, basin(0.25), directions=1)
+    study = sweep.parents[1]
+    code = "from pathlib import Path; from orchestrator.store.discovery import latest_sweep; latest_sweep(Path({!r}))"
+    assert f"that you can read in that folder, and {study} cannot be read" in nobody_runs(code.format(str(out))).stderr
+    for path, mode in ((study, 0o755), (study / "study.json", 0o644), (sweep.parent, 0o755)):
+        path.chmod(mode)
+    for path in (out, study):
+        assert f"in that folder, and {sweep} cannot be read" in nobody_runs(code.format(str(path))).stderr
+
+
+@needs_two_users
 def test_another_user_reads_a_shared_study(tmp_path: Path) -> None:
     out = reachable_folder(tmp_path, 0o755)
     part = write_part(Study.create(out, INFO, StudyMode.shared), "ours")
