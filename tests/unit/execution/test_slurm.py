@@ -200,8 +200,16 @@ def test_sbatch_is_needed_only_for_a_submission(
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["run", "cluster=slurm", "engine=dummy", "cluster.dry_run=true"]) == 0
     assert capsys.readouterr().out.startswith("#!")
+    monkeypatch.setattr("orchestrator.pipeline.prepare.prepare", lambda *_: pytest.fail("it may download a model"))
     assert main(["run", "cluster=slurm", "engine=dummy"]) == 2
     assert capsys.readouterr().err.startswith("error: cluster=slurm: there is no sbatch on this machine")
+
+
+def test_goals_are_checked_before_submission(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "cluster=slurm", "engine=dummy", "grid.range=[-0.2,0.2]", "until.visage=2"]) == 2
+    assert capsys.readouterr().err.startswith("error: until.visage=2: ") and not site.notes.exists(), (
+        "sbatch was called"
+    )
 
 
 def test_the_message_of_sbatch_is_passed_on(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -181,3 +182,12 @@ def test_every_preset_of_a_hub_says_how_many_rows_it_has() -> None:
     presets = Presets()
     loaded = {name: presets.load("probes", name) for name in presets.options("probes")}
     assert [name for name, preset in loaded.items() if preset.get("hub") and not preset.get("rows")] == []
+
+
+def test_one_actor_never_waits_for_the_levels_of_an_adaptive_grid() -> None:
+    """Of a resumed sweep, few visits may be left: fewer than what would keep several actors busy."""
+    plan = planned("grid.steps=3", "grid.directions=1")
+    assert plan.setup.actors == 1 and plan.visits < estimate.VISITS_PER_ACTOR
+    assert estimate._with_levels_note(plan) == plan
+    several = dataclasses.replace(plan, setup=dataclasses.replace(plan.setup, actors=2))
+    assert "with 2 actors for" in estimate._with_levels_note(several).notes[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.pipeline.run import resume_hint
 from orchestrator.utils.command_line import command_line
 
 
@@ -38,3 +39,9 @@ def test_the_console_script_is_named_if_it_was_called(environment: Path, monkeyp
     assert command_line("status") == ".venv/bin/safety-landscape status"
     monkeypatch.setenv("PATH", str(environment))
     assert command_line("status") == "safety-landscape status"
+
+
+def test_the_command_that_resumes_a_run_has_its_folder_of_presets(environment: Path) -> None:
+    command = "Continue with: .venv/bin/python -m orchestrator run model=mine"
+    assert resume_hint(["model=mine"], "my presets").endswith(f"{command} --config-dir 'my presets'")
+    assert resume_hint(["model=mine"]).endswith(command)
