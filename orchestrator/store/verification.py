@@ -79,6 +79,7 @@ REMEDIES = {
     "sweep.json": "`run` writes it again",
     "runs": "its event log counts instead: lost are its host, versions and given-up visits, but no response",
     "judges": "`judge` writes it again",
+    "lease": "it holds nobody up: a driver at work writes it again within seconds; delete it if there is none",
     "results": "`reduce` writes it again",
 }
 """Kind of file -> what is done about a file of this kind that does not verify."""
@@ -87,7 +88,8 @@ REMEDIES = {
 def file_kind(study: Study, path: Path) -> str:
     """Return the key of REMEDIES that a file of a study belongs to."""
     inside = path.relative_to(study.root).parts
-    return next((kind for kind in (inside[0], path.name, path.parent.name) if kind in REMEDIES), "results")
+    name = "lease" if path.match("sweeps/*/lease*.json") else path.name
+    return next((kind for kind in (inside[0], name, path.parent.name) if kind in REMEDIES), "results")
 
 
 def log_damage(study: Study) -> None:

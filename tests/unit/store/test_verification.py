@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.store.calibrations import calibration_path, write_calibration
+from orchestrator.store.files import publish_json
 from orchestrator.store.records import SweepRecord
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
@@ -71,13 +72,14 @@ def test_the_remedy_names_what_writes_the_file(study: Study) -> None:
     folder = SweepFolder(study, study.root / "sweeps" / "s-00000000")
     folder.write_judge("llama_guard3", {"judge_id": "j"})
     write_calibration(study, {"schema": "calibration/1"})
-    record = folder.path / "judges" / "llama_guard3.json"
-    written = {calibration_path(study): "`judge calibrate=FILE`", record: "`judge`"}
+    record, lease = folder.path / "judges" / "llama_guard3.json", folder.lease_path("1/2")
+    publish_json(study.out, lease, {"name": "driver"})
+    written = {calibration_path(study): "`judge calibrate=FILE`", record: "`judge`", lease: "a driver at work"}
     for path in written:
         path.write_bytes(path.read_bytes()[:-9])
     remedies = {finding.path: finding.remedy for finding in verify(reopen(study)).findings}
     assert remedies.keys() == written.keys()
-    assert all(verb in remedies[path] for path, verb in written.items())
+    assert all(writer in remedies[path] for path, writer in written.items())
 
 
 def test_flipped_bits_in_a_part_are_reported_or_harmless(study: Study) -> None:
