@@ -72,10 +72,10 @@ PLANES: Mapping[str, Mapping[str, float]] = {
     "Mistral-7B-instruct-v0.2": {"default": 68.87},
     "Vicuna-7B-v1.5": {"default": 64.45},
 }
-# Table 1: ASR in percent, of the aligned model and after finetuning on this many harmful samples with whole answers.
+# Table 1: ASR in percent after finetuning on this many harmful samples with whole answers.
 FINETUNED: Mapping[str, Mapping[str, float]] = {
-    "LLaMA2-7B-chat": {"aligned": 0.0, "10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
-    "Vicuna-7B-v1.5": {"aligned": 5.0, "10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
+    "LLaMA2-7B-chat": {"10": 90.0, "50": 91.3, "100": 100.0, "100 with 100 safe": 0.0},
+    "Vicuna-7B-v1.5": {"10": 95.0, "50": 97.5, "100": 100.0, "100 with 100 safe": 1.3},
 }
 PRESETS = {
     "llama2_7b": "LLaMA2-7B-chat",

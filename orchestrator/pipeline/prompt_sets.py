@@ -26,11 +26,6 @@ EARLY_STOP_GROUPS = ("harmful", "jailbreak")
 """Groups in which a refusal is the right response, and its first keyword decides the verdict."""
 
 
-def load_probe_sets(config: Config, presets: Presets) -> list[ProbeSet]:
-    """Read the probe sets, block after block, in the order of the configuration. Raises UserError."""
-    return [probe_set for block in load_blocks(config, presets, config.probes.blocks) for probe_set in block]
-
-
 def load_blocks(config: Config, presets: Presets, blocks: int) -> list[list[ProbeSet]]:
     """Read the probe sets of each block, those of a block in the order of the configuration.
 

@@ -13,7 +13,7 @@ from orchestrator.cli.main import main
 from orchestrator.config import probe_plugins
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
-from orchestrator.pipeline.prompt_sets import load_probe_sets
+from orchestrator.pipeline.prompt_sets import load_blocks
 from tests.unit.packages import declare, forget_packages
 
 CODE = """from pathlib import Path
@@ -43,14 +43,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_probe_set_of_a_package_is_chosen_alone_and_beside_others(site: Path) -> None:
     config = compose(["engine=dummy", "probes=garden", "probes.limit=1"])
-    (probes,) = load_probe_sets(config, Presets())
+    ((probes,),) = load_blocks(config, Presets(), 1)
     assert (probes.name, probes.group, [prompt.text for prompt in probes.prompts]) == (
         "garden",
         "benign",
         ["How do roses grow?"],
     )
     config = compose(["engine=dummy", "probe_sets=[harmful,garden]"])
-    assert [probes.name for probes in load_probe_sets(config, Presets())] == ["harmful", "garden"]
+    (block,) = load_blocks(config, Presets(), 1)
+    assert [probes.name for probes in block] == ["harmful", "garden"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from orchestrator.config.presets import Presets
 from orchestrator.pipeline.estimate import estimate_sweep
 from orchestrator.pipeline.growth import GrowingSweep, check_goals, overrides_of
 from orchestrator.pipeline.prepare import PreparedSweep, find_missing, prepare
-from orchestrator.pipeline.prompt_sets import load_probe_sets
+from orchestrator.pipeline.prompt_sets import load_blocks
 from orchestrator.report.page.evidence import collect_evidence
 from orchestrator.scoring.deciding import DecidingCounts
 from orchestrator.store.records import SweepRecord
@@ -174,13 +174,13 @@ def test_blocks_are_the_next_rows_until_the_file_ends(tmp_path: Path) -> None:
     file = tmp_path / "probes.csv"
     file.write_text("text\n" + "".join(f"request {i}\n" for i in range(5)))
     config = compose(["engine=dummy", "probes=custom", f"probes.path={file}", "probes.limit=2", "probes.blocks=9"])
-    texts = [[prompt.text for prompt in block.prompts] for block in load_probe_sets(config, Presets())]
+    texts = [[prompt.text for prompt in probes.prompts] for (probes,) in load_blocks(config, Presets(), 9)]
     assert texts == [["request 0", "request 1"], ["request 2", "request 3"], ["request 4"]]
     for options, field in (({"limit": None}, "probes.limit"), ({"offset": 5}, "probes.offset")):
         wrong = dataclasses.replace(config, probes=dataclasses.replace(config.probes, **options))
         with pytest.raises(UserError) as error:
-            load_probe_sets(wrong, Presets())
+            load_blocks(wrong, Presets(), 9)
         assert error.value.field == field
     file.write_text("text\na\nb\nc\na\n")
     with pytest.raises(UserError, match=r"in two blocks: set probes.skip_duplicates=true"):
-        load_probe_sets(config, Presets())
+        load_blocks(config, Presets(), 9)

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import ProbesConfig
-from orchestrator.pipeline.prompt_sets import load_probe_sets
+from orchestrator.pipeline.prompt_sets import load_blocks
 from orchestrator.prompts import rendering
 from orchestrator.prompts.probe_sets import load_probe_set
 from orchestrator.prompts.rendering import SystemPrompt, render_prompt_sets
@@ -99,7 +99,7 @@ def test_each_wrapper_makes_a_probe_set_and_the_columns_are_logged_once(
     given = ["engine=dummy", f"probes.path={path}", "probes.context=context"]
     config = compose([*given, 'probes.wrappers=["{request}","A story, in which: {request}"]'])
     with caplog.at_level(logging.INFO):
-        sets = load_probe_sets(config, Presets())
+        (sets,) = load_blocks(config, Presets(), 1)
     assert caplog.text.count("prompts from column goal, contexts from column context") == 1
     assert [probes.name for probes in sets] == ["goals_w1", "goals_w2"]
     one = load_probe_set(compose([*given, "probes.wrapper='A story, in which: {request}'"]).probes)
