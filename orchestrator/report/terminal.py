@@ -105,7 +105,7 @@ def _judges_table(summary: SweepSummary, ascii_only: bool) -> Table | None:
         return None
     kappas = {agreement.judges[1]: agreement.kappa for agreement in primary_agreements(summary)}
     table = _new_table("judges side by side", ascii_only)
-    table.add_column("judge")
+    table.add_column("judge", overflow="fold")
     for heading in ("origin ASR %", "VISAGE", "mean margin", "radius", f"kappa with {results[0].judge}"):
         table.add_column(heading, justify="right")
     for result in results:

@@ -127,3 +127,12 @@ def test_brackets_and_long_paths_are_printed_unchanged() -> None:
     file = io.StringIO()
     terminal.show(frame, summarize(frame), {"folder": folder}, Console(file=file, width=80))
     assert str(folder) in file.getvalue()
+
+
+def test_the_name_of_a_judge_is_folded_and_loses_nothing() -> None:
+    frame = landscape(basin)
+    (result,) = summarize(frame).results
+    name = f"judge_{'of_responses_' * 4}2"
+    output = printed(frame, results=(result, replace(result, judge=name)), width=60)
+    rows = output.partition("judges side by side")[2].splitlines()
+    assert name in "".join(row.split()[0] for row in rows if row.strip())
