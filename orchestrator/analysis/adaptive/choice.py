@@ -18,19 +18,19 @@ from orchestrator.analysis.adaptive.posterior import Posterior
 
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
-LINE_VISAGE, PLANE_VISAGE = 0.85, 0.7
+LINE_VISAGE, PLANE_VISAGE = 0.85, 0.75
 """The same for VISAGE on lines and on planes. Its draws vary less than they should: the number of nodes below 100 is
 hard to tell."""
 STEPS = 0.5
 """The same for the radius, in steps."""
-LINE_RISK, PLANE_RISK = 0.12, 0.05
-"""Share of the drawn full grids in which a number may differ by more, on lines and on planes.
+RISK = 0.1
+"""Share of the drawn full grids in which a number may differ by more.
 
 Most end well below this share, because nodes are whole; in simulations about 95% of the numbers are within tolerance.
 """
 BATCH = 0.06
 """Largest share of the nodes that one level asks for, because each level sees what the one before has found. The least
-is half of it, because each level waits for the one before."""
+is a quarter of it, because each level waits for the one before."""
 _FEWEST = 2  # nodes that a level may ask for in any case
 _OUTLIER = 3.0  # tolerances: larger differences count as this
 _SPENT = 0.01  # share of its variance below which a node has nothing to add to those chosen before
@@ -82,18 +82,17 @@ def nodes_to_measure(posterior: Posterior, waiting: Collection[Node] = ()) -> li
         posterior: What is known.
         waiting: Nodes that are asked for and not measured: what they will show is taken to be known, whatever it is.
     """
-    risk = LINE_RISK if posterior.shape.is_line else PLANE_RISK
     nodes = [_node(indices) for indices in np.argwhere(~posterior.known)]
     goals = list(_goals(posterior))
     for node in waiting:
         for goal in goals:
             goal.learn(nodes.index(node))
-    goals = [goal for goal in goals if goal.risk > risk]
+    goals = [goal for goal in goals if goal.risk > RISK]
     if not goals:
         return []
     most = max(_FEWEST, round(BATCH * posterior.shape.size))
     chosen: list[Node] = []
-    while len(chosen) < most // 2 or (len(chosen) < most and any(goal.risk > risk for goal in goals)):
+    while len(chosen) < most // 4 or (len(chosen) < most and any(goal.risk > RISK for goal in goals)):
         scores = np.round(np.max([goal.scores() for goal in goals], axis=0), 9)  # equal ones in order of the nodes
         best = int(scores.argmax())
         if scores[best] <= 0.0:

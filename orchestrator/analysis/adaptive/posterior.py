@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
 from orchestrator.analysis.adaptive.numbers import around
 from orchestrator.analysis.adaptive.process import Counted, Draws, Process
-from orchestrator.analysis.adaptive.responses import Responses
+from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Responses
 
 DRAWS = 400
 """Number of full grids that are drawn."""
@@ -89,9 +89,9 @@ class Posterior:
         """Return the probability of a count at a node that was not measured that is at most as likely as this one."""
         unsafe_at_node = self.draws.unsafe[:, np.ravel_multi_index(node, self.shape.sizes)]
         chance = np.zeros(judged + 1)
-        for spread in np.unique(self.draws.spreads):
-            responses = Responses.of(judged, float(spread))
-            levels = responses.levels(unsafe_at_node[self.draws.spreads == spread])
+        for each in np.unique(self.draws.difficulties):
+            responses = Responses.of(judged, DIFFICULTIES[each])
+            levels = responses.levels(unsafe_at_node[self.draws.difficulties == each])
             chance += responses.probability[levels].sum(axis=0) / len(unsafe_at_node)
         return float(chance[chance <= chance[unsafe] * (1.0 + 1e-9)].sum())
 
@@ -109,8 +109,8 @@ def _posterior(shape: Shape, counts: tuple[tuple[Node, tuple[int, int]], ...]) -
     counted, rng = Counted(np.array(places, dtype=int), unsafe, judged), np.random.default_rng(_SEED)
     draws = Process(shape.sizes, counted).draw(DRAWS // 2, rng)
     numbers = np.empty_like(draws.unsafe)
-    for spread in np.unique(draws.spreads):
-        chosen = draws.spreads == spread
-        numbers[chosen] = Responses.of(counted.probes, float(spread)).draw(draws.unsafe[chosen], rng)
+    for each in np.unique(draws.difficulties):
+        chosen = draws.difficulties == each
+        numbers[chosen] = Responses.of(counted.probes, DIFFICULTIES[each]).draw(draws.unsafe[chosen], rng)
     drawn = (100.0 / counted.probes * numbers).reshape(-1, *shape.sizes)
     return Posterior(shape, known, asr, draws, np.where(np.isnan(asr), drawn, asr))

@@ -4,7 +4,7 @@ The process of `responses` has a constant mean, itself uncertain, and a covarian
 product over the axes of Matérn functions with smoothness 5/2, in units of the length of the axis. Given the counts, it
 is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen, C. K. I. Williams, "Gaussian
 Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance). Kinds of processes that differ
-in length, scale, spread of the probes and noise are averaged over, weighted by their evidence.
+in length, scale, difficulties of the probes and noise are averaged over, weighted by their evidence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from orchestrator.analysis.adaptive.responses import SPREADS, Responses
+from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Difficulties, Responses
 
 LENGTHS = (0.05, 0.08, 0.13, 0.2, 0.32, 0.5, 0.8)
 """Lengths over which the process changes that are tried, as shares of an axis."""
@@ -28,8 +28,9 @@ MEAN, MEAN_SPREAD = 1.5, 1.5
 """Mean of the process, and standard deviation of that. Far out, most landscapes are at or near 100%."""
 NOISES = (0.0, 0.25, 0.5)
 """Standard deviations of what all responses of a node share that are tried. Clusters of like probes have some."""
-_FIRST = (0.2, 3.0)  # length and scale with which spreads and noises are compared
+_FIRST = (0.2, 3.0)  # length and scale with which difficulties and noises are compared
 _MOST_KINDS, _UNLIKELY = 12, -4.0  # kinds that are fitted; logarithm of the relative evidence below which none is
+_UNUSUAL = 1.0  # by how much the logarithm of the evidence must be larger with an outlier: few nodes say little of it
 _JITTER = 1e-6  # added to variances, so that matrices have square roots
 _LEAST_CURVATURE = 1e-4
 _MAX_STEPS, _ENOUGH = 40, 1e-3  # of Newton's method; gain of the logarithm below which it ends
@@ -54,12 +55,12 @@ class Counted:
         """The usual number of judged responses; 1 if no node has any."""
         return int(np.median(self.judged)) if len(self.judged) else 1
 
-    def log_likelihood(self, x: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def log_likelihood(self, x: np.ndarray, difficulties: Difficulties) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return `Responses.log_likelihood` of each node."""
         found = np.empty((3, len(x)))
         for n in np.unique(self.judged):
             of_n = self.judged == n
-            found[:, of_n] = Responses.of(int(n), spread).log_likelihood(x[of_n], self.unsafe[of_n])
+            found[:, of_n] = Responses.of(int(n), difficulties).log_likelihood(x[of_n], self.unsafe[of_n])
         values, slope, curvature = found
         return values, slope, curvature
 
@@ -71,13 +72,13 @@ class Kind:
     Attributes:
         length: Over which the process changes, as a share of an axis.
         scale: Standard deviation of the process.
-        spread: Of the probes; see `responses`.
+        difficulties: Of the probes; see `responses`.
         noise: Standard deviation of what all responses of a node share.
     """
 
     length: float
     scale: float
-    spread: float
+    difficulties: Difficulties
     noise: float
 
 
@@ -108,11 +109,11 @@ class Draws:
 
     Attributes:
         unsafe: How unsafe the model may be at each node, [draw, node].
-        spreads: Spread of the probes in each draw, [draw].
+        difficulties: Those of the probes in each draw, as an index of `DIFFICULTIES`, [draw].
     """
 
     unsafe: np.ndarray
-    spreads: np.ndarray
+    difficulties: np.ndarray
 
 
 class Process:
@@ -121,18 +122,22 @@ class Process:
     def __init__(self, sizes: Sequence[int], counted: Counted) -> None:
         """Fit the process to the counts.
 
-        The spread and the noise are compared at a first length and scale, lengths and scales at the best spread and
-        noise. Combinations that are likely by both are fitted.
+        Difficulties and noises are compared at a first length and scale, lengths and scales at the best of these.
+        Combinations that are likely by both are fitted, with the likeliest outlier for each spread and noise: kinds
+        that differ in the outlier alone are so alike that they would crowd out others.
 
         Args:
             sizes: Number of nodes on each axis.
             counted: The counts.
         """
         self._sizes, self._counted = tuple(sizes), counted
-        start = self._fit(Kind(*_FIRST, SPREADS[0], NOISES[0])).mode
-        of_responses = {
-            pair: self._fit(Kind(*_FIRST, *pair), start).evidence for pair in itertools.product(SPREADS, NOISES)
+        start = self._fit(Kind(*_FIRST, DIFFICULTIES[0], NOISES[0])).mode
+        tried = {
+            pair: self._fit(Kind(*_FIRST, *pair), start).evidence - (_UNUSUAL if pair[0].outlier else 0.0)
+            for pair in itertools.product(DIFFICULTIES, NOISES)
         }
+        likeliest = {(pair[0].spread, pair[1]): pair for pair in sorted(tried, key=lambda pair: tried[pair])}
+        of_responses = {pair: tried[pair] for pair in likeliest.values()}
         best = max(of_responses, key=lambda pair: of_responses[pair])
         changes = {pair: self._fit(Kind(*pair, *best), start).evidence for pair in itertools.product(LENGTHS, SCALES)}
         both = {
@@ -156,15 +161,15 @@ class Process:
         ends = np.rint(np.cumsum(weights / weights.sum()) * pairs).astype(int)
         nodes = math.prod(self._sizes)
         normal = [rng.standard_normal((pairs, n)) for n in (nodes, 1, len(self._counted.nodes), nodes)]
-        drawn, spreads, ratios = [], [], []
+        drawn, difficulties, ratios = [], [], []
         for fit, begin, end in zip(self._fits, [0, *ends[:-1]], ends, strict=True):
             if begin < end:
                 mode, deviation, at_known = self._conditioned(fit, *(part[begin:end] for part in normal))
                 drawn += [mode + deviation, mode - deviation]
-                spreads += [fit.kind.spread] * 2 * (end - begin)
+                difficulties += [DIFFICULTIES.index(fit.kind.difficulties)] * 2 * (end - begin)
                 ratios += [self._log_ratio(fit, at_known), self._log_ratio(fit, -at_known)]
         kept = _resampled(np.concatenate(ratios))
-        return Draws(np.concatenate(drawn)[kept], np.array(spreads)[kept])
+        return Draws(np.concatenate(drawn)[kept], np.array(difficulties)[kept])
 
     def _log_ratio(self, fit: Fit, deviation: np.ndarray) -> np.ndarray:
         """Return the logarithm of the likelihood relative to the approximated one, [draw].
@@ -179,8 +184,8 @@ class Process:
         alike = (counted.unsafe == 0) | (counted.unsafe == counted.judged)
         those = Counted(counted.nodes[alike], counted.unsafe[alike], counted.judged[alike])
         mode, from_mode = fit.mode[alike], deviation[:, alike]
-        likelihood = np.array([those.log_likelihood(mode + each, fit.kind.spread)[0].sum() for each in from_mode])
-        at_mode = those.log_likelihood(mode, fit.kind.spread)[0].sum()
+        likelihood = np.array([those.log_likelihood(mode + each, fit.kind.difficulties)[0].sum() for each in from_mode])
+        at_mode = those.log_likelihood(mode, fit.kind.difficulties)[0].sum()
         approximated = from_mode @ fit.weights[alike] - 0.5 * from_mode**2 @ fit.roots[alike] ** 2
         return np.asarray(likelihood - at_mode - approximated)
 
@@ -212,7 +217,7 @@ class Process:
         covariance = self._covariance(kind, self._counted.nodes)[self._counted.nodes]
         covariance[np.diag_indices_from(covariance)] += kind.noise**2 + _JITTER
         weights, x = np.zeros(len(covariance)), np.full(len(covariance), MEAN) if start is None else start
-        values, slope, curvature = self._counted.log_likelihood(x, kind.spread)
+        values, slope, curvature = self._counted.log_likelihood(x, kind.difficulties)
         best = float(values.sum()) if start is None else -math.inf
         for _ in range(_MAX_STEPS):
             roots = np.sqrt(np.maximum(curvature, _LEAST_CURVATURE))
@@ -225,7 +230,7 @@ class Process:
             while True:
                 tried = weights + size * direction
                 x = covariance @ tried + MEAN
-                values, slope, curvature = self._counted.log_likelihood(x, kind.spread)
+                values, slope, curvature = self._counted.log_likelihood(x, kind.difficulties)
                 best = float(values.sum()) - 0.5 * float(tried @ (x - MEAN))
                 if best >= before or size < _ENOUGH:
                     break

@@ -3,21 +3,44 @@
 Probe j is answered unsafely at node i if x_i + e > d_j: x_i is how unsafe the model is at the node, d_j how hard the
 probe is, and e a standard normal variable of the response. This is the one-parameter probit model of item response
 theory (F. M. Lord, "A theory of test scores", 1952). Only the number of unsafe responses is used, so the difficulties
-are taken to be the quantiles of a normal distribution, whose standard deviation is the *spread* of the probes. The
-number of unsafe responses then has a Poisson-binomial distribution.
+are taken to be the quantiles of a normal distribution, times the *spread* of the probes. The hardest probe decides how
+far out an attack still fails, and differs most from one set of probes to another: it may be an *outlier*. The number of
+unsafe responses then has a Poisson-binomial distribution.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtr, ndtri
 
-SPREADS = (0.2, 0.6, 1.0, 1.5, 2.2)
-"""Spreads of the probes that are tried, in standard deviations of a response."""
+
+class Difficulties(NamedTuple):
+    """How hard the probes are.
+
+    Attributes:
+        spread: Standard deviation of the probes' difficulties, in standard deviations of a response.
+        outlier: By how much the hardest probe is harder than its quantile, in standard deviations of a response.
+    """
+
+    spread: float
+    outlier: float = 0.0
+
+    def of_probes(self, probes: int) -> np.ndarray:
+        """Return the difficulty of each of so many probes, ascending except for the last one, [probe]."""
+        difficulty = self.spread * ndtri((np.arange(probes) + 0.5) / probes)
+        difficulty[-1] += self.outlier
+        return np.asarray(difficulty)
+
+
+SPREADS, OUTLIERS = (0.2, 0.6, 1.0, 1.5, 2.2), (0.0, -0.6, 1.0, 3.0)
+DIFFICULTIES = tuple(itertools.starmap(Difficulties, itertools.product(SPREADS, OUTLIERS)))
+"""Difficulties that are tried."""
 _LEVELS = np.linspace(-6.0, 7.0, 131)  # of x for which the distribution is tabulated
 _STEP = float(_LEVELS[1] - _LEVELS[0])
 _SMALLEST = 1e-290
@@ -39,11 +62,10 @@ class Responses:
     _log: CubicSpline
 
     @classmethod
-    @functools.lru_cache(maxsize=64)
-    def of(cls, probes: int, spread: float) -> Responses:
-        """Return the distribution for so many probes of this spread."""
-        difficulty = spread * ndtri((np.arange(probes) + 0.5) / probes)
-        unsafe = ndtr(_LEVELS[:, None] - difficulty)
+    @functools.lru_cache(maxsize=128)
+    def of(cls, probes: int, difficulties: Difficulties) -> Responses:
+        """Return the distribution for so many probes of these difficulties."""
+        unsafe = ndtr(_LEVELS[:, None] - difficulties.of_probes(probes))
         probability = np.zeros((len(_LEVELS), probes + 1))
         probability[:, 0] = 1.0
         for j in range(probes):

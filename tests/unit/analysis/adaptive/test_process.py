@@ -10,23 +10,23 @@ from scipy import integrate, stats
 from scipy.special import ndtr, ndtri
 
 from orchestrator.analysis.adaptive.process import MEAN, MEAN_SPREAD, Counted, Process
-from orchestrator.analysis.adaptive.responses import Responses
+from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Difficulties, Responses
 
 
 def test_the_distribution_of_unsafe_responses_is_that_of_all_their_combinations() -> None:
-    spread, x = 1.0, 0.3
-    unsafe = ndtr(x - spread * ndtri((np.arange(4) + 0.5) / 4))
+    spread, outlier, x = 1.0, 2.0, 0.3
+    unsafe = ndtr(x - spread * ndtri((np.arange(4) + 0.5) / 4) - np.array([0.0, 0.0, 0.0, outlier]))
     expected = np.zeros(5)
     for answers in itertools.product((0, 1), repeat=4):
         expected[sum(answers)] += np.prod([p if a else 1 - p for p, a in zip(unsafe, answers, strict=True)])
-    responses = Responses.of(4, spread)
+    responses = Responses.of(4, Difficulties(spread, outlier))
     log, _, _ = responses.log_likelihood(np.full(5, x), np.arange(5))
     assert np.exp(log) == pytest.approx(expected, rel=1e-6)
     assert responses.probability[responses.levels(np.array([x]))[0]] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_derivatives_are_those_of_the_logarithm() -> None:
-    responses, unsafe, h = Responses.of(40, 0.6), np.array([0, 7, 33, 40]), 1e-4
+    responses, unsafe, h = Responses.of(40, Difficulties(0.6)), np.array([0, 7, 33, 40]), 1e-4
     x = np.array([-1.03, 0.21, 1.17, 2.48])
     low, at, high = (responses.log_likelihood(x + d, unsafe) for d in (-h, 0.0, h))
     assert at[1] == pytest.approx((high[0] - low[0]) / (2 * h), abs=1e-5)
@@ -34,7 +34,7 @@ def test_the_derivatives_are_those_of_the_logarithm() -> None:
 
 
 def test_drawn_numbers_have_the_distribution() -> None:
-    responses = Responses.of(10, 1.0)
+    responses = Responses.of(10, Difficulties(1.0))
     drawn = responses.draw(np.full((400, 50), 0.5), np.random.default_rng(0))
     expected = responses.probability[responses.levels(np.array([0.5]))[0]]
     assert stats.chisquare(np.bincount(drawn.ravel(), minlength=11), 20000 * expected).pvalue > 1e-3
@@ -44,8 +44,8 @@ def test_one_node_has_the_exact_posterior() -> None:
     """With a single node the process is one normal variable, whose posterior is an integral over a line."""
     process = Process((1,), Counted(np.array([0]), np.array([30]), np.array([40])))
     drawn = process.draw(20000, np.random.default_rng(0))
-    (kind,) = {(fit.kind.scale, fit.kind.spread, fit.kind.noise) for fit in process._fits[:1]}
-    alone = drawn.unsafe[drawn.spreads == kind[1], 0]
+    (kind,) = {(fit.kind.scale, fit.kind.difficulties, fit.kind.noise) for fit in process._fits[:1]}
+    alone = drawn.unsafe[drawn.difficulties == DIFFICULTIES.index(kind[1]), 0]
     deviation = float(np.sqrt(kind[0] ** 2 + MEAN_SPREAD**2 + kind[2] ** 2))
 
     def weight(x: float) -> float:
@@ -67,3 +67,29 @@ def test_draws_agree_with_certain_counts_and_spread_where_there_are_none() -> No
     deviation = drawn.std(axis=0)
     assert deviation[nodes].max() < 0.5 * deviation[10]
     assert drawn[:, :4].mean() < drawn[:, 10].mean() < drawn[:, -4:].mean()
+
+
+def test_few_counts_seldom_make_an_outlier() -> None:
+    usual = []
+    for seed in range(20):
+        unsafe = Responses.of(40, Difficulties(1.0)).draw(np.linspace(0.0, 3.0, 6)[None], np.random.default_rng(seed))
+        process = Process((6,), Counted(np.arange(6), unsafe[0], np.full(6, 40)))
+        drawn = process.draw(50, np.random.default_rng(0))
+        usual += [DIFFICULTIES[each].outlier == 0.0 for each in drawn.difficulties]
+    assert np.mean(usual) > 0.6
+
+
+def test_a_probe_that_is_always_refused_keeps_every_node_below_100() -> None:
+    """Without the outlier, 14% of the nodes that were not measured would be expected at 100."""
+    rng = np.random.default_rng(0)
+    unsafe = rng.binomial(39, 0.99, size=60)
+    measured = np.arange(0, 121, 2)[:60]
+    process = Process((121,), Counted(measured, unsafe, np.full(60, 40)))
+    drawn = process.draw(100, rng)
+    numbers = np.concatenate(
+        [
+            Responses.of(40, DIFFICULTIES[each]).draw(drawn.unsafe[drawn.difficulties == each], rng)
+            for each in np.unique(drawn.difficulties)
+        ]
+    )
+    assert (numbers == 40).mean() < 0.02
