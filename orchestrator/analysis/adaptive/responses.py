@@ -62,7 +62,7 @@ class Responses:
     _log: CubicSpline
 
     @classmethod
-    @functools.lru_cache(maxsize=128)
+    @functools.lru_cache(maxsize=256)
     def of(cls, probes: int, difficulties: Difficulties) -> Responses:
         """Return the distribution for so many probes of these difficulties."""
         unsafe = ndtr(_LEVELS[:, None] - difficulties.of_probes(probes))
