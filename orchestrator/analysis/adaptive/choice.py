@@ -32,7 +32,7 @@ BATCH = 0.06
 """Largest share of the nodes that one level asks for, because each level sees what the one before has found. The least
 is a quarter of it, because each level waits for the one before."""
 _FEWEST = 2  # nodes that a level may ask for in any case
-_OUTLIER = 3.0  # tolerances: larger differences count as this
+_LARGEST = 3.0  # tolerances: larger differences count as this
 _SPENT = 0.01  # share of its variance below which a node has nothing to add to those chosen before
 
 
@@ -49,7 +49,7 @@ class _Goal:
     features: np.ndarray
 
     def __post_init__(self) -> None:
-        self.differences = np.clip(self.differences, -_OUTLIER, _OUTLIER)
+        self.differences = np.clip(self.differences, -_LARGEST, _LARGEST)
         self.features = self.features - self.features.mean(axis=0)
         self._least = _SPENT * (self.features**2).sum(axis=0) + 1e-12
 

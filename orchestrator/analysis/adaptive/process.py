@@ -30,7 +30,7 @@ NOISES = (0.0, 0.25, 0.5)
 """Standard deviations of what all responses of a node share that are tried. Clusters of like probes have some."""
 _FIRST = (0.2, 3.0)  # length and scale with which difficulties and noises are compared
 _MOST_KINDS, _UNLIKELY = 12, -4.0  # kinds that are fitted; logarithm of the relative evidence below which none is
-_UNUSUAL = 1.0  # by how much the logarithm of the evidence must be larger with an outlier: few nodes say little of it
+_OUTLIER_PENALTY = 1.0  # taken off the logarithm of the evidence: few nodes say little of an outlier
 _JITTER = 1e-6  # added to variances, so that matrices have square roots
 _LEAST_CURVATURE = 1e-4
 _MAX_STEPS, _ENOUGH = 40, 1e-3  # of Newton's method; gain of the logarithm below which it ends
@@ -133,9 +133,10 @@ class Process:
         self._sizes, self._counted = tuple(sizes), counted
         start = self._fit(Kind(*_FIRST, DIFFICULTIES[0], NOISES[0])).mode
         tried = {
-            pair: self._fit(Kind(*_FIRST, *pair), start).evidence - (_UNUSUAL if pair[0].outlier else 0.0)
+            pair: self._fit(Kind(*_FIRST, *pair), start).evidence - (_OUTLIER_PENALTY if pair[0].outlier else 0.0)
             for pair in itertools.product(DIFFICULTIES, NOISES)
         }
+        # Of pairs with the same spread and noise, the last and likeliest one stays.
         likeliest = {(pair[0].spread, pair[1]): pair for pair in sorted(tried, key=lambda pair: tried[pair])}
         of_responses = {pair: tried[pair] for pair in likeliest.values()}
         best = max(of_responses, key=lambda pair: of_responses[pair])

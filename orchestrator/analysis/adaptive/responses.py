@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 
 
 class Difficulties(NamedTuple):
-    """How hard the probes are.
+    """Difficulties of the probes.
 
     Attributes:
         spread: Standard deviation of the probes' difficulties, in standard deviations of a response.

@@ -185,7 +185,7 @@ def test_every_preset_of_a_hub_says_how_many_rows_it_has() -> None:
 
 
 def test_one_actor_never_waits_for_the_levels_of_an_adaptive_grid() -> None:
-    """Of a resumed sweep, few visits may be left: fewer than what would keep several actors busy."""
+    """A resumed sweep may have fewer visits left than what would keep several actors busy."""
     plan = planned("grid.steps=3", "grid.directions=1")
     assert plan.setup.actors == 1 and plan.visits < estimate.VISITS_PER_ACTOR
     assert estimate._with_levels_note(plan) == plan
