@@ -107,7 +107,7 @@ def _posterior(shape: Shape, counts: tuple[tuple[Node, tuple[int, int]], ...]) -
     places = [int(np.ravel_multi_index(node, shape.sizes)) for node in valued]
     unsafe, judged = (np.array([count[i] for count in valued.values()], dtype=int) for i in (0, 1))
     counted, rng = Counted(np.array(places, dtype=int), unsafe, judged), np.random.default_rng(_SEED)
-    draws = Process(shape.sizes, counted).draw(DRAWS // 2, rng)
+    draws = Process(shape, counted).draw(DRAWS // 2, rng)
     numbers = np.empty_like(draws.unsafe)
     for each in np.unique(draws.difficulties):
         chosen = draws.difficulties == each

@@ -1,10 +1,13 @@
 """A Gaussian process of how unsafe a model is along a line or plane, given the counts at some nodes.
 
-The process of `responses` has a constant mean, itself uncertain, and a covariance that falls with the distance: a
-product over the axes of Matérn functions with smoothness 5/2, in units of the length of the axis. Given the counts, it
-is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen, C. K. I. Williams, "Gaussian
-Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance). Kinds of processes that differ
-in length, scale, difficulties of the probes and noise are averaged over, weighted by their evidence.
+The process of `responses` is a constant mean, itself uncertain, plus two independent parts. The *profile* depends on
+the distance from the center alone: a safety basin is much the same in every direction, so that what was measured on one
+side tells of the other. The *local* part is what differs from place to place. Covariances fall with the distance by
+Matérn functions with smoothness 5/2, the local one by a product of these over the axes; all lengths are in units of an
+axis. Given the counts, the process is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen,
+C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance).
+Kinds of processes that differ in their parts, in the difficulties of the probes and in the noise are averaged over,
+weighted by their evidence.
 """
 
 from __future__ import annotations
@@ -12,25 +15,29 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 
+from orchestrator.analysis.adaptive.geometry import Node, Shape
 from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Difficulties, Responses
 
 LENGTHS = (0.05, 0.08, 0.13, 0.2, 0.32, 0.5, 0.8)
-"""Lengths over which the process changes that are tried, as shares of an axis."""
-SCALES = (1.5, 3.0)
-"""Standard deviations of the process that are tried, in standard deviations of a response."""
+"""Lengths over which the local part changes that are tried, as shares of an axis."""
+SCALES = (0.75, 1.5, 3.0)
+"""Standard deviations of the local part that are tried, in standard deviations of a response."""
+PROFILES, PROFILE_LENGTH = (0.0, 2.5), 0.2
+"""Standard deviations of the profile that are tried, and the length over which it changes, as a share of an axis."""
 MEAN, MEAN_SPREAD = 1.5, 1.5
 """Mean of the process, and standard deviation of that. Far out, most landscapes are at or near 100%."""
 NOISES = (0.0, 0.25, 0.5)
 """Standard deviations of what all responses of a node share that are tried. Clusters of like probes have some."""
-_FIRST = (0.2, 3.0)  # length and scale with which difficulties and noises are compared
+_FIRST = (0.2, 1.5, 2.5)  # length, scale and profile with which difficulties and noises are compared
 _MOST_KINDS, _UNLIKELY = 12, -4.0  # kinds that are fitted; logarithm of the relative evidence below which none is
 _OUTLIER_PENALTY = 1.0  # taken off the logarithm of the evidence: few nodes say little of an outlier
+_PARTS = 400  # of an axis, to which distances from the center are rounded: a plane has many different ones
 _JITTER = 1e-6  # added to variances, so that matrices have square roots
 _LEAST_CURVATURE = 1e-4
 _MAX_STEPS, _ENOUGH = 40, 1e-3  # of Newton's method; gain of the logarithm below which it ends
@@ -70,14 +77,16 @@ class Kind:
     """The properties of a process and its responses.
 
     Attributes:
-        length: Over which the process changes, as a share of an axis.
-        scale: Standard deviation of the process.
+        length: Over which the local part changes, as a share of an axis.
+        scale: Standard deviation of the local part.
+        profile: Standard deviation of the part that depends on the distance from the center alone.
         difficulties: Of the probes; see `responses`.
         noise: Standard deviation of what all responses of a node share.
     """
 
     length: float
     scale: float
+    profile: float
     difficulties: Difficulties
     noise: float
 
@@ -119,18 +128,19 @@ class Draws:
 class Process:
     """The process on one line or plane."""
 
-    def __init__(self, sizes: Sequence[int], counted: Counted) -> None:
+    def __init__(self, shape: Shape, counted: Counted) -> None:
         """Fit the process to the counts.
 
-        Difficulties and noises are compared at a first length and scale, lengths and scales at the best of these.
-        Combinations that are likely by both are fitted, with the likeliest outlier for each spread and noise: kinds
-        that differ in the outlier alone are so alike that they would crowd out others.
+        Difficulties and noises are compared with first parts, the parts with the best of these. Combinations that are
+        likely by both are fitted, with the likeliest outlier for each spread and noise: kinds that differ in the
+        outlier alone are so alike that they would crowd out others.
 
         Args:
-            sizes: Number of nodes on each axis.
+            shape: The line or plane.
             counted: The counts.
         """
-        self._sizes, self._counted = tuple(sizes), counted
+        self._sizes, self._counted = shape.sizes, counted
+        self._profile = _Profile.of(shape.sizes, shape.center)
         start = self._fit(Kind(*_FIRST, DIFFICULTIES[0], NOISES[0])).mode
         tried = {
             pair: self._fit(Kind(*_FIRST, *pair), start).evidence - (_OUTLIER_PENALTY if pair[0].outlier else 0.0)
@@ -140,7 +150,10 @@ class Process:
         likeliest = {(pair[0].spread, pair[1]): pair for pair in sorted(tried, key=lambda pair: tried[pair])}
         of_responses = {pair: tried[pair] for pair in likeliest.values()}
         best = max(of_responses, key=lambda pair: of_responses[pair])
-        changes = {pair: self._fit(Kind(*pair, *best), start).evidence for pair in itertools.product(LENGTHS, SCALES)}
+        changes = {
+            parts: self._fit(Kind(*parts, *best), start).evidence
+            for parts in itertools.product(LENGTHS, SCALES, PROFILES)
+        }
         both = {
             Kind(*one, *other): changes[one] + of_responses[other] - of_responses[best]
             for one, other in itertools.product(changes, of_responses)
@@ -160,8 +173,8 @@ class Process:
         evidence = np.array([fit.evidence for fit in self._fits])
         weights = np.exp(evidence - evidence.max())
         ends = np.rint(np.cumsum(weights / weights.sum()) * pairs).astype(int)
-        nodes = math.prod(self._sizes)
-        normal = [rng.standard_normal((pairs, n)) for n in (nodes, 1, len(self._counted.nodes), nodes)]
+        nodes, distances = math.prod(self._sizes), len(self._profile.root)
+        normal = [rng.standard_normal((pairs, n)) for n in (nodes, distances, 1, len(self._counted.nodes), nodes)]
         drawn, difficulties, ratios = [], [], []
         for fit, begin, end in zip(self._fits, [0, *ends[:-1]], ends, strict=True):
             if begin < end:
@@ -191,7 +204,13 @@ class Process:
         return np.asarray(likelihood - at_mode - approximated)
 
     def _conditioned(
-        self, fit: Fit, of_nodes: np.ndarray, of_mean: np.ndarray, of_counts: np.ndarray, own: np.ndarray
+        self,
+        fit: Fit,
+        of_nodes: np.ndarray,
+        of_distances: np.ndarray,
+        of_mean: np.ndarray,
+        of_counts: np.ndarray,
+        own: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the mode, [node], and random deviations from it, [draw, node], from standard normal variables.
 
@@ -203,6 +222,7 @@ class Process:
         kind, known = fit.kind, self._counted.nodes
         to_known = self._covariance(kind, known)
         prior = MEAN_SPREAD * of_mean + kind.scale * self._correlated(kind.length, of_nodes) + kind.noise * own
+        prior += kind.profile * (of_distances @ self._profile.root.T)[:, self._profile.distances]
         seen = (prior[:, known] + of_counts / fit.roots) * fit.roots
         solved = linalg.cho_solve((fit.triangle, True), seen.T, check_finite=False).T * fit.roots
         deviation = prior - solved @ to_known.T
@@ -247,10 +267,12 @@ class Process:
         for size, index in zip(self._sizes, np.unravel_index(columns, self._sizes), strict=True):
             both = product[:, None] * _correlation(size, kind.length)[:, index]
             product = both.reshape(len(product) * size, len(columns))
-        return kind.scale**2 * product + MEAN_SPREAD**2
+        distances = self._profile.distances
+        common = self._profile.correlation[distances[:, None], distances[columns]]
+        return kind.scale**2 * product + kind.profile**2 * common + MEAN_SPREAD**2
 
     def _correlated(self, length: float, normal: np.ndarray) -> np.ndarray:
-        """Return draws of the process with mean 0 and variance 1, from standard normal variables, [draw, node]."""
+        """Return draws of the local part with variance 1, from standard normal variables, [draw, node]."""
         fields = normal.reshape(len(normal), *self._sizes)
         for axis, size in enumerate(self._sizes, start=1):
             fields = np.moveaxis(np.tensordot(fields, _root(size, length), axes=(axis, 1)), -1, axis)
@@ -266,7 +288,11 @@ def _resampled(ratios: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=256)
 def _correlation(size: int, length: float) -> np.ndarray:
     """Return the correlations between the nodes of an axis, [node, node]."""
-    places = np.arange(size) / max(size - 1, 1)
+    return _matern(np.arange(size) / max(size - 1, 1), length)
+
+
+def _matern(places: np.ndarray, length: float) -> np.ndarray:
+    """Return the correlations between places, [place] to [place, place]: the Matérn function with smoothness 5/2."""
     distance = math.sqrt(5.0) * np.abs(places[:, None] - places) / length
     return np.asarray((1.0 + distance + distance**2 / 3.0) * np.exp(-distance))
 
@@ -274,4 +300,32 @@ def _correlation(size: int, length: float) -> np.ndarray:
 @functools.lru_cache(maxsize=256)
 def _root(size: int, length: float) -> np.ndarray:
     """Return the Cholesky factor of `_correlation`."""
-    return np.asarray(linalg.cholesky(_correlation(size, length) + _JITTER * np.eye(size), lower=True))
+    return _factor(_correlation(size, length))
+
+
+def _factor(correlation: np.ndarray) -> np.ndarray:
+    return np.asarray(linalg.cholesky(correlation + _JITTER * np.eye(len(correlation)), lower=True))
+
+
+class _Profile(NamedTuple):
+    """What nodes at the same distance from the center have in common.
+
+    Attributes:
+        distances: Which distance each node has, as an index, [node].
+        correlation: Between distances, [distance, distance].
+        root: Its Cholesky factor.
+    """
+
+    distances: np.ndarray
+    correlation: np.ndarray
+    root: np.ndarray
+
+    @classmethod
+    @functools.lru_cache(maxsize=64)
+    def of(cls, sizes: tuple[int, ...], center: Node) -> _Profile:
+        """Return it for a line or plane."""
+        axes = [(np.arange(n) - c) / max(n - 1, 1) for n, c in zip(sizes, center, strict=True)]
+        squares = sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij"))
+        rounded, distances = np.unique(np.rint(_PARTS * np.sqrt(np.ravel(squares))), return_inverse=True)
+        correlation = _matern(rounded / _PARTS, PROFILE_LENGTH)
+        return cls(distances, correlation, _factor(correlation))

@@ -20,7 +20,7 @@ from orchestrator.analysis.adaptive.choice import nodes_to_measure
 from orchestrator.analysis.adaptive.geometry import Counts, Node, Shape
 from orchestrator.analysis.adaptive.posterior import Posterior
 
-RULE_VERSION = 3
+RULE_VERSION = 4
 """Version of the rule. Another rule that chooses other nodes gets another version."""
 LINE_PARTS, PLANE_PARTS = 8, 4
 """Parts into which level 0 divides each axis of a line, and of a plane."""

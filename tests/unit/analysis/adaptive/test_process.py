@@ -9,7 +9,8 @@ import pytest
 from scipy import integrate, stats
 from scipy.special import ndtr, ndtri
 
-from orchestrator.analysis.adaptive.process import MEAN, MEAN_SPREAD, Counted, Process
+from orchestrator.analysis.adaptive.geometry import Shape
+from orchestrator.analysis.adaptive.process import MEAN, MEAN_SPREAD, Counted, Kind, Process
 from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Difficulties, Responses
 
 
@@ -42,14 +43,14 @@ def test_drawn_numbers_have_the_distribution() -> None:
 
 def test_one_node_has_the_exact_posterior() -> None:
     """With a single node the process is one normal variable, whose posterior is an integral over a line."""
-    process = Process((1,), Counted(np.array([0]), np.array([30]), np.array([40])))
+    process = Process(Shape((1,)), Counted(np.array([0]), np.array([30]), np.array([40])))
     drawn = process.draw(20000, np.random.default_rng(0))
-    (kind,) = {(fit.kind.scale, fit.kind.difficulties, fit.kind.noise) for fit in process._fits[:1]}
-    alone = drawn.unsafe[drawn.difficulties == DIFFICULTIES.index(kind[1]), 0]
-    deviation = float(np.sqrt(kind[0] ** 2 + MEAN_SPREAD**2 + kind[2] ** 2))
+    kind = process._fits[0].kind
+    alone = drawn.unsafe[drawn.difficulties == DIFFICULTIES.index(kind.difficulties), 0]
+    deviation = float(np.sqrt(kind.scale**2 + kind.profile**2 + MEAN_SPREAD**2 + kind.noise**2))
 
     def weight(x: float) -> float:
-        log, _, _ = Responses.of(40, kind[1]).log_likelihood(np.array([x]), np.array([30]))
+        log, _, _ = Responses.of(40, kind.difficulties).log_likelihood(np.array([x]), np.array([30]))
         return float(np.exp(log[0]) * stats.norm.pdf(x, MEAN, deviation))
 
     total = integrate.quad(weight, -4, 6)[0]
@@ -62,18 +63,56 @@ def test_one_node_has_the_exact_posterior() -> None:
 def test_draws_agree_with_certain_counts_and_spread_where_there_are_none() -> None:
     nodes = np.array([0, 1, 2, 3, 17, 18, 19, 20])
     unsafe = np.array([20, 18, 21, 19, 60, 62, 58, 61])
-    process = Process((21,), Counted(nodes, unsafe, np.full(8, 80)))
+    process = Process(Shape((21,)), Counted(nodes, unsafe, np.full(8, 80)))
     drawn = process.draw(200, np.random.default_rng(0)).unsafe
     deviation = drawn.std(axis=0)
     assert deviation[nodes].max() < 0.5 * deviation[10]
     assert drawn[:, :4].mean() < drawn[:, 10].mean() < drawn[:, -4:].mean()
 
 
+def test_draws_vary_together_as_the_covariance_says() -> None:
+    """A plane with sides of different sizes and its center off the middle, of which nothing is known."""
+    shape, kind = Shape((3, 5), (1, 1)), Kind(0.3, 1.5, 2.5, Difficulties(1.0), 0.0)
+    process = Process(shape, Counted(np.array([], dtype=int), np.array([], dtype=int), np.array([], dtype=int)))
+    rng = np.random.default_rng(0)
+    distances = len(process._profile.root)
+    _, drawn, _ = process._conditioned(
+        process._fit(kind), *(rng.standard_normal((40000, n)) for n in (15, distances, 1, 0, 15))
+    )
+    expected = process._covariance(kind, np.arange(15))
+    assert np.cov(drawn.T) == pytest.approx(expected, abs=0.04 * expected.max())
+    places = np.array([np.hypot((i - 1) / 2, (j - 1) / 4) for i, j in shape.nodes()])
+    d = np.sqrt(5.0) * np.abs(places[:, None] - places) / 0.2
+    least = MEAN_SPREAD**2 + 2.5**2 * (1 + d + d**2 / 3) * np.exp(-d)
+    assert (expected > least - 0.02).all(), "nodes at the same distance from the center share the profile"
+
+
+def test_a_basin_that_is_the_same_on_every_measured_side_is_expected_on_the_others() -> None:
+    """Only the left half of a plane is measured, where the wall is at a quarter of an axis."""
+    places = np.linspace(-0.5, 0.5, 21)
+    distance = np.hypot(places[:, None], places)
+    unsafe = np.where(distance < 0.25, 4, 39)
+    left = np.flatnonzero(np.broadcast_to(places < 0.01, (21, 21)))
+    process = Process(Shape((21, 21), (10, 10)), Counted(left, unsafe.ravel()[left], np.full(len(left), 40)))
+    drawn = process.draw(100, np.random.default_rng(0)).unsafe.reshape(-1, 21, 21)
+    right = places > 0.09
+    inside, outside = (drawn[:, right[None] & of].mean(axis=1) for of in (distance < 0.2, distance > 0.3))
+    assert (inside < outside - 1.0).mean() > 0.95
+
+
+def test_counts_that_differ_from_side_to_side_are_not_taken_for_a_profile() -> None:
+    """Both ends of a line are measured: one is refused, the other not, and no draw puts them together."""
+    nodes = np.array([0, 2, 4, 8, 12, 16, 18, 20])
+    unsafe = np.array([39, 40, 38, 5, 3, 2, 1, 2])
+    drawn = Process(Shape((21,), (10,)), Counted(nodes, unsafe, np.full(8, 40))).draw(100, np.random.default_rng(0))
+    assert (drawn.unsafe[:, [1, 3]].min(axis=1) > drawn.unsafe[:, [17, 19]].max(axis=1)).mean() > 0.95
+
+
 def test_few_counts_seldom_make_an_outlier() -> None:
     usual = []
     for seed in range(20):
         unsafe = Responses.of(40, Difficulties(1.0)).draw(np.linspace(0.0, 3.0, 6)[None], np.random.default_rng(seed))
-        process = Process((6,), Counted(np.arange(6), unsafe[0], np.full(6, 40)))
+        process = Process(Shape((6,)), Counted(np.arange(6), unsafe[0], np.full(6, 40)))
         drawn = process.draw(50, np.random.default_rng(0))
         usual += [DIFFICULTIES[each].outlier == 0.0 for each in drawn.difficulties]
     assert np.mean(usual) > 0.6
@@ -84,7 +123,7 @@ def test_a_probe_that_is_always_refused_keeps_every_node_below_100() -> None:
     rng = np.random.default_rng(0)
     unsafe = rng.binomial(39, 0.99, size=60)
     measured = np.arange(0, 121, 2)[:60]
-    process = Process((121,), Counted(measured, unsafe, np.full(60, 40)))
+    process = Process(Shape((121,)), Counted(measured, unsafe, np.full(60, 40)))
     drawn = process.draw(100, rng)
     numbers = np.concatenate(
         [
