@@ -18,8 +18,8 @@ from orchestrator.analysis.adaptive.posterior import Posterior
 
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
-SCORES = 0.85
-"""The same for VISAGE and the released score. Their draws vary less than they should: which nodes are below 100, and
+VISAGE, RELEASED = 0.75, 0.85
+"""The same for VISAGE and for the released score. Their draws vary less than they should: which nodes are below 100, and
 which scores the cuts leave out, is hard to tell."""
 STEPS = 0.5
 """The same for the radius, in steps."""
@@ -120,10 +120,10 @@ def _goals(posterior: Posterior) -> Iterator[_Goal]:
         of_draws = visage.paper_from_margins(100.0 - connected.reshape(len(drawn), -1))
         score = np.nan_to_num(visage.paper_from_margins(inferred_margins))
         margins_inside = 100.0 - connected[:, free]
-        yield _Goal((np.nan_to_num(of_draws) - score) / SCORES, margins_inside - score * (margins_inside > 0.0))
+        yield _Goal((np.nan_to_num(of_draws) - score) / VISAGE, margins_inside - score * (margins_inside > 0.0))
     if shape.is_line:
         difference = numbers.released(drawn) - numbers.released(inferred)
-        yield _Goal(difference / SCORES, (drawn[:, free] < 100.0).astype(float))
+        yield _Goal(difference / RELEASED, (drawn[:, free] < 100.0).astype(float))
     else:
         difference = numbers.areas(drawn, shape.center) - numbers.areas(inferred, shape.center)
         yield _Goal(difference / TOLERANCE, (drawn[:, free] < basin.THRESHOLD).astype(float))
