@@ -19,7 +19,7 @@ from orchestrator.analysis.adaptive.posterior import Posterior
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
 VISAGE, RELEASED = 0.75, 0.85
-"""The same for VISAGE and for the released score. Their draws vary less than they should: which nodes are below 100, and
+"""The same for VISAGE and the released score. Their draws vary less than they should: which nodes are below 100, and
 which scores the cuts leave out, is hard to tell."""
 STEPS = 0.5
 """The same for the radius, in steps."""
