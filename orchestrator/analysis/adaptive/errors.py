@@ -20,9 +20,9 @@ from orchestrator.analysis.adaptive.posterior import Posterior
 
 _MAX_UNDEFINED = 0.05
 _WIDER = 1.3
-"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small."""
-_VISAGE_WIDER = 1.8
-"""The same for VISAGE: the number of nodes below 100 is hard to tell. Simulations chose both (docs/adaptive.md)."""
+"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small.
+
+Simulations chose it (docs/adaptive.md)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def interpolation_errors(shape: Shape, counts: Counts, axes: Sequence[Sequence[f
     posterior = Posterior.of(shape, counts)
     inferred, drawn = (_numbers(grids, shape, axes) for grids in (posterior.inferred[None], posterior.drawn))
     errors = [_error(one, of_draws) for one, of_draws in zip(inferred, drawn, strict=True)]
-    factors = (_WIDER, _VISAGE_WIDER, _WIDER, _WIDER, _WIDER)
-    return InterpolationErrors(*(None if e is None else f * e for e, f in zip(errors, factors, strict=True)))
+    return InterpolationErrors(*(None if error is None else _WIDER * error for error in errors))
 
 
 def _numbers(grids: np.ndarray, shape: Shape, axes: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
