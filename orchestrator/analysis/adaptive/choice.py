@@ -19,10 +19,11 @@ from orchestrator.analysis.adaptive.posterior import Posterior
 TOLERANCE = 1.0
 """Distance from the full grid's number that is aimed at, in percent, in 95 of 100 lines or planes."""
 VISAGE, RELEASED = 0.75, 0.85
-"""The same for VISAGE and the released score. Their draws vary less than they should: which nodes are below 100, and
-which scores the cuts leave out, is hard to tell."""
+"""Distances from the inferred VISAGE, and on lines from the released score, up to which a draw counts as near. They are
+below `TOLERANCE`, because the draws vary less than they should: which nodes are below 100, and which ones the cuts of
+the released score leave out, is hard to tell."""
 STEPS = 0.5
-"""The same for the radius, in steps."""
+"""`TOLERANCE` for the radius, in steps."""
 RISK = 0.1
 """Share of the drawn full grids in which a number may differ by more.
 

@@ -16,13 +16,9 @@ import numpy as np
 from orchestrator.analysis import visage
 from orchestrator.analysis.adaptive import numbers
 from orchestrator.analysis.adaptive.geometry import Counts, Shape
-from orchestrator.analysis.adaptive.posterior import Posterior
+from orchestrator.analysis.adaptive.posterior import WIDER, Posterior
 
 _MAX_UNDEFINED = 0.05
-_WIDER = 1.3
-"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small.
-
-Simulations chose it (docs/adaptive.md)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def interpolation_errors(shape: Shape, counts: Counts, axes: Sequence[Sequence[f
     posterior = Posterior.of(shape, counts)
     inferred, drawn = (_numbers(grids, shape, axes) for grids in (posterior.inferred[None], posterior.drawn))
     errors = [_error(one, of_draws) for one, of_draws in zip(inferred, drawn, strict=True)]
-    return InterpolationErrors(*(None if error is None else _WIDER * error for error in errors))
+    return InterpolationErrors(*(None if error is None else WIDER * error for error in errors))
 
 
 def _numbers(grids: np.ndarray, shape: Shape, axes: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:

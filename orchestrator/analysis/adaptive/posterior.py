@@ -14,6 +14,10 @@ from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Responses
 
 DRAWS = 400
 """Number of full grids that are drawn."""
+WIDER = 1.3
+"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small.
+
+Simulations chose it (docs/adaptive.md)."""
 _SEED = 19  # fixed, so that the same counts give the same values
 _SELDOM = 0.02  # probability of being in the basin below which a node is beyond it
 _MOST_STRETCH = 1.3  # by which values are multiplied at most so that their sum is that of the draws
@@ -86,8 +90,12 @@ class Posterior:
         return np.asarray(np.sqrt(np.mean((self.drawn - self.inferred) ** 2, axis=0)))
 
     def p_value(self, node: Node, unsafe: int, judged: int) -> float:
-        """Return the probability of a count at a node that was not measured that is at most as likely as this one."""
-        unsafe_at_node = self.draws.unsafe[:, np.ravel_multi_index(node, self.shape.sizes)]
+        """Return the probability of a count at a node that was not measured and of all less likely ones.
+
+        How unsafe the model is at the node varies more than in the draws, by `WIDER`.
+        """
+        drawn = self.draws.unsafe[:, np.ravel_multi_index(node, self.shape.sizes)]
+        unsafe_at_node = drawn.mean() + WIDER * (drawn - drawn.mean())
         chance = np.zeros(judged + 1)
         for each in np.unique(self.draws.difficulties):
             responses = Responses.of(judged, DIFFICULTIES[each])

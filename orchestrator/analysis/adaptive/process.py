@@ -1,13 +1,14 @@
 """A Gaussian process of how unsafe a model is along a line or plane, given the counts at some nodes.
 
 The process of `responses` is a constant mean, itself uncertain, plus two independent parts. The *profile* depends on
-the distance from the center alone: a safety basin is much the same in every direction, so that what was measured on one
-side tells of the other. The *local* part is what differs from place to place. Covariances fall with the distance by
-Matérn functions with smoothness 5/2, the local one by a product of these over the axes; all lengths are in units of an
-axis. Given the counts, the process is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen,
-C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance).
-Kinds of processes that differ in their parts, in the difficulties of the probes and in the noise are averaged over,
-weighted by their evidence.
+the distance from the center alone: if a basin is much the same in every direction, what was measured on one side tells
+of the other. The *local* part is what differs from place to place. Covariances fall with the distance by Matérn
+functions with smoothness 5/2, the local one by a product of these over the axes. All lengths are in units of an axis,
+so that on a plane whose axes have different ranges nodes of the same distance lie on an ellipse. Given the counts, the
+process is approximated by a normal distribution (Laplace's approximation; C. E. Rasmussen, C. K. I. Williams, "Gaussian
+Processes for Machine Learning", 2006, algorithm 3.1, section 4.2.1 for the covariance). Kinds of processes differ in
+their parts (there may be no profile), in the difficulties of the probes and in the noise. The likeliest are averaged
+over, weighted by their evidence.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NOISES = (0.0, 0.25, 0.5)
 _FIRST = (0.2, 1.5, 2.5)  # length, scale and profile with which difficulties and noises are compared
 _MOST_KINDS, _UNLIKELY = 12, -4.0  # kinds that are fitted; logarithm of the relative evidence below which none is
 _OUTLIER_PENALTY = 1.0  # taken off the logarithm of the evidence: few nodes say little of an outlier
-_PARTS = 400  # of an axis, to which distances from the center are rounded: a plane has many different ones
+_DISTANCE_STEPS = 400  # of an axis, to which distances from the center are rounded: a plane has many different ones
 _JITTER = 1e-6  # added to variances, so that matrices have square roots
 _LEAST_CURVATURE = 1e-4
 _MAX_STEPS, _ENOUGH = 40, 1e-3  # of Newton's method; gain of the logarithm below which it ends
@@ -131,9 +132,9 @@ class Process:
     def __init__(self, shape: Shape, counted: Counted) -> None:
         """Fit the process to the counts.
 
-        Difficulties and noises are compared with first parts, the parts with the best of these. Combinations that are
-        likely by both are fitted, with the likeliest outlier for each spread and noise: kinds that differ in the
-        outlier alone are so alike that they would crowd out others.
+        Difficulties and noises are compared at a first length, scale and profile; lengths, scales and profiles at the
+        best of these. Combinations that are likely by both are fitted, with the likeliest outlier for each spread and
+        noise: kinds that differ in the outlier alone are so alike that they would crowd out others.
 
         Args:
             shape: The line or plane.
@@ -151,8 +152,7 @@ class Process:
         of_responses = {pair: tried[pair] for pair in likeliest.values()}
         best = max(of_responses, key=lambda pair: of_responses[pair])
         changes = {
-            parts: self._fit(Kind(*parts, *best), start).evidence
-            for parts in itertools.product(LENGTHS, SCALES, PROFILES)
+            each: self._fit(Kind(*each, *best), start).evidence for each in itertools.product(LENGTHS, SCALES, PROFILES)
         }
         both = {
             Kind(*one, *other): changes[one] + of_responses[other] - of_responses[best]
@@ -220,7 +220,7 @@ class Process:
         rule; A. G. Journel, C. J. Huijbregts, "Mining Geostatistics", 1978).
         """
         kind, known = fit.kind, self._counted.nodes
-        to_known = self._covariance(kind, known)
+        to_known = self._covariance(kind, np.arange(math.prod(self._sizes)), known)
         prior = MEAN_SPREAD * of_mean + kind.scale * self._correlated(kind.length, of_nodes) + kind.noise * own
         prior += kind.profile * (of_distances @ self._profile.root.T)[:, self._profile.distances]
         seen = (prior[:, known] + of_counts / fit.roots) * fit.roots
@@ -235,7 +235,7 @@ class Process:
             kind: The kind of process.
             start: The mode of another kind at the counted nodes, from which the first step is whole. None: the mean.
         """
-        covariance = self._covariance(kind, self._counted.nodes)[self._counted.nodes]
+        covariance = self._covariance(kind, self._counted.nodes, self._counted.nodes)
         covariance[np.diag_indices_from(covariance)] += kind.noise**2 + _JITTER
         weights, x = np.zeros(len(covariance)), np.full(len(covariance), MEAN) if start is None else start
         values, slope, curvature = self._counted.log_likelihood(x, kind.difficulties)
@@ -261,15 +261,17 @@ class Process:
                 break
         return Fit(kind, weights, x, roots, triangle, best - float(np.log(np.diag(triangle)).sum()))
 
-    def _covariance(self, kind: Kind, columns: np.ndarray) -> np.ndarray:
-        """Return the covariances of all nodes with these nodes, without noise, [node, column]."""
-        product = np.ones((1, len(columns)))
-        for size, index in zip(self._sizes, np.unravel_index(columns, self._sizes), strict=True):
-            both = product[:, None] * _correlation(size, kind.length)[:, index]
-            product = both.reshape(len(product) * size, len(columns))
-        distances = self._profile.distances
-        common = self._profile.correlation[distances[:, None], distances[columns]]
-        return kind.scale**2 * product + kind.profile**2 * common + MEAN_SPREAD**2
+    def _covariance(self, kind: Kind, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the covariances between nodes, given by flat index, without noise, [row, column]."""
+        covariance = np.full((len(rows), len(columns)), 1.0)
+        places = zip(np.unravel_index(rows, self._sizes), np.unravel_index(columns, self._sizes), strict=True)
+        for size, (row, column) in zip(self._sizes, places, strict=True):
+            covariance *= _correlation(size, kind.length)[row[:, None], column]
+        covariance *= kind.scale**2
+        if kind.profile:
+            distances = self._profile.distances
+            covariance += kind.profile**2 * self._profile.correlation[distances[rows][:, None], distances[columns]]
+        return covariance + MEAN_SPREAD**2
 
     def _correlated(self, length: float, normal: np.ndarray) -> np.ndarray:
         """Return draws of the local part with variance 1, from standard normal variables, [draw, node]."""
@@ -292,7 +294,7 @@ def _correlation(size: int, length: float) -> np.ndarray:
 
 
 def _matern(places: np.ndarray, length: float) -> np.ndarray:
-    """Return the correlations between places, [place] to [place, place]: the Matérn function with smoothness 5/2."""
+    """Return the Matérn function with smoothness 5/2 between places in units of an axis, [place] to [place, place]."""
     distance = math.sqrt(5.0) * np.abs(places[:, None] - places) / length
     return np.asarray((1.0 + distance + distance**2 / 3.0) * np.exp(-distance))
 
@@ -304,6 +306,7 @@ def _root(size: int, length: float) -> np.ndarray:
 
 
 def _factor(correlation: np.ndarray) -> np.ndarray:
+    """Return the Cholesky factor, with which independent normal variables become correlated."""
     return np.asarray(linalg.cholesky(correlation + _JITTER * np.eye(len(correlation)), lower=True))
 
 
@@ -323,9 +326,9 @@ class _Profile(NamedTuple):
     @classmethod
     @functools.lru_cache(maxsize=64)
     def of(cls, sizes: tuple[int, ...], center: Node) -> _Profile:
-        """Return it for a line or plane."""
+        """Return the distances of the nodes of a line or plane from its center, and the correlations between them."""
         axes = [(np.arange(n) - c) / max(n - 1, 1) for n, c in zip(sizes, center, strict=True)]
         squares = sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij"))
-        rounded, distances = np.unique(np.rint(_PARTS * np.sqrt(np.ravel(squares))), return_inverse=True)
-        correlation = _matern(rounded / _PARTS, PROFILE_LENGTH)
+        rounded, distances = np.unique(np.rint(_DISTANCE_STEPS * np.sqrt(np.ravel(squares))), return_inverse=True)
+        correlation = _matern(rounded / _DISTANCE_STEPS, PROFILE_LENGTH)
         return cls(distances, correlation, _factor(correlation))
