@@ -311,7 +311,7 @@ def _factor(correlation: np.ndarray) -> np.ndarray:
 
 
 class _Profile(NamedTuple):
-    """What nodes at the same distance from the center have in common.
+    """The distances of nodes from the center, and the correlations that these give them.
 
     Attributes:
         distances: Which distance each node has, as an index, [node].
