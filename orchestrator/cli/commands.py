@@ -460,6 +460,8 @@ def view(call: Call) -> int:
     from orchestrator.config.overrides import split_section
     from orchestrator.report.viewer.options import ViewerOptions
     from orchestrator.report.viewer.serve import serve
+    from orchestrator.store.discovery import check_readable, find_study_roots
+    from orchestrator.store.working_copy import containing
 
     view_options, other_options = split_section(call.overrides, "view")
     call = dataclasses.replace(call, overrides=(*view_options, *other_options))
@@ -467,6 +469,9 @@ def view(call: Call) -> int:
     options = ViewerOptions.from_config(config.view, config.report.reveal)
     if call.positional and not root.is_dir():
         raise UserError("view", root, "there is no such folder: name the root of studies, a study or a sweep")
+    check_readable(root)
+    if call.positional and containing(root) is not None:
+        find_study_roots(root)  # a bucket has no empty folders
 
     if config.view.bundle is not None:
         return _write_bundle(root, config.view.bundle, config.report, call.json)

@@ -97,15 +97,35 @@ def last_with_results(sweeps: Sequence[SweepFolder]) -> SweepFolder:
     return chosen
 
 
+def check_readable(path: Path) -> None:
+    """Check that this user can read a root of studies, a study or a sweep. A folder without any sweep may be read.
+
+    Raises:
+        UserError: There is no sweep that can be read, and a folder there is closed to this user.
+    """
+    try:
+        next(find_sweeps(path))
+    except UserError:
+        if _closed_folder(path) is not None:
+            raise
+
+
 def _nothing_found(path: Path, wanted: str, remedy: str) -> UserError:
     """Return the error that nothing was found at a path. It names a folder there that this user cannot read, if any."""
-    patterns = ("sweeps", "sweeps/*", "[!.]*", "[!.]*/sweeps", "[!.]*/sweeps/*")
-    inside = [folder for pattern in patterns for folder in sorted(path.glob(pattern))]
-    closed = next((folder for folder in inside if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)), None)
+    closed = _closed_folder(path)
     if closed is None:
         return UserError("path", path, f"there is no {wanted} in that folder: {remedy}")
     why = f"there is no {wanted} that you can read in that folder, and {closed} cannot be read"
+    if closed == path:
+        why = "that folder cannot be read"
     return UserError("path", path, f"{why}: name another one, or let its owner open it to you")
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """Return a folder that this user cannot read: `path`, a study in it, or one of sweeps. None if there is none."""
+    patterns = ("sweeps", "sweeps/*", "[!.]*", "[!.]*/sweeps", "[!.]*/sweeps/*")
+    folders = (path, *(folder for pattern in patterns for folder in sorted(path.glob(pattern))))
+    return next((folder for folder in folders if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)), None)
 
 
 def _study_roots(path: Path) -> list[Path]:

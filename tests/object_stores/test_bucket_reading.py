@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import FailedTasksError, load_studies, load_study
 from orchestrator.cli.main import main
+from orchestrator.report.viewer import serve
 from orchestrator.store.working_copy import open_root
 from tests.object_stores.ceph import Store
 from tests.unit.stored import basin, store_sweep
@@ -52,6 +53,15 @@ def test_verbs_name_the_address(
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not str(path).startswith(machine)]
     assert not [path for path in written if machine.encode() in path.read_bytes()]
     assert len(os.listdir(tmp_path / "other" / "buckets")) == 1
+
+
+def test_the_viewer_refuses_a_folder_without_studies(
+    sweep: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "serve", lambda *call: None)
+    nowhere = f"{sweep.partition('/studies/')[0]}/nowhere"
+    assert main(["view", nowhere]) == 2
+    assert capsys.readouterr().err.startswith(f"error: path={nowhere}: there is no study in that folder")
 
 
 def test_report_prints_the_address_and_the_file(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:

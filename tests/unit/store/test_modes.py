@@ -132,6 +132,22 @@ def test_a_folder_that_another_user_may_not_read_is_named(tmp_path: Path) -> Non
 
 
 @needs_two_users
+def test_the_viewer_does_not_show_closed_folders_as_empty_ones(tmp_path: Path) -> None:
+    folder = reachable_folder(tmp_path, 0o755)
+    outs = [folder / name for name in ("700", "711", "755")]
+    for out in outs:  # the study in each is closed
+        store_sweep(out, basin(0.25), directions=1)
+        out.chmod(int(out.name, 8))
+    calls = [["view", argument] for out in outs for argument in (str(out), f"out={out}")]
+    code = "from orchestrator.report.viewer import serve; serve.serve = lambda *call: None"
+    code += "\nfrom orchestrator.cli.main import main; print([int(main(call)) for call in {!r}])"
+    done = nobody_runs(code.format([*calls, ["view", f"out={tmp_path / 'new'}"]]))
+    assert done.stdout == f"{[2] * len(calls) + [0]}\n"
+    for line, out in zip(done.stderr.splitlines(), (out for out in outs for _ in range(2)), strict=True):
+        assert line.startswith(f"error: path={out}") and "let its owner open it to you" in line
+
+
+@needs_two_users
 def test_another_user_reads_a_shared_study(tmp_path: Path) -> None:
     out = reachable_folder(tmp_path, 0o755)
     part = write_part(Study.create(out, INFO, StudyMode.shared), "ours")
