@@ -6,6 +6,7 @@ each page requests nothing.
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from orchestrator.report.viewer.catalog import StudyCatalog
 from orchestrator.report.viewer.listing_page import VIEWER_FOLDER, listing_environment
 from orchestrator.report.viewer.sweep_view import SweepView
 from orchestrator.store.discovery import find_sweeps
+from orchestrator.store.files import DamagedFileError, translate_read_errors
 from orchestrator.utils.errors import UserError
 
 OPTION = "view.bundle"
@@ -74,32 +76,42 @@ def _write(catalog: StudyCatalog, bundle: Path, options: ReportConfig) -> list[s
             view = catalog.view(folder)
             while not view.fully_judged:
                 view = catalog.view(folder)
-        except UserError as error:
+            files = _sweep_files(view, options)
+        except (UserError, DamagedFileError) as error:
             problems.append(str(error))
             continue
         names.add(name)
-        _write_sweep(view, bundle / "sweeps" / name[0] / name[1], options)
+        for file, content in files.items():
+            path = bundle / "sweeps" / name[0] / name[1] / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     if not names:
         raise UserError("view", catalog.root, f"no sweep there can be shown: {'; '.join(problems)}")
     rows = [row for row in catalog.listing(patience=None).rows if (row["study"], row["sweep"]) in names]
-    _write_text(bundle / "index.html", _list_page(rows))
+    (bundle / "index.html").write_text(_list_page(rows), encoding="utf-8", newline="")
     return problems
 
 
-def _write_sweep(view: SweepView, folder: Path, options: ReportConfig) -> None:
-    """Write the page, the figures and the landscape of one sweep."""
-    folder.mkdir(parents=True)
+def _sweep_files(view: SweepView, options: ReportConfig) -> dict[str, bytes]:
+    """Return the page, the figures and the landscape of one sweep by the names of their files.
+
+    Raises:
+        UserError: Something stored cannot be read.
+        DamagedFileError: Something stored does not verify.
+    """
     stored = view.stored
     evidence = collect_evidence(stored, options.reveal, options.max_generations)
     content = page_content(stored, view.frame, view.summary, evidence)
     content |= {"warnings": [*view.warnings, *content["warnings"]], "name": stored.folder.path.name}
     content["files"] = [*content["files"], LANDSCAPE]
     page = render.render_page(content, evidence.to_json(), render.template_environment(VIEWER_FOLDER), "bundled.html")
-    _write_text(folder / "index.html", page)
+    landscape = io.StringIO(newline="")
+    to_csv(view.frame, landscape)
+    files = {"index.html": page.encode(), LANDSCAPE: landscape.getvalue().encode()}
     for name in figure_files(stored.folder):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(stored.folder.path / name, folder / name)
-    to_csv(view.frame, folder / LANDSCAPE)
+        with translate_read_errors(stored.folder.path / name):
+            files[name] = (stored.folder.path / name).read_bytes()
+    return files
 
 
 def _list_page(rows: list[dict[str, Any]]) -> str:
@@ -115,7 +127,3 @@ def _list_page(rows: list[dict[str, Any]]) -> str:
         index="index.html",
         **render.inline(scripts, styles),
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")

@@ -172,6 +172,19 @@ def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "other").exists()
 
 
+def test_a_bundle_leaves_out_a_sweep_of_which_a_file_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (store_sweep(tmp_path / "studies", basin(0.25), model=name, directions=1) for name in "ab")
+    unreadable = second / "figures" / "landscape.svg"
+    unreadable.mkdir(parents=True)
+    target = tmp_path / "site"
+    assert main(["view", str(tmp_path / "studies"), f"bundle={target}", "--json"]) == 1
+    (left_out,) = read_documents(capsys.readouterr().out)["left_out"]
+    assert left_out == f"out={unreadable}: cannot be read (Is a directory)"
+    assert [page.parent.parent.name for page in target.glob("sweeps/*/*/index.html")] == [first.parents[1].name]
+
+
 def test_sweeps_are_compared_side_by_side_at_an_address_that_works_with_the_token(tmp_path: Path) -> None:
     folders = [
         store_sweep(tmp_path / "studies", basin(r), model=f"m{r}", probes=PROBES, directions=1) for r in (0.1, 0.4)
