@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _list_page(rows: list[dict[str, Any]]) -> str:
         sweeps=rows,
         total=len(rows),
         count=f"{len(rows):,} sweeps",
+        taken=time.time(),
         root="",
         index="index.html",
         **render.inline(scripts, styles),

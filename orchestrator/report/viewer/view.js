@@ -39,7 +39,7 @@
         : "No sweep yet: `python -m orchestrator run` creates one.";
     };
     const localTimes = () => {
-      for (const time of table.querySelectorAll("time"))
+      for (const time of document.querySelectorAll("time"))
         time.textContent = new Date(time.dateTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
     };
     const unchanged = (newer) => newer.dataset.total === table.dataset.total && newer.tBodies[0].innerHTML === received;

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,8 +152,10 @@ def test_figures_and_the_landscape_can_be_saved(folder: Path, address: str) -> N
 def test_a_bundle_replaces_bundles_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target, studies = tmp_path / "site", folder.parents[2]
     call = ["view", str(studies), f"bundle={target}"]
-    before = files(studies)
+    before, began = files(studies), int(time.time())
     assert main(call) == 0 and capsys.readouterr().out.strip() == str(target / "index.html")
+    (taken,) = re.findall(r'as they were on <time datetime="([^"]+)">', (target / "index.html").read_text())
+    assert began <= datetime.datetime.fromisoformat(taken).timestamp() <= time.time()
     page = target / f"{path_of(folder)[1:]}/index.html"
     assert "Here is a list …" in page.read_text() and "Here is a list of" not in page.read_text()
     assert {path.name for path in page.parent.iterdir()} >= {"index.html", "landscape.csv"}
