@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _UNFOLDED = 100_000
 """Columns of an output that is no terminal: names and addresses in tables stay whole."""
 
+_FIRST = 9
+"""Minimum width of the first column of a table, if the others are not folded."""
+
 
 def stderr_console() -> Console:
     """Return a console that writes to stderr, or nowhere if the command line asks for warnings only."""
@@ -75,22 +78,46 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells are plain text without markup. They are folded on terminals only."""
+    """Print a table; cells are plain text without markup.
+
+    They are folded on terminals only, those of the first column rather than numbers and intervals.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from orchestrator.utils.safe_console import SafeConsole
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
     console = SafeConsole()
     if not console.is_terminal:
         console.width = _UNFOLDED
+    rows = [[shown(cell) for cell in row] for row in rows]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading, width in zip(headings, _column_widths(headings, rows, console.width), strict=True):
+        table.add_column(heading, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _column_widths(headings: Sequence[str], rows: Sequence[Sequence[str]], space: int) -> list[int | None]:
+    """Return the widths of a table's columns in characters, None for those that share what is left.
+
+    In a table that is too wide for `space`, only the first column gets what is left: the others are as wide as their
+    longest word, number or interval. If that leaves less than _FIRST for it, all widths are None.
+    """
+    from rich.cells import cell_len
+
+    def unfolded(cell: str) -> int:
+        return max(map(cell_len, [cell] if any(map(str.isdecimal, cell)) else cell.split()), default=0)
+
+    columns = list(zip(*rows, strict=True))
+    space -= 2 * len(headings)  # between columns and at both edges
+    if sum(max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)) <= space:
+        return [None] * len(headings)
+    words = [max(map(cell_len, heading.split()), default=0) for heading in headings]
+    widths = [max(word, *map(unfolded, column)) for word, column in zip(words, columns, strict=True)][1:]
+    return [None, *widths] if sum(widths) + _FIRST <= space else [None] * len(headings)
 
 
 def print_results(folder: SweepFolder, as_json: bool) -> None:

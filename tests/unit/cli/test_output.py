@@ -38,6 +38,22 @@ def test_tables_on_a_terminal_are_folded_and_lose_nothing(
     assert "".join(lines[3:]).replace(" ", "").replace("1.0", "") == name
 
 
+def test_numbers_and_intervals_stay_on_one_line_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("first", "second-model-with-a-long-name")
+    sweeps = [str(store_sweep(tmp_path, basin(0.25), model=name, directions=3, steps=4)) for name in names]
+    assert main(["compare", *sweeps]) == 0
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    tables = [line for line in lines if line.startswith(" ")]
+    assert max(map(len, tables)) <= 80
+    assert [line for line in tables if re.search(r"[\d.]+ to [\d.]+.* [\d.]+ to [\d.]+", line)]
+    assert [line for line in tables if re.search(r"line 0 at -0\.5 .* -[\d.]+ to [\d.]+ ", line)]
+    assert not [line for line in tables if re.search(r" to *$|^ *[\d.]+ *$", line)]
+
+
 @pytest.mark.parametrize("verb", ["verify", "compact"])
 def test_reading_a_whole_study_shows_how_far_it_is(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
