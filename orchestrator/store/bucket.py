@@ -80,9 +80,16 @@ class Bucket:
         return [self._name(entry["name"]) for entry in entries if entry["type"] == "directory"]
 
     def exists(self, name: str) -> bool:
-        """Return whether there is an object of this name."""
-        with self._explained():
-            return bool(self._fs.isfile(self._path(name)))
+        """Return whether there is an object of this name that may be read."""
+        with self._explained():  # `isfile` of fsspec takes every error for the answer no
+            try:
+                return bool(self._fs.info(self._path(name))["type"] == "file")
+            except PermissionError:  # keys may be for one folder, and its parents are asked about too
+                return False
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                return False
 
     def read(self, name: str) -> bytes | None:
         """Return the content of an object; None if there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_a_missing_bucket_and_a_missing_server_are_named(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"cannot be used at the moment \(EndpointConnectionError\)"):
         Bucket("s3://bucket/studies").folders()
+
+
+def test_a_server_that_cannot_be_reached_is_not_taken_for_a_missing_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket("s3://bucket/studies")
+    info = Mock(side_effect=[FileNotFoundError(), PermissionError(), ConnectionError()])
+    monkeypatch.setattr(bucket._fs, "info", info)
+    assert not bucket.exists("a") and not bucket.exists("a")
+    with pytest.raises(StorageError, match=r"cannot be used at the moment \(ConnectionError\)"):
+        bucket.exists("a")
+    assert info.call_args_list == [call("bucket/studies/a")] * 3
 
 
 def test_a_wrong_key_is_refused_and_never_shown(ceph: Store, use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
