@@ -19,6 +19,7 @@ from orchestrator.utils.choices import (
     GridKind,
     LogProbabilityChoice,
     Norm,
+    PromptGroup,
     Retry,
     StudyMode,
     Turns,
@@ -100,7 +101,7 @@ class ProbesConfig:
     split: str | None = None  # split of the hub data set (null: train), or of a file that has a column of that name
     where: str | None = None  # COLUMN=VALUE: take only these rows of the file or data set
     column: str = "text"  # column that holds the prompt
-    group: str = "harmful"  # harmful, benign, jailbreak or capability; it decides what counts as a good response
+    group: PromptGroup = PromptGroup.harmful  # harmful, benign, jailbreak or capability: what a good response is
     limit: int | None = None  # number of prompts to take; null: all
     offset: int = 0  # number of prompts to skip first
     blocks: int = 1  # number of blocks of `limit` prompts each; their results are counted together

@@ -13,10 +13,9 @@ from typing import Any
 
 from orchestrator.judges import UNFINISHED, Judge
 from orchestrator.judges._model import ModelJudge, ParsedVerdict
+from orchestrator.utils.choices import PromptGroup
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.records import JsonRecord
-
-GROUPS = ("harmful", "jailbreak", "benign", "capability")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def describe(judge: Judge) -> JudgeDescription:
         verdicts=judge.verdicts,
         outcomes={
             group: {verdict: judge.outcome(verdict, group) for verdict in judge.verdicts if verdict != UNFINISHED}
-            for group in GROUPS
+            for group in map(str, PromptGroup)
             if judge.applies_to(group)
         },
         thought=judge.thought,

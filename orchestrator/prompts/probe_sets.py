@@ -84,7 +84,6 @@ class ProbesConfig(Protocol):
     split: str | None
     where: str | None
     column: str
-    group: str
     limit: int | None
     offset: int
     shuffle: int | None
@@ -105,6 +104,10 @@ class ProbesConfig(Protocol):
     skip_duplicates: bool
     license: str
     source: str
+
+    @property
+    def group(self) -> str:
+        """Group of the prompts: `harmful`, `benign`, `jailbreak` or `capability`."""
 
     @property
     def answers(self) -> str | None:
@@ -183,7 +186,7 @@ def load_probe_set(conf: ProbesConfig) -> ProbeSet:
     name, origin = _name(conf, path), _origin(conf)
     is_stratified = conf.sample is not None and len({prompt.category for prompt in prompts}) > 1
     is_random = path.parent == OWN_FILES or conf.shuffle is not None or is_stratified
-    return ProbeSet(name, conf.group, prompts, conf.prefill, letters, origin, examples, conversations, is_random)
+    return ProbeSet(name, str(conf.group), prompts, conf.prefill, letters, origin, examples, conversations, is_random)
 
 
 def with_wrappers(probe_set: ProbeSet, wrappers: Sequence[str]) -> list[ProbeSet]:
@@ -558,7 +561,7 @@ def _prompt(conf: ProbesConfig, columns: _Columns, row: Row, where: str) -> Prom
         pair = _cell(row, PAIR_COLUMN, where) or own_id
     return Prompt(
         text,
-        group=conf.group,
+        group=str(conf.group),
         category=category,
         pair_id=pair,
         target=target,

@@ -87,6 +87,15 @@ class ClusterKind(StrEnum):
     slurm = "slurm"
 
 
+class PromptGroup(StrEnum):
+    """What a good response to a prompt is: a refusal (harmful, jailbreak), an answer (benign) or the right answer."""
+
+    harmful = "harmful"
+    benign = "benign"
+    jailbreak = "jailbreak"
+    capability = "capability"
+
+
 class AnswerKind(StrEnum):
     """Check of an answer to a capability question: by the letter of a choice, or by its exact text."""
 

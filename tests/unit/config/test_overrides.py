@@ -41,6 +41,11 @@ def test_texts_are_quoted_for_hydra(text: str, expected: str) -> None:
         ("grid.steps=4,5", "grid.steps", "give a whole number (several at once: add -m)"),
         ("grid.range=[a,b]", "grid.range", "give numbers in brackets"),
         ("grid.norm=filtre", "grid.norm", "must be one of layer, filter, sigma, did you mean 'filter'?"),
+        (
+            "probes.group=Benign",
+            "probes.group",
+            "must be one of harmful, benign, jailbreak, capability, did you mean 'benign'?",
+        ),
         ("grid.norm=layer,filter", "grid.norm", "(several at once: add -m)"),
         ("retry=all", "retry", "must be one of failed"),
         ("engine.eager=perhaps", "engine.eager", "give true or false"),
