@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,10 +77,12 @@ def _run(arguments: Sequence[str]) -> int:
     if {"--version", "-V"} & set(arguments):
         from importlib.metadata import version
 
-        print(version("safety-landscape"))
+        with _naming_missing_library("--version"):
+            print(version("safety-landscape"))
         return ExitCode.COMPLETE
     if not arguments or arguments[0] == "help" or {"--help", "-h"} & set(arguments):
-        return _help(arguments)
+        with _naming_missing_library("help"):
+            return _help(arguments)
     name, *rest = arguments
     if name not in VERBS:
         raise _no_such_verb(name)
@@ -98,15 +100,23 @@ def _run_verb(name: str, call: Call) -> int:
         UserError: A file or folder is closed to this user, or a library is not installed for this Python.
         PermissionError: Something else than a file is closed to this user.
     """
+    with _naming_missing_library(name):
+        try:
+            if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
+                raise ModuleNotFoundError(name="ray")
+            return VERBS[name](call)
+        except PermissionError as error:  # such as another user's folder
+            if error.filename is None:
+                raise
+            remedy = f"cannot be used ({error.strerror}): name another one, or let its owner open it to you"
+            raise UserError("path", error.filename, remedy) from error
+
+
+@contextlib.contextmanager
+def _naming_missing_library(name: str) -> Iterator[None]:
+    """Raise UserError if a verb or flag needs a library that is not installed for this Python."""
     try:
-        if name in ("run", "plan", "geometry", "models") and find_spec("ray") is None:  # before anything is done
-            raise ModuleNotFoundError(name="ray")
-        return VERBS[name](call)
-    except PermissionError as error:  # such as another user's folder
-        if error.filename is None:
-            raise
-        remedy = f"cannot be used ({error.strerror}): name another one, or let its owner open it to you"
-        raise UserError("path", error.filename, remedy) from error
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         is_bare = find_spec("hydra") is None  # this Python lacks what every verb needs
