@@ -24,7 +24,7 @@ import psutil
 
 from orchestrator.store.files import DamagedFileError, json_bytes, publish_json, read_json
 from orchestrator.store.records import MAX_TIME
-from orchestrator.store.working_copy import LeaseChain, working_copy
+from orchestrator.store.working_copy import LEASES, LeaseChain, working_copy
 from orchestrator.sweep.tasks import parse_part
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError
@@ -141,7 +141,7 @@ class Lease:
     def _overlapping(self) -> list[dict[str, Any]]:
         """Return the leases of other drivers on an overlapping part, stale or not, unless their process has ended."""
         self._look()
-        leases = map(_read, sorted({*self._path.parent.glob("lease*.json"), self._path}))
+        leases = map(_read, sorted({*self._path.parent.glob(LEASES), self._path}))
         others = (held for held in leases if held is not None and held["name"] != self._name and not _has_ended(held))
         return [held for held in others if not _are_disjoint(self._part, held.get("part"))]
 
@@ -205,7 +205,7 @@ def holders(folder: Path, *also: Path) -> list[dict[str, Any]]:
         folder: The sweep's folder.
         also: Leases that are read even if a stale listing does not show them.
     """
-    paths = sorted({*folder.glob("lease*.json"), *also})
+    paths = sorted({*folder.glob(LEASES), *also})
     return [held for held in map(holder, paths) if held is not None]
 
 

@@ -16,6 +16,7 @@ from orchestrator.store.files import publish
 from orchestrator.store.study import Study
 from orchestrator.store.tracking_log import TRACKING
 from orchestrator.store.verification import SIGNED, DamageFinding
+from orchestrator.store.working_copy import LEASES
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.hashing import file_sha256
 
@@ -129,7 +130,7 @@ def _hashes(root: Path) -> dict[str, str]:
     hashes = {}
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
-        is_lease = len(inside.parts) == 3 and inside.parts[0] == "sweeps" and path.match("lease*.json")
+        is_lease = len(inside.parts) == 3 and inside.parts[0] == "sweeps" and path.match(LEASES)
         is_tracking = inside.parts[0] == "sweeps" and inside.parts[2:3] == (TRACKING,)
         if is_tracking:
             continue

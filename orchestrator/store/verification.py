@@ -15,6 +15,7 @@ from orchestrator.store.log_probabilities import LogProbabilities
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.schemas import GENERATIONS, JUDGEMENTS
 from orchestrator.store.study import Study, StudyInfo
+from orchestrator.store.working_copy import LEASES
 from orchestrator.utils.console import Progress, ignore_progress
 from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FormatError, parse_json_object
@@ -88,7 +89,7 @@ REMEDIES = {
 def file_kind(study: Study, path: Path) -> str:
     """Return the key of REMEDIES that a file of a study belongs to."""
     inside = path.relative_to(study.root).parts
-    name = "lease" if path.match("sweeps/*/lease*.json") else path.name
+    name = "lease" if path.match(f"sweeps/*/{LEASES}") else path.name
     return next((kind for kind in (inside[0], name, path.parent.name) if kind in REMEDIES), "results")
 
 
@@ -207,7 +208,7 @@ def _check_sweep_file(path: Path, below: Sequence[str]) -> None:
     match below:
         case ["sweep.json" | "summary.json"] | ["runs" | "judges", _]:
             read_json(path)
-        case [name] if name.startswith("lease") and path.suffix == ".json":
+        case [_] if path.match(LEASES):
             read_json(path)
         case ["landscape.parquet"]:
             read_table(path)

@@ -40,6 +40,9 @@ ETAGS = ".etags.json"
 THREADS = 16
 """Number of objects that are downloaded at the same time."""
 
+LEASES = "lease*.json"
+"""Names of the files of leases in a sweep's folder: on the sweep, and on its parts."""
+
 LEASE = re.compile(r"(?P<lease>(?:.*/)?lease(?:-\d+of\d+)?\.json)\.(?P<number>\d{9})")
 """Names of the objects of a lease, see `LeaseChain`."""
 
@@ -116,7 +119,7 @@ class WorkingCopy:
         objects = {name: entry for name, entry in self.bucket.objects(prefix).items() if LEASE.fullmatch(name)}
         current = _current_leases(objects)
         held = {lease: name for lease, (name, entry) in current.items() if entry.size > 0}
-        for path in folder.glob("lease*.json"):
+        for path in folder.glob(LEASES):
             if self._name(path) not in held:
                 path.unlink(missing_ok=True)
         for lease, name in held.items():
