@@ -21,7 +21,7 @@ from orchestrator.analysis.calibration import (
     why_not_covered,
 )
 from orchestrator.judges import Judge
-from orchestrator.prompts.probe_files import FORMATS
+from orchestrator.prompts.probe_files import FORMATS, check_is_table
 from orchestrator.scoring.panel import degeneracy_judge, load_judge
 from orchestrator.scoring.text_judges import score_missing
 from orchestrator.scoring.verdicts import outcomes
@@ -62,8 +62,7 @@ def read_labels(path: Path) -> Labels:
     """
     rows: dict[str, tuple[str, str]] = {}
     labels = Labels(path, rows)
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise labels.error("is not a .csv or .jsonl file: save the labels as one of them")
+    check_is_table(FIELD, path, "labels")
     try:
         for place, response_id, label in _read_rows(path):
             if label not in IS_DEGENERATE:

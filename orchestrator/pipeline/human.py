@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.prompts.probe_files import FORMATS
+from orchestrator.prompts.probe_files import FORMATS, check_is_table
 from orchestrator.report.csv_export import to_csv
 from orchestrator.scoring.human import ResponseKey, distinct_responses, unlabeled
 from orchestrator.store.human_verdicts import (
@@ -77,8 +77,7 @@ def import_verdicts(stored: StoredSweep, path: Path, annotator: str | None) -> i
     Raises:
         UserError: The file cannot be read, a row names no response of the sweep, or a verdict is unknown.
     """
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise UserError(IMPORT_FIELD, path, "is not a .csv or .jsonl file: save the verdicts as one of them")
+    check_is_table(IMPORT_FIELD, path, "verdicts")
     known = {"-".join(key): key for key in distinct_responses(stored)}
     current = {(v.prompt_id, v.response_id, v.annotator): v.verdict for v in read_verdicts(stored.study)}
     seen: dict[tuple[ResponseKey, str], str] = {}

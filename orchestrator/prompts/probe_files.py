@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.utils.errors import UserError
 from orchestrator.utils.parsing import FOREIGN_DIGITS, FormatError, parse_json
 from orchestrator.utils.subprocesses import first_line
 
@@ -226,14 +227,18 @@ FORMATS = {
 
 _DECOMPRESS, _SAVE = "decompress it first", "save the sheet as CSV (UTF-8)"
 
-OTHER_SUFFIXES = {
+_NOT_TABLES = {
     **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _DECOMPRESS),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), _SAVE),
     ".tsv": "rename it to .csv, where tabs separate columns too",
     ".ndjson": "rename it to .jsonl",
+}
+
+OTHER_SUFFIXES = {
+    **_NOT_TABLES,
     ".txt": "rename it to .csv, put a first line `prompt` into it, and quote lines that have commas",
 }
-"""Remedies for files with other suffixes."""
+"""Remedies for files of probes with other suffixes."""
 
 MARKS = {
     b"\x1f\x8b": f"is compressed with gzip: {_DECOMPRESS}",
@@ -244,3 +249,20 @@ MARKS = {
 """First bytes of files that are no text -> what they are and what to do."""
 
 LONGEST_MARK = max(map(len, MARKS))
+
+
+def check_is_table(field: str, path: Path, content: str) -> None:
+    """Check that a file of labels or verdicts is CSV or JSONL by its suffix.
+
+    Args:
+        field: The option that named the file.
+        path: The file.
+        content: What it contains, for the message.
+
+    Raises:
+        UserError: It has another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
+        remedy = _NOT_TABLES.get(suffix, f"save the {content} as one of them")
+        raise UserError(field, path, f"is not a .csv or .jsonl file: {remedy}")

@@ -164,7 +164,8 @@ def assert_refused(sweep: Path, path: Path, expected: str, capsys: pytest.Captur
         ("mine.csv", "response_id,label\nx\n", "row 1 has 1 fields, the header has 2"),
         ("mine.jsonl", "{\n", "line 1"),
         ("mine.csv", "", "holds no labels"),
-        ("mine.txt", "", "not a .csv or .jsonl file"),
+        ("mine.txt", "", "not a .csv or .jsonl file: save the labels as one of them"),
+        ("mine.tsv", "", "not a .csv or .jsonl file: rename it to .csv, where tabs separate columns too"),
         ("missing.csv", None, "there is no such file"),
     ],
 )
