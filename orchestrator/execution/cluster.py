@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
-from orchestrator.execution.joined_cluster import HeadProbe, is_listening
+from orchestrator.execution.joined_cluster import HeadProbe, answers, is_listening
 from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.execution.session_processes import (
     agents_end_with_driver,
@@ -173,6 +173,8 @@ def _join(address: str) -> None:
     from ray.exceptions import AuthenticationError
 
     try:
+        if not answers(address):
+            raise ConnectionError  # Ray would try for ten minutes, without a word
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         remedy = "no Ray cluster answers there; start one with `ray start --head`"

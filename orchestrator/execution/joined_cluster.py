@@ -1,4 +1,4 @@
-"""Notice that a cluster which was joined no longer answers, before Ray ends the driver without a word.
+"""Notice that a cluster does not answer, or no longer, before Ray waits or ends the driver without a word.
 
 Its processes belong to others, so only their sockets can be observed.
 """
@@ -51,6 +51,19 @@ class HeadProbe:
             elif self._refused_since is None:
                 self._refused_since = now
         return self._refused_since is not None and now - self._refused_since >= HEAD_PATIENCE
+
+
+def answers(address: str) -> bool:
+    """Return whether the head at `HOST:PORT` stops refusing connections within HEAD_PATIENCE seconds.
+
+    True also for an address that no connection can check, such as `auto`.
+    """
+    end = time.monotonic() + HEAD_PATIENCE
+    while _refuses(address):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(1.0)
+    return True
 
 
 def _refuses(address: str) -> bool:

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.execution import cluster, joined_cluster
+from orchestrator.execution.cluster import ClusterSpec
 from orchestrator.execution.joined_cluster import HeadProbe
+from orchestrator.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,16 @@ def test_the_ends_of_raylet_and_head_are_seen(tmp_path: Path, monkeypatch: pytes
     assert cluster.ended_process() == "gcs_server"
     raylet.close()  # as when its process is killed: the file stays
     assert Path("raylet").exists() and cluster.ended_process() == "raylet"
+
+
+def test_a_cluster_that_does_not_answer_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own attempts take ten minutes, and print nothing."""
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert joined_cluster.answers(address)
+    with pytest.raises(UserError, match="no Ray cluster answers there"), cluster.session(ClusterSpec("ray", address)):
+        pass
 
 
 def test_a_head_that_is_started_again_in_time_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
