@@ -44,6 +44,7 @@ from orchestrator.store.parts import TaskParts
 from orchestrator.store.runs import new_run_name
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.uploads import LogUploads
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.tasks import NONFINITE, Prompt, PromptSet, Task, Visit, visits
 from orchestrator.sweep.thoughts import Answers
@@ -367,6 +368,7 @@ def _generate_answers(
     events = answer_study.events(run)
     done = 0
     with (
+        LogUploads(judged, run, answer_study),
         console.status("") as status,
         cluster.session(cluster.ClusterSpec.from_config(judge_config.cluster), judged.ray_logs_path(run)),
         watched(console),

@@ -25,6 +25,7 @@ from orchestrator.store.parts import TaskKey
 from orchestrator.store.runs import engines_of, new_run_name
 from orchestrator.store.study import StudyInfo
 from orchestrator.store.sweep_folder import StoredSweep
+from orchestrator.store.uploads import LogUploads
 from orchestrator.sweep.continuations import Continuation, ContinuationBatch
 from orchestrator.utils.choices import EngineKind, LogProbabilityChoice
 from orchestrator.utils.errors import UserError
@@ -167,6 +168,7 @@ def _run(
     run = new_run_name()
     events = stored.study.events(run)
     with (
+        LogUploads(stored.folder, run),
         redirect_output(console, stored.folder.log_path(run)) as terminal,
         ProgressDisplay(0, terminal) as display,
         cluster.session(cluster.ClusterSpec.from_config(config.cluster), stored.folder.ray_logs_path(run)),

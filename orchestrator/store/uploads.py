@@ -15,6 +15,7 @@ from types import TracebackType
 
 from orchestrator.store.errors import StorageError
 from orchestrator.store.files import DamagedFileError, read_json
+from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import SweepFolder
 from orchestrator.store.tracking_log import TRACKING
 from orchestrator.store.working_copy import Signature, file_signature, working_copy
@@ -37,10 +38,14 @@ class LogUploads:
 
     Args:
         folder: The sweep's folder.
+        run: A run that has no record in the folder, such as that of a model judge: only its files are uploaded. None:
+            those of all runs of the sweep on this host, and those of trackers.
+        study: The study with the events of `run`. None: the sweep's.
     """
 
-    def __init__(self, folder: SweepFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: SweepFolder, run: str | None = None, study: Study | None = None) -> None:
+        self._folder, self._run = folder, run
+        self._study = study or folder.study
         self._copy = working_copy(folder.study.out)
         self._ended = threading.Event()
         self._uploaded: dict[Path, tuple[Signature, float]] = {}  # the state that was uploaded, and when
@@ -82,13 +87,20 @@ class LogUploads:
                 self._uploaded[path] = seen, time.monotonic()
 
     def _files(self) -> Iterator[Path]:
-        """Yield the files of trackers, and the events and logs of the sweep's runs on this host."""
+        """Yield the files to upload, some of which may not exist yet."""
+        if self._run is not None:
+            yield from self._files_of(self._run)
+            return
         yield from _files_in(self._folder.path / TRACKING)
         for record in self._folder.path.glob("runs/*.json"):
             if self._is_from_here(record):
-                yield self._folder.study.events(record.stem).path
-                yield self._folder.log_path(record.stem)
-                yield from _files_in(self._folder.ray_logs_path(record.stem))
+                yield from self._files_of(record.stem)
+
+    def _files_of(self, run: str) -> Iterator[Path]:
+        """Yield the events and logs of a run."""
+        yield self._study.events(run).path
+        yield self._folder.log_path(run)
+        yield from _files_in(self._folder.ray_logs_path(run))
 
     def _is_from_here(self, record: Path) -> bool:
         try:

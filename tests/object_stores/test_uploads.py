@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from tests.object_stores.ceph import Store
 from tests.unit.store.studies import INFO
 
 RUN, OTHER = "20260101T000000-00000000", "20260101T000000-11111111"
+JUDGING = "20260101T000000-22222222"
 
 
 class Run:
@@ -148,6 +150,19 @@ def test_the_end_waits_for_the_last_upload(
         run.append()
         threading.Timer(0.5, goes_on.set).start()
     assert order[0] == b"a line\n" and run.is_whole()
+
+
+def test_a_run_without_a_record_has_its_own_files_uploaded(run: Run) -> None:
+    """Such as that of a model judge, whose events are in another study."""
+    answers = Study.create(run.folder.study.out, dataclasses.replace(INFO, model="judge", fingerprint="other"))
+    files = answers.events(JUDGING).path, run.folder.log_path(JUDGING), run.folder.ray_logs_path(JUDGING) / "raylet.out"
+    with LogUploads(run.folder, JUDGING, answers):
+        run.append()
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("a line\n")
+    assert [run.stored(path) for path in files] == [b"a line\n"] * 3
+    assert not any(map(run.stored, run.files))
 
 
 def test_nothing_is_done_on_a_file_system(tmp_path: Path) -> None:
