@@ -94,7 +94,11 @@ def _csv_rows(path: Path, _: list[str]) -> Iterator[tuple[int, Row]]:
     records = _csv_records(path, delimiter, skip)
     header = _csv_header(records)
     for number, record in enumerate(records, 1):
-        if len(record) != len(header):
+        if len(record) < len(header):
+            raise ValueError(
+                f"row {number} has {len(record)} of the header's {len(header)} fields: add the missing ones"
+            )
+        if len(record) > len(header):
             marks = DELIMITERS.get(delimiter, "delimiters")
             raise ValueError(f"row {number} has {len(record)} fields, the header has {len(header)}: quote its {marks}")
         yield number, dict(zip(header, record, strict=True))

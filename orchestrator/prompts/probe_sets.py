@@ -366,7 +366,7 @@ def _read_prompts(conf: ProbesConfig, path: Path, conversations: dict[str, Conve
     if filters:
         rows = select_rows(rows, filters)
     if conf.skip_empty:
-        rows = without_blank(rows, columns.text)
+        rows = without_blank(rows, columns.text, path)
     if conf.skip_duplicates:
         rows = without_duplicates(rows, [name for name in (columns.text, columns.context) if name], path)
     if columns.is_chat:

@@ -74,11 +74,16 @@ def select_rows(rows: NumberedRows, filters: dict[str, str]) -> Iterator[tuple[i
             yield number, row
 
 
-def without_blank(rows: NumberedRows, column: str) -> Iterator[tuple[int, Row]]:
-    """Yield the rows with something else than whitespace in a column."""
+def without_blank(rows: NumberedRows, column: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the rows with something else than whitespace in a column; log how many have not."""
+    blank = 0
     for number, row in rows:
         if (cell_text(row.get(column)) or "").strip():
             yield number, row
+        else:
+            blank += 1
+    if blank:
+        logger.info("%s: %d of its rows have no prompt and are left out", path.name, blank)
 
 
 def without_duplicates(rows: NumberedRows, columns: Sequence[str], path: Path) -> Iterator[tuple[int, Row]]:
@@ -92,4 +97,4 @@ def without_duplicates(rows: NumberedRows, columns: Sequence[str], path: Path) -
         seen.add(key)
         yield number, row
     if repeats:
-        logger.info("%s: %d rows repeat an earlier prompt and are left out", path.name, repeats)
+        logger.info("%s: %d of its rows repeat an earlier prompt and are left out", path.name, repeats)

@@ -161,7 +161,7 @@ def assert_refused(sweep: Path, path: Path, expected: str, capsys: pytest.Captur
             "response_id,label\nx,complied\ny,refused\nx,complied\n",
             "row 3 labels the response of row 1 again",
         ),
-        ("mine.csv", "response_id,label\nx\n", "row 1 has 1 fields, the header has 2"),
+        ("mine.csv", "response_id,label\nx\n", "row 1 has 1 of the header's 2 fields"),
         ("mine.jsonl", "{\n", "line 1"),
         ("mine.csv", "", "holds no labels"),
         ("mine.txt", "", "not a .csv or .jsonl file: save the labels as one of them"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import logging
 import os
 import re
 import socket
@@ -252,10 +253,13 @@ def test_an_unused_column_of_contexts_in_a_data_set_is_told(
     assert "not used" not in caplog.text
 
 
-def test_blank_rows_and_duplicates_can_be_left_out(tmp_path: Path) -> None:
+def test_blank_rows_and_duplicates_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     path = tmp_path / "p.jsonl"
     write_jsonl(path, [{"text": text} for text in ("one", " \n", None, "one", "", "two", "one", "three")])
     assert texts(load_probe_set(Conf(path=str(path), skip_empty=True, skip_duplicates=True))) == ["one", "two", "three"]
+    assert "p.jsonl: 3 of its rows have no prompt and are left out" in caplog.text
+    assert "p.jsonl: 2 of its rows repeat an earlier prompt and are left out" in caplog.text
     window = Conf(path=str(path), skip_empty=True, skip_duplicates=True, offset=1, limit=2)
     assert texts(load_probe_set(window)) == ["two", "three"], "a window counts the rows that are left"
     with pytest.raises(UserError, match=r"lines 1 and 4.*skip_duplicates"):
@@ -273,6 +277,7 @@ BAD = {
     "no such target": ("p.csv", "text,kind\na,b\n", {"target": "start"}, "probes.target", "text, kind"),
     "column twice": ("p.csv", "text,text\na,b\n", {}, "probes.column", "several"),
     "empty text": ("p.csv", "text,n\na,1\n  ,2\n", {}, "probes.path", "row 2 is empty"),
+    "short": ("p.csv", "text,n\na,1\nb\n", {}, "probes.path", "row 2 has 1 of the header's 2 fields: add"),
     "ragged": ("p.csv", "text,n\na,1\nb,c,2\n", {}, "probes.path", "row 2 has 3 fields, the header has 2"),
     "open quote": ("p.csv", 'text\na\n"b\n', {}, "probes.path", "line 3 is not CSV"),
     "number": ("p.jsonl", '{"text": "a"}\n\n{"text": 4}\n', {}, "probes.path", "line 3 holds int 4"),
