@@ -19,6 +19,7 @@ from orchestrator.analysis.comparison.differences import (
     SweepHeadline,
 )
 from orchestrator.analysis.comparison.sweeps import ComparedSweep
+from orchestrator.analysis.results.scores import VisageIntervals
 from orchestrator.report.formatting import UNDEFINED, UNKNOWN, format_number, format_radius, format_visage
 
 SWEEP_HEADINGS = ("sweep", "VISAGE", "95% interval", "mean margin", "95% interval", "ASR at the origin", "radius")
@@ -27,18 +28,24 @@ _SIGNIFICANT = 0.05  # a corrected p-value below this is called a difference
 
 
 def sweep_row(sweep: SweepHeadline) -> tuple[str, ...]:
-    """Return the cells of one sweep in the table of sweeps, one for each of SWEEP_HEADINGS."""
+    """Return the cells of one sweep in the table of sweeps, one for each of SWEEP_HEADINGS.
+
+    Both intervals are over new directions and probes, as those of the differences.
+    """
     visage, margin = sweep.visage, sweep.margin
-    both = None if margin is None else margin.over.both
     return (
         sweep.name,
         format_visage(visage),
-        _interval(visage.low, visage.high),
+        _over_both(visage.over),
         format_number(None if margin is None else margin.value),
-        _interval(None, None) if both is None else _interval(both.low, both.high),
+        _over_both(None if margin is None else margin.over),
         format_number(sweep.origin_asr),
         format_radius(sweep.basin, 3),
     )
+
+
+def _over_both(over: VisageIntervals | None) -> str:
+    return _interval(None, None) if over is None else _interval(over.both.low, over.both.high)
 
 
 def difference_rows(pair: SweepDifference, most: int | None = None) -> list[tuple[str, ...]]:

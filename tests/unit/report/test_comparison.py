@@ -38,6 +38,17 @@ def test_the_command_line_prints_the_comparison_and_writes_page_and_csv(
     assert json.loads(capsys.readouterr().out)["schema"] == "comparison/1"
 
 
+def test_both_intervals_of_a_sweep_are_over_directions_and_probes(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path / "out", basin(0.15), "first")
+    sweep = compare(read_sweeps([folder, folder])).sweeps[0]
+    over = sweep.visage.over
+    assert over is not None and sweep.margin is not None
+    assert over.both.low != over.directions.low, "the two kinds must differ for this test to see one"
+    row = sweep_row(sweep)
+    for cell, both in ((row[2], over.both), (row[4], sweep.margin.over.both)):
+        assert cell == f"{both.low:.1f} to {both.high:.1f}"
+
+
 def test_what_is_undefined_or_not_tested_is_named_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = store_sweep(tmp_path / "out", basin(0.15), "first")
     second = store_sweep(tmp_path / "out", lambda node, i: False, "second", leave_out=lambda node: not node.alpha)
