@@ -79,7 +79,8 @@ def publish(out: Path, target: Path, write: Callable[[Path], object]) -> None:
         cause = _disk_error(error, outer)
         if cause is None:
             raise
-        remedy = f"cannot write there ({cause.strerror or cause}); nothing stored was changed"
+        place = cause.filename2 or cause.filename or target  # a study in `out` may be another user's
+        remedy = f"cannot write {place} ({cause.strerror or cause}); nothing stored was changed"
         raise StorageError("out", out, remedy) from error
     finally:
         with contextlib.suppress(OSError):

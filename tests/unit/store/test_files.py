@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -179,6 +180,18 @@ def test_a_read_only_disk_is_reported_and_can_be_read(tmp_path: Path) -> None:
             files.check_writable(out)
         assert all_rows(study) == rows(study, "p")  # although this study repairs damage
         assert damaged in study.problems
+
+
+def test_the_file_that_another_users_study_refuses_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder `out` itself may be open to this user."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    target = study.root / "notes.json"
+    with pytest.raises(StorageError, match=re.escape(f"cannot write {target} (Permission denied)")):
+        publish_json(study.out, target, {})
 
 
 def test_missing_permission_is_reported_and_not_taken_for_damage(study: Study) -> None:
