@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
-from orchestrator.execution.joined_cluster import HeadProbe, answers, is_listening
+from orchestrator.execution.joined_cluster import HeadProbe, answers, closed_folder, is_listening, resolved
 from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.execution.session_processes import (
     agents_end_with_driver,
@@ -172,21 +172,36 @@ def _join(address: str) -> None:
     import ray
     from ray.exceptions import AuthenticationError
 
+    named = address  # as messages show it
     try:
-        if not answers(address):
+        where = resolved(address)
+        if address == "auto":
+            named = f"auto ({where})"
+            logger.info(f"joins the Ray cluster at {where}")
+        if not answers(where):
             raise ConnectionError  # Ray would try for ten minutes, without a word
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        if folder := closed_folder(where):
+            remedy = (
+                f"that cluster belongs to another user, whose folder {folder} is closed to you: start your own with "
+            )
+            remedy += (
+                "`ray start --head` and set cluster.address to the HOST:PORT that it prints, or leave out cluster=ray"
+            )
+            raise UserError("cluster.address", named, remedy)
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        remedy = "no Ray cluster answers there; start one with `ray start --head`"
-        raise UserError("cluster.address", address, remedy) from error
+        remedy = (
+            "no Ray cluster answers there; start one with `ray start --head`, or set cluster.address to the HOST:PORT "
+        )
+        raise UserError("cluster.address", named, f"{remedy}of one that runs") from error
     except AuthenticationError as error:
         remedy = "that cluster requires another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its head's"
-        raise UserError("cluster.address", address, remedy) from error
+        raise UserError("cluster.address", named, remedy) from error
     except RuntimeError as error:
         if "ersion mismatch" not in str(error):
             raise
         message = " ".join(str(error).split())
-        raise UserError("cluster.address", address, f"that cluster runs other versions: {message}") from error
+        raise UserError("cluster.address", named, f"that cluster runs other versions: {message}") from error
 
 
 @contextlib.contextmanager

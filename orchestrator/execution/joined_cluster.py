@@ -1,14 +1,19 @@
-"""Notice that a cluster does not answer, or no longer, before Ray waits or ends the driver without a word.
+"""Notice that a cluster cannot be joined or no longer answers, before Ray waits or ends the driver without a word.
 
-Its processes belong to others, so only their sockets can be observed.
+Its processes belong to others, so only their sockets and command lines can be observed.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
 from pathlib import Path
+
+import psutil
+
+from orchestrator.utils.errors import UserError
 
 HEAD_INTERVAL = 5.0
 """Seconds between two connections to the head."""
@@ -53,25 +58,66 @@ class HeadProbe:
         return self._refused_since is not None and now - self._refused_since >= HEAD_PATIENCE
 
 
-def answers(address: str) -> bool:
-    """Return whether the head at `HOST:PORT` stops refusing connections within HEAD_PATIENCE seconds.
+def resolved(address: str) -> str:
+    """Return the `HOST:PORT` for which an address such as `auto` stands on this machine.
 
-    True also for an address that no connection can check, such as `auto`.
+    Raises:
+        ConnectionError: `auto` finds no cluster.
+        UserError: It is no address.
+    """
+    from ray._private import services
+
+    if address == "auto":
+        services.find_gcs_addresses.cache_clear()  # of a process that looked before
+        address = services.get_ray_address_from_environment(address, None)
+    if "://" in address:
+        return address
+    try:
+        return services.canonicalize_bootstrap_address(address) or address
+    except ValueError as error:
+        raise UserError("cluster.address", address, "is neither HOST:PORT nor `auto`") from error
+
+
+def answers(address: str) -> bool:
+    """Return whether the head at `HOST:PORT` accepts a connection within HEAD_PATIENCE seconds.
+
+    True also for an address that no connection can check, such as `local`.
     """
     end = time.monotonic() + HEAD_PATIENCE
-    while _refuses(address):
+    while _failure(address) is not None:
         if time.monotonic() >= end:
             return False
         time.sleep(1.0)
     return True
 
 
+def closed_folder(address: str) -> Path | None:
+    """Return the folder of logs of this machine's node of a cluster if this user cannot write there.
+
+    Ray aborts a process whose log it cannot open. None if the folder is open, or unknown because the node's process
+    cannot be seen.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if f"--gcs-address={address}" in words:
+            for word in words:
+                name, _, value = word.partition("=")
+                if name == "--session_dir" and not os.access(Path(value, "logs"), os.W_OK | os.X_OK):
+                    return Path(value, "logs")
+    return None
+
+
 def _refuses(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+    return isinstance(_failure(address), ConnectionRefusedError)
+
+
+def _failure(address: str) -> OSError | None:
+    """Return why a connection fails. None if it does not, or if the address has no port."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
-    except ConnectionRefusedError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return False
+    except OSError as error:
+        return error
+    except ValueError:
+        return None
+    return None

@@ -45,6 +45,46 @@ def test_a_cluster_that_does_not_answer_is_not_joined(monkeypatch: pytest.Monkey
         pass
 
 
+def test_auto_is_resolved_and_then_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.2:{port}")
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
+    with (
+        pytest.raises(UserError, match=rf"auto \(127.0.0.2:{port}\): no Ray cluster answers there"),
+        cluster.session(ClusterSpec("ray")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), socket.gaierror()])
+def test_a_head_that_cannot_be_reached_or_found_is_not_joined(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    assert not joined_cluster.answers("head:1")
+
+
+def test_text_without_a_port_is_refused() -> None:
+    with pytest.raises(UserError, match="is neither HOST:PORT nor `auto`"), cluster.session(ClusterSpec("ray", "head")):
+        pass
+
+
+def test_a_node_whose_folder_is_closed_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray aborts a process that cannot open its log there. Nothing is closed to root: the folder is missing instead."""
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
+    address = "127.0.0.2:1"
+    words = ["raylet", f"--gcs-address={address}", f"--session_dir={tmp_path}"]
+    processes = [SimpleNamespace(info={"cmdline": None}), SimpleNamespace(info={"cmdline": words})]
+    monkeypatch.setattr("psutil.process_iter", lambda names: processes)
+    monkeypatch.setattr(cluster, "answers", lambda address: True)
+    with pytest.raises(UserError, match="is closed to you"), cluster.session(ClusterSpec("ray", address)):
+        pass
+    (tmp_path / "logs").mkdir()
+    assert joined_cluster.closed_folder(address) is None
+
+
 def test_a_head_that_is_started_again_in_time_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, True, False, True, True])
     clock = iter([0.0, 39.0, 50.0, 60.0, 100.0])
