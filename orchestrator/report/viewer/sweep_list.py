@@ -5,6 +5,7 @@ A thread of its own reads the disk. A request waits for it briefly and then show
 
 from __future__ import annotations
 
+import fnmatch
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from orchestrator.store.parts import TaskKey, TaskParts
 from orchestrator.store.status import Status, examine
 from orchestrator.store.study import Study
 from orchestrator.store.sweep_folder import StoredSweep, SweepFolder
+from orchestrator.store.working_copy import LEASES
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
 
@@ -159,7 +161,7 @@ class SweepList:
         runs = sorted(signatures(f"{path}/runs", (".json",)).items())
         events = (snapshot.events.get(f"{run}l") for run, _ in runs)  # a run's log is .jsonl
         seen = (*sorted(files.items()), *runs, *events)
-        has_lease = any(name.startswith("lease") for name in files)
+        has_lease = bool(fnmatch.filter(files, LEASES))
         known, now = self._entries.get(folder.path), time.monotonic()
         if known is not None and has_lease and known.has_lease and now - known.read_at < RUNNING_EVERY:
             return known
