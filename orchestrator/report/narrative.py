@@ -362,11 +362,12 @@ def _goal(goal: GoalProgress, until: UntilOutcome) -> str:
 
 
 def _location(paths: Mapping[str, Path]) -> str:
-    """Return a sentence with the paths of the results. A space before the period lets users copy the path."""
+    """Return a sentence with the paths of the results. No punctuation touches a path, so that users can copy it."""
     folder, figure = paths.get("folder"), paths.get("figure")
     if folder is None:
-        return f"Figure: {figure} ." if figure else ""
-    return f"Results are in {folder}; figure: {figure} ." if figure else f"Results are in {folder} ."
+        return f"The figure {figure} shows the results." if figure else ""
+    shows = f" and the figure {figure} shows them" if figure else ""
+    return f"The folder {folder} holds the results{shows}."
 
 
 def _next_step(summary: SweepSummary) -> str:

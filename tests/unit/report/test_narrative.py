@@ -125,7 +125,16 @@ def test_the_interval_and_the_directions_needed_are_mentioned() -> None:
 
 
 def test_without_paths_the_paragraph_names_none() -> None:
-    assert "Results are in" not in paragraph(summarize(landscape(basin)))
+    text = paragraph(summarize(landscape(basin)))
+    assert "The folder" not in text and "The figure" not in text
+
+
+@pytest.mark.parametrize("names", [["folder"], ["figure"], ["folder", "figure"]])
+def test_no_punctuation_touches_a_path_or_stands_alone(names: list[str]) -> None:
+    text = paragraph(summarize(landscape(basin)), {name: PATHS[name] for name in names})
+    words = text.split()
+    assert {str(PATHS[name]) for name in names} <= {*words}
+    assert "." not in words
 
 
 def test_the_plan_for_a_precision_is_mentioned_with_its_cost() -> None:
