@@ -53,6 +53,10 @@ def load_blocks(config: Config, presets: Presets, blocks: int) -> list[list[Prob
         if not block:
             break
         loaded.append(block)
+    for probes, seen in chosen:
+        count, requested = len(seen), (probes.limit or 0) * config.probes.blocks
+        if count < requested:
+            logger.info("prompts of %s: only %d of the %d that probes.limit requests", probes.name, count, requested)
     if config.until.over == GoalOver.both and len(loaded) > 1:
         for probe_set in loaded[1]:
             if not probe_set.is_in_random_order:

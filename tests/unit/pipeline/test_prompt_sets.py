@@ -1,12 +1,15 @@
-"""Messages on how prompts were rendered."""
+"""Messages on how many prompts there are and how they were rendered."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from orchestrator.pipeline.prompt_sets import log_rendering, warn_of_missing_template
+from orchestrator.config.compose import compose
+from orchestrator.config.presets import Presets
+from orchestrator.pipeline.prompt_sets import load_blocks, log_rendering, warn_of_missing_template
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
 
@@ -25,3 +28,17 @@ def test_a_run_logs_the_source_and_an_example(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO):
         log_rendering([prompts])
     assert caplog.messages == ["prompts of ours: chat template of vocab.jinja; for example '<s>Hi'"]
+
+
+@pytest.mark.parametrize(("limit", "blocks"), [("null", 1), ("3", 1), ("4", 1), ("3", 2), ("4", 2)])
+def test_fewer_prompts_than_requested_are_logged_once(
+    limit: str, blocks: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("text\n" + "".join(f"request {i}\n" for i in range(3 * blocks)))
+    config = compose(["engine=dummy", f"probes.path={path}", f"probes.limit={limit}", f"probes.blocks={blocks}"])
+    with caplog.at_level(logging.INFO):
+        load_blocks(config, Presets(), blocks)
+    said = [message for message in caplog.messages if "requests" in message]
+    expected = f"prompts of mine: only {3 * blocks} of the {4 * blocks} that probes.limit requests"
+    assert said == [expected] * (limit == "4")
