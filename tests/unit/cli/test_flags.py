@@ -123,3 +123,16 @@ def test_a_file_in_place_of_a_model_is_refused_by_plan(tmp_path: Path, capsys: p
     (tmp_path / "model.safetensors").touch()
     assert main(["plan", f"model.path={tmp_path / 'model.safetensors'}"]) == 2
     assert "is a file: give the folder that contains it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [("/no/m", 2), ("./no", 2), ("../no", 2), ("~/no", 2), ("no/such/m", 2), ("owner/no", 0), ("no", 0)],
+)
+def test_a_missing_folder_is_refused_by_plan_and_a_name_of_a_hub_is_not(
+    path: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", f"model.path={path}", "probes.limit=2"]) == code
+    captured = capsys.readouterr()
+    assert ("there is no such folder" in captured.err) == (code == 2)
+    assert (f"model.path={path} is not on this machine" in captured.out + captured.err) == (code == 0)
