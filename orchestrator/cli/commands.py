@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -480,6 +481,8 @@ def view(call: Call) -> int:
         line = json.dumps(documents.View(address=address).to_json()) if call.json else f"{address}  (Ctrl-C ends it)"
         print(line, flush=True)
 
+    # SIGTERM ends the viewer as Ctrl-C does, so that its temporary files are removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         serve(root, options, print_address)
     return ExitCode.COMPLETE

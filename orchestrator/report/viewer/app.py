@@ -6,6 +6,7 @@ All routes are GET and write nothing, except that a private viewer stores verdic
 from __future__ import annotations
 
 import io
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Any
@@ -101,7 +102,10 @@ def _limited(
     """Return an endpoint that responds in a thread, as one of at most so many at a time. Further callers wait."""
 
     async def endpoint(request: Request) -> Response:
-        return await to_thread.run_sync(respond, request, limiter=limiter)
+        try:
+            return await to_thread.run_sync(respond, request, limiter=limiter)
+        except CancelledError:  # the server ends and waits no longer
+            return PlainTextResponse("The viewer has been stopped.", HTTPStatus.SERVICE_UNAVAILABLE)
 
     return endpoint
 

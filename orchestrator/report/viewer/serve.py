@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -52,7 +53,13 @@ def serve(root: Path, options: ViewerOptions, announce: Callable[[str], object])
             timeout_graceful_shutdown=1,
             limit_concurrency=MAX_CONNECTIONS,
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a message of the server is more than that it ends and cuts a slow request off."""
+    return not str(record.msg).startswith("Cancel %s running task(s)")
 
 
 def _token() -> str:

@@ -491,17 +491,40 @@ def test_no_study_yet(tmp_path: Path) -> None:
         assert whole_list(address) == []
 
 
-def test_the_command_line(folder: Path) -> None:
+def test_a_request_that_outlasts_the_viewer_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(catalog: StudyCatalog) -> None:
+        begun.set()
+        ended.wait()
+
+    monkeypatch.setattr(StudyCatalog, "listing", slow)
+    try:
+        with ThreadPoolExecutor() as pool:
+            with viewing(tmp_path, tmp_path / "scratch") as address:
+                request = pool.submit(get, address)
+                begun.wait()
+            assert request.result()[::2] == (503, "The viewer has been stopped.")
+    finally:
+        ended.set()
+    assert "Exception" not in caplog.text
+
+
+def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "orchestrator", "view", str(folder.parents[2]), "view.port=0", "--json"]
-    viewer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    viewer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert viewer.stdout
         address, _, token = read_documents(viewer.stdout.readline())["address"].partition("/?token=")
         assert get(address)[0] == 401, "every user of this machine reaches its loopback address"
         assert get(address, Authorization=f"Bearer {token}")[0] == 200
     finally:
-        viewer.send_signal(signal.SIGINT)
+        viewer.send_signal(signal.SIGTERM)  # ends as SIGINT does
         assert viewer.wait(timeout=60) == 0
+    assert not list(tmp_path.glob("landscape-*")), "its temporary files are removed"
     occupied = socket.create_server(("127.0.0.1", 0))
     with occupied:
         completed = subprocess.run(
