@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.requested import requested
+from orchestrator.analysis.results.scores import VisageIntervals
 from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.narrative import are_held_back
 from orchestrator.report.page.content import tiles
-from orchestrator.report.scores import counted_points, widest_interval
+from orchestrator.report.scores import counted_points
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.store.part_index import Signature, signatures
 from orchestrator.store.parts import TaskKey, TaskParts
@@ -224,17 +225,18 @@ def _progress(status: Status) -> str:
 
 
 def _headline(folder: SweepFolder, is_running: bool) -> dict[str, Any]:
-    """Return a sweep's headline numbers; empty if its summary cannot be read, or is of an earlier version."""
+    """Return a sweep's headline numbers; empty if its summary cannot be read, or is of an earlier version.
+
+    Both intervals are over new directions and probes, as the page says above them.
+    """
     try:
         with folder.explained():
             summary = SweepSummary.from_json(folder.read_summary())
         score, margin, origin, radius, _ = tiles(summary, is_running)
-        low, high = summary.visage.low, summary.visage.high
-        widest = None if summary.margin is None else widest_interval(summary.margin.over)
         details = {
-            "interval": "" if low is None else f"{low:.1f} to {high:.1f}",
+            "interval": _over_both(summary.visage.over),
             "counted": "" if summary.visage.paper is None else counted_points(summary.visage) or "",
-            "margin_interval": "" if widest is None else f"{widest[0]:.1f} to {widest[1]:.1f}",
+            "margin_interval": _over_both(None if summary.margin is None else summary.margin.over),
         }
         return {
             "origin": origin["value"],
@@ -247,3 +249,9 @@ def _headline(folder: SweepFolder, is_running: bool) -> dict[str, Any]:
         }
     except (UserError, KeyError):
         return {}
+
+
+def _over_both(over: VisageIntervals | None) -> str:
+    """Return the interval over new directions and probes, such as `12.0 to 28.0`; empty if it is unknown."""
+    known = None if over is None else over.both
+    return "" if known is None or known.low is None else f"{known.low:.1f} to {known.high:.1f}"

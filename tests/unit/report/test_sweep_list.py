@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sys
 import threading
@@ -16,7 +17,9 @@ import pytest
 
 from orchestrator.analysis.landscape import to_table
 from orchestrator.analysis.reducer import reduce_landscape, reduce_summary
+from orchestrator.analysis.results.sweep import SweepSummary
 from orchestrator.report.viewer import app, sweep_list
+from orchestrator.report.viewer.listing_page import listing_environment
 from orchestrator.report.viewer.open_studies import OpenStudies
 from orchestrator.report.viewer.sweep_list import SweepList
 from orchestrator.report.viewer.sweep_view import SweepView
@@ -95,6 +98,20 @@ def test_a_list_without_changes_opens_no_file(studies: Path, opened: list[str]) 
     assert len(rows) == 4 and len(opened) > 8
     opened.clear()
     assert rows_of(sweeps) == rows and opened == []
+
+
+def test_both_intervals_are_over_directions_and_probes(tmp_path: Path) -> None:
+    folder = store_sweep(tmp_path / "studies", basin(0.15))
+    summary = SweepSummary.from_json(json.loads((folder / "summary.json").read_text()))
+    (row,) = rows_of(list_of(tmp_path / "studies"))
+    assert summary.visage.over and summary.margin
+    assert summary.visage.over.both.low != summary.visage.low, "the two kinds must differ for this test to see one"
+    for key, both in (("interval", summary.visage.over.both), ("margin_interval", summary.margin.over.both)):
+        assert row[key] == f"{both.low:.1f} to {both.high:.1f}"
+    page = listing_environment().get_template("sweeps.html")
+    assert "95% intervals over new directions and probes" in page.render(
+        sweeps=[], total=0, count="", root="/", index=""
+    )
 
 
 def test_a_new_part_is_the_only_file_that_is_opened(studies: Path, opened: list[str]) -> None:
