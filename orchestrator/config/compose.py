@@ -7,11 +7,12 @@ Hydra's grammar; `+model=x` and `model=x` mean the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orchestrator import judges
-from orchestrator.config.overrides import Override, check_override, hydra_quoted, option_types
+from orchestrator.config.overrides import Override, check_override, hydra_quoted, option_types, unfitting
 from orchestrator.config.presets import Presets
 from orchestrator.config.schema import Config
 from orchestrator.config.validation import validate
@@ -96,12 +97,33 @@ def _compose_by_hydra(checked: Sequence[Override], presets: Presets) -> Config:
             composed = hydra_compose("config", overrides=overrides)
         config = OmegaConf.to_object(composed)
     except Exception as error:  # a slip in a preset makes Hydra, OmegaConf and PyYAML raise all kinds of exceptions
+        _check_values(checked, presets)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             "config", ", ".join(map(str, checked)) or "defaults", f"cannot be composed: {reason}"
         ) from error
     assert isinstance(config, Config)
     return config
+
+
+def _check_values(checked: Sequence[Override], presets: Presets) -> None:
+    """Raise UserError for the first option of a chosen preset that does not exist or does not fit its type."""
+    kinds = option_types(Config)
+    for group, name in presets.chosen((override.key, override.value) for override in checked):
+        preset = name if presets.is_plugin(group, name) else presets.file(group, name)
+        for key, value in _options(presets.load(group, name), presets.prefix(group, name), kinds):
+            if remedy := unfitting(key, value, kinds):
+                raise UserError("preset", preset, f"{key}={value!s:.80}: {remedy}")
+
+
+def _options(values: Mapping[str, Any], prefix: str, kinds: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of each option in a preset."""
+    for key, value in values.items():
+        full = f"{prefix}{key}"
+        if isinstance(value, dict) and full not in kinds:
+            yield from _options(value, f"{full}.", kinds)
+        elif key != "defaults":
+            yield full, value
 
 
 def _load_judge(config: Config, keys: Collection[str]) -> None:

@@ -11,7 +11,7 @@ import itertools
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -170,14 +170,39 @@ def check_override(text: str, presets: Presets) -> Override:
             raise UserError(key, value, f"set one of its fields, such as {fields[0]}=")
         if key in UNAVAILABLE:
             raise UserError(key, value, UNAVAILABLE[key])
-        hint = did_you_mean(key, [*kinds, *GROUPS])
-        raise UserError(key, value, f"there is no such option{hint or '; `--help` lists them'}")
+        raise UserError(key, value, _no_such_option(key, kinds))
     if not value.strip(" \t\n\"'") and key not in MAY_BE_EMPTY:
         raise UserError(key, value, "is empty, as an unset variable is: give a value, or leave the option out")
     if key in PATHS:
         for path in _split(value.strip("[]")):
             check_path(key, path.strip(" \"'"), may_be_bucket=key == "out")
     return Override(key, _hydra_value(key, value, kinds[key]))
+
+
+def unfitting(key: str, value: Any, kinds: Mapping[str, Any]) -> str:
+    """Return what to write instead of an option's value in a preset; the empty string if the value fits.
+
+    Args:
+        key: The dotted name.
+        value: The value, as YAML reads it.
+        kinds: The type annotation of every option, by dotted name.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if key not in kinds:
+        return _no_such_option(key, kinds)
+    try:
+        OmegaConf.update(OmegaConf.structured(Config), key, value)
+    except (OmegaConfBaseException, ValueError):
+        choices = _choices(kinds[key])
+        return f"must be one of {', '.join(choices)}" if choices else f"give {_in_words(kinds[key])}"
+    return ""
+
+
+def _no_such_option(key: str, kinds: Iterable[str]) -> str:
+    hint = did_you_mean(key, [*kinds, *GROUPS])
+    return f"there is no such option{hint or '; `--help` lists them'}"
 
 
 def check_path(field: str, path: str, may_be_bucket: bool = False) -> None:
@@ -266,6 +291,7 @@ def _in_words(kind: Any) -> str:
         int: "a whole number",
         float: "a number",
         bool: "true or false",
+        str: "a text",
         list[float]: "numbers in brackets, such as [-0.5,0.5]",
         list[str]: "names in brackets, such as [a,b]",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from orchestrator.utils.errors import UserError, did_you_mean
 from orchestrator.utils.parsing import FormatError, read_yaml, read_yaml_scalars
 from orchestrator.utils.paths import CONF_DIR, expanded
 from orchestrator.utils.subprocesses import first_line
+
+_GLOBAL = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+"""The line by which a preset of any group may set options of all."""
 
 GROUPS = ("model", "grid", "probes", "system_prompt", "engine", "cluster", "experiment")
 """The folders of `conf/` from which an override `GROUP=NAME` chooses a file."""
@@ -114,6 +118,14 @@ class Presets:
         Raises:
             UserError: A file is not YAML, or YAML reads a text in it as something else, as it reads 12:00:00 as 43200.
         """
+        for group, name in self.chosen(overrides):
+            if not self.is_plugin(group, name):
+                file = self.file(group, name)
+                _check_header(file)
+                _check_texts(file, self.prefix(group, name), kinds)
+
+    def chosen(self, overrides: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield (group, name) of the presets that overrides choose, and of those that these choose in turn."""
         waiting, seen = list(overrides), set[tuple[str, str]]()
         while waiting:
             group, name = waiting.pop()
@@ -121,10 +133,14 @@ class Presets:
                 continue
             seen.add((group, name))
             waiting += self._defaults(group, name)
-            if not self.is_plugin(group, name):
-                file = self.file(group, name)
-                _check_header(file)
-                _check_texts(file, "" if group == "experiment" else f"{group}.", kinds)
+            yield group, name
+
+    def prefix(self, group: str, name: str) -> str:
+        """Return the beginning of the dotted names of a preset's options: "probes.", or "" if its file names all."""
+        if group == "experiment":
+            return ""
+        is_global = not self.is_plugin(group, name) and _GLOBAL.search(self.file(group, name).read_text("utf-8"))
+        return "" if is_global else f"{group}."
 
     def _defaults(self, group: str, name: str) -> Iterator[tuple[str, str]]:
         """Yield (group, name) of the presets that a preset chooses."""

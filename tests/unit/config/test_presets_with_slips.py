@@ -21,6 +21,7 @@ SLIPS = {
     "model=c": ("model/c.yaml", b"# a\n\n# @package _global_ # why\nmodel:\n  name: x\n"),
     "model=f": ("model/f.yaml", ALIASES.encode()),
     "probes=g": ("probes/g.yaml", b"- a\n"),
+    "model=h": ("model/h.yaml", b"# @package _global_\nmodel:\n  name: x\n  revision: 12:00:00\n"),
 }
 
 
@@ -43,6 +44,39 @@ def test_a_preset_that_an_experiment_chooses_is_checked_too(tmp_path: Path) -> N
         (tmp_path / folder / f"{folder[0]}.yaml").write_text(content)
     with pytest.raises(UserError, match=r"model/m.yaml"):
         compose(["experiment=e"], str(tmp_path))
+
+
+WRONG_VALUES = {
+    "probes=a": ("probes/a.yaml", "limit: many\n", "probes.limit=many: give a whole number, or null"),
+    "probes=b": (
+        "probes/b.yaml",
+        "group: Harm\n",
+        "probes.group=Harm: must be one of harmful, benign, jailbreak, capa",
+    ),
+    "probes=c": ("probes/c.yaml", "column: [a]\n", "probes.column=['a']: give a text"),
+    "probes=d": ("probes/d.yaml", "path: a\nlimti: 3\n", "probes.limti=3: there is no such option, did you mean 'prob"),
+    "model=e": (
+        "model/e.yaml",
+        "# @package _global_\nengine:\n  threads: x\n",
+        "engine.threads=x: give a whole number",
+    ),
+    "cluster=f": ("cluster/f.yaml", "slurm:\n  nodes: x\n", "cluster.slurm.nodes=x: give a whole number"),
+    "experiment=g": (
+        "experiment/g.yaml",
+        "# @package _global_\ndefaults:\n  - override /probes: harmful\ngrid:\n  steps: x\n",
+        "grid.steps=x: give a whole number",
+    ),
+}
+
+
+@pytest.mark.parametrize("override", WRONG_VALUES)
+def test_a_wrong_value_in_a_preset_is_named_with_its_option_and_a_remedy(tmp_path: Path, override: str) -> None:
+    name, content, expected = WRONG_VALUES[override]
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        compose([override, "engine=dummy"], str(tmp_path))
+    assert str(error.value).startswith(f"preset={tmp_path / name}: {expected}")
 
 
 def test_a_preset_of_other_types_names_its_file(tmp_path: Path) -> None:
