@@ -44,6 +44,7 @@ from orchestrator.scoring.cut_responses import cut_by_task
 from orchestrator.scoring.log_probability import SweepLogProbabilities
 from orchestrator.scoring.panel import load_panel
 from orchestrator.scoring.verdicts import (
+    degeneracy_id,
     degeneracy_version,
     log_probability_version,
     outcomes,
@@ -237,6 +238,7 @@ def reduce_summary(
         until=next((run.until for run in reversed(runs) if run.until is not None), None),
         classes=primary.classes,
         degenerate_version=degeneracy_version(stored),
+        degenerate_id=degeneracy_id(stored),
         published=primary.published,
         published_note=primary.published_note,
         plane_share=None if geometry is None else geometry.plane_share,

@@ -112,6 +112,8 @@ class SweepSummary(JsonRecord):
         points_total: Number of points that the sweep asks for: those of the grid that are not inferred.
         primary: The combination whose numbers are at the top level.
         degenerate_version: Version of the judge `degenerate` whose verdicts are counted. None in earlier versions.
+        degenerate_id: Name of the folder below judgements/ with the verdicts on degeneracy that are counted. None in
+            earlier versions.
         plane_share: Share of the sum of squared displacements of a trajectory that lies in its principal plane, from 0
             to 1. None if the grid is not such a plane.
         log_probability: How many responses have a log-probability at the origin. None in earlier versions.
@@ -135,7 +137,7 @@ class SweepSummary(JsonRecord):
     """
 
     OPTIONAL_KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"adaptive", "until", "ready_seconds", "idle_seconds", "speculative"}
+        {"adaptive", "until", "degenerate_id", "ready_seconds", "idle_seconds", "speculative"}
     )
 
     schema: str = SCHEMA
@@ -161,6 +163,7 @@ class SweepSummary(JsonRecord):
     nonfinite: int = 0
     points_nonfinite: int = 0
     degenerate_version: int | None = None
+    degenerate_id: str | None = None
     results: tuple[ResultSummary, ...]
     adaptive: AdaptiveSummary | None = None
     until: UntilOutcome | None = None

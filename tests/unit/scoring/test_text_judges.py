@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from orchestrator import judges
@@ -63,6 +64,12 @@ def test_a_task_with_an_unknown_verdict_is_left_out(stored: StoredSweep) -> None
     assert score_missing(stored, KEYWORD_PLUS, verdict_of=lambda prompt, response: ("refused", 0.5)) == POINTS * PROBES
     counts, means = verdict_counts(stored, KEYWORD_PLUS)
     assert [c["refused"] for c in counts.values()] == [POINTS * PROBES] and list(means.values()) == [0.5]
+
+
+def test_the_summary_names_the_folder_of_the_verdicts_on_degeneracy(stored: StoredSweep) -> None:
+    name = stored.folder.read_summary()["degenerate_id"]
+    rows = pd.concat(pd.read_parquet(path) for path in (stored.study.root / "judgements" / name).glob("*.parquet"))
+    assert len(rows) == POINTS * PROBES and set(rows["verdict"]) <= {"degenerate", "coherent", "unclear"}
 
 
 def test_a_response_without_a_verdict_on_degeneracy_has_no_outcome(stored: StoredSweep) -> None:
