@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -224,3 +225,13 @@ def test_chance_levels_are_drawn_and_named(tmp_path: Path, monkeypatch: pytest.M
 
 def rgb(color: str) -> np.ndarray:
     return np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def test_a_home_that_cannot_be_written_is_not_talked_about(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    command = [sys.executable, "-c", "import orchestrator.report.figures"]
+    ended = subprocess.run(
+        command, env=kept | {"HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == ""
