@@ -30,6 +30,7 @@ from orchestrator.pipeline.prompt_sets import (
     without_duplicates,
 )
 from orchestrator.scoring.deciding import deciding_prompt_set
+from orchestrator.store.discovery import stored_identity
 from orchestrator.store.files import check_writable
 from orchestrator.store.parts import TaskKey
 from orchestrator.store.study import Study, StudyInfo
@@ -160,9 +161,10 @@ def _resolve_checked_model(config: Config) -> tuple[ResolvedModel | None, Checkp
 
 
 def _study_info(config: Config, model: ResolvedModel | None) -> StudyInfo:
-    if model is None:
+    if model is None:  # without weights, the name is all that tells models apart
         return StudyInfo(config.model.name, "dummy", config.model.dtype, NOISE_VERSION, "dummy")
-    return StudyInfo(model.name, model.fingerprint, model.dtype, NOISE_VERSION, model.source, model.revision)
+    info = StudyInfo(model.name, model.fingerprint, model.dtype, NOISE_VERSION, model.source, model.revision)
+    return stored_identity(open_root(config.out), info, config.study.mode)
 
 
 @dataclass(frozen=True)

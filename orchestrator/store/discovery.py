@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.store.study import Study, is_study
+from orchestrator.store.files import DamagedFileError, check_owner
+from orchestrator.store.study import Study, StudyInfo, is_study
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.store.working_copy import pull, working_copy
+from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -57,6 +62,31 @@ def find_study_roots(path: Path) -> list[Path]:
     if not roots:
         raise _nothing_found(path, "study", "name a study, or the root of studies")
     return roots
+
+
+def stored_identity(out: Path, info: StudyInfo, mode: StudyMode) -> StudyInfo:
+    """Return the identity under which a root of studies has, or would have, the study of these weights.
+
+    A study of the same name comes first. Without one, the first study of the same weights under another name is
+    continued, if this user may write to it. Studies in a bucket are pulled to compare them.
+
+    Raises:
+        StorageError: The bucket cannot be read.
+    """
+    copy, own = working_copy(out), Study.locate(out, info).root
+    listed = [path.name for path in out.glob("*/")] if copy is None else copy.bucket.folders()
+    names = sorted(name for name in listed if name.endswith(f"-{info.id[:8]}"))
+    if own.name in names:
+        return info
+    for root in (out / name for name in names):
+        pull(root)
+        with contextlib.suppress(DamagedFileError, UserError):
+            stored = StudyInfo.read(root / "study.json")
+            if stored.id == info.id and Study.locate(out, stored).root == root and os.access(root, os.W_OK):
+                check_owner(out, root, mode)
+                logger.info("the study of these weights is continued under its name, %s", stored.model)
+                return dataclasses.replace(info, model=stored.model)
+    return info
 
 
 def latest_sweep(path: Path) -> SweepFolder:

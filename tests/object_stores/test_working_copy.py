@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,12 +15,13 @@ import pytest
 from orchestrator.store import working_copy as working_copies
 from orchestrator.store.bucket import Bucket, open_bucket, server
 from orchestrator.store.compaction import _merge, _Source, compact
-from orchestrator.store.discovery import find_sweeps
+from orchestrator.store.discovery import find_sweeps, stored_identity
 from orchestrator.store.errors import StorageError
 from orchestrator.store.files import MissingFileError, publish_json, read_json
 from orchestrator.store.study import Study
 from orchestrator.store.verification import verify
 from orchestrator.store.working_copy import open_path, open_root, pull, working_copy
+from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
 from tests.object_stores.ceph import Store
 from tests.unit.store.studies import INFO, all_rows, judge, reopen, write_part
@@ -57,6 +59,14 @@ def test_what_is_stored_reaches_another_machine(address: str, study: Study, othe
     pull(root)
     assert all_rows(Study.open(root / study.root.name)) == all_rows(study)
     assert {path.stat().st_mode & 0o077 for path in root.rglob("*")} == {0}, "only this user may read it"
+
+
+def test_another_machine_finds_the_study_of_the_same_weights_under_its_name(
+    address: str, study: Study, other_machine: OtherMachine
+) -> None:
+    root = other_machine(address)
+    assert stored_identity(root, dataclasses.replace(INFO, model="another"), StudyMode.private) == INFO
+    assert (root / study.root.name / "study.json").is_file()
 
 
 def test_a_pull_fetches_only_what_is_new(address: str, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

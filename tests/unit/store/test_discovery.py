@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,14 @@ from orchestrator.store.discovery import (
     find_sweeps,
     latest_results,
     latest_sweep,
+    stored_identity,
 )
 from orchestrator.store.records import RunRecord, SweepRecord
 from orchestrator.store.study import Study, StudyInfo
 from orchestrator.store.sweep_folder import SweepFolder
+from orchestrator.utils.choices import StudyMode
 from orchestrator.utils.errors import UserError
+from tests.unit.store.studies import INFO
 from tests.unit.stored import basin, store_sweep
 
 
@@ -84,3 +89,29 @@ def test_a_study_that_cannot_be_opened_is_skipped_and_reported(sweep: tuple[Stud
             find(study.out)
     with pytest.raises(UserError, match=r"study\.json does not verify"):
         find_studies(other, errors.append)
+
+
+def test_the_same_weights_under_another_name_continue_their_study(tmp_path: Path) -> None:
+    out = tmp_path / "studies"
+    other = dataclasses.replace(INFO, model="another", source="path")
+    assert stored_identity(out, other, StudyMode.private) == other, "there is no study yet"
+    first = Study.create(out, INFO)
+    Study.create(out, dataclasses.replace(INFO, fingerprint="different"))
+    found = stored_identity(out, other, StudyMode.private)
+    assert found.model == INFO.model and Study.create(out, found).root == first.root
+    second = Study.create(out, other)  # as by earlier versions
+    assert stored_identity(out, other, StudyMode.private).model == "another"
+    assert stored_identity(out, INFO, StudyMode.private).model == INFO.model
+    shutil.rmtree(second.root)
+    (first.root / "study.json").write_text("{}")
+    assert stored_identity(out, other, StudyMode.private) == other, "what does not verify is not continued"
+
+
+def test_the_study_of_another_user_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "studies"
+    Study.create(out, INFO)
+    out.chmod(0o1777)
+    other, user = dataclasses.replace(INFO, model="another"), os.geteuid()
+    assert stored_identity(out, other, StudyMode.private).model == INFO.model
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert stored_identity(out, other, StudyMode.private) == other
