@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ from orchestrator.utils.choices import EngineKind, GoalOver
 from orchestrator.utils.console import file_progress
 from workers.noise.definition import NOISE_VERSION
 from workers.weights.targets import Target
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ def _most_blocks(config: Config) -> int:
 def _resolve_checked_model(config: Config) -> tuple[ResolvedModel | None, CheckpointInfo | None]:
     """Fetch the model and check its weights. Returns (None, None) for the dummy engine. Raises UserError."""
     if config.engine.kind == EngineKind.dummy:
+        for name in ("path", "hub"):
+            if value := getattr(config.model, name):
+                logger.info("engine=dummy makes responses up: model.%s=%s is not used", name, value)
         return None, None
     model = resolve_model(config.model)
     checkpoint = read_checkpoint(model.path)

@@ -1,4 +1,4 @@
-"""Messages on how many prompts there are and how they were rendered."""
+"""Messages on the prompts and the model of a run before it begins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.config.compose import compose
 from orchestrator.config.presets import Presets
+from orchestrator.pipeline.prepare import prepare
 from orchestrator.pipeline.prompt_sets import load_blocks, log_rendering, warn_of_missing_template
 from orchestrator.sweep.tasks import Prompt, PromptSet, Sampling
 
@@ -42,3 +43,14 @@ def test_fewer_prompts_than_requested_are_logged_once(
     said = [message for message in caplog.messages if "requests" in message]
     expected = f"prompts of mine: only {3 * blocks} of the {4 * blocks} that probes.limit requests"
     assert said == [expected] * (limit == "4")
+
+
+@pytest.mark.parametrize(("given", "notes"), [((), 0), (("model.path=/no/such/folder",), 1)])
+def test_the_dummy_engine_logs_that_it_uses_no_weights(
+    given: tuple[str, ...], notes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose(["engine=dummy", "probes.limit=1", f"out={tmp_path}", *given])
+    with caplog.at_level(logging.INFO):
+        prepare(config, Presets())
+    note = "engine=dummy makes responses up: model.path=/no/such/folder is not used"
+    assert [message for message in caplog.messages if "is not used" in message] == [note] * notes
