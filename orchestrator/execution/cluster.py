@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
-from orchestrator.execution.joined_cluster import HeadProbe, answers, closed_folder, is_listening, resolved
+from orchestrator.execution.joined_cluster import HeadProbe, answers, closed_path, is_listening, resolved
 from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.execution.session_processes import (
     agents_end_with_driver,
@@ -180,10 +180,8 @@ def _join(address: str) -> None:
             logger.info(f"joins the Ray cluster at {where}")
         if not answers(where):
             raise ConnectionError  # Ray would try for ten minutes, without a word
-        if folder := closed_folder(where):
-            remedy = (
-                f"that cluster belongs to another user, whose folder {folder} is closed to you: start your own with "
-            )
+        if path := closed_path(where):
+            remedy = f"that cluster belongs to another user, whose {path} is closed to you: start your own with "
             remedy += (
                 "`ray start --head` and set cluster.address to the HOST:PORT that it prints, or leave out cluster=ray"
             )

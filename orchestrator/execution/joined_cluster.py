@@ -91,19 +91,20 @@ def answers(address: str) -> bool:
     return True
 
 
-def closed_folder(address: str) -> Path | None:
-    """Return the folder of logs of this machine's node of a cluster if this user cannot write there.
+def closed_path(address: str) -> Path | None:
+    """Return the log folder or socket of this machine's node of a cluster if this user cannot write there.
 
-    Ray aborts a process whose log it cannot open. None if the folder is open, or unknown because the node's process
-    cannot be seen.
+    Ray aborts a process that cannot open its log or connect to its node. None if both are open, or unknown because the
+    node's process cannot be seen.
     """
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if f"--gcs-address={address}" in words:
             for word in words:
                 name, _, value = word.partition("=")
-                if name == "--session_dir" and not os.access(Path(value, "logs"), os.W_OK | os.X_OK):
-                    return Path(value, "logs")
+                if name == "--session_dir":
+                    paths = (Path(value, "logs"), Path(value, "sockets", "raylet"))
+                    return next((path for path in paths if not os.access(path, os.W_OK)), None)
     return None
 
 

@@ -71,8 +71,8 @@ def test_text_without_a_port_is_refused() -> None:
         pass
 
 
-def test_a_node_whose_folder_is_closed_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray aborts a process that cannot open its log there. Nothing is closed to root: the folder is missing instead."""
+def test_a_node_whose_files_are_closed_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray aborts a process that cannot open its log or socket. Nothing is closed to root: they are missing instead."""
     monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
     address = "127.0.0.2:1"
     words = ["raylet", f"--gcs-address={address}", f"--session_dir={tmp_path}"]
@@ -82,7 +82,11 @@ def test_a_node_whose_folder_is_closed_is_not_joined(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match="is closed to you"), cluster.session(ClusterSpec("ray", address)):
         pass
     (tmp_path / "logs").mkdir()
-    assert joined_cluster.closed_folder(address) is None
+    raylet = tmp_path / "sockets" / "raylet"
+    assert joined_cluster.closed_path(address) == raylet
+    raylet.parent.mkdir()
+    raylet.touch()
+    assert joined_cluster.closed_path(address) is None
 
 
 def test_a_head_that_is_started_again_in_time_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
