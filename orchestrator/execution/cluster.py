@@ -85,8 +85,8 @@ def session(
     Args:
         spec: The cluster.
         kept_logs: Folder for a copy of a local session's logs. None: they are removed with the session.
-        notify: Called with a line for the user: if Ray's files are not where the environment names their folder, and if
-            Ray did not start and is started again.
+        notify: Called with a line for the user: if Ray's files are not where the environment names their folder, if Ray
+            did not start and is started again, and which cluster `auto` found.
 
     Raises:
         UserError: The cluster cannot be joined, this machine cannot hold a private session, or Ray does not start.
@@ -103,7 +103,7 @@ def session(
             _start(stack.enter_context(_private_session(kept_logs)), notify, spec.metrics_port)
             stack.enter_context(agents_end_with_driver())
         else:
-            _join(spec.address or "auto")
+            _join(spec.address or "auto", notify)
         try:
             yield
         finally:
@@ -167,8 +167,8 @@ def _start_once(folder: Path, metrics_port: int | None) -> None:
         raise UserError("ray", ray.__version__, remedy)
 
 
-def _join(address: str) -> None:
-    """Join a running cluster. Raises UserError if that is not possible."""
+def _join(address: str, notify: Callable[[str], object]) -> None:
+    """Join a running cluster, and say for which one `auto` stands. Raises UserError if that is not possible."""
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -177,7 +177,8 @@ def _join(address: str) -> None:
         where = resolved(address)
         if address == "auto":
             named = f"auto ({where})"
-            logger.info(f"joins the Ray cluster at {where}")
+            if not logs.is_quiet():
+                notify(f"joins the Ray cluster at {where}")
         if not answers(where):
             raise ConnectionError  # Ray would try for ten minutes, without a word
         if path := closed_path(where):

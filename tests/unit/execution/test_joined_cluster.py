@@ -50,11 +50,14 @@ def test_auto_is_resolved_and_then_must_answer(monkeypatch: pytest.MonkeyPatch) 
         port = server.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.2:{port}")
     monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
+    monkeypatch.setattr("orchestrator.utils.logs.is_quiet", lambda: False)
+    said: list[str] = []
     with (
         pytest.raises(UserError, match=rf"auto \(127.0.0.2:{port}\): no Ray cluster answers there"),
-        cluster.session(ClusterSpec("ray")),
+        cluster.session(ClusterSpec("ray"), notify=said.append),
     ):
         pass
+    assert said == [f"joins the Ray cluster at 127.0.0.2:{port}"]
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), socket.gaierror()])
