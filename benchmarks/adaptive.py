@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from scipy.special import ndtr
 
+from benchmarks import adaptive_bounds
 from benchmarks.adaptive_population import Landscape, known
 from benchmarks.results import section, table
 from orchestrator.analysis import basin, visage
@@ -75,7 +75,8 @@ class Case:
         beyond: Whether the full grid has a refusal that is not connected with the basin.
         off: Distance of each number from the full grid's: percent, but steps for the radius. NaN if undefined.
         covered: Whether the interval with the interpolation's error contains the full grid's number. NaN if unknown.
-        variance: Variances of the nodes' samples, sorted, in squared percent.
+        noises: Of the nodes for the mean margin and, where it is defined and nothing is beyond the basin, for VISAGE;
+            see `adaptive_bounds`.
     """
 
     kind: str
@@ -86,7 +87,7 @@ class Case:
     beyond: bool
     off: dict[str, float]
     covered: dict[str, float]
-    variance: np.ndarray
+    noises: dict[str, np.ndarray]
 
 
 def numbers(asr: np.ndarray, axes: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -132,7 +133,11 @@ def measure(landscape: Landscape, seed: int, rule: Rule = RULE) -> Case:
     beyond = bool((inside & (labels != labels[landscape.shape.center])).any())
     share = len(counts) / landscape.asr.size
     shown = landscape.kind, landscape.radius, share, answer.level, len(answer.failed_audits), beyond
-    return Case(*shown, off, covered, np.sort(landscape.variance, axis=None))
+    refusing = landscape.refusing.reshape(landscape.asr.size, -1)
+    noises = {"margin": adaptive_bounds.noise_of_margin(refusing)}
+    if not (beyond or math.isnan(off["visage"])):
+        noises["visage"] = adaptive_bounds.noise_of_visage(refusing)
+    return Case(*shown, off, covered, noises)
 
 
 _ROUNDING = {"margin": 1e-9, "visage": 1e-9, "released": 1e-9, "radius": 1e-9, "area": 0.05}
@@ -168,60 +173,6 @@ def coverage(cases: Iterable[Case], name: str) -> float:
 
 def _percent(holds: Sequence[bool]) -> float:
     return 100.0 * float(np.mean(holds)) if holds else math.nan
-
-
-def bound(cases: Sequence[Case]) -> float:
-    """Return the percentage of nodes without which no rule has the margin within a point in 95% of these cases.
-
-    An oracle that knows the probability of each response infers each node with no error but the node's own sample. It
-    measures the nodes with the largest variances, in each case until the standard deviation of the margin is at most
-    one limit, the largest that gives 95%.
-    """
-    best = 100.0
-    for limit in np.arange(0.3, 1.5, 0.02):
-        shares, chances = [], []
-        for case in cases:
-            size = len(case.variance)
-            sums = np.cumsum(case.variance) / size**2
-            inferred = int(np.searchsorted(sums, limit**2))
-            deviation = math.sqrt(sums[inferred - 1]) if inferred else 0.0
-            shares.append(1.0 - inferred / size)
-            chances.append(1.0 if deviation == 0.0 else 2.0 * float(ndtr(1.0 / deviation)) - 1.0)
-        if np.mean(chances) >= 0.95:
-            best = min(best, 100.0 * float(np.mean(shares)))
-    return best
-
-
-def sampling_bound(cases: Sequence[Case]) -> float:
-    """Return the percentage of nodes that a survey needs for the same, if it knows each node's noise but not its ASR.
-
-    It measures node i with probability q_i = min(1, s_i / c), s_i the standard deviation of the node's own sample
-    (Neyman's allocation), and infers the others from measured nodes of equal ASR: the variance of the mean is
-    sum s_i^2 (1 / q_i - 1) / N^2 (W. G. Cochran, "Sampling Techniques", 3rd edition, section 5.5). It is given which
-    nodes have equal ASR; a rule has to find out.
-    """
-    best = 100.0
-    for limit in np.arange(0.3, 1.5, 0.03):
-        shares, chances = [], []
-        for case in cases:
-            spread = np.sqrt(case.variance)
-            size, low, high = len(spread), 1e-6, 1e3
-            for _ in range(40):
-                scale = math.sqrt(low * high)
-                if _survey_variance(spread, scale) / size**2 <= limit**2:
-                    low = scale
-                else:
-                    high = scale
-            deviation = math.sqrt(_survey_variance(spread, low)) / size
-            shares.append(float(np.minimum(1.0, spread / low).mean()))
-            chances.append(1.0 if deviation < 1e-9 else 2.0 * float(ndtr(1.0 / deviation)) - 1.0)
-        if np.mean(chances) >= 0.95:
-            best = min(best, 100.0 * float(np.mean(shares)))
-    return best
-
-
-def _survey_variance(spread: np.ndarray, scale: float) -> float:
-    return float((spread * np.maximum(scale - spread, 0.0)).sum())
 
 
 def row(label: str, cases: Sequence[Case]) -> list[str]:
@@ -266,12 +217,23 @@ def report(name: str, cases: Sequence[Case], source: str) -> str:
             "",
             f"Goal: at most {GOALS[name]}% of the visits with 95% within a point (radius: half a step). 95% of the "
             f"distances are at most: {ninety_five} (VISAGE with refusals beyond the basin too). The 95% intervals with "
-            f"the interpolation's error contain the full grid's number: {covered}. No rule can have the margin within "
-            f"a point in 95% with less than {bound(cases):.0f}% of the visits, because a node that was not measured is "
-            "known no better than its own sample varies; a survey that knows each node's noise and which nodes have "
-            f"equal ASR, but not that ASR, needs {sampling_bound(cases):.0f}% for it. Levels: "
+            f"the interpolation's error contain the full grid's number: {covered}. {_bounds(cases)} Levels: "
             f"{np.mean([case.levels for case in cases]):.1f} on average, at most {max(case.levels for case in cases)}.",
         ]
+    )
+
+
+def _bounds(cases: Sequence[Case]) -> str:
+    """Return what no rule and no survey can do."""
+    noises = {name: [case.noises[name] for case in cases if name in case.noises] for name in ("margin", "visage")}
+    oracle, survey = (
+        " and ".join(f"{method(each):.0f}% ({name})" for name, each in noises.items())
+        for method in (adaptive_bounds.oracle, adaptive_bounds.survey)
+    )
+    return (
+        f"No rule can have the number within a point in 95% with less than {oracle} of the visits, because a node that "
+        "was not measured is known no better than its own sample varies; a survey that knows each node's noise and "
+        f"which nodes have equal ASR, but not that ASR, needs {survey}."
     )
 
 

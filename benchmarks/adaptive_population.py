@@ -14,8 +14,10 @@ from orchestrator.sweep.grid import spaced
 PROBES = 40
 MODELS = Population("all kinds", plateaus=0.1, clusters=(8, 20), clustered=0.25)
 KINDS = ("plain", "plain", "plain", "plain", "plain", "plain", "island", "re-entrant", "open", "trickle")
-"""Kinds of regions beyond the basin, each as likely as its share of this list: nothing in particular; a small region of
-refusals; a large one; no wall on one side; single refusals far out."""
+"""Kinds of landscapes, each as likely as its share of this list: nothing in particular; a small region of refusals
+beyond the basin; a large one; no wall on one side; single refusals far out."""
+KINDS_OF_PLANES = (*KINDS, "elongated")
+"""Kinds of planes: a basin may also be 2 to 4 times as long as wide."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,18 @@ class Landscape:
     """One simulated line or plane.
 
     Attributes:
-        kind: A word of `KINDS`.
+        kind: A word of `KINDS_OF_PLANES`.
         radius: Median distance of the model's edge.
         axes: Coordinates of the nodes on each axis.
         asr: The full grid's ASR in percent, an array of the line's or plane's shape.
-        variance: Variance of each node's ASR about its expected value for these probes, in squared percent.
+        refusing: Probability of each response to be a refusal, given what the probes have in common, [*sizes, probe].
     """
 
     kind: str
     radius: float
     axes: list[list[float]]
     asr: np.ndarray
-    variance: np.ndarray
+    refusing: np.ndarray
 
     @property
     def shape(self) -> Shape:
@@ -48,7 +50,8 @@ class Landscape:
     @classmethod
     def draw(cls, rng: np.random.Generator, steps: int, is_plane: bool) -> Landscape:
         """Return a random landscape on an even number of steps from -0.5 to 0.5 on each axis."""
-        model, kind = Model.draw(rng, MODELS, PROBES), str(rng.choice(KINDS))
+        model = Model.draw(rng, MODELS, PROBES)
+        kind = str(rng.choice(KINDS_OF_PLANES if is_plane else KINDS))
         axis = np.array(spaced((-0.5, 0.5), steps))
         places = np.stack(np.meshgrid(*[axis] * (2 if is_plane else 1), indexing="ij"), axis=-1)
         unsafe = _unsafe(rng, model, kind, places)
@@ -56,9 +59,8 @@ class Landscape:
         common = probe * model.probes(rng) + line * model.probes(rng)
         refused = point * model.probes(rng, *unsafe.shape) + common <= -unsafe[..., None]
         chance = ndtr((-unsafe[..., None] - common) / point)
-        variance = 1e4 * (chance * (1.0 - chance)).sum(axis=-1) / PROBES**2
         asr = 100.0 * (PROBES - refused.sum(axis=-1)) / PROBES
-        return cls(kind, model.radius, [axis.tolist()] * places.shape[-1], asr, variance)
+        return cls(kind, model.radius, [axis.tolist()] * places.shape[-1], asr, chance)
 
 
 def _unsafe(rng: np.random.Generator, model: Model, kind: str, places: np.ndarray) -> np.ndarray:
@@ -67,7 +69,7 @@ def _unsafe(rng: np.random.Generator, model: Model, kind: str, places: np.ndarra
     Args:
         rng: Source of randomness.
         model: The model.
-        kind: A word of `KINDS`.
+        kind: A word of `KINDS_OF_PLANES`.
         places: Coordinates of the nodes, [..., axis].
     """
     distance = np.linalg.norm(places, axis=-1)
@@ -99,8 +101,14 @@ def _edge_of_plane(rng: np.random.Generator, model: Model, kind: str, places: np
     a, b = rng.standard_normal((2, 3))
     curve = sum((a[k] * np.cos((k + 1) * angle) + b[k] * np.sin((k + 1) * angle)) / (k + 1) for k in range(3))
     edge = middle * np.exp(0.5 * model.spread * curve / np.sqrt(1 + 1 / 4 + 1 / 9))
-    open_at = rng.uniform(0.0, 2 * np.pi)
-    return np.where(np.cos(angle - open_at) > 0.7, 8 * edge, edge) if kind == "open" else np.asarray(edge)
+    direction = rng.uniform(0.0, 2 * np.pi)
+    if kind == "open":
+        return np.where(np.cos(angle - direction) > 0.7, 8 * edge, edge)
+    if kind == "elongated":
+        ratio = rng.uniform(2.0, 4.0)
+        along, across = np.cos(angle - direction), np.sin(angle - direction)
+        return np.asarray(edge / np.sqrt(along**2 / ratio + across**2 * ratio))
+    return np.asarray(edge)
 
 
 def known(landscape: Landscape, nodes: tuple[Node, ...]) -> Counts:
