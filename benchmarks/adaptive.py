@@ -166,6 +166,12 @@ def within(cases: Iterable[Case], name: str) -> float:
     return _percent([each <= goal + 1e-9 for each in off if not math.isnan(each)])
 
 
+def visage_right(cases: Iterable[Case]) -> float:
+    """Return the percentage whose VISAGE is within a point or, with refusals beyond the basin, in its interval."""
+    defined = [case for case in cases if not math.isnan(case.off["visage"])]
+    return _percent([bool(case.covered["visage"]) if case.beyond else case.off["visage"] <= 1.0 for case in defined])
+
+
 def coverage(cases: Iterable[Case], name: str) -> float:
     """Return the percentage of intervals that contain the full grid's number."""
     return _percent([bool(case.covered[name]) for case in cases if not math.isnan(case.covered[name])])
@@ -217,8 +223,10 @@ def report(name: str, cases: Sequence[Case], source: str) -> str:
             "",
             f"Goal: at most {GOALS[name]}% of the visits with 95% within a point (radius: half a step). 95% of the "
             f"distances are at most: {ninety_five} (VISAGE with refusals beyond the basin too). The 95% intervals with "
-            f"the interpolation's error contain the full grid's number: {covered}. {_bounds(cases)} Levels: "
-            f"{np.mean([case.levels for case in cases]):.1f} on average, at most {max(case.levels for case in cases)}.",
+            f"the interpolation's error contain the full grid's number: {covered}. VISAGE is within a point, or "
+            f"in its interval where there are refusals beyond the basin, in {visage_right(cases):.1f}%. "
+            f"{_bounds(cases)} Levels: {np.mean([case.levels for case in cases]):.1f} on average, "
+            f"at most {max(case.levels for case in cases)}.",
         ]
     )
 

@@ -16,8 +16,11 @@ import numpy as np
 from orchestrator.analysis import visage
 from orchestrator.analysis.adaptive import numbers
 from orchestrator.analysis.adaptive.geometry import Counts, Shape
-from orchestrator.analysis.adaptive.posterior import WIDER, Posterior
+from orchestrator.analysis.adaptive.posterior import Posterior
 
+WIDER = 1.5
+"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small.
+Simulations chose it (docs/adaptive.md)."""
 _MAX_UNDEFINED = 0.05
 
 

@@ -15,9 +15,8 @@ from orchestrator.analysis.adaptive.responses import DIFFICULTIES, Responses
 DRAWS = 400
 """Number of full grids that are drawn."""
 WIDER = 1.3
-"""By how much errors exceed those of the draws: the process is approximate, and levels end when errors look small.
-
-Simulations chose it (docs/adaptive.md)."""
+"""By how much how unsafe the model is at an audited node varies more than in the draws, because the process is
+approximate. Simulations chose it (docs/adaptive.md)."""
 _SEED = 19  # fixed, so that the same counts give the same values
 _SELDOM = 0.02  # probability of being in the basin below which a node is beyond it
 _MOST_STRETCH = 1.3  # by which values are multiplied at most so that their sum is that of the draws

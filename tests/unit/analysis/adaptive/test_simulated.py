@@ -50,7 +50,7 @@ def test_errors_exceed_those_of_the_draws_because_levels_end_when_these_look_sma
     )
     margins = (100.0 - grids.reshape(-1, landscape.asr.size) for grids in (posterior.drawn, posterior.inferred))
     drawn, (inferred,) = map(visage.mean_from_margins, margins)
-    assert errors.margin is not None and errors.margin >= 1.2 * np.sqrt(np.mean((drawn - inferred) ** 2)) > 0.0
+    assert errors.margin is not None and errors.margin >= 1.4 * np.sqrt(np.mean((drawn - inferred) ** 2)) > 0.0
 
 
 def test_a_full_grid_has_no_error_of_interpolation():
