@@ -156,15 +156,10 @@ def locate_model(model: ModelConfig) -> Path | None:
 
 
 def locate_base(model: ModelConfig) -> Path | None:
-    """Return the folder of the weights without an adapter, or None. Downloads nothing and checks nothing.
-
-    What is no folder is returned if it is a file, or is clearly a path and not an id of a hub: `read_checkpoint` then
-    refuses it.
-    """
+    """Return the folder of the weights without an adapter, or None. Downloads nothing and checks nothing."""
     if model.path:
         path = expanded(model.path).absolute()
-        is_path = model.path.startswith(("/", "./", "../", "~")) or model.path.count("/") > 1
-        return path if is_path or path.exists() else None
+        return path if path.exists() else None  # a file, too, which is then refused
     if model.embedded:
         adapter = ADAPTER_OF_PRESET[model.name]
         if not is_installed(adapter):

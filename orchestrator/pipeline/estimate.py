@@ -64,6 +64,7 @@ from orchestrator.utils.choices import (
 )
 from orchestrator.utils.console import duration
 from orchestrator.utils.errors import UserError
+from orchestrator.utils.paths import expanded
 from workers.engines.base import resolved_write
 from workers.weights.base_placement import free_host_bytes, missing_host_bytes, remove_stale_copies
 from workers.weights.checkpoint import MappedCheckpoint
@@ -364,8 +365,14 @@ def _estimate_from_preset(config: Config, presets: Presets) -> Plan:
 
 
 def _size_of_model(config: Config) -> ModelSize:
-    """Return the model's size: from its weights if they are on this machine, else from its preset."""
-    folder, size = locate_base(config.model), config.model.size
+    """Return the model's size: from its weights if they are on this machine, else from its preset.
+
+    Raises:
+        UserError: There is no preset, and model.path, which is clearly no id of a hub, does not exist.
+    """
+    folder, size, path = locate_base(config.model), config.model.size, config.model.path or ""
+    if folder is None and size.parameters is None and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
+        folder = expanded(path).absolute()
     if folder is not None:
         return size_of_checkpoint(read_checkpoint(folder), config.model.name, config.model.dtype)
     return ModelSize(

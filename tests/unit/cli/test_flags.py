@@ -136,3 +136,10 @@ def test_a_missing_folder_is_refused_by_plan_and_a_name_of_a_hub_is_not(
     captured = capsys.readouterr()
     assert ("there is no such folder" in captured.err) == (code == 2)
     assert (f"model.path={path} is not on this machine" in captured.out + captured.err) == (code == 0)
+
+
+def test_a_preset_is_planned_whose_weights_are_in_a_folder_of_another_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "model=mistral7b", "model.path=/no/m", "probes.limit=2"]) == 0
+    assert "model.path=/no/m is not on this machine, so that sizes are the preset's" in capsys.readouterr().out
