@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.config.schema import ClusterConfig
-from orchestrator.execution.joined_cluster import HeadProbe, answers, closed_path, is_listening, resolved
+from orchestrator.execution.joined_cluster import HeadProbe, answers, closed_path, is_listening
 from orchestrator.execution.session_folder import TOKEN, session_folder
 from orchestrator.execution.session_processes import (
     agents_end_with_driver,
@@ -174,7 +174,7 @@ def _join(address: str, notify: Callable[[str], object]) -> None:
 
     named = address  # as messages show it
     try:
-        where = resolved(address)
+        where = _resolved(address)
         if address == "auto":
             named = f"auto ({where})"
             if not logs.is_quiet():
@@ -183,16 +183,12 @@ def _join(address: str, notify: Callable[[str], object]) -> None:
             raise ConnectionError  # Ray would try for ten minutes, without a word
         if path := closed_path(where):
             remedy = f"that cluster belongs to another user, whose {path} is closed to you: start your own with "
-            remedy += (
-                "`ray start --head` and set cluster.address to the HOST:PORT that it prints, or leave out cluster=ray"
-            )
+            remedy += "`ray start --head` and set cluster.address to its HOST:PORT, or leave out cluster=ray"
             raise UserError("cluster.address", named, remedy)
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        remedy = (
-            "no Ray cluster answers there; start one with `ray start --head`, or set cluster.address to the HOST:PORT "
-        )
-        raise UserError("cluster.address", named, f"{remedy}of one that runs") from error
+        remedy = "no Ray cluster answers there; start one with `ray start --head`, or set cluster.address to the "
+        raise UserError("cluster.address", named, f"{remedy}HOST:PORT of one that runs") from error
     except AuthenticationError as error:
         remedy = "that cluster requires another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its head's"
         raise UserError("cluster.address", named, remedy) from error
@@ -201,6 +197,26 @@ def _join(address: str, notify: Callable[[str], object]) -> None:
             raise
         message = " ".join(str(error).split())
         raise UserError("cluster.address", named, f"that cluster runs other versions: {message}") from error
+
+
+def _resolved(address: str) -> str:
+    """Return the `HOST:PORT` for which an address such as `auto` stands on this machine.
+
+    Raises:
+        ConnectionError: `auto` finds no cluster.
+        UserError: It is no address.
+    """
+    from ray._private import services
+
+    if address == "auto":
+        services.find_gcs_addresses.cache_clear()  # of a process that looked before
+        address = services.get_ray_address_from_environment(address, None)
+    if "://" in address:
+        return address
+    try:
+        return services.canonicalize_bootstrap_address(address) or address
+    except ValueError as error:
+        raise UserError("cluster.address", address, "is neither HOST:PORT nor `auto`") from error
 
 
 @contextlib.contextmanager

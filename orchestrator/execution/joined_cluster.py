@@ -13,8 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.utils.errors import UserError
-
 HEAD_INTERVAL = 5.0
 """Seconds between two connections to the head."""
 
@@ -56,26 +54,6 @@ class HeadProbe:
             elif self._refused_since is None:
                 self._refused_since = now
         return self._refused_since is not None and now - self._refused_since >= HEAD_PATIENCE
-
-
-def resolved(address: str) -> str:
-    """Return the `HOST:PORT` for which an address such as `auto` stands on this machine.
-
-    Raises:
-        ConnectionError: `auto` finds no cluster.
-        UserError: It is no address.
-    """
-    from ray._private import services
-
-    if address == "auto":
-        services.find_gcs_addresses.cache_clear()  # of a process that looked before
-        address = services.get_ray_address_from_environment(address, None)
-    if "://" in address:
-        return address
-    try:
-        return services.canonicalize_bootstrap_address(address) or address
-    except ValueError as error:
-        raise UserError("cluster.address", address, "is neither HOST:PORT nor `auto`") from error
 
 
 def answers(address: str) -> bool:
