@@ -43,6 +43,7 @@ def configure(level: int = logging.INFO) -> None:
         logger.setLevel(level)
         if not any(isinstance(handler, _CurrentStderr) for handler in logger.handlers):
             logger.addHandler(_CurrentStderr())
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that it can do without
 
 
 def is_quiet() -> bool:

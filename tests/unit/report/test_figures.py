@@ -230,7 +230,8 @@ def rgb(color: str) -> np.ndarray:
 def test_a_home_that_cannot_be_written_is_not_talked_about(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
-    command = [sys.executable, "-c", "import orchestrator.report.figures"]
+    program = "from orchestrator.utils import logs; logs.configure(); import orchestrator.report.figures.common"
+    command = [sys.executable, "-c", program]
     ended = subprocess.run(
         command, env=kept | {"HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=True
     )
