@@ -72,18 +72,26 @@ def answers(address: str) -> bool:
 def closed_path(address: str) -> Path | None:
     """Return the log folder or socket of this machine's node of a cluster if this user cannot write there.
 
-    Ray aborts a process that cannot open its log or connect to its node. None if both are open, or unknown because the
-    node's process cannot be seen.
+    Ray aborts a process that cannot open its log or connect to its node. None if both are open, if another node of the
+    cluster on this machine has open ones, or if they are unknown because no node's process can be seen.
     """
+    closed = []
     for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if f"--gcs-address={address}" in words:
-            for word in words:
-                name, _, value = word.partition("=")
-                if name == "--session_dir":
-                    paths = (Path(value, "logs"), Path(value, "sockets", "raylet"))
-                    return next((path for path in paths if not os.access(path, os.W_OK)), None)
-    return None
+        options = dict(word.split("=", 1) for word in process.info["cmdline"] or [] if "=" in word)
+        if options.get("--gcs-address") == address and {"--session_dir", "--raylet_socket_name"} <= options.keys():
+            paths = (Path(options["--session_dir"], "logs"), Path(options["--raylet_socket_name"]))
+            closed.append(next(filter(_is_closed, paths), None))
+    return next(iter(closed), None) if None not in closed else None
+
+
+def _is_closed(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:  # of a node in a container
+        return False
+    except PermissionError:
+        return True
+    return not os.access(path, os.W_OK)
 
 
 def _refuses(address: str) -> bool:

@@ -75,21 +75,31 @@ def test_text_without_a_port_is_refused() -> None:
 
 
 def test_a_node_whose_files_are_closed_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray aborts a process that cannot open its log or socket. Nothing is closed to root: they are missing instead."""
-    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
-    address = "127.0.0.2:1"
-    words = ["raylet", f"--gcs-address={address}", f"--session_dir={tmp_path}"]
-    processes = [SimpleNamespace(info={"cmdline": None}), SimpleNamespace(info={"cmdline": words})]
+    """Ray aborts a process that cannot open its log or connect to its node's socket."""
+    address, logs, closed = "127.0.0.2:1", tmp_path / "logs", set[Path]()
+    sockets = [tmp_path / name for name in ("raylet", "raylet.1")]
+    logs.mkdir()
+    for path in sockets:
+        path.touch()
+    session = ("raylet", f"--gcs-address={address}", f"--session_dir={tmp_path}")
+    commands = [None, ["gcs_server", "--a=b=c"], *([*session, f"--raylet_socket_name={path}"] for path in sockets)]
+    processes = [SimpleNamespace(info={"cmdline": command}) for command in commands]
     monkeypatch.setattr("psutil.process_iter", lambda names: processes)
+    monkeypatch.setattr("os.access", lambda path, mode: path not in closed)  # nothing is closed to root
+    assert joined_cluster.closed_path(address) is None
+    closed.add(sockets[0])
+    assert joined_cluster.closed_path(address) is None, "the other node is open"
+    closed.add(sockets[1])
+    assert joined_cluster.closed_path(address) == sockets[0]
+    assert joined_cluster.closed_path("127.0.0.2:2") is None, "another cluster"
+    closed.add(logs)
     monkeypatch.setattr(cluster, "answers", lambda address: True)
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked to connect"))
     with pytest.raises(UserError, match="is closed to you"), cluster.session(ClusterSpec("ray", address)):
         pass
-    (tmp_path / "logs").mkdir()
-    raylet = tmp_path / "sockets" / "raylet"
-    assert joined_cluster.closed_path(address) == raylet
-    raylet.parent.mkdir()
-    raylet.touch()
-    assert joined_cluster.closed_path(address) is None
+    sockets[1].unlink()
+    closed.remove(logs)
+    assert joined_cluster.closed_path(address) is None, "a node in a container has its files elsewhere"
 
 
 def test_a_head_that_is_started_again_in_time_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
