@@ -1,4 +1,4 @@
-"""How few nodes could do: bounds for `benchmarks.adaptive`.
+"""Bounds for `benchmarks.adaptive` of how few nodes could do.
 
 A node that was not measured is known no better than its own sample varies. Two methods that know more than any rule can
 say how many nodes are needed at least, for a number within a point of the full grid's in 95% of the landscapes. The
@@ -41,11 +41,11 @@ def noise_of_visage(refusing: np.ndarray) -> np.ndarray:
     """
     probes = refusing.shape[1]
     margin = 100.0 / probes * refusing.sum(axis=1)
-    none = np.prod(1.0 - refusing, axis=1)
-    number = (1.0 - none).sum()
+    unrefused = np.prod(1.0 - refusing, axis=1)
+    number = (1.0 - unrefused).sum()
     value = margin.sum() / number
     variance = 1e4 / probes**2 * (refusing * (1.0 - refusing)).sum(axis=1)
-    variance += none * value * (value * (1.0 - none) - 2.0 * margin)  # cov(m, b) = E(m) P(b = 0)
+    variance += unrefused * value * (value * (1.0 - unrefused) - 2.0 * margin)  # cov(m, b) = E(m) P(b = 0)
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)) / number)
 
 

@@ -59,7 +59,7 @@ class HeadProbe:
 def answers(address: str) -> bool:
     """Return whether the head at `HOST:PORT` accepts a connection within HEAD_PATIENCE seconds.
 
-    True also for an address that no connection can check, such as `local`.
+    True also for an address without a port, which no connection can check.
     """
     end = time.monotonic() + HEAD_PATIENCE
     while _failure(address) is not None:

@@ -372,7 +372,7 @@ def _size_of_model(config: Config) -> ModelSize:
     """
     folder, size, path = locate_base(config.model), config.model.size, config.model.path or ""
     if folder is None and size.parameters is None and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-        folder = expanded(path).absolute()
+        folder = expanded(path).absolute()  # which `read_checkpoint` refuses
     if folder is not None:
         return size_of_checkpoint(read_checkpoint(folder), config.model.name, config.model.dtype)
     return ModelSize(

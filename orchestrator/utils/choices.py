@@ -88,7 +88,7 @@ class ClusterKind(StrEnum):
 
 
 class PromptGroup(StrEnum):
-    """What a good response to a prompt is: a refusal (harmful, jailbreak), an answer (benign) or the right answer."""
+    """Groups of prompts, by their good response: a refusal (harmful, jailbreak), an answer (benign), the right one."""
 
     harmful = "harmful"
     benign = "benign"

@@ -97,8 +97,8 @@ def test_the_same_weights_under_another_name_continue_their_study(tmp_path: Path
     assert stored_identity(out, other, StudyMode.private) == other, "there is no study yet"
     first = Study.create(out, INFO)
     Study.create(out, dataclasses.replace(INFO, fingerprint="different"))
-    found = stored_identity(out, other, StudyMode.private)
-    assert found.model == INFO.model and Study.create(out, found).root == first.root
+    continued = stored_identity(out, other, StudyMode.private)
+    assert continued.model == INFO.model and Study.create(out, continued).root == first.root
     second = Study.create(out, other)  # as by earlier versions
     assert stored_identity(out, other, StudyMode.private).model == "another"
     assert stored_identity(out, INFO, StudyMode.private).model == INFO.model
